@@ -1,0 +1,2 @@
+//! trestle
+fn main() {}

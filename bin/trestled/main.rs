@@ -1,0 +1,2 @@
+//! trestled
+fn main() {}

@@ -1,0 +1,34 @@
+//! Compiles proto/ for crates/api, which names this script. protox needs no protoc on the machine.
+
+use std::path::{Path, PathBuf};
+
+const PROTO_ROOT: &str = "../../proto";
+
+fn protos_below(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            protos_below(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed={PROTO_ROOT}");
+    let mut protos = Vec::new();
+    protos_below(Path::new(PROTO_ROOT), &mut protos)?;
+    protos.sort();
+    let descriptors = protox::compile(&protos, [PROTO_ROOT])?;
+
+    // The admin API's own files and what they import, for reflection; peers and disk are nobody else's business.
+    let public: Vec<_> = protos.iter().filter(|path| path.starts_with(Path::new(PROTO_ROOT).join("trestle/v1"))).collect();
+    let reflected = protox::compile(public, [PROTO_ROOT])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("trestle_v1.bin"), prost::Message::encode_to_vec(&reflected))?;
+
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

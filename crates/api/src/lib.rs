@@ -1,0 +1,21 @@
+//! The wire: generated code, conversions to and from the model, and the one table from errors to statuses.
+
+mod generated;
+
+/// Generated from `proto/trestle/v1`: what operators and automation use.
+pub mod v1 {
+    pub use crate::generated::trestle::v1::*;
+}
+
+/// Generated from `proto/trestle/peer/v1`: member to member.
+pub mod peer {
+    pub use crate::generated::trestle::peer::v1::*;
+}
+
+/// Generated from `proto/trestle/storage/v1`: what is on disk.
+pub mod storage {
+    pub use crate::generated::trestle::storage::v1::*;
+}
+
+/// Encoded descriptors of the admin API, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trestle_v1.bin"));

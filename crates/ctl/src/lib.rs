@@ -1,0 +1,1 @@
+//! The trestle command: commands, output, endpoint walking and retries

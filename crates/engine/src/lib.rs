@@ -1,0 +1,1 @@
+//! Pure decisions: health verdicts, balancing, drain. State and time in, actions out

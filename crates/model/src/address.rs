@@ -1,0 +1,226 @@
+//! Addresses: where a listener binds, where a backend is dialled, where a member is reached.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+/// A TCP port, 1 to 65535.
+pub type Port = NonZeroU16;
+
+const PORT_RULE: &str = "port must be 1 to 65535";
+const BRACKETS_RULE: &str = "an IPv6 address with a port needs brackets, as in [2001:db8::1]:443";
+
+fn parse_port(text: &str) -> Result<Port, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let port = if digits { text.parse::<u16>().ok() } else { None };
+    port.and_then(Port::new).ok_or_else(|| PORT_RULE.to_owned())
+}
+
+/// Splits `IP`, `IP:PORT`, `[IPv6]` and `[IPv6]:PORT`. A bare IPv6 address has no port.
+fn parse_ip_port(text: &str, example: &str) -> Result<(IpAddr, Option<Port>), String> {
+    let wrong = || format!("must be an IP address with a port, as in {example}");
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, after) = rest.split_once(']').ok_or_else(wrong)?;
+        let ip: Ipv6Addr = ip.parse().map_err(|_| wrong())?;
+        let port = match after.strip_prefix(':') {
+            Some(port) => Some(parse_port(port)?),
+            None if after.is_empty() => None,
+            None => return Err(wrong()),
+        };
+        return Ok((IpAddr::V6(ip), port));
+    }
+    if text.matches(':').count() > 1 {
+        // 2001:db8::1:443 parses as an address, but its author may well have meant port 443.
+        return Err(BRACKETS_RULE.to_owned());
+    }
+    match text.split_once(':') {
+        Some((ip, port)) => Ok((ip.parse().map_err(|_| wrong())?, Some(parse_port(port)?))),
+        None => Ok((text.parse().map_err(|_| wrong())?, None)),
+    }
+}
+
+fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
+    if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
+        return Err("must be a unicast address: tcp has neither multicast nor broadcast".to_owned());
+    }
+    Ok(ip)
+}
+
+/// Where a backend is dialled. Without a port, the port that the client dialled is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendAddress {
+    /// The backend's address.
+    pub ip: IpAddr,
+    /// Its port, or `None` for the port that the client dialled.
+    pub port: Option<Port>,
+}
+
+impl BackendAddress {
+    /// Parses `10.0.0.1:8080`, `10.0.0.1`, `[2001:db8::1]:8080` or `[2001:db8::1]`; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When the text is none of these, the port is 0, or the address is a wildcard, multicast or broadcast one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (ip, port) = parse_ip_port(text, "10.0.0.1:8080")?;
+        if ip.is_unspecified() {
+            return Err("must be an address that can be dialled, not the wildcard".to_owned());
+        }
+        Ok(Self { ip: refuse_unusable(ip)?, port })
+    }
+
+    /// The socket address to dial for a client that dialled `dialled`.
+    pub fn to_socket(self, dialled: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.map_or(dialled, Port::get))
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ip, self.port) {
+            (ip, Some(port)) => SocketAddr::new(ip, port.get()).fmt(f),
+            (IpAddr::V6(ip), None) => write!(f, "[{ip}]"),
+            (ip, None) => ip.fmt(f),
+        }
+    }
+}
+
+/// Where a listener accepts connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bind {
+    /// A local address; `0.0.0.0` or `[::]` for all addresses of that family.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: Port,
+}
+
+impl Bind {
+    /// Parses `0.0.0.0:6443`, `*:6443`, `:6443` or `[::]:6443`; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When the text is none of these, the port is missing or 0, or the address is a multicast or broadcast one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // HAProxy writes the IPv4 wildcard as `*:6443` and `:6443`.
+        let text = match text.strip_prefix('*').unwrap_or(text) {
+            rest if rest.starts_with(':') && !rest.starts_with("::") => format!("0.0.0.0{rest}"),
+            _ => text.to_owned(),
+        };
+        match parse_ip_port(&text, "0.0.0.0:6443")? {
+            (ip, Some(port)) => Ok(Self { ip: refuse_unusable(ip)?, port }),
+            (_, None) => Err("must name a port, as in 0.0.0.0:6443".to_owned()),
+        }
+    }
+
+    /// As a socket address.
+    pub fn to_socket(self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.get())
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_socket().fmt(f)
+    }
+}
+
+/// A host name or IP address with a port: where members reach one another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort(Arc<str>);
+
+impl HostPort {
+    /// Parses `10.0.0.1:7481`, `[2001:db8::1]:7481` or `trestle-1.example:7481`; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When the host is no address and no RFC 1123 host name, or the port is missing or 0.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "must be HOST:PORT, as in 10.0.0.1:7481 or trestle-1.example:7481".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        parse_port(port)?;
+        let label = |l: &str| {
+            (1..=63).contains(&l.len())
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let good = match bracketed {
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+            None if host.contains(':') => return Err(BRACKETS_RULE.to_owned()),
+            None => host.len() <= 253 && host.split('.').all(label),
+        };
+        if good { Ok(Self(text.into())) } else { Err(wrong()) }
+    }
+
+    /// The text as it was parsed.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address, when the host is an IP address and not a name.
+    pub fn as_socket(&self) -> Option<SocketAddr> {
+        self.0.parse().ok()
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backend_addresses_round_trip() {
+        for text in ["10.0.0.1:8080", "10.0.0.1", "[2001:db8::1]:443", "[2001:db8::1]"] {
+            assert_eq!(BackendAddress::parse(text).map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn backend_addresses_that_cannot_be_dialled_are_refused() {
+        for text in [
+            "", ":", ":80", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:+80", "10.0.0:80", "host:80", "0.0.0.0:80",
+            "224.0.0.1:80", "2001:db8::1:443", "[2001:db8::1", "[::1]x", "10.0.0.1:80 ", "1.2.3.4:80:90",
+        ] {
+            assert!(BackendAddress::parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(BackendAddress::parse("2001:db8::1:443"), Err(BRACKETS_RULE.to_owned()));
+    }
+
+    #[test]
+    fn a_backend_without_a_port_takes_the_dialled_one() {
+        let parse = |t: &str| BackendAddress::parse(t).map(|a| a.to_socket(6443).to_string());
+        assert_eq!(parse("10.0.0.1"), Ok("10.0.0.1:6443".to_owned()));
+        assert_eq!(parse("10.0.0.1:80"), Ok("10.0.0.1:80".to_owned()));
+    }
+
+    #[test]
+    fn binds_take_haproxy_wildcards() {
+        for text in ["*:6443", ":6443", "0.0.0.0:6443"] {
+            assert_eq!(Bind::parse(text).map(|b| b.to_string()), Ok("0.0.0.0:6443".to_owned()));
+        }
+        assert_eq!(Bind::parse("[::]:6443").map(|b| b.to_string()), Ok("[::]:6443".to_owned()));
+        for text in ["", "*", "0.0.0.0", ":0", ":::6443", "::1:80", "eth0:80"] {
+            assert!(Bind::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn member_addresses_may_be_names() {
+        for text in ["10.0.0.1:7481", "[::1]:7481", "trestle-1:7481", "a.b.example:1"] {
+            assert!(HostPort::parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "a", "a:", ":1", "::1:7481", "a b:1", "a/b:1", "a:0", "-a:1", "[a]:1"] {
+            assert!(HostPort::parse(text).is_err(), "{text}");
+        }
+    }
+}

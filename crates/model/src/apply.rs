@@ -1,0 +1,335 @@
+//! Applying a command to the state: deterministic, total, pure.
+
+use std::sync::Arc;
+
+use crate::address::Bind;
+use crate::command::{Command, Outcome};
+use crate::defaults;
+use crate::diff::{Change, ChangeKind, Resource};
+use crate::listener::{Listener, ListenerPatch, ListenerSpec};
+use crate::machine::Applied;
+use crate::member::{ClusterId, Member, MemberId, MemberSpec};
+use crate::name::{BackendName, ListenerName, PoolName};
+use crate::pool::{Backend, BackendPatch, BackendSpec, CheckKind, Pool, PoolEntry, PoolPatch, PoolSpec};
+use crate::refusal::{Kind, Refusal};
+use crate::state::{ClusterState, Revision};
+use crate::violation::{Invalid, Violation, Violations};
+
+type Result = std::result::Result<Applied, Refusal>;
+
+fn missing(kind: Kind, name: impl ToString) -> Refusal {
+    Refusal::NotFound { kind, name: name.to_string() }
+}
+
+fn exists(kind: Kind, name: impl ToString, revision: Revision) -> Refusal {
+    Refusal::Exists { kind, name: name.to_string(), revision }
+}
+
+/// Refuses when the caller named a revision and the resource has another.
+fn expect_revision(
+    kind: Kind,
+    name: impl ToString,
+    expected: Option<Revision>,
+    actual: Revision,
+) -> std::result::Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != actual => {
+            Err(Refusal::Moved { kind, name: name.to_string(), expected, actual })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn valid(check: impl FnOnce(&mut Violations)) -> std::result::Result<(), Refusal> {
+    let mut violations = Violations::new();
+    check(&mut violations);
+    Ok(violations.into_result()?)
+}
+
+/// A check needs a port: the backend's own, or one that the pool's check names.
+fn check_has_port(spec: &PoolSpec, backends: &[(&BackendName, &BackendSpec)]) -> std::result::Result<(), Refusal> {
+    if spec.health.kind == CheckKind::None || spec.health.port.is_some() {
+        return Ok(());
+    }
+    let without = backends.iter().filter(|(_, b)| b.address.port.is_none());
+    let rule = "has no port, so the pool's health check needs one of its own: set the pool's \
+                health_check.port, or health check none, or give the backend a port";
+    let found: Vec<Violation> =
+        without.map(|(name, b)| Violation::new(format!("backend {name}"), b.address, rule)).collect();
+    if found.is_empty() { Ok(()) } else { Err(Invalid(found).into()) }
+}
+
+/// An answer for a command that changed nothing, at the revision that the resource has.
+fn unchanged(revision: Revision, outcome: Outcome) -> Result {
+    Ok(Applied { revision, outcome, changes: Vec::new() })
+}
+
+impl ClusterState {
+    /// Applies the command at log index `index`.
+    ///
+    /// # Errors
+    /// A [`Refusal`], which changes nothing.
+    pub fn apply(&mut self, index: Revision, command: &Command) -> Result {
+        match command {
+            Command::FoundCluster { cluster_id, member } => self.found(index, cluster_id, member),
+            Command::AddMember(spec) => self.add_member(index, MemberId(index), spec),
+            Command::RemoveMember(id) => self.remove_member(index, *id),
+            Command::CreatePool { name, spec } => self.create_pool(index, name, spec),
+            Command::UpdatePool { name, patch, expect } => self.update_pool(index, name, patch, *expect),
+            Command::DeletePool { name, expect } => self.delete_pool(index, name, *expect),
+            Command::CreateBackend { pool, name, spec } => self.create_backend(index, pool, name, spec),
+            Command::UpdateBackend { pool, name, patch, expect } => {
+                self.update_backend(index, pool, name, patch, *expect)
+            }
+            Command::DeleteBackend { pool, name, expect } => self.delete_backend(index, pool, name, *expect),
+            Command::CreateListener { name, spec } => self.create_listener(index, name, spec),
+            Command::UpdateListener { name, patch, expect } => self.update_listener(index, name, patch, *expect),
+            Command::DeleteListener { name, expect } => self.delete_listener(index, name, *expect),
+        }
+    }
+
+    fn changed(&mut self, index: Revision, kind: ChangeKind, resource: Resource) -> Result {
+        self.revision = index;
+        let outcome = match &resource {
+            _ if kind == ChangeKind::Deleted => Outcome::Deleted,
+            Resource::Pool(pool, backends) => Outcome::Pool(pool.clone(), *backends),
+            Resource::Backend(pool, backend) => Outcome::Backend(pool.clone(), backend.clone()),
+            Resource::Listener(listener) => Outcome::Listener(listener.clone()),
+            Resource::Member(member) => Outcome::Member(member.clone()),
+        };
+        Ok(Applied { revision: index, outcome, changes: vec![Change::new(kind, resource)] })
+    }
+
+    fn found(&mut self, index: Revision, cluster_id: &ClusterId, spec: &MemberSpec) -> Result {
+        if self.cluster_id.is_some() {
+            return Err(Refusal::Founded);
+        }
+        self.cluster_id = Some(cluster_id.clone());
+        // The first member needs an id before there is a log that could allocate one; no log index of a later member
+        // is 1, because founding takes that and more.
+        let mut applied = self.add_member(index, MemberId(1), spec)?;
+        if let Outcome::Member(member) = applied.outcome {
+            applied.outcome = Outcome::Founded(member);
+        }
+        Ok(applied)
+    }
+
+    fn add_member(&mut self, index: Revision, id: MemberId, spec: &MemberSpec) -> Result {
+        for member in self.members.values() {
+            if member.spec.name == spec.name {
+                return Err(exists(Kind::Member, &spec.name, member.revision));
+            }
+            if member.spec.peer_address == spec.peer_address {
+                let rule = format!("is the peer address of member \"{}\" already", member.spec.name);
+                let found = Violation::new("member.peer_address", &spec.peer_address, rule);
+                return Err(Invalid(vec![found]).into());
+            }
+        }
+        if self.members.len() >= defaults::MEMBERS_MAX {
+            return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
+        }
+        let member = Arc::new(Member { id, spec: spec.clone(), revision: index });
+        self.members.insert(id, member.clone());
+        self.changed(index, ChangeKind::Created, Resource::Member(member))
+    }
+
+    fn remove_member(&mut self, index: Revision, id: MemberId) -> Result {
+        let member = self.members.remove(&id).ok_or_else(|| missing(Kind::Member, id))?;
+        self.changed(index, ChangeKind::Deleted, Resource::Member(member))
+    }
+
+    fn pool(&self, name: &PoolName) -> std::result::Result<&Arc<PoolEntry>, Refusal> {
+        self.pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
+    }
+
+    fn create_pool(&mut self, index: Revision, name: &PoolName, spec: &PoolSpec) -> Result {
+        if let Some(entry) = self.pools.get(name) {
+            return Err(exists(Kind::Pool, name, entry.pool.revision));
+        }
+        if self.pools.len() >= defaults::POOLS_MAX {
+            return Err(Refusal::Full { kind: Kind::Pool, max: defaults::POOLS_MAX });
+        }
+        valid(|v| spec.check(v))?;
+        let pool = Arc::new(Pool { name: name.clone(), spec: spec.clone(), revision: index });
+        let entry = PoolEntry { pool: pool.clone(), backends: Default::default() };
+        self.pools.insert(name.clone(), Arc::new(entry));
+        self.changed(index, ChangeKind::Created, Resource::Pool(pool, 0))
+    }
+
+    fn update_pool(
+        &mut self,
+        index: Revision,
+        name: &PoolName,
+        patch: &PoolPatch,
+        expect: Option<Revision>,
+    ) -> Result {
+        let entry = self.pool(name)?;
+        expect_revision(Kind::Pool, name, expect, entry.pool.revision)?;
+        let spec = entry.pool.spec.patched(patch);
+        let count = entry.backends.len();
+        if spec == entry.pool.spec {
+            return unchanged(entry.pool.revision, Outcome::Pool(entry.pool.clone(), count));
+        }
+        valid(|v| spec.check(v))?;
+        let backends: Vec<_> = entry.backends.values().map(|b| (&b.name, &b.spec)).collect();
+        check_has_port(&spec, &backends)?;
+        let pool = Arc::new(Pool { name: name.clone(), spec, revision: index });
+        if let Some(entry) = self.pools.get_mut(name) {
+            Arc::make_mut(entry).pool = pool.clone();
+        }
+        self.changed(index, ChangeKind::Updated, Resource::Pool(pool, count))
+    }
+
+    fn delete_pool(&mut self, index: Revision, name: &PoolName, expect: Option<Revision>) -> Result {
+        let entry = self.pool(name)?.clone();
+        expect_revision(Kind::Pool, name, expect, entry.pool.revision)?;
+        let users = self.listeners.values().filter(|l| l.spec.pool == *name);
+        let listeners: Vec<String> = users.map(|l| l.name.to_string()).collect();
+        if !listeners.is_empty() {
+            return Err(Refusal::PoolInUse { pool: name.to_string(), listeners });
+        }
+        self.pools.remove(name);
+        self.revision = index;
+        let gone = |resource| Change::new(ChangeKind::Deleted, resource);
+        let mut changes: Vec<Change> =
+            entry.backends.values().map(|b| gone(Resource::Backend(name.clone(), b.clone()))).collect();
+        changes.push(gone(Resource::Pool(entry.pool.clone(), entry.backends.len())));
+        Ok(Applied { revision: index, outcome: Outcome::Deleted, changes })
+    }
+
+    fn put_backend(&mut self, pool: &PoolName, backend: Arc<Backend>) {
+        if let Some(entry) = self.pools.get_mut(pool) {
+            Arc::make_mut(entry).backends.insert(backend.name.clone(), backend);
+        }
+    }
+
+    fn create_backend(
+        &mut self,
+        index: Revision,
+        pool: &PoolName,
+        name: &BackendName,
+        spec: &BackendSpec,
+    ) -> Result {
+        let entry = self.pool(pool)?;
+        if let Some(backend) = entry.backends.get(name) {
+            return Err(exists(Kind::Backend, format!("{pool}/{name}"), backend.revision));
+        }
+        if entry.backends.len() >= defaults::BACKENDS_PER_POOL_MAX {
+            return Err(Refusal::Full { kind: Kind::Backend, max: defaults::BACKENDS_PER_POOL_MAX });
+        }
+        valid(|v| spec.check(v))?;
+        check_has_port(&entry.pool.spec, &[(name, spec)])?;
+        let backend = Arc::new(Backend { name: name.clone(), spec: spec.clone(), revision: index });
+        self.put_backend(pool, backend.clone());
+        self.changed(index, ChangeKind::Created, Resource::Backend(pool.clone(), backend))
+    }
+
+    fn existing_backend(
+        &self,
+        pool: &PoolName,
+        name: &BackendName,
+        expect: Option<Revision>,
+    ) -> std::result::Result<&Arc<Backend>, Refusal> {
+        let entry = self.pool(pool)?;
+        let full = || format!("{pool}/{name}");
+        let backend = entry.backends.get(name).ok_or_else(|| missing(Kind::Backend, full()))?;
+        expect_revision(Kind::Backend, full(), expect, backend.revision)?;
+        Ok(backend)
+    }
+
+    fn update_backend(
+        &mut self,
+        index: Revision,
+        pool: &PoolName,
+        name: &BackendName,
+        patch: &BackendPatch,
+        expect: Option<Revision>,
+    ) -> Result {
+        let backend = self.existing_backend(pool, name, expect)?;
+        let spec = backend.spec.patched(patch);
+        if spec == backend.spec {
+            return unchanged(backend.revision, Outcome::Backend(pool.clone(), backend.clone()));
+        }
+        valid(|v| spec.check(v))?;
+        check_has_port(&self.pool(pool)?.pool.spec, &[(name, &spec)])?;
+        let backend = Arc::new(Backend { name: name.clone(), spec, revision: index });
+        self.put_backend(pool, backend.clone());
+        self.changed(index, ChangeKind::Updated, Resource::Backend(pool.clone(), backend))
+    }
+
+    fn delete_backend(
+        &mut self,
+        index: Revision,
+        pool: &PoolName,
+        name: &BackendName,
+        expect: Option<Revision>,
+    ) -> Result {
+        let backend = self.existing_backend(pool, name, expect)?.clone();
+        if let Some(entry) = self.pools.get_mut(pool) {
+            Arc::make_mut(entry).backends.remove(name);
+        }
+        self.changed(index, ChangeKind::Deleted, Resource::Backend(pool.clone(), backend))
+    }
+
+    /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
+    fn check_listener(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
+        valid(|v| spec.check(v))?;
+        self.pool(&spec.pool)?;
+        let holder = |bind: &Bind| {
+            self.listeners.values().find(|other| other.name != *name && other.spec.binds.contains(bind))
+        };
+        for bind in &spec.binds {
+            if let Some(other) = holder(bind) {
+                return Err(Refusal::BindTaken { bind: bind.to_string(), listener: other.name.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn create_listener(&mut self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {
+        if let Some(listener) = self.listeners.get(name) {
+            return Err(exists(Kind::Listener, name, listener.revision));
+        }
+        if self.listeners.len() >= defaults::LISTENERS_MAX {
+            return Err(Refusal::Full { kind: Kind::Listener, max: defaults::LISTENERS_MAX });
+        }
+        self.check_listener(name, spec)?;
+        self.put_listener(index, ChangeKind::Created, name, spec.clone())
+    }
+
+    fn put_listener(
+        &mut self,
+        index: Revision,
+        kind: ChangeKind,
+        name: &ListenerName,
+        spec: ListenerSpec,
+    ) -> Result {
+        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
+        self.listeners.insert(name.clone(), listener.clone());
+        self.changed(index, kind, Resource::Listener(listener))
+    }
+
+    fn update_listener(
+        &mut self,
+        index: Revision,
+        name: &ListenerName,
+        patch: &ListenerPatch,
+        expect: Option<Revision>,
+    ) -> Result {
+        let listener = self.listeners.get(name).ok_or_else(|| missing(Kind::Listener, name))?;
+        expect_revision(Kind::Listener, name, expect, listener.revision)?;
+        let spec = listener.spec.patched(patch);
+        if spec == listener.spec {
+            return unchanged(listener.revision, Outcome::Listener(listener.clone()));
+        }
+        self.check_listener(name, &spec)?;
+        self.put_listener(index, ChangeKind::Updated, name, spec)
+    }
+
+    fn delete_listener(&mut self, index: Revision, name: &ListenerName, expect: Option<Revision>) -> Result {
+        let listener = self.listeners.get(name).ok_or_else(|| missing(Kind::Listener, name))?.clone();
+        expect_revision(Kind::Listener, name, expect, listener.revision)?;
+        self.listeners.remove(name);
+        self.changed(index, ChangeKind::Deleted, Resource::Listener(listener))
+    }
+}

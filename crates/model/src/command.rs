@@ -1,0 +1,169 @@
+//! Commands: what the log holds, and what applying one answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::defaults::REQUEST_ID_MAX;
+use crate::listener::{Listener, ListenerPatch, ListenerSpec};
+use crate::member::{ClusterId, Member, MemberId, MemberSpec};
+use crate::name::{BackendName, ListenerName, PoolName};
+use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolPatch, PoolSpec};
+use crate::state::Revision;
+
+/// A client's name for one request, so that a repeated request is applied once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Parses a request id; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When it is empty, longer than 64 characters, or has anything but printable ASCII without spaces.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let good = (1..=REQUEST_ID_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if good {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("must be 1 to {REQUEST_ID_MAX} printable ASCII characters without spaces"))
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A request that named itself, so that it can be recognised when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The client's id for the request.
+    pub id: RequestId,
+    /// Fingerprint of the request's content, computed by the member that received it; tells a repeated request from
+    /// another one under the same id.
+    pub fingerprint: u64,
+}
+
+/// A command as it is proposed, with the request that makes it safe to repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The client's request, if it named itself.
+    pub request: Option<Request>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// One change to the replicated state. `expect` is the revision that the caller last saw of the resource; when it is
+/// given and the resource has moved on, the command is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Gives the cluster its identity and its first member, which gets id 1.
+    FoundCluster {
+        /// The identity.
+        cluster_id: ClusterId,
+        /// The first member.
+        member: MemberSpec,
+    },
+    /// Allocates an id for a new member.
+    AddMember(MemberSpec),
+    /// Forgets a member; its id is never used again.
+    RemoveMember(MemberId),
+    /// Creates a pool.
+    CreatePool {
+        /// Name of the new pool.
+        name: PoolName,
+        /// Its settings.
+        spec: PoolSpec,
+    },
+    /// Changes a pool's settings.
+    UpdatePool {
+        /// The pool.
+        name: PoolName,
+        /// What to change.
+        patch: PoolPatch,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Deletes a pool with its backends; refused while a listener leads to it.
+    DeletePool {
+        /// The pool.
+        name: PoolName,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Adds a backend to a pool.
+    CreateBackend {
+        /// The pool.
+        pool: PoolName,
+        /// Name of the new backend.
+        name: BackendName,
+        /// Its settings.
+        spec: BackendSpec,
+    },
+    /// Changes a backend's settings.
+    UpdateBackend {
+        /// The pool.
+        pool: PoolName,
+        /// The backend.
+        name: BackendName,
+        /// What to change.
+        patch: BackendPatch,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Removes a backend; its connections are closed.
+    DeleteBackend {
+        /// The pool.
+        pool: PoolName,
+        /// The backend.
+        name: BackendName,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Creates a listener.
+    CreateListener {
+        /// Name of the new listener.
+        name: ListenerName,
+        /// Its settings.
+        spec: ListenerSpec,
+    },
+    /// Changes a listener's settings.
+    UpdateListener {
+        /// The listener.
+        name: ListenerName,
+        /// What to change.
+        patch: ListenerPatch,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Deletes a listener; established connections go on.
+    DeleteListener {
+        /// The listener.
+        name: ListenerName,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+}
+
+/// What a command that was accepted made of its resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The cluster was founded by this member.
+    Founded(Arc<Member>),
+    /// The member as it is now.
+    Member(Arc<Member>),
+    /// The pool as it is now, with the number of its backends.
+    Pool(Arc<Pool>, usize),
+    /// The backend as it is now.
+    Backend(PoolName, Arc<Backend>),
+    /// The listener as it is now.
+    Listener(Arc<Listener>),
+    /// The resource is gone.
+    Deleted,
+}

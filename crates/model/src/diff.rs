@@ -1,0 +1,104 @@
+//! What changed: the form in which watchers and reconcilers learn of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::listener::Listener;
+use crate::member::Member;
+use crate::name::PoolName;
+use crate::pool::{Backend, Pool, PoolEntry};
+use crate::state::ClusterState;
+
+/// What happened to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// It has other settings.
+    Updated,
+    /// It is gone; the resource is as it last was.
+    Deleted,
+}
+
+/// A resource of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// A pool, with the number of its backends.
+    Pool(Arc<Pool>, usize),
+    /// A backend of a pool.
+    Backend(PoolName, Arc<Backend>),
+    /// A listener.
+    Listener(Arc<Listener>),
+    /// A member.
+    Member(Arc<Member>),
+}
+
+/// One change to one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What happened.
+    pub kind: ChangeKind,
+    /// To what.
+    pub resource: Resource,
+}
+
+impl Change {
+    /// Names a change.
+    pub fn new(kind: ChangeKind, resource: Resource) -> Self {
+        Self { kind, resource }
+    }
+}
+
+fn changes<K: Ord, V: PartialEq>(
+    old: &BTreeMap<K, Arc<V>>,
+    new: &BTreeMap<K, Arc<V>>,
+    mut each: impl FnMut(&K, ChangeKind, Option<&Arc<V>>, &Arc<V>),
+) {
+    for (key, was) in old {
+        if !new.contains_key(key) {
+            each(key, ChangeKind::Deleted, None, was);
+        }
+    }
+    for (key, is) in new {
+        match old.get(key) {
+            None => each(key, ChangeKind::Created, None, is),
+            Some(was) if Arc::ptr_eq(was, is) || was == is => {}
+            Some(was) => each(key, ChangeKind::Updated, Some(was), is),
+        }
+    }
+}
+
+fn pool_changes(name: &PoolName, kind: ChangeKind, was: Option<&Arc<PoolEntry>>, is: &PoolEntry, out: &mut Vec<Change>) {
+    let resource = || Resource::Pool(is.pool.clone(), is.backends.len());
+    let none = BTreeMap::new();
+    let (old, new) = match (kind, was) {
+        (ChangeKind::Deleted, _) => (&is.backends, &none),
+        (_, Some(was)) => (&was.backends, &is.backends),
+        (_, None) => (&none, &is.backends),
+    };
+    if kind == ChangeKind::Created || was.is_some_and(|was| was.pool != is.pool) {
+        out.push(Change::new(kind, resource()));
+    }
+    changes(old, new, |_, kind, _, backend| {
+        out.push(Change::new(kind, Resource::Backend(name.clone(), backend.clone())));
+    });
+    if kind == ChangeKind::Deleted {
+        out.push(Change::new(kind, resource()));
+    }
+}
+
+impl ClusterState {
+    /// What leads from `self` to `new`. Creations come container first, deletions contents first. Parts that both
+    /// states share cost one comparison of addresses.
+    pub fn diff(&self, new: &Self) -> Vec<Change> {
+        let mut out = Vec::new();
+        changes(&self.members, &new.members, |_, kind, _, m| {
+            out.push(Change::new(kind, Resource::Member(m.clone())));
+        });
+        changes(&self.pools, &new.pools, |name, kind, was, is| pool_changes(name, kind, was, is, &mut out));
+        changes(&self.listeners, &new.listeners, |_, kind, _, l| {
+            out.push(Change::new(kind, Resource::Listener(l.clone())));
+        });
+        out
+    }
+}

@@ -1,0 +1,121 @@
+//! Digests that prove that members agree.
+
+use std::fmt;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::machine::Machine;
+use crate::pool::{AdminState, Algorithm, Backend, CheckKind, Pool};
+use crate::state::ClusterState;
+
+/// SHA-256 of a state. Equal states have equal digests on every member and version that knows the same fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Feeds values with their lengths, so that no two different sequences look alike.
+struct Feeder(Sha256);
+
+impl Feeder {
+    fn text(&mut self, text: impl AsRef<str>) -> &mut Self {
+        let bytes = text.as_ref().as_bytes();
+        self.number(bytes.len() as u64).0.update(bytes);
+        self
+    }
+
+    fn number(&mut self, number: impl Into<u64>) -> &mut Self {
+        self.0.update(number.into().to_le_bytes());
+        self
+    }
+
+    fn time(&mut self, time: Duration) -> &mut Self {
+        self.number(time.as_secs()).number(time.subsec_nanos())
+    }
+
+    /// Every field is named, so that a new one cannot be left out unseen.
+    fn pool(&mut self, pool: &Pool) -> &mut Self {
+        let Pool { name, spec, revision } = pool;
+        let crate::PoolSpec { algorithm, health, connect_timeout, connect_retries } = spec;
+        let crate::HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
+        let algorithm = match algorithm {
+            Algorithm::RoundRobin => 1_u64,
+            Algorithm::LeastConnections => 2,
+        };
+        let kind = match kind {
+            CheckKind::None => 0_u64,
+            CheckKind::Tcp => 1,
+        };
+        self.text(name.as_str()).number(*revision).number(algorithm).time(*connect_timeout);
+        self.number(*connect_retries).number(kind).time(*interval).time(*fast_interval).time(*timeout);
+        self.number(*rise).number(*fall).number(*jitter_percent).number(port.map_or(0, u16::from))
+    }
+
+    fn backend(&mut self, backend: &Backend) -> &mut Self {
+        let Backend { name, spec, revision } = backend;
+        let crate::BackendSpec { address, weight, backup, admin_state } = spec;
+        let (state, timeout) = match admin_state {
+            AdminState::Enabled => (0_u64, None),
+            AdminState::Draining { timeout } => (1, *timeout),
+            AdminState::Disabled => (2, None),
+        };
+        self.text(name.as_str()).number(*revision).text(address.to_string()).number(*weight).number(*backup);
+        self.number(state).time(timeout.unwrap_or_default())
+    }
+}
+
+impl ClusterState {
+    /// The digest of everything in this state.
+    pub fn digest(&self) -> Digest {
+        let Self { cluster_id, revision, pools, listeners, members } = self;
+        let mut f = Feeder(Sha256::new());
+        f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*revision);
+        f.number(pools.len() as u64);
+        for entry in pools.values() {
+            f.pool(&entry.pool).number(entry.backends.len() as u64);
+            entry.backends.values().for_each(|backend| {
+                f.backend(backend);
+            });
+        }
+        f.number(listeners.len() as u64);
+        for listener in listeners.values() {
+            let spec = &listener.spec;
+            f.text(listener.name.as_str()).number(listener.revision).text(spec.pool.as_str());
+            f.number(spec.binds.len() as u64);
+            spec.binds.iter().for_each(|bind| {
+                f.text(bind.to_string());
+            });
+        }
+        f.number(members.len() as u64);
+        for member in members.values() {
+            let spec = &member.spec;
+            f.number(member.id.0).number(member.revision).text(spec.name.as_str());
+            f.text(spec.peer_address.as_str()).text(spec.admin_address.as_str());
+        }
+        Digest(f.0.finalize().into())
+    }
+}
+
+impl Machine {
+    /// The digest of the state and of the remembered requests.
+    pub fn digest(&self) -> Digest {
+        let mut f = Feeder(Sha256::new());
+        f.0.update(self.state.digest().0);
+        f.number(self.remembered().len() as u64);
+        for remembered in self.remembered() {
+            f.text(remembered.id.as_str()).number(remembered.fingerprint).number(remembered.revision);
+        }
+        Digest(f.0.finalize().into())
+    }
+}

@@ -1,0 +1,36 @@
+//! What a Trestle cluster agrees on: validated names and resources, the commands that change them, and the one
+//! replicated state they change.
+//!
+//! Everything here is pure. There is no clock, no random source, no I/O, and no map with random order, because every
+//! member must compute the same state from the same log.
+
+mod address;
+mod apply;
+mod command;
+pub mod defaults;
+mod diff;
+mod digest;
+mod listener;
+mod machine;
+mod member;
+mod name;
+mod pool;
+mod refusal;
+mod state;
+mod violation;
+
+pub use address::{BackendAddress, Bind, HostPort, Port};
+pub use command::{Command, Outcome, Proposal, Request, RequestId};
+pub use diff::{Change, ChangeKind, Resource};
+pub use digest::Digest;
+pub use listener::{Listener, ListenerPatch, ListenerSpec};
+pub use machine::{Applied, Machine, Remembered};
+pub use member::{ClusterId, Member, MemberId, MemberSpec};
+pub use name::{BackendName, ListenerName, MemberName, PoolName};
+pub use pool::{
+    AdminState, Algorithm, Backend, BackendPatch, BackendSpec, CheckKind, HealthCheck, HealthPatch, Pool,
+    PoolEntry, PoolPatch, PoolSpec,
+};
+pub use refusal::{Kind, Refusal};
+pub use state::{ClusterState, Revision};
+pub use violation::{Invalid, Violation, Violations};

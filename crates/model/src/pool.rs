@@ -1,0 +1,273 @@
+//! Pools, their backends and their health checks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::{BackendAddress, Port};
+use crate::defaults;
+use crate::name::{BackendName, PoolName};
+use crate::state::Revision;
+use crate::violation::Violations;
+
+/// How a pool picks a backend for a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// Each backend in turn, in proportion to its weight.
+    #[default]
+    RoundRobin,
+    /// The backend with the fewest connections for its weight.
+    LeastConnections,
+}
+
+/// What a check does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CheckKind {
+    /// Connects and closes again.
+    #[default]
+    Tcp,
+    /// No check: a backend counts as usable until it is drained or disabled.
+    None,
+}
+
+/// How the backends of a pool are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What a check does.
+    pub kind: CheckKind,
+    /// Time between two checks while the verdict stands.
+    pub interval: Duration,
+    /// Time between two checks while the last result contradicts the verdict.
+    pub fast_interval: Duration,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// Successes in a row that make an unhealthy backend healthy.
+    pub rise: u32,
+    /// Failures in a row that make a healthy backend unhealthy.
+    pub fall: u32,
+    /// Part of the interval by which each check is moved at random, in percent.
+    pub jitter_percent: u32,
+    /// Port that is checked, or `None` for the backend's own.
+    pub port: Option<Port>,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Tcp,
+            interval: defaults::CHECK_INTERVAL,
+            fast_interval: defaults::CHECK_FAST_INTERVAL,
+            timeout: defaults::CHECK_TIMEOUT,
+            rise: defaults::CHECK_RISE,
+            fall: defaults::CHECK_FALL,
+            jitter_percent: defaults::CHECK_JITTER_PERCENT,
+            port: None,
+        }
+    }
+}
+
+/// The settings of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// How a backend is picked.
+    pub algorithm: Algorithm,
+    /// How backends are checked.
+    pub health: HealthCheck,
+    /// How long one connect to a backend may take.
+    pub connect_timeout: Duration,
+    /// Further backends tried after a failed connect.
+    pub connect_retries: u32,
+}
+
+impl Default for PoolSpec {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            health: HealthCheck::default(),
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            connect_retries: defaults::CONNECT_RETRIES,
+        }
+    }
+}
+
+fn within<T: PartialOrd + fmt::Debug>(
+    v: &mut Violations,
+    field: &str,
+    value: &T,
+    bounds: &RangeInclusive<T>,
+) {
+    if !bounds.contains(value) {
+        v.add(field, format!("{value:?}"), format!("must be {:?} to {:?}", bounds.start(), bounds.end()));
+    }
+}
+
+impl PoolSpec {
+    /// Notes every setting that is out of bounds.
+    pub fn check(&self, v: &mut Violations) {
+        let h = &self.health;
+        within(v, "pool.connect_timeout", &self.connect_timeout, &defaults::CONNECT_TIMEOUT_BOUNDS);
+        within(v, "pool.connect_retries", &self.connect_retries, &defaults::CONNECT_RETRIES_BOUNDS);
+        within(v, "pool.health_check.interval", &h.interval, &defaults::CHECK_INTERVAL_BOUNDS);
+        within(v, "pool.health_check.fast_interval", &h.fast_interval, &defaults::CHECK_INTERVAL_BOUNDS);
+        within(v, "pool.health_check.timeout", &h.timeout, &defaults::CHECK_TIMEOUT_BOUNDS);
+        within(v, "pool.health_check.rise", &h.rise, &defaults::CHECK_COUNT_BOUNDS);
+        within(v, "pool.health_check.fall", &h.fall, &defaults::CHECK_COUNT_BOUNDS);
+        within(v, "pool.health_check.jitter_percent", &h.jitter_percent, &defaults::CHECK_JITTER_BOUNDS);
+    }
+
+    /// The settings after a patch.
+    #[must_use]
+    pub fn patched(&self, patch: &PoolPatch) -> Self {
+        let (h, p) = (&self.health, &patch.health);
+        Self {
+            algorithm: patch.algorithm.unwrap_or(self.algorithm),
+            connect_timeout: patch.connect_timeout.unwrap_or(self.connect_timeout),
+            connect_retries: patch.connect_retries.unwrap_or(self.connect_retries),
+            health: HealthCheck {
+                kind: p.kind.unwrap_or(h.kind),
+                interval: p.interval.unwrap_or(h.interval),
+                fast_interval: p.fast_interval.unwrap_or(h.fast_interval),
+                timeout: p.timeout.unwrap_or(h.timeout),
+                rise: p.rise.unwrap_or(h.rise),
+                fall: p.fall.unwrap_or(h.fall),
+                jitter_percent: p.jitter_percent.unwrap_or(h.jitter_percent),
+                port: p.port.unwrap_or(h.port),
+            },
+        }
+    }
+}
+
+/// A change to a pool's settings: only what is `Some` changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolPatch {
+    /// How a backend is picked.
+    pub algorithm: Option<Algorithm>,
+    /// How long one connect may take.
+    pub connect_timeout: Option<Duration>,
+    /// Further backends tried after a failed connect.
+    pub connect_retries: Option<u32>,
+    /// Changes to the health check.
+    pub health: HealthPatch,
+}
+
+/// A change to a health check: only what is `Some` changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HealthPatch {
+    /// What a check does.
+    pub kind: Option<CheckKind>,
+    /// Time between two checks while the verdict stands.
+    pub interval: Option<Duration>,
+    /// Time between two checks while in doubt.
+    pub fast_interval: Option<Duration>,
+    /// How long one check may take.
+    pub timeout: Option<Duration>,
+    /// Successes in a row that make a backend healthy.
+    pub rise: Option<u32>,
+    /// Failures in a row that make a backend unhealthy.
+    pub fall: Option<u32>,
+    /// Random part of the interval, in percent.
+    pub jitter_percent: Option<u32>,
+    /// Port that is checked; `Some(None)` goes back to the backend's own.
+    pub port: Option<Option<Port>>,
+}
+
+/// A named set of backends with a way to pick among them and a health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The pool's name.
+    pub name: PoolName,
+    /// Its settings.
+    pub spec: PoolSpec,
+    /// Revision that last changed the settings (not the backends).
+    pub revision: Revision,
+}
+
+/// A pool together with its backends, as the state keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolEntry {
+    /// The pool itself.
+    pub pool: Arc<Pool>,
+    /// Its backends by name.
+    pub backends: BTreeMap<BackendName, Arc<Backend>>,
+}
+
+/// What an operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdminState {
+    /// Takes connections while healthy.
+    #[default]
+    Enabled,
+    /// Takes no new connections; old ones finish, or are closed after the time given, counted on each member from
+    /// when it learns of the drain.
+    Draining {
+        /// Time after which connections that are left are closed; `None` leaves them be.
+        timeout: Option<Duration>,
+    },
+    /// Takes no connections, and those it has are closed.
+    Disabled,
+}
+
+/// The settings of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Where it is dialled.
+    pub address: BackendAddress,
+    /// Share of connections in proportion to the other backends' weights; 0 takes no new connections.
+    pub weight: u16,
+    /// Used only while no backend that is not a backup is usable.
+    pub backup: bool,
+    /// What the operator wants of it.
+    pub admin_state: AdminState,
+}
+
+impl BackendSpec {
+    /// A backend with default settings at `address`.
+    pub fn at(address: BackendAddress) -> Self {
+        Self { address, weight: defaults::WEIGHT, backup: false, admin_state: AdminState::default() }
+    }
+
+    /// Notes every setting that is out of bounds.
+    pub fn check(&self, v: &mut Violations) {
+        within(v, "backend.weight", &self.weight, &defaults::WEIGHT_BOUNDS);
+        if let AdminState::Draining { timeout: Some(timeout) } = self.admin_state {
+            within(v, "backend.drain_timeout", &timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
+        }
+    }
+
+    /// The settings after a patch.
+    #[must_use]
+    pub fn patched(&self, patch: &BackendPatch) -> Self {
+        Self {
+            address: patch.address.unwrap_or(self.address),
+            weight: patch.weight.unwrap_or(self.weight),
+            backup: patch.backup.unwrap_or(self.backup),
+            admin_state: patch.admin_state.unwrap_or(self.admin_state),
+        }
+    }
+}
+
+/// A change to a backend's settings: only what is `Some` changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BackendPatch {
+    /// Where it is dialled.
+    pub address: Option<BackendAddress>,
+    /// Share of connections.
+    pub weight: Option<u16>,
+    /// Whether it is a backup.
+    pub backup: Option<bool>,
+    /// What the operator wants of it.
+    pub admin_state: Option<AdminState>,
+}
+
+/// An address in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The backend's name, unique in its pool.
+    pub name: BackendName,
+    /// Its settings.
+    pub spec: BackendSpec,
+    /// Revision that last changed it.
+    pub revision: Revision,
+}

@@ -1,0 +1,112 @@
+//! Why a command was refused, as types; texts say what to do.
+
+use std::fmt;
+
+use crate::state::Revision;
+use crate::violation::Invalid;
+
+/// Kinds of resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A pool.
+    Pool,
+    /// A backend.
+    Backend,
+    /// A listener.
+    Listener,
+    /// A member.
+    Member,
+    /// The cluster itself.
+    Cluster,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Pool => "pool",
+            Kind::Backend => "backend",
+            Kind::Listener => "listener",
+            Kind::Member => "member",
+            Kind::Cluster => "cluster",
+        })
+    }
+}
+
+/// Why the state refused a command. A refused command changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The resource does not exist.
+    #[error("{kind} \"{name}\" does not exist")]
+    NotFound {
+        /// What kind of resource.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// A resource of that name exists already.
+    #[error("{kind} \"{name}\" exists already (revision {revision}); choose another name or update it")]
+    Exists {
+        /// What kind of resource.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Revision that last changed it.
+        revision: Revision,
+    },
+    /// The resource moved on since the caller looked.
+    #[error(
+        "{kind} \"{name}\" is at revision {actual}, not at {expected} as the etag says; read it again, then repeat the change"
+    )]
+    Moved {
+        /// What kind of resource.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Revision that the caller expected.
+        expected: Revision,
+        /// Revision that it has.
+        actual: Revision,
+    },
+    /// A pool is still in use.
+    #[error("pool \"{pool}\" is used by listener {}; delete or update that first", quoted(.listeners))]
+    PoolInUse {
+        /// The pool.
+        pool: String,
+        /// The listeners that lead to it.
+        listeners: Vec<String>,
+    },
+    /// Another listener has the address.
+    #[error("address {bind} is bound by listener \"{listener}\" already; choose another address or port")]
+    BindTaken {
+        /// The address.
+        bind: String,
+        /// The listener that has it.
+        listener: String,
+    },
+    /// A bound of the cluster is reached.
+    #[error("there are {max} {kind}s already, which is the most there can be")]
+    Full {
+        /// What there is too much of.
+        kind: Kind,
+        /// The bound.
+        max: usize,
+    },
+    /// Values that break rules, alone or together with what exists.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A request id came back with another request.
+    #[error("request id \"{0}\" was used for a different request; use a new id for each request")]
+    RequestIdReused(String),
+    /// The cluster has been founded before.
+    #[error("the cluster is founded already; add members with \"trestle member add\"")]
+    Founded,
+}
+
+fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|n| format!("\"{n}\"")).collect();
+    if names.len() > SHOWN {
+        shown.push(format!("and {} more", names.len() - SHOWN));
+    }
+    shown.join(", ")
+}

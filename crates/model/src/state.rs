@@ -1,0 +1,40 @@
+//! The replicated state: one value that every member computes from the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::listener::Listener;
+use crate::member::{ClusterId, Member, MemberId};
+use crate::name::{BackendName, ListenerName, MemberName, PoolName};
+use crate::pool::{Backend, PoolEntry};
+
+/// Index of the log entry that last changed something; grows, with gaps.
+pub type Revision = u64;
+
+/// Everything that the members agree on. Values are shared behind `Arc`, so a clone costs one pointer for each pool,
+/// listener and member, and an unchanged part of two states is recognised by its address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterState {
+    /// The cluster's identity, once it is founded.
+    pub cluster_id: Option<ClusterId>,
+    /// Index of the last entry that changed this state.
+    pub revision: Revision,
+    /// Pools by name.
+    pub pools: BTreeMap<PoolName, Arc<PoolEntry>>,
+    /// Listeners by name.
+    pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    /// Members by id.
+    pub members: BTreeMap<MemberId, Arc<Member>>,
+}
+
+impl ClusterState {
+    /// A pool's backend.
+    pub fn backend(&self, pool: &PoolName, name: &BackendName) -> Option<&Arc<Backend>> {
+        self.pools.get(pool)?.backends.get(name)
+    }
+
+    /// The current member of that name.
+    pub fn member_named(&self, name: &MemberName) -> Option<&Arc<Member>> {
+        self.members.values().find(|m| m.spec.name == *name)
+    }
+}

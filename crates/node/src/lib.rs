@@ -1,0 +1,1 @@
+//! One member: configuration, start order, admin service, reconciliation, metrics, shutdown

@@ -1,0 +1,1 @@
+//! Real processes for tests: clusters, web servers, clients; development only
