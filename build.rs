@@ -29,6 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("trestle_v1.bin"), prost::Message::encode_to_vec(&reflected))?;
 
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Names of messages are part of a request's fingerprint.
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -1,2 +1,129 @@
-//! trestled
-fn main() {}
+//! `trestled`: one member of a Trestle cluster. Arguments, logging, signals, exit code; everything else is in the crates.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use trestle_node::config::{self, Config, Invocation, LogFormat};
+use trestle_node::{Dev, DroppedLines, Node, StartError};
+
+/// Exit code for a configuration that cannot be used, as in sysexits.h (EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+/// Exit code when Raft or its storage died while running (EX_IOERR).
+const EXIT_FAILED: u8 = 74;
+/// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it.
+const LOG_LINES_QUEUED_MAX: usize = 16_384;
+
+fn main() -> ExitCode {
+    let invocation = match config::invocation(&config::command().get_matches()) {
+        Ok(invocation) => invocation,
+        Err(invalid) => {
+            for violation in &invalid.0 {
+                say(&format!("error: {violation}"));
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("error: the API's threads cannot be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match invocation {
+        Invocation::Check(config) => {
+            let _ = writeln!(std::io::stdout(), "{config}");
+            ExitCode::SUCCESS
+        }
+        Invocation::Run(config) => {
+            let (_guard, dropped) = start_logging(config.log_format, "info");
+            runtime.block_on(run(*config, dropped))
+        }
+        Invocation::Dev { data_dir } => {
+            let (_guard, _) = start_logging(LogFormat::Text, "warn");
+            runtime.block_on(dev(data_dir))
+        }
+    }
+}
+
+/// To standard error; that it may be closed is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Logs to standard error through a bounded queue. The libraries below are quiet by default: openraft says a lot.
+fn start_logging(format: LogFormat, level: &str) -> (WorkerGuard, DroppedLines) {
+    let quiet = format!("{level},openraft=error,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn");
+    let filter = EnvFilter::try_from_env("TRESTLE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_QUEUED_MAX).lossy(true);
+    let (writer, guard) = queue.finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    (guard, Arc::new(move || dropped.dropped_lines() as u64))
+}
+
+/// Ends the process at once at a second signal.
+async fn wait_for_signal() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        say("second signal: stopping at once");
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+fn start_failed(error: &StartError) -> ExitCode {
+    error!(%error, "not started");
+    say(&format!("error: {error}"));
+    ExitCode::from(error.exit_code())
+}
+
+async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
+    let node = match Node::start(config, dropped).await {
+        Ok(node) => node,
+        Err(error) => return start_failed(&error),
+    };
+    tokio::select! {
+        failure = node.failed() => {
+            error!(%failure, "this member cannot go on");
+            return ExitCode::from(EXIT_FAILED);
+        }
+        signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
+    }
+    info!("stopping; a second signal stops at once");
+    let cut = node.shutdown().await;
+    info!(connections_cut = cut, "stopped");
+    ExitCode::SUCCESS
+}
+
+async fn dev(data_dir: Option<std::path::PathBuf>) -> ExitCode {
+    let dev = match Dev::start(data_dir).await {
+        Ok(dev) => dev,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let _ = writeln!(std::io::stdout(), "{}", dev.description());
+    tokio::select! {
+        failure = dev.failed() => {
+            say(&format!("error: {failure}"));
+            return ExitCode::from(EXIT_FAILED);
+        }
+        signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
+    }
+    say("stopping the three members; a second signal stops at once");
+    dev.shutdown().await;
+    ExitCode::SUCCESS
+}

@@ -1,6 +1,9 @@
 //! The wire: generated code, conversions to and from the model, and the one table from errors to statuses.
 
+pub mod convert;
 mod generated;
+pub mod status;
+pub mod stored;
 
 /// Generated from `proto/trestle/v1`: what operators and automation use.
 pub mod v1 {

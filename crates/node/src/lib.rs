@@ -1,1 +1,16 @@
-//! One member: configuration, start order, admin service, reconciliation, metrics, shutdown
+//! One member: configuration, start order, admin service, reconciliation, metrics, shutdown.
+
+mod admin;
+pub mod config;
+mod dev;
+mod http;
+mod join;
+mod member;
+mod metrics;
+mod peer;
+mod report;
+mod serve;
+mod start;
+
+pub use dev::Dev;
+pub use start::{DroppedLines, Node, StartError};

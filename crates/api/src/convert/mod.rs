@@ -1,0 +1,83 @@
+//! Conversions between the admin API's messages and the model. Parsing collects every mistake of a request before it
+//! fails; rendering cannot fail.
+
+mod backend;
+mod field;
+mod listener;
+mod member;
+mod name;
+mod pool;
+mod watch;
+
+pub use backend::{backend, create_backend, delete_backend, update_backend};
+pub use listener::{create_listener, delete_listener, listener, update_listener};
+pub use member::{member, parse_add_member};
+pub use name::{backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name, parse_pool_name, pool_name};
+pub use pool::{create_pool, delete_pool, pool, update_pool};
+pub use watch::{current_events, event};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use trestle_model::{Command, Invalid, Proposal, Request, RequestId, Revision, Violations};
+
+/// A parsed write: what to propose, or only to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// What to propose.
+    pub proposal: Proposal,
+    /// True when the caller only wants to know what would happen.
+    pub validate_only: bool,
+}
+
+/// Renders a duration.
+pub fn duration(duration: std::time::Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        // Durations here are bounded by days or by a process's uptime.
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// Renders an etag: the revision in decimal, which callers treat as opaque.
+fn etag(revision: Revision) -> String {
+    revision.to_string()
+}
+
+/// Parses an etag; empty means any revision.
+fn parse_etag(field: &str, etag: &str, v: &mut Violations) -> Option<Revision> {
+    if etag.is_empty() {
+        return None;
+    }
+    let parsed = etag.parse().map_err(|_| "must be an etag as an earlier answer gave it".to_owned());
+    v.take(field, etag, parsed)
+}
+
+/// Finishes a write: the request's id, the fingerprint that recognises it, and all mistakes found so far.
+fn finish<R: Message + prost::Name>(
+    request: &R,
+    request_id: &str,
+    validate_only: bool,
+    command: Option<Command>,
+    mut v: Violations,
+) -> Result<Write, Invalid> {
+    let id = match request_id {
+        "" => None,
+        id => v.take("request_id", id, RequestId::parse(id)),
+    };
+    v.into_result()?;
+    let Some(command) = command else {
+        // Parsers give no command only together with a violation.
+        return Err(Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")]));
+    };
+    let request = id.map(|id| Request { id, fingerprint: fingerprint(request) });
+    Ok(Write { proposal: Proposal { request, command }, validate_only })
+}
+
+/// Recognises a request that comes again: the first 8 bytes of the SHA-256 of its type and content.
+fn fingerprint<R: Message + prost::Name>(request: &R) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(R::full_name().as_bytes());
+    hash.update(request.encode_to_vec());
+    let digest: [u8; 32] = hash.finalize().into();
+    digest.iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}

@@ -1,0 +1,32 @@
+//! Events of a watch.
+
+use trestle_model::{Change, ChangeKind, ClusterState, Resource};
+
+use super::{backend, listener, member, pool};
+use crate::v1;
+
+fn resource(resource: &Resource) -> v1::event::Resource {
+    match resource {
+        Resource::Pool(p, backends) => v1::event::Resource::Pool(pool(p, *backends)),
+        Resource::Backend(p, b) => v1::event::Resource::Backend(backend(p, b)),
+        Resource::Listener(l) => v1::event::Resource::Listener(listener(l)),
+        Resource::Member(m) => v1::event::Resource::Member(member(m)),
+    }
+}
+
+/// Renders a change.
+pub fn event(change: &Change) -> v1::Event {
+    let kind = match change.kind {
+        ChangeKind::Created => v1::EventType::Created,
+        ChangeKind::Updated => v1::EventType::Updated,
+        ChangeKind::Deleted => v1::EventType::Deleted,
+    };
+    v1::Event { r#type: kind.into(), resource: Some(resource(&change.resource)) }
+}
+
+/// Everything that exists, containers first.
+pub fn current_events(state: &ClusterState) -> Vec<v1::Event> {
+    let events = ClusterState::default().diff(state);
+    let current = |change: &Change| v1::Event { r#type: v1::EventType::Current.into(), ..event(change) };
+    events.iter().map(current).collect()
+}

@@ -1,0 +1,157 @@
+//! The one table from errors to gRPC statuses. Codes follow AIP-193; each status carries `ErrorInfo` with a reason in
+//! capitals, and `BadRequest` with every field that breaks a rule.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use trestle_model::{Invalid, Refusal, Violation};
+
+/// Domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "trestle";
+
+/// Metadata key that names the leader's admin address on a failure that the leader would not have had.
+pub const LEADER_KEY: &str = "trestle-leader";
+
+/// Failures that are no refusals by the state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The member belongs to no cluster.
+    #[error(
+        "this member belongs to no cluster yet; found one with \"trestle cluster bootstrap\", or take it into one with \
+         \"trestle member add HOST:PORT\" on a member of that cluster"
+    )]
+    NoCluster,
+    /// The member was removed from its cluster.
+    #[error(
+        "this member was removed from its cluster; to bring it back, stop it, empty its data directory, start it and \
+         add it as a new member"
+    )]
+    Removed,
+    /// The member belongs to a cluster already.
+    #[error("this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere")]
+    InCluster(String),
+    /// No leader is known, or it cannot be reached, or it has lost its quorum. Nothing was changed.
+    #[error("no leader with a quorum can be reached: {0}; nothing was changed, try again")]
+    NoLeader(String),
+    /// The request may or may not take effect.
+    #[error("the outcome is unknown: {0}; repeat the request with the same request id, or read before you repeat it")]
+    Unknown(String),
+    /// A watch asked for changes that are no longer kept.
+    #[error(
+        "changes before revision {oldest} are no longer kept, and {asked} was asked for; list, then watch from the \
+         revision of the list plus one"
+    )]
+    Compacted {
+        /// First revision that the watch asked for.
+        asked: u64,
+        /// Oldest revision that is kept.
+        oldest: u64,
+    },
+    /// A watcher did not keep up.
+    #[error("the watch fell behind by too many changes; watch again from revision {0}")]
+    Lagged(u64),
+    /// A membership change was refused.
+    #[error("{0}")]
+    Membership(String),
+    /// A request is larger than what the log takes.
+    #[error("the request takes {size} bytes, and the most that the log takes is {max}; split it up")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The member is about to stop.
+    #[error("this member is shutting down; ask another")]
+    ShuttingDown,
+    /// Something that should not happen.
+    #[error("internal failure: {0}; see the member's log")]
+    Internal(String),
+}
+
+fn with_reason(code: Code, reason: &str, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// The status of a refused command.
+pub fn refusal(refusal: &Refusal) -> Status {
+    let (code, reason) = match refusal {
+        Refusal::Invalid(found) => return invalid(found),
+        Refusal::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
+        Refusal::Exists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS"),
+        Refusal::Moved { .. } => (Code::Aborted, "ETAG_MISMATCH"),
+        Refusal::PoolInUse { .. } => (Code::FailedPrecondition, "POOL_IN_USE"),
+        Refusal::BindTaken { .. } => (Code::AlreadyExists, "ADDRESS_IN_USE"),
+        Refusal::Full { .. } => (Code::ResourceExhausted, "LIMIT_REACHED"),
+        Refusal::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Refusal::Founded => (Code::FailedPrecondition, "CLUSTER_FOUNDED"),
+    };
+    with_reason(code, reason, refusal.to_string())
+}
+
+/// Most mistakes that one status lists. Details travel in trailers, which gRPC clients bound at 8 KiB.
+const VIOLATIONS_MAX: usize = 10;
+
+/// The status of an input with mistakes.
+pub fn invalid(invalid: &Invalid) -> Status {
+    let mut details = ErrorDetails::with_error_info("INVALID_VALUE", DOMAIN, HashMap::new());
+    let shown: Vec<_> = invalid.0.iter().take(VIOLATIONS_MAX).cloned().collect();
+    let violation = |v: &Violation| FieldViolation::new(v.field.clone(), format!("\"{}\": {}", v.value, v.rule));
+    details.set_bad_request(shown.iter().map(violation).collect::<Vec<_>>());
+    let mut message = Invalid(shown).to_string();
+    if invalid.0.len() > VIOLATIONS_MAX {
+        message.push_str(&format!("; and {} more", invalid.0.len() - VIOLATIONS_MAX));
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// The status of any other failure.
+pub fn failure(failure: &Failure) -> Status {
+    let (code, reason) = match failure {
+        Failure::NoCluster => (Code::FailedPrecondition, "NO_CLUSTER"),
+        Failure::Removed => (Code::FailedPrecondition, "MEMBER_REMOVED"),
+        Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
+        Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),
+        Failure::Unknown(_) => (Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),
+        Failure::Compacted { .. } => (Code::OutOfRange, "COMPACTED"),
+        Failure::Lagged(_) => (Code::DataLoss, "WATCH_LAGGED"),
+        Failure::Membership(_) => (Code::FailedPrecondition, "MEMBERSHIP"),
+        Failure::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_TOO_LARGE"),
+        Failure::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
+        Failure::Internal(_) => (Code::Internal, "INTERNAL"),
+    };
+    with_reason(code, reason, failure.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_listed() {
+        let status = invalid(&Invalid(vec![
+            Violation::new("pool_id", "a/b", "must be a name"),
+            Violation::new("pool.connect_timeout", "0s", "must be 10ms to 60s"),
+        ]));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let fields: Vec<_> =
+            details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["pool_id", "pool.connect_timeout"]);
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_VALUE");
+    }
+
+    #[test]
+    fn a_stale_etag_aborts() {
+        let moved = Refusal::Moved {
+            kind: trestle_model::Kind::Pool,
+            name: "web".to_owned(),
+            expected: 3,
+            actual: 7,
+        };
+        assert_eq!(refusal(&moved).code(), Code::Aborted);
+    }
+}

@@ -1,0 +1,149 @@
+//! Proposals: what an entry of the log holds.
+
+use trestle_model::{
+    BackendName, Command, ListenerName, MemberId, PoolName, Proposal, Request, RequestId, Revision,
+};
+
+use super::{DecodeError, member, parsed, required};
+use crate::storage::{self, proposal::Command as Message};
+
+fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
+    storage::DeleteNamed { name: name.to_string(), expect }
+}
+
+fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
+    parsed("pool name", text, PoolName::parse)
+}
+
+fn backend_name(text: &str) -> Result<BackendName, DecodeError> {
+    parsed("backend name", text, BackendName::parse)
+}
+
+fn listener_name(text: &str) -> Result<ListenerName, DecodeError> {
+    parsed("listener name", text, ListenerName::parse)
+}
+
+impl From<&Command> for Message {
+    fn from(command: &Command) -> Self {
+        match command {
+            Command::FoundCluster { cluster_id, member } => Self::FoundCluster(storage::FoundCluster {
+                cluster_id: cluster_id.to_string(),
+                member: Some(member.into()),
+            }),
+            Command::AddMember(spec) => Self::AddMember(spec.into()),
+            Command::RemoveMember(id) => Self::RemoveMember(id.0),
+            Command::CreatePool { name, spec } => {
+                Self::CreatePool(storage::CreatePool { name: name.to_string(), spec: Some(spec.into()) })
+            }
+            Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
+                name: name.to_string(),
+                patch: Some(patch.into()),
+                expect: *expect,
+            }),
+            Command::DeletePool { name, expect } => Self::DeletePool(named(name, *expect)),
+            Command::CreateBackend { pool, name, spec } => Self::CreateBackend(storage::CreateBackend {
+                pool: pool.to_string(),
+                name: name.to_string(),
+                spec: Some(spec.into()),
+            }),
+            Command::UpdateBackend { pool, name, patch, expect } => Self::UpdateBackend(storage::UpdateBackend {
+                pool: pool.to_string(),
+                name: name.to_string(),
+                patch: Some(patch.into()),
+                expect: *expect,
+            }),
+            Command::DeleteBackend { pool, name, expect } => Self::DeleteBackend(storage::DeleteBackend {
+                pool: pool.to_string(),
+                name: name.to_string(),
+                expect: *expect,
+            }),
+            Command::CreateListener { name, spec } => {
+                Self::CreateListener(storage::CreateListener { name: name.to_string(), spec: Some(spec.into()) })
+            }
+            Command::UpdateListener { name, patch, expect } => Self::UpdateListener(storage::UpdateListener {
+                name: name.to_string(),
+                patch: Some(patch.into()),
+                expect: *expect,
+            }),
+            Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
+        }
+    }
+}
+
+impl TryFrom<Message> for Command {
+    type Error = DecodeError;
+
+    fn try_from(message: Message) -> Result<Self, DecodeError> {
+        Ok(match message {
+            Message::FoundCluster(m) => Self::FoundCluster {
+                cluster_id: member::cluster_id(&m.cluster_id)?,
+                member: required("founding", "member", m.member)?.try_into()?,
+            },
+            Message::AddMember(spec) => Self::AddMember(spec.try_into()?),
+            Message::RemoveMember(id) => Self::RemoveMember(MemberId(id)),
+            Message::CreatePool(m) => Self::CreatePool {
+                name: pool_name(&m.name)?,
+                spec: required("creation of a pool", "settings", m.spec)?.try_into()?,
+            },
+            Message::UpdatePool(m) => Self::UpdatePool {
+                name: pool_name(&m.name)?,
+                patch: required("change of a pool", "patch", m.patch)?.try_into()?,
+                expect: m.expect,
+            },
+            Message::DeletePool(m) => Self::DeletePool { name: pool_name(&m.name)?, expect: m.expect },
+            Message::CreateBackend(m) => Self::CreateBackend {
+                pool: pool_name(&m.pool)?,
+                name: backend_name(&m.name)?,
+                spec: required("creation of a backend", "settings", m.spec)?.try_into()?,
+            },
+            Message::UpdateBackend(m) => Self::UpdateBackend {
+                pool: pool_name(&m.pool)?,
+                name: backend_name(&m.name)?,
+                patch: required("change of a backend", "patch", m.patch)?.try_into()?,
+                expect: m.expect,
+            },
+            Message::DeleteBackend(m) => {
+                Self::DeleteBackend { pool: pool_name(&m.pool)?, name: backend_name(&m.name)?, expect: m.expect }
+            }
+            Message::CreateListener(m) => Self::CreateListener {
+                name: listener_name(&m.name)?,
+                spec: required("creation of a listener", "settings", m.spec)?.try_into()?,
+            },
+            Message::UpdateListener(m) => Self::UpdateListener {
+                name: listener_name(&m.name)?,
+                patch: required("change of a listener", "patch", m.patch)?.try_into()?,
+                expect: m.expect,
+            },
+            Message::DeleteListener(m) => {
+                Self::DeleteListener { name: listener_name(&m.name)?, expect: m.expect }
+            }
+        })
+    }
+}
+
+impl From<&Proposal> for storage::Proposal {
+    fn from(proposal: &Proposal) -> Self {
+        let Proposal { request, command } = proposal;
+        Self {
+            request_id: request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+            fingerprint: request.as_ref().map(|r| r.fingerprint).unwrap_or_default(),
+            command: Some(command.into()),
+        }
+    }
+}
+
+impl TryFrom<storage::Proposal> for Proposal {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::Proposal) -> Result<Self, DecodeError> {
+        let request = match message.request_id.as_str() {
+            "" => None,
+            id => Some(Request {
+                id: parsed("request id", id, RequestId::parse)?,
+                fingerprint: message.fingerprint,
+            }),
+        };
+        let command = required("proposal", "command", message.command)?.try_into()?;
+        Ok(Self { request, command })
+    }
+}

@@ -1,0 +1,79 @@
+//! The whole state machine, as a snapshot holds it.
+
+use std::sync::Arc;
+
+use trestle_model::{ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId};
+
+use super::{DecodeError, member, parsed, required};
+use crate::storage;
+
+impl From<&Remembered> for storage::Remembered {
+    fn from(remembered: &Remembered) -> Self {
+        let Remembered { id, fingerprint, revision, outcome } = remembered;
+        Self {
+            request_id: id.to_string(),
+            fingerprint: *fingerprint,
+            revision: *revision,
+            outcome: Some(outcome.into()),
+        }
+    }
+}
+
+impl TryFrom<storage::Remembered> for Remembered {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::Remembered) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: parsed("request id", &message.request_id, RequestId::parse)?,
+            fingerprint: message.fingerprint,
+            revision: message.revision,
+            outcome: required("remembered answer", "outcome", message.outcome)?.try_into()?,
+        })
+    }
+}
+
+impl From<&Machine> for storage::Machine {
+    fn from(machine: &Machine) -> Self {
+        let ClusterState { cluster_id, revision, pools, listeners, members } = &machine.state;
+        Self {
+            cluster_id: cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            revision: *revision,
+            pools: pools.values().map(|entry| entry.as_ref().into()).collect(),
+            listeners: listeners.values().map(|listener| listener.as_ref().into()).collect(),
+            members: members.values().map(|member| member.as_ref().into()).collect(),
+            remembered: machine.remembered().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<storage::Machine> for Machine {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::Machine) -> Result<Self, DecodeError> {
+        let pools = message.pools.into_iter().map(|m| {
+            let entry = PoolEntry::try_from(m)?;
+            Ok((entry.pool.name.clone(), Arc::new(entry)))
+        });
+        let listeners = message.listeners.into_iter().map(|m| {
+            let listener = Listener::try_from(m)?;
+            Ok((listener.name.clone(), Arc::new(listener)))
+        });
+        let members = message.members.into_iter().map(|m| {
+            let member = Member::try_from(m)?;
+            Ok((member.id, Arc::new(member)))
+        });
+        let state = ClusterState {
+            cluster_id: match message.cluster_id.as_str() {
+                "" => None,
+                id => Some(member::cluster_id(id)?),
+            },
+            revision: message.revision,
+            pools: pools.collect::<Result<_, DecodeError>>()?,
+            listeners: listeners.collect::<Result<_, DecodeError>>()?,
+            members: members.collect::<Result<_, DecodeError>>()?,
+        };
+        let remembered: Vec<Remembered> =
+            message.remembered.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>()?;
+        Ok(Self::restore(state, remembered))
+    }
+}

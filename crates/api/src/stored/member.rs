@@ -1,0 +1,52 @@
+//! Members and what they say of themselves.
+
+use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSpec};
+
+use super::{DecodeError, parsed, required};
+use crate::storage;
+
+pub(super) fn cluster_id(text: &str) -> Result<ClusterId, DecodeError> {
+    parsed("cluster id", text, ClusterId::parse)
+}
+
+impl From<&MemberSpec> for storage::MemberSpec {
+    fn from(spec: &MemberSpec) -> Self {
+        let MemberSpec { name, peer_address, admin_address } = spec;
+        Self {
+            name: name.to_string(),
+            peer_address: peer_address.to_string(),
+            admin_address: admin_address.to_string(),
+        }
+    }
+}
+
+impl TryFrom<storage::MemberSpec> for MemberSpec {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::MemberSpec) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: parsed("member name", &message.name, MemberName::parse)?,
+            peer_address: parsed("peer address", &message.peer_address, HostPort::parse)?,
+            admin_address: parsed("admin address", &message.admin_address, HostPort::parse)?,
+        })
+    }
+}
+
+impl From<&Member> for storage::Member {
+    fn from(member: &Member) -> Self {
+        let Member { id, spec, revision } = member;
+        Self { id: id.0, spec: Some(spec.into()), revision: *revision }
+    }
+}
+
+impl TryFrom<storage::Member> for Member {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::Member) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: MemberId(message.id),
+            spec: required("member", "settings", message.spec)?.try_into()?,
+            revision: message.revision,
+        })
+    }
+}

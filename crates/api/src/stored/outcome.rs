@@ -1,0 +1,50 @@
+//! Outcomes: the answers to accepted commands.
+
+use std::sync::Arc;
+
+use trestle_model::{Outcome, PoolName};
+
+use super::{DecodeError, parsed, required};
+use crate::storage::{self, outcome::Kind as Message};
+
+impl From<&Outcome> for storage::Outcome {
+    fn from(outcome: &Outcome) -> Self {
+        let kind = match outcome {
+            Outcome::Founded(member) => Message::Founded(member.as_ref().into()),
+            Outcome::Member(member) => Message::Member(member.as_ref().into()),
+            Outcome::Pool(pool, backends) => Message::Pool(storage::PoolOutcome {
+                pool: Some(pool.as_ref().into()),
+                backend_count: u64::try_from(*backends).unwrap_or(u64::MAX),
+            }),
+            Outcome::Backend(pool, backend) => Message::Backend(storage::BackendOutcome {
+                pool: pool.to_string(),
+                backend: Some(backend.as_ref().into()),
+            }),
+            Outcome::Listener(listener) => Message::Listener(listener.as_ref().into()),
+            Outcome::Deleted => Message::Deleted(storage::Blank {}),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<storage::Outcome> for Outcome {
+    type Error = DecodeError;
+
+    fn try_from(message: storage::Outcome) -> Result<Self, DecodeError> {
+        Ok(match required("outcome", "kind", message.kind)? {
+            Message::Founded(member) => Self::Founded(Arc::new(member.try_into()?)),
+            Message::Member(member) => Self::Member(Arc::new(member.try_into()?)),
+            Message::Pool(m) => {
+                let count = usize::try_from(m.backend_count)
+                    .map_err(|_| DecodeError::rule("backend count", m.backend_count, "does not fit this machine"))?;
+                Self::Pool(Arc::new(required("outcome", "pool", m.pool)?.try_into()?), count)
+            }
+            Message::Backend(m) => Self::Backend(
+                parsed("pool name", &m.pool, PoolName::parse)?,
+                Arc::new(required("outcome", "backend", m.backend)?.try_into()?),
+            ),
+            Message::Listener(listener) => Self::Listener(Arc::new(listener.try_into()?)),
+            Message::Deleted(storage::Blank {}) => Self::Deleted,
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! The cluster as a whole.
+
+use futures_util::future::join_all;
+use tonic::{Request, Response, Status};
+use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1::cluster_service_server::ClusterService;
+use trestle_api::{convert, peer, status, v1};
+use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violation, Violations};
+
+use super::forward::forwarded;
+use super::{Admin, wait, watch};
+
+/// A new cluster's identity, from the kernel's random source.
+fn draw_cluster_id() -> Result<ClusterId, Status> {
+    use std::io::Read;
+    let failed = |error: &dyn std::fmt::Display| {
+        status::failure(&status::Failure::Internal(format!("no random bytes from /dev/urandom: {error}")))
+    };
+    let mut bytes = [0; 16];
+    let mut source = std::fs::File::open("/dev/urandom").map_err(|error| failed(&error))?;
+    source.read_exact(&mut bytes).map_err(|error| failed(&error))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    ClusterId::parse(&text).map_err(|error| failed(&error))
+}
+
+#[tonic::async_trait]
+impl ClusterService for Admin {
+    async fn bootstrap_cluster(
+        &self,
+        _: Request<v1::BootstrapClusterRequest>,
+    ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
+        let cluster_id = draw_cluster_id()?;
+        let member = self.member.consensus.bootstrap(cluster_id.clone(), self.member.spec()).await?;
+        let answer = v1::BootstrapClusterResponse {
+            cluster_id: cluster_id.to_string(),
+            member: Some(self.member.rendered(&member)),
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn get_cluster_status(
+        &self,
+        request: Request<v1::GetClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatus>, Status> {
+        let ask = peer::ReportRequest::default();
+        let known = self.member.known();
+        let members = if request.get_ref().local_only || known.is_empty() {
+            self.member.report(&ask).status.into_iter().collect()
+        } else {
+            let answers = join_all(known.iter().map(|member| self.member.ask(member, &ask))).await;
+            let entry = |(member, answer): (&std::sync::Arc<_>, Result<peer::ReportResponse, Status>)| {
+                let record = self.member.rendered(member);
+                match answer.map(|report| report.status.unwrap_or_default()) {
+                    // What role each has is answered from one view, so that no two claim to lead.
+                    Ok(status) => v1::MemberStatus { member: Some(record), ..status },
+                    Err(error) => v1::MemberStatus {
+                        member: Some(record),
+                        error: error.message().to_owned(),
+                        ..Default::default()
+                    },
+                }
+            };
+            known.iter().zip(answers).map(entry).collect()
+        };
+        Ok(Response::new(self.member.cluster_status(members)))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        if let Some(leader) = self.leader_elsewhere(&request).await? {
+            let mut leader = ClusterServiceClient::new(leader);
+            return leader.transfer_leadership(forwarded(request.into_inner())).await;
+        }
+        let to = match request.get_ref().to.as_str() {
+            "" => None,
+            name => Some(self.member_id(name)?),
+        };
+        let leader = self.member.consensus.transfer(to).await?;
+        let state = self.member.consensus.view().borrow().state.clone();
+        let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
+        let answer = v1::TransferLeadershipResponse {
+            leader: name.unwrap_or_default(),
+            term: self.member.consensus.status().term,
+        };
+        Ok(Response::new(answer))
+    }
+
+    type WatchClusterStream = watch::Stream;
+
+    async fn watch_cluster(
+        &self,
+        request: Request<v1::WatchClusterRequest>,
+    ) -> Result<Response<Self::WatchClusterStream>, Status> {
+        self.watch(request.into_inner()).await.map(Response::new)
+    }
+
+    type WaitForRevisionStream = wait::Stream;
+
+    async fn wait_for_revision(
+        &self,
+        request: Request<v1::WaitForRevisionRequest>,
+    ) -> Result<Response<Self::WaitForRevisionStream>, Status> {
+        self.wait(request.get_ref()).map(Response::new)
+    }
+}
+
+impl Admin {
+    /// The id of a member by its resource name, as this member knows it.
+    pub(super) fn member_id(&self, name: &str) -> Result<trestle_model::MemberId, Status> {
+        let mut v = Violations::new();
+        let parsed = convert::parse_member_name("name", name, &mut v);
+        let parsed = parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
+        let state = self.member.consensus.view().borrow().state.clone();
+        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: parsed.to_string() });
+        state.member_named(&parsed).map(|member| member.id).ok_or_else(missing)
+    }
+
+    /// A value of a member operation that breaks a rule.
+    pub(super) fn refuse(field: &str, value: &str, rule: impl Into<String>) -> Status {
+        status::invalid(&Invalid(vec![Violation::new(field, value, rule)]))
+    }
+}

@@ -1,0 +1,92 @@
+//! Listeners.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use trestle_api::v1::listener_service_server::ListenerService;
+use trestle_api::{convert, peer, status, v1};
+use trestle_model::{Kind, Listener, ListenerName, Outcome, Refusal, Violations};
+
+use super::{Admin, mismatch, page};
+
+fn parse_listener(name: &str) -> Result<ListenerName, Status> {
+    let mut v = Violations::new();
+    let parsed = convert::parse_listener_name("name", name, &mut v);
+    parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))
+}
+
+fn answer(outcome: Outcome) -> Result<Response<v1::Listener>, Status> {
+    match outcome {
+        Outcome::Listener(listener) => Ok(Response::new(convert::listener(&listener))),
+        other => Err(mismatch(&other)),
+    }
+}
+
+#[tonic::async_trait]
+impl ListenerService for Admin {
+    async fn create_listener(
+        &self,
+        request: Request<v1::CreateListenerRequest>,
+    ) -> Result<Response<v1::Listener>, Status> {
+        let (_, outcome) = self.write(convert::create_listener(request.get_ref())).await?;
+        answer(outcome)
+    }
+
+    async fn get_listener(
+        &self,
+        request: Request<v1::GetListenerRequest>,
+    ) -> Result<Response<v1::Listener>, Status> {
+        let request = request.get_ref();
+        let name = parse_listener(&request.name)?;
+        let read = self.read(request.consistency).await?;
+        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Listener, name: name.to_string() });
+        let listener = read.state().listeners.get(&name).ok_or_else(missing)?;
+        Ok(read.answer(convert::listener(listener)))
+    }
+
+    async fn list_listeners(
+        &self,
+        request: Request<v1::ListListenersRequest>,
+    ) -> Result<Response<v1::ListListenersResponse>, Status> {
+        let request = request.get_ref();
+        let read = self.read(request.consistency).await?;
+        let render = |listener: &Arc<Listener>| convert::listener(listener);
+        let all = &read.state().listeners;
+        let page = page(all, request.page_size, &request.page_token, ListenerName::parse, render)?;
+        let answer =
+            v1::ListListenersResponse { listeners: page.items, next_page_token: page.next, read: Some(read.info) };
+        Ok(Response::new(answer))
+    }
+
+    async fn update_listener(
+        &self,
+        request: Request<v1::UpdateListenerRequest>,
+    ) -> Result<Response<v1::Listener>, Status> {
+        let (_, outcome) = self.write(convert::update_listener(request.get_ref())).await?;
+        answer(outcome)
+    }
+
+    async fn delete_listener(
+        &self,
+        request: Request<v1::DeleteListenerRequest>,
+    ) -> Result<Response<v1::DeleteListenerResponse>, Status> {
+        let (revision, _) = self.write(convert::delete_listener(request.get_ref())).await?;
+        Ok(Response::new(v1::DeleteListenerResponse { revision }))
+    }
+
+    async fn get_listener_health(
+        &self,
+        request: Request<v1::GetListenerHealthRequest>,
+    ) -> Result<Response<v1::ListenerHealth>, Status> {
+        let name = &request.get_ref().name;
+        if !name.is_empty() {
+            parse_listener(name)?;
+        }
+        let ask = peer::ReportRequest { pool: String::new(), listeners: true, listener: name.clone() };
+        let (reports, unreachable_members) = self.member.ask_all(ask).await;
+        let mut views: Vec<_> = reports.into_iter().flat_map(|report| report.listeners).collect();
+        // Reports come in the order of members' ids, and the sort keeps that order within a listener.
+        views.sort_by(|a, b| a.listener.cmp(&b.listener));
+        Ok(Response::new(v1::ListenerHealth { views, unreachable_members }))
+    }
+}

@@ -1,0 +1,162 @@
+//! The admin API: parse, propose or read, render. Decisions are the state's and Raft's; nothing is decided here.
+
+mod cluster;
+mod forward;
+mod listeners;
+mod members;
+mod pools;
+mod wait;
+mod watch;
+
+use std::sync::Arc;
+
+use tonic::{Response, Status};
+use trestle_api::convert::Write;
+use trestle_api::{convert, status, v1};
+use trestle_consensus::View;
+use trestle_model::{ClusterState, Invalid, Outcome, Revision, Violation};
+
+use crate::member::Member;
+
+/// Pages are this long when the caller names no size.
+const PAGE_DEFAULT: usize = 100;
+/// Longest page.
+const PAGE_MAX: usize = 1000;
+
+/// The four admin services of one member.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    member: Arc<Member>,
+}
+
+/// A state to read, and how fresh it is.
+struct Read {
+    view: Arc<View>,
+    info: v1::ReadInfo,
+}
+
+impl Read {
+    fn state(&self) -> &ClusterState {
+        &self.view.state
+    }
+
+    /// A bare resource as answer, with how fresh it is in the metadata.
+    fn answer<T>(&self, resource: T) -> Response<T> {
+        let mut response = Response::new(resource);
+        let metadata = response.metadata_mut();
+        metadata.insert("trestle-revision", self.info.revision.into());
+        if let Ok(member) = self.info.member.parse() {
+            metadata.insert("trestle-member", member);
+        }
+        if self.info.possibly_stale {
+            metadata.insert("trestle-stale", tonic::metadata::MetadataValue::from_static("maybe"));
+        }
+        response
+    }
+}
+
+impl Admin {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+
+    /// The state at the freshness that the caller asks for.
+    async fn read(&self, consistency: i32) -> Result<Read, Status> {
+        let local = match v1::Consistency::try_from(consistency) {
+            Ok(v1::Consistency::Local) => true,
+            Ok(v1::Consistency::Linearizable | v1::Consistency::Unspecified) => false,
+            Err(_) => {
+                let rule = "must be CONSISTENCY_LINEARIZABLE (1) or CONSISTENCY_LOCAL (2)";
+                return Err(status::invalid(&Invalid(vec![Violation::new("consistency", consistency, rule)])));
+            }
+        };
+        let view = if local { self.member.consensus.view().borrow().clone() } else { self.member.consensus.read().await? };
+        let info = v1::ReadInfo {
+            revision: view.state.revision,
+            possibly_stale: local,
+            member: convert::member_name(&self.member.config.name),
+        };
+        Ok(Read { view, info })
+    }
+
+    /// Proposes a parsed write, or tries it on a copy of the state.
+    async fn write(&self, parsed: Result<Write, Invalid>) -> Result<(Revision, Outcome), Status> {
+        let write = parsed.map_err(|found| status::invalid(&found))?;
+        if write.validate_only {
+            let view = self.member.consensus.read().await?;
+            let tried = ClusterState::clone(&view.state).apply(view.applied + 1, &write.proposal.command);
+            let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
+            return Ok((applied.revision, applied.outcome));
+        }
+        let accepted = self.member.consensus.propose(write.proposal).await?;
+        Ok((accepted.revision, accepted.outcome))
+    }
+}
+
+/// An accepted command answers with its own kind of resource; anything else is a fault of ours.
+fn mismatch(outcome: &Outcome) -> Status {
+    status::failure(&status::Failure::Internal(format!("a command answered with {outcome:?}")))
+}
+
+/// One page of resources in the order of their names.
+struct Page<T> {
+    items: Vec<T>,
+    next: String,
+}
+
+/// Cuts a page out of what comes after `token`, the id that the page before ended with.
+fn page<K: Ord + ToString, V, T>(
+    all: &std::collections::BTreeMap<K, V>,
+    size: i32,
+    token: &str,
+    parse: impl Fn(&str) -> Result<K, String>,
+    render: impl Fn(&V) -> T,
+) -> Result<Page<T>, Status> {
+    let mut v = trestle_model::Violations::new();
+    if size < 0 {
+        v.add("page_size", size, "must not be negative");
+    }
+    let after = match token {
+        "" => None,
+        token => v.take("page_token", token, parse(token).map_err(|_| "must be a next_page_token".to_owned())),
+    };
+    v.into_result().map_err(|found| status::invalid(&found))?;
+    let size = match usize::try_from(size) {
+        Ok(0) | Err(_) => PAGE_DEFAULT,
+        Ok(size) => size.min(PAGE_MAX),
+    };
+    let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+    let mut rest = all.range((start, std::ops::Bound::Unbounded));
+    let taken: Vec<_> = rest.by_ref().take(size).collect();
+    let next = match (rest.next(), taken.last()) {
+        (Some(_), Some((last, _))) => last.to_string(),
+        _ => String::new(),
+    };
+    Ok(Page { items: taken.into_iter().map(|(_, value)| render(value)).collect(), next })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn pages_cover_everything_once() {
+        let all: BTreeMap<String, usize> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
+        let parse = |t: &str| Ok(t.to_owned());
+        let (mut seen, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = page(&all, 10, &token, parse, |n| *n).unwrap();
+            seen.extend(page.items);
+            if page.next.is_empty() {
+                break;
+            }
+            token = page.next;
+        }
+        assert_eq!(seen, (0..25).collect::<Vec<_>>());
+        assert_eq!(page(&all, 25, "", parse, |n| *n).unwrap().next, "");
+        assert!(page(&all, -1, "", parse, |n| *n).is_err());
+        assert!(page(&all, 1, "x", |_| Err::<String, _>(String::new()), |n| *n).is_err());
+    }
+}

@@ -1,0 +1,362 @@
+//! The configuration as the member uses it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use trestle_model::{HostPort, Invalid, MemberName, Violations};
+
+use super::given::{Given, Source};
+
+const DATA_DIR: &str = "/var/lib/trestle";
+const ADMIN_PORT: u16 = 7480;
+const PEER_PORT: u16 = 7481;
+const HTTP_PORT: u16 = 7482;
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+const WORKERS_MAX: usize = 256;
+
+/// Timing of heartbeats and elections; all members of a cluster should use the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Heartbeat 50 ms, election 150 to 300 ms.
+    #[default]
+    Default,
+    /// Heartbeat 25 ms, election 75 to 125 ms: for quiet machines in one place.
+    Fast,
+    /// Heartbeat 250 ms, election 1 to 2 s: for noisy machines or distant sites.
+    Wide,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This member's name.
+    pub name: MemberName,
+    /// Where log, snapshots and identity are kept.
+    pub data_dir: PathBuf,
+    /// Where the admin API listens.
+    pub admin_address: SocketAddr,
+    /// Where peers reach this member.
+    pub peer_address: SocketAddr,
+    /// Where metrics and health are served.
+    pub http_address: SocketAddr,
+    /// Admin address as others dial it.
+    pub advertise_admin_address: HostPort,
+    /// Peer address as others dial it.
+    pub advertise_peer_address: HostPort,
+    /// Address that listeners on a wildcard bind on this member.
+    pub data_address: Option<IpAddr>,
+    /// Members to ask to be taken in.
+    pub join: Vec<HostPort>,
+    /// Whether admin and peer addresses may be reachable from other machines.
+    pub insecure: bool,
+    /// Timing of elections.
+    pub profile: Profile,
+    /// Data plane threads.
+    pub workers: NonZeroUsize,
+    /// How long connections may finish on shutdown.
+    pub shutdown_grace: Duration,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+}
+
+/// Looks keys up and notes what is wrong with them.
+struct Reader<'a> {
+    given: &'a Given,
+    v: Violations,
+}
+
+impl Reader<'_> {
+    fn field(name: &str, source: &Source) -> String {
+        match source {
+            Source::Default => name.to_owned(),
+            source => format!("{name} ({source})"),
+        }
+    }
+
+    /// The key's value, or the default when it is not given; `None` with a note when it breaks a rule.
+    fn read<T>(&mut self, name: &str, default: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (text, source) = self.given.text(name).unwrap_or((default, &Source::Default));
+        self.v.take(&Self::field(name, source), text, parse(text))
+    }
+
+    fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (text, source) = self.given.text(name)?;
+        self.v.take(&Self::field(name, source), text, parse(text))
+    }
+
+    fn socket(&mut self, name: &str, default_port: u16) -> Option<SocketAddr> {
+        let default = &format!("127.0.0.1:{default_port}");
+        self.read(name, default, |text| match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() > 0 => Ok(address),
+            _ => Err(format!("must be IP:PORT with a port of 1 to 65535, as in {default}")),
+        })
+    }
+
+    fn note(&mut self, name: &str, value: impl std::fmt::Display, rule: &str) {
+        let source = self.given.text(name).map_or(&Source::Default, |(_, source)| source);
+        self.v.add(Self::field(name, source), value, rule);
+    }
+
+    /// What others dial: as given, or the address itself unless it is a wildcard, which nobody can dial.
+    fn advertised(&mut self, name: &str, bound_name: &str, bound: Option<SocketAddr>) -> Option<HostPort> {
+        if self.given.text(name).is_some() {
+            return self.optional(name, HostPort::parse);
+        }
+        let bound = bound?;
+        if bound.ip().is_unspecified() {
+            self.note(bound_name, bound, &format!("is a wildcard that others cannot dial: set {name} too"));
+        }
+        Some(bound.into())
+    }
+
+    /// Members have no identities, so whoever reaches these ports rules the cluster.
+    fn must_be_loopback(&mut self, name: &str, address: Option<SocketAddr>, insecure: bool) {
+        if let Some(address) = address
+            && !insecure
+            && !address.ip().is_loopback()
+        {
+            let rule = "can be reached from other machines, and whoever reaches it rules the cluster, because members \
+                        and clients do not prove who they are yet: use a loopback address, or keep others out of this \
+                        network and set insecure = true";
+            self.note(name, address, rule);
+        }
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        Ok(n) if n <= WORKERS_MAX => Ok(NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)),
+        _ => Err(format!("must be 1 to {WORKERS_MAX}, or 0 for one per core")),
+    }
+}
+
+fn grace(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(grace) if grace <= SHUTDOWN_GRACE_MAX => Ok(grace),
+        _ => Err("must be a time of 0s to 24h, as in 30s".to_owned()),
+    }
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "default" => Ok(Profile::Default),
+        "fast" => Ok(Profile::Fast),
+        "wide" => Ok(Profile::Wide),
+        _ => Err("must be default, fast or wide".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must be the path of a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// What the kernel calls this machine, without its domain; empty when it cannot be read.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().split('.').next().unwrap_or_default().to_owned()
+}
+
+impl Config {
+    /// A member on one loopback address, with the default ports and one worker: three of them share a machine.
+    pub fn on_loopback(name: MemberName, host: Ipv4Addr, data_dir: PathBuf) -> Self {
+        let address = |port| SocketAddr::new(host.into(), port);
+        Self {
+            name,
+            data_dir,
+            admin_address: address(ADMIN_PORT),
+            peer_address: address(PEER_PORT),
+            http_address: address(HTTP_PORT),
+            advertise_admin_address: address(ADMIN_PORT).into(),
+            advertise_peer_address: address(PEER_PORT).into(),
+            data_address: Some(host.into()),
+            join: Vec::new(),
+            insecure: false,
+            profile: Profile::default(),
+            workers: NonZeroUsize::MIN,
+            shutdown_grace: SHUTDOWN_GRACE,
+            log_format: LogFormat::default(),
+        }
+    }
+
+    /// Checks everything that was given, and the mistakes that were found while reading it.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub fn check(given: &Given, found: Violations) -> Result<Self, Invalid> {
+        let mut r = Reader { given, v: found };
+        let name = r.read("name", &host_name(), MemberName::parse);
+        let data_dir = r.read("data_dir", DATA_DIR, directory);
+        let admin = r.socket("admin_address", ADMIN_PORT);
+        let peer = r.socket("peer_address", PEER_PORT);
+        let http = r.socket("http_address", HTTP_PORT);
+        let insecure = r.read("insecure", "false", boolean);
+        r.must_be_loopback("admin_address", admin, insecure != Some(false));
+        r.must_be_loopback("peer_address", peer, insecure != Some(false));
+        for (name, address, others) in [("peer_address", peer, vec![admin]), ("http_address", http, vec![admin, peer])] {
+            if address.is_some() && others.contains(&address) {
+                r.note(name, address.map(|a| a.to_string()).unwrap_or_default(), "is used for another port already");
+            }
+        }
+        let advertise_admin = r.advertised("advertise_admin_address", "admin_address", admin);
+        let advertise_peer = r.advertised("advertise_peer_address", "peer_address", peer);
+        let data_address = r.optional("data_address", |text| match text.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+            _ => Err("must be an IP address of this machine, without a port".to_owned()),
+        });
+        let join = r.peers();
+        let profile = r.read("profile", "default", profile);
+        let workers = r.read("workers", "0", workers);
+        let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
+        let log_format = r.read("log_format", "text", log_format);
+        r.v.into_result()?;
+        let config = || {
+            Some(Self {
+                name: name?,
+                data_dir: data_dir?,
+                admin_address: admin?,
+                peer_address: peer?,
+                http_address: http?,
+                advertise_admin_address: advertise_admin?,
+                advertise_peer_address: advertise_peer?,
+                data_address,
+                join,
+                insecure: insecure?,
+                profile: profile?,
+                workers: workers?,
+                shutdown_grace: grace?,
+                log_format: log_format?,
+            })
+        };
+        // A value is missing only together with a note, and then the line above has returned.
+        config().ok_or_else(|| Invalid(Vec::new()))
+    }
+}
+
+impl fmt::Display for Config {
+    /// As TOML, every key with the value that is in force.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let profile = match self.profile {
+            Profile::Default => "default",
+            Profile::Fast => "fast",
+            Profile::Wide => "wide",
+        };
+        let log_format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let join: Vec<_> = self.join.iter().map(|peer| format!("\"{peer}\"")).collect();
+        writeln!(f, "name = \"{}\"", self.name)?;
+        writeln!(f, "data_dir = {:?}", self.data_dir)?;
+        writeln!(f, "admin_address = \"{}\"", self.admin_address)?;
+        writeln!(f, "peer_address = \"{}\"", self.peer_address)?;
+        writeln!(f, "http_address = \"{}\"", self.http_address)?;
+        writeln!(f, "advertise_admin_address = \"{}\"", self.advertise_admin_address)?;
+        writeln!(f, "advertise_peer_address = \"{}\"", self.advertise_peer_address)?;
+        if let Some(address) = self.data_address {
+            writeln!(f, "data_address = \"{address}\"")?;
+        }
+        writeln!(f, "join = [{}]", join.join(", "))?;
+        writeln!(f, "insecure = {}", self.insecure)?;
+        writeln!(f, "profile = \"{profile}\"")?;
+        writeln!(f, "workers = {}", self.workers)?;
+        writeln!(f, "shutdown_grace = \"{}\"", humantime::format_duration(self.shutdown_grace))?;
+        write!(f, "log_format = \"{log_format}\"")
+    }
+}
+
+impl Reader<'_> {
+    fn peers(&mut self) -> Vec<HostPort> {
+        let Some((texts, source)) = self.given.texts("join") else {
+            return Vec::new();
+        };
+        let field = Self::field("join", source);
+        texts.iter().filter_map(|text| self.v.take(&field, text, HostPort::parse(text))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::KEYS;
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> Given {
+        let mut given = Given::default();
+        for (name, text) in pairs {
+            let key = KEYS.iter().find(|key| key.name == *name).unwrap();
+            let texts = if key.list { text.split(',').map(str::to_owned).collect() } else { vec![(*text).to_owned()] };
+            given.set(key, texts, Source::Flag(format!("--{name}")));
+        }
+        given
+    }
+
+    #[test]
+    fn nothing_given_is_a_loopback_member() {
+        let config = Config::check(&given(&[("name", "m1")]), Violations::new()).unwrap();
+        assert_eq!(config.admin_address.to_string(), "127.0.0.1:7480");
+        assert_eq!(config.advertise_peer_address.as_str(), "127.0.0.1:7481");
+        assert_eq!(config.shutdown_grace, SHUTDOWN_GRACE);
+    }
+
+    #[test]
+    fn every_mistake_is_listed() {
+        let bad = given(&[
+            ("name", "a/b"),
+            ("data_dir", ""),
+            ("admin_address", "localhost"),
+            ("peer_address", "10.0.0.1:7481"),
+            ("http_address", "127.0.0.1:0"),
+            ("data_address", "0.0.0.0"),
+            ("join", "a:1,b"),
+            ("profile", "quick"),
+            ("workers", "-1"),
+            ("shutdown_grace", "soon"),
+            ("log_format", "xml"),
+        ]);
+        let found = Config::check(&bad, Violations::new()).unwrap_err().0;
+        assert_eq!(found.len(), 11, "{found:#?}");
+        assert!(found.iter().any(|f| f.field == "peer_address (--peer_address)" && f.rule.contains("insecure = true")));
+    }
+
+    #[test]
+    fn insecure_opens_addresses_and_wildcards_need_a_name() {
+        let open = [("name", "m1"), ("insecure", "true"), ("admin_address", "10.0.0.1:7480")];
+        assert!(Config::check(&given(&open), Violations::new()).is_ok());
+        let wildcard = [("name", "m1"), ("insecure", "true"), ("peer_address", "0.0.0.0:7481")];
+        let found = Config::check(&given(&wildcard), Violations::new()).unwrap_err().0;
+        assert!(found.iter().any(|f| f.rule.contains("advertise_peer_address")), "{found:?}");
+    }
+
+    #[test]
+    fn two_ports_on_one_address_are_refused() {
+        let same = [("name", "m1"), ("http_address", "127.0.0.1:7480")];
+        assert!(Config::check(&given(&same), Violations::new()).is_err());
+    }
+}

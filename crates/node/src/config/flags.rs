@@ -1,0 +1,136 @@
+//! The command line of `trestled`.
+
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use trestle_model::{Invalid, Violation, Violations};
+
+use super::{Config, Given, KEYS, Key, Source};
+
+const ABOUT: &str = "A member of a Trestle cluster: a TCP load balancer that is its own cluster";
+const AFTER: &str = "A flag goes before the environment variable, that before the file, and that before the default.\n\
+                     TRESTLE_LOG sets what is logged, for example info or trestle_consensus=debug.";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a member.
+    Run(Box<Config>),
+    /// Check the configuration and say what it comes to.
+    Check(Box<Config>),
+    /// Run a cluster of three in this process.
+    Dev {
+        /// Where to keep its data; a directory that is removed at the end if none is given.
+        data_dir: Option<PathBuf>,
+    },
+}
+
+fn flag(key: &Key) -> String {
+    key.name.replace('_', "-")
+}
+
+fn variable(key: &Key) -> String {
+    format!("TRESTLE_{}", key.name.to_uppercase())
+}
+
+fn arg(key: &'static Key) -> Arg {
+    let arg = Arg::new(key.name).long(flag(key)).env(variable(key)).hide_env_values(true).value_name(key.value).help(key.help);
+    match key.name {
+        // `--insecure` alone means true.
+        "insecure" => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => arg,
+    }
+}
+
+/// The command line, from the one table of keys.
+pub fn command() -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .env("TRESTLE_CONFIG")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("configuration file, in TOML");
+    let check = Arg::new("check-config")
+        .long("check-config")
+        .action(ArgAction::SetTrue)
+        .help("check the configuration, print what it comes to, and stop");
+    let kept = Arg::new("dev-data-dir")
+        .long("data-dir")
+        .value_name("DIR")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("keep the data here [default: a directory that is removed at the end]");
+    let dev = Command::new("dev")
+        .about("Run three members and two sample backends in this process, on 127.0.0.1 to 127.0.0.3; no privileges needed")
+        .arg(kept);
+    Command::new("trestled")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(AFTER)
+        .args_conflicts_with_subcommands(true)
+        .args([file, check])
+        .args(KEYS.iter().map(arg))
+        .subcommand(dev)
+}
+
+/// Reads what the command line, the environment and the file give.
+///
+/// # Errors
+/// Every mistake in them.
+pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
+    if let Some(("dev", dev)) = matches.subcommand() {
+        return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
+    }
+    let mut v = Violations::new();
+    let mut given = match matches.get_one::<PathBuf>("config") {
+        Some(path) => read(path, &mut v)?,
+        None => Given::default(),
+    };
+    for key in KEYS {
+        let Some(text) = matches.get_one::<String>(key.name) else {
+            continue;
+        };
+        let source = match matches.value_source(key.name) {
+            Some(ValueSource::EnvVariable) => Source::Variable(variable(key)),
+            _ => Source::Flag(format!("--{}", flag(key))),
+        };
+        let texts = if key.list { text.split(',').map(|part| part.trim().to_owned()).collect() } else { vec![text.clone()] };
+        given.set(key, texts, source);
+    }
+    let config = Box::new(Config::check(&given, v)?);
+    Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })
+}
+
+fn read(path: &Path, v: &mut Violations) -> Result<Given, Invalid> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Given::from_toml(path, &text, v)),
+        Err(error) => {
+            let rule = format!("cannot be read: {error}");
+            Err(Invalid(vec![Violation::new("--config", path.display(), rule)]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n").unwrap();
+        let args = ["trestled", "--config", file.path().to_str().unwrap(), "--name", "flag", "--insecure"];
+        let matches = command().try_get_matches_from(args).unwrap();
+        let Invocation::Run(config) = invocation(&matches).unwrap() else { unreachable!() };
+        assert_eq!(config.name.as_str(), "flag");
+        assert_eq!(config.workers.get(), 2);
+        assert_eq!(config.join.len(), 2);
+        assert!(config.insecure);
+    }
+}

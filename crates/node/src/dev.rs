@@ -1,0 +1,245 @@
+//! `trestled dev`: a cluster of three in one process, with something to balance, for a first look.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use trestle_api::v1;
+use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1::listener_service_client::ListenerServiceClient;
+use trestle_api::v1::member_service_client::MemberServiceClient;
+use trestle_api::v1::pool_service_client::PoolServiceClient;
+use trestle_model::MemberName;
+
+use crate::config::Config;
+use crate::{Node, StartError};
+
+const MEMBERS: [u8; 3] = [1, 2, 3];
+/// Where the listener accepts on each of the three addresses.
+const LISTENER_PORT: u16 = 7400;
+/// Name and port of each sample backend, on 127.0.0.1.
+const SAMPLES: [(&str, u16); 2] = [("a", 7491), ("b", 7492)];
+/// Everybody is in this process, so little is worth waiting for at the end.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// How often checks look, so that a first user sees verdicts change at once.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Why the cluster did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// A member did not start.
+    #[error("member m{number}: {error}")]
+    Member {
+        /// Which of the three.
+        number: u8,
+        /// Why.
+        error: StartError,
+    },
+    /// A sample backend's port is taken.
+    #[error("sample backend on {address}: {error}; stop what uses that port")]
+    Sample {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The directory for the data could not be made.
+    #[error("data directory {path}: {error}")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The members did not form a cluster.
+    #[error("forming the cluster: {0}")]
+    Forming(String),
+}
+
+impl DevError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DevError::Member { error, .. } => error.exit_code(),
+            DevError::Sample { .. } => 69,
+            DevError::Directory { .. } | DevError::Forming(_) => 1,
+        }
+    }
+}
+
+impl From<Status> for DevError {
+    fn from(status: Status) -> Self {
+        DevError::Forming(status.message().to_owned())
+    }
+}
+
+/// A running cluster of three.
+pub struct Dev {
+    nodes: Vec<Node>,
+    data_dir: PathBuf,
+    /// Removes the directory when it is dropped; none when the user named one.
+    temporary: Option<TempDir>,
+}
+
+fn host(member: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, member)
+}
+
+impl Dev {
+    /// Starts the sample backends and the members, and forms the cluster if the data directory holds none yet.
+    ///
+    /// # Errors
+    /// [`DevError`] when a port is taken, a directory cannot be used, or the cluster does not form.
+    pub async fn start(data_dir: Option<PathBuf>) -> Result<Self, DevError> {
+        let (data_dir, temporary) = match data_dir {
+            Some(dir) => (dir, None),
+            None => {
+                let dir = tempfile::Builder::new().prefix("trestle-dev-").tempdir();
+                let dir = dir.map_err(|error| DevError::Directory { path: std::env::temp_dir(), error })?;
+                (dir.path().to_owned(), Some(dir))
+            }
+        };
+        std::fs::create_dir_all(&data_dir)
+            .map_err(|error| DevError::Directory { path: data_dir.clone(), error })?;
+        for (name, port) in SAMPLES {
+            start_sample(name, SocketAddr::new(host(1).into(), port)).await?;
+        }
+        let mut nodes = Vec::new();
+        for number in MEMBERS {
+            let name = MemberName::parse(&format!("m{number}")).map_err(DevError::Forming)?;
+            let mut config = Config::on_loopback(name, host(number), data_dir.join(format!("m{number}")));
+            config.shutdown_grace = SHUTDOWN_GRACE;
+            let node = Node::start(config, Arc::new(|| 0)).await;
+            nodes.push(node.map_err(|error| DevError::Member { number, error })?);
+        }
+        let dev = Self { nodes, data_dir, temporary };
+        dev.form().await?;
+        Ok(dev)
+    }
+
+    /// Resolves when a member cannot go on, with the reason.
+    pub async fn failed(&self) -> String {
+        let failures = self.nodes.iter().map(|node| Box::pin(node.failed()));
+        futures_util::future::select_all(failures).await.0
+    }
+
+    /// Stops the members; all at once, because there is nobody left to hand over to.
+    pub async fn shutdown(self) {
+        futures_util::future::join_all(self.nodes.into_iter().map(Node::shutdown)).await;
+        drop(self.temporary);
+    }
+
+    async fn form(&self) -> Result<(), DevError> {
+        let channel = dial(host(1))?;
+        let mut cluster = ClusterServiceClient::new(channel.clone());
+        match cluster.bootstrap_cluster(v1::BootstrapClusterRequest {}).await {
+            Ok(_) => {}
+            // The data directory was kept: what the user made of the cluster stays as it is.
+            Err(status) if status.code() == Code::FailedPrecondition => return Ok(()),
+            Err(status) => return Err(status.into()),
+        }
+        add_members(MemberServiceClient::new(channel.clone())).await?;
+        let revision = add_sample_service(channel).await?;
+        let wait = v1::WaitForRevisionRequest { revision, timeout: None };
+        let mut progress = cluster.wait_for_revision(wait).await?.into_inner();
+        while progress.message().await?.is_some() {}
+        Ok(())
+    }
+
+    /// What is running, and what to try next.
+    pub fn description(&self) -> String {
+        let mut text = String::new();
+        let trestle = trestle_command();
+        let kept = if self.temporary.is_some() { "removed at the end; keep it with --data-dir DIR" } else { "kept" };
+        let samples = SAMPLES.map(|(name, port)| format!("{name} = 127.0.0.1:{port}")).join(", ");
+        let _ = write!(
+            text,
+            "A cluster of three is running; Ctrl-C stops it.\n\n  \
+             members    m1 = 127.0.0.1, m2 = 127.0.0.2, m3 = 127.0.0.3 (each: admin 7480, peers 7481, HTTP 7482)\n  \
+             listener   web, on port {LISTENER_PORT} of every member\n  \
+             pool       web, with two sample backends: {samples}\n  \
+             data       {} ({kept})\n\nTry in another terminal:\n\n",
+            self.data_dir.display()
+        );
+        for (command, what) in [
+            (format!("curl http://127.0.0.1:{LISTENER_PORT}"), "balanced; so it is on 127.0.0.2 and 127.0.0.3"),
+            (format!("{trestle} status"), "what the members say of themselves"),
+            (format!("{trestle} backend list web"), "the backends, and who finds them healthy"),
+            (format!("{trestle} backend drain web/a"), "no new connections to a; enable brings it back"),
+            (format!("{trestle} --endpoint 127.0.0.3:7480 pool get web -o yaml"), "the same from any member"),
+        ] {
+            let _ = writeln!(text, "  {command}\n      {what}");
+        }
+        text
+    }
+}
+
+/// How the user can call the CLI from where the daemon was started.
+fn trestle_command() -> String {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("trestle"));
+    match beside {
+        Some(path) if path.exists() => {
+            let here = std::env::current_dir().ok();
+            let short = here.and_then(|here| path.strip_prefix(here).ok().map(|path| path.to_owned()));
+            short.map_or_else(|| path.display().to_string(), |short| format!("./{}", short.display()))
+        }
+        _ if cfg!(debug_assertions) => "cargo run -q --bin trestle --".to_owned(),
+        _ => "cargo run -q --release --bin trestle --".to_owned(),
+    }
+}
+
+async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), DevError> {
+    let listener = TcpListener::bind(address).await.map_err(|error| DevError::Sample { address, error })?;
+    let app = Router::new().fallback(async move || format!("sample backend {name}\n"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(())
+}
+
+fn dial(host: Ipv4Addr) -> Result<Channel, DevError> {
+    let endpoint = Endpoint::from_shared(format!("http://{host}:7480"));
+    Ok(endpoint.map_err(|error| DevError::Forming(error.to_string()))?.connect_lazy())
+}
+
+async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), DevError> {
+    for number in MEMBERS.into_iter().skip(1) {
+        let request = v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)) };
+        let mut progress = members.add_member(request).await?.into_inner();
+        while progress.message().await?.is_some() {}
+        let request = v1::PromoteMemberRequest { name: format!("members/m{number}") };
+        let mut progress = members.promote_member(request).await?.into_inner();
+        while progress.message().await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// A pool of the sample backends and a listener that leads to it; answers the last revision.
+async fn add_sample_service(channel: Channel) -> Result<u64, DevError> {
+    let mut pools = PoolServiceClient::new(channel.clone());
+    let interval = Some(trestle_api::convert::duration(CHECK_INTERVAL));
+    let health_check = Some(v1::HealthCheck { interval, ..Default::default() });
+    let pool = Some(v1::Pool { health_check, ..Default::default() });
+    pools.create_pool(v1::CreatePoolRequest { pool_id: "web".to_owned(), pool, ..Default::default() }).await?;
+    for (name, port) in SAMPLES {
+        let address = format!("{}:{port}", host(1));
+        let request = v1::CreateBackendRequest {
+            parent: "pools/web".to_owned(),
+            backend_id: name.to_owned(),
+            backend: Some(v1::Backend { address, ..Default::default() }),
+            ..Default::default()
+        };
+        pools.create_backend(request).await?;
+    }
+    let binds = vec![format!("0.0.0.0:{LISTENER_PORT}")];
+    let listener = Some(v1::Listener { binds, pool: "pools/web".to_owned(), ..Default::default() });
+    let request =
+        v1::CreateListenerRequest { listener_id: "web".to_owned(), listener, ..Default::default() };
+    let created = ListenerServiceClient::new(channel).create_listener(request).await?;
+    Ok(created.into_inner().revision)
+}

@@ -1,0 +1,85 @@
+//! HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use trestle_consensus::RaftState;
+
+use crate::member::Member;
+use crate::metrics;
+use crate::start::DroppedLines;
+
+/// What the HTTP server needs.
+#[derive(Clone)]
+pub(crate) struct Http {
+    member: Arc<Member>,
+    stop: CancellationToken,
+    log_lines_dropped: DroppedLines,
+}
+
+impl Http {
+    pub(crate) fn new(
+        member: Arc<Member>,
+        stop: CancellationToken,
+        log_lines_dropped: DroppedLines,
+    ) -> Self {
+        Self { member, stop, log_lines_dropped }
+    }
+}
+
+/// Serves until the process ends: while connections finish, `/readyz` must say that this member is going away.
+pub(crate) async fn serve(listener: TcpListener, http: Http) {
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .fallback(async || (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"))
+        .with_state(http);
+    if let Err(error) = axum::serve(listener, router).await {
+        error!(%error, "HTTP server ended");
+    }
+}
+
+/// Ready: belongs to a cluster, knows a leader, and its data plane reflects what it knows.
+async fn readyz(State(http): State<Http>) -> Response {
+    let why_not = http.not_ready();
+    if why_not.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, why_not.join("\n") + "\n").into_response()
+}
+
+async fn metrics_text(State(http): State<Http>) -> Response {
+    match metrics::encode(&http.member, (http.log_lines_dropped)()) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
+    }
+}
+
+impl Http {
+    fn not_ready(&self) -> Vec<String> {
+        let mut why = Vec::new();
+        if self.stop.is_cancelled() {
+            why.push("shutting down".to_owned());
+        }
+        let raft = self.member.consensus.status();
+        match raft.state {
+            RaftState::Empty => why.push("belongs to no cluster yet".to_owned()),
+            RaftState::Removed => why.push("was removed from its cluster".to_owned()),
+            _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
+            _ => {}
+        }
+        let (known, in_force) = (self.member.revision(), *self.member.plane.in_force().borrow());
+        if in_force < known {
+            why.push(format!("data plane is at revision {in_force} of {known}"));
+        }
+        why
+    }
+}

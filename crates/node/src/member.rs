@@ -1,0 +1,90 @@
+//! One member, as its services see it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tonic::Status;
+use trestle_api::{convert, peer, v1};
+use trestle_consensus::Consensus;
+use trestle_dataplane::DataPlane;
+use trestle_model::{MemberId, MemberSpec, Revision};
+
+use crate::config::Config;
+use crate::peer::Clients;
+
+/// How long another member may take to say something of itself.
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the services of a member share.
+pub(crate) struct Member {
+    pub(crate) config: Config,
+    pub(crate) consensus: Consensus,
+    pub(crate) plane: DataPlane,
+    pub(crate) clients: Clients,
+    pub(crate) started: Instant,
+    /// The digest of the newest state that one was asked for.
+    pub(crate) last_digest: Mutex<Option<(Revision, String)>>,
+}
+
+impl Member {
+    /// What this member says of itself when it joins.
+    pub(crate) fn spec(&self) -> MemberSpec {
+        MemberSpec {
+            name: self.config.name.clone(),
+            peer_address: self.config.advertise_peer_address.clone(),
+            admin_address: self.config.advertise_admin_address.clone(),
+        }
+    }
+
+    /// This member's id, once it belongs to a cluster.
+    pub(crate) fn id(&self) -> Option<MemberId> {
+        self.consensus.identity().map(|identity| identity.member_id)
+    }
+
+    /// The members that this one knows, in the order of their ids.
+    pub(crate) fn known(&self) -> Vec<Arc<trestle_model::Member>> {
+        self.consensus.view().borrow().state.members.values().cloned().collect()
+    }
+
+    /// Renders a member with the part that it has in Raft, as this member knows it.
+    pub(crate) fn rendered(&self, member: &trestle_model::Member) -> v1::Member {
+        let view = self.consensus.view().borrow().clone();
+        let role = match () {
+            () if view.voters.contains(&member.id) => v1::MemberRole::Voter,
+            () if view.learners.contains(&member.id) => v1::MemberRole::Learner,
+            () => v1::MemberRole::Unspecified,
+        };
+        let leader = self.consensus.status().leader == Some(member.id);
+        v1::Member { role: role.into(), leader, ..convert::member(member) }
+    }
+
+    /// Asks one member for a report; this one answers itself without the network.
+    pub(crate) async fn ask(
+        &self,
+        member: &trestle_model::Member,
+        ask: &peer::ReportRequest,
+    ) -> Result<peer::ReportResponse, Status> {
+        if Some(member.id) == self.id() {
+            return Ok(self.report(ask));
+        }
+        let mut client = self.clients.peer(&member.spec.peer_address)?;
+        let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(ask.clone())).await;
+        let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
+        Ok(answer.map_err(late)??.into_inner())
+    }
+
+    /// Asks all members for a report, and names those that did not answer.
+    pub(crate) async fn ask_all(&self, ask: peer::ReportRequest) -> (Vec<peer::ReportResponse>, Vec<String>) {
+        let known = self.known();
+        let answers = join_all(known.iter().map(|member| self.ask(member, &ask))).await;
+        let (mut reports, mut unreachable) = (Vec::new(), Vec::new());
+        for (member, answer) in known.iter().zip(answers) {
+            match answer {
+                Ok(report) => reports.push(report),
+                Err(_) => unreachable.push(convert::member_name(&member.spec.name)),
+            }
+        }
+        (reports, unreachable)
+    }
+}

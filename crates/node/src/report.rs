@@ -1,0 +1,150 @@
+//! What this member says of itself: facts that it can see now, never what it should be.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use trestle_api::{convert, peer, v1};
+use trestle_dataplane::{Backend, Listener, Verdict};
+use trestle_model::{MemberId, PoolName, Revision};
+
+use crate::member::Member;
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+impl Member {
+    /// The revision of the configuration that this member knows.
+    pub(crate) fn revision(&self) -> Revision {
+        self.consensus.view().borrow().state.revision
+    }
+
+    /// A member's name by its id.
+    pub(crate) fn name_of(&self, id: MemberId) -> Option<String> {
+        let view = self.consensus.view().borrow().clone();
+        view.state.members.get(&id).map(|member| member.spec.name.to_string())
+    }
+
+    /// Answers a report that a peer, or this member itself, asks for.
+    pub(crate) fn report(&self, ask: &peer::ReportRequest) -> peer::ReportResponse {
+        let name = convert::member_name(&self.config.name);
+        let table = self.plane.table();
+        let pool = ask.pool.strip_prefix("pools/").and_then(|id| PoolName::parse(id).ok());
+        let backends = match pool.and_then(|pool| table.pools.get(&pool).map(|entry| (pool, entry))) {
+            Some((pool, entry)) => entry
+                .backends
+                .iter()
+                .map(|backend| peer::BackendReport {
+                    name: convert::backend_name(&pool, &backend.config.name),
+                    view: Some(view(&name, backend)),
+                })
+                .collect(),
+            None => Vec::new(),
+        };
+        let wanted = |listener: &&std::sync::Arc<Listener>| {
+            ask.listeners
+                && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
+        };
+        let listeners =
+            table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
+        peer::ReportResponse { status: Some(self.status()), backends, listeners }
+    }
+
+    fn status(&self) -> v1::MemberStatus {
+        let view = self.consensus.view().borrow().clone();
+        let raft = self.consensus.status();
+        let table = self.plane.table();
+        let own = self.id().and_then(|id| view.state.members.get(&id));
+        let record = match own {
+            Some(member) => self.rendered(member),
+            // Before it joins, a member knows only what its configuration says.
+            None => v1::Member {
+                name: convert::member_name(&self.config.name),
+                peer_address: self.config.advertise_peer_address.to_string(),
+                admin_address: self.config.advertise_admin_address.to_string(),
+                ..Default::default()
+            },
+        };
+        let listeners = table.listeners.values();
+        v1::MemberStatus {
+            member: Some(record),
+            reachable: true,
+            error: String::new(),
+            raft_state: raft.state.as_str().to_owned(),
+            term: raft.term,
+            applied_index: view.applied,
+            revision: view.state.revision,
+            in_force_revision: *self.plane.in_force().borrow(),
+            digest: self.digest(),
+            listeners_bound: count(listeners.clone().map(|l| l.bound().count()).sum()),
+            listeners_failed: count(listeners.clone().map(|l| l.errors().count()).sum()),
+            active_connections: listeners.map(|l| l.counters.active()).sum(),
+            backends_unhealthy: count(
+                table.pools.values().flat_map(|p| &p.backends).filter(|b| b.verdict == Verdict::Unhealthy).count(),
+            ),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: Some(convert::duration(self.started.elapsed())),
+        }
+    }
+
+    /// The digest of the state, computed once for each revision: it walks the whole state.
+    fn digest(&self) -> String {
+        let state = self.consensus.view().borrow().state.clone();
+        let mut last = self.last_digest.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref() {
+            Some((revision, digest)) if *revision == state.revision => digest.clone(),
+            _ => {
+                let digest = state.digest().to_string();
+                *last = Some((state.revision, digest.clone()));
+                digest
+            }
+        }
+    }
+
+    /// The cluster as this member knows it, with what the members said.
+    pub(crate) fn cluster_status(&self, members: Vec<v1::MemberStatus>) -> v1::ClusterStatus {
+        let view = self.consensus.view().borrow().clone();
+        let raft = self.consensus.status();
+        let leader = raft.leader.and_then(|id| view.state.members.get(&id));
+        v1::ClusterStatus {
+            cluster_id: self.consensus.identity().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
+            leader: leader.map(|member| convert::member_name(&member.spec.name)).unwrap_or_default(),
+            term: raft.term,
+            revision: view.state.revision,
+            members,
+            counts: Some(v1::ResourceCounts {
+                pools: count(view.state.pools.len()),
+                backends: count(view.state.pools.values().map(|entry| entry.backends.len()).sum()),
+                listeners: count(view.state.listeners.len()),
+            }),
+        }
+    }
+}
+
+fn verdict(verdict: Verdict) -> v1::Verdict {
+    match verdict {
+        Verdict::Unknown => v1::Verdict::Unknown,
+        Verdict::Healthy => v1::Verdict::Healthy,
+        Verdict::Unhealthy => v1::Verdict::Unhealthy,
+    }
+}
+
+fn view(member: &str, backend: &Backend) -> v1::MemberView {
+    v1::MemberView {
+        member: member.to_owned(),
+        verdict: verdict(backend.verdict).into(),
+        reason: backend.reason.to_string(),
+        since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
+        active_connections: backend.counters().active(),
+    }
+}
+
+fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
+    v1::ListenerView {
+        listener: convert::listener_name(&listener.config.name),
+        member: member.to_owned(),
+        bound: listener.bound().map(|address| address.to_string()).collect(),
+        errors: listener.errors().map(ToString::to_string).collect(),
+        active_connections: listener.counters.active(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The member's gRPC servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tracing::error;
+use trestle_api::peer::peer_service_server::PeerServiceServer;
+use trestle_api::v1::cluster_service_server::ClusterServiceServer;
+use trestle_api::v1::listener_service_server::ListenerServiceServer;
+use trestle_api::v1::member_service_server::MemberServiceServer;
+use trestle_api::v1::pool_service_server::PoolServiceServer;
+
+use crate::admin::Admin;
+use crate::member::Member;
+use crate::peer::Peers;
+
+/// Largest request to the admin API, in bytes; the log takes far less, and nothing larger makes sense.
+const ADMIN_REQUEST_MAX: usize = 256 * 1024;
+/// Calls of one connection that run at the same time; more wait.
+const CONCURRENT_PER_CONNECTION: usize = 256;
+/// Silence after which a client is probed, and how long the probe may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long open calls may go on after the stop; idle HTTP/2 connections would otherwise hold it up for ever
+/// (hyper #4170).
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+fn server() -> Server {
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .concurrency_limit_per_connection(CONCURRENT_PER_CONNECTION)
+}
+
+/// Serves until the stop, and a little longer for calls that are under way.
+async fn run(router: Router, listener: TcpListener, what: &str, stop: CancellationToken) {
+    let stopped = stop.clone();
+    // Accept errors such as a full descriptor table end the stream's item, not the stream.
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned());
+    let bounded = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        ended = serving => if let Err(error) = ended { error!(%error, what, "server ended") },
+        () = bounded => {}
+    }
+}
+
+/// The admin API, with health and reflection.
+pub(crate) async fn admin(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PoolServiceServer<Admin>>().await;
+    health.set_serving::<ListenerServiceServer<Admin>>().await;
+    health.set_serving::<MemberServiceServer<Admin>>().await;
+    health.set_serving::<ClusterServiceServer<Admin>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(trestle_api::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let reflection = match reflection {
+        Ok(reflection) => reflection,
+        Err(error) => {
+            error!(%error, "reflection cannot be served");
+            return;
+        }
+    };
+    let router = server()
+        .add_service(PoolServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(ClusterServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(health_service)
+        .add_service(reflection);
+    run(router, listener, "admin", stop).await;
+}
+
+/// Raft, the questions of peers, and the operations that a member that does not lead passes on.
+pub(crate) async fn peers(
+    socket: std::net::TcpListener,
+    peers: Peers,
+    admin: Admin,
+    member: Arc<Member>,
+    stop: CancellationToken,
+) {
+    // The socket was bound on another runtime and belongs to this one from here on.
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            error!(%error, "peer socket");
+            return;
+        }
+    };
+    let router = server()
+        .add_service(member.consensus.raft_service())
+        .add_service(PeerServiceServer::new(peers))
+        .add_service(MemberServiceServer::new(admin.clone()))
+        .add_service(ClusterServiceServer::new(admin));
+    run(router, listener, "peers", stop).await;
+}

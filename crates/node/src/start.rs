@@ -1,0 +1,219 @@
+//! A running member: what is started in which order, and stopped in which.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use trestle_consensus::{Consensus, OpenError, Timing};
+use trestle_dataplane::DataPlane;
+
+use crate::admin::Admin;
+use crate::config::{Config, Profile};
+use crate::http::Http;
+use crate::member::Member;
+use crate::peer::Peers;
+use crate::{join, serve};
+
+/// How often the data plane compares sockets and checks with what they should be.
+const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tells how many log lines were dropped because the log's reader was too slow.
+pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address of the member itself could not be bound.
+    #[error("{key} {address} cannot be bound: {why}")]
+    Bind {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// A thread or runtime could not be made.
+    #[error("the member's threads cannot be started: {0}")]
+    Threads(#[from] std::io::Error),
+    /// Raft did not start.
+    #[error("{0}")]
+    Raft(String),
+}
+
+impl StartError {
+    /// The process's exit code, as in sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Bind { .. } => 69,                            // EX_UNAVAILABLE
+            StartError::Storage(_) => 70,                             // EX_SOFTWARE
+            StartError::Threads(_) | StartError::Raft(_) => 71,       // EX_OSERR
+        }
+    }
+}
+
+/// A running member.
+pub struct Node {
+    member: Arc<Member>,
+    stop: CancellationToken,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+fn timing(profile: Profile) -> Timing {
+    match profile {
+        Profile::Default => Timing::default(),
+        Profile::Fast => Timing::fast(),
+        Profile::Wide => Timing::wide(),
+    }
+}
+
+/// Binds one of the member's own addresses before anything else is done, so that a mistake is found at once.
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("another process uses it; stop that one (\"ss -ltnp sport = :{}\" names it) or choose another port", address.port())
+            }
+            std::io::ErrorKind::AddrNotAvailable => "the address is not on this machine".to_owned(),
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        StartError::Bind { key, address, why }
+    })
+}
+
+impl Node {
+    /// Starts a member on the current runtime, which becomes that of its API.
+    ///
+    /// # Errors
+    /// [`StartError`] when an address is taken, the data directory cannot be opened, or threads cannot be made.
+    pub async fn start(config: Config, log_lines_dropped: DroppedLines) -> Result<Self, StartError> {
+        let admin_socket = bind("admin_address", config.admin_address).await?;
+        let peer_socket = bind("peer_address", config.peer_address).await?;
+        let http_socket = bind("http_address", config.http_address).await?;
+        let consensus = Consensus::open(trestle_consensus::Settings {
+            data_dir: config.data_dir.clone(),
+            name: config.name.clone(),
+            timing: timing(config.profile),
+        })
+        .await?;
+        let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
+        let settings = trestle_dataplane::Settings {
+            workers: config.workers,
+            data_address: config.data_address,
+            drift_interval: DRIFT_INTERVAL,
+        };
+        let plane = DataPlane::start(settings, follow)?;
+        let started = Instant::now();
+        let member = Arc::new(Member { config, consensus, plane, clients: Default::default(), started, last_digest: Default::default() });
+        log_start(&member.config);
+
+        let stop = CancellationToken::new();
+        let api = tokio::runtime::Handle::current();
+        let admin = Admin::new(member.clone());
+        let peers = Peers::new(member.clone(), api.clone());
+        let http = Http::new(member.clone(), stop.clone(), log_lines_dropped);
+        let raft = member.consensus.runtime();
+        let servers = vec![
+            // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
+            raft.spawn(serve::peers(peer_socket.into_std()?, peers, admin.clone(), member.clone(), stop.clone())),
+            api.spawn(serve::admin(admin_socket, admin, stop.clone())),
+            api.spawn(crate::http::serve(http_socket, http)),
+            api.spawn(follow_state(member.clone(), state)),
+            api.spawn(log_leadership(member.clone(), stop.clone())),
+        ];
+        let node = Self { member, stop, servers };
+        if node.member.consensus.identity().is_some() {
+            node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
+        } else {
+            api.spawn(join::ask(node.member.clone(), node.stop.clone()));
+        }
+        Ok(node)
+    }
+
+    /// Resolves when Raft or its storage has died and the process must end, with the reason.
+    pub async fn failed(&self) -> String {
+        self.member.consensus.failed().await
+    }
+
+    /// Stops: hands leadership over, fails readiness, stops accepting, lets connections finish for the grace time.
+    /// Returns how many connections were cut.
+    pub async fn shutdown(self) -> usize {
+        // Readiness fails first, so that whoever sends clients here stops in time.
+        self.stop.cancel();
+        self.hand_over().await;
+        self.member.plane.stop_accepting();
+        let cut = self.member.plane.finish(self.member.config.shutdown_grace).await;
+        self.member.consensus.shutdown().await;
+        for server in self.servers {
+            server.abort();
+        }
+        cut
+    }
+
+    async fn hand_over(&self) {
+        let raft = self.member.consensus.status();
+        let leads = raft.leader.is_some() && raft.leader == self.member.id();
+        if leads && raft.voters.len() > 1 {
+            match self.member.consensus.transfer(None).await {
+                Ok(to) => info!(%to, "handed leadership over"),
+                Err(error) => warn!(%error, "leadership was not handed over; the others will elect after the lease"),
+            }
+        }
+    }
+}
+
+fn log_start(config: &Config) {
+    info!(
+        name = %config.name,
+        admin = %config.admin_address,
+        peers = %config.peer_address,
+        http = %config.http_address,
+        data = %config.data_dir.display(),
+        "starting"
+    );
+    if config.insecure {
+        warn!("insecure = true: whoever reaches the admin or peer address rules the cluster; keep others out of this network");
+    }
+}
+
+/// Passes each new state on to the data plane.
+async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_model::ClusterState>>) {
+    let mut view = member.consensus.view();
+    while view.changed().await.is_ok() {
+        let new = view.borrow_and_update().state.clone();
+        let addresses: Vec<_> = new.members.values().map(|member| member.spec.peer_address.clone()).collect();
+        member.clients.keep(|address| addresses.contains(address));
+        if state.send(new).is_err() {
+            return;
+        }
+    }
+}
+
+async fn log_leadership(member: Arc<Member>, stop: CancellationToken) {
+    let mut role = member.consensus.role();
+    let mut last = None;
+    loop {
+        let now = role.borrow_and_update().clone();
+        let leader = now.leader.as_ref().map(|(id, _)| *id);
+        if last != Some((now.state, leader)) {
+            let name = leader.and_then(|id| member.name_of(id));
+            info!(state = now.state.as_str(), term = now.term, leader = name.as_deref().unwrap_or("none"), "raft");
+            last = Some((now.state, leader));
+        }
+        tokio::select! {
+            changed = role.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
