@@ -1,1 +1,72 @@
-//! integration
+//! Real members, real clients, real servers: what users do, and what goes wrong while they do it.
+//!
+//! A new test belongs in the file whose first line says what it shows. Each test has loopback addresses of its own, so
+//! all of them may run at once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod automation;
+mod balancing;
+mod command_line;
+mod control_plane;
+mod dev;
+mod failover;
+mod listeners;
+mod membership;
+mod observing;
+mod refusals;
+mod scale;
+mod shutdown;
+mod startup;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The daemon under test.
+fn trestled() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_trestled"))
+}
+
+/// Where both programs are, for PATH.
+fn programs() -> PathBuf {
+    trestled().parent().unwrap().to_owned()
+}
+
+/// What a finished program left.
+struct Finished {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Finished {
+    /// # Panics
+    /// When the program failed.
+    fn expect_success(self) -> String {
+        assert_eq!(
+            self.code,
+            Some(0),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
+        self.stdout
+    }
+}
+
+fn finish(command: &mut Command) -> Finished {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Runs the command line against these endpoints.
+fn trestle(endpoints: &str, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
+    finish(command.env("TRESTLE_ENDPOINT", endpoints).args(arguments))
+}

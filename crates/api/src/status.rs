@@ -29,13 +29,17 @@ pub enum Failure {
     )]
     Removed,
     /// The member belongs to a cluster already.
-    #[error("this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere")]
+    #[error(
+        "this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere"
+    )]
     InCluster(String),
     /// No leader is known, or it cannot be reached, or it has lost its quorum. Nothing was changed.
     #[error("no leader with a quorum can be reached: {0}; nothing was changed, try again")]
     NoLeader(String),
     /// The request may or may not take effect.
-    #[error("the outcome is unknown: {0}; repeat the request with the same request id, or read before you repeat it")]
+    #[error(
+        "the outcome is unknown: {0}; repeat the request with the same request id, or read before you repeat it"
+    )]
     Unknown(String),
     /// A watch asked for changes that are no longer kept.
     #[error(
@@ -98,7 +102,8 @@ const VIOLATIONS_MAX: usize = 10;
 pub fn invalid(invalid: &Invalid) -> Status {
     let mut details = ErrorDetails::with_error_info("INVALID_VALUE", DOMAIN, HashMap::new());
     let shown: Vec<_> = invalid.0.iter().take(VIOLATIONS_MAX).cloned().collect();
-    let violation = |v: &Violation| FieldViolation::new(v.field.clone(), format!("\"{}\": {}", v.value, v.rule));
+    let violation =
+        |v: &Violation| FieldViolation::new(v.field.clone(), format!("\"{}\": {}", v.value, v.rule));
     details.set_bad_request(shown.iter().map(violation).collect::<Vec<_>>());
     let mut message = Invalid(shown).to_string();
     if invalid.0.len() > VIOLATIONS_MAX {
@@ -138,8 +143,13 @@ mod tests {
         ]));
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();
-        let fields: Vec<_> =
-            details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
+        let fields: Vec<_> = details
+            .bad_request()
+            .unwrap()
+            .field_violations
+            .iter()
+            .map(|v| v.field.as_str())
+            .collect();
         assert_eq!(fields, ["pool_id", "pool.connect_timeout"]);
         assert_eq!(details.error_info().unwrap().reason, "INVALID_VALUE");
     }

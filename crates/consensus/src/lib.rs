@@ -1,1 +1,40 @@
-//! Raft, its log on disk, its snapshots and its peer transport; the only crate that knows openraft
+//! Raft, its log on disk, its snapshots and its peer transport; the only crate that knows openraft.
+//!
+//! [`Consensus`] is the handle. No type of openraft leaves this crate.
+
+mod consensus;
+mod shared;
+mod data_dir;
+mod durable;
+mod error;
+mod history;
+mod identity;
+mod life;
+mod membership;
+mod network;
+mod peers;
+mod propose;
+mod raft_config;
+mod raft_types;
+mod read;
+mod replica;
+mod service;
+mod snapshot;
+mod status;
+mod store;
+mod timing;
+mod watch;
+mod wire;
+
+pub use consensus::Consensus;
+pub use shared::Settings;
+pub use error::{Error, StartError};
+pub use history::{Batch, HISTORY_KEPT, History, Subscription};
+pub use identity::Identity;
+pub use membership::{CAUGHT_UP_WITHIN, Progress, Removal, Step};
+pub use propose::{Accepted, DEFAULT_WAIT};
+pub use replica::View;
+pub use service::Service;
+pub use status::{RaftState, RaftStatus, Role};
+pub use store::OpenError;
+pub use timing::Timing;

@@ -1,1 +1,24 @@
-//! Listening, relaying and probing; one published table that every worker reads without a lock
+//! Listening, relaying and probing. One published table holds listeners, pools and verdicts; worker threads read it
+//! without a lock, and one thread brings it in line with the configuration. `README.md` beside the sources shows the
+//! threads and the life of a connection.
+
+mod accept;
+mod bind;
+mod connection;
+mod counters;
+mod live;
+mod plane;
+mod probe;
+mod reason;
+mod reconcile;
+mod relay;
+mod resources;
+mod table;
+mod worker;
+
+pub use bind::BindError;
+pub use counters::{Counters, Counts};
+pub use plane::{DataPlane, Settings};
+pub use reason::CloseReason;
+pub use table::{Backend, BindStatus, CheckResult, Listener, Pool, Table};
+pub use trestle_engine::Verdict;

@@ -12,7 +12,8 @@ pub const WEIGHT_BOUNDS: RangeInclusive<u16> = 0..=256;
 /// Long enough for one lost SYN to be sent again (after 1 s, RFC 6298 §2.1), short enough that a client waits.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds of the connect timeout.
-pub const CONNECT_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+pub const CONNECT_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
 /// Further backends tried after a failed connect, as HAProxy's `retries 3` with `option redispatch 1`.
 pub const CONNECT_RETRIES: u32 = 3;
 /// Bounds of the number of retries.
@@ -21,13 +22,15 @@ pub const CONNECT_RETRIES_BOUNDS: RangeInclusive<u32> = 0..=10;
 /// Time between two checks of a backend whose verdict stands, HAProxy's `inter`.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Bounds of both check intervals.
-pub const CHECK_INTERVAL_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
+pub const CHECK_INTERVAL_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(3600);
 /// Time between two checks while the last result contradicts the verdict.
 pub const CHECK_FAST_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one check may take.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bounds of the check timeout.
-pub const CHECK_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+pub const CHECK_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
 /// Successes in a row that make an unhealthy backend healthy, HAProxy's `rise`.
 pub const CHECK_RISE: u32 = 2;
 /// Failures in a row that make a healthy backend unhealthy, HAProxy's `fall`.
@@ -40,7 +43,8 @@ pub const CHECK_JITTER_PERCENT: u32 = 10;
 pub const CHECK_JITTER_BOUNDS: RangeInclusive<u32> = 0..=50;
 
 /// Longest drain deadline.
-pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);
+pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);
 
 /// Most pools in a cluster.
 pub const POOLS_MAX: usize = 10_000;

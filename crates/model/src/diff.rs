@@ -68,7 +68,13 @@ fn changes<K: Ord, V: PartialEq>(
     }
 }
 
-fn pool_changes(name: &PoolName, kind: ChangeKind, was: Option<&Arc<PoolEntry>>, is: &PoolEntry, out: &mut Vec<Change>) {
+fn pool_changes(
+    name: &PoolName,
+    kind: ChangeKind,
+    was: Option<&Arc<PoolEntry>>,
+    is: &PoolEntry,
+    out: &mut Vec<Change>,
+) {
     let resource = || Resource::Pool(is.pool.clone(), is.backends.len());
     let none = BTreeMap::new();
     let (old, new) = match (kind, was) {
@@ -80,7 +86,10 @@ fn pool_changes(name: &PoolName, kind: ChangeKind, was: Option<&Arc<PoolEntry>>,
         out.push(Change::new(kind, resource()));
     }
     changes(old, new, |_, kind, _, backend| {
-        out.push(Change::new(kind, Resource::Backend(name.clone(), backend.clone())));
+        out.push(Change::new(
+            kind,
+            Resource::Backend(name.clone(), backend.clone()),
+        ));
     });
     if kind == ChangeKind::Deleted {
         out.push(Change::new(kind, resource()));
@@ -95,7 +104,9 @@ impl ClusterState {
         changes(&self.members, &new.members, |_, kind, _, m| {
             out.push(Change::new(kind, Resource::Member(m.clone())));
         });
-        changes(&self.pools, &new.pools, |name, kind, was, is| pool_changes(name, kind, was, is, &mut out));
+        changes(&self.pools, &new.pools, |name, kind, was, is| {
+            pool_changes(name, kind, was, is, &mut out)
+        });
         changes(&self.listeners, &new.listeners, |_, kind, _, l| {
             out.push(Change::new(kind, Resource::Listener(l.clone())));
         });

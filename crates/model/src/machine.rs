@@ -46,7 +46,10 @@ pub struct Machine {
 impl Machine {
     /// Puts a machine together from a snapshot; `remembered` is in the order of arrival.
     pub fn restore(state: ClusterState, remembered: impl IntoIterator<Item = Remembered>) -> Self {
-        let mut machine = Self { state, ..Self::default() };
+        let mut machine = Self {
+            state,
+            ..Self::default()
+        };
         for answer in remembered {
             machine.remember(answer);
         }
@@ -72,7 +75,11 @@ impl Machine {
             if first.fingerprint != request.fingerprint {
                 return Err(Refusal::RequestIdReused(request.id.to_string()));
             }
-            return Ok(Applied { revision: first.revision, outcome: first.outcome.clone(), changes: Vec::new() });
+            return Ok(Applied {
+                revision: first.revision,
+                outcome: first.outcome.clone(),
+                changes: Vec::new(),
+            });
         }
         let applied = self.state.apply(index, &proposal.command)?;
         self.remember(Remembered {

@@ -80,7 +80,15 @@ mod tests {
 
     #[test]
     fn names_of_the_field_are_accepted() {
-        for name in ["a", "web", "kubeAPI_backend", "k0s-controller1", "10.0.3.2", "A-b_c.d9", &"x".repeat(63)] {
+        for name in [
+            "a",
+            "web",
+            "kubeAPI_backend",
+            "k0s-controller1",
+            "10.0.3.2",
+            "A-b_c.d9",
+            &"x".repeat(63),
+        ] {
             assert!(PoolName::parse(name).is_ok(), "{name}");
         }
     }
@@ -88,9 +96,10 @@ mod tests {
     #[test]
     fn names_that_could_hurt_are_refused() {
         let long = "x".repeat(64);
-        for name in
-            ["", "-a", "a-", ".", "..", "../etc", "a/b", "a b", "a\nb", "a\0", "\u{7f}", "ü", "a%2f", "_a", &long]
-        {
+        for name in [
+            "", "-a", "a-", ".", "..", "../etc", "a/b", "a b", "a\nb", "a\0", "\u{7f}", "ü", "a%2f", "_a",
+            &long,
+        ] {
             assert!(PoolName::parse(name).is_err(), "{name:?}");
         }
     }

@@ -25,12 +25,12 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(
-        member: Arc<Member>,
-        stop: CancellationToken,
-        log_lines_dropped: DroppedLines,
-    ) -> Self {
-        Self { member, stop, log_lines_dropped }
+    pub(crate) fn new(member: Arc<Member>, stop: CancellationToken, log_lines_dropped: DroppedLines) -> Self {
+        Self {
+            member,
+            stop,
+            log_lines_dropped,
+        }
     }
 }
 

@@ -17,7 +17,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Asks each member of `join` in turn until this member belongs to a cluster.
 pub(crate) async fn ask(member: Arc<Member>, stop: CancellationToken) {
     if member.config.join.is_empty() {
-        info!("this member belongs to no cluster yet; found one with \"trestle cluster bootstrap\", or take it into one with \"trestle member add\"");
+        info!(
+            "this member belongs to no cluster yet; found one with \"trestle cluster bootstrap\", or take it into one with \"trestle member add\""
+        );
         return;
     }
     let mut told = String::new();
@@ -45,9 +47,13 @@ pub(crate) async fn ask(member: Arc<Member>, stop: CancellationToken) {
 
 async fn ask_one(member: &Member, address: &trestle_model::HostPort) -> Result<(), tonic::Status> {
     let mut client = member.clients.peer(address)?;
-    let request = peer::RequestJoinRequest { peer_address: member.config.advertise_peer_address.to_string() };
+    let request = peer::RequestJoinRequest {
+        peer_address: member.config.advertise_peer_address.to_string(),
+    };
     match tokio::time::timeout(ANSWER_MAX, client.request_join(request)).await {
         Ok(answer) => answer.map(|_| ()),
-        Err(_) => Err(tonic::Status::deadline_exceeded(format!("no answer within {ANSWER_MAX:?}"))),
+        Err(_) => Err(tonic::Status::deadline_exceeded(format!(
+            "no answer within {ANSWER_MAX:?}"
+        ))),
     }
 }

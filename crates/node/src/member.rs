@@ -44,7 +44,14 @@ impl Member {
 
     /// The members that this one knows, in the order of their ids.
     pub(crate) fn known(&self) -> Vec<Arc<trestle_model::Member>> {
-        self.consensus.view().borrow().state.members.values().cloned().collect()
+        self.consensus
+            .view()
+            .borrow()
+            .state
+            .members
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Renders a member with the part that it has in Raft, as this member knows it.
@@ -56,7 +63,11 @@ impl Member {
             () => v1::MemberRole::Unspecified,
         };
         let leader = self.consensus.status().leader == Some(member.id);
-        v1::Member { role: role.into(), leader, ..convert::member(member) }
+        v1::Member {
+            role: role.into(),
+            leader,
+            ..convert::member(member)
+        }
     }
 
     /// Asks one member for a report; this one answers itself without the network.

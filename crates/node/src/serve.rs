@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::transport::server::TcpIncoming;
 use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
@@ -23,6 +22,8 @@ use crate::peer::Peers;
 const ADMIN_REQUEST_MAX: usize = 256 * 1024;
 /// Calls of one connection that run at the same time; more wait.
 const CONCURRENT_PER_CONNECTION: usize = 256;
+/// Calls of all connections that run at the same time; more wait, so that a flood of them cannot take all memory.
+const CONCURRENT_MAX: usize = 4096;
 /// Silence after which a client is probed, and how long the probe may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long open calls may go on after the stop; idle HTTP/2 connections would otherwise hold it up for ever
@@ -37,12 +38,12 @@ fn server() -> Server {
         .concurrency_limit_per_connection(CONCURRENT_PER_CONNECTION)
 }
 
-/// Serves until the stop, and a little longer for calls that are under way.
-async fn run(router: Router, listener: TcpListener, what: &str, stop: CancellationToken) {
-    let stopped = stop.clone();
-    // Accept errors such as a full descriptor table end the stream's item, not the stream.
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = router.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned());
+/// Runs a server until the stop, and a little longer for calls that are under way.
+async fn run(
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    what: &str,
+    stop: &CancellationToken,
+) {
     let bounded = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
@@ -51,6 +52,10 @@ async fn run(router: Router, listener: TcpListener, what: &str, stop: Cancellati
         ended = serving => if let Err(error) = ended { error!(%error, what, "server ended") },
         () = bounded => {}
     }
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// The admin API, with health and reflection.
@@ -72,13 +77,15 @@ pub(crate) async fn admin(listener: TcpListener, admin: Admin, stop: Cancellatio
         }
     };
     let router = server()
+        .layer(tower::limit::GlobalConcurrencyLimitLayer::new(CONCURRENT_MAX))
         .add_service(PoolServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(ClusterServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(health_service)
         .add_service(reflection);
-    run(router, listener, "admin", stop).await;
+    let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
+    run(serving, "admin", &stop).await;
 }
 
 /// Raft, the questions of peers, and the operations that a member that does not lead passes on.
@@ -97,10 +104,13 @@ pub(crate) async fn peers(
             return;
         }
     };
-    let router = server()
+    let router = member
+        .consensus
+        .peer_server()
         .add_service(member.consensus.raft_service())
         .add_service(PeerServiceServer::new(peers))
         .add_service(MemberServiceServer::new(admin.clone()))
         .add_service(ClusterServiceServer::new(admin));
-    run(router, listener, "peers", stop).await;
+    let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
+    run(serving, "peers", &stop).await;
 }

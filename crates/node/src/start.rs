@@ -52,9 +52,9 @@ impl StartError {
     /// The process's exit code, as in sysexits.h.
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Bind { .. } => 69,                            // EX_UNAVAILABLE
-            StartError::Storage(_) => 70,                             // EX_SOFTWARE
-            StartError::Threads(_) | StartError::Raft(_) => 71,       // EX_OSERR
+            StartError::Bind { .. } => 69,                      // EX_UNAVAILABLE
+            StartError::Storage(_) => 70,                       // EX_SOFTWARE
+            StartError::Threads(_) | StartError::Raft(_) => 71, // EX_OSERR
         }
     }
 }
@@ -114,7 +114,14 @@ impl Node {
         };
         let plane = DataPlane::start(settings, follow)?;
         let started = Instant::now();
-        let member = Arc::new(Member { config, consensus, plane, clients: Default::default(), started, last_digest: Default::default() });
+        let member = Arc::new(Member {
+            config,
+            consensus,
+            plane,
+            clients: Default::default(),
+            started,
+            last_digest: Default::default(),
+        });
         log_start(&member.config);
 
         let stop = CancellationToken::new();
@@ -125,15 +132,28 @@ impl Node {
         let raft = member.consensus.runtime();
         let servers = vec![
             // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
-            raft.spawn(serve::peers(peer_socket.into_std()?, peers, admin.clone(), member.clone(), stop.clone())),
+            raft.spawn(serve::peers(
+                peer_socket.into_std()?,
+                peers,
+                admin.clone(),
+                member.clone(),
+                stop.clone(),
+            )),
             api.spawn(serve::admin(admin_socket, admin, stop.clone())),
             api.spawn(crate::http::serve(http_socket, http)),
             api.spawn(follow_state(member.clone(), state)),
-            api.spawn(log_leadership(member.clone(), stop.clone())),
         ];
-        let node = Self { member, stop, servers };
+        let node = Self {
+            member,
+            stop,
+            servers,
+        };
         if node.member.consensus.identity().is_some() {
-            node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
+            node.member
+                .consensus
+                .start()
+                .await
+                .map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
             api.spawn(join::ask(node.member.clone(), node.stop.clone()));
         }
@@ -165,8 +185,10 @@ impl Node {
         let leads = raft.leader.is_some() && raft.leader == self.member.id();
         if leads && raft.voters.len() > 1 {
             match self.member.consensus.transfer(None).await {
-                Ok(to) => info!(%to, "handed leadership over"),
-                Err(error) => warn!(%error, "leadership was not handed over; the others will elect after the lease"),
+                Ok((to, _)) => info!(%to, "handed leadership over"),
+                Err(error) => {
+                    warn!(%error, "leadership was not handed over; the others will elect after the lease")
+                }
             }
         }
     }
@@ -182,7 +204,9 @@ fn log_start(config: &Config) {
         "starting"
     );
     if config.insecure {
-        warn!("insecure = true: whoever reaches the admin or peer address rules the cluster; keep others out of this network");
+        warn!(
+            "insecure = true: whoever reaches the admin or peer address rules the cluster; keep others out of this network"
+        );
     }
 }
 
@@ -191,29 +215,14 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
     let mut view = member.consensus.view();
     while view.changed().await.is_ok() {
         let new = view.borrow_and_update().state.clone();
-        let addresses: Vec<_> = new.members.values().map(|member| member.spec.peer_address.clone()).collect();
+        let addresses: Vec<_> = new
+            .members
+            .values()
+            .map(|member| member.spec.peer_address.clone())
+            .collect();
         member.clients.keep(|address| addresses.contains(address));
         if state.send(new).is_err() {
             return;
         }
     }
 }
-
-async fn log_leadership(member: Arc<Member>, stop: CancellationToken) {
-    let mut role = member.consensus.role();
-    let mut last = None;
-    loop {
-        let now = role.borrow_and_update().clone();
-        let leader = now.leader.as_ref().map(|(id, _)| *id);
-        if last != Some((now.state, leader)) {
-            let name = leader.and_then(|id| member.name_of(id));
-            info!(state = now.state.as_str(), term = now.term, leader = name.as_deref().unwrap_or("none"), "raft");
-            last = Some((now.state, leader));
-        }
-        tokio::select! {
-            changed = role.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
-        }
-    }
-}
-

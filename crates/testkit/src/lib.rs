@@ -1,1 +1,31 @@
-//! Real processes for tests: clusters, web servers, clients; development only
+//! Real processes for tests: clusters, web servers, clients; development only.
+//!
+//! Everything runs on loopback addresses that belong to one test alone, so that tests run side by side and beside a
+//! `trestled dev`. Whatever is started here ends when its handle is dropped; when that happens in a failing test, its log is
+//! printed. Helpers panic on what a test does not expect: their callers are tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod api;
+mod cluster;
+mod fetch;
+mod member;
+mod nginx;
+mod origin;
+mod process;
+mod subnet;
+mod tools;
+mod traffic;
+mod wait;
+
+pub use api::Api;
+pub use cluster::Cluster;
+pub use fetch::{Page, fetch_http, fetch_tls, get};
+pub use member::{Member, Usage};
+pub use nginx::{Certificate, Nginx};
+pub use origin::Origin;
+pub use process::Process;
+pub use subnet::Subnet;
+pub use tools::{has_tools, python_with_grpc, skip};
+pub use traffic::{Failure, Report, Traffic};
+pub use wait::{wait_for, wait_until};

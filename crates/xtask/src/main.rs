@@ -1,2 +1,110 @@
-//! Project chores: verify what CI verifies, fix what can be fixed, measure
-fn main() {}
+//! Project chores: `cargo xtask verify` is what CI runs and never writes; `cargo xtask fix` writes; `cargo xtask bench
+//! control` prints the control plane's figures. It depends on nothing that takes time to build, so it starts at once.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  verify           format check, clippy with warnings as errors, all tests; writes nothing
+  fix              format, and what clippy can mend by itself
+  bench control    build the release programs and print the control plane's figures
+
+Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
+
+/// One step: cargo with these arguments.
+type Step<'a> = Vec<&'a str>;
+
+fn verify() -> Vec<Step<'static>> {
+    vec![
+        vec!["fmt", "--all", "--check"],
+        vec![
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        vec!["test", "--workspace", "--locked"],
+    ]
+}
+
+fn fix() -> Vec<Step<'static>> {
+    vec![
+        vec![
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--fix",
+            "--allow-dirty",
+            "--allow-staged",
+        ],
+        vec!["fmt", "--all"],
+    ]
+}
+
+fn bench() -> Vec<Step<'static>> {
+    vec![
+        vec!["build", "--release", "--locked", "--bin", "trestled"],
+        vec![
+            "run",
+            "--release",
+            "--locked",
+            "--package",
+            "trestle-testkit",
+            "--bin",
+            "trestle-bench",
+            "--",
+            "control",
+        ],
+    ]
+}
+
+fn run<'a>(mut steps: Vec<Step<'a>>, more: &'a [String]) -> anyhow::Result<()> {
+    if let Some(last) = steps.last_mut() {
+        last.extend(more.iter().map(String::as_str));
+    }
+    // Set by cargo when it runs this program; the same cargo then does the work.
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    for step in steps {
+        let line = format!("cargo {}", step.join(" "));
+        write(&line);
+        let status = Command::new(&cargo).args(&step).current_dir(root).status();
+        let status = status.with_context(|| format!("cannot start \"{line}\""))?;
+        if !status.success() {
+            bail!("\"{line}\" failed: {status}");
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a command-line tool talks to its user")]
+fn write(line: &str) {
+    eprintln!("{line}");
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (steps, used) = match words.as_slice() {
+        ["verify", ..] => (verify(), 1),
+        ["fix", ..] => (fix(), 1),
+        ["bench", "control", ..] => (bench(), 2),
+        _ => {
+            write(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match run(steps, &arguments[used..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            write(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -12,7 +12,10 @@ mod watch;
 pub use backend::{backend, create_backend, delete_backend, update_backend};
 pub use listener::{create_listener, delete_listener, listener, update_listener};
 pub use member::{member, parse_add_member};
-pub use name::{backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name, parse_pool_name, pool_name};
+pub use name::{
+    backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
+    parse_pool_name, pool_name,
+};
 pub use pool::{create_pool, delete_pool, pool, update_pool};
 pub use watch::{current_events, event};
 
@@ -48,7 +51,9 @@ fn parse_etag(field: &str, etag: &str, v: &mut Violations) -> Option<Revision> {
     if etag.is_empty() {
         return None;
     }
-    let parsed = etag.parse().map_err(|_| "must be an etag as an earlier answer gave it".to_owned());
+    let parsed = etag
+        .parse()
+        .map_err(|_| "must be an etag as an earlier answer gave it".to_owned());
     v.take(field, etag, parsed)
 }
 
@@ -67,10 +72,20 @@ fn finish<R: Message + prost::Name>(
     v.into_result()?;
     let Some(command) = command else {
         // Parsers give no command only together with a violation.
-        return Err(Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")]));
+        return Err(Invalid(vec![trestle_model::Violation::new(
+            "request",
+            "",
+            "must be complete",
+        )]));
     };
-    let request = id.map(|id| Request { id, fingerprint: fingerprint(request) });
-    Ok(Write { proposal: Proposal { request, command }, validate_only })
+    let request = id.map(|id| Request {
+        id,
+        fingerprint: fingerprint(request),
+    });
+    Ok(Write {
+        proposal: Proposal { request, command },
+        validate_only,
+    })
 }
 
 /// Recognises a request that comes again: the first 8 bytes of the SHA-256 of its type and content.
@@ -79,5 +94,8 @@ fn fingerprint<R: Message + prost::Name>(request: &R) -> u64 {
     hash.update(R::full_name().as_bytes());
     hash.update(request.encode_to_vec());
     let digest: [u8; 32] = hash.finalize().into();
-    digest.iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

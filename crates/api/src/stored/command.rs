@@ -8,7 +8,10 @@ use super::{DecodeError, member, parsed, required};
 use crate::storage::{self, proposal::Command as Message};
 
 fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
-    storage::DeleteNamed { name: name.to_string(), expect }
+    storage::DeleteNamed {
+        name: name.to_string(),
+        expect,
+    }
 }
 
 fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
@@ -32,9 +35,10 @@ impl From<&Command> for Message {
             }),
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
-            Command::CreatePool { name, spec } => {
-                Self::CreatePool(storage::CreatePool { name: name.to_string(), spec: Some(spec.into()) })
-            }
+            Command::CreatePool { name, spec } => Self::CreatePool(storage::CreatePool {
+                name: name.to_string(),
+                spec: Some(spec.into()),
+            }),
             Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
                 name: name.to_string(),
                 patch: Some(patch.into()),
@@ -46,7 +50,12 @@ impl From<&Command> for Message {
                 name: name.to_string(),
                 spec: Some(spec.into()),
             }),
-            Command::UpdateBackend { pool, name, patch, expect } => Self::UpdateBackend(storage::UpdateBackend {
+            Command::UpdateBackend {
+                pool,
+                name,
+                patch,
+                expect,
+            } => Self::UpdateBackend(storage::UpdateBackend {
                 pool: pool.to_string(),
                 name: name.to_string(),
                 patch: Some(patch.into()),
@@ -57,14 +66,17 @@ impl From<&Command> for Message {
                 name: name.to_string(),
                 expect: *expect,
             }),
-            Command::CreateListener { name, spec } => {
-                Self::CreateListener(storage::CreateListener { name: name.to_string(), spec: Some(spec.into()) })
-            }
-            Command::UpdateListener { name, patch, expect } => Self::UpdateListener(storage::UpdateListener {
+            Command::CreateListener { name, spec } => Self::CreateListener(storage::CreateListener {
                 name: name.to_string(),
-                patch: Some(patch.into()),
-                expect: *expect,
+                spec: Some(spec.into()),
             }),
+            Command::UpdateListener { name, patch, expect } => {
+                Self::UpdateListener(storage::UpdateListener {
+                    name: name.to_string(),
+                    patch: Some(patch.into()),
+                    expect: *expect,
+                })
+            }
             Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
         }
     }
@@ -90,7 +102,10 @@ impl TryFrom<Message> for Command {
                 patch: required("change of a pool", "patch", m.patch)?.try_into()?,
                 expect: m.expect,
             },
-            Message::DeletePool(m) => Self::DeletePool { name: pool_name(&m.name)?, expect: m.expect },
+            Message::DeletePool(m) => Self::DeletePool {
+                name: pool_name(&m.name)?,
+                expect: m.expect,
+            },
             Message::CreateBackend(m) => Self::CreateBackend {
                 pool: pool_name(&m.pool)?,
                 name: backend_name(&m.name)?,
@@ -102,9 +117,11 @@ impl TryFrom<Message> for Command {
                 patch: required("change of a backend", "patch", m.patch)?.try_into()?,
                 expect: m.expect,
             },
-            Message::DeleteBackend(m) => {
-                Self::DeleteBackend { pool: pool_name(&m.pool)?, name: backend_name(&m.name)?, expect: m.expect }
-            }
+            Message::DeleteBackend(m) => Self::DeleteBackend {
+                pool: pool_name(&m.pool)?,
+                name: backend_name(&m.name)?,
+                expect: m.expect,
+            },
             Message::CreateListener(m) => Self::CreateListener {
                 name: listener_name(&m.name)?,
                 spec: required("creation of a listener", "settings", m.spec)?.try_into()?,
@@ -114,9 +131,10 @@ impl TryFrom<Message> for Command {
                 patch: required("change of a listener", "patch", m.patch)?.try_into()?,
                 expect: m.expect,
             },
-            Message::DeleteListener(m) => {
-                Self::DeleteListener { name: listener_name(&m.name)?, expect: m.expect }
-            }
+            Message::DeleteListener(m) => Self::DeleteListener {
+                name: listener_name(&m.name)?,
+                expect: m.expect,
+            },
         })
     }
 }

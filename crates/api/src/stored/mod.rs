@@ -16,7 +16,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field that is always written is not there.
-    #[error("stored {message} lacks its {field}, which is always written; it was damaged or written by a newer version")]
+    #[error(
+        "stored {message} lacks its {field}, which is always written; it was damaged or written by a newer version"
+    )]
     Missing {
         /// The message.
         message: &'static str,
@@ -37,7 +39,11 @@ pub enum DecodeError {
 
 impl DecodeError {
     fn rule(field: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Self {
-        Self::Rule { field, value: value.to_string(), rule: rule.into() }
+        Self::Rule {
+            field,
+            value: value.to_string(),
+            rule: rule.into(),
+        }
     }
 }
 
@@ -67,6 +73,10 @@ fn duration(field: &'static str, message: prost_types::Duration) -> Result<Durat
     let prost_types::Duration { seconds, nanos } = message;
     match (u64::try_from(seconds), u32::try_from(nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        _ => Err(DecodeError::rule(field, format_args!("{seconds} s {nanos} ns"), "must not be negative")),
+        _ => Err(DecodeError::rule(
+            field,
+            format_args!("{seconds} s {nanos} ns"),
+            "must not be negative",
+        )),
     }
 }

@@ -35,8 +35,9 @@ impl TryFrom<storage::Outcome> for Outcome {
             Message::Founded(member) => Self::Founded(Arc::new(member.try_into()?)),
             Message::Member(member) => Self::Member(Arc::new(member.try_into()?)),
             Message::Pool(m) => {
-                let count = usize::try_from(m.backend_count)
-                    .map_err(|_| DecodeError::rule("backend count", m.backend_count, "does not fit this machine"))?;
+                let count = usize::try_from(m.backend_count).map_err(|_| {
+                    DecodeError::rule("backend count", m.backend_count, "does not fit this machine")
+                })?;
                 Self::Pool(Arc::new(required("outcome", "pool", m.pool)?.try_into()?), count)
             }
             Message::Backend(m) => Self::Backend(

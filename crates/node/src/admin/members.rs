@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, v1};
-use trestle_consensus::Progress;
+use trestle_consensus::{Progress, Removal};
 use trestle_model::{HostPort, Kind, MemberId, MemberName, MemberSpec, Refusal, Violations};
 
 use super::Admin;
@@ -22,13 +22,21 @@ type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::MemberProgress,
 
 #[tonic::async_trait]
 impl MemberService for Admin {
-    async fn get_member(&self, request: Request<v1::GetMemberRequest>) -> Result<Response<v1::Member>, Status> {
+    async fn get_member(
+        &self,
+        request: Request<v1::GetMemberRequest>,
+    ) -> Result<Response<v1::Member>, Status> {
         let request = request.get_ref();
         let mut v = Violations::new();
         let name = convert::parse_member_name("name", &request.name, &mut v);
         let name = name.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))?;
         let read = self.read(request.consistency).await?;
-        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
+        let missing = || {
+            status::refusal(&Refusal::NotFound {
+                kind: Kind::Member,
+                name: name.to_string(),
+            })
+        };
         let member = read.state().member_named(&name).ok_or_else(missing)?;
         Ok(read.answer(self.member.rendered(member)))
     }
@@ -38,8 +46,16 @@ impl MemberService for Admin {
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let read = self.read(request.get_ref().consistency).await?;
-        let members = read.state().members.values().map(|member| self.member.rendered(member)).collect();
-        Ok(Response::new(v1::ListMembersResponse { members, read: Some(read.info) }))
+        let members = read
+            .state()
+            .members
+            .values()
+            .map(|member| self.member.rendered(member))
+            .collect();
+        Ok(Response::new(v1::ListMembersResponse {
+            members,
+            read: Some(read.info),
+        }))
     }
 
     type AddMemberStream = Stream;
@@ -48,13 +64,18 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<Self::AddMemberStream>, Status> {
-        let address = convert::parse_add_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
+        let address =
+            convert::parse_add_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader).add_member(forwarded(request.into_inner())).await?;
+            let answer = MemberServiceClient::new(leader)
+                .add_member(forwarded(request.into_inner()))
+                .await?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let admin = self.clone();
-        Ok(streamed(|progress| async move { admin.add_here(address, progress).await }))
+        Ok(streamed(|progress| async move {
+            admin.add_here(address, progress).await
+        }))
     }
 
     type PromoteMemberStream = Stream;
@@ -64,14 +85,16 @@ impl MemberService for Admin {
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<Self::PromoteMemberStream>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader).promote_member(forwarded(request.into_inner())).await?;
+            let answer = MemberServiceClient::new(leader)
+                .promote_member(forwarded(request.into_inner()))
+                .await?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let id = self.member_id(&request.get_ref().name)?;
         let admin = self.clone();
         Ok(streamed(|progress| async move {
-            let warnings = admin.member.consensus.promote(id, told(progress)).await?;
-            admin.done(id, warnings)
+            let warnings = admin.member.consensus.promote(id, &progress).await?;
+            Ok(admin.done(id, warnings))
         }))
     }
 
@@ -84,44 +107,53 @@ impl MemberService for Admin {
             return leader.remove_member(forwarded(request.into_inner())).await;
         }
         let id = self.member_id(&request.get_ref().name)?;
-        let removed = self.member.consensus.remove(id).await?;
-        Ok(Response::new(v1::RemoveMemberResponse { revision: removed.revision, warnings: removed.warnings }))
+        match self.member.consensus.remove(id).await? {
+            Removal::Done { revision, warnings } => {
+                Ok(Response::new(v1::RemoveMemberResponse { revision, warnings }))
+            }
+            // This member was asked to remove itself: whoever leads now does it.
+            Removal::LeaderMoved { to } => {
+                let mut leader = MemberServiceClient::new(self.channel_to(to)?);
+                leader.remove_member(forwarded(request.into_inner())).await
+            }
+        }
     }
 }
 
 /// Runs an operation in a task of its own, so that a caller that goes away leaves nothing half done, and streams its
 /// progress and its end.
-fn streamed<F>(operation: impl FnOnce(mpsc::Sender<Result<v1::MemberProgress, Status>>) -> F) -> Response<Stream>
+fn streamed<F>(operation: impl FnOnce(mpsc::Sender<Progress>) -> F) -> Response<Stream>
 where
     F: Future<Output = Result<v1::MemberProgress, Status>> + Send + 'static,
 {
+    let (progress, mut steps) = mpsc::channel::<Progress>(QUEUED_MAX);
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-    let operation = operation(sender.clone());
+    let operation = tokio::spawn(operation(progress));
     tokio::spawn(async move {
-        let end = operation.await;
-        // The caller may be gone.
+        while let Some(step) = steps.recv().await {
+            let message = v1::MemberProgress {
+                step: step.step.to_string(),
+                matched_index: step.matched,
+                last_index: step.last,
+                ..Default::default()
+            };
+            // A caller that is slow misses steps, and one that is gone misses all; the operation goes on.
+            let _ = sender.try_send(Ok(message));
+        }
+        let end = operation
+            .await
+            .unwrap_or_else(|_| Err(status::failure(&status::Failure::ShuttingDown)));
         let _ = sender.send(end).await;
     });
     Response::new(Box::pin(ReceiverStream::new(receiver)))
 }
 
-/// Passes progress on; what a slow caller cannot take is left out.
-fn told(sender: mpsc::Sender<Result<v1::MemberProgress, Status>>) -> impl Fn(Progress) + Send + Sync {
-    move |progress| {
-        let message = v1::MemberProgress {
-            step: progress.step,
-            matched_index: progress.matched,
-            last_index: progress.last,
-            ..Default::default()
-        };
-        let _ = sender.try_send(Ok(message));
-    }
-}
-
 impl Admin {
     /// Takes in the empty member at `address`, wherever the leader is.
     pub(crate) async fn take_in(&self, address: HostPort) -> Result<(), Status> {
-        let request = v1::AddMemberRequest { peer_address: address.to_string() };
+        let request = v1::AddMemberRequest {
+            peer_address: address.to_string(),
+        };
         let mut progress = self.add_member(Request::new(request)).await?.into_inner();
         while let Some(message) = tokio_stream::StreamExt::next(&mut progress).await {
             message?;
@@ -132,11 +164,11 @@ impl Admin {
     async fn add_here(
         &self,
         address: HostPort,
-        progress: mpsc::Sender<Result<v1::MemberProgress, Status>>,
+        progress: mpsc::Sender<Progress>,
     ) -> Result<v1::MemberProgress, Status> {
         let spec = self.describe(&address).await?;
-        let (id, warnings) = self.member.consensus.add(spec, told(progress)).await?;
-        self.done(id, warnings)
+        let member = self.member.consensus.add(spec, &progress).await?;
+        Ok(self.done(member.id, Vec::new()))
     }
 
     /// Asks the process at `address` who it is; it must belong to no other cluster.
@@ -153,7 +185,11 @@ impl Admin {
             Ok(Err(status)) => return Err(unreachable(status.message())),
             Ok(Ok(described)) => described.into_inner(),
         };
-        let ours = self.member.consensus.identity().map(|identity| identity.cluster_id.to_string());
+        let ours = self
+            .member
+            .consensus
+            .identity()
+            .map(|identity| identity.cluster_id.to_string());
         if !described.cluster_id.is_empty() && Some(&described.cluster_id) != ours.as_ref() {
             let rule = format!(
                 "is member {} of cluster {}; to move it here, start it with an empty data directory",
@@ -168,7 +204,8 @@ impl Admin {
                 admin_address: HostPort::parse(&described.admin_address)?,
             })
         };
-        spec().map_err(|rule: String| refuse(format!("describes itself in a way that makes no sense: {rule}")))
+        spec()
+            .map_err(|rule: String| refuse(format!("describes itself in a way that makes no sense: {rule}")))
     }
 
     fn unreachable(address: &HostPort, rule: &str) -> Status {
@@ -176,16 +213,16 @@ impl Admin {
     }
 
     /// The last message of an operation.
-    fn done(&self, id: MemberId, warnings: Vec<String>) -> Result<v1::MemberProgress, Status> {
+    fn done(&self, id: MemberId, warnings: Vec<String>) -> v1::MemberProgress {
         let raft = self.member.consensus.status();
         let state = self.member.consensus.view().borrow().state.clone();
-        Ok(v1::MemberProgress {
+        v1::MemberProgress {
             step: "done".to_owned(),
             matched_index: raft.matched.get(&id).copied().unwrap_or_default(),
             last_index: raft.last_log_index,
             done: true,
             member: state.members.get(&id).map(|member| self.member.rendered(member)),
             warnings,
-        })
+        }
     }
 }

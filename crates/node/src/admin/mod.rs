@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
-use trestle_consensus::View;
+use trestle_consensus::{DEFAULT_WAIT, View};
 use trestle_model::{ClusterState, Invalid, Outcome, Revision, Violation};
 
 use crate::member::Member;
@@ -49,7 +49,10 @@ impl Read {
             metadata.insert("trestle-member", member);
         }
         if self.info.possibly_stale {
-            metadata.insert("trestle-stale", tonic::metadata::MetadataValue::from_static("maybe"));
+            metadata.insert(
+                "trestle-stale",
+                tonic::metadata::MetadataValue::from_static("maybe"),
+            );
         }
         response
     }
@@ -67,10 +70,18 @@ impl Admin {
             Ok(v1::Consistency::Linearizable | v1::Consistency::Unspecified) => false,
             Err(_) => {
                 let rule = "must be CONSISTENCY_LINEARIZABLE (1) or CONSISTENCY_LOCAL (2)";
-                return Err(status::invalid(&Invalid(vec![Violation::new("consistency", consistency, rule)])));
+                return Err(status::invalid(&Invalid(vec![Violation::new(
+                    "consistency",
+                    consistency,
+                    rule,
+                )])));
             }
         };
-        let view = if local { self.member.consensus.view().borrow().clone() } else { self.member.consensus.read().await? };
+        let view = if local {
+            self.member.consensus.view().borrow().clone()
+        } else {
+            self.member.consensus.read(DEFAULT_WAIT).await?
+        };
         let info = v1::ReadInfo {
             revision: view.state.revision,
             possibly_stale: local,
@@ -83,19 +94,25 @@ impl Admin {
     async fn write(&self, parsed: Result<Write, Invalid>) -> Result<(Revision, Outcome), Status> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
         if write.validate_only {
-            let view = self.member.consensus.read().await?;
+            let view = self.member.consensus.read(DEFAULT_WAIT).await?;
             let tried = ClusterState::clone(&view.state).apply(view.applied + 1, &write.proposal.command);
             let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
             return Ok((applied.revision, applied.outcome));
         }
-        let accepted = self.member.consensus.propose(write.proposal).await?;
+        let accepted = self
+            .member
+            .consensus
+            .propose(write.proposal, DEFAULT_WAIT)
+            .await?;
         Ok((accepted.revision, accepted.outcome))
     }
 }
 
 /// An accepted command answers with its own kind of resource; anything else is a fault of ours.
 fn mismatch(outcome: &Outcome) -> Status {
-    status::failure(&status::Failure::Internal(format!("a command answered with {outcome:?}")))
+    status::failure(&status::Failure::Internal(format!(
+        "a command answered with {outcome:?}"
+    )))
 }
 
 /// One page of resources in the order of their names.
@@ -118,21 +135,30 @@ fn page<K: Ord + ToString, V, T>(
     }
     let after = match token {
         "" => None,
-        token => v.take("page_token", token, parse(token).map_err(|_| "must be a next_page_token".to_owned())),
+        token => v.take(
+            "page_token",
+            token,
+            parse(token).map_err(|_| "must be a next_page_token".to_owned()),
+        ),
     };
     v.into_result().map_err(|found| status::invalid(&found))?;
     let size = match usize::try_from(size) {
         Ok(0) | Err(_) => PAGE_DEFAULT,
         Ok(size) => size.min(PAGE_MAX),
     };
-    let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+    let start = after
+        .as_ref()
+        .map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
     let mut rest = all.range((start, std::ops::Bound::Unbounded));
     let taken: Vec<_> = rest.by_ref().take(size).collect();
     let next = match (rest.next(), taken.last()) {
         (Some(_), Some((last, _))) => last.to_string(),
         _ => String::new(),
     };
-    Ok(Page { items: taken.into_iter().map(|(_, value)| render(value)).collect(), next })
+    Ok(Page {
+        items: taken.into_iter().map(|(_, value)| render(value)).collect(),
+        next,
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Vi
 use super::{Admin, Read, mismatch, page};
 
 fn missing(kind: Kind, name: impl ToString) -> Status {
-    status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
+    status::refusal(&Refusal::NotFound {
+        kind,
+        name: name.to_string(),
+    })
 }
 
 fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
@@ -21,7 +24,10 @@ fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
 }
 
 fn entry<'a>(read: &'a Read, name: &PoolName) -> Result<&'a Arc<PoolEntry>, Status> {
-    read.state().pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
+    read.state()
+        .pools
+        .get(name)
+        .ok_or_else(|| missing(Kind::Pool, name))
 }
 
 fn pool_answer(outcome: Outcome) -> Result<Response<v1::Pool>, Status> {
@@ -40,7 +46,10 @@ fn backend_answer(outcome: Outcome) -> Result<Response<v1::Backend>, Status> {
 
 #[tonic::async_trait]
 impl PoolService for Admin {
-    async fn create_pool(&self, request: Request<v1::CreatePoolRequest>) -> Result<Response<v1::Pool>, Status> {
+    async fn create_pool(
+        &self,
+        request: Request<v1::CreatePoolRequest>,
+    ) -> Result<Response<v1::Pool>, Status> {
         let (_, outcome) = self.write(convert::create_pool(request.get_ref())).await?;
         pool_answer(outcome)
     }
@@ -60,13 +69,25 @@ impl PoolService for Admin {
         let request = request.get_ref();
         let read = self.read(request.consistency).await?;
         let render = |entry: &Arc<PoolEntry>| convert::pool(&entry.pool, entry.backends.len());
-        let page = page(&read.state().pools, request.page_size, &request.page_token, PoolName::parse, render)?;
-        let answer =
-            v1::ListPoolsResponse { pools: page.items, next_page_token: page.next, read: Some(read.info) };
+        let page = page(
+            &read.state().pools,
+            request.page_size,
+            &request.page_token,
+            PoolName::parse,
+            render,
+        )?;
+        let answer = v1::ListPoolsResponse {
+            pools: page.items,
+            next_page_token: page.next,
+            read: Some(read.info),
+        };
         Ok(Response::new(answer))
     }
 
-    async fn update_pool(&self, request: Request<v1::UpdatePoolRequest>) -> Result<Response<v1::Pool>, Status> {
+    async fn update_pool(
+        &self,
+        request: Request<v1::UpdatePoolRequest>,
+    ) -> Result<Response<v1::Pool>, Status> {
         let (_, outcome) = self.write(convert::update_pool(request.get_ref())).await?;
         pool_answer(outcome)
     }
@@ -87,7 +108,10 @@ impl PoolService for Admin {
         backend_answer(outcome)
     }
 
-    async fn get_backend(&self, request: Request<v1::GetBackendRequest>) -> Result<Response<v1::Backend>, Status> {
+    async fn get_backend(
+        &self,
+        request: Request<v1::GetBackendRequest>,
+    ) -> Result<Response<v1::Backend>, Status> {
         let request = request.get_ref();
         let mut v = Violations::new();
         let parsed = convert::parse_backend_name("name", &request.name, &mut v);
@@ -107,9 +131,18 @@ impl PoolService for Admin {
         let read = self.read(request.consistency).await?;
         let backends = &entry(&read, &pool)?.backends;
         let render = |backend: &Arc<trestle_model::Backend>| convert::backend(&pool, backend);
-        let page = page(backends, request.page_size, &request.page_token, BackendName::parse, render)?;
-        let answer =
-            v1::ListBackendsResponse { backends: page.items, next_page_token: page.next, read: Some(read.info) };
+        let page = page(
+            backends,
+            request.page_size,
+            &request.page_token,
+            BackendName::parse,
+            render,
+        )?;
+        let answer = v1::ListBackendsResponse {
+            backends: page.items,
+            next_page_token: page.next,
+            read: Some(read.info),
+        };
         Ok(Response::new(answer))
     }
 
@@ -136,9 +169,14 @@ impl PoolService for Admin {
         let name = parse_pool("name", &request.get_ref().name)?;
         let read = self.read(v1::Consistency::Linearizable.into()).await?;
         let backends = &entry(&read, &name)?.backends;
-        let mut views: BTreeMap<String, Vec<v1::MemberView>> =
-            backends.values().map(|b| (convert::backend(&name, b).name, Vec::new())).collect();
-        let ask = peer::ReportRequest { pool: convert::pool_name(&name), ..Default::default() };
+        let mut views: BTreeMap<String, Vec<v1::MemberView>> = backends
+            .values()
+            .map(|b| (convert::backend(&name, b).name, Vec::new()))
+            .collect();
+        let ask = peer::ReportRequest {
+            pool: convert::pool_name(&name),
+            ..Default::default()
+        };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         for report in reports {
             for backend in report.backends {
@@ -148,7 +186,13 @@ impl PoolService for Admin {
                 }
             }
         }
-        let backends = views.into_iter().map(|(name, views)| v1::BackendHealth { name, views }).collect();
-        Ok(Response::new(v1::PoolHealth { backends, unreachable_members }))
+        let backends = views
+            .into_iter()
+            .map(|(name, views)| v1::BackendHealth { name, views })
+            .collect();
+        Ok(Response::new(v1::PoolHealth {
+            backends,
+            unreachable_members,
+        }))
     }
 }

@@ -18,7 +18,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// What the network may take on top of the wait itself.
 const SLACK: Duration = Duration::from_secs(1);
 
-pub(super) type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::WaitForRevisionResponse, Status>> + Send>>;
+pub(super) type Stream =
+    Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::WaitForRevisionResponse, Status>> + Send>>;
 
 impl Admin {
     pub(super) fn wait(&self, request: &v1::WaitForRevisionRequest) -> Result<Stream, Status> {
@@ -48,23 +49,37 @@ impl Admin {
                 let _ = sender.send(Ok(message)).await;
             });
         }
-        let done = v1::WaitForRevisionResponse { done: true, ..Default::default() };
+        let done = v1::WaitForRevisionResponse {
+            done: true,
+            ..Default::default()
+        };
         let last = tokio_stream::once(Ok(done));
         drop(sender);
-        Ok(Box::pin(tokio_stream::StreamExt::chain(ReceiverStream::new(receiver), last)))
+        Ok(Box::pin(tokio_stream::StreamExt::chain(
+            ReceiverStream::new(receiver),
+            last,
+        )))
     }
 }
 
 fn parse(request: &v1::WaitForRevisionRequest) -> Result<Duration, Violation> {
     if request.revision == 0 {
-        return Err(Violation::new("revision", 0, "must be a revision that a write answered"));
+        return Err(Violation::new(
+            "revision",
+            0,
+            "must be a revision that a write answered",
+        ));
     }
     let Some(given) = request.timeout else {
         return Ok(TIMEOUT_DEFAULT);
     };
     match Duration::try_from(given) {
         Ok(timeout) if timeout <= TIMEOUT_MAX => Ok(timeout),
-        _ => Err(Violation::new("timeout", format!("{}s", given.seconds), format!("must be 0s to {TIMEOUT_MAX:?}"))),
+        _ => Err(Violation::new(
+            "timeout",
+            format!("{}s", given.seconds),
+            format!("must be 0s to {TIMEOUT_MAX:?}"),
+        )),
     }
 }
 
@@ -80,7 +95,10 @@ impl Member {
             return Ok(self.await_here(revision, timeout).await);
         }
         let mut client = self.clients.peer(&member.spec.peer_address)?;
-        let ask = peer::AwaitRevisionRequest { revision, timeout: Some(convert::duration(timeout)) };
+        let ask = peer::AwaitRevisionRequest {
+            revision,
+            timeout: Some(convert::duration(timeout)),
+        };
         let answer = tokio::time::timeout(timeout + SLACK, client.await_revision(ask)).await;
         match answer {
             Ok(answer) => Ok(answer?.into_inner().in_force),

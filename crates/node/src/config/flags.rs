@@ -35,10 +35,18 @@ fn variable(key: &Key) -> String {
 }
 
 fn arg(key: &'static Key) -> Arg {
-    let arg = Arg::new(key.name).long(flag(key)).env(variable(key)).hide_env_values(true).value_name(key.value).help(key.help);
+    let arg = Arg::new(key.name)
+        .long(flag(key))
+        .env(variable(key))
+        .hide_env_values(true)
+        .value_name(key.value)
+        .help(key.help);
     match key.name {
         // `--insecure` alone means true.
-        "insecure" => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        "insecure" => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
         _ => arg,
     }
 }
@@ -79,7 +87,9 @@ pub fn command() -> Command {
 /// Every mistake in them.
 pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
     if let Some(("dev", dev)) = matches.subcommand() {
-        return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
+        return Ok(Invocation::Dev {
+            data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned(),
+        });
     }
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {
@@ -94,11 +104,19 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
             Some(ValueSource::EnvVariable) => Source::Variable(variable(key)),
             _ => Source::Flag(format!("--{}", flag(key))),
         };
-        let texts = if key.list { text.split(',').map(|part| part.trim().to_owned()).collect() } else { vec![text.clone()] };
+        let texts = if key.list {
+            text.split(',').map(|part| part.trim().to_owned()).collect()
+        } else {
+            vec![text.clone()]
+        };
         given.set(key, texts, source);
     }
     let config = Box::new(Config::check(&given, v)?);
-    Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })
+    Ok(if matches.get_flag("check-config") {
+        Invocation::Check(config)
+    } else {
+        Invocation::Run(config)
+    })
 }
 
 fn read(path: &Path, v: &mut Violations) -> Result<Given, Invalid> {
@@ -124,10 +142,23 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n").unwrap();
-        let args = ["trestled", "--config", file.path().to_str().unwrap(), "--name", "flag", "--insecure"];
+        std::fs::write(
+            file.path(),
+            "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n",
+        )
+        .unwrap();
+        let args = [
+            "trestled",
+            "--config",
+            file.path().to_str().unwrap(),
+            "--name",
+            "flag",
+            "--insecure",
+        ];
         let matches = command().try_get_matches_from(args).unwrap();
-        let Invocation::Run(config) = invocation(&matches).unwrap() else { unreachable!() };
+        let Invocation::Run(config) = invocation(&matches).unwrap() else {
+            unreachable!()
+        };
         assert_eq!(config.name.as_str(), "flag");
         assert_eq!(config.workers.get(), 2);
         assert_eq!(config.join.len(), 2);

@@ -50,20 +50,31 @@ impl Given {
             Ok(table) => table,
             Err(error) => {
                 let line = error.span().map_or(1, |span| line_at(text, span.start));
-                v.add(format!("{}:{line}", path.display()), error.message(), "must be TOML: KEY = VALUE lines");
+                v.add(
+                    format!("{}:{line}", path.display()),
+                    error.message(),
+                    "must be TOML: KEY = VALUE lines",
+                );
                 return given;
             }
         };
         for (name, value) in table.into_inner() {
             let line = line_at(text, name.span().start);
-            let source = Source::File { path: path.display().to_string(), line };
+            let source = Source::File {
+                path: path.display().to_string(),
+                line,
+            };
             let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref().as_ref()) else {
                 v.add(source.to_string(), name.get_ref(), unknown_rule(name.get_ref()));
                 continue;
             };
             match texts(key, value.get_ref()) {
                 Some(texts) => given.set(key, texts, source),
-                None => v.add(format!("{source}: {}", key.name), shown(value.get_ref()), format!("must be {}", kind(key))),
+                None => v.add(
+                    format!("{source}: {}", key.name),
+                    shown(value.get_ref()),
+                    format!("must be {}", kind(key)),
+                ),
             }
         }
         given
@@ -89,9 +100,10 @@ impl Given {
 /// A file may write numbers and booleans bare.
 fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
     match value {
-        DeValue::Array(items) if key.list => {
-            items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
-        }
+        DeValue::Array(items) if key.list => items
+            .iter()
+            .map(|item| item.get_ref().as_str().map(str::to_owned))
+            .collect(),
         _ if key.list => None,
         DeValue::String(text) => Some(vec![text.to_string()]),
         DeValue::Integer(number) => Some(vec![number.as_str().to_owned()]),
@@ -101,7 +113,11 @@ fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
 }
 
 fn kind(key: &Key) -> &'static str {
-    if key.list { "an array of strings" } else { "a string, a whole number, true or false" }
+    if key.list {
+        "an array of strings"
+    } else {
+        "a string, a whole number, true or false"
+    }
 }
 
 fn shown(value: &DeValue<'_>) -> String {
@@ -112,7 +128,12 @@ fn shown(value: &DeValue<'_>) -> String {
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+    text.as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
 }
 
 fn unknown_rule(name: &str) -> String {
@@ -156,9 +177,17 @@ mod tests {
         assert_eq!(given.text("workers").map(|(text, _)| text), Some("2"));
         let found: Vec<_> = v.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found.iter().any(|f| f.contains("t.toml:2") && f.contains("did you mean \"data_dir\"?")), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|f| f.contains("t.toml:2") && f.contains("did you mean \"data_dir\"?")),
+            "{found:?}"
+        );
         assert!(found.iter().any(|f| f.contains("t.toml:3: join")), "{found:?}");
-        assert!(found.iter().any(|f| f.contains("t.toml:5") && f.contains("tls")), "{found:?}");
+        assert!(
+            found.iter().any(|f| f.contains("t.toml:5") && f.contains("tls")),
+            "{found:?}"
+        );
     }
 
     #[test]

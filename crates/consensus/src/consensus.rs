@@ -1,0 +1,294 @@
+//! The one handle that the rest of the program has on Raft.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+use trestle_api::peer as proto;
+use trestle_api::peer::raft_service_server::RaftServiceServer;
+use trestle_model::{ClusterId, Member, MemberId, MemberSpec, Proposal};
+
+use crate::shared::{Core, Settings};
+use crate::error::{Error, StartError};
+use crate::history::History;
+use crate::identity::Identity;
+use crate::membership::{Progress, Removal};
+use crate::network::{MESSAGE_MAX, WINDOW};
+use crate::propose::Accepted;
+use crate::replica::View;
+use crate::service::Service;
+use crate::status::{RaftStatus, Role};
+use crate::store::OpenError;
+
+/// Raft does little at a time but must never wait: one thread may be busy encoding while another answers a heartbeat.
+const RAFT_THREADS: usize = 2;
+
+/// Longest wait for the threads to end at shutdown; what still runs then is left behind.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Raft's own runtime. Ends its threads when dropped, without waiting for them, from wherever that is.
+struct OwnRuntime(Mutex<Option<Runtime>>);
+
+impl OwnRuntime {
+    fn take(&self) -> Option<Runtime> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// This member's part in the cluster. Clones share it. Its methods may be called on any tokio runtime; Raft itself, its
+/// connections and its disk have threads of their own, which end with [`shutdown`](Self::shutdown) or the last clone.
+#[derive(Clone)]
+pub struct Consensus {
+    core: Arc<Core>,
+    runtime: Arc<OwnRuntime>,
+}
+
+impl Consensus {
+    /// Opens what is on disk: identity, log, snapshots. Opens nothing on the network and takes no part in anything yet.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used; the error says why and what to do.
+    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(RAFT_THREADS)
+            .thread_name("trestle-raft")
+            .enable_all()
+            .build()
+            .map_err(OpenError::io("start threads for", &settings.data_dir))?;
+        let handle = runtime.handle().clone();
+        let runtime = Arc::new(OwnRuntime(Mutex::new(Some(runtime))));
+        let core = Core::open(settings, handle).await?;
+        Ok(Self { core: Arc::new(core), runtime })
+    }
+
+    /// Who this member is; `None` while it is empty.
+    pub fn identity(&self) -> Option<Identity> {
+        self.core.identity()
+    }
+
+    /// Whether this member was removed from its cluster. Such a member takes part in nothing any more.
+    pub fn was_removed(&self) -> bool {
+        self.core.identity().is_some_and(|identity| identity.removed)
+    }
+
+    /// Starts Raft on a member that has an identity. One that may have voted before waits first, without answering its
+    /// peers, until each promise that it may have given has run out: it no longer knows of them.
+    ///
+    /// # Errors
+    /// When the member is empty or was removed, or Raft cannot start with what is on disk.
+    pub async fn start(&self) -> Result<(), StartError> {
+        self.core.clone().start().await
+    }
+
+    /// The service that answers other members' Raft calls; mount it from the first moment.
+    pub fn raft_service(&self) -> RaftServiceServer<Service> {
+        RaftServiceServer::new(Service(self.core.clone()))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// A server with the settings that the peer port needs: no delay, large windows, and probes that find dead
+    /// connections. Run it on [`runtime`](Self::runtime), so that heartbeats are answered whatever else is going on.
+    pub fn peer_server(&self) -> tonic::transport::Server {
+        let timing = &self.core.settings.timing;
+        tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .http2_keepalive_interval(Some(timing.keep_alive_interval().max(Duration::from_secs(1))))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+    }
+
+    /// Raft's runtime, for the peer port.
+    pub fn runtime(&self) -> Handle {
+        self.core.runtime.clone()
+    }
+
+    /// Founds a cluster with this empty member as its only voter. Repeating it after a failure goes on with the cluster
+    /// id of the first attempt.
+    ///
+    /// # Errors
+    /// When the member belongs to a cluster, or the disk fails.
+    pub async fn bootstrap(&self, cluster_id: ClusterId, spec: MemberSpec) -> Result<Arc<Member>, Error> {
+        self.core.clone().bootstrap(cluster_id, spec).await
+    }
+
+    /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. Does
+    /// nothing when it has that identity.
+    ///
+    /// # Errors
+    /// When the member belongs to another cluster or has another id, or the disk fails.
+    pub async fn adopt(&self, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
+        self.core.clone().adopt(cluster_id, member_id).await
+    }
+
+    /// Notes durably that this member was removed, and stops Raft.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn dismissed(&self) -> Result<(), Error> {
+        self.core.clone().dismissed().await
+    }
+
+    /// Proposes a command, on the leader wherever it is, and waits until it is committed and applied there. Waits up to
+    /// `within` for a leader. Only a proposal that carries a request is tried again after it may have been written.
+    ///
+    /// # Errors
+    /// The state's refusal, as such or as another member's status; no leader in time: nothing was changed; outcome
+    /// unknown: it may have been written.
+    pub async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+        self.core.propose(proposal, within).await
+    }
+
+    /// Proposes a command on this member, which must be the leader.
+    ///
+    /// # Errors
+    /// As [`propose`](Self::propose), but at once when this member does not lead.
+    pub async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+        self.core.propose_here(proposal, within).await
+    }
+
+    /// A state that has every write in it that was acknowledged anywhere before this call.
+    ///
+    /// # Errors
+    /// When no leader with a quorum is found `within` that time.
+    pub async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
+        self.core.read(within).await
+    }
+
+    /// Confirms that this member leads, and answers the log index that a linearizable read must have applied.
+    ///
+    /// # Errors
+    /// When this member does not lead or does not hear from a quorum.
+    pub async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
+        self.core.read_index_here(within).await
+    }
+
+    /// The state as this member knows it now, possibly stale.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.core.view.subscribe()
+    }
+
+    /// The recent changes, for watches.
+    pub fn history(&self) -> History {
+        self.core.history.clone()
+    }
+
+    /// What this member says of its part in Raft now.
+    pub fn status(&self) -> RaftStatus {
+        self.core.status()
+    }
+
+    /// The part of the status that changes rarely: state, term, leader, members.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.core.role.subscribe()
+    }
+
+    /// Takes in the empty member that `spec` describes as a learner; on the leader only. Repeating it goes on where an
+    /// earlier call stopped. Stops when the receiver of `progress` is gone.
+    ///
+    /// # Errors
+    /// When this member does not lead, the new one refuses or cannot be reached, or a name or address is taken.
+    pub async fn add(&self, spec: MemberSpec, progress: &mpsc::Sender<Progress>) -> Result<Arc<Member>, Error> {
+        self.core.add(spec, progress).await
+    }
+
+    /// Makes a learner a voter; on the leader only. Answers warnings.
+    ///
+    /// # Errors
+    /// When this member does not lead, or the learner does not answer or lags.
+    pub async fn promote(&self, id: MemberId, progress: &mpsc::Sender<Progress>) -> Result<Vec<String>, Error> {
+        self.core.promote(id, progress).await
+    }
+
+    /// Removes a member, running or lost; on the leader only. When it is the leader itself, leadership moves and nothing
+    /// else is done: ask the new leader again.
+    ///
+    /// # Errors
+    /// When this member does not lead, or those left could not form a quorum now.
+    pub async fn remove(&self, id: MemberId) -> Result<Removal, Error> {
+        self.core.remove(id).await
+    }
+
+    /// Hands leadership over, to the voter that is best caught up unless `to` names one; on the leader only. Answers who
+    /// leads then, and its term.
+    ///
+    /// # Errors
+    /// When this member does not lead, the target is not fit to, or another was elected.
+    pub async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
+        self.core.transfer(to).await
+    }
+
+    /// Answers another member's `PeerService.Propose`.
+    ///
+    /// # Errors
+    /// The status to answer.
+    pub async fn serve_propose(&self, request: proto::ProposeRequest) -> Result<proto::ProposeResponse, Status> {
+        self.core.serve_propose(request).await
+    }
+
+    /// Answers another member's `PeerService.ReadIndex`.
+    ///
+    /// # Errors
+    /// The status to answer.
+    pub async fn serve_read_index(&self, request: proto::ReadIndexRequest) -> Result<proto::ReadIndexResponse, Status> {
+        self.core.serve_read_index(request).await
+    }
+
+    /// Answers the leader's `PeerService.Adopt`.
+    ///
+    /// # Errors
+    /// The status to answer.
+    pub async fn serve_adopt(&self, request: proto::AdoptRequest) -> Result<proto::AdoptResponse, Status> {
+        self.core.clone().serve_adopt(request).await
+    }
+
+    /// Answers the leader's `PeerService.Dismiss`.
+    ///
+    /// # Errors
+    /// The status to answer.
+    pub async fn serve_dismiss(&self, request: proto::DismissRequest) -> Result<proto::DismissResponse, Status> {
+        self.core.clone().serve_dismiss(request).await
+    }
+
+    /// Resolves when Raft or its disk has failed, with the reason. The process must exit then: what it has in memory may
+    /// no longer be what is on disk.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.core.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match failed {
+            Some(why) => why,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops Raft, closes its files and ends its threads. Servers on [`runtime`](Self::runtime) end too: stop them first.
+    pub async fn shutdown(&self) {
+        self.core.clone().stop().await;
+        // A runtime must not be waited for by one of its own threads, and this may run on any.
+        let own = self.runtime.clone();
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let reaper = std::thread::Builder::new().name("trestle-reaper".to_owned());
+        let spawned = reaper.spawn(move || {
+            if let Some(runtime) = own.take() {
+                runtime.shutdown_timeout(SHUTDOWN_WAIT);
+            }
+            drop(ended);
+        });
+        if spawned.is_ok() {
+            // Nothing is ever sent: the end of the channel is the end of the runtime.
+            let _ = end.await;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Recent changes, kept by every member, so that a watch that was cut can go on where it was.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use trestle_api::status::Failure;
+use trestle_model::{Change, Revision};
+
+/// Revisions whose changes are kept. A change is a few shared pointers, so this is a few MiB at most.
+pub const HISTORY_KEPT: usize = 16_384;
+
+/// The changes of one revision.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The revision.
+    pub revision: Revision,
+    /// What changed, in order.
+    pub changes: Arc<[Change]>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// Changes up to and including this revision are not here.
+    floor: Revision,
+    /// The newest revision that was recorded.
+    last: Revision,
+    /// No more will come.
+    closed: bool,
+    /// In the order of revisions.
+    batches: VecDeque<Batch>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ring: Mutex<Ring>,
+    /// Woken after each change to the ring; subscribers keep a position, not a queue, so a slow one costs nothing.
+    woken: watch::Sender<Revision>,
+}
+
+impl Shared {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // The ring is consistent between any two statements that can panic, so a poisoned lock changes nothing.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bounded history of changes of this member. Clones share it.
+#[derive(Debug, Clone)]
+pub struct History(Arc<Shared>);
+
+impl History {
+    pub(crate) fn new() -> Self {
+        let ring = Ring { floor: 0, last: 0, closed: false, batches: VecDeque::new() };
+        Self(Arc::new(Shared { ring: Mutex::new(ring), woken: watch::Sender::new(0) }))
+    }
+
+    /// Notes the changes of a revision; revisions only grow.
+    pub(crate) fn record(&self, revision: Revision, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut ring = self.0.ring();
+        // The log is applied again after a restart; what a snapshot or an earlier call covered is here already.
+        if revision <= ring.last {
+            return;
+        }
+        if ring.batches.len() >= HISTORY_KEPT
+            && let Some(oldest) = ring.batches.pop_front()
+        {
+            ring.floor = oldest.revision;
+        }
+        ring.batches.push_back(Batch { revision, changes: changes.into() });
+        ring.last = revision;
+        drop(ring);
+        self.0.woken.send_replace(revision);
+    }
+
+    /// The state was replaced by a snapshot of `revision`: how it came about is not known here.
+    pub(crate) fn restart_at(&self, revision: Revision) {
+        let mut ring = self.0.ring();
+        if revision <= ring.last {
+            return;
+        }
+        ring.batches.clear();
+        ring.floor = revision;
+        ring.last = revision;
+        drop(ring);
+        self.0.woken.send_replace(revision);
+    }
+
+    /// The member stops: those who wait for changes are told.
+    pub(crate) fn close(&self) {
+        self.0.ring().closed = true;
+        self.0.woken.send_modify(|_| {});
+    }
+
+    /// Every change from revision `from` on, each once and in order; 0 for those after the newest one known here.
+    ///
+    /// # Errors
+    /// [`Failure::Compacted`] when changes that old are no longer kept.
+    pub fn subscribe(&self, from: Revision) -> Result<Subscription, Failure> {
+        let woken = self.0.woken.subscribe();
+        let ring = self.0.ring();
+        let next = if from == 0 { ring.last + 1 } else { from };
+        if next <= ring.floor {
+            return Err(Failure::Compacted { asked: next, oldest: ring.floor + 1 });
+        }
+        drop(ring);
+        Ok(Subscription { shared: self.0.clone(), next, woken })
+    }
+}
+
+/// A position in the history.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    next: Revision,
+    woken: watch::Receiver<Revision>,
+}
+
+impl Subscription {
+    /// The first revision that has not been returned yet.
+    pub fn position(&self) -> Revision {
+        self.next
+    }
+
+    /// The next changes; waits for them. Losing the future loses nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Lagged`] when the changes that come next are no longer kept: this reader was too slow, or the member was
+    /// so far behind that it got a snapshot. [`Failure::ShuttingDown`] when the member stops.
+    pub async fn next(&mut self) -> Result<Batch, Failure> {
+        loop {
+            self.woken.borrow_and_update();
+            if let Some(batch) = self.try_next()? {
+                return Ok(batch);
+            }
+            self.woken.changed().await.map_err(|_| Failure::ShuttingDown)?;
+        }
+    }
+
+    fn try_next(&mut self) -> Result<Option<Batch>, Failure> {
+        let ring = self.shared.ring();
+        if self.next <= ring.floor {
+            return Err(Failure::Lagged(self.next));
+        }
+        let at = ring.batches.partition_point(|batch| batch.revision < self.next);
+        let found = ring.batches.get(at).cloned();
+        match &found {
+            Some(batch) => self.next = batch.revision + 1,
+            None if ring.closed => return Err(Failure::ShuttingDown),
+            None => {}
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use trestle_model::{ChangeKind, HostPort, Member, MemberId, MemberName, MemberSpec, Resource};
+
+    fn changes() -> Vec<Change> {
+        let address = HostPort::parse("127.0.0.1:1").unwrap();
+        let spec = MemberSpec {
+            name: MemberName::parse("a").unwrap(),
+            peer_address: address.clone(),
+            admin_address: address,
+        };
+        let member = Member { id: MemberId(1), spec, revision: 1 };
+        vec![Change::new(ChangeKind::Created, Resource::Member(Arc::new(member)))]
+    }
+
+    #[tokio::test]
+    async fn replay_and_live_meet_without_gap_or_duplicate() {
+        let history = History::new();
+        for revision in 1..=100 {
+            history.record(revision, changes());
+        }
+        let mut reader = history.subscribe(40).unwrap();
+        let writer = tokio::spawn({
+            let history = history.clone();
+            async move {
+                for revision in 101..=1000 {
+                    history.record(revision, changes());
+                    if revision % 7 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        });
+        for expected in 40..=1000 {
+            assert_eq!(reader.next().await.unwrap().revision, expected);
+        }
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_told_so() {
+        let history = History::new();
+        let mut reader = history.subscribe(1).unwrap();
+        let kept = HISTORY_KEPT as u64;
+        for revision in 1..=kept + 5 {
+            history.record(revision, changes());
+        }
+        assert_eq!(reader.next().await.unwrap_err(), Failure::Lagged(1));
+        assert_eq!(history.subscribe(5).unwrap_err(), Failure::Compacted { asked: 5, oldest: 6 });
+        assert_eq!(history.subscribe(6).unwrap().next().await.unwrap().revision, 6);
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_cuts_only_those_that_it_skips() {
+        let history = History::new();
+        history.record(3, changes());
+        let mut behind = history.subscribe(2).unwrap();
+        let mut level = history.subscribe(8).unwrap();
+        history.restart_at(7);
+        history.record(9, changes());
+        assert_eq!(behind.next().await.unwrap_err(), Failure::Lagged(2));
+        assert_eq!(level.next().await.unwrap().revision, 9);
+        assert!(history.subscribe(7).is_err());
+    }
+
+    #[test]
+    fn what_is_applied_again_is_not_recorded_again() {
+        let history = History::new();
+        history.record(3, changes());
+        history.record(3, changes());
+        history.record(2, changes());
+        assert_eq!(history.0.ring().batches.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn zero_means_from_now_on() {
+        let history = History::new();
+        history.record(3, changes());
+        let mut reader = history.subscribe(0).unwrap();
+        history.record(5, changes());
+        assert_eq!(reader.next().await.unwrap().revision, 5);
+    }
+}

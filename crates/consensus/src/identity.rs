@@ -1,0 +1,96 @@
+//! Who this member is: a small file of its own, written before the member takes part in anything.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use trestle_api::storage;
+use trestle_model::{ClusterId, MemberId, MemberName};
+
+use crate::data_dir::{DataDir, replace_file};
+use crate::store::record::{RecordError, seal, unseal};
+use crate::store::{OpenError, Owner};
+
+/// Newest storage format that this program reads, and the one that it writes.
+pub(crate) const STORAGE_FORMAT: u32 = 1;
+
+/// Who a member is. The id was allocated by the cluster's log and is never used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The member's id in it.
+    pub member_id: MemberId,
+    /// The member's name when it joined.
+    pub name: MemberName,
+    /// True once it was removed from the cluster; such a member takes part in nothing any more.
+    pub removed: bool,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "member {} of cluster {}", self.member_id, self.cluster_id)
+    }
+}
+
+fn path(dir: &DataDir) -> PathBuf {
+    dir.join("identity")
+}
+
+impl Identity {
+    /// Reads the identity file; `None` when there is none, which is what an empty member looks like.
+    pub(crate) fn read(dir: &DataDir) -> Result<Option<Self>, OpenError> {
+        let path = path(dir);
+        let record = match fs::read(&path) {
+            Ok(record) => record,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(OpenError::io("read", path)(e)),
+        };
+        let owner = Owner { dir: dir.path().to_owned(), member: "NAME".to_owned() };
+        let newer = |found| OpenError::NewerFormat { file: path.clone(), found, known: STORAGE_FORMAT };
+        let message: storage::Identity = unseal(&record).map_err(|e| match e {
+            RecordError::Newer(version) => newer(version.into()),
+            e => owner.damaged(&path, e.to_string()),
+        })?;
+        if message.format > STORAGE_FORMAT {
+            return Err(newer(message.format));
+        }
+        Self::decode(message).map(Some).map_err(|rule| owner.damaged(&path, rule))
+    }
+
+    /// Writes the identity file. When this returns the file is durable; after a crash it is the old one or the new one.
+    pub(crate) fn write(&self, dir: &DataDir) -> Result<(), OpenError> {
+        let path = path(dir);
+        replace_file(&path, &[&seal(&self.message())]).map_err(OpenError::io("write", path))
+    }
+
+    pub(crate) fn message(&self) -> storage::Identity {
+        let Self { cluster_id, member_id, name, removed } = self;
+        storage::Identity {
+            format: STORAGE_FORMAT,
+            cluster_id: cluster_id.to_string(),
+            member_id: member_id.0,
+            name: name.to_string(),
+            removed: *removed,
+        }
+    }
+
+    pub(crate) fn decode(message: storage::Identity) -> Result<Self, String> {
+        Ok(Self {
+            cluster_id: ClusterId::parse(&message.cluster_id).map_err(|rule| format!("the cluster id {rule}"))?,
+            member_id: MemberId(message.member_id),
+            name: MemberName::parse(&message.name).map_err(|rule| format!("the member name {rule}"))?,
+            removed: message.removed,
+        })
+    }
+
+    /// Whether both are the same member of the same cluster.
+    pub(crate) fn is_same_member(&self, other: &Self) -> bool {
+        self.cluster_id == other.cluster_id && self.member_id == other.member_id
+    }
+
+    pub(crate) fn owner(&self, dir: &DataDir) -> Owner {
+        Owner { dir: dir.path().to_owned(), member: self.name.to_string() }
+    }
+}

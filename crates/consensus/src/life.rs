@@ -1,0 +1,216 @@
+//! From an empty directory to a running member, and to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::errors::{InitializeError, RaftError};
+use openraft::storage::RaftLogStorage;
+use openraft::{Raft, RaftLogReader};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use trestle_api::status::Failure;
+use trestle_model::{Change, ClusterId, Command, Member, MemberId, MemberSpec, Outcome, Proposal, Refusal, Revision};
+
+use crate::shared::{Core, Settings};
+use crate::data_dir::DataDir;
+use crate::durable::Durable;
+use crate::error::{Error, StartError};
+use crate::history::History;
+use crate::identity::Identity;
+use crate::network::Network;
+use crate::propose::DEFAULT_WAIT;
+use crate::raft_config::raft_config;
+use crate::raft_types::PeerNode;
+use crate::replica::{self, Published, View};
+use crate::status::RaftState;
+use crate::store::OpenError;
+
+/// The id of the member that founds a cluster: there is no log yet that could allocate one.
+const FOUNDER: MemberId = MemberId(1);
+
+/// Longest wait for the log's files to be closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+impl replica::History for History {
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>) {
+        self.record(revision, changes);
+    }
+
+    fn jumped(&mut self, revision: Revision) {
+        self.restart_at(revision);
+    }
+}
+
+impl Core {
+    /// Reads what is on disk.
+    pub(crate) async fn open(settings: Settings, runtime: Handle) -> Result<Self, OpenError> {
+        let opened = Instant::now();
+        let view = watch::Sender::new(Arc::new(View::default()));
+        let history = History::new();
+        let published = Published { view: view.clone(), history: Box::new(history.clone()) };
+        let dir = settings.data_dir.clone();
+        let read = move || {
+            let dir = Arc::new(DataDir::open(&dir)?);
+            let identity = Identity::read(&dir)?;
+            let durable = match &identity {
+                Some(identity) if !identity.removed => Some(Durable::open(&dir, identity, published)?),
+                _ => None,
+            };
+            Ok((dir, identity, durable))
+        };
+        let path = settings.data_dir.clone();
+        let gone = |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
+        let (dir, identity, durable) = runtime.spawn_blocking(read).await.map_err(gone)??;
+        let core = Self::new(settings, opened, runtime, dir, view, history, identity);
+        *core.durable() = durable;
+        Ok(core)
+    }
+
+    /// See [`crate::Consensus::start`].
+    pub(crate) async fn start(self: Arc<Self>) -> Result<(), StartError> {
+        let _step = self.step.lock().await;
+        self.quarantine().await;
+        self.run().await
+    }
+
+    /// Waits until whatever this member promised before it restarted is no longer in force.
+    async fn quarantine(&self) {
+        let Some(mut durable) = self.durable().take() else { return };
+        let vote = durable.log.get_log_reader().await.read_vote().await;
+        *self.durable() = Some(durable);
+        // A member that never voted and never heard a leader has promised nothing.
+        if matches!(vote, Ok(None)) {
+            return;
+        }
+        let until = self.opened + self.settings.timing.quarantine();
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// Runs Raft unless it runs.
+    async fn run(self: &Arc<Self>) -> Result<(), StartError> {
+        let identity = self.identity().ok_or(Failure::NoCluster)?;
+        if identity.removed {
+            return Err(Failure::Removed.into());
+        }
+        if self.stopping() {
+            return Err(Failure::ShuttingDown.into());
+        }
+        if self.raft().is_some() {
+            return Ok(());
+        }
+        let timing = self.settings.timing;
+        let config = raft_config(identity.cluster_id.as_str(), &timing).map_err(|e| StartError::Timing(e.to_string()))?;
+        let network = Network::new(&identity, self.channels.clone(), timing, self.told_removed.clone());
+        let Durable { log, replica, closed } = self.durable().take().ok_or(Failure::ShuttingDown)?;
+        *self.closed() = Some(closed);
+        let id = identity.member_id.0;
+        let raft = self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
+        let raft = raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
+        self.set_raft(Some(raft.clone()));
+        self.runtime.spawn(self.clone().follow(raft));
+        self.runtime.spawn(self.clone().obey_removal());
+        Ok(())
+    }
+
+    async fn obey_removal(self: Arc<Self>) {
+        self.told_removed.notified().await;
+        tracing::warn!("another member says that this one was removed from the cluster");
+        if let Err(error) = self.dismissed().await {
+            tracing::error!("the removal could not be noted: {error}");
+        }
+    }
+
+    /// Creates the storage of an empty member and makes its identity durable.
+    async fn become_member(&self, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
+        let name = self.settings.name.clone();
+        let identity = Identity { cluster_id, member_id, name, removed: false };
+        let published = Published { view: self.view.clone(), history: Box::new(self.history.clone()) };
+        let (dir, create) = (self.dir.clone(), identity.clone());
+        let create = self.runtime.spawn_blocking(move || Durable::create(&dir, &create, published));
+        let durable = create.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
+        *self.durable() = Some(durable);
+        self.set_identity(identity);
+        self.set_state(RaftState::Starting);
+        Ok(())
+    }
+
+    /// See [`crate::Consensus::bootstrap`].
+    pub(crate) async fn bootstrap(self: Arc<Self>, cluster: ClusterId, spec: MemberSpec) -> Result<Arc<Member>, Error> {
+        let step = self.step.lock().await;
+        match self.identity() {
+            Some(identity) if identity.removed => return Err(Failure::Removed.into()),
+            // An earlier attempt got this far; nothing was founded.
+            Some(identity) if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
+            Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
+            None => self.become_member(cluster, FOUNDER).await?,
+        }
+        self.run().await?;
+        let raft = self.running()?;
+        let node = PeerNode { peer_address: spec.peer_address.to_string() };
+        match raft.initialize([(FOUNDER.0, node)].into_iter().collect::<std::collections::BTreeMap<_, _>>()).await {
+            // Not allowed means that an earlier attempt did it.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(Error::internal(error)),
+        }
+        drop(step);
+        let cluster_id = self.identity().map(|identity| identity.cluster_id).ok_or(Failure::NoCluster)?;
+        let command = Command::FoundCluster { cluster_id: cluster_id.clone(), member: spec };
+        match self.propose(Proposal { request: None, command }, DEFAULT_WAIT).await {
+            Ok(accepted) => match accepted.outcome {
+                Outcome::Founded(member) => Ok(member),
+                other => Err(Error::internal(format!("founding was answered with {other:?}"))),
+            },
+            Err(Error::Refused(Refusal::Founded)) => Err(Failure::InCluster(cluster_id.to_string()).into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// See [`crate::Consensus::adopt`].
+    pub(crate) async fn adopt(self: Arc<Self>, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
+        let _step = self.step.lock().await;
+        match self.identity() {
+            Some(identity) if identity.removed => return Err(Failure::Removed.into()),
+            Some(identity) if identity.cluster_id == cluster_id && identity.member_id == member_id => {}
+            Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
+            None => self.become_member(cluster_id, member_id).await?,
+        }
+        Ok(self.run().await?)
+    }
+
+    /// See [`crate::Consensus::dismissed`].
+    pub(crate) async fn dismissed(self: Arc<Self>) -> Result<(), Error> {
+        let _step = self.step.lock().await;
+        let Some(identity) = self.identity().filter(|identity| !identity.removed) else { return Ok(()) };
+        let identity = Identity { removed: true, ..identity };
+        let (dir, write) = (self.dir.clone(), identity.clone());
+        let write = self.runtime.spawn_blocking(move || write.write(&dir));
+        write.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
+        self.set_identity(identity);
+        self.end_raft(RaftState::Removed).await;
+        Ok(())
+    }
+
+    /// Stops Raft for good and closes its files.
+    pub(crate) async fn stop(self: Arc<Self>) {
+        let _step = self.step.lock().await;
+        self.history.close();
+        self.end_raft(RaftState::Stopped).await;
+    }
+
+    async fn end_raft(&self, state: RaftState) {
+        self.set_stopping();
+        let unused = self.durable().take().map(|Durable { closed, .. }| closed);
+        if let Some(raft) = self.set_raft(None) {
+            let down = self.runtime.spawn(async move { raft.shutdown().await });
+            // A Raft that failed before has ended as well.
+            let _ = down.await;
+        }
+        self.set_state(state);
+        let closed = unused.or_else(|| self.closed().take());
+        if let Some(closed) = closed
+            && tokio::time::timeout(CLOSE_WAIT, closed.wait()).await.is_err()
+        {
+            tracing::warn!("the log's files are not closed after {CLOSE_WAIT:?}");
+        }
+    }
+}

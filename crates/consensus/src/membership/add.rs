@@ -1,0 +1,92 @@
+//! Taking in a member as a learner.
+
+use std::sync::Arc;
+
+use openraft::ChangeMembers;
+use tokio::sync::mpsc;
+use trestle_model::{Command, Kind, Member, MemberSpec, Outcome, Proposal, Refusal};
+
+use super::{CAUGHT_UP_WITHIN, POLL, Progress, STEP_WAIT, Step};
+use crate::shared::Core;
+use crate::error::Error;
+use crate::propose::DEFAULT_WAIT;
+use crate::raft_types::PeerNode;
+
+/// How long a member may stand still while it catches up before the call gives up; replication goes on.
+const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Core {
+    /// Takes in the empty member that `spec` describes: allocates an id, gives it its identity, makes it a learner, waits
+    /// until it has caught up. A repeated call goes on where an earlier one stopped.
+    pub(crate) async fn add(&self, spec: MemberSpec, progress: &mpsc::Sender<Progress>) -> Result<Arc<Member>, Error> {
+        self.leading()?;
+        let member = self.allocate(spec).await?;
+        self.report(progress, Step::Allocated, &member).await?;
+        let known = self.role.borrow().clone();
+        if known.voters.contains_key(&member.id) {
+            return Err(Error::membership(format!("member \"{}\" is a voter already", member.spec.name)));
+        }
+        let address = member.spec.peer_address.as_str();
+        self.call_adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
+        self.report(progress, Step::Adopted, &member).await?;
+        if !known.learners.contains_key(&member.id) {
+            let node = PeerNode { peer_address: address.to_owned() };
+            self.change_members(ChangeMembers::AddNodes([(member.id.0, node)].into()), true).await?;
+        }
+        self.caught_up(&member, progress).await?;
+        Ok(member)
+    }
+
+    /// The member's record, made now unless an earlier call has made it.
+    async fn allocate(&self, spec: MemberSpec) -> Result<Arc<Member>, Error> {
+        let state = self.read(DEFAULT_WAIT).await?.state.clone();
+        if let Some(member) = state.member_named(&spec.name) {
+            if member.spec == spec {
+                return Ok(member.clone());
+            }
+            let (kind, name, revision) = (Kind::Member, spec.name.to_string(), member.revision);
+            return Err(Refusal::Exists { kind, name, revision }.into());
+        }
+        let proposal = Proposal { request: None, command: Command::AddMember(spec) };
+        match self.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
+            Outcome::Member(member) => Ok(member),
+            other => Err(Error::internal(format!("a new member was answered with {other:?}"))),
+        }
+    }
+
+    /// Tells the caller how far it got; fails when the caller is gone, which leaves things as they are.
+    pub(super) async fn report(&self, to: &mpsc::Sender<Progress>, step: Step, member: &Arc<Member>) -> Result<(), Error> {
+        let status = self.status();
+        let matched = status.matched.get(&member.id).copied().unwrap_or(0);
+        let progress = Progress { step, member: member.clone(), matched, last: status.last_log_index };
+        let gone = |_| Error::membership("the caller went away; repeat the command, which goes on where it stopped");
+        to.send(progress).await.map_err(gone)
+    }
+
+    /// Waits until the member has the log but for a few entries.
+    pub(super) async fn caught_up(&self, member: &Arc<Member>, progress: &mpsc::Sender<Progress>) -> Result<(), Error> {
+        let mut moved = (0, tokio::time::Instant::now());
+        let mut told = None;
+        loop {
+            let (_, status) = self.leading()?;
+            let matched = status.matched.get(&member.id).copied().unwrap_or(0);
+            if told != Some(matched) {
+                self.report(progress, Step::CatchingUp, member).await?;
+                told = Some(matched);
+            }
+            if matched > 0 && status.last_log_index.saturating_sub(matched) <= CAUGHT_UP_WITHIN {
+                return Ok(());
+            }
+            if matched > moved.0 {
+                moved = (matched, tokio::time::Instant::now());
+            } else if moved.1.elapsed() > STALLED_AFTER {
+                return Err(Error::membership(format!(
+                    "member \"{}\" at {} has not got any entries for {STALLED_AFTER:?}: it has {matched} of {}; see that it \
+                     runs and that this member reaches it, then repeat the command",
+                    member.spec.name, member.spec.peer_address, status.last_log_index
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}

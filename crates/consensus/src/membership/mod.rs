@@ -1,0 +1,166 @@
+//! Who is in the cluster: one change at a time, on the leader, each safe to repeat.
+
+mod add;
+mod promote;
+mod remove;
+mod transfer;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::ChangeMembers;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use trestle_api::status::Failure;
+use trestle_model::{Kind, Member, MemberId, Refusal, Revision};
+
+use crate::shared::{Core, RaftHandle};
+use crate::error::Error;
+use crate::raft_types::PeerNode;
+use crate::status::{self, RaftState, RaftStatus};
+
+/// Entries by which a member may be behind and still count as caught up: a fraction of a second of writes.
+pub const CAUGHT_UP_WITHIN: u64 = 100;
+
+/// How long a step waits for what should take milliseconds, such as the end of an earlier change.
+const STEP_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at Raft's progress.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a change of membership is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The log has allocated an id for the member.
+    Allocated,
+    /// The member has taken its identity.
+    Adopted,
+    /// The member is being sent what it lacks.
+    CatchingUp,
+    /// The change of voters is being agreed on.
+    Agreeing,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Allocated => "id allocated",
+            Step::Adopted => "member took its identity",
+            Step::CatchingUp => "catching up",
+            Step::Agreeing => "agreeing on the new voters",
+        })
+    }
+}
+
+/// How far a change of membership got.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// What is being done.
+    pub step: Step,
+    /// Who it is about.
+    pub member: Arc<Member>,
+    /// Last log index that the member has.
+    pub matched: u64,
+    /// Last log index of the leader.
+    pub last: u64,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// The member is gone.
+    Done {
+        /// Revision of the removal.
+        revision: Revision,
+        /// Things to know that are no errors.
+        warnings: Vec<String>,
+    },
+    /// The member to remove was the leader and has handed over; ask the new leader to remove it.
+    LeaderMoved {
+        /// The new leader.
+        to: MemberId,
+    },
+}
+
+/// A sentence about a number of voters that tolerates no more losses than one voter less would.
+fn even_warning(voters: usize) -> Option<String> {
+    (voters > 0 && voters.is_multiple_of(2)).then(|| {
+        format!(
+            "there are now {voters} voters: an even number survives no more failures than {}; have an odd number",
+            voters - 1
+        )
+    })
+}
+
+impl Core {
+    /// Raft, if this member leads.
+    fn leading(&self) -> Result<(RaftHandle, RaftStatus), Error> {
+        let raft = self.running()?;
+        let status = status::of_raft(&raft);
+        if status.state == RaftState::Leader {
+            Ok((raft, status))
+        } else {
+            Err(Error::no_leader("the member that was asked does not lead"))
+        }
+    }
+
+    fn member(&self, id: MemberId) -> Result<Arc<Member>, Error> {
+        let view = self.view.borrow();
+        let found = view.state.members.get(&id).cloned();
+        found.ok_or_else(|| Refusal::NotFound { kind: Kind::Member, name: id.to_string() }.into())
+    }
+
+    /// Members that have acknowledged the leader lately: within the time after which a voter gives a leader up.
+    fn answering(&self, status: &RaftStatus) -> BTreeSet<MemberId> {
+        let timing = &self.settings.timing;
+        let patience = timing.lease() + timing.election_min;
+        let now = Instant::now();
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < patience;
+        let mut answering: BTreeSet<_> = status.heard.iter().filter(|(_, at)| lately(at)).map(|(id, _)| *id).collect();
+        answering.extend(self.me());
+        answering
+    }
+
+    /// Makes a change of membership, and waits for one that is under way before. Goes on when the caller is gone: half a
+    /// change would leave two sets of voters in force.
+    pub(crate) async fn change_members(&self, changes: ChangeMembers<u64, PeerNode>, retain: bool) -> Result<(), Error> {
+        let raft = self.running()?;
+        let change = async move {
+            let deadline = Instant::now() + STEP_WAIT;
+            loop {
+                let failed = match raft.change_membership(changes.clone(), retain).await {
+                    Ok(_) => return Ok(()),
+                    Err(failed) => failed,
+                };
+                // Each leader must have committed an entry of its own first, and each change the one before.
+                let busy = matches!(
+                    failed,
+                    RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)
+                    ))
+                );
+                if !busy || Instant::now() >= deadline {
+                    return Err(change_error(failed));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        self.runtime.spawn(change).await.map_err(|_| Error::Failed(Failure::ShuttingDown))?
+    }
+}
+
+fn change_error(error: RaftError<crate::raft_types::TypeConfig, ClientWriteError<crate::raft_types::TypeConfig>>) -> Error {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+            Error::no_leader("the leader has lost its quorum or its office")
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            Error::unknown("the leader changed during the change of membership")
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+            Error::membership("another change of membership is under way and does not come to an end; try again")
+        }
+        error => Error::internal(error),
+    }
+}

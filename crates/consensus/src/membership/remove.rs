@@ -1,0 +1,60 @@
+//! Removing a member, running or lost.
+
+use openraft::ChangeMembers;
+use trestle_model::{Command, MemberId, Proposal};
+
+use super::{Removal, STEP_WAIT, even_warning};
+use crate::shared::Core;
+use crate::error::Error;
+use crate::propose::DEFAULT_WAIT;
+use crate::status::RaftStatus;
+
+impl Core {
+    /// Removes a member from Raft, then from the state, then tells it. A repeated call goes on where an earlier one
+    /// stopped.
+    pub(crate) async fn remove(&self, id: MemberId) -> Result<Removal, Error> {
+        let (_, status) = self.leading()?;
+        let member = self.member(id)?;
+        let votes = status.voters.contains(&id);
+        if votes {
+            self.check_quorum_without(id, &status)?;
+        }
+        if votes && Some(id) == self.me() {
+            let (to, _) = self.transfer(None).await?;
+            return Ok(Removal::LeaderMoved { to });
+        }
+        if votes {
+            self.change_members(ChangeMembers::RemoveVoters([id.0].into()), false).await?;
+        } else if status.learners.contains(&id) {
+            self.change_members(ChangeMembers::RemoveNodes([id.0].into()), false).await?;
+        }
+        let proposal = Proposal { request: None, command: Command::RemoveMember(id) };
+        let revision = self.propose_here(proposal, DEFAULT_WAIT).await?.revision;
+        tracing::info!(member = %member.spec.name, %id, "was removed");
+        self.call_dismiss(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
+        let left = self.status().voters.len();
+        let warnings = if votes { even_warning(left) } else { None };
+        Ok(Removal::Done { revision, warnings: warnings.into_iter().collect() })
+    }
+
+    /// Refuses when those left that answer now would be no quorum of those left.
+    fn check_quorum_without(&self, id: MemberId, status: &RaftStatus) -> Result<(), Error> {
+        let mut left = status.voters.clone();
+        left.remove(&id);
+        if left.is_empty() {
+            return Err(Error::membership(format!(
+                "member {id} is the only voter; without it there is no cluster: promote another member first"
+            )));
+        }
+        let answering = self.answering(status).intersection(&left).count();
+        let needed = left.len() / 2 + 1;
+        if answering < needed {
+            return Err(Error::membership(format!(
+                "without member {id} there are {} voters, of which {answering} answer now and {needed} must: the cluster would \
+                 stop; bring a voter back, or add and promote one, first",
+                left.len()
+            )));
+        }
+        Ok(())
+    }
+}

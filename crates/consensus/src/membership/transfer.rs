@@ -1,0 +1,70 @@
+//! Handing leadership over.
+
+use tokio::time::{Instant, timeout_at};
+use trestle_model::MemberId;
+
+use super::CAUGHT_UP_WITHIN;
+use crate::shared::Core;
+use crate::error::Error;
+use crate::status::RaftStatus;
+
+/// Added to the wait for the new leader, for a busy machine.
+const MARGIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Core {
+    /// Hands leadership to a voter, the one that is best caught up unless `to` names one. Returns when it leads, with its
+    /// term. openraft cannot take a transfer back, and refuses writes from its start on, so the target is checked first.
+    pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
+        let (raft, status) = self.leading()?;
+        if let Some(id) = to.filter(|to| Some(*to) == self.me()) {
+            return Ok((id, status.term));
+        }
+        let to = self.transfer_target(to, &status)?;
+        let timing = self.settings.timing;
+        raft.trigger().transfer_leader(to.0).await.map_err(Error::internal)?;
+        // An election after a failed transfer takes a lease and a time-out; after that something else is wrong.
+        let deadline = Instant::now() + 4 * timing.election_max + MARGIN;
+        let mut role = self.role.subscribe();
+        let other = |role: &crate::Role| {
+            role.term > status.term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.me())
+        };
+        let arrived = timeout_at(deadline, role.wait_for(other)).await;
+        let (leader, term) = match arrived {
+            Ok(Ok(role)) => (role.leader.as_ref().map(|(id, _)| *id), role.term),
+            _ => (None, 0),
+        };
+        match leader {
+            Some(leader) if leader == to => Ok((leader, term)),
+            Some(other) => Err(Error::membership(format!("member {to} was to lead, but member {other} was elected"))),
+            None => Err(Error::membership(format!(
+                "member {to} did not take over in time; the cluster elects a leader by itself: see \"trestle leader show\""
+            ))),
+        }
+    }
+
+    fn transfer_target(&self, to: Option<MemberId>, status: &RaftStatus) -> Result<MemberId, Error> {
+        let answering = self.answering(status);
+        let matched = |id: &MemberId| status.matched.get(id).copied().unwrap_or(0);
+        let fit = |id: &MemberId| {
+            answering.contains(id) && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
+        };
+        let Some(to) = to else {
+            let others = status.voters.iter().filter(|id| Some(**id) != self.me());
+            let best = others.copied().filter(fit).max_by_key(matched);
+            return best.ok_or_else(|| {
+                Error::membership("no other voter answers and has caught up, so there is none to hand leadership to")
+            });
+        };
+        let refuse = |why: String| Err(Error::membership(format!("leadership cannot go to member {to}: {why}")));
+        if !status.voters.contains(&to) {
+            return refuse("it does not vote; promote it first".to_owned());
+        }
+        if !answering.contains(&to) {
+            return refuse("it does not answer".to_owned());
+        }
+        if !fit(&to) {
+            return refuse(format!("it has {} of {} log entries", matched(&to), status.last_log_index));
+        }
+        Ok(to)
+    }
+}

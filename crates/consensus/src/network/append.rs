@@ -1,0 +1,129 @@
+//! Replication as one stream in each direction: the next entries leave before the last ones are acknowledged, so a
+//! follower's disk and the network are busy at the same time, and a commit is announced without a call of its own.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::base::BoxStream;
+use openraft::errors::RPCError;
+use openraft::network::RPCTypes;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult};
+use tonic::Streaming;
+use trestle_api::peer as proto;
+
+use super::Peer;
+use super::peer::{call_error, malformed};
+use crate::raft_types::{LogId, TypeConfig};
+use crate::wire;
+
+type CallError = RPCError<TypeConfig>;
+type Appended = Result<StreamAppendResult<TypeConfig>, CallError>;
+
+/// What was asked and not answered yet: the last log id before the entries, and the last one of them.
+type Asked = (Option<LogId>, Option<LogId>);
+
+/// Requests in the order in which they left; answers come in the same order.
+#[derive(Clone, Default)]
+struct InFlight(Arc<Mutex<VecDeque<Asked>>>);
+
+impl InFlight {
+    fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
+        let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((request.prev_log_id, last));
+    }
+
+    fn pop(&self) -> Option<Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// One answer as openraft wants it.
+fn stream_result(answer: AppendEntriesResponse<TypeConfig>, (prev, last): Asked) -> Result<StreamAppendResult<TypeConfig>, CallError> {
+    Ok(match answer {
+        AppendEntriesResponse::Success => Ok(last),
+        AppendEntriesResponse::PartialSuccess(matching) => Ok(matching),
+        AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
+        AppendEntriesResponse::Conflict => match prev {
+            Some(prev) => Err(StreamAppendError::Conflict(prev)),
+            // Nothing precedes the first entry, so nothing there can differ.
+            None => return Err(call_error(&tonic::Status::internal("a conflict at the start of the log"))),
+        },
+    })
+}
+
+impl Peer {
+    /// Sends `input` and answers what the member says to each request. Ends after an answer that is not full success.
+    pub(super) async fn pipeline<'s, S>(&'s mut self, mut input: S) -> Result<BoxStream<'s, Appended>, CallError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        // openraft waits inside its input before it tries a failing member again, so ask it before connecting.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        let in_flight = InFlight::default();
+        let to = self.to.clone();
+        let requests = stream::once(async move { first }).chain(input).map({
+            let in_flight = in_flight.clone();
+            move |request| {
+                in_flight.push(&request);
+                wire::append_request_message(to.clone(), &request)
+            }
+        });
+        let timeout = self.timing.append_timeout();
+        let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
+        let answers = match tokio::time::timeout(timeout, service.append_stream(requests)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(call_error(&status)),
+            Err(_) => return Err(self.timed_out(RPCTypes::AppendEntries, timeout)),
+        };
+        let reader = Reader { peer: self, answers, in_flight };
+        Ok(Box::pin(stream::unfold(Some(reader), |reader| async move { reader?.next().await })))
+    }
+}
+
+struct Reader<'s> {
+    peer: &'s Peer,
+    answers: Streaming<proto::AppendEntriesResponse>,
+    in_flight: InFlight,
+}
+
+impl<'s> Reader<'s> {
+    /// The next item, with the reader if more may follow.
+    async fn next(mut self) -> Option<(Appended, Option<Reader<'s>>)> {
+        let message = match self.receive().await {
+            Ok(Some(message)) => message,
+            Ok(None) if self.in_flight.is_empty() => return None,
+            Ok(None) => return Some((Err(call_error(&tonic::Status::cancelled("the member closed the stream"))), None)),
+            Err(error) => return Some((Err(error), None)),
+        };
+        let asked = self.in_flight.pop();
+        let item = wire::append_response(message).map_err(|e| malformed(&e)).and_then(|answer| match asked {
+            Some(asked) => stream_result(answer, asked),
+            None => Err(call_error(&tonic::Status::internal("an answer to no request"))),
+        });
+        // A request that was stored in part ends the stream, as does any failure.
+        let whole = matches!((&item, asked), (Ok(Ok(matching)), Some((_, last))) if *matching == last);
+        Some((item, whole.then_some(self)))
+    }
+
+    /// Waits for a message; with requests in flight no longer than the append time-out at a time.
+    async fn receive(&mut self) -> Result<Option<proto::AppendEntriesResponse>, CallError> {
+        let timeout = self.peer.timing.append_timeout();
+        let mut idle = self.in_flight.is_empty();
+        loop {
+            match tokio::time::timeout(timeout, self.answers.message()).await {
+                Ok(Ok(message)) => return Ok(message),
+                Ok(Err(status)) => return Err(call_error(&status)),
+                // What left during this wait gets a whole time-out of its own.
+                Err(_) if idle => idle = self.in_flight.is_empty(),
+                Err(_) => return Err(self.peer.timed_out(RPCTypes::AppendEntries, timeout)),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Connections to other members: made when first used, probed while idle, and made anew after a failure.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::timing::Timing;
+
+/// What a connection carries. Each kind has its own, so that a heartbeat never waits behind a large append, nor an
+/// append behind a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Entries, and the calls of the peer service.
+    Log,
+    /// Heartbeats, votes, transfers.
+    Pulse,
+    /// Snapshots.
+    Bulk,
+}
+
+/// The window that HTTP/2 starts with, 64 KiB, would stop a stream of appends at every round trip.
+pub(crate) const WINDOW: u32 = 1 << 20;
+
+/// The connections of this member, by address and kind.
+pub(crate) struct Channels {
+    timing: Timing,
+    /// Raft's runtime: the one on which connections live, whoever uses them.
+    runtime: Handle,
+    open: Mutex<BTreeMap<(String, Lane), Channel>>,
+    /// Tests put a proxy that they can cut between any two members.
+    #[cfg(test)]
+    pub(crate) detours: Mutex<BTreeMap<String, String>>,
+}
+
+impl Channels {
+    pub(crate) fn new(timing: Timing, runtime: Handle) -> Self {
+        Self {
+            timing,
+            runtime,
+            open: Mutex::default(),
+            #[cfg(test)]
+            detours: Mutex::default(),
+        }
+    }
+
+    /// The connection to a member's peer address, `HOST:PORT`. Does not wait.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the address is none; the model does not let such an address in.
+    pub(crate) fn to(&self, address: &str, lane: Lane) -> Result<Channel, Status> {
+        let key = (address.to_owned(), lane);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = open.get(&key) {
+            return Ok(channel.clone());
+        }
+        let endpoint = self.endpoint(address)?;
+        let _on_raft_runtime = self.runtime.enter();
+        let channel = endpoint.connect_lazy();
+        open.insert(key, channel.clone());
+        Ok(channel)
+    }
+
+    /// Forgets the connections to members that are not among `addresses`.
+    pub(crate) fn keep_only(&self, addresses: &[String]) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(address, _), _| addresses.contains(address));
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, Status> {
+        let timing = &self.timing;
+        #[cfg(test)]
+        let detour = self.detours.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
+        #[cfg(test)]
+        let address = detour.as_deref().unwrap_or(address);
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| Status::internal(format!("peer address \"{address}\" cannot be dialled: {e}")))?;
+        Ok(endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(timing.connect_timeout())
+            .http2_keep_alive_interval(timing.keep_alive_interval())
+            .keep_alive_timeout(timing.keep_alive_timeout())
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW))
+    }
+}

@@ -1,0 +1,89 @@
+//! How this member calls the others.
+
+mod append;
+mod channel;
+mod peer;
+mod snapshot;
+
+use std::sync::Arc;
+
+use openraft::RaftNetworkFactory;
+use tokio::sync::Notify;
+use tonic::transport::Channel;
+use trestle_api::peer as proto;
+use trestle_api::peer::raft_service_client::RaftServiceClient;
+use trestle_model::{ClusterId, MemberId};
+
+pub(crate) use channel::{Channels, Lane, WINDOW};
+
+use crate::identity::Identity;
+use crate::raft_types::{PeerNode, TypeConfig};
+use crate::timing::Timing;
+
+/// Makes the clients that Raft uses.
+pub(crate) struct Network {
+    me: MemberId,
+    cluster: ClusterId,
+    channels: Arc<Channels>,
+    timing: Timing,
+    removed: Arc<Notify>,
+}
+
+impl Network {
+    /// `removed` is woken when another member says that this one was removed.
+    pub(crate) fn new(me: &Identity, channels: Arc<Channels>, timing: Timing, removed: Arc<Notify>) -> Self {
+        Self { me: me.member_id, cluster: me.cluster_id.clone(), channels, timing, removed }
+    }
+
+    fn client(&self, target: u64, node: &PeerNode, lane: Lane) -> Peer {
+        Peer {
+            me: self.me.0,
+            target,
+            to: proto::Destination { cluster_id: self.cluster.to_string(), member_id: target },
+            address: node.peer_address.clone(),
+            lane,
+            channels: self.channels.clone(),
+            timing: self.timing,
+            removed: self.removed.clone(),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Peer {
+        self.client(target, node, Lane::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Peer {
+        self.client(target, node, Lane::Pulse)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &PeerNode) -> Peer {
+        self.client(target, node, Lane::Bulk)
+    }
+}
+
+/// Raft's client for one member.
+pub(crate) struct Peer {
+    me: u64,
+    target: u64,
+    to: proto::Destination,
+    address: String,
+    lane: Lane,
+    channels: Arc<Channels>,
+    timing: Timing,
+    removed: Arc<Notify>,
+}
+
+impl Peer {
+    fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
+        let channel = self.channels.to(&self.address, lane)?;
+        Ok(RaftServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX))
+    }
+}
+
+/// Most bytes of one message between members: an append of [`crate::raft_config::APPEND_ENTRIES_MAX`] entries of the
+/// largest size, with room to spare.
+pub(crate) const MESSAGE_MAX: usize = 16 << 20;

@@ -1,0 +1,148 @@
+//! Raft's calls of one question and one answer.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::Stream;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tonic::{Code, Response, Status};
+
+use super::{Lane, Peer};
+use crate::peers::reason;
+use crate::raft_types::{TypeConfig, Vote};
+use crate::replica::SnapshotData;
+use crate::wire::{self, WireError};
+
+type CallError = RPCError<TypeConfig>;
+
+/// A member that cannot be reached is left alone for a while; any other failure is tried again at once.
+pub(super) fn call_error(status: &Status) -> CallError {
+    match status.code() {
+        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
+            RPCError::Unreachable(Unreachable::from_string(status.message()))
+        }
+        _ => RPCError::Network(NetworkError::from_string(format!("{}: {}", status.code(), status.message()))),
+    }
+}
+
+pub(super) fn malformed(error: &WireError) -> CallError {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl Peer {
+    pub(super) fn timed_out(&self, action: RPCTypes, timeout: Duration) -> CallError {
+        RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
+    }
+
+    /// A candidate that was removed learns it here if it was not told before.
+    async fn noting_removal<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let answer = call.await;
+        if answer.as_ref().is_err_and(|status| reason(status).as_deref() == Some("MEMBER_REMOVED")) {
+            self.removed.notify_one();
+        }
+        answer
+    }
+
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        timeout: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(call_error(&status)),
+            Err(_) => Err(self.timed_out(action, timeout)),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
+        let message = wire::append_request_message(self.to.clone(), &rpc);
+        let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
+        let call = service.append_entries(message);
+        let answer = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await?;
+        wire::append_response(answer).map_err(|e| malformed(&e))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, CallError>>, CallError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        match self.lane {
+            // A heartbeat is one request: a stream for each would be waste.
+            Lane::Pulse => stream_append_sequential(self, input, option),
+            Lane::Log | Lane::Bulk => Box::pin(self.pipeline(input)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, CallError> {
+        let message = wire::vote_request_message(self.to.clone(), &rpc);
+        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        let call = self.noting_removal(service.vote(message));
+        let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
+        wire::vote_response(answer).map_err(|e| malformed(&e))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, CallError> {
+        let message = wire::vote_request_message(self.to.clone(), &rpc);
+        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        let call = self.noting_removal(service.pre_vote(message));
+        let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
+        wire::vote_response(answer).map_err(|e| malformed(&e))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
+        let message = wire::transfer_request_message(self.to.clone(), &req);
+        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await?;
+        Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // As long as a lost election takes: shorter only adds load, longer delays a member that came back.
+        Some(Backoff::new(std::iter::repeat(self.timing.election_min)))
+    }
+}

@@ -1,0 +1,162 @@
+//! Writes: to the leader, wherever it is, and at most once unless the request can be recognised.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::{Instant, timeout_at};
+use trestle_api::status::Failure;
+use trestle_model::{Outcome, Proposal, Revision};
+
+use crate::shared::Core;
+use crate::error::Error;
+use crate::raft_types::{Answer, LogCommand};
+use crate::status::{RaftState, Role};
+use crate::store::{PROPOSAL_MAX, proposal_size};
+
+/// How long a write or a read waits for a leader by default: longer than any election of the default profile takes.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause before the same leader is asked again that just had no quorum.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The answer to an accepted proposal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Revision at which the answer holds.
+    pub revision: Revision,
+    /// What became of the resource.
+    pub outcome: Outcome,
+}
+
+/// Where the leader is.
+pub(crate) enum Leader {
+    Here,
+    There(String),
+}
+
+/// Why an attempt at one leader failed, and so whether it may be made again.
+pub(crate) enum Retry {
+    /// For good.
+    Never(Error),
+    /// Nothing was changed.
+    Safe(String),
+    /// Something may have been changed.
+    Perhaps(String),
+}
+
+impl From<Retry> for Error {
+    fn from(retry: Retry) -> Self {
+        match retry {
+            Retry::Never(error) => error,
+            Retry::Safe(why) => Error::no_leader(why),
+            Retry::Perhaps(why) => Error::unknown(why),
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn leader(&self) -> Option<Leader> {
+        let role = self.role.borrow();
+        match &role.leader {
+            Some(_) if role.state == RaftState::Leader => Some(Leader::Here),
+            Some((id, address)) if Some(*id) != self.me() => Some(Leader::There(address.clone())),
+            _ => None,
+        }
+    }
+
+    /// Waits until this member knows another role than `seen`, but no longer than a pause: a leader without a quorum may
+    /// have one again. False when the deadline has come.
+    async fn wait_for_leader(&self, seen: &Role, deadline: Instant) -> bool {
+        let pause = deadline.min(Instant::now() + RETRY_PAUSE);
+        let mut role = self.role.subscribe();
+        // Whether it changed or the pause is over, the next step is the same.
+        let _ = timeout_at(pause, role.wait_for(|role| role != seen)).await;
+        Instant::now() < deadline
+    }
+
+    /// Runs `attempt` against one leader after the other until it succeeds, fails for good, or the time is over.
+    pub(crate) async fn with_leader<T, F: Future<Output = Result<T, Retry>>>(
+        &self,
+        deadline: Instant,
+        repeatable: bool,
+        mut attempt: impl FnMut(Leader) -> F,
+    ) -> Result<T, Error> {
+        let mut why = "none is known; an election may be under way".to_owned();
+        let mut perhaps = false;
+        loop {
+            let seen = self.role.borrow().clone();
+            if let Some(leader) = self.leader() {
+                match attempt(leader).await {
+                    Ok(done) => return Ok(done),
+                    Err(Retry::Safe(text)) => why = text,
+                    Err(Retry::Perhaps(text)) if repeatable => (why, perhaps) = (text, true),
+                    Err(last) => return Err(last.into()),
+                }
+            }
+            let stopped = self.running().err();
+            let go_on = stopped.is_none_or(|e| matches!(e, Error::Failed(Failure::NoLeader(_))))
+                && self.wait_for_leader(&seen, deadline).await;
+            if !go_on {
+                return Err(match self.running() {
+                    _ if perhaps => Error::unknown(why),
+                    Err(stopped) => stopped,
+                    Ok(_) => Error::no_leader(why),
+                });
+            }
+        }
+    }
+
+    /// Proposes to the leader, wherever it is.
+    pub(crate) async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+        let size = proposal_size(&proposal);
+        if size > PROPOSAL_MAX {
+            return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
+        }
+        let deadline = Instant::now() + within;
+        let repeatable = proposal.request.is_some();
+        let proposal = Arc::new(proposal);
+        let attempt = |leader| {
+            let proposal = proposal.clone();
+            async move {
+                match leader {
+                    Leader::Here => self.write(proposal, deadline).await,
+                    Leader::There(address) => self.forward(&address, &proposal, deadline).await,
+                }
+            }
+        };
+        self.with_leader(deadline, repeatable, attempt).await
+    }
+
+    /// Proposes on this member, which must lead.
+    pub(crate) async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+        self.running()?;
+        if !matches!(self.leader(), Some(Leader::Here)) {
+            return Err(Error::no_leader("the member that was asked does not lead"));
+        }
+        Ok(self.write(Arc::new(proposal), Instant::now() + within).await?)
+    }
+
+    async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
+        let raft = self.running().map_err(Retry::Never)?;
+        let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
+            return Err(Retry::Perhaps("the leader did not reach a quorum in time".to_owned()));
+        };
+        match written {
+            Ok(response) => match response.data {
+                Answer::Applied { revision, outcome } => Ok(Accepted { revision, outcome }),
+                Answer::Refused(refusal) => Err(Retry::Never(refusal.into())),
+                Answer::Nothing => Err(Retry::Never(Error::internal("a command was applied without an answer"))),
+            },
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Err(Retry::Perhaps("the leader changed while it was being written".to_owned()))
+            }
+            Err(RaftError::APIError(error)) => Err(Retry::Never(Error::internal(error))),
+            Err(RaftError::Fatal(error)) => Err(Retry::Perhaps(format!("Raft has stopped: {error}"))),
+        }
+    }
+}

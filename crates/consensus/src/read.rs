@@ -1,0 +1,60 @@
+//! Linearizable reads: from the lease if it is young enough, else by asking a quorum; on followers through the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::LinearizerOption;
+use openraft::errors::RaftError;
+use tokio::time::{Instant, timeout_at};
+
+use crate::shared::Core;
+use crate::error::Error;
+use crate::propose::{Leader, Retry};
+use crate::replica::View;
+
+impl Core {
+    /// A state that has every write in it that was acknowledged before this call.
+    pub(crate) async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
+        let deadline = Instant::now() + within;
+        let attempt = |leader| async move {
+            match leader {
+                Leader::Here => self.index(deadline).await,
+                Leader::There(address) => self.ask_index(&address, deadline).await,
+            }
+        };
+        let index = self.with_leader(deadline, true, attempt).await?;
+        self.applied(index, deadline).await
+    }
+
+    /// The index that a linearizable read must have applied; on the leader only.
+    pub(crate) async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
+        self.running()?;
+        if !matches!(self.leader(), Some(Leader::Here)) {
+            return Err(Error::no_leader("the member that was asked does not lead"));
+        }
+        Ok(self.index(Instant::now() + within).await?)
+    }
+
+    async fn index(&self, deadline: Instant) -> Result<u64, Retry> {
+        let raft = self.running().map_err(Retry::Never)?;
+        let timing = &self.settings.timing;
+        // With a young acknowledgement at hand this answers at once, else after a round of heartbeats.
+        let option = LinearizerOption::new(Some(timing.read_lease()), true).with_wait_timeout(timing.lease());
+        match timeout_at(deadline, raft.get_read_linearizer(option)).await {
+            Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
+            Ok(Err(RaftError::APIError(error))) => Err(Retry::Safe(error.to_string())),
+            Ok(Err(RaftError::Fatal(error))) => Err(Retry::Never(Error::internal(error))),
+            Err(_) => Err(Retry::Safe("the leader did not hear from a quorum in time".to_owned())),
+        }
+    }
+
+    /// Waits until this member has applied `index`.
+    async fn applied(&self, index: u64, deadline: Instant) -> Result<Arc<View>, Error> {
+        let mut view = self.view.subscribe();
+        match timeout_at(deadline, view.wait_for(|view| view.applied >= index)).await {
+            Ok(Ok(view)) => Ok(view.clone()),
+            Ok(Err(_)) => self.running().and(Err(Error::internal("the state machine has stopped"))),
+            Err(_) => Err(Error::no_leader(format!("this member has not applied entry {index} yet"))),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the rest of the program learns of the replicated state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use trestle_model::{Change, ClusterState, MemberId, Revision};
+
+use crate::raft_types::Membership;
+
+/// What this member knows of the cluster: one immutable value, replaced as a whole after each batch of log entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The configuration.
+    pub state: Arc<ClusterState>,
+    /// Index of the last log entry that is part of it; 0 when there is none.
+    pub applied: u64,
+    /// Members that vote, by Raft's own membership. Both sets of a change that is under way.
+    pub voters: BTreeSet<MemberId>,
+    /// Members that only follow.
+    pub learners: BTreeSet<MemberId>,
+}
+
+/// Takes the changes in order, for those who watch.
+pub(crate) trait History: Send + 'static {
+    /// A command was applied. Called before the view with this revision is published, with growing revisions.
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>);
+
+    /// The state jumped to this revision by a snapshot: what led to it is not known here.
+    fn jumped(&mut self, revision: Revision);
+}
+
+/// Where the state machine publishes to.
+pub(crate) struct Published {
+    /// The newest view.
+    pub(crate) view: watch::Sender<Arc<View>>,
+    /// The changes.
+    pub(crate) history: Box<dyn History>,
+}
+
+/// The members of a membership: voters and learners.
+pub(super) fn members(membership: &Membership) -> (BTreeSet<MemberId>, BTreeSet<MemberId>) {
+    (membership.voter_ids().map(MemberId).collect(), membership.learner_ids().map(MemberId).collect())
+}

@@ -1,0 +1,157 @@
+//! Raft's calls as they arrive from other members.
+
+mod snapshot;
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+use trestle_api::peer as proto;
+use trestle_api::peer::raft_service_server::RaftService;
+use trestle_api::status::{self, Failure};
+use trestle_model::MemberId;
+
+use crate::shared::{Core, RaftHandle};
+use crate::raft_types::TypeConfig;
+use crate::status::RaftState;
+use crate::wire::{self, WireError};
+
+/// Answers other members' Raft calls; until Raft runs, with `UNAVAILABLE`.
+pub struct Service(pub(crate) Arc<Core>);
+
+fn malformed(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("Raft has stopped: {error}"))
+}
+
+impl Core {
+    /// The running Raft, if the call is for this member of this cluster.
+    fn addressed(&self, to: Option<&proto::Destination>) -> Result<RaftHandle, Status> {
+        let to = to.ok_or_else(|| Status::invalid_argument("a Raft call names no destination"))?;
+        let Some(identity) = self.identity() else {
+            return Err(status::failure(&Failure::NoCluster));
+        };
+        if identity.cluster_id.as_str() != to.cluster_id || identity.member_id.0 != to.member_id {
+            return Err(Status::failed_precondition(format!(
+                "this is {identity}, the call is for member {} of cluster {}",
+                to.member_id, to.cluster_id
+            )));
+        }
+        if identity.removed || self.role.borrow().state == RaftState::Removed {
+            return Err(status::failure(&Failure::Removed));
+        }
+        self.raft().ok_or_else(|| Status::unavailable("this member does not take part in Raft yet; try again"))
+    }
+
+    /// Refuses a candidate that was removed, and thereby tells it so. Ids are indexes of the log, so an id that this
+    /// member has applied beyond and does not have as a member was removed.
+    fn refuse_removed(&self, candidate: u64) -> Result<(), Status> {
+        let view = self.view.borrow();
+        let founded = view.state.cluster_id.is_some();
+        if founded && candidate <= view.applied && !view.state.members.contains_key(&MemberId(candidate)) {
+            return Err(status::failure(&Failure::Removed));
+        }
+        Ok(())
+    }
+}
+
+/// Decodes requests until one is not for this member or makes no sense; `reject` gets why.
+fn accepted(
+    core: Arc<Core>,
+    first: proto::AppendEntriesRequest,
+    rest: Streaming<proto::AppendEntriesRequest>,
+    reject: oneshot::Sender<Status>,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
+    let requests = stream::once(async move { Ok(first) }).chain(rest);
+    let decoded = requests.map(move |message| {
+        let message = message?;
+        core.addressed(message.to.as_ref())?;
+        wire::append_request(message).map_err(malformed)
+    });
+    stream::unfold((Box::pin(decoded), reject), |(mut decoded, reject)| async move {
+        match decoded.next().await? {
+            Ok(request) => Some((request, (decoded, reject))),
+            Err(status) => {
+                // Nobody waits for the reason once the answers have ended.
+                let _ = reject.send(status);
+                None
+            }
+        }
+    })
+}
+
+#[tonic::async_trait]
+impl RaftService for Service {
+    async fn append_entries(
+        &self,
+        request: Request<proto::AppendEntriesRequest>,
+    ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
+        let message = request.into_inner();
+        let raft = self.0.addressed(message.to.as_ref())?;
+        let request = wire::append_request(message).map_err(malformed)?;
+        let answer = raft.append_entries(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::append_response_message(&answer)))
+    }
+
+    type AppendStreamStream = BoxStream<'static, Result<proto::AppendEntriesResponse, Status>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<proto::AppendEntriesRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
+        let raft = self.0.addressed(first.to.as_ref())?;
+        let (reject, rejected) = oneshot::channel();
+        let answers = raft.stream_append(accepted(self.0.clone(), first, requests, reject)).map(|answer| {
+            let answer = answer.map_err(stopped)?;
+            Ok(wire::append_response_message(&AppendEntriesResponse::from(answer)))
+        });
+        let reason = stream::once(rejected).filter_map(|reason| async move { reason.ok().map(Err) });
+        Ok(Response::new(answers.chain(reason).boxed()))
+    }
+
+    async fn vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+        let message = request.into_inner();
+        let raft = self.0.addressed(message.to.as_ref())?;
+        let request = wire::vote_request(message).map_err(malformed)?;
+        self.0.refuse_removed(request.vote.leader_id.node_id)?;
+        let answer = raft.vote(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response_message(&answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+        let message = request.into_inner();
+        let raft = self.0.addressed(message.to.as_ref())?;
+        let request = wire::vote_request(message).map_err(malformed)?;
+        self.0.refuse_removed(request.vote.leader_id.node_id)?;
+        let answer = raft.pre_vote(request).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response_message(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let message = request.into_inner();
+        let raft = self.0.addressed(message.to.as_ref())?;
+        let request = wire::transfer_request(message).map_err(malformed)?;
+        let answer = raft.handle_transfer_leader(request).await;
+        let answer = answer.map_err(stopped)?;
+        answer.map_err(|e| Status::failed_precondition(e.to_string()))?;
+        Ok(Response::new(proto::TransferLeaderResponse {}))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::InstallSnapshotRequest>>,
+    ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
+        self.0.install_snapshot(request.into_inner()).await.map(Response::new)
+    }
+}

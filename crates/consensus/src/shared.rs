@@ -1,0 +1,152 @@
+//! What the parts of this crate share: the running Raft and what is known without it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use openraft::Raft;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use trestle_api::status::Failure;
+use trestle_model::{MemberId, MemberName};
+
+use crate::data_dir::DataDir;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::history::History;
+use crate::identity::Identity;
+use crate::network::Channels;
+use crate::raft_types::TypeConfig;
+use crate::replica::{Replica, View};
+use crate::status::{RaftState, Role};
+use crate::store::Closed;
+use crate::timing::Timing;
+
+pub(crate) type RaftHandle = Raft<TypeConfig, Replica>;
+
+/// What this member needs to know of itself.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where log, snapshots and identity are; made if it does not exist.
+    pub data_dir: PathBuf,
+    /// The member's name, from its configuration.
+    pub name: MemberName,
+    /// Raft's clock; the same on all members.
+    pub timing: Timing,
+}
+
+/// The state of this member, shared by the handle, the services and Raft's followers.
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    /// When the process had certainly started; the member has promised nothing since.
+    pub(crate) opened: Instant,
+    pub(crate) runtime: Handle,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) dir: Arc<DataDir>,
+    pub(crate) history: History,
+    /// The state machine publishes here; kept as well, so that the receivers outlive Raft.
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) role: watch::Sender<Role>,
+    pub(crate) failure: watch::Sender<Option<String>>,
+    /// Held while the member is founded, adopted, started, dismissed or stopped.
+    pub(crate) step: tokio::sync::Mutex<()>,
+    /// Woken when another member says that this one was removed.
+    pub(crate) told_removed: Arc<Notify>,
+    identity: RwLock<Option<Identity>>,
+    raft: RwLock<Option<RaftHandle>>,
+    durable: Mutex<Option<Durable>>,
+    closed: Mutex<Option<Closed>>,
+    stopping: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn new(
+        settings: Settings,
+        opened: Instant,
+        runtime: Handle,
+        dir: Arc<DataDir>,
+        view: watch::Sender<Arc<View>>,
+        history: History,
+        identity: Option<Identity>,
+    ) -> Self {
+        let state = match &identity {
+            None => RaftState::Empty,
+            Some(identity) if identity.removed => RaftState::Removed,
+            Some(_) => RaftState::Starting,
+        };
+        Self {
+            channels: Arc::new(Channels::new(settings.timing, runtime.clone())),
+            settings,
+            opened,
+            runtime,
+            dir,
+            history,
+            view,
+            role: watch::Sender::new(Role { state, ..Role::default() }),
+            failure: watch::Sender::new(None),
+            step: tokio::sync::Mutex::new(()),
+            told_removed: Arc::new(Notify::new()),
+            identity: RwLock::new(identity),
+            raft: RwLock::new(None),
+            durable: Mutex::new(None),
+            closed: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    pub(crate) fn raft(&self) -> Option<RaftHandle> {
+        self.raft.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_raft(&self, raft: Option<RaftHandle>) -> Option<RaftHandle> {
+        std::mem::replace(&mut *self.raft.write().unwrap_or_else(PoisonError::into_inner), raft)
+    }
+
+    /// The disk's side of Raft, until Raft takes it.
+    pub(crate) fn durable(&self) -> MutexGuard<'_, Option<Durable>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What tells that the files are closed, once Raft has them.
+    pub(crate) fn closed(&self) -> MutexGuard<'_, Option<Closed>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_state(&self, state: RaftState) {
+        self.role.send_modify(|role| *role = Role { state, term: role.term, ..Role::default() });
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn me(&self) -> Option<MemberId> {
+        self.identity().map(|identity| identity.member_id)
+    }
+
+    /// The running Raft, or why there is none.
+    pub(crate) fn running(&self) -> Result<RaftHandle, Error> {
+        self.raft().ok_or_else(|| {
+            let state = self.role.borrow().state;
+            Error::Failed(match state {
+                RaftState::Empty => Failure::NoCluster,
+                RaftState::Removed => Failure::Removed,
+                RaftState::Stopped => Failure::ShuttingDown,
+                _ => Failure::NoLeader("this member has just started and does not take part yet".to_owned()),
+            })
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! Keys and records of the log store.
+
+use trestle_api::storage;
+
+use super::disk::{Op, Table};
+use super::record::seal;
+use crate::identity::Identity;
+use crate::raft_types::{Entry, LogId, Vote};
+use crate::wire;
+
+pub(super) const VOTE: &[u8] = b"vote";
+pub(super) const PURGED: &[u8] = b"purged";
+pub(super) const COMMITTED: &[u8] = b"committed";
+/// Whose log this is: an `Identity`, as in the identity file when the log was created.
+pub(super) const OWNER: &[u8] = b"owner";
+
+fn put_meta(key: &[u8], record: Vec<u8>) -> Op {
+    Op::Put { table: Table::Meta, key: key.to_vec(), record }
+}
+
+fn entry_key(index: u64) -> Vec<u8> {
+    index.to_be_bytes().to_vec()
+}
+
+pub(super) fn entry_index(key: &[u8]) -> Option<u64> {
+    key.try_into().ok().map(u64::from_be_bytes)
+}
+
+pub(super) fn put_entry(entry: &Entry) -> Op {
+    let record = seal(&wire::entry_message(entry));
+    Op::Put { table: Table::Log, key: entry_key(entry.log_id.index), record }
+}
+
+pub(super) fn remove_entry(index: u64) -> Op {
+    Op::Remove { table: Table::Log, key: entry_key(index) }
+}
+
+pub(super) fn put_vote(vote: &Vote) -> Op {
+    put_meta(VOTE, seal(&wire::vote_message(vote)))
+}
+
+fn log_id_record(id: &LogId) -> Vec<u8> {
+    let message: storage::LogId = wire::log_id_message(id);
+    seal(&message)
+}
+
+pub(super) fn put_purged(id: &LogId) -> Op {
+    put_meta(PURGED, log_id_record(id))
+}
+
+pub(super) fn put_committed(id: &LogId) -> Op {
+    put_meta(COMMITTED, log_id_record(id))
+}
+
+pub(super) fn put_owner(identity: &Identity) -> Op {
+    put_meta(OWNER, seal(&identity.message()))
+}

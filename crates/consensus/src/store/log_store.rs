@@ -1,0 +1,217 @@
+//! The log store as openraft sees it.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use openraft::storage::RaftLogStorage;
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::sync::oneshot;
+
+use super::disk::LogDisk;
+use super::error::OpenError;
+use super::layout;
+use super::mark::{Mark, MarkFile};
+use super::memory::MemoryLog;
+use super::recovery::{Recovered, recover};
+use super::sled_disk::{SledDisk, db_file};
+use super::writer::{Request, Writer};
+use crate::data_dir::DataDir;
+use crate::identity::Identity;
+use crate::raft_types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
+
+/// Reads the log from memory.
+#[derive(Debug, Clone)]
+pub(crate) struct LogReader(Arc<Mutex<MemoryLog>>);
+
+impl LogReader {
+    fn log(&self) -> MutexGuard<'_, MemoryLog> {
+        // Nothing panics while it holds this lock; were it so, the log would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log. Dropping it and its clones ends the writer thread; [`Closed`] tells when that is done.
+#[derive(Debug)]
+pub(crate) struct LogStore {
+    reader: LogReader,
+    writer: Sender<Request>,
+}
+
+/// Resolves when the writer thread has ended and the files are closed.
+#[derive(Debug)]
+pub(crate) struct Closed(oneshot::Receiver<()>);
+
+impl Closed {
+    /// Waits for it. Drop Raft and the [`LogStore`] first.
+    pub(crate) async fn wait(self) {
+        // The other end is only ever dropped, by the thread as it ends.
+        let _: Result<(), oneshot::error::RecvError> = self.0.await;
+    }
+}
+
+/// Creates the log of a member that joins or founds a cluster. A log that an earlier attempt left behind may be there
+/// when nothing is in it.
+pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, Closed), OpenError> {
+    let owner = identity.owner(dir);
+    let store = dir.join("store");
+    let file = db_file(&store);
+    let created = !file.exists();
+    let mut disk = SledDisk::open(&store, &owner)?;
+    if !created {
+        let marked = MarkFile::path(dir.path()).exists();
+        let mark = if marked { MarkFile::open(dir.path(), &owner)?.current() } else { Mark::default() };
+        let Recovered { log, owner: stored, .. } = recover(&disk, mark, &file, &owner)?;
+        if log.last().is_some() || log.vote.is_some() {
+            let stored = stored.map_or_else(|| "an unknown member".to_owned(), |stored| stored.to_string());
+            return Err(OpenError::OtherOwner {
+                dir: dir.path().to_owned(),
+                stored,
+                identity: "that there is no member yet".to_owned(),
+            });
+        }
+    }
+    let wrote = disk.apply(vec![layout::put_owner(identity)]).and_then(|()| disk.sync());
+    wrote.map_err(OpenError::io("write", &file))?;
+    let mark = MarkFile::create(dir.path())?;
+    start(dir, disk, mark, MemoryLog::default())
+}
+
+/// Opens the log of a member that has an identity.
+pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, Closed), OpenError> {
+    let owner = identity.owner(dir);
+    let store = dir.join("store");
+    let file = db_file(&store);
+    if !file.exists() {
+        return Err(owner.damaged(&file, "it is missing"));
+    }
+    let mut disk = SledDisk::open(&store, &owner)?;
+    let mut mark = MarkFile::open(dir.path(), &owner)?;
+    let Recovered { log, owner: stored, sweep } = recover(&disk, mark.current(), &file, &owner)?;
+    let stored = stored.ok_or_else(|| owner.damaged(&file, "it does not say whose log it is"))?;
+    if !stored.is_same_member(identity) {
+        let (stored, identity) = (stored.to_string(), identity.to_string());
+        return Err(OpenError::OtherOwner { dir: dir.path().to_owned(), stored, identity });
+    }
+    // What was read may so far be in the page cache only, if the last process was killed; openraft takes it as durable.
+    let synced = disk.apply(sweep).and_then(|()| disk.sync());
+    let marked = synced.and_then(|()| mark.advance(Mark { last: log.last(), vote: log.vote }));
+    marked.map_err(OpenError::io("write", &file))?;
+    start(dir, disk, mark, log)
+}
+
+pub(super) fn start(
+    dir: &Arc<DataDir>,
+    disk: impl LogDisk,
+    mark: MarkFile,
+    log: MemoryLog,
+) -> Result<(LogStore, Closed), OpenError> {
+    let (writer, requests) = mpsc::channel();
+    let (ended, closed) = oneshot::channel::<()>();
+    let held = dir.clone();
+    let run = move || {
+        Writer::new(disk, mark).run(&requests);
+        drop(held);
+        drop(ended);
+    };
+    let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
+    thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
+    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer }, Closed(closed)))
+}
+
+fn writer_gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the thread that writes the log has ended")
+}
+
+impl LogStore {
+    /// A reader, for as long as it is needed.
+    pub(crate) fn reader(&self) -> LogReader {
+        self.reader.clone()
+    }
+
+    /// The last log entry that is only in a snapshot any more.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.reader.log().purged
+    }
+
+    fn ask(&self, request: Request) -> io::Result<()> {
+        self.writer.send(request).map_err(|_| writer_gone())
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogReader {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        Ok(self.log().range(range))
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.log().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let log = self.reader.log();
+        Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        self.reader()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, saved) = oneshot::channel();
+        self.ask(Request::Vote { vote: *vote, done })?;
+        saved.await.map_err(|_| writer_gone())??;
+        self.reader.log().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.reader.log().committed = committed;
+        committed.map_or(Ok(()), |committed| self.ask(Request::Committed(committed)))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.reader.log().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IoFlushed) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        {
+            let mut log = self.reader.log();
+            for entry in &entries {
+                log.append(entry.clone())?;
+            }
+        }
+        self.ask(Request::Append { entries, done: callback })
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let (removed, last) = {
+            let mut log = self.reader.log();
+            (log.truncate_after(last_log_id), log.last())
+        };
+        self.ask(Request::Truncate { removed, last })
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        let (removed, last) = {
+            let mut log = self.reader.log();
+            (log.purge(log_id), log.last())
+        };
+        self.ask(Request::Purge { upto: log_id, removed, last })
+    }
+}

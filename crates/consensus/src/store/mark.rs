@@ -1,0 +1,157 @@
+//! The mark: a small file that says up to where the log is durable.
+//!
+//! sled drops a damaged tail without a word, which is right for what was never synced and a loss of acknowledged
+//! entries for what was. The mark tells the two apart. It is overwritten in place after each sync of the log, and is
+//! itself synced only where it must not be found too high, which is before entries are truncated: an older mark is
+//! merely a weaker check. It is shorter than a sector, so it is never half new.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use openraft::LogId as RaftLogId;
+use openraft::vote::leader_id_adv;
+
+use super::error::{OpenError, Owner};
+use crate::data_dir::sync_directory;
+use crate::raft_types::{LeaderId, LogId, Vote};
+
+const MAGIC: [u8; 4] = *b"TRM1";
+const CONTENT: usize = MAGIC.len() + 8 * 8;
+const LENGTH: usize = CONTENT + 4;
+
+/// What the log on disk must have at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    /// The last entry.
+    pub(super) last: Option<LogId>,
+    /// The vote.
+    pub(super) vote: Option<Vote>,
+}
+
+impl Mark {
+    fn encode(&self) -> [u8; LENGTH] {
+        let last = self.last.map_or([0; 4], |id| [1, id.leader_id.term, id.leader_id.node_id, id.index]);
+        let vote = self.vote.map_or([0; 4], |v| {
+            [if v.committed { 2 } else { 1 }, v.leader_id.term, v.leader_id.node_id, 0]
+        });
+        let mut bytes = [0; LENGTH];
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+        for (slot, number) in bytes[MAGIC.len()..CONTENT].chunks_exact_mut(8).zip(last.iter().chain(&vote)) {
+            slot.copy_from_slice(&number.to_be_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[..CONTENT]);
+        bytes[CONTENT..].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let bytes: &[u8; LENGTH] =
+            bytes.try_into().map_err(|_| format!("it has {} bytes instead of {LENGTH}", bytes.len()))?;
+        let (content, crc) = bytes.split_at(CONTENT);
+        if crc32fast::hash(content).to_be_bytes() != crc {
+            return Err("its checksum does not hold".to_owned());
+        }
+        let number = |at: usize| {
+            let at = MAGIC.len() + at * 8;
+            content[at..at + 8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        let leader = |at: usize| -> LeaderId { leader_id_adv::LeaderId { term: number(at), node_id: number(at + 1) } };
+        match (content.starts_with(&MAGIC), number(0), number(4)) {
+            (true, last @ 0..=1, vote @ 0..=2) => Ok(Self {
+                last: (last == 1).then(|| RaftLogId::new(leader(1), number(3))),
+                vote: (vote > 0).then(|| Vote { leader_id: leader(5), committed: vote == 2 }),
+            }),
+            _ => Err("it is not a mark of this version".to_owned()),
+        }
+    }
+}
+
+/// The file with the mark.
+#[derive(Debug)]
+pub(super) struct MarkFile {
+    file: File,
+    current: Mark,
+}
+
+impl MarkFile {
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join("synced")
+    }
+
+    /// Creates the file, durably.
+    pub(super) fn create(dir: &Path) -> Result<Self, OpenError> {
+        let path = Self::path(dir);
+        let create = || {
+            let mut options = OpenOptions::new();
+            let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+            file.write_all_at(&Mark::default().encode(), 0)?;
+            file.sync_all()?;
+            sync_directory(dir)?;
+            Ok(Self { file, current: Mark::default() })
+        };
+        create().map_err(OpenError::io("create", &path))
+    }
+
+    /// Opens the file and reads the mark.
+    pub(super) fn open(dir: &Path, owner: &Owner) -> Result<Self, OpenError> {
+        let path = Self::path(dir);
+        let content = std::fs::read(&path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => owner.damaged(&path, "it is missing, and there is a log beside it"),
+            _ => OpenError::io("read", &path)(e),
+        })?;
+        let current = Mark::decode(&content).map_err(|what| owner.damaged(&path, what))?;
+        let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?;
+        Ok(Self { file, current })
+    }
+
+    /// The mark as it was last written or read.
+    pub(super) fn current(&self) -> Mark {
+        self.current
+    }
+
+    /// Moves the mark after a sync of the log.
+    pub(super) fn advance(&mut self, mark: Mark) -> io::Result<()> {
+        if mark != self.current {
+            self.file.write_all_at(&mark.encode(), 0)?;
+            self.current = mark;
+        }
+        Ok(())
+    }
+
+    /// Moves the mark down, durably, before entries are truncated.
+    pub(super) fn lower(&mut self, mark: Mark) -> io::Result<()> {
+        self.advance(mark)?;
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn marks_round_trip_and_no_changed_bit_passes() {
+        let leader = LeaderId { term: 3, node_id: 258 };
+        let last = Some(RaftLogId::new(leader, u64::MAX - 1));
+        let vote = |committed| Some(Vote { leader_id: leader, committed });
+        for mark in [
+            Mark::default(),
+            Mark { last, vote: None },
+            Mark { last: None, vote: vote(false) },
+            Mark { last, vote: vote(true) },
+        ] {
+            let bytes = mark.encode();
+            assert_eq!(Mark::decode(&bytes), Ok(mark));
+            for bit in 0..LENGTH * 8 {
+                let mut changed = bytes;
+                changed[bit / 8] ^= 1 << (bit % 8);
+                assert!(Mark::decode(&changed).is_err(), "bit {bit}");
+            }
+        }
+        assert!(Mark::decode(&[]).is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! The log on disk: entries, vote, and what is purged and committed.
+//!
+//! Everything that is not purged is also in memory, and openraft reads only that; the disk is written by one thread
+//! (see [`writer`]) and read once, at start (see [`recovery`]).
+
+mod disk;
+mod error;
+mod layout;
+mod log_store;
+mod mark;
+mod memory;
+pub(crate) mod record;
+mod recovery;
+mod sled_disk;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::OpenError;
+pub(crate) use error::Owner;
+pub(crate) use log_store::{Closed, LogStore, create, open};
+
+use prost::Message;
+use trestle_api::storage;
+use trestle_model::Proposal;
+
+/// Most bytes of an encoded proposal. The largest valid command, a listener with sixteen addresses, has under 1 KiB;
+/// sled gathers up to seventeen records in a page, and a page above 128 KiB goes to a file that it never syncs.
+pub(crate) const PROPOSAL_MAX: usize = 4 * 1024;
+
+/// Size of a proposal in the log, in bytes, to be held against [`PROPOSAL_MAX`] before it is proposed.
+pub(crate) fn proposal_size(proposal: &Proposal) -> usize {
+    storage::Proposal::from(proposal).encoded_len()
+}

@@ -1,0 +1,166 @@
+//! Reading the log at start: everything is checked, and only what was never acknowledged may be missing.
+
+use std::path::Path;
+
+use prost::Message;
+use trestle_api::storage;
+
+use super::disk::{LogDisk, Op, Table};
+use super::error::{OpenError, Owner};
+use super::layout;
+use super::mark::Mark;
+use super::memory::MemoryLog;
+use super::record::{self, RecordError, unseal};
+use crate::identity::Identity;
+use crate::raft_types::{Entry, LogId, Vote};
+use crate::wire::{self, WireError};
+
+/// What the disk holds.
+pub(super) struct Recovered {
+    /// The log.
+    pub(super) log: MemoryLog,
+    /// Whose log it is.
+    pub(super) owner: Option<Identity>,
+    /// Left-overs to remove: entries below the purge, and a torn last record.
+    pub(super) sweep: Vec<Op>,
+}
+
+/// Names the file in errors.
+struct Reader<'a> {
+    file: &'a Path,
+    owner: &'a Owner,
+}
+
+impl Reader<'_> {
+    fn damaged(&self, what: impl Into<String>) -> OpenError {
+        self.owner.damaged(self.file, what)
+    }
+
+    fn load(&self, disk: &impl LogDisk, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, OpenError> {
+        disk.load(table).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => self.damaged(e.to_string()),
+            _ => OpenError::io("read", self.file)(e),
+        })
+    }
+
+    fn refused(&self, name: &str, error: &RecordError) -> OpenError {
+        match error {
+            RecordError::Newer(found) => OpenError::NewerFormat {
+                file: self.file.to_owned(),
+                found: u32::from(*found),
+                known: u32::from(record::VERSION),
+            },
+            e => self.damaged(format!("in record \"{name}\", {e}")),
+        }
+    }
+
+    fn meta<M: Message + Default, T, E: ToString>(
+        &self,
+        table: &[(Vec<u8>, Vec<u8>)],
+        key: &[u8],
+        decode: impl FnOnce(M) -> Result<T, E>,
+    ) -> Result<Option<T>, OpenError> {
+        let Some((_, record)) = table.iter().find(|(stored, _)| stored == key) else {
+            return Ok(None);
+        };
+        let name = String::from_utf8_lossy(key);
+        let message = unseal(record).map_err(|e| self.refused(&name, &e))?;
+        decode(message).map(Some).map_err(|e| self.damaged(format!("in record \"{name}\", {}", e.to_string())))
+    }
+
+    fn entry(&self, index: u64, record: &[u8]) -> Result<Entry, RecordError> {
+        let message: storage::LogEntry = unseal(record)?;
+        let entry = wire::entry(message).map_err(|e: WireError| RecordError::Content(e.to_string()))?;
+        if entry.log_id.index != index {
+            return Err(RecordError::Content(format!("it says that it is entry {}", entry.log_id.index)));
+        }
+        Ok(entry)
+    }
+}
+
+/// Reads and checks everything. `mark` is what must be there at least.
+pub(super) fn recover(disk: &impl LogDisk, mark: Mark, file: &Path, owner: &Owner) -> Result<Recovered, OpenError> {
+    let reader = Reader { file, owner };
+    let meta = reader.load(disk, Table::Meta)?;
+    let vote = reader.meta(&meta, layout::VOTE, wire::vote)?;
+    let purged = reader.meta(&meta, layout::PURGED, wire::log_id)?;
+    let mut log = MemoryLog::new(vote, purged);
+    let committed: Option<LogId> = reader.meta(&meta, layout::COMMITTED, wire::log_id)?;
+    let identity = reader.meta(&meta, layout::OWNER, Identity::decode)?;
+    let sweep = read_entries(&reader, disk, mark, &mut log)?;
+    // What lies beyond the last entry was never acknowledged by this member, whoever else has committed it.
+    log.committed = committed.min(log.last());
+    check_mark(&reader, mark, &log)?;
+    Ok(Recovered { log, owner: identity, sweep })
+}
+
+fn read_entries(
+    reader: &Reader<'_>,
+    disk: &impl LogDisk,
+    mark: Mark,
+    log: &mut MemoryLog,
+) -> Result<Vec<Op>, OpenError> {
+    let mut sweep = Vec::new();
+    let mut next = log.purged.map_or(0, |id| id.index.saturating_add(1));
+    let records = reader.load(disk, Table::Log)?;
+    let count = records.len();
+    for (position, (key, record)) in records.into_iter().enumerate() {
+        let index = layout::entry_index(&key)
+            .ok_or_else(|| reader.damaged(format!("the key of a log record has {} bytes instead of 8", key.len())))?;
+        if log.purged.is_some_and(|purged| index <= purged.index) {
+            sweep.push(layout::remove_entry(index));
+            continue;
+        }
+        if index != next {
+            return Err(reader.damaged(format!("log entry {next} is missing, the next one is {index}")));
+        }
+        match reader.entry(index, &record) {
+            Ok(entry) => {
+                if log.last().is_some_and(|last| last >= entry.log_id) {
+                    return Err(reader.damaged(format!("log entry {index} is older than the one before it")));
+                }
+                log.append(entry).map_err(|e| reader.damaged(e.to_string()))?;
+            }
+            Err(RecordError::Newer(version)) => {
+                return Err(reader.refused(&index.to_string(), &RecordError::Newer(version)));
+            }
+            Err(e) if position + 1 == count && mark.last.is_none_or(|last| last.index < index) => {
+                tracing::warn!(
+                    file = %reader.file.display(), index, error = %e,
+                    "dropping the last record of the log: its write was interrupted, and nobody was told of it"
+                );
+                sweep.push(layout::remove_entry(index));
+            }
+            Err(e) => return Err(reader.damaged(format!("in log entry {index}, {e}"))),
+        }
+        next = index.saturating_add(1);
+    }
+    Ok(sweep)
+}
+
+fn check_mark(reader: &Reader<'_>, mark: Mark, log: &MemoryLog) -> Result<(), OpenError> {
+    if let Some(marked) = mark.last {
+        let last = log.last();
+        if last.is_none_or(|last| last.index < marked.index) {
+            let end = last.map_or_else(|| "it is empty".to_owned(), |last| format!("it ends at entry {}", last.index));
+            return Err(reader.damaged(format!("{end}, but entries up to {} were durable", marked.index)));
+        }
+        let found = log.get(marked.index).map(|entry| entry.log_id);
+        if found.is_some_and(|found| found != marked) {
+            return Err(reader.damaged(format!(
+                "entry {} is of term {} instead of {}",
+                marked.index,
+                found.map_or(0, |id| id.leader_id.term),
+                marked.leader_id.term
+            )));
+        }
+    }
+    let older = |stored: Option<Vote>, marked: Vote| stored.is_none_or(|stored| !(stored >= marked));
+    match mark.vote {
+        Some(marked) if older(log.vote, marked) => {
+            let found = log.vote.map_or_else(|| "is missing".to_owned(), |vote| format!("is {vote}"));
+            Err(reader.damaged(format!("its vote {found}, but {marked} was durable")))
+        }
+        _ => Ok(()),
+    }
+}

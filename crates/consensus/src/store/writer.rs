@@ -1,0 +1,156 @@
+//! The one thread that writes the log. Everything that waits when a write ends goes into the next one together.
+
+use std::io;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::disk::{LogDisk, Op};
+use super::layout;
+use super::mark::{Mark, MarkFile};
+use crate::raft_types::{Entry, IoFlushed, LogId, Vote};
+
+/// Most requests in one write; bounds how long the first of them waits.
+const GROUP_MAX: usize = 1024;
+/// The committed log id travels with the next write; without one it is written after this time.
+const COMMITTED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Work for the writer, in the order in which it happened in memory.
+pub(super) enum Request {
+    /// Adds entries, then calls back.
+    Append { entries: Vec<Entry>, done: IoFlushed },
+    /// Saves a vote, then calls back.
+    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
+    /// Removes these indexes from the end; `last` is what is left.
+    Truncate { removed: Range<u64>, last: Option<LogId> },
+    /// Removes these indexes from the front, up to and with `upto`; `last` is the log's last entry after that.
+    Purge { upto: LogId, removed: Range<u64>, last: Option<LogId> },
+    /// Notes what is committed; nobody waits for it.
+    Committed(LogId),
+}
+
+/// Someone who waits for a write.
+enum Waiter {
+    Append(IoFlushed),
+    Vote(oneshot::Sender<io::Result<()>>),
+}
+
+impl Waiter {
+    fn tell(self, result: io::Result<()>) {
+        match self {
+            Waiter::Append(done) => done.io_completed(result),
+            Waiter::Vote(done) => {
+                // A caller that no longer waits has stopped; there is nobody to tell.
+                let _: Result<(), io::Result<()>> = done.send(result);
+            }
+        }
+    }
+}
+
+/// One write: changes in order, and who waits for it.
+#[derive(Default)]
+struct Group {
+    ops: Vec<Op>,
+    waiters: Vec<Waiter>,
+    /// Set when entries are removed from the end: the lowest last entry on the way.
+    lowest: Option<Option<LogId>>,
+}
+
+/// The state of the writer thread.
+pub(super) struct Writer<D> {
+    disk: D,
+    mark: MarkFile,
+    committed: Option<LogId>,
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl<D: LogDisk> Writer<D> {
+    pub(super) fn new(disk: D, mark: MarkFile) -> Self {
+        Self { disk, mark, committed: None, failed: None }
+    }
+
+    /// Writes until nobody can ask any more.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            let first = match self.committed {
+                None => requests.recv().map_err(RecvTimeoutError::from),
+                Some(_) => requests.recv_timeout(COMMITTED_PATIENCE),
+            };
+            let stop = matches!(first, Err(RecvTimeoutError::Disconnected));
+            let waited = matches!(first, Err(RecvTimeoutError::Timeout));
+            let mut group = Group::default();
+            let mut target = self.mark.current();
+            for request in first.into_iter().chain(requests.try_iter()).take(GROUP_MAX) {
+                self.take(request, &mut group, &mut target);
+            }
+            if !group.ops.is_empty() || ((stop || waited) && self.committed.is_some()) {
+                self.write(group, target);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request, group: &mut Group, target: &mut Mark) {
+        match request {
+            Request::Append { entries, done } => {
+                target.last = entries.last().map(|entry| entry.log_id).or(target.last);
+                group.ops.extend(entries.iter().map(layout::put_entry));
+                group.waiters.push(Waiter::Append(done));
+            }
+            Request::Vote { vote, done } => {
+                target.vote = Some(vote);
+                group.ops.push(layout::put_vote(&vote));
+                group.waiters.push(Waiter::Vote(done));
+            }
+            Request::Truncate { removed, last } => {
+                target.last = last;
+                group.lowest = Some(group.lowest.map_or(last, |lowest| lowest.min(last)));
+                // From the end, so that no crash can leave a hole.
+                group.ops.extend(removed.rev().map(layout::remove_entry));
+            }
+            Request::Purge { upto, removed, last } => {
+                target.last = last;
+                // First the note, then the entries: what is left of them below the note is swept at the next start.
+                group.ops.push(layout::put_purged(&upto));
+                group.ops.extend(removed.map(layout::remove_entry));
+            }
+            Request::Committed(id) => self.committed = Some(id),
+        }
+    }
+
+    fn write(&mut self, mut group: Group, target: Mark) {
+        if let Some(id) = self.committed.take() {
+            group.ops.push(layout::put_committed(&id));
+        }
+        if self.failed.is_none()
+            && let Err(e) = self.write_once(group.ops, group.lowest, target)
+        {
+            // After a failed sync nobody knows what is on the disk, and a second sync that succeeds proves nothing: the
+            // kernel may have dropped the dirty pages. So this file is never trusted again by this process.
+            tracing::error!(error = %e, "the log cannot be written; this member stops");
+            self.failed = Some((e.kind(), e.to_string()));
+        }
+        for waiter in group.waiters {
+            waiter.tell(match &self.failed {
+                None => Ok(()),
+                Some((kind, text)) => Err(io::Error::new(*kind, format!("the log cannot be written: {text}"))),
+            });
+        }
+    }
+
+    fn write_once(&mut self, ops: Vec<Op>, lowest: Option<Option<LogId>>, target: Mark) -> io::Result<()> {
+        let current = self.mark.current();
+        if let Some(last) = lowest
+            && last < current.last
+        {
+            self.mark.lower(Mark { last, ..current })?;
+        }
+        self.disk.apply(ops)?;
+        self.disk.sync()?;
+        self.mark.advance(target)
+    }
+}

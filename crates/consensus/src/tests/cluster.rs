@@ -1,0 +1,286 @@
+//! Several members in one process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+use trestle_api::peer as proto;
+use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
+use trestle_model::{
+    ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal, Request as Named,
+    RequestId,
+};
+
+use super::proxy::Proxy;
+use crate::{Consensus, RaftState, Settings, Timing};
+
+/// Slower than the default, so that a busy test machine does not elect by accident.
+pub(super) const TIMING: Timing = Timing {
+    heartbeat: Duration::from_millis(80),
+    election_min: Duration::from_millis(300),
+    election_max: Duration::from_millis(600),
+};
+
+/// How long anything may take before a test gives up on it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Peer(Consensus);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl PeerService for Peer {
+    async fn describe(&self, _: Request<proto::DescribeRequest>) -> Answer<proto::DescribeResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+    async fn adopt(&self, request: Request<proto::AdoptRequest>) -> Answer<proto::AdoptResponse> {
+        self.0.serve_adopt(request.into_inner()).await.map(Response::new)
+    }
+    async fn request_join(&self, _: Request<proto::RequestJoinRequest>) -> Answer<proto::RequestJoinResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+    async fn dismiss(&self, request: Request<proto::DismissRequest>) -> Answer<proto::DismissResponse> {
+        self.0.serve_dismiss(request.into_inner()).await.map(Response::new)
+    }
+    async fn propose(&self, request: Request<proto::ProposeRequest>) -> Answer<proto::ProposeResponse> {
+        self.0.serve_propose(request.into_inner()).await.map(Response::new)
+    }
+    async fn read_index(&self, request: Request<proto::ReadIndexRequest>) -> Answer<proto::ReadIndexResponse> {
+        self.0.serve_read_index(request.into_inner()).await.map(Response::new)
+    }
+    async fn report(&self, _: Request<proto::ReportRequest>) -> Answer<proto::ReportResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+    async fn await_revision(&self, _: Request<proto::AwaitRevisionRequest>) -> Answer<proto::AwaitRevisionResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+}
+
+struct Running {
+    consensus: Consensus,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+pub(super) struct Place {
+    pub(super) spec: MemberSpec,
+    dir: TempDir,
+    address: SocketAddr,
+    running: Option<Running>,
+}
+
+/// Members by number, running or not, with a way from each to each that can be cut.
+pub(super) struct Cluster {
+    timing: Timing,
+    places: Vec<Place>,
+    ways: BTreeMap<(usize, usize), Proxy>,
+}
+
+pub(super) fn host_port(address: SocketAddr) -> HostPort {
+    HostPort::from(address)
+}
+
+pub(super) fn create_pool(name: &str) -> Command {
+    Command::CreatePool { name: PoolName::parse(name).unwrap(), spec: PoolSpec::default() }
+}
+
+pub(super) fn proposal(command: Command) -> Proposal {
+    Proposal { request: None, command }
+}
+
+pub(super) fn named(id: &str, command: Command) -> Proposal {
+    Proposal { request: Some(Named { id: RequestId::parse(id).unwrap(), fingerprint: 7 }), command }
+}
+
+/// A listener for progress that nobody looks at.
+pub(super) fn unwatched() -> mpsc::Sender<crate::Progress> {
+    let (sender, mut receiver) = mpsc::channel(16);
+    tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+    sender
+}
+
+/// Waits for a condition.
+pub(super) async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Cluster {
+    pub(super) fn empty(timing: Timing) -> Self {
+        Self { timing, places: Vec::new(), ways: BTreeMap::new() }
+    }
+
+    /// `count` members, all of them voters; the first one founded the cluster.
+    pub(super) async fn of(count: usize) -> Self {
+        Self::with_timing(count, TIMING).await
+    }
+
+    pub(super) async fn with_timing(count: usize, timing: Timing) -> Self {
+        let mut cluster = Self::empty(timing);
+        cluster.place().await;
+        cluster.found().await;
+        for _ in 1..count {
+            let new = cluster.place().await;
+            cluster.join(new).await;
+        }
+        cluster
+    }
+
+    pub(super) async fn found(&self) {
+        let cluster_id = ClusterId::parse(&"5a".repeat(16)).unwrap();
+        self.at(0).bootstrap(cluster_id, self.spec(0)).await.unwrap();
+    }
+
+    /// Adds member `new` through the leader and makes it a voter.
+    pub(super) async fn join(&self, new: usize) -> MemberId {
+        let leader = self.leader().await;
+        let member = self.at(leader).add(self.spec(new), &unwatched()).await.unwrap();
+        self.at(leader).promote(member.id, &unwatched()).await.unwrap();
+        member.id
+    }
+
+    /// A new empty member, running.
+    pub(super) async fn place(&mut self) -> usize {
+        let probe = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        let new = self.places.len();
+        let name = MemberName::parse(&format!("m{new}")).unwrap();
+        let spec = MemberSpec { name, peer_address: host_port(address), admin_address: host_port(address) };
+        for old in 0..new {
+            self.ways.insert((old, new), Proxy::to(address).await);
+            self.ways.insert((new, old), Proxy::to(self.places[old].address).await);
+        }
+        self.places.push(Place { spec, dir: TempDir::new().unwrap(), address, running: None });
+        self.detour();
+        self.start(new).await;
+        new
+    }
+
+    /// Opens the member's directory and its peer port, without starting Raft.
+    pub(super) async fn open(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        let settings = Settings {
+            data_dir: place.dir.path().to_owned(),
+            name: place.spec.name.clone(),
+            timing: self.timing,
+        };
+        let consensus = Consensus::open(settings).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (raft, peer) = (consensus.raft_service(), PeerServiceServer::new(Peer(consensus.clone())));
+        let router = consensus.peer_server().add_service(raft).add_service(peer);
+        let address = place.address;
+        let (bound, is_bound) = oneshot::channel();
+        let server = consensus.runtime().spawn(async move {
+            let listener = TcpListener::bind(address).await.unwrap();
+            bound.send(()).unwrap();
+            let end = async move { drop(stopped.await) };
+            tokio::select! {
+                served = router.serve_with_incoming(TcpListenerStream::new(listener)) => served.unwrap(),
+                () = end => {}
+            }
+        });
+        is_bound.await.unwrap();
+        place.running = Some(Running { consensus, stop, server });
+        self.detour();
+    }
+
+    /// Opens the member, and starts Raft if it has an identity.
+    pub(super) async fn start(&mut self, at: usize) {
+        self.open(at).await;
+        if self.at(at).identity().is_some_and(|identity| !identity.removed) {
+            self.at(at).start().await.unwrap();
+        }
+    }
+
+    /// Ends the member as a stopped process would: its connections break and its files are closed.
+    pub(super) async fn stop(&mut self, at: usize) {
+        let Running { consensus, stop, server } = self.places[at].running.take().unwrap();
+        drop(stop);
+        server.await.unwrap();
+        consensus.shutdown().await;
+    }
+
+    fn detour(&self) {
+        for ((from, to), proxy) in &self.ways {
+            if let Some(running) = &self.places[*from].running {
+                let mut detours = running.consensus.core().channels.detours.lock().unwrap();
+                detours.insert(self.places[*to].address.to_string(), proxy.address.to_string());
+            }
+        }
+    }
+
+    /// Cuts or restores every way between `at` and the others.
+    pub(super) fn isolate(&self, at: usize, cut: bool) {
+        for ((from, to), proxy) in &self.ways {
+            if *from == at || *to == at {
+                proxy.set_open(!cut);
+            }
+        }
+    }
+
+    pub(super) fn at(&self, at: usize) -> &Consensus {
+        &self.places[at].running.as_ref().unwrap().consensus
+    }
+
+    pub(super) fn spec(&self, at: usize) -> MemberSpec {
+        self.places[at].spec.clone()
+    }
+
+    pub(super) fn id(&self, at: usize) -> MemberId {
+        self.at(at).identity().unwrap().member_id
+    }
+
+    pub(super) fn running(&self) -> Vec<usize> {
+        (0..self.places.len()).filter(|at| self.places[*at].running.is_some()).collect()
+    }
+
+    /// The member that leads, and that all running members know as the leader.
+    pub(super) async fn leader(&self) -> usize {
+        self.leader_among(&self.running()).await
+    }
+
+    /// The member that leads by the word of all of `members`.
+    pub(super) async fn leader_among(&self, members: &[usize]) -> usize {
+        until("leader", || {
+            let of = |at: &usize| self.at(*at).role().borrow().leader.as_ref().map(|(id, _)| *id);
+            let members: Vec<_> =
+                members.iter().filter(|at| self.at(**at).identity().is_some_and(|i| !i.removed)).collect();
+            let leader = of(members.first()?)?;
+            let agreed = members.iter().all(|at| of(at) == Some(leader));
+            let at = **members.iter().find(|at| self.id(***at) == leader)?;
+            (agreed && self.at(at).status().state == RaftState::Leader).then_some(at)
+        })
+        .await
+    }
+
+    /// Waits until all running members have applied what the leader has, and answers their common digest.
+    pub(super) async fn converged(&self, members: &[usize]) -> String {
+        until("agreement", || {
+            let views: Vec<_> = members.iter().map(|at| self.at(*at).view().borrow().clone()).collect();
+            let digests: Vec<_> = views.iter().map(|view| view.state.digest().to_string()).collect();
+            let applied = views.iter().all(|view| view.applied == views[0].applied);
+            let last = members.iter().all(|at| self.at(*at).status().last_log_index == views[0].applied);
+            (applied && last && digests.iter().all(|d| *d == digests[0])).then(|| digests[0].clone())
+        })
+        .await
+    }
+
+    pub(super) fn pools(&self, at: usize) -> Vec<String> {
+        let view = self.at(at).view().borrow().clone();
+        view.state.pools.keys().map(ToString::to_string).collect()
+    }
+}
+

@@ -1,0 +1,84 @@
+//! Follows Raft's own reports: publishes the role, notes the end, finishes what an earlier leader left half done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use trestle_model::MemberId;
+
+use crate::shared::{Core, RaftHandle};
+use crate::raft_types::TypeConfig;
+use crate::status::{RaftState, Role, raft_state};
+
+fn role(metrics: &RaftServerMetrics<TypeConfig>) -> Role {
+    let membership = metrics.membership_config.membership();
+    let addresses: BTreeMap<u64, &str> =
+        membership.nodes().map(|(id, node)| (*id, node.peer_address.as_str())).collect();
+    let address = |id: u64| addresses.get(&id).map(|address| (*address).to_owned()).unwrap_or_default();
+    let with_address = |id: u64| (MemberId(id), address(id));
+    Role {
+        state: raft_state(metrics.state),
+        term: metrics.vote.leader_id.term,
+        leader: metrics.current_leader.map(with_address),
+        voters: membership.voter_ids().map(with_address).collect(),
+        learners: membership.learner_ids().map(with_address).collect(),
+        joint: membership.get_joint_config().len() > 1,
+    }
+}
+
+fn log(old: &Role, new: &Role) {
+    let leader = |role: &Role| role.leader.as_ref().map(|(id, _)| *id);
+    if (old.state, leader(old)) == (new.state, leader(new)) {
+        return;
+    }
+    match leader(new) {
+        Some(id) => tracing::info!(state = new.state.as_str(), term = new.term, leader = %id, "raft"),
+        None => tracing::warn!(state = new.state.as_str(), term = new.term, "raft: no leader is known"),
+    }
+}
+
+impl Core {
+    /// Follows `raft` until it ends.
+    pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle) {
+        let mut metrics = raft.server_metrics();
+        loop {
+            let new = role(&metrics.borrow_watched());
+            let old = self.role.send_replace(new.clone());
+            if old != new {
+                log(&old, &new);
+                self.forget_strangers(&new);
+                if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
+                    tokio::spawn(finish_membership_change(self.clone()));
+                }
+            }
+            if metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        if !self.stopping() {
+            let end = raft.metrics().borrow_watched().running_state.clone();
+            let why = end.err().map_or_else(|| "Raft has stopped".to_owned(), |e| format!("Raft has stopped: {e}"));
+            tracing::error!("{why}");
+            self.failure.send_replace(Some(why));
+        }
+    }
+
+    fn forget_strangers(&self, role: &Role) {
+        let known: Vec<String> = role.voters.values().chain(role.learners.values()).cloned().collect();
+        if !known.is_empty() {
+            self.channels.keep_only(&known);
+        }
+    }
+}
+
+/// A leader that died between the two steps of a change of voters left both sets in force. The second step can be made at
+/// any time; a voter that it drops was on its way out of the cluster.
+async fn finish_membership_change(core: Arc<Core>) {
+    let nothing_new = ChangeMembers::AddVoterIds(Default::default());
+    match core.change_members(nothing_new, false).await {
+        Ok(()) => tracing::info!("finished a change of voters that the last leader had begun"),
+        Err(error) => tracing::warn!("a change of voters that the last leader had begun is not finished: {error}"),
+    }
+}

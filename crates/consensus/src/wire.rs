@@ -1,0 +1,255 @@
+//! Conversions between openraft's types and our messages on disk and between members.
+//!
+//! openraft's own layouts have moved between its releases, so none of them is ever serialized. Encoding cannot fail;
+//! decoding answers a [`WireError`] for whatever a disk or a peer may get wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use trestle_api::stored::DecodeError;
+use trestle_api::{peer, storage};
+use trestle_model::Proposal;
+
+use crate::raft_types::{
+    Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership, TypeConfig,
+    Vote,
+};
+
+/// Why a message is not one that a member of this cluster can have written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    /// A field that is always set is not there.
+    #[error("{message} lacks its {field}, which is always set; it was damaged or written by a newer version")]
+    Missing {
+        /// The message.
+        message: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+    /// A membership that contradicts itself.
+    #[error("membership is not valid: {0}; it was damaged or written by a newer version")]
+    Membership(String),
+    /// A resource or command that the model refuses.
+    #[error(transparent)]
+    Stored(#[from] DecodeError),
+}
+
+fn required<T>(message: &'static str, field: &'static str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or(WireError::Missing { message, field })
+}
+
+fn leader_id_message(leader: &LeaderId) -> storage::LeaderId {
+    storage::LeaderId { term: leader.term, member_id: leader.node_id }
+}
+
+fn leader_id(message: storage::LeaderId) -> LeaderId {
+    LeaderId { term: message.term, node_id: message.member_id }
+}
+
+/// Encodes a log id.
+pub(crate) fn log_id_message(id: &LogId) -> storage::LogId {
+    storage::LogId { leader: Some(leader_id_message(&id.leader_id)), index: id.index }
+}
+
+/// Decodes a log id.
+pub(crate) fn log_id(message: storage::LogId) -> Result<LogId, WireError> {
+    Ok(LogId::new(leader_id(required("log id", "leader", message.leader)?), message.index))
+}
+
+fn maybe_log_id(message: Option<storage::LogId>) -> Result<Option<LogId>, WireError> {
+    message.map(log_id).transpose()
+}
+
+/// Encodes a vote.
+pub(crate) fn vote_message(vote: &Vote) -> storage::Vote {
+    storage::Vote { leader: Some(leader_id_message(&vote.leader_id)), committed: vote.committed }
+}
+
+/// Decodes a vote.
+pub(crate) fn vote(message: storage::Vote) -> Result<Vote, WireError> {
+    let leader = leader_id(required("vote", "leader", message.leader)?);
+    Ok(Vote { leader_id: leader, committed: message.committed })
+}
+
+/// Decodes a vote field that is always set in `message`.
+pub(crate) fn required_vote(message: &'static str, field: Option<storage::Vote>) -> Result<Vote, WireError> {
+    vote(required(message, "vote", field)?)
+}
+
+fn membership_message(membership: &Membership) -> storage::Membership {
+    let set = |ids: &BTreeSet<u64>| storage::VoterSet { member_ids: ids.iter().copied().collect() };
+    let node = |(id, node): (&u64, &PeerNode)| storage::Node {
+        member_id: *id,
+        peer_address: node.peer_address.clone(),
+    };
+    storage::Membership {
+        configs: membership.get_joint_config().iter().map(set).collect(),
+        nodes: membership.nodes().map(node).collect(),
+    }
+}
+
+fn membership(message: storage::Membership) -> Result<Membership, WireError> {
+    let configs = message.configs.into_iter().map(|set| set.member_ids.into_iter().collect()).collect();
+    let nodes = message.nodes.into_iter();
+    let nodes: BTreeMap<u64, PeerNode> =
+        nodes.map(|node| (node.member_id, PeerNode { peer_address: node.peer_address })).collect();
+    Membership::new(configs, nodes).map_err(|e| WireError::Membership(e.to_string()))
+}
+
+/// Encodes a log entry.
+pub(crate) fn entry_message(entry: &Entry) -> storage::LogEntry {
+    use storage::log_entry::Payload as Message;
+    let payload = match &entry.payload {
+        Payload::Blank => Message::Blank(storage::Blank {}),
+        Payload::Normal(LogCommand(proposal)) => Message::Proposal(proposal.as_ref().into()),
+        Payload::Membership(membership) => Message::Membership(membership_message(membership)),
+    };
+    storage::LogEntry { log_id: Some(log_id_message(&entry.log_id)), payload: Some(payload) }
+}
+
+/// Decodes a log entry.
+pub(crate) fn entry(message: storage::LogEntry) -> Result<Entry, WireError> {
+    use storage::log_entry::Payload as Message;
+    let payload = match required("log entry", "payload", message.payload)? {
+        Message::Blank(storage::Blank {}) => Payload::Blank,
+        Message::Proposal(proposal) => Payload::Normal(Proposal::try_from(proposal)?.into()),
+        Message::Membership(message) => Payload::Membership(membership(message)?),
+    };
+    Ok(Entry { log_id: log_id(required("log entry", "log id", message.log_id)?)?, payload })
+}
+
+/// Encodes what a snapshot contains.
+pub(crate) fn snapshot_meta_message(meta: &SnapshotMeta) -> storage::SnapshotMeta {
+    storage::SnapshotMeta {
+        last_log_id: meta.last_log_id.as_ref().map(log_id_message),
+        membership_log_id: meta.last_membership.log_id().as_ref().map(log_id_message),
+        membership: Some(membership_message(meta.last_membership.membership())),
+    }
+}
+
+/// Decodes what a snapshot contains.
+pub(crate) fn snapshot_meta(message: storage::SnapshotMeta) -> Result<SnapshotMeta, WireError> {
+    let membership = membership(required("snapshot", "membership", message.membership)?)?;
+    Ok(SnapshotMeta {
+        last_log_id: maybe_log_id(message.last_log_id)?,
+        last_membership: StoredMembership::new(maybe_log_id(message.membership_log_id)?, membership),
+    })
+}
+
+/// Encodes a request of AppendEntries for the member `to`.
+pub(crate) fn append_request_message(
+    to: peer::Destination,
+    request: &AppendEntriesRequest<TypeConfig>,
+) -> peer::AppendEntriesRequest {
+    peer::AppendEntriesRequest {
+        to: Some(to),
+        vote: Some(vote_message(&request.vote)),
+        prev_log_id: request.prev_log_id.as_ref().map(log_id_message),
+        entries: request.entries.iter().map(entry_message).collect(),
+        leader_commit: request.leader_commit.as_ref().map(log_id_message),
+    }
+}
+
+/// Decodes a request of AppendEntries; its destination is the caller's to check.
+pub(crate) fn append_request(
+    message: peer::AppendEntriesRequest,
+) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
+    Ok(AppendEntriesRequest {
+        vote: required_vote("append request", message.vote)?,
+        prev_log_id: maybe_log_id(message.prev_log_id)?,
+        entries: message.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+        leader_commit: maybe_log_id(message.leader_commit)?,
+    })
+}
+
+/// Encodes an answer of AppendEntries.
+pub(crate) fn append_response_message(
+    response: &AppendEntriesResponse<TypeConfig>,
+) -> peer::AppendEntriesResponse {
+    use peer::append_entries_response::Result as Message;
+    let result = match response {
+        AppendEntriesResponse::Success => Message::Success(peer::Empty {}),
+        AppendEntriesResponse::PartialSuccess(matching) => {
+            Message::PartialSuccess(peer::PartialSuccess { matching: matching.as_ref().map(log_id_message) })
+        }
+        AppendEntriesResponse::Conflict => Message::Conflict(peer::Empty {}),
+        AppendEntriesResponse::HigherVote(vote) => Message::HigherVote(vote_message(vote)),
+    };
+    peer::AppendEntriesResponse { result: Some(result) }
+}
+
+/// Decodes an answer of AppendEntries.
+pub(crate) fn append_response(
+    message: peer::AppendEntriesResponse,
+) -> Result<AppendEntriesResponse<TypeConfig>, WireError> {
+    use peer::append_entries_response::Result as Message;
+    Ok(match required("append response", "result", message.result)? {
+        Message::Success(peer::Empty {}) => AppendEntriesResponse::Success,
+        Message::PartialSuccess(m) => AppendEntriesResponse::PartialSuccess(maybe_log_id(m.matching)?),
+        Message::Conflict(peer::Empty {}) => AppendEntriesResponse::Conflict,
+        Message::HigherVote(message) => AppendEntriesResponse::HigherVote(vote(message)?),
+    })
+}
+
+/// Encodes a request of Vote or PreVote for the member `to`.
+pub(crate) fn vote_request_message(to: peer::Destination, request: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
+    peer::VoteRequest {
+        to: Some(to),
+        vote: Some(vote_message(&request.vote)),
+        last_log_id: request.last_log_id.as_ref().map(log_id_message),
+        leadership_transfer: request.leadership_transfer,
+    }
+}
+
+/// Decodes a request of Vote or PreVote; its destination is the caller's to check.
+pub(crate) fn vote_request(message: peer::VoteRequest) -> Result<VoteRequest<TypeConfig>, WireError> {
+    Ok(VoteRequest {
+        vote: required_vote("vote request", message.vote)?,
+        last_log_id: maybe_log_id(message.last_log_id)?,
+        leadership_transfer: message.leadership_transfer,
+    })
+}
+
+/// Encodes an answer of Vote or PreVote.
+pub(crate) fn vote_response_message(response: &VoteResponse<TypeConfig>) -> peer::VoteResponse {
+    peer::VoteResponse {
+        vote: Some(vote_message(&response.vote)),
+        vote_granted: response.vote_granted,
+        last_log_id: response.last_log_id.as_ref().map(log_id_message),
+    }
+}
+
+/// Decodes an answer of Vote or PreVote.
+pub(crate) fn vote_response(message: peer::VoteResponse) -> Result<VoteResponse<TypeConfig>, WireError> {
+    Ok(VoteResponse {
+        vote: required_vote("vote response", message.vote)?,
+        vote_granted: message.vote_granted,
+        last_log_id: maybe_log_id(message.last_log_id)?,
+    })
+}
+
+/// Encodes a request of TransferLeader for the member `to`.
+pub(crate) fn transfer_request_message(
+    to: peer::Destination,
+    request: &TransferLeaderRequest<TypeConfig>,
+) -> peer::TransferLeaderRequest {
+    peer::TransferLeaderRequest {
+        to: Some(to),
+        from_leader: Some(vote_message(request.from_leader())),
+        to_member_id: *request.to_node_id(),
+        last_log_id: request.last_log_id().map(log_id_message),
+    }
+}
+
+/// Decodes a request of TransferLeader; its destination is the caller's to check.
+pub(crate) fn transfer_request(
+    message: peer::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
+    Ok(TransferLeaderRequest::new(
+        required_vote("transfer request", message.from_leader)?,
+        message.to_member_id,
+        maybe_log_id(message.last_log_id)?,
+    ))
+}

@@ -1,0 +1,160 @@
+//! `trestle member`.
+
+use clap::Subcommand;
+use tonic::Streaming;
+use trestle_api::v1;
+
+use super::consistency;
+use crate::args::{ReadArgs, WaitArgs};
+use crate::error::Error;
+use crate::input::Input;
+use crate::session::{Repeat, Session, members};
+use crate::view::MemberView;
+use crate::write::{Deleted, for_people, in_force};
+
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// List the members
+    #[command(visible_alias = "ls")]
+    List(ReadArgs),
+    /// Take in an empty member that listens for its peers at HOST:PORT; it serves, but does not vote yet
+    Add {
+        /// Its peer address
+        #[arg(value_name = "HOST:PORT")]
+        peer_address: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Make a member that has caught up a voter
+    Promote {
+        /// The member
+        name: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Remove a member, running or lost; to come back it must start with an empty data directory
+    #[command(visible_alias = "rm", alias = "delete")]
+    Remove {
+        /// The member
+        name: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+impl MemberCommand {
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        match self {
+            Self::List(read) => list(session, &read).await,
+            Self::Add { peer_address, wait } => add(session, &peer_address, &wait).await,
+            Self::Promote { name, wait } => promote(session, &name, &wait).await,
+            Self::Remove { name, wait } => remove(session, &name, &wait).await,
+        }
+    }
+}
+
+async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
+    let request = v1::ListMembersRequest {
+        consistency: consistency(read),
+    };
+    let make = async |channel| members(channel).list_members(request).await;
+    let answer = session.call(Repeat::Read, make).await?;
+    session.note_freshness(answer.read.as_ref());
+    let views: Vec<MemberView> = answer.members.into_iter().map(Into::into).collect();
+    session.print(&views, || MemberView::table(&views))
+}
+
+async fn add(session: &mut Session<'_>, peer_address: &str, wait: &WaitArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let peer_address = input.host_port("HOST:PORT", peer_address);
+    input.finish()?;
+    let request = v1::AddMemberRequest { peer_address };
+    let make = async |channel| members(channel).add_member(request.clone()).await;
+    let mut stream = session.call(Repeat::Step, make).await?;
+    let member = follow(session, &mut stream).await?;
+    session.print(&member, || {
+        format!("member {} added as learner (id {})\n", member.name, member.id)
+    })?;
+    if for_people(session) {
+        session.terminal.note(format_args!(
+            "next: give it a vote with \"trestle member promote {}\"",
+            member.name
+        ));
+    }
+    settle(session, wait, member.revision).await
+}
+
+async fn promote(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.member("NAME", name);
+    input.finish()?;
+    let request = v1::PromoteMemberRequest { name: resource };
+    let make = async |channel| members(channel).promote_member(request.clone()).await;
+    let mut stream = session.call(Repeat::Step, make).await?;
+    let member = follow(session, &mut stream).await?;
+    session.print(&member, || {
+        format!("member {} promoted to voter (id {})\n", member.name, member.id)
+    })?;
+    settle(session, wait, member.revision).await
+}
+
+async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.member("NAME", name);
+    input.finish()?;
+    let request = v1::RemoveMemberRequest { name: resource };
+    let make = async |channel| members(channel).remove_member(request.clone()).await;
+    let answer = session.call(Repeat::Step, make).await?;
+    warn(session, &answer.warnings);
+    let revision = answer.revision;
+    session.print(&Deleted { name, revision }, || {
+        format!("member {name} removed (revision {revision})\n")
+    })?;
+    settle(session, wait, revision).await
+}
+
+async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Result<(), Error> {
+    if wait.wait {
+        in_force(session, revision).await
+    } else {
+        Ok(())
+    }
+}
+
+fn warn(session: &mut Session<'_>, warnings: &[String]) {
+    for warning in warnings {
+        session.terminal.note(format_args!("warning: {warning}"));
+    }
+}
+
+/// Tells progress until the change is done; returns the member as it is then. Catching up may take longer than one
+/// call, so only silence is bounded by --timeout.
+async fn follow(
+    session: &mut Session<'_>,
+    stream: &mut Streaming<v1::MemberProgress>,
+) -> Result<MemberView, Error> {
+    let advice = "the change may be half done: repeat the command, it goes on where it stopped";
+    let patience = session.timeout();
+    let mut told = String::new();
+    while let Some(progress) = session.next(stream, patience, advice).await? {
+        warn(session, &progress.warnings);
+        let line = match progress.last_index {
+            0 => progress.step,
+            last => format!(
+                "{} ({} of {last} log entries)",
+                progress.step, progress.matched_index
+            ),
+        };
+        if line != told {
+            session.terminal.note(&line);
+            told = line;
+        }
+        if progress.done {
+            return Ok(progress.member.unwrap_or_default().into());
+        }
+    }
+    Err(Error::BadAnswer(
+        "the progress ended without its last message".to_owned(),
+    ))
+}

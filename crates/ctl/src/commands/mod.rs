@@ -1,0 +1,96 @@
+//! The commands, one file for each noun.
+
+mod backend;
+mod cluster;
+mod completions;
+mod leader;
+mod listener;
+mod member;
+mod pool;
+mod pool_settings;
+mod status;
+mod watch;
+
+use clap::Subcommand;
+use trestle_api::v1;
+
+use crate::args::ReadArgs;
+use crate::error::Error;
+use crate::session::Session;
+
+/// Most resources that the API puts on a page.
+const PAGE_SIZE: i32 = 1000;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the cluster and each member, and what is wrong
+    Status(status::StatusArgs),
+    /// Show changes as they come, until interrupted
+    Watch(watch::WatchArgs),
+    /// Found a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Manage pools: named sets of backends
+    #[command(subcommand, alias = "pools")]
+    Pool(pool::PoolCommand),
+    /// Manage the backends of a pool
+    #[command(subcommand, alias = "backends")]
+    Backend(backend::BackendCommand),
+    /// Manage listeners: addresses that lead to a pool
+    #[command(subcommand, alias = "listeners")]
+    Listener(listener::ListenerCommand),
+    /// Manage the members of the cluster
+    #[command(subcommand, alias = "members")]
+    Member(member::MemberCommand),
+    /// Show or hand over leadership
+    #[command(subcommand)]
+    Leader(leader::LeaderCommand),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub(crate) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        match self {
+            Self::Status(args) => args.run(session).await,
+            Self::Watch(args) => args.run(session).await,
+            Self::Cluster(command) => command.run(session).await,
+            Self::Pool(command) => Box::pin(command.run(session)).await,
+            Self::Backend(command) => Box::pin(command.run(session)).await,
+            Self::Listener(command) => Box::pin(command.run(session)).await,
+            Self::Member(command) => Box::pin(command.run(session)).await,
+            Self::Leader(command) => command.run(session).await,
+            Self::Completions(args) => args.run(session),
+        }
+    }
+}
+
+fn consistency(read: &ReadArgs) -> i32 {
+    let wanted = if read.local {
+        v1::Consistency::Local
+    } else {
+        v1::Consistency::Linearizable
+    };
+    wanted.into()
+}
+
+/// The token of the next page, or `None` on the last one.
+///
+/// # Errors
+/// When the member would send the same page for ever.
+fn next_page(before: &str, next: String) -> Result<Option<String>, Error> {
+    if next.is_empty() {
+        return Ok(None);
+    }
+    if next == before {
+        return Err(Error::BadAnswer(format!(
+            "the member names page \"{next}\" as the one after itself"
+        )));
+    }
+    Ok(Some(next))
+}

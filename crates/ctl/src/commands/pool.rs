@@ -1,0 +1,202 @@
+//! `trestle pool`.
+
+use clap::Subcommand;
+use prost_types::FieldMask;
+use trestle_api::v1;
+
+use super::pool_settings::PoolSettings;
+use super::{PAGE_SIZE, consistency, next_page};
+use crate::args::{ReadArgs, WriteArgs};
+use crate::error::Error;
+use crate::input::Input;
+use crate::session::{Repeat, Session, pools};
+use crate::view::PoolView;
+use crate::write::{Deleted, Write};
+
+/// What to do with pools.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// Create a pool
+    #[command(alias = "add")]
+    Create {
+        /// Name of the new pool
+        name: String,
+        #[command(flatten)]
+        settings: PoolSettings,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// List the pools
+    #[command(visible_alias = "ls")]
+    List(ReadArgs),
+    /// Show a pool with all its settings
+    #[command(alias = "show")]
+    Get {
+        /// The pool
+        name: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Change the settings that are given, and no others
+    #[command(alias = "set")]
+    Update {
+        /// The pool
+        name: String,
+        #[command(flatten)]
+        settings: PoolSettings,
+        /// Refuse if the pool is not as it was with this etag
+        #[arg(long)]
+        etag: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Delete a pool with its backends; refused while a listener leads to it
+    #[command(visible_alias = "rm", alias = "remove")]
+    Delete {
+        /// The pool
+        name: String,
+        /// Refuse if the pool is not as it was with this etag
+        #[arg(long)]
+        etag: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+}
+
+impl PoolCommand {
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        match self {
+            Self::Create {
+                name,
+                settings,
+                write,
+            } => create(session, &name, &settings, &write).await,
+            Self::List(read) => list(session, &read).await,
+            Self::Get { name, read } => get(session, &name, &read).await,
+            Self::Update {
+                name,
+                settings,
+                etag,
+                write,
+            } => update(session, &name, &settings, etag.unwrap_or_default(), &write).await,
+            Self::Delete { name, etag, write } => {
+                delete(session, &name, etag.unwrap_or_default(), &write).await
+            }
+        }
+    }
+}
+
+async fn create(
+    session: &mut Session<'_>,
+    name: &str,
+    settings: &PoolSettings,
+    write: &WriteArgs,
+) -> Result<(), Error> {
+    let mut input = Input::default();
+    input.pool("NAME", name);
+    let (pool, _) = settings.message(&mut input);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    let request = v1::CreatePoolRequest {
+        pool_id: name.to_owned(),
+        pool: Some(pool),
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| pools(channel).create_pool(request.clone()).await;
+    let view = PoolView::from(session.call(write.repeat(), make).await?);
+    write
+        .finish(session, &format!("pool {name}"), "created", view.revision, &view)
+        .await
+}
+
+async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
+    let (mut views, mut page_token) = (Vec::<PoolView>::new(), String::new());
+    loop {
+        let consistency = consistency(read);
+        let request = v1::ListPoolsRequest {
+            page_size: PAGE_SIZE,
+            page_token: page_token.clone(),
+            consistency,
+        };
+        let make = async |channel| pools(channel).list_pools(request.clone()).await;
+        let answer = session.call(Repeat::Read, make).await?;
+        views.extend(answer.pools.into_iter().map(PoolView::from));
+        match next_page(&page_token, answer.next_page_token)? {
+            Some(next) => page_token = next,
+            None => {
+                session.note_freshness(answer.read.as_ref());
+                return session.print(&views, || PoolView::table(&views));
+            }
+        }
+    }
+}
+
+async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let name = input.pool("NAME", name);
+    input.finish()?;
+    let request = v1::GetPoolRequest {
+        name,
+        consistency: consistency(read),
+    };
+    let make = async |channel| pools(channel).get_pool(request.clone()).await;
+    let view = PoolView::from(session.call(Repeat::Read, make).await?);
+    session.print(&view, || view.description())
+}
+
+async fn update(
+    session: &mut Session<'_>,
+    name: &str,
+    settings: &PoolSettings,
+    etag: String,
+    write: &WriteArgs,
+) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.pool("NAME", name);
+    let (pool, paths) = settings.message(&mut input);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    if paths.is_empty() {
+        return Err(Error::NothingToChange("trestle pool update"));
+    }
+    let request = v1::UpdatePoolRequest {
+        pool: Some(v1::Pool {
+            name: resource,
+            etag,
+            ..pool
+        }),
+        update_mask: Some(FieldMask { paths }),
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| pools(channel).update_pool(request.clone()).await;
+    let view = PoolView::from(session.call(write.repeat(), make).await?);
+    write
+        .finish(session, &format!("pool {name}"), "updated", view.revision, &view)
+        .await
+}
+
+async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.pool("NAME", name);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    let request = v1::DeletePoolRequest {
+        name: resource,
+        etag,
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| pools(channel).delete_pool(request.clone()).await;
+    let revision = session.call(write.repeat(), make).await?.revision;
+    write
+        .finish(
+            session,
+            &format!("pool {name}"),
+            "deleted",
+            revision,
+            &Deleted { name, revision },
+        )
+        .await
+}

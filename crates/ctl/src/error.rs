@@ -1,0 +1,178 @@
+//! What can go wrong, and how it is told.
+
+use std::time::Duration;
+
+use tonic::Code;
+use tonic::Status;
+use tonic_types::StatusExt;
+use trestle_model::Invalid;
+
+use crate::output::duration_text;
+
+/// Exit code for a command that failed.
+const FAILED: u8 = 1;
+/// Exit code for arguments that are wrong; nothing was sent.
+pub(crate) const USAGE: u8 = 2;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Arguments that break a rule, all of them.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// An update without anything to update.
+    #[error("nothing to change was given: name at least one setting, see \"{0} --help\"")]
+    NothingToChange(&'static str),
+    /// A member refused.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+    /// No endpoint did it, and nothing was changed.
+    #[error("no endpoint could be used")]
+    NoAnswer {
+        /// Each endpoint with what went wrong there.
+        failures: Vec<Failure>,
+        /// How long it was tried, when it was tried more than once.
+        tried_for: Option<Duration>,
+        /// The request's id, for a write that may be repeated.
+        request_id: Option<String>,
+    },
+    /// A member took the call and did not answer.
+    #[error("{endpoint}: {reason}")]
+    Unknown {
+        /// The member.
+        endpoint: String,
+        /// What happened.
+        reason: String,
+        /// How to go on.
+        advice: String,
+    },
+    /// The write is accepted, but some reachable members do not act on it yet.
+    #[error(
+        "revision {revision} is accepted but not yet in force on {}; see \"trestle status\"", .members.join(", ")
+    )]
+    NotInForce {
+        /// The revision.
+        revision: u64,
+        /// The members.
+        members: Vec<String>,
+    },
+    /// The member that answers knows no leader.
+    #[error(
+        "{0} knows no leader; see \"trestle status\" for the members that answer, more than half of the voters must"
+    )]
+    NoLeader(String),
+    /// An answer that breaks the contract of the API.
+    #[error("{0}; the member's version may not fit this program's, compare with \"trestle status\"")]
+    BadAnswer(String),
+    /// The output could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
+    /// The output could not be put into the format.
+    #[error("cannot put the output into the format: {0}; try another one with --output")]
+    Encode(String),
+    /// The operating system gave no random bytes.
+    #[error("cannot draw a random request id: {0}; name one with --request-id")]
+    Random(getrandom::Error),
+    /// The program could not be set up.
+    #[error("cannot start the client: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// What went wrong at one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The endpoint, HOST:PORT.
+    pub(crate) endpoint: String,
+    /// In words.
+    pub(crate) reason: String,
+    /// True when a member answered that it cannot do it now.
+    pub(crate) answered: bool,
+}
+
+impl Error {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Invalid(_) | Self::NothingToChange(_) => USAGE,
+            _ => FAILED,
+        }
+    }
+
+    /// All that is to be told, line by line, without a line break at the end.
+    pub(crate) fn render(&self) -> String {
+        match self {
+            Self::Invalid(found) => lines(found.0.iter().map(ToString::to_string)),
+            Self::Refused(status) => refused(status),
+            Self::NoAnswer {
+                failures,
+                tried_for,
+                request_id,
+            } => no_answer(failures, *tried_for, request_id.as_deref()),
+            Self::Unknown { advice, .. } => format!("error: {self}\n  {advice}"),
+            other => format!("error: {other}"),
+        }
+    }
+}
+
+fn lines(texts: impl Iterator<Item = String>) -> String {
+    texts
+        .map(|text| format!("error: {text}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The server's message, or one line for each value that it refused: its message repeats those in one long line.
+fn refused(status: &Status) -> String {
+    let violations = status
+        .get_details_bad_request()
+        .map(|b| b.field_violations)
+        .unwrap_or_default();
+    if violations.is_empty() {
+        return match (status.code(), status.message()) {
+            (Code::Unimplemented, _) => {
+                "error: this member does not know the command; its program may be older than this one"
+                    .to_owned()
+            }
+            (code, "") => format!("error: {}", code.description()),
+            (_, message) => format!("error: {message}"),
+        };
+    }
+    let said = violations
+        .iter()
+        .all(|v| status.message().contains(&v.description));
+    let heading = (!said).then(|| status.message().to_owned());
+    lines(
+        heading.into_iter().chain(
+            violations
+                .iter()
+                .map(|v| format!("{} {}", v.field, v.description)),
+        ),
+    )
+}
+
+fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Option<&str>) -> String {
+    let answered = failures.iter().any(|f| f.answered);
+    let what = if answered {
+        "no member could do it"
+    } else {
+        "no member answers"
+    };
+    let time = tried_for
+        .map(|t| format!(" (tried for {})", duration_text(t)))
+        .unwrap_or_default();
+    let mut text = format!("error: {what}{time}");
+    for failure in failures {
+        text.push_str(&format!("\n  {}: {}", failure.endpoint, failure.reason));
+    }
+    let unreachable =
+        "check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address";
+    let next = match (answered, request_id) {
+        (false, _) => unreachable.to_owned(),
+        (true, Some(id)) => {
+            format!("see \"trestle status\"; it is safe to repeat this with --request-id {id}")
+        }
+        (true, None) => "see \"trestle status\"; reads take --local to show what one member knows".to_owned(),
+    };
+    text.push_str(&format!("\n  {next}"));
+    text
+}

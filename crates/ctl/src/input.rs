@@ -1,0 +1,204 @@
+//! What users type, checked before anything is sent, so that all mistakes are told at once.
+
+use std::time::Duration;
+
+use trestle_model::{
+    BackendAddress, BackendName, Bind, HostPort, ListenerName, MemberName, PoolName, RequestId, Violations,
+};
+
+use crate::error::Error;
+
+/// The rule for durations, as it is told to users.
+pub(crate) const DURATION_RULE: &str = "must be a duration with a unit, as in 500ms, 2s or 1m30s";
+
+/// Collects mistakes. Each method notes what breaks a rule and returns something to go on with; what it returned may
+/// be used only after [`Input::finish`] said that there were no mistakes.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    found: Violations,
+}
+
+impl Input {
+    /// Notes a mistake that no rule below covers.
+    pub(crate) fn refuse(&mut self, label: &str, value: &str, rule: &str) {
+        self.found.add(label, value, rule);
+    }
+
+    /// A pool's name, as "pools/NAME".
+    pub(crate) fn pool(&mut self, label: &str, name: &str) -> String {
+        self.found.take(label, name, PoolName::parse(name));
+        format!("pools/{name}")
+    }
+
+    /// A listener's name, as "listeners/NAME".
+    pub(crate) fn listener(&mut self, label: &str, name: &str) -> String {
+        self.found.take(label, name, ListenerName::parse(name));
+        format!("listeners/{name}")
+    }
+
+    /// A member's name, as "members/NAME".
+    pub(crate) fn member(&mut self, label: &str, name: &str) -> String {
+        self.found.take(label, name, MemberName::parse(name));
+        format!("members/{name}")
+    }
+
+    /// A backend's POOL/NAME.
+    pub(crate) fn backend(&mut self, path: &str) -> BackendPath {
+        let Some((pool, backend)) = path.split_once('/') else {
+            self.refuse(
+                "POOL/NAME",
+                path,
+                "must name the pool and the backend, as in web/a",
+            );
+            return BackendPath::default();
+        };
+        self.found.take("POOL", pool, PoolName::parse(pool));
+        self.found.take("NAME", backend, BackendName::parse(backend));
+        BackendPath {
+            pool: pool.to_owned(),
+            backend: backend.to_owned(),
+        }
+    }
+
+    /// Where a backend is dialled, as the API writes it.
+    pub(crate) fn address(&mut self, label: &str, text: &str) -> String {
+        let parsed = self.found.take(label, text, BackendAddress::parse(text));
+        parsed.map(|address| address.to_string()).unwrap_or_default()
+    }
+
+    /// Where a listener accepts connections, as the API writes it.
+    pub(crate) fn binds(&mut self, label: &str, texts: &[String]) -> Vec<String> {
+        let mut parse = |text: &String| self.found.take(label, text, Bind::parse(text));
+        texts
+            .iter()
+            .filter_map(&mut parse)
+            .map(|bind| bind.to_string())
+            .collect()
+    }
+
+    /// A member's address, HOST:PORT.
+    pub(crate) fn host_port(&mut self, label: &str, text: &str) -> String {
+        self.found.take(label, text, HostPort::parse(text));
+        text.to_owned()
+    }
+
+    /// A duration, as the API writes it.
+    pub(crate) fn duration(&mut self, label: &str, text: &str) -> prost_types::Duration {
+        let parsed: Option<Duration> = self.found.take(
+            label,
+            text,
+            humantime::parse_duration(text).map_err(|_| DURATION_RULE.to_owned()),
+        );
+        // 292 billion years fit; humantime parses twice that.
+        parsed.unwrap_or_default().try_into().unwrap_or_else(|_| {
+            self.refuse(label, text, "is longer than any bound");
+            prost_types::Duration::default()
+        })
+    }
+
+    /// The request id that was given, or a random one, so that a write can be repeated when its answer is lost.
+    pub(crate) fn request_id(&mut self, given: Option<&str>) -> Result<String, Error> {
+        if let Some(id) = given {
+            self.found.take("--request-id", id, RequestId::parse(id));
+            return Ok(id.to_owned());
+        }
+        let (high, low) = (
+            getrandom::u64().map_err(Error::Random)?,
+            getrandom::u64().map_err(Error::Random)?,
+        );
+        Ok(format!("{high:016x}{low:016x}"))
+    }
+
+    /// Says what was found.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        Ok(self.found.into_result()?)
+    }
+}
+
+/// A backend as users name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BackendPath {
+    /// Its pool.
+    pub(crate) pool: String,
+    /// Its own name.
+    pub(crate) backend: String,
+}
+
+impl BackendPath {
+    /// "pools/POOL".
+    pub(crate) fn parent(&self) -> String {
+        format!("pools/{}", self.pool)
+    }
+
+    /// "pools/POOL/backends/NAME".
+    pub(crate) fn resource(&self) -> String {
+        format!("pools/{}/backends/{}", self.pool, self.backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_told_together() {
+        let mut input = Input::default();
+        input.backend("we b/-a");
+        input.address("ADDRESS", "10.0.0.1:0");
+        input.duration("--deadline", "5");
+        let text = input.finish().unwrap_err().render();
+        let labels: Vec<_> = text.lines().map(|l| l.split(' ').nth(1).unwrap()).collect();
+        assert_eq!(labels, ["POOL", "NAME", "ADDRESS", "--deadline"], "{text}");
+        assert!(text.lines().all(|l| l.starts_with("error: ")), "{text}");
+    }
+
+    #[test]
+    fn a_backend_needs_its_pool() {
+        let mut input = Input::default();
+        input.backend("a");
+        let text = input.finish().unwrap_err().render();
+        assert_eq!(
+            text,
+            "error: POOL/NAME \"a\": must name the pool and the backend, as in web/a"
+        );
+    }
+
+    #[test]
+    fn addresses_are_sent_as_the_api_writes_them() {
+        let mut input = Input::default();
+        assert_eq!(
+            input.binds("--bind", &["*:6443".to_owned(), "[::]:80".to_owned()]),
+            ["0.0.0.0:6443", "[::]:80"]
+        );
+        assert_eq!(input.address("ADDRESS", "10.0.0.1"), "10.0.0.1");
+        assert!(input.finish().is_ok());
+    }
+
+    #[test]
+    fn durations_in_all_lengths() {
+        let mut input = Input::default();
+        let parsed = input.duration("--deadline", "1m30s");
+        assert_eq!((parsed.seconds, parsed.nanos), (90, 0));
+        assert_eq!(input.duration("--deadline", "50ms").nanos, 50_000_000);
+        assert!(input.finish().is_ok());
+
+        let mut input = Input::default();
+        input.duration("--deadline", "18446744073709551615s");
+        assert!(input.finish().is_err());
+    }
+
+    #[test]
+    fn request_ids_differ_unless_given() {
+        let mut input = Input::default();
+        let (first, second) = (input.request_id(None).unwrap(), input.request_id(None).unwrap());
+        assert_ne!(first, second);
+        assert!(RequestId::parse(&first).is_ok());
+        assert_eq!(input.request_id(Some("mine")).unwrap(), "mine");
+        input.request_id(Some("with space")).unwrap();
+        assert_eq!(input.finish().unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,88 @@
+//! Where output goes and in which form.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::error::Error;
+
+/// Where data and everything else go.
+pub(crate) struct Terminal {
+    /// Data.
+    pub(crate) out: Box<dyn Write>,
+    /// Progress, warnings, errors.
+    pub(crate) err: Box<dyn Write>,
+}
+
+impl Terminal {
+    /// The process's own streams.
+    pub(crate) fn standard() -> Self {
+        Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+        }
+    }
+
+    /// Tells something that is not data.
+    pub(crate) fn note(&mut self, text: impl std::fmt::Display) {
+        // When nobody listens to warnings, the command goes on all the same.
+        let _ = writeln!(self.err, "{text}");
+    }
+
+    /// Writes data at once, so that a reader of a stream sees each piece as it comes.
+    ///
+    /// # Errors
+    /// When the reader went away or the disk is full.
+    pub(crate) fn data(&mut self, text: &str) -> Result<(), Error> {
+        self.out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush())
+            .map_err(Error::Output)
+    }
+}
+
+/// Renders a value in a form, with a line break at the end; `text` is its form as a table.
+///
+/// # Errors
+/// When the encoder refuses the value.
+pub(crate) fn render<T: Serialize>(
+    format: Format,
+    value: &T,
+    text: impl FnOnce() -> String,
+) -> Result<String, Error> {
+    match format {
+        Format::Table => Ok(text()),
+        Format::Json => {
+            let json = serde_json::to_string_pretty(value).map_err(|e| Error::Encode(e.to_string()))?;
+            Ok(json + "\n")
+        }
+        Format::Yaml => serde_saphyr::to_string(value).map_err(|e| Error::Encode(e.to_string())),
+    }
+}
+
+/// A duration as it can be typed: `500ms`, `2s`, `1m30s`.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_can_be_typed() {
+        for (millis, text) in [
+            (0, "0s"),
+            (50, "50ms"),
+            (2_000, "2s"),
+            (90_000, "1m30s"),
+            (86_400_000, "1day"),
+        ] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(duration_text(duration), text);
+            assert_eq!(humantime::parse_duration(text).ok(), Some(duration), "{text}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Calls: which member is asked, what happens when it does not answer, and when a call is made again.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, Streaming};
+use trestle_api::v1;
+use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1::listener_service_client::ListenerServiceClient;
+use trestle_api::v1::member_service_client::MemberServiceClient;
+use trestle_api::v1::pool_service_client::PoolServiceClient;
+use trestle_model::{HostPort, Violations};
+
+use crate::args::{Format, Global};
+use crate::error::{Error, Failure};
+use crate::output::{Terminal, duration_text, render};
+
+/// A member that is up accepts at once; two seconds leave room for one lost SYN (sent again after 1 s, RFC 6298 §2.1).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A stopped process keeps its connections and answers nothing; pings find out, so that the next endpoint gets its turn.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a ping may go unanswered.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// First pause before all endpoints are tried again; an election takes a few hundred milliseconds. It doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Views of 20 000 backends by 15 members stay below this; gRPC's own bound is 4 MiB.
+const ANSWER_MAX: usize = 256 * 1024 * 1024;
+
+/// Whether a call may be made again when its answer is lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Repeat<'a> {
+    /// Changes nothing: each endpoint is asked once.
+    Read,
+    /// Changes nothing, and should outlive an election: it is made until it is answered or the time is up.
+    Watch,
+    /// Carries this request id, so it is made until it is answered or the time is up.
+    Write(&'a str),
+    /// Changes something and has no request id: the next endpoint is asked only if the one before changed nothing.
+    Step,
+}
+
+/// What came of one attempt that gave no answer to hand on.
+enum Attempt {
+    /// Nothing was done there; another endpoint may do it.
+    NotDone(Failure),
+    /// The member may or may not have done it.
+    Lost(Failure),
+    /// The answer is no.
+    Refused(Box<Status>),
+    /// The time is up, and the member may or may not have done it.
+    TimedOut(Failure),
+}
+
+/// One run of the command: endpoints, time, and where output goes.
+pub(crate) struct Session<'t> {
+    endpoints: Vec<String>,
+    timeout: Duration,
+    format: Format,
+    /// Where output goes.
+    pub(crate) terminal: &'t mut Terminal,
+    connected: Option<(usize, Channel)>,
+}
+
+impl<'t> Session<'t> {
+    /// Checks the endpoints; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Every endpoint that is no HOST:PORT.
+    pub(crate) fn new(global: &Global, terminal: &'t mut Terminal) -> Result<Self, Error> {
+        let mut found = Violations::new();
+        for endpoint in &global.endpoint {
+            let rule = |_| "must be HOST:PORT, as in 127.0.0.1:7480; separate several with commas".to_owned();
+            found.take("--endpoint", endpoint, HostPort::parse(endpoint).map_err(rule));
+        }
+        found.into_result()?;
+        Ok(Self {
+            endpoints: global.endpoint.clone(),
+            timeout: global.timeout,
+            format: global.output,
+            terminal,
+            connected: None,
+        })
+    }
+
+    /// How long one call may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The form of the output.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The endpoint that answered last, or the first.
+    pub(crate) fn endpoint(&self) -> &str {
+        let index = self.connected.as_ref().map_or(0, |(index, _)| *index);
+        self.endpoints.get(index).map_or("", String::as_str)
+    }
+
+    /// Forgets the connection and begins with the next endpoint.
+    pub(crate) fn leave_endpoint(&mut self) {
+        let passed = self.connected.take().map_or(0, |(index, _)| index) + 1;
+        let count = self.endpoints.len().max(1);
+        self.endpoints.rotate_left(passed % count);
+    }
+
+    /// Leaves only the first endpoint, for what must reach that very member.
+    pub(crate) fn first_endpoint_only(&mut self) {
+        self.endpoints.truncate(1);
+    }
+
+    /// Prints data in the form that was asked for.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn print<T: Serialize>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        let text = render(self.format, value, text)?;
+        self.terminal.data(&text)
+    }
+
+    /// Makes a call on the first endpoint that can do it; see [`Repeat`] for when it is made again.
+    ///
+    /// # Errors
+    /// When a member refuses, none answers, or the outcome is unknown.
+    pub(crate) async fn call<T, F>(&mut self, repeat: Repeat<'_>, make: F) -> Result<T, Error>
+    where
+        F: AsyncFn(Channel) -> Result<Response<T>, Status>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = PAUSE_FIRST;
+        let mut rounds = 0u32;
+        loop {
+            let failures = match self.round(repeat, &make, deadline).await {
+                Ok(answer) => return answer,
+                Err(failures) => failures,
+            };
+            rounds += 1;
+            let again =
+                matches!(repeat, Repeat::Write(_) | Repeat::Watch) && Instant::now() + pause < deadline;
+            if !again {
+                let request_id = match repeat {
+                    Repeat::Write(id) => Some(id.to_owned()),
+                    Repeat::Read | Repeat::Watch | Repeat::Step => None,
+                };
+                let tried_for = (rounds > 1).then_some(self.timeout);
+                return Err(Error::NoAnswer {
+                    failures,
+                    tried_for,
+                    request_id,
+                });
+            }
+            if rounds == 1 {
+                self.announce_retries(&failures);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Makes a read whose answer only completes another one: a failure is told, and the answer is left out.
+    pub(crate) async fn call_for_extra<T, F>(&mut self, what: &str, make: F) -> Option<T>
+    where
+        F: AsyncFn(Channel) -> Result<Response<T>, Status>,
+    {
+        match self.call(Repeat::Read, make).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                self.terminal
+                    .note(format_args!("warning: {what} is not shown: {error}"));
+                None
+            }
+        }
+    }
+
+    fn announce_retries(&mut self, failures: &[Failure]) {
+        let time = duration_text(self.timeout);
+        for Failure { endpoint, reason, .. } in failures {
+            self.terminal.note(format_args!("{endpoint}: {reason}"));
+        }
+        self.terminal
+            .note(format_args!("trying again, for at most {time} in all"));
+    }
+
+    /// Asks each endpoint once, the one that answered last first. `Err` when another round may help.
+    async fn round<T, F>(
+        &mut self,
+        repeat: Repeat<'_>,
+        make: &F,
+        deadline: Instant,
+    ) -> Result<Result<T, Error>, Vec<Failure>>
+    where
+        F: AsyncFn(Channel) -> Result<Response<T>, Status>,
+    {
+        let first = self.connected.as_ref().map_or(0, |(index, _)| *index);
+        let mut failures = Vec::new();
+        for step in 0..self.endpoints.len() {
+            let index = (first + step) % self.endpoints.len();
+            match self.attempt(index, make, deadline).await {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(Attempt::Refused(status)) => return Ok(Err(Error::Refused(status))),
+                Err(Attempt::TimedOut(failure)) => return Ok(Err(unknown(failure, repeat))),
+                Err(Attempt::Lost(failure)) if matches!(repeat, Repeat::Step) => {
+                    return Ok(Err(unknown(failure, repeat)));
+                }
+                Err(Attempt::NotDone(failure) | Attempt::Lost(failure)) => failures.push(failure),
+            }
+        }
+        Err(failures)
+    }
+
+    async fn attempt<T, F>(&mut self, index: usize, make: &F, deadline: Instant) -> Result<T, Attempt>
+    where
+        F: AsyncFn(Channel) -> Result<Response<T>, Status>,
+    {
+        let endpoint = self.endpoints.get(index).cloned().unwrap_or_default();
+        let failure = |reason: String, answered| Failure {
+            endpoint: endpoint.clone(),
+            reason,
+            answered,
+        };
+        let channel = match self.connected.take() {
+            Some((connected, channel)) if connected == index => channel,
+            _ => connect(&endpoint, deadline)
+                .await
+                .map_err(|reason| Attempt::NotDone(failure(reason, false)))?,
+        };
+        let Ok(answer) = timeout_at(deadline, make(channel.clone())).await else {
+            let reason = format!("did not answer within {}", duration_text(self.timeout));
+            return Err(Attempt::TimedOut(failure(reason, false)));
+        };
+        let status = match answer {
+            Ok(response) => {
+                self.connected = Some((index, channel));
+                return Ok(response.into_inner());
+            }
+            Err(status) => status,
+        };
+        // Statuses that the transport makes up carry their cause; those that a member sent do not.
+        if status.source().is_some() {
+            return Err(Attempt::Lost(failure(
+                format!("connection lost: {}", root_cause(&status)),
+                false,
+            )));
+        }
+        self.connected = Some((index, channel));
+        let reason = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable => Err(Attempt::NotDone(failure(reason, true))),
+            Code::DeadlineExceeded => Err(Attempt::Lost(failure(reason, true))),
+            _ => Err(Attempt::Refused(Box::new(status))),
+        }
+    }
+
+    /// The next message of a stream, or `None` at its end.
+    ///
+    /// # Errors
+    /// When the member refuses, the connection is lost, or nothing comes within `patience`.
+    pub(crate) async fn next<T>(
+        &mut self,
+        stream: &mut Streaming<T>,
+        patience: Duration,
+        advice: &str,
+    ) -> Result<Option<T>, Error> {
+        let lost = |reason: String| Error::Unknown {
+            endpoint: self.endpoint().to_owned(),
+            reason,
+            advice: advice.to_owned(),
+        };
+        match timeout(patience, stream.message()).await {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(status)) if status.source().is_some() => {
+                Err(lost(format!("connection lost: {}", root_cause(&status))))
+            }
+            Ok(Err(status)) => Err(Error::Refused(Box::new(status))),
+            Err(_) => Err(lost(format!("sent nothing for {}", duration_text(patience)))),
+        }
+    }
+
+    /// Says on standard error how fresh a local read is.
+    pub(crate) fn note_freshness(&mut self, read: Option<&v1::ReadInfo>) {
+        if let Some(read) = read.filter(|read| read.possibly_stale) {
+            let member = read.member.strip_prefix("members/").unwrap_or(&read.member);
+            self.terminal.note(format_args!(
+                "read from {member} alone, at revision {}: may be stale",
+                read.revision
+            ));
+        }
+    }
+}
+
+fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
+    let advice = match repeat {
+        Repeat::Read | Repeat::Watch => "raise --timeout, or ask another member with --endpoint".to_owned(),
+        Repeat::Write(id) => format!(
+            "the outcome is unknown: repeat the command with --request-id {id}, which applies it at most once"
+        ),
+        Repeat::Step => {
+            "the outcome is unknown: look at \"trestle status\" before you repeat the command".to_owned()
+        }
+    };
+    Error::Unknown {
+        endpoint: failure.endpoint,
+        reason: failure.reason,
+        advice,
+    }
+}
+
+async fn connect(address: &str, deadline: Instant) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| root_cause(&e))?;
+    let endpoint = endpoint
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+    match timeout_at(limit, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|e| root_cause(&e)),
+        Err(_) => Err(format!("no connection within {}", duration_text(CONNECT_TIMEOUT))),
+    }
+}
+
+/// The innermost cause, which names what happened; those around it name layers.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let text = match cause.downcast_ref::<std::io::Error>() {
+        // "Connection refused (os error 111)" has a plain name.
+        Some(io) if io.raw_os_error().is_some() => io.kind().to_string(),
+        _ => cause.to_string(),
+    };
+    if text.starts_with("uncategorized") {
+        cause.to_string()
+    } else {
+        text
+    }
+}
+
+/// A client of the pool service.
+pub(crate) fn pools(channel: Channel) -> PoolServiceClient<Channel> {
+    PoolServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
+}
+
+/// A client of the listener service.
+pub(crate) fn listeners(channel: Channel) -> ListenerServiceClient<Channel> {
+    ListenerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
+}
+
+/// A client of the member service.
+pub(crate) fn members(channel: Channel) -> MemberServiceClient<Channel> {
+    MemberServiceClient::new(channel)
+}
+
+/// A client of the cluster service.
+pub(crate) fn cluster(channel: Channel) -> ClusterServiceClient<Channel> {
+    ClusterServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
+}

@@ -1,0 +1,94 @@
+//! Tables as kubectl prints them: columns aligned with blanks, headings in capitals, nothing drawn.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// Blanks between two columns.
+const GAP: u16 = 3;
+
+fn rendered(table: &mut Table) -> String {
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// A table with headings. Line breaks and other control characters in cells are written as escapes.
+pub(crate) fn table<const N: usize>(
+    headings: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.set_header(headings.map(str::to_owned).to_vec());
+    for row in rows {
+        table.add_row(row.map(|cell| plain(&cell)).to_vec());
+    }
+    rendered(&mut table)
+}
+
+/// Names and values, one pair to a line.
+pub(crate) fn fields<const N: usize>(pairs: [(&str, String); N]) -> String {
+    let mut table = Table::new();
+    for (name, value) in pairs {
+        table.add_row(vec![name.to_owned(), plain(&value)]);
+    }
+    rendered(&mut table)
+}
+
+/// Text that another machine sent, made harmless for a terminal; an empty cell shows as "-".
+pub(crate) fn plain(text: &str) -> String {
+    if text.is_empty() {
+        return "-".to_owned();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default())
+        } else {
+            shown.push(c)
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_nothing_is_drawn() {
+        let rows = [
+            ["web".to_owned(), "1".to_owned()],
+            ["a-long-name".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(["NAME", "BACKENDS"], rows),
+            "NAME          BACKENDS\n\
+             web           1\n\
+             a-long-name   -\n"
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_has_its_headings() {
+        assert_eq!(table(["NAME", "ID"], []), "NAME   ID\n");
+    }
+
+    #[test]
+    fn fields_stand_below_one_another() {
+        assert_eq!(
+            fields([("NAME", "web".to_owned()), ("REVISION", "12".to_owned())]),
+            "NAME       web\nREVISION   12\n"
+        );
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(
+            table(["REASON"], [["a\u{1b}[2Jb\nc".to_owned()]]),
+            "REASON\na\\u{1b}[2Jb\\nc\n"
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! Which member is asked, and when again.
+
+use std::io;
+use std::net::TcpListener;
+
+use tonic::Status;
+
+use super::fake::{Member, Script};
+use super::{closed, trestle};
+
+/// A listener that takes connections and closes them without an answer.
+fn hanging_up() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            // The client's preface must be there before the end is, or it never sent anything.
+            let _ = io::Read::read(&mut connection, &mut [0; 64]);
+        }
+    });
+    address
+}
+
+fn request_ids(member: &Member) -> Vec<String> {
+    member
+        .script
+        .lock()
+        .unwrap()
+        .created
+        .iter()
+        .map(|r| r.request_id.clone())
+        .collect()
+}
+
+#[test]
+fn the_next_endpoint_is_asked() {
+    let member = Member::start(Script::default());
+    let endpoints = [closed(), member.address.to_string()];
+    let done = trestle(&endpoints, &["pool", "create", "web"]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_repeated_write_keeps_its_request_id() {
+    let unavailable = || Status::unavailable("no leader with a quorum can be reached");
+    let first = Member::start(Script {
+        refusals: [unavailable(), unavailable()].into(),
+        ..Script::default()
+    });
+    let second = Member::start(Script {
+        refusals: [unavailable()].into(),
+        ..Script::default()
+    });
+    let endpoints = [first.address.to_string(), second.address.to_string()];
+    let done = trestle(&endpoints, &["pool", "create", "web"]);
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "pool web created (revision 12)\n")
+    );
+    assert!(done.err.contains("no leader with a quorum"), "{}", done.err);
+    let ids: Vec<_> = request_ids(&first)
+        .into_iter()
+        .chain(request_ids(&second))
+        .collect();
+    assert!(ids.len() >= 3, "{ids:?}");
+    assert!(
+        !ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]),
+        "{ids:?}"
+    );
+}
+
+#[test]
+fn a_write_whose_connection_breaks_goes_on_elsewhere_under_its_id() {
+    let member = Member::start(Script::default());
+    let endpoints = [hanging_up(), member.address.to_string()];
+    let done = trestle(&endpoints, &["pool", "create", "web", "--request-id", "mine"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(request_ids(&member), ["mine"]);
+}
+
+#[test]
+fn a_step_without_request_id_is_not_repeated_blindly() {
+    let member = Member::start(Script::default());
+    let endpoints = [hanging_up(), member.address.to_string()];
+    let done = trestle(&endpoints, &["leader", "transfer"]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("the outcome is unknown"), "{}", done.err);
+}
+
+#[test]
+fn a_member_that_hangs_is_passed_over() {
+    let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+    let member = Member::start(Script::default());
+    let endpoints = [
+        stuck.local_addr().unwrap().to_string(),
+        member.address.to_string(),
+    ];
+    let done = trestle(&endpoints, &["--timeout", "60s", "pool", "list"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+}
+
+#[test]
+fn time_that_runs_out_leaves_the_request_id() {
+    let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoints = [stuck.local_addr().unwrap().to_string()];
+    let done = trestle(
+        &endpoints,
+        &[
+            "--timeout",
+            "300ms",
+            "pool",
+            "create",
+            "web",
+            "--request-id",
+            "mine",
+        ],
+    );
+    assert_eq!(done.code, 1);
+    assert_eq!(
+        done.err,
+        format!(
+            "error: {}: did not answer within 300ms\n  \
+             the outcome is unknown: repeat the command with --request-id mine, which applies it at most once\n",
+            endpoints[0]
+        )
+    );
+}
+
+#[test]
+fn when_nobody_answers_every_endpoint_is_named() {
+    let endpoints = [closed(), closed()];
+    let done = trestle(&endpoints, &["pool", "list"]);
+    assert_eq!((done.code, done.out.as_str()), (1, ""));
+    assert_eq!(
+        done.err,
+        format!(
+            "error: no member answers\n  {}: connection refused\n  {}: connection refused\n  \
+             check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address\n",
+            endpoints[0], endpoints[1]
+        )
+    );
+}

@@ -1,0 +1,229 @@
+//! A member that says what a test tells it to, over a real connection.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Runtime;
+use tokio_stream::Iter;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use trestle_api::v1;
+use trestle_api::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use trestle_api::v1::pool_service_server::{PoolService, PoolServiceServer};
+
+use super::sample::{sample_backend, sample_pool, sample_status};
+
+/// What a member answers, and what it was asked.
+#[derive(Default)]
+pub(crate) struct Script {
+    /// Answered to writes, one each, before they succeed.
+    pub(crate) refusals: VecDeque<Status>,
+    /// Pools in the order of their names, listed two to a page.
+    pub(crate) pools: Vec<v1::Pool>,
+    /// What members see; NOT_FOUND when there is nothing.
+    pub(crate) health: Option<v1::PoolHealth>,
+    /// Messages of WaitForRevision.
+    pub(crate) waits: Vec<v1::WaitForRevisionResponse>,
+    /// The cluster's status.
+    pub(crate) status: Option<v1::ClusterStatus>,
+    /// Streams of WatchCluster, one for each call; OUT_OF_RANGE when there are no more.
+    pub(crate) watches: VecDeque<Vec<Result<v1::WatchClusterResponse, Status>>>,
+    /// Creations that arrived.
+    pub(crate) created: Vec<v1::CreatePoolRequest>,
+    /// Changes of backends that arrived.
+    pub(crate) updated: Vec<v1::UpdateBackendRequest>,
+    /// Watches that arrived.
+    pub(crate) watched: Vec<v1::WatchClusterRequest>,
+}
+
+/// A member that runs until it is dropped.
+pub(crate) struct Member {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What it answers.
+    pub(crate) script: Arc<Mutex<Script>>,
+    runtime: Option<Runtime>,
+}
+
+impl Member {
+    pub(crate) fn start(script: Script) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let script = Arc::new(Mutex::new(script));
+        let fake = Fake(script.clone());
+        let address = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(
+                tonic::transport::Server::builder()
+                    .add_service(PoolServiceServer::new(fake.clone()))
+                    .add_service(ClusterServiceServer::new(fake))
+                    .serve_with_incoming(TcpIncoming::from(listener)),
+            );
+            address
+        });
+        Self {
+            address,
+            script,
+            runtime: Some(runtime),
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Fake(Arc<Mutex<Script>>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn not_scripted<T>() -> Answer<T> {
+    Err(Status::unimplemented("not scripted"))
+}
+
+#[tonic::async_trait]
+impl PoolService for Fake {
+    async fn create_pool(&self, request: Request<v1::CreatePoolRequest>) -> Answer<v1::Pool> {
+        let mut script = self.0.lock().unwrap();
+        let request = request.into_inner();
+        let name = request.pool_id.clone();
+        script.created.push(request);
+        match script.refusals.pop_front() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(sample_pool(&name))),
+        }
+    }
+
+    async fn list_pools(&self, request: Request<v1::ListPoolsRequest>) -> Answer<v1::ListPoolsResponse> {
+        let script = self.0.lock().unwrap();
+        let first: usize = request.get_ref().page_token.parse().unwrap_or(0);
+        let next = first + 2;
+        let next_page_token = if next < script.pools.len() {
+            next.to_string()
+        } else {
+            String::new()
+        };
+        let possibly_stale = request.get_ref().consistency() == v1::Consistency::Local;
+        let read = v1::ReadInfo {
+            revision: 12,
+            possibly_stale,
+            member: "members/m1".to_owned(),
+        };
+        let pools = script.pools.iter().skip(first).take(2).cloned().collect();
+        Ok(Response::new(v1::ListPoolsResponse {
+            pools,
+            next_page_token,
+            read: Some(read),
+        }))
+    }
+
+    async fn list_backends(&self, _: Request<v1::ListBackendsRequest>) -> Answer<v1::ListBackendsResponse> {
+        let backends = vec![sample_backend("a", 1)];
+        Ok(Response::new(v1::ListBackendsResponse {
+            backends,
+            ..Default::default()
+        }))
+    }
+
+    async fn update_backend(&self, request: Request<v1::UpdateBackendRequest>) -> Answer<v1::Backend> {
+        self.0.lock().unwrap().updated.push(request.into_inner());
+        Ok(Response::new(sample_backend("a", 1)))
+    }
+
+    async fn get_pool_health(&self, _: Request<v1::GetPoolHealthRequest>) -> Answer<v1::PoolHealth> {
+        let health = self.0.lock().unwrap().health.clone();
+        health
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found("pool \"web\" does not exist"))
+    }
+
+    async fn get_pool(&self, _: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
+        not_scripted()
+    }
+
+    async fn update_pool(&self, _: Request<v1::UpdatePoolRequest>) -> Answer<v1::Pool> {
+        not_scripted()
+    }
+
+    async fn delete_pool(&self, _: Request<v1::DeletePoolRequest>) -> Answer<v1::DeletePoolResponse> {
+        not_scripted()
+    }
+
+    async fn create_backend(&self, _: Request<v1::CreateBackendRequest>) -> Answer<v1::Backend> {
+        not_scripted()
+    }
+
+    async fn get_backend(&self, _: Request<v1::GetBackendRequest>) -> Answer<v1::Backend> {
+        not_scripted()
+    }
+
+    async fn delete_backend(
+        &self,
+        _: Request<v1::DeleteBackendRequest>,
+    ) -> Answer<v1::DeleteBackendResponse> {
+        not_scripted()
+    }
+}
+
+type Stream<T> = Iter<std::vec::IntoIter<Result<T, Status>>>;
+
+#[tonic::async_trait]
+impl ClusterService for Fake {
+    type WatchClusterStream = Stream<v1::WatchClusterResponse>;
+    type WaitForRevisionStream = Stream<v1::WaitForRevisionResponse>;
+
+    async fn bootstrap_cluster(
+        &self,
+        _: Request<v1::BootstrapClusterRequest>,
+    ) -> Answer<v1::BootstrapClusterResponse> {
+        not_scripted()
+    }
+
+    async fn get_cluster_status(&self, _: Request<v1::GetClusterStatusRequest>) -> Answer<v1::ClusterStatus> {
+        Ok(Response::new(
+            self.0
+                .lock()
+                .unwrap()
+                .status
+                .clone()
+                .unwrap_or_else(sample_status),
+        ))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<v1::TransferLeadershipRequest>,
+    ) -> Answer<v1::TransferLeadershipResponse> {
+        not_scripted()
+    }
+
+    async fn watch_cluster(
+        &self,
+        request: Request<v1::WatchClusterRequest>,
+    ) -> Answer<Self::WatchClusterStream> {
+        let mut script = self.0.lock().unwrap();
+        script.watched.push(request.into_inner());
+        let messages = script.watches.pop_front();
+        let messages =
+            messages.ok_or_else(|| Status::out_of_range("changes before revision 9 are no longer kept"))?;
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn wait_for_revision(
+        &self,
+        _: Request<v1::WaitForRevisionRequest>,
+    ) -> Answer<Self::WaitForRevisionStream> {
+        let messages: Vec<_> = self.0.lock().unwrap().waits.iter().cloned().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+}

@@ -1,0 +1,117 @@
+//! Resources as a server answers them.
+
+use prost_types::Duration;
+use trestle_api::v1;
+
+fn duration(millis: i32) -> Duration {
+    Duration {
+        seconds: i64::from(millis / 1000),
+        nanos: millis % 1000 * 1_000_000,
+    }
+}
+
+pub(crate) fn sample_pool(name: &str) -> v1::Pool {
+    v1::Pool {
+        name: format!("pools/{name}"),
+        algorithm: v1::Algorithm::RoundRobin.into(),
+        health_check: Some(v1::HealthCheck {
+            kind: Some(v1::health_check::Kind::Tcp(v1::TcpCheck {})),
+            interval: Some(duration(2_000)),
+            fast_interval: Some(duration(500)),
+            timeout: Some(duration(1_000)),
+            rise: Some(2),
+            fall: Some(3),
+            jitter_percent: Some(10),
+            port: 0,
+        }),
+        connect_timeout: Some(duration(2_000)),
+        connect_retries: Some(3),
+        backend_count: 2,
+        revision: 12,
+        etag: "12".to_owned(),
+    }
+}
+
+pub(crate) fn sample_backend(name: &str, host: u8) -> v1::Backend {
+    v1::Backend {
+        name: format!("pools/web/backends/{name}"),
+        address: format!("10.0.0.{host}:8080"),
+        weight: Some(1),
+        backup: false,
+        admin_state: v1::AdminState::Enabled.into(),
+        drain_timeout: None,
+        revision: 13,
+        etag: "13".to_owned(),
+    }
+}
+
+pub(crate) fn sample_view(member: &str, verdict: v1::Verdict, reason: &str) -> v1::MemberView {
+    v1::MemberView {
+        member: format!("members/{member}"),
+        verdict: verdict.into(),
+        reason: reason.to_owned(),
+        since: Some(duration(65_250)),
+        active_connections: 3,
+    }
+}
+
+pub(crate) fn sample_listener(name: &str) -> v1::Listener {
+    v1::Listener {
+        name: format!("listeners/{name}"),
+        binds: vec!["0.0.0.0:6443".to_owned()],
+        pool: "pools/web".to_owned(),
+        revision: 14,
+        etag: "14".to_owned(),
+    }
+}
+
+pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
+    v1::Member {
+        name: format!("members/{name}"),
+        id,
+        peer_address: format!("127.0.0.{id}:7481"),
+        admin_address: format!("127.0.0.{id}:7480"),
+        role: v1::MemberRole::Voter.into(),
+        leader: false,
+        revision: 1,
+    }
+}
+
+pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1::MemberStatus {
+    v1::MemberStatus {
+        member: Some(sample_member(name, id)),
+        reachable: true,
+        error: String::new(),
+        raft_state: raft_state.to_owned(),
+        term: 3,
+        applied_index: 12,
+        revision: 12,
+        in_force_revision: 12,
+        digest: "aaaaaaaaaaaa".to_owned(),
+        listeners_bound: 1,
+        listeners_failed: 0,
+        active_connections: 5,
+        backends_unhealthy: 0,
+        version: "0.1.0".to_owned(),
+        uptime: Some(duration(60_000)),
+    }
+}
+
+pub(crate) fn sample_status() -> v1::ClusterStatus {
+    v1::ClusterStatus {
+        cluster_id: "00112233445566778899aabbccddeeff".to_owned(),
+        leader: "members/m1".to_owned(),
+        term: 3,
+        revision: 12,
+        members: vec![
+            sample_member_status("m1", 1, "leader"),
+            sample_member_status("m2", 2, "follower"),
+            sample_member_status("m3", 3, "follower"),
+        ],
+        counts: Some(v1::ResourceCounts {
+            pools: 1,
+            backends: 2,
+            listeners: 1,
+        }),
+    }
+}

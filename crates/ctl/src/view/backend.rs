@@ -1,0 +1,373 @@
+//! Backends, with what the members see of them.
+
+use serde::Serialize;
+use trestle_api::v1;
+
+use super::{or_dash, short_name, typed_age, typed_duration};
+use crate::table;
+
+/// A backend as it is configured.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackendView {
+    name: String,
+    pool: String,
+    address: String,
+    weight: Option<u32>,
+    backup: bool,
+    state: &'static str,
+    drain_deadline: Option<String>,
+    /// Revision that last changed it.
+    pub(crate) revision: u64,
+    etag: String,
+}
+
+impl From<v1::Backend> for BackendView {
+    fn from(backend: v1::Backend) -> Self {
+        let state = match backend.admin_state() {
+            v1::AdminState::Draining => "draining",
+            v1::AdminState::Disabled => "disabled",
+            v1::AdminState::Enabled | v1::AdminState::Unspecified => "enabled",
+        };
+        let name = short_name(&backend.name);
+        Self {
+            pool: name
+                .split_once('/')
+                .map(|(pool, _)| pool.to_owned())
+                .unwrap_or_default(),
+            name,
+            address: backend.address,
+            weight: backend.weight,
+            backup: backend.backup,
+            state,
+            drain_deadline: typed_duration(backend.drain_timeout.as_ref()),
+            revision: backend.revision,
+            etag: backend.etag,
+        }
+    }
+}
+
+/// A backend with what the members see of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackendState {
+    #[serde(flatten)]
+    backend: BackendView,
+    /// `None` when the members' views could not be had.
+    health: Option<HealthView>,
+}
+
+#[derive(Debug, Serialize)]
+struct HealthView {
+    healthy: usize,
+    members: usize,
+    connections: u64,
+    views: Vec<MemberView>,
+    unreachable: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberView {
+    member: String,
+    verdict: &'static str,
+    reason: String,
+    since: Option<String>,
+    connections: u64,
+}
+
+impl From<v1::MemberView> for MemberView {
+    fn from(view: v1::MemberView) -> Self {
+        Self {
+            member: short_name(&view.member),
+            verdict: match view.verdict() {
+                v1::Verdict::Healthy => "healthy",
+                v1::Verdict::Unhealthy => "unhealthy",
+                v1::Verdict::Unknown | v1::Verdict::Unspecified => "unknown",
+            },
+            reason: view.reason,
+            since: typed_age(view.since.as_ref()),
+            connections: view.active_connections,
+        }
+    }
+}
+
+impl MemberView {
+    fn problem(&self) -> String {
+        let said = if self.reason.is_empty() {
+            self.verdict
+        } else {
+            &self.reason
+        };
+        format!("{}: {said}", self.member)
+    }
+}
+
+impl HealthView {
+    /// "3/3 healthy", or with what differs: "2/3 healthy (m2: connection refused)".
+    fn brief(&self) -> String {
+        let count = format!("{}/{} healthy", self.healthy, self.members);
+        if self.healthy == self.members {
+            return count;
+        }
+        let not_healthy: Vec<&MemberView> = self.views.iter().filter(|v| v.verdict != "healthy").collect();
+        let agreed = not_healthy.first().filter(|first| {
+            not_healthy.len() == self.members
+                && not_healthy.len() > 1
+                && not_healthy
+                    .iter()
+                    .all(|v| (v.verdict, &v.reason) == (first.verdict, &first.reason))
+        });
+        let problems = match agreed {
+            Some(all) if all.reason.is_empty() => all.verdict.to_owned(),
+            Some(all) => all.reason.clone(),
+            None => {
+                let silent = self
+                    .unreachable
+                    .iter()
+                    .map(|member| format!("{member}: unreachable"));
+                not_healthy
+                    .iter()
+                    .map(|v| v.problem())
+                    .chain(silent)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            }
+        };
+        // A verdict that nobody has yet, or that nobody will have because there is no check, is no bad news.
+        let undecided = self.unreachable.is_empty() && self.views.iter().all(|v| v.verdict == "unknown");
+        if undecided {
+            format!("unknown ({problems})")
+        } else {
+            format!("{count} ({problems})")
+        }
+    }
+}
+
+impl BackendState {
+    /// Joins backends with the members' views of their pool, which may be missing or list other backends.
+    pub(crate) fn join(backends: Vec<v1::Backend>, health: Option<v1::PoolHealth>) -> Vec<Self> {
+        let Some(health) = health else {
+            return backends
+                .into_iter()
+                .map(|b| Self {
+                    backend: b.into(),
+                    health: None,
+                })
+                .collect();
+        };
+        let unreachable: Vec<String> = health.unreachable_members.iter().map(|m| short_name(m)).collect();
+        let mut views: std::collections::BTreeMap<String, Vec<v1::MemberView>> =
+            health.backends.into_iter().map(|b| (b.name, b.views)).collect();
+        let with_views = |backend: v1::Backend| {
+            let seen = views.remove(&backend.name).unwrap_or_default();
+            let seen: Vec<MemberView> = seen.into_iter().map(Into::into).collect();
+            let health = HealthView {
+                healthy: seen.iter().filter(|v| v.verdict == "healthy").count(),
+                members: seen.len() + unreachable.len(),
+                connections: seen.iter().map(|v| v.connections).sum(),
+                views: seen,
+                unreachable: unreachable.clone(),
+            };
+            Self {
+                backend: backend.into(),
+                health: Some(health),
+            }
+        };
+        backends.into_iter().map(with_views).collect()
+    }
+
+    fn state(&self) -> String {
+        let state = match &self.backend.drain_deadline {
+            Some(deadline) => format!("{} (deadline {deadline})", self.backend.state),
+            None => self.backend.state.to_owned(),
+        };
+        if self.backend.backup {
+            format!("{state}, backup")
+        } else {
+            state
+        }
+    }
+
+    fn weight(&self) -> String {
+        self.backend
+            .weight
+            .map_or_else(|| "-".to_owned(), |weight| weight.to_string())
+    }
+
+    fn health(&self) -> String {
+        self.health
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), HealthView::brief)
+    }
+
+    fn connections(&self) -> String {
+        self.health
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |h| h.connections.to_string())
+    }
+
+    /// One line for each backend.
+    pub(crate) fn table(backends: &[Self]) -> String {
+        let row = |b: &Self| {
+            [
+                b.backend.name.clone(),
+                b.backend.address.clone(),
+                b.weight(),
+                b.state(),
+                b.health(),
+                b.connections(),
+            ]
+        };
+        table::table(
+            ["NAME", "ADDRESS", "WEIGHT", "STATE", "HEALTH", "CONNECTIONS"],
+            backends.iter().map(row),
+        )
+    }
+
+    /// All settings, one to a line, then what each member sees.
+    pub(crate) fn description(&self) -> String {
+        let settings = table::fields([
+            ("NAME", self.backend.name.clone()),
+            ("ADDRESS", self.backend.address.clone()),
+            ("WEIGHT", self.weight()),
+            ("STATE", self.state()),
+            ("HEALTH", self.health()),
+            ("CONNECTIONS", self.connections()),
+            ("REVISION", self.backend.revision.to_string()),
+            ("ETAG", self.backend.etag.clone()),
+        ]);
+        let Some(health) = self.health.as_ref().filter(|h| h.members > 0) else {
+            return settings;
+        };
+        let seen = health.views.iter().map(|v| {
+            let (member, verdict) = (v.member.clone(), v.verdict.to_owned());
+            [
+                member,
+                verdict,
+                v.reason.clone(),
+                or_dash(v.since.as_ref()),
+                v.connections.to_string(),
+            ]
+        });
+        let silent = health.unreachable.iter().map(|member| {
+            let dash = || "-".to_owned();
+            [member.clone(), "unreachable".to_owned(), dash(), dash(), dash()]
+        });
+        let views = table::table(
+            ["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"],
+            seen.chain(silent),
+        );
+        format!("{settings}\n{views}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::tests::sample::{sample_backend, sample_view};
+    use v1::Verdict::{Healthy, Unhealthy, Unknown};
+
+    fn health(backend: &str, views: Vec<v1::MemberView>) -> v1::BackendHealth {
+        v1::BackendHealth {
+            name: format!("pools/web/backends/{backend}"),
+            views,
+        }
+    }
+
+    #[test]
+    fn a_list_says_who_sees_what() {
+        let mut draining = sample_backend("b", 2);
+        draining.set_admin_state(v1::AdminState::Draining);
+        draining.drain_timeout = Some(prost_types::Duration {
+            seconds: 300,
+            nanos: 0,
+        });
+        draining.backup = true;
+        let backends = vec![
+            sample_backend("a", 1),
+            draining,
+            sample_backend("c", 3),
+            sample_backend("d", 4),
+        ];
+        let health = v1::PoolHealth {
+            backends: vec![
+                health(
+                    "a",
+                    vec![sample_view("m1", Healthy, ""), sample_view("m2", Healthy, "")],
+                ),
+                health(
+                    "b",
+                    vec![
+                        sample_view("m1", Healthy, ""),
+                        sample_view("m2", Unhealthy, "timed out"),
+                    ],
+                ),
+                health(
+                    "c",
+                    vec![
+                        sample_view("m1", Unhealthy, "no route"),
+                        sample_view("m2", Unhealthy, "no route"),
+                    ],
+                ),
+                health(
+                    "d",
+                    vec![
+                        sample_view("m1", Unknown, "no check"),
+                        sample_view("m2", Unknown, "no check"),
+                    ],
+                ),
+            ],
+            unreachable_members: vec![],
+        };
+        assert_eq!(
+            BackendState::table(&BackendState::join(backends, Some(health))),
+            "NAME    ADDRESS         WEIGHT   STATE                            HEALTH                        CONNECTIONS\n\
+             web/a   10.0.0.1:8080   1        enabled                          2/2 healthy                   6\n\
+             web/b   10.0.0.2:8080   1        draining (deadline 5m), backup   1/2 healthy (m2: timed out)   6\n\
+             web/c   10.0.0.3:8080   1        enabled                          0/2 healthy (no route)        6\n\
+             web/d   10.0.0.4:8080   1        enabled                          unknown (no check)            6\n"
+        );
+    }
+
+    #[test]
+    fn silent_members_are_named() {
+        let pool = v1::PoolHealth {
+            backends: vec![health(
+                "a",
+                vec![sample_view("m1", Healthy, ""), sample_view("m2", Unhealthy, "")],
+            )],
+            unreachable_members: vec!["members/m3".to_owned()],
+        };
+        let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
+        assert_eq!(joined[0].health(), "1/3 healthy (m2: unhealthy, m3: unreachable)");
+        assert_eq!(
+            joined[0].description(),
+            "NAME          web/a\n\
+             ADDRESS       10.0.0.1:8080\n\
+             WEIGHT        1\n\
+             STATE         enabled\n\
+             HEALTH        1/3 healthy (m2: unhealthy, m3: unreachable)\n\
+             CONNECTIONS   6\n\
+             REVISION      13\n\
+             ETAG          13\n\
+             \n\
+             MEMBER   VERDICT       REASON   SINCE   CONNECTIONS\n\
+             m1       healthy       -        1m5s    3\n\
+             m2       unhealthy     -        1m5s    3\n\
+             m3       unreachable   -        -       -\n"
+        );
+    }
+
+    #[test]
+    fn backends_show_without_the_members_views() {
+        let joined = BackendState::join(vec![sample_backend("a", 1)], None);
+        assert_eq!(
+            BackendState::table(&joined),
+            "NAME    ADDRESS         WEIGHT   STATE     HEALTH   CONNECTIONS\n\
+             web/a   10.0.0.1:8080   1        enabled   -        -\n"
+        );
+        let json = serde_json::to_value(&joined).unwrap();
+        assert_eq!(json[0]["name"], "web/a");
+        assert_eq!(json[0]["pool"], "web");
+        assert_eq!(json[0]["health"], serde_json::Value::Null);
+    }
+}

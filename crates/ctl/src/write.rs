@@ -1,0 +1,161 @@
+//! What all writes have in common: the line that tells the result, and waiting until it is in force everywhere.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+use tonic::Streaming;
+use trestle_api::v1;
+
+use crate::args::{Format, WriteArgs};
+use crate::error::Error;
+use crate::input::Input;
+use crate::session::{Repeat, Session, cluster};
+
+/// Longest wait that the API takes.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// What the answer may take beyond the wait itself.
+const WAIT_GRACE: Duration = Duration::from_secs(5);
+
+/// How a write is made, taken from the arguments.
+pub(crate) struct Write {
+    /// Name of the request.
+    pub(crate) request_id: String,
+    /// Change nothing.
+    pub(crate) dry_run: bool,
+    wait: bool,
+}
+
+impl Write {
+    /// Draws a request id if none was given.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub(crate) fn new(args: &WriteArgs, input: &mut Input) -> Result<Self, Error> {
+        let request_id = input.request_id(args.request_id.as_deref())?;
+        Ok(Self {
+            request_id,
+            dry_run: args.dry_run,
+            wait: args.wait,
+        })
+    }
+
+    /// How the call may be repeated.
+    pub(crate) fn repeat(&self) -> Repeat<'_> {
+        Repeat::Write(&self.request_id)
+    }
+
+    /// Tells the result and, if asked to, waits until it is in force. `what` is for example "pool web", `done` is
+    /// "created".
+    ///
+    /// # Errors
+    /// When the output cannot be written or the change does not get into force.
+    pub(crate) async fn finish<T: Serialize>(
+        &self,
+        session: &mut Session<'_>,
+        what: &str,
+        done: &str,
+        revision: u64,
+        view: &T,
+    ) -> Result<(), Error> {
+        if self.dry_run {
+            return session.print(view, || format!("{what} would be {done} (dry run)\n"));
+        }
+        session.print(view, || format!("{what} {done} (revision {revision})\n"))?;
+        if self.wait {
+            in_force(session, revision).await
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What is left to tell of a resource that was deleted.
+#[derive(Debug, Serialize)]
+pub(crate) struct Deleted<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Revision of the deletion.
+    pub(crate) revision: u64,
+}
+
+/// Waits until every member that can be reached has a revision in force, and tells progress.
+///
+/// # Errors
+/// When a member that can be reached did not get there in time, or nothing can be learned.
+pub(crate) async fn in_force(session: &mut Session<'_>, revision: u64) -> Result<(), Error> {
+    let wait = session.timeout().min(WAIT_MAX);
+    let request = v1::WaitForRevisionRequest {
+        revision,
+        timeout: wait.try_into().ok(),
+    };
+    let make = async |channel| cluster(channel).wait_for_revision(request).await;
+    let mut stream = session.call(Repeat::Read, make).await?;
+    let missing = progress(session, &mut stream, revision, wait + WAIT_GRACE).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let late = reachable_and_late(session, &missing, revision).await?;
+    if late.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::NotInForce {
+            revision,
+            members: late,
+        })
+    }
+}
+
+/// Follows the stream to its end; returns the members that did not get there.
+async fn progress(
+    session: &mut Session<'_>,
+    stream: &mut Streaming<v1::WaitForRevisionResponse>,
+    revision: u64,
+    patience: Duration,
+) -> Result<BTreeSet<String>, Error> {
+    let advice = format!("revision {revision} is accepted; see \"trestle status\" for where it is in force");
+    let mut missing = BTreeSet::new();
+    while let Some(step) = session.next(stream, patience, &advice).await? {
+        if step.done {
+            return Ok(missing);
+        }
+        let member = step.member.strip_prefix("members/").unwrap_or(&step.member);
+        if step.in_force {
+            session
+                .terminal
+                .note(format_args!("{member}: revision {revision} in force"));
+        } else {
+            session
+                .terminal
+                .note(format_args!("{member}: not in force: {}", step.error));
+            missing.insert(step.member);
+        }
+    }
+    Err(Error::BadAnswer(
+        "the wait ended without its last message".to_owned(),
+    ))
+}
+
+/// Members among `missing` that answer and are still behind. Those that do not answer will catch up when they are back.
+async fn reachable_and_late(
+    session: &mut Session<'_>,
+    missing: &BTreeSet<String>,
+    revision: u64,
+) -> Result<Vec<String>, Error> {
+    let make = async |channel| {
+        cluster(channel)
+            .get_cluster_status(v1::GetClusterStatusRequest { local_only: false })
+            .await
+    };
+    let status = session.call(Repeat::Read, make).await?;
+    let late = |m: &&v1::MemberStatus| m.reachable && m.in_force_revision < revision;
+    let name = |m: &v1::MemberStatus| m.member.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+    let short = |name: String| name.strip_prefix("members/").map(str::to_owned).unwrap_or(name);
+    let members = status.members.iter().filter(late).map(name);
+    Ok(members.filter(|name| missing.contains(name)).map(short).collect())
+}
+
+/// True when a hint for a person is in place: programs read JSON and YAML and know what they do next.
+pub(crate) fn for_people(session: &Session<'_>) -> bool {
+    session.format() == Format::Table
+}

@@ -1,0 +1,195 @@
+//! The life of one connection: pick, connect, relay, close.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::counters::Counters;
+use crate::live::Live;
+use crate::plane::Shared;
+use crate::reason::CloseReason;
+use crate::relay::{Moved, Relay};
+use crate::resources;
+use crate::table::{Backend, Pool};
+
+/// An accepted connection, counted as open for as long as this lives.
+struct Accepted {
+    shared: Arc<Shared>,
+    listener: Arc<Counters>,
+}
+
+impl Accepted {
+    fn new(shared: Arc<Shared>, listener: Arc<Counters>) -> Self {
+        shared.opened();
+        listener.connected();
+        listener.opened();
+        Self { shared, listener }
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.listener.ended();
+        self.shared.ended();
+    }
+}
+
+/// A place taken at a backend, counted there for as long as this lives.
+struct Place {
+    live: Arc<Live>,
+    epoch: u32,
+}
+
+impl Place {
+    fn take(backend: &Backend) -> Self {
+        backend.live.counters.opened();
+        Self { live: backend.live.clone(), epoch: backend.epoch }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.counters.ended();
+    }
+}
+
+/// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
+pub(crate) fn reset(stream: TcpStream) {
+    // Fails only when the peer has reset first.
+    let _ = stream.set_zero_linger();
+}
+
+/// Takes over a connection that was accepted at `address`.
+pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, address: SocketAddr) {
+    let table = shared.table.load();
+    let Some(listener) = table.routes.get(&address) else {
+        return reset(client);
+    };
+    let accepted = Accepted::new(shared.clone(), listener.counters.clone());
+    let pool = table.pools.get(&listener.config.spec.pool);
+    let Some((pool, backend)) = pool.and_then(|p| Some((p, p.pick(&[])?))) else {
+        accepted.listener.closed(CloseReason::NoBackend);
+        return reset(client);
+    };
+    let attempt = Attempt {
+        place: Place::take(backend),
+        address: backend.config.spec.address.to_socket(address.port()),
+        dialled: address.port(),
+        pool: pool.clone(),
+    };
+    drop(table);
+    tokio::spawn(serve(accepted, client, Box::new(attempt)));
+}
+
+/// A connection on its way to a backend.
+struct Attempt {
+    place: Place,
+    address: SocketAddr,
+    /// The port that the client dialled.
+    dialled: u16,
+    pool: Arc<Pool>,
+}
+
+async fn serve(accepted: Accepted, client: TcpStream, attempt: Box<Attempt>) {
+    // In a box of its own, because it is needed only until the connection is established.
+    let connected = Box::pin(connect(&accepted, *attempt)).await;
+    let (backend, place) = match connected {
+        Ok(connected) => connected,
+        Err(reason) => {
+            accepted.listener.closed(reason);
+            return reset(client);
+        }
+    };
+    place.live.counters.connected();
+    let reason = relay(&accepted.listener, &place, Relay::new(client, backend)).await;
+    accepted.listener.closed(reason);
+    place.live.counters.closed(reason);
+}
+
+/// Relays until either side or this member ends it.
+async fn relay(listener: &Counters, place: &Place, mut relay: Relay) -> CloseReason {
+    let signal = place.live.changed.notified();
+    tokio::pin!(signal);
+    let mut listening = false;
+    let ended = poll_fn(|cx| {
+        if !listening {
+            // Once is enough: the task's waker stays the same. The epoch is read after it, so that no signal is missed.
+            let _ = signal.as_mut().poll(cx);
+            listening = true;
+        }
+        if let Some(reason) = place.live.closed(place.epoch) {
+            return Poll::Ready(Err(reason));
+        }
+        let mut moved = Moved::default();
+        let ended = relay.poll(cx, &mut moved);
+        for counters in [listener, &place.live.counters] {
+            if moved.up > 0 {
+                counters.moved_in(moved.up);
+            }
+            if moved.down > 0 {
+                counters.moved_out(moved.down);
+            }
+        }
+        ended.map(Ok)
+    });
+    match ended.await {
+        Ok(reason) => reason,
+        Err(reason) => {
+            relay.reset();
+            reason
+        }
+    }
+}
+
+/// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
+async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Place), CloseReason> {
+    let Attempt { mut place, mut address, dialled, mut pool } = attempt;
+    let mut tried: Vec<Arc<Live>> = Vec::new();
+    loop {
+        match dial(address, pool.config.spec.connect_timeout).await {
+            Ok(stream) => return Ok((stream, place)),
+            Err(error) if resources::exhausted(&error) => return Err(CloseReason::NoResources),
+            Err(error) => tracing::debug!(backend = %address, %error, "connect failed"),
+        }
+        let counters = [&place.live.counters, &*accepted.listener];
+        counters.iter().for_each(|c| c.connect_failed());
+        if tried.len() >= pool.config.spec.connect_retries as usize {
+            return Err(CloseReason::ConnectFailed);
+        }
+        tried.push(place.live.clone());
+        // The table may have moved on while the connect was under way.
+        let table = accepted.shared.table.load();
+        let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(&tried)?)));
+        let Some((current, backend)) = current else {
+            return Err(CloseReason::ConnectFailed);
+        };
+        counters.iter().for_each(|c| c.retried());
+        place = Place::take(backend);
+        address = backend.config.spec.address.to_socket(dialled);
+        pool = current.clone();
+    }
+}
+
+/// Connects to a backend.
+///
+/// # Errors
+/// What connect(2) says, or `TimedOut`.
+pub(crate) async fn dial(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    // Where nobody listens on a local port of the ephemeral range, the kernel may pick that very port as the source,
+    // and TCP then connects the socket to itself (simultaneous open, RFC 9293 §3.5).
+    if stream.local_addr()? == address {
+        reset(stream);
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}

@@ -1,0 +1,172 @@
+//! Starting and stopping the data plane; what the rest of the program holds of it.
+
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use trestle_model::{ClusterState, Revision};
+
+use crate::probe;
+use crate::reconcile::{Order, Reconciler};
+use crate::table::Table;
+use crate::worker;
+
+/// How long connections get to notice that they are closed by force, before their threads end anyway.
+const FORCED_CLOSE: Duration = Duration::from_secs(1);
+
+/// What this member's own configuration says about the data plane.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that accept and relay; one for each core is right.
+    pub workers: NonZeroUsize,
+    /// The address that a listener's wildcard address of the same family stands for; `None` binds the wildcard.
+    pub data_address: Option<IpAddr>,
+    /// Time between two comparisons of everything with the configuration, in which failed binds are tried again.
+    pub drift_interval: Duration,
+}
+
+/// What all threads share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    /// Connections that are open on all workers.
+    open: AtomicUsize,
+    all_ended: Notify,
+}
+
+impl Shared {
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ended(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all_ended.notify_waiters();
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until no connection is open.
+    async fn idle(&self) {
+        loop {
+            let ended = self.all_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// A running data plane. Dropping it ends its threads and with them all connections.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    in_force: watch::Receiver<Revision>,
+    orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A runtime for one thread. Workers, prober and reconciler each have their own and nothing else runs there.
+fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
+}
+
+impl DataPlane {
+    /// Starts the threads, which from now on follow `target`.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread or no event queue.
+    pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let mut threads = Vec::new();
+        let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let runtime = runtime()?;
+            threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
+            io::Result::Ok(())
+        };
+        let mut workers = Vec::new();
+        for number in 0..settings.workers.get() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            spawn(format!("trestle-data-{number}"), Box::pin(worker::run(shared.clone(), receiver)))?;
+            workers.push(sender);
+        }
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (prober, checks) = mpsc::unbounded_channel();
+        spawn("trestle-probe".to_owned(), Box::pin(probe::run(checks, reports)))?;
+        let (revision, in_force) = watch::channel(0);
+        let (sender, orders) = mpsc::unbounded_channel();
+        let reconciler = Reconciler::new(settings, shared.clone(), workers, prober, revision);
+        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported)))?;
+        Ok(Self {
+            shared,
+            in_force,
+            orders: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
+    /// it up; the table says so.
+    pub fn in_force(&self) -> watch::Receiver<Revision> {
+        self.in_force.clone()
+    }
+
+    /// The table as it is now, for metrics and reports.
+    pub fn table(&self) -> Arc<Table> {
+        self.shared.table.load_full()
+    }
+
+    /// Connections that are open now, on all workers.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    fn order(&self, order: Order) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = &*orders {
+            // Fails only when the reconciler has ended, which it does only after the sender is gone.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// Closes every listening socket, after accepting what waits there. Established connections go on, and the
+    /// configuration is followed in everything else.
+    pub fn stop_accepting(&self) {
+        self.order(Order::StopAccepting { done: None });
+    }
+
+    /// Stops accepting, lets connections finish for `grace`, resets those that are left, and ends all threads.
+    /// Returns how many connections were reset; a second call does nothing and returns 0.
+    pub async fn finish(&self, grace: Duration) -> usize {
+        let (done, stopped) = oneshot::channel();
+        self.order(Order::StopAccepting { done: Some(done) });
+        let _ = stopped.await;
+        let mut forced = 0;
+        if timeout(grace, self.shared.idle()).await.is_err() {
+            forced = self.shared.open();
+            self.order(Order::CloseAll);
+            let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;
+        }
+        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok()));
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a thread of the data plane ended by a panic; see the log above");
+        }
+        forced
+    }
+}

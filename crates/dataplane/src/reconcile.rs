@@ -1,0 +1,157 @@
+//! Bringing the table and the sockets in line with the configuration and the verdicts: the only writer of the table.
+
+mod listeners;
+mod pools;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+use trestle_model::{ClusterState, Revision};
+
+use crate::plane::{Settings, Shared};
+use crate::probe::{self, Report};
+use crate::table::Table;
+use crate::worker;
+use listeners::Listeners;
+use pools::Pools;
+
+/// Least time between two tables that differ in verdicts only, so that thousands of backends that fail together cost a
+/// few tables and not thousands. A change of the configuration does not wait.
+const VERDICT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the owner of the data plane asks for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Close every listening socket and open none.
+    StopAccepting {
+        /// Told when that is done.
+        done: Option<oneshot::Sender<()>>,
+    },
+    /// Close every connection.
+    CloseAll,
+}
+
+/// Compares the whole of what is with the whole of what should be, each time something happens.
+pub(crate) struct Reconciler {
+    shared: Arc<Shared>,
+    in_force: watch::Sender<Revision>,
+    drift_interval: Duration,
+    /// The origin of the clock that the engine sees.
+    origin: Instant,
+    listeners: Listeners,
+    pools: Pools,
+    /// What is in force.
+    state: Arc<ClusterState>,
+    published: Instant,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        workers: Vec<mpsc::UnboundedSender<worker::Order>>,
+        prober: mpsc::UnboundedSender<probe::Order>,
+        in_force: watch::Sender<Revision>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            in_force,
+            drift_interval: settings.drift_interval,
+            origin: now,
+            listeners: Listeners::new(settings.data_address, workers),
+            pools: Pools::new(prober),
+            state: Arc::default(),
+            published: now,
+        }
+    }
+
+    /// Runs until `orders` is closed.
+    pub(crate) async fn run(
+        mut self,
+        mut target: watch::Receiver<Arc<ClusterState>>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+    ) {
+        let mut followed = true;
+        let mut drift = Instant::now() + self.drift_interval;
+        target.mark_changed();
+        loop {
+            let verdicts = self.pools.is_dirty().then(|| self.published + VERDICT_PAUSE);
+            let drain = self.pools.next_deadline().map(|d| self.origin + d);
+            let wake = [Some(drift), verdicts, drain].into_iter().flatten().min().unwrap_or(drift);
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => return,
+                },
+                changed = target.changed(), if followed => {
+                    followed = changed.is_ok();
+                    let state = target.borrow_and_update().clone();
+                    self.follow(state, false).await;
+                }
+                Some(report) = reports.recv() => {
+                    self.pools.report(report);
+                    while let Ok(report) = reports.try_recv() {
+                        self.pools.report(report);
+                    }
+                    if self.published.elapsed() >= VERDICT_PAUSE {
+                        self.publish();
+                    }
+                }
+                () = sleep_until(wake.into()) => {
+                    self.pools.expire(self.origin.elapsed());
+                    if self.pools.is_dirty() {
+                        self.publish();
+                    }
+                    if drift <= Instant::now() {
+                        self.follow(self.state.clone(), true).await;
+                        drift = Instant::now() + self.drift_interval;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::StopAccepting { done } => {
+                self.listeners.stop().await;
+                self.follow(self.state.clone(), true).await;
+                if let Some(done) = done {
+                    // Fails only when nobody waits any more.
+                    let _ = done.send(());
+                }
+            }
+            Order::CloseAll => {
+                self.pools.close_all();
+                self.publish();
+            }
+        }
+    }
+
+    /// Brings everything in line with `state`. Sockets that go are closed while the table still has their listeners,
+    /// and those that come are handed to the workers once it has theirs.
+    async fn follow(&mut self, state: Arc<ClusterState>, again: bool) {
+        if again || !listeners::same(&self.state, &state) {
+            self.listeners.follow(&state).await;
+        }
+        self.pools.follow(&state, self.origin.elapsed());
+        self.state = state;
+        self.publish();
+        self.listeners.hand_over();
+        let revision = self.state.revision;
+        self.in_force.send_if_modified(|r| std::mem::replace(r, revision) != revision);
+    }
+
+    fn publish(&mut self) {
+        let pools = self.pools.publish();
+        let (listeners, routes) = self.listeners.published();
+        self.shared.table.store(Arc::new(Table { revision: self.state.revision, listeners, pools, routes }));
+        self.pools.signal();
+        self.published = Instant::now();
+    }
+}

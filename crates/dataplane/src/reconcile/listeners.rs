@@ -1,0 +1,178 @@
+//! Listening sockets: which addresses this member should have, and opening and closing them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use trestle_model::{self as model, ClusterState, ListenerName};
+
+use crate::bind::{self, BindError};
+use crate::table::{BindStatus, Listener};
+use crate::worker::Order;
+
+/// How long workers may take to empty the queues of sockets that are closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The address that orders sockets by port first, so that neighbours on a port are found without a search.
+type Key = (u16, IpAddr);
+
+fn key(address: SocketAddr) -> Key {
+    (address.port(), address.ip())
+}
+
+type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
+
+/// Whether two states have the same listeners.
+pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
+    let (old, new) = (&old.listeners, &new.listeners);
+    old.len() == new.len() && old.values().zip(new.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+/// All listeners.
+pub(super) struct Listeners {
+    data_address: Option<IpAddr>,
+    workers: Vec<mpsc::UnboundedSender<Order>>,
+    /// Addresses whose sockets are open.
+    open: BTreeMap<Key, SocketAddr>,
+    /// Sockets that are open and not with the workers yet.
+    fresh: Vec<(SocketAddr, Vec<TcpListener>)>,
+    published: Published,
+    stopped: bool,
+}
+
+impl Listeners {
+    pub(super) fn new(data_address: Option<IpAddr>, workers: Vec<mpsc::UnboundedSender<Order>>) -> Self {
+        Self {
+            data_address,
+            workers,
+            open: BTreeMap::new(),
+            fresh: Vec::new(),
+            published: Published::default(),
+            stopped: false,
+        }
+    }
+
+    pub(super) fn published(&self) -> Published {
+        self.published.clone()
+    }
+
+    /// Closes all sockets, and opens none from now on.
+    pub(super) async fn stop(&mut self) {
+        self.stopped = true;
+        self.close_except(&BTreeMap::new()).await;
+    }
+
+    /// Opens and closes sockets so that they are those of `state`, as far as the operating system allows, and
+    /// prepares the table entries.
+    pub(super) async fn follow(&mut self, state: &ClusterState) {
+        let owners = self.owners(state);
+        self.close_except(&owners).await;
+        let mut listeners = BTreeMap::new();
+        let mut routes = BTreeMap::new();
+        for (name, config) in &state.listeners {
+            let was = self.published.0.get(name).cloned();
+            let binds: Vec<BindStatus> = config.spec.binds.iter().map(|b| self.bind(name, *b, &owners)).collect();
+            let listener = entry(config, binds, was.as_ref());
+            for status in listener.binds.iter().filter(|b| b.error.is_none()) {
+                routes.insert(status.effective, listener.clone());
+            }
+            listeners.insert(name.clone(), listener);
+        }
+        self.published = (Arc::new(listeners), Arc::new(routes));
+    }
+
+    /// The listener that each address belongs to: the first by name, on every member alike.
+    fn owners(&self, state: &ClusterState) -> BTreeMap<SocketAddr, ListenerName> {
+        let mut owners = BTreeMap::new();
+        for (name, listener) in &state.listeners {
+            for bind in &listener.spec.binds {
+                owners.entry(bind::effective(*bind, self.data_address)).or_insert_with(|| name.clone());
+            }
+        }
+        owners
+    }
+
+    /// Closes the sockets whose address nobody owns; returns once the workers have accepted what waited there.
+    async fn close_except(&mut self, owners: &BTreeMap<SocketAddr, ListenerName>) {
+        let (done, mut all_done) = mpsc::channel(1);
+        self.open.retain(|_, address| {
+            let keep = owners.contains_key(address);
+            if !keep {
+                for worker in &self.workers {
+                    // Fails only when the worker's thread is gone, and its sockets with it.
+                    let _ = worker.send(Order::Close(*address, done.clone()));
+                }
+            }
+            keep
+        });
+        drop(done);
+        if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
+            tracing::warn!("a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on");
+        }
+    }
+
+    fn bind(
+        &mut self,
+        name: &ListenerName,
+        configured: model::Bind,
+        owners: &BTreeMap<SocketAddr, ListenerName>,
+    ) -> BindStatus {
+        let effective = bind::effective(configured, self.data_address);
+        let error = match owners.get(&effective) {
+            Some(owner) if owner != name => {
+                Some(BindError::Taken { address: effective, listener: owner.clone() })
+            }
+            _ => self.open(effective).err(),
+        };
+        BindStatus { configured, effective, error: error.map(Arc::new) }
+    }
+
+    fn open(&mut self, address: SocketAddr) -> Result<(), BindError> {
+        if self.open.contains_key(&key(address)) {
+            return Ok(());
+        }
+        if self.stopped {
+            return Err(BindError::Stopped(address));
+        }
+        // A wildcard beside an address of the same port is meant: the kernel gives connections to the more specific
+        // one. The test for strangers would only find our own socket.
+        let same_port = (address.port(), IpAddr::from([0; 4]))..=(address.port(), IpAddr::from([0xff; 16]));
+        let overlaps = self.open.range(same_port).any(|(_, other)| {
+            other.is_ipv4() == address.is_ipv4() && (other.ip().is_unspecified() || address.ip().is_unspecified())
+        });
+        let sockets = bind::open(address, self.workers.len(), !overlaps)?;
+        self.open.insert(key(address), address);
+        self.fresh.push((address, sockets));
+        Ok(())
+    }
+
+    /// Gives new sockets to the workers; the table must have their listeners by now.
+    pub(super) fn hand_over(&mut self) {
+        for (address, sockets) in self.fresh.drain(..) {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let _ = worker.send(Order::Listen(address, socket));
+            }
+        }
+    }
+}
+
+/// A listener's table entry: the old one where nothing is different.
+fn entry(config: &Arc<model::Listener>, binds: Vec<BindStatus>, was: Option<&Arc<Listener>>) -> Arc<Listener> {
+    let text = |b: &BindStatus| b.error.as_ref().map(|e| e.to_string());
+    let known = |b: &BindStatus| was.is_some_and(|w| w.binds.iter().any(|o| text(o) == text(b)));
+    for status in binds.iter().filter(|b| !known(b)) {
+        if let Some(error) = &status.error {
+            tracing::warn!(listener = %config.name, %error, "a listener's address is not bound; tried again on a timer");
+        }
+    }
+    let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
+    match was {
+        Some(was) if Arc::ptr_eq(&was.config, config) && was.binds.iter().map(text).eq(binds.iter().map(text)) => {
+            was.clone()
+        }
+        _ => Arc::new(Listener { config: config.clone(), binds, counters }),
+    }
+}

@@ -1,0 +1,161 @@
+//! The published table: what workers look at for each connection, and what reports show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use trestle_engine::{Schedule, Verdict};
+use trestle_model::{self as model, BackendName, Bind, ListenerName, PoolName, Revision};
+
+use crate::bind::BindError;
+use crate::counters::Counters;
+use crate::live::Live;
+
+/// Everything that the data plane acts on, at one instant. Parts that two tables have in common are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    /// Revision of the configuration that this table reflects.
+    pub revision: Revision,
+    /// Listeners by name.
+    pub listeners: Arc<BTreeMap<ListenerName, Arc<Listener>>>,
+    /// Pools by name.
+    pub pools: Arc<BTreeMap<PoolName, Arc<Pool>>>,
+    /// The listener that each bound address belongs to.
+    pub(crate) routes: Arc<BTreeMap<SocketAddr, Arc<Listener>>>,
+}
+
+/// A listener on this member.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its configuration.
+    pub config: Arc<model::Listener>,
+    /// Its addresses on this member, in the order of the configuration.
+    pub binds: Vec<BindStatus>,
+    /// What came in through it.
+    pub counters: Arc<Counters>,
+}
+
+impl Listener {
+    /// The addresses that accept connections.
+    pub fn bound(&self) -> impl Iterator<Item = SocketAddr> {
+        self.binds.iter().filter(|b| b.error.is_none()).map(|b| b.effective)
+    }
+
+    /// What keeps the other addresses from being bound.
+    pub fn errors(&self) -> impl Iterator<Item = &BindError> {
+        self.binds.iter().filter_map(|b| b.error.as_deref())
+    }
+}
+
+/// One address of a listener on this member.
+#[derive(Debug, Clone)]
+pub struct BindStatus {
+    /// The address as configured.
+    pub configured: Bind,
+    /// The address on this member: its data address in place of a wildcard, if it has one of that family.
+    pub effective: SocketAddr,
+    /// Why it does not accept connections, if it does not.
+    pub error: Option<Arc<BindError>>,
+}
+
+/// A pool with its backends, prepared for picking.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its configuration.
+    pub config: Arc<model::Pool>,
+    /// Its backends in the order of their names.
+    pub backends: Vec<Arc<Backend>>,
+    pub(crate) schedule: Schedule,
+    /// The next turn; shared by all workers and outliving tables, so that turns go on across changes.
+    pub(crate) turn: Arc<AtomicU64>,
+}
+
+impl Pool {
+    /// A backend by name.
+    pub fn backend(&self, name: &BackendName) -> Option<&Arc<Backend>> {
+        let found = self.backends.binary_search_by(|b| b.config.name.cmp(name)).ok()?;
+        self.backends.get(found)
+    }
+
+    /// Whether any backend can take a connection.
+    pub fn is_usable(&self) -> bool {
+        self.schedule.is_usable()
+    }
+
+    /// Picks a backend that is not among `tried`.
+    pub(crate) fn pick(&self, tried: &[Arc<Live>]) -> Option<&Arc<Backend>> {
+        let live = |position: usize| self.backends.get(position).map(|b| &b.live);
+        let picked = self.schedule.pick(
+            || self.turn.fetch_add(1, Relaxed),
+            |position| live(position).map_or(u64::MAX, |l| l.counters.active()),
+            |position| live(position).is_none_or(|l| tried.iter().any(|t| Arc::ptr_eq(t, l))),
+        )?;
+        self.backends.get(picked)
+    }
+}
+
+/// A backend as this member sees it.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its configuration.
+    pub config: Arc<model::Backend>,
+    /// What this member thinks of it.
+    pub verdict: Verdict,
+    /// The check result that the verdict rests on.
+    pub reason: CheckResult,
+    /// Since when the verdict stands.
+    pub since: Instant,
+    pub(crate) live: Arc<Live>,
+    /// Value of [`Live::epoch`] that connections picked from this entry belong to.
+    pub(crate) epoch: u32,
+}
+
+impl Backend {
+    /// What went to it.
+    pub fn counters(&self) -> &Counters {
+        &self.live.counters
+    }
+}
+
+/// The result of a check, in words when displayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckResult {
+    /// None has ended yet.
+    Awaited,
+    /// The pool has no check.
+    Off,
+    /// The backend accepted a connection.
+    Connected,
+    /// It refused or reset the connection.
+    Refused,
+    /// No answer in the time given.
+    TimedOut(Duration),
+    /// No route to it, or a router or the host's network answered so.
+    Unreachable,
+    /// Another error of the operating system, by number.
+    Failed(i32),
+}
+
+impl CheckResult {
+    /// Whether the check succeeded.
+    pub fn is_success(self) -> bool {
+        self == Self::Connected
+    }
+}
+
+impl fmt::Display for CheckResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Awaited => f.write_str("not checked yet"),
+            Self::Off => f.write_str("the pool has no health check"),
+            Self::Connected => f.write_str("connected"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
+            Self::Unreachable => f.write_str("no route to host"),
+            Self::Failed(code) => std::io::Error::from_raw_os_error(*code).fmt(f),
+        }
+    }
+}

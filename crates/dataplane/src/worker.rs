@@ -1,0 +1,45 @@
+//! A worker thread: its accept loops and its connections, and nothing else.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::accept;
+use crate::plane::Shared;
+
+/// Dropped by each worker that has done what was asked.
+pub(crate) type Done = mpsc::Sender<()>;
+
+/// What the reconciler tells a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Accept connections here.
+    Listen(SocketAddr, TcpListener),
+    /// Accept what waits at this address, then close the socket.
+    Close(SocketAddr, Done),
+}
+
+/// Runs until the reconciler is gone; connections that are left end with the runtime.
+pub(crate) async fn run(shared: Arc<Shared>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Listen(address, socket) => match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let (close, closing) = oneshot::channel();
+                    loops.insert(address, close);
+                    tokio::spawn(accept::run(shared.clone(), socket, address, closing));
+                }
+                Err(error) => tracing::error!(%address, %error, "a worker cannot wait on its listening socket"),
+            },
+            Order::Close(address, done) => {
+                if let Some(close) = loops.remove(&address) {
+                    // Fails only when the accept loop panicked: then there is nothing to close.
+                    let _ = close.send(done);
+                }
+            }
+        }
+    }
+}

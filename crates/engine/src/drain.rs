@@ -1,0 +1,100 @@
+//! When the connections of a backend are closed.
+
+use std::time::Duration;
+
+use trestle_model::AdminState;
+
+/// Why a backend's connections are closed by this member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCause {
+    /// The backend was removed, by itself or with its pool.
+    Removed,
+    /// The backend was disabled.
+    Disabled,
+    /// The backend was drained and its deadline has passed.
+    Drained,
+}
+
+/// What happens to the connections that a backend has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// They go on.
+    Never,
+    /// Those that are left then are closed, on the clock that was passed in.
+    At(Duration),
+    /// They are closed now.
+    Now(CloseCause),
+}
+
+/// Follows what the operator wants of one backend, and remembers since when this member knows of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Admission {
+    draining_since: Option<Duration>,
+}
+
+impl Admission {
+    /// Takes note of what the operator wants at `now`, on a monotonic clock.
+    ///
+    /// The deadline of a drain counts from the first time that this member learned of it: a repeated drain with
+    /// another deadline moves the end, not the beginning. A deadline that has passed closes now, as often as asked.
+    pub fn learn(&mut self, wanted: AdminState, now: Duration) -> Closing {
+        match wanted {
+            AdminState::Enabled => {
+                self.draining_since = None;
+                Closing::Never
+            }
+            AdminState::Disabled => {
+                self.draining_since = None;
+                Closing::Now(CloseCause::Disabled)
+            }
+            AdminState::Draining { timeout } => {
+                let since = *self.draining_since.get_or_insert(now);
+                match timeout.map(|t| since.saturating_add(t)) {
+                    None => Closing::Never,
+                    Some(deadline) if deadline <= now => Closing::Now(CloseCause::Drained),
+                    Some(deadline) => Closing::At(deadline),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn drain(secs: Option<u64>) -> AdminState {
+        AdminState::Draining { timeout: secs.map(at) }
+    }
+
+    #[test]
+    fn a_drain_without_a_deadline_closes_nothing() {
+        assert_eq!(Admission::default().learn(drain(None), at(5)), Closing::Never);
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_first_notice() {
+        let mut admission = Admission::default();
+        assert_eq!(admission.learn(drain(Some(10)), at(5)), Closing::At(at(15)));
+        assert_eq!(admission.learn(drain(Some(20)), at(9)), Closing::At(at(25)));
+        assert_eq!(admission.learn(drain(Some(3)), at(9)), Closing::Now(CloseCause::Drained));
+    }
+
+    #[test]
+    fn enabling_forgets_the_drain() {
+        let mut admission = Admission::default();
+        admission.learn(drain(Some(10)), at(5));
+        assert_eq!(admission.learn(AdminState::Enabled, at(6)), Closing::Never);
+        assert_eq!(admission.learn(drain(Some(10)), at(20)), Closing::At(at(30)));
+    }
+
+    #[test]
+    fn disabling_closes_now() {
+        let mut admission = Admission::default();
+        assert_eq!(admission.learn(AdminState::Disabled, at(1)), Closing::Now(CloseCause::Disabled));
+    }
+}

@@ -1,0 +1,214 @@
+//! One `trestled`: its files, its process.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::fetch::get;
+use crate::process::Process;
+use crate::wait::wait_for;
+
+/// Long enough for a debug build on a machine that does other things.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// User and system time of all threads.
+    pub cpu: Duration,
+    /// Resident memory, in bytes.
+    pub resident: u64,
+}
+
+/// A member with the default ports on an address of its own. It may run or not; its files outlive its process.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its address, for everything.
+    pub ip: Ipv4Addr,
+    binary: PathBuf,
+    dir: TempDir,
+    process: Option<Process>,
+}
+
+impl Member {
+    /// Prepares a member and its configuration file; `more` is appended to that. Starts nothing.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn new(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
+        let dir = TempDir::with_prefix(format!("trestle-{name}-")).unwrap();
+        let member = Self {
+            name: name.to_owned(),
+            ip,
+            binary: binary.to_owned(),
+            dir,
+            process: None,
+        };
+        let mut text = format!(
+            "name = \"{name}\"\ndata_dir = \"{}\"\n",
+            member.data_dir().display()
+        );
+        for (key, address) in [
+            ("admin_address", member.admin()),
+            ("peer_address", member.peer()),
+            ("http_address", member.http()),
+        ] {
+            writeln!(text, "{key} = \"{address}\"").unwrap();
+        }
+        // One worker: many members share two cores here.
+        write!(text, "data_address = \"{ip}\"\nworkers = 1\n{more}").unwrap();
+        std::fs::write(member.config(), text).unwrap();
+        member
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("trestled.toml")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Its admin address.
+    pub fn admin(&self) -> SocketAddr {
+        (self.ip, 7480).into()
+    }
+
+    /// Its peer address.
+    pub fn peer(&self) -> SocketAddr {
+        (self.ip, 7481).into()
+    }
+
+    /// Its HTTP address.
+    pub fn http(&self) -> SocketAddr {
+        (self.ip, 7482).into()
+    }
+
+    /// Clients of its API.
+    pub fn api(&self) -> Api {
+        Api::new(self.admin())
+    }
+
+    /// Starts its process and returns at once.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn spawn(&mut self) {
+        assert!(!self.is_running(), "{} runs already", self.name);
+        let mut trestled = Command::new(&self.binary);
+        trestled.arg("--config").arg(self.config());
+        let log = self.dir.path().join("output.log");
+        self.process = Some(Process::spawn(
+            format!("member {}", self.name),
+            &mut trestled,
+            &log,
+        ));
+    }
+
+    /// Starts its process and returns when it answers.
+    ///
+    /// # Panics
+    /// When it ends instead, or does not answer in 30 s.
+    pub fn start(&mut self) {
+        self.spawn();
+        wait_for(&format!("start of {}", self.name), START_LIMIT, || {
+            let ended = self.process.as_mut().and_then(Process::status);
+            assert!(
+                ended.is_none(),
+                "{} ended: {ended:?}\n{}",
+                self.name,
+                self.output()
+            );
+            get(self.http(), "/livez").map(drop)
+        });
+    }
+
+    /// Whether its process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.status().is_none())
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it was never started.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the member was started")
+    }
+
+    /// Ends it with SIGKILL.
+    ///
+    /// # Panics
+    /// When it was never started.
+    pub fn kill(&mut self) {
+        self.process().kill();
+    }
+
+    /// Ends it with SIGTERM and waits.
+    ///
+    /// # Panics
+    /// When it was never started or does not end in 30 s.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process().terminate();
+        self.process().exited(Duration::from_secs(30))
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// When it was never started or does not end in 30 s.
+    pub fn exited(&mut self) -> ExitStatus {
+        self.process().exited(Duration::from_secs(30))
+    }
+
+    /// All that its processes have written.
+    pub fn output(&self) -> String {
+        self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// Throws its data away, as a lost disk does.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn wipe(&mut self) {
+        assert!(!self.is_running(), "{} still runs", self.name);
+        std::fs::remove_dir_all(self.data_dir()).unwrap();
+    }
+
+    /// What its process has used.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn usage(&mut self) -> Usage {
+        /// The kernel's USER_HZ, which is 100 on every architecture that matters here.
+        const TICK: Duration = Duration::from_millis(10);
+        const PAGE: u64 = 4096;
+        let read = |name: &str, id: u32| std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap();
+        let id = self.process().id();
+        // proc(5): the fields after the name in parentheses begin with the third; utime and stime are 14 and 15.
+        let stat = read("stat", id);
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
+        let pages: u64 = read("statm", id)
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        Usage {
+            cpu: TICK * ticks,
+            resident: pages * PAGE,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the command line prints, word for word, and how it finds its way among endpoints.
+
+use std::path::Path;
+
+use trestle_testkit::Cluster;
+
+use crate::{Finished, trestle, trestled};
+
+/// A session at the terminal; `golden/session.txt` is what it must look like, with the member's address written as
+/// 127.0.0.1.
+const SESSION: &str = "
+pool list
+pool create web --algorithm least-connections --health none
+pool create api
+pool create api
+pool create a/b
+pool list
+pool get web
+pool get nothing
+backend add web/a 10.0.0.1:8080
+backend add web/b 10.0.0.2:8080 --weight 3 --backup
+backend add web/c 2001:db8::1:443
+backend list web
+backend drain web/a
+backend enable web/a
+backend disable web/b
+backend list web -o json
+listener create front --bind 0.0.0.0:8080 --pool web --wait
+listener create other --bind 0.0.0.0:8080 --pool web
+listener list
+listener get front -o yaml
+pool delete web
+pool update api --algorithm round-robin --etag 1
+pool delete api --dry-run
+pool delete api
+backend remove web/b
+backend remove web/b
+listener delete front
+member list
+leader show
+pool
+frobnicate
+";
+
+fn shown(line: &str, finished: &Finished) -> String {
+    let Finished { code, stdout, stderr } = finished;
+    let marked = |text: &str, mark: &str| {
+        text.lines()
+            .map(|line| format!("{mark}{line}\n"))
+            .collect::<String>()
+    };
+    let code = code.map_or_else(|| "by signal".to_owned(), |code| code.to_string());
+    format!(
+        "$ trestle {line}\n{}{}[{code}]\n\n",
+        marked(stdout, "  "),
+        marked(stderr, "! ")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_looks_as_it_should() {
+    // One member that is never in doubt about its leadership: every run gives the same revisions.
+    let cluster = Cluster::start_with(trestled(), 1, "profile = \"wide\"\n").await;
+    let (endpoints, ip) = (cluster.endpoints(), cluster.subnet.ip(1).to_string());
+    let said: String = SESSION
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| shown(line, &trestle(&endpoints, &line.split(' ').collect::<Vec<_>>())))
+        .collect();
+    let said = said.replace(&ip, "127.0.0.1");
+    let golden = include_str!("golden/session.txt");
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).join("session.txt");
+    std::fs::write(&found, &said).unwrap();
+    for (number, (said, golden)) in said.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(
+            said,
+            golden,
+            "line {} of {} is not as in golden/session.txt",
+            number + 1,
+            found.display()
+        );
+    }
+    assert_eq!(
+        said.lines().count(),
+        golden.lines().count(),
+        "{} has more or fewer lines",
+        found.display()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_endpoints_are_walked_past() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    cluster.members[0].kill();
+    cluster.leader().await;
+    let endpoints = cluster.endpoints();
+    trestle(&endpoints, &["pool", "create", "web"]).expect_success();
+    assert!(
+        trestle(&endpoints, &["pool", "list"])
+            .expect_success()
+            .contains("web")
+    );
+    let status = trestle(&endpoints, &["status"]);
+    assert!(
+        status.stdout.contains("m1") && status.stdout.contains("m3"),
+        "{}{}",
+        status.stdout,
+        status.stderr
+    );
+
+    cluster.members[1].kill();
+    let local = trestle(&endpoints, &["pool", "list", "--local"]);
+    assert!(
+        local.stdout.contains("web"),
+        "a local read needs no leader: {}",
+        local.stderr
+    );
+    let refused = trestle(&endpoints, &["--timeout", "2s", "pool", "create", "late"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stdout.is_empty() && refused.stderr.contains("leader"),
+        "{}",
+        refused.stderr
+    );
+
+    cluster.members[2].kill();
+    let nobody = trestle(&endpoints, &["--timeout", "2s", "pool", "list"]);
+    assert_eq!(nobody.code, Some(1));
+    for member in &cluster.members {
+        assert!(
+            nobody.stderr.contains(&member.admin().to_string()),
+            "{}",
+            nobody.stderr
+        );
+    }
+}
+
+#[test]
+fn help_and_completions_need_no_cluster() {
+    let nobody = "127.0.0.1:1";
+    assert!(
+        trestle(nobody, &["--help"])
+            .expect_success()
+            .contains("TRESTLE_ENDPOINT")
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            trestle(nobody, &["completions", shell])
+                .expect_success()
+                .contains("trestle"),
+            "{shell}"
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! Members come and go, one explicit step at a time.
+
+use std::time::Duration;
+
+use tonic::Code;
+use trestle_api::v1::{BootstrapClusterRequest, ListMembersRequest, MemberRole, RemoveMemberRequest};
+use trestle_testkit::{Api, Cluster, Origin, fetch_http, wait_until};
+
+use crate::trestled;
+
+async fn roles(api: &Api) -> Vec<(String, MemberRole)> {
+    let list = api
+        .members()
+        .list_members(ListMembersRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    list.members
+        .iter()
+        .map(|member| (member.name.clone(), member.role()))
+        .collect()
+}
+
+/// Removes a member; repeats the call while an election is under way.
+async fn remove(api: &Api, name: &str) {
+    wait_until(
+        &format!("removal of {name}"),
+        Duration::from_secs(20),
+        async || {
+            let request = RemoveMemberRequest {
+                name: format!("members/{name}"),
+            };
+            match api.members().remove_member(request).await {
+                Ok(_) => Ok(()),
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => {
+                    Err(status)
+                }
+                Err(status) if status.code() == Code::NotFound => Ok(()),
+                Err(status) => panic!("remove {name}: {status}"),
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fourth_member_is_added_and_removed_under_writes() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
+    let api = cluster.api(0);
+    api.create_pool("web", None).await.unwrap();
+    api.create_backend("web", "a", origin.address()).await.unwrap();
+    api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
+
+    let fourth = cluster.prepare();
+    cluster.members[fourth].start();
+    let added = api.add_member(cluster.members[fourth].peer()).await.unwrap();
+    let member = added.member.unwrap();
+    assert_eq!(
+        (member.name.as_str(), member.role()),
+        ("members/m4", MemberRole::Learner)
+    );
+    cluster.agreed().await;
+    let target = (cluster.members[fourth].ip, 8080).into();
+    assert_eq!(fetch_http(target), Ok("origin".to_owned()), "a learner serves");
+
+    let promoted = api.promote_member("m4").await.unwrap();
+    assert_eq!(promoted.member.unwrap().role(), MemberRole::Voter);
+    assert!(
+        !promoted.warnings.is_empty(),
+        "four voters bear no more failures than three, which is worth a warning"
+    );
+    api.create_pool("while-four", None).await.unwrap();
+    assert_eq!(cluster.agreed().await.members.len(), 4);
+
+    remove(&api, "m4").await;
+    cluster.members[fourth].stop();
+    let status = cluster.agreed().await;
+    assert_eq!(status.members.len(), 3);
+    assert_eq!(roles(&api).await.len(), 3);
+    api.create_pool("after", None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_member_is_replaced_under_its_old_name() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let api = cluster.api(0);
+    api.create_pool("before", None).await.unwrap();
+    let id = |status: &trestle_api::v1::ClusterStatus, name: &str| {
+        let members = status.members.iter().filter_map(|status| status.member.as_ref());
+        members
+            .filter(|member| member.name == name)
+            .map(|member| member.id)
+            .next()
+    };
+    let lost = id(&cluster.agreed().await, "members/m3");
+    cluster.members[2].kill();
+    cluster.members[2].wipe();
+    remove(&api, "m3").await;
+    api.create_pool("without", None).await.unwrap();
+
+    cluster.members[2].start();
+    cluster.take_in(2).await;
+    let status = cluster.agreed().await;
+    assert_eq!(status.members.len(), 3);
+    assert!(
+        roles(&api)
+            .await
+            .iter()
+            .all(|(_, role)| *role == MemberRole::Voter)
+    );
+    let found = id(&status, "members/m3");
+    assert!(
+        found.is_some() && found != lost,
+        "the id of a lost member is never used again: {lost:?}, {found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_comes_back_with_its_data_and_catches_up() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let api = cluster.api(0);
+    cluster.members[2].kill();
+    for number in 0..20 {
+        api.create_pool(&format!("pool-{number}"), None).await.unwrap();
+    }
+    cluster.members[2].start();
+    assert_eq!(cluster.agreed().await.counts.unwrap().pools, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_would_harm_are_refused() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let mut other = Cluster::start(trestled(), 1).await;
+    let api = cluster.api(0);
+
+    let again = api
+        .cluster()
+        .bootstrap_cluster(BootstrapClusterRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
+
+    let taken = api.add_member(other.members[0].peer()).await.unwrap_err();
+    assert_eq!(taken.code(), Code::FailedPrecondition, "{taken}");
+    assert!(taken.message().contains("cluster"), "{taken}");
+
+    let nobody = api
+        .add_member((cluster.subnet.ip(99), 7481).into())
+        .await
+        .unwrap_err();
+    assert!(
+        nobody.message().contains(&cluster.subnet.ip(99).to_string()),
+        "{nobody}"
+    );
+
+    // m1 alone with a dead m3 could decide nothing.
+    let leader = cluster.leader().await;
+    let (dead, removed) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.members[dead].kill();
+    let request = RemoveMemberRequest {
+        name: format!("members/m{}", removed + 1),
+    };
+    let mut members = cluster.api(leader).members();
+    let refused = wait_until("a refusal", Duration::from_secs(20), async || {
+        let status = members
+            .remove_member(request.clone())
+            .await
+            .expect_err("the removal would lose the quorum");
+        if status.code() == Code::Unavailable {
+            Err(status.to_string())
+        } else {
+            Ok(status)
+        }
+    });
+    let refused = refused.await;
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    cluster.members[dead].start();
+    assert_eq!(cluster.agreed().await.members.len(), 3);
+    other.agreed().await;
+}
