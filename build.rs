@@ -24,16 +24,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&protos, [PROTO_ROOT])?;
 
     // The admin API's own files and what they import, for reflection; peers and disk are nobody else's business.
-    let public: Vec<_> = protos
-        .iter()
-        .filter(|path| path.starts_with(Path::new(PROTO_ROOT).join("trestle/v1")))
-        .collect();
+    let public: Vec<_> =
+        protos.iter().filter(|path| path.starts_with(Path::new(PROTO_ROOT).join("trestle/v1"))).collect();
     let reflected = protox::compile(public, [PROTO_ROOT])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(
-        out.join("trestle_v1.bin"),
-        prost::Message::encode_to_vec(&reflected),
-    )?;
+    std::fs::write(out.join("trestle_v1.bin"), prost::Message::encode_to_vec(&reflected))?;
 
     // Names of messages are part of a request's fingerprint.
     let mut config = tonic_prost_build::Config::new();

@@ -28,11 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format!("error: the API's threads cannot be started: {error}"));
@@ -64,15 +60,10 @@ fn say(line: &str) {
 fn start_logging(format: LogFormat, level: &str) -> (WorkerGuard, DroppedLines) {
     let quiet = format!("{level},openraft=error,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn");
     let filter = EnvFilter::try_from_env("TRESTLE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
-    let queue = NonBlockingBuilder::default()
-        .buffered_lines_limit(LOG_LINES_QUEUED_MAX)
-        .lossy(true);
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_QUEUED_MAX).lossy(true);
     let (writer, guard) = queue.finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),

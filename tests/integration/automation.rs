@@ -12,9 +12,7 @@ const TOP: &str = env!("CARGO_MANIFEST_DIR");
 /// Python modules for the admin API, and for reflection and health as gRPC defines them.
 fn generate(into: &Path) {
     let mut protoc = Command::new("protoc");
-    protoc
-        .current_dir(TOP)
-        .args(["-I", "proto", "-I", "tests/integration/automation"]);
+    protoc.current_dir(TOP).args(["-I", "proto", "-I", "tests/integration/automation"]);
     protoc.args(["-I", "/usr/include", "-I", "/usr/local/include"]);
     protoc.arg("--plugin=protoc-gen-grpc_python=grpc_python_plugin");
     for option in ["--python_out", "--grpc_python_out"] {

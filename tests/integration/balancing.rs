@@ -19,9 +19,7 @@ async fn one(pool: Pool) -> (Cluster, Api, SocketAddr) {
     let mut cluster = Cluster::start(trestled(), 1).await;
     let api = cluster.api(0);
     api.create_pool_with("web", pool).await.unwrap();
-    api.create_listener("web", format!("0.0.0.0:{PORT}"), "web")
-        .await
-        .unwrap();
+    api.create_listener("web", format!("0.0.0.0:{PORT}"), "web").await.unwrap();
     cluster.agreed().await;
     let target = (cluster.members[0].ip, PORT).into();
     (cluster, api, target)
@@ -29,15 +27,8 @@ async fn one(pool: Pool) -> (Cluster, Api, SocketAddr) {
 
 fn unchecked(algorithm: Algorithm) -> Pool {
     use trestle_api::v1::{HealthCheck, NoCheck, health_check::Kind};
-    let health_check = Some(HealthCheck {
-        kind: Some(Kind::None(NoCheck {})),
-        ..HealthCheck::default()
-    });
-    Pool {
-        algorithm: algorithm.into(),
-        health_check,
-        ..Pool::default()
-    }
+    let health_check = Some(HealthCheck { kind: Some(Kind::None(NoCheck {})), ..HealthCheck::default() });
+    Pool { algorithm: algorithm.into(), health_check, ..Pool::default() }
 }
 
 async fn add(api: &Api, name: &str, backend: Backend) {
@@ -75,24 +66,14 @@ async fn weights_give_shares_and_backups_wait() {
     add(&api, "light", backend(&origins[0], 1)).await;
     add(&api, "heavy", backend(&origins[1], 3)).await;
     add(&api, "none", backend(&origins[2], 0)).await;
-    add(
-        &api,
-        "spare",
-        Backend {
-            backup: true,
-            ..backend(&origins[3], 1)
-        },
-    )
-    .await;
+    add(&api, "spare", Backend { backup: true, ..backend(&origins[3], 1) }).await;
     cluster.agreed().await;
     let mut answers: Vec<String> = (0..40).map(|_| fetch_http(target).unwrap()).collect();
     answers.sort();
     assert_eq!(answers, [vec!["heavy"; 30], vec!["light"; 10]].concat());
 
     for name in ["light", "heavy"] {
-        api.set_state(&format!("pools/web/backends/{name}"), AdminState::Disabled)
-            .await
-            .unwrap();
+        api.set_state(&format!("pools/web/backends/{name}"), AdminState::Disabled).await.unwrap();
     }
     cluster.agreed().await;
     assert_eq!(fetch_http(target), Ok("spare".to_owned()));
@@ -111,11 +92,7 @@ async fn least_connections_goes_where_fewest_are_open() {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = [0; 256];
         let count = stream.read(&mut answer).unwrap();
-        let name = String::from_utf8_lossy(&answer[..count])
-            .trim()
-            .chars()
-            .last()
-            .unwrap();
+        let name = String::from_utf8_lossy(&answer[..count]).trim().chars().last().unwrap();
         (name, stream)
     };
     let held: Vec<_> = (0..6).map(|_| open(target)).collect();
@@ -156,16 +133,8 @@ async fn a_dead_backend_costs_a_client_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_usable_backend_clients_are_reset_at_once() {
     let interval = Duration::from_millis(100).try_into().ok();
-    let check = trestle_api::v1::HealthCheck {
-        interval,
-        fast_interval: interval,
-        ..Default::default()
-    };
-    let (mut cluster, api, target) = one(Pool {
-        health_check: Some(check),
-        ..Pool::default()
-    })
-    .await;
+    let check = trestle_api::v1::HealthCheck { interval, fast_interval: interval, ..Default::default() };
+    let (mut cluster, api, target) = one(Pool { health_check: Some(check), ..Pool::default() }).await;
     assert!(was_reset(connect(target)), "an empty pool");
     let mut origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
     api.create_backend("web", "a", origin.address()).await.unwrap();
@@ -181,15 +150,12 @@ async fn without_a_usable_backend_clients_are_reset_at_once() {
 async fn half_closes_resets_and_bulk_pass_through() {
     let (mut cluster, api, target) = one(unchecked(Algorithm::RoundRobin)).await;
     let backend = TcpListener::bind((cluster.subnet.ip(11), 0)).unwrap();
-    api.create_backend("web", "a", backend.local_addr().unwrap())
-        .await
-        .unwrap();
+    api.create_backend("web", "a", backend.local_addr().unwrap()).await.unwrap();
     cluster.agreed().await;
 
     // The client ends its half; the backend then answers with all that it got, 32 MiB.
-    let data: Vec<u8> = (0..32_u32 << 20)
-        .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
-        .collect();
+    let data: Vec<u8> =
+        (0..32_u32 << 20).map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let client = connect(target);
     let (mut server, _) = backend.accept().unwrap();
     let echo = std::thread::spawn(move || {
@@ -204,12 +170,7 @@ async fn half_closes_resets_and_bulk_pass_through() {
     });
     let mut back = Vec::new();
     reading.read_to_end(&mut back).unwrap();
-    assert!(
-        back == data,
-        "{} bytes back, {} sent, or not the same",
-        back.len(),
-        data.len()
-    );
+    assert!(back == data, "{} bytes back, {} sent, or not the same", back.len(), data.len());
     writing.join().unwrap();
     echo.join().unwrap();
 
@@ -246,21 +207,12 @@ async fn draining_spares_open_connections_disabling_and_removing_do_not() {
         if last == "disable" {
             api.set_state(&full, AdminState::Disabled).await.unwrap();
         } else {
-            let request = DeleteBackendRequest {
-                name: full,
-                ..DeleteBackendRequest::default()
-            };
+            let request = DeleteBackendRequest { name: full, ..DeleteBackendRequest::default() };
             api.pools().delete_backend(request).await.unwrap();
         }
         let ended = open.read(&mut [0; 16]);
-        assert!(
-            matches!(ended, Ok(0) | Err(_)),
-            "{last} closes open connections: {ended:?}"
-        );
+        assert!(matches!(ended, Ok(0) | Err(_)), "{last} closes open connections: {ended:?}");
         let kind = ended.err().map(|error| error.kind());
-        assert!(
-            !matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)),
-            "{last} left it open"
-        );
+        assert!(!matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{last} left it open");
     }
 }

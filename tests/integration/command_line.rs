@@ -44,17 +44,10 @@ frobnicate
 
 fn shown(line: &str, finished: &Finished) -> String {
     let Finished { code, stdout, stderr } = finished;
-    let marked = |text: &str, mark: &str| {
-        text.lines()
-            .map(|line| format!("{mark}{line}\n"))
-            .collect::<String>()
-    };
+    let marked =
+        |text: &str, mark: &str| text.lines().map(|line| format!("{mark}{line}\n")).collect::<String>();
     let code = code.map_or_else(|| "by signal".to_owned(), |code| code.to_string());
-    format!(
-        "$ trestle {line}\n{}{}[{code}]\n\n",
-        marked(stdout, "  "),
-        marked(stderr, "! ")
-    )
+    format!("$ trestle {line}\n{}{}[{code}]\n\n", marked(stdout, "  "), marked(stderr, "! "))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,12 +73,7 @@ async fn a_session_looks_as_it_should() {
             found.display()
         );
     }
-    assert_eq!(
-        said.lines().count(),
-        golden.lines().count(),
-        "{} has more or fewer lines",
-        found.display()
-    );
+    assert_eq!(said.lines().count(), golden.lines().count(), "{} has more or fewer lines", found.display());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,11 +83,7 @@ async fn dead_endpoints_are_walked_past() {
     cluster.leader().await;
     let endpoints = cluster.endpoints();
     trestle(&endpoints, &["pool", "create", "web"]).expect_success();
-    assert!(
-        trestle(&endpoints, &["pool", "list"])
-            .expect_success()
-            .contains("web")
-    );
+    assert!(trestle(&endpoints, &["pool", "list"]).expect_success().contains("web"));
     let status = trestle(&endpoints, &["status"]);
     assert!(
         status.stdout.contains("m1") && status.stdout.contains("m3"),
@@ -110,45 +94,24 @@ async fn dead_endpoints_are_walked_past() {
 
     cluster.members[1].kill();
     let local = trestle(&endpoints, &["pool", "list", "--local"]);
-    assert!(
-        local.stdout.contains("web"),
-        "a local read needs no leader: {}",
-        local.stderr
-    );
+    assert!(local.stdout.contains("web"), "a local read needs no leader: {}", local.stderr);
     let refused = trestle(&endpoints, &["--timeout", "2s", "pool", "create", "late"]);
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
-    assert!(
-        refused.stdout.is_empty() && refused.stderr.contains("leader"),
-        "{}",
-        refused.stderr
-    );
+    assert!(refused.stdout.is_empty() && refused.stderr.contains("leader"), "{}", refused.stderr);
 
     cluster.members[2].kill();
     let nobody = trestle(&endpoints, &["--timeout", "2s", "pool", "list"]);
     assert_eq!(nobody.code, Some(1));
     for member in &cluster.members {
-        assert!(
-            nobody.stderr.contains(&member.admin().to_string()),
-            "{}",
-            nobody.stderr
-        );
+        assert!(nobody.stderr.contains(&member.admin().to_string()), "{}", nobody.stderr);
     }
 }
 
 #[test]
 fn help_and_completions_need_no_cluster() {
     let nobody = "127.0.0.1:1";
-    assert!(
-        trestle(nobody, &["--help"])
-            .expect_success()
-            .contains("TRESTLE_ENDPOINT")
-    );
+    assert!(trestle(nobody, &["--help"]).expect_success().contains("TRESTLE_ENDPOINT"));
     for shell in ["bash", "zsh", "fish"] {
-        assert!(
-            trestle(nobody, &["completions", shell])
-                .expect_success()
-                .contains("trestle"),
-            "{shell}"
-        );
+        assert!(trestle(nobody, &["completions", shell]).expect_success().contains("trestle"), "{shell}");
     }
 }

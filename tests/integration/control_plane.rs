@@ -22,12 +22,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 fn controllers(cluster: &Cluster, ports: &[u16]) -> Vec<Nginx> {
     let certificate = Certificate::generate();
     let start = |number: u8| {
-        Nginx::start(
-            &format!("k0s-controller{number}"),
-            cluster.subnet.ip(10 + number),
-            ports,
-            &certificate,
-        )
+        Nginx::start(&format!("k0s-controller{number}"), cluster.subnet.ip(10 + number), ports, &certificate)
     };
     (1..=3).map(start).collect()
 }
@@ -39,48 +34,27 @@ fn targets(cluster: &Cluster, ports: &[u16]) -> Vec<SocketAddr> {
 
 async fn verdicts(api: &Api, concerns: &str, verdict: Verdict) {
     for (_, pool, _) in SERVICES {
-        api.verdict(pool, |backend| backend.ends_with(concerns), verdict)
-            .await;
+        api.verdict(pool, |backend| backend.ends_with(concerns), verdict).await;
     }
 }
 
 async fn set_states(api: &Api, backend: &str, state: AdminState) {
     for (_, pool, _) in SERVICES {
-        api.set_state(&format!("pools/{pool}/backends/{backend}"), state)
-            .await
-            .unwrap();
+        api.set_state(&format!("pools/{pool}/backends/{backend}"), state).await.unwrap();
     }
 }
 
 /// Waits until no member has a connection to the backend in any pool.
 async fn drained(api: &Api, backend: &str) {
     for (_, pool, _) in SERVICES {
-        wait_until(
-            &format!("end of {backend}'s connections"),
-            Duration::from_secs(30),
-            async || {
-                let request = GetPoolHealthRequest {
-                    name: format!("pools/{pool}"),
-                };
-                let health = api
-                    .pools()
-                    .get_pool_health(request)
-                    .await
-                    .map_err(|status| status.to_string())?;
-                let health = health.into_inner();
-                let open = health
-                    .backends
-                    .iter()
-                    .filter(|b| b.name.ends_with(backend))
-                    .flat_map(|b| &b.views);
-                let open: u64 = open.map(|view| view.active_connections).sum();
-                if open == 0 {
-                    Ok(())
-                } else {
-                    Err(format!("{open} in {pool}"))
-                }
-            },
-        )
+        wait_until(&format!("end of {backend}'s connections"), Duration::from_secs(30), async || {
+            let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+            let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
+            let health = health.into_inner();
+            let open = health.backends.iter().filter(|b| b.name.ends_with(backend)).flat_map(|b| &b.views);
+            let open: u64 = open.map(|view| view.active_connections).sum();
+            if open == 0 { Ok(()) } else { Err(format!("{open} in {pool}")) }
+        })
         .await;
     }
 }
@@ -98,13 +72,9 @@ async fn controllers_are_killed_drained_and_brought_back() {
         api.create_pool(pool, Some(INTERVAL)).await.unwrap();
         for number in 1..=3 {
             let address = SocketAddr::from((cluster.subnet.ip(10 + number), port));
-            api.create_backend(pool, &format!("k0s-controller{number}"), address)
-                .await
-                .unwrap();
+            api.create_backend(pool, &format!("k0s-controller{number}"), address).await.unwrap();
         }
-        api.create_listener(listener, format!("0.0.0.0:{port}"), pool)
-            .await
-            .unwrap();
+        api.create_listener(listener, format!("0.0.0.0:{port}"), pool).await.unwrap();
     }
     cluster.agreed().await;
     verdicts(&api, "", Verdict::Healthy).await;
@@ -113,12 +83,7 @@ async fn controllers_are_killed_drained_and_brought_back() {
     let all_serve = |report: trestle_testkit::Report| {
         report.assert_no_failure();
         for by_answer in report.answers.values() {
-            assert_eq!(
-                by_answer.len(),
-                3,
-                "each client is served by every controller: {:?}",
-                report.answers
-            );
+            assert_eq!(by_answer.len(), 3, "each client is served by every controller: {:?}", report.answers);
         }
     };
     all_serve(traffic.next(9));
@@ -172,22 +137,14 @@ async fn four_frontends_share_servers_without_ports() {
     // Each controller names the port that it was reached on.
     let certificate = Certificate::generate();
     let start = |(number, port): (u8, u16)| {
-        Nginx::start(
-            &format!("c{number}:{port}"),
-            cluster.subnet.ip(10 + number),
-            &[port],
-            &certificate,
-        )
+        Nginx::start(&format!("c{number}:{port}"), cluster.subnet.ip(10 + number), &[port], &certificate)
     };
     let pairs = (1..=3).flat_map(|number| PORTS.map(|port| (number, port)));
     let _controllers: Vec<Nginx> = pairs.map(start).collect();
 
     let path = std::env::join_paths([programs(), "/usr/bin".into(), "/bin".into()]).unwrap();
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &script])
-        .env("PATH", path)
-        .env("TRESTLE_ENDPOINT", cluster.endpoints());
+    shell.args(["-c", &script]).env("PATH", path).env("TRESTLE_ENDPOINT", cluster.endpoints());
     finish(&mut shell).expect_success();
     cluster.agreed().await;
     cluster.api(0).verdict("back", |_| true, Verdict::Healthy).await;
@@ -196,13 +153,7 @@ async fn four_frontends_share_servers_without_ports() {
     let report = traffic.next(9);
     traffic.stop().assert_no_failure();
     for (target, by_answer) in report.answers {
-        let expected: Vec<String> = (1..=3)
-            .map(|number| format!("c{number}:{}", target.port()))
-            .collect();
-        assert_eq!(
-            by_answer.into_keys().collect::<Vec<_>>(),
-            expected,
-            "through {target}"
-        );
+        let expected: Vec<String> = (1..=3).map(|number| format!("c{number}:{}", target.port())).collect();
+        assert_eq!(by_answer.into_keys().collect::<Vec<_>>(), expected, "through {target}");
     }
 }

@@ -19,12 +19,7 @@ fn commands(output: &str) -> Vec<String> {
 
 fn shell(line: &str) -> Finished {
     let path = std::env::join_paths([programs(), "/usr/bin".into(), "/bin".into()]).unwrap();
-    finish(
-        Command::new("sh")
-            .args(["-c", line])
-            .env("PATH", path)
-            .env_remove("TRESTLE_ENDPOINT"),
-    )
+    finish(Command::new("sh").args(["-c", line]).env("PATH", path).env_remove("TRESTLE_ENDPOINT"))
 }
 
 fn start(dir: &std::path::Path) -> Process {
@@ -34,11 +29,7 @@ fn start(dir: &std::path::Path) -> Process {
     wait_for("the commands to try", Duration::from_secs(60), || {
         assert!(process.status().is_none(), "{}", process.output());
         let found = commands(&process.output());
-        if found.len() >= 5 {
-            Ok(())
-        } else {
-            Err(format!("{found:?}"))
-        }
+        if found.len() >= 5 { Ok(()) } else { Err(format!("{found:?}")) }
     });
     process
 }
@@ -51,35 +42,18 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     let tried = commands(&output);
     for line in tried.iter().filter(|line| !line.contains(" watch")) {
         let finished = shell(line);
-        assert_eq!(
-            finished.code,
-            Some(0),
-            "{line}\n{}{}",
-            finished.stdout,
-            finished.stderr
-        );
-        assert!(
-            !finished.stdout.is_empty() || !finished.stderr.is_empty(),
-            "{line} says nothing"
-        );
+        assert_eq!(finished.code, Some(0), "{line}\n{}{}", finished.stdout, finished.stderr);
+        assert!(!finished.stdout.is_empty() || !finished.stderr.is_empty(), "{line} says nothing");
     }
     // The printed listener serves on each of the three members, from both sample backends.
     for member in 1..=3 {
-        let line = tried
-            .iter()
-            .find(|line| line.starts_with("curl"))
-            .expect("a command that shows the balancing");
-        let port = line
-            .rsplit_once(':')
-            .and_then(|(_, rest)| rest.trim_matches('/').parse::<u16>().ok());
+        let line =
+            tried.iter().find(|line| line.starts_with("curl")).expect("a command that shows the balancing");
+        let port = line.rsplit_once(':').and_then(|(_, rest)| rest.trim_matches('/').parse::<u16>().ok());
         let port = port.unwrap_or_else(|| panic!("no port in {line:?}"));
         let target = SocketAddr::from(([127, 0, 0, member], port));
         let answers: std::collections::BTreeSet<_> = (0..20).map(|_| fetch_http(target).unwrap()).collect();
-        assert_eq!(
-            answers.len(),
-            2,
-            "both sample backends answer through {target}: {answers:?}"
-        );
+        assert_eq!(answers.len(), 2, "both sample backends answer through {target}: {answers:?}");
     }
     let list = || shell("trestle pool list -o json").expect_success();
     shell("trestle pool create kept").expect_success();
@@ -87,12 +61,7 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     assert!(before.contains("kept"), "{before}");
 
     process.terminate();
-    assert_eq!(
-        process.exited(Duration::from_secs(40)).code(),
-        Some(0),
-        "{}",
-        process.output()
-    );
+    assert_eq!(process.exited(Duration::from_secs(40)).code(), Some(0), "{}", process.output());
     drop(process);
 
     // The data directory keeps it.
@@ -100,10 +69,5 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     let mut process = start(dir.path());
     assert_eq!(list(), before);
     process.terminate();
-    assert_eq!(
-        process.exited(Duration::from_secs(40)).code(),
-        Some(0),
-        "{}",
-        process.output()
-    );
+    assert_eq!(process.exited(Duration::from_secs(40)).code(), Some(0), "{}", process.output());
 }

@@ -20,9 +20,7 @@ struct Writer {
 
 impl Writer {
     fn start(cluster: &Cluster) -> Self {
-        let apis: Vec<Api> = (0..cluster.members.len())
-            .map(|number| cluster.api(number))
-            .collect();
+        let apis: Vec<Api> = (0..cluster.members.len()).map(|number| cluster.api(number)).collect();
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (names, stopped) = (acknowledged.clone(), stop.clone());
@@ -35,12 +33,7 @@ impl Writer {
                     calls += 1;
                     let (pool_id, request_id) = (name.clone(), format!("writer-{number}"));
                     let pool = Some(Pool::default());
-                    let request = CreatePoolRequest {
-                        pool_id,
-                        pool,
-                        request_id,
-                        validate_only: false,
-                    };
+                    let request = CreatePoolRequest { pool_id, pool, request_id, validate_only: false };
                     let mut pools = api.pools();
                     let call = pools.create_pool(request);
                     match tokio::time::timeout(Duration::from_secs(2), call).await {
@@ -57,11 +50,7 @@ impl Writer {
                 names.lock().unwrap().push(name);
             }
         });
-        Self {
-            acknowledged,
-            stop,
-            task,
-        }
+        Self { acknowledged, stop, task }
     }
 
     fn count(&self) -> usize {
@@ -77,11 +66,7 @@ impl Writer {
             if new > 0 {
                 first.get_or_insert(start.elapsed());
             }
-            if new >= more {
-                Ok(())
-            } else {
-                Err(format!("{new} of {more}"))
-            }
+            if new >= more { Ok(()) } else { Err(format!("{new} of {more}")) }
         })
         .await;
         first.unwrap_or_default()
@@ -99,11 +84,8 @@ impl Writer {
 async fn local_pools(api: &Api) -> Vec<String> {
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListPoolsRequest {
-            page_size: 1000,
-            page_token,
-            consistency: Consistency::Local.into(),
-        };
+        let request =
+            ListPoolsRequest { page_size: 1000, page_token, consistency: Consistency::Local.into() };
         let page = api.pools().list_pools(request).await.unwrap().into_inner();
         names.extend(page.pools.into_iter().map(|pool| pool.name));
         page_token = page.next_page_token;
@@ -119,15 +101,9 @@ async fn nothing_is_lost(cluster: &mut Cluster, acknowledged: &[String]) {
     assert_eq!(status.members.len(), cluster.members.len());
     for number in 0..cluster.members.len() {
         let pools = local_pools(&cluster.api(number)).await;
-        let lost: Vec<_> = acknowledged
-            .iter()
-            .filter(|name| !pools.contains(&format!("pools/{name}")))
-            .collect();
-        assert!(
-            lost.is_empty(),
-            "acknowledged, but not on m{}: {lost:?}",
-            number + 1
-        );
+        let lost: Vec<_> =
+            acknowledged.iter().filter(|name| !pools.contains(&format!("pools/{name}"))).collect();
+        assert!(lost.is_empty(), "acknowledged, but not on m{}: {lost:?}", number + 1);
         // The write that was under way when the writer stopped may be there or not.
         assert!(
             pools.len() <= acknowledged.len() + 1,
@@ -148,11 +124,7 @@ async fn a_killed_leader_takes_no_acknowledged_write_along() {
         cluster.members[leader].kill();
         let pause = writer.progress(20).await;
         let next = cluster.leader().await;
-        eprintln!(
-            "round {round}: m{} killed, m{} leads, first write after {pause:?}",
-            leader + 1,
-            next + 1
-        );
+        eprintln!("round {round}: m{} killed, m{} leads, first write after {pause:?}", leader + 1, next + 1);
         assert_ne!(next, leader);
         cluster.members[leader].start();
         cluster.agreed_under_load().await;

@@ -9,9 +9,8 @@ use crate::trestled;
 
 /// The sum of all series of this metric whose labels include `labels`.
 fn value(metrics: &str, name: &str, labels: &[&str]) -> f64 {
-    let of_name = metrics
-        .lines()
-        .filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+    let of_name =
+        metrics.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
     let values: Vec<f64> = of_name
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
@@ -38,9 +37,7 @@ async fn metrics_follow_what_happens() {
     let mut cluster = Cluster::start(trestled(), 3).await;
     let mut origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
     let api = cluster.api(0);
-    api.create_pool("web", Some(Duration::from_millis(100)))
-        .await
-        .unwrap();
+    api.create_pool("web", Some(Duration::from_millis(100))).await.unwrap();
     api.create_backend("web", "a", origin.address()).await.unwrap();
     api.create_listener("front", "0.0.0.0:8080", "web").await.unwrap();
     let status = cluster.agreed().await;
@@ -53,41 +50,20 @@ async fn metrics_follow_what_happens() {
     }
     let metrics = || get(http, "/metrics").unwrap();
     let page = metrics();
-    assert!(
-        page.head
-            .to_lowercase()
-            .contains("content-type: application/openmetrics-text"),
-        "{}",
-        page.head
-    );
+    assert!(page.head.to_lowercase().contains("content-type: application/openmetrics-text"), "{}", page.head);
     assert!(page.body.ends_with("# EOF\n"), "OpenMetrics ends with a mark");
     let before = page.body;
     assert!(value(&before, "trestle_raft_term", &[]) >= 1.0);
     assert!(value(&before, "trestle_raft_applied_index", &[]) >= status.revision as f64);
-    assert_eq!(
-        value(
-            &before,
-            "trestle_listener_connections_total",
-            &["listener=\"front\""]
-        ),
-        5.0
-    );
-    assert_eq!(
-        value(
-            &before,
-            "trestle_backend_connections_total",
-            &["pool=\"web\"", "backend=\"a\""]
-        ),
-        5.0
-    );
+    assert_eq!(value(&before, "trestle_listener_connections_total", &["listener=\"front\""]), 5.0);
+    assert_eq!(value(&before, "trestle_backend_connections_total", &["pool=\"web\"", "backend=\"a\""]), 5.0);
     let undocumented = before.lines().filter(|line| !line.starts_with('#'));
     let name = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
     let undocumented: Vec<String> = undocumented
         .map(name)
         .filter(|name| {
-            let family = ["_total", "_bucket", "_sum", "_count"]
-                .iter()
-                .find_map(|end| name.strip_suffix(end));
+            let family =
+                ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
             !before.contains(&format!("# HELP {} ", family.unwrap_or(name)))
         })
         .collect();

@@ -28,13 +28,9 @@ async fn create(api: &Api, number: usize, port: u16) {
     api.create_pool(&pool, None).await.unwrap();
     for place in 0..BACKENDS_PER_POOL {
         let address = SocketAddr::from((backend(number * BACKENDS_PER_POOL + place), port));
-        api.create_backend(&pool, &format!("backend-{place}"), address)
-            .await
-            .unwrap();
+        api.create_backend(&pool, &format!("backend-{place}"), address).await.unwrap();
     }
-    api.create_listener(&pool, format!("0.0.0.0:{}", FIRST_PORT + number), &pool)
-        .await
-        .unwrap();
+    api.create_listener(&pool, format!("0.0.0.0:{}", FIRST_PORT + number), &pool).await.unwrap();
 }
 
 /// Dials each listener of one member until every backend behind it has answered.
@@ -42,9 +38,8 @@ fn balanced(ip: Ipv4Addr) {
     for number in 0..LISTENERS {
         let target = SocketAddr::from((ip, u16::try_from(FIRST_PORT + number).unwrap()));
         let first = number * BACKENDS_PER_POOL;
-        let expected: BTreeSet<String> = (first..first + BACKENDS_PER_POOL)
-            .map(|number| backend(number).to_string())
-            .collect();
+        let expected: BTreeSet<String> =
+            (first..first + BACKENDS_PER_POOL).map(|number| backend(number).to_string()).collect();
         // One worker, equal weights: round robin meets each backend once.
         let mut seen = BTreeSet::new();
         for _ in 0..BACKENDS_PER_POOL {
@@ -73,27 +68,14 @@ async fn a_thousand_listeners_and_ten_thousand_backends() {
     join_all((0..WRITERS).map(|place| writer(cluster.api(place % 3)))).await;
     let written = start.elapsed();
     let status = cluster.agreed().await;
-    eprintln!(
-        "12 000 resources written in {written:?}, in force on all members after {:?}",
-        start.elapsed()
-    );
+    eprintln!("12 000 resources written in {written:?}, in force on all members after {:?}", start.elapsed());
     let counts = status.counts.unwrap();
-    assert_eq!(
-        (counts.pools, counts.backends, counts.listeners),
-        (1_000, 10_000, 1_000)
-    );
+    assert_eq!((counts.pools, counts.backends, counts.listeners), (1_000, 10_000, 1_000));
     for member in &status.members {
-        assert_eq!(
-            (member.listeners_bound, member.listeners_failed),
-            (1_000, 0),
-            "{member:?}"
-        );
+        assert_eq!((member.listeners_bound, member.listeners_failed), (1_000, 0), "{member:?}");
     }
-    let threads = cluster
-        .members
-        .iter()
-        .map(|member| member.ip)
-        .map(|ip| std::thread::spawn(move || balanced(ip)));
+    let threads =
+        cluster.members.iter().map(|member| member.ip).map(|ip| std::thread::spawn(move || balanced(ip)));
     for thread in threads.collect::<Vec<_>>() {
         thread.join().unwrap();
     }

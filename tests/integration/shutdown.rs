@@ -45,25 +45,16 @@ async fn a_member_that_stops_lets_connections_finish() {
     assert_eq!(get(member.http(), "/readyz").unwrap().status, 200);
 
     member.process().terminate();
-    wait_for("readiness to fail", Duration::from_secs(10), || {
-        match get(member.http(), "/readyz") {
-            Ok(page) if page.status == 200 => Err("it is ready"),
-            _ => Ok(()),
-        }
+    wait_for("readiness to fail", Duration::from_secs(10), || match get(member.http(), "/readyz") {
+        Ok(page) if page.status == 200 => Err("it is ready"),
+        _ => Ok(()),
     });
-    wait_for(
-        "new connections to be refused",
-        Duration::from_secs(10),
-        || match TcpStream::connect(target) {
-            Ok(_) => Err("one was accepted"),
-            Err(_) => Ok(()),
-        },
-    );
+    wait_for("new connections to be refused", Duration::from_secs(10), || match TcpStream::connect(target) {
+        Ok(_) => Err("one was accepted"),
+        Err(_) => Ok(()),
+    });
     for _ in 0..3 {
-        assert!(
-            ask(&mut open).unwrap().contains("origin"),
-            "an open connection goes on"
-        );
+        assert!(ask(&mut open).unwrap().contains("origin"), "an open connection goes on");
     }
     assert!(member.is_running(), "it waits for the open connection");
     drop(open);
@@ -82,22 +73,16 @@ async fn a_second_signal_ends_it_at_once() {
     let mut open = TcpStream::connect((member.ip, 8080)).unwrap();
     ask(&mut open).unwrap();
     member.process().terminate();
-    wait_for(
-        "new connections to be refused",
-        Duration::from_secs(10),
-        || match TcpStream::connect((member.ip, 8080)) {
+    wait_for("new connections to be refused", Duration::from_secs(10), || {
+        match TcpStream::connect((member.ip, 8080)) {
             Ok(_) => Err("one was accepted"),
             Err(_) => Ok(()),
-        },
-    );
+        }
+    });
     member.process().terminate();
     // Well before the grace time of 30 s: `exited` would give up then.
     let status = member.process().exited(Duration::from_secs(15));
-    assert_ne!(
-        status.code(),
-        Some(0),
-        "it did not end in good order, and says so"
-    );
+    assert_ne!(status.code(), Some(0), "it did not end in good order, and says so");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,12 +95,7 @@ async fn all_members_are_restarted_one_by_one_while_others_serve() {
             .collect();
         let traffic = Traffic::start(&others, fetch_http);
         traffic.next(2);
-        assert_eq!(
-            cluster.members[number].stop().code(),
-            Some(0),
-            "{}",
-            cluster.members[number].output()
-        );
+        assert_eq!(cluster.members[number].stop().code(), Some(0), "{}", cluster.members[number].output());
         traffic.next(2);
         cluster.members[number].start();
         cluster.agreed().await;

@@ -11,12 +11,7 @@ fn check(config: &str) -> Finished {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("trestled.toml");
     std::fs::write(&path, config).unwrap();
-    finish(
-        Command::new(trestled())
-            .arg("--config")
-            .arg(&path)
-            .arg("--check-config"),
-    )
+    finish(Command::new(trestled()).arg("--config").arg(&path).arg("--check-config"))
 }
 
 #[test]
@@ -45,11 +40,7 @@ fn all_mistakes_are_listed_together() {
         "soon",
         "nowhere",
     ] {
-        assert!(
-            finished.stderr.contains(part),
-            "no {part:?} in: {}",
-            finished.stderr
-        );
+        assert!(finished.stderr.contains(part), "no {part:?} in: {}", finished.stderr);
     }
     assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
 }
@@ -61,11 +52,7 @@ fn a_file_that_is_no_toml_or_not_there_is_named() {
     assert!(finished.stderr.contains("trestled.toml:1"), "{}", finished.stderr);
     let finished = finish(Command::new(trestled()).args(["--config", "/nowhere/trestled.toml"]));
     assert_eq!(finished.code, Some(64));
-    assert!(
-        finished.stderr.contains("/nowhere/trestled.toml"),
-        "{}",
-        finished.stderr
-    );
+    assert!(finished.stderr.contains("/nowhere/trestled.toml"), "{}", finished.stderr);
 }
 
 #[test]
@@ -97,10 +84,7 @@ fn a_port_in_use_is_named() {
         let status = member.exited();
         let output = member.output();
         assert_eq!(status.code(), Some(69), "{output}");
-        assert!(
-            output.contains(&taken.local_addr().unwrap().to_string()),
-            "{output}"
-        );
+        assert!(output.contains(&taken.local_addr().unwrap().to_string()), "{output}");
     }
 }
 
@@ -111,19 +95,13 @@ fn a_data_directory_in_use_is_named() {
     first.start();
     let mut second = Member::new(trestled(), "m2", subnet.ip(2), "");
     let config = std::fs::read_to_string(second.config()).unwrap();
-    let (own, other) = (
-        second.data_dir().display().to_string(),
-        first.data_dir().display().to_string(),
-    );
+    let (own, other) = (second.data_dir().display().to_string(), first.data_dir().display().to_string());
     std::fs::write(second.config(), config.replace(&own, &other)).unwrap();
     second.spawn();
     let status = second.exited();
     let output = second.output();
     assert_eq!(status.code(), Some(70), "{output}");
-    assert!(
-        output.contains(&other) && output.contains("another process"),
-        "{output}"
-    );
+    assert!(output.contains(&other) && output.contains("another process"), "{output}");
 }
 
 #[test]

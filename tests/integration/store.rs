@@ -13,11 +13,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path))
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
     found.sort();
     found
@@ -25,20 +21,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Turns over every bit of a file's middle half.
 fn damage(path: &Path) {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let size = file.metadata().unwrap().len();
     let mut bytes = vec![0; usize::try_from(size).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();
     let quarter = bytes.len() / 4;
-    let middle = if bytes.len() < 8 {
-        0..bytes.len()
-    } else {
-        quarter..3 * quarter
-    };
+    let middle = if bytes.len() < 8 { 0..bytes.len() } else { quarter..3 * quarter };
     bytes[middle].iter_mut().for_each(|byte| *byte = !*byte);
     file.write_all_at(&bytes, 0).unwrap();
 }
@@ -49,10 +37,7 @@ fn refuses(member: &mut Member) -> String {
     let status = member.exited();
     let output = member.output();
     assert_eq!(status.code(), Some(70), "{output}");
-    assert!(
-        output.contains(&member.data_dir().display().to_string()),
-        "no file is named: {output}"
-    );
+    assert!(output.contains(&member.data_dir().display().to_string()), "no file is named: {output}");
     assert!(!output.contains("panicked"), "{output}");
     output
 }
@@ -73,16 +58,11 @@ async fn a_damaged_store_is_named_and_the_member_can_be_replaced() {
     assert_eq!(database.len(), 1, "{:?}", files(&cluster.members[2].data_dir()));
     damage(&database[0]);
     let output = refuses(&mut cluster.members[2]);
-    assert!(
-        output.contains("trestle member remove m3"),
-        "it says how to rejoin: {output}"
-    );
+    assert!(output.contains("trestle member remove m3"), "it says how to rejoin: {output}");
 
     // And doing what it says works.
     api.create_pool("meanwhile", None).await.unwrap();
-    let request = trestle_api::v1::RemoveMemberRequest {
-        name: "members/m3".to_owned(),
-    };
+    let request = trestle_api::v1::RemoveMemberRequest { name: "members/m3".to_owned() };
     api.members().remove_member(request).await.unwrap();
     cluster.members[2].wipe();
     cluster.members[2].start();
@@ -104,12 +84,7 @@ async fn a_damaged_or_newer_identity_is_refused() {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&[intact[0] + 1]);
     checksum.update(&intact[5..]);
-    let newer = [
-        &[intact[0] + 1],
-        checksum.finalize().to_be_bytes().as_slice(),
-        &intact[5..],
-    ]
-    .concat();
+    let newer = [&[intact[0] + 1], checksum.finalize().to_be_bytes().as_slice(), &intact[5..]].concat();
     std::fs::write(&path, newer).unwrap();
     assert!(refuses(member).contains("newer one"), "{}", member.output());
 
@@ -138,25 +113,13 @@ async fn another_clusters_data_joins_nothing_and_disturbs_nobody() {
     let (ours, theirs) = (cluster.members[0].data_dir(), before.cluster_id);
     wait_for("a word about the wrong cluster", Duration::from_secs(30), || {
         let said: Vec<String> = cluster.members.iter().map(|member| member.output()).collect();
-        let found = said
-            .iter()
-            .any(|output| output.contains(&theirs) && output.contains("cluster"));
-        if found {
-            Ok(())
-        } else {
-            Err(format!("{}\n{}", ours.display(), said.join("\n---\n")))
-        }
+        let found = said.iter().any(|output| output.contains(&theirs) && output.contains("cluster"));
+        if found { Ok(()) } else { Err(format!("{}\n{}", ours.display(), said.join("\n---\n"))) }
     });
     let status = cluster.api(0).status().await.unwrap();
-    let third = status
-        .members
-        .iter()
-        .find(|m| m.member.as_ref().is_some_and(|m| m.name == "members/m3"))
-        .unwrap();
-    assert!(
-        !third.reachable,
-        "a member of another cluster does not count as m3: {third:?}"
-    );
+    let third =
+        status.members.iter().find(|m| m.member.as_ref().is_some_and(|m| m.name == "members/m3")).unwrap();
+    assert!(!third.reachable, "a member of another cluster does not count as m3: {third:?}");
 
     // With its own disk back it is m3 again, with nothing of the other cluster.
     cluster.members[2].kill();

@@ -14,27 +14,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-api", &["trestle-model"]),
     ("trestle-consensus", &["trestle-api", "trestle-model"]),
     ("trestle-dataplane", &["trestle-engine", "trestle-model"]),
-    (
-        "trestle-node",
-        &[
-            "trestle-api",
-            "trestle-consensus",
-            "trestle-dataplane",
-            "trestle-model",
-        ],
-    ),
+    ("trestle-node", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-model"]),
     ("trestle-ctl", &["trestle-api", "trestle-model"]),
     ("trestle-testkit", &["trestle-api"]),
     ("trestle-xtask", &[]),
     (
         "trestle",
-        &[
-            "trestle-node",
-            "trestle-ctl",
-            "dev:trestle-api",
-            "dev:trestle-model",
-            "dev:trestle-testkit",
-        ],
+        &["trestle-node", "trestle-ctl", "dev:trestle-api", "dev:trestle-model", "dev:trestle-testkit"],
     ),
 ];
 
@@ -50,7 +36,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("clap", &["trestle-node", "trestle-ctl", "trestle"]),
     ("comfy-table", &["trestle-ctl"]),
     ("arc-swap", &["trestle-dataplane"]),
-    ("prost", &["trestle-api", "trestle-consensus", "trestle-node"]),
+    ("prost", &["trestle-api", "trestle-consensus", "trestle-node", "trestle-testkit"]),
 ];
 
 /// Names in pure crates that would bring in a clock, random order or I/O.
@@ -69,15 +55,9 @@ const IMPURE: &[&str] = &[
 /// Package name -> its dependencies, tests' own ones with `dev:`.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(root());
+    cargo.args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root());
     let output = cargo.output().unwrap();
-    assert!(
-        output.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
     let edge = |value: &Value| match value["kind"].as_str() {
@@ -87,12 +67,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let packages = metadata["packages"].as_array().unwrap();
     packages
         .iter()
-        .map(|p| {
-            (
-                name(p),
-                p["dependencies"].as_array().unwrap().iter().map(edge).collect(),
-            )
-        })
+        .map(|p| (name(p), p["dependencies"].as_array().unwrap().iter().map(edge).collect()))
         .collect()
 }
 
@@ -106,25 +81,13 @@ fn arrows_point_down_only() {
             wrong.push(format!("{package} is not in the table"));
             continue;
         };
-        let inner = edges
-            .iter()
-            .filter(|edge| found.contains_key(edge.trim_start_matches("dev:")));
-        wrong.extend(
-            inner
-                .filter(|e| !allowed.contains(&e.as_str()))
-                .map(|e| format!("{package} -> {e}")),
-        );
+        let inner = edges.iter().filter(|edge| found.contains_key(edge.trim_start_matches("dev:")));
+        wrong.extend(inner.filter(|e| !allowed.contains(&e.as_str())).map(|e| format!("{package} -> {e}")));
     }
     wrong.extend(
-        allowed
-            .keys()
-            .filter(|name| !found.contains_key(**name))
-            .map(|name| format!("{name} is gone")),
+        allowed.keys().filter(|name| !found.contains_key(**name)).map(|name| format!("{name} is gone")),
     );
-    expect_none(
-        "arrows that the table in tests/tidy/arrows.rs does not allow",
-        &wrong,
-    );
+    expect_none("arrows that the table in tests/tidy/arrows.rs does not allow", &wrong);
 }
 
 #[test]
@@ -134,10 +97,7 @@ fn wrapped_libraries_stay_behind_their_crate() {
         for (library, users) in WRAPPED {
             let named = edges.contains(*library) || edges.contains(&format!("dev:{library}"));
             if named && !users.contains(&package.as_str()) {
-                wrong.push(format!(
-                    "{package} -> {library}, which only {} may use",
-                    users.join(", ")
-                ));
+                wrong.push(format!("{package} -> {library}, which only {} may use", users.join(", ")));
             }
         }
     }
@@ -150,18 +110,13 @@ fn model_and_engine_are_pure() {
     for dir in ["crates/model/src", "crates/engine/src"] {
         for path in files(dir, "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
-            for (number, line) in text
-                .lines()
-                .enumerate()
-                .filter(|(_, line)| !line.trim_start().starts_with("//"))
+            for (number, line) in
+                text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
             {
                 let named = IMPURE.iter().filter(|name| line.contains(**name));
                 wrong.extend(named.map(|name| format!("{}:{}: {name}", shown(&path), number + 1)));
             }
         }
     }
-    expect_none(
-        "clocks, random order or I/O in pure crates (time is an argument there)",
-        &wrong,
-    );
+    expect_none("clocks, random order or I/O in pure crates (time is an argument there)", &wrong);
 }

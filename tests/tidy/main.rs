@@ -32,10 +32,7 @@ fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
         }
     }
     found.sort();
-    assert!(
-        !found.is_empty(),
-        "no .{extension} files below {dir}: the test looks in the wrong place"
-    );
+    assert!(!found.is_empty(), "no .{extension} files below {dir}: the test looks in the wrong place");
     found
 }
 

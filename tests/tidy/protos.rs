@@ -42,14 +42,7 @@ fn the_scan_sees_what_it_is_for() {
     ] {
         assert!(declares(line), "{line}");
     }
-    for line in [
-        "// a = 1;",
-        "}",
-        "",
-        "syntax = \"proto3\";",
-        "import \"a.proto\";",
-        "reserved 4;",
-    ] {
+    for line in ["// a = 1;", "}", "", "syntax = \"proto3\";", "import \"a.proto\";", "reserved 4;"] {
         assert!(!declares(line), "{line}");
     }
 }

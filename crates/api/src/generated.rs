@@ -1,11 +1,5 @@
 //! Generated code, nested as the packages are, because it refers to itself by such paths.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::large_futures,
-    clippy::too_many_lines
-)]
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::large_futures, clippy::too_many_lines)]
 
 pub(crate) mod trestle {
     pub(crate) mod v1 {

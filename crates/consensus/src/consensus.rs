@@ -71,6 +71,16 @@ impl Consensus {
         Ok(Self { core: Arc::new(core), runtime })
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    #[cfg(test)]
+    pub(crate) fn weak(&self) -> std::sync::Weak<Core> {
+        Arc::downgrade(&self.core)
+    }
+
     /// Who this member is; `None` while it is empty.
     pub fn identity(&self) -> Option<Identity> {
         self.core.identity()

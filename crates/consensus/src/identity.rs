@@ -94,3 +94,63 @@ impl Identity {
         Owner { dir: dir.path().to_owned(), member: self.name.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            cluster_id: ClusterId::parse(&"0a".repeat(16)).unwrap(),
+            member_id: MemberId(12),
+            name: MemberName::parse("east-1").unwrap(),
+            removed: true,
+        }
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        assert_eq!(Identity::read(&dir).unwrap(), None);
+        identity().write(&dir).unwrap();
+        assert_eq!(Identity::read(&dir).unwrap(), Some(identity()));
+        let renewed = Identity { removed: false, ..identity() };
+        renewed.write(&dir).unwrap();
+        assert_eq!(Identity::read(&dir).unwrap(), Some(renewed));
+        assert!(!place.path().join("identity.tmp").exists());
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_refused_with_the_file_named() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        identity().write(&dir).unwrap();
+        let good = fs::read(path(&dir)).unwrap();
+        let refused = |bytes: &[u8]| {
+            fs::write(path(&dir), bytes).unwrap();
+            let error = Identity::read(&dir).unwrap_err();
+            assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+            assert!(error.to_string().contains("/identity is damaged"), "{error}");
+        };
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
+            refused(&bytes);
+            refused(&good[..at]);
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_as_such() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let newer = storage::Identity { format: 2, ..identity().message() };
+        fs::write(path(&dir), seal(&newer)).unwrap();
+        let error = Identity::read(&dir).unwrap_err();
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(error.to_string().contains("storage format 2"), "{error}");
+    }
+}

@@ -22,6 +22,8 @@ mod service;
 mod snapshot;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 mod timing;
 mod watch;
 mod wire;

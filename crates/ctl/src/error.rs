@@ -103,11 +103,9 @@ impl Error {
         match self {
             Self::Invalid(found) => lines(found.0.iter().map(ToString::to_string)),
             Self::Refused(status) => refused(status),
-            Self::NoAnswer {
-                failures,
-                tried_for,
-                request_id,
-            } => no_answer(failures, *tried_for, request_id.as_deref()),
+            Self::NoAnswer { failures, tried_for, request_id } => {
+                no_answer(failures, *tried_for, request_id.as_deref())
+            }
             Self::Unknown { advice, .. } => format!("error: {self}\n  {advice}"),
             other => format!("error: {other}"),
         }
@@ -115,18 +113,12 @@ impl Error {
 }
 
 fn lines(texts: impl Iterator<Item = String>) -> String {
-    texts
-        .map(|text| format!("error: {text}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    texts.map(|text| format!("error: {text}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The server's message, or one line for each value that it refused: its message repeats those in one long line.
 fn refused(status: &Status) -> String {
-    let violations = status
-        .get_details_bad_request()
-        .map(|b| b.field_violations)
-        .unwrap_or_default();
+    let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
     if violations.is_empty() {
         return match (status.code(), status.message()) {
             (Code::Unimplemented, _) => {
@@ -137,29 +129,15 @@ fn refused(status: &Status) -> String {
             (_, message) => format!("error: {message}"),
         };
     }
-    let said = violations
-        .iter()
-        .all(|v| status.message().contains(&v.description));
+    let said = violations.iter().all(|v| status.message().contains(&v.description));
     let heading = (!said).then(|| status.message().to_owned());
-    lines(
-        heading.into_iter().chain(
-            violations
-                .iter()
-                .map(|v| format!("{} {}", v.field, v.description)),
-        ),
-    )
+    lines(heading.into_iter().chain(violations.iter().map(|v| format!("{} {}", v.field, v.description))))
 }
 
 fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Option<&str>) -> String {
     let answered = failures.iter().any(|f| f.answered);
-    let what = if answered {
-        "no member could do it"
-    } else {
-        "no member answers"
-    };
-    let time = tried_for
-        .map(|t| format!(" (tried for {})", duration_text(t)))
-        .unwrap_or_default();
+    let what = if answered { "no member could do it" } else { "no member answers" };
+    let time = tried_for.map(|t| format!(" (tried for {})", duration_text(t))).unwrap_or_default();
     let mut text = format!("error: {what}{time}");
     for failure in failures {
         text.push_str(&format!("\n  {}: {}", failure.endpoint, failure.reason));

@@ -45,19 +45,12 @@ impl Input {
     /// A backend's POOL/NAME.
     pub(crate) fn backend(&mut self, path: &str) -> BackendPath {
         let Some((pool, backend)) = path.split_once('/') else {
-            self.refuse(
-                "POOL/NAME",
-                path,
-                "must name the pool and the backend, as in web/a",
-            );
+            self.refuse("POOL/NAME", path, "must name the pool and the backend, as in web/a");
             return BackendPath::default();
         };
         self.found.take("POOL", pool, PoolName::parse(pool));
         self.found.take("NAME", backend, BackendName::parse(backend));
-        BackendPath {
-            pool: pool.to_owned(),
-            backend: backend.to_owned(),
-        }
+        BackendPath { pool: pool.to_owned(), backend: backend.to_owned() }
     }
 
     /// Where a backend is dialled, as the API writes it.
@@ -69,11 +62,7 @@ impl Input {
     /// Where a listener accepts connections, as the API writes it.
     pub(crate) fn binds(&mut self, label: &str, texts: &[String]) -> Vec<String> {
         let mut parse = |text: &String| self.found.take(label, text, Bind::parse(text));
-        texts
-            .iter()
-            .filter_map(&mut parse)
-            .map(|bind| bind.to_string())
-            .collect()
+        texts.iter().filter_map(&mut parse).map(|bind| bind.to_string()).collect()
     }
 
     /// A member's address, HOST:PORT.
@@ -102,10 +91,8 @@ impl Input {
             self.found.take("--request-id", id, RequestId::parse(id));
             return Ok(id.to_owned());
         }
-        let (high, low) = (
-            getrandom::u64().map_err(Error::Random)?,
-            getrandom::u64().map_err(Error::Random)?,
-        );
+        let (high, low) =
+            (getrandom::u64().map_err(Error::Random)?, getrandom::u64().map_err(Error::Random)?);
         Ok(format!("{high:016x}{low:016x}"))
     }
 
@@ -161,10 +148,7 @@ mod tests {
         let mut input = Input::default();
         input.backend("a");
         let text = input.finish().unwrap_err().render();
-        assert_eq!(
-            text,
-            "error: POOL/NAME \"a\": must name the pool and the backend, as in web/a"
-        );
+        assert_eq!(text, "error: POOL/NAME \"a\": must name the pool and the backend, as in web/a");
     }
 
     #[test]

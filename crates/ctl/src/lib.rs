@@ -52,10 +52,8 @@ fn run_on(args: impl IntoIterator<Item = OsString>, mut terminal: Terminal) -> E
 
 fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
     let mut session = Session::new(&cli.global, terminal)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     runtime.block_on(Box::pin(cli.command.run(&mut session)))
 }
 

@@ -19,10 +19,7 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// The process's own streams.
     pub(crate) fn standard() -> Self {
-        Self {
-            out: Box::new(io::stdout()),
-            err: Box::new(io::stderr()),
-        }
+        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()) }
     }
 
     /// Tells something that is not data.
@@ -36,10 +33,7 @@ impl Terminal {
     /// # Errors
     /// When the reader went away or the disk is full.
     pub(crate) fn data(&mut self, text: &str) -> Result<(), Error> {
-        self.out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush())
-            .map_err(Error::Output)
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(Error::Output)
     }
 }
 
@@ -73,13 +67,9 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_they_can_be_typed() {
-        for (millis, text) in [
-            (0, "0s"),
-            (50, "50ms"),
-            (2_000, "2s"),
-            (90_000, "1m30s"),
-            (86_400_000, "1day"),
-        ] {
+        for (millis, text) in
+            [(0, "0s"), (50, "50ms"), (2_000, "2s"), (90_000, "1m30s"), (86_400_000, "1day")]
+        {
             let duration = Duration::from_millis(millis);
             assert_eq!(duration_text(duration), text);
             assert_eq!(humantime::parse_duration(text).ok(), Some(duration), "{text}");

@@ -153,11 +153,7 @@ impl<'t> Session<'t> {
                     Repeat::Read | Repeat::Watch | Repeat::Step => None,
                 };
                 let tried_for = (rounds > 1).then_some(self.timeout);
-                return Err(Error::NoAnswer {
-                    failures,
-                    tried_for,
-                    request_id,
-                });
+                return Err(Error::NoAnswer { failures, tried_for, request_id });
             }
             if rounds == 1 {
                 self.announce_retries(&failures);
@@ -175,8 +171,7 @@ impl<'t> Session<'t> {
         match self.call(Repeat::Read, make).await {
             Ok(answer) => Some(answer),
             Err(error) => {
-                self.terminal
-                    .note(format_args!("warning: {what} is not shown: {error}"));
+                self.terminal.note(format_args!("warning: {what} is not shown: {error}"));
                 None
             }
         }
@@ -187,8 +182,7 @@ impl<'t> Session<'t> {
         for Failure { endpoint, reason, .. } in failures {
             self.terminal.note(format_args!("{endpoint}: {reason}"));
         }
-        self.terminal
-            .note(format_args!("trying again, for at most {time} in all"));
+        self.terminal.note(format_args!("trying again, for at most {time} in all"));
     }
 
     /// Asks each endpoint once, the one that answered last first. `Err` when another round may help.
@@ -223,11 +217,7 @@ impl<'t> Session<'t> {
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
     {
         let endpoint = self.endpoints.get(index).cloned().unwrap_or_default();
-        let failure = |reason: String, answered| Failure {
-            endpoint: endpoint.clone(),
-            reason,
-            answered,
-        };
+        let failure = |reason: String, answered| Failure { endpoint: endpoint.clone(), reason, answered };
         let channel = match self.connected.take() {
             Some((connected, channel)) if connected == index => channel,
             _ => connect(&endpoint, deadline)
@@ -247,10 +237,7 @@ impl<'t> Session<'t> {
         };
         // Statuses that the transport makes up carry their cause; those that a member sent do not.
         if status.source().is_some() {
-            return Err(Attempt::Lost(failure(
-                format!("connection lost: {}", root_cause(&status)),
-                false,
-            )));
+            return Err(Attempt::Lost(failure(format!("connection lost: {}", root_cause(&status)), false)));
         }
         self.connected = Some((index, channel));
         let reason = status.message().to_owned();
@@ -290,17 +277,17 @@ impl<'t> Session<'t> {
     pub(crate) fn note_freshness(&mut self, read: Option<&v1::ReadInfo>) {
         if let Some(read) = read.filter(|read| read.possibly_stale) {
             let member = read.member.strip_prefix("members/").unwrap_or(&read.member);
-            self.terminal.note(format_args!(
-                "read from {member} alone, at revision {}: may be stale",
-                read.revision
-            ));
+            self.terminal
+                .note(format_args!("read from {member} alone, at revision {}: may be stale", read.revision));
         }
     }
 }
 
 fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
     let advice = match repeat {
-        Repeat::Read | Repeat::Watch => "raise --timeout, or ask another member with --endpoint".to_owned(),
+        Repeat::Read | Repeat::Watch => {
+            "see \"trestle status\"; reads take --local to show what one member knows".to_owned()
+        }
         Repeat::Write(id) => format!(
             "the outcome is unknown: repeat the command with --request-id {id}, which applies it at most once"
         ),
@@ -308,11 +295,7 @@ fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
             "the outcome is unknown: look at \"trestle status\" before you repeat the command".to_owned()
         }
     };
-    Error::Unknown {
-        endpoint: failure.endpoint,
-        reason: failure.reason,
-        advice,
-    }
+    Error::Unknown { endpoint: failure.endpoint, reason: failure.reason, advice }
 }
 
 async fn connect(address: &str, deadline: Instant) -> Result<Channel, String> {
@@ -339,11 +322,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         Some(io) if io.raw_os_error().is_some() => io.kind().to_string(),
         _ => cause.to_string(),
     };
-    if text.starts_with("uncategorized") {
-        cause.to_string()
-    } else {
-        text
-    }
+    if text.starts_with("uncategorized") { cause.to_string() } else { text }
 }
 
 /// A client of the pool service.

@@ -6,9 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 const GAP: u16 = 3;
 
 fn rendered(table: &mut Table) -> String {
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for column in table.column_iter_mut() {
         column.set_padding((0, GAP));
     }
@@ -44,11 +42,7 @@ pub(crate) fn plain(text: &str) -> String {
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
-            shown.extend(c.escape_default())
-        } else {
-            shown.push(c)
-        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     shown
 }
@@ -59,10 +53,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_nothing_is_drawn() {
-        let rows = [
-            ["web".to_owned(), "1".to_owned()],
-            ["a-long-name".to_owned(), String::new()],
-        ];
+        let rows = [["web".to_owned(), "1".to_owned()], ["a-long-name".to_owned(), String::new()]];
         assert_eq!(
             table(["NAME", "BACKENDS"], rows),
             "NAME          BACKENDS\n\
@@ -86,9 +77,6 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(
-            table(["REASON"], [["a\u{1b}[2Jb\nc".to_owned()]]),
-            "REASON\na\\u{1b}[2Jb\\nc\n"
-        );
+        assert_eq!(table(["REASON"], [["a\u{1b}[2Jb\nc".to_owned()]]), "REASON\na\\u{1b}[2Jb\\nc\n");
     }
 }

@@ -33,11 +33,7 @@ impl Write {
     /// When the operating system gives no random bytes.
     pub(crate) fn new(args: &WriteArgs, input: &mut Input) -> Result<Self, Error> {
         let request_id = input.request_id(args.request_id.as_deref())?;
-        Ok(Self {
-            request_id,
-            dry_run: args.dry_run,
-            wait: args.wait,
-        })
+        Ok(Self { request_id, dry_run: args.dry_run, wait: args.wait })
     }
 
     /// How the call may be repeated.
@@ -62,11 +58,7 @@ impl Write {
             return session.print(view, || format!("{what} would be {done} (dry run)\n"));
         }
         session.print(view, || format!("{what} {done} (revision {revision})\n"))?;
-        if self.wait {
-            in_force(session, revision).await
-        } else {
-            Ok(())
-        }
+        if self.wait { in_force(session, revision).await } else { Ok(()) }
     }
 }
 
@@ -85,10 +77,7 @@ pub(crate) struct Deleted<'a> {
 /// When a member that can be reached did not get there in time, or nothing can be learned.
 pub(crate) async fn in_force(session: &mut Session<'_>, revision: u64) -> Result<(), Error> {
     let wait = session.timeout().min(WAIT_MAX);
-    let request = v1::WaitForRevisionRequest {
-        revision,
-        timeout: wait.try_into().ok(),
-    };
+    let request = v1::WaitForRevisionRequest { revision, timeout: wait.try_into().ok() };
     let make = async |channel| cluster(channel).wait_for_revision(request).await;
     let mut stream = session.call(Repeat::Read, make).await?;
     let missing = progress(session, &mut stream, revision, wait + WAIT_GRACE).await?;
@@ -96,14 +85,7 @@ pub(crate) async fn in_force(session: &mut Session<'_>, revision: u64) -> Result
         return Ok(());
     }
     let late = reachable_and_late(session, &missing, revision).await?;
-    if late.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::NotInForce {
-            revision,
-            members: late,
-        })
-    }
+    if late.is_empty() { Ok(()) } else { Err(Error::NotInForce { revision, members: late }) }
 }
 
 /// Follows the stream to its end; returns the members that did not get there.
@@ -121,19 +103,13 @@ async fn progress(
         }
         let member = step.member.strip_prefix("members/").unwrap_or(&step.member);
         if step.in_force {
-            session
-                .terminal
-                .note(format_args!("{member}: revision {revision} in force"));
+            session.terminal.note(format_args!("{member}: revision {revision} in force"));
         } else {
-            session
-                .terminal
-                .note(format_args!("{member}: not in force: {}", step.error));
+            session.terminal.note(format_args!("{member}: not in force: {}", step.error));
             missing.insert(step.member);
         }
     }
-    Err(Error::BadAnswer(
-        "the wait ended without its last message".to_owned(),
-    ))
+    Err(Error::BadAnswer("the wait ended without its last message".to_owned()))
 }
 
 /// Members among `missing` that answer and are still behind. Those that do not answer will catch up when they are back.
@@ -143,9 +119,7 @@ async fn reachable_and_late(
     revision: u64,
 ) -> Result<Vec<String>, Error> {
     let make = async |channel| {
-        cluster(channel)
-            .get_cluster_status(v1::GetClusterStatusRequest { local_only: false })
-            .await
+        cluster(channel).get_cluster_status(v1::GetClusterStatusRequest { local_only: false }).await
     };
     let status = session.call(Repeat::Read, make).await?;
     let late = |m: &&v1::MemberStatus| m.reachable && m.in_force_revision < revision;

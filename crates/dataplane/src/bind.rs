@@ -13,13 +13,19 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process has it.
-    #[error("{0}: address already in use by another process; stop that process or choose another address or port")]
+    #[error(
+        "{0}: address already in use by another process; stop that process or choose another address or port"
+    )]
     InUse(SocketAddr),
     /// It belongs to no interface of this member.
-    #[error("{0}: cannot assign requested address: it is not on this machine; add it to an interface or change the listener")]
+    #[error(
+        "{0}: cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
+    )]
     NotHere(SocketAddr),
     /// Another listener means the same address on this member.
-    #[error("{address}: listener \"{listener}\" has this address on this member; choose another address or port for one of them")]
+    #[error(
+        "{address}: listener \"{listener}\" has this address on this member; choose another address or port for one of them"
+    )]
     Taken {
         /// The address.
         address: SocketAddr,

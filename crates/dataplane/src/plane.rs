@@ -111,12 +111,7 @@ impl DataPlane {
         let (sender, orders) = mpsc::unbounded_channel();
         let reconciler = Reconciler::new(settings, shared.clone(), workers, prober, revision);
         spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported)))?;
-        Ok(Self {
-            shared,
-            in_force,
-            orders: Mutex::new(Some(sender)),
-            threads: Mutex::new(threads),
-        })
+        Ok(Self { shared, in_force, orders: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
     }
 
     /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
@@ -163,7 +158,8 @@ impl DataPlane {
         }
         drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok()));
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok()));
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the data plane ended by a panic; see the log above");
         }

@@ -115,7 +115,9 @@ async fn once(address: SocketAddr, check: &HealthCheck) -> CheckResult {
             // Without a number it is our own time-out, with one the kernel's.
             (io::ErrorKind::TimedOut, None) => CheckResult::TimedOut(check.timeout),
             (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => CheckResult::Refused,
-            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => CheckResult::Unreachable,
+            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
+                CheckResult::Unreachable
+            }
             (_, code) => CheckResult::Failed(code.unwrap_or_default()),
         },
     }

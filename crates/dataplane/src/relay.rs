@@ -156,7 +156,9 @@ impl Leg {
     fn failed(self, error: &io::Error) -> CloseReason {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
         match (self, error.kind()) {
-            (Leg::Client, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => CloseReason::ClientReset,
+            (Leg::Client, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
+                CloseReason::ClientReset
+            }
             (Leg::Backend, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
                 CloseReason::BackendReset
             }

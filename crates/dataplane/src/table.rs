@@ -69,8 +69,17 @@ pub struct Pool {
     /// Its backends in the order of their names.
     pub backends: Vec<Arc<Backend>>,
     pub(crate) schedule: Schedule,
-    /// The next turn; shared by all workers and outliving tables, so that turns go on across changes.
-    pub(crate) turn: Arc<AtomicU64>,
+    pub(crate) turns: Arc<Turns>,
+}
+
+/// The next turns of a pool; shared by all workers and outliving tables, so that turns go on across changes.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    /// For the first backend of a connection.
+    first: AtomicU64,
+    /// For those after a failed connect. Were they taken from the others, then each would bring the backend that does
+    /// not answer round sooner; of two backends it would come first for every connection.
+    again: AtomicU64,
 }
 
 impl Pool {
@@ -88,8 +97,9 @@ impl Pool {
     /// Picks a backend that is not among `tried`.
     pub(crate) fn pick(&self, tried: &[Arc<Live>]) -> Option<&Arc<Backend>> {
         let live = |position: usize| self.backends.get(position).map(|b| &b.live);
+        let turn = if tried.is_empty() { &self.turns.first } else { &self.turns.again };
         let picked = self.schedule.pick(
-            || self.turn.fetch_add(1, Relaxed),
+            || turn.fetch_add(1, Relaxed),
             |position| live(position).map_or(u64::MAX, |l| l.counters.active()),
             |position| live(position).is_none_or(|l| tried.iter().any(|t| Arc::ptr_eq(t, l))),
         )?;

@@ -32,7 +32,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut orders: mpsc::UnboundedReceiver
                     loops.insert(address, close);
                     tokio::spawn(accept::run(shared.clone(), socket, address, closing));
                 }
-                Err(error) => tracing::error!(%address, %error, "a worker cannot wait on its listening socket"),
+                Err(error) => {
+                    tracing::error!(%address, %error, "a worker cannot wait on its listening socket")
+                }
             },
             Order::Close(address, done) => {
                 if let Some(close) = loops.remove(&address) {

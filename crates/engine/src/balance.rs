@@ -55,7 +55,8 @@ fn stride(cycle: u64) -> u64 {
     // A cycle is at most 20 000 backends of weight 256, far below what a double holds exactly.
     let near = (cycle as f64 * GOLDEN).round() as u64;
     let both_sides = (0..LOOKED_AT.min(cycle)).flat_map(|d| [near + d, near.saturating_sub(d)]);
-    let rated = both_sides.filter(|s| (1..cycle).contains(s)).filter_map(|s| Some((unevenness(s, cycle)?, s)));
+    let rated =
+        both_sides.filter(|s| (1..cycle).contains(s)).filter_map(|s| Some((unevenness(s, cycle)?, s)));
     // `min_by_key` keeps the first of equals, which is the nearest.
     rated.min_by_key(|(rating, _)| *rating).map_or(1, |(_, s)| s)
 }

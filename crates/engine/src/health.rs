@@ -158,7 +158,10 @@ mod tests {
         assert_eq!(health.observe(&check, true, at(100), at(101), MID).next, at(2100));
         assert_eq!(health.observe(&check, false, at(2100), at(2101), MID).next, at(2600));
         assert_eq!(health.observe(&check, false, at(2600), at(2601), MID).next, at(3100));
-        assert_eq!(health.observe(&check, false, at(3100), at(3101), MID), Observed { changed: true, next: at(5100) });
+        assert_eq!(
+            health.observe(&check, false, at(3100), at(3101), MID),
+            Observed { changed: true, next: at(5100) }
+        );
         assert_eq!(health.observe(&check, true, at(5100), at(5101), MID).next, at(5600));
     }
 

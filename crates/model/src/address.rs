@@ -66,10 +66,7 @@ impl BackendAddress {
         if ip.is_unspecified() {
             return Err("must be an address that can be dialled, not the wildcard".to_owned());
         }
-        Ok(Self {
-            ip: refuse_unusable(ip)?,
-            port,
-        })
+        Ok(Self { ip: refuse_unusable(ip)?, port })
     }
 
     /// The socket address to dial for a client that dialled `dialled`.
@@ -109,10 +106,7 @@ impl Bind {
             _ => text.to_owned(),
         };
         match parse_ip_port(&text, "0.0.0.0:6443")? {
-            (ip, Some(port)) => Ok(Self {
-                ip: refuse_unusable(ip)?,
-                port,
-            }),
+            (ip, Some(port)) => Ok(Self { ip: refuse_unusable(ip)?, port }),
             (_, None) => Err("must name a port, as in 0.0.0.0:6443".to_owned()),
         }
     }
@@ -144,8 +138,7 @@ impl HostPort {
         parse_port(port)?;
         let label = |l: &str| {
             (1..=63).contains(&l.len())
-                && l.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
                 && !l.starts_with('-')
                 && !l.ends_with('-')
         };
@@ -188,10 +181,7 @@ mod tests {
     #[test]
     fn backend_addresses_round_trip() {
         for text in ["10.0.0.1:8080", "10.0.0.1", "[2001:db8::1]:443", "[2001:db8::1]"] {
-            assert_eq!(
-                BackendAddress::parse(text).map(|a| a.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(BackendAddress::parse(text).map(|a| a.to_string()), Ok(text.to_owned()));
         }
     }
 
@@ -216,10 +206,7 @@ mod tests {
         ] {
             assert!(BackendAddress::parse(text).is_err(), "{text:?}");
         }
-        assert_eq!(
-            BackendAddress::parse("2001:db8::1:443"),
-            Err(BRACKETS_RULE.to_owned())
-        );
+        assert_eq!(BackendAddress::parse("2001:db8::1:443"), Err(BRACKETS_RULE.to_owned()));
     }
 
     #[test]
@@ -232,15 +219,9 @@ mod tests {
     #[test]
     fn binds_take_haproxy_wildcards() {
         for text in ["*:6443", ":6443", "0.0.0.0:6443"] {
-            assert_eq!(
-                Bind::parse(text).map(|b| b.to_string()),
-                Ok("0.0.0.0:6443".to_owned())
-            );
+            assert_eq!(Bind::parse(text).map(|b| b.to_string()), Ok("0.0.0.0:6443".to_owned()));
         }
-        assert_eq!(
-            Bind::parse("[::]:6443").map(|b| b.to_string()),
-            Ok("[::]:6443".to_owned())
-        );
+        assert_eq!(Bind::parse("[::]:6443").map(|b| b.to_string()), Ok("[::]:6443".to_owned()));
         for text in ["", "*", "0.0.0.0", ":0", ":::6443", "::1:80", "eth0:80"] {
             assert!(Bind::parse(text).is_err(), "{text:?}");
         }
@@ -251,9 +232,7 @@ mod tests {
         for text in ["10.0.0.1:7481", "[::1]:7481", "trestle-1:7481", "a.b.example:1"] {
             assert!(HostPort::parse(text).is_ok(), "{text}");
         }
-        for text in [
-            "", "a", "a:", ":1", "::1:7481", "a b:1", "a/b:1", "a:0", "-a:1", "[a]:1",
-        ] {
+        for text in ["", "a", "a:", ":1", "::1:7481", "a b:1", "a/b:1", "a:0", "-a:1", "[a]:1"] {
             assert!(HostPort::parse(text).is_err(), "{text}");
         }
     }

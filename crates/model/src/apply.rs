@@ -18,18 +18,11 @@ use crate::violation::{Invalid, Violation, Violations};
 type Result = std::result::Result<Applied, Refusal>;
 
 fn missing(kind: Kind, name: impl ToString) -> Refusal {
-    Refusal::NotFound {
-        kind,
-        name: name.to_string(),
-    }
+    Refusal::NotFound { kind, name: name.to_string() }
 }
 
 fn exists(kind: Kind, name: impl ToString, revision: Revision) -> Refusal {
-    Refusal::Exists {
-        kind,
-        name: name.to_string(),
-        revision,
-    }
+    Refusal::Exists { kind, name: name.to_string(), revision }
 }
 
 /// Refuses when the caller named a revision and the resource has another.
@@ -40,12 +33,9 @@ fn expect_revision(
     actual: Revision,
 ) -> std::result::Result<(), Refusal> {
     match expected {
-        Some(expected) if expected != actual => Err(Refusal::Moved {
-            kind,
-            name: name.to_string(),
-            expected,
-            actual,
-        }),
+        Some(expected) if expected != actual => {
+            Err(Refusal::Moved { kind, name: name.to_string(), expected, actual })
+        }
         _ => Ok(()),
     }
 }
@@ -67,23 +57,14 @@ fn check_has_port(
     let without = backends.iter().filter(|(_, b)| b.address.port.is_none());
     let rule = "has no port, so the pool's health check needs one of its own: set the pool's \
                 health_check.port, or health check none, or give the backend a port";
-    let found: Vec<Violation> = without
-        .map(|(name, b)| Violation::new(format!("backend {name}"), b.address, rule))
-        .collect();
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Invalid(found).into())
-    }
+    let found: Vec<Violation> =
+        without.map(|(name, b)| Violation::new(format!("backend {name}"), b.address, rule)).collect();
+    if found.is_empty() { Ok(()) } else { Err(Invalid(found).into()) }
 }
 
 /// An answer for a command that changed nothing, at the revision that the resource has.
 fn unchanged(revision: Revision, outcome: Outcome) -> Result {
-    Ok(Applied {
-        revision,
-        outcome,
-        changes: Vec::new(),
-    })
+    Ok(Applied { revision, outcome, changes: Vec::new() })
 }
 
 impl ClusterState {
@@ -100,12 +81,9 @@ impl ClusterState {
             Command::UpdatePool { name, patch, expect } => self.update_pool(index, name, patch, *expect),
             Command::DeletePool { name, expect } => self.delete_pool(index, name, *expect),
             Command::CreateBackend { pool, name, spec } => self.create_backend(index, pool, name, spec),
-            Command::UpdateBackend {
-                pool,
-                name,
-                patch,
-                expect,
-            } => self.update_backend(index, pool, name, patch, *expect),
+            Command::UpdateBackend { pool, name, patch, expect } => {
+                self.update_backend(index, pool, name, patch, *expect)
+            }
             Command::DeleteBackend { pool, name, expect } => self.delete_backend(index, pool, name, *expect),
             Command::CreateListener { name, spec } => self.create_listener(index, name, spec),
             Command::UpdateListener { name, patch, expect } => {
@@ -124,11 +102,7 @@ impl ClusterState {
             Resource::Listener(listener) => Outcome::Listener(listener.clone()),
             Resource::Member(member) => Outcome::Member(member.clone()),
         };
-        Ok(Applied {
-            revision: index,
-            outcome,
-            changes: vec![Change::new(kind, resource)],
-        })
+        Ok(Applied { revision: index, outcome, changes: vec![Change::new(kind, resource)] })
     }
 
     fn found(&mut self, index: Revision, cluster_id: &ClusterId, spec: &MemberSpec) -> Result {
@@ -157,25 +131,15 @@ impl ClusterState {
             }
         }
         if self.members.len() >= defaults::MEMBERS_MAX {
-            return Err(Refusal::Full {
-                kind: Kind::Member,
-                max: defaults::MEMBERS_MAX,
-            });
+            return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
-        let member = Arc::new(Member {
-            id,
-            spec: spec.clone(),
-            revision: index,
-        });
+        let member = Arc::new(Member { id, spec: spec.clone(), revision: index });
         self.members.insert(id, member.clone());
         self.changed(index, ChangeKind::Created, Resource::Member(member))
     }
 
     fn remove_member(&mut self, index: Revision, id: MemberId) -> Result {
-        let member = self
-            .members
-            .remove(&id)
-            .ok_or_else(|| missing(Kind::Member, id))?;
+        let member = self.members.remove(&id).ok_or_else(|| missing(Kind::Member, id))?;
         self.changed(index, ChangeKind::Deleted, Resource::Member(member))
     }
 
@@ -188,21 +152,11 @@ impl ClusterState {
             return Err(exists(Kind::Pool, name, entry.pool.revision));
         }
         if self.pools.len() >= defaults::POOLS_MAX {
-            return Err(Refusal::Full {
-                kind: Kind::Pool,
-                max: defaults::POOLS_MAX,
-            });
+            return Err(Refusal::Full { kind: Kind::Pool, max: defaults::POOLS_MAX });
         }
         valid(|v| spec.check(v))?;
-        let pool = Arc::new(Pool {
-            name: name.clone(),
-            spec: spec.clone(),
-            revision: index,
-        });
-        let entry = PoolEntry {
-            pool: pool.clone(),
-            backends: Default::default(),
-        };
+        let pool = Arc::new(Pool { name: name.clone(), spec: spec.clone(), revision: index });
+        let entry = PoolEntry { pool: pool.clone(), backends: Default::default() };
         self.pools.insert(name.clone(), Arc::new(entry));
         self.changed(index, ChangeKind::Created, Resource::Pool(pool, 0))
     }
@@ -224,11 +178,7 @@ impl ClusterState {
         valid(|v| spec.check(v))?;
         let backends: Vec<_> = entry.backends.values().map(|b| (&b.name, &b.spec)).collect();
         check_has_port(&spec, &backends)?;
-        let pool = Arc::new(Pool {
-            name: name.clone(),
-            spec,
-            revision: index,
-        });
+        let pool = Arc::new(Pool { name: name.clone(), spec, revision: index });
         if let Some(entry) = self.pools.get_mut(name) {
             Arc::make_mut(entry).pool = pool.clone();
         }
@@ -241,32 +191,20 @@ impl ClusterState {
         let users = self.listeners.values().filter(|l| l.spec.pool == *name);
         let listeners: Vec<String> = users.map(|l| l.name.to_string()).collect();
         if !listeners.is_empty() {
-            return Err(Refusal::PoolInUse {
-                pool: name.to_string(),
-                listeners,
-            });
+            return Err(Refusal::PoolInUse { pool: name.to_string(), listeners });
         }
         self.pools.remove(name);
         self.revision = index;
         let gone = |resource| Change::new(ChangeKind::Deleted, resource);
-        let mut changes: Vec<Change> = entry
-            .backends
-            .values()
-            .map(|b| gone(Resource::Backend(name.clone(), b.clone())))
-            .collect();
+        let mut changes: Vec<Change> =
+            entry.backends.values().map(|b| gone(Resource::Backend(name.clone(), b.clone()))).collect();
         changes.push(gone(Resource::Pool(entry.pool.clone(), entry.backends.len())));
-        Ok(Applied {
-            revision: index,
-            outcome: Outcome::Deleted,
-            changes,
-        })
+        Ok(Applied { revision: index, outcome: Outcome::Deleted, changes })
     }
 
     fn put_backend(&mut self, pool: &PoolName, backend: Arc<Backend>) {
         if let Some(entry) = self.pools.get_mut(pool) {
-            Arc::make_mut(entry)
-                .backends
-                .insert(backend.name.clone(), backend);
+            Arc::make_mut(entry).backends.insert(backend.name.clone(), backend);
         }
     }
 
@@ -282,24 +220,13 @@ impl ClusterState {
             return Err(exists(Kind::Backend, format!("{pool}/{name}"), backend.revision));
         }
         if entry.backends.len() >= defaults::BACKENDS_PER_POOL_MAX {
-            return Err(Refusal::Full {
-                kind: Kind::Backend,
-                max: defaults::BACKENDS_PER_POOL_MAX,
-            });
+            return Err(Refusal::Full { kind: Kind::Backend, max: defaults::BACKENDS_PER_POOL_MAX });
         }
         valid(|v| spec.check(v))?;
         check_has_port(&entry.pool.spec, &[(name, spec)])?;
-        let backend = Arc::new(Backend {
-            name: name.clone(),
-            spec: spec.clone(),
-            revision: index,
-        });
+        let backend = Arc::new(Backend { name: name.clone(), spec: spec.clone(), revision: index });
         self.put_backend(pool, backend.clone());
-        self.changed(
-            index,
-            ChangeKind::Created,
-            Resource::Backend(pool.clone(), backend),
-        )
+        self.changed(index, ChangeKind::Created, Resource::Backend(pool.clone(), backend))
     }
 
     fn existing_backend(
@@ -310,10 +237,7 @@ impl ClusterState {
     ) -> std::result::Result<&Arc<Backend>, Refusal> {
         let entry = self.pool(pool)?;
         let full = || format!("{pool}/{name}");
-        let backend = entry
-            .backends
-            .get(name)
-            .ok_or_else(|| missing(Kind::Backend, full()))?;
+        let backend = entry.backends.get(name).ok_or_else(|| missing(Kind::Backend, full()))?;
         expect_revision(Kind::Backend, full(), expect, backend.revision)?;
         Ok(backend)
     }
@@ -333,17 +257,9 @@ impl ClusterState {
         }
         valid(|v| spec.check(v))?;
         check_has_port(&self.pool(pool)?.pool.spec, &[(name, &spec)])?;
-        let backend = Arc::new(Backend {
-            name: name.clone(),
-            spec,
-            revision: index,
-        });
+        let backend = Arc::new(Backend { name: name.clone(), spec, revision: index });
         self.put_backend(pool, backend.clone());
-        self.changed(
-            index,
-            ChangeKind::Updated,
-            Resource::Backend(pool.clone(), backend),
-        )
+        self.changed(index, ChangeKind::Updated, Resource::Backend(pool.clone(), backend))
     }
 
     fn delete_backend(
@@ -357,11 +273,7 @@ impl ClusterState {
         if let Some(entry) = self.pools.get_mut(pool) {
             Arc::make_mut(entry).backends.remove(name);
         }
-        self.changed(
-            index,
-            ChangeKind::Deleted,
-            Resource::Backend(pool.clone(), backend),
-        )
+        self.changed(index, ChangeKind::Deleted, Resource::Backend(pool.clone(), backend))
     }
 
     /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
@@ -369,16 +281,11 @@ impl ClusterState {
         valid(|v| spec.check(v))?;
         self.pool(&spec.pool)?;
         let holder = |bind: &Bind| {
-            self.listeners
-                .values()
-                .find(|other| other.name != *name && other.spec.binds.contains(bind))
+            self.listeners.values().find(|other| other.name != *name && other.spec.binds.contains(bind))
         };
         for bind in &spec.binds {
             if let Some(other) = holder(bind) {
-                return Err(Refusal::BindTaken {
-                    bind: bind.to_string(),
-                    listener: other.name.to_string(),
-                });
+                return Err(Refusal::BindTaken { bind: bind.to_string(), listener: other.name.to_string() });
             }
         }
         Ok(())
@@ -389,10 +296,7 @@ impl ClusterState {
             return Err(exists(Kind::Listener, name, listener.revision));
         }
         if self.listeners.len() >= defaults::LISTENERS_MAX {
-            return Err(Refusal::Full {
-                kind: Kind::Listener,
-                max: defaults::LISTENERS_MAX,
-            });
+            return Err(Refusal::Full { kind: Kind::Listener, max: defaults::LISTENERS_MAX });
         }
         self.check_listener(name, spec)?;
         self.put_listener(index, ChangeKind::Created, name, spec.clone())
@@ -405,11 +309,7 @@ impl ClusterState {
         name: &ListenerName,
         spec: ListenerSpec,
     ) -> Result {
-        let listener = Arc::new(Listener {
-            name: name.clone(),
-            spec,
-            revision: index,
-        });
+        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
         self.listeners.insert(name.clone(), listener.clone());
         self.changed(index, kind, Resource::Listener(listener))
     }
@@ -421,10 +321,7 @@ impl ClusterState {
         patch: &ListenerPatch,
         expect: Option<Revision>,
     ) -> Result {
-        let listener = self
-            .listeners
-            .get(name)
-            .ok_or_else(|| missing(Kind::Listener, name))?;
+        let listener = self.listeners.get(name).ok_or_else(|| missing(Kind::Listener, name))?;
         expect_revision(Kind::Listener, name, expect, listener.revision)?;
         let spec = listener.spec.patched(patch);
         if spec == listener.spec {
@@ -435,11 +332,7 @@ impl ClusterState {
     }
 
     fn delete_listener(&mut self, index: Revision, name: &ListenerName, expect: Option<Revision>) -> Result {
-        let listener = self
-            .listeners
-            .get(name)
-            .ok_or_else(|| missing(Kind::Listener, name))?
-            .clone();
+        let listener = self.listeners.get(name).ok_or_else(|| missing(Kind::Listener, name))?.clone();
         expect_revision(Kind::Listener, name, expect, listener.revision)?;
         self.listeners.remove(name);
         self.changed(index, ChangeKind::Deleted, Resource::Listener(listener))

@@ -24,9 +24,7 @@ impl RequestId {
         if good {
             Ok(Self(text.into()))
         } else {
-            Err(format!(
-                "must be 1 to {REQUEST_ID_MAX} printable ASCII characters without spaces"
-            ))
+            Err(format!("must be 1 to {REQUEST_ID_MAX} printable ASCII characters without spaces"))
         }
     }
 

@@ -86,10 +86,7 @@ fn pool_changes(
         out.push(Change::new(kind, resource()));
     }
     changes(old, new, |_, kind, _, backend| {
-        out.push(Change::new(
-            kind,
-            Resource::Backend(name.clone(), backend.clone()),
-        ));
+        out.push(Change::new(kind, Resource::Backend(name.clone(), backend.clone())));
     });
     if kind == ChangeKind::Deleted {
         out.push(Change::new(kind, resource()));
@@ -104,9 +101,7 @@ impl ClusterState {
         changes(&self.members, &new.members, |_, kind, _, m| {
             out.push(Change::new(kind, Resource::Member(m.clone())));
         });
-        changes(&self.pools, &new.pools, |name, kind, was, is| {
-            pool_changes(name, kind, was, is, &mut out)
-        });
+        changes(&self.pools, &new.pools, |name, kind, was, is| pool_changes(name, kind, was, is, &mut out));
         changes(&self.listeners, &new.listeners, |_, kind, _, l| {
             out.push(Change::new(kind, Resource::Listener(l.clone())));
         });

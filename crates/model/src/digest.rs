@@ -47,22 +47,9 @@ impl Feeder {
     /// Every field is named, so that a new one cannot be left out unseen.
     fn pool(&mut self, pool: &Pool) -> &mut Self {
         let Pool { name, spec, revision } = pool;
-        let crate::PoolSpec {
-            algorithm,
-            health,
-            connect_timeout,
-            connect_retries,
-        } = spec;
-        let crate::HealthCheck {
-            kind,
-            interval,
-            fast_interval,
-            timeout,
-            rise,
-            fall,
-            jitter_percent,
-            port,
-        } = health;
+        let crate::PoolSpec { algorithm, health, connect_timeout, connect_retries } = spec;
+        let crate::HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } =
+            health;
         let algorithm = match algorithm {
             Algorithm::RoundRobin => 1_u64,
             Algorithm::LeastConnections => 2,
@@ -71,39 +58,20 @@ impl Feeder {
             CheckKind::None => 0_u64,
             CheckKind::Tcp => 1,
         };
-        self.text(name.as_str())
-            .number(*revision)
-            .number(algorithm)
-            .time(*connect_timeout);
-        self.number(*connect_retries)
-            .number(kind)
-            .time(*interval)
-            .time(*fast_interval)
-            .time(*timeout);
-        self.number(*rise)
-            .number(*fall)
-            .number(*jitter_percent)
-            .number(port.map_or(0, u16::from))
+        self.text(name.as_str()).number(*revision).number(algorithm).time(*connect_timeout);
+        self.number(*connect_retries).number(kind).time(*interval).time(*fast_interval).time(*timeout);
+        self.number(*rise).number(*fall).number(*jitter_percent).number(port.map_or(0, u16::from))
     }
 
     fn backend(&mut self, backend: &Backend) -> &mut Self {
         let Backend { name, spec, revision } = backend;
-        let crate::BackendSpec {
-            address,
-            weight,
-            backup,
-            admin_state,
-        } = spec;
+        let crate::BackendSpec { address, weight, backup, admin_state } = spec;
         let (state, timeout) = match admin_state {
             AdminState::Enabled => (0_u64, None),
             AdminState::Draining { timeout } => (1, *timeout),
             AdminState::Disabled => (2, None),
         };
-        self.text(name.as_str())
-            .number(*revision)
-            .text(address.to_string())
-            .number(*weight)
-            .number(*backup);
+        self.text(name.as_str()).number(*revision).text(address.to_string()).number(*weight).number(*backup);
         self.number(state).time(timeout.unwrap_or_default())
     }
 }
@@ -111,16 +79,9 @@ impl Feeder {
 impl ClusterState {
     /// The digest of everything in this state.
     pub fn digest(&self) -> Digest {
-        let Self {
-            cluster_id,
-            revision,
-            pools,
-            listeners,
-            members,
-        } = self;
+        let Self { cluster_id, revision, pools, listeners, members } = self;
         let mut f = Feeder(Sha256::new());
-        f.text(cluster_id.as_ref().map_or("", |id| id.as_str()))
-            .number(*revision);
+        f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*revision);
         f.number(pools.len() as u64);
         for entry in pools.values() {
             f.pool(&entry.pool).number(entry.backends.len() as u64);
@@ -131,9 +92,7 @@ impl ClusterState {
         f.number(listeners.len() as u64);
         for listener in listeners.values() {
             let spec = &listener.spec;
-            f.text(listener.name.as_str())
-                .number(listener.revision)
-                .text(spec.pool.as_str());
+            f.text(listener.name.as_str()).number(listener.revision).text(spec.pool.as_str());
             f.number(spec.binds.len() as u64);
             spec.binds.iter().for_each(|bind| {
                 f.text(bind.to_string());
@@ -142,11 +101,8 @@ impl ClusterState {
         f.number(members.len() as u64);
         for member in members.values() {
             let spec = &member.spec;
-            f.number(member.id.0)
-                .number(member.revision)
-                .text(spec.name.as_str());
-            f.text(spec.peer_address.as_str())
-                .text(spec.admin_address.as_str());
+            f.number(member.id.0).number(member.revision).text(spec.name.as_str());
+            f.text(spec.peer_address.as_str()).text(spec.admin_address.as_str());
         }
         Digest(f.0.finalize().into())
     }
@@ -159,9 +115,7 @@ impl Machine {
         f.0.update(self.state.digest().0);
         f.number(self.remembered().len() as u64);
         for remembered in self.remembered() {
-            f.text(remembered.id.as_str())
-                .number(remembered.fingerprint)
-                .number(remembered.revision);
+            f.text(remembered.id.as_str()).number(remembered.fingerprint).number(remembered.revision);
         }
         Digest(f.0.finalize().into())
     }

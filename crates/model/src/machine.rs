@@ -46,10 +46,7 @@ pub struct Machine {
 impl Machine {
     /// Puts a machine together from a snapshot; `remembered` is in the order of arrival.
     pub fn restore(state: ClusterState, remembered: impl IntoIterator<Item = Remembered>) -> Self {
-        let mut machine = Self {
-            state,
-            ..Self::default()
-        };
+        let mut machine = Self { state, ..Self::default() };
         for answer in remembered {
             machine.remember(answer);
         }

@@ -28,11 +28,7 @@ impl ClusterId {
     /// When the text is anything else.
     pub fn parse(text: &str) -> Result<Self, String> {
         let good = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if good {
-            Ok(Self(text.into()))
-        } else {
-            Err("must be 32 lower-case hexadecimal digits".to_owned())
-        }
+        if good { Ok(Self(text.into())) } else { Err("must be 32 lower-case hexadecimal digits".to_owned()) }
     }
 
     /// The identity as text.

@@ -80,15 +80,9 @@ mod tests {
 
     #[test]
     fn names_of_the_field_are_accepted() {
-        for name in [
-            "a",
-            "web",
-            "kubeAPI_backend",
-            "k0s-controller1",
-            "10.0.3.2",
-            "A-b_c.d9",
-            &"x".repeat(63),
-        ] {
+        for name in
+            ["a", "web", "kubeAPI_backend", "k0s-controller1", "10.0.3.2", "A-b_c.d9", &"x".repeat(63)]
+        {
             assert!(PoolName::parse(name).is_ok(), "{name}");
         }
     }

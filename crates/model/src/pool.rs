@@ -99,11 +99,7 @@ fn within<T: PartialOrd + fmt::Debug>(
     bounds: &RangeInclusive<T>,
 ) {
     if !bounds.contains(value) {
-        v.add(
-            field,
-            format!("{value:?}"),
-            format!("must be {:?} to {:?}", bounds.start(), bounds.end()),
-        );
+        v.add(field, format!("{value:?}"), format!("must be {:?} to {:?}", bounds.start(), bounds.end()));
     }
 }
 
@@ -111,54 +107,14 @@ impl PoolSpec {
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
         let h = &self.health;
-        within(
-            v,
-            "pool.connect_timeout",
-            &self.connect_timeout,
-            &defaults::CONNECT_TIMEOUT_BOUNDS,
-        );
-        within(
-            v,
-            "pool.connect_retries",
-            &self.connect_retries,
-            &defaults::CONNECT_RETRIES_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.interval",
-            &h.interval,
-            &defaults::CHECK_INTERVAL_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.fast_interval",
-            &h.fast_interval,
-            &defaults::CHECK_INTERVAL_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.timeout",
-            &h.timeout,
-            &defaults::CHECK_TIMEOUT_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.rise",
-            &h.rise,
-            &defaults::CHECK_COUNT_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.fall",
-            &h.fall,
-            &defaults::CHECK_COUNT_BOUNDS,
-        );
-        within(
-            v,
-            "pool.health_check.jitter_percent",
-            &h.jitter_percent,
-            &defaults::CHECK_JITTER_BOUNDS,
-        );
+        within(v, "pool.connect_timeout", &self.connect_timeout, &defaults::CONNECT_TIMEOUT_BOUNDS);
+        within(v, "pool.connect_retries", &self.connect_retries, &defaults::CONNECT_RETRIES_BOUNDS);
+        within(v, "pool.health_check.interval", &h.interval, &defaults::CHECK_INTERVAL_BOUNDS);
+        within(v, "pool.health_check.fast_interval", &h.fast_interval, &defaults::CHECK_INTERVAL_BOUNDS);
+        within(v, "pool.health_check.timeout", &h.timeout, &defaults::CHECK_TIMEOUT_BOUNDS);
+        within(v, "pool.health_check.rise", &h.rise, &defaults::CHECK_COUNT_BOUNDS);
+        within(v, "pool.health_check.fall", &h.fall, &defaults::CHECK_COUNT_BOUNDS);
+        within(v, "pool.health_check.jitter_percent", &h.jitter_percent, &defaults::CHECK_JITTER_BOUNDS);
     }
 
     /// The settings after a patch.
@@ -269,27 +225,14 @@ pub struct BackendSpec {
 impl BackendSpec {
     /// A backend with default settings at `address`.
     pub fn at(address: BackendAddress) -> Self {
-        Self {
-            address,
-            weight: defaults::WEIGHT,
-            backup: false,
-            admin_state: AdminState::default(),
-        }
+        Self { address, weight: defaults::WEIGHT, backup: false, admin_state: AdminState::default() }
     }
 
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
         within(v, "backend.weight", &self.weight, &defaults::WEIGHT_BOUNDS);
-        if let AdminState::Draining {
-            timeout: Some(timeout),
-        } = self.admin_state
-        {
-            within(
-                v,
-                "backend.drain_timeout",
-                &timeout,
-                &defaults::DRAIN_TIMEOUT_BOUNDS,
-            );
+        if let AdminState::Draining { timeout: Some(timeout) } = self.admin_state {
+            within(v, "backend.drain_timeout", &timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
         }
     }
 

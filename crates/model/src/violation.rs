@@ -20,19 +20,11 @@ impl Violation {
     /// Builds a violation; control characters in `value` are escaped and long values cut.
     pub fn new(field: impl Into<String>, value: impl fmt::Display, rule: impl Into<String>) -> Self {
         let full = value.to_string();
-        let mut shown: String = full
-            .chars()
-            .take(SHOWN_MAX)
-            .flat_map(char::escape_debug)
-            .collect();
+        let mut shown: String = full.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
         if full.chars().nth(SHOWN_MAX).is_some() {
             shown.push('…');
         }
-        Self {
-            field: field.into(),
-            value: shown,
-            rule: rule.into(),
-        }
+        Self { field: field.into(), value: shown, rule: rule.into() }
     }
 }
 
@@ -98,11 +90,7 @@ impl Violations {
 
     /// The violations as an error, or `Ok` when there are none.
     pub fn into_result(self) -> Result<(), Invalid> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Invalid(self.0))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Invalid(self.0)) }
     }
 
     /// The violations found so far.

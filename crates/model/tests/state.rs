@@ -27,29 +27,16 @@ fn at(address: &str) -> BackendSpec {
 }
 
 fn create_pool(name: &str) -> Command {
-    Command::CreatePool {
-        name: pool(name),
-        spec: PoolSpec::default(),
-    }
+    Command::CreatePool { name: pool(name), spec: PoolSpec::default() }
 }
 
 fn create_backend(to: &str, name: &str, address: &str) -> Command {
-    Command::CreateBackend {
-        pool: pool(to),
-        name: backend(name),
-        spec: at(address),
-    }
+    Command::CreateBackend { pool: pool(to), name: backend(name), spec: at(address) }
 }
 
 fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
     let binds = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
-    Command::CreateListener {
-        name: listener(name),
-        spec: ListenerSpec {
-            binds,
-            pool: pool(to),
-        },
-    }
+    Command::CreateListener { name: listener(name), spec: ListenerSpec { binds, pool: pool(to) } }
 }
 
 /// A state with pool web (revision 1), backend a (2) and listener web (3).
@@ -77,16 +64,8 @@ fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
 #[test]
 fn a_change_moves_its_own_revision_only() {
     let mut state = web();
-    let patch = BackendPatch {
-        weight: Some(5),
-        ..Default::default()
-    };
-    let update = Command::UpdateBackend {
-        pool: pool("web"),
-        name: backend("a"),
-        patch,
-        expect: Some(2),
-    };
+    let patch = BackendPatch { weight: Some(5), ..Default::default() };
+    let update = Command::UpdateBackend { pool: pool("web"), name: backend("a"), patch, expect: Some(2) };
     let applied = state.apply(7, &update).unwrap();
     assert_eq!(applied.revision, 7);
     assert_eq!(state.revision, 7);
@@ -99,16 +78,8 @@ fn a_change_moves_its_own_revision_only() {
 fn an_update_that_changes_nothing_is_no_change() {
     let mut state = web();
     let before = state.clone();
-    let patch = BackendPatch {
-        weight: Some(defaults::WEIGHT),
-        ..Default::default()
-    };
-    let update = Command::UpdateBackend {
-        pool: pool("web"),
-        name: backend("a"),
-        patch,
-        expect: None,
-    };
+    let patch = BackendPatch { weight: Some(defaults::WEIGHT), ..Default::default() };
+    let update = Command::UpdateBackend { pool: pool("web"), name: backend("a"), patch, expect: None };
     let applied = state.apply(7, &update).unwrap();
     assert_eq!((applied.revision, applied.changes.len()), (2, 0));
     assert_eq!(state, before);
@@ -117,36 +88,11 @@ fn an_update_that_changes_nothing_is_no_change() {
 #[test]
 fn a_stale_etag_is_refused() {
     let mut state = web();
-    let patch = BackendPatch {
-        weight: Some(5),
-        ..Default::default()
-    };
-    let update = Command::UpdateBackend {
-        pool: pool("web"),
-        name: backend("a"),
-        patch,
-        expect: Some(1),
-    };
-    assert!(matches!(
-        refused(&mut state, &update),
-        Refusal::Moved {
-            expected: 1,
-            actual: 2,
-            ..
-        }
-    ));
-    let delete = Command::DeletePool {
-        name: pool("web"),
-        expect: Some(9),
-    };
-    assert!(matches!(
-        refused(&mut state, &delete),
-        Refusal::Moved {
-            expected: 9,
-            actual: 1,
-            ..
-        }
-    ));
+    let patch = BackendPatch { weight: Some(5), ..Default::default() };
+    let update = Command::UpdateBackend { pool: pool("web"), name: backend("a"), patch, expect: Some(1) };
+    assert!(matches!(refused(&mut state, &update), Refusal::Moved { expected: 1, actual: 2, .. }));
+    let delete = Command::DeletePool { name: pool("web"), expect: Some(9) };
+    assert!(matches!(refused(&mut state, &delete), Refusal::Moved { expected: 9, actual: 1, .. }));
 }
 
 #[test]
@@ -155,69 +101,33 @@ fn what_does_not_exist_or_exists_twice_is_refused() {
     for command in [
         create_backend("api", "a", "10.0.0.1:80"),
         create_listener("api", &["0.0.0.0:81"], "api"),
-        Command::DeletePool {
-            name: pool("api"),
-            expect: None,
-        },
-        Command::DeleteBackend {
-            pool: pool("web"),
-            name: backend("b"),
-            expect: None,
-        },
-        Command::DeleteListener {
-            name: listener("api"),
-            expect: None,
-        },
+        Command::DeletePool { name: pool("api"), expect: None },
+        Command::DeleteBackend { pool: pool("web"), name: backend("b"), expect: None },
+        Command::DeleteListener { name: listener("api"), expect: None },
         Command::RemoveMember(MemberId(5)),
     ] {
-        assert!(
-            matches!(refused(&mut state, &command), Refusal::NotFound { .. }),
-            "{command:?}"
-        );
+        assert!(matches!(refused(&mut state, &command), Refusal::NotFound { .. }), "{command:?}");
     }
     for command in [
         create_pool("web"),
         create_backend("web", "a", "10.0.0.9:80"),
         create_listener("web", &["0.0.0.0:81"], "web"),
     ] {
-        assert!(
-            matches!(refused(&mut state, &command), Refusal::Exists { .. }),
-            "{command:?}"
-        );
+        assert!(matches!(refused(&mut state, &command), Refusal::Exists { .. }), "{command:?}");
     }
 }
 
 #[test]
 fn a_pool_in_use_stays() {
     let mut state = web();
-    let delete = Command::DeletePool {
-        name: pool("web"),
-        expect: None,
-    };
-    let Refusal::PoolInUse { listeners, .. } = refused(&mut state, &delete) else {
-        panic!()
-    };
+    let delete = Command::DeletePool { name: pool("web"), expect: None };
+    let Refusal::PoolInUse { listeners, .. } = refused(&mut state, &delete) else { panic!() };
     assert_eq!(listeners, ["web"]);
-    state
-        .apply(
-            4,
-            &Command::DeleteListener {
-                name: listener("web"),
-                expect: None,
-            },
-        )
-        .unwrap();
+    state.apply(4, &Command::DeleteListener { name: listener("web"), expect: None }).unwrap();
     let applied = state.apply(5, &delete).unwrap();
-    let kinds: Vec<_> = applied
-        .changes
-        .iter()
-        .map(|c| (c.kind, matches!(c.resource, Resource::Pool(..))))
-        .collect();
-    assert_eq!(
-        kinds,
-        [(ChangeKind::Deleted, false), (ChangeKind::Deleted, true)],
-        "contents go first"
-    );
+    let kinds: Vec<_> =
+        applied.changes.iter().map(|c| (c.kind, matches!(c.resource, Resource::Pool(..)))).collect();
+    assert_eq!(kinds, [(ChangeKind::Deleted, false), (ChangeKind::Deleted, true)], "contents go first");
     assert!(state.pools.is_empty());
 }
 
@@ -229,10 +139,7 @@ fn an_address_has_one_listener() {
     let twice = create_listener("api", &["127.0.0.1:443", "127.0.0.1:443"], "web");
     assert!(matches!(refused(&mut state, &twice), Refusal::Invalid(_)));
     // A listener may keep its own address in an update.
-    let binds = Some(vec![
-        Bind::parse("0.0.0.0:80").unwrap(),
-        Bind::parse("0.0.0.0:443").unwrap(),
-    ]);
+    let binds = Some(vec![Bind::parse("0.0.0.0:80").unwrap(), Bind::parse("0.0.0.0:443").unwrap()]);
     let update = Command::UpdateListener {
         name: listener("web"),
         patch: ListenerPatch { binds, pool: None },
@@ -245,61 +152,30 @@ fn an_address_has_one_listener() {
 fn a_check_needs_a_port() {
     let mut state = web();
     let portless = create_backend("web", "b", "10.0.0.2");
-    let Refusal::Invalid(invalid) = refused(&mut state, &portless) else {
-        panic!()
-    };
+    let Refusal::Invalid(invalid) = refused(&mut state, &portless) else { panic!() };
     assert!(invalid.to_string().contains("health_check.port"), "{invalid}");
-    let health = HealthPatch {
-        kind: Some(CheckKind::None),
-        ..Default::default()
-    };
+    let health = HealthPatch { kind: Some(CheckKind::None), ..Default::default() };
     let update = |health| Command::UpdatePool {
         name: pool("web"),
-        patch: PoolPatch {
-            health,
-            ..Default::default()
-        },
+        patch: PoolPatch { health, ..Default::default() },
         expect: None,
     };
     state.apply(4, &update(health)).unwrap();
     state.apply(5, &portless).unwrap();
     // Now the check cannot come back without a port.
-    let tcp = HealthPatch {
-        kind: Some(CheckKind::Tcp),
-        ..Default::default()
-    };
-    assert!(matches!(
-        refused(&mut state, &update(tcp.clone())),
-        Refusal::Invalid(_)
-    ));
-    state
-        .apply(
-            6,
-            &update(HealthPatch {
-                port: Some(Some(80.try_into().unwrap())),
-                ..tcp
-            }),
-        )
-        .unwrap();
+    let tcp = HealthPatch { kind: Some(CheckKind::Tcp), ..Default::default() };
+    assert!(matches!(refused(&mut state, &update(tcp.clone())), Refusal::Invalid(_)));
+    state.apply(6, &update(HealthPatch { port: Some(Some(80.try_into().unwrap())), ..tcp })).unwrap();
 }
 
 #[test]
 fn all_settings_out_of_bounds_are_named() {
     let mut state = web();
-    let mut spec = PoolSpec {
-        connect_timeout: Duration::ZERO,
-        connect_retries: 11,
-        ..Default::default()
-    };
+    let mut spec = PoolSpec { connect_timeout: Duration::ZERO, connect_retries: 11, ..Default::default() };
     spec.health.fall = 0;
     spec.health.jitter_percent = 51;
-    let Refusal::Invalid(invalid) = refused(
-        &mut state,
-        &Command::CreatePool {
-            name: pool("bad"),
-            spec,
-        },
-    ) else {
+    let Refusal::Invalid(invalid) = refused(&mut state, &Command::CreatePool { name: pool("bad"), spec })
+    else {
         panic!()
     };
     assert_eq!(invalid.0.len(), 4, "{invalid}");
@@ -317,41 +193,21 @@ fn member(name: &str, port: u16) -> MemberSpec {
 fn member_ids_come_from_the_log_and_never_come_again() {
     let mut state = ClusterState::default();
     let cluster_id = ClusterId::parse(&"0f".repeat(16)).unwrap();
-    let found = Command::FoundCluster {
-        cluster_id,
-        member: member("m1", 1),
-    };
-    let Outcome::Founded(first) = state.apply(2, &found).unwrap().outcome else {
-        panic!()
-    };
+    let found = Command::FoundCluster { cluster_id, member: member("m1", 1) };
+    let Outcome::Founded(first) = state.apply(2, &found).unwrap().outcome else { panic!() };
     assert_eq!(first.id, MemberId(1));
     assert_eq!(refused(&mut state, &found), Refusal::Founded);
     state.apply(5, &Command::AddMember(member("m2", 11))).unwrap();
     assert!(state.members.contains_key(&MemberId(5)));
-    assert!(matches!(
-        refused(&mut state, &Command::AddMember(member("m2", 21))),
-        Refusal::Exists { .. }
-    ));
-    assert!(matches!(
-        refused(&mut state, &Command::AddMember(member("m3", 11))),
-        Refusal::Invalid(_)
-    ));
+    assert!(matches!(refused(&mut state, &Command::AddMember(member("m2", 21))), Refusal::Exists { .. }));
+    assert!(matches!(refused(&mut state, &Command::AddMember(member("m3", 11))), Refusal::Invalid(_)));
     state.apply(6, &Command::RemoveMember(MemberId(5))).unwrap();
     state.apply(7, &Command::AddMember(member("m2", 11))).unwrap();
-    assert_eq!(
-        state.member_named(&MemberName::parse("m2").unwrap()).unwrap().id,
-        MemberId(7)
-    );
+    assert_eq!(state.member_named(&MemberName::parse("m2").unwrap()).unwrap().id, MemberId(7));
 }
 
 fn named(id: &str, fingerprint: u64, command: Command) -> Proposal {
-    Proposal {
-        request: Some(Request {
-            id: RequestId::parse(id).unwrap(),
-            fingerprint,
-        }),
-        command,
-    }
+    Proposal { request: Some(Request { id: RequestId::parse(id).unwrap(), fingerprint }), command }
 }
 
 #[test]
@@ -366,47 +222,23 @@ fn a_repeated_request_changes_nothing_and_gets_the_first_answer() {
     let other = machine.apply(3, &named("r1", 8, create_pool("api")));
     assert!(matches!(other, Err(Refusal::RequestIdReused(_))));
     // A refusal is not remembered: it changed nothing, so the request may succeed later.
-    machine
-        .apply(4, &named("r2", 1, create_backend("api", "a", "10.0.0.1:80")))
-        .unwrap_err();
+    machine.apply(4, &named("r2", 1, create_backend("api", "a", "10.0.0.1:80"))).unwrap_err();
     machine.apply(5, &named("r3", 2, create_pool("api"))).unwrap();
-    machine
-        .apply(6, &named("r2", 1, create_backend("api", "a", "10.0.0.1:80")))
-        .unwrap();
+    machine.apply(6, &named("r2", 1, create_backend("api", "a", "10.0.0.1:80"))).unwrap();
 }
 
 #[test]
 fn the_table_of_requests_is_bounded_and_survives_a_restore() {
     let mut machine = Machine::default();
     let many = defaults::REQUESTS_REMEMBERED as u64 + 10;
-    machine
-        .apply(
-            1,
-            &Proposal {
-                request: None,
-                command: create_pool("web"),
-            },
-        )
-        .unwrap();
+    machine.apply(1, &Proposal { request: None, command: create_pool("web") }).unwrap();
     for n in 0..many {
-        let patch = PoolPatch {
-            connect_retries: Some(u32::try_from(n % 2).unwrap()),
-            ..Default::default()
-        };
-        let command = Command::UpdatePool {
-            name: pool("web"),
-            patch,
-            expect: None,
-        };
-        machine
-            .apply(n + 2, &named(&format!("r{n}"), n, command))
-            .unwrap();
+        let patch = PoolPatch { connect_retries: Some(u32::try_from(n % 2).unwrap()), ..Default::default() };
+        let command = Command::UpdatePool { name: pool("web"), patch, expect: None };
+        machine.apply(n + 2, &named(&format!("r{n}"), n, command)).unwrap();
     }
     assert_eq!(machine.remembered().len(), defaults::REQUESTS_REMEMBERED);
-    let restored = Machine::restore(
-        machine.state.clone(),
-        machine.remembered().cloned().collect::<Vec<_>>(),
-    );
+    let restored = Machine::restore(machine.state.clone(), machine.remembered().cloned().collect::<Vec<_>>());
     assert_eq!(restored, machine);
     assert_eq!(restored.digest(), machine.digest());
 }
@@ -416,41 +248,19 @@ fn a_digest_tells_every_field_apart() {
     let state = web();
     let mut seen = vec![state.digest()];
     let patches = [
+        BackendPatch { weight: Some(2), ..Default::default() },
+        BackendPatch { backup: Some(true), ..Default::default() },
+        BackendPatch { admin_state: Some(AdminState::Disabled), ..Default::default() },
+        BackendPatch { admin_state: Some(AdminState::Draining { timeout: None }), ..Default::default() },
         BackendPatch {
-            weight: Some(2),
+            admin_state: Some(AdminState::Draining { timeout: Some(Duration::from_secs(1)) }),
             ..Default::default()
         },
-        BackendPatch {
-            backup: Some(true),
-            ..Default::default()
-        },
-        BackendPatch {
-            admin_state: Some(AdminState::Disabled),
-            ..Default::default()
-        },
-        BackendPatch {
-            admin_state: Some(AdminState::Draining { timeout: None }),
-            ..Default::default()
-        },
-        BackendPatch {
-            admin_state: Some(AdminState::Draining {
-                timeout: Some(Duration::from_secs(1)),
-            }),
-            ..Default::default()
-        },
-        BackendPatch {
-            address: Some(BackendAddress::parse("10.0.0.1:81").unwrap()),
-            ..Default::default()
-        },
+        BackendPatch { address: Some(BackendAddress::parse("10.0.0.1:81").unwrap()), ..Default::default() },
     ];
     for patch in patches {
         let mut changed = state.clone();
-        let update = Command::UpdateBackend {
-            pool: pool("web"),
-            name: backend("a"),
-            patch,
-            expect: None,
-        };
+        let update = Command::UpdateBackend { pool: pool("web"), name: backend("a"), patch, expect: None };
         changed.apply(4, &update).unwrap();
         assert!(!seen.contains(&changed.digest()), "{update:?}");
         seen.push(changed.digest());
@@ -470,18 +280,8 @@ fn replay(state: &mut ClusterState, changes: &[Change]) {
         match &change.resource {
             Resource::Pool(p, _) if gone => drop(state.pools.remove(&p.name)),
             Resource::Pool(p, _) => {
-                let backends = state
-                    .pools
-                    .get(&p.name)
-                    .map(|e| e.backends.clone())
-                    .unwrap_or_default();
-                state.pools.insert(
-                    p.name.clone(),
-                    Arc::new(PoolEntry {
-                        pool: p.clone(),
-                        backends,
-                    }),
-                );
+                let backends = state.pools.get(&p.name).map(|e| e.backends.clone()).unwrap_or_default();
+                state.pools.insert(p.name.clone(), Arc::new(PoolEntry { pool: p.clone(), backends }));
             }
             Resource::Backend(p, b) => {
                 let entry = Arc::make_mut(state.pools.get_mut(p).unwrap());

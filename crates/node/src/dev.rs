@@ -102,17 +102,12 @@ impl Dev {
             Some(dir) => (dir, None),
             None => {
                 let dir = tempfile::Builder::new().prefix("trestle-dev-").tempdir();
-                let dir = dir.map_err(|error| DevError::Directory {
-                    path: std::env::temp_dir(),
-                    error,
-                })?;
+                let dir = dir.map_err(|error| DevError::Directory { path: std::env::temp_dir(), error })?;
                 (dir.path().to_owned(), Some(dir))
             }
         };
-        std::fs::create_dir_all(&data_dir).map_err(|error| DevError::Directory {
-            path: data_dir.clone(),
-            error,
-        })?;
+        std::fs::create_dir_all(&data_dir)
+            .map_err(|error| DevError::Directory { path: data_dir.clone(), error })?;
         for (name, port) in SAMPLES {
             start_sample(name, SocketAddr::new(host(1).into(), port)).await?;
         }
@@ -124,11 +119,7 @@ impl Dev {
             let node = Node::start(config, Arc::new(|| 0)).await;
             nodes.push(node.map_err(|error| DevError::Member { number, error })?);
         }
-        let dev = Self {
-            nodes,
-            data_dir,
-            temporary,
-        };
+        let dev = Self { nodes, data_dir, temporary };
         dev.form().await?;
         Ok(dev)
     }
@@ -156,10 +147,7 @@ impl Dev {
         }
         add_members(MemberServiceClient::new(channel.clone())).await?;
         let revision = add_sample_service(channel).await?;
-        let wait = v1::WaitForRevisionRequest {
-            revision,
-            timeout: None,
-        };
+        let wait = v1::WaitForRevisionRequest { revision, timeout: None };
         let mut progress = cluster.wait_for_revision(wait).await?.into_inner();
         while progress.message().await?.is_some() {}
         Ok(())
@@ -169,14 +157,9 @@ impl Dev {
     pub fn description(&self) -> String {
         let mut text = String::new();
         let trestle = trestle_command();
-        let kept = if self.temporary.is_some() {
-            "removed at the end; keep it with --data-dir DIR"
-        } else {
-            "kept"
-        };
-        let samples = SAMPLES
-            .map(|(name, port)| format!("{name} = 127.0.0.1:{port}"))
-            .join(", ");
+        let kept =
+            if self.temporary.is_some() { "removed at the end; keep it with --data-dir DIR" } else { "kept" };
+        let samples = SAMPLES.map(|(name, port)| format!("{name} = 127.0.0.1:{port}")).join(", ");
         let _ = write!(
             text,
             "A cluster of three is running; Ctrl-C stops it.\n\n  \
@@ -192,18 +175,9 @@ impl Dev {
                 "balanced; so it is on 127.0.0.2 and 127.0.0.3",
             ),
             (format!("{trestle} status"), "what the members say of themselves"),
-            (
-                format!("{trestle} backend list web"),
-                "the backends, and who finds them healthy",
-            ),
-            (
-                format!("{trestle} backend drain web/a"),
-                "no new connections to a; enable brings it back",
-            ),
-            (
-                format!("{trestle} --endpoint 127.0.0.3:7480 pool get web -o yaml"),
-                "the same from any member",
-            ),
+            (format!("{trestle} backend list web"), "the backends, and who finds them healthy"),
+            (format!("{trestle} backend drain web/a"), "no new connections to a; enable brings it back"),
+            (format!("{trestle} --endpoint 127.0.0.3:7480 pool get web -o yaml"), "the same from any member"),
         ] {
             let _ = writeln!(text, "  {command}\n      {what}");
         }
@@ -213,17 +187,12 @@ impl Dev {
 
 /// How the user can call the CLI from where the daemon was started.
 fn trestle_command() -> String {
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name("trestle"));
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("trestle"));
     match beside {
         Some(path) if path.exists() => {
             let here = std::env::current_dir().ok();
             let short = here.and_then(|here| path.strip_prefix(here).ok().map(|path| path.to_owned()));
-            short.map_or_else(
-                || path.display().to_string(),
-                |short| format!("./{}", short.display()),
-            )
+            short.map_or_else(|| path.display().to_string(), |short| format!("./{}", short.display()))
         }
         _ if cfg!(debug_assertions) => "cargo run -q --bin trestle --".to_owned(),
         _ => "cargo run -q --release --bin trestle --".to_owned(),
@@ -231,9 +200,7 @@ fn trestle_command() -> String {
 }
 
 async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), DevError> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| DevError::Sample { address, error })?;
+    let listener = TcpListener::bind(address).await.map_err(|error| DevError::Sample { address, error })?;
     let app = Router::new().fallback(async move || format!("sample backend {name}\n"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(())
@@ -241,21 +208,15 @@ async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), Dev
 
 fn dial(host: Ipv4Addr) -> Result<Channel, DevError> {
     let endpoint = Endpoint::from_shared(format!("http://{host}:7480"));
-    Ok(endpoint
-        .map_err(|error| DevError::Forming(error.to_string()))?
-        .connect_lazy())
+    Ok(endpoint.map_err(|error| DevError::Forming(error.to_string()))?.connect_lazy())
 }
 
 async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), DevError> {
     for number in MEMBERS.into_iter().skip(1) {
-        let request = v1::AddMemberRequest {
-            peer_address: format!("{}:7481", host(number)),
-        };
+        let request = v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)) };
         let mut progress = members.add_member(request).await?.into_inner();
         while progress.message().await?.is_some() {}
-        let request = v1::PromoteMemberRequest {
-            name: format!("members/m{number}"),
-        };
+        let request = v1::PromoteMemberRequest { name: format!("members/m{number}") };
         let mut progress = members.promote_member(request).await?.into_inner();
         while progress.message().await?.is_some() {}
     }
@@ -266,47 +227,24 @@ async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), De
 async fn add_sample_service(channel: Channel) -> Result<u64, DevError> {
     let mut pools = PoolServiceClient::new(channel.clone());
     let interval = Some(trestle_api::convert::duration(CHECK_INTERVAL));
-    let health_check = Some(v1::HealthCheck {
-        interval,
-        ..Default::default()
-    });
-    let pool = Some(v1::Pool {
-        health_check,
-        ..Default::default()
-    });
+    let health_check = Some(v1::HealthCheck { interval, ..Default::default() });
+    let pool = Some(v1::Pool { health_check, ..Default::default() });
     pools
-        .create_pool(v1::CreatePoolRequest {
-            pool_id: "web".to_owned(),
-            pool,
-            ..Default::default()
-        })
+        .create_pool(v1::CreatePoolRequest { pool_id: "web".to_owned(), pool, ..Default::default() })
         .await?;
     for (name, port) in SAMPLES {
         let address = format!("{}:{port}", host(1));
         let request = v1::CreateBackendRequest {
             parent: "pools/web".to_owned(),
             backend_id: name.to_owned(),
-            backend: Some(v1::Backend {
-                address,
-                ..Default::default()
-            }),
+            backend: Some(v1::Backend { address, ..Default::default() }),
             ..Default::default()
         };
         pools.create_backend(request).await?;
     }
     let binds = vec![format!("0.0.0.0:{LISTENER_PORT}")];
-    let listener = Some(v1::Listener {
-        binds,
-        pool: "pools/web".to_owned(),
-        ..Default::default()
-    });
-    let request = v1::CreateListenerRequest {
-        listener_id: "web".to_owned(),
-        listener,
-        ..Default::default()
-    };
-    let created = ListenerServiceClient::new(channel)
-        .create_listener(request)
-        .await?;
+    let listener = Some(v1::Listener { binds, pool: "pools/web".to_owned(), ..Default::default() });
+    let request = v1::CreateListenerRequest { listener_id: "web".to_owned(), listener, ..Default::default() };
+    let created = ListenerServiceClient::new(channel).create_listener(request).await?;
     Ok(created.into_inner().revision)
 }

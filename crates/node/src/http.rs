@@ -20,17 +20,17 @@ use crate::start::DroppedLines;
 #[derive(Clone)]
 pub(crate) struct Http {
     member: Arc<Member>,
-    stop: CancellationToken,
+    leaving: CancellationToken,
     log_lines_dropped: DroppedLines,
 }
 
 impl Http {
-    pub(crate) fn new(member: Arc<Member>, stop: CancellationToken, log_lines_dropped: DroppedLines) -> Self {
-        Self {
-            member,
-            stop,
-            log_lines_dropped,
-        }
+    pub(crate) fn new(
+        member: Arc<Member>,
+        leaving: CancellationToken,
+        log_lines_dropped: DroppedLines,
+    ) -> Self {
+        Self { member, leaving, log_lines_dropped }
     }
 }
 
@@ -66,7 +66,7 @@ async fn metrics_text(State(http): State<Http>) -> Response {
 impl Http {
     fn not_ready(&self) -> Vec<String> {
         let mut why = Vec::new();
-        if self.stop.is_cancelled() {
+        if self.leaving.is_cancelled() {
             why.push("shutting down".to_owned());
         }
         let raft = self.member.consensus.status();

@@ -47,13 +47,9 @@ pub(crate) async fn ask(member: Arc<Member>, stop: CancellationToken) {
 
 async fn ask_one(member: &Member, address: &trestle_model::HostPort) -> Result<(), tonic::Status> {
     let mut client = member.clients.peer(address)?;
-    let request = peer::RequestJoinRequest {
-        peer_address: member.config.advertise_peer_address.to_string(),
-    };
+    let request = peer::RequestJoinRequest { peer_address: member.config.advertise_peer_address.to_string() };
     match tokio::time::timeout(ANSWER_MAX, client.request_join(request)).await {
         Ok(answer) => answer.map(|_| ()),
-        Err(_) => Err(tonic::Status::deadline_exceeded(format!(
-            "no answer within {ANSWER_MAX:?}"
-        ))),
+        Err(_) => Err(tonic::Status::deadline_exceeded(format!("no answer within {ANSWER_MAX:?}"))),
     }
 }

@@ -42,16 +42,16 @@ impl Member {
         self.consensus.identity().map(|identity| identity.member_id)
     }
 
+    /// How a question to a member of this cluster says whom it is for; to this one without an id.
+    pub(crate) fn destination(&self, id: Option<MemberId>) -> Option<peer::Destination> {
+        let identity = self.consensus.identity()?;
+        let member_id = id.unwrap_or(identity.member_id).0;
+        Some(peer::Destination { cluster_id: identity.cluster_id.to_string(), member_id })
+    }
+
     /// The members that this one knows, in the order of their ids.
     pub(crate) fn known(&self) -> Vec<Arc<trestle_model::Member>> {
-        self.consensus
-            .view()
-            .borrow()
-            .state
-            .members
-            .values()
-            .cloned()
-            .collect()
+        self.consensus.view().borrow().state.members.values().cloned().collect()
     }
 
     /// Renders a member with the part that it has in Raft, as this member knows it.
@@ -63,11 +63,7 @@ impl Member {
             () => v1::MemberRole::Unspecified,
         };
         let leader = self.consensus.status().leader == Some(member.id);
-        v1::Member {
-            role: role.into(),
-            leader,
-            ..convert::member(member)
-        }
+        v1::Member { role: role.into(), leader, ..convert::member(member) }
     }
 
     /// Asks one member for a report; this one answers itself without the network.
@@ -80,7 +76,8 @@ impl Member {
             return Ok(self.report(ask));
         }
         let mut client = self.clients.peer(&member.spec.peer_address)?;
-        let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(ask.clone())).await;
+        let ask = peer::ReportRequest { to: self.destination(Some(member.id)), ..ask.clone() };
+        let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(ask)).await;
         let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
         Ok(answer.map_err(late)??.into_inner())
     }

@@ -32,43 +32,17 @@ const STATES: [RaftState; 8] = [
 ];
 
 const LISTENER_COUNTS: &[Count] = &[
-    ("trestle_listener_connections", "Connections accepted", |c| {
-        c.connections
-    }),
-    (
-        "trestle_listener_received_bytes",
-        "Bytes received from clients",
-        |c| c.bytes_in,
-    ),
-    ("trestle_listener_sent_bytes", "Bytes sent to clients", |c| {
-        c.bytes_out
-    }),
+    ("trestle_listener_connections", "Connections accepted", |c| c.connections),
+    ("trestle_listener_received_bytes", "Bytes received from clients", |c| c.bytes_in),
+    ("trestle_listener_sent_bytes", "Bytes sent to clients", |c| c.bytes_out),
 ];
 
 const BACKEND_COUNTS: &[Count] = &[
-    (
-        "trestle_backend_connections",
-        "Connections established to the backend",
-        |c| c.connections,
-    ),
-    ("trestle_backend_sent_bytes", "Bytes sent to the backend", |c| {
-        c.bytes_in
-    }),
-    (
-        "trestle_backend_received_bytes",
-        "Bytes received from the backend",
-        |c| c.bytes_out,
-    ),
-    (
-        "trestle_backend_connect_failures",
-        "Connects that failed or timed out",
-        |c| c.connect_failures,
-    ),
-    (
-        "trestle_backend_retries",
-        "Connects that were tried again on another backend",
-        |c| c.retries,
-    ),
+    ("trestle_backend_connections", "Connections established to the backend", |c| c.connections),
+    ("trestle_backend_sent_bytes", "Bytes sent to the backend", |c| c.bytes_in),
+    ("trestle_backend_received_bytes", "Bytes received from the backend", |c| c.bytes_out),
+    ("trestle_backend_connect_failures", "Connects that failed or timed out", |c| c.connect_failures),
+    ("trestle_backend_retries", "Connects that were tried again on another backend", |c| c.retries),
 ];
 
 /// Encodes everything that is counted on this member.
@@ -97,9 +71,7 @@ struct Moment {
 
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Moment")
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
+        f.debug_struct("Moment").field("revision", &self.revision).finish_non_exhaustive()
     }
 }
 
@@ -144,18 +116,11 @@ impl Collector for Moment {
 
 impl Moment {
     fn encode_member(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let states = STATES.map(|state| {
-            (
-                vec![("state", state.as_str().to_owned())],
-                u64::from(state == self.raft.state),
-            )
-        });
+        let states = STATES
+            .map(|state| (vec![("state", state.as_str().to_owned())], u64::from(state == self.raft.state)));
         family(
             encoder,
-            (
-                "trestle_raft_state",
-                "1 for the part that this member has in Raft",
-            ),
+            ("trestle_raft_state", "1 for the part that this member has in Raft"),
             MetricType::Gauge,
             states,
         )?;
@@ -166,57 +131,22 @@ impl Moment {
                 "Id of the leader that this member knows; 0 if none",
                 self.raft.leader.map_or(0, |id| id.0),
             ),
-            (
-                "trestle_raft_last_log_index",
-                "Index of the last log entry",
-                self.raft.last_log_index,
-            ),
-            (
-                "trestle_raft_committed_index",
-                "Index of the last committed log entry",
-                self.raft.committed,
-            ),
-            (
-                "trestle_raft_applied_index",
-                "Index of the last applied log entry",
-                self.raft.applied,
-            ),
-            (
-                "trestle_raft_voters",
-                "Members that vote",
-                self.raft.voters.len() as u64,
-            ),
-            (
-                "trestle_raft_learners",
-                "Members that do not vote",
-                self.raft.learners.len() as u64,
-            ),
-            (
-                "trestle_revision",
-                "Revision of the configuration that this member knows",
-                self.revision,
-            ),
-            (
-                "trestle_in_force_revision",
-                "Revision that is in force in the data plane",
-                self.in_force,
-            ),
+            ("trestle_raft_last_log_index", "Index of the last log entry", self.raft.last_log_index),
+            ("trestle_raft_committed_index", "Index of the last committed log entry", self.raft.committed),
+            ("trestle_raft_applied_index", "Index of the last applied log entry", self.raft.applied),
+            ("trestle_raft_voters", "Members that vote", self.raft.voters.len() as u64),
+            ("trestle_raft_learners", "Members that do not vote", self.raft.learners.len() as u64),
+            ("trestle_revision", "Revision of the configuration that this member knows", self.revision),
+            ("trestle_in_force_revision", "Revision that is in force in the data plane", self.in_force),
         ];
         for (name, help, value) in gauges {
             single(encoder, (name, help), MetricType::Gauge, value)?;
         }
-        let dropped = (
-            "trestle_log_lines_dropped",
-            "Log lines dropped because the log's reader was too slow",
-        );
+        let dropped =
+            ("trestle_log_lines_dropped", "Log lines dropped because the log's reader was too slow");
         single(encoder, dropped, MetricType::Counter, self.log_lines_dropped)?;
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        family(
-            encoder,
-            ("trestle_build_info", "The program's version"),
-            MetricType::Gauge,
-            [(build, 1)],
-        )
+        family(encoder, ("trestle_build_info", "The program's version"), MetricType::Gauge, [(build, 1)])
     }
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -224,52 +154,19 @@ impl Moment {
             .table
             .listeners
             .values()
-            .map(|l| {
-                (
-                    vec![("listener", l.config.name.to_string())],
-                    l,
-                    l.counters.read(),
-                )
-            })
+            .map(|l| (vec![("listener", l.config.name.to_string())], l, l.counters.read()))
             .collect();
         let gauge = |value: fn(&trestle_dataplane::Listener, &Counts) -> u64| {
-            all.iter()
-                .map(move |(labels, listener, counts)| (labels.clone(), value(listener, counts)))
+            all.iter().map(move |(labels, listener, counts)| (labels.clone(), value(listener, counts)))
         };
-        let about = (
-            "trestle_listener_active_connections",
-            "Connections that are open now",
-        );
-        family(
-            encoder,
-            about,
-            MetricType::Gauge,
-            gauge(|_, counts| counts.active),
-        )?;
-        let about = (
-            "trestle_listener_addresses_bound",
-            "Addresses that accept connections",
-        );
-        family(
-            encoder,
-            about,
-            MetricType::Gauge,
-            gauge(|listener, _| listener.bound().count() as u64),
-        )?;
-        let about = (
-            "trestle_listener_addresses_failed",
-            "Addresses that could not be bound",
-        );
-        family(
-            encoder,
-            about,
-            MetricType::Gauge,
-            gauge(|listener, _| listener.errors().count() as u64),
-        )?;
+        let about = ("trestle_listener_active_connections", "Connections that are open now");
+        family(encoder, about, MetricType::Gauge, gauge(|_, counts| counts.active))?;
+        let about = ("trestle_listener_addresses_bound", "Addresses that accept connections");
+        family(encoder, about, MetricType::Gauge, gauge(|listener, _| listener.bound().count() as u64))?;
+        let about = ("trestle_listener_addresses_failed", "Addresses that could not be bound");
+        family(encoder, about, MetricType::Gauge, gauge(|listener, _| listener.errors().count() as u64))?;
         for (name, help, value) in LISTENER_COUNTS {
-            let values = all
-                .iter()
-                .map(|(labels, _, counts)| (labels.clone(), value(counts)));
+            let values = all.iter().map(|(labels, _, counts)| (labels.clone(), value(counts)));
             family(encoder, (name, help), MetricType::Counter, values)?;
         }
         let closes = all.iter().flat_map(|(labels, _, counts)| closes(labels, counts));
@@ -294,37 +191,19 @@ impl Moment {
                 (labels, u64::from(backend.verdict == verdict))
             })
         });
-        let about = (
-            "trestle_backend_verdict",
-            "1 for this member's verdict on the backend",
-        );
+        let about = ("trestle_backend_verdict", "1 for this member's verdict on the backend");
         family(encoder, about, MetricType::Gauge, verdicts)?;
-        let active = all
-            .iter()
-            .map(|(labels, _, counts)| (labels.clone(), counts.active));
-        let about = (
-            "trestle_backend_active_connections",
-            "Connections that are open now",
-        );
+        let active = all.iter().map(|(labels, _, counts)| (labels.clone(), counts.active));
+        let about = ("trestle_backend_active_connections", "Connections that are open now");
         family(encoder, about, MetricType::Gauge, active)?;
         let checks = all.iter().flat_map(|(labels, _, counts)| {
             [("success", counts.checks_ok), ("failure", counts.checks_failed)].map(|(result, count)| {
-                (
-                    [labels.clone(), vec![("result", result.to_owned())]].concat(),
-                    count,
-                )
+                ([labels.clone(), vec![("result", result.to_owned())]].concat(), count)
             })
         });
-        family(
-            encoder,
-            ("trestle_backend_checks", "Checks, by result"),
-            MetricType::Counter,
-            checks,
-        )?;
+        family(encoder, ("trestle_backend_checks", "Checks, by result"), MetricType::Counter, checks)?;
         for (name, help, value) in BACKEND_COUNTS {
-            let values = all
-                .iter()
-                .map(|(labels, _, counts)| (labels.clone(), value(counts)));
+            let values = all.iter().map(|(labels, _, counts)| (labels.clone(), value(counts)));
             family(encoder, (name, help), MetricType::Counter, values)?;
         }
         let closes = all.iter().flat_map(|(labels, _, counts)| closes(labels, counts));
@@ -338,10 +217,7 @@ fn closes(labels: &Labels, counts: &Counts) -> Vec<(Labels, u64)> {
     CloseReason::ALL
         .into_iter()
         .map(|reason| {
-            (
-                [labels.clone(), vec![("reason", reason.as_str().to_owned())]].concat(),
-                counts.closed(reason),
-            )
+            ([labels.clone(), vec![("reason", reason.as_str().to_owned())]].concat(), counts.closed(reason))
         })
         .filter(|(_, count)| *count > 0)
         .collect()

@@ -22,20 +22,14 @@ impl Member {
     /// A member's name by its id.
     pub(crate) fn name_of(&self, id: MemberId) -> Option<String> {
         let view = self.consensus.view().borrow().clone();
-        view.state
-            .members
-            .get(&id)
-            .map(|member| member.spec.name.to_string())
+        view.state.members.get(&id).map(|member| member.spec.name.to_string())
     }
 
     /// Answers a report that a peer, or this member itself, asks for.
     pub(crate) fn report(&self, ask: &peer::ReportRequest) -> peer::ReportResponse {
         let name = convert::member_name(&self.config.name);
         let table = self.plane.table();
-        let pool = ask
-            .pool
-            .strip_prefix("pools/")
-            .and_then(|id| PoolName::parse(id).ok());
+        let pool = ask.pool.strip_prefix("pools/").and_then(|id| PoolName::parse(id).ok());
         let backends = match pool.and_then(|pool| table.pools.get(&pool).map(|entry| (pool, entry))) {
             Some((pool, entry)) => entry
                 .backends
@@ -51,17 +45,9 @@ impl Member {
             ask.listeners
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
         };
-        let listeners = table
-            .listeners
-            .values()
-            .filter(wanted)
-            .map(|listener| listener_view(&name, listener))
-            .collect();
-        peer::ReportResponse {
-            status: Some(self.status()),
-            backends,
-            listeners,
-        }
+        let listeners =
+            table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
+        peer::ReportResponse { status: Some(self.status()), backends, listeners }
     }
 
     fn status(&self) -> v1::MemberStatus {
@@ -126,14 +112,8 @@ impl Member {
         let raft = self.consensus.status();
         let leader = raft.leader.and_then(|id| view.state.members.get(&id));
         v1::ClusterStatus {
-            cluster_id: self
-                .consensus
-                .identity()
-                .map(|i| i.cluster_id.to_string())
-                .unwrap_or_default(),
-            leader: leader
-                .map(|member| convert::member_name(&member.spec.name))
-                .unwrap_or_default(),
+            cluster_id: self.consensus.identity().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
+            leader: leader.map(|member| convert::member_name(&member.spec.name)).unwrap_or_default(),
             term: raft.term,
             revision: view.state.revision,
             members,
@@ -159,9 +139,7 @@ fn view(member: &str, backend: &Backend) -> v1::MemberView {
         member: member.to_owned(),
         verdict: verdict(backend.verdict).into(),
         reason: backend.reason.to_string(),
-        since: Some(convert::duration(
-            Instant::now().saturating_duration_since(backend.since),
-        )),
+        since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
         active_connections: backend.counters().active(),
     }
 }

@@ -59,12 +59,26 @@ fn incoming(listener: TcpListener) -> TcpIncoming {
 }
 
 /// The admin API, with health and reflection.
-pub(crate) async fn admin(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+pub(crate) async fn admin(
+    listener: TcpListener,
+    admin: Admin,
+    leaving: CancellationToken,
+    stop: CancellationToken,
+) {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PoolServiceServer<Admin>>().await;
     health.set_serving::<ListenerServiceServer<Admin>>().await;
     health.set_serving::<MemberServiceServer<Admin>>().await;
     health.set_serving::<ClusterServiceServer<Admin>>().await;
+    tokio::spawn(async move {
+        leaving.cancelled().await;
+        // The empty name stands for the server as a whole (grpc.health.v1).
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health.set_not_serving::<PoolServiceServer<Admin>>().await;
+        health.set_not_serving::<ListenerServiceServer<Admin>>().await;
+        health.set_not_serving::<MemberServiceServer<Admin>>().await;
+        health.set_not_serving::<ClusterServiceServer<Admin>>().await;
+    });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(trestle_api::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

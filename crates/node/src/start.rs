@@ -62,6 +62,9 @@ impl StartError {
 /// A running member.
 pub struct Node {
     member: Arc<Member>,
+    /// Cancelled first: readiness fails.
+    leaving: CancellationToken,
+    /// Cancelled when connections have finished: servers end.
     stop: CancellationToken,
     servers: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -124,11 +127,11 @@ impl Node {
         });
         log_start(&member.config);
 
-        let stop = CancellationToken::new();
+        let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let api = tokio::runtime::Handle::current();
         let admin = Admin::new(member.clone());
         let peers = Peers::new(member.clone(), api.clone());
-        let http = Http::new(member.clone(), stop.clone(), log_lines_dropped);
+        let http = Http::new(member.clone(), leaving.clone(), log_lines_dropped);
         let raft = member.consensus.runtime();
         let servers = vec![
             // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
@@ -139,21 +142,13 @@ impl Node {
                 member.clone(),
                 stop.clone(),
             )),
-            api.spawn(serve::admin(admin_socket, admin, stop.clone())),
+            api.spawn(serve::admin(admin_socket, admin, leaving.clone(), stop.clone())),
             api.spawn(crate::http::serve(http_socket, http)),
             api.spawn(follow_state(member.clone(), state)),
         ];
-        let node = Self {
-            member,
-            stop,
-            servers,
-        };
+        let node = Self { member, leaving, stop, servers };
         if node.member.consensus.identity().is_some() {
-            node.member
-                .consensus
-                .start()
-                .await
-                .map_err(|error| StartError::Raft(error.to_string()))?;
+            node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
             api.spawn(join::ask(node.member.clone(), node.stop.clone()));
         }
@@ -169,10 +164,12 @@ impl Node {
     /// Returns how many connections were cut.
     pub async fn shutdown(self) -> usize {
         // Readiness fails first, so that whoever sends clients here stops in time.
-        self.stop.cancel();
+        self.leaving.cancel();
         self.hand_over().await;
         self.member.plane.stop_accepting();
+        // Until its connections have finished this member goes on voting, and goes on hearing of drains and removals.
         let cut = self.member.plane.finish(self.member.config.shutdown_grace).await;
+        self.stop.cancel();
         self.member.consensus.shutdown().await;
         for server in self.servers {
             server.abort();
@@ -213,15 +210,11 @@ fn log_start(config: &Config) {
 /// Passes each new state on to the data plane.
 async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_model::ClusterState>>) {
     let mut view = member.consensus.view();
-    while view.changed().await.is_ok() {
+    loop {
         let new = view.borrow_and_update().state.clone();
-        let addresses: Vec<_> = new
-            .members
-            .values()
-            .map(|member| member.spec.peer_address.clone())
-            .collect();
+        let addresses: Vec<_> = new.members.values().map(|member| member.spec.peer_address.clone()).collect();
         member.clients.keep(|address| addresses.contains(address));
-        if state.send(new).is_err() {
+        if state.send(new).is_err() || view.changed().await.is_err() {
             return;
         }
     }

@@ -28,11 +28,7 @@ async fn persist<T>(
     mut call: impl AsyncFnMut(String) -> Result<tonic::Response<T>, Status>,
 ) -> Result<T, Status> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let id = format!(
-        "test-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let start = Instant::now();
     loop {
         match call(id.clone()).await {
@@ -61,12 +57,8 @@ impl Api {
     /// Never for a socket address.
     pub fn new(admin: SocketAddr) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{admin}")).unwrap();
-        let endpoint = endpoint
-            .connect_timeout(Duration::from_secs(1))
-            .timeout(Duration::from_secs(10));
-        Self {
-            channel: endpoint.connect_lazy(),
-        }
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(10));
+        Self { channel: endpoint.connect_lazy() }
     }
 
     /// Pools and backends.
@@ -108,20 +100,9 @@ impl Api {
             None => health_check::Kind::None(NoCheck {}),
         };
         let interval = interval.map(|interval| interval.try_into().unwrap());
-        let check = HealthCheck {
-            kind: Some(kind),
-            fast_interval: interval,
-            interval,
-            ..HealthCheck::default()
-        };
-        self.create_pool_with(
-            name,
-            Pool {
-                health_check: Some(check),
-                ..Pool::default()
-            },
-        )
-        .await
+        let check =
+            HealthCheck { kind: Some(kind), fast_interval: interval, interval, ..HealthCheck::default() };
+        self.create_pool_with(name, Pool { health_check: Some(check), ..Pool::default() }).await
     }
 
     /// Creates a pool with these settings.
@@ -131,12 +112,7 @@ impl Api {
     pub async fn create_pool_with(&self, name: &str, pool: Pool) -> Result<Pool, Status> {
         persist(async |request_id| {
             let (pool_id, pool) = (name.to_owned(), Some(pool.clone()));
-            let request = CreatePoolRequest {
-                pool_id,
-                pool,
-                request_id,
-                validate_only: false,
-            };
+            let request = CreatePoolRequest { pool_id, pool, request_id, validate_only: false };
             self.pools().create_pool(request).await
         })
         .await
@@ -152,10 +128,7 @@ impl Api {
         name: &str,
         address: impl Display,
     ) -> Result<Backend, Status> {
-        let backend = Backend {
-            address: address.to_string(),
-            ..Backend::default()
-        };
+        let backend = Backend { address: address.to_string(), ..Backend::default() };
         persist(async |request_id| {
             let request = CreateBackendRequest {
                 parent: format!("pools/{pool}"),
@@ -180,19 +153,10 @@ impl Api {
         pool: &str,
     ) -> Result<Listener, Status> {
         let binds = vec![bind.to_string()];
-        let listener = Listener {
-            binds,
-            pool: format!("pools/{pool}"),
-            ..Listener::default()
-        };
+        let listener = Listener { binds, pool: format!("pools/{pool}"), ..Listener::default() };
         persist(async |request_id| {
             let (listener_id, listener) = (name.to_owned(), Some(listener.clone()));
-            let request = CreateListenerRequest {
-                listener_id,
-                listener,
-                request_id,
-                validate_only: false,
-            };
+            let request = CreateListenerRequest { listener_id, listener, request_id, validate_only: false };
             self.listeners().create_listener(request).await
         })
         .await
@@ -203,22 +167,11 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn set_state(&self, backend: &str, state: AdminState) -> Result<Backend, Status> {
-        let backend = Backend {
-            name: backend.to_owned(),
-            admin_state: state.into(),
-            ..Backend::default()
-        };
-        let mask = FieldMask {
-            paths: vec!["admin_state".to_owned()],
-        };
+        let backend = Backend { name: backend.to_owned(), admin_state: state.into(), ..Backend::default() };
+        let mask = FieldMask { paths: vec!["admin_state".to_owned()] };
         persist(async |request_id| {
             let (backend, update_mask) = (Some(backend.clone()), Some(mask.clone()));
-            let request = UpdateBackendRequest {
-                backend,
-                update_mask,
-                request_id,
-                validate_only: false,
-            };
+            let request = UpdateBackendRequest { backend, update_mask, request_id, validate_only: false };
             self.pools().update_backend(request).await
         })
         .await
@@ -229,33 +182,18 @@ impl Api {
     /// # Panics
     /// When that takes more than 60 s.
     pub async fn verdict(&self, pool: &str, concerns: impl Fn(&str) -> bool, verdict: Verdict) {
-        wait_until(
-            &format!("verdict {verdict:?} in pool {pool}"),
-            Duration::from_secs(60),
-            async || {
-                let request = GetPoolHealthRequest {
-                    name: format!("pools/{pool}"),
-                };
-                let answer = self
-                    .pools()
-                    .get_pool_health(request)
-                    .await
-                    .map_err(|status| status.to_string())?;
-                let health = answer.into_inner();
-                let concerned: Vec<_> = health
-                    .backends
-                    .iter()
-                    .filter(|backend| concerns(&backend.name))
-                    .collect();
-                let same = |view: &MemberView| view.verdict() == verdict;
-                let all = health.unreachable_members.is_empty()
-                    && !concerned.is_empty()
-                    && concerned
-                        .iter()
-                        .all(|b| !b.views.is_empty() && b.views.iter().all(same));
-                if all { Ok(()) } else { Err(format!("{health:#?}")) }
-            },
-        )
+        wait_until(&format!("verdict {verdict:?} in pool {pool}"), Duration::from_secs(60), async || {
+            let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+            let answer = self.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
+            let health = answer.into_inner();
+            let concerned: Vec<_> =
+                health.backends.iter().filter(|backend| concerns(&backend.name)).collect();
+            let same = |view: &MemberView| view.verdict() == verdict;
+            let all = health.unreachable_members.is_empty()
+                && !concerned.is_empty()
+                && concerned.iter().all(|b| !b.views.is_empty() && b.views.iter().all(same));
+            if all { Ok(()) } else { Err(format!("{health:#?}")) }
+        })
         .await;
     }
 
@@ -264,9 +202,7 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn add_member(&self, peer: SocketAddr) -> Result<MemberProgress, Status> {
-        let request = AddMemberRequest {
-            peer_address: peer.to_string(),
-        };
+        let request = AddMemberRequest { peer_address: peer.to_string() };
         follow(self.members().add_member(request).await?.into_inner()).await
     }
 
@@ -275,9 +211,7 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn promote_member(&self, name: &str) -> Result<MemberProgress, Status> {
-        let request = PromoteMemberRequest {
-            name: format!("members/{name}"),
-        };
+        let request = PromoteMemberRequest { name: format!("members/{name}") };
         follow(self.members().promote_member(request).await?.into_inner()).await
     }
 }

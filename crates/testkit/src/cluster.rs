@@ -39,22 +39,13 @@ impl Cluster {
     /// When that does not work.
     pub async fn start_with(binary: impl AsRef<Path>, size: u8, more: &str) -> Self {
         let binary = binary.as_ref().to_owned();
-        let mut cluster = Self {
-            members: Vec::new(),
-            subnet: Subnet::claim(),
-            binary,
-            more: more.to_owned(),
-        };
+        let mut cluster =
+            Self { members: Vec::new(), subnet: Subnet::claim(), binary, more: more.to_owned() };
         for _ in 0..size {
             cluster.prepare();
         }
         cluster.members.iter_mut().for_each(Member::start);
-        cluster
-            .api(0)
-            .cluster()
-            .bootstrap_cluster(BootstrapClusterRequest {})
-            .await
-            .unwrap();
+        cluster.api(0).cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
         cluster.leader().await;
         for number in 1..usize::from(size) {
             cluster.take_in(number).await;
@@ -67,8 +58,7 @@ impl Cluster {
     pub fn prepare(&mut self) -> usize {
         let number = self.members.len() + 1;
         let ip = self.subnet.ip(u8::try_from(number).unwrap());
-        self.members
-            .push(Member::new(&self.binary, &format!("m{number}"), ip, &self.more));
+        self.members.push(Member::new(&self.binary, &format!("m{number}"), ip, &self.more));
         number - 1
     }
 
@@ -78,9 +68,7 @@ impl Cluster {
     /// When the cluster refuses, or has no leader for long.
     pub async fn take_in(&self, number: usize) {
         let (api, member) = (self.api(0), &self.members[number]);
-        api.add_member(member.peer())
-            .await
-            .unwrap_or_else(|status| panic!("add {}: {status}", member.name));
+        api.add_member(member.peer()).await.unwrap_or_else(|status| panic!("add {}: {status}", member.name));
         api.promote_member(&member.name)
             .await
             .unwrap_or_else(|status| panic!("promote {}: {status}", member.name));
@@ -110,21 +98,12 @@ impl Cluster {
         let api = self.running();
         let name = wait_until("a leader", LIMIT, async || {
             let status = api.status().await.map_err(|status| status.to_string())?;
-            let leads = status
-                .members
-                .iter()
-                .find(|m| m.reachable && m.raft_state == "leader");
-            let name = leads
-                .and_then(|m| m.member.as_ref())
-                .map(|member| member.name.clone());
-            name.filter(|name| *name == status.leader)
-                .ok_or_else(|| format!("{status:?}"))
+            let leads = status.members.iter().find(|m| m.reachable && m.raft_state == "leader");
+            let name = leads.and_then(|m| m.member.as_ref()).map(|member| member.name.clone());
+            name.filter(|name| *name == status.leader).ok_or_else(|| format!("{status:?}"))
         });
         let name = name.await;
-        let place = self
-            .members
-            .iter()
-            .position(|member| format!("members/{}", member.name) == name);
+        let place = self.members.iter().position(|member| format!("members/{}", member.name) == name);
         place.unwrap_or_else(|| panic!("the leader {name} is none of the members"))
     }
 
@@ -146,11 +125,7 @@ impl Cluster {
             };
             let all =
                 !first.digest.is_empty() && !status.leader.is_empty() && status.members.iter().all(same);
-            if all {
-                Ok(status)
-            } else {
-                Err(format!("{:#?}", status.members))
-            }
+            if all { Ok(status) } else { Err(format!("{:#?}", status.members)) }
         })
         .await
     }
@@ -167,26 +142,15 @@ impl Cluster {
             if goal == 0 {
                 goal = status.revision;
             }
-            let all = status
-                .members
-                .iter()
-                .all(|m| m.reachable && m.in_force_revision >= goal);
-            if all {
-                Ok(())
-            } else {
-                Err(format!("goal {goal}: {:#?}", status.members))
-            }
+            let all = status.members.iter().all(|m| m.reachable && m.in_force_revision >= goal);
+            if all { Ok(()) } else { Err(format!("goal {goal}: {:#?}", status.members)) }
         })
         .await;
     }
 
     /// The endpoints of all members, as `trestle --endpoint` takes them.
     pub fn endpoints(&self) -> String {
-        let endpoints: Vec<String> = self
-            .members
-            .iter()
-            .map(|member| member.admin().to_string())
-            .collect();
+        let endpoints: Vec<String> = self.members.iter().map(|member| member.admin().to_string()).collect();
         endpoints.join(",")
     }
 }

@@ -32,9 +32,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Page, String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(said("receive"))?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("cut short: {answer:?}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("cut short: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| format!("no HTTP status in {head:?}"))?;
     let length = head.lines().filter_map(|line| line.split_once(':'));
@@ -44,11 +42,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Page, String> {
             return Err(format!("{} of {} bytes of the body", body.len(), length.trim()));
         }
     }
-    Ok(Page {
-        status,
-        head: head.to_owned(),
-        body: body.to_owned(),
-    })
+    Ok(Page { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 /// Gets `/` and answers the body of a 200.
@@ -57,11 +51,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Page, String> {
 /// As [`get`], and any other status.
 pub fn fetch_http(address: SocketAddr) -> Result<String, String> {
     let page = get(address, "/")?;
-    if page.status == 200 {
-        Ok(page.body.trim().to_owned())
-    } else {
-        Err(format!("status {}", page.status))
-    }
+    if page.status == 200 { Ok(page.body.trim().to_owned()) } else { Err(format!("status {}", page.status)) }
 }
 
 /// Gets `/` over TLS with curl, as a user would try it, and answers the body.
@@ -70,18 +60,9 @@ pub fn fetch_http(address: SocketAddr) -> Result<String, String> {
 /// What curl said.
 pub fn fetch_tls(address: SocketAddr) -> Result<String, String> {
     let mut curl = Command::new("curl");
-    curl.args([
-        "--insecure",
-        "--silent",
-        "--show-error",
-        "--fail",
-        "--max-time",
-        "10",
-    ]);
-    let output = curl
-        .arg(format!("https://{address}/"))
-        .output()
-        .map_err(|error| format!("curl: {error}"))?;
+    curl.args(["--insecure", "--silent", "--show-error", "--fail", "--max-time", "10"]);
+    let output =
+        curl.arg(format!("https://{address}/")).output().map_err(|error| format!("curl: {error}"))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {

@@ -33,8 +33,9 @@ pub struct Member {
     /// Its address, for everything.
     pub ip: Ipv4Addr,
     binary: PathBuf,
-    dir: TempDir,
+    /// Goes before its files: its log is read when it goes.
     process: Option<Process>,
+    dir: TempDir,
 }
 
 impl Member {
@@ -44,17 +45,8 @@ impl Member {
     /// When its files cannot be written.
     pub fn new(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
         let dir = TempDir::with_prefix(format!("trestle-{name}-")).unwrap();
-        let member = Self {
-            name: name.to_owned(),
-            ip,
-            binary: binary.to_owned(),
-            dir,
-            process: None,
-        };
-        let mut text = format!(
-            "name = \"{name}\"\ndata_dir = \"{}\"\n",
-            member.data_dir().display()
-        );
+        let member = Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None };
+        let mut text = format!("name = \"{name}\"\ndata_dir = \"{}\"\n", member.data_dir().display());
         for (key, address) in [
             ("admin_address", member.admin()),
             ("peer_address", member.peer()),
@@ -107,11 +99,7 @@ impl Member {
         let mut trestled = Command::new(&self.binary);
         trestled.arg("--config").arg(self.config());
         let log = self.dir.path().join("output.log");
-        self.process = Some(Process::spawn(
-            format!("member {}", self.name),
-            &mut trestled,
-            &log,
-        ));
+        self.process = Some(Process::spawn(format!("member {}", self.name), &mut trestled, &log));
     }
 
     /// Starts its process and returns when it answers.
@@ -122,21 +110,14 @@ impl Member {
         self.spawn();
         wait_for(&format!("start of {}", self.name), START_LIMIT, || {
             let ended = self.process.as_mut().and_then(Process::status);
-            assert!(
-                ended.is_none(),
-                "{} ended: {ended:?}\n{}",
-                self.name,
-                self.output()
-            );
+            assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.name, self.output());
             get(self.http(), "/livez").map(drop)
         });
     }
 
     /// Whether its process runs.
     pub fn is_running(&mut self) -> bool {
-        self.process
-            .as_mut()
-            .is_some_and(|process| process.status().is_none())
+        self.process.as_mut().is_some_and(|process| process.status().is_none())
     }
 
     /// Its process.
@@ -200,15 +181,7 @@ impl Member {
         let stat = read("stat", id);
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
-        let pages: u64 = read("statm", id)
-            .split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        Usage {
-            cpu: TICK * ticks,
-            resident: pages * PAGE,
-        }
+        let pages: u64 = read("statm", id).split_whitespace().nth(1).unwrap().parse().unwrap();
+        Usage { cpu: TICK * ticks, resident: pages * PAGE }
     }
 }

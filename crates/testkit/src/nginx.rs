@@ -24,31 +24,10 @@ impl Certificate {
     pub fn generate() -> Self {
         let dir = TempDir::new().unwrap();
         let mut openssl = Command::new("openssl");
-        openssl.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ]);
-        openssl.args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=controller",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ]);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "2", "-subj", "/CN=controller", "-keyout", "key.pem", "-out", "cert.pem"]);
         let output = openssl.current_dir(dir.path()).output().unwrap();
-        assert!(
-            output.status.success(),
-            "openssl: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
         Self { dir }
     }
 
@@ -61,9 +40,10 @@ impl Certificate {
 #[derive(Debug)]
 pub struct Nginx {
     name: String,
-    dir: TempDir,
     listening: Vec<SocketAddr>,
+    /// Goes before its files: its log is read when it goes.
     process: Option<Process>,
+    dir: TempDir,
 }
 
 impl Nginx {
@@ -74,17 +54,8 @@ impl Nginx {
     pub fn start(name: &str, ip: Ipv4Addr, ports: &[u16], certificate: &Certificate) -> Self {
         let dir = TempDir::new().unwrap();
         let listening: Vec<SocketAddr> = ports.iter().map(|port| (ip, *port).into()).collect();
-        std::fs::write(
-            dir.path().join("nginx.conf"),
-            configuration(name, &listening, certificate),
-        )
-        .unwrap();
-        let mut nginx = Self {
-            name: name.to_owned(),
-            dir,
-            listening,
-            process: None,
-        };
+        std::fs::write(dir.path().join("nginx.conf"), configuration(name, &listening, certificate)).unwrap();
+        let mut nginx = Self { name: name.to_owned(), dir, listening, process: None };
         nginx.restart();
         nginx
     }
@@ -103,10 +74,7 @@ impl Nginx {
     pub fn restart(&mut self) {
         self.kill();
         let mut nginx = Command::new("nginx");
-        nginx
-            .arg("-p")
-            .arg(self.dir.path())
-            .args(["-c", "nginx.conf", "-e", "error.log"]);
+        nginx.arg("-p").arg(self.dir.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         let log = self.dir.path().join("output.log");
         self.process = Some(Process::spawn(format!("nginx {}", self.name), &mut nginx, &log));
         for address in &self.listening {
@@ -123,10 +91,7 @@ impl Nginx {
 
 /// One process, so that killing it leaves no worker that goes on serving.
 fn configuration(name: &str, listening: &[SocketAddr], certificate: &Certificate) -> String {
-    let listen: String = listening
-        .iter()
-        .map(|address| format!("    listen {address} ssl;\n"))
-        .collect();
+    let listen: String = listening.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
     let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
     format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{ worker_connections 512; }}\n\

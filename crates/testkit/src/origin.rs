@@ -37,11 +37,7 @@ impl Origin {
                 }
             }
         });
-        Self {
-            address,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, stop, thread: Some(thread) }
     }
 
     /// One server for 127.128.0.0 and all addresses after it, which answers with the IP address that was dialled: any
@@ -94,10 +90,7 @@ fn answer(mut stream: TcpStream, name: &str) {
             seen.drain(..end + 4);
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", name.len() + 1);
             let close = if keep { "" } else { "Connection: close\r\n" };
-            if stream
-                .write_all(format!("{head}{close}\r\n{name}\n").as_bytes())
-                .is_err()
-            {
+            if stream.write_all(format!("{head}{close}\r\n{name}\n").as_bytes()).is_err() {
                 return;
             }
             if !keep {

@@ -31,11 +31,7 @@ impl Process {
         let err = out.try_clone().unwrap();
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
-        Self {
-            what,
-            child,
-            log: log.to_owned(),
-        }
+        Self { what, child, log: log.to_owned() }
     }
 
     /// Its process id.
@@ -67,9 +63,7 @@ impl Process {
     /// When `limit` passes.
     pub fn exited(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("end of {}", self.what);
-        wait_for(&what, limit, || {
-            self.child.try_wait().unwrap().ok_or("it still runs")
-        })
+        wait_for(&what, limit, || self.child.try_wait().unwrap().ok_or("it still runs"))
     }
 
     /// The exit status, once it has ended.
@@ -94,11 +88,7 @@ impl Drop for Process {
             let output = self.output();
             let lines: Vec<&str> = output.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            eprintln!(
-                "--- end of the output of {} ---\n{}\n---",
-                self.what,
-                tail.join("\n")
-            );
+            eprintln!("--- end of the output of {} ---\n{}\n---", self.what, tail.join("\n"));
         }
     }
 }

@@ -28,11 +28,7 @@ impl Subnet {
             let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (112 * 256);
             let (second, third) = ((16 + number / 256) as u8, (number % 256) as u8);
             if let Ok(claim) = TcpListener::bind((Ipv4Addr::new(127, second, third, 254), CLAIM_PORT)) {
-                return Self {
-                    second,
-                    third,
-                    _claim: claim,
-                };
+                return Self { second, third, _claim: claim };
             }
         }
         panic!("every loopback subnet from 127.16 to 127.127 is claimed");

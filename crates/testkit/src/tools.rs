@@ -10,10 +10,7 @@ const ALL: &str = "TRESTLE_TEST_ALL";
 /// # Panics
 /// When the environment variable `TRESTLE_TEST_ALL` is `1`.
 pub fn skip(why: &str) {
-    assert!(
-        std::env::var(ALL).as_deref() != Ok("1"),
-        "{ALL} is set, but {why}"
-    );
+    assert!(std::env::var(ALL).as_deref() != Ok("1"), "{ALL} is set, but {why}");
     eprintln!("skipped: {why}");
 }
 
@@ -23,10 +20,7 @@ pub fn has_tools(names: &[&str]) -> bool {
     let there = |name: &&&str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
     let missing: Vec<&str> = names.iter().filter(|name| !there(name)).copied().collect();
     if !missing.is_empty() {
-        skip(&format!(
-            "{} not installed; .ci/run names the Debian packages",
-            missing.join(", ")
-        ));
+        skip(&format!("{} not installed; .ci/run names the Debian packages", missing.join(", ")));
     }
     missing.is_empty()
 }
@@ -34,13 +28,9 @@ pub fn has_tools(names: &[&str]) -> bool {
 /// A Python that can import grpc: `TRESTLE_TEST_PYTHON`, Debian's, or the one on PATH. Without one, [`skip`]s.
 pub fn python_with_grpc() -> Option<String> {
     let named = std::env::var("TRESTLE_TEST_PYTHON").ok();
-    let candidates = named
-        .into_iter()
-        .chain(["/usr/bin/python3", "python3"].map(str::to_owned));
+    let candidates = named.into_iter().chain(["/usr/bin/python3", "python3"].map(str::to_owned));
     let works = |python: &String| {
-        let output = Command::new(python)
-            .args(["-c", "import grpc, google.protobuf"])
-            .output();
+        let output = Command::new(python).args(["-c", "import grpc, google.protobuf"]).output();
         output.is_ok_and(|output| output.status.success())
     };
     let found = candidates.into_iter().find(works);

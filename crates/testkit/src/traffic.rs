@@ -44,45 +44,23 @@ struct Seen {
 impl Report {
     fn add(&mut self, target: SocketAddr, result: &Result<String, String>) {
         match result {
-            Ok(answer) => {
-                *self
-                    .answers
-                    .entry(target)
-                    .or_default()
-                    .entry(answer.clone())
-                    .or_default() += 1
-            }
+            Ok(answer) => *self.answers.entry(target).or_default().entry(answer.clone()).or_default() += 1,
             Err(error) => {
-                self.failures.push(Failure {
-                    at: Instant::now(),
-                    target,
-                    error: error.clone(),
-                });
+                self.failures.push(Failure { at: Instant::now(), target, error: error.clone() });
             }
         }
     }
 
     /// Requests that were answered with `answer`, on all targets.
     pub fn answered(&self, answer: &str) -> u64 {
-        self.answers
-            .values()
-            .filter_map(|by_answer| by_answer.get(answer))
-            .sum()
+        self.answers.values().filter_map(|by_answer| by_answer.get(answer)).sum()
     }
 
     /// Requests of the target that ended, well or not.
     fn ended(&self, target: SocketAddr) -> u64 {
-        let answered: u64 = self
-            .answers
-            .get(&target)
-            .map(|by_answer| by_answer.values().sum())
-            .unwrap_or_default();
-        answered
-            + self
-                .failures
-                .iter()
-                .filter(|failure| failure.target == target)
-                .count() as u64
+        let answered: u64 =
+            self.answers.get(&target).map(|by_answer| by_answer.values().sum()).unwrap_or_default();
+        answered + self.failures.iter().filter(|failure| failure.target == target).count() as u64
     }
 
     /// Failures between two instants do not count; all others do.
@@ -90,15 +68,8 @@ impl Report {
     /// # Panics
     /// When there is such a failure.
     pub fn assert_no_failure_outside(&self, from: Instant, to: Instant) {
-        let outside: Vec<_> = self
-            .failures
-            .iter()
-            .filter(|f| f.at < from || f.at > to)
-            .collect();
-        assert!(
-            outside.is_empty(),
-            "failed requests outside the window {from:?} to {to:?}: {outside:#?}"
-        );
+        let outside: Vec<_> = self.failures.iter().filter(|f| f.at < from || f.at > to).collect();
+        assert!(outside.is_empty(), "failed requests outside the window {from:?} to {to:?}: {outside:#?}");
     }
 
     /// # Panics
@@ -136,12 +107,7 @@ impl Traffic {
             })
         };
         let threads = targets.iter().map(|target| client(*target)).collect();
-        Self {
-            stop,
-            seen,
-            targets: targets.to_vec(),
-            threads,
-        }
+        Self { stop, seen, targets: targets.to_vec(), threads }
     }
 
     /// What the clients have seen since the start.
@@ -159,9 +125,7 @@ impl Traffic {
         wait_for("requests", Duration::from_secs(60), || {
             let recent = self.seen.lock().unwrap().recent.clone();
             let short = self.targets.iter().find(|target| recent.ended(**target) < count);
-            short.map_or(Ok(recent.clone()), |target| {
-                Err(format!("{} on {target}", recent.ended(*target)))
-            })
+            short.map_or(Ok(recent.clone()), |target| Err(format!("{} on {target}", recent.ended(*target))))
         })
     }
 

@@ -21,54 +21,29 @@ type Case = (String, Status, Code, Vec<String>);
 fn case(what: impl Into<String>, answer: Result<(), Status>, code: Code, says: &[&str]) -> Case {
     let what = what.into();
     let status = answer.err().unwrap_or_else(|| panic!("{what} was accepted"));
-    (
-        what,
-        status,
-        code,
-        says.iter().map(|part| (*part).to_owned()).collect(),
-    )
+    (what, status, code, says.iter().map(|part| (*part).to_owned()).collect())
 }
 
 async fn pool(api: &Api, id: &str, pool: Pool) -> Result<(), Status> {
-    let request = CreatePoolRequest {
-        pool_id: id.to_owned(),
-        pool: Some(pool),
-        ..Default::default()
-    };
+    let request = CreatePoolRequest { pool_id: id.to_owned(), pool: Some(pool), ..Default::default() };
     api.pools().create_pool(request).await.map(drop)
 }
 
 async fn backend(api: &Api, id: &str, backend: Backend) -> Result<(), Status> {
     let (parent, backend_id) = ("pools/web".to_owned(), id.to_owned());
-    let request = CreateBackendRequest {
-        parent,
-        backend_id,
-        backend: Some(backend),
-        ..Default::default()
-    };
+    let request = CreateBackendRequest { parent, backend_id, backend: Some(backend), ..Default::default() };
     api.pools().create_backend(request).await.map(drop)
 }
 
 async fn listener(api: &Api, id: &str, binds: &[&str], pool: &str) -> Result<(), Status> {
     let binds = binds.iter().map(|bind| (*bind).to_owned()).collect();
-    let listener = Some(Listener {
-        binds,
-        pool: pool.to_owned(),
-        ..Default::default()
-    });
-    let request = CreateListenerRequest {
-        listener_id: id.to_owned(),
-        listener,
-        ..Default::default()
-    };
+    let listener = Some(Listener { binds, pool: pool.to_owned(), ..Default::default() });
+    let request = CreateListenerRequest { listener_id: id.to_owned(), listener, ..Default::default() };
     api.listeners().create_listener(request).await.map(drop)
 }
 
 fn at(address: &str) -> Backend {
-    Backend {
-        address: address.to_owned(),
-        ..Default::default()
-    }
+    Backend { address: address.to_owned(), ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,9 +52,7 @@ async fn what_breaks_a_rule_is_refused_and_changes_nothing() {
     // Through a follower, so that the leader's answer is seen to come back whole.
     let leader = cluster.leader().await;
     let api = cluster.api((leader + 1) % 3);
-    api.create_pool("web", Some(Duration::from_secs(2)))
-        .await
-        .unwrap();
+    api.create_pool("web", Some(Duration::from_secs(2))).await.unwrap();
     api.create_listener("front", "0.0.0.0:8080", "web").await.unwrap();
     let before = cluster.agreed().await;
 
@@ -103,17 +76,9 @@ async fn what_breaks_a_rule_is_refused_and_changes_nothing() {
             wrong.push(format!("{what}: the message is not fit to print: {said:?}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} answers are not as they should be:\n  {}",
-        wrong.len(),
-        wrong.join("\n  ")
-    );
+    assert!(wrong.is_empty(), "{} answers are not as they should be:\n  {}", wrong.len(), wrong.join("\n  "));
     let after = cluster.agreed().await;
-    assert_eq!(
-        after.members[0].digest, before.members[0].digest,
-        "a refused request changed something"
-    );
+    assert_eq!(after.members[0].digest, before.members[0].digest, "a refused request changed something");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,10 +89,7 @@ async fn oversize_messages_and_noise_hurt_nobody() {
         let status = pool(&api, &"x".repeat(size), Pool::default()).await.unwrap_err();
         let codes = [Code::InvalidArgument, Code::OutOfRange, Code::ResourceExhausted];
         assert!(codes.contains(&status.code()), "{} bytes: {status:?}", size);
-        assert!(
-            status.message().len() < 2_000,
-            "the message does not repeat the whole value"
-        );
+        assert!(status.message().len() < 2_000, "the message does not repeat the whole value");
     }
     let member = &cluster.members[0];
     for address in [member.admin(), member.peer(), member.http()] {

@@ -39,11 +39,7 @@ fn weight(message: &v1::Backend, v: &mut Violations) -> u16 {
         Ok(weight) => weight,
         Err(_) => {
             let bounds = defaults::WEIGHT_BOUNDS;
-            v.add(
-                "backend.weight",
-                given,
-                format!("must be {} to {}", bounds.start(), bounds.end()),
-            );
+            v.add("backend.weight", given, format!("must be {} to {}", bounds.start(), bounds.end()));
             defaults::WEIGHT
         }
     }
@@ -67,11 +63,7 @@ fn admin_state(message: &v1::Backend, v: &mut Violations) -> AdminState {
 }
 
 fn address(message: &v1::Backend, v: &mut Violations) -> Option<BackendAddress> {
-    v.take(
-        "backend.address",
-        &message.address,
-        BackendAddress::parse(&message.address),
-    )
+    v.take("backend.address", &message.address, BackendAddress::parse(&message.address))
 }
 
 /// Parses the creation of a backend.
@@ -81,27 +73,16 @@ fn address(message: &v1::Backend, v: &mut Violations) -> Option<BackendAddress> 
 pub fn create_backend(request: &v1::CreateBackendRequest) -> Result<Write, Invalid> {
     let mut v = Violations::new();
     let pool = parse_pool_name("parent", &request.parent, &mut v);
-    let name = v.take(
-        "backend_id",
-        &request.backend_id,
-        BackendName::parse(&request.backend_id),
-    );
+    let name = v.take("backend_id", &request.backend_id, BackendName::parse(&request.backend_id));
     let message = request.backend.clone().unwrap_or_default();
     let address = address(&message, &mut v);
     let (weight, admin_state) = (weight(&message, &mut v), admin_state(&message, &mut v));
-    let spec = address.map(|address| BackendSpec {
-        address,
-        weight,
-        backup: message.backup,
-        admin_state,
-    });
+    let spec = address.map(|address| BackendSpec { address, weight, backup: message.backup, admin_state });
     if let Some(spec) = &spec {
         spec.check(&mut v);
     }
-    let command = pool
-        .zip(name)
-        .zip(spec)
-        .map(|((pool, name), spec)| Command::CreateBackend { pool, name, spec });
+    let command =
+        pool.zip(name).zip(spec).map(|((pool, name), spec)| Command::CreateBackend { pool, name, spec });
     finish(request, &request.request_id, request.validate_only, command, v)
 }
 
@@ -133,12 +114,7 @@ pub fn update_backend(request: &v1::UpdateBackendRequest) -> Result<Write, Inval
     if let Ok(anywhere) = BackendAddress::parse("127.0.0.1:1") {
         BackendSpec::at(anywhere).patched(&patch).check(&mut v);
     }
-    let command = name.map(|(pool, name)| Command::UpdateBackend {
-        pool,
-        name,
-        patch,
-        expect,
-    });
+    let command = name.map(|(pool, name)| Command::UpdateBackend { pool, name, patch, expect });
     finish(request, &request.request_id, request.validate_only, command, v)
 }
 

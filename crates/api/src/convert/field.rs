@@ -15,11 +15,7 @@ pub(super) fn duration(
         Ok(duration) => Some(duration),
         Err(_) => {
             let shown = format!("{}s {}ns", given.seconds, given.nanos);
-            v.add(
-                field,
-                shown,
-                "must not be negative, and its seconds and nanos must have the same sign",
-            );
+            v.add(field, shown, "must not be negative, and its seconds and nanos must have the same sign");
             None
         }
     }
@@ -39,11 +35,7 @@ pub(super) fn port(field: &str, number: u32, v: &mut Violations) -> Option<Optio
     match u16::try_from(number) {
         Ok(port) => Some(Port::new(port)),
         Err(_) => {
-            v.add(
-                field,
-                number,
-                "port must be 1 to 65535, or 0 for the backend's own",
-            );
+            v.add(field, number, "port must be 1 to 65535, or 0 for the backend's own");
             None
         }
     }
@@ -59,20 +51,13 @@ pub(super) fn mask(
 ) -> Vec<&'static str> {
     let paths = given.map(|mask| mask.paths.as_slice()).unwrap_or_default();
     if paths.is_empty() {
-        v.add(
-            "update_mask",
-            "",
-            format!("must name the fields to change, of: {}", all.join(", ")),
-        );
+        v.add("update_mask", "", format!("must name the fields to change, of: {}", all.join(", ")));
     }
     let mut found = Vec::new();
     for path in paths {
         let parent = format!("{path}.");
-        let below: Vec<&'static str> = all
-            .iter()
-            .copied()
-            .filter(|a| path == "*" || a == path || a.starts_with(&parent))
-            .collect();
+        let below: Vec<&'static str> =
+            all.iter().copied().filter(|a| path == "*" || a == path || a.starts_with(&parent)).collect();
         if below.is_empty() && !ignored.contains(&path.as_str()) {
             v.add("update_mask", path, format!("must be one of: {}", all.join(", ")));
         }

@@ -23,11 +23,7 @@ pub fn listener(listener: &Listener) -> v1::Listener {
 
 fn binds(message: &v1::Listener, v: &mut Violations) -> Vec<Bind> {
     let field = |i| {
-        if message.binds.len() == 1 {
-            "listener.binds".to_owned()
-        } else {
-            format!("listener.binds[{i}]")
-        }
+        if message.binds.len() == 1 { "listener.binds".to_owned() } else { format!("listener.binds[{i}]") }
     };
     let parse = |(i, text): (usize, &String)| v.take(&field(i), text, Bind::parse(text));
     message.binds.iter().enumerate().filter_map(parse).collect()
@@ -39,11 +35,7 @@ fn binds(message: &v1::Listener, v: &mut Violations) -> Vec<Bind> {
 /// Every value that breaks a rule.
 pub fn create_listener(request: &v1::CreateListenerRequest) -> Result<Write, Invalid> {
     let mut v = Violations::new();
-    let name = v.take(
-        "listener_id",
-        &request.listener_id,
-        ListenerName::parse(&request.listener_id),
-    );
+    let name = v.take("listener_id", &request.listener_id, ListenerName::parse(&request.listener_id));
     let message = request.listener.clone().unwrap_or_default();
     let binds = binds(&message, &mut v);
     let spec =
@@ -51,9 +43,7 @@ pub fn create_listener(request: &v1::CreateListenerRequest) -> Result<Write, Inv
     if let (true, Some(spec)) = (v.is_empty(), &spec) {
         spec.check(&mut v);
     }
-    let command = name
-        .zip(spec)
-        .map(|(name, spec)| Command::CreateListener { name, spec });
+    let command = name.zip(spec).map(|(name, spec)| Command::CreateListener { name, spec });
     finish(request, &request.request_id, request.validate_only, command, v)
 }
 
@@ -66,12 +56,7 @@ pub fn update_listener(request: &v1::UpdateListenerRequest) -> Result<Write, Inv
     let message = request.listener.clone().unwrap_or_default();
     let name = parse_listener_name("listener.name", &message.name, &mut v);
     let expect = parse_etag("listener.etag", &message.etag, &mut v);
-    let paths = field::mask(
-        request.update_mask.as_ref(),
-        &["binds", "pool"],
-        OUTPUT_ONLY,
-        &mut v,
-    );
+    let paths = field::mask(request.update_mask.as_ref(), &["binds", "pool"], OUTPUT_ONLY, &mut v);
     let mut patch = ListenerPatch::default();
     if paths.contains(&"binds") {
         if message.binds.is_empty() {

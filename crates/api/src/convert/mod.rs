@@ -51,9 +51,7 @@ fn parse_etag(field: &str, etag: &str, v: &mut Violations) -> Option<Revision> {
     if etag.is_empty() {
         return None;
     }
-    let parsed = etag
-        .parse()
-        .map_err(|_| "must be an etag as an earlier answer gave it".to_owned());
+    let parsed = etag.parse().map_err(|_| "must be an etag as an earlier answer gave it".to_owned());
     v.take(field, etag, parsed)
 }
 
@@ -72,20 +70,10 @@ fn finish<R: Message + prost::Name>(
     v.into_result()?;
     let Some(command) = command else {
         // Parsers give no command only together with a violation.
-        return Err(Invalid(vec![trestle_model::Violation::new(
-            "request",
-            "",
-            "must be complete",
-        )]));
+        return Err(Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")]));
     };
-    let request = id.map(|id| Request {
-        id,
-        fingerprint: fingerprint(request),
-    });
-    Ok(Write {
-        proposal: Proposal { request, command },
-        validate_only,
-    })
+    let request = id.map(|id| Request { id, fingerprint: fingerprint(request) });
+    Ok(Write { proposal: Proposal { request, command }, validate_only })
 }
 
 /// Recognises a request that comes again: the first 8 bytes of the SHA-256 of its type and content.
@@ -94,8 +82,5 @@ fn fingerprint<R: Message + prost::Name>(request: &R) -> u64 {
     hash.update(R::full_name().as_bytes());
     hash.update(request.encode_to_vec());
     let digest: [u8; 32] = hash.finalize().into();
-    digest
-        .iter()
-        .take(8)
-        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+    digest.iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

@@ -33,9 +33,7 @@ pub fn parse_member_name(field: &str, name: &str, v: &mut Violations) -> Option<
 
 /// Parses `pools/{pool}/backends/{backend}`, noting mistakes under `field`.
 pub fn parse_backend_name(field: &str, name: &str, v: &mut Violations) -> Option<(PoolName, BackendName)> {
-    let parts = name
-        .strip_prefix("pools/")
-        .and_then(|rest| rest.split_once("/backends/"));
+    let parts = name.strip_prefix("pools/").and_then(|rest| rest.split_once("/backends/"));
     let Some((pool, backend)) = parts else {
         v.add(field, name, "must have the form pools/POOL/backends/BACKEND");
         return None;
@@ -80,16 +78,9 @@ mod tests {
 
     #[test]
     fn path_parts_do_not_pass() {
-        for name in [
-            "",
-            "web",
-            "pools/",
-            "pools/../x",
-            "pools/a/b",
-            "pool/a",
-            "pools/a/backends/b",
-            "/pools/a",
-        ] {
+        for name in
+            ["", "web", "pools/", "pools/../x", "pools/a/b", "pool/a", "pools/a/backends/b", "/pools/a"]
+        {
             let mut v = Violations::new();
             assert!(parse_pool_name("name", name, &mut v).is_none(), "{name}");
             assert!(!v.is_empty(), "{name}");

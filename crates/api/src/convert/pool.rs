@@ -91,11 +91,7 @@ fn given(pool: &v1::Pool, v: &mut Violations) -> Given {
             v1::health_check::Kind::None(_) => CheckKind::None,
         }),
         interval: field::duration("pool.health_check.interval", health.interval.as_ref(), v),
-        fast_interval: field::duration(
-            "pool.health_check.fast_interval",
-            health.fast_interval.as_ref(),
-            v,
-        ),
+        fast_interval: field::duration("pool.health_check.fast_interval", health.fast_interval.as_ref(), v),
         timeout: field::duration("pool.health_check.timeout", health.timeout.as_ref(), v),
         rise: health.rise,
         fall: health.fall,
@@ -168,9 +164,7 @@ fn kind_paths(mask: Option<&prost_types::FieldMask>) -> Option<prost_types::Fiel
         "health_check.tcp" | "health_check.none" => "health_check.kind".to_owned(),
         _ => path.clone(),
     };
-    mask.map(|mask| prost_types::FieldMask {
-        paths: mask.paths.iter().map(rename).collect(),
-    })
+    mask.map(|mask| prost_types::FieldMask { paths: mask.paths.iter().map(rename).collect() })
 }
 
 /// Parses the change of a pool.
@@ -182,12 +176,7 @@ pub fn update_pool(request: &v1::UpdatePoolRequest) -> Result<Write, Invalid> {
     let message = request.pool.clone().unwrap_or_default();
     let name = parse_pool_name("pool.name", &message.name, &mut v);
     let expect = parse_etag("pool.etag", &message.etag, &mut v);
-    let paths = field::mask(
-        kind_paths(request.update_mask.as_ref()).as_ref(),
-        PATHS,
-        OUTPUT_ONLY,
-        &mut v,
-    );
+    let paths = field::mask(kind_paths(request.update_mask.as_ref()).as_ref(), PATHS, OUTPUT_ONLY, &mut v);
     let patch = given(&message, &mut v).into_patch(&paths);
     // Bounds of what changes; the state checks again how it fits with what stays.
     PoolSpec::default().patched(&patch).check(&mut v);
@@ -213,20 +202,14 @@ mod tests {
     use super::*;
 
     fn request(pool: v1::Pool) -> v1::CreatePoolRequest {
-        v1::CreatePoolRequest {
-            pool_id: "web".to_owned(),
-            pool: Some(pool),
-            ..Default::default()
-        }
+        v1::CreatePoolRequest { pool_id: "web".to_owned(), pool: Some(pool), ..Default::default() }
     }
 
     #[test]
     fn nothing_set_means_defaults() {
         let write = create_pool(&request(v1::Pool::default())).unwrap();
-        let expected = Command::CreatePool {
-            name: PoolName::parse("web").unwrap(),
-            spec: PoolSpec::default(),
-        };
+        let expected =
+            Command::CreatePool { name: PoolName::parse("web").unwrap(), spec: PoolSpec::default() };
         assert_eq!(write.proposal.command, expected);
     }
 
@@ -234,29 +217,14 @@ mod tests {
     fn all_mistakes_come_at_once() {
         let pool = v1::Pool {
             algorithm: 99,
-            connect_timeout: Some(prost_types::Duration {
-                seconds: -1,
-                nanos: 0,
-            }),
+            connect_timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
             connect_retries: Some(11),
-            health_check: Some(v1::HealthCheck {
-                fall: Some(0),
-                port: 65536,
-                ..Default::default()
-            }),
+            health_check: Some(v1::HealthCheck { fall: Some(0), port: 65536, ..Default::default() }),
             ..Default::default()
         };
-        let bad = v1::CreatePoolRequest {
-            pool_id: "a/b".to_owned(),
-            request_id: " ".to_owned(),
-            ..request(pool)
-        };
-        let fields: Vec<_> = create_pool(&bad)
-            .unwrap_err()
-            .0
-            .into_iter()
-            .map(|v| v.field)
-            .collect();
+        let bad =
+            v1::CreatePoolRequest { pool_id: "a/b".to_owned(), request_id: " ".to_owned(), ..request(pool) };
+        let fields: Vec<_> = create_pool(&bad).unwrap_err().0.into_iter().map(|v| v.field).collect();
         assert_eq!(
             fields,
             [
@@ -288,13 +256,7 @@ mod tests {
             Command::UpdatePool { patch, .. } => patch,
             other => unreachable!("{other:?}"),
         };
-        assert_eq!(
-            patch(&["connect_retries"]),
-            PoolPatch {
-                connect_retries: Some(1),
-                ..Default::default()
-            }
-        );
+        assert_eq!(patch(&["connect_retries"]), PoolPatch { connect_retries: Some(1), ..Default::default() });
         assert_eq!(patch(&["health_check.tcp"]).health.kind, Some(CheckKind::Tcp));
         assert_eq!(patch(&["*"]).health.rise, Some(defaults::CHECK_RISE));
         assert!(update_pool(&update(&[])).is_err());
@@ -303,15 +265,9 @@ mod tests {
 
     #[test]
     fn the_same_request_has_the_same_fingerprint() {
-        let one = v1::CreatePoolRequest {
-            request_id: "1".to_owned(),
-            ..request(v1::Pool::default())
-        };
-        let other = v1::CreatePoolRequest {
-            pool_id: "api".to_owned(),
-            ..one.clone()
-        };
-        let print = |r| create_pool(r).unwrap().proposal.request.unwrap().fingerprint;
+        let one = v1::CreatePoolRequest { request_id: "1".to_owned(), ..request(v1::Pool::default()) };
+        let other = v1::CreatePoolRequest { pool_id: "api".to_owned(), ..one.clone() };
+        let print = |r: &v1::CreatePoolRequest| create_pool(r).unwrap().proposal.request.unwrap().fingerprint;
         assert_eq!(print(&one), print(&one.clone()));
         assert_ne!(print(&one), print(&other));
     }

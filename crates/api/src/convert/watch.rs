@@ -21,18 +21,12 @@ pub fn event(change: &Change) -> v1::Event {
         ChangeKind::Updated => v1::EventType::Updated,
         ChangeKind::Deleted => v1::EventType::Deleted,
     };
-    v1::Event {
-        r#type: kind.into(),
-        resource: Some(resource(&change.resource)),
-    }
+    v1::Event { r#type: kind.into(), resource: Some(resource(&change.resource)) }
 }
 
 /// Everything that exists, containers first.
 pub fn current_events(state: &ClusterState) -> Vec<v1::Event> {
     let events = ClusterState::default().diff(state);
-    let current = |change: &Change| v1::Event {
-        r#type: v1::EventType::Current.into(),
-        ..event(change)
-    };
+    let current = |change: &Change| v1::Event { r#type: v1::EventType::Current.into(), ..event(change) };
     events.iter().map(current).collect()
 }

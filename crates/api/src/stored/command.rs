@@ -8,10 +8,7 @@ use super::{DecodeError, member, parsed, required};
 use crate::storage::{self, proposal::Command as Message};
 
 fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
-    storage::DeleteNamed {
-        name: name.to_string(),
-        expect,
-    }
+    storage::DeleteNamed { name: name.to_string(), expect }
 }
 
 fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
@@ -35,10 +32,9 @@ impl From<&Command> for Message {
             }),
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
-            Command::CreatePool { name, spec } => Self::CreatePool(storage::CreatePool {
-                name: name.to_string(),
-                spec: Some(spec.into()),
-            }),
+            Command::CreatePool { name, spec } => {
+                Self::CreatePool(storage::CreatePool { name: name.to_string(), spec: Some(spec.into()) })
+            }
             Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
                 name: name.to_string(),
                 patch: Some(patch.into()),
@@ -50,17 +46,14 @@ impl From<&Command> for Message {
                 name: name.to_string(),
                 spec: Some(spec.into()),
             }),
-            Command::UpdateBackend {
-                pool,
-                name,
-                patch,
-                expect,
-            } => Self::UpdateBackend(storage::UpdateBackend {
-                pool: pool.to_string(),
-                name: name.to_string(),
-                patch: Some(patch.into()),
-                expect: *expect,
-            }),
+            Command::UpdateBackend { pool, name, patch, expect } => {
+                Self::UpdateBackend(storage::UpdateBackend {
+                    pool: pool.to_string(),
+                    name: name.to_string(),
+                    patch: Some(patch.into()),
+                    expect: *expect,
+                })
+            }
             Command::DeleteBackend { pool, name, expect } => Self::DeleteBackend(storage::DeleteBackend {
                 pool: pool.to_string(),
                 name: name.to_string(),
@@ -102,10 +95,7 @@ impl TryFrom<Message> for Command {
                 patch: required("change of a pool", "patch", m.patch)?.try_into()?,
                 expect: m.expect,
             },
-            Message::DeletePool(m) => Self::DeletePool {
-                name: pool_name(&m.name)?,
-                expect: m.expect,
-            },
+            Message::DeletePool(m) => Self::DeletePool { name: pool_name(&m.name)?, expect: m.expect },
             Message::CreateBackend(m) => Self::CreateBackend {
                 pool: pool_name(&m.pool)?,
                 name: backend_name(&m.name)?,
@@ -131,10 +121,9 @@ impl TryFrom<Message> for Command {
                 patch: required("change of a listener", "patch", m.patch)?.try_into()?,
                 expect: m.expect,
             },
-            Message::DeleteListener(m) => Self::DeleteListener {
-                name: listener_name(&m.name)?,
-                expect: m.expect,
-            },
+            Message::DeleteListener(m) => {
+                Self::DeleteListener { name: listener_name(&m.name)?, expect: m.expect }
+            }
         })
     }
 }

@@ -9,12 +9,7 @@ use crate::storage;
 
 impl From<&Remembered> for storage::Remembered {
     fn from(remembered: &Remembered) -> Self {
-        let Remembered {
-            id,
-            fingerprint,
-            revision,
-            outcome,
-        } = remembered;
+        let Remembered { id, fingerprint, revision, outcome } = remembered;
         Self {
             request_id: id.to_string(),
             fingerprint: *fingerprint,
@@ -39,21 +34,12 @@ impl TryFrom<storage::Remembered> for Remembered {
 
 impl From<&Machine> for storage::Machine {
     fn from(machine: &Machine) -> Self {
-        let ClusterState {
-            cluster_id,
-            revision,
-            pools,
-            listeners,
-            members,
-        } = &machine.state;
+        let ClusterState { cluster_id, revision, pools, listeners, members } = &machine.state;
         Self {
             cluster_id: cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             revision: *revision,
             pools: pools.values().map(|entry| entry.as_ref().into()).collect(),
-            listeners: listeners
-                .values()
-                .map(|listener| listener.as_ref().into())
-                .collect(),
+            listeners: listeners.values().map(|listener| listener.as_ref().into()).collect(),
             members: members.values().map(|member| member.as_ref().into()).collect(),
             remembered: machine.remembered().map(Into::into).collect(),
         }
@@ -86,11 +72,8 @@ impl TryFrom<storage::Machine> for Machine {
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
             members: members.collect::<Result<_, DecodeError>>()?,
         };
-        let remembered: Vec<Remembered> = message
-            .remembered
-            .into_iter()
-            .map(TryInto::try_into)
-            .collect::<Result<_, DecodeError>>()?;
+        let remembered: Vec<Remembered> =
+            message.remembered.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>()?;
         Ok(Self::restore(state, remembered))
     }
 }

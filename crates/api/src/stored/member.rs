@@ -11,11 +11,7 @@ pub(super) fn cluster_id(text: &str) -> Result<ClusterId, DecodeError> {
 
 impl From<&MemberSpec> for storage::MemberSpec {
     fn from(spec: &MemberSpec) -> Self {
-        let MemberSpec {
-            name,
-            peer_address,
-            admin_address,
-        } = spec;
+        let MemberSpec { name, peer_address, admin_address } = spec;
         Self {
             name: name.to_string(),
             peer_address: peer_address.to_string(),
@@ -39,11 +35,7 @@ impl TryFrom<storage::MemberSpec> for MemberSpec {
 impl From<&Member> for storage::Member {
     fn from(member: &Member) -> Self {
         let Member { id, spec, revision } = member;
-        Self {
-            id: id.0,
-            spec: Some(spec.into()),
-            revision: *revision,
-        }
+        Self { id: id.0, spec: Some(spec.into()), revision: *revision }
     }
 }
 

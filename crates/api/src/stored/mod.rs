@@ -39,11 +39,7 @@ pub enum DecodeError {
 
 impl DecodeError {
     fn rule(field: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Self {
-        Self::Rule {
-            field,
-            value: value.to_string(),
-            rule: rule.into(),
-        }
+        Self::Rule { field, value: value.to_string(), rule: rule.into() }
     }
 }
 
@@ -73,10 +69,6 @@ fn duration(field: &'static str, message: prost_types::Duration) -> Result<Durat
     let prost_types::Duration { seconds, nanos } = message;
     match (u64::try_from(seconds), u32::try_from(nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        _ => Err(DecodeError::rule(
-            field,
-            format_args!("{seconds} s {nanos} ns"),
-            "must not be negative",
-        )),
+        _ => Err(DecodeError::rule(field, format_args!("{seconds} s {nanos} ns"), "must not be negative")),
     }
 }

@@ -22,11 +22,9 @@ fn algorithm(number: i32) -> Result<Algorithm, DecodeError> {
     match storage::Algorithm::try_from(number) {
         Ok(storage::Algorithm::RoundRobin) => Ok(Algorithm::RoundRobin),
         Ok(storage::Algorithm::LeastConnections) => Ok(Algorithm::LeastConnections),
-        Ok(storage::Algorithm::Unspecified) | Err(_) => Err(DecodeError::rule(
-            "balance algorithm",
-            number,
-            "is none that this version knows",
-        )),
+        Ok(storage::Algorithm::Unspecified) | Err(_) => {
+            Err(DecodeError::rule("balance algorithm", number, "is none that this version knows"))
+        }
     }
 }
 
@@ -41,11 +39,9 @@ fn kind(number: i32) -> Result<CheckKind, DecodeError> {
     match storage::CheckKind::try_from(number) {
         Ok(storage::CheckKind::None) => Ok(CheckKind::None),
         Ok(storage::CheckKind::Tcp) => Ok(CheckKind::Tcp),
-        Ok(storage::CheckKind::Unspecified) | Err(_) => Err(DecodeError::rule(
-            "health check kind",
-            number,
-            "is none that this version knows",
-        )),
+        Ok(storage::CheckKind::Unspecified) | Err(_) => {
+            Err(DecodeError::rule("health check kind", number, "is none that this version knows"))
+        }
     }
 }
 
@@ -62,22 +58,8 @@ fn port(number: u32) -> Result<Option<Port>, DecodeError> {
 
 impl From<&PoolPatch> for storage::PoolSpec {
     fn from(patch: &PoolPatch) -> Self {
-        let PoolPatch {
-            algorithm,
-            connect_timeout,
-            connect_retries,
-            health,
-        } = patch;
-        let HealthPatch {
-            kind,
-            interval,
-            fast_interval,
-            timeout,
-            rise,
-            fall,
-            jitter_percent,
-            port,
-        } = health;
+        let PoolPatch { algorithm, connect_timeout, connect_retries, health } = patch;
+        let HealthPatch { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
         Self {
             algorithm: algorithm.map(algorithm_message),
             connect_timeout: connect_timeout.map(duration_message),
@@ -121,22 +103,8 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
 
 impl From<&PoolSpec> for storage::PoolSpec {
     fn from(spec: &PoolSpec) -> Self {
-        let PoolSpec {
-            algorithm,
-            health,
-            connect_timeout,
-            connect_retries,
-        } = spec;
-        let HealthCheck {
-            kind,
-            interval,
-            fast_interval,
-            timeout,
-            rise,
-            fall,
-            jitter_percent,
-            port,
-        } = health;
+        let PoolSpec { algorithm, health, connect_timeout, connect_retries } = spec;
+        let HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
         // Settings are a patch in which everything is set, so both share one encoding.
         Self::from(&PoolPatch {
             algorithm: Some(*algorithm),
@@ -160,22 +128,8 @@ impl TryFrom<storage::PoolSpec> for PoolSpec {
     type Error = DecodeError;
 
     fn try_from(message: storage::PoolSpec) -> Result<Self, DecodeError> {
-        let PoolPatch {
-            algorithm,
-            connect_timeout,
-            connect_retries,
-            health,
-        } = message.try_into()?;
-        let HealthPatch {
-            kind,
-            interval,
-            fast_interval,
-            timeout,
-            rise,
-            fall,
-            jitter_percent,
-            port,
-        } = health;
+        let PoolPatch { algorithm, connect_timeout, connect_retries, health } = message.try_into()?;
+        let HealthPatch { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
         Ok(Self {
             algorithm: required("pool", "balance algorithm", algorithm)?,
             connect_timeout: required("pool", "connect timeout", connect_timeout)?,
@@ -197,11 +151,7 @@ impl TryFrom<storage::PoolSpec> for PoolSpec {
 impl From<&Pool> for storage::Pool {
     fn from(pool: &Pool) -> Self {
         let Pool { name, spec, revision } = pool;
-        Self {
-            name: name.to_string(),
-            spec: Some(spec.into()),
-            revision: *revision,
-        }
+        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision }
     }
 }
 
@@ -236,9 +186,6 @@ impl TryFrom<storage::PoolEntry> for PoolEntry {
             let backend = Backend::try_from(b)?;
             Ok((backend.name.clone(), Arc::new(backend)))
         });
-        Ok(Self {
-            pool: Arc::new(pool),
-            backends: backends.collect::<Result<_, DecodeError>>()?,
-        })
+        Ok(Self { pool: Arc::new(pool), backends: backends.collect::<Result<_, DecodeError>>()? })
     }
 }

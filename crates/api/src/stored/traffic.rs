@@ -12,28 +12,19 @@ fn admin_state(number: i32, timeout: Option<prost_types::Duration>) -> Result<Ad
     match storage::AdminState::try_from(number) {
         Ok(storage::AdminState::Enabled) => Ok(AdminState::Enabled),
         Ok(storage::AdminState::Draining) => {
-            let timeout = timeout
-                .map(|message| duration("drain timeout", message))
-                .transpose()?;
+            let timeout = timeout.map(|message| duration("drain timeout", message)).transpose()?;
             Ok(AdminState::Draining { timeout })
         }
         Ok(storage::AdminState::Disabled) => Ok(AdminState::Disabled),
-        Ok(storage::AdminState::Unspecified) | Err(_) => Err(DecodeError::rule(
-            "admin state",
-            number,
-            "is none that this version knows",
-        )),
+        Ok(storage::AdminState::Unspecified) | Err(_) => {
+            Err(DecodeError::rule("admin state", number, "is none that this version knows"))
+        }
     }
 }
 
 impl From<&BackendPatch> for storage::BackendSpec {
     fn from(patch: &BackendPatch) -> Self {
-        let BackendPatch {
-            address,
-            weight,
-            backup,
-            admin_state,
-        } = patch;
+        let BackendPatch { address, weight, backup, admin_state } = patch;
         let (state, timeout) = match admin_state {
             None => (None, None),
             Some(AdminState::Enabled) => (Some(storage::AdminState::Enabled), None),
@@ -64,22 +55,14 @@ impl TryFrom<storage::BackendSpec> for BackendPatch {
             address: message.address.map(address).transpose()?,
             weight: message.weight.map(weight).transpose()?,
             backup: message.backup,
-            admin_state: message
-                .admin_state
-                .map(|state| admin_state(state, timeout))
-                .transpose()?,
+            admin_state: message.admin_state.map(|state| admin_state(state, timeout)).transpose()?,
         })
     }
 }
 
 impl From<&BackendSpec> for storage::BackendSpec {
     fn from(spec: &BackendSpec) -> Self {
-        let BackendSpec {
-            address,
-            weight,
-            backup,
-            admin_state,
-        } = spec;
+        let BackendSpec { address, weight, backup, admin_state } = spec;
         // Settings are a patch in which everything is set, so both share one encoding.
         Self::from(&BackendPatch {
             address: Some(*address),
@@ -94,12 +77,7 @@ impl TryFrom<storage::BackendSpec> for BackendSpec {
     type Error = DecodeError;
 
     fn try_from(message: storage::BackendSpec) -> Result<Self, DecodeError> {
-        let BackendPatch {
-            address,
-            weight,
-            backup,
-            admin_state,
-        } = message.try_into()?;
+        let BackendPatch { address, weight, backup, admin_state } = message.try_into()?;
         Ok(Self {
             address: required("backend", "address", address)?,
             weight: required("backend", "weight", weight)?,
@@ -112,11 +90,7 @@ impl TryFrom<storage::BackendSpec> for BackendSpec {
 impl From<&Backend> for storage::Backend {
     fn from(backend: &Backend) -> Self {
         let Backend { name, spec, revision } = backend;
-        Self {
-            name: name.to_string(),
-            spec: Some(spec.into()),
-            revision: *revision,
-        }
+        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision }
     }
 }
 
@@ -133,10 +107,7 @@ impl TryFrom<storage::Backend> for Backend {
 }
 
 fn binds(texts: &[String]) -> Result<Vec<Bind>, DecodeError> {
-    texts
-        .iter()
-        .map(|text| parsed("listener address", text, Bind::parse))
-        .collect()
+    texts.iter().map(|text| parsed("listener address", text, Bind::parse)).collect()
 }
 
 impl From<&ListenerPatch> for storage::ListenerSpec {
@@ -154,16 +125,9 @@ impl TryFrom<storage::ListenerSpec> for ListenerPatch {
     type Error = DecodeError;
 
     fn try_from(message: storage::ListenerSpec) -> Result<Self, DecodeError> {
-        let pool = message
-            .pool
-            .map(|pool| parsed("pool name", &pool, PoolName::parse))
-            .transpose()?;
+        let pool = message.pool.map(|pool| parsed("pool name", &pool, PoolName::parse)).transpose()?;
         let changed = message.no_binds || !message.binds.is_empty();
-        let binds = if changed {
-            Some(binds(&message.binds)?)
-        } else {
-            None
-        };
+        let binds = if changed { Some(binds(&message.binds)?) } else { None };
         Ok(Self { binds, pool })
     }
 }
@@ -172,11 +136,7 @@ impl From<&ListenerSpec> for storage::ListenerSpec {
     fn from(spec: &ListenerSpec) -> Self {
         let ListenerSpec { binds, pool } = spec;
         let binds = binds.iter().map(ToString::to_string).collect();
-        Self {
-            binds,
-            pool: Some(pool.to_string()),
-            no_binds: false,
-        }
+        Self { binds, pool: Some(pool.to_string()), no_binds: false }
     }
 }
 
@@ -185,21 +145,14 @@ impl TryFrom<storage::ListenerSpec> for ListenerSpec {
 
     fn try_from(message: storage::ListenerSpec) -> Result<Self, DecodeError> {
         let pool = required("listener", "pool", message.pool)?;
-        Ok(Self {
-            binds: binds(&message.binds)?,
-            pool: parsed("pool name", &pool, PoolName::parse)?,
-        })
+        Ok(Self { binds: binds(&message.binds)?, pool: parsed("pool name", &pool, PoolName::parse)? })
     }
 }
 
 impl From<&Listener> for storage::Listener {
     fn from(listener: &Listener) -> Self {
         let Listener { name, spec, revision } = listener;
-        Self {
-            name: name.to_string(),
-            spec: Some(spec.into()),
-            revision: *revision,
-        }
+        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision }
     }
 }
 

@@ -6,3 +6,6 @@ mod view;
 pub(crate) use machine::{Replica, SnapshotData};
 pub use view::View;
 pub(crate) use view::{History, Published};
+
+#[cfg(test)]
+mod tests;

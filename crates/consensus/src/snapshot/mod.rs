@@ -10,3 +10,6 @@ pub(crate) use payload::{decode, encode};
 pub(crate) const SNAPSHOT_EVERY: u64 = 10_000;
 /// Log entries kept below a snapshot, so that a member that lags a little needs no snapshot.
 pub(crate) const LOG_KEPT: u64 = 1_000;
+
+#[cfg(test)]
+mod tests;

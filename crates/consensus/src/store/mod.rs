@@ -15,7 +15,7 @@ mod sled_disk;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::OpenError;
 pub(crate) use error::Owner;

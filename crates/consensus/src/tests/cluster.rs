@@ -90,6 +90,10 @@ pub(super) fn create_pool(name: &str) -> Command {
     Command::CreatePool { name: PoolName::parse(name).unwrap(), spec: PoolSpec::default() }
 }
 
+pub(super) fn delete_pool(name: &str) -> Command {
+    Command::DeletePool { name: PoolName::parse(name).unwrap(), expect: None }
+}
+
 pub(super) fn proposal(command: Command) -> Proposal {
     Proposal { request: None, command }
 }

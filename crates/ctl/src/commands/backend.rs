@@ -130,39 +130,19 @@ struct Change {
 impl BackendCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Add {
-                path,
-                address,
-                weight,
-                backup,
-                write,
-            } => {
-                let backend = v1::Backend {
-                    address,
-                    weight,
-                    backup,
-                    ..v1::Backend::default()
-                };
+            Self::Add { path, address, weight, backup, write } => {
+                let backend = v1::Backend { address, weight, backup, ..v1::Backend::default() };
                 add(session, &path, backend, &write).await
             }
             Self::List { pool, read } => list(session, &pool, &read).await,
             Self::Get { path, read } => get(session, &path, &read).await,
-            Self::Update {
-                path,
-                settings,
-                etag,
-                write,
-            } => {
+            Self::Update { path, settings, etag, write } => {
                 let mut input = Input::default();
                 let mut change = settings.change(&mut input);
                 change.backend.etag = etag.unwrap_or_default();
                 update(session, &path, change, input, &write).await
             }
-            Self::Drain {
-                path,
-                deadline,
-                write,
-            } => {
+            Self::Drain { path, deadline, write } => {
                 let mut input = Input::default();
                 let mut change = admin_change(v1::AdminState::Draining, "draining");
                 change.backend.drain_timeout = deadline.map(|text| input.duration("--deadline", &text));
@@ -185,15 +165,8 @@ impl BackendCommand {
 
 /// A change of nothing but what the operator wants of the backend. The drain's deadline belongs to it.
 fn admin_change(state: v1::AdminState, done: &'static str) -> Change {
-    let backend = v1::Backend {
-        admin_state: state.into(),
-        ..v1::Backend::default()
-    };
-    Change {
-        backend,
-        paths: vec!["admin_state".to_owned()],
-        done,
-    }
+    let backend = v1::Backend { admin_state: state.into(), ..v1::Backend::default() };
+    Change { backend, paths: vec!["admin_state".to_owned()], done }
 }
 
 impl BackendSettings {
@@ -206,11 +179,7 @@ impl BackendSettings {
             backup: given.note("backup", self.backup).unwrap_or_default(),
             ..v1::Backend::default()
         };
-        Change {
-            backend,
-            paths: given.paths,
-            done: "updated",
-        }
+        Change { backend, paths: given.paths, done: "updated" }
     }
 }
 
@@ -234,9 +203,7 @@ async fn add(
     };
     let make = async |channel| pools(channel).create_backend(request.clone()).await;
     let view = BackendView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(session, &format!("backend {path}"), "added", view.revision, &view)
-        .await
+    write.finish(session, &format!("backend {path}"), "added", view.revision, &view).await
 }
 
 async fn list(session: &mut Session<'_>, pool: &str, read: &ReadArgs) -> Result<(), Error> {
@@ -271,10 +238,7 @@ async fn get(session: &mut Session<'_>, path: &str, read: &ReadArgs) -> Result<(
     let mut input = Input::default();
     let named = input.backend(path);
     input.finish()?;
-    let request = v1::GetBackendRequest {
-        name: named.resource(),
-        consistency: consistency(read),
-    };
+    let request = v1::GetBackendRequest { name: named.resource(), consistency: consistency(read) };
     let make = async |channel| pools(channel).get_backend(request.clone()).await;
     let backend = session.call(Repeat::Read, make).await?;
     let health = health(session, named.parent()).await;
@@ -305,25 +269,14 @@ async fn update(
         return Err(Error::NothingToChange("trestle backend update"));
     }
     let request = v1::UpdateBackendRequest {
-        backend: Some(v1::Backend {
-            name: named.resource(),
-            ..change.backend
-        }),
+        backend: Some(v1::Backend { name: named.resource(), ..change.backend }),
         update_mask: Some(FieldMask { paths: change.paths }),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
     };
     let make = async |channel| pools(channel).update_backend(request.clone()).await;
     let view = BackendView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(
-            session,
-            &format!("backend {path}"),
-            change.done,
-            view.revision,
-            &view,
-        )
-        .await
+    write.finish(session, &format!("backend {path}"), change.done, view.revision, &view).await
 }
 
 async fn remove(session: &mut Session<'_>, path: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
@@ -340,13 +293,7 @@ async fn remove(session: &mut Session<'_>, path: &str, etag: String, write: &Wri
     let make = async |channel| pools(channel).delete_backend(request.clone()).await;
     let revision = session.call(write.repeat(), make).await?.revision;
     write
-        .finish(
-            session,
-            &format!("backend {path}"),
-            "removed",
-            revision,
-            &Deleted { name: path, revision },
-        )
+        .finish(session, &format!("backend {path}"), "removed", revision, &Deleted { name: path, revision })
         .await
 }
 
@@ -358,23 +305,13 @@ mod tests {
     #[test]
     fn an_update_names_what_was_given() {
         let mut input = Input::default();
-        let settings = BackendSettings {
-            address: Some("[::1]:80".to_owned()),
-            weight: Some(0),
-            backup: Some(false),
-        };
+        let settings =
+            BackendSettings { address: Some("[::1]:80".to_owned()), weight: Some(0), backup: Some(false) };
         let change = settings.change(&mut input);
         assert_eq!(change.paths, ["address", "weight", "backup"]);
-        assert_eq!(
-            (change.backend.address.as_str(), change.backend.weight),
-            ("[::1]:80", Some(0))
-        );
+        assert_eq!((change.backend.address.as_str(), change.backend.weight), ("[::1]:80", Some(0)));
 
-        let weight = BackendSettings {
-            address: None,
-            weight: Some(5),
-            backup: None,
-        };
+        let weight = BackendSettings { address: None, weight: Some(5), backup: None };
         assert_eq!(weight.change(&mut input).paths, ["weight"]);
     }
 

@@ -27,26 +27,15 @@ impl ClusterCommand {
         let Self::Bootstrap = self;
         // Walking on to another endpoint could found a second cluster beside the first.
         session.first_endpoint_only();
-        let make = async |channel| {
-            cluster(channel)
-                .bootstrap_cluster(v1::BootstrapClusterRequest {})
-                .await
-        };
+        let make = async |channel| cluster(channel).bootstrap_cluster(v1::BootstrapClusterRequest {}).await;
         let answer = session.call(Repeat::Step, make).await?;
-        let founded = Founded {
-            cluster_id: answer.cluster_id,
-            member: answer.member.unwrap_or_default().into(),
-        };
+        let founded =
+            Founded { cluster_id: answer.cluster_id, member: answer.member.unwrap_or_default().into() };
         session.print(&founded, || {
-            format!(
-                "cluster {} founded by {}\n",
-                founded.cluster_id, founded.member.name
-            )
+            format!("cluster {} founded by {}\n", founded.cluster_id, founded.member.name)
         })?;
         if for_people(session) {
-            session
-                .terminal
-                .note("next: take in other members with \"trestle member add HOST:PORT\"");
+            session.terminal.note("next: take in other members with \"trestle member add HOST:PORT\"");
         }
         Ok(())
     }

@@ -47,15 +47,9 @@ async fn show(session: &mut Session<'_>) -> Result<(), Error> {
     if status.leader.is_empty() {
         return Err(Error::NoLeader(session.endpoint().to_owned()));
     }
-    let leader = Leader {
-        leader: short_name(&status.leader),
-        term: status.term,
-    };
+    let leader = Leader { leader: short_name(&status.leader), term: status.term };
     session.print(&leader, || {
-        table::table(
-            ["LEADER", "TERM"],
-            [[leader.leader.clone(), leader.term.to_string()]],
-        )
+        table::table(["LEADER", "TERM"], [[leader.leader.clone(), leader.term.to_string()]])
     })
 }
 
@@ -66,11 +60,6 @@ async fn transfer(session: &mut Session<'_>, to: Option<&str>) -> Result<(), Err
     let request = v1::TransferLeadershipRequest { to };
     let make = async |channel| cluster(channel).transfer_leadership(request.clone()).await;
     let answer = session.call(Repeat::Step, make).await?;
-    let leader = Leader {
-        leader: short_name(&answer.leader),
-        term: answer.term,
-    };
-    session.print(&leader, || {
-        format!("{} leads now (term {})\n", leader.leader, leader.term)
-    })
+    let leader = Leader { leader: short_name(&answer.leader), term: answer.term };
+    session.print(&leader, || format!("{} leads now (term {})\n", leader.leader, leader.term))
 }

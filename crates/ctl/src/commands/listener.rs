@@ -74,21 +74,10 @@ pub(crate) enum ListenerCommand {
 impl ListenerCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Create {
-                name,
-                bind,
-                pool,
-                write,
-            } => create(session, &name, &bind, &pool, &write).await,
+            Self::Create { name, bind, pool, write } => create(session, &name, &bind, &pool, &write).await,
             Self::List(read) => list(session, &read).await,
             Self::Get { name, read } => get(session, &name, &read).await,
-            Self::Update {
-                name,
-                bind,
-                pool,
-                etag,
-                write,
-            } => {
+            Self::Update { name, bind, pool, etag, write } => {
                 let mut input = Input::default();
                 let (mut listener, paths) = change(&bind, pool.as_deref(), &mut input);
                 listener.etag = etag.unwrap_or_default();
@@ -134,26 +123,15 @@ async fn create(
     };
     let make = async |channel| listeners(channel).create_listener(request.clone()).await;
     let view = ListenerView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(
-            session,
-            &format!("listener {name}"),
-            "created",
-            view.revision,
-            &view,
-        )
-        .await
+    write.finish(session, &format!("listener {name}"), "created", view.revision, &view).await
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
         let consistency = consistency(read);
-        let request = v1::ListListenersRequest {
-            page_size: PAGE_SIZE,
-            page_token: page_token.clone(),
-            consistency,
-        };
+        let request =
+            v1::ListListenersRequest { page_size: PAGE_SIZE, page_token: page_token.clone(), consistency };
         let make = async |channel| listeners(channel).list_listeners(request.clone()).await;
         let answer = session.call(Repeat::Read, make).await?;
         found.extend(answer.listeners);
@@ -174,10 +152,7 @@ async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(
     let mut input = Input::default();
     let name = input.listener("NAME", name);
     input.finish()?;
-    let request = v1::GetListenerRequest {
-        name: name.clone(),
-        consistency: consistency(read),
-    };
+    let request = v1::GetListenerRequest { name: name.clone(), consistency: consistency(read) };
     let make = async |channel| listeners(channel).get_listener(request.clone()).await;
     let listener = session.call(Repeat::Read, make).await?;
     let health = health(session, name).await;
@@ -209,25 +184,14 @@ async fn update(
         return Err(Error::NothingToChange("trestle listener update"));
     }
     let request = v1::UpdateListenerRequest {
-        listener: Some(v1::Listener {
-            name: resource,
-            ..listener
-        }),
+        listener: Some(v1::Listener { name: resource, ..listener }),
         update_mask: Some(FieldMask { paths }),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
     };
     let make = async |channel| listeners(channel).update_listener(request.clone()).await;
     let view = ListenerView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(
-            session,
-            &format!("listener {name}"),
-            "updated",
-            view.revision,
-            &view,
-        )
-        .await
+    write.finish(session, &format!("listener {name}"), "updated", view.revision, &view).await
 }
 
 async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
@@ -243,15 +207,7 @@ async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &Wri
     };
     let make = async |channel| listeners(channel).delete_listener(request.clone()).await;
     let revision = session.call(write.repeat(), make).await?.revision;
-    write
-        .finish(
-            session,
-            &format!("listener {name}"),
-            "deleted",
-            revision,
-            &Deleted { name, revision },
-        )
-        .await
+    write.finish(session, &format!("listener {name}"), "deleted", revision, &Deleted { name, revision }).await
 }
 
 #[cfg(test)]

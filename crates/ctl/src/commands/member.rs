@@ -55,9 +55,7 @@ impl MemberCommand {
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
-    let request = v1::ListMembersRequest {
-        consistency: consistency(read),
-    };
+    let request = v1::ListMembersRequest { consistency: consistency(read) };
     let make = async |channel| members(channel).list_members(request).await;
     let answer = session.call(Repeat::Read, make).await?;
     session.note_freshness(answer.read.as_ref());
@@ -73,14 +71,11 @@ async fn add(session: &mut Session<'_>, peer_address: &str, wait: &WaitArgs) -> 
     let make = async |channel| members(channel).add_member(request.clone()).await;
     let mut stream = session.call(Repeat::Step, make).await?;
     let member = follow(session, &mut stream).await?;
-    session.print(&member, || {
-        format!("member {} added as learner (id {})\n", member.name, member.id)
-    })?;
+    session.print(&member, || format!("member {} added as learner (id {})\n", member.name, member.id))?;
     if for_people(session) {
-        session.terminal.note(format_args!(
-            "next: give it a vote with \"trestle member promote {}\"",
-            member.name
-        ));
+        session
+            .terminal
+            .note(format_args!("next: give it a vote with \"trestle member promote {}\"", member.name));
     }
     settle(session, wait, member.revision).await
 }
@@ -93,9 +88,7 @@ async fn promote(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resu
     let make = async |channel| members(channel).promote_member(request.clone()).await;
     let mut stream = session.call(Repeat::Step, make).await?;
     let member = follow(session, &mut stream).await?;
-    session.print(&member, || {
-        format!("member {} promoted to voter (id {})\n", member.name, member.id)
-    })?;
+    session.print(&member, || format!("member {} promoted to voter (id {})\n", member.name, member.id))?;
     settle(session, wait, member.revision).await
 }
 
@@ -108,18 +101,13 @@ async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resul
     let answer = session.call(Repeat::Step, make).await?;
     warn(session, &answer.warnings);
     let revision = answer.revision;
-    session.print(&Deleted { name, revision }, || {
-        format!("member {name} removed (revision {revision})\n")
-    })?;
+    session
+        .print(&Deleted { name, revision }, || format!("member {name} removed (revision {revision})\n"))?;
     settle(session, wait, revision).await
 }
 
 async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Result<(), Error> {
-    if wait.wait {
-        in_force(session, revision).await
-    } else {
-        Ok(())
-    }
+    if wait.wait { in_force(session, revision).await } else { Ok(()) }
 }
 
 fn warn(session: &mut Session<'_>, warnings: &[String]) {
@@ -141,10 +129,7 @@ async fn follow(
         warn(session, &progress.warnings);
         let line = match progress.last_index {
             0 => progress.step,
-            last => format!(
-                "{} ({} of {last} log entries)",
-                progress.step, progress.matched_index
-            ),
+            last => format!("{} ({} of {last} log entries)", progress.step, progress.matched_index),
         };
         if line != told {
             session.terminal.note(&line);
@@ -154,7 +139,5 @@ async fn follow(
             return Ok(progress.member.unwrap_or_default().into());
         }
     }
-    Err(Error::BadAnswer(
-        "the progress ended without its last message".to_owned(),
-    ))
+    Err(Error::BadAnswer("the progress ended without its last message".to_owned()))
 }

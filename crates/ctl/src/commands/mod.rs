@@ -71,11 +71,7 @@ impl Command {
 }
 
 fn consistency(read: &ReadArgs) -> i32 {
-    let wanted = if read.local {
-        v1::Consistency::Local
-    } else {
-        v1::Consistency::Linearizable
-    };
+    let wanted = if read.local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
     wanted.into()
 }
 
@@ -88,9 +84,7 @@ fn next_page(before: &str, next: String) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     if next == before {
-        return Err(Error::BadAnswer(format!(
-            "the member names page \"{next}\" as the one after itself"
-        )));
+        return Err(Error::BadAnswer(format!("the member names page \"{next}\" as the one after itself")));
     }
     Ok(Some(next))
 }

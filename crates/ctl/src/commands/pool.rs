@@ -66,19 +66,12 @@ pub(crate) enum PoolCommand {
 impl PoolCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Create {
-                name,
-                settings,
-                write,
-            } => create(session, &name, &settings, &write).await,
+            Self::Create { name, settings, write } => create(session, &name, &settings, &write).await,
             Self::List(read) => list(session, &read).await,
             Self::Get { name, read } => get(session, &name, &read).await,
-            Self::Update {
-                name,
-                settings,
-                etag,
-                write,
-            } => update(session, &name, &settings, etag.unwrap_or_default(), &write).await,
+            Self::Update { name, settings, etag, write } => {
+                update(session, &name, &settings, etag.unwrap_or_default(), &write).await
+            }
             Self::Delete { name, etag, write } => {
                 delete(session, &name, etag.unwrap_or_default(), &write).await
             }
@@ -105,20 +98,15 @@ async fn create(
     };
     let make = async |channel| pools(channel).create_pool(request.clone()).await;
     let view = PoolView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(session, &format!("pool {name}"), "created", view.revision, &view)
-        .await
+    write.finish(session, &format!("pool {name}"), "created", view.revision, &view).await
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let (mut views, mut page_token) = (Vec::<PoolView>::new(), String::new());
     loop {
         let consistency = consistency(read);
-        let request = v1::ListPoolsRequest {
-            page_size: PAGE_SIZE,
-            page_token: page_token.clone(),
-            consistency,
-        };
+        let request =
+            v1::ListPoolsRequest { page_size: PAGE_SIZE, page_token: page_token.clone(), consistency };
         let make = async |channel| pools(channel).list_pools(request.clone()).await;
         let answer = session.call(Repeat::Read, make).await?;
         views.extend(answer.pools.into_iter().map(PoolView::from));
@@ -136,10 +124,7 @@ async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(
     let mut input = Input::default();
     let name = input.pool("NAME", name);
     input.finish()?;
-    let request = v1::GetPoolRequest {
-        name,
-        consistency: consistency(read),
-    };
+    let request = v1::GetPoolRequest { name, consistency: consistency(read) };
     let make = async |channel| pools(channel).get_pool(request.clone()).await;
     let view = PoolView::from(session.call(Repeat::Read, make).await?);
     session.print(&view, || view.description())
@@ -161,20 +146,14 @@ async fn update(
         return Err(Error::NothingToChange("trestle pool update"));
     }
     let request = v1::UpdatePoolRequest {
-        pool: Some(v1::Pool {
-            name: resource,
-            etag,
-            ..pool
-        }),
+        pool: Some(v1::Pool { name: resource, etag, ..pool }),
         update_mask: Some(FieldMask { paths }),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
     };
     let make = async |channel| pools(channel).update_pool(request.clone()).await;
     let view = PoolView::from(session.call(write.repeat(), make).await?);
-    write
-        .finish(session, &format!("pool {name}"), "updated", view.revision, &view)
-        .await
+    write.finish(session, &format!("pool {name}"), "updated", view.revision, &view).await
 }
 
 async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
@@ -190,13 +169,5 @@ async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &Wri
     };
     let make = async |channel| pools(channel).delete_pool(request.clone()).await;
     let revision = session.call(write.repeat(), make).await?.revision;
-    write
-        .finish(
-            session,
-            &format!("pool {name}"),
-            "deleted",
-            revision,
-            &Deleted { name, revision },
-        )
-        .await
+    write.finish(session, &format!("pool {name}"), "deleted", revision, &Deleted { name, revision }).await
 }

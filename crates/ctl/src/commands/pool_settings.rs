@@ -84,42 +84,27 @@ impl PoolSettings {
                 Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
             });
         }
-        let (interval, fast, timeout) = (
-            "health_check.interval",
-            "health_check.fast_interval",
-            "health_check.timeout",
-        );
+        let (interval, fast, timeout) =
+            ("health_check.interval", "health_check.fast_interval", "health_check.timeout");
         pool.health_check = Some(v1::HealthCheck {
             kind: self.kind(&mut given),
             interval: duration(&mut given, interval, "--health-interval", &self.health_interval),
-            fast_interval: duration(
-                &mut given,
-                fast,
-                "--health-fast-interval",
-                &self.health_fast_interval,
-            ),
+            fast_interval: duration(&mut given, fast, "--health-fast-interval", &self.health_fast_interval),
             timeout: duration(&mut given, timeout, "--health-timeout", &self.health_timeout),
             rise: given.note("health_check.rise", self.health_rise),
             fall: given.note("health_check.fall", self.health_fall),
             jitter_percent: given.note("health_check.jitter_percent", self.health_jitter_percent),
-            port: given
-                .note("health_check.port", self.health_port)
-                .unwrap_or_default()
-                .into(),
+            port: given.note("health_check.port", self.health_port).unwrap_or_default().into(),
         });
         (pool, given.paths)
     }
 
     fn kind(&self, given: &mut Given) -> Option<v1::health_check::Kind> {
         match self.health? {
-            Check::Tcp => given.note(
-                "health_check.tcp",
-                Some(v1::health_check::Kind::Tcp(v1::TcpCheck {})),
-            ),
-            Check::None => given.note(
-                "health_check.none",
-                Some(v1::health_check::Kind::None(v1::NoCheck {})),
-            ),
+            Check::Tcp => given.note("health_check.tcp", Some(v1::health_check::Kind::Tcp(v1::TcpCheck {}))),
+            Check::None => {
+                given.note("health_check.none", Some(v1::health_check::Kind::None(v1::NoCheck {})))
+            }
         }
     }
 }
@@ -158,23 +143,12 @@ mod tests {
         let (pool, mut paths) = settings.message(&mut input);
         input.finish().unwrap();
         paths.sort();
-        assert_eq!(
-            paths,
-            [
-                "algorithm",
-                "health_check.interval",
-                "health_check.none",
-                "health_check.port"
-            ]
-        );
+        assert_eq!(paths, ["algorithm", "health_check.interval", "health_check.none", "health_check.port"]);
         assert_eq!(pool.algorithm(), v1::Algorithm::LeastConnections);
         let check = pool.health_check.unwrap();
         assert_eq!(check.kind, Some(v1::health_check::Kind::None(v1::NoCheck {})));
         assert_eq!(check.interval.unwrap().seconds, 5);
-        assert_eq!(
-            (check.rise, check.timeout, pool.connect_retries),
-            (None, None, None)
-        );
+        assert_eq!((check.rise, check.timeout, pool.connect_retries), (None, None, None));
     }
 
     #[test]

@@ -17,9 +17,7 @@ pub(crate) struct StatusArgs {
 
 impl StatusArgs {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
-        let request = v1::GetClusterStatusRequest {
-            local_only: self.local,
-        };
+        let request = v1::GetClusterStatusRequest { local_only: self.local };
         let make = async |channel| cluster(channel).get_cluster_status(request).await;
         let view = StatusView::from(session.call(Repeat::Read, make).await?);
         session.print(&view, || view.text())

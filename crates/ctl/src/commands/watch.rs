@@ -41,33 +41,21 @@ impl Position {
     /// Moves past a message. What exists now comes in several messages of one revision: only the bookmark behind them
     /// says that all of it is there, and a watch that is lost before starts over.
     fn pass(&mut self, message: &v1::WatchClusterResponse) {
-        let existing = message
-            .events
-            .iter()
-            .any(|event| event.r#type() == v1::EventType::Current);
+        let existing = message.events.iter().any(|event| event.r#type() == v1::EventType::Current);
         if !existing {
-            *self = Self {
-                next: message.revision.saturating_add(1),
-                current: false,
-            };
+            *self = Self { next: message.revision.saturating_add(1), current: false };
         }
     }
 }
 
 impl WatchArgs {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
-        let mut at = Position {
-            next: self.from.unwrap_or(0),
-            current: self.current,
-        };
+        let mut at = Position { next: self.from.unwrap_or(0), current: self.current };
         if session.format() == Format::Table {
             session.terminal.data(EventView::HEADINGS)?;
         }
         loop {
-            let request = v1::WatchClusterRequest {
-                start_revision: at.next,
-                include_current: at.current,
-            };
+            let request = v1::WatchClusterRequest { start_revision: at.next, include_current: at.current };
             // Watching changes nothing and is repeated as a write is: a watch should outlive an election.
             let make = async |channel| cluster(channel).watch_cluster(request).await;
             let mut stream = session.call(Repeat::Watch, make).await?;
@@ -124,40 +112,19 @@ mod tests {
     use super::*;
 
     fn message(revision: u64, types: &[v1::EventType]) -> v1::WatchClusterResponse {
-        let event = |&t: &v1::EventType| v1::Event {
-            r#type: t.into(),
-            resource: None,
-        };
-        v1::WatchClusterResponse {
-            revision,
-            events: types.iter().map(event).collect(),
-        }
+        let event = |&t: &v1::EventType| v1::Event { r#type: t.into(), resource: None };
+        v1::WatchClusterResponse { revision, events: types.iter().map(event).collect() }
     }
 
     #[test]
     fn a_watch_goes_on_where_it_was_lost() {
-        let start = Position {
-            next: 0,
-            current: true,
-        };
+        let start = Position { next: 0, current: true };
         let mut at = start;
         at.pass(&message(7, &[v1::EventType::Current, v1::EventType::Current]));
         assert_eq!(at, start, "all that exists may not be there yet");
         at.pass(&message(7, &[]));
-        assert_eq!(
-            at,
-            Position {
-                next: 8,
-                current: false
-            }
-        );
+        assert_eq!(at, Position { next: 8, current: false });
         at.pass(&message(9, &[v1::EventType::Created]));
-        assert_eq!(
-            at,
-            Position {
-                next: 10,
-                current: false
-            }
-        );
+        assert_eq!(at, Position { next: 10, current: false });
     }
 }

@@ -16,10 +16,7 @@ use crate::run_on;
 #[test]
 fn a_write_tells_its_revision() {
     let member = Member::start(Script::default());
-    let done = trestle(
-        &at(&member),
-        &["pool", "create", "web", "--health-interval", "1m30s"],
-    );
+    let done = trestle(&at(&member), &["pool", "create", "web", "--health-interval", "1m30s"]);
     assert_eq!(
         (done.code, done.out.as_str(), done.err.as_str()),
         (0, "pool web created (revision 12)\n", "")
@@ -35,10 +32,7 @@ fn a_write_tells_its_revision() {
 fn a_dry_run_says_so() {
     let member = Member::start(Script::default());
     let done = trestle(&at(&member), &["pool", "create", "web", "--dry-run"]);
-    assert_eq!(
-        (done.code, done.out.as_str()),
-        (0, "pool web would be created (dry run)\n")
-    );
+    assert_eq!((done.code, done.out.as_str()), (0, "pool web would be created (dry run)\n"));
     assert!(member.script.lock().unwrap().created[0].validate_only);
 }
 
@@ -47,31 +41,20 @@ fn a_write_answers_the_resource_to_programs() {
     let member = Member::start(Script::default());
     let done = trestle(&at(&member), &["-o", "json", "pool", "create", "web"]);
     let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
-    assert_eq!(
-        (json["name"].as_str(), json["revision"].as_u64()),
-        (Some("web"), Some(12))
-    );
+    assert_eq!((json["name"].as_str(), json["revision"].as_u64()), (Some("web"), Some(12)));
 }
 
 #[test]
 fn draining_sends_the_state_and_its_deadline() {
     let member = Member::start(Script::default());
     let done = trestle(&at(&member), &["backend", "drain", "web/a", "--deadline", "5m"]);
-    assert_eq!(
-        (done.code, done.out.as_str()),
-        (0, "backend web/a draining (revision 13)\n"),
-        "{}",
-        done.err
-    );
+    assert_eq!((done.code, done.out.as_str()), (0, "backend web/a draining (revision 13)\n"), "{}", done.err);
     let script = member.script.lock().unwrap();
     let backend = script.updated[0].backend.as_ref().unwrap();
     assert_eq!(backend.name, "pools/web/backends/a");
     assert_eq!(backend.admin_state(), v1::AdminState::Draining);
     assert_eq!(backend.drain_timeout.unwrap().seconds, 300);
-    assert_eq!(
-        script.updated[0].update_mask.as_ref().unwrap().paths,
-        ["admin_state"]
-    );
+    assert_eq!(script.updated[0].update_mask.as_ref().unwrap().paths, ["admin_state"]);
 }
 
 #[test]
@@ -85,10 +68,7 @@ fn a_refusal_lists_every_value() {
     let message =
         "pool.connect_timeout \"0ns\": must be 10ms to 60s; pool.connect_retries \"11\": must be 0 to 10";
     let refusal = Status::with_error_details(Code::InvalidArgument, message, details);
-    let member = Member::start(Script {
-        refusals: [refusal].into(),
-        ..Script::default()
-    });
+    let member = Member::start(Script { refusals: [refusal].into(), ..Script::default() });
     let done = trestle(&at(&member), &["pool", "create", "web"]);
     assert_eq!(done.code, 1);
     assert_eq!(
@@ -101,56 +81,26 @@ fn a_refusal_lists_every_value() {
 #[test]
 fn other_refusals_are_told_in_the_members_words() {
     let refusal = Status::already_exists("pool \"web\" exists already (revision 3)");
-    let member = Member::start(Script {
-        refusals: [refusal].into(),
-        ..Script::default()
-    });
+    let member = Member::start(Script { refusals: [refusal].into(), ..Script::default() });
     let done = trestle(&at(&member), &["pool", "create", "web"]);
-    assert_eq!(
-        (done.code, done.err.as_str()),
-        (1, "error: pool \"web\" exists already (revision 3)\n")
-    );
+    assert_eq!((done.code, done.err.as_str()), (1, "error: pool \"web\" exists already (revision 3)\n"));
 }
 
 #[test]
 fn mistakes_in_arguments_are_told_together_and_nothing_is_sent() {
     let member = Member::start(Script::default());
-    let done = trestle(
-        &at(&member),
-        &[
-            "pool",
-            "create",
-            "../etc",
-            "--health-timeout",
-            "1",
-            "--request-id",
-            "",
-        ],
-    );
+    let done =
+        trestle(&at(&member), &["pool", "create", "../etc", "--health-timeout", "1", "--request-id", ""]);
     assert_eq!((done.code, done.err.lines().count()), (2, 3), "{}", done.err);
     assert!(member.script.lock().unwrap().created.is_empty());
 
     for (args, words) in [
-        (
-            vec!["pool", "create", "web", "--algorithm", "best"],
-            "round-robin, least-connections",
-        ),
-        (
-            vec!["pool", "create", "web", "--dry-run", "--wait"],
-            "cannot be used with",
-        ),
+        (vec!["pool", "create", "web", "--algorithm", "best"], "round-robin, least-connections"),
+        (vec!["pool", "create", "web", "--dry-run", "--wait"], "cannot be used with"),
         (vec!["pool", "update", "web"], "trestle pool update --help"),
         (vec!["--timeout", "0s", "status"], "must be more than 0"),
-        (
-            vec![
-                "listener", "create", "front", "--bind", "0.0.0.0", "--pool", "web",
-            ],
-            "must name a port",
-        ),
-        (
-            vec!["backend", "add", "web", "10.0.0.1"],
-            "must name the pool and the backend",
-        ),
+        (vec!["listener", "create", "front", "--bind", "0.0.0.0", "--pool", "web"], "must name a port"),
+        (vec!["backend", "add", "web", "10.0.0.1"], "must name the pool and the backend"),
         (vec!["pool", "erase", "web"], "unrecognized subcommand"),
     ] {
         let done = trestle(&at(&member), &args);
@@ -159,29 +109,16 @@ fn mistakes_in_arguments_are_told_together_and_nothing_is_sent() {
     }
     let done = trestle(&["127.0.0.1".to_owned()], &["status"]);
     assert_eq!(done.code, 2);
-    assert!(
-        done.err
-            .starts_with("error: --endpoint \"127.0.0.1\": must be HOST:PORT"),
-        "{}",
-        done.err
-    );
+    assert!(done.err.starts_with("error: --endpoint \"127.0.0.1\": must be HOST:PORT"), "{}", done.err);
 }
 
 #[test]
 fn all_pages_are_listed() {
     let pools = ["a", "b", "c", "d", "e"].map(sample_pool).to_vec();
-    let member = Member::start(Script {
-        pools,
-        ..Script::default()
-    });
+    let member = Member::start(Script { pools, ..Script::default() });
     let done = trestle(&at(&member), &["pool", "ls", "-o", "json", "--local"]);
     let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
-    let names: Vec<_> = json
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|pool| pool["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<_> = json.as_array().unwrap().iter().map(|pool| pool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
     assert_eq!(done.err, "read from m1 alone, at revision 12: may be stale\n");
 }
@@ -190,16 +127,10 @@ fn all_pages_are_listed() {
 fn backends_are_listed_with_their_health_and_without() {
     let views = vec![sample_view("m1", v1::Verdict::Unhealthy, "connection refused")];
     let health = v1::PoolHealth {
-        backends: vec![v1::BackendHealth {
-            name: "pools/web/backends/a".to_owned(),
-            views,
-        }],
+        backends: vec![v1::BackendHealth { name: "pools/web/backends/a".to_owned(), views }],
         unreachable_members: vec![],
     };
-    let member = Member::start(Script {
-        health: Some(health),
-        ..Script::default()
-    });
+    let member = Member::start(Script { health: Some(health), ..Script::default() });
     let done = trestle(&at(&member), &["backend", "list", "web"]);
     let row = "web/a   10.0.0.1:8080   1        enabled   0/1 healthy (m1: connection refused)   3\n";
     assert!(done.out.ends_with(row), "{}", done.out);
@@ -207,16 +138,8 @@ fn backends_are_listed_with_their_health_and_without() {
     let member = Member::start(Script::default());
     let done = trestle(&at(&member), &["backend", "list", "web"]);
     assert_eq!(done.code, 0);
-    assert!(
-        done.out
-            .ends_with("web/a   10.0.0.1:8080   1        enabled   -        -\n"),
-        "{}",
-        done.out
-    );
-    assert_eq!(
-        done.err,
-        "warning: health is not shown: pool \"web\" does not exist\n"
-    );
+    assert!(done.out.ends_with("web/a   10.0.0.1:8080   1        enabled   -        -\n"), "{}", done.out);
+    assert_eq!(done.err, "warning: health is not shown: pool \"web\" does not exist\n");
 }
 
 #[test]
@@ -232,15 +155,9 @@ fn a_reader_that_went_away_is_no_failure() {
     }
     let member = Member::start(Script::default());
     let err = Buffer::default();
-    let terminal = Terminal {
-        out: Box::new(Closed),
-        err: Box::new(err.clone()),
-    };
+    let terminal = Terminal { out: Box::new(Closed), err: Box::new(err.clone()) };
     let address = member.address.to_string();
-    let exit = run_on(
-        ["trestle", "--endpoint", &address, "status"].map(Into::into),
-        terminal,
-    );
+    let exit = run_on(["trestle", "--endpoint", &address, "status"].map(Into::into), terminal);
     assert_eq!((exit, err.text().as_str()), (ExitCode::SUCCESS, ""));
 }
 
@@ -248,15 +165,8 @@ fn a_reader_that_went_away_is_no_failure() {
 fn completions_and_help_need_no_member() {
     for shell in ["bash", "zsh", "fish"] {
         let done = trestle(&[closed()], &["completions", shell]);
-        assert!(
-            done.code == 0 && done.out.contains("least-connections"),
-            "{shell}"
-        );
+        assert!(done.code == 0 && done.out.contains("least-connections"), "{shell}");
     }
     let done = trestle(&[closed()], &["--help"]);
-    assert!(
-        done.code == 0 && done.err.is_empty() && done.out.contains("completions"),
-        "{}",
-        done.err
-    );
+    assert!(done.code == 0 && done.err.is_empty() && done.out.contains("completions"), "{}", done.err);
 }

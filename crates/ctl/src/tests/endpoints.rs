@@ -23,14 +23,7 @@ fn hanging_up() -> String {
 }
 
 fn request_ids(member: &Member) -> Vec<String> {
-    member
-        .script
-        .lock()
-        .unwrap()
-        .created
-        .iter()
-        .map(|r| r.request_id.clone())
-        .collect()
+    member.script.lock().unwrap().created.iter().map(|r| r.request_id.clone()).collect()
 }
 
 #[test]
@@ -44,30 +37,16 @@ fn the_next_endpoint_is_asked() {
 #[test]
 fn a_repeated_write_keeps_its_request_id() {
     let unavailable = || Status::unavailable("no leader with a quorum can be reached");
-    let first = Member::start(Script {
-        refusals: [unavailable(), unavailable()].into(),
-        ..Script::default()
-    });
-    let second = Member::start(Script {
-        refusals: [unavailable()].into(),
-        ..Script::default()
-    });
+    let first =
+        Member::start(Script { refusals: [unavailable(), unavailable()].into(), ..Script::default() });
+    let second = Member::start(Script { refusals: [unavailable()].into(), ..Script::default() });
     let endpoints = [first.address.to_string(), second.address.to_string()];
     let done = trestle(&endpoints, &["pool", "create", "web"]);
-    assert_eq!(
-        (done.code, done.out.as_str()),
-        (0, "pool web created (revision 12)\n")
-    );
+    assert_eq!((done.code, done.out.as_str()), (0, "pool web created (revision 12)\n"));
     assert!(done.err.contains("no leader with a quorum"), "{}", done.err);
-    let ids: Vec<_> = request_ids(&first)
-        .into_iter()
-        .chain(request_ids(&second))
-        .collect();
+    let ids: Vec<_> = request_ids(&first).into_iter().chain(request_ids(&second)).collect();
     assert!(ids.len() >= 3, "{ids:?}");
-    assert!(
-        !ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]),
-        "{ids:?}"
-    );
+    assert!(!ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 }
 
 #[test]
@@ -92,10 +71,7 @@ fn a_step_without_request_id_is_not_repeated_blindly() {
 fn a_member_that_hangs_is_passed_over() {
     let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
     let member = Member::start(Script::default());
-    let endpoints = [
-        stuck.local_addr().unwrap().to_string(),
-        member.address.to_string(),
-    ];
+    let endpoints = [stuck.local_addr().unwrap().to_string(), member.address.to_string()];
     let done = trestle(&endpoints, &["--timeout", "60s", "pool", "list"]);
     assert_eq!(done.code, 0, "{}", done.err);
 }
@@ -104,18 +80,7 @@ fn a_member_that_hangs_is_passed_over() {
 fn time_that_runs_out_leaves_the_request_id() {
     let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoints = [stuck.local_addr().unwrap().to_string()];
-    let done = trestle(
-        &endpoints,
-        &[
-            "--timeout",
-            "300ms",
-            "pool",
-            "create",
-            "web",
-            "--request-id",
-            "mine",
-        ],
-    );
+    let done = trestle(&endpoints, &["--timeout", "300ms", "pool", "create", "web", "--request-id", "mine"]);
     assert_eq!(done.code, 1);
     assert_eq!(
         done.err,

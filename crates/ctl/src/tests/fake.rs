@@ -48,11 +48,8 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn start(script: Script) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let script = Arc::new(Mutex::new(script));
         let fake = Fake(script.clone());
         let address = runtime.block_on(async {
@@ -66,11 +63,7 @@ impl Member {
             );
             address
         });
-        Self {
-            address,
-            script,
-            runtime: Some(runtime),
-        }
+        Self { address, script, runtime: Some(runtime) }
     }
 }
 
@@ -108,31 +101,16 @@ impl PoolService for Fake {
         let script = self.0.lock().unwrap();
         let first: usize = request.get_ref().page_token.parse().unwrap_or(0);
         let next = first + 2;
-        let next_page_token = if next < script.pools.len() {
-            next.to_string()
-        } else {
-            String::new()
-        };
+        let next_page_token = if next < script.pools.len() { next.to_string() } else { String::new() };
         let possibly_stale = request.get_ref().consistency() == v1::Consistency::Local;
-        let read = v1::ReadInfo {
-            revision: 12,
-            possibly_stale,
-            member: "members/m1".to_owned(),
-        };
+        let read = v1::ReadInfo { revision: 12, possibly_stale, member: "members/m1".to_owned() };
         let pools = script.pools.iter().skip(first).take(2).cloned().collect();
-        Ok(Response::new(v1::ListPoolsResponse {
-            pools,
-            next_page_token,
-            read: Some(read),
-        }))
+        Ok(Response::new(v1::ListPoolsResponse { pools, next_page_token, read: Some(read) }))
     }
 
     async fn list_backends(&self, _: Request<v1::ListBackendsRequest>) -> Answer<v1::ListBackendsResponse> {
         let backends = vec![sample_backend("a", 1)];
-        Ok(Response::new(v1::ListBackendsResponse {
-            backends,
-            ..Default::default()
-        }))
+        Ok(Response::new(v1::ListBackendsResponse { backends, ..Default::default() }))
     }
 
     async fn update_backend(&self, request: Request<v1::UpdateBackendRequest>) -> Answer<v1::Backend> {
@@ -142,9 +120,7 @@ impl PoolService for Fake {
 
     async fn get_pool_health(&self, _: Request<v1::GetPoolHealthRequest>) -> Answer<v1::PoolHealth> {
         let health = self.0.lock().unwrap().health.clone();
-        health
-            .map(Response::new)
-            .ok_or_else(|| Status::not_found("pool \"web\" does not exist"))
+        health.map(Response::new).ok_or_else(|| Status::not_found("pool \"web\" does not exist"))
     }
 
     async fn get_pool(&self, _: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
@@ -190,14 +166,7 @@ impl ClusterService for Fake {
     }
 
     async fn get_cluster_status(&self, _: Request<v1::GetClusterStatusRequest>) -> Answer<v1::ClusterStatus> {
-        Ok(Response::new(
-            self.0
-                .lock()
-                .unwrap()
-                .status
-                .clone()
-                .unwrap_or_else(sample_status),
-        ))
+        Ok(Response::new(self.0.lock().unwrap().status.clone().unwrap_or_else(sample_status)))
     }
 
     async fn transfer_leadership(

@@ -46,23 +46,13 @@ struct Done {
 
 fn trestle(endpoints: &[String], args: &[&str]) -> Done {
     let (out, err) = (Buffer::default(), Buffer::default());
-    let terminal = Terminal {
-        out: Box::new(out.clone()),
-        err: Box::new(err.clone()),
-    };
+    let terminal = Terminal { out: Box::new(out.clone()), err: Box::new(err.clone()) };
     let endpoints = endpoints.join(",");
-    let all: Vec<std::ffi::OsString> = ["trestle", "--endpoint", &endpoints]
-        .iter()
-        .chain(args)
-        .map(Into::into)
-        .collect();
+    let all: Vec<std::ffi::OsString> =
+        ["trestle", "--endpoint", &endpoints].iter().chain(args).map(Into::into).collect();
     let exit = run_on(all, terminal);
     let code = (0..=255).find(|code| ExitCode::from(*code) == exit).unwrap();
-    Done {
-        code,
-        out: out.text(),
-        err: err.text(),
-    }
+    Done { code, out: out.text(), err: err.text() }
 }
 
 fn at(member: &Member) -> Vec<String> {
@@ -71,9 +61,5 @@ fn at(member: &Member) -> Vec<String> {
 
 /// An address where nobody listens.
 fn closed() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -4,10 +4,7 @@ use prost_types::Duration;
 use trestle_api::v1;
 
 fn duration(millis: i32) -> Duration {
-    Duration {
-        seconds: i64::from(millis / 1000),
-        nanos: millis % 1000 * 1_000_000,
-    }
+    Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 }
 }
 
 pub(crate) fn sample_pool(name: &str) -> v1::Pool {
@@ -108,10 +105,6 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
             sample_member_status("m2", 2, "follower"),
             sample_member_status("m3", 3, "follower"),
         ],
-        counts: Some(v1::ResourceCounts {
-            pools: 1,
-            backends: 2,
-            listeners: 1,
-        }),
+        counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1 }),
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use trestle_api::v1;
 
-use super::{or_dash, short_name, typed_age, typed_duration};
+use super::{or_dash, short_name, troubles, typed_age, typed_duration};
 use crate::table;
 
 /// A backend as it is configured.
@@ -30,10 +30,7 @@ impl From<v1::Backend> for BackendView {
         };
         let name = short_name(&backend.name);
         Self {
-            pool: name
-                .split_once('/')
-                .map(|(pool, _)| pool.to_owned())
-                .unwrap_or_default(),
+            pool: name.split_once('/').map(|(pool, _)| pool.to_owned()).unwrap_or_default(),
             name,
             address: backend.address,
             weight: backend.weight,
@@ -90,54 +87,28 @@ impl From<v1::MemberView> for MemberView {
 }
 
 impl MemberView {
-    fn problem(&self) -> String {
-        let said = if self.reason.is_empty() {
-            self.verdict
-        } else {
-            &self.reason
-        };
-        format!("{}: {said}", self.member)
+    fn trouble(&self) -> String {
+        if self.reason.is_empty() { self.verdict.to_owned() } else { self.reason.clone() }
     }
 }
 
 impl HealthView {
+    fn count(&self) -> String {
+        format!("{}/{} healthy", self.healthy, self.members)
+    }
+
     /// "3/3 healthy", or with what differs: "2/3 healthy (m2: connection refused)".
     fn brief(&self) -> String {
-        let count = format!("{}/{} healthy", self.healthy, self.members);
         if self.healthy == self.members {
-            return count;
+            return self.count();
         }
-        let not_healthy: Vec<&MemberView> = self.views.iter().filter(|v| v.verdict != "healthy").collect();
-        let agreed = not_healthy.first().filter(|first| {
-            not_healthy.len() == self.members
-                && not_healthy.len() > 1
-                && not_healthy
-                    .iter()
-                    .all(|v| (v.verdict, &v.reason) == (first.verdict, &first.reason))
-        });
-        let problems = match agreed {
-            Some(all) if all.reason.is_empty() => all.verdict.to_owned(),
-            Some(all) => all.reason.clone(),
-            None => {
-                let silent = self
-                    .unreachable
-                    .iter()
-                    .map(|member| format!("{member}: unreachable"));
-                not_healthy
-                    .iter()
-                    .map(|v| v.problem())
-                    .chain(silent)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            }
-        };
+        let not_healthy = self.views.iter().filter(|v| v.verdict != "healthy");
+        let seen = not_healthy.map(|v| (v.member.clone(), v.trouble()));
+        let silent = self.unreachable.iter().map(|member| (member.clone(), "unreachable".to_owned()));
+        let troubles = troubles(self.members, seen.chain(silent));
         // A verdict that nobody has yet, or that nobody will have because there is no check, is no bad news.
         let undecided = self.unreachable.is_empty() && self.views.iter().all(|v| v.verdict == "unknown");
-        if undecided {
-            format!("unknown ({problems})")
-        } else {
-            format!("{count} ({problems})")
-        }
+        if undecided { format!("unknown ({troubles})") } else { format!("{} ({troubles})", self.count()) }
     }
 }
 
@@ -145,13 +116,7 @@ impl BackendState {
     /// Joins backends with the members' views of their pool, which may be missing or list other backends.
     pub(crate) fn join(backends: Vec<v1::Backend>, health: Option<v1::PoolHealth>) -> Vec<Self> {
         let Some(health) = health else {
-            return backends
-                .into_iter()
-                .map(|b| Self {
-                    backend: b.into(),
-                    health: None,
-                })
-                .collect();
+            return backends.into_iter().map(|b| Self { backend: b.into(), health: None }).collect();
         };
         let unreachable: Vec<String> = health.unreachable_members.iter().map(|m| short_name(m)).collect();
         let mut views: std::collections::BTreeMap<String, Vec<v1::MemberView>> =
@@ -166,10 +131,7 @@ impl BackendState {
                 views: seen,
                 unreachable: unreachable.clone(),
             };
-            Self {
-                backend: backend.into(),
-                health: Some(health),
-            }
+            Self { backend: backend.into(), health: Some(health) }
         };
         backends.into_iter().map(with_views).collect()
     }
@@ -179,29 +141,19 @@ impl BackendState {
             Some(deadline) => format!("{} (deadline {deadline})", self.backend.state),
             None => self.backend.state.to_owned(),
         };
-        if self.backend.backup {
-            format!("{state}, backup")
-        } else {
-            state
-        }
+        if self.backend.backup { format!("{state}, backup") } else { state }
     }
 
     fn weight(&self) -> String {
-        self.backend
-            .weight
-            .map_or_else(|| "-".to_owned(), |weight| weight.to_string())
+        self.backend.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string())
     }
 
     fn health(&self) -> String {
-        self.health
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), HealthView::brief)
+        self.health.as_ref().map_or_else(|| "-".to_owned(), HealthView::brief)
     }
 
     fn connections(&self) -> String {
-        self.health
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |h| h.connections.to_string())
+        self.health.as_ref().map_or_else(|| "-".to_owned(), |h| h.connections.to_string())
     }
 
     /// One line for each backend.
@@ -229,7 +181,7 @@ impl BackendState {
             ("ADDRESS", self.backend.address.clone()),
             ("WEIGHT", self.weight()),
             ("STATE", self.state()),
-            ("HEALTH", self.health()),
+            ("HEALTH", self.health.as_ref().map_or_else(|| "-".to_owned(), HealthView::count)),
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.backend.revision.to_string()),
             ("ETAG", self.backend.etag.clone()),
@@ -239,22 +191,13 @@ impl BackendState {
         };
         let seen = health.views.iter().map(|v| {
             let (member, verdict) = (v.member.clone(), v.verdict.to_owned());
-            [
-                member,
-                verdict,
-                v.reason.clone(),
-                or_dash(v.since.as_ref()),
-                v.connections.to_string(),
-            ]
+            [member, verdict, v.reason.clone(), or_dash(v.since.as_ref()), v.connections.to_string()]
         });
         let silent = health.unreachable.iter().map(|member| {
             let dash = || "-".to_owned();
             [member.clone(), "unreachable".to_owned(), dash(), dash(), dash()]
         });
-        let views = table::table(
-            ["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"],
-            seen.chain(silent),
-        );
+        let views = table::table(["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"], seen.chain(silent));
         format!("{settings}\n{views}")
     }
 }
@@ -267,53 +210,27 @@ mod tests {
     use v1::Verdict::{Healthy, Unhealthy, Unknown};
 
     fn health(backend: &str, views: Vec<v1::MemberView>) -> v1::BackendHealth {
-        v1::BackendHealth {
-            name: format!("pools/web/backends/{backend}"),
-            views,
-        }
+        v1::BackendHealth { name: format!("pools/web/backends/{backend}"), views }
     }
 
     #[test]
     fn a_list_says_who_sees_what() {
         let mut draining = sample_backend("b", 2);
         draining.set_admin_state(v1::AdminState::Draining);
-        draining.drain_timeout = Some(prost_types::Duration {
-            seconds: 300,
-            nanos: 0,
-        });
+        draining.drain_timeout = Some(prost_types::Duration { seconds: 300, nanos: 0 });
         draining.backup = true;
-        let backends = vec![
-            sample_backend("a", 1),
-            draining,
-            sample_backend("c", 3),
-            sample_backend("d", 4),
-        ];
+        let backends = vec![sample_backend("a", 1), draining, sample_backend("c", 3), sample_backend("d", 4)];
         let health = v1::PoolHealth {
             backends: vec![
-                health(
-                    "a",
-                    vec![sample_view("m1", Healthy, ""), sample_view("m2", Healthy, "")],
-                ),
-                health(
-                    "b",
-                    vec![
-                        sample_view("m1", Healthy, ""),
-                        sample_view("m2", Unhealthy, "timed out"),
-                    ],
-                ),
+                health("a", vec![sample_view("m1", Healthy, ""), sample_view("m2", Healthy, "")]),
+                health("b", vec![sample_view("m1", Healthy, ""), sample_view("m2", Unhealthy, "timed out")]),
                 health(
                     "c",
-                    vec![
-                        sample_view("m1", Unhealthy, "no route"),
-                        sample_view("m2", Unhealthy, "no route"),
-                    ],
+                    vec![sample_view("m1", Unhealthy, "no route"), sample_view("m2", Unhealthy, "no route")],
                 ),
                 health(
                     "d",
-                    vec![
-                        sample_view("m1", Unknown, "no check"),
-                        sample_view("m2", Unknown, "no check"),
-                    ],
+                    vec![sample_view("m1", Unknown, "no check"), sample_view("m2", Unknown, "no check")],
                 ),
             ],
             unreachable_members: vec![],
@@ -338,14 +255,14 @@ mod tests {
             unreachable_members: vec!["members/m3".to_owned()],
         };
         let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
-        assert_eq!(joined[0].health(), "1/3 healthy (m2: unhealthy, m3: unreachable)");
+        assert_eq!(joined[0].health(), "1/3 healthy (m2: unhealthy; m3: unreachable)");
         assert_eq!(
             joined[0].description(),
             "NAME          web/a\n\
              ADDRESS       10.0.0.1:8080\n\
              WEIGHT        1\n\
              STATE         enabled\n\
-             HEALTH        1/3 healthy (m2: unhealthy, m3: unreachable)\n\
+             HEALTH        1/3 healthy\n\
              CONNECTIONS   6\n\
              REVISION      13\n\
              ETAG          13\n\

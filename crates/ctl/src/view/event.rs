@@ -39,29 +39,17 @@ impl EventView {
         };
         let (kind, name, resource) = match event.resource? {
             Resource::Pool(pool) => ("pool", short_name(&pool.name), ResourceView::Pool(pool.into())),
-            Resource::Backend(backend) => (
-                "backend",
-                short_name(&backend.name),
-                ResourceView::Backend(backend.into()),
-            ),
-            Resource::Listener(listener) => (
-                "listener",
-                short_name(&listener.name),
-                ResourceView::Listener(listener.into()),
-            ),
-            Resource::Member(member) => (
-                "member",
-                short_name(&member.name),
-                ResourceView::Member(member.into()),
-            ),
+            Resource::Backend(backend) => {
+                ("backend", short_name(&backend.name), ResourceView::Backend(backend.into()))
+            }
+            Resource::Listener(listener) => {
+                ("listener", short_name(&listener.name), ResourceView::Listener(listener.into()))
+            }
+            Resource::Member(member) => {
+                ("member", short_name(&member.name), ResourceView::Member(member.into()))
+            }
         };
-        Some(Self {
-            revision,
-            event: word,
-            kind,
-            name,
-            resource,
-        })
+        Some(Self { revision, event: word, kind, name, resource })
     }
 
     /// Headings above [`EventView::line`]. The columns are fixed, because lines come one at a time.
@@ -69,13 +57,7 @@ impl EventView {
 
     /// One line.
     pub(crate) fn line(&self) -> String {
-        format!(
-            "{:<10} {:<9} {:<10} {}\n",
-            self.revision,
-            self.event,
-            self.kind,
-            plain(&self.name)
-        )
+        format!("{:<10} {:<9} {:<10} {}\n", self.revision, self.event, self.kind, plain(&self.name))
     }
 }
 
@@ -104,15 +86,6 @@ mod tests {
 
     #[test]
     fn kinds_of_a_later_version_are_left_out() {
-        assert!(
-            EventView::new(
-                1,
-                v1::Event {
-                    r#type: 2,
-                    resource: None
-                }
-            )
-            .is_none()
-        );
+        assert!(EventView::new(1, v1::Event { r#type: 2, resource: None }).is_none());
     }
 }

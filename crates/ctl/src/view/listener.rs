@@ -3,7 +3,7 @@
 use serde::Serialize;
 use trestle_api::v1;
 
-use super::short_name;
+use super::{short_name, troubles};
 use crate::table;
 
 /// A listener with where it is bound.
@@ -54,35 +54,24 @@ impl MemberView {
         self.errors.is_empty() && !self.bound.is_empty()
     }
 
-    fn problem(&self) -> String {
-        if self.errors.is_empty() {
-            "not bound yet".to_owned()
-        } else {
-            self.errors.join("; ")
-        }
+    fn trouble(&self) -> String {
+        if self.errors.is_empty() { "not bound yet".to_owned() } else { self.errors.join("; ") }
     }
 }
 
 impl ReadyView {
+    fn count(&self) -> String {
+        format!("{}/{}", self.ready, self.members)
+    }
+
     /// "3/3", or with what differs: "2/3 (m2: cannot assign requested address)".
     fn brief(&self) -> String {
-        let count = format!("{}/{}", self.ready, self.members);
         if self.ready == self.members {
-            return count;
+            return self.count();
         }
-        let failing = self
-            .views
-            .iter()
-            .filter(|v| !v.ready())
-            .map(|v| format!("{}: {}", v.member, v.problem()));
-        let silent = self
-            .unreachable
-            .iter()
-            .map(|member| format!("{member}: unreachable"));
-        format!(
-            "{count} ({})",
-            failing.chain(silent).collect::<Vec<_>>().join(", ")
-        )
+        let seen = self.views.iter().filter(|v| !v.ready()).map(|v| (v.member.clone(), v.trouble()));
+        let silent = self.unreachable.iter().map(|member| (member.clone(), "unreachable".to_owned()));
+        format!("{} ({})", self.count(), troubles(self.members, seen.chain(silent)))
     }
 }
 
@@ -96,15 +85,12 @@ impl ListenerView {
         let unreachable: Vec<String> = health.unreachable_members.iter().map(|m| short_name(m)).collect();
         let mut views = std::collections::BTreeMap::<String, Vec<MemberView>>::new();
         for view in health.views {
-            views
-                .entry(short_name(&view.listener))
-                .or_default()
-                .push(MemberView {
-                    member: short_name(&view.member),
-                    bound: view.bound,
-                    errors: view.errors,
-                    connections: view.active_connections,
-                });
+            views.entry(short_name(&view.listener)).or_default().push(MemberView {
+                member: short_name(&view.member),
+                bound: view.bound,
+                errors: view.errors,
+                connections: view.active_connections,
+            });
         }
         for listener in &mut listeners {
             let seen = views.remove(&listener.name).unwrap_or_default();
@@ -120,32 +106,17 @@ impl ListenerView {
     }
 
     fn ready(&self) -> String {
-        self.ready
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), ReadyView::brief)
+        self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::brief)
     }
 
     fn connections(&self) -> String {
-        self.ready
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |r| r.connections.to_string())
+        self.ready.as_ref().map_or_else(|| "-".to_owned(), |r| r.connections.to_string())
     }
 
     /// One line for each listener.
     pub(crate) fn table(listeners: &[Self]) -> String {
-        let row = |l: &Self| {
-            [
-                l.name.clone(),
-                l.binds.join(","),
-                l.pool.clone(),
-                l.ready(),
-                l.connections(),
-            ]
-        };
-        table::table(
-            ["NAME", "BIND", "POOL", "READY", "CONNECTIONS"],
-            listeners.iter().map(row),
-        )
+        let row = |l: &Self| [l.name.clone(), l.binds.join(","), l.pool.clone(), l.ready(), l.connections()];
+        table::table(["NAME", "BIND", "POOL", "READY", "CONNECTIONS"], listeners.iter().map(row))
     }
 
     /// All settings, one to a line, then where each member has it bound.
@@ -154,7 +125,7 @@ impl ListenerView {
             ("NAME", self.name.clone()),
             ("BIND", self.binds.join(",")),
             ("POOL", self.pool.clone()),
-            ("READY", self.ready()),
+            ("READY", self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::count)),
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
@@ -162,22 +133,14 @@ impl ListenerView {
         let Some(ready) = self.ready.as_ref().filter(|r| r.members > 0) else {
             return settings;
         };
-        let seen = ready.views.iter().map(|v| {
-            [
-                v.member.clone(),
-                v.bound.join(","),
-                v.errors.join("; "),
-                v.connections.to_string(),
-            ]
-        });
-        let silent = ready.unreachable.iter().map(|member| {
-            [
-                member.clone(),
-                "-".to_owned(),
-                "unreachable".to_owned(),
-                "-".to_owned(),
-            ]
-        });
+        let seen = ready
+            .views
+            .iter()
+            .map(|v| [v.member.clone(), v.bound.join(","), v.errors.join("; "), v.connections.to_string()]);
+        let silent = ready
+            .unreachable
+            .iter()
+            .map(|member| [member.clone(), "-".to_owned(), "unreachable".to_owned(), "-".to_owned()]);
         let views = table::table(["MEMBER", "BOUND", "PROBLEM", "CONNECTIONS"], seen.chain(silent));
         format!("{settings}\n{views}")
     }
@@ -210,7 +173,7 @@ mod tests {
             unreachable_members: vec!["members/m4".to_owned()],
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
-        let ready = "1/4 (m2: cannot assign requested address, m3: not bound yet, m4: unreachable)";
+        let ready = "1/4 (m2: cannot assign requested address; m3: not bound yet; m4: unreachable)";
         assert_eq!(
             ListenerView::table(&listeners),
             format!(
@@ -225,7 +188,7 @@ mod tests {
                 "NAME          front\n\
                  BIND          0.0.0.0:6443\n\
                  POOL          web\n\
-                 READY         {ready}\n\
+                 READY         1/4\n\
                  CONNECTIONS   12\n\
                  REVISION      14\n\
                  ETAG          14\n\
@@ -242,10 +205,7 @@ mod tests {
     #[test]
     fn all_is_well_in_three_characters() {
         let health = v1::ListenerHealth {
-            views: vec![
-                view("m1", &["0.0.0.0:6443"], &[]),
-                view("m2", &["0.0.0.0:6443"], &[]),
-            ],
+            views: vec![view("m1", &["0.0.0.0:6443"], &[]), view("m2", &["0.0.0.0:6443"], &[])],
             unreachable_members: vec![],
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));

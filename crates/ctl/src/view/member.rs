@@ -53,14 +53,7 @@ impl MemberView {
     pub(crate) fn table(members: &[Self]) -> String {
         let row = |m: &Self| {
             let (role, id) = (m.role.to_owned(), m.id.to_string());
-            [
-                m.name.clone(),
-                id,
-                role,
-                yes_no(m.leader),
-                m.peer_address.clone(),
-                m.admin_address.clone(),
-            ]
+            [m.name.clone(), id, role, yes_no(m.leader), m.peer_address.clone(), m.admin_address.clone()]
         };
         table::table(
             ["NAME", "ID", "ROLE", "LEADER", "PEER-ADDRESS", "ADMIN-ADDRESS"],

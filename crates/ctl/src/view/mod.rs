@@ -48,9 +48,40 @@ fn or_dash(text: Option<&String>) -> String {
     text.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
+/// Members with what is wrong on each, those with the same trouble together: "m1, m3: timed out; m2: unreachable".
+/// Only the trouble, when all of several members have the same.
+fn troubles(members: usize, each: impl IntoIterator<Item = (String, String)>) -> String {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (member, trouble) in each {
+        match groups.iter_mut().find(|(known, _)| *known == trouble) {
+            Some((_, names)) => names.push(member),
+            None => groups.push((trouble, vec![member])),
+        }
+    }
+    match groups.as_slice() {
+        [(trouble, names)] if names.len() == members && members > 1 => trouble.clone(),
+        _ => {
+            let group = |(trouble, names): &(String, Vec<String>)| format!("{}: {trouble}", names.join(", "));
+            groups.iter().map(group).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_with_the_same_trouble_stand_together() {
+        let each = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(m, t)| ((*m).to_owned(), (*t).to_owned())).collect()
+        };
+        assert_eq!(troubles(3, each(&[("m2", "timed out")])), "m2: timed out");
+        let mixed = each(&[("m1", "timed out"), ("m2", "unreachable"), ("m3", "timed out")]);
+        assert_eq!(troubles(3, mixed), "m1, m3: timed out; m2: unreachable");
+        assert_eq!(troubles(2, each(&[("m1", "no route"), ("m2", "no route")])), "no route");
+        assert_eq!(troubles(1, each(&[("m1", "no route")])), "m1: no route");
+    }
 
     #[test]
     fn names_are_those_that_commands_take() {

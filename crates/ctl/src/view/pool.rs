@@ -83,9 +83,7 @@ impl CheckView {
             return self.kind.to_owned();
         }
         let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        let port = self
-            .port
-            .map_or_else(|| "the backend's own".to_owned(), |port| port.to_string());
+        let port = self.port.map_or_else(|| "the backend's own".to_owned(), |port| port.to_string());
         format!(
             "{} every {} ({} while in doubt), timeout {}, rise {}, fall {}, jitter {} %, port {port}",
             self.kind,
@@ -111,10 +109,7 @@ impl PoolView {
                 p.revision.to_string(),
             ]
         };
-        table::table(
-            ["NAME", "ALGORITHM", "CHECK", "BACKENDS", "REVISION"],
-            pools.iter().map(row),
-        )
+        table::table(["NAME", "ALGORITHM", "CHECK", "BACKENDS", "REVISION"], pools.iter().map(row))
     }
 
     /// All settings, one to a line.
@@ -124,11 +119,7 @@ impl PoolView {
             ("ALGORITHM", self.algorithm.to_owned()),
             ("CHECK", self.health_check.full()),
             ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
-            (
-                "CONNECT-RETRIES",
-                self.connect_retries
-                    .map_or_else(|| "-".to_owned(), |n| n.to_string()),
-            ),
+            ("CONNECT-RETRIES", self.connect_retries.map_or_else(|| "-".to_owned(), |n| n.to_string())),
             ("BACKENDS", self.backends.to_string()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),

@@ -91,22 +91,15 @@ impl From<v1::ClusterStatus> for StatusView {
             members: status.members.into_iter().map(Into::into).collect(),
             problems: Vec::new(),
         };
-        view.problems = if view.cluster_id.is_empty() {
-            vec![view.no_cluster()]
-        } else {
-            view.find_problems()
-        };
+        view.problems =
+            if view.cluster_id.is_empty() { vec![view.no_cluster()] } else { view.find_problems() };
         view
     }
 }
 
 impl StatusView {
     fn no_cluster(&self) -> String {
-        let peer = self
-            .members
-            .first()
-            .map(|m| m.peer_address.as_str())
-            .filter(|a| !a.is_empty());
+        let peer = self.members.first().map(|m| m.peer_address.as_str()).filter(|a| !a.is_empty());
         format!(
             "this member belongs to no cluster yet: found one with \"trestle cluster bootstrap\", or, on a member of a \
              cluster, take this one in with \"trestle member add {}\"",
@@ -123,17 +116,15 @@ impl StatusView {
         }
         problems.extend(self.quorum_problem());
         for m in self.members.iter().filter(|m| !m.reachable) {
-            let error = m
-                .error
-                .as_deref()
-                .filter(|e| !e.is_empty())
-                .unwrap_or("no reason given");
-            problems.push(format!("{} does not answer: {error}", m.name));
+            let error = m.error.as_deref().filter(|e| !e.is_empty()).unwrap_or("no reason given");
+            let leads = if self.leader.as_deref() == Some(&m.name) { ", the last known leader," } else { "" };
+            problems.push(format!("{}{leads} does not answer: {error}", m.name));
         }
         for m in self.members.iter().filter(|m| m.listeners_failed > 0) {
             let (name, failed) = (&m.name, m.listeners_failed);
+            let what = if failed == 1 { "address" } else { "addresses" };
             problems.push(format!(
-                "{name} could not bind {failed} listener address(es): \"trestle listener list\" says why"
+                "{name} could not bind {failed} listener {what}: \"trestle listener list\" says why"
             ));
         }
         problems.extend(self.digest_problems());
@@ -156,11 +147,7 @@ impl StatusView {
     /// Members that are at one revision have one state, or something is badly wrong.
     fn digest_problems(&self) -> Vec<String> {
         let mut by_revision = BTreeMap::<u64, BTreeMap<&str, BTreeSet<&str>>>::new();
-        for m in self
-            .members
-            .iter()
-            .filter(|m| m.reachable && !m.digest.is_empty())
-        {
+        for m in self.members.iter().filter(|m| m.reachable && !m.digest.is_empty()) {
             let digests = by_revision.entry(m.revision).or_default();
             digests.entry(&m.digest).or_default().insert(&m.name);
         }
@@ -217,10 +204,7 @@ impl StatusView {
             "ADDRESS",
             "VERSION",
         ];
-        table::table(
-            headings,
-            self.members.iter().map(|m| m.row(self.leader.as_deref())),
-        )
+        table::table(headings, self.members.iter().map(|m| m.row(self.leader.as_deref())))
     }
 }
 
@@ -231,11 +215,7 @@ impl MemberStatusView {
             (bound, 0) => bound.to_string(),
             (bound, failed) => format!("{bound}/{}", u64::from(bound) + u64::from(failed)),
         };
-        let state = if self.reachable {
-            self.state.clone()
-        } else {
-            "unreachable".to_owned()
-        };
+        let state = if self.reachable { self.state.clone() } else { "unreachable".to_owned() };
         [
             self.name.clone(),
             self.id.to_string(),
@@ -282,11 +262,8 @@ mod tests {
         let mut status = sample_status();
         status.leader.clear();
         for name in ["m2", "m3"] {
-            let member = status
-                .members
-                .iter_mut()
-                .find(|m| m.member.as_ref().unwrap().name.ends_with(name))
-                .unwrap();
+            let member =
+                status.members.iter_mut().find(|m| m.member.as_ref().unwrap().name.ends_with(name)).unwrap();
             *member = v1::MemberStatus {
                 member: member.member.clone(),
                 error: "connection refused".to_owned(),
@@ -309,10 +286,7 @@ mod tests {
         assert!(text.contains(row), "{text}");
         let (_, problems) = text.rsplit_once("\n\n").unwrap();
         assert_eq!(problems.lines().count(), 4);
-        assert!(
-            problems.lines().all(|line| line.starts_with("problem: ")),
-            "{problems}"
-        );
+        assert!(problems.lines().all(|line| line.starts_with("problem: ")), "{problems}");
     }
 
     #[test]
@@ -336,18 +310,11 @@ mod tests {
     fn an_empty_member_says_what_comes_next() {
         let mut member = sample_member_status("m1", 0, "empty");
         member.digest.clear();
-        let status = v1::ClusterStatus {
-            members: vec![member],
-            ..Default::default()
-        };
+        let status = v1::ClusterStatus { members: vec![member], ..Default::default() };
         let view = StatusView::from(status);
         assert_eq!(view.problems.len(), 1);
         assert!(view.problems[0].contains("\"trestle cluster bootstrap\""));
-        assert!(
-            view.problems[0].contains("\"trestle member add 127.0.0.0:7481\""),
-            "{:?}",
-            view.problems
-        );
+        assert!(view.problems[0].contains("\"trestle member add 127.0.0.0:7481\""), "{:?}", view.problems);
         assert!(view.text().starts_with("CLUSTER     none\nLEADER      none\n"));
     }
 
@@ -359,7 +326,7 @@ mod tests {
         assert!(view.text().contains("   1/3         "), "{}", view.text());
         assert_eq!(
             view.problems,
-            ["m3 could not bind 2 listener address(es): \"trestle listener list\" says why"]
+            ["m3 could not bind 2 listener addresses: \"trestle listener list\" says why"]
         );
     }
 }

@@ -74,7 +74,8 @@ impl Listeners {
         let mut routes = BTreeMap::new();
         for (name, config) in &state.listeners {
             let was = self.published.0.get(name).cloned();
-            let binds: Vec<BindStatus> = config.spec.binds.iter().map(|b| self.bind(name, *b, &owners)).collect();
+            let binds: Vec<BindStatus> =
+                config.spec.binds.iter().map(|b| self.bind(name, *b, &owners)).collect();
             let listener = entry(config, binds, was.as_ref());
             for status in listener.binds.iter().filter(|b| b.error.is_none()) {
                 routes.insert(status.effective, listener.clone());
@@ -110,7 +111,9 @@ impl Listeners {
         });
         drop(done);
         if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
-            tracing::warn!("a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on");
+            tracing::warn!(
+                "a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on"
+            );
         }
     }
 
@@ -141,7 +144,8 @@ impl Listeners {
         // one. The test for strangers would only find our own socket.
         let same_port = (address.port(), IpAddr::from([0; 4]))..=(address.port(), IpAddr::from([0xff; 16]));
         let overlaps = self.open.range(same_port).any(|(_, other)| {
-            other.is_ipv4() == address.is_ipv4() && (other.ip().is_unspecified() || address.ip().is_unspecified())
+            other.is_ipv4() == address.is_ipv4()
+                && (other.ip().is_unspecified() || address.ip().is_unspecified())
         });
         let sockets = bind::open(address, self.workers.len(), !overlaps)?;
         self.open.insert(key(address), address);
@@ -160,7 +164,11 @@ impl Listeners {
 }
 
 /// A listener's table entry: the old one where nothing is different.
-fn entry(config: &Arc<model::Listener>, binds: Vec<BindStatus>, was: Option<&Arc<Listener>>) -> Arc<Listener> {
+fn entry(
+    config: &Arc<model::Listener>,
+    binds: Vec<BindStatus>,
+    was: Option<&Arc<Listener>>,
+) -> Arc<Listener> {
     let text = |b: &BindStatus| b.error.as_ref().map(|e| e.to_string());
     let known = |b: &BindStatus| was.is_some_and(|w| w.binds.iter().any(|o| text(o) == text(b)));
     for status in binds.iter().filter(|b| !known(b)) {
@@ -170,7 +178,9 @@ fn entry(config: &Arc<model::Listener>, binds: Vec<BindStatus>, was: Option<&Arc
     }
     let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
     match was {
-        Some(was) if Arc::ptr_eq(&was.config, config) && was.binds.iter().map(text).eq(binds.iter().map(text)) => {
+        Some(was)
+            if Arc::ptr_eq(&was.config, config) && was.binds.iter().map(text).eq(binds.iter().map(text)) =>
+        {
             was.clone()
         }
         _ => Arc::new(Listener { config: config.clone(), binds, counters }),

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -13,7 +12,7 @@ use trestle_model::{self as model, BackendName, CheckKind, ClusterState, PoolEnt
 use crate::live::{Live, next_epoch};
 use crate::probe::{self, Check, CheckId, Report};
 use crate::reason::CloseReason;
-use crate::table::{Backend, CheckResult, Pool};
+use crate::table::{Backend, CheckResult, Pool, Turns};
 
 type Prober = mpsc::UnboundedSender<probe::Order>;
 
@@ -25,11 +24,11 @@ struct BackendState {
     check: Option<CheckId>,
 }
 
-/// A pool, its backends, and the turn that outlives its table entries.
+/// A pool, its backends, and the turns that outlive its table entries.
 struct PoolState {
     config: Arc<PoolEntry>,
     backends: BTreeMap<BackendName, BackendState>,
-    turn: Arc<AtomicU64>,
+    turns: Arc<Turns>,
 }
 
 /// All pools.
@@ -73,7 +72,8 @@ impl Pools {
 
     /// Takes over the pools of `state`; those that did not change cost one comparison of addresses.
     pub(super) fn follow(&mut self, state: &ClusterState, now: Duration) {
-        let gone: Vec<PoolName> = self.pools.keys().filter(|n| !state.pools.contains_key(n)).cloned().collect();
+        let gone: Vec<PoolName> =
+            self.pools.keys().filter(|n| !state.pools.contains_key(n)).cloned().collect();
         for name in gone {
             for (backend, was) in self.pools.remove(&name).map(|p| p.backends).into_iter().flatten() {
                 self.remove(&name, &backend, was);
@@ -92,7 +92,7 @@ impl Pools {
         let mut pool = self.pools.remove(name).unwrap_or_else(|| PoolState {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
             backends: BTreeMap::new(),
-            turn: Arc::default(),
+            turns: Arc::default(),
         });
         let rechecked = pool.config.pool.spec.health != config.pool.spec.health;
         for (backend, wanted) in changes(&pool.config.backends, &config.backends, rechecked) {
@@ -176,12 +176,14 @@ impl Pools {
         let port = health.port.or(address.port);
         let (CheckKind::Tcp, Some(port)) = (health.kind, port) else {
             if entry.reason != CheckResult::Off {
-                (entry.verdict, entry.reason, entry.since) = (Verdict::Unknown, CheckResult::Off, Instant::now());
+                (entry.verdict, entry.reason, entry.since) =
+                    (Verdict::Unknown, CheckResult::Off, Instant::now());
             }
             return;
         };
         if moved || entry.reason == CheckResult::Off {
-            (entry.verdict, entry.reason, entry.since) = (Verdict::Unknown, CheckResult::Awaited, Instant::now());
+            (entry.verdict, entry.reason, entry.since) =
+                (Verdict::Unknown, CheckResult::Awaited, Instant::now());
         }
         self.last_check += 1;
         self.checks.insert(self.last_check, (pool_name.clone(), entry.config.name.clone()));
@@ -205,8 +207,12 @@ impl Pools {
 
     /// Takes over a verdict; a report of a run that was replaced is ignored.
     pub(super) fn report(&mut self, report: Report) {
-        let Some((pool_name, name)) = self.checks.get(&report.id) else { return };
-        let Some(state) = self.pools.get_mut(pool_name).and_then(|p| p.backends.get_mut(name)) else { return };
+        let Some((pool_name, name)) = self.checks.get(&report.id) else {
+            return;
+        };
+        let Some(state) = self.pools.get_mut(pool_name).and_then(|p| p.backends.get_mut(name)) else {
+            return;
+        };
         let was = &state.entry;
         if was.verdict != report.verdict {
             let (pool, backend, reason) = (pool_name, name, report.result);
@@ -227,8 +233,12 @@ impl Pools {
     /// Closes what is left on backends whose drain has ended by `now`.
     pub(super) fn expire(&mut self, now: Duration) {
         while self.next_deadline().is_some_and(|deadline| deadline <= now) {
-            let Some((_, pool, name)) = self.deadlines.pop_first() else { return };
-            let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else { continue };
+            let Some((_, pool, name)) = self.deadlines.pop_first() else {
+                return;
+            };
+            let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
+                continue;
+            };
             state.deadline = None;
             let mut entry = Backend::clone(&state.entry);
             if let Closing::Now(cause) = state.admission.learn(entry.config.spec.admin_state, now) {
@@ -288,7 +298,7 @@ fn entry(state: &PoolState) -> Pool {
     let pool = &state.config.pool;
     let backends: Vec<Arc<Backend>> = state.backends.values().map(|b| b.entry.clone()).collect();
     let schedule = Schedule::build(pool.spec.algorithm, backends.iter().map(|b| (&b.config.spec, b.verdict)));
-    Pool { config: pool.clone(), backends, schedule, turn: state.turn.clone() }
+    Pool { config: pool.clone(), backends, schedule, turns: state.turns.clone() }
 }
 
 type Wanted = Arc<model::Backend>;

@@ -94,15 +94,15 @@ fn retries_reach_every_usable_backend_once_best_tier_first() {
 #[test]
 fn a_dead_backends_share_is_spread_over_the_others() {
     let schedule = schedule(Algorithm::RoundRobin, &[1; 4]);
-    let mut turn = 0;
-    let mut next = || {
-        turn += 1;
-        turn
+    let mut again = 0;
+    let mut retries = || {
+        again += 1;
+        again
     };
     let mut counts = [0; 4];
-    for _ in 0..3000 {
-        let first = schedule.pick(&mut next, |_| 0, |_| false).unwrap();
-        let taken = if first == 0 { schedule.pick(&mut next, |_| 0, |p| p == 0).unwrap() } else { first };
+    for turn in 0..3000 {
+        let first = schedule.pick(|| turn, |_| 0, |_| false).unwrap();
+        let taken = if first == 0 { schedule.pick(&mut retries, |_| 0, |p| p == 0).unwrap() } else { first };
         counts[taken] += 1;
     }
     assert_eq!(counts, [0, 1000, 1000, 1000]);

@@ -14,9 +14,7 @@ use super::{Admin, wait, watch};
 fn draw_cluster_id() -> Result<ClusterId, Status> {
     use std::io::Read;
     let failed = |error: &dyn std::fmt::Display| {
-        status::failure(&status::Failure::Internal(format!(
-            "no random bytes from /dev/urandom: {error}"
-        )))
+        status::failure(&status::Failure::Internal(format!("no random bytes from /dev/urandom: {error}")))
     };
     let mut bytes = [0; 16];
     let mut source = std::fs::File::open("/dev/urandom").map_err(|error| failed(&error))?;
@@ -32,11 +30,7 @@ impl ClusterService for Admin {
         _: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
         let cluster_id = draw_cluster_id()?;
-        let member = self
-            .member
-            .consensus
-            .bootstrap(cluster_id.clone(), self.member.spec())
-            .await?;
+        let member = self.member.consensus.bootstrap(cluster_id.clone(), self.member.spec()).await?;
         let answer = v1::BootstrapClusterResponse {
             cluster_id: cluster_id.to_string(),
             member: Some(self.member.rendered(&member)),
@@ -58,10 +52,7 @@ impl ClusterService for Admin {
                 let record = self.member.rendered(member);
                 match answer.map(|report| report.status.unwrap_or_default()) {
                     // What role each has is answered from one view, so that no two claim to lead.
-                    Ok(status) => v1::MemberStatus {
-                        member: Some(record),
-                        ..status
-                    },
+                    Ok(status) => v1::MemberStatus { member: Some(record), ..status },
                     Err(error) => v1::MemberStatus {
                         member: Some(record),
                         error: error.message().to_owned(),
@@ -88,14 +79,8 @@ impl ClusterService for Admin {
         };
         let (leader, term) = self.member.consensus.transfer(to).await?;
         let state = self.member.consensus.view().borrow().state.clone();
-        let name = state
-            .members
-            .get(&leader)
-            .map(|member| convert::member_name(&member.spec.name));
-        let answer = v1::TransferLeadershipResponse {
-            leader: name.unwrap_or_default(),
-            term,
-        };
+        let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
+        let answer = v1::TransferLeadershipResponse { leader: name.unwrap_or_default(), term };
         Ok(Response::new(answer))
     }
 
@@ -125,16 +110,8 @@ impl Admin {
         let parsed = convert::parse_member_name("name", name, &mut v);
         let parsed = parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
         let state = self.member.consensus.view().borrow().state.clone();
-        let missing = || {
-            status::refusal(&Refusal::NotFound {
-                kind: Kind::Member,
-                name: parsed.to_string(),
-            })
-        };
-        state
-            .member_named(&parsed)
-            .map(|member| member.id)
-            .ok_or_else(missing)
+        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: parsed.to_string() });
+        state.member_named(&parsed).map(|member| member.id).ok_or_else(missing)
     }
 
     /// A value of a member operation that breaks a rule.

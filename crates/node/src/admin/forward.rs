@@ -14,9 +14,7 @@ const FORWARDED: &str = "trestle-forwarded";
 /// A request to pass on.
 pub(super) fn forwarded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
     request
 }
 
@@ -46,10 +44,7 @@ impl Admin {
     /// A channel to another member.
     pub(super) fn channel_to(&self, id: MemberId) -> Result<Channel, Status> {
         let state = self.member.consensus.view().borrow().state.clone();
-        let member = state
-            .members
-            .get(&id)
-            .ok_or_else(|| no_leader("its address is not known here yet"))?;
+        let member = state.members.get(&id).ok_or_else(|| no_leader("its address is not known here yet"))?;
         self.member.clients.channel(&member.spec.peer_address)
     }
 }

@@ -39,12 +39,7 @@ impl ListenerService for Admin {
         let request = request.get_ref();
         let name = parse_listener(&request.name)?;
         let read = self.read(request.consistency).await?;
-        let missing = || {
-            status::refusal(&Refusal::NotFound {
-                kind: Kind::Listener,
-                name: name.to_string(),
-            })
-        };
+        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Listener, name: name.to_string() });
         let listener = read.state().listeners.get(&name).ok_or_else(missing)?;
         Ok(read.answer(convert::listener(listener)))
     }
@@ -57,13 +52,7 @@ impl ListenerService for Admin {
         let read = self.read(request.consistency).await?;
         let render = |listener: &Arc<Listener>| convert::listener(listener);
         let all = &read.state().listeners;
-        let page = page(
-            all,
-            request.page_size,
-            &request.page_token,
-            ListenerName::parse,
-            render,
-        )?;
+        let page = page(all, request.page_size, &request.page_token, ListenerName::parse, render)?;
         let answer = v1::ListListenersResponse {
             listeners: page.items,
             next_page_token: page.next,
@@ -96,18 +85,11 @@ impl ListenerService for Admin {
         if !name.is_empty() {
             parse_listener(name)?;
         }
-        let ask = peer::ReportRequest {
-            pool: String::new(),
-            listeners: true,
-            listener: name.clone(),
-        };
+        let ask = peer::ReportRequest { listeners: true, listener: name.clone(), ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         let mut views: Vec<_> = reports.into_iter().flat_map(|report| report.listeners).collect();
         // Reports come in the order of members' ids, and the sort keeps that order within a listener.
         views.sort_by(|a, b| a.listener.cmp(&b.listener));
-        Ok(Response::new(v1::ListenerHealth {
-            views,
-            unreachable_members,
-        }))
+        Ok(Response::new(v1::ListenerHealth { views, unreachable_members }))
     }
 }

@@ -31,12 +31,7 @@ impl MemberService for Admin {
         let name = convert::parse_member_name("name", &request.name, &mut v);
         let name = name.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))?;
         let read = self.read(request.consistency).await?;
-        let missing = || {
-            status::refusal(&Refusal::NotFound {
-                kind: Kind::Member,
-                name: name.to_string(),
-            })
-        };
+        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
         let member = read.state().member_named(&name).ok_or_else(missing)?;
         Ok(read.answer(self.member.rendered(member)))
     }
@@ -46,16 +41,8 @@ impl MemberService for Admin {
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
         let read = self.read(request.get_ref().consistency).await?;
-        let members = read
-            .state()
-            .members
-            .values()
-            .map(|member| self.member.rendered(member))
-            .collect();
-        Ok(Response::new(v1::ListMembersResponse {
-            members,
-            read: Some(read.info),
-        }))
+        let members = read.state().members.values().map(|member| self.member.rendered(member)).collect();
+        Ok(Response::new(v1::ListMembersResponse { members, read: Some(read.info) }))
     }
 
     type AddMemberStream = Stream;
@@ -67,15 +54,11 @@ impl MemberService for Admin {
         let address =
             convert::parse_add_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader)
-                .add_member(forwarded(request.into_inner()))
-                .await?;
+            let answer = MemberServiceClient::new(leader).add_member(forwarded(request.into_inner())).await?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let admin = self.clone();
-        Ok(streamed(|progress| async move {
-            admin.add_here(address, progress).await
-        }))
+        Ok(streamed(|progress| async move { admin.add_here(address, progress).await }))
     }
 
     type PromoteMemberStream = Stream;
@@ -85,9 +68,8 @@ impl MemberService for Admin {
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<Self::PromoteMemberStream>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader)
-                .promote_member(forwarded(request.into_inner()))
-                .await?;
+            let answer =
+                MemberServiceClient::new(leader).promote_member(forwarded(request.into_inner())).await?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let id = self.member_id(&request.get_ref().name)?;
@@ -140,9 +122,7 @@ where
             // A caller that is slow misses steps, and one that is gone misses all; the operation goes on.
             let _ = sender.try_send(Ok(message));
         }
-        let end = operation
-            .await
-            .unwrap_or_else(|_| Err(status::failure(&status::Failure::ShuttingDown)));
+        let end = operation.await.unwrap_or_else(|_| Err(status::failure(&status::Failure::ShuttingDown)));
         let _ = sender.send(end).await;
     });
     Response::new(Box::pin(ReceiverStream::new(receiver)))
@@ -151,9 +131,7 @@ where
 impl Admin {
     /// Takes in the empty member at `address`, wherever the leader is.
     pub(crate) async fn take_in(&self, address: HostPort) -> Result<(), Status> {
-        let request = v1::AddMemberRequest {
-            peer_address: address.to_string(),
-        };
+        let request = v1::AddMemberRequest { peer_address: address.to_string() };
         let mut progress = self.add_member(Request::new(request)).await?.into_inner();
         while let Some(message) = tokio_stream::StreamExt::next(&mut progress).await {
             message?;
@@ -185,11 +163,7 @@ impl Admin {
             Ok(Err(status)) => return Err(unreachable(status.message())),
             Ok(Ok(described)) => described.into_inner(),
         };
-        let ours = self
-            .member
-            .consensus
-            .identity()
-            .map(|identity| identity.cluster_id.to_string());
+        let ours = self.member.consensus.identity().map(|identity| identity.cluster_id.to_string());
         if !described.cluster_id.is_empty() && Some(&described.cluster_id) != ours.as_ref() {
             let rule = format!(
                 "is member {} of cluster {}; to move it here, start it with an empty data directory",

@@ -9,6 +9,7 @@ mod wait;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
@@ -20,6 +21,8 @@ use crate::member::Member;
 
 /// Pages are this long when the caller names no size.
 const PAGE_DEFAULT: usize = 100;
+/// How long a question about health waits for a leader before it is answered from what this member knows.
+const HEALTH_WAIT: Duration = Duration::from_secs(1);
 /// Longest page.
 const PAGE_MAX: usize = 1000;
 
@@ -49,10 +52,7 @@ impl Read {
             metadata.insert("trestle-member", member);
         }
         if self.info.possibly_stale {
-            metadata.insert(
-                "trestle-stale",
-                tonic::metadata::MetadataValue::from_static("maybe"),
-            );
+            metadata.insert("trestle-stale", tonic::metadata::MetadataValue::from_static("maybe"));
         }
         response
     }
@@ -82,12 +82,20 @@ impl Admin {
         } else {
             self.member.consensus.read(DEFAULT_WAIT).await?
         };
-        let info = v1::ReadInfo {
-            revision: view.state.revision,
-            possibly_stale: local,
-            member: convert::member_name(&self.member.config.name),
-        };
-        Ok(Read { view, info })
+        Ok(self.read_of(view, local))
+    }
+
+    /// The newest state that can be had: what members see of backends is most wanted when there is no leader.
+    async fn read_anyhow(&self) -> Read {
+        let fresh = self.member.consensus.read(HEALTH_WAIT).await;
+        let view = fresh.unwrap_or_else(|_| self.member.consensus.view().borrow().clone());
+        self.read_of(view, true)
+    }
+
+    fn read_of(&self, view: Arc<View>, possibly_stale: bool) -> Read {
+        let member = convert::member_name(&self.member.config.name);
+        let info = v1::ReadInfo { revision: view.state.revision, possibly_stale, member };
+        Read { view, info }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
@@ -99,20 +107,14 @@ impl Admin {
             let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
             return Ok((applied.revision, applied.outcome));
         }
-        let accepted = self
-            .member
-            .consensus
-            .propose(write.proposal, DEFAULT_WAIT)
-            .await?;
+        let accepted = self.member.consensus.propose(write.proposal, DEFAULT_WAIT).await?;
         Ok((accepted.revision, accepted.outcome))
     }
 }
 
 /// An accepted command answers with its own kind of resource; anything else is a fault of ours.
 fn mismatch(outcome: &Outcome) -> Status {
-    status::failure(&status::Failure::Internal(format!(
-        "a command answered with {outcome:?}"
-    )))
+    status::failure(&status::Failure::Internal(format!("a command answered with {outcome:?}")))
 }
 
 /// One page of resources in the order of their names.
@@ -135,30 +137,23 @@ fn page<K: Ord + ToString, V, T>(
     }
     let after = match token {
         "" => None,
-        token => v.take(
-            "page_token",
-            token,
-            parse(token).map_err(|_| "must be a next_page_token".to_owned()),
-        ),
+        token => {
+            v.take("page_token", token, parse(token).map_err(|_| "must be a next_page_token".to_owned()))
+        }
     };
     v.into_result().map_err(|found| status::invalid(&found))?;
     let size = match usize::try_from(size) {
         Ok(0) | Err(_) => PAGE_DEFAULT,
         Ok(size) => size.min(PAGE_MAX),
     };
-    let start = after
-        .as_ref()
-        .map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+    let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
     let mut rest = all.range((start, std::ops::Bound::Unbounded));
     let taken: Vec<_> = rest.by_ref().take(size).collect();
     let next = match (rest.next(), taken.last()) {
         (Some(_), Some((last, _))) => last.to_string(),
         _ => String::new(),
     };
-    Ok(Page {
-        items: taken.into_iter().map(|(_, value)| render(value)).collect(),
-        next,
-    })
+    Ok(Page { items: taken.into_iter().map(|(_, value)| render(value)).collect(), next })
 }
 
 #[cfg(test)]

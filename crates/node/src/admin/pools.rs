@@ -11,10 +11,7 @@ use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Vi
 use super::{Admin, Read, mismatch, page};
 
 fn missing(kind: Kind, name: impl ToString) -> Status {
-    status::refusal(&Refusal::NotFound {
-        kind,
-        name: name.to_string(),
-    })
+    status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
 }
 
 fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
@@ -24,10 +21,7 @@ fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
 }
 
 fn entry<'a>(read: &'a Read, name: &PoolName) -> Result<&'a Arc<PoolEntry>, Status> {
-    read.state()
-        .pools
-        .get(name)
-        .ok_or_else(|| missing(Kind::Pool, name))
+    read.state().pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
 }
 
 fn pool_answer(outcome: Outcome) -> Result<Response<v1::Pool>, Status> {
@@ -69,18 +63,10 @@ impl PoolService for Admin {
         let request = request.get_ref();
         let read = self.read(request.consistency).await?;
         let render = |entry: &Arc<PoolEntry>| convert::pool(&entry.pool, entry.backends.len());
-        let page = page(
-            &read.state().pools,
-            request.page_size,
-            &request.page_token,
-            PoolName::parse,
-            render,
-        )?;
-        let answer = v1::ListPoolsResponse {
-            pools: page.items,
-            next_page_token: page.next,
-            read: Some(read.info),
-        };
+        let page =
+            page(&read.state().pools, request.page_size, &request.page_token, PoolName::parse, render)?;
+        let answer =
+            v1::ListPoolsResponse { pools: page.items, next_page_token: page.next, read: Some(read.info) };
         Ok(Response::new(answer))
     }
 
@@ -131,13 +117,7 @@ impl PoolService for Admin {
         let read = self.read(request.consistency).await?;
         let backends = &entry(&read, &pool)?.backends;
         let render = |backend: &Arc<trestle_model::Backend>| convert::backend(&pool, backend);
-        let page = page(
-            backends,
-            request.page_size,
-            &request.page_token,
-            BackendName::parse,
-            render,
-        )?;
+        let page = page(backends, request.page_size, &request.page_token, BackendName::parse, render)?;
         let answer = v1::ListBackendsResponse {
             backends: page.items,
             next_page_token: page.next,
@@ -167,16 +147,11 @@ impl PoolService for Admin {
         request: Request<v1::GetPoolHealthRequest>,
     ) -> Result<Response<v1::PoolHealth>, Status> {
         let name = parse_pool("name", &request.get_ref().name)?;
-        let read = self.read(v1::Consistency::Linearizable.into()).await?;
+        let read = self.read_anyhow().await;
         let backends = &entry(&read, &name)?.backends;
-        let mut views: BTreeMap<String, Vec<v1::MemberView>> = backends
-            .values()
-            .map(|b| (convert::backend(&name, b).name, Vec::new()))
-            .collect();
-        let ask = peer::ReportRequest {
-            pool: convert::pool_name(&name),
-            ..Default::default()
-        };
+        let mut views: BTreeMap<String, Vec<v1::MemberView>> =
+            backends.values().map(|b| (convert::backend(&name, b).name, Vec::new())).collect();
+        let ask = peer::ReportRequest { pool: convert::pool_name(&name), ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         for report in reports {
             for backend in report.backends {
@@ -186,13 +161,7 @@ impl PoolService for Admin {
                 }
             }
         }
-        let backends = views
-            .into_iter()
-            .map(|(name, views)| v1::BackendHealth { name, views })
-            .collect();
-        Ok(Response::new(v1::PoolHealth {
-            backends,
-            unreachable_members,
-        }))
+        let backends = views.into_iter().map(|(name, views)| v1::BackendHealth { name, views }).collect();
+        Ok(Response::new(v1::PoolHealth { backends, unreachable_members }))
     }
 }

@@ -49,26 +49,16 @@ impl Admin {
                 let _ = sender.send(Ok(message)).await;
             });
         }
-        let done = v1::WaitForRevisionResponse {
-            done: true,
-            ..Default::default()
-        };
+        let done = v1::WaitForRevisionResponse { done: true, ..Default::default() };
         let last = tokio_stream::once(Ok(done));
         drop(sender);
-        Ok(Box::pin(tokio_stream::StreamExt::chain(
-            ReceiverStream::new(receiver),
-            last,
-        )))
+        Ok(Box::pin(tokio_stream::StreamExt::chain(ReceiverStream::new(receiver), last)))
     }
 }
 
 fn parse(request: &v1::WaitForRevisionRequest) -> Result<Duration, Violation> {
     if request.revision == 0 {
-        return Err(Violation::new(
-            "revision",
-            0,
-            "must be a revision that a write answered",
-        ));
+        return Err(Violation::new("revision", 0, "must be a revision that a write answered"));
     }
     let Some(given) = request.timeout else {
         return Ok(TIMEOUT_DEFAULT);
@@ -95,10 +85,8 @@ impl Member {
             return Ok(self.await_here(revision, timeout).await);
         }
         let mut client = self.clients.peer(&member.spec.peer_address)?;
-        let ask = peer::AwaitRevisionRequest {
-            revision,
-            timeout: Some(convert::duration(timeout)),
-        };
+        let to = self.destination(Some(member.id));
+        let ask = peer::AwaitRevisionRequest { revision, timeout: Some(convert::duration(timeout)), to };
         let answer = tokio::time::timeout(timeout + SLACK, client.await_revision(ask)).await;
         match answer {
             Ok(answer) => Ok(answer?.into_inner().in_force),

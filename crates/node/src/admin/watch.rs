@@ -23,10 +23,7 @@ pub(super) type Stream =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::WatchClusterResponse, Status>> + Send>>;
 
 fn bookmark(revision: Revision) -> v1::WatchClusterResponse {
-    v1::WatchClusterResponse {
-        revision,
-        events: Vec::new(),
-    }
+    v1::WatchClusterResponse { revision, events: Vec::new() }
 }
 
 impl Admin {
@@ -38,27 +35,16 @@ impl Admin {
         // A watch that starts now must see every write that was acknowledged before, or say that it came earlier.
         let view = self.member.consensus.read(DEFAULT_WAIT).await?;
         let revision = view.state.revision;
-        let from = if request.start_revision > 0 {
-            request.start_revision
-        } else {
-            revision + 1
-        };
+        let from = if request.start_revision > 0 { request.start_revision } else { revision + 1 };
         let subscription = self.member.consensus.history().subscribe(from);
         let mut subscription = subscription.map_err(|failure| status::failure(&failure))?;
 
         let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-        let current = if request.include_current {
-            convert::current_events(&view.state)
-        } else {
-            Vec::new()
-        };
+        let current = if request.include_current { convert::current_events(&view.state) } else { Vec::new() };
         drop(view);
         tokio::spawn(async move {
             for events in current.chunks(CURRENT_PER_MESSAGE) {
-                let message = v1::WatchClusterResponse {
-                    revision,
-                    events: events.to_vec(),
-                };
+                let message = v1::WatchClusterResponse { revision, events: events.to_vec() };
                 if sender.send(Ok(message)).await.is_err() {
                     return;
                 }
@@ -78,10 +64,7 @@ impl Admin {
                     Ok(Ok(batch)) => {
                         sent = batch.revision;
                         let events = batch.changes.iter().map(convert::event).collect();
-                        Ok(v1::WatchClusterResponse {
-                            revision: batch.revision,
-                            events,
-                        })
+                        Ok(v1::WatchClusterResponse { revision: batch.revision, events })
                     }
                     Ok(Err(failure)) => Err(status::failure(&failure)),
                 };

@@ -102,17 +102,12 @@ impl Reader<'_> {
         let default = &format!("127.0.0.1:{default_port}");
         self.read(name, default, |text| match text.parse::<SocketAddr>() {
             Ok(address) if address.port() > 0 => Ok(address),
-            _ => Err(format!(
-                "must be IP:PORT with a port of 1 to 65535, as in {default}"
-            )),
+            _ => Err(format!("must be IP:PORT with a port of 1 to 65535, as in {default}")),
         })
     }
 
     fn note(&mut self, name: &str, value: impl std::fmt::Display, rule: &str) {
-        let source = self
-            .given
-            .text(name)
-            .map_or(&Source::Default, |(_, source)| source);
+        let source = self.given.text(name).map_or(&Source::Default, |(_, source)| source);
         self.v.add(Self::field(name, source), value, rule);
     }
 
@@ -123,11 +118,7 @@ impl Reader<'_> {
         }
         let bound = bound?;
         if bound.ip().is_unspecified() {
-            self.note(
-                bound_name,
-                bound,
-                &format!("is a wildcard that others cannot dial: set {name} too"),
-            );
+            self.note(bound_name, bound, &format!("is a wildcard that others cannot dial: set {name} too"));
         }
         Some(bound.into())
     }
@@ -183,11 +174,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
-        Err("must be the path of a directory".to_owned())
-    } else {
-        Ok(PathBuf::from(text))
-    }
+    if text.is_empty() { Err("must be the path of a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// What the kernel calls this machine, without its domain; empty when it cannot be read.
@@ -232,10 +219,9 @@ impl Config {
         let insecure = r.read("insecure", "false", boolean);
         r.must_be_loopback("admin_address", admin, insecure != Some(false));
         r.must_be_loopback("peer_address", peer, insecure != Some(false));
-        for (name, address, others) in [
-            ("peer_address", peer, vec![admin]),
-            ("http_address", http, vec![admin, peer]),
-        ] {
+        for (name, address, others) in
+            [("peer_address", peer, vec![admin]), ("http_address", http, vec![admin, peer])]
+        {
             if address.is_some() && others.contains(&address) {
                 r.note(
                     name,
@@ -253,11 +239,7 @@ impl Config {
         let join = r.peers();
         let profile = r.read("profile", "default", profile);
         let workers = r.read("workers", "0", workers);
-        let grace = r.read(
-            "shutdown_grace",
-            &humantime::format_duration(SHUTDOWN_GRACE).to_string(),
-            grace,
-        );
+        let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
         let log_format = r.read("log_format", "text", log_format);
         r.v.into_result()?;
         let config = || {
@@ -301,11 +283,7 @@ impl fmt::Display for Config {
         writeln!(f, "admin_address = \"{}\"", self.admin_address)?;
         writeln!(f, "peer_address = \"{}\"", self.peer_address)?;
         writeln!(f, "http_address = \"{}\"", self.http_address)?;
-        writeln!(
-            f,
-            "advertise_admin_address = \"{}\"",
-            self.advertise_admin_address
-        )?;
+        writeln!(f, "advertise_admin_address = \"{}\"", self.advertise_admin_address)?;
         writeln!(f, "advertise_peer_address = \"{}\"", self.advertise_peer_address)?;
         if let Some(address) = self.data_address {
             writeln!(f, "data_address = \"{address}\"")?;
@@ -314,11 +292,7 @@ impl fmt::Display for Config {
         writeln!(f, "insecure = {}", self.insecure)?;
         writeln!(f, "profile = \"{profile}\"")?;
         writeln!(f, "workers = {}", self.workers)?;
-        writeln!(
-            f,
-            "shutdown_grace = \"{}\"",
-            humantime::format_duration(self.shutdown_grace)
-        )?;
+        writeln!(f, "shutdown_grace = \"{}\"", humantime::format_duration(self.shutdown_grace))?;
         write!(f, "log_format = \"{log_format}\"")
     }
 }
@@ -329,10 +303,7 @@ impl Reader<'_> {
             return Vec::new();
         };
         let field = Self::field("join", source);
-        texts
-            .iter()
-            .filter_map(|text| self.v.take(&field, text, HostPort::parse(text)))
-            .collect()
+        texts.iter().filter_map(|text| self.v.take(&field, text, HostPort::parse(text))).collect()
     }
 }
 
@@ -390,22 +361,11 @@ mod tests {
 
     #[test]
     fn insecure_opens_addresses_and_wildcards_need_a_name() {
-        let open = [
-            ("name", "m1"),
-            ("insecure", "true"),
-            ("admin_address", "10.0.0.1:7480"),
-        ];
+        let open = [("name", "m1"), ("insecure", "true"), ("admin_address", "10.0.0.1:7480")];
         assert!(Config::check(&given(&open), Violations::new()).is_ok());
-        let wildcard = [
-            ("name", "m1"),
-            ("insecure", "true"),
-            ("peer_address", "0.0.0.0:7481"),
-        ];
+        let wildcard = [("name", "m1"), ("insecure", "true"), ("peer_address", "0.0.0.0:7481")];
         let found = Config::check(&given(&wildcard), Violations::new()).unwrap_err().0;
-        assert!(
-            found.iter().any(|f| f.rule.contains("advertise_peer_address")),
-            "{found:?}"
-        );
+        assert!(found.iter().any(|f| f.rule.contains("advertise_peer_address")), "{found:?}");
     }
 
     #[test]

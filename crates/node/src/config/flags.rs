@@ -43,10 +43,7 @@ fn arg(key: &'static Key) -> Arg {
         .help(key.help);
     match key.name {
         // `--insecure` alone means true.
-        "insecure" => arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
+        "insecure" => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
         _ => arg,
     }
 }
@@ -87,9 +84,7 @@ pub fn command() -> Command {
 /// Every mistake in them.
 pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
     if let Some(("dev", dev)) = matches.subcommand() {
-        return Ok(Invocation::Dev {
-            data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned(),
-        });
+        return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
     }
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {
@@ -112,11 +107,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
         given.set(key, texts, source);
     }
     let config = Box::new(Config::check(&given, v)?);
-    Ok(if matches.get_flag("check-config") {
-        Invocation::Check(config)
-    } else {
-        Invocation::Run(config)
-    })
+    Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })
 }
 
 fn read(path: &Path, v: &mut Violations) -> Result<Given, Invalid> {
@@ -142,23 +133,10 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n",
-        )
-        .unwrap();
-        let args = [
-            "trestled",
-            "--config",
-            file.path().to_str().unwrap(),
-            "--name",
-            "flag",
-            "--insecure",
-        ];
+        std::fs::write(file.path(), "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n").unwrap();
+        let args = ["trestled", "--config", file.path().to_str().unwrap(), "--name", "flag", "--insecure"];
         let matches = command().try_get_matches_from(args).unwrap();
-        let Invocation::Run(config) = invocation(&matches).unwrap() else {
-            unreachable!()
-        };
+        let Invocation::Run(config) = invocation(&matches).unwrap() else { unreachable!() };
         assert_eq!(config.name.as_str(), "flag");
         assert_eq!(config.workers.get(), 2);
         assert_eq!(config.join.len(), 2);

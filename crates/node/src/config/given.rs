@@ -60,10 +60,7 @@ impl Given {
         };
         for (name, value) in table.into_inner() {
             let line = line_at(text, name.span().start);
-            let source = Source::File {
-                path: path.display().to_string(),
-                line,
-            };
+            let source = Source::File { path: path.display().to_string(), line };
             let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref().as_ref()) else {
                 v.add(source.to_string(), name.get_ref(), unknown_rule(name.get_ref()));
                 continue;
@@ -100,10 +97,9 @@ impl Given {
 /// A file may write numbers and booleans bare.
 fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
     match value {
-        DeValue::Array(items) if key.list => items
-            .iter()
-            .map(|item| item.get_ref().as_str().map(str::to_owned))
-            .collect(),
+        DeValue::Array(items) if key.list => {
+            items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        }
         _ if key.list => None,
         DeValue::String(text) => Some(vec![text.to_string()]),
         DeValue::Integer(number) => Some(vec![number.as_str().to_owned()]),
@@ -113,11 +109,7 @@ fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
 }
 
 fn kind(key: &Key) -> &'static str {
-    if key.list {
-        "an array of strings"
-    } else {
-        "a string, a whole number, true or false"
-    }
+    if key.list { "an array of strings" } else { "a string, a whole number, true or false" }
 }
 
 fn shown(value: &DeValue<'_>) -> String {
@@ -128,12 +120,7 @@ fn shown(value: &DeValue<'_>) -> String {
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn unknown_rule(name: &str) -> String {
@@ -178,16 +165,11 @@ mod tests {
         let found: Vec<_> = v.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(
-            found
-                .iter()
-                .any(|f| f.contains("t.toml:2") && f.contains("did you mean \"data_dir\"?")),
+            found.iter().any(|f| f.contains("t.toml:2") && f.contains("did you mean \"data_dir\"?")),
             "{found:?}"
         );
         assert!(found.iter().any(|f| f.contains("t.toml:3: join")), "{found:?}");
-        assert!(
-            found.iter().any(|f| f.contains("t.toml:5") && f.contains("tls")),
-            "{found:?}"
-        );
+        assert!(found.iter().any(|f| f.contains("t.toml:5") && f.contains("tls")), "{found:?}");
     }
 
     #[test]

@@ -26,51 +26,18 @@ pub struct Key {
 }
 
 const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key {
-    Key {
-        name,
-        value,
-        help,
-        list: false,
-    }
+    Key { name, value, help, list: false }
 }
 
 /// Every key.
 pub const KEYS: &[Key] = &[
-    key(
-        "name",
-        "NAME",
-        "this member's name, unique in the cluster [default: the host's name]",
-    ),
-    key(
-        "data_dir",
-        "DIR",
-        "where log, snapshots and identity are kept [default: /var/lib/trestle]",
-    ),
-    key(
-        "admin_address",
-        "IP:PORT",
-        "where the gRPC admin API listens [default: 127.0.0.1:7480]",
-    ),
-    key(
-        "peer_address",
-        "IP:PORT",
-        "where other members reach this one [default: 127.0.0.1:7481]",
-    ),
-    key(
-        "http_address",
-        "IP:PORT",
-        "where /livez, /readyz and /metrics are served [default: 127.0.0.1:7482]",
-    ),
-    key(
-        "advertise_admin_address",
-        "HOST:PORT",
-        "admin address as others dial it [default: admin_address]",
-    ),
-    key(
-        "advertise_peer_address",
-        "HOST:PORT",
-        "peer address as others dial it [default: peer_address]",
-    ),
+    key("name", "NAME", "this member's name, unique in the cluster [default: the host's name]"),
+    key("data_dir", "DIR", "where log, snapshots and identity are kept [default: /var/lib/trestle]"),
+    key("admin_address", "IP:PORT", "where the gRPC admin API listens [default: 127.0.0.1:7480]"),
+    key("peer_address", "IP:PORT", "where other members reach this one [default: 127.0.0.1:7481]"),
+    key("http_address", "IP:PORT", "where /livez, /readyz and /metrics are served [default: 127.0.0.1:7482]"),
+    key("advertise_admin_address", "HOST:PORT", "admin address as others dial it [default: admin_address]"),
+    key("advertise_peer_address", "HOST:PORT", "peer address as others dial it [default: peer_address]"),
     key(
         "data_address",
         "IP",
@@ -82,25 +49,9 @@ pub const KEYS: &[Key] = &[
         help: "peer addresses of members to ask to be taken in while this one is empty [default: none]",
         list: true,
     },
-    key(
-        "insecure",
-        "BOOL",
-        "allow admin and peer addresses that other machines reach [default: false]",
-    ),
-    key(
-        "profile",
-        "NAME",
-        "timing of elections: default, fast or wide [default: default]",
-    ),
-    key(
-        "workers",
-        "N",
-        "data plane threads, 1 to 256; 0 for one per core [default: 0]",
-    ),
-    key(
-        "shutdown_grace",
-        "TIME",
-        "how long connections may finish on shutdown [default: 30s]",
-    ),
+    key("insecure", "BOOL", "allow admin and peer addresses that other machines reach [default: false]"),
+    key("profile", "NAME", "timing of elections: default, fast or wide [default: default]"),
+    key("workers", "N", "data plane threads, 1 to 256; 0 for one per core [default: 0]"),
+    key("shutdown_grace", "TIME", "how long connections may finish on shutdown [default: 30s]"),
     key("log_format", "FORMAT", "text or json [default: text]"),
 ];

@@ -51,9 +51,6 @@ impl Clients {
 
     /// Drops connections to addresses that no member has any longer.
     pub(crate) fn keep(&self, wanted: impl Fn(&HostPort) -> bool) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|address, _| wanted(address));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| wanted(address));
     }
 }

@@ -31,15 +31,27 @@ impl Peers {
         Self { member, api }
     }
 
+    /// Refuses a call for another cluster, or for an earlier member at this address.
+    fn meant_for_me(&self, to: Option<&peer::Destination>) -> Result<(), Status> {
+        let mine = self.member.destination(None);
+        if to.is_some() && to == mine.as_ref() {
+            return Ok(());
+        }
+        let asked = to.map_or_else(
+            || "nobody".to_owned(),
+            |to| format!("member {} of cluster {}", to.member_id, to.cluster_id),
+        );
+        let why = format!("the question is for {asked}, which this process is not");
+        Err(status::failure(&status::Failure::Membership(why)))
+    }
+
     /// Runs an answer on the runtime of the API.
     async fn on_api<T: Send + 'static>(
         &self,
         answer: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let answer = self.api.spawn(answer).await;
-        answer
-            .map_err(|_| status::failure(&status::Failure::ShuttingDown))?
-            .map(Response::new)
+        answer.map_err(|_| status::failure(&status::Failure::ShuttingDown))?.map(Response::new)
     }
 }
 
@@ -59,10 +71,7 @@ impl PeerService for Peers {
             name: config.name.to_string(),
             peer_address: config.advertise_peer_address.to_string(),
             admin_address: config.advertise_admin_address.to_string(),
-            cluster_id: identity
-                .as_ref()
-                .map(|i| i.cluster_id.to_string())
-                .unwrap_or_default(),
+            cluster_id: identity.as_ref().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
             member_id: identity.map_or(0, |i| i.member_id.0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
@@ -74,8 +83,7 @@ impl PeerService for Peers {
         request: Request<peer::AdoptRequest>,
     ) -> Result<Response<peer::AdoptResponse>, Status> {
         let member = self.member.clone();
-        self.on_api(async move { member.consensus.serve_adopt(request.into_inner()).await })
-            .await
+        self.on_api(async move { member.consensus.serve_adopt(request.into_inner()).await }).await
     }
 
     async fn request_join(
@@ -97,30 +105,21 @@ impl PeerService for Peers {
         request: Request<peer::DismissRequest>,
     ) -> Result<Response<peer::DismissResponse>, Status> {
         let member = self.member.clone();
-        self.on_api(async move { member.consensus.serve_dismiss(request.into_inner()).await })
-            .await
+        self.on_api(async move { member.consensus.serve_dismiss(request.into_inner()).await }).await
     }
 
     async fn propose(
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.member
-            .consensus
-            .serve_propose(request.into_inner())
-            .await
-            .map(Response::new)
+        self.member.consensus.serve_propose(request.into_inner()).await.map(Response::new)
     }
 
     async fn read_index(
         &self,
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
-        self.member
-            .consensus
-            .serve_read_index(request.into_inner())
-            .await
-            .map(Response::new)
+        self.member.consensus.serve_read_index(request.into_inner()).await.map(Response::new)
     }
 
     async fn report(
@@ -128,8 +127,7 @@ impl PeerService for Peers {
         request: Request<peer::ReportRequest>,
     ) -> Result<Response<peer::ReportResponse>, Status> {
         let member = self.member.clone();
-        self.on_api(async move { Ok(member.report(request.get_ref())) })
-            .await
+        self.on_api(async move { Ok(member.report(request.get_ref())) }).await
     }
 
     async fn await_revision(
@@ -137,10 +135,8 @@ impl PeerService for Peers {
         request: Request<peer::AwaitRevisionRequest>,
     ) -> Result<Response<peer::AwaitRevisionResponse>, Status> {
         let request = request.into_inner();
-        let timeout = request
-            .timeout
-            .and_then(|given| Duration::try_from(given).ok())
-            .unwrap_or_default();
+        self.meant_for_me(request.to.as_ref())?;
+        let timeout = request.timeout.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
         let in_force = self.member.await_here(request.revision, timeout).await;
         Ok(Response::new(peer::AwaitRevisionResponse { in_force }))
     }

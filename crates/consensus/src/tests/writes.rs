@@ -1,0 +1,92 @@
+//! Writes and reads through any member.
+
+use std::collections::BTreeSet;
+
+use trestle_model::{Command, Outcome, PoolName};
+
+use super::cluster::{Cluster, create_pool, delete_pool, named, proposal};
+use crate::{DEFAULT_WAIT, Error};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_takes_writes_and_answers_reads() {
+    let cluster = Cluster::of(3).await;
+    let mut revisions = BTreeSet::new();
+    for (at, name) in [(0, "a"), (1, "b"), (2, "c")] {
+        let accepted = cluster.at(at).propose(proposal(create_pool(name)), DEFAULT_WAIT).await.unwrap();
+        assert!(matches!(accepted.outcome, Outcome::Pool(_, 0)), "{accepted:?}");
+        revisions.insert(accepted.revision);
+        for reader in 0..3 {
+            let view = cluster.at(reader).read(DEFAULT_WAIT).await.unwrap();
+            assert!(view.state.pools.contains_key(&PoolName::parse(name).unwrap()), "{name} at {reader}");
+            assert!(view.state.revision >= accepted.revision);
+        }
+    }
+    assert_eq!(revisions.len(), 3);
+    cluster.converged(&[0, 1, 2]).await;
+    let status = cluster.at(cluster.leader().await).status();
+    assert_eq!((status.voters.len(), status.learners.len(), status.matched.len()), (3, 0, 2));
+    assert!(status.last_quorum_ack.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_the_same_from_every_member() {
+    let cluster = Cluster::of(3).await;
+    cluster.at(0).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();
+    for at in 0..3 {
+        let refused = cluster.at(at).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap_err();
+        assert_eq!(refused.to_status().code(), tonic::Code::AlreadyExists, "at {at}: {refused}");
+        assert!(refused.to_string().contains("pool \"a\" exists already"), "at {at}: {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_request_is_applied_once_whoever_forwards_it() {
+    let cluster = Cluster::of(3).await;
+    let mut answers = Vec::new();
+    for at in [0, 1, 2, 1] {
+        answers.push(cluster.at(at).propose(named("once", create_pool("a")), DEFAULT_WAIT).await.unwrap());
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    cluster.at(2).propose(proposal(delete_pool("a")), DEFAULT_WAIT).await.unwrap();
+    // Applied again it would create the pool again.
+    assert_eq!(cluster.at(1).propose(named("once", create_pool("a")), DEFAULT_WAIT).await.unwrap(), answers[0]);
+    cluster.converged(&[0, 1, 2]).await;
+    assert!(cluster.pools(0).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_that_the_log_would_not_take_is_refused_before_it_is_proposed() {
+    let cluster = Cluster::of(1).await;
+    let binds = vec![trestle_model::Bind::parse("10.0.0.1:1").unwrap(); 1000];
+    let spec = trestle_model::ListenerSpec { binds, pool: PoolName::parse("a").unwrap() };
+    let name = trestle_model::ListenerName::parse("l").unwrap();
+    let refused = cluster.at(0).propose(proposal(Command::CreateListener { name, spec }), DEFAULT_WAIT).await.unwrap_err();
+    assert!(matches!(refused, Error::Failed(trestle_api::status::Failure::TooLarge { .. })), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_on_every_member_see_each_change_once() {
+    const WRITES: usize = 200;
+    let cluster = Cluster::of(3).await;
+    let from = cluster.at(0).read(DEFAULT_WAIT).await.unwrap().state.revision + 1;
+    let watch = |at: usize| {
+        let mut subscription = cluster.at(at).history().subscribe(from).unwrap();
+        tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while seen.len() < WRITES {
+                seen.push(subscription.next().await.unwrap().revision);
+            }
+            seen
+        })
+    };
+    let early = [watch(0), watch(1), watch(2)];
+    let mut written = Vec::new();
+    for i in 0..WRITES {
+        let accepted = cluster.at(i % 3).propose(proposal(create_pool(&format!("p{i}"))), DEFAULT_WAIT).await.unwrap();
+        written.push(accepted.revision);
+    }
+    let late = [watch(0), watch(1), watch(2)];
+    for seen in early.into_iter().chain(late) {
+        assert_eq!(seen.await.unwrap(), written);
+    }
+}

@@ -1,0 +1,88 @@
+//! Thousands of listeners and backends.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use trestle_dataplane::Verdict;
+use trestle_model::{BackendPatch, PoolSpec};
+
+use crate::harness::*;
+
+const LISTENERS: usize = 1_000;
+const POOLS: usize = 100;
+const BACKENDS: usize = 100;
+
+/// Accepts on every loopback address, and says one letter.
+async fn everywhere() -> u16 {
+    let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            // A check has reset it already.
+            let _ = stream.try_write(b"x");
+        }
+    });
+    port
+}
+
+/// Prepares pools `p0` to `p99` of backends `b0` to `b99`, and listeners `l0` to `l999`; returns where those listen.
+fn prepare(plane: &mut Plane, port: u16) -> Vec<SocketAddr> {
+    let mut spec = PoolSpec::default();
+    spec.health.interval = Duration::from_secs(10);
+    for p in 0..POOLS {
+        let address = |b: usize| SocketAddr::new(IpAddr::from([127, 10, p as u8, b as u8 + 1]), port);
+        let names: Vec<String> = (0..BACKENDS).map(|b| format!("b{b}")).collect();
+        let backends: Vec<_> =
+            names.iter().enumerate().map(|(b, name)| (name.as_str(), at(address(b)))).collect();
+        plane.prepare_pool(&format!("p{p}"), spec.clone(), &backends);
+    }
+    let ip = ip();
+    let fronts: Vec<_> = (0..LISTENERS).map(|l| SocketAddr::new(ip, 20_000 + l as u16)).collect();
+    for (l, front) in fronts.iter().enumerate() {
+        plane.prepare_listener(&format!("l{l}"), *front, &format!("p{}", l % POOLS));
+    }
+    fronts
+}
+
+#[tokio::test]
+async fn a_thousand_listeners_and_ten_thousand_backends() {
+    let port = everywhere().await;
+    let mut plane = Plane::start();
+    let fronts = prepare(&mut plane, port);
+    let start = Instant::now();
+    plane.publish().await;
+    let loaded = start.elapsed();
+    let table = plane.plane.table();
+    assert_eq!(table.listeners.values().filter(|l| l.bound().count() == 1).count(), LISTENERS);
+    let healthy = || {
+        let table = plane.plane.table();
+        let backends = table.pools.values().flat_map(|p| &p.backends);
+        backends.filter(|b| b.verdict == Verdict::Healthy).count()
+    };
+    until("every backend is healthy", || healthy() == POOLS * BACKENDS).await;
+    let checked = start.elapsed();
+    for front in &fronts {
+        assert_eq!(Client::connect(*front).await.unwrap().server, "x");
+    }
+
+    let before = plane.plane.table();
+    let start = Instant::now();
+    const CHANGES: u32 = 20;
+    for weight in 1..=CHANGES {
+        let patch = BackendPatch { weight: Some(weight as u16 + 1), ..BackendPatch::default() };
+        plane.update_backend("p7", "b7", patch).await;
+    }
+    let change = start.elapsed() / CHANGES;
+    let after = plane.plane.table();
+    let kept = before.pools.values().zip(after.pools.values()).filter(|(a, b)| Arc::ptr_eq(a, b));
+    assert_eq!(kept.count(), POOLS - 1, "pools that did not change were built anew");
+    assert!(
+        Arc::ptr_eq(&before.listeners, &after.listeners),
+        "listeners that did not change were built anew"
+    );
+    plane.remove_listener("l0").await;
+    assert!(std::net::TcpStream::connect(fronts[0]).is_err());
+    eprintln!("loaded in {loaded:?}, all checked after {checked:?}, one change in {change:?}");
+}
