@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use trestle_testkit::{Cluster, has_tools, python_with_grpc};
+use trestle_testkit::{Cluster, has_tools, python_with_grpc, tool};
 
 use crate::{finish, trestled};
 
@@ -14,7 +14,8 @@ fn generate(into: &Path) {
     let mut protoc = Command::new("protoc");
     protoc.current_dir(TOP).args(["-I", "proto", "-I", "tests/integration/automation"]);
     protoc.args(["-I", "/usr/include", "-I", "/usr/local/include"]);
-    protoc.arg("--plugin=protoc-gen-grpc_python=grpc_python_plugin");
+    let plugin = tool("grpc_python_plugin").unwrap();
+    protoc.arg(format!("--plugin=protoc-gen-grpc_python={}", plugin.display()));
     for option in ["--python_out", "--grpc_python_out"] {
         protoc.arg(format!("{option}={}", into.display()));
     }

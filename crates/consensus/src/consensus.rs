@@ -10,7 +10,6 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
 use trestle_model::{ClusterId, Member, MemberId, MemberSpec, Proposal};
 
-use crate::shared::{Core, Settings};
 use crate::error::{Error, StartError};
 use crate::history::History;
 use crate::identity::Identity;
@@ -19,6 +18,7 @@ use crate::network::{MESSAGE_MAX, WINDOW};
 use crate::propose::Accepted;
 use crate::replica::View;
 use crate::service::Service;
+use crate::shared::{Core, Settings};
 use crate::status::{RaftStatus, Role};
 use crate::store::OpenError;
 
@@ -209,7 +209,11 @@ impl Consensus {
     ///
     /// # Errors
     /// When this member does not lead, the new one refuses or cannot be reached, or a name or address is taken.
-    pub async fn add(&self, spec: MemberSpec, progress: &mpsc::Sender<Progress>) -> Result<Arc<Member>, Error> {
+    pub async fn add(
+        &self,
+        spec: MemberSpec,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Arc<Member>, Error> {
         self.core.add(spec, progress).await
     }
 
@@ -217,7 +221,11 @@ impl Consensus {
     ///
     /// # Errors
     /// When this member does not lead, or the learner does not answer or lags.
-    pub async fn promote(&self, id: MemberId, progress: &mpsc::Sender<Progress>) -> Result<Vec<String>, Error> {
+    pub async fn promote(
+        &self,
+        id: MemberId,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Vec<String>, Error> {
         self.core.promote(id, progress).await
     }
 
@@ -243,7 +251,10 @@ impl Consensus {
     ///
     /// # Errors
     /// The status to answer.
-    pub async fn serve_propose(&self, request: proto::ProposeRequest) -> Result<proto::ProposeResponse, Status> {
+    pub async fn serve_propose(
+        &self,
+        request: proto::ProposeRequest,
+    ) -> Result<proto::ProposeResponse, Status> {
         self.core.serve_propose(request).await
     }
 
@@ -251,7 +262,10 @@ impl Consensus {
     ///
     /// # Errors
     /// The status to answer.
-    pub async fn serve_read_index(&self, request: proto::ReadIndexRequest) -> Result<proto::ReadIndexResponse, Status> {
+    pub async fn serve_read_index(
+        &self,
+        request: proto::ReadIndexRequest,
+    ) -> Result<proto::ReadIndexResponse, Status> {
         self.core.serve_read_index(request).await
     }
 
@@ -267,7 +281,10 @@ impl Consensus {
     ///
     /// # Errors
     /// The status to answer.
-    pub async fn serve_dismiss(&self, request: proto::DismissRequest) -> Result<proto::DismissResponse, Status> {
+    pub async fn serve_dismiss(
+        &self,
+        request: proto::DismissRequest,
+    ) -> Result<proto::DismissResponse, Status> {
         self.core.clone().serve_dismiss(request).await
     }
 

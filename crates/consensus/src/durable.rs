@@ -23,7 +23,11 @@ impl Durable {
     ///
     /// # Errors
     /// When the directory cannot be written, or holds another member's log.
-    pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity, published: Published) -> Result<Self, OpenError> {
+    pub(crate) fn create(
+        dir: &Arc<DataDir>,
+        identity: &Identity,
+        published: Published,
+    ) -> Result<Self, OpenError> {
         let files = SnapshotFiles::open(dir, identity.owner(dir))?;
         // The log first: an identity without a log would later be taken for a member that lost it.
         let (log, closed) = store::create(dir, identity)?;
@@ -35,7 +39,11 @@ impl Durable {
     ///
     /// # Errors
     /// When the system refuses, or something is damaged, of a newer format, or another member's.
-    pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity, published: Published) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        dir: &Arc<DataDir>,
+        identity: &Identity,
+        published: Published,
+    ) -> Result<Self, OpenError> {
         let files = SnapshotFiles::open(dir, identity.owner(dir))?;
         let (log, closed) = store::open(dir, identity)?;
         let restored = files.newest(log.purged())?;

@@ -78,7 +78,8 @@ impl Identity {
 
     pub(crate) fn decode(message: storage::Identity) -> Result<Self, String> {
         Ok(Self {
-            cluster_id: ClusterId::parse(&message.cluster_id).map_err(|rule| format!("the cluster id {rule}"))?,
+            cluster_id: ClusterId::parse(&message.cluster_id)
+                .map_err(|rule| format!("the cluster id {rule}"))?,
             member_id: MemberId(message.member_id),
             name: MemberName::parse(&message.name).map_err(|rule| format!("the member name {rule}"))?,
             removed: message.removed,

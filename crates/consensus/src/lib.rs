@@ -3,7 +3,6 @@
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
 mod consensus;
-mod shared;
 mod data_dir;
 mod durable;
 mod error;
@@ -19,6 +18,7 @@ mod raft_types;
 mod read;
 mod replica;
 mod service;
+mod shared;
 mod snapshot;
 mod status;
 mod store;
@@ -29,7 +29,6 @@ mod watch;
 mod wire;
 
 pub use consensus::Consensus;
-pub use shared::Settings;
 pub use error::{Error, StartError};
 pub use history::{Batch, HISTORY_KEPT, History, Subscription};
 pub use identity::Identity;
@@ -37,6 +36,7 @@ pub use membership::{CAUGHT_UP_WITHIN, Progress, Removal, Step};
 pub use propose::{Accepted, DEFAULT_WAIT};
 pub use replica::View;
 pub use service::Service;
+pub use shared::Settings;
 pub use status::{RaftState, RaftStatus, Role};
 pub use store::OpenError;
 pub use timing::Timing;

@@ -9,9 +9,10 @@ use openraft::{Raft, RaftLogReader};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use trestle_api::status::Failure;
-use trestle_model::{Change, ClusterId, Command, Member, MemberId, MemberSpec, Outcome, Proposal, Refusal, Revision};
+use trestle_model::{
+    Change, ClusterId, Command, Member, MemberId, MemberSpec, Outcome, Proposal, Refusal, Revision,
+};
 
-use crate::shared::{Core, Settings};
 use crate::data_dir::DataDir;
 use crate::durable::Durable;
 use crate::error::{Error, StartError};
@@ -22,6 +23,7 @@ use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_types::PeerNode;
 use crate::replica::{self, Published, View};
+use crate::shared::{Core, Settings};
 use crate::status::RaftState;
 use crate::store::OpenError;
 
@@ -59,7 +61,8 @@ impl Core {
             Ok((dir, identity, durable))
         };
         let path = settings.data_dir.clone();
-        let gone = |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
+        let gone =
+            |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
         let (dir, identity, durable) = runtime.spawn_blocking(read).await.map_err(gone)??;
         let core = Self::new(settings, opened, runtime, dir, view, history, identity);
         *core.durable() = durable;
@@ -99,13 +102,16 @@ impl Core {
             return Ok(());
         }
         let timing = self.settings.timing;
-        let config = raft_config(identity.cluster_id.as_str(), &timing).map_err(|e| StartError::Timing(e.to_string()))?;
+        let config = raft_config(identity.cluster_id.as_str(), &timing)
+            .map_err(|e| StartError::Timing(e.to_string()))?;
         let network = Network::new(&identity, self.channels.clone(), timing, self.told_removed.clone());
         let Durable { log, replica, closed } = self.durable().take().ok_or(Failure::ShuttingDown)?;
         *self.closed() = Some(closed);
         let id = identity.member_id.0;
-        let raft = self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
-        let raft = raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
+        let raft =
+            self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
+        let raft =
+            raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
         self.set_raft(Some(raft.clone()));
         self.runtime.spawn(self.clone().follow(raft));
         self.runtime.spawn(self.clone().obey_removal());
@@ -135,19 +141,27 @@ impl Core {
     }
 
     /// See [`crate::Consensus::bootstrap`].
-    pub(crate) async fn bootstrap(self: Arc<Self>, cluster: ClusterId, spec: MemberSpec) -> Result<Arc<Member>, Error> {
+    pub(crate) async fn bootstrap(
+        self: Arc<Self>,
+        cluster: ClusterId,
+        spec: MemberSpec,
+    ) -> Result<Arc<Member>, Error> {
         let step = self.step.lock().await;
         match self.identity() {
             Some(identity) if identity.removed => return Err(Failure::Removed.into()),
             // An earlier attempt got this far; nothing was founded.
-            Some(identity) if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
+            Some(identity)
+                if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
             None => self.become_member(cluster, FOUNDER).await?,
         }
         self.run().await?;
         let raft = self.running()?;
         let node = PeerNode { peer_address: spec.peer_address.to_string() };
-        match raft.initialize([(FOUNDER.0, node)].into_iter().collect::<std::collections::BTreeMap<_, _>>()).await {
+        match raft
+            .initialize([(FOUNDER.0, node)].into_iter().collect::<std::collections::BTreeMap<_, _>>())
+            .await
+        {
             // Not allowed means that an earlier attempt did it.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(Error::internal(error)),
@@ -166,7 +180,11 @@ impl Core {
     }
 
     /// See [`crate::Consensus::adopt`].
-    pub(crate) async fn adopt(self: Arc<Self>, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
+    pub(crate) async fn adopt(
+        self: Arc<Self>,
+        cluster_id: ClusterId,
+        member_id: MemberId,
+    ) -> Result<(), Error> {
         let _step = self.step.lock().await;
         match self.identity() {
             Some(identity) if identity.removed => return Err(Failure::Removed.into()),

@@ -12,10 +12,10 @@ use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::status::Failure;
 use trestle_model::{ClusterId, MemberId, Outcome, Proposal};
 
-use crate::shared::Core;
 use crate::error::Error;
 use crate::network::Lane;
 use crate::propose::{Accepted, Retry};
+use crate::shared::Core;
 
 /// How long the leader works on a write that another member forwarded.
 const FORWARDED_WAIT: Duration = Duration::from_secs(2);
@@ -45,14 +45,17 @@ fn retry(status: Status) -> Retry {
         Some(reason) if NOTHING_PROPOSED.contains(&reason) => Retry::Safe(status.message().to_owned()),
         Some("OUTCOME_UNKNOWN") => Retry::Perhaps(status.message().to_owned()),
         Some(_) => Retry::Never(Error::Relayed(Box::new(status))),
-        None if never_left(&status) => Retry::Safe(format!("the leader cannot be reached: {}", status.message())),
+        None if never_left(&status) => {
+            Retry::Safe(format!("the leader cannot be reached: {}", status.message()))
+        }
         None => Retry::Perhaps(format!("the call to the leader failed: {}", status.message())),
     }
 }
 
 impl Core {
     fn peer(&self, address: &str) -> Result<PeerServiceClient<Channel>, Retry> {
-        let channel = self.channels.to(address, Lane::Log).map_err(|e| Retry::Never(Error::internal(e.message())))?;
+        let channel =
+            self.channels.to(address, Lane::Log).map_err(|e| Retry::Never(Error::internal(e.message())))?;
         Ok(PeerServiceClient::new(channel))
     }
 
@@ -61,7 +64,12 @@ impl Core {
     }
 
     /// Lets the leader at `address` propose.
-    pub(crate) async fn forward(&self, address: &str, proposal: &Proposal, deadline: Instant) -> Result<Accepted, Retry> {
+    pub(crate) async fn forward(
+        &self,
+        address: &str,
+        proposal: &Proposal,
+        deadline: Instant,
+    ) -> Result<Accepted, Retry> {
         let message = proto::ProposeRequest {
             cluster_id: self.cluster()?.to_string(),
             proposal: Some(proposal.into()),
@@ -99,12 +107,18 @@ impl Core {
             Some(identity) if identity.cluster_id.as_str() == cluster_id => Ok(()),
             Some(identity) => Err(Status::new(
                 Code::FailedPrecondition,
-                format!("this member belongs to cluster {}, the call is for {cluster_id}", identity.cluster_id),
+                format!(
+                    "this member belongs to cluster {}, the call is for {cluster_id}",
+                    identity.cluster_id
+                ),
             )),
         }
     }
 
-    pub(crate) async fn serve_propose(&self, request: proto::ProposeRequest) -> Result<proto::ProposeResponse, Status> {
+    pub(crate) async fn serve_propose(
+        &self,
+        request: proto::ProposeRequest,
+    ) -> Result<proto::ProposeResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
         let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("a proposal is missing"))?;
         let proposal = Proposal::try_from(proposal).map_err(|e| Status::invalid_argument(e.to_string()))?;
@@ -120,7 +134,10 @@ impl Core {
         Ok(proto::ReadIndexResponse { index: self.read_index_here(FORWARDED_WAIT).await? })
     }
 
-    pub(crate) async fn serve_adopt(self: Arc<Self>, request: proto::AdoptRequest) -> Result<proto::AdoptResponse, Status> {
+    pub(crate) async fn serve_adopt(
+        self: Arc<Self>,
+        request: proto::AdoptRequest,
+    ) -> Result<proto::AdoptResponse, Status> {
         let mine = &self.settings.name;
         if request.name != mine.as_str() {
             let text = format!("this member is named \"{mine}\", not \"{}\"", request.name.escape_debug());
@@ -149,7 +166,13 @@ impl Core {
     }
 
     /// Tells the empty member at `address` who it is from now on.
-    pub(crate) async fn call_adopt(&self, address: &str, id: MemberId, name: &str, within: Duration) -> Result<(), Error> {
+    pub(crate) async fn call_adopt(
+        &self,
+        address: &str,
+        id: MemberId,
+        name: &str,
+        within: Duration,
+    ) -> Result<(), Error> {
         let request = proto::AdoptRequest {
             cluster_id: self.cluster()?.to_string(),
             member_id: id.0,

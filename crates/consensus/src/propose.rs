@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
 use trestle_model::{Outcome, Proposal, Revision};
 
-use crate::shared::Core;
 use crate::error::Error;
 use crate::raft_types::{Answer, LogCommand};
+use crate::shared::Core;
 use crate::status::{RaftState, Role};
 use crate::store::{PROPOSAL_MAX, proposal_size};
 
@@ -147,7 +147,9 @@ impl Core {
             Ok(response) => match response.data {
                 Answer::Applied { revision, outcome } => Ok(Accepted { revision, outcome }),
                 Answer::Refused(refusal) => Err(Retry::Never(refusal.into())),
-                Answer::Nothing => Err(Retry::Never(Error::internal("a command was applied without an answer"))),
+                Answer::Nothing => {
+                    Err(Retry::Never(Error::internal("a command was applied without an answer")))
+                }
             },
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
                 Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))

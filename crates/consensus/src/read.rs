@@ -7,10 +7,10 @@ use openraft::LinearizerOption;
 use openraft::errors::RaftError;
 use tokio::time::{Instant, timeout_at};
 
-use crate::shared::Core;
 use crate::error::Error;
 use crate::propose::{Leader, Retry};
 use crate::replica::View;
+use crate::shared::Core;
 
 impl Core {
     /// A state that has every write in it that was acknowledged before this call.

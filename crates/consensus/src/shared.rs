@@ -1,9 +1,9 @@
 //! What the parts of this crate share: the running Raft and what is known without it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use openraft::Raft;
 use tokio::runtime::Handle;
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     durable: Mutex<Option<Durable>>,
     closed: Mutex<Option<Closed>>,
     stopping: AtomicBool,
+    /// When a leader was last heard and believed, in milliseconds after `opened`; 0 while none was.
+    heard: AtomicU64,
 }
 
 impl Core {
@@ -92,6 +94,7 @@ impl Core {
             durable: Mutex::new(None),
             closed: Mutex::new(None),
             stopping: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
         }
     }
 
@@ -131,6 +134,23 @@ impl Core {
 
     pub(crate) fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes a sign of life of a leader that this member believes.
+    pub(crate) fn hear(&self) {
+        self.heard.store(self.millis().max(1), Ordering::Relaxed);
+    }
+
+    /// Whether a leader was heard within the time after which a voter may give it up. Raft itself goes on to name the
+    /// last leader for as long as it finds no other.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let heard = self.heard.load(Ordering::Relaxed);
+        let silence = Duration::from_millis(self.millis().saturating_sub(heard));
+        heard > 0 && silence < self.settings.timing.patience()
     }
 
     pub(crate) fn me(&self) -> Option<MemberId> {

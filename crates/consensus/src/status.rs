@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use openraft::{Instant as _, ServerState};
-use openraft::metrics::SerdeInstant;
-use openraft_rt_tokio::TokioInstant;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::SerdeInstant;
+use openraft::{Instant as _, ServerState};
+use openraft_rt_tokio::TokioInstant;
 use trestle_model::MemberId;
 
 use crate::shared::{Core, RaftHandle};
@@ -56,7 +56,7 @@ pub struct Role {
     pub state: RaftState,
     /// Its term.
     pub term: u64,
-    /// The leader that it knows, and where that is reached by its peers.
+    /// The leader, if it leads itself or has heard one lately, and where that is reached by its peers.
     pub leader: Option<(MemberId, String)>,
     /// Who votes, and where each is reached by its peers.
     pub voters: BTreeMap<MemberId, String>,
@@ -73,7 +73,7 @@ pub struct RaftStatus {
     pub state: RaftState,
     /// Its term.
     pub term: u64,
-    /// The leader that it knows.
+    /// The leader, if it leads itself or has heard one lately.
     pub leader: Option<MemberId>,
     /// Index of the last entry of its log; 0 if there is none.
     pub last_log_index: u64,
@@ -142,7 +142,11 @@ impl Core {
     pub(crate) fn status(&self) -> RaftStatus {
         let state = self.role.borrow().state;
         match self.raft() {
-            Some(raft) => of_raft(&raft),
+            Some(raft) => {
+                let mut status = of_raft(&raft);
+                status.leader = status.leader.filter(|id| Some(*id) == self.me() || self.hears_leader());
+                status
+            }
             None => RaftStatus { state, applied: self.view.borrow().applied, ..RaftStatus::default() },
         }
     }

@@ -57,6 +57,11 @@ impl Timing {
         self.lease() * 11 / 10
     }
 
+    /// Silence after which a member counts as not answering, and a leader as lost.
+    pub(crate) fn patience(&self) -> Duration {
+        self.lease() + self.election_min
+    }
+
     /// Longest wait for a TCP connection to a peer.
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.election_max.max(Duration::from_millis(200))

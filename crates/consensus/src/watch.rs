@@ -8,11 +8,12 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use trestle_model::MemberId;
 
-use crate::shared::{Core, RaftHandle};
 use crate::raft_types::TypeConfig;
+use crate::shared::{Core, RaftHandle};
 use crate::status::{RaftState, Role, raft_state};
 
-fn role(metrics: &RaftServerMetrics<TypeConfig>) -> Role {
+/// The role by Raft's word, but without a leader that `hears_leader` denies.
+fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> Role {
     let membership = metrics.membership_config.membership();
     let addresses: BTreeMap<u64, &str> =
         membership.nodes().map(|(id, node)| (*id, node.peer_address.as_str())).collect();
@@ -21,7 +22,7 @@ fn role(metrics: &RaftServerMetrics<TypeConfig>) -> Role {
     Role {
         state: raft_state(metrics.state),
         term: metrics.vote.leader_id.term,
-        leader: metrics.current_leader.map(with_address),
+        leader: metrics.current_leader.filter(|id| *id == metrics.id || hears_leader).map(with_address),
         voters: membership.voter_ids().map(with_address).collect(),
         learners: membership.learner_ids().map(with_address).collect(),
         joint: membership.get_joint_config().len() > 1,
@@ -44,7 +45,7 @@ impl Core {
     pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle) {
         let mut metrics = raft.server_metrics();
         loop {
-            let new = role(&metrics.borrow_watched());
+            let new = role(&metrics.borrow_watched(), self.hears_leader());
             let old = self.role.send_replace(new.clone());
             if old != new {
                 log(&old, &new);
@@ -53,13 +54,16 @@ impl Core {
                     tokio::spawn(finish_membership_change(self.clone()));
                 }
             }
-            if metrics.changed().await.is_err() {
+            // Silence is no event, so look now and then.
+            let look_again = self.settings.timing.election_min;
+            if let Ok(Err(_)) = tokio::time::timeout(look_again, metrics.changed()).await {
                 break;
             }
         }
         if !self.stopping() {
             let end = raft.metrics().borrow_watched().running_state.clone();
-            let why = end.err().map_or_else(|| "Raft has stopped".to_owned(), |e| format!("Raft has stopped: {e}"));
+            let why =
+                end.err().map_or_else(|| "Raft has stopped".to_owned(), |e| format!("Raft has stopped: {e}"));
             tracing::error!("{why}");
             self.failure.send_replace(Some(why));
         }
@@ -79,6 +83,8 @@ async fn finish_membership_change(core: Arc<Core>) {
     let nothing_new = ChangeMembers::AddVoterIds(Default::default());
     match core.change_members(nothing_new, false).await {
         Ok(()) => tracing::info!("finished a change of voters that the last leader had begun"),
-        Err(error) => tracing::warn!("a change of voters that the last leader had begun is not finished: {error}"),
+        Err(error) => {
+            tracing::warn!("a change of voters that the last leader had begun is not finished: {error}")
+        }
     }
 }

@@ -13,8 +13,8 @@ use trestle_api::{peer, storage};
 use trestle_model::Proposal;
 
 use crate::raft_types::{
-    Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership, TypeConfig,
-    Vote,
+    Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
+    TypeConfig, Vote,
 };
 
 /// Why a message is not one that a member of this cluster can have written.
@@ -194,7 +194,10 @@ pub(crate) fn append_response(
 }
 
 /// Encodes a request of Vote or PreVote for the member `to`.
-pub(crate) fn vote_request_message(to: peer::Destination, request: &VoteRequest<TypeConfig>) -> peer::VoteRequest {
+pub(crate) fn vote_request_message(
+    to: peer::Destination,
+    request: &VoteRequest<TypeConfig>,
+) -> peer::VoteRequest {
     peer::VoteRequest {
         to: Some(to),
         vote: Some(vote_message(&request.vote)),

@@ -26,7 +26,7 @@ pub(crate) enum Error {
     /// A member refused.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
-    /// No endpoint did it, and nothing was changed.
+    /// No endpoint answered that it was done; a write may have been done all the same if a connection broke.
     #[error("no endpoint could be used")]
     NoAnswer {
         /// Each endpoint with what went wrong there.
@@ -85,7 +85,7 @@ pub(crate) struct Failure {
     pub(crate) endpoint: String,
     /// In words.
     pub(crate) reason: String,
-    /// True when a member answered that it cannot do it now.
+    /// True when a member took the call, and false when none was reached.
     pub(crate) answered: bool,
 }
 
@@ -142,15 +142,18 @@ fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Opti
     for failure in failures {
         text.push_str(&format!("\n  {}: {}", failure.endpoint, failure.reason));
     }
-    let unreachable =
-        "check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address";
     let next = match (answered, request_id) {
-        (false, _) => unreachable.to_owned(),
-        (true, Some(id)) => {
-            format!("see \"trestle status\"; it is safe to repeat this with --request-id {id}")
+        (false, _) => {
+            "check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address"
         }
-        (true, None) => "see \"trestle status\"; reads take --local to show what one member knows".to_owned(),
+        (true, Some(_)) => "see \"trestle status\" for the members that answer",
+        (true, None) => "see \"trestle status\"; reads take --local to show what one member knows",
     };
     text.push_str(&format!("\n  {next}"));
+    if let Some(id) = request_id {
+        text.push_str(&format!(
+            "\n  repeat the command with --request-id {id}, which applies it at most once"
+        ));
+    }
     text
 }

@@ -156,7 +156,9 @@ impl<'t> Session<'t> {
                 return Err(Error::NoAnswer { failures, tried_for, request_id });
             }
             if rounds == 1 {
-                self.announce_retries(&failures);
+                self.tell(&failures);
+                let time = duration_text(self.timeout);
+                self.terminal.note(format_args!("trying again, for at most {time} in all"));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -177,12 +179,10 @@ impl<'t> Session<'t> {
         }
     }
 
-    fn announce_retries(&mut self, failures: &[Failure]) {
-        let time = duration_text(self.timeout);
+    fn tell(&mut self, failures: &[Failure]) {
         for Failure { endpoint, reason, .. } in failures {
             self.terminal.note(format_args!("{endpoint}: {reason}"));
         }
-        self.terminal.note(format_args!("trying again, for at most {time} in all"));
     }
 
     /// Asks each endpoint once, the one that answered last first. `Err` when another round may help.
@@ -202,7 +202,15 @@ impl<'t> Session<'t> {
             match self.attempt(index, make, deadline).await {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(Attempt::Refused(status)) => return Ok(Err(Error::Refused(status))),
-                Err(Attempt::TimedOut(failure)) => return Ok(Err(unknown(failure, repeat))),
+                // Reads change nothing, so all that is to be told is how each endpoint failed.
+                Err(Attempt::TimedOut(failure)) if matches!(repeat, Repeat::Read | Repeat::Watch) => {
+                    failures.push(failure);
+                    break;
+                }
+                Err(Attempt::TimedOut(failure)) => {
+                    self.tell(&failures);
+                    return Ok(Err(unknown(failure, repeat)));
+                }
                 Err(Attempt::Lost(failure)) if matches!(repeat, Repeat::Step) => {
                     return Ok(Err(unknown(failure, repeat)));
                 }
@@ -226,7 +234,7 @@ impl<'t> Session<'t> {
         };
         let Ok(answer) = timeout_at(deadline, make(channel.clone())).await else {
             let reason = format!("did not answer within {}", duration_text(self.timeout));
-            return Err(Attempt::TimedOut(failure(reason, false)));
+            return Err(Attempt::TimedOut(failure(reason, true)));
         };
         let status = match answer {
             Ok(response) => {
@@ -285,13 +293,10 @@ impl<'t> Session<'t> {
 
 fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
     let advice = match repeat {
-        Repeat::Read | Repeat::Watch => {
-            "see \"trestle status\"; reads take --local to show what one member knows".to_owned()
-        }
         Repeat::Write(id) => format!(
             "the outcome is unknown: repeat the command with --request-id {id}, which applies it at most once"
         ),
-        Repeat::Step => {
+        Repeat::Read | Repeat::Watch | Repeat::Step => {
             "the outcome is unknown: look at \"trestle status\" before you repeat the command".to_owned()
         }
     };

@@ -68,7 +68,7 @@ pub enum Refusal {
         actual: Revision,
     },
     /// A pool is still in use.
-    #[error("pool \"{pool}\" is used by listener {}; delete or update that first", quoted(.listeners))]
+    #[error("pool \"{pool}\" is in use by {}; delete or update {} first", users(.listeners), if .listeners.len() == 1 { "it" } else { "them" })]
     PoolInUse {
         /// The pool.
         pool: String,
@@ -102,11 +102,12 @@ pub enum Refusal {
     Founded,
 }
 
-fn quoted(names: &[String]) -> String {
+fn users(names: &[String]) -> String {
     const SHOWN: usize = 3;
+    let kind = if names.len() == 1 { "listener" } else { "listeners" };
     let mut shown: Vec<String> = names.iter().take(SHOWN).map(|n| format!("\"{n}\"")).collect();
     if names.len() > SHOWN {
         shown.push(format!("and {} more", names.len() - SHOWN));
     }
-    shown.join(", ")
+    format!("{kind} {}", shown.join(", "))
 }

@@ -26,6 +26,6 @@ pub use nginx::{Certificate, Nginx};
 pub use origin::Origin;
 pub use process::Process;
 pub use subnet::Subnet;
-pub use tools::{has_tools, python_with_grpc, skip};
+pub use tools::{has_tools, python_with_grpc, skip, tool};
 pub use traffic::{Failure, Report, Traffic};
 pub use wait::{wait_for, wait_until};

@@ -1,7 +1,7 @@
 //! nginx as users run it in front of their services.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,10 +30,6 @@ impl Certificate {
         assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
         Self { dir }
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
 }
 
 /// An nginx that answers every request with its name over TLS.
@@ -54,7 +50,10 @@ impl Nginx {
     pub fn start(name: &str, ip: Ipv4Addr, ports: &[u16], certificate: &Certificate) -> Self {
         let dir = TempDir::new().unwrap();
         let listening: Vec<SocketAddr> = ports.iter().map(|port| (ip, *port).into()).collect();
-        std::fs::write(dir.path().join("nginx.conf"), configuration(name, &listening, certificate)).unwrap();
+        std::fs::write(dir.path().join("nginx.conf"), configuration(name, &listening)).unwrap();
+        for file in ["cert.pem", "key.pem"] {
+            std::fs::copy(certificate.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
         let mut nginx = Self { name: name.to_owned(), dir, listening, process: None };
         nginx.restart();
         nginx
@@ -90,15 +89,13 @@ impl Nginx {
 }
 
 /// One process, so that killing it leaves no worker that goes on serving.
-fn configuration(name: &str, listening: &[SocketAddr], certificate: &Certificate) -> String {
+fn configuration(name: &str, listening: &[SocketAddr]) -> String {
     let listen: String = listening.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
-    let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
     format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{ worker_connections 512; }}\n\
          http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n  \
          fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  server {{\n{listen}    \
-         ssl_certificate {};\n    ssl_certificate_key {};\n    location / {{ return 200 \"{name}\\n\"; }}\n  }}\n}}\n",
-        cert.display(),
-        key.display(),
+         ssl_certificate cert.pem;\n    ssl_certificate_key key.pem;\n    \
+         location / {{ return 200 \"{name}\\n\"; }}\n  }}\n}}\n"
     )
 }

@@ -1,5 +1,6 @@
 //! Programs that some tests need, and what happens without them.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set by CI, where every tool is there: a skipped test would be a gap that nobody sees.
@@ -14,11 +15,15 @@ pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 
+/// Where a program on PATH is.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
 /// Whether all these programs are on PATH; if not, [`skip`]s with their names.
 pub fn has_tools(names: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |name: &&&str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
-    let missing: Vec<&str> = names.iter().filter(|name| !there(name)).copied().collect();
+    let missing: Vec<&str> = names.iter().filter(|name| tool(name).is_none()).copied().collect();
     if !missing.is_empty() {
         skip(&format!("{} not installed; .ci/run names the Debian packages", missing.join(", ")));
     }

@@ -20,29 +20,14 @@ type Step<'a> = Vec<&'a str>;
 fn verify() -> Vec<Step<'static>> {
     vec![
         vec!["fmt", "--all", "--check"],
-        vec![
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        vec!["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
         vec!["test", "--workspace", "--locked"],
     ]
 }
 
 fn fix() -> Vec<Step<'static>> {
     vec![
-        vec![
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--fix",
-            "--allow-dirty",
-            "--allow-staged",
-        ],
+        vec!["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"],
         vec!["fmt", "--all"],
     ]
 }

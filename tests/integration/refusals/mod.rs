@@ -20,7 +20,7 @@ type Case = (String, Status, Code, Vec<String>);
 
 fn case(what: impl Into<String>, answer: Result<(), Status>, code: Code, says: &[&str]) -> Case {
     let what = what.into();
-    let status = answer.err().unwrap_or_else(|| panic!("{what} was accepted"));
+    let status = answer.err().unwrap_or_else(|| Status::new(Code::Ok, "accepted"));
     (what, status, code, says.iter().map(|part| (*part).to_owned()).collect())
 }
 

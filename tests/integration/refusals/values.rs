@@ -18,13 +18,11 @@ pub(super) async fn values(api: &Api) -> Vec<Case> {
     let mut cases = Vec::new();
     let check = |check: HealthCheck| Pool { health_check: Some(check), ..Default::default() };
     let timeout = |connect_timeout| Pool { connect_timeout, ..Default::default() };
-    let odd = Some(Time { seconds: 1, nanos: -1 });
     for (field, value) in [
         ("connect_timeout", timeout(seconds(0))),
         ("connect_timeout", timeout(seconds(61))),
         ("connect_timeout", timeout(seconds(-1))),
         ("connect_timeout", timeout(seconds(i64::MAX))),
-        ("connect_timeout", timeout(odd)),
         ("connect_retries", Pool { connect_retries: Some(11), ..Default::default() }),
         ("algorithm", Pool { algorithm: 99, ..Default::default() }),
         ("health_check.interval", check(HealthCheck { interval: seconds(3601), ..Default::default() })),

@@ -4,9 +4,9 @@ use std::time::Duration;
 use prost::Message;
 use trestle_api::storage;
 use trestle_model::{
-    AdminState, Algorithm, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterId, Command,
-    HealthCheck, HealthPatch, HostPort, ListenerName, ListenerPatch, ListenerSpec, MemberId, MemberName, MemberSpec,
-    PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId,
+    AdminState, Algorithm, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
+    ClusterId, Command, HealthCheck, HealthPatch, HostPort, ListenerName, ListenerPatch, ListenerSpec,
+    MemberId, MemberName, MemberSpec, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId,
 };
 
 /// Bytes that logs out there hold. They must decode for ever; a line changes only together with the storage format.
@@ -78,8 +78,14 @@ fn backend_commands() -> Vec<(&'static str, Command)> {
     };
     vec![
         ("create-backend", Command::CreateBackend { pool: pool(), name: backend(), spec }),
-        ("drain-backend", Command::UpdateBackend { pool: pool(), name: backend(), patch: drain, expect: None }),
-        ("move-backend", Command::UpdateBackend { pool: pool(), name: backend(), patch: move_, expect: Some(0) }),
+        (
+            "drain-backend",
+            Command::UpdateBackend { pool: pool(), name: backend(), patch: drain, expect: None },
+        ),
+        (
+            "move-backend",
+            Command::UpdateBackend { pool: pool(), name: backend(), patch: move_, expect: Some(0) },
+        ),
         ("delete-backend", Command::DeleteBackend { pool: pool(), name: backend(), expect: Some(u64::MAX) }),
     ]
 }

@@ -23,13 +23,16 @@ fn a_damaged_proposal_is_refused_with_what_is_wrong() {
     assert!(error.contains("pool name \"../etc\\n\" must be 1 to 63"), "{error}");
     let error = text(with(|create| create.spec = None));
     assert!(error.contains("lacks its settings"), "{error}");
-    let spec = |change: fn(&mut storage::PoolSpec)| text(with(|create| change(create.spec.as_mut().unwrap())));
+    let spec =
+        |change: fn(&mut storage::PoolSpec)| text(with(|create| change(create.spec.as_mut().unwrap())));
     assert!(spec(|spec| spec.algorithm = Some(77)).contains("balance algorithm \"77\""));
     assert!(spec(|spec| spec.algorithm = Some(0)).contains("balance algorithm \"0\""));
     assert!(spec(|spec| spec.rise = None).contains("health check rise"));
     assert!(spec(|spec| spec.port = Some(65_536)).contains("health check port \"65536\""));
     assert!(spec(|spec| spec.interval.as_mut().unwrap().seconds = -1).contains("must not be negative"));
-    assert!(spec(|spec| spec.interval.as_mut().unwrap().nanos = 1_000_000_000).contains("health check interval"));
+    assert!(
+        spec(|spec| spec.interval.as_mut().unwrap().nanos = 1_000_000_000).contains("health check interval")
+    );
     let empty = storage::Proposal { command: None, ..good() };
     assert!(text(empty.try_into()).contains("lacks its command"));
     let request = storage::Proposal { request_id: "two words".to_owned(), ..good() };

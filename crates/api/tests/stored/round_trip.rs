@@ -2,9 +2,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use trestle_api::storage;
-use trestle_model::{Machine, Outcome, PoolName, PoolSpec, Proposal};
+use trestle_model::{Command, Machine, Outcome, PoolName, PoolSpec, Proposal, Request, RequestId};
 
-use crate::strategies::{command, outcome, proposal};
+use crate::strategies::{fitting, outcome, proposal};
 
 /// Through the bytes, as on a disk.
 fn again<M: Message + Default>(message: &M) -> M {
@@ -25,12 +25,17 @@ proptest! {
     }
 
     #[test]
-    fn machines(proposals in vec(proposal(), 0..40), more in vec(command(), 0..10)) {
+    fn machines(any in vec(proposal(), 0..10), fitting in vec((any::<bool>(), fitting()), 20..60)) {
         let mut machine = Machine::default();
-        let more = more.into_iter().map(|command| Proposal { request: None, command });
-        for (index, proposal) in (1..).zip(proposals.into_iter().chain(more)) {
-            let _refused_or_not = machine.apply(index, &proposal);
+        let fitting = (1..).zip(fitting).map(|(number, (named, command))| {
+            let id = RequestId::parse(&format!("request-{}", number * 7 % 100)).unwrap();
+            Proposal { request: named.then_some(Request { id, fingerprint: number }), command }
+        });
+        let mut accepted = 0;
+        for (index, proposal) in (1..).zip(any.into_iter().chain(fitting)) {
+            accepted += u32::from(machine.apply(index, &proposal).is_ok());
         }
+        prop_assert!(accepted > 0);
         let message = storage::Machine::from(&machine);
         let restored = Machine::try_from(again(&message)).unwrap();
         prop_assert_eq!(restored.digest(), machine.digest());
@@ -63,9 +68,9 @@ fn remembered_answers_keep_their_order() {
     let mut machine = Machine::default();
     // Ids whose order of arrival is not that of their names.
     for (index, id) in (1..).zip(["zulu", "alpha", "mike"]) {
-        let request = trestle_model::Request { id: trestle_model::RequestId::parse(id).unwrap(), fingerprint: index };
+        let request = Request { id: RequestId::parse(id).unwrap(), fingerprint: index };
         let name = PoolName::parse(id).unwrap();
-        let command = trestle_model::Command::CreatePool { name, spec: PoolSpec::default() };
+        let command = Command::CreatePool { name, spec: PoolSpec::default() };
         machine.apply(index, &Proposal { request: Some(request), command }).unwrap();
     }
     let restored = Machine::try_from(again(&storage::Machine::from(&machine))).unwrap();

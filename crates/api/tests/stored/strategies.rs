@@ -6,9 +6,10 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::{
-    AdminState, Algorithm, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterId,
-    Command, HealthCheck, HealthPatch, HostPort, Listener, ListenerName, ListenerPatch, ListenerSpec, Member, MemberId,
-    MemberName, MemberSpec, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId,
+    AdminState, Algorithm, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
+    ClusterId, Command, HealthCheck, HealthPatch, HostPort, Listener, ListenerName, ListenerPatch,
+    ListenerSpec, Member, MemberId, MemberName, MemberSpec, Outcome, Pool, PoolName, PoolPatch, PoolSpec,
+    Port, Proposal, Request, RequestId,
 };
 
 const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
@@ -36,12 +37,14 @@ fn backend_address() -> impl Strategy<Value = BackendAddress> {
 }
 
 fn bind() -> impl Strategy<Value = Bind> {
-    (any::<IpAddr>(), port())
-        .prop_filter_map("not an address to bind", |(ip, port)| Bind::parse(&Bind { ip, port }.to_string()).ok())
+    (any::<IpAddr>(), port()).prop_filter_map("not an address to bind", |(ip, port)| {
+        Bind::parse(&Bind { ip, port }.to_string()).ok()
+    })
 }
 
 fn host_port() -> impl Strategy<Value = HostPort> {
-    let named = ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,9}){0,3}", port()).prop_map(|(h, p)| format!("{h}:{p}"));
+    let named =
+        ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,9}){0,3}", port()).prop_map(|(h, p)| format!("{h}:{p}"));
     let numbered = any::<std::net::SocketAddrV6>().prop_map(|a| format!("[{}]:{}", a.ip(), a.port().max(1)));
     prop_oneof![named, numbered].prop_map(|text| HostPort::parse(&text).unwrap())
 }
@@ -69,22 +72,29 @@ fn time() -> impl Strategy<Value = Duration> {
 
 fn health() -> impl Strategy<Value = HealthCheck> {
     let times = (time(), time(), time());
-    (kind(), times, any::<(u32, u32, u32)>(), of(port())).prop_map(|(kind, times, counts, port)| HealthCheck {
-        kind,
-        interval: times.0,
-        fast_interval: times.1,
-        timeout: times.2,
-        rise: counts.0,
-        fall: counts.1,
-        jitter_percent: counts.2,
-        port,
+    (kind(), times, any::<(u32, u32, u32)>(), of(port())).prop_map(|(kind, times, counts, port)| {
+        HealthCheck {
+            kind,
+            interval: times.0,
+            fast_interval: times.1,
+            timeout: times.2,
+            rise: counts.0,
+            fall: counts.1,
+            jitter_percent: counts.2,
+            port,
+        }
     })
 }
 
 fn pool_spec() -> impl Strategy<Value = PoolSpec> {
-    (algorithm(), health(), time(), any::<u32>()).prop_map(|(algorithm, health, connect_timeout, connect_retries)| {
-        PoolSpec { algorithm, health, connect_timeout, connect_retries }
-    })
+    (algorithm(), health(), time(), any::<u32>()).prop_map(
+        |(algorithm, health, connect_timeout, connect_retries)| PoolSpec {
+            algorithm,
+            health,
+            connect_timeout,
+            connect_retries,
+        },
+    )
 }
 
 fn health_patch() -> impl Strategy<Value = HealthPatch> {
@@ -122,13 +132,15 @@ fn admin_state() -> impl Strategy<Value = AdminState> {
 }
 
 fn backend_spec() -> impl Strategy<Value = BackendSpec> {
-    (backend_address(), any::<u16>(), any::<bool>(), admin_state())
-        .prop_map(|(address, weight, backup, admin_state)| BackendSpec { address, weight, backup, admin_state })
+    (backend_address(), any::<u16>(), any::<bool>(), admin_state()).prop_map(
+        |(address, weight, backup, admin_state)| BackendSpec { address, weight, backup, admin_state },
+    )
 }
 
 fn backend_patch() -> impl Strategy<Value = BackendPatch> {
-    (of(backend_address()), any::<Option<u16>>(), any::<Option<bool>>(), of(admin_state()))
-        .prop_map(|(address, weight, backup, admin_state)| BackendPatch { address, weight, backup, admin_state })
+    (of(backend_address()), any::<Option<u16>>(), any::<Option<bool>>(), of(admin_state())).prop_map(
+        |(address, weight, backup, admin_state)| BackendPatch { address, weight, backup, admin_state },
+    )
 }
 
 fn listener_spec() -> impl Strategy<Value = ListenerSpec> {
@@ -156,15 +168,24 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         founding_and_members(),
         (pool_name(), pool_spec()).prop_map(|(name, spec)| Command::CreatePool { name, spec }),
-        (pool_name(), pool_patch(), expect())
-            .prop_map(|(name, patch, expect)| Command::UpdatePool { name, patch, expect }),
+        (pool_name(), pool_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdatePool {
+            name,
+            patch,
+            expect
+        }),
         (pool_name(), expect()).prop_map(|(name, expect)| Command::DeletePool { name, expect }),
-        (pool_name(), backend_name(), backend_spec())
-            .prop_map(|(pool, name, spec)| Command::CreateBackend { pool, name, spec }),
+        (pool_name(), backend_name(), backend_spec()).prop_map(|(pool, name, spec)| Command::CreateBackend {
+            pool,
+            name,
+            spec
+        }),
         (pool_name(), backend_name(), backend_patch(), expect())
             .prop_map(|(pool, name, patch, expect)| Command::UpdateBackend { pool, name, patch, expect }),
-        (pool_name(), backend_name(), expect())
-            .prop_map(|(pool, name, expect)| Command::DeleteBackend { pool, name, expect }),
+        (pool_name(), backend_name(), expect()).prop_map(|(pool, name, expect)| Command::DeleteBackend {
+            pool,
+            name,
+            expect
+        }),
         (listener_name(), listener_spec()).prop_map(|(name, spec)| Command::CreateListener { name, spec }),
         (listener_name(), listener_patch(), expect())
             .prop_map(|(name, patch, expect)| Command::UpdateListener { name, patch, expect }),
@@ -178,15 +199,45 @@ pub(crate) fn proposal() -> impl Strategy<Value = Proposal> {
     (of(request), command()).prop_map(|(request, command)| Proposal { request, command })
 }
 
+/// Commands that find what they name more often than not, and are in bounds.
+pub(crate) fn fitting() -> impl Strategy<Value = Command> {
+    let pool = || "[ab]".prop_map(|name| PoolName::parse(&name).unwrap());
+    let backend = || "[ab]".prop_map(|name| BackendName::parse(&name).unwrap());
+    let listener = || "[ab]".prop_map(|name| ListenerName::parse(&name).unwrap());
+    let spec = |algorithm| PoolSpec { algorithm, ..PoolSpec::default() };
+    let backend_spec = || {
+        (backend_address(), port(), any::<bool>()).prop_map(|(address, port, backup)| {
+            let address = BackendAddress { port: Some(port), ..address };
+            BackendSpec { backup, ..BackendSpec::at(address) }
+        })
+    };
+    let listener_spec = (bind(), pool()).prop_map(|(bind, pool)| ListenerSpec { binds: vec![bind], pool });
+    prop_oneof![
+        member_spec().prop_map(Command::AddMember),
+        (pool(), algorithm())
+            .prop_map(move |(name, algorithm)| Command::CreatePool { name, spec: spec(algorithm) }),
+        (pool(), backend(), backend_spec()).prop_map(|(pool, name, spec)| Command::CreateBackend {
+            pool,
+            name,
+            spec
+        }),
+        (pool(), backend()).prop_map(|(pool, name)| Command::DeleteBackend { pool, name, expect: None }),
+        (listener(), listener_spec).prop_map(|(name, spec)| Command::CreateListener { name, spec }),
+    ]
+}
+
 pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
     let member = || {
         (any::<u64>(), member_spec(), any::<u64>())
             .prop_map(|(id, spec, revision)| Arc::new(Member { id: MemberId(id), spec, revision }))
     };
-    let pool = (pool_name(), pool_spec(), any::<u64>(), any::<u32>())
-        .prop_map(|(name, spec, revision, count)| Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize));
-    let backend = (pool_name(), backend_name(), backend_spec(), any::<u64>())
-        .prop_map(|(pool, name, spec, revision)| Outcome::Backend(pool, Arc::new(Backend { name, spec, revision })));
+    let pool =
+        (pool_name(), pool_spec(), any::<u64>(), any::<u32>()).prop_map(|(name, spec, revision, count)| {
+            Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize)
+        });
+    let backend = (pool_name(), backend_name(), backend_spec(), any::<u64>()).prop_map(
+        |(pool, name, spec, revision)| Outcome::Backend(pool, Arc::new(Backend { name, spec, revision })),
+    );
     let listener = (listener_name(), listener_spec(), any::<u64>())
         .prop_map(|(name, spec, revision)| Outcome::Listener(Arc::new(Listener { name, spec, revision })));
     prop_oneof![

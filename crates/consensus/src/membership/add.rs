@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use trestle_model::{Command, Kind, Member, MemberSpec, Outcome, Proposal, Refusal};
 
 use super::{CAUGHT_UP_WITHIN, POLL, Progress, STEP_WAIT, Step};
-use crate::shared::Core;
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_types::PeerNode;
+use crate::shared::Core;
 
 /// How long a member may stand still while it catches up before the call gives up; replication goes on.
 const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
@@ -18,7 +18,11 @@ const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
 impl Core {
     /// Takes in the empty member that `spec` describes: allocates an id, gives it its identity, makes it a learner, waits
     /// until it has caught up. A repeated call goes on where an earlier one stopped.
-    pub(crate) async fn add(&self, spec: MemberSpec, progress: &mpsc::Sender<Progress>) -> Result<Arc<Member>, Error> {
+    pub(crate) async fn add(
+        &self,
+        spec: MemberSpec,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Arc<Member>, Error> {
         self.leading()?;
         let member = self.allocate(spec).await?;
         self.report(progress, Step::Allocated, &member).await?;
@@ -55,16 +59,26 @@ impl Core {
     }
 
     /// Tells the caller how far it got; fails when the caller is gone, which leaves things as they are.
-    pub(super) async fn report(&self, to: &mpsc::Sender<Progress>, step: Step, member: &Arc<Member>) -> Result<(), Error> {
+    pub(super) async fn report(
+        &self,
+        to: &mpsc::Sender<Progress>,
+        step: Step,
+        member: &Arc<Member>,
+    ) -> Result<(), Error> {
         let status = self.status();
         let matched = status.matched.get(&member.id).copied().unwrap_or(0);
         let progress = Progress { step, member: member.clone(), matched, last: status.last_log_index };
-        let gone = |_| Error::membership("the caller went away; repeat the command, which goes on where it stopped");
+        let gone =
+            |_| Error::membership("the caller went away; repeat the command, which goes on where it stopped");
         to.send(progress).await.map_err(gone)
     }
 
     /// Waits until the member has the log but for a few entries.
-    pub(super) async fn caught_up(&self, member: &Arc<Member>, progress: &mpsc::Sender<Progress>) -> Result<(), Error> {
+    pub(super) async fn caught_up(
+        &self,
+        member: &Arc<Member>,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<(), Error> {
         let mut moved = (0, tokio::time::Instant::now());
         let mut told = None;
         loop {

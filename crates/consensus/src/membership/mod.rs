@@ -15,9 +15,9 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use trestle_api::status::Failure;
 use trestle_model::{Kind, Member, MemberId, Refusal, Revision};
 
-use crate::shared::{Core, RaftHandle};
 use crate::error::Error;
 use crate::raft_types::PeerNode;
+use crate::shared::{Core, RaftHandle};
 use crate::status::{self, RaftState, RaftStatus};
 
 /// Entries by which a member may be behind and still count as caught up: a fraction of a second of writes.
@@ -113,18 +113,22 @@ impl Core {
 
     /// Members that have acknowledged the leader lately: within the time after which a voter gives a leader up.
     fn answering(&self, status: &RaftStatus) -> BTreeSet<MemberId> {
-        let timing = &self.settings.timing;
-        let patience = timing.lease() + timing.election_min;
+        let patience = self.settings.timing.patience();
         let now = Instant::now();
         let lately = |at: &Instant| now.saturating_duration_since(*at) < patience;
-        let mut answering: BTreeSet<_> = status.heard.iter().filter(|(_, at)| lately(at)).map(|(id, _)| *id).collect();
+        let mut answering: BTreeSet<_> =
+            status.heard.iter().filter(|(_, at)| lately(at)).map(|(id, _)| *id).collect();
         answering.extend(self.me());
         answering
     }
 
     /// Makes a change of membership, and waits for one that is under way before. Goes on when the caller is gone: half a
     /// change would leave two sets of voters in force.
-    pub(crate) async fn change_members(&self, changes: ChangeMembers<u64, PeerNode>, retain: bool) -> Result<(), Error> {
+    pub(crate) async fn change_members(
+        &self,
+        changes: ChangeMembers<u64, PeerNode>,
+        retain: bool,
+    ) -> Result<(), Error> {
         let raft = self.running()?;
         let change = async move {
             let deadline = Instant::now() + STEP_WAIT;
@@ -150,7 +154,9 @@ impl Core {
     }
 }
 
-fn change_error(error: RaftError<crate::raft_types::TypeConfig, ClientWriteError<crate::raft_types::TypeConfig>>) -> Error {
+fn change_error(
+    error: RaftError<crate::raft_types::TypeConfig, ClientWriteError<crate::raft_types::TypeConfig>>,
+) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
             Error::no_leader("the leader has lost its quorum or its office")
@@ -158,9 +164,11 @@ fn change_error(error: RaftError<crate::raft_types::TypeConfig, ClientWriteError
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
             Error::unknown("the leader changed during the change of membership")
         }
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
-            Error::membership("another change of membership is under way and does not come to an end; try again")
-        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(
+            _,
+        ))) => Error::membership(
+            "another change of membership is under way and does not come to an end; try again",
+        ),
         error => Error::internal(error),
     }
 }

@@ -5,12 +5,16 @@ use tokio::sync::mpsc;
 use trestle_model::MemberId;
 
 use super::{CAUGHT_UP_WITHIN, Progress, Step, even_warning};
-use crate::shared::Core;
 use crate::error::Error;
+use crate::shared::Core;
 
 impl Core {
     /// Makes a learner that has caught up and answers a voter. Answers warnings. Does nothing for a voter.
-    pub(crate) async fn promote(&self, id: MemberId, progress: &mpsc::Sender<Progress>) -> Result<Vec<String>, Error> {
+    pub(crate) async fn promote(
+        &self,
+        id: MemberId,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Result<Vec<String>, Error> {
         let (_, status) = self.leading()?;
         let member = self.member(id)?;
         if status.voters.contains(&id) {

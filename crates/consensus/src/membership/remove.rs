@@ -4,9 +4,9 @@ use openraft::ChangeMembers;
 use trestle_model::{Command, MemberId, Proposal};
 
 use super::{Removal, STEP_WAIT, even_warning};
-use crate::shared::Core;
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
+use crate::shared::Core;
 use crate::status::RaftStatus;
 
 impl Core {

@@ -4,8 +4,8 @@ use tokio::time::{Instant, timeout_at};
 use trestle_model::MemberId;
 
 use super::CAUGHT_UP_WITHIN;
-use crate::shared::Core;
 use crate::error::Error;
+use crate::shared::Core;
 use crate::status::RaftStatus;
 
 /// Added to the wait for the new leader, for a busy machine.
@@ -35,7 +35,9 @@ impl Core {
         };
         match leader {
             Some(leader) if leader == to => Ok((leader, term)),
-            Some(other) => Err(Error::membership(format!("member {to} was to lead, but member {other} was elected"))),
+            Some(other) => {
+                Err(Error::membership(format!("member {to} was to lead, but member {other} was elected")))
+            }
             None => Err(Error::membership(format!(
                 "member {to} did not take over in time; the cluster elects a leader by itself: see \"trestle leader show\""
             ))),
@@ -52,10 +54,13 @@ impl Core {
             let others = status.voters.iter().filter(|id| Some(**id) != self.me());
             let best = others.copied().filter(fit).max_by_key(matched);
             return best.ok_or_else(|| {
-                Error::membership("no other voter answers and has caught up, so there is none to hand leadership to")
+                Error::membership(
+                    "no other voter answers and has caught up, so there is none to hand leadership to",
+                )
             });
         };
-        let refuse = |why: String| Err(Error::membership(format!("leadership cannot go to member {to}: {why}")));
+        let refuse =
+            |why: String| Err(Error::membership(format!("leadership cannot go to member {to}: {why}")));
         if !status.voters.contains(&to) {
             return refuse("it does not vote; promote it first".to_owned());
         }

@@ -43,7 +43,10 @@ impl InFlight {
 }
 
 /// One answer as openraft wants it.
-fn stream_result(answer: AppendEntriesResponse<TypeConfig>, (prev, last): Asked) -> Result<StreamAppendResult<TypeConfig>, CallError> {
+fn stream_result(
+    answer: AppendEntriesResponse<TypeConfig>,
+    (prev, last): Asked,
+) -> Result<StreamAppendResult<TypeConfig>, CallError> {
     Ok(match answer {
         AppendEntriesResponse::Success => Ok(last),
         AppendEntriesResponse::PartialSuccess(matching) => Ok(matching),
@@ -58,7 +61,10 @@ fn stream_result(answer: AppendEntriesResponse<TypeConfig>, (prev, last): Asked)
 
 impl Peer {
     /// Sends `input` and answers what the member says to each request. Ends after an answer that is not full success.
-    pub(super) async fn pipeline<'s, S>(&'s mut self, mut input: S) -> Result<BoxStream<'s, Appended>, CallError>
+    pub(super) async fn pipeline<'s, S>(
+        &'s mut self,
+        mut input: S,
+    ) -> Result<BoxStream<'s, Appended>, CallError>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
@@ -99,7 +105,12 @@ impl<'s> Reader<'s> {
         let message = match self.receive().await {
             Ok(Some(message)) => message,
             Ok(None) if self.in_flight.is_empty() => return None,
-            Ok(None) => return Some((Err(call_error(&tonic::Status::cancelled("the member closed the stream"))), None)),
+            Ok(None) => {
+                return Some((
+                    Err(call_error(&tonic::Status::cancelled("the member closed the stream"))),
+                    None,
+                ));
+            }
             Err(error) => return Some((Err(error), None)),
         };
         let asked = self.in_flight.pop();

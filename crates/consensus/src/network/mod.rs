@@ -80,7 +80,9 @@ pub(crate) struct Peer {
 impl Peer {
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
         let channel = self.channels.to(&self.address, lane)?;
-        Ok(RaftServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX))
+        Ok(RaftServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX))
     }
 }
 

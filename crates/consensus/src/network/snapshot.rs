@@ -24,7 +24,11 @@ fn streaming_error(status: &Status) -> StreamingError<TypeConfig> {
         Code::Unavailable | Code::FailedPrecondition => {
             StreamingError::Unreachable(Unreachable::from_string(status.message()))
         }
-        _ => StreamingError::Network(NetworkError::from_string(format!("{}: {}", status.code(), status.message()))),
+        _ => StreamingError::Network(NetworkError::from_string(format!(
+            "{}: {}",
+            status.code(),
+            status.message()
+        ))),
     }
 }
 
@@ -57,7 +61,8 @@ impl Peer {
             StreamingError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
         })?;
         let answer = answer.map_err(|e| streaming_error(&e))?.into_inner();
-        let vote = wire::required_vote("snapshot answer", answer.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        let vote = wire::required_vote("snapshot answer", answer.vote)
+            .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
         Ok(SnapshotResponse::new(vote))
     }
 }

@@ -80,7 +80,8 @@ impl Replica {
     /// Takes over a snapshot's state.
     fn jump(&mut self, meta: &SnapshotMeta, machine: Machine) {
         let revision = machine.state.revision;
-        self.current = Current { machine, applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.current =
+            Current { machine, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         self.published().history.jumped(revision);
         self.publish();
     }
@@ -92,7 +93,8 @@ impl Replica {
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.view.send_modify(|view| {
-            let unchanged = view.state.revision == state.revision && view.state.cluster_id == state.cluster_id;
+            let unchanged =
+                view.state.revision == state.revision && view.state.cluster_id == state.cluster_id;
             let state = if unchanged { view.state.clone() } else { Arc::new(state.clone()) };
             *view = Arc::new(View { state, applied, voters, learners });
         });
@@ -154,7 +156,9 @@ impl RaftStateMachine<TypeConfig> for Replica {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, payload: SnapshotData) -> io::Result<()> {
         let (snapshots, described) = (self.snapshots.clone(), meta.clone());
         let machine = blocking(move || {
-            let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("snapshot refused: {what}"));
+            let wrong = |what: String| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("snapshot refused: {what}"))
+            };
             let (meta, machine) = snapshot::decode(&payload).map_err(|e| wrong(e.to_string()))?;
             if meta != described {
                 return Err(wrong(format!("it contains {meta}, not {described}")));

@@ -8,4 +8,4 @@ pub use view::View;
 pub(crate) use view::{History, Published};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
 use openraft::{Config, Raft, RaftNetworkFactory, RaftNetworkV2};
 use prost::bytes::Bytes;
 use tokio::sync::watch;
@@ -23,7 +25,7 @@ use crate::store::Closed;
 use crate::store::tests::identity;
 
 /// A member that has no peers: nothing is ever sent.
-struct NoPeers;
+pub(crate) struct NoPeers;
 
 fn nobody() -> Unreachable<TypeConfig> {
     Unreachable::new(&io::Error::other("there are no peers"))
@@ -130,7 +132,8 @@ impl Member {
         self.raft.trigger().snapshot().await.unwrap();
         let applied = self.view.borrow().applied;
         let deadline = Some(Duration::from_secs(10));
-        let reached = |m: &openraft::RaftMetrics<TypeConfig>| m.snapshot.is_some_and(|id| id.index >= applied);
+        let reached =
+            |m: &openraft::RaftMetrics<TypeConfig>| m.snapshot.is_some_and(|id| id.index >= applied);
         self.raft.wait(deadline).metrics(reached, "the snapshot is there").await.unwrap();
         let snapshot = self.raft.get_snapshot().await.unwrap().unwrap();
         let (meta, machine) = decode(&snapshot.snapshot).unwrap();
@@ -174,7 +177,8 @@ async fn snapshot_and_log_give_the_same_machine_after_a_restart() {
         member.write(number).await;
     }
     let before = member.view.borrow().state.clone();
-    let of_snapshot = before.pools.values().map(|pool| pool.pool.revision).filter(|r| *r <= upto).max().unwrap();
+    let of_snapshot =
+        before.pools.values().map(|pool| pool.pool.revision).filter(|r| *r <= upto).max().unwrap();
     member.stop().await;
 
     let member = Member::start(dir.path(), false).await;
@@ -202,18 +206,23 @@ async fn a_snapshot_that_contains_something_else_is_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(dir.path()).unwrap());
-    let published = Published { view: watch::channel(Arc::default()).0, history: Box::new(Recorded::default()) };
+    let published =
+        Published { view: watch::channel(Arc::default()).0, history: Box::new(Recorded::default()) };
     let mut replica = Durable::create(&data, &identity(), published).unwrap().replica;
     let meta = crate::raft_types::SnapshotMeta::default();
     let payload = crate::snapshot::encode(&meta, &trestle_model::Machine::default());
     replica.install_snapshot(&meta, payload.clone()).await.unwrap();
     let other = crate::raft_types::SnapshotMeta {
-        last_log_id: Some(crate::raft_types::LogId::new(crate::raft_types::LeaderId { term: 1, node_id: 1 }, 5)),
+        last_log_id: Some(crate::raft_types::LogId::new(
+            crate::raft_types::LeaderId { term: 1, node_id: 1 },
+            5,
+        )),
         ..meta
     };
     let error = replica.install_snapshot(&other, payload).await.unwrap_err().to_string();
     assert!(error.contains("snapshot refused"), "{error}");
-    let error = replica.install_snapshot(&other, Bytes::from_static(b"nonsense")).await.unwrap_err().to_string();
+    let error =
+        replica.install_snapshot(&other, Bytes::from_static(b"nonsense")).await.unwrap_err().to_string();
     assert!(error.contains("not a snapshot message"), "{error}");
     assert_eq!(replica.applied_state().await.unwrap().0, None);
 }

@@ -14,8 +14,8 @@ use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
 use trestle_model::MemberId;
 
-use crate::shared::{Core, RaftHandle};
 use crate::raft_types::TypeConfig;
+use crate::shared::{Core, RaftHandle};
 use crate::status::RaftState;
 use crate::wire::{self, WireError};
 
@@ -46,7 +46,16 @@ impl Core {
         if identity.removed || self.role.borrow().state == RaftState::Removed {
             return Err(status::failure(&Failure::Removed));
         }
-        self.raft().ok_or_else(|| Status::unavailable("this member does not take part in Raft yet; try again"))
+        self.raft()
+            .ok_or_else(|| Status::unavailable("this member does not take part in Raft yet; try again"))
+    }
+
+    /// The message for an answer, which is a sign of life of the leader unless it says that there is a newer one.
+    fn appended(&self, answer: &AppendEntriesResponse<TypeConfig>) -> proto::AppendEntriesResponse {
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.hear();
+        }
+        wire::append_response_message(answer)
     }
 
     /// Refuses a candidate that was removed, and thereby tells it so. Ids are indexes of the log, so an id that this
@@ -96,7 +105,7 @@ impl RaftService for Service {
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::append_request(message).map_err(malformed)?;
         let answer = raft.append_entries(request).await.map_err(stopped)?;
-        Ok(Response::new(wire::append_response_message(&answer)))
+        Ok(Response::new(self.0.appended(&answer)))
     }
 
     type AppendStreamStream = BoxStream<'static, Result<proto::AppendEntriesResponse, Status>>;
@@ -109,15 +118,18 @@ impl RaftService for Service {
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let raft = self.0.addressed(first.to.as_ref())?;
         let (reject, rejected) = oneshot::channel();
-        let answers = raft.stream_append(accepted(self.0.clone(), first, requests, reject)).map(|answer| {
-            let answer = answer.map_err(stopped)?;
-            Ok(wire::append_response_message(&AppendEntriesResponse::from(answer)))
-        });
+        let core = self.0.clone();
+        let answers = raft
+            .stream_append(accepted(self.0.clone(), first, requests, reject))
+            .map(move |answer| Ok(core.appended(&AppendEntriesResponse::from(answer.map_err(stopped)?))));
         let reason = stream::once(rejected).filter_map(|reason| async move { reason.ok().map(Err) });
         Ok(Response::new(answers.chain(reason).boxed()))
     }
 
-    async fn vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+    async fn vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::vote_request(message).map_err(malformed)?;
@@ -126,7 +138,10 @@ impl RaftService for Service {
         Ok(Response::new(wire::vote_response_message(&answer)))
     }
 
-    async fn pre_vote(&self, request: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+    async fn pre_vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::vote_request(message).map_err(malformed)?;

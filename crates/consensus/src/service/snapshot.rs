@@ -5,8 +5,8 @@ use tonic::{Status, Streaming};
 use trestle_api::peer as proto;
 
 use super::{malformed, stopped};
-use crate::shared::Core;
 use crate::replica::SnapshotData;
+use crate::shared::Core;
 use crate::wire;
 
 /// Most bytes of a snapshot: ten times what the model's bounds on resources can add up to, and little enough to hold.
@@ -20,12 +20,15 @@ impl Core {
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let raft = self.addressed(first.to.as_ref())?;
         let vote = wire::required_vote("snapshot request", first.vote).map_err(malformed)?;
-        let meta = first.meta.ok_or_else(|| Status::invalid_argument("a snapshot without its description"))?;
+        let meta =
+            first.meta.ok_or_else(|| Status::invalid_argument("a snapshot without its description"))?;
         let meta = wire::snapshot_meta(meta).map_err(malformed)?;
         let mut payload = first.chunk;
         while let Some(next) = requests.message().await? {
             if payload.len() + next.chunk.len() > SNAPSHOT_MAX {
-                return Err(Status::resource_exhausted(format!("a snapshot of more than {SNAPSHOT_MAX} bytes")));
+                return Err(Status::resource_exhausted(format!(
+                    "a snapshot of more than {SNAPSHOT_MAX} bytes"
+                )));
             }
             payload.extend_from_slice(&next.chunk);
         }

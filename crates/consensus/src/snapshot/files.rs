@@ -106,7 +106,8 @@ impl SnapshotFiles {
 
     fn restore(&self, path: &Path) -> Result<Restored, OpenError> {
         let content = self.read(path)?;
-        let (meta, machine) = payload::decode(&content).map_err(|e| self.owner.damaged(path, e.to_string()))?;
+        let (meta, machine) =
+            payload::decode(&content).map_err(|e| self.owner.damaged(path, e.to_string()))?;
         Ok(Restored { meta, machine })
     }
 

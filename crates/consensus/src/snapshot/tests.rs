@@ -17,7 +17,8 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn meta(term: u64, index: u64) -> SnapshotMeta {
-    let nodes = std::collections::BTreeMap::from([(1, PeerNode { peer_address: "10.0.0.1:7481".to_owned() })]);
+    let nodes =
+        std::collections::BTreeMap::from([(1, PeerNode { peer_address: "10.0.0.1:7481".to_owned() })]);
     let membership = Membership::new(vec![[1].into()], nodes).unwrap();
     SnapshotMeta {
         last_log_id: Some(log_id(term, index)),
@@ -94,7 +95,10 @@ fn a_damaged_snapshot_is_passed_over_only_while_the_log_reaches_back() {
     let restored = files.newest(Some(log_id(1, 10))).unwrap().unwrap();
     assert_eq!(restored.meta, meta(1, 10));
     let error = files.newest(Some(log_id(1, 11))).unwrap_err().to_string();
-    assert!(error.contains("1-20.snap is damaged") && error.contains("trestle member remove east-1"), "{error}");
+    assert!(
+        error.contains("1-20.snap is damaged") && error.contains("trestle member remove east-1"),
+        "{error}"
+    );
 
     fs::remove_file(&path).unwrap();
     let error = files.newest(Some(log_id(1, 11))).unwrap_err().to_string();

@@ -33,9 +33,9 @@ pub(super) struct Mark {
 impl Mark {
     fn encode(&self) -> [u8; LENGTH] {
         let last = self.last.map_or([0; 4], |id| [1, id.leader_id.term, id.leader_id.node_id, id.index]);
-        let vote = self.vote.map_or([0; 4], |v| {
-            [if v.committed { 2 } else { 1 }, v.leader_id.term, v.leader_id.node_id, 0]
-        });
+        let vote = self
+            .vote
+            .map_or([0; 4], |v| [if v.committed { 2 } else { 1 }, v.leader_id.term, v.leader_id.node_id, 0]);
         let mut bytes = [0; LENGTH];
         bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
         for (slot, number) in bytes[MAGIC.len()..CONTENT].chunks_exact_mut(8).zip(last.iter().chain(&vote)) {
@@ -57,7 +57,8 @@ impl Mark {
             let at = MAGIC.len() + at * 8;
             content[at..at + 8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
         };
-        let leader = |at: usize| -> LeaderId { leader_id_adv::LeaderId { term: number(at), node_id: number(at + 1) } };
+        let leader =
+            |at: usize| -> LeaderId { leader_id_adv::LeaderId { term: number(at), node_id: number(at + 1) } };
         match (content.starts_with(&MAGIC), number(0), number(4)) {
             (true, last @ 0..=1, vote @ 0..=2) => Ok(Self {
                 last: (last == 1).then(|| RaftLogId::new(leader(1), number(3))),

@@ -52,7 +52,8 @@ impl MemoryLog {
     pub(super) fn append(&mut self, entry: Entry) -> io::Result<()> {
         let next = self.last().map_or(entry.log_id.index, |last| last.index + 1);
         if entry.log_id.index != next {
-            let text = format!("log entry {} does not follow the log, whose next index is {next}", entry.log_id);
+            let text =
+                format!("log entry {} does not follow the log, whose next index is {next}", entry.log_id);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         self.entries.push_back(entry);

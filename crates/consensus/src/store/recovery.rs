@@ -38,7 +38,9 @@ impl Reader<'_> {
 
     fn load(&self, disk: &impl LogDisk, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, OpenError> {
         disk.load(table).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => self.damaged(e.to_string()),
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                self.damaged(e.to_string())
+            }
             _ => OpenError::io("read", self.file)(e),
         })
     }
@@ -65,7 +67,9 @@ impl Reader<'_> {
         };
         let name = String::from_utf8_lossy(key);
         let message = unseal(record).map_err(|e| self.refused(&name, &e))?;
-        decode(message).map(Some).map_err(|e| self.damaged(format!("in record \"{name}\", {}", e.to_string())))
+        decode(message)
+            .map(Some)
+            .map_err(|e| self.damaged(format!("in record \"{name}\", {}", e.to_string())))
     }
 
     fn entry(&self, index: u64, record: &[u8]) -> Result<Entry, RecordError> {
@@ -79,7 +83,12 @@ impl Reader<'_> {
 }
 
 /// Reads and checks everything. `mark` is what must be there at least.
-pub(super) fn recover(disk: &impl LogDisk, mark: Mark, file: &Path, owner: &Owner) -> Result<Recovered, OpenError> {
+pub(super) fn recover(
+    disk: &impl LogDisk,
+    mark: Mark,
+    file: &Path,
+    owner: &Owner,
+) -> Result<Recovered, OpenError> {
     let reader = Reader { file, owner };
     let meta = reader.load(disk, Table::Meta)?;
     let vote = reader.meta(&meta, layout::VOTE, wire::vote)?;
@@ -105,8 +114,9 @@ fn read_entries(
     let records = reader.load(disk, Table::Log)?;
     let count = records.len();
     for (position, (key, record)) in records.into_iter().enumerate() {
-        let index = layout::entry_index(&key)
-            .ok_or_else(|| reader.damaged(format!("the key of a log record has {} bytes instead of 8", key.len())))?;
+        let index = layout::entry_index(&key).ok_or_else(|| {
+            reader.damaged(format!("the key of a log record has {} bytes instead of 8", key.len()))
+        })?;
         if log.purged.is_some_and(|purged| index <= purged.index) {
             sweep.push(layout::remove_entry(index));
             continue;
@@ -142,7 +152,8 @@ fn check_mark(reader: &Reader<'_>, mark: Mark, log: &MemoryLog) -> Result<(), Op
     if let Some(marked) = mark.last {
         let last = log.last();
         if last.is_none_or(|last| last.index < marked.index) {
-            let end = last.map_or_else(|| "it is empty".to_owned(), |last| format!("it ends at entry {}", last.index));
+            let end = last
+                .map_or_else(|| "it is empty".to_owned(), |last| format!("it ends at entry {}", last.index));
             return Err(reader.damaged(format!("{end}, but entries up to {} were durable", marked.index)));
         }
         let found = log.get(marked.index).map(|entry| entry.log_id);

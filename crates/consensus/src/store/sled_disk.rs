@@ -46,7 +46,9 @@ fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(e))) => Err(e),
         Ok(Err(e)) => Err(io::Error::new(io::ErrorKind::InvalidData, e.to_string())),
-        Err(panic) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("sled gave up: {}", text(panic)))),
+        Err(panic) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("sled gave up: {}", text(panic))))
+        }
     }
 }
 
@@ -130,6 +132,8 @@ impl LogDisk for SledDisk {
 
     fn load(&self, table: Table) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let tree = self.tree(table);
-        guarded(|| tree.iter().map(|pair| pair.map(|(key, record)| (key.to_vec(), record.to_vec()))).collect())
+        guarded(|| {
+            tree.iter().map(|pair| pair.map(|(key, record)| (key.to_vec(), record.to_vec()))).collect()
+        })
     }
 }

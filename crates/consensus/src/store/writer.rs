@@ -137,7 +137,9 @@ impl<D: LogDisk> Writer<D> {
         for waiter in group.waiters {
             waiter.tell(match &self.failed {
                 None => Ok(()),
-                Some((kind, text)) => Err(io::Error::new(*kind, format!("the log cannot be written: {text}"))),
+                Some((kind, text)) => {
+                    Err(io::Error::new(*kind, format!("the log cannot be written: {text}")))
+                }
             });
         }
     }

@@ -38,7 +38,8 @@ async fn taking_in_goes_on_where_it_stopped() {
     let mut cluster = Cluster::of(1).await;
     let new = cluster.place().await;
     // As if the leader had died after it allocated the id.
-    let allocated = cluster.at(0).propose(proposal(Command::AddMember(cluster.spec(new))), DEFAULT_WAIT).await.unwrap();
+    let allocated =
+        cluster.at(0).propose(proposal(Command::AddMember(cluster.spec(new))), DEFAULT_WAIT).await.unwrap();
     let member = cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap();
     assert_eq!(member.id, MemberId(allocated.revision));
     let again = cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap();
@@ -82,7 +83,9 @@ async fn a_removed_member_is_told_and_stays_out() {
     let leader = cluster.leader().await;
     let gone = (leader + 1) % 3;
     let id = cluster.id(gone);
-    let Removal::Done { warnings, .. } = cluster.at(leader).remove(id).await.unwrap() else { panic!("moved") };
+    let Removal::Done { warnings, .. } = cluster.at(leader).remove(id).await.unwrap() else {
+        panic!("moved")
+    };
     assert!(warnings[0].contains("2 voters"), "{warnings:?}");
     assert!(cluster.at(gone).was_removed());
     assert_eq!(cluster.at(gone).status().state, RaftState::Removed);
@@ -121,7 +124,9 @@ async fn a_leader_that_is_removed_hands_over_first() {
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let id = cluster.id(first);
-    let Removal::LeaderMoved { to } = cluster.at(first).remove(id).await.unwrap() else { panic!("removed itself") };
+    let Removal::LeaderMoved { to } = cluster.at(first).remove(id).await.unwrap() else {
+        panic!("removed itself")
+    };
     let second = cluster.leader().await;
     assert_eq!(cluster.id(second), to);
     assert!(matches!(cluster.at(second).remove(id).await.unwrap(), Removal::Done { .. }));
@@ -144,7 +149,14 @@ async fn what_would_cost_the_quorum_is_refused() {
     let healthy = cluster.id(healthy);
     // The dead one counts as answering until its last acknowledgement is old enough.
     let refused = loop {
-        match cluster.at(cluster.leader().await).status().heard.values().filter(|at| at.elapsed().as_secs() >= 2).count() {
+        match cluster
+            .at(cluster.leader().await)
+            .status()
+            .heard
+            .values()
+            .filter(|at| at.elapsed().as_secs() >= 2)
+            .count()
+        {
             1 => break cluster.at(leader).remove(healthy).await.unwrap_err(),
             _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }

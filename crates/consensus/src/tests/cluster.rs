@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status};
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
 use trestle_model::{
-    ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal, Request as Named,
-    RequestId,
+    ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal,
+    Request as Named, RequestId,
 };
 
 use super::proxy::Proxy;
@@ -42,7 +42,10 @@ impl PeerService for Peer {
     async fn adopt(&self, request: Request<proto::AdoptRequest>) -> Answer<proto::AdoptResponse> {
         self.0.serve_adopt(request.into_inner()).await.map(Response::new)
     }
-    async fn request_join(&self, _: Request<proto::RequestJoinRequest>) -> Answer<proto::RequestJoinResponse> {
+    async fn request_join(
+        &self,
+        _: Request<proto::RequestJoinRequest>,
+    ) -> Answer<proto::RequestJoinResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
     async fn dismiss(&self, request: Request<proto::DismissRequest>) -> Answer<proto::DismissResponse> {
@@ -51,13 +54,19 @@ impl PeerService for Peer {
     async fn propose(&self, request: Request<proto::ProposeRequest>) -> Answer<proto::ProposeResponse> {
         self.0.serve_propose(request.into_inner()).await.map(Response::new)
     }
-    async fn read_index(&self, request: Request<proto::ReadIndexRequest>) -> Answer<proto::ReadIndexResponse> {
+    async fn read_index(
+        &self,
+        request: Request<proto::ReadIndexRequest>,
+    ) -> Answer<proto::ReadIndexResponse> {
         self.0.serve_read_index(request.into_inner()).await.map(Response::new)
     }
     async fn report(&self, _: Request<proto::ReportRequest>) -> Answer<proto::ReportResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
-    async fn await_revision(&self, _: Request<proto::AwaitRevisionRequest>) -> Answer<proto::AwaitRevisionResponse> {
+    async fn await_revision(
+        &self,
+        _: Request<proto::AwaitRevisionRequest>,
+    ) -> Answer<proto::AwaitRevisionResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
 }
@@ -287,4 +296,3 @@ impl Cluster {
         view.state.pools.keys().map(ToString::to_string).collect()
     }
 }
-

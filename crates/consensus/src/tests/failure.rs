@@ -61,8 +61,8 @@ async fn all_members_come_back_with_what_they_had() {
         cluster.start(at).await;
     }
     cluster.leader().await;
-    for at in 0..3 {
-        assert_eq!(cluster.id(at), ids[at]);
+    for (at, id) in ids.into_iter().enumerate() {
+        assert_eq!(cluster.id(at), id);
         assert_eq!(cluster.at(at).read(DEFAULT_WAIT).await.unwrap().state.digest().to_string(), before);
     }
     cluster.at(1).propose(proposal(create_pool("after")), DEFAULT_WAIT).await.unwrap();

@@ -22,7 +22,13 @@ async fn an_isolated_leader_answers_neither_reads_nor_writes() {
     assert_eq!(read.to_status().code(), Code::Unavailable, "{read}");
     let wrote = cluster.at(old).propose(proposal(create_pool("lost")), short).await.unwrap_err();
     assert!(matches!(wrote.to_status().code(), Code::Unavailable | Code::DeadlineExceeded), "{wrote}");
-    assert!(cluster.at(old).status().last_quorum_ack.is_none_or(|at| at.elapsed() > super::cluster::TIMING.lease()));
+    assert!(
+        cluster
+            .at(old)
+            .status()
+            .last_quorum_ack
+            .is_none_or(|at| at.elapsed() > super::cluster::TIMING.lease())
+    );
 
     cluster.isolate(old, false);
     cluster.converged(&[0, 1, 2]).await;
@@ -43,8 +49,9 @@ async fn a_write_that_was_cut_off_is_unknown_without_a_request_id_and_goes_on_wi
         let client = client.clone();
         async move { client.propose(proposal(create_pool("anonymous")), Duration::from_secs(2)).await }
     });
-    let known =
-        tokio::spawn(async move { client.propose(named("n", create_pool("known")), Duration::from_secs(30)).await });
+    let known = tokio::spawn(async move {
+        client.propose(named("n", create_pool("known")), Duration::from_secs(30)).await
+    });
     let unknown = anonymous.await.unwrap().unwrap_err();
     assert_eq!(unknown.to_status().code(), Code::DeadlineExceeded, "{unknown}");
     let others: Vec<usize> = (0..3).filter(|at| *at != old).collect();

@@ -18,7 +18,10 @@ fn rival(to: proto::Destination, cluster: &Cluster, at: usize) -> proto::VoteReq
     proto::VoteRequest {
         to: Some(to),
         vote: Some(storage::Vote { leader: Some(leader(status.term + 1)), committed: false }),
-        last_log_id: Some(storage::LogId { leader: Some(leader(status.term)), index: status.last_log_index + 100 }),
+        last_log_id: Some(storage::LogId {
+            leader: Some(leader(status.term)),
+            index: status.last_log_index + 100,
+        }),
         leadership_transfer: false,
     }
 }
@@ -26,7 +29,8 @@ fn rival(to: proto::Destination, cluster: &Cluster, at: usize) -> proto::VoteReq
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_voter_gives_no_vote_before_its_lease_has_passed() {
     // Long, so that the questions below certainly come within it.
-    let timing = Timing { election_min: Duration::from_secs(2), election_max: Duration::from_secs(3), ..TIMING };
+    let timing =
+        Timing { election_min: Duration::from_secs(2), election_max: Duration::from_secs(3), ..TIMING };
     let mut cluster = Cluster::with_timing(3, timing).await;
     let leader = cluster.leader().await;
     let voter = (leader + 1) % 3;
@@ -66,7 +70,8 @@ async fn a_restarted_voter_gives_no_vote_before_its_lease_has_passed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_has_promised_nothing_starts_at_once() {
-    let timing = Timing { election_min: Duration::from_secs(1000), election_max: Duration::from_secs(2000), ..TIMING };
+    let timing =
+        Timing { election_min: Duration::from_secs(1000), election_max: Duration::from_secs(2000), ..TIMING };
     let mut cluster = Cluster::empty(timing);
     cluster.place().await;
     let id = ClusterId::parse(&"11".repeat(16)).unwrap();

@@ -49,7 +49,10 @@ async fn a_repeated_request_is_applied_once_whoever_forwards_it() {
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     cluster.at(2).propose(proposal(delete_pool("a")), DEFAULT_WAIT).await.unwrap();
     // Applied again it would create the pool again.
-    assert_eq!(cluster.at(1).propose(named("once", create_pool("a")), DEFAULT_WAIT).await.unwrap(), answers[0]);
+    assert_eq!(
+        cluster.at(1).propose(named("once", create_pool("a")), DEFAULT_WAIT).await.unwrap(),
+        answers[0]
+    );
     cluster.converged(&[0, 1, 2]).await;
     assert!(cluster.pools(0).is_empty());
 }
@@ -60,7 +63,11 @@ async fn a_proposal_that_the_log_would_not_take_is_refused_before_it_is_proposed
     let binds = vec![trestle_model::Bind::parse("10.0.0.1:1").unwrap(); 1000];
     let spec = trestle_model::ListenerSpec { binds, pool: PoolName::parse("a").unwrap() };
     let name = trestle_model::ListenerName::parse("l").unwrap();
-    let refused = cluster.at(0).propose(proposal(Command::CreateListener { name, spec }), DEFAULT_WAIT).await.unwrap_err();
+    let refused = cluster
+        .at(0)
+        .propose(proposal(Command::CreateListener { name, spec }), DEFAULT_WAIT)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::Failed(trestle_api::status::Failure::TooLarge { .. })), "{refused}");
 }
 
@@ -82,7 +89,8 @@ async fn watches_on_every_member_see_each_change_once() {
     let early = [watch(0), watch(1), watch(2)];
     let mut written = Vec::new();
     for i in 0..WRITES {
-        let accepted = cluster.at(i % 3).propose(proposal(create_pool(&format!("p{i}"))), DEFAULT_WAIT).await.unwrap();
+        let accepted =
+            cluster.at(i % 3).propose(proposal(create_pool(&format!("p{i}"))), DEFAULT_WAIT).await.unwrap();
         written.push(accepted.revision);
     }
     let late = [watch(0), watch(1), watch(2)];

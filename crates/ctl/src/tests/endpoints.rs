@@ -106,3 +106,37 @@ fn when_nobody_answers_every_endpoint_is_named() {
         )
     );
 }
+
+#[test]
+fn a_read_that_is_not_answered_tells_of_every_endpoint() {
+    let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoints = [closed(), stuck.local_addr().unwrap().to_string()];
+    let done = trestle(&endpoints, &["--timeout", "300ms", "pool", "list"]);
+    assert_eq!(done.code, 1);
+    assert_eq!(
+        done.err,
+        format!(
+            "error: no member could do it\n  {}: connection refused\n  {}: did not answer within 300ms\n  \
+             see \"trestle status\"; reads take --local to show what one member knows\n",
+            endpoints[0], endpoints[1]
+        )
+    );
+}
+
+#[test]
+fn a_write_that_nobody_answers_is_tried_until_the_time_is_up() {
+    let endpoints = [closed()];
+    let done = trestle(&endpoints, &["--timeout", "300ms", "pool", "create", "web", "--request-id", "mine"]);
+    assert_eq!(done.code, 1);
+    let end = format!(
+        "error: no member answers (tried for 300ms)\n  {}: connection refused\n  \
+         check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address\n  \
+         repeat the command with --request-id mine, which applies it at most once\n",
+        endpoints[0]
+    );
+    assert!(
+        done.err.contains("trying again, for at most 300ms in all\n") && done.err.ends_with(&end),
+        "{}",
+        done.err
+    );
+}

@@ -82,7 +82,12 @@ impl Listeners {
             }
             listeners.insert(name.clone(), listener);
         }
-        self.published = (Arc::new(listeners), Arc::new(routes));
+        let (before, _) = &self.published;
+        let unchanged = before.len() == listeners.len()
+            && before.values().zip(listeners.values()).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !unchanged {
+            self.published = (Arc::new(listeners), Arc::new(routes));
+        }
     }
 
     /// The listener that each address belongs to: the first by name, on every member alike.

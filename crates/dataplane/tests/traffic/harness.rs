@@ -310,9 +310,13 @@ pub(crate) async fn servers(address: SocketAddr, count: usize) -> String {
     word
 }
 
-/// Connects without expecting anything.
-pub(crate) async fn knock(address: SocketAddr) -> Client {
-    Client { stream: soon("a connection", TcpStream::connect(address)).await.unwrap(), server: String::new() }
+/// Whether a connection is reset before anything is said, perhaps already as the client learns that it is connected.
+pub(crate) async fn turned_away(address: SocketAddr) -> bool {
+    let end = match soon("a connection", TcpStream::connect(address)).await {
+        Ok(stream) => Client { stream, server: String::new() }.end().await,
+        Err(error) => Some(error.kind()),
+    };
+    end == Some(std::io::ErrorKind::ConnectionReset)
 }
 
 /// How often `letter` is in `word`.

@@ -1,10 +1,11 @@
 //! Thousands of listeners and backends.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use socket2::{Domain, Socket, Type};
 use trestle_dataplane::Verdict;
 use trestle_model::{BackendPatch, PoolSpec};
 
@@ -14,14 +15,18 @@ const LISTENERS: usize = 1_000;
 const POOLS: usize = 100;
 const BACKENDS: usize = 100;
 
-/// Accepts on every loopback address, and says one letter.
-async fn everywhere() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
-    let port = socket.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = socket.accept().await {
-            // A check has reset it already.
-            let _ = stream.try_write(b"x");
+/// Accepts on every loopback address, and says one letter. Has a thread of its own and a long queue, because ten
+/// thousand backends that are one are checked at once.
+fn everywhere() -> u16 {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).unwrap();
+    socket.listen(4096).unwrap();
+    let listener = TcpListener::from(socket);
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Fails when it was a check, which has reset it by now.
+            let _ = stream.and_then(|mut s| s.write_all(b"x"));
         }
     });
     port
@@ -48,7 +53,7 @@ fn prepare(plane: &mut Plane, port: u16) -> Vec<SocketAddr> {
 
 #[tokio::test]
 async fn a_thousand_listeners_and_ten_thousand_backends() {
-    let port = everywhere().await;
+    let port = everywhere();
     let mut plane = Plane::start();
     let fronts = prepare(&mut plane, port);
     let start = Instant::now();

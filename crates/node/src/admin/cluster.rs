@@ -12,15 +12,14 @@ use super::{Admin, wait, watch};
 
 /// A new cluster's identity, from the kernel's random source.
 fn draw_cluster_id() -> Result<ClusterId, Status> {
-    use std::io::Read;
-    let failed = |error: &dyn std::fmt::Display| {
-        status::failure(&status::Failure::Internal(format!("no random bytes from /dev/urandom: {error}")))
+    let failed = |why: String| {
+        let what = format!("no random bytes for the cluster's identity: {why}");
+        status::failure(&status::Failure::Internal(what))
     };
     let mut bytes = [0; 16];
-    let mut source = std::fs::File::open("/dev/urandom").map_err(|error| failed(&error))?;
-    source.read_exact(&mut bytes).map_err(|error| failed(&error))?;
+    getrandom::fill(&mut bytes).map_err(|error| failed(error.to_string()))?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    ClusterId::parse(&text).map_err(|error| failed(&error))
+    ClusterId::parse(&text).map_err(failed)
 }
 
 #[tonic::async_trait]

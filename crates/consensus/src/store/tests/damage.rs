@@ -34,9 +34,13 @@ fn refused(dir: &Path) -> String {
     let error = Opened::open(dir).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     let text = error.to_string();
-    for part in ["move ", "empty data directory", "trestle member remove east-1", "trestle member add HOST:PORT",
-        "trestle member promote east-1"]
-    {
+    for part in [
+        "move ",
+        "empty data directory",
+        "trestle member remove east-1",
+        "trestle member add HOST:PORT",
+        "trestle member promote east-1",
+    ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
     text

@@ -72,7 +72,10 @@ async fn nothing_acknowledged_is_lost_to_a_kill() {
         let mut opened = Opened::open(dir.path()).unwrap();
         let (purged, last, voted, entries) = opened.content().await;
         opened.close().await;
-        assert!(last.is_some_and(|last| last.index >= acked), "round {round}: {acked} was acknowledged, {last:?}");
+        assert!(
+            last.is_some_and(|last| last.index >= acked),
+            "round {round}: {acked} was acknowledged, {last:?}"
+        );
         assert!(voted.is_some_and(|vote| vote.leader_id.term >= term), "round {round}: {term}, {voted:?}");
         let first = purged.map_or(0, |purged| purged.index + 1);
         assert!(entries.iter().zip(first..).all(|(entry, index)| entry.log_id.index == index));

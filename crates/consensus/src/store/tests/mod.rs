@@ -10,13 +10,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
-use openraft::RaftLogReader;
-use trestle_model::{BackendAddress, BackendName, BackendSpec, ClusterId, Command, MemberId, MemberName, PoolName, Proposal};
+use trestle_model::{
+    BackendAddress, BackendName, BackendSpec, ClusterId, Command, MemberId, MemberName, PoolName, Proposal,
+};
 
-use super::log_store::{Closed, LogStore, create, open};
 use super::OpenError;
+use super::log_store::{Closed, LogStore, create, open};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
 use crate::raft_types::{Entry, IoFlushed, LeaderId, LogId, Payload, TypeConfig, Vote};
@@ -45,7 +47,10 @@ fn entry(term: u64, index: u64) -> Entry {
         name: BackendName::parse(&format!("b{index}")).unwrap(),
         spec: BackendSpec::at(BackendAddress::parse("10.0.0.1:80").unwrap()),
     };
-    Entry { log_id: log_id(term, index), payload: Payload::Normal(Proposal { request: None, command }.into()) }
+    Entry {
+        log_id: log_id(term, index),
+        payload: Payload::Normal(Proposal { request: None, command }.into()),
+    }
 }
 
 /// A log store that is closed, files and all, when [`close`](Self::close) returns.
@@ -67,7 +72,10 @@ impl Opened {
         Ok(Self { log, closed })
     }
 
-    async fn append(&mut self, entries: impl IntoIterator<Item = Entry, IntoIter: Send> + Send) -> io::Result<()> {
+    async fn append(
+        &mut self,
+        entries: impl IntoIterator<Item = Entry, IntoIter: Send> + Send,
+    ) -> io::Result<()> {
         let (done, flushed) = TypeConfig::oneshot();
         self.log.append(entries, IoFlushed::signal(done)).await?;
         flushed.await.unwrap()

@@ -37,7 +37,10 @@ async fn truncated_and_purged_entries_stay_away() {
     opened.log.purge(log_id(1, 4)).await.unwrap();
     let before = opened.content().await;
     assert_eq!((before.0, before.1), (Some(log_id(1, 4)), Some(log_id(2, 14))));
-    assert_eq!(before.3.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), (5..15).collect::<Vec<_>>());
+    assert_eq!(
+        before.3.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(),
+        (5..15).collect::<Vec<_>>()
+    );
     opened.close().await;
     assert_eq!(content_of(dir.path()).await, before);
 
@@ -69,7 +72,8 @@ async fn the_log_of_another_member_is_refused() {
     opened.close().await;
     let data = std::sync::Arc::new(crate::data_dir::DataDir::open(dir.path()).unwrap());
     let other = "f".repeat(32);
-    let stranger = crate::Identity { cluster_id: trestle_model::ClusterId::parse(&other).unwrap(), ..identity() };
+    let stranger =
+        crate::Identity { cluster_id: trestle_model::ClusterId::parse(&other).unwrap(), ..identity() };
     let error = open(&data, &stranger).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::OtherOwner { .. }), "{error}");
     assert!(error.to_string().contains(&other), "{error}");

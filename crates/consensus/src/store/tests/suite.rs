@@ -13,7 +13,7 @@ use crate::raft_types::TypeConfig;
 use crate::replica::{History, Published, Replica};
 use crate::store::LogStore;
 
-struct Unwatched;
+pub(super) struct Unwatched;
 
 impl History for Unwatched {
     fn changed(&mut self, _: Revision, _: Vec<Change>) {}
