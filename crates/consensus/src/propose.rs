@@ -56,24 +56,19 @@ impl From<Retry> for Error {
     }
 }
 
-impl Core {
-    pub(crate) fn leader(&self) -> Option<Leader> {
-        let role = self.role.borrow();
-        match &role.leader {
-            Some(_) if role.state == RaftState::Leader => Some(Leader::Here),
-            Some((id, address)) if Some(*id) != self.me() => Some(Leader::There(address.clone())),
-            _ => None,
-        }
+/// Where the leader is. One that says so of itself is here, whatever Raft calls it.
+fn leader(role: &Role) -> Option<Leader> {
+    match &role.leader {
+        Some(_) if role.state == RaftState::Leader => Some(Leader::Here),
+        Some((_, address)) => Some(Leader::There(address.clone())),
+        None => None,
     }
+}
 
-    /// Waits until this member knows another role than `seen`, but no longer than a pause: a leader without a quorum may
-    /// have one again. False when the deadline has come.
-    async fn wait_for_leader(&self, seen: &Role, deadline: Instant) -> bool {
-        let pause = deadline.min(Instant::now() + RETRY_PAUSE);
-        let mut role = self.role.subscribe();
-        // Whether it changed or the pause is over, the next step is the same.
-        let _ = timeout_at(pause, role.wait_for(|role| role != seen)).await;
-        Instant::now() < deadline
+impl Core {
+    /// Where the leader is, by this member's word.
+    pub(crate) fn leader(&self) -> Option<Leader> {
+        leader(&self.role.borrow())
     }
 
     /// Runs `attempt` against one leader after the other until it succeeds, fails for good, or the time is over.
@@ -85,9 +80,10 @@ impl Core {
     ) -> Result<T, Error> {
         let mut why = "none is known; an election may be under way".to_owned();
         let mut perhaps = false;
+        let mut role = self.role.subscribe();
         loop {
-            let seen = self.role.borrow().clone();
-            if let Some(leader) = self.leader() {
+            let leader = leader(&role.borrow_and_update());
+            if let Some(leader) = leader {
                 match attempt(leader).await {
                     Ok(done) => return Ok(done),
                     Err(Retry::Safe(text)) => why = text,
@@ -95,9 +91,12 @@ impl Core {
                     Err(last) => return Err(last.into()),
                 }
             }
+            // Another role is worth another try at once; the same leader after a pause: it may have a quorum again.
+            let pause = deadline.min(Instant::now() + RETRY_PAUSE);
+            let _ = timeout_at(pause, role.changed()).await;
             let stopped = self.running().err();
-            let go_on = stopped.is_none_or(|e| matches!(e, Error::Failed(Failure::NoLeader(_))))
-                && self.wait_for_leader(&seen, deadline).await;
+            let may_start = stopped.is_none_or(|e| matches!(e, Error::Failed(Failure::NoLeader(_))));
+            let go_on = may_start && Instant::now() < deadline;
             if !go_on {
                 return Err(match self.running() {
                     _ if perhaps => Error::unknown(why),

@@ -84,7 +84,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, address: SocketAddr
         pool: pool.clone(),
     };
     drop(table);
-    tokio::spawn(serve(accepted, client, Box::new(attempt)));
+    tokio::spawn(serve(accepted, client, attempt));
 }
 
 /// A connection on its way to a backend.
@@ -96,54 +96,51 @@ struct Attempt {
     pool: Arc<Pool>,
 }
 
-async fn serve(accepted: Accepted, client: TcpStream, attempt: Box<Attempt>) {
-    // In a box of its own, because it is needed only until the connection is established.
-    let connected = Box::pin(connect(&accepted, *attempt)).await;
-    let (backend, place) = match connected {
-        Ok(connected) => connected,
+async fn serve(accepted: Accepted, client: TcpStream, attempt: Attempt) {
+    match connect(&accepted, attempt).await {
+        Ok((backend, place)) => {
+            place.live.counters.connected();
+            // A task of its own, because a task keeps the memory of its largest moment, and connecting takes more than
+            // relaying.
+            tokio::spawn(relay(accepted, place, Relay::new(client, backend)));
+        }
         Err(reason) => {
             accepted.listener.closed(reason);
-            return reset(client);
+            reset(client);
         }
-    };
-    place.live.counters.connected();
-    let reason = relay(&accepted.listener, &place, Relay::new(client, backend)).await;
-    accepted.listener.closed(reason);
-    place.live.counters.closed(reason);
+    }
 }
 
 /// Relays until either side or this member ends it.
-async fn relay(listener: &Counters, place: &Place, mut relay: Relay) -> CloseReason {
-    let signal = place.live.changed.notified();
-    tokio::pin!(signal);
-    let mut listening = false;
-    let ended = poll_fn(|cx| {
-        if !listening {
-            // Once is enough: the task's waker stays the same. The epoch is read after it, so that no signal is missed.
-            let _ = signal.as_mut().poll(cx);
-            listening = true;
-        }
-        if let Some(reason) = place.live.closed(place.epoch) {
-            return Poll::Ready(Err(reason));
-        }
-        let mut moved = Moved::default();
-        let ended = relay.poll(cx, &mut moved);
-        for counters in [listener, &place.live.counters] {
-            if moved.up > 0 {
-                counters.moved_in(moved.up);
+///
+/// Not an `async fn`, which would keep its arguments twice: once as they came and once as they are used.
+fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Output = ()> + Send {
+    async move {
+        let live = &place.live;
+        let signal = live.changed.notified();
+        tokio::pin!(signal);
+        let mut listening = false;
+        let reason = poll_fn(|cx| {
+            if !listening {
+                // Once is enough: the task's waker stays the same. The epoch is read after it, so that no signal is
+                // missed.
+                let _ = signal.as_mut().poll(cx);
+                listening = true;
             }
-            if moved.down > 0 {
-                counters.moved_out(moved.down);
+            if let Some(reason) = live.closed(place.epoch) {
+                relay.reset();
+                return Poll::Ready(reason);
             }
-        }
-        ended.map(Ok)
-    });
-    match ended.await {
-        Ok(reason) => reason,
-        Err(reason) => {
-            relay.reset();
-            reason
-        }
+            let mut moved = Moved::default();
+            let ended = relay.poll(cx, &mut moved);
+            for counters in [&*accepted.listener, &live.counters] {
+                counters.moved(moved.up, moved.down);
+            }
+            ended
+        })
+        .await;
+        accepted.listener.closed(reason);
+        live.counters.closed(reason);
     }
 }
 

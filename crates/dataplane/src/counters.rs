@@ -81,12 +81,14 @@ impl Counters {
         self.connections.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn moved_in(&self, bytes: u64) {
-        self.bytes_in.fetch_add(bytes, Relaxed);
-    }
-
-    pub(crate) fn moved_out(&self, bytes: u64) {
-        self.bytes_out.fetch_add(bytes, Relaxed);
+    /// Bytes that came from a client and bytes that went to it.
+    pub(crate) fn moved(&self, up: u64, down: u64) {
+        if up > 0 {
+            self.bytes_in.fetch_add(up, Relaxed);
+        }
+        if down > 0 {
+            self.bytes_out.fetch_add(down, Relaxed);
+        }
     }
 
     pub(crate) fn connect_failed(&self) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use trestle_api::{convert, peer, v1};
 use trestle_dataplane::{Backend, Listener, Verdict};
-use trestle_model::{MemberId, PoolName, Revision};
+use trestle_model::{PoolName, Revision};
 
 use crate::member::Member;
 
@@ -17,12 +17,6 @@ impl Member {
     /// The revision of the configuration that this member knows.
     pub(crate) fn revision(&self) -> Revision {
         self.consensus.view().borrow().state.revision
-    }
-
-    /// A member's name by its id.
-    pub(crate) fn name_of(&self, id: MemberId) -> Option<String> {
-        let view = self.consensus.view().borrow().clone();
-        view.state.members.get(&id).map(|member| member.spec.name.to_string())
     }
 
     /// Answers a report that a peer, or this member itself, asks for.

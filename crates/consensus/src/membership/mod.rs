@@ -94,15 +94,18 @@ fn even_warning(voters: usize) -> Option<String> {
 }
 
 impl Core {
-    /// Raft, if this member leads.
+    /// Raft, if this member leads and has heard from a quorum lately.
     fn leading(&self) -> Result<(RaftHandle, RaftStatus), Error> {
         let raft = self.running()?;
         let status = status::of_raft(&raft);
-        if status.state == RaftState::Leader {
-            Ok((raft, status))
-        } else {
-            Err(Error::no_leader("the member that was asked does not lead"))
+        if status.state != RaftState::Leader {
+            return Err(Error::no_leader("the member that was asked does not lead"));
         }
+        let patience = self.settings.timing.patience();
+        if status.last_quorum_ack.is_none_or(|at| at.elapsed() > patience) {
+            return Err(Error::no_leader("the leader does not hear from a quorum"));
+        }
+        Ok((raft, status))
     }
 
     fn member(&self, id: MemberId) -> Result<Arc<Member>, Error> {
@@ -150,7 +153,10 @@ impl Core {
                 tokio::time::sleep(POLL).await;
             }
         };
-        self.runtime.spawn(change).await.map_err(|_| Error::Failed(Failure::ShuttingDown))?
+        match tokio::time::timeout(2 * STEP_WAIT, self.runtime.spawn(change)).await {
+            Ok(changed) => changed.map_err(|_| Error::Failed(Failure::ShuttingDown))?,
+            Err(_) => Err(Error::unknown("the change of membership has not found a quorum yet")),
+        }
     }
 }
 

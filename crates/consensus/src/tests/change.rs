@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use trestle_model::{Command, MemberId};
 
-use super::cluster::{Cluster, create_pool, proposal, until, unwatched};
+use super::cluster::{Cluster, TIMING, create_pool, proposal, until, unwatched};
 use crate::{DEFAULT_WAIT, RaftState, Removal, Step};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,19 +148,23 @@ async fn what_would_cost_the_quorum_is_refused() {
     cluster.stop(dead).await;
     let healthy = cluster.id(healthy);
     // The dead one counts as answering until its last acknowledgement is old enough.
-    let refused = loop {
-        match cluster
-            .at(cluster.leader().await)
-            .status()
-            .heard
-            .values()
-            .filter(|at| at.elapsed().as_secs() >= 2)
-            .count()
-        {
-            1 => break cluster.at(leader).remove(healthy).await.unwrap_err(),
-            _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-        }
-    };
+    let old = |at: &std::time::Instant| at.elapsed() > TIMING.patience();
+    until("silence", || (cluster.at(leader).status().heard.values().filter(|at| old(at)).count() == 1).then_some(())).await;
+    let refused = cluster.at(leader).remove(healthy).await.unwrap_err();
     assert!(refused.to_string().contains("1 answer now and 2 must"), "{refused}");
     cluster.at(leader).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_changes_no_membership() {
+    let mut cluster = Cluster::of(2).await;
+    let leader = cluster.leader().await;
+    let lost = (leader + 1) % 2;
+    let id = cluster.id(lost);
+    cluster.stop(lost).await;
+    let silent = |at: std::time::Instant| at.elapsed() > TIMING.patience();
+    until("silence", || cluster.at(leader).status().last_quorum_ack.is_none_or(silent).then_some(())).await;
+    let refused = cluster.at(leader).remove(id).await.unwrap_err();
+    assert_eq!(refused.to_status().code(), tonic::Code::Unavailable, "{refused}");
+    assert_eq!(cluster.at(leader).status().voters.len(), 2);
 }

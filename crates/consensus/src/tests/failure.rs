@@ -114,3 +114,14 @@ async fn nothing_is_left_behind_by_a_shutdown() {
     // Raft's tasks, its connections and its threads all hold it.
     until("end of all that holds it", || (shared.strong_count() == 0).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_raft_is_reported() {
+    let cluster = Cluster::of(1).await;
+    let raft = cluster.at(0).core().raft().unwrap();
+    raft.shutdown().await.unwrap();
+    let why = tokio::time::timeout(super::cluster::PATIENCE, cluster.at(0).failed()).await.unwrap();
+    assert!(why.contains("Raft has stopped"), "{why}");
+    let failed = cluster.at(0).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap_err();
+    assert_eq!(failed.to_status().code(), tonic::Code::DeadlineExceeded, "{failed}");
+}
