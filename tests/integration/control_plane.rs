@@ -149,11 +149,11 @@ async fn four_frontends_share_servers_without_ports() {
     cluster.agreed().await;
     cluster.api(0).verdict("back", |_| true, Verdict::Healthy).await;
 
-    let traffic = Traffic::start(&targets(&cluster, &PORTS), fetch_tls);
-    let report = traffic.next(9);
-    traffic.stop().assert_no_failure();
-    for (target, by_answer) in report.answers {
+    for target in targets(&cluster, &PORTS) {
+        // Round robin, and nobody else asks: three requests meet three controllers.
+        let mut answers: Vec<String> = (0..3).map(|_| fetch_tls(target).unwrap()).collect();
+        answers.sort();
         let expected: Vec<String> = (1..=3).map(|number| format!("c{number}:{}", target.port())).collect();
-        assert_eq!(by_answer.into_keys().collect::<Vec<_>>(), expected, "through {target}");
+        assert_eq!(answers, expected, "through {target}");
     }
 }

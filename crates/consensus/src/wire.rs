@@ -256,3 +256,83 @@ pub(crate) fn transfer_request(
         maybe_log_id(message.last_log_id)?,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use prost::Message;
+    use trestle_model::{Command, MemberId};
+
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId { term: 3, node_id: 9 }, index)
+    }
+
+    fn entries() -> Vec<Entry> {
+        let node = |id: u64| (id, PeerNode { peer_address: format!("10.0.0.{id}:7481") });
+        let nodes: BTreeMap<_, _> = [1, 2, 9].map(node).into();
+        let joint = Membership::new(vec![[1, 2].into(), [1, 2, 9].into()], nodes).unwrap();
+        let proposal = Proposal { request: None, command: Command::RemoveMember(MemberId(2)) };
+        let payloads = [Payload::Blank, Payload::Membership(joint), Payload::Normal(proposal.into())];
+        (5..).zip(payloads).map(|(index, payload)| Entry { log_id: id(index), payload }).collect()
+    }
+
+    fn to() -> peer::Destination {
+        peer::Destination { cluster_id: "0".repeat(32), member_id: 9 }
+    }
+
+    /// Through the bytes, as between members.
+    fn again<M: Message + Default>(message: &M) -> M {
+        M::decode(&message.encode_to_vec()[..]).unwrap()
+    }
+
+    #[test]
+    fn raft_messages_round_trip() {
+        let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
+        for prev in [None, Some(id(4))] {
+            let request = AppendEntriesRequest {
+                vote,
+                prev_log_id: prev,
+                entries: entries(),
+                leader_commit: Some(id(0)),
+            };
+            let back = append_request(again(&append_request_message(to(), &request))).unwrap();
+            assert_eq!((back.vote, back.prev_log_id, back.entries), (vote, prev, request.entries));
+            assert_eq!(back.leader_commit, Some(id(0)));
+            let request = VoteRequest { vote, last_log_id: prev, leadership_transfer: prev.is_some() };
+            assert_eq!(vote_request(again(&vote_request_message(to(), &request))), Ok(request));
+            let response = VoteResponse { vote, vote_granted: prev.is_some(), last_log_id: prev };
+            assert_eq!(vote_response(again(&vote_response_message(&response))), Ok(response));
+            let request = TransferLeaderRequest::new(vote, 2, prev);
+            assert_eq!(transfer_request(again(&transfer_request_message(to(), &request))), Ok(request));
+            for response in [
+                AppendEntriesResponse::Success,
+                AppendEntriesResponse::PartialSuccess(prev),
+                AppendEntriesResponse::Conflict,
+                AppendEntriesResponse::HigherVote(vote),
+            ] {
+                assert_eq!(append_response(again(&append_response_message(&response))), Ok(response));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_peer_leaves_out_is_named() {
+        let text = |error: WireError| error.to_string();
+        assert!(
+            text(append_request(Default::default()).unwrap_err()).contains("append request lacks its vote")
+        );
+        assert!(text(append_response(Default::default()).unwrap_err()).contains("lacks its result"));
+        assert!(
+            text(vote_response(Default::default()).unwrap_err()).contains("vote response lacks its vote")
+        );
+        assert!(text(entry(Default::default()).unwrap_err()).contains("log entry lacks its payload"));
+        let headless = storage::LogId { leader: None, index: 1 };
+        assert!(text(log_id(headless).unwrap_err()).contains("log id lacks its leader"));
+        let strangers =
+            storage::Membership { configs: vec![storage::VoterSet { member_ids: vec![4] }], nodes: vec![] };
+        assert!(matches!(membership(strangers), Err(WireError::Membership(_))));
+    }
+}

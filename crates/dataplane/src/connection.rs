@@ -114,6 +114,7 @@ async fn serve(accepted: Accepted, client: TcpStream, attempt: Attempt) {
 /// Relays until either side or this member ends it.
 ///
 /// Not an `async fn`, which would keep its arguments twice: once as they came and once as they are used.
+#[allow(clippy::manual_async_fn)]
 fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Output = ()> + Send {
     async move {
         let live = &place.live;
@@ -159,7 +160,7 @@ async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Pl
         if tried.len() >= pool.config.spec.connect_retries as usize {
             return Err(CloseReason::ConnectFailed);
         }
-        tried.push(place.live.clone());
+        
         // The table may have moved on while the connect was under way.
         let table = accepted.shared.table.load();
         let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(&tried)?)));

@@ -71,7 +71,6 @@ pub(super) async fn requests(api: &Api) -> Vec<Case> {
             Code::InvalidArgument,
             "colour",
         ),
-        ("a mask of an output", update(&["revision"], "", "pools/web"), Code::InvalidArgument, "revision"),
         (
             "an etag that is none",
             update(&["algorithm"], "no etag", "pools/web"),

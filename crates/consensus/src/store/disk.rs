@@ -11,6 +11,9 @@ pub(crate) enum Table {
     Meta,
 }
 
+/// A key with its sealed record.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -50,5 +53,5 @@ pub(crate) trait LogDisk: Send + 'static {
     fn sync(&mut self) -> io::Result<()>;
 
     /// All records of a table in the order of keys.
-    fn load(&self, table: Table) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    fn load(&self, table: Table) -> io::Result<Vec<Pair>>;
 }

@@ -1,11 +1,12 @@
 //! Reading the log at start: everything is checked, and only what was never acknowledged may be missing.
 
+use std::cmp::Ordering;
 use std::path::Path;
 
 use prost::Message;
 use trestle_api::storage;
 
-use super::disk::{LogDisk, Op, Table};
+use super::disk::{LogDisk, Op, Pair, Table};
 use super::error::{OpenError, Owner};
 use super::layout;
 use super::mark::Mark;
@@ -36,7 +37,7 @@ impl Reader<'_> {
         self.owner.damaged(self.file, what)
     }
 
-    fn load(&self, disk: &impl LogDisk, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, OpenError> {
+    fn load(&self, disk: &impl LogDisk, table: Table) -> Result<Vec<Pair>, OpenError> {
         disk.load(table).map_err(|e| match e.kind() {
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
                 self.damaged(e.to_string())
@@ -58,7 +59,7 @@ impl Reader<'_> {
 
     fn meta<M: Message + Default, T, E: ToString>(
         &self,
-        table: &[(Vec<u8>, Vec<u8>)],
+        table: &[Pair],
         key: &[u8],
         decode: impl FnOnce(M) -> Result<T, E>,
     ) -> Result<Option<T>, OpenError> {
@@ -166,7 +167,8 @@ fn check_mark(reader: &Reader<'_>, mark: Mark, log: &MemoryLog) -> Result<(), Op
             )));
         }
     }
-    let older = |stored: Option<Vote>, marked: Vote| stored.is_none_or(|stored| !(stored >= marked));
+    let reaches = |stored: Vote, marked| stored.partial_cmp(&marked).is_some_and(Ordering::is_ge);
+    let older = |stored: Option<Vote>, marked| stored.is_none_or(|stored| !reaches(stored, marked));
     match mark.vote {
         Some(marked) if older(log.vote, marked) => {
             let found = log.vote.map_or_else(|| "is missing".to_owned(), |vote| format!("is {vote}"));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{LogDisk, Op, Table};
+use super::disk::{LogDisk, Op, Pair, Table};
 use super::error::{OpenError, Owner};
 use crate::data_dir::sync_directory;
 
@@ -130,7 +130,7 @@ impl LogDisk for SledDisk {
         self.file.sync_data()
     }
 
-    fn load(&self, table: Table) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn load(&self, table: Table) -> io::Result<Vec<Pair>> {
         let tree = self.tree(table);
         guarded(|| {
             tree.iter().map(|pair| pair.map(|(key, record)| (key.to_vec(), record.to_vec()))).collect()

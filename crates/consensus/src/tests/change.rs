@@ -149,7 +149,10 @@ async fn what_would_cost_the_quorum_is_refused() {
     let healthy = cluster.id(healthy);
     // The dead one counts as answering until its last acknowledgement is old enough.
     let old = |at: &std::time::Instant| at.elapsed() > TIMING.patience();
-    until("silence", || (cluster.at(leader).status().heard.values().filter(|at| old(at)).count() == 1).then_some(())).await;
+    until("silence", || {
+        (cluster.at(leader).status().heard.values().filter(|at| old(at)).count() == 1).then_some(())
+    })
+    .await;
     let refused = cluster.at(leader).remove(healthy).await.unwrap_err();
     assert!(refused.to_string().contains("1 answer now and 2 must"), "{refused}");
     cluster.at(leader).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();

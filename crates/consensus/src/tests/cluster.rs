@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
@@ -201,7 +201,7 @@ impl Cluster {
             bound.send(()).unwrap();
             let end = async move { drop(stopped.await) };
             tokio::select! {
-                served = router.serve_with_incoming(TcpListenerStream::new(listener)) => served.unwrap(),
+                served = router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))) => served.unwrap(),
                 () = end => {}
             }
         });

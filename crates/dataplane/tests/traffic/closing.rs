@@ -124,27 +124,28 @@ async fn other_changes_close_nothing() {
 }
 
 #[tokio::test]
-async fn finishing_waits_for_connections_and_then_resets_them() {
-    let (plane, _servers, front, [old, mut stays]) = two().await;
+async fn finishing_waits_for_connections() {
+    let (plane, _servers, front, [mut old, other]) = two().await;
     plane.plane.stop_accepting();
     until("nothing listens", || std::net::TcpStream::connect(front).is_err()).await;
-    assert!(stays.works().await);
-    let finishing = plane.plane.finish(Duration::from_millis(300));
+    assert!(old.works().await);
+    let finishing = plane.plane.finish(Duration::from_secs(3600));
     let clients = async {
+        other.finish().await;
+        assert!(old.works().await);
         old.finish().await;
-        stays.end().await
     };
-    let (forced, end) = soon("finish", async { tokio::join!(finishing, clients) }).await;
-    assert_eq!((forced, end), (1, Some(ErrorKind::ConnectionReset)));
-    assert_eq!(plane.listener_counts("l").closed(CloseReason::MemberShutdown), 1);
-    assert_eq!(plane.plane.finish(Duration::from_secs(60)).await, 0);
+    let (forced, ()) = soon("finish", async { tokio::join!(finishing, clients) }).await;
+    assert_eq!(forced, 0);
+    assert_eq!(plane.plane.finish(Duration::from_secs(3600)).await, 0);
 }
 
 #[tokio::test]
-async fn finishing_does_not_wait_for_what_is_not_there() {
-    let (plane, _servers, _front, clients) = two().await;
-    for client in clients {
-        client.finish().await;
-    }
-    assert_eq!(soon("finish", plane.plane.finish(Duration::from_secs(3600))).await, 0);
+async fn after_the_grace_time_what_is_left_is_reset() {
+    let (plane, _servers, _front, [old, mut stays]) = two().await;
+    old.finish().await;
+    until("one has ended", || plane.plane.open_connections() == 1).await;
+    assert_eq!(soon("finish", plane.plane.finish(Duration::from_millis(50))).await, 1);
+    assert_eq!(stays.end().await, Some(ErrorKind::ConnectionReset));
+    assert_eq!(plane.listener_counts("l").closed(CloseReason::MemberShutdown), 1);
 }

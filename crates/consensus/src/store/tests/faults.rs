@@ -18,7 +18,7 @@ use crate::raft_types::{LogCommand, PeerNode};
 use crate::replica::tests::NoPeers;
 use crate::replica::{Published, Replica};
 use crate::snapshot::SnapshotFiles;
-use crate::store::disk::{LogDisk, Op, Table};
+use crate::store::disk::{LogDisk, Op, Pair, Table};
 use crate::store::log_store::start;
 use crate::store::mark::MarkFile;
 use crate::store::memory::MemoryLog;
@@ -44,7 +44,7 @@ impl LogDisk for Breaking {
         self.disk.sync()
     }
 
-    fn load(&self, table: Table) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn load(&self, table: Table) -> io::Result<Vec<Pair>> {
         self.disk.load(table)
     }
 }
