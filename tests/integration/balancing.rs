@@ -216,3 +216,62 @@ async fn draining_spares_open_connections_disabling_and_removing_do_not() {
         assert!(!matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{last} left it open");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_every_kind_leave_nothing_behind() {
+    let (mut cluster, api, target) = one(unchecked(Algorithm::RoundRobin)).await;
+    let backend = TcpListener::bind((cluster.subnet.ip(11), 0)).unwrap();
+    api.create_backend("web", "a", backend.local_addr().unwrap()).await.unwrap();
+    cluster.agreed().await;
+    // Each round one that says nothing, one that is cut off by the client, and one by the backend, with bytes under way.
+    let round = || {
+        let clients = [connect(target), connect(target), connect(target)];
+        let servers = [(); 3].map(|()| backend.accept().unwrap().0);
+        for (mut client, mut server) in clients.iter().zip(&servers).skip(1) {
+            client.write_all(&[1; 100_000]).unwrap();
+            server.read_exact(&mut [0; 10]).unwrap();
+            server.write_all(&[2; 1_000]).unwrap();
+        }
+        let [quiet, cut, other] = clients;
+        drop((cut, quiet));
+        drop(servers);
+        drop(other);
+    };
+    let settled = async |cluster: &mut Cluster, limit: usize| {
+        trestle_testkit::wait_until("descriptors to be given back", PATIENCE, async || {
+            let active = api.status().await.unwrap().members[0].active_connections;
+            let open = cluster.members[0].descriptors();
+            if active == 0 && open <= limit {
+                Ok(open)
+            } else {
+                Err(format!("{active} connections, {open} open"))
+            }
+        })
+        .await
+    };
+    // The first rounds fill what is kept for later, such as pipes.
+    (0..20).for_each(|_| round());
+    let before = settled(&mut cluster, usize::MAX).await;
+    (0..200).for_each(|_| round());
+    settled(&mut cluster, before + 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6_is_balanced_like_ipv4() {
+    let Ok(probe) = TcpListener::bind("[::1]:0") else {
+        // Not a tool that could be installed: such a machine has nothing to show here.
+        eprintln!("no IPv6 on this machine");
+        return;
+    };
+    // Port 0 gave it, and nobody else asks for it in the moment between.
+    let bind = probe.local_addr().unwrap();
+    drop(probe);
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let origin = Origin::start("[::1]:0".parse::<SocketAddr>().unwrap(), "six");
+    let api = cluster.api(0);
+    api.create_pool("six", None).await.unwrap();
+    api.create_backend("six", "a", origin.address()).await.unwrap();
+    api.create_listener("six", bind, "six").await.unwrap();
+    cluster.agreed().await;
+    assert_eq!(fetch_http(bind), Ok("six".to_owned()));
+}

@@ -1,8 +1,10 @@
 //! What the command line prints, word for word, and how it finds its way among endpoints.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use trestle_testkit::Cluster;
+use trestle_testkit::{Cluster, Process, wait_for};
 
 use crate::{Finished, trestle, trestled};
 
@@ -24,7 +26,7 @@ backend list web
 backend drain web/a
 backend enable web/a
 backend disable web/b
-backend list web -o json
+pool get web -o json
 listener create front --bind 0.0.0.0:8080 --pool web --wait
 listener create other --bind 0.0.0.0:8080 --pool web
 listener list
@@ -36,7 +38,7 @@ pool delete api
 backend remove web/b
 backend remove web/b
 listener delete front
-member list
+member list -o json
 leader show
 pool
 frobnicate
@@ -95,7 +97,7 @@ async fn dead_endpoints_are_walked_past() {
     cluster.members[1].kill();
     let local = trestle(&endpoints, &["pool", "list", "--local"]);
     assert!(local.stdout.contains("web"), "a local read needs no leader: {}", local.stderr);
-    let refused = trestle(&endpoints, &["--timeout", "2s", "pool", "create", "late"]);
+    let refused = trestle(&endpoints, &["pool", "create", "late"]);
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     assert!(refused.stdout.is_empty() && refused.stderr.contains("leader"), "{}", refused.stderr);
 
@@ -105,6 +107,44 @@ async fn dead_endpoints_are_walked_past() {
     for member in &cluster.members {
         assert!(nobody.stderr.contains(&member.admin().to_string()), "{}", nobody.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_shows_changes_and_survives_the_member_it_asked() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let endpoints = cluster.endpoints();
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
+    command.args(["--endpoint", &endpoints, "watch"]);
+    let watch = Process::spawn("trestle watch", &mut command, &dir.path().join("output.log"));
+    let shown = |name: &str| {
+        wait_for(&format!("{name} in the watch"), Duration::from_secs(30), || {
+            let output = watch.output();
+            if output.contains(name) { Ok(()) } else { Err(output) }
+        });
+    };
+    // A watch begins with changes from now on, so what it shows first may be any of these.
+    let mut number = 0;
+    wait_for("the watch to begin", Duration::from_secs(30), || {
+        number += 1;
+        trestle(&endpoints, &["pool", "create", &format!("first-{number}")]).expect_success();
+        if watch.output().contains("first-") { Ok(()) } else { Err(watch.output()) }
+    });
+    cluster.members[0].kill();
+    trestle(&endpoints, &["pool", "create", "second"]).expect_success();
+    shown("second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_on_request() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let leader = cluster.leader().await;
+    let next = &cluster.members[(leader + 1) % 3].name.clone();
+    trestle(&cluster.endpoints(), &["leader", "transfer", next]).expect_success();
+    assert_eq!(cluster.leader().await, (leader + 1) % 3);
+    let refused = trestle(&cluster.endpoints(), &["leader", "transfer", "nobody"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("nobody"), "{}", refused.stderr);
 }
 
 #[test]

@@ -8,13 +8,13 @@ use trestle_testkit::{Process, fetch_http, wait_for};
 
 use crate::{Finished, finish, programs, trestled};
 
-/// Lines of the output that are commands to try: indented, and beginning with a program.
+/// Lines of the output that are commands to try: curl, or this build's own command line.
 fn commands(output: &str) -> Vec<String> {
-    let lines = output.lines().map(|line| line.trim().trim_start_matches("$ "));
-    lines
-        .filter(|line| line.starts_with("trestle ") || line.starts_with("curl "))
-        .map(str::to_owned)
-        .collect()
+    let program = |line: &str| {
+        line.split(' ').next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    let lines = output.lines().map(str::trim);
+    lines.filter(|line| ["curl", "trestle"].contains(&program(line).as_str())).map(str::to_owned).collect()
 }
 
 fn shell(line: &str) -> Finished {
@@ -40,11 +40,6 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     let mut process = start(dir.path());
     let output = process.output();
     let tried = commands(&output);
-    for line in tried.iter().filter(|line| !line.contains(" watch")) {
-        let finished = shell(line);
-        assert_eq!(finished.code, Some(0), "{line}\n{}{}", finished.stdout, finished.stderr);
-        assert!(!finished.stdout.is_empty() || !finished.stderr.is_empty(), "{line} says nothing");
-    }
     // The printed listener serves on each of the three members, from both sample backends.
     for member in 1..=3 {
         let line =
@@ -54,6 +49,11 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
         let target = SocketAddr::from(([127, 0, 0, member], port));
         let answers: std::collections::BTreeSet<_> = (0..20).map(|_| fetch_http(target).unwrap()).collect();
         assert_eq!(answers.len(), 2, "both sample backends answer through {target}: {answers:?}");
+    }
+    for line in tried.iter().filter(|line| !line.contains(" watch")) {
+        let finished = shell(line);
+        assert_eq!(finished.code, Some(0), "{line}\n{}{}", finished.stdout, finished.stderr);
+        assert!(!finished.stdout.is_empty() || !finished.stderr.is_empty(), "{line} says nothing");
     }
     let list = || shell("trestle pool list -o json").expect_success();
     shell("trestle pool create kept").expect_success();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 use trestle_api::v1::{BootstrapClusterRequest, ListMembersRequest, MemberRole, RemoveMemberRequest};
-use trestle_testkit::{Api, Cluster, Origin, fetch_http, wait_until};
+use trestle_testkit::{Api, Cluster, Member, Origin, Subnet, fetch_http, wait_until};
 
 use crate::trestled;
 
@@ -138,4 +138,26 @@ async fn steps_that_would_harm_are_refused() {
     cluster.members[dead].start();
     assert_eq!(cluster.agreed().await.members.len(), 3);
     other.agreed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_told_whom_to_ask_joins_by_itself() {
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let (subnet, peer) = (Subnet::claim(), cluster.members[0].peer());
+    // The first one to ask is nobody.
+    let join = format!("join = [\"{}:7481\", \"{peer}\"]\n", subnet.ip(9));
+    let mut member = Member::new(trestled(), "m2", subnet.ip(2), &join);
+    member.start();
+    let api = cluster.api(0);
+    wait_until("m2 as a learner", Duration::from_secs(30), async || {
+        let roles = roles(&api).await;
+        if roles.contains(&("members/m2".to_owned(), MemberRole::Learner)) {
+            Ok(())
+        } else {
+            Err(format!("{roles:?}"))
+        }
+    })
+    .await;
+    api.promote_member("m2").await.unwrap();
+    assert_eq!(cluster.agreed().await.members.len(), 2);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -46,8 +47,7 @@ impl Core {
         let mut metrics = raft.server_metrics();
         loop {
             let new = role(&metrics.borrow_watched(), self.hears_leader());
-            let old = self.role.send_replace(new.clone());
-            if old != new {
+            if let Some(old) = self.publish(&new) {
                 log(&old, &new);
                 self.forget_strangers(&new);
                 if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
@@ -69,6 +69,20 @@ impl Core {
         }
     }
 
+    /// Publishes a role that is new, and answers the old one.
+    fn publish(&self, new: &Role) -> Option<Role> {
+        let mut old = None;
+        self.role.send_if_modified(|role| {
+            // Who stops Raft says by itself what comes of this member.
+            let changed = *role != *new && !self.stopping();
+            if changed {
+                old = Some(std::mem::replace(role, new.clone()));
+            }
+            changed
+        });
+        old
+    }
+
     fn forget_strangers(&self, role: &Role) {
         let known: Vec<String> = role.voters.values().chain(role.learners.values()).cloned().collect();
         if !known.is_empty() {
@@ -80,11 +94,18 @@ impl Core {
 /// A leader that died between the two steps of a change of voters left both sets in force. The second step can be made at
 /// any time; a voter that it drops was on its way out of the cluster.
 async fn finish_membership_change(core: Arc<Core>) {
-    let nothing_new = ChangeMembers::AddVoterIds(Default::default());
-    match core.change_members(nothing_new, false).await {
-        Ok(()) => tracing::info!("finished a change of voters that the last leader had begun"),
-        Err(error) => {
-            tracing::warn!("a change of voters that the last leader had begun is not finished: {error}")
+    let half_done = || {
+        let role = core.role.borrow();
+        role.state == RaftState::Leader && role.joint
+    };
+    while half_done() {
+        let nothing_new = ChangeMembers::AddVoterIds(Default::default());
+        match core.change_members(nothing_new, false).await {
+            Ok(()) => return tracing::info!("finished a change of voters that the last leader had begun"),
+            Err(error) => {
+                tracing::warn!("a change of voters that the last leader had begun is not finished: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
         }
     }
 }

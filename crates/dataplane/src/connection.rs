@@ -160,7 +160,7 @@ async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Pl
         if tried.len() >= pool.config.spec.connect_retries as usize {
             return Err(CloseReason::ConnectFailed);
         }
-        
+        tried.push(place.live.clone());
         // The table may have moved on while the connect was under way.
         let table = accepted.shared.table.load();
         let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(&tried)?)));

@@ -167,6 +167,14 @@ impl Member {
         std::fs::remove_dir_all(self.data_dir()).unwrap();
     }
 
+    /// How many files and sockets its process has open.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn descriptors(&mut self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process().id())).unwrap().count()
+    }
+
     /// What its process has used.
     ///
     /// # Panics

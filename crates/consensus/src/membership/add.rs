@@ -23,7 +23,7 @@ impl Core {
         spec: MemberSpec,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Arc<Member>, Error> {
-        self.leading()?;
+        self.settled(|_| Ok(())).await?;
         let member = self.allocate(spec).await?;
         self.report(progress, Step::Allocated, &member).await?;
         let known = self.role.borrow().clone();
@@ -82,7 +82,7 @@ impl Core {
         let mut moved = (0, tokio::time::Instant::now());
         let mut told = None;
         loop {
-            let (_, status) = self.leading()?;
+            let (_, status, ()) = self.settled(|_| Ok(())).await?;
             let matched = status.matched.get(&member.id).copied().unwrap_or(0);
             if told != Some(matched) {
                 self.report(progress, Step::CatchingUp, member).await?;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::ChangeMembers;
-use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
 use trestle_api::status::Failure;
 use trestle_model::{Kind, Member, MemberId, Refusal, Revision};
 
 use crate::error::Error;
-use crate::raft_types::PeerNode;
+use crate::raft_types::{PeerNode, TypeConfig};
 use crate::shared::{Core, RaftHandle};
 use crate::status::{self, RaftState, RaftStatus};
 
@@ -28,6 +28,8 @@ const STEP_WAIT: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at Raft's progress.
 const POLL: Duration = Duration::from_millis(20);
+
+type ChangeError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
 /// What a change of membership is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,26 @@ impl Core {
         Ok((raft, status))
     }
 
+    /// As [`leading`](Self::leading), with what `check` makes of the status. A leader that was just elected has not heard
+    /// from anyone yet, so a failed check is made again until those that answer have had the time to.
+    async fn settled<T>(
+        &self,
+        check: impl Fn(&RaftStatus) -> Result<T, Error>,
+    ) -> Result<(RaftHandle, RaftStatus, T), Error> {
+        let deadline = Instant::now() + self.settings.timing.patience();
+        loop {
+            let checked = self.leading().and_then(|(raft, status)| {
+                let found = check(&status)?;
+                Ok((raft, status, found))
+            });
+            if checked.is_ok() || self.role.borrow().state != RaftState::Leader || Instant::now() >= deadline
+            {
+                return checked;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     fn member(&self, id: MemberId) -> Result<Arc<Member>, Error> {
         let view = self.view.borrow();
         let found = view.state.members.get(&id).cloned();
@@ -140,14 +162,7 @@ impl Core {
                     Ok(_) => return Ok(()),
                     Err(failed) => failed,
                 };
-                // Each leader must have committed an entry of its own first, and each change the one before.
-                let busy = matches!(
-                    failed,
-                    RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)
-                    ))
-                );
-                if !busy || Instant::now() >= deadline {
+                if !is_busy(&failed) || Instant::now() >= deadline {
                     return Err(change_error(failed));
                 }
                 tokio::time::sleep(POLL).await;
@@ -160,9 +175,23 @@ impl Core {
     }
 }
 
-fn change_error(
-    error: RaftError<crate::raft_types::TypeConfig, ClientWriteError<crate::raft_types::TypeConfig>>,
-) -> Error {
+/// True for what passes by itself: each leader must hear a quorum and commit an entry of its own first, and each change
+/// waits for the one before.
+fn is_busy(error: &ChangeError) -> bool {
+    let RaftError::APIError(error) = error else { return false };
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => forward.reason == ForwardReason::LeaseExpired,
+        ClientWriteError::ChangeMembershipError(error) => {
+            matches!(
+                error,
+                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)
+            )
+        }
+        _ => false,
+    }
+}
+
+fn change_error(error: ChangeError) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
             Error::no_leader("the leader has lost its quorum or its office")

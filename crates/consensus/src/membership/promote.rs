@@ -1,12 +1,15 @@
 //! Making a learner a voter.
 
+use std::sync::Arc;
+
 use openraft::ChangeMembers;
 use tokio::sync::mpsc;
-use trestle_model::MemberId;
+use trestle_model::{Member, MemberId};
 
 use super::{CAUGHT_UP_WITHIN, Progress, Step, even_warning};
 use crate::error::Error;
 use crate::shared::Core;
+use crate::status::RaftStatus;
 
 impl Core {
     /// Makes a learner that has caught up and answers a voter. Answers warnings. Does nothing for a voter.
@@ -15,35 +18,35 @@ impl Core {
         id: MemberId,
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Vec<String>, Error> {
-        let (_, status) = self.leading()?;
-        let member = self.member(id)?;
+        let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
         if status.voters.contains(&id) {
             return Ok(even_warning(status.voters.len()).into_iter().collect());
         }
-        let name = &member.spec.name;
-        if !status.learners.contains(&id) {
-            return Err(Error::membership(format!(
-                "member \"{name}\" is not taken in completely; repeat \"trestle member add {}\" first",
-                member.spec.peer_address
-            )));
-        }
-        if !self.answering(&status).contains(&id) {
-            return Err(Error::membership(format!(
-                "member \"{name}\" at {} does not answer, and a voter that does not answer weakens the cluster; start it \
-                 first",
-                member.spec.peer_address
-            )));
-        }
-        let matched = status.matched.get(&id).copied().unwrap_or(0);
-        let lag = status.last_log_index.saturating_sub(matched);
-        if lag > CAUGHT_UP_WITHIN {
-            return Err(Error::membership(format!(
-                "member \"{name}\" lags by {lag} entries, more than {CAUGHT_UP_WITHIN}; wait until it has caught up"
-            )));
-        }
         self.report(progress, Step::Agreeing, &member).await?;
         self.change_members(ChangeMembers::AddVoterIds([id.0].into()), true).await?;
-        tracing::info!(member = %name, %id, "is a voter now");
+        tracing::info!(member = %member.spec.name, %id, "is a voter now");
         Ok(even_warning(self.status().voters.len()).into_iter().collect())
+    }
+
+    /// The member, if it votes or may.
+    fn check_promotion(&self, id: MemberId, status: &RaftStatus) -> Result<Arc<Member>, Error> {
+        let member = self.member(id)?;
+        if status.voters.contains(&id) {
+            return Ok(member);
+        }
+        let (name, address) = (&member.spec.name, &member.spec.peer_address);
+        let lag = status.last_log_index.saturating_sub(status.matched.get(&id).copied().unwrap_or(0));
+        let why = if !status.learners.contains(&id) {
+            format!("is not taken in completely; repeat \"trestle member add {address}\" first")
+        } else if !self.answering(status).contains(&id) {
+            format!(
+                "at {address} does not answer, and a voter that does not answer weakens the cluster; start it first"
+            )
+        } else if lag > CAUGHT_UP_WITHIN {
+            format!("lags by {lag} entries, more than {CAUGHT_UP_WITHIN}; wait until it has caught up")
+        } else {
+            return Ok(member);
+        };
+        Err(Error::membership(format!("member \"{name}\" {why}")))
     }
 }

@@ -1,7 +1,9 @@
 //! Removing a member, running or lost.
 
+use std::sync::Arc;
+
 use openraft::ChangeMembers;
-use trestle_model::{Command, MemberId, Proposal};
+use trestle_model::{Command, Member, MemberId, Proposal};
 
 use super::{Removal, STEP_WAIT, even_warning};
 use crate::error::Error;
@@ -13,12 +15,8 @@ impl Core {
     /// Removes a member from Raft, then from the state, then tells it. A repeated call goes on where an earlier one
     /// stopped.
     pub(crate) async fn remove(&self, id: MemberId) -> Result<Removal, Error> {
-        let (_, status) = self.leading()?;
-        let member = self.member(id)?;
+        let (_, status, member) = self.settled(|status| self.check_removal(id, status)).await?;
         let votes = status.voters.contains(&id);
-        if votes {
-            self.check_quorum_without(id, &status)?;
-        }
         if votes && Some(id) == self.me() {
             let (to, _) = self.transfer(None).await?;
             return Ok(Removal::LeaderMoved { to });
@@ -37,24 +35,30 @@ impl Core {
         Ok(Removal::Done { revision, warnings: warnings.into_iter().collect() })
     }
 
-    /// Refuses when those left that answer now would be no quorum of those left.
-    fn check_quorum_without(&self, id: MemberId, status: &RaftStatus) -> Result<(), Error> {
+    /// The member, unless those left that answer now would be no quorum of those left.
+    fn check_removal(&self, id: MemberId, status: &RaftStatus) -> Result<Arc<Member>, Error> {
+        let member = self.member(id)?;
+        if !status.voters.contains(&id) {
+            return Ok(member);
+        }
         let mut left = status.voters.clone();
         left.remove(&id);
         if left.is_empty() {
             return Err(Error::membership(format!(
-                "member {id} is the only voter; without it there is no cluster: promote another member first"
+                "member \"{}\" is the only voter; without it there is no cluster: promote another member first",
+                member.spec.name
             )));
         }
         let answering = self.answering(status).intersection(&left).count();
         let needed = left.len() / 2 + 1;
         if answering < needed {
             return Err(Error::membership(format!(
-                "without member {id} there are {} voters, of which {answering} answer now and {needed} must: the cluster would \
+                "without member \"{}\" there are {} voters, of which {answering} answer now and {needed} must: the cluster would \
                  stop; bring a voter back, or add and promote one, first",
+                member.spec.name,
                 left.len()
             )));
         }
-        Ok(())
+        Ok(member)
     }
 }

@@ -15,11 +15,10 @@ impl Core {
     /// Hands leadership to a voter, the one that is best caught up unless `to` names one. Returns when it leads, with its
     /// term. openraft cannot take a transfer back, and refuses writes from its start on, so the target is checked first.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
-        let (raft, status) = self.leading()?;
-        if let Some(id) = to.filter(|to| Some(*to) == self.me()) {
-            return Ok((id, status.term));
+        let (raft, status, to) = self.settled(|status| self.transfer_target(to, status)).await?;
+        if Some(to) == self.me() {
+            return Ok((to, status.term));
         }
-        let to = self.transfer_target(to, &status)?;
         let timing = self.settings.timing;
         raft.trigger().transfer_leader(to.0).await.map_err(Error::internal)?;
         // An election after a failed transfer takes a lease and a time-out; after that something else is wrong.

@@ -1,9 +1,12 @@
 //! Members that come, go and hand over.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio::sync::mpsc;
 use trestle_model::{Command, MemberId};
 
 use super::cluster::{Cluster, TIMING, create_pool, proposal, until, unwatched};
+use crate::raft_types::{Membership, Payload, PeerNode};
 use crate::{DEFAULT_WAIT, RaftState, Removal, Step};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,4 +173,29 @@ async fn a_leader_without_a_quorum_changes_no_membership() {
     let refused = cluster.at(leader).remove(id).await.unwrap_err();
     assert_eq!(refused.to_status().code(), tonic::Code::Unavailable, "{refused}");
     assert_eq!(cluster.at(leader).status().voters.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_finishes_a_change_of_voters_that_was_half_done() {
+    let cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    let leaving = (first + 1) % 3;
+    let ids: BTreeSet<u64> = (0..3).map(|at| cluster.id(at).0).collect();
+    let left: BTreeSet<u64> = ids.iter().copied().filter(|id| *id != cluster.id(leaving).0).collect();
+    let nodes: BTreeMap<u64, PeerNode> = (0..3)
+        .map(|at| (cluster.id(at).0, PeerNode { peer_address: cluster.spec(at).peer_address.to_string() }))
+        .collect();
+    // The first half of a removal, as a leader leaves it that loses its office then.
+    let joint = Membership::new(vec![ids, left.clone()], nodes).unwrap();
+    let raft = cluster.at(first).core().raft().unwrap();
+    raft.append_membership(joint, Payload::Blank, []).await.unwrap();
+    drop(raft);
+    until("the joint voters", || cluster.at(first).role().borrow().joint.then_some(())).await;
+    let second = (first + 2) % 3;
+    cluster.at(first).transfer(Some(cluster.id(second))).await.unwrap();
+    until("one set of voters", || {
+        let role = cluster.at(second).role().borrow().clone();
+        (!role.joint && role.voters.keys().map(|id| id.0).eq(left.iter().copied())).then_some(())
+    })
+    .await;
 }

@@ -115,3 +115,18 @@ async fn an_empty_member_takes_one_identity_and_keeps_it() {
     cluster.start(0).await;
     assert_eq!(cluster.id(0), MemberId(7));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founding_goes_on_where_it_stopped() {
+    let mut cluster = Cluster::empty(TIMING);
+    cluster.place().await;
+    // As if the process had died between its identity and the first entry.
+    let first = ClusterId::parse(&"aa".repeat(16)).unwrap();
+    cluster.at(0).adopt(first.clone(), MemberId(1)).await.unwrap();
+    cluster.stop(0).await;
+    cluster.start(0).await;
+    cluster.found().await;
+    assert_eq!(cluster.at(0).view().borrow().state.cluster_id, Some(first));
+    let second = ClusterId::parse(&"bb".repeat(16)).unwrap();
+    assert!(cluster.at(0).bootstrap(second, cluster.spec(0)).await.is_err());
+}

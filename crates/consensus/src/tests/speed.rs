@@ -41,7 +41,7 @@ async fn write(cluster: &Cluster, at: usize, writers: usize, time: Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures; run it alone in a release build"]
 async fn speed() {
-    let cluster = Cluster::with_timing(3, Timing::default()).await;
+    let cluster = Cluster::direct(3, Timing::default()).await;
     let leader = cluster.leader().await;
     for (what, at) in [("on the leader", leader), ("through a follower", (leader + 1) % 3)] {
         println!("{what}");
@@ -55,4 +55,24 @@ async fn speed() {
         }
         println!("reads one after the other: {:?} each", start.elapsed() / 1000);
     }
+}
+
+/// Time on a processor that this process has had so far, in user space and in the kernel; see proc(5).
+fn processor_time() -> Duration {
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let ticks = |field: usize| after_name.split_whitespace().nth(field).unwrap().parse::<u64>().unwrap();
+    Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures; run it alone in a release build"]
+async fn idle() {
+    const TIME: Duration = Duration::from_secs(20);
+    let _cluster = Cluster::direct(3, Timing::default()).await;
+    let before = processor_time();
+    tokio::time::sleep(TIME).await;
+    let used = processor_time() - before;
+    println!("three idle members: {:.2} % of a core", 100.0 * used.as_secs_f64() / TIME.as_secs_f64());
 }
