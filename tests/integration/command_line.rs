@@ -140,9 +140,9 @@ async fn leadership_is_handed_over_on_request() {
     let mut cluster = Cluster::start(trestled(), 3).await;
     let leader = cluster.leader().await;
     let next = &cluster.members[(leader + 1) % 3].name.clone();
-    trestle(&cluster.endpoints(), &["leader", "transfer", next]).expect_success();
+    trestle(&cluster.endpoints(), &["leader", "transfer", "--to", next]).expect_success();
     assert_eq!(cluster.leader().await, (leader + 1) % 3);
-    let refused = trestle(&cluster.endpoints(), &["leader", "transfer", "nobody"]);
+    let refused = trestle(&cluster.endpoints(), &["leader", "transfer", "--to", "nobody"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("nobody"), "{}", refused.stderr);
 }

@@ -111,7 +111,7 @@ async fn steps_that_would_harm_are_refused() {
     assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
 
     let taken = api.add_member(other.members[0].peer()).await.unwrap_err();
-    assert_eq!(taken.code(), Code::InvalidArgument, "{taken}");
+    assert_eq!(taken.code(), Code::FailedPrecondition, "{taken}");
     assert!(
         taken.message().contains("cluster") && taken.message().contains("empty data directory"),
         "{taken}"

@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
-use trestle_testkit::{Member, Subnet};
+use trestle_testkit::{Member, Subnet, wait_for};
 
 use crate::{Finished, finish, trestled};
 
@@ -109,5 +110,8 @@ fn an_open_network_is_warned_about() {
     let subnet = Subnet::claim();
     let mut member = Member::new(trestled(), "m1", subnet.ip(1), "insecure = true\n");
     member.start();
-    assert!(member.output().contains("insecure"), "{}", member.output());
+    // Log lines are written behind the member's back.
+    wait_for("a warning", Duration::from_secs(10), || {
+        if member.output().contains("insecure") { Ok(()) } else { Err(member.output()) }
+    });
 }

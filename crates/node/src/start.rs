@@ -147,7 +147,10 @@ impl Node {
             api.spawn(follow_state(member.clone(), state)),
         ];
         let node = Self { member, leaving, stop, servers };
-        if node.member.consensus.identity().is_some() {
+        if node.member.consensus.was_removed() {
+            // It stays up to say so: its status, its readiness, and every answer of its API.
+            warn!("{}", trestle_api::status::Failure::Removed);
+        } else if node.member.consensus.identity().is_some() {
             node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
             api.spawn(join::ask(node.member.clone(), node.stop.clone()));

@@ -11,11 +11,12 @@ pub(super) fn duration(
     v: &mut Violations,
 ) -> Option<Duration> {
     let given = given?;
-    match Duration::try_from(*given) {
-        Ok(duration) => Some(duration),
-        Err(_) => {
+    // Not prost's conversion, which takes any nanos and carries them over.
+    match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Some(Duration::new(seconds, nanos)),
+        _ => {
             let shown = format!("{}s {}ns", given.seconds, given.nanos);
-            v.add(field, shown, "must not be negative, and its seconds and nanos must have the same sign");
+            v.add(field, shown, "must not be negative, and its nanos must be less than a second");
             None
         }
     }

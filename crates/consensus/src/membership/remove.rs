@@ -22,6 +22,10 @@ impl Core {
             return Ok(Removal::LeaderMoved { to });
         }
         if votes {
+            // A voter that died a moment ago still counts as answering, and a change that then finds no quorum cannot be
+            // taken back: look again once the answers are newer than this call.
+            tokio::time::sleep(self.settings.timing.patience()).await;
+            self.settled(|status| self.check_removal(id, status)).await?;
             self.change_members(ChangeMembers::RemoveVoters([id.0].into()), false).await?;
         } else if status.learners.contains(&id) {
             self.change_members(ChangeMembers::RemoveNodes([id.0].into()), false).await?;

@@ -177,7 +177,7 @@ fn entry(
     let text = |b: &BindStatus| b.error.as_ref().map(|e| e.to_string());
     let known = |b: &BindStatus| was.is_some_and(|w| w.binds.iter().any(|o| text(o) == text(b)));
     for status in binds.iter().filter(|b| !known(b)) {
-        if let Some(error) = &status.error {
+        if let Some(error) = status.error.as_deref().filter(|e| !matches!(e, BindError::Stopped(_))) {
             tracing::warn!(listener = %config.name, %error, "a listener's address is not bound; tried again on a timer");
         }
     }

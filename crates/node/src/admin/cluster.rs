@@ -5,22 +5,10 @@ use tonic::{Request, Response, Status};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::cluster_service_server::ClusterService;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violation, Violations};
+use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
 use super::forward::forwarded;
 use super::{Admin, wait, watch};
-
-/// A new cluster's identity, from the kernel's random source.
-fn draw_cluster_id() -> Result<ClusterId, Status> {
-    let failed = |why: String| {
-        let what = format!("no random bytes for the cluster's identity: {why}");
-        status::failure(&status::Failure::Internal(what))
-    };
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| failed(error.to_string()))?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    ClusterId::parse(&text).map_err(failed)
-}
 
 #[tonic::async_trait]
 impl ClusterService for Admin {
@@ -28,7 +16,7 @@ impl ClusterService for Admin {
         &self,
         _: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
-        let cluster_id = draw_cluster_id()?;
+        let cluster_id = ClusterId::parse(&super::draw()?).map_err(|rule| super::internal(&rule))?;
         let member = self.member.consensus.bootstrap(cluster_id.clone(), self.member.spec()).await?;
         let answer = v1::BootstrapClusterResponse {
             cluster_id: cluster_id.to_string(),
@@ -111,10 +99,5 @@ impl Admin {
         let state = self.member.consensus.view().borrow().state.clone();
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: parsed.to_string() });
         state.member_named(&parsed).map(|member| member.id).ok_or_else(missing)
-    }
-
-    /// A value of a member operation that breaks a rule.
-    pub(super) fn refuse(field: &str, value: &str, rule: impl Into<String>) -> Status {
-        status::invalid(&Invalid(vec![Violation::new(field, value, rule)]))
     }
 }

@@ -151,12 +151,11 @@ impl Admin {
 
     /// Asks the process at `address` who it is; it must belong to no other cluster.
     async fn describe(&self, address: &HostPort) -> Result<MemberSpec, Status> {
-        let refuse = |rule: String| Self::refuse("peer_address", address.as_str(), rule);
+        let refuse = |why: String| status::failure(&status::Failure::Membership(format!("{address} {why}")));
         let mut client = self.member.clients.peer(address)?;
         let answer = tokio::time::timeout(REPORT_TIMEOUT, client.describe(peer::DescribeRequest {})).await;
         let unreachable = |why: &str| {
-            let rule = format!("does not answer ({why}); start trestled there and give its peer address");
-            Self::unreachable(address, &rule)
+            refuse(format!("does not answer ({why}); start trestled there and give its peer address"))
         };
         let described = match answer {
             Err(_) => return Err(unreachable(&format!("no answer within {REPORT_TIMEOUT:?}"))),
@@ -165,11 +164,10 @@ impl Admin {
         };
         let ours = self.member.consensus.identity().map(|identity| identity.cluster_id.to_string());
         if !described.cluster_id.is_empty() && Some(&described.cluster_id) != ours.as_ref() {
-            let rule = format!(
+            return Err(refuse(format!(
                 "is member {} of cluster {}; to move it here, start it with an empty data directory",
                 described.member_id, described.cluster_id
-            );
-            return Err(refuse(rule));
+            )));
         }
         let spec = || {
             Ok(MemberSpec {
@@ -180,10 +178,6 @@ impl Admin {
         };
         spec()
             .map_err(|rule: String| refuse(format!("describes itself in a way that makes no sense: {rule}")))
-    }
-
-    fn unreachable(address: &HostPort, rule: &str) -> Status {
-        status::failure(&status::Failure::Membership(format!("{address} {rule}")))
     }
 
     /// The last message of an operation.

@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{DEFAULT_WAIT, View};
-use trestle_model::{ClusterState, Invalid, Outcome, Revision, Violation};
+use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation};
 
 use crate::member::Member;
 
@@ -107,14 +107,31 @@ impl Admin {
             let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
             return Ok((applied.revision, applied.outcome));
         }
-        let accepted = self.member.consensus.propose(write.proposal, DEFAULT_WAIT).await?;
+        let mut proposal = write.proposal;
+        if proposal.request.is_none() {
+            // Under a name of its own the write can be repeated here when the leader dies under it, and is applied once.
+            let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;
+            proposal.request = Some(Request { id, fingerprint: 0 });
+        }
+        let accepted = self.member.consensus.propose(proposal, DEFAULT_WAIT).await?;
         Ok((accepted.revision, accepted.outcome))
     }
 }
 
+fn internal(why: &str) -> Status {
+    status::failure(&status::Failure::Internal(why.to_owned()))
+}
+
 /// An accepted command answers with its own kind of resource; anything else is a fault of ours.
 fn mismatch(outcome: &Outcome) -> Status {
-    status::failure(&status::Failure::Internal(format!("a command answered with {outcome:?}")))
+    internal(&format!("a command answered with {outcome:?}"))
+}
+
+/// 32 hexadecimal digits from the kernel's random source.
+fn draw() -> Result<String, Status> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| internal(&format!("no random bytes: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// One page of resources in the order of their names.

@@ -126,6 +126,7 @@ impl PeerService for Peers {
         &self,
         request: Request<peer::ReportRequest>,
     ) -> Result<Response<peer::ReportResponse>, Status> {
+        self.meant_for_me(request.get_ref().to.as_ref())?;
         let member = self.member.clone();
         self.on_api(async move { Ok(member.report(request.get_ref())) }).await
     }
