@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,8 +14,9 @@ use crate::raft_types::{Entry, IoFlushed, LogId, Vote};
 
 /// Most requests in one write; bounds how long the first of them waits.
 const GROUP_MAX: usize = 1024;
-/// The committed log id travels with the next write; without one it is written after this time.
-const COMMITTED_PATIENCE: Duration = Duration::from_secs(1);
+/// The committed log id is noted this often at most, with a write if there is one: it only spares a restarted member the
+/// wait for a leader, and costs sled a buffer of its own, which is a third of a small write.
+const COMMITTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Work for the writer, in the order in which it happened in memory.
 pub(super) enum Request {
@@ -63,12 +64,14 @@ pub(super) struct Writer<D> {
     disk: D,
     mark: MarkFile,
     committed: Option<LogId>,
+    /// When the committed log id was last noted.
+    noted: Instant,
     failed: Option<(io::ErrorKind, String)>,
 }
 
 impl<D: LogDisk> Writer<D> {
     pub(super) fn new(disk: D, mark: MarkFile) -> Self {
-        Self { disk, mark, committed: None, failed: None }
+        Self { disk, mark, committed: None, noted: Instant::now(), failed: None }
     }
 
     /// Writes until nobody can ask any more.
@@ -76,7 +79,7 @@ impl<D: LogDisk> Writer<D> {
         loop {
             let first = match self.committed {
                 None => requests.recv().map_err(RecvTimeoutError::from),
-                Some(_) => requests.recv_timeout(COMMITTED_PATIENCE),
+                Some(_) => requests.recv_timeout(COMMITTED_EVERY),
             };
             let stop = matches!(first, Err(RecvTimeoutError::Disconnected));
             let waited = matches!(first, Err(RecvTimeoutError::Timeout));
@@ -85,7 +88,12 @@ impl<D: LogDisk> Writer<D> {
             for request in first.into_iter().chain(requests.try_iter()).take(GROUP_MAX) {
                 self.take(request, &mut group, &mut target);
             }
-            if !group.ops.is_empty() || ((stop || waited) && self.committed.is_some()) {
+            let note = stop || waited || self.noted.elapsed() >= COMMITTED_EVERY;
+            if note && let Some(id) = self.committed.take() {
+                group.ops.push(layout::put_committed(&id));
+                self.noted = Instant::now();
+            }
+            if !group.ops.is_empty() {
                 self.write(group, target);
             }
             if stop {
@@ -122,10 +130,7 @@ impl<D: LogDisk> Writer<D> {
         }
     }
 
-    fn write(&mut self, mut group: Group, target: Mark) {
-        if let Some(id) = self.committed.take() {
-            group.ops.push(layout::put_committed(&id));
-        }
+    fn write(&mut self, group: Group, target: Mark) {
         if self.failed.is_none()
             && let Err(e) = self.write_once(group.ops, group.lowest, target)
         {
