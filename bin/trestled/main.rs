@@ -15,9 +15,8 @@ use trestle_node::{Dev, DroppedLines, Node, StartError};
 const EXIT_USAGE: u8 = 64;
 /// Exit code when Raft or its storage died while running (EX_IOERR).
 const EXIT_FAILED: u8 = 74;
-/// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it. Each
-/// takes 1.6 KiB, used or not.
-const LOG_LINES_QUEUED_MAX: usize = 1024;
+/// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it.
+const LOG_LINES_QUEUED_MAX: usize = 16_384;
 
 fn main() -> ExitCode {
     let invocation = match config::invocation(&config::command().get_matches()) {
