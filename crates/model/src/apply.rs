@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::address::Bind;
+use crate::check::CheckKind;
 use crate::command::{Command, Outcome};
 use crate::defaults;
 use crate::diff::{Change, ChangeKind, Resource};
@@ -10,7 +11,7 @@ use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::machine::Applied;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
 use crate::name::{BackendName, ListenerName, PoolName};
-use crate::pool::{Backend, BackendPatch, BackendSpec, CheckKind, Pool, PoolEntry, PoolPatch, PoolSpec};
+use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolEntry, PoolPatch, PoolSpec};
 use crate::refusal::{Kind, Refusal};
 use crate::state::{ClusterState, Revision};
 use crate::violation::{Invalid, Violation, Violations};

@@ -42,6 +42,17 @@ pub const CHECK_JITTER_PERCENT: u32 = 10;
 /// Bounds of the jitter.
 pub const CHECK_JITTER_BOUNDS: RangeInclusive<u32> = 0..=50;
 
+/// Longest text in a check: path, header value, expected body, in bytes.
+pub const CHECK_TEXT_MAX: usize = 512;
+/// Most header fields of a check.
+pub const CHECK_HEADERS_MAX: usize = 8;
+/// Most status ranges of a check.
+pub const CHECK_RANGES_MAX: usize = 8;
+/// Longest PEM of a check's trusted certificates, in bytes; a command must fit into 4 KiB of the log.
+pub const CHECK_CA_MAX: usize = 2560;
+/// Most days that a certificate may be asked to be valid for.
+pub const CHECK_DAYS_MAX: u32 = 825;
+
 /// Longest drain deadline.
 pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);

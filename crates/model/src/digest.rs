@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::check::{CheckKind, HttpCheck, TlsCheck};
 use crate::machine::Machine;
-use crate::pool::{AdminState, Algorithm, Backend, CheckKind, Pool};
+use crate::pool::{AdminState, Algorithm, AllDown, Backend, OnDown, Pool};
 use crate::state::ClusterState;
 
 /// SHA-256 of a state. Equal states have equal digests on every member and version that knows the same fields.
@@ -47,20 +48,54 @@ impl Feeder {
     /// Every field is named, so that a new one cannot be left out unseen.
     fn pool(&mut self, pool: &Pool) -> &mut Self {
         let Pool { name, spec, revision } = pool;
-        let crate::PoolSpec { algorithm, health, connect_timeout, connect_retries } = spec;
+        let crate::PoolSpec { algorithm, health, connect_timeout, connect_retries, on_down, all_down } = spec;
         let crate::HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } =
             health;
         let algorithm = match algorithm {
             Algorithm::RoundRobin => 1_u64,
             Algorithm::LeastConnections => 2,
-        };
-        let kind = match kind {
-            CheckKind::None => 0_u64,
-            CheckKind::Tcp => 1,
+            Algorithm::RandomTwo => 3,
+            Algorithm::SourceHash => 4,
+            Algorithm::First => 5,
         };
         self.text(name.as_str()).number(*revision).number(algorithm).time(*connect_timeout);
-        self.number(*connect_retries).number(kind).time(*interval).time(*fast_interval).time(*timeout);
-        self.number(*rise).number(*fall).number(*jitter_percent).number(port.map_or(0, u16::from))
+        self.number(*connect_retries).kind(kind).time(*interval).time(*fast_interval).time(*timeout);
+        self.number(*rise).number(*fall).number(*jitter_percent).number(port.map_or(0, u16::from));
+        self.number(*on_down == OnDown::Keep).number(*all_down == AllDown::FailOpen)
+    }
+
+    fn kind(&mut self, kind: &CheckKind) -> &mut Self {
+        match kind {
+            CheckKind::None => self.number(0_u64),
+            CheckKind::Tcp => self.number(1_u64),
+            CheckKind::Tls(tls) => self.number(2_u64).tls(tls),
+            CheckKind::Http(http) => {
+                let HttpCheck { tls, method, path, host, headers, expect, body_contains } = http;
+                self.number(3_u64).number(tls.is_some());
+                if let Some(tls) = tls {
+                    self.tls(tls);
+                }
+                self.text(method.as_str()).text(path).optional(host.as_deref());
+                self.number(headers.len() as u64);
+                for (name, value) in headers {
+                    self.text(name).text(value);
+                }
+                self.number(expect.len() as u64);
+                for range in expect {
+                    self.text(range.to_string());
+                }
+                self.optional(body_contains.as_deref())
+            }
+        }
+    }
+
+    fn tls(&mut self, tls: &TlsCheck) -> &mut Self {
+        let TlsCheck { server_name, ca, min_days_left } = tls;
+        self.optional(server_name.as_deref()).optional(ca.as_deref()).number(*min_days_left)
+    }
+
+    fn optional(&mut self, text: Option<&str>) -> &mut Self {
+        self.number(text.is_some()).text(text.unwrap_or_default())
     }
 
     fn backend(&mut self, backend: &Backend) -> &mut Self {

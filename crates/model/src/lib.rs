@@ -6,6 +6,7 @@
 
 mod address;
 mod apply;
+mod check;
 mod command;
 pub mod defaults;
 mod diff;
@@ -20,6 +21,7 @@ mod state;
 mod violation;
 
 pub use address::{BackendAddress, Bind, HostPort, Port};
+pub use check::{CheckKind, HttpCheck, Method, StatusRange, TlsCheck};
 pub use command::{Command, Outcome, Proposal, Request, RequestId};
 pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
@@ -28,8 +30,8 @@ pub use machine::{Applied, Machine, Remembered};
 pub use member::{ClusterId, Member, MemberId, MemberSpec};
 pub use name::{BackendName, ListenerName, MemberName, PoolName};
 pub use pool::{
-    AdminState, Algorithm, Backend, BackendPatch, BackendSpec, CheckKind, HealthCheck, HealthPatch, Pool,
-    PoolEntry, PoolPatch, PoolSpec,
+    AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch, OnDown,
+    Pool, PoolEntry, PoolPatch, PoolSpec,
 };
 pub use refusal::{Kind, Refusal};
 pub use state::{ClusterState, Revision};

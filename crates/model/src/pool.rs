@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{BackendAddress, Port};
+use crate::check::CheckKind;
 use crate::defaults;
 use crate::name::{BackendName, PoolName};
 use crate::state::Revision;
@@ -20,16 +21,33 @@ pub enum Algorithm {
     RoundRobin,
     /// The backend with the fewest connections for its weight.
     LeastConnections,
+    /// Of two backends drawn in proportion to their weights, the one with fewer connections for its weight.
+    RandomTwo,
+    /// The backend that Maglev's table gives for the client's address: clients stay where they are when backends come
+    /// and go, as far as can be.
+    SourceHash,
+    /// The first backend in the order of names.
+    First,
 }
 
-/// What a check does.
+/// What a pool does with connections to a backend that is found unhealthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CheckKind {
-    /// Connects and closes again.
+pub enum OnDown {
+    /// Resets both legs, so that clients reconnect to another backend at once.
     #[default]
-    Tcp,
-    /// No check: a backend counts as usable until it is drained or disabled.
-    None,
+    Close,
+    /// Leaves them alone.
+    Keep,
+}
+
+/// What a pool does with new connections while it finds every backend unhealthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AllDown {
+    /// Resets them at once.
+    #[default]
+    Refuse,
+    /// Tries the backends all the same.
+    FailOpen,
 }
 
 /// How the backends of a pool are checked.
@@ -79,6 +97,10 @@ pub struct PoolSpec {
     pub connect_timeout: Duration,
     /// Further backends tried after a failed connect.
     pub connect_retries: u32,
+    /// What happens to connections to a backend that is found unhealthy.
+    pub on_down: OnDown,
+    /// What happens to new connections while every backend is unhealthy.
+    pub all_down: AllDown,
 }
 
 impl Default for PoolSpec {
@@ -88,6 +110,8 @@ impl Default for PoolSpec {
             health: HealthCheck::default(),
             connect_timeout: defaults::CONNECT_TIMEOUT,
             connect_retries: defaults::CONNECT_RETRIES,
+            on_down: OnDown::default(),
+            all_down: AllDown::default(),
         }
     }
 }
@@ -115,6 +139,7 @@ impl PoolSpec {
         within(v, "pool.health_check.rise", &h.rise, &defaults::CHECK_COUNT_BOUNDS);
         within(v, "pool.health_check.fall", &h.fall, &defaults::CHECK_COUNT_BOUNDS);
         within(v, "pool.health_check.jitter_percent", &h.jitter_percent, &defaults::CHECK_JITTER_BOUNDS);
+        h.kind.check(v);
     }
 
     /// The settings after a patch.
@@ -125,8 +150,10 @@ impl PoolSpec {
             algorithm: patch.algorithm.unwrap_or(self.algorithm),
             connect_timeout: patch.connect_timeout.unwrap_or(self.connect_timeout),
             connect_retries: patch.connect_retries.unwrap_or(self.connect_retries),
+            on_down: patch.on_down.unwrap_or(self.on_down),
+            all_down: patch.all_down.unwrap_or(self.all_down),
             health: HealthCheck {
-                kind: p.kind.unwrap_or(h.kind),
+                kind: p.kind.clone().unwrap_or_else(|| h.kind.clone()),
                 interval: p.interval.unwrap_or(h.interval),
                 fast_interval: p.fast_interval.unwrap_or(h.fast_interval),
                 timeout: p.timeout.unwrap_or(h.timeout),
@@ -148,6 +175,10 @@ pub struct PoolPatch {
     pub connect_timeout: Option<Duration>,
     /// Further backends tried after a failed connect.
     pub connect_retries: Option<u32>,
+    /// What happens to connections to a backend that is found unhealthy.
+    pub on_down: Option<OnDown>,
+    /// What happens to new connections while every backend is unhealthy.
+    pub all_down: Option<AllDown>,
     /// Changes to the health check.
     pub health: HealthPatch,
 }

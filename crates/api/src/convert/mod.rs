@@ -2,6 +2,7 @@
 //! fails; rendering cannot fail.
 
 mod backend;
+mod check;
 mod field;
 mod listener;
 mod member;

@@ -3,20 +3,26 @@
 use std::time::Duration;
 
 use trestle_model::{
-    Algorithm, CheckKind, Command, HealthCheck, HealthPatch, Invalid, Pool, PoolName, PoolPatch, PoolSpec,
-    Port, Violations, defaults,
+    Algorithm, AllDown, CheckKind, Command, HealthCheck, HealthPatch, Invalid, OnDown, Pool, PoolName,
+    PoolPatch, PoolSpec, Port, Violations, defaults,
 };
 
+use super::check;
 use super::name::pool_name;
 use super::{Write, duration, etag, field, finish, parse_etag, parse_pool_name};
 use crate::v1;
 
-const ALGORITHMS: &str = "ALGORITHM_ROUND_ROBIN (1) or ALGORITHM_LEAST_CONNECTIONS (2)";
+const ALGORITHMS: &str = "ALGORITHM_ROUND_ROBIN (1), ALGORITHM_LEAST_CONNECTIONS (2), ALGORITHM_RANDOM_TWO (3), \
+                          ALGORITHM_SOURCE_HASH (4) or ALGORITHM_FIRST (5)";
+const ON_DOWN: &str = "ON_DOWN_CLOSE (1) or ON_DOWN_KEEP (2)";
+const ALL_DOWN: &str = "ALL_DOWN_REFUSE (1) or ALL_DOWN_FAIL_OPEN (2)";
 const OUTPUT_ONLY: &[&str] = &["backend_count", "revision", "etag", "name"];
 const PATHS: &[&str] = &[
     "algorithm",
     "connect_timeout",
     "connect_retries",
+    "on_down",
+    "all_down",
     "health_check.kind",
     "health_check.interval",
     "health_check.fast_interval",
@@ -30,13 +36,21 @@ const PATHS: &[&str] = &[
 /// Renders a pool.
 pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
     let (spec, health) = (&pool.spec, &pool.spec.health);
-    let kind = match health.kind {
-        CheckKind::Tcp => v1::health_check::Kind::Tcp(v1::TcpCheck {}),
-        CheckKind::None => v1::health_check::Kind::None(v1::NoCheck {}),
+    let kind = check::render(&health.kind);
+    let on_down = match spec.on_down {
+        OnDown::Close => v1::OnDown::Close,
+        OnDown::Keep => v1::OnDown::Keep,
+    };
+    let all_down = match spec.all_down {
+        AllDown::Refuse => v1::AllDown::Refuse,
+        AllDown::FailOpen => v1::AllDown::FailOpen,
     };
     let algorithm = match spec.algorithm {
         Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
         Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
+        Algorithm::RandomTwo => v1::Algorithm::RandomTwo,
+        Algorithm::SourceHash => v1::Algorithm::SourceHash,
+        Algorithm::First => v1::Algorithm::First,
     };
     v1::Pool {
         name: pool_name(&pool.name),
@@ -53,6 +67,8 @@ pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
         }),
         connect_timeout: Some(duration(spec.connect_timeout)),
         connect_retries: Some(spec.connect_retries),
+        on_down: on_down.into(),
+        all_down: all_down.into(),
         backend_count: u32::try_from(backends).unwrap_or(u32::MAX),
         revision: pool.revision,
         etag: etag(pool.revision),
@@ -65,6 +81,8 @@ struct Given {
     algorithm: Option<Algorithm>,
     connect_timeout: Option<Duration>,
     connect_retries: Option<u32>,
+    on_down: OnDown,
+    all_down: AllDown,
     kind: Option<CheckKind>,
     interval: Option<Duration>,
     fast_interval: Option<Duration>,
@@ -77,19 +95,27 @@ struct Given {
 
 fn given(pool: &v1::Pool, v: &mut Violations) -> Given {
     let algorithm = field::known("pool.algorithm", pool.algorithm, ALGORITHMS, v);
-    let health = pool.health_check.unwrap_or_default();
+    let health = pool.health_check.clone().unwrap_or_default();
     Given {
         algorithm: algorithm.and_then(|algorithm| match algorithm {
             v1::Algorithm::Unspecified => None,
             v1::Algorithm::RoundRobin => Some(Algorithm::RoundRobin),
             v1::Algorithm::LeastConnections => Some(Algorithm::LeastConnections),
+            v1::Algorithm::RandomTwo => Some(Algorithm::RandomTwo),
+            v1::Algorithm::SourceHash => Some(Algorithm::SourceHash),
+            v1::Algorithm::First => Some(Algorithm::First),
         }),
         connect_timeout: field::duration("pool.connect_timeout", pool.connect_timeout.as_ref(), v),
         connect_retries: pool.connect_retries,
-        kind: health.kind.map(|kind| match kind {
-            v1::health_check::Kind::Tcp(_) => CheckKind::Tcp,
-            v1::health_check::Kind::None(_) => CheckKind::None,
-        }),
+        on_down: match field::known("pool.on_down", pool.on_down, ON_DOWN, v) {
+            Some(v1::OnDown::Keep) => OnDown::Keep,
+            Some(v1::OnDown::Close | v1::OnDown::Unspecified) | None => OnDown::Close,
+        },
+        all_down: match field::known("pool.all_down", pool.all_down, ALL_DOWN, v) {
+            Some(v1::AllDown::FailOpen) => AllDown::FailOpen,
+            Some(v1::AllDown::Refuse | v1::AllDown::Unspecified) | None => AllDown::Refuse,
+        },
+        kind: health.kind.as_ref().map(|kind| check::parse(kind, v)),
         interval: field::duration("pool.health_check.interval", health.interval.as_ref(), v),
         fast_interval: field::duration("pool.health_check.fast_interval", health.fast_interval.as_ref(), v),
         timeout: field::duration("pool.health_check.timeout", health.timeout.as_ref(), v),
@@ -109,6 +135,8 @@ impl Given {
             algorithm: self.algorithm.unwrap_or_default(),
             connect_timeout: self.connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
             connect_retries: self.connect_retries.unwrap_or(defaults::CONNECT_RETRIES),
+            on_down: self.on_down,
+            all_down: self.all_down,
             health: HealthCheck {
                 kind: self.kind.unwrap_or(default.kind),
                 interval,
@@ -131,6 +159,8 @@ impl Given {
             algorithm: named("algorithm").then_some(spec.algorithm),
             connect_timeout: named("connect_timeout").then_some(spec.connect_timeout),
             connect_retries: named("connect_retries").then_some(spec.connect_retries),
+            on_down: named("on_down").then_some(spec.on_down),
+            all_down: named("all_down").then_some(spec.all_down),
             health: HealthPatch {
                 kind: named("health_check.kind").then_some(health.kind),
                 interval: named("health_check.interval").then_some(health.interval),
@@ -161,7 +191,9 @@ pub fn create_pool(request: &v1::CreatePoolRequest) -> Result<Write, Invalid> {
 /// The oneof's own name is no field, and protobuf's JSON mapping knows only its members.
 fn kind_paths(mask: Option<&prost_types::FieldMask>) -> Option<prost_types::FieldMask> {
     let rename = |path: &String| match path.as_str() {
-        "health_check.tcp" | "health_check.none" => "health_check.kind".to_owned(),
+        "health_check.tcp" | "health_check.none" | "health_check.tls" | "health_check.http" => {
+            "health_check.kind".to_owned()
+        }
         _ => path.clone(),
     };
     mask.map(|mask| prost_types::FieldMask { paths: mask.paths.iter().map(rename).collect() })

@@ -4,9 +4,10 @@ use std::time::Duration;
 use prost::Message;
 use trestle_api::storage;
 use trestle_model::{
-    AdminState, Algorithm, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
+    AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
     ClusterId, Command, HealthCheck, HealthPatch, HostPort, ListenerName, ListenerPatch, ListenerSpec,
-    MemberId, MemberName, MemberSpec, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId,
+    MemberId, MemberName, MemberSpec, OnDown, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
+    RequestId,
 };
 
 /// Bytes that logs out there hold. They must decode for ever; a line changes only together with the storage format.
@@ -37,6 +38,8 @@ fn pool_spec() -> PoolSpec {
         algorithm: Algorithm::LeastConnections,
         connect_timeout: Duration::from_millis(1500),
         connect_retries: 2,
+        on_down: OnDown::Close,
+        all_down: AllDown::Refuse,
         health: HealthCheck {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(3),

@@ -6,10 +6,10 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::{
-    AdminState, Algorithm, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
-    ClusterId, Command, HealthCheck, HealthPatch, HostPort, Listener, ListenerName, ListenerPatch,
-    ListenerSpec, Member, MemberId, MemberName, MemberSpec, Outcome, Pool, PoolName, PoolPatch, PoolSpec,
-    Port, Proposal, Request, RequestId,
+    AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
+    CheckKind, ClusterId, Command, HealthCheck, HealthPatch, HostPort, HttpCheck, Listener, ListenerName,
+    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, OnDown, Outcome, Pool,
+    PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, StatusRange, TlsCheck,
 };
 
 const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
@@ -58,11 +58,57 @@ fn member_spec() -> impl Strategy<Value = MemberSpec> {
 }
 
 fn algorithm() -> impl Strategy<Value = Algorithm> {
-    prop_oneof![Just(Algorithm::RoundRobin), Just(Algorithm::LeastConnections)]
+    prop_oneof![
+        Just(Algorithm::RoundRobin),
+        Just(Algorithm::LeastConnections),
+        Just(Algorithm::RandomTwo),
+        Just(Algorithm::SourceHash),
+        Just(Algorithm::First)
+    ]
 }
 
-fn kind() -> impl Strategy<Value = CheckKind> {
-    prop_oneof![Just(CheckKind::None), Just(CheckKind::Tcp)]
+fn text() -> impl Strategy<Value = Arc<str>> {
+    ".{1,20}".prop_map(|text| text.into())
+}
+
+fn tls_check() -> impl Strategy<Value = TlsCheck> {
+    (of(text()), of(text()), any::<u32>()).prop_map(|(server_name, ca, min_days_left)| TlsCheck {
+        server_name,
+        ca,
+        min_days_left,
+    })
+}
+
+fn http_check() -> impl Strategy<Value = HttpCheck> {
+    let method = prop_oneof![Just(Method::Get), Just(Method::Head), Just(Method::Options)];
+    let range = (100..=599_u16, 100..=599_u16)
+        .prop_map(|(a, b)| StatusRange::parse(&format!("{}-{}", a.min(b), a.max(b))).unwrap());
+    let request = (method, text(), of(text()), vec((text(), text()), 0..3));
+    (of(tls_check()), request, vec(range, 1..4), of(text())).prop_map(
+        |(tls, request, expect, body_contains)| {
+            let (method, path, host, headers) = request;
+            HttpCheck { tls, method, path, host, headers, expect, body_contains }
+        },
+    )
+}
+
+/// On the heap, as the larger strategies below: values on their way through all of them fill a test thread's stack.
+fn kind() -> BoxedStrategy<CheckKind> {
+    prop_oneof![
+        Just(CheckKind::None),
+        Just(CheckKind::Tcp),
+        tls_check().prop_map(CheckKind::Tls),
+        http_check().prop_map(CheckKind::Http)
+    ]
+    .boxed()
+}
+
+fn on_down() -> impl Strategy<Value = OnDown> {
+    prop_oneof![Just(OnDown::Close), Just(OnDown::Keep)]
+}
+
+fn all_down() -> impl Strategy<Value = AllDown> {
+    prop_oneof![Just(AllDown::Refuse), Just(AllDown::FailOpen)]
 }
 
 /// Also times that the model refuses when a command is applied: the log carries them nevertheless.
@@ -70,10 +116,10 @@ fn time() -> impl Strategy<Value = Duration> {
     (0..1_000_000_000_u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
-fn health() -> impl Strategy<Value = HealthCheck> {
+fn health() -> BoxedStrategy<HealthCheck> {
     let times = (time(), time(), time());
-    (kind(), times, any::<(u32, u32, u32)>(), of(port())).prop_map(|(kind, times, counts, port)| {
-        HealthCheck {
+    (kind(), times, any::<(u32, u32, u32)>(), of(port()))
+        .prop_map(|(kind, times, counts, port)| HealthCheck {
             kind,
             interval: times.0,
             fast_interval: times.1,
@@ -82,45 +128,51 @@ fn health() -> impl Strategy<Value = HealthCheck> {
             fall: counts.1,
             jitter_percent: counts.2,
             port,
-        }
-    })
+        })
+        .boxed()
 }
 
-fn pool_spec() -> impl Strategy<Value = PoolSpec> {
-    (algorithm(), health(), time(), any::<u32>()).prop_map(
-        |(algorithm, health, connect_timeout, connect_retries)| PoolSpec {
+fn pool_spec() -> BoxedStrategy<PoolSpec> {
+    (algorithm(), health(), time(), any::<u32>(), on_down(), all_down())
+        .prop_map(|(algorithm, health, connect_timeout, connect_retries, on_down, all_down)| PoolSpec {
             algorithm,
             health,
             connect_timeout,
             connect_retries,
-        },
-    )
+            on_down,
+            all_down,
+        })
+        .boxed()
 }
 
-fn health_patch() -> impl Strategy<Value = HealthPatch> {
+fn health_patch() -> BoxedStrategy<HealthPatch> {
     let times = (of(time()), of(time()), of(time()));
     let counts = any::<(Option<u32>, Option<u32>, Option<u32>)>();
-    (of(kind()), times, counts, of(of(port()))).prop_map(|(kind, times, counts, port)| HealthPatch {
-        kind,
-        interval: times.0,
-        fast_interval: times.1,
-        timeout: times.2,
-        rise: counts.0,
-        fall: counts.1,
-        jitter_percent: counts.2,
-        port,
-    })
+    (of(kind()), times, counts, of(of(port())))
+        .prop_map(|(kind, times, counts, port)| HealthPatch {
+            kind,
+            interval: times.0,
+            fast_interval: times.1,
+            timeout: times.2,
+            rise: counts.0,
+            fall: counts.1,
+            jitter_percent: counts.2,
+            port,
+        })
+        .boxed()
 }
 
-fn pool_patch() -> impl Strategy<Value = PoolPatch> {
-    (of(algorithm()), of(time()), any::<Option<u32>>(), health_patch()).prop_map(
-        |(algorithm, connect_timeout, connect_retries, health)| PoolPatch {
+fn pool_patch() -> BoxedStrategy<PoolPatch> {
+    (of(algorithm()), of(time()), any::<Option<u32>>(), health_patch(), of(on_down()), of(all_down()))
+        .prop_map(|(algorithm, connect_timeout, connect_retries, health, on_down, all_down)| PoolPatch {
             algorithm,
             connect_timeout,
             connect_retries,
+            on_down,
+            all_down,
             health,
-        },
-    )
+        })
+        .boxed()
 }
 
 fn admin_state() -> impl Strategy<Value = AdminState> {

@@ -1,0 +1,85 @@
+//! What health checks do.
+
+use std::sync::Arc;
+
+use trestle_model::{CheckKind, HttpCheck, Method, StatusRange, TlsCheck, Violations};
+
+use crate::v1;
+use crate::v1::health_check::Kind;
+
+const HTTP: &str = "pool.health_check.http";
+
+pub(super) fn render(kind: &CheckKind) -> Kind {
+    match kind {
+        CheckKind::Tcp => Kind::Tcp(v1::TcpCheck {}),
+        CheckKind::None => Kind::None(v1::NoCheck {}),
+        CheckKind::Tls(tls) => Kind::Tls(render_tls(tls)),
+        CheckKind::Http(http) => Kind::Http(v1::HttpCheck {
+            tls: http.tls.as_ref().map(render_tls),
+            method: http.method.as_str().to_owned(),
+            path: http.path.to_string(),
+            host: optional_text(http.host.as_ref()),
+            headers: http
+                .headers
+                .iter()
+                .map(|(name, value)| v1::HttpField { name: name.to_string(), value: value.to_string() })
+                .collect(),
+            expect: http.expect.iter().map(ToString::to_string).collect(),
+            body_contains: optional_text(http.body_contains.as_ref()),
+        }),
+    }
+}
+
+fn render_tls(tls: &TlsCheck) -> v1::TlsCheck {
+    v1::TlsCheck {
+        server_name: optional_text(tls.server_name.as_ref()),
+        ca: optional_text(tls.ca.as_ref()),
+        min_days_left: tls.min_days_left,
+    }
+}
+
+/// Proto3 strings that are not set are empty.
+fn optional_text(text: Option<&Arc<str>>) -> String {
+    text.map(ToString::to_string).unwrap_or_default()
+}
+
+fn optional(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+/// Parses a check; bounds of its values are the model's to check.
+pub(super) fn parse(kind: &Kind, v: &mut Violations) -> CheckKind {
+    match kind {
+        Kind::Tcp(_) => CheckKind::Tcp,
+        Kind::None(_) => CheckKind::None,
+        Kind::Tls(tls) => CheckKind::Tls(parse_tls(tls)),
+        Kind::Http(http) => CheckKind::Http(parse_http(http, v)),
+    }
+}
+
+fn parse_tls(tls: &v1::TlsCheck) -> TlsCheck {
+    TlsCheck {
+        server_name: optional(&tls.server_name),
+        ca: optional(&tls.ca),
+        min_days_left: tls.min_days_left,
+    }
+}
+
+fn parse_http(http: &v1::HttpCheck, v: &mut Violations) -> HttpCheck {
+    let default = HttpCheck::default();
+    let method = match http.method.as_str() {
+        "" => None,
+        method => v.take(&format!("{HTTP}.method"), method, Method::parse(method)),
+    };
+    let range = |text: &String| v.take(&format!("{HTTP}.expect"), text, StatusRange::parse(text));
+    let expect: Vec<_> = http.expect.iter().filter_map(range).collect();
+    HttpCheck {
+        tls: http.tls.as_ref().map(parse_tls),
+        method: method.unwrap_or(default.method),
+        path: optional(&http.path).unwrap_or(default.path),
+        host: optional(&http.host),
+        headers: http.headers.iter().map(|f| (f.name.as_str().into(), f.value.as_str().into())).collect(),
+        expect: if expect.is_empty() { default.expect } else { expect },
+        body_contains: optional(&http.body_contains),
+    }
+}

@@ -1,0 +1,294 @@
+//! What a health check does.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::defaults;
+use crate::violation::Violations;
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CheckKind {
+    /// Connects and closes again.
+    #[default]
+    Tcp,
+    /// Connects and does a TLS handshake.
+    Tls(TlsCheck),
+    /// Sends an HTTP/1.1 request, over TLS if so told, and looks at the answer.
+    Http(HttpCheck),
+    /// No check: a backend counts as usable until it is drained or disabled.
+    None,
+}
+
+/// How a check does TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsCheck {
+    /// Name sent as SNI, and that a verified certificate must be for; `None` for none, and then a verified certificate
+    /// must be for the backend's address.
+    pub server_name: Option<Arc<str>>,
+    /// Whom to trust, as PEM certificates; `None` verifies nothing, as for the self-signed certificates of control
+    /// planes.
+    pub ca: Option<Arc<str>>,
+    /// Days that the certificate must still be valid for; 0 does not look.
+    pub min_days_left: u32,
+}
+
+/// An HTTP check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// How to do TLS; `None` for plain HTTP.
+    pub tls: Option<TlsCheck>,
+    /// Method of the request.
+    pub method: Method,
+    /// Target of the request, with its query if any.
+    pub path: Arc<str>,
+    /// Value of the Host field; `None` for the backend's address.
+    pub host: Option<Arc<str>>,
+    /// Further fields of the request, names and values.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
+    /// Statuses that are good.
+    pub expect: Vec<StatusRange>,
+    /// Text that the first 64 KiB of the answer's body must contain; `None` does not look.
+    pub body_contains: Option<Arc<str>>,
+}
+
+impl Default for HttpCheck {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            method: Method::Get,
+            path: "/".into(),
+            host: None,
+            headers: Vec::new(),
+            expect: vec![StatusRange::GOOD],
+            body_contains: None,
+        }
+    }
+}
+
+/// Method of an HTTP check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// GET.
+    #[default]
+    Get,
+    /// HEAD.
+    Head,
+    /// OPTIONS.
+    Options,
+}
+
+impl Method {
+    /// Parses the method's name; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When it is another method.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "GET" => Ok(Method::Get),
+            "HEAD" => Ok(Method::Head),
+            "OPTIONS" => Ok(Method::Options),
+            _ => Err("must be GET, HEAD or OPTIONS".to_owned()),
+        }
+    }
+
+    /// The method's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
+/// A range of HTTP statuses, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StatusRange {
+    first: u16,
+    last: u16,
+}
+
+impl StatusRange {
+    /// 200 to 299.
+    pub const GOOD: Self = Self { first: 200, last: 299 };
+
+    /// Parses `200` or `200-399`; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When it is neither, a status is not 100 to 599, or the range is empty.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || "must be a status of 100 to 599, or a range as in 200-399".to_owned();
+        let number = |text: &str| {
+            let number: u16 = text.parse().ok().filter(|_| text.len() == 3)?;
+            (100..=599).contains(&number).then_some(number)
+        };
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = number(first).zip(number(last)).ok_or_else(wrong)?;
+        if first <= last { Ok(Self { first, last }) } else { Err(wrong()) }
+    }
+
+    /// Whether a status is in the range.
+    pub fn contains(self, status: u16) -> bool {
+        RangeInclusive::new(self.first, self.last).contains(&status)
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+/// A host name or address as SNI and Host fields take it.
+fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']'))
+}
+
+/// A field name is a token (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    let other = |b| b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || other(b))
+}
+
+/// Printable ASCII, so that no value can end a line of the request (RFC 9112 §11.1).
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|b| (0x20..0x7f).contains(&b))
+}
+
+impl TlsCheck {
+    fn check(&self, v: &mut Violations) {
+        const FIELD: &str = "pool.health_check.tls";
+        if let Some(name) = self.server_name.as_deref().filter(|name| !is_host(name)) {
+            v.add(format!("{FIELD}.server_name"), name, "must be a host name of at most 253 characters");
+        }
+        if let Some(ca) = self.ca.as_deref() {
+            if !ca.contains("-----BEGIN CERTIFICATE-----") || ca.len() > defaults::CHECK_CA_MAX {
+                let rule = format!("must be PEM certificates of at most {} bytes", defaults::CHECK_CA_MAX);
+                v.add(format!("{FIELD}.ca"), ca, rule);
+            }
+        }
+        if self.min_days_left > defaults::CHECK_DAYS_MAX {
+            let rule = format!("must be 0 to {}", defaults::CHECK_DAYS_MAX);
+            v.add(format!("{FIELD}.min_days_left"), self.min_days_left, rule);
+        }
+    }
+}
+
+impl HttpCheck {
+    fn check(&self, v: &mut Violations) {
+        const FIELD: &str = "pool.health_check.http";
+        let max = defaults::CHECK_TEXT_MAX;
+        if let Some(tls) = &self.tls {
+            tls.check(v);
+        }
+        if !self.path.starts_with('/')
+            || self.path.len() > max
+            || !self.path.bytes().all(|b| b.is_ascii_graphic())
+        {
+            let rule =
+                format!("must begin with '/' and have at most {max} printable ASCII characters, no spaces");
+            v.add(format!("{FIELD}.path"), &self.path, rule);
+        }
+        if let Some(host) = self.host.as_deref().filter(|host| !is_host(host)) {
+            v.add(format!("{FIELD}.host"), host, "must be a host name or address, with a port if need be");
+        }
+        if self.headers.len() > defaults::CHECK_HEADERS_MAX {
+            let rule = format!("must be at most {}", defaults::CHECK_HEADERS_MAX);
+            v.add(format!("{FIELD}.headers"), format!("{} fields", self.headers.len()), rule);
+        }
+        for (name, value) in &self.headers {
+            let own = ["host", "connection", "content-length", "transfer-encoding"];
+            if !is_token(name) || own.contains(&name.to_ascii_lowercase().as_str()) {
+                let rule = "must be a field name; host, connection and lengths are set by the check itself";
+                v.add(format!("{FIELD}.headers"), name, rule);
+            }
+            if !is_printable(value) || value.len() > max {
+                v.add(
+                    format!("{FIELD}.headers"),
+                    value,
+                    format!("must be at most {max} printable ASCII characters"),
+                );
+            }
+        }
+        if self.expect.is_empty() || self.expect.len() > defaults::CHECK_RANGES_MAX {
+            let rule = format!("must be 1 to {}", defaults::CHECK_RANGES_MAX);
+            v.add(format!("{FIELD}.expect"), format!("{} ranges", self.expect.len()), rule);
+        }
+        if let Some(text) = self.body_contains.as_deref().filter(|text| text.is_empty() || text.len() > max) {
+            v.add(format!("{FIELD}.body_contains"), text, format!("must be 1 to {max} bytes"));
+        }
+        if self.body_contains.is_some() && self.method == Method::Head {
+            v.add(
+                format!("{FIELD}.body_contains"),
+                "",
+                "cannot be found in the answer to HEAD, which has no body",
+            );
+        }
+    }
+}
+
+impl CheckKind {
+    /// Notes every setting that is out of bounds.
+    pub fn check(&self, v: &mut Violations) {
+        match self {
+            CheckKind::Tls(tls) => tls.check(v),
+            CheckKind::Http(http) => http.check(v),
+            CheckKind::Tcp | CheckKind::None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn status_ranges_round_trip() {
+        for text in ["200", "200-299", "100-599"] {
+            assert_eq!(StatusRange::parse(text).map(|range| range.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "99", "600", "300-200", "200-", "2000", "+20", "200-299-300"] {
+            assert!(StatusRange::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_smuggled_into_a_request() {
+        let bad = HttpCheck {
+            path: "/a HTTP/1.1\r\nX: y".into(),
+            host: Some("a\r\nX: y".into()),
+            headers: vec![
+                ("a: b".into(), "c".into()),
+                ("a".into(), "b\r\nX: y".into()),
+                ("Host".into(), "x".into()),
+            ],
+            ..HttpCheck::default()
+        };
+        let mut v = Violations::new();
+        CheckKind::Http(bad).check(&mut v);
+        assert_eq!(v.into_vec().len(), 5);
+    }
+
+    #[test]
+    fn a_usual_check_is_fine() {
+        let check = HttpCheck {
+            tls: Some(TlsCheck::default()),
+            path: "/readyz?verbose".into(),
+            host: Some("api.example:6443".into()),
+            headers: vec![("Accept".into(), "*/*".into())],
+            ..HttpCheck::default()
+        };
+        let mut v = Violations::new();
+        CheckKind::Http(check).check(&mut v);
+        assert!(v.is_empty());
+    }
+}
