@@ -7,13 +7,16 @@
 
 mod automation;
 mod balancing;
+mod checks;
 mod command_line;
 mod control_plane;
 mod dev;
 mod failover;
+mod haproxy;
 mod listeners;
 mod membership;
 mod observing;
+mod policies;
 mod refusals;
 mod scale;
 mod shutdown;

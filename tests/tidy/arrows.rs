@@ -34,6 +34,10 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("clap", &["trestle-node", "trestle-ctl", "trestle"]),
     ("comfy-table", &["trestle-ctl"]),
     ("arc-swap", &["trestle-dataplane"]),
+    ("hyper", &["trestle-dataplane"]),
+    ("rustls", &["trestle-dataplane"]),
+    ("tokio-rustls", &["trestle-dataplane"]),
+    ("x509-parser", &["trestle-dataplane"]),
     ("prost", &["trestle-api", "trestle-consensus", "trestle-node", "trestle-testkit"]),
 ];
 

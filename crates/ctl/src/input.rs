@@ -24,6 +24,11 @@ impl Input {
         self.found.add(label, value, rule);
     }
 
+    /// A value that is parsed by one of the model's rules.
+    pub(crate) fn valid<T>(&mut self, label: &str, text: &str, parsed: Result<T, String>) -> Option<T> {
+        self.found.take(label, text, parsed)
+    }
+
     /// A pool's name, as "pools/NAME".
     pub(crate) fn pool(&mut self, label: &str, name: &str) -> String {
         self.found.take(label, name, PoolName::parse(name));

@@ -40,9 +40,9 @@ pub(crate) async fn run(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((client, _)) => {
+            Ok((client, from)) => {
                 pause = PAUSE_FIRST;
-                connection::begin(&shared, client, address);
+                connection::begin(&shared, client, from.ip(), address);
             }
             Err(error) if resources::exhausted(&error) => {
                 if pause == PAUSE_FIRST {
@@ -62,12 +62,12 @@ pub(crate) async fn run(
 fn empty_queue(shared: &Arc<Shared>, listener: TcpListener, address: SocketAddr) {
     let Ok(listener) = listener.into_std() else { return };
     loop {
-        let accepted = listener.accept().and_then(|(client, _)| {
+        let accepted = listener.accept().and_then(|(client, from)| {
             client.set_nonblocking(true)?;
-            TcpStream::from_std(client)
+            Ok((TcpStream::from_std(client)?, from.ip()))
         });
         match accepted {
-            Ok(client) => connection::begin(shared, client, address),
+            Ok((client, from)) => connection::begin(shared, client, from, address),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => return,
         }

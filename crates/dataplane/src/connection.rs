@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -65,19 +65,20 @@ pub(crate) fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// Takes over a connection that was accepted at `address`.
-pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, address: SocketAddr) {
+/// Takes over a connection from `source` that was accepted at `address`.
+pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, source: IpAddr, address: SocketAddr) {
     let table = shared.table.load();
     let Some(listener) = table.routes.get(&address) else {
         return reset(client);
     };
     let accepted = Accepted::new(shared.clone(), listener.counters.clone());
     let pool = table.pools.get(&listener.config.spec.pool);
-    let Some((pool, backend)) = pool.and_then(|p| Some((p, p.pick(&[])?))) else {
+    let Some((pool, backend)) = pool.and_then(|p| Some((p, p.pick(source, &[])?))) else {
         accepted.listener.closed(CloseReason::NoBackend);
         return reset(client);
     };
     let attempt = Attempt {
+        source,
         place: Place::take(backend),
         address: backend.config.spec.address.to_socket(address.port()),
         dialled: address.port(),
@@ -89,6 +90,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, address: SocketAddr
 
 /// A connection on its way to a backend.
 struct Attempt {
+    /// The client's address.
+    source: IpAddr,
     place: Place,
     address: SocketAddr,
     /// The port that the client dialled.
@@ -147,7 +150,7 @@ fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Outp
 
 /// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
 async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Place), CloseReason> {
-    let Attempt { mut place, mut address, dialled, mut pool } = attempt;
+    let Attempt { source, mut place, mut address, dialled, mut pool } = attempt;
     let mut tried: Vec<Arc<Live>> = Vec::new();
     loop {
         match dial(address, pool.config.spec.connect_timeout).await {
@@ -157,13 +160,14 @@ async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Pl
         }
         let counters = [&place.live.counters, &*accepted.listener];
         counters.iter().for_each(|c| c.connect_failed());
+        place.live.doubted.notify_one();
         if tried.len() >= pool.config.spec.connect_retries as usize {
             return Err(CloseReason::ConnectFailed);
         }
         tried.push(place.live.clone());
         // The table may have moved on while the connect was under way.
         let table = accepted.shared.table.load();
-        let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(&tried)?)));
+        let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(source, &tried)?)));
         let Some((current, backend)) = current else {
             return Err(CloseReason::ConnectFailed);
         };

@@ -9,6 +9,7 @@ mod counters;
 mod live;
 mod plane;
 mod probe;
+mod random;
 mod reason;
 mod reconcile;
 mod relay;

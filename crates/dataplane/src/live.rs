@@ -19,6 +19,8 @@ pub(crate) struct Live {
     /// sees, whenever it first looks, that the backend's is another one.
     epoch: AtomicU32,
     pub(crate) changed: Notify,
+    /// Told when a connect of a client fails, so that the backend is checked soon.
+    pub(crate) doubted: Notify,
 }
 
 /// The low bits of an epoch hold a [`CloseReason`].
@@ -32,10 +34,14 @@ pub(crate) fn next_epoch(epoch: u32, reason: CloseReason) -> u32 {
 }
 
 impl Live {
-    /// Why connections of `epoch` are to be closed, if they are.
+    /// Why connections of `epoch` are to be closed, if they are. An epoch that the table has announced and that has not
+    /// begun yet is the newer one, and its connections stay: a backend that was found unhealthy is still picked where
+    /// the pool fails open.
     pub(crate) fn closed(&self, epoch: u32) -> Option<CloseReason> {
         let now = self.epoch.load(Ordering::Acquire);
-        if now == epoch {
+        let behind = (now & !(STEP - 1)).wrapping_sub(epoch & !(STEP - 1));
+        // Epochs wrap around; what is more than half a round behind is ahead.
+        if behind == 0 || behind > u32::MAX / 2 {
             return None;
         }
         CloseReason::ALL.get((now & (STEP - 1)) as usize).copied()
@@ -62,6 +68,21 @@ mod tests {
         assert_eq!(live.closed(epoch), None);
         live.begin(next_epoch(epoch, CloseReason::Drained));
         assert_eq!(live.closed(epoch), Some(CloseReason::Drained));
-        assert_eq!(live.closed(next_epoch(u32::MAX, CloseReason::Drained)), Some(CloseReason::Drained));
+    }
+
+    #[test]
+    fn a_connection_of_a_later_epoch_stays() {
+        let live = Live::default();
+        let mut epoch = 0u32.wrapping_sub(STEP);
+        live.begin(epoch);
+        // Also where the numbers begin anew.
+        for _ in 0..3 {
+            let later = next_epoch(epoch, CloseReason::BackendDown);
+            assert_eq!(live.closed(later), None);
+            live.begin(later);
+            assert_eq!(live.closed(later), None);
+            assert_eq!(live.closed(epoch), Some(CloseReason::BackendDown));
+            epoch = later;
+        }
     }
 }

@@ -1,7 +1,13 @@
-//! Checking backends, on a thread of its own.
+//! Checking backends, on a thread of its own. What a check does is in one file for each kind.
+
+mod expiry;
+mod fault;
+mod http;
+mod plan;
+mod tcp;
+mod tls;
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,11 +16,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
-use trestle_model::{HealthCheck, Pool};
 
-use crate::connection::{dial, reset};
 use crate::live::Live;
 use crate::table::CheckResult;
+
+pub(crate) use plan::Plan;
 
 /// Names one run of checks; a changed check is another run.
 pub(crate) type CheckId = u64;
@@ -36,8 +42,8 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) address: SocketAddr,
-    /// The pool whose settings apply.
-    pub(crate) pool: Arc<Pool>,
+    /// How; one for all backends of a pool.
+    pub(crate) plan: Arc<Plan>,
     /// What is known so far.
     pub(crate) verdict: Verdict,
     /// Where checks are counted.
@@ -86,39 +92,30 @@ async fn watch(id: CheckId, check: Check, places: Arc<Semaphore>, reports: mpsc:
     loop {
         let Ok(place) = places.acquire().await else { return };
         let started = origin.elapsed();
-        let result = once(check.address, &check.pool.spec.health).await;
+        let result = check.plan.check(check.address).await;
         drop(place);
         let (success, now) = (result.is_success(), origin.elapsed());
         check.live.counters.checked(success);
-        let observed = health.observe(&check.pool.spec.health, success, started, now, random());
+        let observed = health.observe(&check.plan.health, success, started, now, random());
         let verdict = health.verdict();
         // A result that contradicts the verdict is no reason for it.
         let agrees = success == (verdict == Verdict::Healthy);
-        if agrees && reported != Some((verdict, result)) {
-            reported = Some((verdict, result));
+        if agrees && reported.as_ref() != Some(&(verdict, result.clone())) {
+            reported = Some((verdict, result.clone()));
             if reports.send(Report { id, verdict, result, at: origin + now }).is_err() {
                 return;
             }
         }
-        sleep_until((origin + observed.next).into()).await;
-    }
-}
-
-async fn once(address: SocketAddr, check: &HealthCheck) -> CheckResult {
-    match dial(address, check.timeout).await {
-        Ok(stream) => {
-            // By reset, so that no socket waits in TIME_WAIT for each check.
-            reset(stream);
-            CheckResult::Connected
+        // A client's failed connect brings the next check forward, but is no result of one: rise and fall count what
+        // this member asked for itself, at a pace of its own.
+        let pace = &check.plan.health;
+        let soonest = started + pace.fast_interval.min(pace.interval);
+        tokio::select! {
+            () = sleep_until((origin + observed.next).into()) => {}
+            () = async {
+                check.live.doubted.notified().await;
+                sleep_until((origin + soonest).into()).await;
+            } => {}
         }
-        Err(error) => match (error.kind(), error.raw_os_error()) {
-            // Without a number it is our own time-out, with one the kernel's.
-            (io::ErrorKind::TimedOut, None) => CheckResult::TimedOut(check.timeout),
-            (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => CheckResult::Refused,
-            (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
-                CheckResult::Unreachable
-            }
-            (_, code) => CheckResult::Failed(code.unwrap_or_default()),
-        },
     }
 }

@@ -30,6 +30,8 @@ pub enum CloseReason {
     BackendRemoved,
     /// The backend was disabled.
     BackendDisabled,
+    /// This member found the backend unhealthy, and its pool closes connections then.
+    BackendDown,
     /// The backend was drained and the deadline passed.
     Drained,
     /// This member stopped and its grace time passed.
@@ -38,7 +40,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 14] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -50,6 +52,7 @@ impl CloseReason {
         Self::NoResources,
         Self::BackendRemoved,
         Self::BackendDisabled,
+        Self::BackendDown,
         Self::Drained,
         Self::MemberShutdown,
     ];
@@ -68,6 +71,7 @@ impl CloseReason {
             Self::NoResources => "no_resources",
             Self::BackendRemoved => "backend_removed",
             Self::BackendDisabled => "backend_disabled",
+            Self::BackendDown => "backend_down",
             Self::Drained => "drained",
             Self::MemberShutdown => "member_shutdown",
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use trestle_model::{self as model, BackendName, Bind, ListenerName, PoolName, Re
 use crate::bind::BindError;
 use crate::counters::Counters;
 use crate::live::Live;
+use crate::random::random;
 
 /// Everything that the data plane acts on, at one instant. Parts that two tables have in common are shared.
 #[derive(Debug, Clone, Default)]
@@ -94,12 +95,14 @@ impl Pool {
         self.schedule.is_usable()
     }
 
-    /// Picks a backend that is not among `tried`.
-    pub(crate) fn pick(&self, tried: &[Arc<Live>]) -> Option<&Arc<Backend>> {
+    /// Picks a backend that is not among `tried` for a connection from `client`.
+    pub(crate) fn pick(&self, client: IpAddr, tried: &[Arc<Live>]) -> Option<&Arc<Backend>> {
         let live = |position: usize| self.backends.get(position).map(|b| &b.live);
         let turn = if tried.is_empty() { &self.turns.first } else { &self.turns.again };
         let picked = self.schedule.pick(
+            client,
             || turn.fetch_add(1, Relaxed),
+            random,
             |position| live(position).map_or(u64::MAX, |l| l.counters.active()),
             |position| live(position).is_none_or(|l| tried.iter().any(|t| Arc::ptr_eq(t, l))),
         )?;
@@ -131,7 +134,7 @@ impl Backend {
 }
 
 /// The result of a check, in words when displayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckResult {
     /// None has ended yet.
     Awaited,
@@ -139,6 +142,10 @@ pub enum CheckResult {
     Off,
     /// The backend accepted a connection.
     Connected,
+    /// It did a TLS handshake, and its certificate is as wanted.
+    Secured,
+    /// It answered over HTTP as wanted, with this status.
+    Answered(u16),
     /// It refused or reset the connection.
     Refused,
     /// No answer in the time given.
@@ -147,12 +154,14 @@ pub enum CheckResult {
     Unreachable,
     /// Another error of the operating system, by number.
     Failed(i32),
+    /// It is connected but does not do what the check wants, or the check cannot be done as configured; in words.
+    Wrong(Arc<str>),
 }
 
 impl CheckResult {
     /// Whether the check succeeded.
-    pub fn is_success(self) -> bool {
-        self == Self::Connected
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Connected | Self::Secured | Self::Answered(_))
     }
 }
 
@@ -162,10 +171,13 @@ impl fmt::Display for CheckResult {
             Self::Awaited => f.write_str("not checked yet"),
             Self::Off => f.write_str("the pool has no health check"),
             Self::Connected => f.write_str("connected"),
+            Self::Secured => f.write_str("TLS handshake done"),
+            Self::Answered(status) => write!(f, "HTTP {status}"),
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
             Self::Unreachable => f.write_str("no route to host"),
             Self::Failed(code) => std::io::Error::from_raw_os_error(*code).fmt(f),
+            Self::Wrong(words) => f.write_str(words),
         }
     }
 }

@@ -169,11 +169,11 @@ impl TlsCheck {
         if let Some(name) = self.server_name.as_deref().filter(|name| !is_host(name)) {
             v.add(format!("{FIELD}.server_name"), name, "must be a host name of at most 253 characters");
         }
-        if let Some(ca) = self.ca.as_deref() {
-            if !ca.contains("-----BEGIN CERTIFICATE-----") || ca.len() > defaults::CHECK_CA_MAX {
-                let rule = format!("must be PEM certificates of at most {} bytes", defaults::CHECK_CA_MAX);
-                v.add(format!("{FIELD}.ca"), ca, rule);
-            }
+        let is_pem =
+            |ca: &str| ca.contains("-----BEGIN CERTIFICATE-----") && ca.len() <= defaults::CHECK_CA_MAX;
+        if let Some(ca) = self.ca.as_deref().filter(|ca| !is_pem(ca)) {
+            let rule = format!("must be PEM certificates of at most {} bytes", defaults::CHECK_CA_MAX);
+            v.add(format!("{FIELD}.ca"), ca, rule);
         }
         if self.min_days_left > defaults::CHECK_DAYS_MAX {
             let rule = format!("must be 0 to {}", defaults::CHECK_DAYS_MAX);

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod api;
+mod certificate;
 mod cluster;
 mod fetch;
 mod member;
@@ -19,10 +20,11 @@ mod traffic;
 mod wait;
 
 pub use api::Api;
+pub use certificate::{Authority, Certificate};
 pub use cluster::Cluster;
 pub use fetch::{Page, fetch_http, fetch_tls, get};
 pub use member::{Member, Usage};
-pub use nginx::{Certificate, Nginx};
+pub use nginx::Nginx;
 pub use origin::Origin;
 pub use process::Process;
 pub use subnet::Subnet;

@@ -5,34 +5,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::certificate::Certificate;
 use crate::process::Process;
 use crate::wait::wait_for;
 
-/// A self-signed certificate and its key.
-#[derive(Debug)]
-pub struct Certificate {
-    dir: TempDir,
-}
+/// A request for `/healthz` is answered with 503 while this file is there.
+const UNHEALTHY: &str = "unhealthy";
 
-impl Certificate {
-    /// Makes one with openssl.
-    ///
-    /// # Panics
-    /// When openssl fails.
-    pub fn generate() -> Self {
-        let dir = TempDir::new().unwrap();
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-        openssl.args(["-days", "2", "-subj", "/CN=controller", "-keyout", "key.pem", "-out", "cert.pem"]);
-        let output = openssl.current_dir(dir.path()).output().unwrap();
-        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-        Self { dir }
-    }
-}
-
-/// An nginx that answers every request with its name over TLS.
+/// An nginx that answers every request with its name over TLS, and `/healthz` as it is told.
 #[derive(Debug)]
 pub struct Nginx {
     name: String,
@@ -50,13 +33,46 @@ impl Nginx {
     pub fn start(name: &str, ip: Ipv4Addr, ports: &[u16], certificate: &Certificate) -> Self {
         let dir = TempDir::new().unwrap();
         let listening: Vec<SocketAddr> = ports.iter().map(|port| (ip, *port).into()).collect();
-        std::fs::write(dir.path().join("nginx.conf"), configuration(name, &listening)).unwrap();
-        for file in ["cert.pem", "key.pem"] {
-            std::fs::copy(certificate.dir.path().join(file), dir.path().join(file)).unwrap();
-        }
+        let configuration = configuration(name, &listening, &dir.path().join(UNHEALTHY));
+        std::fs::write(dir.path().join("nginx.conf"), configuration).unwrap();
         let mut nginx = Self { name: name.to_owned(), dir, listening, process: None };
-        nginx.restart();
+        nginx.restart_with(certificate);
         nginx
+    }
+
+    /// Starts it again with another certificate, and returns when it listens.
+    ///
+    /// # Panics
+    /// When it does not listen within 10 s.
+    pub fn restart_with(&mut self, certificate: &Certificate) {
+        std::fs::copy(certificate.cert(), self.dir.path().join("cert.pem")).unwrap();
+        std::fs::copy(certificate.key(), self.dir.path().join("key.pem")).unwrap();
+        self.restart();
+    }
+
+    /// From now on `/healthz` is answered with 200 or with 503.
+    ///
+    /// # Panics
+    /// When the file that says so cannot be written.
+    pub fn set_healthy(&self, healthy: bool) {
+        let file = self.dir.path().join(UNHEALTHY);
+        if healthy { std::fs::remove_file(file).unwrap() } else { std::fs::write(file, "").unwrap() }
+    }
+
+    /// Stops the process where it is: its sockets stay, and nothing answers.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
     }
 
     /// Ends it at once, without a word to its clients.
@@ -89,13 +105,15 @@ impl Nginx {
 }
 
 /// One process, so that killing it leaves no worker that goes on serving.
-fn configuration(name: &str, listening: &[SocketAddr]) -> String {
+fn configuration(name: &str, listening: &[SocketAddr], unhealthy: &Path) -> String {
+    let unhealthy = unhealthy.display();
     let listen: String = listening.iter().map(|address| format!("    listen {address} ssl;\n")).collect();
     format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{ worker_connections 512; }}\n\
          http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n  \
          fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  server {{\n{listen}    \
          ssl_certificate cert.pem;\n    ssl_certificate_key key.pem;\n    \
+         location = /healthz {{ if (-f {unhealthy}) {{ return 503; }} return 200 \"ok\\n\"; }}\n    \
          location / {{ return 200 \"{name}\\n\"; }}\n  }}\n}}\n"
     )
 }

@@ -1,6 +1,7 @@
 //! The commands, one file for each noun.
 
 mod backend;
+pub(crate) mod check_settings;
 mod cluster;
 mod completions;
 mod leader;

@@ -4,7 +4,8 @@ use clap::Subcommand;
 use prost_types::FieldMask;
 use trestle_api::v1;
 
-use super::pool_settings::PoolSettings;
+use super::check_settings::Check;
+use super::pool_settings::{PoolChange, PoolSettings};
 use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{ReadArgs, WriteArgs};
 use crate::error::Error;
@@ -22,7 +23,7 @@ pub(crate) enum PoolCommand {
         /// Name of the new pool
         name: String,
         #[command(flatten)]
-        settings: PoolSettings,
+        settings: Box<PoolSettings>,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -43,7 +44,7 @@ pub(crate) enum PoolCommand {
         /// The pool
         name: String,
         #[command(flatten)]
-        settings: PoolSettings,
+        settings: Box<PoolSettings>,
         /// Refuse if the pool is not as it was with this etag
         #[arg(long)]
         etag: Option<String>,
@@ -87,12 +88,13 @@ async fn create(
 ) -> Result<(), Error> {
     let mut input = Input::default();
     input.pool("NAME", name);
-    let (pool, _) = settings.message(&mut input);
+    let mut change = settings.change(&mut input);
+    change.complete(Check::Tcp.plain(), &mut input);
     let write = Write::new(write, &mut input)?;
     input.finish()?;
     let request = v1::CreatePoolRequest {
         pool_id: name.to_owned(),
-        pool: Some(pool),
+        pool: Some(change.pool),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
     };
@@ -134,26 +136,50 @@ async fn update(
     session: &mut Session<'_>,
     name: &str,
     settings: &PoolSettings,
-    etag: String,
+    mut etag: String,
     write: &WriteArgs,
 ) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.pool("NAME", name);
-    let (pool, paths) = settings.message(&mut input);
+    let mut change = settings.change(&mut input);
     let write = Write::new(write, &mut input)?;
     input.finish()?;
-    if paths.is_empty() {
+    if change.rest.is_some() {
+        let found = change_check(session, &resource, &mut change).await?;
+        // What was read is what is changed: another's change in the meantime is not overwritten.
+        if etag.is_empty() {
+            etag = found;
+        }
+    }
+    if change.paths.is_empty() {
         return Err(Error::NothingToChange("trestle pool update"));
     }
     let request = v1::UpdatePoolRequest {
-        pool: Some(v1::Pool { name: resource, etag, ..pool }),
-        update_mask: Some(FieldMask { paths }),
+        pool: Some(v1::Pool { name: resource, etag, ..change.pool }),
+        update_mask: Some(FieldMask { paths: change.paths }),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
     };
     let make = async |channel| pools(channel).update_pool(request.clone()).await;
     let view = PoolView::from(session.call(write.repeat(), make).await?);
     write.finish(session, &format!("pool {name}"), "updated", view.revision, &view).await
+}
+
+/// Completes a change with the check that the pool has; answers the pool's etag. The API replaces a check as a whole.
+async fn change_check(
+    session: &mut Session<'_>,
+    resource: &str,
+    change: &mut PoolChange,
+) -> Result<String, Error> {
+    let request =
+        v1::GetPoolRequest { name: resource.to_owned(), consistency: v1::Consistency::Linearizable.into() };
+    let make = async |channel| pools(channel).get_pool(request.clone()).await;
+    let pool = session.call(Repeat::Read, make).await?;
+    let check = pool.health_check.and_then(|check| check.kind).unwrap_or_else(|| Check::Tcp.plain());
+    let mut input = Input::default();
+    change.complete(check, &mut input);
+    input.finish()?;
+    Ok(pool.etag)
 }
 
 async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {

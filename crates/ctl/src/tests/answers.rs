@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use trestle_api::v1;
+use trestle_api::v1::health_check::Kind;
 
 use super::fake::{Member, Script};
-use super::sample::{sample_pool, sample_view};
+use super::sample::{sample_https, sample_pool, sample_view};
 use super::{Buffer, at, closed, trestle};
 use crate::output::Terminal;
 use crate::run_on;
@@ -58,6 +59,78 @@ fn draining_sends_the_state_and_its_deadline() {
 }
 
 #[test]
+fn a_check_is_sent_with_all_that_is_typed() {
+    let member = Member::start(Script::default());
+    let mut ca = tempfile::NamedTempFile::new().unwrap();
+    let Kind::Http(expected) = sample_https() else { panic!() };
+    let expected = v1::HttpCheck { body_contains: "ok".to_owned(), method: "GET".to_owned(), ..expected };
+    ca.write_all(expected.tls.as_ref().unwrap().ca.as_bytes()).unwrap();
+    let arguments = [
+        &[
+            "pool",
+            "create",
+            "web",
+            "--algorithm",
+            "source-hash",
+            "--on-down",
+            "keep",
+            "--all-down",
+            "fail-open",
+        ],
+        &["--health", "https", "--health-server-name", "api.example", "--health-min-days", "14"][..],
+        &["--health-ca", ca.path().to_str().unwrap(), "--health-method", "GET"],
+        &["--health-path", "/readyz?verbose", "--health-host", "api.example:6443"],
+        &["--health-header", "Accept: */*", "--health-header", "X-Probe: 1"],
+        &["--health-expect", "200-299,401", "--health-body", "ok"],
+    ];
+    let done = trestle(&at(&member), &arguments.concat());
+    assert_eq!(done.code, 0, "{}", done.err);
+    let pool = member.script.lock().unwrap().created[0].pool.clone().unwrap();
+    assert_eq!(pool.algorithm(), v1::Algorithm::SourceHash);
+    assert_eq!((pool.on_down(), pool.all_down()), (v1::OnDown::Keep, v1::AllDown::FailOpen));
+    assert_eq!(pool.health_check.unwrap().kind, Some(Kind::Http(expected)));
+}
+
+#[test]
+fn a_check_is_changed_where_it_is_and_only_as_it_was_read() {
+    let mut pool = sample_pool("web");
+    pool.health_check.as_mut().unwrap().kind = Some(sample_https());
+    let member = Member::start(Script { pools: vec![pool], ..Script::default() });
+    let update = |args: &[&str]| {
+        let done = trestle(&at(&member), &[&["pool", "update", "web"], args].concat());
+        (done, member.script.lock().unwrap().changed.pop())
+    };
+    let kind = |request: &v1::UpdatePoolRequest| {
+        request.pool.clone().and_then(|pool| pool.health_check).and_then(|check| check.kind)
+    };
+
+    let (done, request) = update(&["--health-path", "/livez"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let request = request.unwrap();
+    let Kind::Http(expected) = sample_https() else { panic!() };
+    assert_eq!(kind(&request), Some(Kind::Http(v1::HttpCheck { path: "/livez".to_owned(), ..expected })));
+    assert_eq!(request.update_mask.unwrap().paths, ["health_check.http"]);
+    assert_eq!(request.pool.unwrap().etag, "12");
+
+    let (_, request) = update(&["--health-path", "/livez", "--etag", "7"]);
+    assert_eq!(request.unwrap().pool.unwrap().etag, "7");
+
+    // The kind itself: nothing is read, and nothing of the old check stays.
+    let (_, request) = update(&["--health", "tls", "--health-min-days", "7"]);
+    let request = request.unwrap();
+    let tls = v1::TlsCheck { min_days_left: 7, ..v1::TlsCheck::default() };
+    assert_eq!(kind(&request), Some(Kind::Tls(tls)));
+    assert_eq!(request.update_mask.unwrap().paths, ["health_check.tls"]);
+    assert_eq!(request.pool.unwrap().etag, "");
+
+    let member = Member::start(Script { pools: vec![sample_pool("web")], ..Script::default() });
+    let done = trestle(&at(&member), &["pool", "update", "web", "--health-path", "/livez"]);
+    let words = "error: --health-path \"/livez\": goes with --health http or https, and this check is tcp\n";
+    assert_eq!((done.code, done.err.as_str()), (2, words));
+    assert!(member.script.lock().unwrap().changed.is_empty());
+}
+
+#[test]
 fn a_refusal_lists_every_value() {
     let violations = vec![
         FieldViolation::new("pool.connect_timeout", "\"0ns\": must be 10ms to 60s"),
@@ -97,6 +170,9 @@ fn mistakes_in_arguments_are_told_together_and_nothing_is_sent() {
     for (args, words) in [
         (vec!["pool", "create", "web", "--algorithm", "best"], "round-robin, least-connections"),
         (vec!["pool", "create", "web", "--dry-run", "--wait"], "cannot be used with"),
+        (vec!["pool", "create", "web", "--health", "tls", "--health-path", "/"], "goes with --health http"),
+        (vec!["pool", "create", "web", "--health-min-days", "3"], "this check is tcp"),
+        (vec!["pool", "create", "web", "--health", "https", "--health-ca", "/nowhere"], "cannot be read"),
         (vec!["pool", "update", "web"], "trestle pool update --help"),
         (vec!["--timeout", "0s", "status"], "must be more than 0"),
         (vec!["listener", "create", "front", "--bind", "0.0.0.0", "--pool", "web"], "must name a port"),

@@ -31,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) watches: VecDeque<Vec<Result<v1::WatchClusterResponse, Status>>>,
     /// Creations that arrived.
     pub(crate) created: Vec<v1::CreatePoolRequest>,
+    /// Changes of pools that arrived.
+    pub(crate) changed: Vec<v1::UpdatePoolRequest>,
     /// Changes of backends that arrived.
     pub(crate) updated: Vec<v1::UpdateBackendRequest>,
     /// Watches that arrived.
@@ -123,12 +125,19 @@ impl PoolService for Fake {
         health.map(Response::new).ok_or_else(|| Status::not_found("pool \"web\" does not exist"))
     }
 
-    async fn get_pool(&self, _: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
-        not_scripted()
+    async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
+        let script = self.0.lock().unwrap();
+        let pool = script.pools.iter().find(|pool| pool.name == request.get_ref().name);
+        pool.cloned().map(Response::new).ok_or_else(|| Status::not_found("pool does not exist"))
     }
 
-    async fn update_pool(&self, _: Request<v1::UpdatePoolRequest>) -> Answer<v1::Pool> {
-        not_scripted()
+    async fn update_pool(&self, request: Request<v1::UpdatePoolRequest>) -> Answer<v1::Pool> {
+        let mut script = self.0.lock().unwrap();
+        script.changed.push(request.into_inner());
+        match script.refusals.pop_front() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(sample_pool("web"))),
+        }
     }
 
     async fn delete_pool(&self, _: Request<v1::DeletePoolRequest>) -> Answer<v1::DeletePoolResponse> {

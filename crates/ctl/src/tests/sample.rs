@@ -23,6 +23,8 @@ pub(crate) fn sample_pool(name: &str) -> v1::Pool {
         }),
         connect_timeout: Some(duration(2_000)),
         connect_retries: Some(3),
+        on_down: v1::OnDown::Close.into(),
+        all_down: v1::AllDown::Refuse.into(),
         backend_count: 2,
         revision: 12,
         etag: "12".to_owned(),
@@ -107,4 +109,24 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
         ],
         counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1 }),
     }
+}
+
+/// An HTTPS check with every setting.
+pub(crate) fn sample_https() -> v1::health_check::Kind {
+    let field = |name: &str, value: &str| v1::HttpField { name: name.to_owned(), value: value.to_owned() };
+    let certificate =
+        |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    v1::health_check::Kind::Http(v1::HttpCheck {
+        tls: Some(v1::TlsCheck {
+            server_name: "api.example".to_owned(),
+            ca: certificate("MII") + &certificate("MIJ"),
+            min_days_left: 14,
+        }),
+        method: "HEAD".to_owned(),
+        path: "/readyz?verbose".to_owned(),
+        host: "api.example:6443".to_owned(),
+        headers: vec![field("Accept", "*/*"), field("X-Probe", "1")],
+        expect: vec!["200-299".to_owned(), "401".to_owned()],
+        body_contains: "o\nk".to_owned(),
+    })
 }

@@ -21,7 +21,7 @@ pub(crate) struct EventView {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum ResourceView {
-    Pool(PoolView),
+    Pool(Box<PoolView>),
     Backend(BackendView),
     Listener(ListenerView),
     Member(MemberView),
@@ -38,7 +38,9 @@ impl EventView {
             v1::EventType::Unspecified => "unknown",
         };
         let (kind, name, resource) = match event.resource? {
-            Resource::Pool(pool) => ("pool", short_name(&pool.name), ResourceView::Pool(pool.into())),
+            Resource::Pool(pool) => {
+                ("pool", short_name(&pool.name), ResourceView::Pool(Box::new(pool.into())))
+            }
             Resource::Backend(backend) => {
                 ("backend", short_name(&backend.name), ResourceView::Backend(backend.into()))
             }

@@ -2,6 +2,7 @@
 //! typed, names without the API's prefixes, and every key is always there.
 
 mod backend;
+mod check;
 mod event;
 mod listener;
 mod member;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use trestle_api::v1;
 
+use super::check::CheckView;
 use super::{or_dash, short_name, typed_duration};
 use crate::table;
 
@@ -14,30 +15,30 @@ pub(crate) struct PoolView {
     health_check: CheckView,
     connect_timeout: Option<String>,
     connect_retries: Option<u32>,
+    on_down: &'static str,
+    all_down: &'static str,
     backends: u32,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
 }
 
-#[derive(Debug, Serialize)]
-struct CheckView {
-    kind: &'static str,
-    interval: Option<String>,
-    fast_interval: Option<String>,
-    timeout: Option<String>,
-    rise: Option<u32>,
-    fall: Option<u32>,
-    jitter_percent: Option<u32>,
-    /// `None` for the backend's own.
-    port: Option<u32>,
-}
-
 impl From<v1::Pool> for PoolView {
     fn from(pool: v1::Pool) -> Self {
         let algorithm = match pool.algorithm() {
             v1::Algorithm::LeastConnections => "least-connections",
+            v1::Algorithm::RandomTwo => "random-two",
+            v1::Algorithm::SourceHash => "source-hash",
+            v1::Algorithm::First => "first",
             v1::Algorithm::RoundRobin | v1::Algorithm::Unspecified => "round-robin",
+        };
+        let on_down = match pool.on_down() {
+            v1::OnDown::Keep => "keep",
+            v1::OnDown::Close | v1::OnDown::Unspecified => "close",
+        };
+        let all_down = match pool.all_down() {
+            v1::AllDown::FailOpen => "fail-open",
+            v1::AllDown::Refuse | v1::AllDown::Unspecified => "refuse",
         };
         Self {
             name: short_name(&pool.name),
@@ -45,55 +46,12 @@ impl From<v1::Pool> for PoolView {
             health_check: pool.health_check.unwrap_or_default().into(),
             connect_timeout: typed_duration(pool.connect_timeout.as_ref()),
             connect_retries: pool.connect_retries,
+            on_down,
+            all_down,
             backends: pool.backend_count,
             revision: pool.revision,
             etag: pool.etag,
         }
-    }
-}
-
-impl From<v1::HealthCheck> for CheckView {
-    fn from(check: v1::HealthCheck) -> Self {
-        Self {
-            kind: match check.kind {
-                Some(v1::health_check::Kind::None(_)) => "none",
-                Some(v1::health_check::Kind::Tcp(_)) | None => "tcp",
-            },
-            interval: typed_duration(check.interval.as_ref()),
-            fast_interval: typed_duration(check.fast_interval.as_ref()),
-            timeout: typed_duration(check.timeout.as_ref()),
-            rise: check.rise,
-            fall: check.fall,
-            jitter_percent: check.jitter_percent,
-            port: (check.port != 0).then_some(check.port),
-        }
-    }
-}
-
-impl CheckView {
-    fn brief(&self) -> String {
-        match (self.kind, &self.interval) {
-            ("none", _) | (_, None) => self.kind.to_owned(),
-            (kind, Some(interval)) => format!("{kind} every {interval}"),
-        }
-    }
-
-    fn full(&self) -> String {
-        if self.kind == "none" {
-            return self.kind.to_owned();
-        }
-        let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        let port = self.port.map_or_else(|| "the backend's own".to_owned(), |port| port.to_string());
-        format!(
-            "{} every {} ({} while in doubt), timeout {}, rise {}, fall {}, jitter {} %, port {port}",
-            self.kind,
-            or_dash(self.interval.as_ref()),
-            or_dash(self.fast_interval.as_ref()),
-            or_dash(self.timeout.as_ref()),
-            count(self.rise),
-            count(self.fall),
-            count(self.jitter_percent),
-        )
     }
 }
 
@@ -120,6 +78,8 @@ impl PoolView {
             ("CHECK", self.health_check.full()),
             ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
             ("CONNECT-RETRIES", self.connect_retries.map_or_else(|| "-".to_owned(), |n| n.to_string())),
+            ("ON-DOWN", self.on_down.to_owned()),
+            ("ALL-DOWN", self.all_down.to_owned()),
             ("BACKENDS", self.backends.to_string()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
@@ -150,6 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn algorithms_and_policies_have_the_words_of_the_options() {
+        for (algorithm, word) in [
+            (v1::Algorithm::RandomTwo, "random-two"),
+            (v1::Algorithm::SourceHash, "source-hash"),
+            (v1::Algorithm::First, "first"),
+        ] {
+            let mut pool = sample_pool("web");
+            pool.set_algorithm(algorithm);
+            pool.set_on_down(v1::OnDown::Keep);
+            pool.set_all_down(v1::AllDown::FailOpen);
+            let view = PoolView::from(pool);
+            assert_eq!((view.algorithm, view.on_down, view.all_down), (word, "keep", "fail-open"));
+        }
+    }
+
+    #[test]
     fn a_description_has_every_setting() {
         assert_eq!(
             PoolView::from(sample_pool("web")).description(),
@@ -158,6 +134,8 @@ mod tests {
              CHECK             tcp every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own\n\
              CONNECT-TIMEOUT   2s\n\
              CONNECT-RETRIES   3\n\
+             ON-DOWN           close\n\
+             ALL-DOWN          refuse\n\
              BACKENDS          2\n\
              REVISION          12\n\
              ETAG              12\n"
@@ -175,6 +153,8 @@ mod tests {
   "algorithm": "round-robin",
   "health_check": {
     "kind": "tcp",
+    "tls": null,
+    "http": null,
     "interval": "2s",
     "fast_interval": "500ms",
     "timeout": "1s",
@@ -185,6 +165,8 @@ mod tests {
   },
   "connect_timeout": "2s",
   "connect_retries": 3,
+  "on_down": "close",
+  "all_down": "refuse",
   "backends": 2,
   "revision": 12,
   "etag": "12"
@@ -198,6 +180,8 @@ mod tests {
                algorithm: round-robin\n  \
                health_check:\n    \
                  kind: tcp\n    \
+                 tls: null\n    \
+                 http: null\n    \
                  interval: 2s\n    \
                  fast_interval: 500ms\n    \
                  timeout: 1s\n    \
@@ -207,6 +191,8 @@ mod tests {
                  port: null\n  \
                connect_timeout: 2s\n  \
                connect_retries: 3\n  \
+               on_down: close\n  \
+               all_down: refuse\n  \
                backends: 2\n  \
                revision: 12\n  \
                etag: \"12\"\n"

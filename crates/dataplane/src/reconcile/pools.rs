@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use trestle_engine::{Admission, Closing, Schedule, Verdict};
-use trestle_model::{self as model, BackendName, CheckKind, ClusterState, PoolEntry, PoolName};
+use trestle_model::{self as model, BackendName, ClusterState, OnDown, PoolEntry, PoolName};
 
 use crate::live::{Live, next_epoch};
-use crate::probe::{self, Check, CheckId, Report};
+use crate::probe::{self, Check, CheckId, Plan, Report};
 use crate::reason::CloseReason;
 use crate::table::{Backend, CheckResult, Pool, Turns};
 
@@ -24,9 +24,10 @@ struct BackendState {
     check: Option<CheckId>,
 }
 
-/// A pool, its backends, and the turns that outlive its table entries.
+/// A pool, its backends, how they are checked, and the turns that outlive its table entries.
 struct PoolState {
     config: Arc<PoolEntry>,
+    plan: Arc<Plan>,
     backends: BTreeMap<BackendName, BackendState>,
     turns: Arc<Turns>,
 }
@@ -91,15 +92,19 @@ impl Pools {
         self.dirty.insert(name.clone());
         let mut pool = self.pools.remove(name).unwrap_or_else(|| PoolState {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
+            plan: Arc::new(Plan::new(&config.pool.spec.health)),
             backends: BTreeMap::new(),
             turns: Arc::default(),
         });
         let rechecked = pool.config.pool.spec.health != config.pool.spec.health;
+        if rechecked {
+            pool.plan = Arc::new(Plan::new(&config.pool.spec.health));
+        }
         for (backend, wanted) in changes(&pool.config.backends, &config.backends, rechecked) {
             let was = pool.backends.remove(&backend);
             match wanted {
                 Some(wanted) => {
-                    let state = self.update(name, &config.pool, &wanted, was, rechecked, now);
+                    let state = self.update(name, &pool.plan, &wanted, was, rechecked, now);
                     pool.backends.insert(backend, state);
                 }
                 None => was.into_iter().for_each(|was| self.remove(name, &backend, was)),
@@ -122,7 +127,7 @@ impl Pools {
     fn update(
         &mut self,
         pool_name: &PoolName,
-        pool: &Arc<model::Pool>,
+        plan: &Arc<Plan>,
         wanted: &Arc<model::Backend>,
         was: Option<BackendState>,
         rechecked: bool,
@@ -145,7 +150,7 @@ impl Pools {
         let mut entry = Backend { config: wanted.clone(), ..Backend::clone(&state.entry) };
         if moved || rechecked || state.check.is_none() {
             self.forget(state.check.take());
-            self.start_check(pool_name, pool, &mut entry, &mut state.check, moved);
+            self.start_check(pool_name, plan, &mut entry, &mut state.check, moved);
         }
         if let Some(deadline) = state.deadline.take() {
             self.deadlines.remove(&(deadline, pool_name.clone(), wanted.name.clone()));
@@ -166,15 +171,13 @@ impl Pools {
     fn start_check(
         &mut self,
         pool_name: &PoolName,
-        pool: &Arc<model::Pool>,
+        plan: &Arc<Plan>,
         entry: &mut Backend,
         check: &mut Option<CheckId>,
         moved: bool,
     ) {
-        let health = &pool.spec.health;
         let address = entry.config.spec.address;
-        let port = health.port.or(address.port);
-        let (CheckKind::Tcp, Some(port)) = (health.kind, port) else {
+        let Some(port) = plan.port(address.port) else {
             if entry.reason != CheckResult::Off {
                 (entry.verdict, entry.reason, entry.since) =
                     (Verdict::Unknown, CheckResult::Off, Instant::now());
@@ -190,7 +193,7 @@ impl Pools {
         *check = Some(self.last_check);
         let started = Check {
             address: (address.ip, port.get()).into(),
-            pool: pool.clone(),
+            plan: plan.clone(),
             verdict: entry.verdict,
             live: entry.live.clone(),
         };
@@ -210,12 +213,15 @@ impl Pools {
         let Some((pool_name, name)) = self.checks.get(&report.id) else {
             return;
         };
-        let Some(state) = self.pools.get_mut(pool_name).and_then(|p| p.backends.get_mut(name)) else {
+        let Some(pool) = self.pools.get_mut(pool_name) else {
+            return;
+        };
+        let Some(state) = pool.backends.get_mut(name) else {
             return;
         };
         let was = &state.entry;
         if was.verdict != report.verdict {
-            let (pool, backend, reason) = (pool_name, name, report.result);
+            let (pool, backend, reason) = (pool_name, name, &report.result);
             match (was.verdict, report.verdict) {
                 // What every backend goes through when it is added is no news.
                 (Verdict::Unknown, Verdict::Healthy) => {
@@ -225,7 +231,12 @@ impl Pools {
             }
         }
         let since = if was.verdict == report.verdict { was.since } else { report.at };
-        let entry = Backend { verdict: report.verdict, reason: report.result, since, ..Backend::clone(was) };
+        let fell = was.verdict != report.verdict && report.verdict == Verdict::Unhealthy;
+        let mut entry =
+            Backend { verdict: report.verdict, reason: report.result, since, ..Backend::clone(was) };
+        if fell && pool.config.pool.spec.on_down == OnDown::Close {
+            close(&mut self.signals, &mut entry, CloseReason::BackendDown);
+        }
         state.entry = Arc::new(entry);
         self.dirty.insert(pool_name.clone());
     }
@@ -273,7 +284,10 @@ impl Pools {
         let mut pools = BTreeMap::clone(&self.published);
         for name in std::mem::take(&mut self.dirty) {
             match self.pools.get(&name) {
-                Some(state) => pools.insert(name, Arc::new(entry(state))),
+                Some(state) => {
+                    let entry = entry(state, pools.get(&name).map(|p| &p.schedule));
+                    pools.insert(name, Arc::new(entry))
+                }
                 None => pools.remove(&name),
             };
         }
@@ -294,10 +308,11 @@ fn close(signals: &mut Vec<(Arc<Live>, u32)>, entry: &mut Backend, reason: Close
     signals.push((entry.live.clone(), entry.epoch));
 }
 
-fn entry(state: &PoolState) -> Pool {
+fn entry(state: &PoolState, before: Option<&Schedule>) -> Pool {
     let pool = &state.config.pool;
     let backends: Vec<Arc<Backend>> = state.backends.values().map(|b| b.entry.clone()).collect();
-    let schedule = Schedule::build(pool.spec.algorithm, backends.iter().map(|b| (&b.config.spec, b.verdict)));
+    let verdicts = backends.iter().map(|b| (&*b.config, b.verdict));
+    let schedule = Schedule::build(&pool.spec, verdicts, before);
     Pool { config: pool.clone(), backends, schedule, turns: state.turns.clone() }
 }
 

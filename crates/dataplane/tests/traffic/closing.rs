@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, Algorithm, BackendPatch, Command, PoolPatch};
+use trestle_model::{AdminState, Algorithm, BackendPatch, Command, OnDown, PoolPatch};
 
 use crate::harness::*;
 
@@ -109,6 +109,8 @@ async fn other_changes_close_nothing() {
             interval: Some(Duration::from_millis(50)),
             ..Default::default()
         },
+        on_down: Some(OnDown::Keep),
+        all_down: None,
     };
     plane.update_pool("p", patch).await;
     let moved = trestle_model::BackendAddress::parse(&free().to_string()).unwrap();
@@ -116,7 +118,7 @@ async fn other_changes_close_nothing() {
         BackendPatch { weight: Some(7), backup: Some(true), address: Some(moved), ..BackendPatch::default() };
     plane.update_backend("p", "a", patch).await;
     plane.pool("q", unchecked(), &[]).await;
-    // Also a verdict against the backend leaves its connections alone.
+    // Also a verdict against the backend leaves its connections alone, where the pool says so.
     plane.until_verdict("p", "a", trestle_dataplane::Verdict::Unhealthy).await;
     for client in &mut clients {
         assert!(client.works().await);

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,12 +20,13 @@ use trestle_model::{
 /// Nothing here takes this long unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An address that no other test has: the third part is this process's, the fourth is counted.
+/// An address that no other test has: the third part is this process's, the fourth and then the second are counted.
 pub(crate) fn ip() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert_ne!(next, 255, "one test process has 254 addresses; use another range");
-    Ipv4Addr::new(127, 9, (std::process::id() % 256) as u8, next).into()
+    assert!(next < 508, "one test process has 508 addresses; use another range");
+    Ipv4Addr::new(127, 8 + (next / 254) as u8, (std::process::id() % 256) as u8, (next % 254) as u8 + 1)
+        .into()
 }
 
 /// An address and port that nobody uses now.

@@ -2,9 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod balancing;
+mod check_cost;
+mod checking;
 mod closing;
 mod harness;
 mod health;
+mod http_checks;
 mod listeners;
+mod policies;
 mod relaying;
 mod scale;
+mod sources;
+mod tls_checks;

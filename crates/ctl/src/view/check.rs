@@ -1,0 +1,247 @@
+//! Health checks of pools.
+
+use serde::Serialize;
+use trestle_api::v1;
+use trestle_api::v1::health_check::Kind;
+
+use super::{or_dash, typed_duration};
+use crate::commands::check_settings::Check;
+
+/// How a pool's backends are checked.
+#[derive(Debug, Serialize)]
+pub(crate) struct CheckView {
+    kind: &'static str,
+    /// `None` unless the kind is tls or https.
+    tls: Option<TlsView>,
+    /// `None` unless the kind is http or https.
+    http: Option<HttpView>,
+    interval: Option<String>,
+    fast_interval: Option<String>,
+    timeout: Option<String>,
+    rise: Option<u32>,
+    fall: Option<u32>,
+    jitter_percent: Option<u32>,
+    /// `None` for the backend's own.
+    port: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct TlsView {
+    server_name: Option<String>,
+    /// `None` when nothing is verified.
+    ca: Option<String>,
+    min_days: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct HttpView {
+    method: String,
+    path: String,
+    /// `None` for the backend's address.
+    host: Option<String>,
+    /// Each as it is typed, "Name: value".
+    headers: Vec<String>,
+    expect: Vec<String>,
+    body: Option<String>,
+}
+
+fn set(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl From<v1::HealthCheck> for CheckView {
+    fn from(check: v1::HealthCheck) -> Self {
+        let kind = check.kind.unwrap_or_else(|| Check::Tcp.plain());
+        let word = Check::word(&kind);
+        let (tls, http) = match kind {
+            Kind::Tls(tls) => (Some(tls.into()), None),
+            Kind::Http(mut http) => (http.tls.take().map(TlsView::from), Some(http.into())),
+            Kind::Tcp(_) | Kind::None(_) => (None, None),
+        };
+        Self {
+            kind: word,
+            tls,
+            http,
+            interval: typed_duration(check.interval.as_ref()),
+            fast_interval: typed_duration(check.fast_interval.as_ref()),
+            timeout: typed_duration(check.timeout.as_ref()),
+            rise: check.rise,
+            fall: check.fall,
+            jitter_percent: check.jitter_percent,
+            port: (check.port != 0).then_some(check.port),
+        }
+    }
+}
+
+impl From<v1::TlsCheck> for TlsView {
+    fn from(tls: v1::TlsCheck) -> Self {
+        Self { server_name: set(tls.server_name), ca: set(tls.ca), min_days: tls.min_days_left }
+    }
+}
+
+impl From<v1::HttpCheck> for HttpView {
+    fn from(http: v1::HttpCheck) -> Self {
+        let headers = http.headers.into_iter().map(|field| format!("{}: {}", field.name, field.value));
+        Self {
+            method: http.method,
+            path: http.path,
+            host: set(http.host),
+            headers: headers.collect(),
+            expect: http.expect,
+            body: set(http.body_contains),
+        }
+    }
+}
+
+impl HttpView {
+    fn words(&self) -> String {
+        let mut words = format!("{} {}", self.method, self.path);
+        if let Some(host) = &self.host {
+            words.push_str(&format!(" host {host}"));
+        }
+        for header in &self.headers {
+            words.push_str(&format!(" header {header:?}"));
+        }
+        words.push_str(&format!(" expect {}", self.expect.join(",")));
+        if let Some(body) = &self.body {
+            words.push_str(&format!(" body {body:?}"));
+        }
+        words
+    }
+}
+
+impl TlsView {
+    /// What is not the default, each word after a space.
+    fn words(&self) -> String {
+        let mut words = String::new();
+        if let Some(name) = &self.server_name {
+            words.push_str(&format!(" name {name}"));
+        }
+        if let Some(ca) = &self.ca {
+            let count = ca.matches("-----BEGIN CERTIFICATE-----").count();
+            let certificates = if count == 1 { "certificate" } else { "certificates" };
+            words.push_str(&format!(" trust {count} {certificates}"));
+        }
+        if self.min_days > 0 {
+            words.push_str(&format!(" min {} days", self.min_days));
+        }
+        words
+    }
+}
+
+impl CheckView {
+    /// What it does, for example "https GET /readyz expect 200-299".
+    fn words(&self) -> String {
+        let http = self.http.as_ref().map(|http| format!(" {}", http.words())).unwrap_or_default();
+        let tls = self.tls.as_ref().map(TlsView::words).unwrap_or_default();
+        format!("{}{http}{tls}", self.kind)
+    }
+
+    /// What it does, and how often.
+    pub(super) fn brief(&self) -> String {
+        match (self.kind, &self.interval) {
+            ("none", _) | (_, None) => self.words(),
+            (_, Some(interval)) => format!("{} every {interval}", self.words()),
+        }
+    }
+
+    /// All settings.
+    pub(super) fn full(&self) -> String {
+        if self.kind == "none" {
+            return self.words();
+        }
+        let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let port = self.port.map_or_else(|| "the backend's own".to_owned(), |port| port.to_string());
+        format!(
+            "{} every {} ({} while in doubt), timeout {}, rise {}, fall {}, jitter {} %, port {port}",
+            self.words(),
+            or_dash(self.interval.as_ref()),
+            or_dash(self.fast_interval.as_ref()),
+            or_dash(self.timeout.as_ref()),
+            count(self.rise),
+            count(self.fall),
+            count(self.jitter_percent),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::args::Format;
+    use crate::output::render;
+    use crate::tests::sample::{sample_https, sample_pool};
+
+    fn view(kind: Kind) -> CheckView {
+        v1::HealthCheck { kind: Some(kind), ..sample_pool("web").health_check.unwrap() }.into()
+    }
+
+    #[test]
+    fn a_line_tells_what_a_check_does() {
+        let https = v1::HttpCheck {
+            tls: Some(v1::TlsCheck::default()),
+            method: "GET".to_owned(),
+            path: "/readyz".to_owned(),
+            expect: vec!["200-299".to_owned()],
+            ..v1::HttpCheck::default()
+        };
+        let plain = v1::HttpCheck { tls: None, ..https.clone() };
+        for (kind, brief) in [
+            (Check::Tcp.plain(), "tcp every 2s"),
+            (Check::Tls.plain(), "tls every 2s"),
+            (Check::None.plain(), "none"),
+            (Kind::Http(plain), "http GET /readyz expect 200-299 every 2s"),
+            (Kind::Http(https), "https GET /readyz expect 200-299 every 2s"),
+            (
+                sample_https(),
+                "https HEAD /readyz?verbose host api.example:6443 header \"Accept: */*\" header \"X-Probe: 1\" \
+                 expect 200-299,401 body \"o\\nk\" name api.example trust 2 certificates min 14 days every 2s",
+            ),
+        ] {
+            assert_eq!(view(kind).brief(), brief);
+        }
+        assert_eq!(
+            view(Check::Tls.plain()).full(),
+            "tls every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own"
+        );
+    }
+
+    #[test]
+    fn documents_have_every_setting() {
+        let json = render(Format::Json, &view(sample_https()), String::new).unwrap();
+        assert_eq!(
+            json,
+            r#"{
+  "kind": "https",
+  "tls": {
+    "server_name": "api.example",
+    "ca": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nMIJ\n-----END CERTIFICATE-----\n",
+    "min_days": 14
+  },
+  "http": {
+    "method": "HEAD",
+    "path": "/readyz?verbose",
+    "host": "api.example:6443",
+    "headers": [
+      "Accept: */*",
+      "X-Probe: 1"
+    ],
+    "expect": [
+      "200-299",
+      "401"
+    ],
+    "body": "o\nk"
+  },
+  "interval": "2s",
+  "fast_interval": "500ms",
+  "timeout": "1s",
+  "rise": 2,
+  "fall": 3,
+  "jitter_percent": 10,
+  "port": null
+}
+"#
+        );
+    }
+}

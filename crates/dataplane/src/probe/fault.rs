@@ -1,0 +1,108 @@
+//! Errors of TLS and HTTP in an operator's words. They hold nothing that the backend sent, so that they are short, can be
+//! shown anywhere, and are the same from check to check.
+
+use std::error::Error as _;
+use std::io;
+
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, Error};
+
+use super::expiry;
+
+const NOT_OURS: &str = "certificate is not signed by the CA given";
+
+/// Why a handshake failed with a backend that goes by `name`; `verified` when its certificate must be signed by a CA.
+pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> String {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof => "TLS: connection closed during the handshake",
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                "TLS: connection reset during the handshake"
+            }
+            _ => "TLS: handshake failed",
+        }
+        .to_owned();
+    };
+    match error {
+        // Another CA of the same name: every cluster that kubeadm makes has a "kubernetes" CA.
+        Error::InvalidCertificate(CertificateError::BadSignature) if verified => {
+            format!("TLS: {NOT_OURS}")
+        }
+        Error::InvalidCertificate(error) => format!("TLS: {}", certificate(error, name)),
+        Error::AlertReceived(alert) => format!("TLS: the backend refused the handshake ({})", named(*alert)),
+        Error::NoCertificatesPresented => "TLS: the backend has no certificate".to_owned(),
+        Error::PeerIncompatible(_) => "TLS: no version from 1.2 on and cipher in common".to_owned(),
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerSentOversizedRecord => "TLS: the answer is not TLS".to_owned(),
+        Error::PeerMisbehaved(_) | Error::DecryptError => "TLS: the answer breaks the protocol".to_owned(),
+        _ => "TLS: handshake failed".to_owned(),
+    }
+}
+
+fn certificate(error: &CertificateError, name: &ServerName<'_>) -> String {
+    match error {
+        CertificateError::ExpiredContext { time, not_after } => {
+            expiry::expired(time.as_secs().saturating_sub(not_after.as_secs()))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            expiry::not_yet(not_before.as_secs().saturating_sub(time.as_secs()))
+        }
+        CertificateError::UnknownIssuer => NOT_OURS.to_owned(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("certificate is not for {}", name.to_str())
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "certificate is not for servers".to_owned()
+        }
+        CertificateError::BadEncoding => "certificate cannot be read".to_owned(),
+        CertificateError::BadSignature => "signature is wrong".to_owned(),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "certificate has a key or signature that is too weak or too new".to_owned()
+        }
+        // What rustls has no word for it passes on from webpki; only this is seen in practice, with certificates that
+        // `openssl req -x509` made.
+        CertificateError::Other(_) => "certificate is not fit for a server (a CA's own?)".to_owned(),
+        _ => "certificate is not valid".to_owned(),
+    }
+}
+
+/// The name of an alert (RFC 8446 §6.2), or its number.
+fn named(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::HandshakeFailure => "handshake failure",
+        AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::CertificateRequired => "certificate required",
+        AlertDescription::AccessDenied => "access denied",
+        AlertDescription::DecodeError => "decode error",
+        AlertDescription::ProtocolVersion => "protocol version",
+        AlertDescription::InsufficientSecurity => "insufficient security",
+        AlertDescription::InternalError => "internal error",
+        AlertDescription::UnrecognisedName => "unrecognized name",
+        AlertDescription::NoApplicationProtocol => "no application protocol",
+        other => return format!("alert {}", u8::from(other)),
+    }
+    .to_owned()
+}
+
+/// Why there is no usable answer to an HTTP request.
+pub(super) fn http(error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        return "HTTP: head of the answer has over 16 KiB or 100 fields".to_owned();
+    }
+    if error.is_parse() {
+        return "HTTP: the answer is not HTTP/1".to_owned();
+    }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match cause {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => "HTTP: connection reset",
+        Some(io::ErrorKind::UnexpectedEof) => "HTTP: connection closed before the answer was complete",
+        None if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => {
+            "HTTP: connection closed before the answer was complete"
+        }
+        _ => "HTTP: the answer cannot be read",
+    }
+    .to_owned()
+}

@@ -1,0 +1,143 @@
+//! The HTTP check: one request, over TLS if so told, and a look at the answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use trestle_model::{HttpCheck, StatusRange};
+
+use super::fault;
+use super::plan::Limit;
+use super::tls::TlsPlan;
+use crate::table::CheckResult;
+
+/// Most that is read for the head of an answer, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// Most of a body that is searched, in bytes.
+const BODY_MAX: usize = 64 * 1024;
+
+/// How the backends of one pool are asked over HTTP.
+#[derive(Debug)]
+pub(super) struct HttpPlan {
+    tls: Option<TlsPlan>,
+    /// The request; without Host if that is the backend's address.
+    request: Request<Empty<Bytes>>,
+    expect: Vec<StatusRange>,
+    body_contains: Option<Arc<str>>,
+}
+
+impl HttpPlan {
+    /// Prepares requests.
+    ///
+    /// # Errors
+    /// Why no request can be made with these settings.
+    pub(super) fn new(check: &HttpCheck) -> Result<Self, String> {
+        let tls = match &check.tls {
+            None => None,
+            Some(tls) => Some(TlsPlan::new(tls, &[b"http/1.1"])?),
+        };
+        let mut request =
+            Request::builder().method(check.method.as_str()).uri(&*check.path).header(CONNECTION, "close");
+        if let Some(host) = &check.host {
+            request = request.header(HOST, &**host);
+        }
+        for (name, value) in &check.headers {
+            request = request.header(&**name, &**value);
+        }
+        let mut request = request
+            .body(Empty::new())
+            .map_err(|error| format!("HTTP: no request can be made with path {:?}: {error}", check.path))?;
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static("trestle-check"));
+        // An empty text is in any body.
+        let body_contains = check.body_contains.clone().filter(|text| !text.is_empty());
+        Ok(Self { tls, request, expect: check.expect.clone(), body_contains })
+    }
+
+    /// Asks and looks at the answer.
+    ///
+    /// # Errors
+    /// What is wrong with the backend.
+    pub(super) async fn check(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        limit: Limit,
+    ) -> Result<CheckResult, String> {
+        let status = match &self.tls {
+            None => limit.bound("HTTP", self.exchange(stream, address)).await?,
+            Some(tls) => {
+                let stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                limit.bound("HTTP", self.exchange(stream, address)).await?
+            }
+        };
+        Ok(CheckResult::Answered(status))
+    }
+
+    /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
+    async fn exchange<S>(&self, stream: S, address: SocketAddr) -> Result<u16, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut settings = http1::Builder::new();
+        settings.max_buf_size(HEAD_MAX);
+        let (sender, connection) =
+            settings.handshake(TokioIo::new(stream)).await.map_err(|error| fault::http(&error))?;
+        let answer = self.ask(sender, address);
+        tokio::pin!(connection, answer);
+        // Both in this task, so that nothing is left of a check that is given up.
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            // The errors of the connection come with the answer.
+            _ = &mut connection => answer.await,
+        }
+    }
+
+    async fn ask(&self, mut sender: SendRequest<Empty<Bytes>>, address: SocketAddr) -> Result<u16, String> {
+        let mut request = self.request.clone();
+        if let (false, Ok(host)) =
+            (request.headers().contains_key(HOST), HeaderValue::try_from(address.to_string()))
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        let answer = sender.send_request(request).await.map_err(|error| fault::http(&error))?;
+        let status = answer.status().as_u16();
+        if !self.expect.iter().any(|range| range.contains(status)) {
+            let wanted: Vec<String> = self.expect.iter().map(ToString::to_string).collect();
+            return Err(format!("HTTP {status}, wanted {}", wanted.join(", ")));
+        }
+        match &self.body_contains {
+            Some(text) if !contains(answer.into_body(), text.as_bytes()).await? => {
+                Err(format!("HTTP {status}, body does not contain {text:?}"))
+            }
+            _ => Ok(status),
+        }
+    }
+}
+
+/// Whether the first [`BODY_MAX`] bytes of a body contain `text`; reads no further than needed.
+async fn contains(mut body: Incoming, text: &[u8]) -> Result<bool, String> {
+    let mut seen: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| fault::http(&error))?;
+        let Some(data) = frame.data_ref() else { continue };
+        // The text may begin in what came before.
+        let from = seen.len().saturating_sub(text.len());
+        seen.extend(data.iter().take(BODY_MAX - seen.len()));
+        if seen.get(from..).is_some_and(|new| new.windows(text.len()).any(|part| part == text)) {
+            return Ok(true);
+        }
+        if seen.len() == BODY_MAX {
+            break;
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,208 @@
+//! The TLS check: a handshake, and a look at the certificate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use trestle_model::TlsCheck;
+
+use super::plan::Limit;
+use super::{expiry, fault};
+use crate::table::CheckResult;
+
+/// How long a backend has to close after a check said goodbye. Servers do it at once; one that does not is reset.
+const CLOSING: Duration = Duration::from_millis(100);
+
+/// How the backends of one pool are asked for TLS.
+#[derive(Debug)]
+pub(super) struct TlsPlan {
+    config: Arc<ClientConfig>,
+    /// Whether certificates must be signed by a CA.
+    verified: bool,
+    /// `None` for the backend's address.
+    name: Option<ServerName<'static>>,
+    min_days_left: u32,
+}
+
+impl TlsPlan {
+    /// Prepares handshakes that offer the protocols `alpn`.
+    ///
+    /// # Errors
+    /// Why no handshake can be made with these settings.
+    pub(super) fn new(check: &TlsCheck, alpn: &[&[u8]]) -> Result<Self, String> {
+        let name = match &check.server_name {
+            None => None,
+            Some(name) => Some(
+                ServerName::try_from(name.to_string())
+                    .map_err(|_| format!("TLS: server name {name:?} is not a host name or an address"))?,
+            ),
+        };
+        let provider = Arc::new(ring::default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = match &check.ca {
+            None => Arc::new(Unverified { provider: provider.clone() }),
+            Some(ca) => trusting(ca, &provider)?,
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|_| "TLS: this build has no ciphers")?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // A resumed session shows the certificate of the first one, not the one that the backend has now.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            verified: check.ca.is_some(),
+            name,
+            min_days_left: check.min_days_left,
+        })
+    }
+
+    /// Does the handshake and looks at the certificate's dates.
+    ///
+    /// # Errors
+    /// What is wrong with the backend's TLS.
+    pub(super) async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        // An address is not sent as SNI (RFC 6066 §3); rustls sees to that.
+        let name = self.name.clone().unwrap_or_else(|| address.ip().into());
+        let connector = TlsConnector::from(self.config.clone());
+        let stream = connector
+            .connect(name.clone(), stream)
+            .await
+            .map_err(|e| fault::tls(&e, &name, self.verified))?;
+        if self.min_days_left > 0 {
+            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            if let Some(words) = leaf.and_then(|leaf| expiry::complaint(leaf, self.min_days_left, now)) {
+                return Err(format!("TLS: {words}"));
+            }
+        }
+        Ok(stream)
+    }
+}
+
+/// A verifier that trusts the certificates in `ca` (PEM).
+fn trusting(ca: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca.as_bytes()).flatten());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    Ok(verifier.map_err(|_| "TLS: the CA given holds no usable certificate")?)
+}
+
+/// Takes any certificate, as HAProxy's `verify none` does: control planes sign their own, and a check without a CA asks
+/// only whether the backend does TLS. That the backend has the key of the certificate that it shows is checked all the
+/// same; it is part of doing TLS.
+#[derive(Debug)]
+struct Unverified {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Does a handshake and says goodbye.
+///
+/// # Errors
+/// What is wrong with the backend's TLS.
+pub(super) async fn check(
+    plan: &TlsPlan,
+    stream: TcpStream,
+    address: SocketAddr,
+    limit: Limit,
+) -> Result<CheckResult, String> {
+    let stream = limit.bound("TLS", plan.handshake(stream, address)).await?;
+    // A backend that takes its time with this has nevertheless done what the check asks for.
+    let _ = limit.bound("TLS", async { Ok(timeout(CLOSING, close(stream)).await) }).await;
+    Ok(CheckResult::Secured)
+}
+
+/// Says goodbye and waits until the backend closes. A server that is still sending its session tickets when the
+/// connection is reset logs a failed handshake for each check; Go's, and so Kubernetes' API servers, are such.
+async fn close(mut stream: TlsStream<TcpStream>) {
+    stream.get_mut().1.send_close_notify();
+    let mut rest = [0; 256];
+    if stream.flush().await.is_ok() {
+        while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn refusal(check: &TlsCheck) -> String {
+        TlsPlan::new(check, &[]).unwrap_err()
+    }
+
+    #[test]
+    fn a_ca_without_a_usable_certificate_says_so() {
+        let empty = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        let cut = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let open = "-----BEGIN CERTIFICATE-----\nMIIB\n";
+        for ca in [empty, cut, open, "-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n"] {
+            let check = TlsCheck { ca: Some(ca.into()), ..TlsCheck::default() };
+            assert_eq!(refusal(&check), "TLS: the CA given holds no usable certificate", "{ca:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_name_that_is_none_says_so() {
+        let check = TlsCheck { server_name: Some("api.example:6443".into()), ..TlsCheck::default() };
+        assert_eq!(refusal(&check), "TLS: server name \"api.example:6443\" is not a host name or an address");
+        for name in ["api.example", "etcd_0.example", "10.0.0.1", "::1"] {
+            let check = TlsCheck { server_name: Some(name.into()), ..TlsCheck::default() };
+            assert!(TlsPlan::new(&check, &[]).is_ok(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a pool does when backends go down.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use trestle_dataplane::{CloseReason, Verdict};
+use trestle_model::{AllDown, HealthCheck, OnDown, PoolPatch, PoolSpec};
+
+use crate::harness::*;
+
+/// A server that works whatever its checks say, and those are answered at another port of its address.
+struct Judged {
+    server: Server,
+    checks: Option<Server>,
+    address: SocketAddr,
+}
+
+impl Judged {
+    async fn start(name: &'static str) -> Self {
+        let server = Server::start(name).await;
+        let checks = Server::start_at("h", (server.address.ip(), 0).into()).await;
+        let address = checks.address;
+        Self { server, checks: Some(checks), address }
+    }
+
+    async fn fail(&mut self) {
+        self.checks.take().unwrap().stop().await;
+    }
+
+    async fn recover(&mut self) {
+        self.checks = Some(Server::start_at("h", self.address).await);
+    }
+
+    fn pool(&self, spec: PoolSpec) -> PoolSpec {
+        let port = NonZeroU16::new(self.address.port());
+        PoolSpec { health: HealthCheck { port, ..spec.health.clone() }, ..spec }
+    }
+}
+
+#[tokio::test]
+async fn when_a_backend_falls_both_legs_of_its_connections_are_reset() {
+    let mut a = Judged::start("a").await;
+    let b = Server::start("b").await;
+    let _b_checks = Server::start_at("h", SocketAddr::new(b.address.ip(), a.address.port())).await;
+    let mut plane = Plane::start();
+    plane.pool("p", a.pool(checked()), &[("a", at(a.server.address)), ("b", at(b.address))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    plane.until_verdict("p", "b", Verdict::Healthy).await;
+    let mut clients = [Client::connect(front).await.unwrap(), Client::connect(front).await.unwrap()];
+    clients.sort_by(|x, y| x.server.cmp(&y.server));
+    let [old, other] = &mut clients;
+    assert_eq!((&*old.server, &*other.server), ("a", "b"));
+    a.fail().await;
+    assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::BackendDown, 1).await;
+    assert_eq!(plane.backend_counts("p", "a").closed(CloseReason::BackendDown), 1);
+    until("the server's side ends too", || a.server.open.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(plane.verdict("p", "a").0, Verdict::Unhealthy);
+    assert!(other.works().await);
+    assert_eq!(servers(front, 3).await, "bbb");
+    assert_eq!(plane.backend_counts("p", "b").closed(CloseReason::BackendDown), 0);
+}
+
+#[tokio::test]
+async fn a_pool_that_keeps_connections_leaves_them_alone() {
+    let mut a = Judged::start("a").await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec { on_down: OnDown::Keep, ..checked() };
+    plane.pool("p", a.pool(spec), &[("a", at(a.server.address))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    let mut old = Client::connect(front).await.unwrap();
+    a.fail().await;
+    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
+    assert!(old.works().await);
+    assert!(turned_away(front).await);
+    // The policy says what happens when a backend falls, not what it is to be while it is down.
+    plane.update_pool("p", PoolPatch { on_down: Some(OnDown::Close), ..PoolPatch::default() }).await;
+    assert!(old.works().await);
+    a.recover().await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    a.fail().await;
+    assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_pool_that_fails_open_resets_what_was_open_and_takes_what_comes() {
+    let mut a = Judged::start("a").await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec { all_down: AllDown::FailOpen, ..checked() };
+    plane.pool("p", a.pool(spec), &[("a", at(a.server.address))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    let mut old = Client::connect(front).await.unwrap();
+    a.fail().await;
+    assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
+    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
+    let mut later = Client::connect(front).await.unwrap();
+    let failed = || plane.backend_counts("p", "a").checks_failed;
+    let before = failed();
+    until("checks go on failing", || failed() >= before + 5).await;
+    assert!(later.works().await, "a failure that changes no verdict closes nothing");
+    a.recover().await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    assert!(later.works().await);
+    assert_eq!(plane.listener_counts("l").closed(CloseReason::BackendDown), 1);
+    a.fail().await;
+    assert_eq!(later.end().await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::BackendDown, 2).await;
+    plane.update_pool("p", PoolPatch { all_down: Some(AllDown::Refuse), ..PoolPatch::default() }).await;
+    assert!(turned_away(front).await);
+}
+
+#[tokio::test]
+async fn a_clients_failed_connect_brings_the_next_check_forward() {
+    let (a, b) = (Server::start("a").await, Server::start("b").await);
+    let mut plane = Plane::start();
+    let mut spec = checked();
+    // Without the hint, hardly anything would be checked a second time while this test lasts.
+    (spec.health.interval, spec.health.jitter_percent) = (Duration::from_secs(3600), 0);
+    plane.pool("p", spec, &[("a", at(a.address)), ("b", at(b.address))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    plane.until_verdict("p", "b", Verdict::Healthy).await;
+    a.stop().await;
+    assert_eq!(servers(front, 2).await, "bb");
+    assert_eq!(plane.backend_counts("p", "a").connect_failures, 1);
+    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
+    assert_eq!(plane.backend_counts("p", "a").checks_failed, 3, "rise and fall count checks only");
+}
