@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use trestle_node::config::{self, Config, Invocation, LogFormat};
-use trestle_node::{Dev, DroppedLines, Node, StartError};
+use trestle_node::{Dev, DroppedLines, Node, StartError, descriptors};
 
 /// Exit code for a configuration that cannot be used, as in sysexits.h (EX_USAGE).
 const EXIT_USAGE: u8 = 64;
@@ -42,10 +42,13 @@ fn main() -> ExitCode {
         }
         Invocation::Run(config) => {
             let (_guard, dropped) = start_logging(config.log_format, "info");
+            let limit = descriptors::raise_limit();
+            info!(open_files = limit.map_or("unlimited".to_owned(), |limit| limit.to_string()), "limit");
             runtime.block_on(run(*config, dropped))
         }
         Invocation::Dev { data_dir } => {
-            let (_guard, _) = start_logging(LogFormat::Text, "warn");
+            let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error");
+            descriptors::raise_limit();
             runtime.block_on(dev(data_dir))
         }
     }

@@ -30,25 +30,33 @@ fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> Role {
     }
 }
 
-fn log(old: &Role, new: &Role) {
-    let leader = |role: &Role| role.leader.as_ref().map(|(id, _)| *id);
-    if (old.state, leader(old)) == (new.state, leader(new)) {
-        return;
-    }
-    match leader(new) {
-        Some(id) => tracing::info!(state = new.state.as_str(), term = new.term, leader = %id, "raft"),
-        None => tracing::warn!(state = new.state.as_str(), term = new.term, "raft: no leader is known"),
-    }
-}
-
 impl Core {
+    fn log(&self, old: &Role, new: &Role) {
+        let leader = |role: &Role| role.leader.as_ref().map(|(id, _)| *id);
+        if (old.state, leader(old)) == (new.state, leader(new)) {
+            return;
+        }
+        let (state, term) = (new.state.as_str(), new.term);
+        match leader(new) {
+            Some(id) => {
+                let known =
+                    self.view.borrow().state.members.get(&id).map(|member| member.spec.name.to_string());
+                let leader = known.unwrap_or_else(|| format!("member {id}"));
+                tracing::info!(state, term, leader, "raft");
+            }
+            None if leader(old).is_some() => tracing::warn!(state, term, "raft: no leader is known any more"),
+            // At the start nobody expects one yet.
+            None => tracing::info!(state, term, "raft: no leader is known yet"),
+        }
+    }
+
     /// Follows `raft` until it ends.
     pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle) {
         let mut metrics = raft.server_metrics();
         loop {
             let new = role(&metrics.borrow_watched(), self.hears_leader());
             if let Some(old) = self.publish(&new) {
-                log(&old, &new);
+                self.log(&old, &new);
                 self.forget_strangers(&new);
                 if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
                     tokio::spawn(finish_membership_change(self.clone()));

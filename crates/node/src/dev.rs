@@ -132,7 +132,7 @@ impl Dev {
 
     /// Stops the members; all at once, because there is nobody left to hand over to.
     pub async fn shutdown(self) {
-        futures_util::future::join_all(self.nodes.into_iter().map(Node::shutdown)).await;
+        futures_util::future::join_all(self.nodes.into_iter().map(Node::stop)).await;
         drop(self.temporary);
     }
 

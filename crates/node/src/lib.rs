@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod config;
+pub mod descriptors;
 mod dev;
 mod http;
 mod join;

@@ -169,6 +169,12 @@ impl Node {
         // Readiness fails first, so that whoever sends clients here stops in time.
         self.leaving.cancel();
         self.hand_over().await;
+        self.stop().await
+    }
+
+    /// Stops as [`shutdown`](Self::shutdown) does, but hands nothing over: for the end of a whole cluster.
+    pub async fn stop(self) -> usize {
+        self.leaving.cancel();
         self.member.plane.stop_accepting();
         // Until its connections have finished this member goes on voting, and goes on hearing of drains and removals.
         let cut = self.member.plane.finish(self.member.config.shutdown_grace).await;
