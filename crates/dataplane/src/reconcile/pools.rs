@@ -231,7 +231,9 @@ impl Pools {
             }
         }
         let since = if was.verdict == report.verdict { was.since } else { report.at };
-        let fell = was.verdict != report.verdict && report.verdict == Verdict::Unhealthy;
+        // Not from unknown: a backend that was moved to an address where it does not answer has connections to the one
+        // where it did, and nobody has found those to be down.
+        let fell = was.verdict == Verdict::Healthy && report.verdict == Verdict::Unhealthy;
         let mut entry =
             Backend { verdict: report.verdict, reason: report.result, since, ..Backend::clone(was) };
         if fell && pool.config.pool.spec.on_down == OnDown::Close {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use trestle_dataplane::{CloseReason, Verdict};
-use trestle_model::{AllDown, HealthCheck, OnDown, PoolPatch, PoolSpec};
+use trestle_model::{AllDown, BackendPatch, HealthCheck, OnDown, PoolPatch, PoolSpec};
 
 use crate::harness::*;
 
@@ -63,6 +63,23 @@ async fn when_a_backend_falls_both_legs_of_its_connections_are_reset() {
     assert!(other.works().await);
     assert_eq!(servers(front, 3).await, "bbb");
     assert_eq!(plane.backend_counts("p", "b").closed(CloseReason::BackendDown), 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_moved_to_a_dead_address_keeps_its_old_connections() {
+    let a = Server::start("a").await;
+    let mut plane = Plane::start();
+    plane.pool("p", checked(), &[("a", at(a.address))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    let mut old = Client::connect(front).await.unwrap();
+    let gone = Server::start("gone").await;
+    let address = Some(at(gone.address).address);
+    gone.stop().await;
+    plane.update_backend("p", "a", BackendPatch { address, ..BackendPatch::default() }).await;
+    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
+    assert!(old.works().await);
+    assert_eq!(plane.backend_counts("p", "a").closed(CloseReason::BackendDown), 0);
 }
 
 #[tokio::test]
