@@ -22,9 +22,8 @@ use crate::shared::{Core, Settings};
 use crate::status::{RaftStatus, Role};
 use crate::store::OpenError;
 
-/// One thread, because Raft does little at a time and what takes long (snapshots, files) runs elsewhere. A second one makes
-/// an idle leader cost a third more, because the two wake one another, and hardly a difference under load on two cores.
-const RAFT_THREADS: usize = 1;
+/// Raft does little at a time but must never wait: one thread may be busy encoding while another answers a heartbeat.
+const RAFT_THREADS: usize = 2;
 
 /// Longest wait for the threads to end at shutdown; what still runs then is left behind.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
