@@ -55,14 +55,10 @@ impl BindError {
     }
 }
 
-/// The address that a configured one means on a member with this data address.
-pub(crate) fn effective(bind: Bind, data_address: Option<IpAddr>) -> SocketAddr {
-    match data_address {
-        Some(own) if bind.ip.is_unspecified() && own.is_ipv4() == bind.ip.is_ipv4() => {
-            SocketAddr::new(own, bind.port.get())
-        }
-        _ => bind.to_socket(),
-    }
+/// The addresses that a configured one means on a member with this data address.
+pub(crate) fn effective(bind: Bind, data_address: Option<IpAddr>) -> impl Iterator<Item = SocketAddr> {
+    let own = data_address.filter(|own| bind.ip.is_unspecified() && own.is_ipv4() == bind.ip.is_ipv4());
+    bind.sockets().map(move |socket| SocketAddr::new(own.unwrap_or(socket.ip()), socket.port()))
 }
 
 fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {

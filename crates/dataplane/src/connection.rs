@@ -73,14 +73,18 @@ pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, source: IpAddr, add
     };
     let accepted = Accepted::new(shared.clone(), listener.counters.clone());
     let pool = table.pools.get(&listener.config.spec.pool);
-    let Some((pool, backend)) = pool.and_then(|p| Some((p, p.pick(source, &[])?))) else {
+    let picked = pool.and_then(|p| {
+        let backend = p.pick(source, &[])?;
+        Some((p, backend, backend.address(address.port())?))
+    });
+    let Some((pool, backend, dial)) = picked else {
         accepted.listener.closed(CloseReason::NoBackend);
         return reset(client);
     };
     let attempt = Attempt {
         source,
         place: Place::take(backend),
-        address: backend.config.spec.address.to_socket(address.port()),
+        address: dial,
         dialled: address.port(),
         pool: pool.clone(),
     };
@@ -167,13 +171,16 @@ async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Pl
         tried.push(place.live.clone());
         // The table may have moved on while the connect was under way.
         let table = accepted.shared.table.load();
-        let current = table.pools.get(&pool.config.name).and_then(|p| Some((p, p.pick(source, &tried)?)));
-        let Some((current, backend)) = current else {
+        let current = table.pools.get(&pool.config.name).and_then(|p| {
+            let backend = p.pick(source, &tried)?;
+            Some((p, backend, backend.address(dialled)?))
+        });
+        let Some((current, backend, next)) = current else {
             return Err(CloseReason::ConnectFailed);
         };
         counters.iter().for_each(|c| c.retried());
         place = Place::take(backend);
-        address = backend.config.spec.address.to_socket(dialled);
+        address = next;
         pool = current.clone();
     }
 }

@@ -51,7 +51,7 @@ impl Listener {
     }
 }
 
-/// One address of a listener on this member.
+/// One socket address of a listener on this member.
 #[derive(Debug, Clone)]
 pub struct BindStatus {
     /// The address as configured.
@@ -121,12 +121,19 @@ pub struct Backend {
     pub reason: CheckResult,
     /// Since when the verdict stands.
     pub since: Instant,
+    /// Where it is dialled: its address, or what its name stands for; `None` while that is not known.
+    pub ip: Option<IpAddr>,
     pub(crate) live: Arc<Live>,
     /// Value of [`Live::epoch`] that connections picked from this entry belong to.
     pub(crate) epoch: u32,
 }
 
 impl Backend {
+    /// Where it is dialled for a client that dialled the port `dialled`; `None` while its name's address is not known.
+    pub(crate) fn address(&self, dialled: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip?, self.config.spec.address.port_for(dialled)))
+    }
+
     /// What went to it.
     pub fn counters(&self) -> &Counters {
         &self.live.counters

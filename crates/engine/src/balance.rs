@@ -91,7 +91,7 @@ impl Schedule {
             Algorithm::RoundRobin => tier.round_robin(&mut turn, &tried),
             Algorithm::LeastConnections => tier.least_connections(turn(), &active, &tried),
             Algorithm::RandomTwo => tier.random_two(&mut random, &active, &tried),
-            Algorithm::SourceHash => tier.source_hash(client, &tried),
+            Algorithm::SourceHash | Algorithm::SourcePortHash => tier.source_hash(client, &tried),
             Algorithm::First => tier.first(&tried),
         })
     }

@@ -47,42 +47,87 @@ fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
     Ok(ip)
 }
 
+/// What a backend's address names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A name that each member looks up in the DNS, and looks up again when its answer has expired; in lower case.
+    Name(Arc<str>),
+}
+
 /// Where a backend is dialled. Without a port, the port that the client dialled is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendAddress {
-    /// The backend's address.
-    pub ip: IpAddr,
+    /// The backend's address or name.
+    pub host: Host,
     /// Its port, or `None` for the port that the client dialled.
     pub port: Option<Port>,
 }
 
 impl BackendAddress {
-    /// Parses `10.0.0.1:8080`, `10.0.0.1`, `[2001:db8::1]:8080` or `[2001:db8::1]`; the error is the broken rule.
+    /// Parses `10.0.0.1:8080`, `10.0.0.1`, `[2001:db8::1]:8080`, `[2001:db8::1]`, `web.example:8080` or `web.example`; the
+    /// error is the broken rule.
     ///
     /// # Errors
     /// When the text is none of these, the port is 0, or the address is a wildcard, multicast or broadcast one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (ip, port) = parse_ip_port(text, "10.0.0.1:8080")?;
+        let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        if is_dns_name(name) {
+            let port = port.map(parse_port).transpose()?;
+            return Ok(Self { host: Host::Name(name.to_ascii_lowercase().into()), port });
+        }
+        let (ip, port) = parse_ip_port(text, "10.0.0.1:8080 or web.example:8080")?;
         if ip.is_unspecified() {
             return Err("must be an address that can be dialled, not the wildcard".to_owned());
         }
-        Ok(Self { ip: refuse_unusable(ip)?, port })
+        Ok(Self { host: Host::Ip(refuse_unusable(ip)?), port })
     }
 
-    /// The socket address to dial for a client that dialled `dialled`.
-    pub fn to_socket(self, dialled: u16) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.map_or(dialled, Port::get))
+    /// The IP address, unless the backend is known by name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        }
+    }
+
+    /// The port to dial for a client that dialled `dialled`.
+    pub fn port_for(&self, dialled: u16) -> u16 {
+        self.port.map_or(dialled, Port::get)
+    }
+}
+
+impl From<SocketAddr> for BackendAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: Host::Ip(address.ip()), port: Port::new(address.port()) }
     }
 }
 
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.ip, self.port) {
-            (ip, Some(port)) => SocketAddr::new(ip, port.get()).fmt(f),
-            (IpAddr::V6(ip), None) => write!(f, "[{ip}]"),
-            (ip, None) => ip.fmt(f),
+        match (&self.host, self.port) {
+            (Host::Ip(ip), Some(port)) => SocketAddr::new(*ip, port.get()).fmt(f),
+            (Host::Ip(IpAddr::V6(ip)), None) => write!(f, "[{ip}]"),
+            (Host::Ip(ip), None) => ip.fmt(f),
+            (Host::Name(name), Some(port)) => write!(f, "{name}:{port}"),
+            (Host::Name(name), None) => f.write_str(name),
         }
     }
+}
+
+/// One label of a host name (RFC 1123 §2.1); the underscore is common in names of services.
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// A host name of letters, digits and hyphens whose last label is no number, so that a mistyped address is no name.
+pub(crate) fn is_dns_name(text: &str) -> bool {
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.split('.').all(is_label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Where a listener accepts connections.
@@ -90,36 +135,62 @@ impl fmt::Display for BackendAddress {
 pub struct Bind {
     /// A local address; `0.0.0.0` or `[::]` for all addresses of that family.
     pub ip: IpAddr,
-    /// The port.
-    pub port: Port,
+    /// The port, or the first of a range.
+    pub first: Port,
+    /// The last port of the range; the same as the first for a single port, and never less.
+    pub last: Port,
 }
 
 impl Bind {
-    /// Parses `0.0.0.0:6443`, `*:6443`, `:6443` or `[::]:6443`; the error is the broken rule.
+    /// Parses `0.0.0.0:6443`, `*:6443`, `:6443`, `[::]:6443`, or any of them with a range of ports as in
+    /// `0.0.0.0:30000-30100`; the error is the broken rule.
     ///
     /// # Errors
-    /// When the text is none of these, the port is missing or 0, or the address is a multicast or broadcast one.
+    /// When the text is none of these, the port is missing or 0, the range runs backwards, or the address is a multicast
+    /// or broadcast one.
     pub fn parse(text: &str) -> Result<Self, String> {
         // HAProxy writes the IPv4 wildcard as `*:6443` and `:6443`.
         let text = match text.strip_prefix('*').unwrap_or(text) {
             rest if rest.starts_with(':') && !rest.starts_with("::") => format!("0.0.0.0{rest}"),
             _ => text.to_owned(),
         };
-        match parse_ip_port(&text, "0.0.0.0:6443")? {
-            (ip, Some(port)) => Ok(Self { ip: refuse_unusable(ip)?, port }),
-            (_, None) => Err("must name a port, as in 0.0.0.0:6443".to_owned()),
+        let colon = text.rfind(':').unwrap_or(text.len());
+        let (first, last) = match text.get(colon..).and_then(|ports| ports.split_once('-')) {
+            Some((port, last)) => (text.get(..colon).unwrap_or_default().to_owned() + port, Some(last)),
+            None => (text, None),
+        };
+        let (ip, Some(first)) = parse_ip_port(&first, "0.0.0.0:6443")? else {
+            return Err("must name a port, as in 0.0.0.0:6443".to_owned());
+        };
+        let last = last.map_or(Ok(first), parse_port)?;
+        if last < first {
+            return Err(
+                "must be a range of ports that begins with the smaller one, as in 30000-30100".to_owned()
+            );
         }
+        Ok(Self { ip: refuse_unusable(ip)?, first, last })
     }
 
-    /// As a socket address.
-    pub fn to_socket(self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.get())
+    /// How many ports it names.
+    pub fn ports(self) -> usize {
+        usize::from(self.last.get() - self.first.get()) + 1
+    }
+
+    /// Every address that it names.
+    pub fn sockets(self) -> impl Iterator<Item = SocketAddr> {
+        (self.first.get()..=self.last.get()).map(move |port| SocketAddr::new(self.ip, port))
+    }
+
+    /// Whether an address is named by both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.ip == other.ip && self.first <= other.last && other.first <= self.last
     }
 }
 
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_socket().fmt(f)
+        SocketAddr::new(self.ip, self.first.get()).fmt(f)?;
+        if self.last > self.first { write!(f, "-{}", self.last) } else { Ok(()) }
     }
 }
 
@@ -136,17 +207,11 @@ impl HostPort {
         let wrong = || "must be HOST:PORT, as in 10.0.0.1:7481 or trestle-1.example:7481".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         parse_port(port)?;
-        let label = |l: &str| {
-            (1..=63).contains(&l.len())
-                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                && !l.starts_with('-')
-                && !l.ends_with('-')
-        };
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let good = match bracketed {
             Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
             None if host.contains(':') => return Err(BRACKETS_RULE.to_owned()),
-            None => host.len() <= 253 && host.split('.').all(label),
+            None => host.len() <= 253 && host.split('.').all(is_label),
         };
         if good { Ok(Self(text.into())) } else { Err(wrong()) }
     }
@@ -180,7 +245,10 @@ mod tests {
 
     #[test]
     fn backend_addresses_round_trip() {
-        for text in ["10.0.0.1:8080", "10.0.0.1", "[2001:db8::1]:443", "[2001:db8::1]"] {
+        let names = ["web.example:80", "web", "_http._tcp.web.example", "3com.example:1"];
+        for text in
+            ["10.0.0.1:8080", "10.0.0.1", "[2001:db8::1]:443", "[2001:db8::1]"].into_iter().chain(names)
+        {
             assert_eq!(BackendAddress::parse(text).map(|a| a.to_string()), Ok(text.to_owned()));
         }
     }
@@ -195,7 +263,12 @@ mod tests {
             "10.0.0.1:65536",
             "10.0.0.1:+80",
             "10.0.0:80",
-            "host:80",
+            "host:0",
+            "-host:80",
+            "ho st:80",
+            "host:80:90",
+            "host.:80",
+            "10.0.0.300:80",
             "0.0.0.0:80",
             "224.0.0.1:80",
             "2001:db8::1:443",
@@ -211,9 +284,9 @@ mod tests {
 
     #[test]
     fn a_backend_without_a_port_takes_the_dialled_one() {
-        let parse = |t: &str| BackendAddress::parse(t).map(|a| a.to_socket(6443).to_string());
-        assert_eq!(parse("10.0.0.1"), Ok("10.0.0.1:6443".to_owned()));
-        assert_eq!(parse("10.0.0.1:80"), Ok("10.0.0.1:80".to_owned()));
+        let port = |t: &str| BackendAddress::parse(t).map(|a| a.port_for(6443));
+        assert_eq!((port("10.0.0.1"), port("web.example")), (Ok(6443), Ok(6443)));
+        assert_eq!((port("10.0.0.1:80"), port("web.example:80")), (Ok(80), Ok(80)));
     }
 
     #[test]
@@ -223,6 +296,26 @@ mod tests {
         }
         assert_eq!(Bind::parse("[::]:6443").map(|b| b.to_string()), Ok("[::]:6443".to_owned()));
         for text in ["", "*", "0.0.0.0", ":0", ":::6443", "::1:80", "eth0:80"] {
+            assert!(Bind::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn binds_take_ranges_of_ports() {
+        for text in ["0.0.0.0:30000-30100", "[::1]:1-65535"] {
+            assert_eq!(Bind::parse(text).map(|b| b.to_string()), Ok(text.to_owned()));
+        }
+        let bind = |text| Bind::parse(text).ok();
+        assert_eq!(bind("*:80-81"), bind("0.0.0.0:80-81"));
+        assert_eq!(bind("*:80-80"), bind("*:80"));
+        let sockets = |text| bind(text).map(|b| b.sockets().map(|s| s.port()).collect::<Vec<_>>());
+        assert_eq!(sockets("*:80-82"), Some(vec![80, 81, 82]));
+        let overlap = |a, b| bind(a).zip(bind(b)).map(|(a, b)| a.overlaps(b) && b.overlaps(a));
+        assert_eq!(overlap("*:80-90", "*:90"), Some(true));
+        assert_eq!(overlap("*:80-90", "*:85-86"), Some(true));
+        assert_eq!(overlap("*:80-90", "*:91-99"), Some(false));
+        assert_eq!(overlap("*:80-90", "10.0.0.1:85"), Some(false));
+        for text in ["*:81-80", "*:0-80", "*:80-", "*:-80", "*:80-65536", "*:80-81-82", "*:80-x"] {
             assert!(Bind::parse(text).is_err(), "{text:?}");
         }
     }

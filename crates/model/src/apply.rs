@@ -59,7 +59,7 @@ fn check_has_port(
     let rule = "has no port, so the pool's health check needs one of its own: set the pool's \
                 health_check.port, or health check none, or give the backend a port";
     let found: Vec<Violation> =
-        without.map(|(name, b)| Violation::new(format!("backend {name}"), b.address, rule)).collect();
+        without.map(|(name, b)| Violation::new(format!("backend {name}"), &b.address, rule)).collect();
     if found.is_empty() { Ok(()) } else { Err(Invalid(found).into()) }
 }
 
@@ -189,7 +189,7 @@ impl ClusterState {
     fn delete_pool(&mut self, index: Revision, name: &PoolName, expect: Option<Revision>) -> Result {
         let entry = self.pool(name)?.clone();
         expect_revision(Kind::Pool, name, expect, entry.pool.revision)?;
-        let users = self.listeners.values().filter(|l| l.spec.pool == *name);
+        let users = self.listeners.values().filter(|l| l.spec.pools().any(|pool| pool == name));
         let listeners: Vec<String> = users.map(|l| l.name.to_string()).collect();
         if !listeners.is_empty() {
             return Err(Refusal::PoolInUse { pool: name.to_string(), listeners });
@@ -280,9 +280,12 @@ impl ClusterState {
     /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
     fn check_listener(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
         valid(|v| spec.check(v))?;
-        self.pool(&spec.pool)?;
+        for pool in spec.pools() {
+            self.pool(pool)?;
+        }
         let holder = |bind: &Bind| {
-            self.listeners.values().find(|other| other.name != *name && other.spec.binds.contains(bind))
+            let taken = |other: &&Arc<Listener>| other.spec.binds.iter().any(|b| b.overlaps(*bind));
+            self.listeners.values().filter(|other| other.name != *name).find(taken)
         };
         for bind in &spec.binds {
             if let Some(other) = holder(bind) {

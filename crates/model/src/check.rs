@@ -17,6 +17,10 @@ pub enum CheckKind {
     Tls(TlsCheck),
     /// Sends an HTTP/1.1 request, over TLS if so told, and looks at the answer.
     Http(HttpCheck),
+    /// Calls `Check` of `grpc.health.v1.Health`, over TLS if so told; `SERVING` is good.
+    Grpc(GrpcCheck),
+    /// Sends bytes and looks for others in the answer, over TLS if so told.
+    Exchange(ExchangeCheck),
     /// No check: a backend counts as usable until it is drained or disabled.
     None,
 }
@@ -32,6 +36,38 @@ pub struct TlsCheck {
     pub ca: Option<Arc<str>>,
     /// Days that the certificate must still be valid for; 0 does not look.
     pub min_days_left: u32,
+    /// What the check proves itself with; `None` shows no certificate.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client's certificate. The files are each member's own and are read anew when they change, so that keys are neither
+/// replicated nor kept when they are rotated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Path of the certificate and its chain, PEM, on each member.
+    pub certificate_file: Arc<str>,
+    /// Path of its key, PEM, on each member.
+    pub key_file: Arc<str>,
+}
+
+/// A check by the gRPC health protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GrpcCheck {
+    /// How to do TLS; `None` for HTTP/2 without.
+    pub tls: Option<TlsCheck>,
+    /// The service that is asked about; `None` for the server as a whole.
+    pub service: Option<Arc<str>>,
+}
+
+/// A check that sends bytes and expects others, for protocols that have no check of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExchangeCheck {
+    /// How to do TLS; `None` for plain TCP.
+    pub tls: Option<TlsCheck>,
+    /// What is sent once connected; empty where the server speaks first.
+    pub send: Arc<[u8]>,
+    /// What the first 64 KiB of the answer must contain; not empty.
+    pub expect: Arc<[u8]>,
 }
 
 /// An HTTP check.
@@ -179,6 +215,51 @@ impl TlsCheck {
             let rule = format!("must be 0 to {}", defaults::CHECK_DAYS_MAX);
             v.add(format!("{FIELD}.min_days_left"), self.min_days_left, rule);
         }
+        let Some(ClientIdentity { certificate_file, key_file }) = &self.identity else { return };
+        let is_file = |path: &str| {
+            path.starts_with('/') && path.len() <= defaults::CHECK_FILE_MAX && is_printable(path)
+        };
+        for (name, path) in [("client_certificate_file", certificate_file), ("client_key_file", key_file)] {
+            if !is_file(path) {
+                let max = defaults::CHECK_FILE_MAX;
+                let rule = format!(
+                    "must be the absolute path of a file on every member, at most {max} characters; certificate and key go together"
+                );
+                v.add(format!("{FIELD}.{name}"), path, rule);
+            }
+        }
+    }
+}
+
+impl GrpcCheck {
+    fn check(&self, v: &mut Violations) {
+        if let Some(tls) = &self.tls {
+            tls.check(v);
+        }
+        let max = defaults::CHECK_TEXT_MAX;
+        let bad =
+            |name: &&str| name.is_empty() || name.len() > max || !name.bytes().all(|b| b.is_ascii_graphic());
+        if let Some(name) = self.service.as_deref().filter(bad) {
+            let rule = format!("must be at most {max} printable ASCII characters, no spaces");
+            v.add("pool.health_check.grpc.service", name, rule);
+        }
+    }
+}
+
+impl ExchangeCheck {
+    fn check(&self, v: &mut Violations) {
+        const FIELD: &str = "pool.health_check.exchange";
+        if let Some(tls) = &self.tls {
+            tls.check(v);
+        }
+        let max = defaults::CHECK_EXCHANGE_MAX;
+        let bytes = |bytes: &[u8]| format!("{} bytes", bytes.len());
+        if self.send.len() > max {
+            v.add(format!("{FIELD}.send"), bytes(&self.send), format!("must be at most {max} bytes"));
+        }
+        if self.expect.is_empty() || self.expect.len() > max {
+            v.add(format!("{FIELD}.expect"), bytes(&self.expect), format!("must be 1 to {max} bytes"));
+        }
     }
 }
 
@@ -241,6 +322,8 @@ impl CheckKind {
         match self {
             CheckKind::Tls(tls) => tls.check(v),
             CheckKind::Http(http) => http.check(v),
+            CheckKind::Grpc(grpc) => grpc.check(v),
+            CheckKind::Exchange(exchange) => exchange.check(v),
             CheckKind::Tcp | CheckKind::None => {}
         }
     }

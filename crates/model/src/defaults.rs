@@ -53,6 +53,44 @@ pub const CHECK_CA_MAX: usize = 2560;
 /// Most days that a certificate may be asked to be valid for.
 pub const CHECK_DAYS_MAX: u32 = 825;
 
+/// Longest text that a check sends or expects, in bytes.
+pub const CHECK_EXCHANGE_MAX: usize = 512;
+/// Longest path of a file that a check reads.
+pub const CHECK_FILE_MAX: usize = 255;
+
+/// Bounds of the connections that a backend or listener takes on each member at a time; 0 for no bound.
+pub const CONNECTIONS_BOUNDS: RangeInclusive<u32> = 0..=1_000_000;
+/// Clients that may wait for a place at the backends of a pool on each member. Bounded, unlike HAProxy's, because each
+/// holds a descriptor.
+pub const QUEUE_LENGTH: u32 = 1_000;
+/// Bounds of the queue's length; with 0 nobody waits.
+pub const QUEUE_LENGTH_BOUNDS: RangeInclusive<u32> = 0..=100_000;
+/// How long a client waits for a place: as long as set-ups of HAProxy commonly let it (`timeout queue`).
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds of that time.
+pub const QUEUE_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(600);
+/// Longest slow start; 0 for none.
+pub const SLOW_START_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// Longest time that a client is remembered for; 0 for not at all.
+pub const STICKINESS_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 24 * 3600);
+/// Healthy backends below which a pool counts as down.
+pub const MINIMUM_HEALTHY: u32 = 1;
+/// Bounds of that number.
+pub const MINIMUM_HEALTHY_BOUNDS: RangeInclusive<u32> = 1..=20_000;
+/// Longest idle time and lifetime of a connection; 0 for no bound. There is none by default: keepalive finds dead peers,
+/// and pools of database connections are rightly idle for days.
+pub const LIFE_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * 24 * 3600);
+
+/// Most ports of one listener, over all its addresses. Each takes a socket for each core.
+pub const LISTENER_PORTS_MAX: usize = 256;
+/// Most routes of one listener.
+pub const ROUTES_MAX: usize = 64;
+/// Most names, and most protocols, of one route.
+pub const ROUTE_NAMES_MAX: usize = 16;
+/// Most networks in one list of a listener.
+pub const NETWORKS_MAX: usize = 64;
+
 /// Longest drain deadline.
 pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);

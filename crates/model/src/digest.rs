@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::check::{CheckKind, HttpCheck, TlsCheck};
+use crate::check::{CheckKind, ExchangeCheck, GrpcCheck, HttpCheck, TlsCheck};
+use crate::listener::{Listener, ListenerSpec, Route};
 use crate::machine::Machine;
-use crate::pool::{AdminState, Algorithm, AllDown, Backend, OnDown, Pool};
+use crate::pool::{
+    AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, Pool, PoolSpec,
+    SendProxy,
+};
 use crate::state::ClusterState;
 
 /// SHA-256 of a state. Equal states have equal digests on every member and version that knows the same fields.
@@ -30,9 +34,20 @@ impl fmt::Debug for Digest {
 struct Feeder(Sha256);
 
 impl Feeder {
-    fn text(&mut self, text: impl AsRef<str>) -> &mut Self {
-        let bytes = text.as_ref().as_bytes();
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64).0.update(bytes);
+        self
+    }
+
+    fn text(&mut self, text: impl AsRef<str>) -> &mut Self {
+        self.bytes(text.as_ref().as_bytes())
+    }
+
+    fn texts<T: ToString>(&mut self, texts: &[T]) -> &mut Self {
+        self.number(texts.len() as u64);
+        for text in texts {
+            self.text(text.to_string());
+        }
         self
     }
 
@@ -48,20 +63,61 @@ impl Feeder {
     /// Every field is named, so that a new one cannot be left out unseen.
     fn pool(&mut self, pool: &Pool) -> &mut Self {
         let Pool { name, spec, revision } = pool;
-        let crate::PoolSpec { algorithm, health, connect_timeout, connect_retries, on_down, all_down } = spec;
-        let crate::HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } =
-            health;
+        let PoolSpec {
+            algorithm,
+            health,
+            connect_timeout,
+            connect_retries,
+            on_down,
+            all_down,
+            minimum_healthy,
+            queue_length,
+            queue_timeout,
+            slow_start,
+            stickiness,
+            idle_timeout,
+            max_lifetime,
+            send_proxy,
+        } = spec;
         let algorithm = match algorithm {
             Algorithm::RoundRobin => 1_u64,
             Algorithm::LeastConnections => 2,
             Algorithm::RandomTwo => 3,
             Algorithm::SourceHash => 4,
             Algorithm::First => 5,
+            Algorithm::SourcePortHash => 6,
+        };
+        let send_proxy = match send_proxy {
+            SendProxy::Off => 0_u64,
+            SendProxy::V1 => 1,
+            SendProxy::V2 => 2,
         };
         self.text(name.as_str()).number(*revision).number(algorithm).time(*connect_timeout);
-        self.number(*connect_retries).kind(kind).time(*interval).time(*fast_interval).time(*timeout);
-        self.number(*rise).number(*fall).number(*jitter_percent).number(port.map_or(0, u16::from));
-        self.number(*on_down == OnDown::Keep).number(*all_down == AllDown::FailOpen)
+        self.number(*connect_retries).health(health);
+        self.number(*on_down == OnDown::Keep).number(*all_down == AllDown::FailOpen);
+        self.number(*minimum_healthy).number(*queue_length).time(*queue_timeout).time(*slow_start);
+        self.time(*stickiness).time(*idle_timeout).time(*max_lifetime).number(send_proxy)
+    }
+
+    fn health(&mut self, health: &HealthCheck) -> &mut Self {
+        let HealthCheck {
+            kind,
+            interval,
+            fast_interval,
+            timeout,
+            rise,
+            fall,
+            jitter_percent,
+            port,
+            initial_state,
+        } = health;
+        let initial_state = match initial_state {
+            InitialState::Unknown => 0_u64,
+            InitialState::Healthy => 1,
+            InitialState::Unhealthy => 2,
+        };
+        self.kind(kind).time(*interval).time(*fast_interval).time(*timeout).number(*rise).number(*fall);
+        self.number(*jitter_percent).number(port.map_or(0, u16::from)).number(initial_state)
     }
 
     fn kind(&mut self, kind: &CheckKind) -> &mut Self {
@@ -71,27 +127,36 @@ impl Feeder {
             CheckKind::Tls(tls) => self.number(2_u64).tls(tls),
             CheckKind::Http(http) => {
                 let HttpCheck { tls, method, path, host, headers, expect, body_contains } = http;
-                self.number(3_u64).number(tls.is_some());
-                if let Some(tls) = tls {
-                    self.tls(tls);
-                }
+                self.number(3_u64).optional_tls(tls.as_ref());
                 self.text(method.as_str()).text(path).optional(host.as_deref());
                 self.number(headers.len() as u64);
                 for (name, value) in headers {
                     self.text(name).text(value);
                 }
-                self.number(expect.len() as u64);
-                for range in expect {
-                    self.text(range.to_string());
-                }
-                self.optional(body_contains.as_deref())
+                self.texts(expect).optional(body_contains.as_deref())
+            }
+            CheckKind::Grpc(GrpcCheck { tls, service }) => {
+                self.number(4_u64).optional_tls(tls.as_ref()).optional(service.as_deref())
+            }
+            CheckKind::Exchange(ExchangeCheck { tls, send, expect }) => {
+                self.number(5_u64).optional_tls(tls.as_ref()).bytes(send).bytes(expect)
             }
         }
     }
 
+    fn optional_tls(&mut self, tls: Option<&TlsCheck>) -> &mut Self {
+        self.number(tls.is_some());
+        match tls {
+            Some(tls) => self.tls(tls),
+            None => self,
+        }
+    }
+
     fn tls(&mut self, tls: &TlsCheck) -> &mut Self {
-        let TlsCheck { server_name, ca, min_days_left } = tls;
-        self.optional(server_name.as_deref()).optional(ca.as_deref()).number(*min_days_left)
+        let TlsCheck { server_name, ca, min_days_left, identity } = tls;
+        self.optional(server_name.as_deref()).optional(ca.as_deref()).number(*min_days_left);
+        let files = identity.as_ref().map(|i| (&*i.certificate_file, &*i.key_file)).unzip();
+        self.optional(files.0).optional(files.1)
     }
 
     fn optional(&mut self, text: Option<&str>) -> &mut Self {
@@ -100,14 +165,37 @@ impl Feeder {
 
     fn backend(&mut self, backend: &Backend) -> &mut Self {
         let Backend { name, spec, revision } = backend;
-        let crate::BackendSpec { address, weight, backup, admin_state } = spec;
+        let BackendSpec { address, weight, backup, max_connections, admin_state } = spec;
         let (state, timeout) = match admin_state {
             AdminState::Enabled => (0_u64, None),
             AdminState::Draining { timeout } => (1, *timeout),
             AdminState::Disabled => (2, None),
         };
         self.text(name.as_str()).number(*revision).text(address.to_string()).number(*weight).number(*backup);
-        self.number(state).time(timeout.unwrap_or_default())
+        self.number(state).time(timeout.unwrap_or_default()).number(*max_connections)
+    }
+
+    fn listener(&mut self, listener: &Listener) -> &mut Self {
+        let Listener { name, spec, revision } = listener;
+        let ListenerSpec {
+            binds,
+            pool,
+            routes,
+            accept_proxy_from,
+            allow,
+            deny,
+            max_connections,
+            max_connections_per_source,
+            accept_rate,
+            accept_rate_per_source,
+        } = spec;
+        self.text(name.as_str()).number(*revision).text(pool.as_str()).texts(binds);
+        self.number(routes.len() as u64);
+        for Route { server_names, alpn, pool } in routes {
+            self.texts(server_names).texts(alpn).text(pool.as_str());
+        }
+        self.texts(accept_proxy_from).texts(allow).texts(deny).number(*max_connections);
+        self.number(*max_connections_per_source).number(*accept_rate).number(*accept_rate_per_source)
     }
 }
 
@@ -126,12 +214,7 @@ impl ClusterState {
         }
         f.number(listeners.len() as u64);
         for listener in listeners.values() {
-            let spec = &listener.spec;
-            f.text(listener.name.as_str()).number(listener.revision).text(spec.pool.as_str());
-            f.number(spec.binds.len() as u64);
-            spec.binds.iter().for_each(|bind| {
-                f.text(bind.to_string());
-            });
+            f.listener(listener);
         }
         f.number(members.len() as u64);
         for member in members.values() {

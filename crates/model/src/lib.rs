@@ -7,6 +7,7 @@
 mod address;
 mod apply;
 mod check;
+mod cidr;
 mod command;
 pub mod defaults;
 mod diff;
@@ -20,18 +21,21 @@ mod refusal;
 mod state;
 mod violation;
 
-pub use address::{BackendAddress, Bind, HostPort, Port};
-pub use check::{CheckKind, HttpCheck, Method, StatusRange, TlsCheck};
+pub use address::{BackendAddress, Bind, Host, HostPort, Port};
+pub use check::{
+    CheckKind, ClientIdentity, ExchangeCheck, GrpcCheck, HttpCheck, Method, StatusRange, TlsCheck,
+};
+pub use cidr::Cidr;
 pub use command::{Command, Outcome, Proposal, Request, RequestId};
 pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
-pub use listener::{Listener, ListenerPatch, ListenerSpec};
+pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered};
 pub use member::{ClusterId, Member, MemberId, MemberSpec};
 pub use name::{BackendName, ListenerName, MemberName, PoolName};
 pub use pool::{
-    AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch, OnDown,
-    Pool, PoolEntry, PoolPatch, PoolSpec,
+    AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch,
+    InitialState, OnDown, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
 };
 pub use refusal::{Kind, Refusal};
 pub use state::{ClusterState, Revision};

@@ -1,43 +1,189 @@
 //! Listeners: where clients connect.
 
-use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::address::Bind;
+use crate::address::{Bind, is_dns_name};
+use crate::cidr::Cidr;
 use crate::defaults;
 use crate::name::{ListenerName, PoolName};
+use crate::pool::within;
 use crate::state::Revision;
 use crate::violation::Violations;
+
+/// Server names that a route takes: one, or all names one label below another, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NamePattern {
+    /// This name.
+    Exact(Arc<str>),
+    /// Every name of one label more: of `example.com`, `a.example.com` but not `a.b.example.com`.
+    Below(Arc<str>),
+}
+
+impl NamePattern {
+    /// Parses `api.example.com` or `*.example.com`; the error is the broken rule.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let lower = |name: &str| name.to_ascii_lowercase().into();
+        let (pattern, name) = match text.strip_prefix("*.") {
+            Some(name) => (Self::Below(lower(name)), name),
+            None => (Self::Exact(lower(text)), text),
+        };
+        if is_dns_name(name) {
+            Ok(pattern)
+        } else {
+            Err("must be a host name, as in api.example.com or *.example.com".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+/// Where TLS connections of some names or protocols go. They are not decrypted: what counts is the client's hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Names of which one must be the client's SNI; empty for any, and for none.
+    pub server_names: Vec<NamePattern>,
+    /// Protocols of which the client must offer one by ALPN, as in `h2`; empty for any, and for none.
+    pub alpn: Vec<Arc<str>>,
+    /// The pool that they go to.
+    pub pool: PoolName,
+}
+
+impl Route {
+    fn check(&self, field: &str, v: &mut Violations) {
+        if self.server_names.is_empty() && self.alpn.is_empty() {
+            v.add(field, "", "must name server names or protocols; the listener's pool takes the rest");
+        }
+        let max = defaults::ROUTE_NAMES_MAX;
+        for (name, count) in [("server_names", self.server_names.len()), ("alpn", self.alpn.len())] {
+            if count > max {
+                v.add(format!("{field}.{name}"), format!("{count} names"), format!("must be at most {max}"));
+            }
+        }
+        // RFC 7301 §3.1 allows any bytes; every registered name is printable.
+        let bad = |name: &&Arc<str>| {
+            !(1..=255).contains(&name.len()) || !name.bytes().all(|b| b.is_ascii_graphic())
+        };
+        for name in self.alpn.iter().filter(bad) {
+            v.add(format!("{field}.alpn"), name, "must be 1 to 255 printable ASCII characters, as in h2");
+        }
+    }
+}
 
 /// The settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
-    /// Addresses that every member binds; 1 to 16, all different.
+    /// Addresses that every member binds; 1 to 16 with at most 256 ports, none named twice.
     pub binds: Vec<Bind>,
-    /// The pool that connections go to.
+    /// The pool that connections go to that no route takes.
     pub pool: PoolName,
+    /// Where TLS connections go by server name and protocol; at most 64. The most specific one decides, of equals the
+    /// first.
+    pub routes: Vec<Route>,
+    /// Networks whose connections begin with a PROXY protocol header, version 1 or 2, and are reset without; at most 64.
+    /// Who connects from elsewhere sends none.
+    pub accept_proxy_from: Vec<Cidr>,
+    /// Networks that clients may connect from; at most 64, empty for all.
+    pub allow: Vec<Cidr>,
+    /// Networks that they may not, even where allowed; at most 64.
+    pub deny: Vec<Cidr>,
+    /// Connections on each member at a time; more wait to be accepted. 0 for no bound.
+    pub max_connections: u32,
+    /// Connections from one address on each member at a time; more are reset. 0 for no bound.
+    pub max_connections_per_source: u32,
+    /// Connections accepted each second on each member; more wait to be accepted. 0 for no bound.
+    pub accept_rate: u32,
+    /// Connections accepted each second from one address on each member; more are reset. 0 for no bound.
+    pub accept_rate_per_source: u32,
 }
 
 impl ListenerSpec {
+    /// A listener with default settings.
+    pub fn new(binds: Vec<Bind>, pool: PoolName) -> Self {
+        Self {
+            binds,
+            pool,
+            routes: Vec::new(),
+            accept_proxy_from: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            max_connections: 0,
+            max_connections_per_source: 0,
+            accept_rate: 0,
+            accept_rate_per_source: 0,
+        }
+    }
+
+    /// Every pool that connections may go to; the same one may come more than once.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        std::iter::once(&self.pool).chain(self.routes.iter().map(|route| &route.pool))
+    }
+
     /// Notes every setting that breaks a rule.
     pub fn check(&self, v: &mut Violations) {
         if self.binds.is_empty() || self.binds.len() > defaults::BINDS_MAX {
             let rule = format!("must name 1 to {} addresses", defaults::BINDS_MAX);
             v.add("listener.binds", format!("{} addresses", self.binds.len()), rule);
         }
-        let mut seen = BTreeSet::new();
-        for bind in &self.binds {
-            if !seen.insert(bind) {
+        let ports: usize = self.binds.iter().map(|bind| bind.ports()).sum();
+        if ports > defaults::LISTENER_PORTS_MAX {
+            let rule = format!("must be at most {} over all addresses", defaults::LISTENER_PORTS_MAX);
+            v.add("listener.binds", format!("{ports} ports"), rule);
+        }
+        for (i, bind) in self.binds.iter().enumerate() {
+            if self.binds.iter().take(i).any(|before| before.overlaps(*bind)) {
                 v.add("listener.binds", bind, "must not be named twice");
             }
         }
+        let lists = [
+            ("listener.routes", self.routes.len(), defaults::ROUTES_MAX),
+            ("listener.accept_proxy_from", self.accept_proxy_from.len(), defaults::NETWORKS_MAX),
+            ("listener.allow", self.allow.len(), defaults::NETWORKS_MAX),
+            ("listener.deny", self.deny.len(), defaults::NETWORKS_MAX),
+        ];
+        for (field, count, max) in lists.into_iter().filter(|(_, count, max)| count > max) {
+            v.add(field, format!("{count} entries"), format!("must be at most {max}"));
+        }
+        for (i, route) in self.routes.iter().enumerate() {
+            route.check(&format!("listener.routes[{i}]"), v);
+        }
+        let bounds = &defaults::CONNECTIONS_BOUNDS;
+        within(v, "listener.max_connections", &self.max_connections, bounds);
+        within(v, "listener.max_connections_per_source", &self.max_connections_per_source, bounds);
+        within(v, "listener.accept_rate", &self.accept_rate, bounds);
+        within(v, "listener.accept_rate_per_source", &self.accept_rate_per_source, bounds);
     }
 
     /// The settings after a patch.
     #[must_use]
     pub fn patched(&self, patch: &ListenerPatch) -> Self {
+        fn either<T: Clone>(new: &Option<T>, old: &T) -> T {
+            new.as_ref().unwrap_or(old).clone()
+        }
         Self {
-            binds: patch.binds.clone().unwrap_or_else(|| self.binds.clone()),
-            pool: patch.pool.clone().unwrap_or_else(|| self.pool.clone()),
+            binds: either(&patch.binds, &self.binds),
+            pool: either(&patch.pool, &self.pool),
+            routes: either(&patch.routes, &self.routes),
+            accept_proxy_from: either(&patch.accept_proxy_from, &self.accept_proxy_from),
+            allow: either(&patch.allow, &self.allow),
+            deny: either(&patch.deny, &self.deny),
+            max_connections: either(&patch.max_connections, &self.max_connections),
+            max_connections_per_source: either(
+                &patch.max_connections_per_source,
+                &self.max_connections_per_source,
+            ),
+            accept_rate: either(&patch.accept_rate, &self.accept_rate),
+            accept_rate_per_source: either(&patch.accept_rate_per_source, &self.accept_rate_per_source),
         }
     }
 }
@@ -49,6 +195,22 @@ pub struct ListenerPatch {
     pub binds: Option<Vec<Bind>>,
     /// The pool that connections go to.
     pub pool: Option<PoolName>,
+    /// Where TLS connections go by name and protocol.
+    pub routes: Option<Vec<Route>>,
+    /// Networks whose connections begin with a PROXY protocol header.
+    pub accept_proxy_from: Option<Vec<Cidr>>,
+    /// Networks that clients may connect from.
+    pub allow: Option<Vec<Cidr>>,
+    /// Networks that they may not connect from.
+    pub deny: Option<Vec<Cidr>>,
+    /// Connections at a time.
+    pub max_connections: Option<u32>,
+    /// Connections from one address at a time.
+    pub max_connections_per_source: Option<u32>,
+    /// Connections accepted each second.
+    pub accept_rate: Option<u32>,
+    /// Connections accepted each second from one address.
+    pub accept_rate_per_source: Option<u32>,
 }
 
 /// A listener: addresses that lead to a pool.

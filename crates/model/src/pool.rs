@@ -26,8 +26,34 @@ pub enum Algorithm {
     /// The backend that Maglev's table gives for the client's address: clients stay where they are when backends come
     /// and go, as far as can be.
     SourceHash,
+    /// As [`Algorithm::SourceHash`], over the client's address and port: every connection of a client on its own.
+    SourcePortHash,
     /// The first backend in the order of names.
     First,
+}
+
+/// The PROXY protocol header that backends are sent, which tells them the client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SendProxy {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1, in words.
+    V1,
+    /// Version 2, in bytes, with the TLVs that the client's header had.
+    V2,
+}
+
+/// What a backend counts as before its first check has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InitialState {
+    /// Unknown: used while no healthy backend is there. The first result decides.
+    #[default]
+    Unknown,
+    /// Healthy, until checks fail.
+    Healthy,
+    /// Unhealthy, until checks succeed.
+    Unhealthy,
 }
 
 /// What a pool does with connections to a backend that is found unhealthy.
@@ -40,13 +66,13 @@ pub enum OnDown {
     Keep,
 }
 
-/// What a pool does with new connections while it finds every backend unhealthy.
+/// What a pool does with new connections while it is down: while fewer backends are healthy than it wants at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllDown {
     /// Resets them at once.
     #[default]
     Refuse,
-    /// Tries the backends all the same.
+    /// Tries backends all the same, the unhealthy ones too.
     FailOpen,
 }
 
@@ -69,6 +95,8 @@ pub struct HealthCheck {
     pub jitter_percent: u32,
     /// Port that is checked, or `None` for the backend's own.
     pub port: Option<Port>,
+    /// What a backend counts as before its first check has ended.
+    pub initial_state: InitialState,
 }
 
 impl Default for HealthCheck {
@@ -82,6 +110,7 @@ impl Default for HealthCheck {
             fall: defaults::CHECK_FALL,
             jitter_percent: defaults::CHECK_JITTER_PERCENT,
             port: None,
+            initial_state: InitialState::default(),
         }
     }
 }
@@ -99,8 +128,25 @@ pub struct PoolSpec {
     pub connect_retries: u32,
     /// What happens to connections to a backend that is found unhealthy.
     pub on_down: OnDown,
-    /// What happens to new connections while every backend is unhealthy.
+    /// What happens to new connections while the pool is down.
     pub all_down: AllDown,
+    /// Healthy backends (or, where there are no checks, usable ones) below which the pool is down.
+    pub minimum_healthy: u32,
+    /// Clients that may wait, on each member, for a place at backends that have all the connections they may have.
+    pub queue_length: u32,
+    /// How long each of them waits before it is reset.
+    pub queue_timeout: Duration,
+    /// Time in which the share of a backend that became healthy grows to its weight; 0 gives it all at once.
+    pub slow_start: Duration,
+    /// How long a client's address is remembered with its backend after its last connection began or ended, so that it
+    /// comes back to that backend; 0 remembers none.
+    pub stickiness: Duration,
+    /// Time without a byte in either direction after which a connection is reset; 0 for no bound.
+    pub idle_timeout: Duration,
+    /// Time after which a connection is reset, whatever it does; 0 for no bound.
+    pub max_lifetime: Duration,
+    /// The header that backends are sent.
+    pub send_proxy: SendProxy,
 }
 
 impl Default for PoolSpec {
@@ -112,11 +158,19 @@ impl Default for PoolSpec {
             connect_retries: defaults::CONNECT_RETRIES,
             on_down: OnDown::default(),
             all_down: AllDown::default(),
+            minimum_healthy: defaults::MINIMUM_HEALTHY,
+            queue_length: defaults::QUEUE_LENGTH,
+            queue_timeout: defaults::QUEUE_TIMEOUT,
+            slow_start: Duration::ZERO,
+            stickiness: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            max_lifetime: Duration::ZERO,
+            send_proxy: SendProxy::default(),
         }
     }
 }
 
-fn within<T: PartialOrd + fmt::Debug>(
+pub(crate) fn within<T: PartialOrd + fmt::Debug>(
     v: &mut Violations,
     field: &str,
     value: &T,
@@ -133,6 +187,13 @@ impl PoolSpec {
         let h = &self.health;
         within(v, "pool.connect_timeout", &self.connect_timeout, &defaults::CONNECT_TIMEOUT_BOUNDS);
         within(v, "pool.connect_retries", &self.connect_retries, &defaults::CONNECT_RETRIES_BOUNDS);
+        within(v, "pool.minimum_healthy", &self.minimum_healthy, &defaults::MINIMUM_HEALTHY_BOUNDS);
+        within(v, "pool.queue_length", &self.queue_length, &defaults::QUEUE_LENGTH_BOUNDS);
+        within(v, "pool.queue_timeout", &self.queue_timeout, &defaults::QUEUE_TIMEOUT_BOUNDS);
+        within(v, "pool.slow_start", &self.slow_start, &defaults::SLOW_START_BOUNDS);
+        within(v, "pool.stickiness", &self.stickiness, &defaults::STICKINESS_BOUNDS);
+        within(v, "pool.idle_timeout", &self.idle_timeout, &defaults::LIFE_BOUNDS);
+        within(v, "pool.max_lifetime", &self.max_lifetime, &defaults::LIFE_BOUNDS);
         within(v, "pool.health_check.interval", &h.interval, &defaults::CHECK_INTERVAL_BOUNDS);
         within(v, "pool.health_check.fast_interval", &h.fast_interval, &defaults::CHECK_INTERVAL_BOUNDS);
         within(v, "pool.health_check.timeout", &h.timeout, &defaults::CHECK_TIMEOUT_BOUNDS);
@@ -152,6 +213,14 @@ impl PoolSpec {
             connect_retries: patch.connect_retries.unwrap_or(self.connect_retries),
             on_down: patch.on_down.unwrap_or(self.on_down),
             all_down: patch.all_down.unwrap_or(self.all_down),
+            minimum_healthy: patch.minimum_healthy.unwrap_or(self.minimum_healthy),
+            queue_length: patch.queue_length.unwrap_or(self.queue_length),
+            queue_timeout: patch.queue_timeout.unwrap_or(self.queue_timeout),
+            slow_start: patch.slow_start.unwrap_or(self.slow_start),
+            stickiness: patch.stickiness.unwrap_or(self.stickiness),
+            idle_timeout: patch.idle_timeout.unwrap_or(self.idle_timeout),
+            max_lifetime: patch.max_lifetime.unwrap_or(self.max_lifetime),
+            send_proxy: patch.send_proxy.unwrap_or(self.send_proxy),
             health: HealthCheck {
                 kind: p.kind.clone().unwrap_or_else(|| h.kind.clone()),
                 interval: p.interval.unwrap_or(h.interval),
@@ -161,6 +230,7 @@ impl PoolSpec {
                 fall: p.fall.unwrap_or(h.fall),
                 jitter_percent: p.jitter_percent.unwrap_or(h.jitter_percent),
                 port: p.port.unwrap_or(h.port),
+                initial_state: p.initial_state.unwrap_or(h.initial_state),
             },
         }
     }
@@ -177,8 +247,24 @@ pub struct PoolPatch {
     pub connect_retries: Option<u32>,
     /// What happens to connections to a backend that is found unhealthy.
     pub on_down: Option<OnDown>,
-    /// What happens to new connections while every backend is unhealthy.
+    /// What happens to new connections while the pool is down.
     pub all_down: Option<AllDown>,
+    /// Healthy backends below which the pool is down.
+    pub minimum_healthy: Option<u32>,
+    /// Clients that may wait for a place.
+    pub queue_length: Option<u32>,
+    /// How long they wait.
+    pub queue_timeout: Option<Duration>,
+    /// Time in which a backend's share grows.
+    pub slow_start: Option<Duration>,
+    /// How long a client is remembered.
+    pub stickiness: Option<Duration>,
+    /// Time without a byte.
+    pub idle_timeout: Option<Duration>,
+    /// Longest connection.
+    pub max_lifetime: Option<Duration>,
+    /// The header that backends are sent.
+    pub send_proxy: Option<SendProxy>,
     /// Changes to the health check.
     pub health: HealthPatch,
 }
@@ -202,6 +288,8 @@ pub struct HealthPatch {
     pub jitter_percent: Option<u32>,
     /// Port that is checked; `Some(None)` goes back to the backend's own.
     pub port: Option<Option<Port>>,
+    /// What a backend counts as at first.
+    pub initial_state: Option<InitialState>,
 }
 
 /// A named set of backends with a way to pick among them and a health check.
@@ -249,6 +337,8 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Used only while no backend that is not a backup is usable.
     pub backup: bool,
+    /// Connections that it takes from each member at a time; 0 for no bound.
+    pub max_connections: u32,
     /// What the operator wants of it.
     pub admin_state: AdminState,
 }
@@ -256,11 +346,18 @@ pub struct BackendSpec {
 impl BackendSpec {
     /// A backend with default settings at `address`.
     pub fn at(address: BackendAddress) -> Self {
-        Self { address, weight: defaults::WEIGHT, backup: false, admin_state: AdminState::default() }
+        Self {
+            address,
+            weight: defaults::WEIGHT,
+            backup: false,
+            max_connections: 0,
+            admin_state: AdminState::default(),
+        }
     }
 
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
+        within(v, "backend.max_connections", &self.max_connections, &defaults::CONNECTIONS_BOUNDS);
         within(v, "backend.weight", &self.weight, &defaults::WEIGHT_BOUNDS);
         if let AdminState::Draining { timeout: Some(timeout) } = self.admin_state {
             within(v, "backend.drain_timeout", &timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
@@ -271,9 +368,10 @@ impl BackendSpec {
     #[must_use]
     pub fn patched(&self, patch: &BackendPatch) -> Self {
         Self {
-            address: patch.address.unwrap_or(self.address),
+            address: patch.address.clone().unwrap_or_else(|| self.address.clone()),
             weight: patch.weight.unwrap_or(self.weight),
             backup: patch.backup.unwrap_or(self.backup),
+            max_connections: patch.max_connections.unwrap_or(self.max_connections),
             admin_state: patch.admin_state.unwrap_or(self.admin_state),
         }
     }
@@ -288,6 +386,8 @@ pub struct BackendPatch {
     pub weight: Option<u16>,
     /// Whether it is a backup.
     pub backup: Option<bool>,
+    /// Connections that it takes from each member.
+    pub max_connections: Option<u32>,
     /// What the operator wants of it.
     pub admin_state: Option<AdminState>,
 }

@@ -36,7 +36,7 @@ fn create_backend(to: &str, name: &str, address: &str) -> Command {
 
 fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
     let binds = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
-    Command::CreateListener { name: listener(name), spec: ListenerSpec { binds, pool: pool(to) } }
+    Command::CreateListener { name: listener(name), spec: ListenerSpec::new(binds, pool(to)) }
 }
 
 /// A state with pool web (revision 1), backend a (2) and listener web (3).
@@ -142,7 +142,7 @@ fn an_address_has_one_listener() {
     let binds = Some(vec![Bind::parse("0.0.0.0:80").unwrap(), Bind::parse("0.0.0.0:443").unwrap()]);
     let update = Command::UpdateListener {
         name: listener("web"),
-        patch: ListenerPatch { binds, pool: None },
+        patch: ListenerPatch { binds, ..ListenerPatch::default() },
         expect: None,
     };
     state.apply(9, &update).unwrap();

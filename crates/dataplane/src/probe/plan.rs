@@ -58,6 +58,9 @@ impl Plan {
             CheckKind::Tcp => Ok(Kind::Tcp),
             CheckKind::Tls(check) => TlsPlan::new(check, &[]).map(|plan| Kind::Tls(Box::new(plan))),
             CheckKind::Http(check) => HttpPlan::new(check).map(|plan| Kind::Http(Box::new(plan))),
+            CheckKind::Grpc(_) | CheckKind::Exchange(_) => {
+                Err("this kind of check is not there yet".to_owned())
+            }
         };
         let kind = kind.unwrap_or_else(|words| Kind::Impossible(words.into()));
         Self { health: health.clone(), kind }

@@ -75,7 +75,7 @@ impl Listeners {
         for (name, config) in &state.listeners {
             let was = self.published.0.get(name).cloned();
             let binds: Vec<BindStatus> =
-                config.spec.binds.iter().map(|b| self.bind(name, *b, &owners)).collect();
+                config.spec.binds.iter().flat_map(|b| self.bind(name, *b, &owners)).collect();
             let listener = entry(config, binds, was.as_ref());
             for status in listener.binds.iter().filter(|b| b.error.is_none()) {
                 routes.insert(status.effective, listener.clone());
@@ -95,7 +95,9 @@ impl Listeners {
         let mut owners = BTreeMap::new();
         for (name, listener) in &state.listeners {
             for bind in &listener.spec.binds {
-                owners.entry(bind::effective(*bind, self.data_address)).or_insert_with(|| name.clone());
+                for address in bind::effective(*bind, self.data_address) {
+                    owners.entry(address).or_insert_with(|| name.clone());
+                }
             }
         }
         owners
@@ -127,15 +129,18 @@ impl Listeners {
         name: &ListenerName,
         configured: model::Bind,
         owners: &BTreeMap<SocketAddr, ListenerName>,
-    ) -> BindStatus {
-        let effective = bind::effective(configured, self.data_address);
-        let error = match owners.get(&effective) {
-            Some(owner) if owner != name => {
-                Some(BindError::Taken { address: effective, listener: owner.clone() })
-            }
-            _ => self.open(effective).err(),
+    ) -> Vec<BindStatus> {
+        let addresses = bind::effective(configured, self.data_address);
+        let status = |effective| {
+            let error = match owners.get(&effective) {
+                Some(owner) if owner != name => {
+                    Some(BindError::Taken { address: effective, listener: owner.clone() })
+                }
+                _ => self.open(effective).err(),
+            };
+            BindStatus { configured, effective, error: error.map(Arc::new) }
         };
-        BindStatus { configured, effective, error: error.map(Arc::new) }
+        addresses.map(status).collect()
     }
 
     fn open(&mut self, address: SocketAddr) -> Result<(), BindError> {

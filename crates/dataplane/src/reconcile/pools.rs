@@ -139,6 +139,7 @@ impl Pools {
                 verdict: Verdict::Unknown,
                 reason: CheckResult::Awaited,
                 since: Instant::now(),
+                ip: wanted.spec.address.ip(),
                 live: Arc::default(),
                 epoch: 0,
             }),
@@ -176,8 +177,8 @@ impl Pools {
         check: &mut Option<CheckId>,
         moved: bool,
     ) {
-        let address = entry.config.spec.address;
-        let Some(port) = plan.port(address.port) else {
+        entry.ip = entry.config.spec.address.ip();
+        let Some((port, ip)) = plan.port(entry.config.spec.address.port).zip(entry.ip) else {
             if entry.reason != CheckResult::Off {
                 (entry.verdict, entry.reason, entry.since) =
                     (Verdict::Unknown, CheckResult::Off, Instant::now());
@@ -192,7 +193,7 @@ impl Pools {
         self.checks.insert(self.last_check, (pool_name.clone(), entry.config.name.clone()));
         *check = Some(self.last_check);
         let started = Check {
-            address: (address.ip, port.get()).into(),
+            address: (ip, port.get()).into(),
             plan: plan.clone(),
             verdict: entry.verdict,
             live: entry.live.clone(),
