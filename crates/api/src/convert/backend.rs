@@ -11,7 +11,7 @@ use crate::v1;
 
 const STATES: &str = "ADMIN_STATE_ENABLED (1), ADMIN_STATE_DRAINING (2) or ADMIN_STATE_DISABLED (3)";
 const OUTPUT_ONLY: &[&str] = &["revision", "etag", "name"];
-const PATHS: &[&str] = &["address", "weight", "backup", "admin_state", "drain_timeout"];
+const PATHS: &[&str] = &["address", "weight", "backup", "max_connections", "admin_state", "drain_timeout"];
 
 /// Renders a backend of a pool.
 pub fn backend(pool: &PoolName, backend: &Backend) -> v1::Backend {
@@ -26,6 +26,7 @@ pub fn backend(pool: &PoolName, backend: &Backend) -> v1::Backend {
         address: spec.address.to_string(),
         weight: Some(spec.weight.into()),
         backup: spec.backup,
+        max_connections: spec.max_connections,
         admin_state: state.into(),
         drain_timeout: timeout.map(duration),
         revision: backend.revision,
@@ -77,7 +78,13 @@ pub fn create_backend(request: &v1::CreateBackendRequest) -> Result<Write, Inval
     let message = request.backend.clone().unwrap_or_default();
     let address = address(&message, &mut v);
     let (weight, admin_state) = (weight(&message, &mut v), admin_state(&message, &mut v));
-    let spec = address.map(|address| BackendSpec { address, weight, backup: message.backup, admin_state });
+    let spec = address.map(|address| BackendSpec {
+        address,
+        weight,
+        backup: message.backup,
+        max_connections: message.max_connections,
+        admin_state,
+    });
     if let Some(spec) = &spec {
         spec.check(&mut v);
     }
@@ -106,6 +113,9 @@ pub fn update_backend(request: &v1::UpdateBackendRequest) -> Result<Write, Inval
     }
     if named("backup") {
         patch.backup = Some(message.backup);
+    }
+    if named("max_connections") {
+        patch.max_connections = Some(message.max_connections);
     }
     if named("admin_state") || named("drain_timeout") {
         patch.admin_state = Some(admin_state(&message, &mut v));

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use trestle_model::{CheckKind, HttpCheck, Method, StatusRange, TlsCheck, Violations};
+use trestle_model::{
+    CheckKind, ClientIdentity, ExchangeCheck, GrpcCheck, HttpCheck, Method, StatusRange, TlsCheck, Violations,
+};
 
 use crate::v1;
 use crate::v1::health_check::Kind;
@@ -27,6 +29,15 @@ pub(super) fn render(kind: &CheckKind) -> Kind {
             expect: http.expect.iter().map(ToString::to_string).collect(),
             body_contains: optional_text(http.body_contains.as_ref()),
         }),
+        CheckKind::Grpc(grpc) => Kind::Grpc(v1::GrpcCheck {
+            tls: grpc.tls.as_ref().map(render_tls),
+            service: optional_text(grpc.service.as_ref()),
+        }),
+        CheckKind::Exchange(exchange) => Kind::Exchange(v1::ExchangeCheck {
+            tls: exchange.tls.as_ref().map(render_tls),
+            send: exchange.send.to_vec(),
+            expect: exchange.expect.to_vec(),
+        }),
     }
 }
 
@@ -35,6 +46,8 @@ fn render_tls(tls: &TlsCheck) -> v1::TlsCheck {
         server_name: optional_text(tls.server_name.as_ref()),
         ca: optional_text(tls.ca.as_ref()),
         min_days_left: tls.min_days_left,
+        client_certificate_file: optional_text(tls.identity.as_ref().map(|i| &i.certificate_file)),
+        client_key_file: optional_text(tls.identity.as_ref().map(|i| &i.key_file)),
     }
 }
 
@@ -54,14 +67,30 @@ pub(super) fn parse(kind: &Kind, v: &mut Violations) -> CheckKind {
         Kind::None(_) => CheckKind::None,
         Kind::Tls(tls) => CheckKind::Tls(parse_tls(tls)),
         Kind::Http(http) => CheckKind::Http(parse_http(http, v)),
+        Kind::Grpc(grpc) => CheckKind::Grpc(GrpcCheck {
+            tls: grpc.tls.as_ref().map(parse_tls),
+            service: optional(&grpc.service),
+        }),
+        Kind::Exchange(exchange) => CheckKind::Exchange(ExchangeCheck {
+            tls: exchange.tls.as_ref().map(parse_tls),
+            send: exchange.send.as_slice().into(),
+            expect: exchange.expect.as_slice().into(),
+        }),
     }
 }
 
 fn parse_tls(tls: &v1::TlsCheck) -> TlsCheck {
+    let (certificate_file, key_file) = (&tls.client_certificate_file, &tls.client_key_file);
+    // One without the other is refused by the model's check, for it is no path.
+    let identity = (!certificate_file.is_empty() || !key_file.is_empty()).then(|| ClientIdentity {
+        certificate_file: certificate_file.as_str().into(),
+        key_file: key_file.as_str().into(),
+    });
     TlsCheck {
         server_name: optional(&tls.server_name),
         ca: optional(&tls.ca),
         min_days_left: tls.min_days_left,
+        identity,
     }
 }
 

@@ -3,13 +3,14 @@
 //! Encoding cannot fail: `storage::T::from(&model)`. Decoding is `model::T::try_from(message)` and checks everything
 //! that the model's own parsers check, because the bytes come from a disk or from another member.
 
+mod backend;
 mod check;
 mod command;
+mod listener;
 mod machine;
 mod member;
 mod outcome;
 mod pool;
-mod traffic;
 
 use std::time::Duration;
 

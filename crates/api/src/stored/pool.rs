@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_model::{
-    Algorithm, AllDown, Backend, HealthCheck, HealthPatch, OnDown, Pool, PoolEntry, PoolName, PoolPatch,
-    PoolSpec, Port,
+    Algorithm, AllDown, Backend, HealthCheck, HealthPatch, InitialState, OnDown, Pool, PoolEntry, PoolName,
+    PoolPatch, PoolSpec, Port, SendProxy,
 };
 
 use super::check;
@@ -18,6 +18,7 @@ fn algorithm_message(algorithm: Algorithm) -> i32 {
         Algorithm::LeastConnections => storage::Algorithm::LeastConnections.into(),
         Algorithm::RandomTwo => storage::Algorithm::RandomTwo.into(),
         Algorithm::SourceHash => storage::Algorithm::SourceHash.into(),
+        Algorithm::SourcePortHash => storage::Algorithm::SourcePortHash.into(),
         Algorithm::First => storage::Algorithm::First.into(),
     }
 }
@@ -28,6 +29,7 @@ fn algorithm(number: i32) -> Result<Algorithm, DecodeError> {
         Ok(storage::Algorithm::LeastConnections) => Ok(Algorithm::LeastConnections),
         Ok(storage::Algorithm::RandomTwo) => Ok(Algorithm::RandomTwo),
         Ok(storage::Algorithm::SourceHash) => Ok(Algorithm::SourceHash),
+        Ok(storage::Algorithm::SourcePortHash) => Ok(Algorithm::SourcePortHash),
         Ok(storage::Algorithm::First) => Ok(Algorithm::First),
         Ok(storage::Algorithm::Unspecified) | Err(_) => {
             Err(DecodeError::rule("balance algorithm", number, "is none that this version knows"))
@@ -65,6 +67,40 @@ fn all_down(number: i32) -> Result<AllDown, DecodeError> {
     }
 }
 
+fn send_proxy_message(send_proxy: SendProxy) -> i32 {
+    match send_proxy {
+        SendProxy::Off => storage::SendProxy::Off.into(),
+        SendProxy::V1 => storage::SendProxy::V1.into(),
+        SendProxy::V2 => storage::SendProxy::V2.into(),
+    }
+}
+
+fn send_proxy(number: i32) -> Result<SendProxy, DecodeError> {
+    match storage::SendProxy::try_from(number) {
+        Ok(storage::SendProxy::Off | storage::SendProxy::Unspecified) => Ok(SendProxy::Off),
+        Ok(storage::SendProxy::V1) => Ok(SendProxy::V1),
+        Ok(storage::SendProxy::V2) => Ok(SendProxy::V2),
+        Err(_) => Err(DecodeError::rule("PROXY header", number, "is none that this version knows")),
+    }
+}
+
+fn initial_state_message(state: InitialState) -> i32 {
+    match state {
+        InitialState::Unknown => storage::InitialState::Unknown.into(),
+        InitialState::Healthy => storage::InitialState::Healthy.into(),
+        InitialState::Unhealthy => storage::InitialState::Unhealthy.into(),
+    }
+}
+
+fn initial_state(number: i32) -> Result<InitialState, DecodeError> {
+    match storage::InitialState::try_from(number) {
+        Ok(storage::InitialState::Unknown | storage::InitialState::Unspecified) => Ok(InitialState::Unknown),
+        Ok(storage::InitialState::Healthy) => Ok(InitialState::Healthy),
+        Ok(storage::InitialState::Unhealthy) => Ok(InitialState::Unhealthy),
+        Err(_) => Err(DecodeError::rule("initial state", number, "is none that this version knows")),
+    }
+}
+
 fn port_message(port: Option<Port>) -> u32 {
     port.map_or(0, |port| u32::from(port.get()))
 }
@@ -78,25 +114,62 @@ fn port(number: u32) -> Result<Option<Port>, DecodeError> {
 
 impl From<&PoolPatch> for storage::PoolSpec {
     fn from(patch: &PoolPatch) -> Self {
-        let PoolPatch { algorithm, connect_timeout, connect_retries, on_down, all_down, health } = patch;
-        let HealthPatch { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
-        let (check_kind, tls_check, http_check) = kind.as_ref().map(check::message).unwrap_or_default();
+        let PoolPatch {
+            algorithm,
+            connect_timeout,
+            connect_retries,
+            on_down,
+            all_down,
+            minimum_healthy,
+            queue_length,
+            queue_timeout,
+            slow_start,
+            stickiness,
+            idle_timeout,
+            max_lifetime,
+            send_proxy,
+            health,
+        } = patch;
+        let HealthPatch {
+            kind,
+            interval,
+            fast_interval,
+            timeout,
+            rise,
+            fall,
+            jitter_percent,
+            port,
+            initial_state,
+        } = health;
+        let check = kind.as_ref().map(check::message).unwrap_or_default();
+        let time = |time: &Option<Duration>| time.map(duration_message);
         Self {
             algorithm: algorithm.map(algorithm_message),
-            connect_timeout: connect_timeout.map(duration_message),
+            connect_timeout: time(connect_timeout),
             connect_retries: *connect_retries,
-            check_kind,
-            tls_check,
-            http_check,
             on_down: on_down.map(on_down_message),
             all_down: all_down.map(all_down_message),
-            interval: interval.map(duration_message),
-            fast_interval: fast_interval.map(duration_message),
-            timeout: timeout.map(duration_message),
+            minimum_healthy: *minimum_healthy,
+            queue_length: *queue_length,
+            queue_timeout: time(queue_timeout),
+            slow_start: time(slow_start),
+            stickiness: time(stickiness),
+            idle_timeout: time(idle_timeout),
+            max_lifetime: time(max_lifetime),
+            send_proxy: send_proxy.map(send_proxy_message),
+            check_kind: check.kind,
+            tls_check: check.tls,
+            http_check: check.http,
+            grpc_check: check.grpc,
+            exchange_check: check.exchange,
+            interval: time(interval),
+            fast_interval: time(fast_interval),
+            timeout: time(timeout),
             rise: *rise,
             fall: *fall,
             jitter_percent: *jitter_percent,
             port: port.map(port_message),
+            initial_state: initial_state.map(initial_state_message),
         }
     }
 }
@@ -108,14 +181,29 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
         let time = |field, message: Option<_>| -> Result<Option<Duration>, DecodeError> {
             message.map(|message| duration(field, message)).transpose()
         };
+        let check = check::Message {
+            kind: m.check_kind,
+            tls: m.tls_check,
+            http: m.http_check,
+            grpc: m.grpc_check,
+            exchange: m.exchange_check,
+        };
         Ok(Self {
             algorithm: m.algorithm.map(algorithm).transpose()?,
             connect_timeout: time("connect timeout", m.connect_timeout)?,
             connect_retries: m.connect_retries,
             on_down: m.on_down.map(on_down).transpose()?,
             all_down: m.all_down.map(all_down).transpose()?,
+            minimum_healthy: m.minimum_healthy,
+            queue_length: m.queue_length,
+            queue_timeout: time("queue timeout", m.queue_timeout)?,
+            slow_start: time("slow start", m.slow_start)?,
+            stickiness: time("stickiness", m.stickiness)?,
+            idle_timeout: time("idle timeout", m.idle_timeout)?,
+            max_lifetime: time("longest lifetime", m.max_lifetime)?,
+            send_proxy: m.send_proxy.map(send_proxy).transpose()?,
             health: HealthPatch {
-                kind: check::kind(m.check_kind, m.tls_check, m.http_check)?,
+                kind: check::kind(check)?,
                 interval: time("health check interval", m.interval)?,
                 fast_interval: time("health check fast interval", m.fast_interval)?,
                 timeout: time("health check timeout", m.timeout)?,
@@ -123,6 +211,7 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
                 fall: m.fall,
                 jitter_percent: m.jitter_percent,
                 port: m.port.map(port).transpose()?,
+                initial_state: m.initial_state.map(initial_state).transpose()?,
             },
         })
     }
@@ -130,16 +219,53 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
 
 impl From<&PoolSpec> for storage::PoolSpec {
     fn from(spec: &PoolSpec) -> Self {
-        let PoolSpec { algorithm, health, connect_timeout, connect_retries, on_down, all_down } = spec;
-        let HealthCheck { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
+        /// Defaults are left out: they are what logs mean that were written before there was a choice.
+        fn chosen<T: PartialEq + Copy>(value: &T, default: T) -> Option<T> {
+            (*value != default).then_some(*value)
+        }
+        let PoolSpec {
+            algorithm,
+            connect_timeout,
+            connect_retries,
+            on_down,
+            all_down,
+            minimum_healthy,
+            queue_length,
+            queue_timeout,
+            slow_start,
+            stickiness,
+            idle_timeout,
+            max_lifetime,
+            send_proxy,
+            health,
+        } = spec;
+        let HealthCheck {
+            kind,
+            interval,
+            fast_interval,
+            timeout,
+            rise,
+            fall,
+            jitter_percent,
+            port,
+            initial_state,
+        } = health;
+        let default = PoolSpec::default();
         // Settings are a patch in which everything is set, so both share one encoding.
         Self::from(&PoolPatch {
             algorithm: Some(*algorithm),
             connect_timeout: Some(*connect_timeout),
             connect_retries: Some(*connect_retries),
-            // Defaults are left out: they are what logs mean that were written before there was a choice.
-            on_down: Some(*on_down).filter(|on_down| *on_down != OnDown::default()),
-            all_down: Some(*all_down).filter(|all_down| *all_down != AllDown::default()),
+            on_down: chosen(on_down, default.on_down),
+            all_down: chosen(all_down, default.all_down),
+            minimum_healthy: chosen(minimum_healthy, default.minimum_healthy),
+            queue_length: chosen(queue_length, default.queue_length),
+            queue_timeout: chosen(queue_timeout, default.queue_timeout),
+            slow_start: chosen(slow_start, default.slow_start),
+            stickiness: chosen(stickiness, default.stickiness),
+            idle_timeout: chosen(idle_timeout, default.idle_timeout),
+            max_lifetime: chosen(max_lifetime, default.max_lifetime),
+            send_proxy: chosen(send_proxy, default.send_proxy),
             health: HealthPatch {
                 kind: Some(kind.clone()),
                 interval: Some(*interval),
@@ -149,6 +275,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
                 fall: Some(*fall),
                 jitter_percent: Some(*jitter_percent),
                 port: Some(*port),
+                initial_state: chosen(initial_state, default.health.initial_state),
             },
         })
     }
@@ -158,26 +285,21 @@ impl TryFrom<storage::PoolSpec> for PoolSpec {
     type Error = DecodeError;
 
     fn try_from(message: storage::PoolSpec) -> Result<Self, DecodeError> {
-        let PoolPatch { algorithm, connect_timeout, connect_retries, on_down, all_down, health } =
-            message.try_into()?;
-        let HealthPatch { kind, interval, fast_interval, timeout, rise, fall, jitter_percent, port } = health;
-        Ok(Self {
-            algorithm: required("pool", "balance algorithm", algorithm)?,
-            connect_timeout: required("pool", "connect timeout", connect_timeout)?,
-            connect_retries: required("pool", "connect retries", connect_retries)?,
-            on_down: on_down.unwrap_or_default(),
-            all_down: all_down.unwrap_or_default(),
-            health: HealthCheck {
-                kind: required("pool", "health check kind", kind)?,
-                interval: required("pool", "health check interval", interval)?,
-                fast_interval: required("pool", "health check fast interval", fast_interval)?,
-                timeout: required("pool", "health check timeout", timeout)?,
-                rise: required("pool", "health check rise", rise)?,
-                fall: required("pool", "health check fall", fall)?,
-                jitter_percent: required("pool", "health check jitter", jitter_percent)?,
-                port: required("pool", "health check port", port)?,
-            },
-        })
+        let patch = PoolPatch::try_from(message)?;
+        let health = &patch.health;
+        // What has been there from the beginning is always written; the rest is left out where it has its default.
+        required("pool", "balance algorithm", patch.algorithm)?;
+        required("pool", "connect timeout", patch.connect_timeout)?;
+        required("pool", "connect retries", patch.connect_retries)?;
+        required("pool", "health check kind", health.kind.as_ref())?;
+        required("pool", "health check interval", health.interval)?;
+        required("pool", "health check fast interval", health.fast_interval)?;
+        required("pool", "health check timeout", health.timeout)?;
+        required("pool", "health check rise", health.rise)?;
+        required("pool", "health check fall", health.fall)?;
+        required("pool", "health check jitter", health.jitter_percent)?;
+        required("pool", "health check port", health.port)?;
+        Ok(Self::default().patched(&patch))
     }
 }
 

@@ -49,7 +49,9 @@ fn pool_spec() -> PoolSpec {
             fall: 5,
             jitter_percent: 6,
             port: Port::new(8080),
+            ..HealthCheck::default()
         },
+        ..PoolSpec::default()
     }
 }
 
@@ -78,6 +80,7 @@ fn backend_commands() -> Vec<(&'static str, Command)> {
         weight: Some(0),
         backup: Some(false),
         admin_state: Some(AdminState::Disabled),
+        ..Default::default()
     };
     vec![
         ("create-backend", Command::CreateBackend { pool: pool(), name: backend(), spec }),
@@ -95,12 +98,12 @@ fn backend_commands() -> Vec<(&'static str, Command)> {
 
 fn listener_commands() -> Vec<(&'static str, Command)> {
     let binds = || vec![Bind::parse("0.0.0.0:443").unwrap(), Bind::parse("[::]:443").unwrap()];
-    let patch = |binds, pool| ListenerPatch { binds, pool };
+    let patch = |binds, pool| ListenerPatch { binds, pool, ..ListenerPatch::default() };
     let update = |patch| Command::UpdateListener { name: listener(), patch, expect: None };
     vec![
         (
             "create-listener",
-            Command::CreateListener { name: listener(), spec: ListenerSpec { binds: binds(), pool: pool() } },
+            Command::CreateListener { name: listener(), spec: ListenerSpec::new(binds(), pool()) },
         ),
         ("rebind-listener", update(patch(Some(binds()), None))),
         ("unbind-listener", update(patch(Some(vec![]), None))),

@@ -7,9 +7,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
-    CheckKind, ClusterId, Command, HealthCheck, HealthPatch, HostPort, HttpCheck, Listener, ListenerName,
-    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, OnDown, Outcome, Pool,
-    PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, StatusRange, TlsCheck,
+    CheckKind, Cidr, ClientIdentity, ClusterId, Command, ExchangeCheck, GrpcCheck, HealthCheck, HealthPatch,
+    HostPort, HttpCheck, InitialState, Listener, ListenerName, ListenerPatch, ListenerSpec, Member, MemberId,
+    MemberName, MemberSpec, Method, NamePattern, OnDown, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port,
+    Proposal, Request, RequestId, Route, SendProxy, StatusRange, TlsCheck,
 };
 
 const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
@@ -30,21 +31,29 @@ fn port() -> impl Strategy<Value = Port> {
     any::<Port>()
 }
 
+fn dns_name() -> impl Strategy<Value = String> {
+    "[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,9}){0,3}"
+}
+
 fn backend_address() -> impl Strategy<Value = BackendAddress> {
-    (any::<IpAddr>(), of(port())).prop_filter_map("not an address to dial", |(ip, port)| {
-        BackendAddress::parse(&BackendAddress { ip, port }.to_string()).ok()
+    let host = prop_oneof![
+        any::<std::net::Ipv4Addr>().prop_map(|ip| ip.to_string()),
+        any::<std::net::Ipv6Addr>().prop_map(|ip| format!("[{ip}]")),
+        dns_name(),
+    ];
+    (host, of(port())).prop_filter_map("not an address to dial", |(host, port)| {
+        BackendAddress::parse(&port.map_or(host.clone(), |port| format!("{host}:{port}"))).ok()
     })
 }
 
 fn bind() -> impl Strategy<Value = Bind> {
-    (any::<IpAddr>(), port()).prop_filter_map("not an address to bind", |(ip, port)| {
-        Bind::parse(&Bind { ip, port }.to_string()).ok()
+    (any::<IpAddr>(), port(), port()).prop_filter_map("not an address to bind", |(ip, one, other)| {
+        Bind::parse(&Bind { ip, first: one.min(other), last: one.max(other) }.to_string()).ok()
     })
 }
 
 fn host_port() -> impl Strategy<Value = HostPort> {
-    let named =
-        ("[a-z]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z]{1,9}){0,3}", port()).prop_map(|(h, p)| format!("{h}:{p}"));
+    let named = (dns_name(), port()).prop_map(|(h, p)| format!("{h}:{p}"));
     let numbered = any::<std::net::SocketAddrV6>().prop_map(|a| format!("[{}]:{}", a.ip(), a.port().max(1)));
     prop_oneof![named, numbered].prop_map(|text| HostPort::parse(&text).unwrap())
 }
@@ -63,6 +72,7 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
         Just(Algorithm::LeastConnections),
         Just(Algorithm::RandomTwo),
         Just(Algorithm::SourceHash),
+        Just(Algorithm::SourcePortHash),
         Just(Algorithm::First)
     ]
 }
@@ -72,11 +82,11 @@ fn text() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn tls_check() -> impl Strategy<Value = TlsCheck> {
-    (of(text()), of(text()), any::<u32>()).prop_map(|(server_name, ca, min_days_left)| TlsCheck {
-        server_name,
-        ca,
-        min_days_left,
-    })
+    let identity = (text(), text())
+        .prop_map(|(certificate_file, key_file)| ClientIdentity { certificate_file, key_file });
+    (of(text()), of(text()), any::<u32>(), of(identity)).prop_map(
+        |(server_name, ca, min_days_left, identity)| TlsCheck { server_name, ca, min_days_left, identity },
+    )
 }
 
 fn http_check() -> impl Strategy<Value = HttpCheck> {
@@ -98,7 +108,11 @@ fn kind() -> BoxedStrategy<CheckKind> {
         Just(CheckKind::None),
         Just(CheckKind::Tcp),
         tls_check().prop_map(CheckKind::Tls),
-        http_check().prop_map(CheckKind::Http)
+        http_check().prop_map(CheckKind::Http),
+        (of(tls_check()), of(text())).prop_map(|(tls, service)| CheckKind::Grpc(GrpcCheck { tls, service })),
+        (of(tls_check()), vec(any::<u8>(), 0..9), vec(any::<u8>(), 0..9)).prop_map(|(tls, send, expect)| {
+            CheckKind::Exchange(ExchangeCheck { tls, send: send.into(), expect: expect.into() })
+        }),
     ]
     .boxed()
 }
@@ -111,45 +125,25 @@ fn all_down() -> impl Strategy<Value = AllDown> {
     prop_oneof![Just(AllDown::Refuse), Just(AllDown::FailOpen)]
 }
 
+fn send_proxy() -> impl Strategy<Value = SendProxy> {
+    prop_oneof![Just(SendProxy::Off), Just(SendProxy::V1), Just(SendProxy::V2)]
+}
+
+fn initial_state() -> impl Strategy<Value = InitialState> {
+    prop_oneof![Just(InitialState::Unknown), Just(InitialState::Healthy), Just(InitialState::Unhealthy)]
+}
+
 /// Also times that the model refuses when a command is applied: the log carries them nevertheless.
 fn time() -> impl Strategy<Value = Duration> {
     (0..1_000_000_000_u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
-fn health() -> BoxedStrategy<HealthCheck> {
-    let times = (time(), time(), time());
-    (kind(), times, any::<(u32, u32, u32)>(), of(port()))
-        .prop_map(|(kind, times, counts, port)| HealthCheck {
-            kind,
-            interval: times.0,
-            fast_interval: times.1,
-            timeout: times.2,
-            rise: counts.0,
-            fall: counts.1,
-            jitter_percent: counts.2,
-            port,
-        })
-        .boxed()
-}
-
-fn pool_spec() -> BoxedStrategy<PoolSpec> {
-    (algorithm(), health(), time(), any::<u32>(), on_down(), all_down())
-        .prop_map(|(algorithm, health, connect_timeout, connect_retries, on_down, all_down)| PoolSpec {
-            algorithm,
-            health,
-            connect_timeout,
-            connect_retries,
-            on_down,
-            all_down,
-        })
-        .boxed()
-}
-
+/// Settings are a change in which everything is set.
 fn health_patch() -> BoxedStrategy<HealthPatch> {
     let times = (of(time()), of(time()), of(time()));
     let counts = any::<(Option<u32>, Option<u32>, Option<u32>)>();
-    (of(kind()), times, counts, of(of(port())))
-        .prop_map(|(kind, times, counts, port)| HealthPatch {
+    (of(kind()), times, counts, of(of(port())), of(initial_state()))
+        .prop_map(|(kind, times, counts, port, initial_state)| HealthPatch {
             kind,
             interval: times.0,
             fast_interval: times.1,
@@ -158,20 +152,38 @@ fn health_patch() -> BoxedStrategy<HealthPatch> {
             fall: counts.1,
             jitter_percent: counts.2,
             port,
+            initial_state,
         })
         .boxed()
 }
 
 fn pool_patch() -> BoxedStrategy<PoolPatch> {
-    (of(algorithm()), of(time()), any::<Option<u32>>(), health_patch(), of(on_down()), of(all_down()))
-        .prop_map(|(algorithm, connect_timeout, connect_retries, health, on_down, all_down)| PoolPatch {
-            algorithm,
-            connect_timeout,
-            connect_retries,
-            on_down,
-            all_down,
+    let choices = (of(algorithm()), of(on_down()), of(all_down()), of(send_proxy()));
+    let times = (of(time()), of(time()), of(time()), of(time()), of(time()), of(time()));
+    (choices, times, any::<(Option<u32>, Option<u32>, Option<u32>)>(), health_patch())
+        .prop_map(|(choices, times, counts, health)| PoolPatch {
+            algorithm: choices.0,
+            on_down: choices.1,
+            all_down: choices.2,
+            send_proxy: choices.3,
+            connect_timeout: times.0,
+            queue_timeout: times.1,
+            slow_start: times.2,
+            stickiness: times.3,
+            idle_timeout: times.4,
+            max_lifetime: times.5,
+            connect_retries: counts.0,
+            minimum_healthy: counts.1,
+            queue_length: counts.2,
             health,
         })
+        .boxed()
+}
+
+fn pool_spec() -> BoxedStrategy<PoolSpec> {
+    let kind = kind().prop_map(|kind| HealthCheck { kind, ..HealthCheck::default() });
+    (kind, pool_patch())
+        .prop_map(|(health, patch)| PoolSpec { health, ..PoolSpec::default() }.patched(&patch))
         .boxed()
 }
 
@@ -183,24 +195,63 @@ fn admin_state() -> impl Strategy<Value = AdminState> {
     ]
 }
 
-fn backend_spec() -> impl Strategy<Value = BackendSpec> {
-    (backend_address(), any::<u16>(), any::<bool>(), admin_state()).prop_map(
-        |(address, weight, backup, admin_state)| BackendSpec { address, weight, backup, admin_state },
-    )
+fn backend_spec() -> BoxedStrategy<BackendSpec> {
+    (backend_address(), backend_patch())
+        .prop_map(|(address, patch)| BackendSpec::at(address).patched(&patch))
+        .boxed()
 }
 
-fn backend_patch() -> impl Strategy<Value = BackendPatch> {
-    (of(backend_address()), any::<Option<u16>>(), any::<Option<bool>>(), of(admin_state())).prop_map(
-        |(address, weight, backup, admin_state)| BackendPatch { address, weight, backup, admin_state },
-    )
+fn backend_patch() -> BoxedStrategy<BackendPatch> {
+    let numbers = any::<(Option<u16>, Option<u32>)>();
+    (of(backend_address()), numbers, any::<Option<bool>>(), of(admin_state()))
+        .prop_map(|(address, (weight, max_connections), backup, admin_state)| BackendPatch {
+            address,
+            weight,
+            backup,
+            max_connections,
+            admin_state,
+        })
+        .boxed()
 }
 
-fn listener_spec() -> impl Strategy<Value = ListenerSpec> {
-    (vec(bind(), 0..4), pool_name()).prop_map(|(binds, pool)| ListenerSpec { binds, pool })
+fn route() -> impl Strategy<Value = Route> {
+    let name =
+        ("(\\*\\.)?", dns_name()).prop_map(|(star, name)| NamePattern::parse(&(star + &name)).unwrap());
+    (vec(name, 0..3), vec(text(), 0..3), pool_name()).prop_map(|(server_names, alpn, pool)| Route {
+        server_names,
+        alpn,
+        pool,
+    })
 }
 
-fn listener_patch() -> impl Strategy<Value = ListenerPatch> {
-    (of(vec(bind(), 0..4)), of(pool_name())).prop_map(|(binds, pool)| ListenerPatch { binds, pool })
+fn networks() -> impl Strategy<Value = Vec<Cidr>> {
+    const NETWORKS: &[&str] = &["0.0.0.0/0", "10.0.0.0/8", "192.0.2.7/32", "::/0", "2001:db8::/32"];
+    vec(proptest::sample::select(NETWORKS).prop_map(|text| Cidr::parse(text).unwrap()), 0..3)
+}
+
+fn listener_spec() -> BoxedStrategy<ListenerSpec> {
+    (vec(bind(), 0..4), pool_name(), listener_patch())
+        .prop_map(|(binds, pool, patch)| ListenerSpec::new(binds, pool).patched(&patch))
+        .boxed()
+}
+
+fn listener_patch() -> BoxedStrategy<ListenerPatch> {
+    let lists = (of(networks()), of(networks()), of(networks()));
+    let numbers = any::<(Option<u32>, Option<u32>, Option<u32>, Option<u32>)>();
+    (of(vec(bind(), 0..4)), of(pool_name()), of(vec(route(), 0..3)), lists, numbers)
+        .prop_map(|(binds, pool, routes, lists, numbers)| ListenerPatch {
+            binds,
+            pool,
+            routes,
+            accept_proxy_from: lists.0,
+            allow: lists.1,
+            deny: lists.2,
+            max_connections: numbers.0,
+            max_connections_per_source: numbers.1,
+            accept_rate: numbers.2,
+            accept_rate_per_source: numbers.3,
+        })
+        .boxed()
 }
 
 fn founding_and_members() -> impl Strategy<Value = Command> {
@@ -215,7 +266,7 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
     ]
 }
 
-pub(crate) fn command() -> impl Strategy<Value = Command> {
+pub(crate) fn command() -> BoxedStrategy<Command> {
     let expect = any::<Option<u64>>;
     prop_oneof![
         founding_and_members(),
@@ -243,12 +294,13 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(name, patch, expect)| Command::UpdateListener { name, patch, expect }),
         (listener_name(), expect()).prop_map(|(name, expect)| Command::DeleteListener { name, expect }),
     ]
+    .boxed()
 }
 
-pub(crate) fn proposal() -> impl Strategy<Value = Proposal> {
+pub(crate) fn proposal() -> BoxedStrategy<Proposal> {
     let request = ("[!-~]{1,64}", any::<u64>())
         .prop_map(|(id, fingerprint)| Request { id: RequestId::parse(&id).unwrap(), fingerprint });
-    (of(request), command()).prop_map(|(request, command)| Proposal { request, command })
+    (of(request), command()).prop_map(|(request, command)| Proposal { request, command }).boxed()
 }
 
 /// Commands that find what they name more often than not, and are in bounds.
@@ -263,7 +315,7 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
             BackendSpec { backup, ..BackendSpec::at(address) }
         })
     };
-    let listener_spec = (bind(), pool()).prop_map(|(bind, pool)| ListenerSpec { binds: vec![bind], pool });
+    let listener_spec = (bind(), pool()).prop_map(|(bind, pool)| ListenerSpec::new(vec![bind], pool));
     prop_oneof![
         member_spec().prop_map(Command::AddMember),
         (pool(), algorithm())
@@ -278,7 +330,7 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
     ]
 }
 
-pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
+pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     let member = || {
         (any::<u64>(), member_spec(), any::<u64>())
             .prop_map(|(id, spec, revision)| Arc::new(Member { id: MemberId(id), spec, revision }))
@@ -300,4 +352,5 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         listener,
         Just(Outcome::Deleted)
     ]
+    .boxed()
 }

@@ -1,9 +1,6 @@
-//! The two ends of a connection: listeners and backends.
+//! Backends.
 
-use trestle_model::{
-    AdminState, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, Listener,
-    ListenerName, ListenerPatch, ListenerSpec, PoolName,
-};
+use trestle_model::{AdminState, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec};
 
 use super::{DecodeError, duration, duration_message, parsed, required};
 use crate::storage;
@@ -24,7 +21,7 @@ fn admin_state(number: i32, timeout: Option<prost_types::Duration>) -> Result<Ad
 
 impl From<&BackendPatch> for storage::BackendSpec {
     fn from(patch: &BackendPatch) -> Self {
-        let BackendPatch { address, weight, backup, admin_state } = patch;
+        let BackendPatch { address, weight, backup, max_connections, admin_state } = patch;
         let (state, timeout) = match admin_state {
             None => (None, None),
             Some(AdminState::Enabled) => (Some(storage::AdminState::Enabled), None),
@@ -32,9 +29,10 @@ impl From<&BackendPatch> for storage::BackendSpec {
             Some(AdminState::Disabled) => (Some(storage::AdminState::Disabled), None),
         };
         Self {
-            address: address.map(|address| address.to_string()),
+            address: address.as_ref().map(ToString::to_string),
             weight: weight.map(u32::from),
             backup: *backup,
+            max_connections: *max_connections,
             admin_state: state.map(Into::into),
             drain_timeout: timeout.map(duration_message),
         }
@@ -55,6 +53,7 @@ impl TryFrom<storage::BackendSpec> for BackendPatch {
             address: message.address.map(address).transpose()?,
             weight: message.weight.map(weight).transpose()?,
             backup: message.backup,
+            max_connections: message.max_connections,
             admin_state: message.admin_state.map(|state| admin_state(state, timeout)).transpose()?,
         })
     }
@@ -62,12 +61,14 @@ impl TryFrom<storage::BackendSpec> for BackendPatch {
 
 impl From<&BackendSpec> for storage::BackendSpec {
     fn from(spec: &BackendSpec) -> Self {
-        let BackendSpec { address, weight, backup, admin_state } = spec;
+        let BackendSpec { address, weight, backup, max_connections, admin_state } = spec;
         // Settings are a patch in which everything is set, so both share one encoding.
         Self::from(&BackendPatch {
-            address: Some(*address),
+            address: Some(address.clone()),
             weight: Some(*weight),
             backup: Some(*backup),
+            // Left out where there is no bound, which is what older versions meant.
+            max_connections: Some(*max_connections).filter(|bound| *bound > 0),
             admin_state: Some(*admin_state),
         })
     }
@@ -77,11 +78,12 @@ impl TryFrom<storage::BackendSpec> for BackendSpec {
     type Error = DecodeError;
 
     fn try_from(message: storage::BackendSpec) -> Result<Self, DecodeError> {
-        let BackendPatch { address, weight, backup, admin_state } = message.try_into()?;
+        let BackendPatch { address, weight, backup, max_connections, admin_state } = message.try_into()?;
         Ok(Self {
             address: required("backend", "address", address)?,
             weight: required("backend", "weight", weight)?,
             backup: required("backend", "backup flag", backup)?,
+            max_connections: max_connections.unwrap_or_default(),
             admin_state: required("backend", "admin state", admin_state)?,
         })
     }
@@ -101,68 +103,6 @@ impl TryFrom<storage::Backend> for Backend {
         Ok(Self {
             name: parsed("backend name", &message.name, BackendName::parse)?,
             spec: required("backend", "settings", message.spec)?.try_into()?,
-            revision: message.revision,
-        })
-    }
-}
-
-fn binds(texts: &[String]) -> Result<Vec<Bind>, DecodeError> {
-    texts.iter().map(|text| parsed("listener address", text, Bind::parse)).collect()
-}
-
-impl From<&ListenerPatch> for storage::ListenerSpec {
-    fn from(patch: &ListenerPatch) -> Self {
-        let ListenerPatch { binds, pool } = patch;
-        Self {
-            binds: binds.iter().flatten().map(ToString::to_string).collect(),
-            pool: pool.as_ref().map(ToString::to_string),
-            no_binds: binds.as_ref().is_some_and(Vec::is_empty),
-        }
-    }
-}
-
-impl TryFrom<storage::ListenerSpec> for ListenerPatch {
-    type Error = DecodeError;
-
-    fn try_from(message: storage::ListenerSpec) -> Result<Self, DecodeError> {
-        let pool = message.pool.map(|pool| parsed("pool name", &pool, PoolName::parse)).transpose()?;
-        let changed = message.no_binds || !message.binds.is_empty();
-        let binds = if changed { Some(binds(&message.binds)?) } else { None };
-        Ok(Self { binds, pool })
-    }
-}
-
-impl From<&ListenerSpec> for storage::ListenerSpec {
-    fn from(spec: &ListenerSpec) -> Self {
-        let ListenerSpec { binds, pool } = spec;
-        let binds = binds.iter().map(ToString::to_string).collect();
-        Self { binds, pool: Some(pool.to_string()), no_binds: false }
-    }
-}
-
-impl TryFrom<storage::ListenerSpec> for ListenerSpec {
-    type Error = DecodeError;
-
-    fn try_from(message: storage::ListenerSpec) -> Result<Self, DecodeError> {
-        let pool = required("listener", "pool", message.pool)?;
-        Ok(Self { binds: binds(&message.binds)?, pool: parsed("pool name", &pool, PoolName::parse)? })
-    }
-}
-
-impl From<&Listener> for storage::Listener {
-    fn from(listener: &Listener) -> Self {
-        let Listener { name, spec, revision } = listener;
-        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision }
-    }
-}
-
-impl TryFrom<storage::Listener> for Listener {
-    type Error = DecodeError;
-
-    fn try_from(message: storage::Listener) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: parsed("listener name", &message.name, ListenerName::parse)?,
-            spec: required("listener", "settings", message.spec)?.try_into()?,
             revision: message.revision,
         })
     }
