@@ -2,98 +2,180 @@
 
 mod hash;
 mod maglev;
+mod sticky;
 mod tier;
 mod turns;
+mod warmth;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use trestle_model::{AdminState, Algorithm, AllDown, Backend, PoolSpec};
 
 use crate::health::Verdict;
 use maglev::{Maglev, Shares};
-use tier::Tier;
+use tier::{Member, Tier};
 
-/// A pool's backends prepared for picking; built once for each change of backends or verdicts.
+pub use sticky::Stickiness;
+pub use warmth::Warmth;
+
+/// A backend that a schedule is built of.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Its configuration.
+    pub backend: &'a Backend,
+    /// What is thought of it.
+    pub verdict: Verdict,
+    /// Whether it can be dialled: false while nothing is known of the address that its name stands for.
+    pub resolved: bool,
+    /// How much of its weight counts.
+    pub warmth: Warmth,
+}
+
+impl<'a> Candidate<'a> {
+    /// A backend that has an address and its full weight.
+    pub fn new(backend: &'a Backend, verdict: Verdict) -> Self {
+        Self { backend, verdict, resolved: true, warmth: Warmth::FULL }
+    }
+}
+
+/// What a backend is to a connection that looks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It can take the connection.
+    Open,
+    /// It has all the connections that it may have.
+    Full,
+    /// The connection has failed there already.
+    Tried,
+}
+
+/// What was picked for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picked {
+    /// The backend at this position.
+    At(usize),
+    /// None now: what is left of the tier whose turn it is has all the connections that it may have.
+    Full,
+    /// None: every usable backend was tried.
+    Nothing,
+}
+
+/// A pool's backends prepared for picking; built once for each change of backends, verdicts or warmth.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Schedule {
     algorithm: Algorithm,
-    /// Best first: healthy primaries, unknown primaries, healthy backups, unknown backups; or unhealthy primaries and
-    /// unhealthy backups. Empty tiers are left out.
+    /// Best first: healthy primaries, unknown primaries, healthy backups, unknown backups; or, in a pool that is down
+    /// and fails open, all primaries and all backups. Empty tiers are left out.
     tiers: Vec<Tier>,
 }
 
 impl Schedule {
     /// Prepares the backends of a pool, given in the order of their names.
     ///
-    /// Usable is what is enabled, has a weight, and is not unhealthy. Healthy backends come before those of which
-    /// nothing is known; backups come only when no other backend is usable. When nothing is usable and the pool fails
-    /// open, what is unhealthy but otherwise usable counts as usable.
+    /// Usable is what is enabled, has a weight and an address, and is not unhealthy. Healthy backends come before those
+    /// of which nothing is known; backups come only when no other backend is usable.
+    ///
+    /// The pool is down when fewer backends than its `minimum_healthy` are usable, backups counted: so one backend more
+    /// that goes down never brings a pool up, as it can where the last primary no longer hides the backups (HAProxy's
+    /// `nbsrv`). A pool that is down has no backend, or, when it fails open, all that would be usable if they were not
+    /// unhealthy, whatever their verdicts: the few that are left would only be the next to go down.
     ///
     /// A table for [`Algorithm::SourceHash`] takes about 2 ms to fill, so one of `before`, the schedule that this one
     /// replaces, is taken over where its backends and weights are the same.
     pub fn build<'a>(
         spec: &PoolSpec,
-        backends: impl IntoIterator<Item = (&'a Backend, Verdict)>,
+        candidates: impl IntoIterator<Item = Candidate<'a>>,
         before: Option<&Self>,
     ) -> Self {
-        let mut usable: [Vec<(u32, &Backend)>; 4] = Default::default();
-        let mut unhealthy: [Vec<(u32, &Backend)>; 2] = Default::default();
-        for (position, (backend, verdict)) in (0u32..).zip(backends) {
-            if backend.spec.admin_state != AdminState::Enabled || backend.spec.weight == 0 {
+        let mut usable: [Vec<Member<'a>>; 4] = Default::default();
+        let mut all: [Vec<Member<'a>>; 2] = Default::default();
+        for (position, candidate) in (0u32..).zip(candidates) {
+            let Candidate { backend, verdict, resolved, warmth } = candidate;
+            let settings = &backend.spec;
+            if settings.admin_state != AdminState::Enabled || settings.weight == 0 || !resolved {
                 continue;
             }
-            let tier = match (backend.spec.backup, verdict) {
-                (false, Verdict::Healthy) => &mut usable[0],
-                (false, Verdict::Unknown) => &mut usable[1],
-                (true, Verdict::Healthy) => &mut usable[2],
-                (true, Verdict::Unknown) => &mut usable[3],
-                (false, Verdict::Unhealthy) => &mut unhealthy[0],
-                (true, Verdict::Unhealthy) => &mut unhealthy[1],
-            };
-            tier.push((position, backend));
+            let member = Member { position, backend, warmth };
+            let [primaries, backups] = &mut all;
+            if settings.backup {
+                backups.push(member)
+            } else {
+                primaries.push(member)
+            }
+            let [healthy, unknown, healthy_backups, unknown_backups] = &mut usable;
+            match (settings.backup, verdict) {
+                (false, Verdict::Healthy) => healthy.push(member),
+                (false, Verdict::Unknown) => unknown.push(member),
+                (true, Verdict::Healthy) => healthy_backups.push(member),
+                (true, Verdict::Unknown) => unknown_backups.push(member),
+                (_, Verdict::Unhealthy) => {}
+            }
         }
-        let opened = spec.all_down == AllDown::FailOpen && usable.iter().all(Vec::is_empty);
-        let tiers = if opened { &unhealthy[..] } else { &usable[..] };
-        let table = |members: &[(u32, &Backend)]| {
-            (spec.algorithm == Algorithm::SourceHash).then(|| Self::table(members, before))
+        let down = usable.iter().map(Vec::len).sum::<usize>() < spec.minimum_healthy as usize;
+        let tiers = match (down, spec.all_down) {
+            (false, _) => &usable[..],
+            (true, AllDown::FailOpen) => &all[..],
+            (true, AllDown::Refuse) => &[],
         };
+        let hashed = matches!(spec.algorithm, Algorithm::SourceHash | Algorithm::SourcePortHash);
+        let table = |members: &[Member<'_>]| hashed.then(|| Self::table(members, before));
         let tiers = tiers.iter().filter(|t| !t.is_empty()).map(|t| Tier::build(t, table(t))).collect();
         Self { algorithm: spec.algorithm, tiers }
     }
 
-    fn table(members: &[(u32, &Backend)], before: Option<&Self>) -> Arc<Maglev> {
-        let shares: Shares = members.iter().map(|(_, b)| (b.name.clone(), b.spec.weight)).collect();
+    fn table(members: &[Member<'_>], before: Option<&Self>) -> Arc<Maglev> {
+        let shares: Shares =
+            members.iter().map(|m| (m.backend.name.clone(), m.backend.spec.weight)).collect();
         let tables = before.into_iter().flat_map(|b| &b.tiers).filter_map(Tier::table);
         let same = tables.into_iter().find(|t| t.shares == shares).cloned();
         same.unwrap_or_else(|| Arc::new(Maglev::build(shares)))
     }
 
-    /// Whether any backend can take a connection.
+    /// Whether any backend can take a connection, were none of them full.
     pub fn is_usable(&self) -> bool {
         !self.tiers.is_empty()
     }
 
-    /// Picks the position of a backend for a connection from `client`, or `None` when every usable one was tried.
+    /// Whether the backend at a position can take a connection, were it not full.
+    pub fn admits(&self, position: usize) -> bool {
+        self.tiers.iter().any(|tier| tier.has(position))
+    }
+
+    /// Picks the position of a backend for a connection from `client`.
     ///
     /// `turn` gives the next turn of the pool and moves it on; `random` gives any number, all equally likely; `active`
-    /// says how many connections the backend at a position has; `tried` says whether this connection has failed there
-    /// already. Each algorithm asks only for what it goes by.
+    /// says how many connections the backend at a position has; `standing` says what it is to this connection. Each
+    /// algorithm asks only for what it goes by.
+    ///
+    /// A tier is left for the next one only once all its backends were tried. One whose other backends are full makes
+    /// the connection wait, as in HAProxy: backups stand in for what is down, not for what is busy.
     pub fn pick(
         &self,
-        client: IpAddr,
+        client: SocketAddr,
         mut turn: impl FnMut() -> u64,
         mut random: impl FnMut() -> u64,
         active: impl Fn(usize) -> u64,
-        tried: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        self.tiers.iter().find_map(|tier| match self.algorithm {
-            Algorithm::RoundRobin => tier.round_robin(&mut turn, &tried),
-            Algorithm::LeastConnections => tier.least_connections(turn(), &active, &tried),
-            Algorithm::RandomTwo => tier.random_two(&mut random, &active, &tried),
-            Algorithm::SourceHash | Algorithm::SourcePortHash => tier.source_hash(client, &tried),
-            Algorithm::First => tier.first(&tried),
-        })
+        standing: impl Fn(usize) -> Standing,
+    ) -> Picked {
+        let closed = |position: usize| standing(position) != Standing::Open;
+        for tier in &self.tiers {
+            let picked = match self.algorithm {
+                Algorithm::RoundRobin => tier.round_robin(&mut turn, &closed),
+                Algorithm::LeastConnections => tier.least_connections(turn(), &active, &closed),
+                Algorithm::RandomTwo => tier.random_two(&mut random, &active, &closed),
+                Algorithm::SourceHash => tier.hashed(hash::of_client(client.ip()), &closed),
+                Algorithm::SourcePortHash => tier.hashed(hash::of_connection(client), &closed),
+                Algorithm::First => tier.first(&closed),
+            };
+            if let Some(position) = picked {
+                return Picked::At(position);
+            }
+            if tier.any(|position| standing(position) == Standing::Full) {
+                return Picked::Full;
+            }
+        }
+        Picked::Nothing
     }
 }
 

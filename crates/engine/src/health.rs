@@ -3,18 +3,28 @@
 use std::fmt;
 use std::time::Duration;
 
-use trestle_model::HealthCheck;
+use trestle_model::{HealthCheck, InitialState};
 
 /// What a member thinks of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verdict {
-    /// No check has ended yet, or the pool has none. Used while no healthy backend is there.
+    /// No check has ended yet and the pool says nothing else, or it has no check. Used while no healthy backend is there.
     #[default]
     Unknown,
-    /// The last checks succeeded.
+    /// The last checks succeeded, or the pool takes that for granted until they fail.
     Healthy,
-    /// The last checks failed; takes no connections.
+    /// The last checks failed, or the pool takes that for granted until they succeed; takes no connections.
     Unhealthy,
+}
+
+impl From<InitialState> for Verdict {
+    fn from(state: InitialState) -> Self {
+        match state {
+            InitialState::Unknown => Verdict::Unknown,
+            InitialState::Healthy => Verdict::Healthy,
+            InitialState::Unhealthy => Verdict::Unhealthy,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -47,7 +57,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Checks that start, or start anew with other settings, for a backend that has `verdict`.
+    /// Checks that start, or start anew with other settings, for a backend that has `verdict`: the check's initial state
+    /// where nothing is known of it. Only from [`Verdict::Unknown`] does the first result decide.
     pub fn new(verdict: Verdict) -> Self {
         Self { verdict, contrary: 0, spread: false }
     }
@@ -142,6 +153,22 @@ mod tests {
     fn the_first_result_decides_at_once() {
         assert_eq!(verdicts(&exact(), "+"), "H");
         assert_eq!(verdicts(&exact(), "-"), "U");
+    }
+
+    #[test]
+    fn an_initial_state_stands_until_enough_results_contradict_it() {
+        let after = |state: InitialState, results: &str| {
+            let mut health = Health::new(state.into());
+            for result in results.chars() {
+                health.observe(&exact(), result == '+', at(0), at(0), MID);
+            }
+            health.verdict()
+        };
+        assert_eq!(after(InitialState::Unknown, "-"), Verdict::Unhealthy);
+        assert_eq!(after(InitialState::Healthy, "--"), Verdict::Healthy);
+        assert_eq!(after(InitialState::Healthy, "---"), Verdict::Unhealthy);
+        assert_eq!(after(InitialState::Unhealthy, "+"), Verdict::Unhealthy);
+        assert_eq!(after(InitialState::Unhealthy, "++"), Verdict::Healthy);
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! Decisions without effects: which verdict a backend earns, which backend takes the next connection, and when the
-//! connections of a backend are closed.
+//! connections of a backend are closed; who may connect, how often, and what the first bytes of a connection say.
 //!
 //! Time comes in as an argument and answers are values, so that every rule here is tested without a clock or a socket.
 
+pub mod access;
 mod balance;
+pub mod client_hello;
 mod drain;
 mod health;
+pub mod proxy;
+pub mod rate;
+pub mod routes;
 
-pub use balance::Schedule;
+pub use balance::{Candidate, Picked, Schedule, Standing, Stickiness, Warmth};
 pub use drain::{Admission, CloseCause, Closing};
 pub use health::{Health, Observed, Verdict};

@@ -74,7 +74,7 @@ pub const QUEUE_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
 pub const SLOW_START_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// Longest time that a client is remembered for; 0 for not at all.
 pub const STICKINESS_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 24 * 3600);
-/// Healthy backends below which a pool counts as down.
+/// Usable backends below which a pool counts as down.
 pub const MINIMUM_HEALTHY: u32 = 1;
 /// Bounds of that number.
 pub const MINIMUM_HEALTHY_BOUNDS: RangeInclusive<u32> = 1..=20_000;

@@ -99,11 +99,14 @@ pub struct ListenerSpec {
     pub deny: Vec<Cidr>,
     /// Connections on each member at a time; more wait to be accepted. 0 for no bound.
     pub max_connections: u32,
-    /// Connections from one address on each member at a time; more are reset. 0 for no bound.
+    /// Connections from one address, or one IPv6 network of 64 bits, on each member at a time; more are reset. 0 for no
+    /// bound.
     pub max_connections_per_source: u32,
-    /// Connections accepted each second on each member; more wait to be accepted. 0 for no bound.
+    /// Connections accepted each second on each member, after a pause a tenth of them at once; more wait to be accepted. 0
+    /// for no bound.
     pub accept_rate: u32,
-    /// Connections accepted each second from one address on each member; more are reset. 0 for no bound.
+    /// Connections accepted each second from one address or network as above on each member, after a pause all of them at
+    /// once; more are reset. 0 for no bound.
     pub accept_rate_per_source: u32,
 }
 

@@ -66,7 +66,7 @@ pub enum OnDown {
     Keep,
 }
 
-/// What a pool does with new connections while it is down: while fewer backends are healthy than it wants at least.
+/// What a pool does with new connections while it is down: while fewer backends are usable than it wants at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllDown {
     /// Resets them at once.
@@ -130,7 +130,7 @@ pub struct PoolSpec {
     pub on_down: OnDown,
     /// What happens to new connections while the pool is down.
     pub all_down: AllDown,
-    /// Healthy backends (or, where there are no checks, usable ones) below which the pool is down.
+    /// Usable backends below which the pool is down: enabled ones that are not found unhealthy, backups too.
     pub minimum_healthy: u32,
     /// Clients that may wait, on each member, for a place at backends that have all the connections they may have.
     pub queue_length: u32,
@@ -249,7 +249,7 @@ pub struct PoolPatch {
     pub on_down: Option<OnDown>,
     /// What happens to new connections while the pool is down.
     pub all_down: Option<AllDown>,
-    /// Healthy backends below which the pool is down.
+    /// Usable backends below which the pool is down.
     pub minimum_healthy: Option<u32>,
     /// Clients that may wait for a place.
     pub queue_length: Option<u32>,

@@ -1,13 +1,13 @@
 //! The hash behind source hashing. Every member must come to the same table, also during an upgrade, so it is fixed
 //! here: changing it moves the clients of every pool that asks for source hashing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// FNV-1a by Fowler, Noll and Vo, 64 bits: simple enough to stay as it is for ever, and these inputs are short.
-fn fnv1a(bytes: &[u8]) -> u64 {
+fn fnv1a<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    bytes.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    bytes.into_iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
 }
 
 /// The next number of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). FNV-1a leaves its high bits alike for inputs that
@@ -25,14 +25,24 @@ pub(super) fn of_name(name: &str) -> (u64, u64) {
     (mix(&mut state), mix(&mut state))
 }
 
-/// A number for a client's address. An IPv4 address counts as itself when it comes mapped into IPv6, as it does from
-/// a socket that serves both.
-pub(super) fn of_client(ip: IpAddr) -> u64 {
+/// FNV-1a of an address and what follows it. An IPv4 address counts as itself when it comes mapped into IPv6, as it does
+/// from a socket that serves both.
+fn of_bytes(ip: IpAddr, then: &[u8]) -> u64 {
     let mut state = match ip.to_canonical() {
-        IpAddr::V4(ip) => fnv1a(&ip.octets()),
-        IpAddr::V6(ip) => fnv1a(&ip.octets()),
+        IpAddr::V4(ip) => fnv1a(ip.octets().iter().chain(then)),
+        IpAddr::V6(ip) => fnv1a(ip.octets().iter().chain(then)),
     };
     mix(&mut state)
+}
+
+/// A number for a client's address.
+pub(super) fn of_client(ip: IpAddr) -> u64 {
+    of_bytes(ip, &[])
+}
+
+/// A number for a client's address and port.
+pub(super) fn of_connection(client: SocketAddr) -> u64 {
+    of_bytes(client.ip(), &client.port().to_be_bytes())
 }
 
 #[cfg(test)]
@@ -60,5 +70,9 @@ mod tests {
         let mapped = of_client("::ffff:192.0.2.7".parse().unwrap());
         assert_eq!(of_client("192.0.2.7".parse().unwrap()), mapped);
         assert_ne!(of_client("192.0.2.8".parse().unwrap()), mapped);
+        let connection = |text: &str| of_connection(text.parse().unwrap());
+        assert_eq!(connection("192.0.2.7:80"), connection("[::ffff:192.0.2.7]:80"));
+        assert_ne!(connection("192.0.2.7:80"), connection("192.0.2.7:81"));
+        assert_ne!(connection("192.0.2.7:80"), mapped);
     }
 }

@@ -11,6 +11,8 @@
 //! | --- | --- | --- | --- | --- |
 //! | as in the paper | 1.00 | 1.02 | 1.56 | 6.7 |
 //! | here | 1.00 | 1.02 | 1.35 | 5.2 |
+//!
+//! So it stays below 1.5 up to about 130 backends.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

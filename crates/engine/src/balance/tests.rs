@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod hashing;
+mod usable;
+
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -9,23 +12,41 @@ use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendSpec, PoolSpec,
 };
 
-use super::Schedule;
 use super::turns::gcd;
+use super::{Candidate, Picked, Schedule, Standing, Warmth};
 use crate::health::Verdict;
 
-const ALL: [Algorithm; 5] = [
+const ALL: [Algorithm; 6] = [
     Algorithm::RoundRobin,
     Algorithm::LeastConnections,
     Algorithm::RandomTwo,
     Algorithm::SourceHash,
+    Algorithm::SourcePortHash,
     Algorithm::First,
 ];
 
-const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
-fn client(number: u32) -> IpAddr {
+fn client(number: u32) -> SocketAddr {
     // As in a private network: neighbours, not addresses spread over everything.
-    IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number))
+    (Ipv4Addr::from(0x0a00_0000 + number), 40_000).into()
+}
+
+/// As [`Schedule::pick`] where no backend is full.
+fn pick(
+    schedule: &Schedule,
+    client: SocketAddr,
+    turn: impl FnMut() -> u64,
+    random: impl FnMut() -> u64,
+    active: impl Fn(usize) -> u64,
+    tried: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let standing = |p| if tried(p) { Standing::Tried } else { Standing::Open };
+    match schedule.pick(client, turn, random, active, standing) {
+        Picked::At(position) => Some(position),
+        Picked::Nothing => None,
+        Picked::Full => panic!("nothing is full"),
+    }
 }
 
 /// A generator of random numbers, other than those of the code under test (Knuth's MMIX, upper half twice).
@@ -51,7 +72,18 @@ fn named(specs: &[BackendSpec]) -> Vec<Backend> {
 }
 
 fn build(spec: &PoolSpec, specs: &[BackendSpec], verdicts: &[Verdict]) -> Schedule {
-    Schedule::build(spec, named(specs).iter().zip(verdicts.iter().copied()), None)
+    rebuild(spec, specs, verdicts, None)
+}
+
+fn rebuild(
+    spec: &PoolSpec,
+    specs: &[BackendSpec],
+    verdicts: &[Verdict],
+    before: Option<&Schedule>,
+) -> Schedule {
+    let backends = named(specs);
+    let candidates = backends.iter().zip(verdicts).map(|(b, verdict)| Candidate::new(b, *verdict));
+    Schedule::build(spec, candidates, before)
 }
 
 fn backend(weight: u16) -> BackendSpec {
@@ -65,7 +97,7 @@ fn schedule(algorithm: Algorithm, weights: &[u16]) -> Schedule {
 }
 
 fn turns(schedule: &Schedule, count: u64) -> Vec<usize> {
-    (0..count).map(|t| schedule.pick(NOBODY, || t, || 0, |_| 0, |_| false).unwrap()).collect()
+    (0..count).map(|t| pick(schedule, NOBODY, || t, || 0, |_| 0, |_| false).unwrap()).collect()
 }
 
 fn letters(schedule: &Schedule, count: u64) -> String {
@@ -77,7 +109,7 @@ fn fill(schedule: &Schedule, backends: usize, connections: u64) -> Vec<u64> {
     let active = RefCell::new(vec![0u64; backends]);
     let mut random = random(connections);
     for t in 0..connections {
-        let picked = schedule.pick(NOBODY, || t, &mut random, |p| active.borrow()[p], |_| false).unwrap();
+        let picked = pick(schedule, NOBODY, || t, &mut random, |p| active.borrow()[p], |_| false).unwrap();
         active.borrow_mut()[picked] += 1;
     }
     active.into_inner()
@@ -88,7 +120,7 @@ fn order(schedule: &Schedule) -> Vec<usize> {
     let mut tried = Vec::new();
     let (mut turns, mut random) = (0.., random(1));
     let mut next = || turns.next().unwrap();
-    while let Some(p) = schedule.pick(NOBODY, &mut next, &mut random, |_| 0, |p| tried.contains(&p)) {
+    while let Some(p) = pick(schedule, NOBODY, &mut next, &mut random, |_| 0, |p| tried.contains(&p)) {
         tried.push(p);
     }
     tried
@@ -112,22 +144,9 @@ fn an_empty_pool_has_no_pick() {
         for all_down in [AllDown::Refuse, AllDown::FailOpen] {
             let empty = Schedule::build(&PoolSpec { all_down, ..pool(algorithm) }, [], None);
             assert!(!empty.is_usable());
-            assert_eq!(empty.pick(NOBODY, || 0, || 0, |_| 0, |_| false), None);
+            assert_eq!(pick(&empty, NOBODY, || 0, || 0, |_| 0, |_| false), None);
         }
     }
-}
-
-#[test]
-fn backups_wait_until_no_primary_is_usable() {
-    let mut specs = [backend(1), backend(1), backend(1)];
-    specs[2].backup = true;
-    let picks = |verdicts: [Verdict; 3]| letters(&build(&pool(Algorithm::RoundRobin), &specs, &verdicts), 2);
-    use Verdict::{Healthy, Unhealthy, Unknown};
-    assert_eq!(picks([Healthy, Healthy, Healthy]), "ab");
-    assert_eq!(picks([Unhealthy, Unknown, Healthy]), "bb");
-    assert_eq!(picks([Healthy, Unknown, Healthy]), "aa");
-    assert_eq!(picks([Unhealthy, Unhealthy, Healthy]), "cc");
-    assert_eq!(picks([Unhealthy, Unhealthy, Unknown]), "cc");
 }
 
 #[test]
@@ -148,8 +167,8 @@ fn a_dead_backends_share_is_spread_over_the_others() {
     let mut retries = || turns_again.next().unwrap();
     let mut counts = [0; 4];
     for turn in 0..3000 {
-        let first = schedule.pick(NOBODY, || turn, || 0, |_| 0, |_| false).unwrap();
-        let mut again = || schedule.pick(NOBODY, &mut retries, || 0, |_| 0, |p| p == 0).unwrap();
+        let first = pick(&schedule, NOBODY, || turn, || 0, |_| 0, |_| false).unwrap();
+        let mut again = || pick(&schedule, NOBODY, &mut retries, || 0, |_| 0, |p| p == 0).unwrap();
         let taken = if first == 0 { again() } else { first };
         counts[taken] += 1;
     }
@@ -160,8 +179,8 @@ fn a_dead_backends_share_is_spread_over_the_others() {
 fn least_connections_evens_out_what_is_open() {
     let schedule = schedule(Algorithm::LeastConnections, &[1, 1, 1]);
     let open = [5, 2, 9];
-    assert_eq!(schedule.pick(NOBODY, || 0, || 0, |p| open[p], |_| false), Some(1));
-    assert_eq!(schedule.pick(NOBODY, || 0, || 0, |p| open[p], |p| p == 1), Some(0));
+    assert_eq!(pick(&schedule, NOBODY, || 0, || 0, |p| open[p], |_| false), Some(1));
+    assert_eq!(pick(&schedule, NOBODY, || 0, || 0, |p| open[p], |p| p == 1), Some(0));
 }
 
 fn weights() -> impl Strategy<Value = Vec<u16>> {
@@ -188,7 +207,7 @@ proptest! {
         let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
         let mut counts = vec![0u64; weights.len()];
         for t in start..start + LOOK {
-            counts[schedule.pick(NOBODY, || t, || 0, |_| 0, |_| false).unwrap()] += 1;
+            counts[pick(&schedule, NOBODY, || t, || 0, |_| 0, |_| false).unwrap()] += 1;
         }
         for (count, weight) in counts.iter().zip(&weights) {
             let share = u64::from(*weight) as f64 / total as f64;
@@ -221,22 +240,66 @@ proptest! {
 
 }
 
+/// Shares of two backends of these weights, the first as warm as given, over a whole cycle of turns.
+fn warm_share(algorithm: Algorithm, weights: [u16; 2], warmth: Warmth) -> f64 {
+    let backends = named(&weights.map(backend));
+    let warm = |b| Candidate { warmth, ..Candidate::new(b, Verdict::Healthy) };
+    let candidates = [warm(&backends[0]), Candidate::new(&backends[1], Verdict::Healthy)];
+    let schedule = Schedule::build(&pool(algorithm), candidates, None);
+    let cycle = 20 * u64::from(weights[0] + weights[1]);
+    let open = fill(&schedule, 2, cycle);
+    open[0] as f64 / cycle as f64
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_share_grows_step_by_step_from_a_twentieth(weights in [1u16..=256, 1u16..=256]) {
+        let whole = std::time::Duration::from_secs(20);
+        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
+            let mut before = 0.0;
+            for step in 1..=20u16 {
+                let (warmth, _) = Warmth::at(std::time::Duration::from_secs(u64::from(step) - 1), whole);
+                let share = warm_share(algorithm, weights, warmth);
+                let parts = f64::from(weights[0]) * f64::from(step) / 20.0;
+                let due = parts / (parts + f64::from(weights[1]));
+                prop_assert!(share >= before && (share - due).abs() < 0.03, "{algorithm:?} {step}: {share}, not {due}");
+                before = share;
+            }
+        }
+    }
+}
+
+#[test]
+fn of_thousands_the_least_loaded_nearby_is_taken_and_all_are_used() {
+    const BACKENDS: usize = 5_000;
+    let open = fill(&schedule(Algorithm::LeastConnections, &[1; BACKENDS]), BACKENDS, 20 * BACKENDS as u64);
+    let (least, most) = (open.iter().min().unwrap(), open.iter().max().unwrap());
+    assert!(*least >= 19 && *most <= 21, "{least} to {most}");
+}
+
 proptest! {
     // Each case fills tables, which takes long without optimisation.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn weights_hold_within_one_percent_over_many_clients(weights in weights(), seed in any::<u64>()) {
         // The most that a share can stray by chance is 0.16 % (one standard deviation), so 1 % is six of them.
         const LOOK: u32 = 100_000;
         let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-        for algorithm in [Algorithm::RandomTwo, Algorithm::SourceHash] {
+        for algorithm in [Algorithm::RandomTwo, Algorithm::SourceHash, Algorithm::SourcePortHash] {
             let schedule = schedule(algorithm, &weights);
             let mut random = random(seed);
             let mut counts = vec![0u64; weights.len()];
             for c in 0..LOOK {
-                let from = client((seed as u32 & 0x00ff_0000) + c);
-                counts[schedule.pick(from, || 0, &mut random, |_| 0, |_| false).unwrap()] += 1;
+                let mut from = client((seed as u32 & 0x00ff_0000) + c);
+                if algorithm == Algorithm::SourcePortHash {
+                    // Few clients with many connections.
+                    from = client(c >> 15);
+                    from.set_port(c as u16 & 0x7fff);
+                }
+                counts[pick(&schedule, from, || 0, &mut random, |_| 0, |_| false).unwrap()] += 1;
             }
             for (count, weight) in counts.iter().zip(&weights) {
                 let share = u64::from(*weight) as f64 / total as f64;
@@ -257,43 +320,6 @@ proptest! {
             prop_assert!(off <= 6.0 + share(*weight) * 0.1, "{open} for weight {weight}");
         }
     }
-
-    #[test]
-    fn only_what_is_usable_and_untried_is_picked_best_tier_first(
-        parts in prop::collection::vec((0u16..4, any::<bool>(), 0u8..3, 0u8..3), 0..30),
-        algorithm in prop::sample::select(&ALL[..]), open in any::<bool>(),
-        turn in any::<u64>(), tried_mask in any::<u32>(), from in any::<u32>(),
-    ) {
-        let (specs, verdicts): (Vec<BackendSpec>, Vec<Verdict>) = parts.iter().map(|(weight, backup, admin, verdict)| {
-            let admin_state = match admin {
-                0 => AdminState::Enabled,
-                1 => AdminState::Draining { timeout: None },
-                _ => AdminState::Disabled,
-            };
-            let verdict = match verdict { 0 => Verdict::Unknown, 1 => Verdict::Healthy, _ => Verdict::Unhealthy };
-            (BackendSpec { backup: *backup, admin_state, ..backend(*weight) }, verdict)
-        }).unzip();
-        let all_down = if open { AllDown::FailOpen } else { AllDown::Refuse };
-        let schedule = build(&PoolSpec { all_down, ..pool(algorithm) }, &specs, &verdicts);
-        let wanted = |i: &usize| specs[*i].admin_state == AdminState::Enabled && specs[*i].weight > 0;
-        let up = |i: &usize| verdicts[*i] != Verdict::Unhealthy;
-        let all_are_down = !(0..specs.len()).any(|i| wanted(&i) && up(&i));
-        let usable = |i: &usize| wanted(i) && (up(i) || open && all_are_down);
-        let tried = |p: usize| tried_mask >> p & 1 == 1;
-        let left: Vec<usize> = (0..specs.len()).filter(|i| usable(i) && !tried(*i)).collect();
-        match schedule.pick(client(from & 0xff_ffff), || turn, random(turn), |_| 0, tried) {
-            None => prop_assert!(left.is_empty()),
-            Some(p) => {
-                prop_assert!(left.contains(&p));
-                let rank = |i: usize| (specs[i].backup, verdicts[i] != Verdict::Healthy);
-                prop_assert!(left.iter().all(|i| rank(p) <= rank(*i)));
-                if algorithm == Algorithm::First {
-                    prop_assert!(left.iter().all(|i| rank(p) < rank(*i) || p <= *i));
-                }
-            }
-        }
-        prop_assert_eq!(schedule.is_usable(), (0..specs.len()).any(|i| usable(&i)));
-    }
 }
 
 #[test]
@@ -308,72 +334,13 @@ fn the_first_by_name_takes_all_until_it_is_down() {
 #[test]
 fn the_less_loaded_of_two_draws_is_taken_for_its_weight() {
     let schedule = schedule(Algorithm::RandomTwo, &[1, 1]);
-    let pick = |draws: [u64; 2], open: [u64; 2]| {
+    let drawn = |draws: [u64; 2], open: [u64; 2]| {
         let mut draws = draws.into_iter();
-        schedule.pick(NOBODY, || 0, || draws.next().unwrap(), |p| open[p], |_| false).unwrap()
+        pick(&schedule, NOBODY, || 0, || draws.next().unwrap(), |p| open[p], |_| false).unwrap()
     };
-    assert_eq!(pick([0, 1], [5, 4]), 1);
-    assert_eq!(pick([1, 0], [4, 5]), 0);
-    assert_eq!(pick([0, 1], [4, 4]), 0);
-    assert_eq!(pick([1, 0], [4, 4]), 1);
-    assert_eq!(pick([0, 0], [9, 0]), 0);
-}
-
-#[test]
-fn a_pool_that_fails_open_uses_what_is_unhealthy_and_only_then() {
-    use Verdict::{Healthy, Unhealthy, Unknown};
-    let mut specs = [backend(1), backend(1), backend(1)];
-    specs[0].backup = true;
-    let open = PoolSpec { all_down: AllDown::FailOpen, ..pool(Algorithm::RoundRobin) };
-    assert_eq!(order(&build(&open, &specs, &[Unhealthy, Unhealthy, Healthy])), [2]);
-    assert_eq!(order(&build(&open, &specs, &[Unknown, Unhealthy, Unhealthy])), [0]);
-    let all = order(&build(&open, &specs, &[Unhealthy; 3]));
-    assert!(all == [1, 2, 0] || all == [2, 1, 0], "backups last: {all:?}");
-    assert_eq!(order(&build(&pool(Algorithm::RoundRobin), &specs, &[Unhealthy; 3])), []);
-    specs[1].admin_state = AdminState::Disabled;
-    specs[2].weight = 0;
-    assert_eq!(order(&build(&open, &specs, &[Unhealthy; 3])), [0], "what an operator took out stays out");
-}
-
-#[test]
-fn a_client_stays_where_it_is_and_its_retry_goes_to_many() {
-    let schedule = schedule(Algorithm::SourceHash, &[1; 8]);
-    let mut retried = [0; 8];
-    for c in 0..8000 {
-        let pick = |not| schedule.pick(client(c), || 0, || 0, |_| 0, |p| Some(p) == not).unwrap();
-        let at = pick(None);
-        assert_eq!(pick(None), at);
-        if at == 0 {
-            retried[pick(Some(0))] += 1;
-            assert_eq!(pick(Some(0)), pick(Some(0)));
-        } else {
-            assert_eq!(pick(Some(0)), at);
-        }
-    }
-    let (least, most) = (retried[1..].iter().min().unwrap(), retried[1..].iter().max().unwrap());
-    // About 1000 over seven; a neighbour that took them all would show as 0 and 1000.
-    assert!(retried[0] == 0 && *least > 70 && *most < 220, "{retried:?}");
-}
-
-#[test]
-fn a_table_is_filled_again_only_when_backends_or_weights_differ() {
-    let spec = pool(Algorithm::SourceHash);
-    let mut specs = vec![backend(1), backend(1), backend(1)];
-    specs[0].backup = true;
-    let mut verdicts = [Verdict::Healthy; 3];
-    let next = |specs: &[BackendSpec], verdicts: &[Verdict], before: &Schedule| {
-        Schedule::build(&spec, named(specs).iter().zip(verdicts.iter().copied()), Some(before))
-    };
-    let tables = |s: &Schedule| s.tiers.iter().map(|t| t.table().unwrap().clone()).collect::<Vec<_>>();
-    let first = build(&spec, &specs, &verdicts);
-    specs[1].address = BackendAddress::parse("127.0.0.1:81").unwrap();
-    let same = next(&specs, &verdicts, &first);
-    assert!(tables(&first).iter().zip(tables(&same)).all(|(a, b)| Arc::ptr_eq(a, &b)));
-    verdicts[1] = Verdict::Unhealthy;
-    let fallen = next(&specs, &verdicts, &same);
-    assert!(!Arc::ptr_eq(&tables(&fallen)[0], &tables(&same)[0]));
-    assert!(Arc::ptr_eq(&tables(&fallen)[1], &tables(&same)[1]), "the backups' table is as it was");
-    specs[2].weight = 2;
-    assert_ne!(tables(&next(&specs, &verdicts, &fallen))[0], tables(&fallen)[0]);
-    assert!(build(&pool(Algorithm::RoundRobin), &specs, &verdicts).tiers.iter().all(|t| t.table().is_none()));
+    assert_eq!(drawn([0, 1], [5, 4]), 1);
+    assert_eq!(drawn([1, 0], [4, 5]), 0);
+    assert_eq!(drawn([0, 1], [4, 4]), 0);
+    assert_eq!(drawn([1, 0], [4, 4]), 1);
+    assert_eq!(drawn([0, 0], [9, 0]), 0);
 }

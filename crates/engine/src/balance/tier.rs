@@ -1,13 +1,26 @@
 //! Backends that are used together, and how each algorithm picks one of them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use trestle_model::Backend;
 
-use super::hash;
 use super::maglev::Maglev;
 use super::turns::{gcd, stride};
+use super::warmth::Warmth;
+
+/// Backends that least connections compares at most, beginning with the one whose turn it is. With as many as this the
+/// best of them is hardly worse than the best of thousands (two draws are known to be enough for most of the gain), and
+/// the time for a pick does not grow with the pool.
+const COMPARED: usize = 64;
+
+/// A backend of a tier.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member<'a> {
+    /// Where it is in the pool.
+    pub(super) position: u32,
+    pub(super) backend: &'a Backend,
+    pub(super) warmth: Warmth,
+}
 
 /// Backends that are used together: a tier is touched only once every backend of the tiers before it was tried.
 ///
@@ -32,21 +45,21 @@ pub(super) struct Tier {
 }
 
 impl Tier {
-    /// A tier of backends at positions of a pool, in the order of those. A `table` is for [`Tier::source_hash`].
-    pub(super) fn build(members: &[(u32, &Backend)], table: Option<Arc<Maglev>>) -> Self {
-        let weight = |backend: &Backend| u64::from(backend.spec.weight);
-        let divisor = members.iter().fold(0, |d, (_, b)| gcd(d, weight(b))).max(1);
+    /// A tier of backends in the order of their positions. A `table` is for [`Tier::hashed`].
+    pub(super) fn build(members: &[Member<'_>], table: Option<Arc<Maglev>>) -> Self {
+        let weight = |member: &Member<'_>| member.warmth.of(member.backend.spec.weight);
+        let divisor = members.iter().fold(0, |d, member| gcd(d, weight(member))).max(1);
         let mut cycle = 0;
         let ends: Vec<u64> = members
             .iter()
-            .map(|(_, backend)| {
-                cycle += weight(backend) / divisor;
+            .map(|member| {
+                cycle += weight(member) / divisor;
                 cycle
             })
             .collect();
         let equal = cycle == members.len() as u64;
         Self {
-            members: members.iter().map(|(position, _)| *position).collect(),
+            members: members.iter().map(|m| m.position).collect(),
             ends: if equal { Vec::new() } else { ends },
             cycle,
             stride: if equal { 1 } else { stride(cycle) },
@@ -58,13 +71,23 @@ impl Tier {
         self.table.as_ref()
     }
 
+    /// Whether the backend at a position of the pool is one of these.
+    pub(super) fn has(&self, position: usize) -> bool {
+        u32::try_from(position).is_ok_and(|p| self.members.binary_search(&p).is_ok())
+    }
+
+    /// Whether something holds for the position of any backend.
+    pub(super) fn any(&self, holds: impl Fn(usize) -> bool) -> bool {
+        self.members.iter().any(|m| holds(*m as usize))
+    }
+
     fn position(&self, index: usize) -> Option<usize> {
         self.members.get(index).map(|m| *m as usize)
     }
 
     /// Index in `members` of the backend whose turn it is.
     fn at(&self, turn: u64) -> usize {
-        // Both factors are below 2^23, see `stride`.
+        // Both factors are below 2^27, see `stride`.
         let place = (turn % self.cycle) * self.stride % self.cycle;
         if self.ends.is_empty() { place as usize } else { self.ends.partition_point(|end| *end <= place) }
     }
@@ -83,38 +106,38 @@ impl Tier {
         after.iter().enumerate().map(indexed(before.len())).chain(before.iter().enumerate().map(indexed(0)))
     }
 
-    /// The index of an untried backend, as `number` leads to it by weights.
+    /// The index of an open backend, as `number` leads to it by weights.
     ///
-    /// A retry takes further numbers before it searches, so that the share of a backend that does not answer is spread
-    /// over the others and does not all fall on its neighbour.
-    fn untried(&self, mut number: impl FnMut() -> u64, tried: &impl Fn(usize) -> bool) -> Option<usize> {
+    /// Further numbers are taken before it searches, so that the share of a backend that is full or does not answer is
+    /// spread over the others and does not all fall on its neighbour.
+    fn open(&self, mut number: impl FnMut() -> u64, closed: &impl Fn(usize) -> bool) -> Option<usize> {
         const NUMBERS: usize = 4;
         let mut index = 0;
         for _ in 0..NUMBERS {
             index = self.at(number());
-            if self.position(index).is_some_and(|p| !tried(p)) {
+            if self.position(index).is_some_and(|p| !closed(p)) {
                 return Some(index);
             }
         }
-        self.around(index).find(|(_, position)| !tried(*position)).map(|(index, _)| index)
+        self.around(index).find(|(_, position)| !closed(*position)).map(|(index, _)| index)
     }
 
     pub(super) fn round_robin(
         &self,
         turn: impl FnMut() -> u64,
-        tried: &impl Fn(usize) -> bool,
+        closed: &impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        self.position(self.untried(turn, tried)?)
+        self.position(self.open(turn, closed)?)
     }
 
     pub(super) fn least_connections(
         &self,
         turn: u64,
         active: &impl Fn(usize) -> u64,
-        tried: &impl Fn(usize) -> bool,
+        closed: &impl Fn(usize) -> bool,
     ) -> Option<usize> {
         // Starting at the backend whose turn it would be spreads ties, and so idle pools, by weight.
-        let open = self.around(self.at(turn)).filter(|(_, position)| !tried(*position));
+        let open = self.around(self.at(turn)).filter(|(_, position)| !closed(*position)).take(COMPARED);
         let load = open.map(|(index, position)| (active(position), self.weight(index), position));
         // a/v < b/w without division; `reduce` keeps the first of equals.
         let least = load.reduce(|best, next| if next.0 * best.1 < best.0 * next.1 { next } else { best });
@@ -127,10 +150,10 @@ impl Tier {
         &self,
         mut random: impl FnMut() -> u64,
         active: &impl Fn(usize) -> u64,
-        tried: &impl Fn(usize) -> bool,
+        closed: &impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let mut draw = || {
-            let index = self.untried(&mut random, tried)?;
+            let index = self.open(&mut random, closed)?;
             let position = self.position(index)?;
             Some((active(position), self.weight(index), position))
         };
@@ -138,17 +161,17 @@ impl Tier {
         Some(if second.0 * first.1 < first.0 * second.1 { second.2 } else { first.2 })
     }
 
-    /// The backend of the client's entry, or of the next entry whose backend is untried. Entries in a row belong to
-    /// backends at random, so that a dead backend's clients are spread over the others.
-    pub(super) fn source_hash(&self, client: IpAddr, tried: &impl Fn(usize) -> bool) -> Option<usize> {
+    /// The backend of the entry that a client's `hash` gives, or of the next entry whose backend is open. Entries in a
+    /// row belong to backends at random, so that a dead backend's clients are spread over the others.
+    pub(super) fn hashed(&self, hash: u64, closed: &impl Fn(usize) -> bool) -> Option<usize> {
         // Otherwise a retry would look at the whole table in vain before it goes on to the next tier.
-        let any = self.first(tried)?;
-        let mut owners = self.table.iter().flat_map(|t| t.owners(hash::of_client(client)));
+        let any = self.first(closed)?;
+        let mut owners = self.table.iter().flat_map(|t| t.owners(hash));
         // Of more backends than entries, some have none.
-        owners.find_map(|index| self.position(index).filter(|p| !tried(*p))).or(Some(any))
+        owners.find_map(|index| self.position(index).filter(|p| !closed(*p))).or(Some(any))
     }
 
-    pub(super) fn first(&self, tried: &impl Fn(usize) -> bool) -> Option<usize> {
-        self.around(0).map(|(_, position)| position).find(|p| !tried(*p))
+    pub(super) fn first(&self, closed: &impl Fn(usize) -> bool) -> Option<usize> {
+        self.around(0).map(|(_, position)| position).find(|p| !closed(*p))
     }
 }

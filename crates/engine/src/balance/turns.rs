@@ -20,7 +20,7 @@ pub(super) fn stride(cycle: u64) -> u64 {
     const GOLDEN: f64 = 0.618_033_988_749_895;
     // Among this many numbers there is always one whose partial quotients are small; more gained nothing.
     const LOOKED_AT: u64 = 64;
-    // A cycle is at most 20 000 backends of weight 256, far below what a double holds exactly.
+    // A cycle is at most 20 000 backends of weight 256 in 20 steps of warmth, far below what a double holds exactly.
     let near = (cycle as f64 * GOLDEN).round() as u64;
     let both_sides = (0..LOOKED_AT.min(cycle)).flat_map(|d| [near + d, near.saturating_sub(d)]);
     let rated =
