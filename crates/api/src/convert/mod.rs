@@ -3,6 +3,7 @@
 
 mod backend;
 mod check;
+mod connection;
 mod field;
 mod listener;
 mod member;
@@ -11,6 +12,10 @@ mod pool;
 mod watch;
 
 pub use backend::{backend, create_backend, delete_backend, update_backend};
+pub use connection::{
+    Closing, ConnectionFilter, connection_filter, connection_name, parse_close_connections,
+    parse_connection_filter,
+};
 pub use listener::{create_listener, delete_listener, listener, update_listener};
 pub use member::{member, parse_add_member};
 pub use name::{
