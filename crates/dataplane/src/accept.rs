@@ -1,16 +1,20 @@
 //! Accepting connections at one address on one worker.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::connection;
-use crate::plane::Shared;
+use crate::budget::Budget;
+use crate::connection::{self, Arrival};
+use crate::connections::Roll;
+use crate::gate::entered;
 use crate::resources;
 use crate::worker::Done;
 
@@ -22,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Accepts until told to close; then accepts what waits in the queue, so that no client is turned away that the kernel
 /// has already welcomed.
 pub(crate) async fn run(
-    shared: Arc<Shared>,
+    roll: Arc<Roll>,
     listener: TcpListener,
     address: SocketAddr,
     mut closing: oneshot::Receiver<Done>,
@@ -32,17 +36,31 @@ pub(crate) async fn run(
         let accepted = tokio::select! {
             biased;
             done = &mut closing => {
-                empty_queue(&shared, listener, address);
+                empty_queue(&roll, listener, address);
                 // The socket is closed; whoever waits for that goes on.
                 drop(done);
                 return;
             }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &roll.shared.budget) => accepted,
         };
         match accepted {
             Ok((client, from)) => {
                 pause = PAUSE_FIRST;
-                connection::begin(&shared, client, from.ip(), address);
+                let arrival = Arrival { client, source: from, address };
+                let Err(arrival) = connection::begin(&roll, arrival) else { continue };
+                // Nobody else is accepted meanwhile: who comes now waits in the backlog.
+                tokio::select! {
+                    biased;
+                    done = &mut closing => {
+                        connection::reset(arrival.client);
+                        drop((listener, done));
+                        return;
+                    }
+                    listener = entered(&roll.shared, address) => match listener {
+                        Some(listener) => connection::begin_entered(&roll, listener, arrival),
+                        None => connection::reset(arrival.client),
+                    },
+                }
             }
             Err(error) if resources::exhausted(&error) => {
                 if pause == PAUSE_FIRST {
@@ -58,16 +76,36 @@ pub(crate) async fn run(
     }
 }
 
+/// Accepts a connection once there are descriptors for one.
+async fn accept(listener: &TcpListener, budget: &Budget) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        budget.room().await;
+        // Asked again whenever a connection is there, since others may have used the room while none was.
+        let accepted = poll_fn(|cx| match budget.has_room() {
+            true => listener.poll_accept(cx).map(Some),
+            false => Poll::Ready(None),
+        });
+        if let Some(accepted) = accepted.await {
+            return accepted;
+        }
+    }
+}
+
 /// Takes what the queue holds from the socket itself, since the runtime may not have heard of it yet.
-fn empty_queue(shared: &Arc<Shared>, listener: TcpListener, address: SocketAddr) {
+fn empty_queue(roll: &Arc<Roll>, listener: TcpListener, address: SocketAddr) {
     let Ok(listener) = listener.into_std() else { return };
     loop {
         let accepted = listener.accept().and_then(|(client, from)| {
             client.set_nonblocking(true)?;
-            Ok((TcpStream::from_std(client)?, from.ip()))
+            Ok((TcpStream::from_std(client)?, from))
         });
         match accepted {
-            Ok((client, from)) => connection::begin(shared, client, from, address),
+            Ok((client, source)) => {
+                // Once the listener has all that it may have, the others go with the socket.
+                if let Err(arrival) = connection::begin(roll, Arrival { client, source, address }) {
+                    return connection::reset(arrival.client);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => return,
         }

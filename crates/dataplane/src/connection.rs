@@ -1,63 +1,24 @@
-//! The life of one connection: pick, connect, relay, close.
+//! The life of one connection: greeting, pick, connect, relay, close.
+
+mod connect;
+mod greeting;
+mod life;
 
 use std::future::poll_fn;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use trestle_engine::access::is_admitted;
+use trestle_engine::routes;
+use trestle_model::{ListenerSpec, PoolName};
 
-use crate::counters::Counters;
+use crate::connections::{Handle, Roll};
 use crate::live::Live;
-use crate::plane::Shared;
+use crate::place::{Place, Taken};
 use crate::reason::CloseReason;
-use crate::relay::{Moved, Relay};
-use crate::resources;
-use crate::table::{Backend, Pool};
-
-/// An accepted connection, counted as open for as long as this lives.
-struct Accepted {
-    shared: Arc<Shared>,
-    listener: Arc<Counters>,
-}
-
-impl Accepted {
-    fn new(shared: Arc<Shared>, listener: Arc<Counters>) -> Self {
-        shared.opened();
-        listener.connected();
-        listener.opened();
-        Self { shared, listener }
-    }
-}
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        self.listener.ended();
-        self.shared.ended();
-    }
-}
-
-/// A place taken at a backend, counted there for as long as this lives.
-struct Place {
-    live: Arc<Live>,
-    epoch: u32,
-}
-
-impl Place {
-    fn take(backend: &Backend) -> Self {
-        backend.live.counters.opened();
-        Self { live: backend.live.clone(), epoch: backend.epoch }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.live.counters.ended();
-    }
-}
+use crate::table::{Listener, Pool, Table};
+use greeting::{Greeting, Listening};
 
 /// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
 pub(crate) fn reset(stream: TcpStream) {
@@ -65,140 +26,185 @@ pub(crate) fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// Takes over a connection from `source` that was accepted at `address`.
-pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, source: IpAddr, address: SocketAddr) {
-    let table = shared.table.load();
-    let Some(listener) = table.routes.get(&address) else {
-        return reset(client);
-    };
-    let accepted = Accepted::new(shared.clone(), listener.counters.clone());
-    let pool = table.pools.get(&listener.config.spec.pool);
-    let picked = pool.and_then(|p| {
-        let backend = p.pick(source, &[])?;
-        Some((p, backend, backend.address(address.port())?))
-    });
-    let Some((pool, backend, dial)) = picked else {
-        accepted.listener.closed(CloseReason::NoBackend);
-        return reset(client);
-    };
-    let attempt = Attempt {
-        source,
-        place: Place::take(backend),
-        address: dial,
-        dialled: address.port(),
-        pool: pool.clone(),
-    };
-    drop(table);
-    tokio::spawn(serve(accepted, client, attempt));
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) client: TcpStream,
+    /// Where it comes from.
+    pub(crate) source: SocketAddr,
+    /// The address of the socket that accepted it.
+    pub(crate) address: SocketAddr,
 }
+
+/// Takes over a connection.
+///
+/// # Errors
+/// The connection, while its listener may not have one more; see [`crate::gate::entered`].
+pub(crate) fn begin(roll: &Arc<Roll>, arrival: Arrival) -> Result<(), Arrival> {
+    let table = roll.shared.table.load();
+    match table.routes.get(&arrival.address) {
+        None => reset(arrival.client),
+        Some(listener) if listener.enter().is_ok() => open(roll, &table, listener.clone(), arrival),
+        Some(_) => return Err(arrival),
+    }
+    Ok(())
+}
+
+/// Takes over a connection that its listener has let in after it had waited.
+pub(crate) fn begin_entered(roll: &Arc<Roll>, listener: Arc<Listener>, arrival: Arrival) {
+    open(roll, &roll.shared.table.load(), listener, arrival);
+}
+
+fn open(roll: &Arc<Roll>, table: &Table, listener: Arc<Listener>, arrival: Arrival) {
+    let Arrival { client, source, address } = arrival;
+    // Behind a wildcard only the socket knows; it fails only when the client has reset.
+    let local = if address.ip().is_unspecified() { client.local_addr().unwrap_or(address) } else { address };
+    let accepted = roll.open(source, local, listener.clone());
+    let spec = &listener.config.spec;
+    let introduced = spec.accept_proxy_from.iter().any(|network| network.contains(source.ip()));
+    if !introduced && let Err(reason) = vet(&accepted, source.ip()) {
+        return turn_away(accepted, client, reason);
+    }
+    if introduced || !spec.routes.is_empty() {
+        tokio::spawn(greet(accepted, client, introduced, Arriving { source, dialled: address.port() }));
+        return;
+    }
+    let arriving = Arriving { source, dialled: address.port() };
+    match arriving.lead(table, &spec.pool, None) {
+        Ok(attempt) => {
+            accepted.opening(&attempt.pool.config.name);
+            tokio::spawn(serve(accepted, client, attempt));
+        }
+        Err(reason) => turn_away(accepted, client, reason),
+    }
+}
+
+fn turn_away(accepted: Handle, client: TcpStream, reason: CloseReason) {
+    reset(client);
+    accepted.close(reason);
+}
+
+/// Whether a client at `ip` may come in, which then counts for that address.
+fn vet(accepted: &Handle, ip: IpAddr) -> Result<(), CloseReason> {
+    let listener = accepted.listener();
+    let spec = &listener.config.spec;
+    if !is_admitted(&spec.allow, &spec.deny, ip) {
+        return Err(CloseReason::Denied);
+    }
+    let stay = listener.gate.let_in(ip, spec).map_err(|_| CloseReason::SourceLimit)?;
+    stay.into_iter().for_each(|stay| accepted.stays(stay));
+    Ok(())
+}
+
+/// A client that is led to a pool.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    /// The client's address.
+    source: SocketAddr,
+    /// The port that the client dialled.
+    dialled: u16,
+}
+
+impl Arriving {
+    fn lead(
+        self,
+        table: &Table,
+        pool: &PoolName,
+        greeting: Option<Box<Greeting>>,
+    ) -> Result<Attempt, CloseReason> {
+        let pool = table.pools.get(pool);
+        let aimed = pool.and_then(|pool| Some((pool, self.aim(pool, &[])?)));
+        let (pool, target) = aimed.ok_or(CloseReason::NoBackend)?;
+        Ok(Attempt { arriving: self, target, pool: pool.clone(), greeting })
+    }
+
+    /// A place at a backend that is not among `tried`, or a turn in the queue; `None` when there is nothing to wait for.
+    fn aim(self, pool: &Pool, tried: &[Arc<Live>]) -> Option<Target> {
+        match pool.take(self.source, tried) {
+            Taken::Place(place, backend) => Some(Some((place, backend.address(self.dialled)?))),
+            Taken::Full => Some(None),
+            Taken::Nothing => None,
+        }
+    }
+}
+
+/// A place and where that is; `None` when it has to be waited for.
+type Target = Option<(Place, SocketAddr)>;
 
 /// A connection on its way to a backend.
 struct Attempt {
-    /// The client's address.
-    source: IpAddr,
-    place: Place,
-    address: SocketAddr,
-    /// The port that the client dialled.
-    dialled: u16,
+    arriving: Arriving,
+    target: Target,
     pool: Arc<Pool>,
+    /// What was read already; in a box, because of most nothing was.
+    greeting: Option<Box<Greeting>>,
 }
 
-async fn serve(accepted: Accepted, client: TcpStream, attempt: Attempt) {
-    match connect(&accepted, attempt).await {
-        Ok((backend, place)) => {
-            place.live.counters.connected();
-            // A task of its own, because a task keeps the memory of its largest moment, and connecting takes more than
-            // relaying.
-            tokio::spawn(relay(accepted, place, Relay::new(client, backend)));
+/// Listens to a client before it is led anywhere; a task of its own.
+async fn greet(accepted: Handle, mut client: TcpStream, introduced: bool, arriving: Arriving) {
+    let greeted = tokio::select! {
+        biased;
+        reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),
+        greeted = listen(&accepted, &mut client, introduced, arriving) => greeted,
+    };
+    match greeted {
+        Ok(attempt) => {
+            accepted.opening(&attempt.pool.config.name);
+            tokio::spawn(serve(accepted, client, attempt));
         }
-        Err(reason) => {
-            accepted.listener.closed(reason);
-            reset(client);
-        }
+        Err(reason) => turn_away(accepted, client, reason),
     }
 }
 
-/// Relays until either side or this member ends it.
-///
-/// Not an `async fn`, which would keep its arguments twice: once as they came and once as they are used.
-#[allow(clippy::manual_async_fn)]
-fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Output = ()> + Send {
-    async move {
-        let live = &place.live;
-        let signal = live.changed.notified();
-        tokio::pin!(signal);
-        let mut listening = false;
-        let reason = poll_fn(|cx| {
-            if !listening {
-                // Once is enough: the task's waker stays the same. The epoch is read after it, so that no signal is
-                // missed.
-                let _ = signal.as_mut().poll(cx);
-                listening = true;
-            }
-            if let Some(reason) = live.closed(place.epoch) {
-                relay.reset();
-                return Poll::Ready(reason);
-            }
-            let mut moved = Moved::default();
-            let ended = relay.poll(cx, &mut moved);
-            for counters in [&*accepted.listener, &live.counters] {
-                counters.moved(moved.up, moved.down);
-            }
-            ended
-        })
-        .await;
-        accepted.listener.closed(reason);
-        live.counters.closed(reason);
+/// Reads the header of a client that is introduced by one, and its hello where there are routes, and finds its pool.
+async fn listen(
+    accepted: &Handle,
+    client: &mut TcpStream,
+    introduced: bool,
+    mut arriving: Arriving,
+) -> Result<Attempt, CloseReason> {
+    let spec = &accepted.listener().config.spec;
+    let mut listening = Listening::new(client);
+    let mut greeting = Box::<Greeting>::default();
+    if introduced {
+        let header = listening.header().await?;
+        greeting.tlvs = header.tlvs;
+        if let Some(addresses) = header.addresses {
+            arriving.source = addresses.source;
+            greeting.dialled = Some(addresses.destination);
+            accepted.introduced(addresses.source);
+        }
+        vet(accepted, arriving.source.ip())?;
     }
+    let pool =
+        if spec.routes.is_empty() { &spec.pool } else { route(accepted, &mut listening, spec).await? };
+    greeting.bytes = listening.into_bytes();
+    arriving.lead(&accepted.shared().table.load(), pool, Some(greeting))
 }
 
-/// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
-async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Place), CloseReason> {
-    let Attempt { source, mut place, mut address, dialled, mut pool } = attempt;
-    let mut tried: Vec<Arc<Live>> = Vec::new();
-    loop {
-        match dial(address, pool.config.spec.connect_timeout).await {
-            Ok(stream) => return Ok((stream, place)),
-            Err(error) if resources::exhausted(&error) => return Err(CloseReason::NoResources),
-            Err(error) => tracing::debug!(backend = %address, %error, "connect failed"),
-        }
-        let counters = [&place.live.counters, &*accepted.listener];
-        counters.iter().for_each(|c| c.connect_failed());
-        place.live.doubted.notify_one();
-        if tried.len() >= pool.config.spec.connect_retries as usize {
-            return Err(CloseReason::ConnectFailed);
-        }
-        tried.push(place.live.clone());
-        // The table may have moved on while the connect was under way.
-        let table = accepted.shared.table.load();
-        let current = table.pools.get(&pool.config.name).and_then(|p| {
-            let backend = p.pick(source, &tried)?;
-            Some((p, backend, backend.address(dialled)?))
-        });
-        let Some((current, backend, next)) = current else {
-            return Err(CloseReason::ConnectFailed);
-        };
-        counters.iter().for_each(|c| c.retried());
-        place = Place::take(backend);
-        address = next;
-        pool = current.clone();
+/// The pool that the client's hello leads to.
+async fn route<'a>(
+    accepted: &Handle,
+    listening: &mut Listening<'_>,
+    spec: &'a ListenerSpec,
+) -> Result<&'a PoolName, CloseReason> {
+    let Some(hello) = listening.hello().await? else { return Ok(&spec.pool) };
+    if let Some(name) = &hello.server_name {
+        accepted.asked_for(name);
     }
+    let chosen = routes::choose(&spec.routes, &hello).and_then(|position| spec.routes.get(position));
+    Ok(chosen.map_or(&spec.pool, |route| &route.pool))
 }
 
-/// Connects to a backend.
-///
-/// # Errors
-/// What connect(2) says, or `TimedOut`.
-pub(crate) async fn dial(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    // Where nobody listens on a local port of the ephemeral range, the kernel may pick that very port as the source,
-    // and TCP then connects the socket to itself (simultaneous open, RFC 9293 §3.5).
-    if stream.local_addr()? == address {
-        reset(stream);
-        return Err(io::ErrorKind::ConnectionRefused.into());
+/// Connects to a backend, in a task that ends there.
+async fn serve(accepted: Handle, client: TcpStream, attempt: Attempt) {
+    let connected = tokio::select! {
+        biased;
+        reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),
+        connected = connect::connect(&accepted, &client, attempt) => connected,
+    };
+    match connected {
+        Ok(connected) => life::begin(accepted, client, connected),
+        Err(reason) => turn_away(accepted, client, reason),
     }
-    Ok(stream)
 }

@@ -1,6 +1,9 @@
 //! Counters: relaxed atomics that outlive every table and go with the resource they belong to.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use crate::reason::CloseReason;
 
@@ -73,8 +76,24 @@ impl Counters {
         self.active.fetch_add(1, Relaxed);
     }
 
+    /// Whether there are as many connections as `max`; never with 0, which is no bound.
+    pub(crate) fn is_full(&self, max: u32) -> bool {
+        // Sequentially consistent for the sake of those who wait, see `Queue::waiting`.
+        max != 0 && self.active.load(SeqCst) >= max.into()
+    }
+
+    /// Counts one more connection, unless there are as many as `max`; 0 is no bound.
+    pub(crate) fn try_open(&self, max: u32) -> bool {
+        if max == 0 {
+            self.opened();
+            return true;
+        }
+        let more = |active| (active < u64::from(max)).then_some(active + 1);
+        self.active.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
     pub(crate) fn ended(&self) {
-        self.active.fetch_sub(1, Relaxed);
+        self.active.fetch_sub(1, SeqCst);
     }
 
     pub(crate) fn connected(&self) {
@@ -108,5 +127,41 @@ impl Counters {
         if let Some(counter) = self.closes.get(reason as usize) {
             counter.fetch_add(1, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn no_two_threads_take_the_last_place() {
+        const MAX: u32 = 3;
+        let (counters, inside, most) = (Counters::default(), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let thread = || {
+                let mut taken = 0;
+                while taken < 20_000 {
+                    if counters.try_open(MAX) {
+                        most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                        inside.fetch_sub(1, SeqCst);
+                        counters.ended();
+                        taken += 1;
+                    }
+                }
+            };
+            (0..6).for_each(|_| drop(scope.spawn(thread)));
+        });
+        assert!(most.into_inner() <= MAX.into());
+        assert_eq!(counters.active(), 0);
+    }
+
+    #[test]
+    fn nothing_bounds_what_has_no_bound() {
+        let counters = Counters::default();
+        assert!((0..1000).all(|_| counters.try_open(0)) && !counters.is_full(0) && counters.is_full(1000));
+        assert!(!counters.try_open(1000));
     }
 }

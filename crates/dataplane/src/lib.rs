@@ -3,23 +3,43 @@
 //! threads and the life of a connection.
 
 mod accept;
+mod access_log;
 mod bind;
+mod budget;
 mod connection;
+mod connections;
 mod counters;
+mod deadlines;
+mod dial;
+mod gate;
+mod guard;
+mod history;
+mod interfaces;
 mod live;
+mod names;
+mod packed;
+mod place;
 mod plane;
 mod probe;
+mod queue;
 mod random;
 mod reason;
 mod reconcile;
 mod relay;
 mod resources;
+mod source;
+mod sticky;
 mod table;
 mod worker;
 
+pub use access_log::{AccessLog, AccessLogFormat};
 pub use bind::BindError;
+pub use budget::BudgetUse;
+pub use connections::{Connection, ConnectionState};
 pub use counters::{Counters, Counts};
+pub use history::VerdictChange;
 pub use plane::{DataPlane, Settings};
 pub use reason::CloseReason;
+pub use source::Sources;
 pub use table::{Backend, BindStatus, CheckResult, Listener, Pool, Table};
 pub use trestle_engine::Verdict;

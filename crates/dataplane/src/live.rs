@@ -1,16 +1,21 @@
 //! What belongs to a backend and outlives the tables that it appears in: its counters and the signal that closes its
 //! connections.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+use trestle_model::{BackendName, PoolName};
 
 use crate::counters::Counters;
+use crate::queue::Queue;
 use crate::reason::CloseReason;
 
 /// A backend's counters and close signal, shared by every table entry and every connection of the backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
+    pub(crate) pool: PoolName,
+    pub(crate) name: BackendName,
     pub(crate) counters: Counters,
     /// Grows by [`STEP`] each time connections are closed; the low bits say why the last time.
     ///
@@ -18,13 +23,21 @@ pub(crate) struct Live {
     /// closes the race between a pick from an old table and the signal: that connection carries the old epoch and
     /// sees, whenever it first looks, that the backend's is another one.
     epoch: AtomicU32,
-    pub(crate) changed: Notify,
     /// Told when a connect of a client fails, so that the backend is checked soon.
     pub(crate) doubted: Notify,
+    /// Where clients of the pool wait for a place; told when one comes free here.
+    pub(crate) queue: Arc<Queue>,
+    tenure: AtomicU64,
+}
+
+/// The next tenure of any backend of this process.
+fn next_tenure() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// The low bits of an epoch hold a [`CloseReason`].
-const STEP: u32 = 1 << 4;
+const STEP: u32 = 1 << 6;
 
 const _: () = assert!(CloseReason::ALL.len() <= STEP as usize);
 
@@ -34,6 +47,30 @@ pub(crate) fn next_epoch(epoch: u32, reason: CloseReason) -> u32 {
 }
 
 impl Live {
+    /// Of a backend whose pool's clients wait in `queue`.
+    pub(crate) fn new(pool: PoolName, name: BackendName, queue: Arc<Queue>) -> Self {
+        Self {
+            pool,
+            name,
+            counters: Counters::default(),
+            epoch: AtomicU32::new(0),
+            doubted: Notify::new(),
+            queue,
+            tenure: AtomicU64::new(next_tenure()),
+        }
+    }
+
+    /// What clients are remembered with: another number after each time that the backend went down, so that nobody
+    /// comes back to it for the sake of what was before.
+    pub(crate) fn tenure(&self) -> u64 {
+        self.tenure.load(Ordering::Relaxed)
+    }
+
+    /// The backend went down.
+    pub(crate) fn fell(&self) {
+        self.tenure.store(next_tenure(), Ordering::Relaxed);
+    }
+
     /// Why connections of `epoch` are to be closed, if they are. An epoch that the table has announced and that has not
     /// begun yet is the newer one, and its connections stay: a backend that was found unhealthy is still picked where
     /// the pool fails open.
@@ -47,20 +84,24 @@ impl Live {
         CloseReason::ALL.get((now & (STEP - 1)) as usize).copied()
     }
 
-    /// Begins an epoch and wakes the connections of the earlier ones, which close.
+    /// Begins an epoch. Connections of the earlier ones close once they are woken, see [`crate::connections::wake`].
     pub(crate) fn begin(&self, epoch: u32) {
         self.epoch.store(epoch, Ordering::Release);
-        self.changed.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn live() -> Live {
+        Live::new(PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap(), Arc::default())
+    }
 
     #[test]
     fn a_connection_of_an_earlier_epoch_learns_why_it_ends() {
-        let live = Live::default();
+        let live = live();
         assert_eq!(live.closed(0), None);
         let epoch = next_epoch(0, CloseReason::Drained);
         live.begin(epoch);
@@ -72,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_connection_of_a_later_epoch_stays() {
-        let live = Live::default();
+        let live = live();
         let mut epoch = 0u32.wrapping_sub(STEP);
         live.begin(epoch);
         // Also where the numbers begin anew.

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -14,8 +15,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use trestle_model::{ClusterState, Revision};
 
+use crate::access_log::{AccessLog, Log};
+use crate::budget::{Budget, BudgetUse};
+use crate::connections::{self, Connection, Roll};
+use crate::names;
 use crate::probe;
+use crate::reason::CloseReason;
 use crate::reconcile::{Order, Reconciler};
+use crate::source::Sources;
 use crate::table::Table;
 use crate::worker;
 
@@ -31,20 +38,49 @@ pub struct Settings {
     pub data_address: Option<IpAddr>,
     /// Time between two comparisons of everything with the configuration, in which failed binds are tried again.
     pub drift_interval: Duration,
+    /// Whom to ask for the addresses of backends that are known by name: a file in the form of resolv.conf(5), read
+    /// when names are looked up.
+    pub resolv_conf: PathBuf,
+    /// This machine's addresses that connections to backends, and checks, come from.
+    pub source: Sources,
+    /// File descriptors that listening sockets and connections may have together; `None` for no bound. Accepting pauses
+    /// while there is no room for one more connection.
+    pub descriptors: Option<usize>,
+    /// Where connections are logged when they end; `None` for nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 /// What all threads share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
+    pub(crate) budget: Budget,
+    pub(crate) source: Sources,
+    pub(crate) access_log: Option<Log>,
     /// Connections that are open on all workers.
     open: AtomicUsize,
+    /// Number of the last connection.
+    last: AtomicU64,
     all_ended: Notify,
 }
 
 impl Shared {
-    pub(crate) fn opened(&self) {
+    fn new(settings: &Settings) -> io::Result<Self> {
+        Ok(Self {
+            table: ArcSwap::default(),
+            budget: Budget::new(settings.descriptors),
+            source: settings.source,
+            access_log: settings.access_log.clone().map(Log::start).transpose()?,
+            open: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+            all_ended: Notify::new(),
+        })
+    }
+
+    /// Counts a connection, and gives it its number.
+    pub(crate) fn opened(&self) -> u64 {
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn ended(&self) {
@@ -75,6 +111,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct DataPlane {
     shared: Arc<Shared>,
+    /// The connections of each worker.
+    rolls: Vec<Arc<Roll>>,
     in_force: watch::Receiver<Revision>,
     orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -91,27 +129,34 @@ impl DataPlane {
     /// # Errors
     /// When the operating system gives no thread or no event queue.
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(&settings)?);
         let mut threads = Vec::new();
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime()?;
             threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
             io::Result::Ok(())
         };
-        let mut workers = Vec::new();
+        let (mut workers, mut rolls) = (Vec::new(), Vec::new());
         for number in 0..settings.workers.get() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            spawn(format!("trestle-data-{number}"), Box::pin(worker::run(shared.clone(), receiver)))?;
+            let roll = Arc::new(Roll::new(shared.clone()));
+            spawn(format!("trestle-data-{number}"), Box::pin(worker::run(roll.clone(), receiver)))?;
             workers.push(sender);
+            rolls.push(roll);
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
-        spawn("trestle-probe".to_owned(), Box::pin(probe::run(checks, reports)))?;
+        spawn("trestle-probe".to_owned(), Box::pin(probe::run(settings.source, checks, reports)))?;
         let (revision, in_force) = watch::channel(0);
         let (sender, orders) = mpsc::unbounded_channel();
-        let reconciler = Reconciler::new(settings, shared.clone(), workers, prober, revision);
-        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported)))?;
-        Ok(Self { shared, in_force, orders: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+        let (answers, answered) = mpsc::unbounded_channel();
+        let (resolver, questions) = mpsc::unbounded_channel();
+        let resolv_conf = settings.resolv_conf.clone();
+        spawn("trestle-names".to_owned(), Box::pin(names::run(resolv_conf, questions, answers)))?;
+        let reconciler =
+            Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
+        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
+        Ok(Self { shared, rolls, in_force, orders: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
     }
 
     /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
@@ -128,6 +173,34 @@ impl DataPlane {
     /// Connections that are open now, on all workers.
     pub fn open_connections(&self) -> usize {
         self.shared.open()
+    }
+
+    /// The connections that are open now, in the order of their numbers.
+    pub fn connections(&self) -> Vec<Connection> {
+        connections::list(&self.rolls)
+    }
+
+    /// Resets the connections with these numbers, and says how many of them were there. They end as
+    /// [`CloseReason::ClosedByOperator`], unless something else was ending them already.
+    pub fn close_connections(&self, ids: &[u64]) -> usize {
+        connections::close(&self.rolls, ids, CloseReason::ClosedByOperator)
+    }
+
+    /// File descriptors that the data plane has, and may have.
+    pub fn descriptors(&self) -> BudgetUse {
+        self.shared.budget.read()
+    }
+
+    /// Opens the access log's file anew, so that another program can have renamed it.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.shared.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Lines that the access log dropped because they could not be written, or not fast enough.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.shared.access_log.as_ref().map_or(0, Log::dropped)
     }
 
     fn order(&self, order: Order) {
@@ -158,11 +231,20 @@ impl DataPlane {
         }
         drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok()));
+        let shared = self.shared.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let joined = threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok());
+            if let Some(log) = &shared.access_log {
+                log.finish();
+            }
+            joined
+        });
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the data plane ended by a panic; see the log above");
         }
         forced
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,13 @@
 //! Checking backends, on a thread of its own. What a check does is in one file for each kind.
 
+mod exchange;
 mod expiry;
 mod fault;
+mod grpc;
 mod http;
+mod identity;
 mod plan;
+mod search;
 mod tcp;
 mod tls;
 
@@ -18,6 +22,7 @@ use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
 
 use crate::live::Live;
+use crate::source::Sources;
 use crate::table::CheckResult;
 
 pub(crate) use plan::Plan;
@@ -60,13 +65,17 @@ pub(crate) struct Report {
 }
 
 /// Runs until the reconciler is gone.
-pub(crate) async fn run(mut orders: mpsc::UnboundedReceiver<Order>, reports: mpsc::UnboundedSender<Report>) {
+pub(crate) async fn run(
+    source: Sources,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
     let places = Arc::new(Semaphore::new(AT_A_TIME));
     let mut runs: HashMap<CheckId, AbortHandle> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Watch(id, check) => {
-                let run = tokio::spawn(watch(id, check, places.clone(), reports.clone()));
+                let run = tokio::spawn(watch(id, check, source, places.clone(), reports.clone()));
                 runs.insert(id, run.abort_handle());
             }
             Order::Forget(id) => {
@@ -85,14 +94,20 @@ fn random() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
-async fn watch(id: CheckId, check: Check, places: Arc<Semaphore>, reports: mpsc::UnboundedSender<Report>) {
+async fn watch(
+    id: CheckId,
+    check: Check,
+    source: Sources,
+    places: Arc<Semaphore>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
     let origin = Instant::now();
     let mut health = Health::new(check.verdict);
     let mut reported = None;
     loop {
         let Ok(place) = places.acquire().await else { return };
         let started = origin.elapsed();
-        let result = check.plan.check(check.address).await;
+        let result = check.plan.check(check.address, source).await;
         drop(place);
         let (success, now) = (result.is_success(), origin.elapsed());
         check.live.counters.checked(success);

@@ -22,6 +22,11 @@ pub enum CloseReason {
     BackendLost,
     /// No backend was usable; the client was reset at once.
     NoBackend,
+    /// Every usable backend had all the connections that it may have, and as many clients waited as may; the client was
+    /// reset at once.
+    QueueFull,
+    /// No backend had a place for the client in the time that the pool lets it wait; it was reset.
+    QueueTimeout,
     /// Every backend that was tried refused or timed out; the client was reset.
     ConnectFailed,
     /// This member had no file descriptor, local port or memory left for the backend's leg; the client was reset.
@@ -36,11 +41,27 @@ pub enum CloseReason {
     Drained,
     /// This member stopped and its grace time passed.
     MemberShutdown,
+    /// Somebody asked for it, by number or with a filter.
+    ClosedByOperator,
+    /// No byte came from either side for as long as the pool allows.
+    IdleTimeout,
+    /// It was open for as long as the pool allows.
+    Expired,
+    /// The listener's networks do not allow the client's address.
+    Denied,
+    /// The client's address had as many connections, or opened them as fast, as the listener allows for one address.
+    SourceLimit,
+    /// The PROXY header that the client's network must send first was missing, malformed or late.
+    BadHeader,
+    /// The backend's address belongs to a listener of this cluster.
+    Loop,
+    /// The TLS hello that the listener's routes go by was malformed or late, or nothing came.
+    BadHello,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [CloseReason; 14] = [
+    pub const ALL: [CloseReason; 24] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -48,6 +69,8 @@ impl CloseReason {
         Self::ClientLost,
         Self::BackendLost,
         Self::NoBackend,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectFailed,
         Self::NoResources,
         Self::BackendRemoved,
@@ -55,6 +78,14 @@ impl CloseReason {
         Self::BackendDown,
         Self::Drained,
         Self::MemberShutdown,
+        Self::ClosedByOperator,
+        Self::IdleTimeout,
+        Self::Expired,
+        Self::Denied,
+        Self::SourceLimit,
+        Self::BadHeader,
+        Self::Loop,
+        Self::BadHello,
     ];
 
     /// The name in metrics and logs, in snake case.
@@ -67,6 +98,8 @@ impl CloseReason {
             Self::ClientLost => "client_lost",
             Self::BackendLost => "backend_lost",
             Self::NoBackend => "no_backend",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::ConnectFailed => "connect_failed",
             Self::NoResources => "no_resources",
             Self::BackendRemoved => "backend_removed",
@@ -74,6 +107,14 @@ impl CloseReason {
             Self::BackendDown => "backend_down",
             Self::Drained => "drained",
             Self::MemberShutdown => "member_shutdown",
+            Self::ClosedByOperator => "closed_by_operator",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Expired => "expired",
+            Self::Denied => "denied",
+            Self::SourceLimit => "source_limit",
+            Self::BadHeader => "bad_header",
+            Self::Loop => "loop",
+            Self::BadHello => "bad_hello",
         }
     }
 }
@@ -97,6 +138,14 @@ impl From<CloseCause> for CloseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_is_explained() {
+        let text = include_str!("../README.md");
+        for reason in CloseReason::ALL {
+            assert!(text.contains(&format!("\n| `{reason}` | ")), "README.md says nothing of {reason}");
+        }
+    }
 
     #[test]
     fn every_reason_is_at_the_place_of_its_counter() {

@@ -1,7 +1,9 @@
 //! Bringing the table and the sockets in line with the configuration and the verdicts: the only writer of the table.
 
 mod listeners;
+mod names;
 mod pools;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use trestle_model::{ClusterState, Revision};
 
+use crate::connections::Roll;
+use crate::names as resolver;
 use crate::plane::{Settings, Shared};
 use crate::probe::{self, Report};
 use crate::table::Table;
 use crate::worker;
 use listeners::Listeners;
+use names::Names;
 use pools::Pools;
 
 /// Least time between two tables that differ in verdicts only, so that thousands of backends that fail together cost a
@@ -36,6 +41,7 @@ pub(crate) enum Order {
 /// Compares the whole of what is with the whole of what should be, each time something happens.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
+    rolls: Vec<Arc<Roll>>,
     in_force: watch::Sender<Revision>,
     drift_interval: Duration,
     /// The origin of the clock that the engine sees.
@@ -51,18 +57,21 @@ impl Reconciler {
     pub(crate) fn new(
         settings: Settings,
         shared: Arc<Shared>,
+        rolls: Vec<Arc<Roll>>,
         workers: Vec<mpsc::UnboundedSender<worker::Order>>,
         prober: mpsc::UnboundedSender<probe::Order>,
+        resolver: mpsc::UnboundedSender<resolver::Order>,
         in_force: watch::Sender<Revision>,
     ) -> Self {
         let now = Instant::now();
         Self {
+            listeners: Listeners::new(settings.data_address, workers, shared.clone()),
             shared,
+            rolls,
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
-            listeners: Listeners::new(settings.data_address, workers),
-            pools: Pools::new(prober),
+            pools: Pools::new(prober, Names::new(resolver)),
             state: Arc::default(),
             published: now,
         }
@@ -74,6 +83,7 @@ impl Reconciler {
         mut target: watch::Receiver<Arc<ClusterState>>,
         mut orders: mpsc::UnboundedReceiver<Order>,
         mut reports: mpsc::UnboundedReceiver<Report>,
+        mut answers: mpsc::UnboundedReceiver<resolver::Report>,
     ) {
         let mut followed = true;
         let mut drift = Instant::now() + self.drift_interval;
@@ -92,6 +102,15 @@ impl Reconciler {
                     followed = changed.is_ok();
                     let state = target.borrow_and_update().clone();
                     self.follow(state, false).await;
+                }
+                Some(answer) = answers.recv() => {
+                    self.pools.resolved(answer);
+                    while let Ok(answer) = answers.try_recv() {
+                        self.pools.resolved(answer);
+                    }
+                    if self.published.elapsed() >= VERDICT_PAUSE {
+                        self.publish();
+                    }
                 }
                 Some(report) = reports.recv() => {
                     self.pools.report(report);
@@ -148,10 +167,11 @@ impl Reconciler {
     }
 
     fn publish(&mut self) {
-        let pools = self.pools.publish();
+        let pools = self.pools.publish(self.origin.elapsed());
         let (listeners, routes) = self.listeners.published();
-        self.shared.table.store(Arc::new(Table { revision: self.state.revision, listeners, pools, routes }));
-        self.pools.signal();
+        let (revision, guard) = (self.state.revision, self.listeners.guard());
+        self.shared.table.store(Arc::new(Table { revision, listeners, pools, routes, guard }));
+        self.pools.signal(&self.rolls);
         self.published = Instant::now();
     }
 }

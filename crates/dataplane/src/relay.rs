@@ -182,8 +182,11 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(client: TcpStream, backend: TcpStream) -> Self {
-        Self { client, backend, up: Flow::default(), down: Flow::default(), ending: None, broken: false }
+    /// Relays between two connected legs. `first` goes to the backend before anything else: bytes that were read from
+    /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
+    pub(crate) fn new(client: TcpStream, backend: TcpStream, first: Vec<u8>) -> Self {
+        let up = Flow { pending: (!first.is_empty()).then(|| Pending::new(&first)), done: false };
+        Self { client, backend, up, down: Flow::default(), ending: None, broken: false }
     }
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.

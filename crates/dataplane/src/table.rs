@@ -7,13 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use trestle_engine::{Schedule, Verdict};
+use trestle_engine::{Picked, Schedule, Standing, Verdict};
 use trestle_model::{self as model, BackendName, Bind, ListenerName, PoolName, Revision};
 
 use crate::bind::BindError;
 use crate::counters::Counters;
+use crate::gate::Gate;
+use crate::guard::Guard;
+use crate::history::{History, VerdictChange};
 use crate::live::Live;
+use crate::place::{Place, Taken};
+use crate::queue::Queue;
 use crate::random::random;
+use crate::sticky::Sticky;
 
 /// Everything that the data plane acts on, at one instant. Parts that two tables have in common are shared.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +32,17 @@ pub struct Table {
     pub pools: Arc<BTreeMap<PoolName, Arc<Pool>>>,
     /// The listener that each bound address belongs to.
     pub(crate) routes: Arc<BTreeMap<SocketAddr, Arc<Listener>>>,
+    /// Where no connection may go.
+    pub(crate) guard: Arc<Guard>,
+}
+
+impl Table {
+    /// Whether a backend with a port of its own is a listener of this cluster; clients are never led there.
+    pub fn leads_back(&self, backend: &Backend) -> bool {
+        let port = backend.config.spec.address.port;
+        let address = backend.ip.zip(port).map(|(ip, port)| SocketAddr::new(ip, port.get()));
+        address.is_some_and(|address| self.guard.covers(address))
+    }
 }
 
 /// A listener on this member.
@@ -37,6 +54,7 @@ pub struct Listener {
     pub binds: Vec<BindStatus>,
     /// What came in through it.
     pub counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Listener {
@@ -71,6 +89,9 @@ pub struct Pool {
     pub backends: Vec<Arc<Backend>>,
     pub(crate) schedule: Schedule,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) queue: Arc<Queue>,
+    /// Who had which backend, if the pool remembers.
+    pub(crate) sticky: Option<Sticky>,
 }
 
 /// The next turns of a pool; shared by all workers and outliving tables, so that turns go on across changes.
@@ -95,18 +116,69 @@ impl Pool {
         self.schedule.is_usable()
     }
 
-    /// Picks a backend that is not among `tried` for a connection from `client`.
-    pub(crate) fn pick(&self, client: IpAddr, tried: &[Arc<Live>]) -> Option<&Arc<Backend>> {
-        let live = |position: usize| self.backends.get(position).map(|b| &b.live);
+    /// Clients that wait for a place at its backends now.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Takes a place for a connection from `client` that has failed at the backends of `tried`. While others wait, there
+    /// is none: who comes now waits behind them.
+    pub(crate) fn take(&self, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_> {
+        if self.queue.waiting() > 0 { Taken::Full } else { self.place(client, tried) }
+    }
+
+    /// As [`Pool::take`], for the one whose turn it is.
+    pub(crate) fn place(&self, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_> {
+        match &self.sticky {
+            None => self.pick(client, tried),
+            Some(sticky) => self.place_sticky(sticky, client, tried),
+        }
+    }
+
+    /// A place at the backend that the client had last, or else another. It keeps its own while that is only full, and
+    /// gets the new one for its own when the former is gone, down, or has just failed it.
+    fn place_sticky(&self, sticky: &Sticky, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_> {
+        let known = sticky.find(client).filter(|position| self.schedule.admits(*position));
+        let known = known.and_then(|position| self.backends.get(position));
+        let own = known.filter(|backend| !tried.iter().any(|t| Arc::ptr_eq(t, &backend.live)));
+        let mut taken = match own.and_then(|backend| Some((Place::take(backend)?, backend))) {
+            Some((place, backend)) => Taken::Place(place, backend),
+            None => self.pick(client, tried),
+        };
+        if let Taken::Place(place, backend) = &mut taken {
+            let passing = own.is_some_and(|own| !Arc::ptr_eq(own, backend));
+            place.visit = Some(Box::new(sticky.begin(client, backend.live.tenure(), passing)));
+        }
+        taken
+    }
+
+    fn pick(&self, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_> {
         let turn = if tried.is_empty() { &self.turns.first } else { &self.turns.again };
-        let picked = self.schedule.pick(
-            client,
-            || turn.fetch_add(1, Relaxed),
-            random,
-            |position| live(position).map_or(u64::MAX, |l| l.counters.active()),
-            |position| live(position).is_none_or(|l| tried.iter().any(|t| Arc::ptr_eq(t, l))),
-        )?;
-        self.backends.get(picked)
+        let standing = |position: usize| match self.backends.get(position) {
+            Some(b) if tried.iter().any(|t| Arc::ptr_eq(t, &b.live)) => Standing::Tried,
+            Some(b) if b.live.counters.is_full(b.config.spec.max_connections) => Standing::Full,
+            Some(_) => Standing::Open,
+            None => Standing::Tried,
+        };
+        loop {
+            let picked = self.schedule.pick(
+                client,
+                || turn.fetch_add(1, Relaxed),
+                random,
+                |position| self.backends.get(position).map_or(0, |b| b.live.counters.active()),
+                standing,
+            );
+            let backend = match picked {
+                Picked::At(position) => self.backends.get(position),
+                Picked::Full => return Taken::Full,
+                Picked::Nothing => None,
+            };
+            let Some(backend) = backend else { return Taken::Nothing };
+            // Another worker may have taken the last place in the meantime; then there is one less to look at.
+            if let Some(place) = Place::take(backend) {
+                return Taken::Place(place, backend);
+            }
+        }
     }
 }
 
@@ -123,6 +195,9 @@ pub struct Backend {
     pub since: Instant,
     /// Where it is dialled: its address, or what its name stands for; `None` while that is not known.
     pub ip: Option<IpAddr>,
+    pub(crate) history: History,
+    /// When it became healthy again, if it is and was unhealthy before.
+    pub(crate) risen: Option<Instant>,
     pub(crate) live: Arc<Live>,
     /// Value of [`Live::epoch`] that connections picked from this entry belong to.
     pub(crate) epoch: u32,
@@ -137,6 +212,26 @@ impl Backend {
     /// What went to it.
     pub fn counters(&self) -> &Counters {
         &self.live.counters
+    }
+
+    /// The last 16 changes of its verdict, the oldest first; it begins as unknown.
+    pub fn history(&self) -> &[VerdictChange] {
+        self.history.changes()
+    }
+
+    /// Takes over a verdict or another reason for the one that stands.
+    pub(crate) fn judge(&mut self, verdict: Verdict, reason: CheckResult, at: Instant) {
+        if self.verdict != verdict {
+            // Not where a backend only counts as unhealthy until its first check has ended.
+            let was_down = self.verdict == Verdict::Unhealthy && self.reason != CheckResult::Awaited;
+            self.risen = (was_down && verdict == Verdict::Healthy).then_some(at);
+            if verdict == Verdict::Unhealthy {
+                self.live.fell();
+            }
+            (self.verdict, self.since) = (verdict, at);
+            self.history.add(VerdictChange { at, verdict, reason: reason.clone() });
+        }
+        self.reason = reason;
     }
 }
 
@@ -153,6 +248,10 @@ pub enum CheckResult {
     Secured,
     /// It answered over HTTP as wanted, with this status.
     Answered(u16),
+    /// It answered over gRPC that it is serving.
+    Serving,
+    /// Its answer contains what is expected.
+    Expected,
     /// It refused or reset the connection.
     Refused,
     /// No answer in the time given.
@@ -163,12 +262,15 @@ pub enum CheckResult {
     Failed(i32),
     /// It is connected but does not do what the check wants, or the check cannot be done as configured; in words.
     Wrong(Arc<str>),
+    /// Its name's address is not known, for this reason.
+    Unresolved(Arc<str>),
 }
 
 impl CheckResult {
     /// Whether the check succeeded.
     pub fn is_success(&self) -> bool {
-        matches!(self, Self::Connected | Self::Secured | Self::Answered(_))
+        use CheckResult::{Answered, Connected, Expected, Secured, Serving};
+        matches!(self, Connected | Secured | Answered(_) | Serving | Expected)
     }
 }
 
@@ -180,11 +282,13 @@ impl fmt::Display for CheckResult {
             Self::Connected => f.write_str("connected"),
             Self::Secured => f.write_str("TLS handshake done"),
             Self::Answered(status) => write!(f, "HTTP {status}"),
+            Self::Serving => f.write_str("gRPC: SERVING"),
+            Self::Expected => f.write_str("answer as expected"),
             Self::Refused => f.write_str("connection refused"),
             Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
             Self::Unreachable => f.write_str("no route to host"),
             Self::Failed(code) => std::io::Error::from_raw_os_error(*code).fmt(f),
-            Self::Wrong(words) => f.write_str(words),
+            Self::Wrong(words) | Self::Unresolved(words) => f.write_str(words),
         }
     }
 }

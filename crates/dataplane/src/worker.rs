@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accept;
-use crate::plane::Shared;
+use crate::connections::Roll;
 
 /// Dropped by each worker that has done what was asked.
 pub(crate) type Done = mpsc::Sender<()>;
@@ -22,7 +22,7 @@ pub(crate) enum Order {
 }
 
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
-pub(crate) async fn run(shared: Arc<Shared>, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
@@ -30,7 +30,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut orders: mpsc::UnboundedReceiver
                 Ok(socket) => {
                     let (close, closing) = oneshot::channel();
                     loops.insert(address, close);
-                    tokio::spawn(accept::run(shared.clone(), socket, address, closing));
+                    tokio::spawn(accept::run(roll.clone(), socket, address, closing));
                 }
                 Err(error) => {
                     tracing::error!(%address, %error, "a worker cannot wait on its listening socket")

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
-use trestle_dataplane::{CloseReason, DataPlane, Settings};
+use trestle_dataplane::{CloseReason, DataPlane, Settings, Sources};
 use trestle_model::{self as model, Bind, ClusterState, ListenerName, ListenerSpec, PoolName, PoolSpec};
 
 const CLIENTS: u64 = 20;
@@ -55,14 +55,22 @@ fn ticks(statistics: &mut File) -> u64 {
 async fn without_descriptors_connections_wait_and_nothing_spins() {
     let (target, followed) = watch::channel(Arc::default());
     let workers = NonZeroUsize::MIN;
-    let settings = Settings { workers, data_address: None, drift_interval: Duration::from_secs(5) };
+    let settings = Settings {
+        workers,
+        data_address: None,
+        drift_interval: Duration::from_secs(5),
+        resolv_conf: "/etc/resolv.conf".into(),
+        source: Sources::default(),
+        descriptors: None,
+        access_log: None,
+    };
     let plane = DataPlane::start(settings, followed).unwrap();
     let front = SocketAddr::from(([127, 9, (std::process::id() % 256) as u8, 255], 7100));
     let (name, pool) = (ListenerName::parse("l").unwrap(), PoolName::parse("p").unwrap());
     let mut state = ClusterState::default();
     state.apply(1, &model::Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
     let binds = vec![Bind::parse(&front.to_string()).unwrap()];
-    let spec = ListenerSpec { binds, pool };
+    let spec = ListenerSpec::new(binds, pool);
     state.apply(2, &model::Command::CreateListener { name: name.clone(), spec }).unwrap();
     target.send_replace(Arc::new(state));
     plane.in_force().wait_for(|r| *r == 2).await.unwrap();

@@ -1,5 +1,6 @@
-//! Errors of TLS and HTTP in an operator's words. They hold nothing that the backend sent, so that they are short, can be
-//! shown anywhere, and are the same from check to check.
+//! Errors of TLS, HTTP and gRPC in an operator's words. They hold nothing that the backend sent, so that they are short,
+//! can be shown anywhere, and are the same from check to check; where the backend's own words are the reason, they are cut
+//! and escaped.
 
 use std::error::Error as _;
 use std::io;
@@ -69,11 +70,38 @@ fn certificate(error: &CertificateError, name: &ServerName<'_>) -> String {
     }
 }
 
+/// In words, that the backend did not take the client's certificate or broke off otherwise, if that is the error.
+pub(super) fn refused(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::AlertReceived(alert) => {
+            Some(format!("TLS: the backend refused the handshake ({})", named(*alert)))
+        }
+        _ => None,
+    }
+}
+
+/// Most of a backend's words that is shown, in bytes.
+const SHOWN_MAX: usize = 64;
+
+/// What a backend sent, or shall send, in quotes: escaped and cut.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    let (part, more) = match bytes.get(..SHOWN_MAX) {
+        Some(part) if bytes.len() > SHOWN_MAX => (part, "..."),
+        _ => (bytes, ""),
+    };
+    format!("\"{}{more}\"", part.escape_ascii())
+}
+
 /// The name of an alert (RFC 8446 §6.2), or its number.
 fn named(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::HandshakeFailure => "handshake failure",
         AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported certificate",
+        AlertDescription::CertificateRevoked => "certificate revoked",
+        AlertDescription::CertificateExpired => "certificate expired",
+        AlertDescription::CertificateUnknown => "certificate unknown",
+        AlertDescription::UnknownCA => "unknown CA",
         AlertDescription::CertificateRequired => "certificate required",
         AlertDescription::AccessDenied => "access denied",
         AlertDescription::DecodeError => "decode error",
@@ -95,8 +123,11 @@ pub(super) fn http(error: &hyper::Error) -> String {
     if error.is_parse() {
         return "HTTP: the answer is not HTTP/1".to_owned();
     }
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match cause {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    if let Some(words) = cause.and_then(refused) {
+        return words;
+    }
+    match cause.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => "HTTP: connection reset",
         Some(io::ErrorKind::UnexpectedEof) => "HTTP: connection closed before the answer was complete",
         None if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => {
@@ -105,4 +136,24 @@ pub(super) fn http(error: &hyper::Error) -> String {
         _ => "HTTP: the answer cannot be read",
     }
     .to_owned()
+}
+
+/// Why there is no usable answer over HTTP/2.
+pub(super) fn http2(error: &h2::Error) -> String {
+    if let Some(cause) = error.get_io() {
+        return refused(cause).unwrap_or_else(|| {
+            match cause.kind() {
+                io::ErrorKind::ConnectionReset => "gRPC: connection reset",
+                io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+                    "gRPC: connection closed before the answer was complete"
+                }
+                _ => "gRPC: the answer is not HTTP/2",
+            }
+            .to_owned()
+        });
+    }
+    match error.reason() {
+        Some(reason) if error.is_remote() => format!("gRPC: the backend ended the call ({reason:?})"),
+        _ => "gRPC: the answer is not HTTP/2".to_owned(),
+    }
 }

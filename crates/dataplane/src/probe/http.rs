@@ -15,14 +15,12 @@ use trestle_model::{HttpCheck, StatusRange};
 
 use super::fault;
 use super::plan::Limit;
+use super::search::Search;
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
 /// Most that is read for the head of an answer, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-
-/// Most of a body that is searched, in bytes.
-const BODY_MAX: usize = 64 * 1024;
 
 /// How the backends of one pool are asked over HTTP.
 #[derive(Debug)]
@@ -123,20 +121,13 @@ impl HttpPlan {
     }
 }
 
-/// Whether the first [`BODY_MAX`] bytes of a body contain `text`; reads no further than needed.
+/// Whether the part of a body that is searched contains `text`; reads no further than needed.
 async fn contains(mut body: Incoming, text: &[u8]) -> Result<bool, String> {
-    let mut seen: Vec<u8> = Vec::new();
+    let mut search = Search::new(text);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| fault::http(&error))?;
-        let Some(data) = frame.data_ref() else { continue };
-        // The text may begin in what came before.
-        let from = seen.len().saturating_sub(text.len());
-        seen.extend(data.iter().take(BODY_MAX - seen.len()));
-        if seen.get(from..).is_some_and(|new| new.windows(text.len()).any(|part| part == text)) {
-            return Ok(true);
-        }
-        if seen.len() == BODY_MAX {
-            break;
+        if let Some(found) = frame.data_ref().and_then(|data| search.feed(data)) {
+            return Ok(found);
         }
     }
     Ok(false)

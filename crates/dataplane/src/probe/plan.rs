@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
-use trestle_model::{CheckKind, HealthCheck, Port};
+use trestle_engine::proxy::{OWN_V1, OWN_V2};
+use trestle_model::{CheckKind, HealthCheck, PoolSpec, Port, SendProxy};
 
+use super::exchange::ExchangePlan;
+use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
-use super::tcp;
+use super::tcp::{self, Use};
 use super::tls::{self, TlsPlan};
+use crate::source::Sources;
 use crate::table::CheckResult;
 
 /// How the backends of one pool are checked.
@@ -19,6 +24,8 @@ pub(crate) struct Plan {
     /// The settings that this was made from.
     pub(crate) health: HealthCheck,
     kind: Kind,
+    /// What the backend is sent before anything else; mostly nothing.
+    header: &'static [u8],
 }
 
 #[derive(Debug)]
@@ -27,6 +34,8 @@ enum Kind {
     Tcp,
     Tls(Box<TlsPlan>),
     Http(Box<HttpPlan>),
+    Grpc(Box<GrpcPlan>),
+    Exchange(Box<ExchangePlan>),
     /// No check can succeed, for this reason.
     Impossible(Arc<str>),
 }
@@ -45,25 +54,41 @@ impl Limit {
         protocol: &str,
         step: impl Future<Output = Result<T, String>>,
     ) -> Result<T, String> {
-        let ended = timeout_at(self.end, step).await;
-        ended.unwrap_or_else(|_| Err(format!("{protocol}: timed out after {:?}", self.timeout)))
+        let ended = self.reach(step).await;
+        ended.unwrap_or_else(|| Err(self.exceeded(&format!("{protocol}: timed out"))))
+    }
+
+    /// Awaits a step of a check; `None` when it does not end in time.
+    pub(super) async fn reach<T>(self, step: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.end, step).await.ok()
+    }
+
+    /// `what` happened when the time was over.
+    pub(super) fn exceeded(self, what: &str) -> String {
+        format!("{what} after {:?}", self.timeout)
     }
 }
 
 impl Plan {
-    /// Prepares checks as configured. Settings that no check can be made from give every check the reason why.
-    pub(crate) fn new(health: &HealthCheck) -> Self {
+    /// Prepares checks as a pool configures them. Settings that no check can be made from give every check the reason why.
+    pub(crate) fn new(spec: &PoolSpec) -> Self {
+        let health = &spec.health;
+        // Another port than that of clients is most likely another server, to which no header goes; as with HAProxy.
+        let header = match spec.send_proxy {
+            SendProxy::V1 if health.port.is_none() => OWN_V1,
+            SendProxy::V2 if health.port.is_none() => OWN_V2,
+            _ => &[],
+        };
         let kind = match &health.kind {
             CheckKind::None => Ok(Kind::None),
             CheckKind::Tcp => Ok(Kind::Tcp),
             CheckKind::Tls(check) => TlsPlan::new(check, &[]).map(|plan| Kind::Tls(Box::new(plan))),
             CheckKind::Http(check) => HttpPlan::new(check).map(|plan| Kind::Http(Box::new(plan))),
-            CheckKind::Grpc(_) | CheckKind::Exchange(_) => {
-                Err("this kind of check is not there yet".to_owned())
-            }
+            CheckKind::Grpc(check) => GrpcPlan::new(check).map(|plan| Kind::Grpc(Box::new(plan))),
+            CheckKind::Exchange(check) => ExchangePlan::new(check).map(|plan| Kind::Exchange(Box::new(plan))),
         };
         let kind = kind.unwrap_or_else(|words| Kind::Impossible(words.into()));
-        Self { health: health.clone(), kind }
+        Self { health: health.clone(), kind, header }
     }
 
     /// The port that is checked at a backend with port `own`; `None` when there is no check.
@@ -75,20 +100,27 @@ impl Plan {
     }
 
     /// Checks once; ends within the check's timeout.
-    pub(super) async fn check(&self, address: SocketAddr) -> CheckResult {
+    pub(super) async fn check(&self, address: SocketAddr, source: Sources) -> CheckResult {
         let timeout = self.health.timeout;
         let limit = Limit { end: Instant::now() + timeout, timeout };
         if let Kind::Impossible(words) = &self.kind {
             return CheckResult::Wrong(words.clone());
         }
-        let stream = match tcp::connect(address, timeout).await {
+        let then = if matches!(self.kind, Kind::Tcp) { Use::None } else { Use::Talk };
+        let mut stream = match tcp::connect(address, timeout, source, then).await {
             Ok(stream) => stream,
             Err(result) => return result,
         };
+        // There is room in a new connection, and when it breaks, reading says so.
+        if then == Use::Talk && !self.header.is_empty() {
+            let _ = limit.reach(stream.write_all(self.header)).await;
+        }
         // In boxes, because the tasks of backends that wait for their next check would keep room for them.
         let result = match &self.kind {
             Kind::Tls(plan) => Box::pin(tls::check(plan, stream, address, limit)).await,
             Kind::Http(plan) => Box::pin(plan.check(stream, address, limit)).await,
+            Kind::Grpc(plan) => Box::pin(plan.check(stream, address, limit)).await,
+            Kind::Exchange(plan) => Box::pin(plan.check(stream, address, limit)).await,
             Kind::None | Kind::Tcp | Kind::Impossible(_) => Ok(CheckResult::Connected),
         };
         result.unwrap_or_else(|words| CheckResult::Wrong(words.into()))

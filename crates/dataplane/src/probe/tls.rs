@@ -1,5 +1,6 @@
 //! The TLS check: a handshake, and a look at the certificate.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trestle_model::TlsCheck;
 
+use super::identity::Identity;
 use super::plan::Limit;
 use super::{expiry, fault};
 use crate::table::CheckResult;
@@ -33,6 +35,8 @@ pub(super) struct TlsPlan {
     /// `None` for the backend's address.
     name: Option<ServerName<'static>>,
     min_days_left: u32,
+    /// What the check proves itself with.
+    identity: Option<Identity>,
 }
 
 impl TlsPlan {
@@ -62,8 +66,10 @@ impl TlsPlan {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         // A resumed session shows the certificate of the first one, not the one that the backend has now.
         config.resumption = Resumption::disabled();
+        let config = Arc::new(config);
         Ok(Self {
-            config: Arc::new(config),
+            identity: check.identity.as_ref().map(|files| Identity::new(files, config.clone())),
+            config,
             verified: check.ca.is_some(),
             name,
             min_days_left: check.min_days_left,
@@ -81,7 +87,11 @@ impl TlsPlan {
     ) -> Result<TlsStream<TcpStream>, String> {
         // An address is not sent as SNI (RFC 6066 §3); rustls sees to that.
         let name = self.name.clone().unwrap_or_else(|| address.ip().into());
-        let connector = TlsConnector::from(self.config.clone());
+        let config = match &self.identity {
+            None => self.config.clone(),
+            Some(identity) => identity.config().await?,
+        };
+        let connector = TlsConnector::from(config);
         let stream = connector
             .connect(name.clone(), stream)
             .await
@@ -162,18 +172,29 @@ pub(super) async fn check(
 ) -> Result<CheckResult, String> {
     let stream = limit.bound("TLS", plan.handshake(stream, address)).await?;
     // A backend that takes its time with this has nevertheless done what the check asks for.
-    let _ = limit.bound("TLS", async { Ok(timeout(CLOSING, close(stream)).await) }).await;
+    let closed = limit.bound("TLS", async { Ok(timeout(CLOSING, close(stream)).await) }).await;
+    // With TLS 1.3 a server looks at the client's certificate when the handshake is over for the client. Where there is
+    // one, that it is taken is part of the check.
+    if let (Some(_), Ok(Ok(Err(error)))) = (&plan.identity, closed)
+        && let Some(words) = fault::refused(&error)
+    {
+        return Err(words);
+    }
     Ok(CheckResult::Secured)
 }
 
 /// Says goodbye and waits until the backend closes. A server that is still sending its session tickets when the
 /// connection is reset logs a failed handshake for each check; Go's, and so Kubernetes' API servers, are such.
-async fn close(mut stream: TlsStream<TcpStream>) {
+///
+/// # Errors
+/// How the connection ended if not by a goodbye.
+async fn close(mut stream: TlsStream<TcpStream>) -> io::Result<()> {
     stream.get_mut().1.send_close_notify();
     let mut rest = [0; 256];
-    if stream.flush().await.is_ok() {
-        while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
-    }
+    // Fails where the backend has closed already; what it said before can still be read.
+    let _ = stream.flush().await;
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use tokio::time::timeout;
 use trestle_model::{self as model, ClusterState, ListenerName};
 
 use crate::bind::{self, BindError};
+use crate::gate::Gate;
+use crate::guard::Guard;
+use crate::plane::Shared;
 use crate::table::{BindStatus, Listener};
 use crate::worker::Order;
 
@@ -25,38 +28,56 @@ fn key(address: SocketAddr) -> Key {
 
 type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
 
-/// Whether two states have the same listeners.
+/// Whether two states have the same listeners, and members.
 pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
-    let (old, new) = (&old.listeners, &new.listeners);
-    old.len() == new.len() && old.values().zip(new.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+    fn all<K, V>(old: &BTreeMap<K, Arc<V>>, new: &BTreeMap<K, Arc<V>>) -> bool {
+        old.len() == new.len() && old.values().zip(new.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+    all(&old.listeners, &new.listeners) && all(&old.members, &new.members)
 }
 
 /// All listeners.
 pub(super) struct Listeners {
     data_address: Option<IpAddr>,
     workers: Vec<mpsc::UnboundedSender<Order>>,
+    shared: Arc<Shared>,
     /// Addresses whose sockets are open.
     open: BTreeMap<Key, SocketAddr>,
     /// Sockets that are open and not with the workers yet.
     fresh: Vec<(SocketAddr, Vec<TcpListener>)>,
     published: Published,
+    guard: Arc<Guard>,
+    /// Of listeners that are published with other settings, or no more.
+    replaced: Vec<Arc<Gate>>,
     stopped: bool,
 }
 
 impl Listeners {
-    pub(super) fn new(data_address: Option<IpAddr>, workers: Vec<mpsc::UnboundedSender<Order>>) -> Self {
+    pub(super) fn new(
+        data_address: Option<IpAddr>,
+        workers: Vec<mpsc::UnboundedSender<Order>>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             data_address,
             workers,
+            shared,
             open: BTreeMap::new(),
             fresh: Vec::new(),
             published: Published::default(),
+            guard: Arc::default(),
+            replaced: Vec::new(),
             stopped: false,
         }
     }
 
     pub(super) fn published(&self) -> Published {
         self.published.clone()
+    }
+
+    /// Where no connection may go.
+    pub(super) fn guard(&self) -> Arc<Guard> {
+        self.guard.clone()
     }
 
     /// Closes all sockets, and opens none from now on.
@@ -86,8 +107,15 @@ impl Listeners {
         let unchanged = before.len() == listeners.len()
             && before.values().zip(listeners.values()).all(|(a, b)| Arc::ptr_eq(a, b));
         if !unchanged {
+            let stays = |was: &Arc<Listener>| {
+                listeners.get(&was.config.name).is_some_and(|is: &Arc<Listener>| Arc::ptr_eq(is, was))
+            };
+            self.replaced.extend(before.values().filter(|was| !stays(was)).map(|was| was.gate.clone()));
             self.published = (Arc::new(listeners), Arc::new(routes));
         }
+        // Always anew: interfaces come and go.
+        let listeners = self.published.0.values().map(|listener| &**listener);
+        self.guard = Arc::new(Guard::new(state, listeners, self.data_address));
     }
 
     /// The listener that each address belongs to: the first by name, on every member alike.
@@ -109,6 +137,7 @@ impl Listeners {
         self.open.retain(|_, address| {
             let keep = owners.contains_key(address);
             if !keep {
+                self.shared.budget.give(self.workers.len());
                 for worker in &self.workers {
                     // Fails only when the worker's thread is gone, and its sockets with it.
                     let _ = worker.send(Order::Close(*address, done.clone()));
@@ -158,13 +187,16 @@ impl Listeners {
                 && (other.ip().is_unspecified() || address.ip().is_unspecified())
         });
         let sockets = bind::open(address, self.workers.len(), !overlaps)?;
+        self.shared.budget.take(sockets.len());
         self.open.insert(key(address), address);
         self.fresh.push((address, sockets));
         Ok(())
     }
 
-    /// Gives new sockets to the workers; the table must have their listeners by now.
+    /// Gives new sockets to the workers, and tells connections that wait to come in what has changed; the table must have
+    /// the listeners by now.
     pub(super) fn hand_over(&mut self) {
+        self.replaced.drain(..).for_each(|gate| gate.replaced());
         for (address, sockets) in self.fresh.drain(..) {
             for (worker, socket) in self.workers.iter().zip(sockets) {
                 let _ = worker.send(Order::Listen(address, socket));
@@ -187,12 +219,13 @@ fn entry(
         }
     }
     let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
+    let gate = was.map(|w| w.gate.clone()).unwrap_or_default();
     match was {
         Some(was)
             if Arc::ptr_eq(&was.config, config) && was.binds.iter().map(text).eq(binds.iter().map(text)) =>
         {
             was.clone()
         }
-        _ => Arc::new(Listener { config: config.clone(), binds, counters }),
+        _ => Arc::new(Listener { config: config.clone(), binds, counters, gate }),
     }
 }

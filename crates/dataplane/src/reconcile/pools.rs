@@ -2,17 +2,23 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trestle_engine::{Admission, Closing, Schedule, Verdict};
+use trestle_engine::{Admission, Closing, Verdict};
 use trestle_model::{self as model, BackendName, ClusterState, OnDown, PoolEntry, PoolName};
 
+use super::names::Names;
+use super::schedule::Lasting;
+use crate::connections::{self, Roll};
+use crate::history::History;
 use crate::live::{Live, next_epoch};
+use crate::names;
 use crate::probe::{self, Check, CheckId, Plan, Report};
+use crate::queue::Queue;
 use crate::reason::CloseReason;
-use crate::table::{Backend, CheckResult, Pool, Turns};
+use crate::table::{Backend, CheckResult, Pool};
 
 type Prober = mpsc::UnboundedSender<probe::Order>;
 
@@ -22,19 +28,45 @@ struct BackendState {
     admission: Admission,
     deadline: Option<Duration>,
     check: Option<CheckId>,
+    /// True from when it was moved to another address until it is found healthy there.
+    moved: bool,
 }
 
-/// A pool, its backends, how they are checked, and the turns that outlive its table entries.
+impl BackendState {
+    /// A backend of which nothing is known yet, whose clients wait in `queue`.
+    fn new(pool: &PoolName, wanted: &Arc<model::Backend>, queue: &Arc<Queue>) -> Self {
+        Self {
+            entry: Arc::new(Backend {
+                config: wanted.clone(),
+                verdict: Verdict::Unknown,
+                reason: CheckResult::Awaited,
+                since: Instant::now(),
+                ip: None,
+                history: History::default(),
+                risen: None,
+                live: Arc::new(Live::new(pool.clone(), wanted.name.clone(), queue.clone())),
+                epoch: 0,
+            }),
+            admission: Admission::default(),
+            deadline: None,
+            check: None,
+            moved: false,
+        }
+    }
+}
+
+/// A pool, its backends, how they are checked, and what outlives its table entries.
 struct PoolState {
     config: Arc<PoolEntry>,
     plan: Arc<Plan>,
     backends: BTreeMap<BackendName, BackendState>,
-    turns: Arc<Turns>,
+    lasting: Lasting,
 }
 
 /// All pools.
 pub(super) struct Pools {
     prober: Prober,
+    names: Names,
     pools: BTreeMap<PoolName, PoolState>,
     published: Arc<BTreeMap<PoolName, Arc<Pool>>>,
     /// Pools whose table entry is out of date, or that are gone.
@@ -44,20 +76,27 @@ pub(super) struct Pools {
     last_check: CheckId,
     /// Ends of drains.
     deadlines: BTreeSet<(Duration, PoolName, BackendName)>,
+    /// Pools in which shares are growing, and when they grow next.
+    growing: BTreeMap<PoolName, Duration>,
+    /// Queues of pools that are published, or gone; their clients are looked at once the table is.
+    queues: Vec<(Arc<Queue>, Weak<Pool>)>,
     /// Epochs that begin, and so connections that close, once the table is published.
     signals: Vec<(Arc<Live>, u32)>,
 }
 
 impl Pools {
-    pub(super) fn new(prober: Prober) -> Self {
+    pub(super) fn new(prober: Prober, names: Names) -> Self {
         Self {
             prober,
+            names,
             pools: BTreeMap::new(),
             published: Arc::default(),
             dirty: BTreeSet::new(),
             checks: BTreeMap::new(),
             last_check: 0,
             deadlines: BTreeSet::new(),
+            growing: BTreeMap::new(),
+            queues: Vec::new(),
             signals: Vec::new(),
         }
     }
@@ -66,8 +105,12 @@ impl Pools {
         !self.dirty.is_empty()
     }
 
-    /// When the next drain ends.
+    /// When the next drain ends or the next share grows.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.next_drain().into_iter().chain(self.growing.values().copied()).min()
+    }
+
+    fn next_drain(&self) -> Option<Duration> {
         self.deadlines.first().map(|(deadline, _, _)| *deadline)
     }
 
@@ -92,18 +135,20 @@ impl Pools {
         self.dirty.insert(name.clone());
         let mut pool = self.pools.remove(name).unwrap_or_else(|| PoolState {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
-            plan: Arc::new(Plan::new(&config.pool.spec.health)),
+            plan: Arc::new(Plan::new(&config.pool.spec)),
             backends: BTreeMap::new(),
-            turns: Arc::default(),
+            lasting: Lasting::default(),
         });
-        let rechecked = pool.config.pool.spec.health != config.pool.spec.health;
+        let (was, is) = (&pool.config.pool.spec, &config.pool.spec);
+        let rechecked = was.health != is.health || was.send_proxy != is.send_proxy;
         if rechecked {
-            pool.plan = Arc::new(Plan::new(&config.pool.spec.health));
+            pool.plan = Arc::new(Plan::new(is));
         }
         for (backend, wanted) in changes(&pool.config.backends, &config.backends, rechecked) {
             let was = pool.backends.remove(&backend);
             match wanted {
                 Some(wanted) => {
+                    let was = was.unwrap_or_else(|| BackendState::new(name, &wanted, &pool.lasting.queue));
                     let state = self.update(name, &pool.plan, &wanted, was, rechecked, now);
                     pool.backends.insert(backend, state);
                 }
@@ -116,6 +161,7 @@ impl Pools {
 
     fn remove(&mut self, pool: &PoolName, name: &BackendName, was: BackendState) {
         self.forget(was.check);
+        self.names.leave(&was.entry.config.spec.address.host, &(pool.clone(), name.clone()));
         if let Some(deadline) = was.deadline {
             self.deadlines.remove(&(deadline, pool.clone(), name.clone()));
         }
@@ -129,25 +175,16 @@ impl Pools {
         pool_name: &PoolName,
         plan: &Arc<Plan>,
         wanted: &Arc<model::Backend>,
-        was: Option<BackendState>,
+        mut state: BackendState,
         rechecked: bool,
         now: Duration,
     ) -> BackendState {
-        let mut state = was.unwrap_or_else(|| BackendState {
-            entry: Arc::new(Backend {
-                config: wanted.clone(),
-                verdict: Verdict::Unknown,
-                reason: CheckResult::Awaited,
-                since: Instant::now(),
-                ip: wanted.spec.address.ip(),
-                live: Arc::default(),
-                epoch: 0,
-            }),
-            admission: Admission::default(),
-            deadline: None,
-            check: None,
-        });
-        let moved = state.entry.config.spec.address != wanted.spec.address;
+        let was = &state.entry.config.spec.address;
+        let moved = *was != wanted.spec.address;
+        if was.host != wanted.spec.address.host {
+            self.names.leave(&was.host, &(pool_name.clone(), wanted.name.clone()));
+        }
+        state.moved |= moved;
         let mut entry = Backend { config: wanted.clone(), ..Backend::clone(&state.entry) };
         if moved || rechecked || state.check.is_none() {
             self.forget(state.check.take());
@@ -177,20 +214,25 @@ impl Pools {
         check: &mut Option<CheckId>,
         moved: bool,
     ) {
-        entry.ip = entry.config.spec.address.ip();
-        let Some((port, ip)) = plan.port(entry.config.spec.address.port).zip(entry.ip) else {
-            if entry.reason != CheckResult::Off {
-                (entry.verdict, entry.reason, entry.since) =
-                    (Verdict::Unknown, CheckResult::Off, Instant::now());
+        let address = &entry.config.spec.address;
+        let user = (pool_name.clone(), entry.config.name.clone());
+        let ip = match self.names.find(&address.host, user.clone()) {
+            Ok(ip) => ip,
+            Err(reason) => {
+                entry.ip = None;
+                return entry.judge(Verdict::Unknown, CheckResult::Unresolved(reason), Instant::now());
             }
-            return;
+        };
+        let moved = entry.ip.replace(ip) != Some(ip) || moved;
+        let Some(port) = plan.port(address.port) else {
+            return entry.judge(Verdict::Unknown, CheckResult::Off, Instant::now());
         };
         if moved || entry.reason == CheckResult::Off {
-            (entry.verdict, entry.reason, entry.since) =
-                (Verdict::Unknown, CheckResult::Awaited, Instant::now());
+            let verdict = plan.health.initial_state.into();
+            entry.judge(verdict, CheckResult::Awaited, Instant::now());
         }
         self.last_check += 1;
-        self.checks.insert(self.last_check, (pool_name.clone(), entry.config.name.clone()));
+        self.checks.insert(self.last_check, user);
         *check = Some(self.last_check);
         let started = Check {
             address: (ip, port.get()).into(),
@@ -200,6 +242,23 @@ impl Pools {
         };
         // Fails only when the prober's thread is gone, of which the log tells.
         let _ = self.prober.send(probe::Order::Watch(self.last_check, started));
+    }
+
+    /// Takes over what a name stands for. Backends of that name move there: their checks start anew, and connections to
+    /// the former address go on.
+    pub(super) fn resolved(&mut self, report: names::Report) {
+        for (pool_name, name) in self.names.report(report) {
+            let Some(mut pool) = self.pools.remove(&pool_name) else { continue };
+            if let Some(state) = pool.backends.get_mut(&name) {
+                let mut entry = Backend::clone(&state.entry);
+                self.forget(state.check.take());
+                self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
+                state.moved = true;
+                state.entry = Arc::new(entry);
+            }
+            self.dirty.insert(pool_name.clone());
+            self.pools.insert(pool_name, pool);
+        }
     }
 
     fn forget(&mut self, check: Option<CheckId>) {
@@ -231,12 +290,12 @@ impl Pools {
                 (_, verdict) => tracing::info!(%pool, backend = %backend, %reason, "backend is {verdict}"),
             }
         }
-        let since = if was.verdict == report.verdict { was.since } else { report.at };
-        // Not from unknown: a backend that was moved to an address where it does not answer has connections to the one
-        // where it did, and nobody has found those to be down.
-        let fell = was.verdict == Verdict::Healthy && report.verdict == Verdict::Unhealthy;
-        let mut entry =
-            Backend { verdict: report.verdict, reason: report.result, since, ..Backend::clone(was) };
+        // A backend that was moved to an address where it does not answer has connections to the one where it did, and
+        // nobody has found those to be down.
+        let fell = was.verdict == Verdict::Healthy && report.verdict == Verdict::Unhealthy && !state.moved;
+        state.moved &= report.verdict != Verdict::Healthy;
+        let mut entry = Backend::clone(was);
+        entry.judge(report.verdict, report.result, report.at);
         if fell && pool.config.pool.spec.on_down == OnDown::Close {
             close(&mut self.signals, &mut entry, CloseReason::BackendDown);
         }
@@ -244,9 +303,11 @@ impl Pools {
         self.dirty.insert(pool_name.clone());
     }
 
-    /// Closes what is left on backends whose drain has ended by `now`.
+    /// Closes what is left on backends whose drain has ended by `now`, and lets shares grow that are to by then.
     pub(super) fn expire(&mut self, now: Duration) {
-        while self.next_deadline().is_some_and(|deadline| deadline <= now) {
+        let due = self.growing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
+        self.dirty.extend(due);
+        while self.next_drain().is_some_and(|deadline| deadline <= now) {
             let Some((_, pool, name)) = self.deadlines.pop_first() else {
                 return;
             };
@@ -270,6 +331,7 @@ impl Pools {
     /// Closes every connection.
     pub(super) fn close_all(&mut self) {
         for (name, pool) in &mut self.pools {
+            pool.lasting.queue.stop();
             for state in pool.backends.values_mut() {
                 let mut entry = Backend::clone(&state.entry);
                 close(&mut self.signals, &mut entry, CloseReason::MemberShutdown);
@@ -280,28 +342,42 @@ impl Pools {
     }
 
     /// The pools for the next table, with what changed built anew.
-    pub(super) fn publish(&mut self) -> Arc<BTreeMap<PoolName, Arc<Pool>>> {
+    pub(super) fn publish(&mut self, now: Duration) -> Arc<BTreeMap<PoolName, Arc<Pool>>> {
         if self.dirty.is_empty() {
             return self.published.clone();
         }
         let mut pools = BTreeMap::clone(&self.published);
         for name in std::mem::take(&mut self.dirty) {
-            match self.pools.get(&name) {
-                Some(state) => {
-                    let entry = entry(state, pools.get(&name).map(|p| &p.schedule));
-                    pools.insert(name, Arc::new(entry))
-                }
-                None => pools.remove(&name),
+            self.growing.remove(&name);
+            let before = pools.remove(&name);
+            let Some(state) = self.pools.get_mut(&name) else {
+                self.queues.extend(before.map(|gone| (gone.queue.clone(), Weak::new())));
+                continue;
             };
+            let backends = state.backends.values().map(|b| b.entry.clone()).collect();
+            let before = before.as_ref().map(|p| &p.schedule);
+            let (entry, holds) = state.lasting.entry(&state.config.pool, backends, before);
+            if let Some(holds) = holds {
+                self.growing.insert(name.clone(), now.saturating_add(holds));
+            }
+            let entry = Arc::new(entry);
+            self.queues.push((entry.queue.clone(), Arc::downgrade(&entry)));
+            pools.insert(name, entry);
         }
         self.published = Arc::new(pools);
         self.published.clone()
     }
 
-    /// Begins the epochs of what the table that was just published closes.
-    pub(super) fn signal(&mut self) {
+    /// Begins the epochs of what the table that was just published closes, and gives its places to those who wait.
+    pub(super) fn signal(&mut self, rolls: &[Arc<Roll>]) {
+        let mut backends = Vec::new();
         for (live, epoch) in self.signals.drain(..) {
             live.begin(epoch);
+            backends.push(live);
+        }
+        connections::wake(rolls, &backends);
+        for (queue, pool) in self.queues.drain(..) {
+            queue.follow(pool);
         }
     }
 }
@@ -309,14 +385,6 @@ impl Pools {
 fn close(signals: &mut Vec<(Arc<Live>, u32)>, entry: &mut Backend, reason: CloseReason) {
     entry.epoch = next_epoch(entry.epoch, reason);
     signals.push((entry.live.clone(), entry.epoch));
-}
-
-fn entry(state: &PoolState, before: Option<&Schedule>) -> Pool {
-    let pool = &state.config.pool;
-    let backends: Vec<Arc<Backend>> = state.backends.values().map(|b| b.entry.clone()).collect();
-    let verdicts = backends.iter().map(|b| (&*b.config, b.verdict));
-    let schedule = Schedule::build(&pool.spec, verdicts, before);
-    Pool { config: pool.clone(), backends, schedule, turns: state.turns.clone() }
 }
 
 type Wanted = Arc<model::Backend>;

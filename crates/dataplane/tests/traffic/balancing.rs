@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, PoolSpec};
+use trestle_model::{AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, Host, PoolSpec};
 
 use crate::harness::*;
 
@@ -149,7 +149,7 @@ async fn a_backend_without_a_port_is_dialled_at_the_clients() {
     let back = std::net::SocketAddr::new(ip(), front.port());
     let _a = Server::start_at("a", back).await;
     let mut plane = Plane::start();
-    let portless = BackendSpec::at(BackendAddress { ip: back.ip(), port: None });
+    let portless = BackendSpec::at(BackendAddress { host: Host::Ip(back.ip()), port: None });
     plane.pool("p", unchecked(), &[("a", portless)]).await;
     plane.listener_at("l", front, "p").await;
     assert_eq!(servers(front, 2).await, "aa");

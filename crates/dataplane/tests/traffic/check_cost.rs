@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 use trestle_dataplane::Verdict;
-use trestle_model::{CheckKind, HttpCheck, TlsCheck};
+use trestle_model::{CheckKind, HealthPatch, HttpCheck, PoolPatch, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
@@ -38,8 +38,9 @@ fn everywhere() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Returns the data plane, for what it has spent counts only as long as it is there.
-async fn measure(what: &str, kind: CheckKind, port: u16) -> Plane {
+/// Prints what `checks` checks cost once every backend is known, at [`BACKENDS`] checks in each `interval`. Returns the
+/// data plane, for what it has spent counts only as long as it is there.
+async fn measure(what: &str, kind: CheckKind, port: u16, interval: Duration, checks: u64) -> Plane {
     let mut plane = Plane::start();
     let names: Vec<String> = (0..BACKENDS).map(|b| format!("b{b}")).collect();
     let address =
@@ -47,8 +48,7 @@ async fn measure(what: &str, kind: CheckKind, port: u16) -> Plane {
     let backends: Vec<_> =
         names.iter().enumerate().map(|(b, name)| (name.as_str(), at(address(b)))).collect();
     let mut spec = checked_by(kind, PATIENT);
-    spec.health.interval = Duration::from_secs(3600);
-    let before = spent();
+    (spec.health.interval, spec.health.fast_interval) = (interval, interval);
     plane.pool("p", spec, &backends).await;
     until("every backend is healthy", || {
         let table = plane.plane.table();
@@ -56,7 +56,23 @@ async fn measure(what: &str, kind: CheckKind, port: u16) -> Plane {
         pool.backends.iter().filter(|b| b.verdict == Verdict::Healthy).count() == BACKENDS
     })
     .await;
-    eprintln!("{what}: {:?} of CPU for {BACKENDS} checks", spent() - before);
+    let done = || {
+        let table = plane.plane.table();
+        let pool = &table.pools[&pool_name("p")];
+        pool.backends.iter().map(|b| b.counters().read()).map(|c| c.checks_ok + c.checks_failed).sum::<u64>()
+    };
+    // From the second check on they are spread over the interval.
+    until("a few checks each", || done() >= 3 * BACKENDS as u64).await;
+    let (before, first, start) = (spent(), done(), Instant::now());
+    while done() < first + checks {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (cost, checks, time) = (spent() - before, done() - first, start.elapsed());
+    let each = cost.as_secs_f64() * 1e6 / checks as f64;
+    eprintln!("{what}: {each:.1} us of CPU for each of {checks} checks in {time:.1?}");
+    // Quiet from now on.
+    let health = HealthPatch { kind: Some(CheckKind::None), ..HealthPatch::default() };
+    plane.update_pool("p", PoolPatch { health, ..PoolPatch::default() }).await;
     plane
 }
 
@@ -87,10 +103,11 @@ async fn what_checks_cost() {
             });
         }
     });
+    let (at_most, seldom) = (Duration::from_millis(100), Duration::from_millis(500));
     let _kept = [
-        measure("TCP", CheckKind::Tcp, plain_port).await,
-        measure("TLS", CheckKind::Tls(TlsCheck::default()), secure_port).await,
-        measure("HTTP", CheckKind::Http(HttpCheck::default()), plain_port).await,
-        measure("HTTPS", CheckKind::Http(over_tls(TlsCheck::default())), secure_port).await,
+        measure("TCP", CheckKind::Tcp, plain_port, at_most, 50_000).await,
+        measure("HTTP", CheckKind::Http(HttpCheck::default()), plain_port, seldom, 10_000).await,
+        measure("TLS", CheckKind::Tls(TlsCheck::default()), secure_port, seldom, 10_000).await,
+        measure("HTTPS", CheckKind::Http(over_tls(TlsCheck::default())), secure_port, seldom, 10_000).await,
     ];
 }

@@ -143,6 +143,13 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate, pem }
     }
 
+    /// A certificate and its key, in PEM form, for somebody of this name.
+    pub(crate) fn sign(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(&[name], 30).signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A server that shows the certificate of the CA itself.
     pub(crate) fn as_server(&self) -> ServerConfig {
         config(self.certificate.clone(), self.issuer.key())

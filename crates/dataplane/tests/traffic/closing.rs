@@ -110,7 +110,7 @@ async fn other_changes_close_nothing() {
             ..Default::default()
         },
         on_down: Some(OnDown::Keep),
-        all_down: None,
+        ..PoolPatch::default()
     };
     plane.update_pool("p", patch).await;
     let moved = trestle_model::BackendAddress::parse(&free().to_string()).unwrap();

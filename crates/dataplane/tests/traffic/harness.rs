@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use trestle_dataplane::{CloseReason, Counts, DataPlane, Settings, Verdict};
+use trestle_dataplane::{CloseReason, Counts, DataPlane, Settings, Sources, Verdict};
 use trestle_model::{
     AdminState, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterState,
     Command, HealthCheck, ListenerName, ListenerPatch, ListenerSpec, PoolName, PoolPatch, PoolSpec,
@@ -86,6 +86,10 @@ pub(crate) fn settings() -> Settings {
         workers: NonZeroUsize::new(2).unwrap(),
         data_address: None,
         drift_interval: Duration::from_millis(100),
+        resolv_conf: "/etc/resolv.conf".into(),
+        source: Sources::default(),
+        descriptors: None,
+        access_log: None,
     }
 }
 
@@ -161,7 +165,7 @@ impl Plane {
 
     pub(crate) fn prepare_listener(&mut self, name: &str, address: SocketAddr, pool: &str) {
         let binds = vec![Bind::parse(&address.to_string()).unwrap()];
-        let spec = ListenerSpec { binds, pool: pool_name(pool) };
+        let spec = ListenerSpec::new(binds, pool_name(pool));
         self.prepare(Command::CreateListener { name: listener_name(name), spec });
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trestle_dataplane::Verdict;
 use trestle_model::{
-    BackendAddress, BackendPatch, BackendSpec, CheckKind, HealthCheck, HealthPatch, PoolPatch, PoolSpec,
+    BackendAddress, BackendPatch, BackendSpec, CheckKind, HealthCheck, HealthPatch, Host, PoolPatch, PoolSpec,
 };
 
 use crate::harness::*;
@@ -82,7 +82,7 @@ async fn the_pools_port_is_checked_where_it_has_one() {
     let mut plane = Plane::start();
     let mut spec = checked();
     spec.health.port = std::num::NonZeroU16::new(checked_port.address.port());
-    let portless = BackendSpec::at(BackendAddress { ip: checked_port.address.ip(), port: None });
+    let portless = BackendSpec::at(BackendAddress { host: Host::Ip(checked_port.address.ip()), port: None });
     plane.pool("p", spec, &[("a", portless)]).await;
     plane.listener_at("l", front, "p").await;
     plane.until_verdict("p", "a", Verdict::Healthy).await;
@@ -127,4 +127,28 @@ async fn a_change_restarts_only_the_checks_that_it_concerns() {
     plane.update_backend("p", "a", BackendPatch { address, ..BackendPatch::default() }).await;
     until("a is checked at its new address", || plane.backend_counts("p", "a").checks_ok == 2).await;
     assert_eq!(plane.backend_counts("p", "b").checks_ok, 1);
+}
+
+#[tokio::test]
+async fn many_doubts_bring_no_storm_of_checks() {
+    let judge = Server::start("h").await;
+    let dead = {
+        let ip = judge.address.ip();
+        std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    };
+    let mut plane = Plane::start();
+    let mut spec = checked();
+    spec.health.port = std::num::NonZeroU16::new(judge.address.port());
+    let hour = Duration::from_secs(3600);
+    (spec.health.interval, spec.health.fast_interval) = (hour, hour);
+    plane.pool("p", spec, &[("a", at(dead))]).await;
+    let front = plane.listener("l", "p").await;
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+    // Each of these doubts, and the next check may begin an hour after the last one.
+    for _ in 0..50 {
+        assert!(turned_away(front).await);
+    }
+    let counts = plane.backend_counts("p", "a");
+    assert!(counts.connect_failures >= 50, "{counts:?}");
+    assert_eq!((counts.checks_ok, counts.checks_failed), (1, 0));
 }

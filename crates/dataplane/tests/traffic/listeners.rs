@@ -118,7 +118,7 @@ async fn an_address_of_another_machine_is_reported_and_the_rest_is_bound() {
     let here = free();
     // TEST-NET-1 (RFC 5737) is on no machine.
     let binds = vec![Bind::parse("192.0.2.1:7000").unwrap(), Bind::parse(&here.to_string()).unwrap()];
-    let spec = ListenerSpec { binds, pool: pool_name("a") };
+    let spec = ListenerSpec::new(binds, pool_name("a"));
     plane.apply(Command::CreateListener { name: listener_name("l"), spec }).await;
     let [error] = &plane.errors("l")[..] else { panic!("one error, not {:?}", plane.errors("l")) };
     assert!(error.contains("192.0.2.1:7000: cannot assign requested address"), "{error}");

@@ -1,16 +1,28 @@
 //! The data plane under real traffic: real sockets on loopback, nothing mocked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod access_log;
 mod balancing;
 mod check_cost;
 mod checking;
 mod closing;
+mod connections;
+mod exchange_checks;
+mod greetings;
+mod grpc_checks;
 mod harness;
 mod health;
 mod http_checks;
+mod identities;
+mod limits;
 mod listeners;
+mod names;
 mod policies;
+mod queueing;
 mod relaying;
 mod scale;
+mod slow_start;
 mod sources;
+mod stickiness;
 mod tls_checks;
+mod verdicts;

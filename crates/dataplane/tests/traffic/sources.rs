@@ -7,17 +7,23 @@ use trestle_model::{AdminState, Algorithm, PoolSpec};
 
 use crate::harness::*;
 
-/// The server that a client with an address of its own is led to.
-async fn server_of(client: u8, front: SocketAddr) -> String {
+/// A client with an address of its own, and the server that it is led to.
+pub(crate) async fn client_from(client: u8, front: SocketAddr) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     let source = Ipv4Addr::new(127, 12, (std::process::id() % 256) as u8, client);
     socket.bind((source, 0).into()).unwrap();
-    let stream = soon("a connection", socket.connect(front)).await.unwrap();
-    let mut client = Client { stream, server: String::new() };
+    let mut stream = soon("a connection", socket.connect(front)).await.unwrap();
     let mut name = [0];
-    soon("a name", tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut name)).await.unwrap();
+    soon("a name", tokio::io::AsyncReadExt::read_exact(&mut stream, &mut name)).await.unwrap();
+    Client { stream, server: char::from(name[0]).to_string() }
+}
+
+/// The server that a client with an address of its own is led to.
+pub(crate) async fn server_of(client: u8, front: SocketAddr) -> String {
+    let client = client_from(client, front).await;
+    let server = client.server.clone();
     client.finish().await;
-    char::from(name[0]).to_string()
+    server
 }
 
 async fn servers_of_all(front: SocketAddr) -> String {
@@ -94,4 +100,27 @@ async fn two_draws_use_every_backend_and_the_one_with_less_to_do_more() {
     let led_to_a = open.iter().filter(|c| c.server == "a").count();
     // One draw alone would be off by 4 on average; a difference makes three of four connections go the other way.
     assert!((20..=44).contains(&led_to_a), "{led_to_a} of 64");
+}
+
+#[tokio::test]
+async fn with_the_port_every_connection_of_a_client_goes_its_own_way() {
+    let (a, b) = (Server::start("a").await, Server::start("b").await);
+    let mut plane = Plane::start();
+    let spec = PoolSpec { algorithm: Algorithm::SourcePortHash, ..unchecked() };
+    plane.pool("p", spec, &[("a", at(a.address)), ("b", at(b.address))]).await;
+    let front = plane.listener("l", "p").await;
+    let mut by_port = Vec::new();
+    for port in 20_000..20_040 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        let source = Ipv4Addr::new(127, 12, (std::process::id() % 256) as u8, 250);
+        socket.bind((source, port).into()).unwrap();
+        let mut stream = soon("a connection", socket.connect(front)).await.unwrap();
+        let mut name = [0];
+        soon("a name", tokio::io::AsyncReadExt::read_exact(&mut stream, &mut name)).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        by_port.push(char::from(name[0]));
+    }
+    let word: String = by_port.iter().collect();
+    assert!(count(&word, 'a') > 5 && count(&word, 'b') > 5, "{word}");
 }

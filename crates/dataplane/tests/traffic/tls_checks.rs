@@ -235,13 +235,13 @@ async fn other_settings_apply_at_once_and_keep_the_verdict() {
 }
 
 /// `openssl s_server` with these arguments on a free port.
-struct OpenSsl {
+pub(crate) struct OpenSsl {
     process: std::process::Child,
     _dir: tempfile::TempDir,
 }
 
 impl OpenSsl {
-    async fn start(address: std::net::SocketAddr, arguments: &[&str]) -> Self {
+    pub(crate) async fn start(address: std::net::SocketAddr, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();

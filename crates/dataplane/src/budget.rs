@@ -1,0 +1,210 @@
+//! How many file descriptors the data plane may use, so that what is left is there for the API, peers, checks and Raft.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+
+use tokio::sync::Notify;
+
+/// Descriptors of one connection: its two legs.
+pub(crate) const PER_CONNECTION: usize = 2;
+
+/// Accepting goes on once this part of the budget is free again, and at least one connection's. Were it one connection
+/// always, then each that ends would wake every listener only to let one of them accept.
+const RESUME: usize = 64;
+
+/// The use of a [`Budget`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// Descriptors that listening sockets and connections have.
+    pub used: usize,
+    /// Most that they may have; `None` for no bound.
+    pub limit: Option<usize>,
+    /// How often accepting has paused because there was no room for a connection.
+    pub pauses: u64,
+}
+
+/// Descriptors that may be used, and those that are. What is taken is taken; but while there is no room for one more
+/// connection, none is accepted. Workers that look at the same moment may each find room for the same one, and so have one
+/// more between them; there is a reserve.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    /// Use up to which a pause ends.
+    resume: usize,
+    used: AtomicUsize,
+    paused: AtomicBool,
+    pauses: AtomicU64,
+    free: Notify,
+}
+
+impl Budget {
+    /// A budget of `limit` descriptors, at least one connection's; `None` for no bound.
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        let limit = limit.unwrap_or(usize::MAX).max(PER_CONNECTION);
+        Self {
+            limit,
+            resume: limit.saturating_sub((limit / RESUME).max(PER_CONNECTION)),
+            used: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
+            pauses: AtomicU64::new(0),
+            free: Notify::new(),
+        }
+    }
+
+    /// Whether one more connection may be accepted. If not, that begins a pause, which lasts until enough is free.
+    pub(crate) fn has_room(&self) -> bool {
+        if self.paused.load(SeqCst) {
+            return false;
+        }
+        if self.used.load(SeqCst).saturating_add(PER_CONNECTION) <= self.limit {
+            return true;
+        }
+        if !self.paused.swap(true, SeqCst) {
+            let pauses = self.pauses.fetch_add(1, Relaxed) + 1;
+            // Rarer from time to time, since it may happen thousands of times a second.
+            if pauses.is_power_of_two() {
+                let (used, limit) = (self.used.load(Relaxed), self.limit);
+                tracing::warn!(
+                    used,
+                    limit,
+                    pauses,
+                    "out of file descriptors: connections wait to be accepted"
+                );
+            }
+        }
+        // What was given back before the pause had begun would not end it.
+        self.end_pause(self.used.load(SeqCst));
+        !self.paused.load(SeqCst)
+    }
+
+    /// Waits until one more connection may be accepted.
+    pub(crate) async fn room(&self) {
+        loop {
+            let free = self.free.notified();
+            tokio::pin!(free);
+            free.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            free.await;
+        }
+    }
+
+    /// Uses descriptors, whether there is room for them or not.
+    pub(crate) fn take(&self, count: usize) {
+        self.used.fetch_add(count, SeqCst);
+    }
+
+    /// Gives descriptors back that were taken.
+    pub(crate) fn give(&self, count: usize) {
+        let before = self.used.fetch_sub(count, SeqCst);
+        if self.paused.load(SeqCst) {
+            self.end_pause(before.saturating_sub(count));
+        }
+    }
+
+    fn end_pause(&self, used: usize) {
+        if used <= self.resume && self.paused.swap(false, SeqCst) {
+            self.free.notify_waiters();
+        }
+    }
+
+    /// What is used now.
+    pub(crate) fn read(&self) -> BudgetUse {
+        BudgetUse {
+            used: self.used.load(Relaxed),
+            limit: (self.limit != usize::MAX).then_some(self.limit),
+            pauses: self.pauses.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn a_pause_lasts_until_a_64th_is_free() {
+        let budget = Budget::new(Some(640));
+        for _ in 0..320 {
+            assert!(budget.has_room());
+            budget.take(PER_CONNECTION);
+        }
+        for _ in 0..4 {
+            assert!(!budget.has_room());
+            budget.give(PER_CONNECTION);
+        }
+        assert!(!budget.has_room(), "8 of 640 are free, and 10 have to be");
+        budget.give(PER_CONNECTION);
+        assert!(budget.has_room());
+        assert_eq!(budget.read(), BudgetUse { used: 630, limit: Some(640), pauses: 1 });
+    }
+
+    #[test]
+    fn the_smallest_budgets_work() {
+        let budget = Budget::new(Some(3));
+        assert!(budget.has_room());
+        budget.take(PER_CONNECTION);
+        assert!(!budget.has_room());
+        budget.give(PER_CONNECTION);
+        assert!(budget.has_room());
+        let none = Budget::new(Some(0));
+        assert!(none.has_room(), "a budget for nothing would be a member that never accepts");
+        none.take(PER_CONNECTION);
+        assert!(!none.has_room() && !none.has_room());
+        assert_eq!(none.read().pauses, 1);
+    }
+
+    #[test]
+    fn listening_sockets_may_take_more_than_there_is() {
+        let budget = Budget::new(Some(4));
+        budget.take(10);
+        assert!(!budget.has_room());
+        budget.give(8);
+        assert!(budget.has_room());
+        let endless = Budget::new(None);
+        endless.take(1 << 40);
+        assert!(endless.has_room());
+        assert_eq!(endless.read().limit, None);
+    }
+
+    #[test]
+    fn who_waits_is_told_once_there_is_room() {
+        let budget = Arc::new(Budget::new(Some(2)));
+        budget.take(PER_CONNECTION);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waits = [(); 2].map(|()| Box::pin(budget.room()));
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut cx).is_pending()));
+        budget.give(PER_CONNECTION);
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut cx) == Poll::Ready(())));
+    }
+
+    #[test]
+    fn no_pause_outlives_what_it_waits_for() {
+        // Threads that take and give at the bound; each pause must end, or this does not.
+        let budget = Arc::new(Budget::new(Some(4)));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let budget = budget.clone();
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    runtime.block_on(async {
+                        for _ in 0..20_000 {
+                            budget.room().await;
+                            budget.take(PER_CONNECTION);
+                            budget.give(PER_CONNECTION);
+                        }
+                    });
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(budget.read().used, 0);
+    }
+}

@@ -1,0 +1,110 @@
+//! Connecting to a backend, and to others when that fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
+use trestle_model::SendProxy;
+
+use super::life::Connected;
+use super::{Attempt, Target};
+use crate::connections::Handle;
+use crate::dial::dial;
+use crate::live::Live;
+use crate::place::Place;
+use crate::reason::CloseReason;
+use crate::resources;
+
+/// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
+pub(super) async fn connect(
+    accepted: &Handle,
+    client: &TcpStream,
+    mut attempt: Attempt,
+) -> Result<Connected, CloseReason> {
+    let mut tried: Vec<Arc<Live>> = Vec::new();
+    loop {
+        let (place, address) = match attempt.target.take() {
+            Some(target) => target,
+            None => {
+                accepted.waiting(&attempt.pool.config.name);
+                let got = queue(client, &attempt, &tried).await?;
+                accepted.opening(&attempt.pool.config.name);
+                got
+            }
+        };
+        let spec = &attempt.pool.config.spec;
+        let failure = if accepted.shared().table.load().guard.covers(address) {
+            CloseReason::Loop
+        } else {
+            match dial(address, spec.connect_timeout, accepted.shared().source).await {
+                Ok(backend) => {
+                    let (first, header) = first(accepted, &mut attempt);
+                    let pool = attempt.pool;
+                    return Ok(Connected { backend, place, address, pool, first, header });
+                }
+                Err(error) if resources::exhausted(&error) => return Err(CloseReason::NoResources),
+                Err(error) => tracing::debug!(backend = %address, %error, "connect failed"),
+            }
+            place.live.doubted.notify_one();
+            CloseReason::ConnectFailed
+        };
+        let counters = [&place.live.counters, &accepted.listener().counters];
+        counters.iter().for_each(|c| c.connect_failed());
+        if tried.len() >= spec.connect_retries as usize {
+            return Err(failure);
+        }
+        tried.push(place.live.clone());
+        attempt.target = again(accepted, &mut attempt, &tried).ok_or(failure)?;
+        counters.iter().for_each(|c| c.retried());
+        accepted.retried();
+    }
+}
+
+/// Where to try next. The table may have moved on while the connect was under way.
+fn again(accepted: &Handle, attempt: &mut Attempt, tried: &[Arc<Live>]) -> Option<Target> {
+    let table = accepted.shared().table.load();
+    let pool = table.pools.get(&attempt.pool.config.name)?;
+    let target = attempt.arriving.aim(pool, tried)?;
+    attempt.pool = pool.clone();
+    Some(target)
+}
+
+/// Waits for a place at a backend that is not among `tried`, and says where it is.
+async fn queue(
+    client: &TcpStream,
+    attempt: &Attempt,
+    tried: &[Arc<Live>],
+) -> Result<(Place, SocketAddr), CloseReason> {
+    let (pool, arriving) = (&attempt.pool, attempt.arriving);
+    tokio::select! {
+        biased;
+        answer = pool.queue.wait(arriving.source, tried.to_vec(), &pool.config.spec) => {
+            let (place, backend) = answer?;
+            Ok((place, backend.address(arriving.dialled).ok_or(CloseReason::NoBackend)?))
+        }
+        // Only a reset: one that has said all it has to say may well wait for the answer.
+        _ = client.ready(Interest::ERROR) => Err(CloseReason::ClientReset),
+    }
+}
+
+/// What the backend is sent first: the header that its pool wants, and what was read of the client; with the length of
+/// the header.
+fn first(accepted: &Handle, attempt: &mut Attempt) -> (Vec<u8>, u16) {
+    let greeting = attempt.greeting.take();
+    let source = attempt.arriving.source;
+    let dialled = || greeting.as_ref().and_then(|g| g.dialled).unwrap_or_else(|| accepted.local());
+    let mut first = match attempt.pool.config.spec.send_proxy {
+        SendProxy::Off => return (greeting.map(|g| g.bytes).unwrap_or_default(), 0),
+        SendProxy::V1 => format_v1(source, dialled()),
+        SendProxy::V2 => {
+            let tlvs = greeting.as_ref().map(|g| &g.tlvs);
+            format_v2(source, dialled(), tlvs.unwrap_or(&Tlvs::default()))
+        }
+    };
+    // A header has 4096 bytes at most.
+    let header = u16::try_from(first.len()).unwrap_or(u16::MAX);
+    first.extend(greeting.into_iter().flat_map(|g| g.bytes));
+    (first, header)
+}

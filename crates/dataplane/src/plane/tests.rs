@@ -1,0 +1,82 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use super::*;
+use crate::bind;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn shared() -> Arc<Shared> {
+    let settings = Settings {
+        workers: NonZeroUsize::MIN,
+        data_address: None,
+        drift_interval: Duration::from_secs(1),
+        resolv_conf: "/etc/resolv.conf".into(),
+        source: Sources::default(),
+        descriptors: None,
+        access_log: None,
+    };
+    Arc::new(Shared::new(&settings).unwrap())
+}
+
+/// How many of these connections the server has ended by now; they must not block.
+fn ended(streams: &mut [TcpStream]) -> usize {
+    streams
+        .iter_mut()
+        .filter(|stream| {
+            let read = (&**stream).read(&mut [0]);
+            read.is_ok() || read.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
+        })
+        .count()
+}
+
+/// Each worker has a queue of its own for each address, so that the kernel goes on handing out connections to one while
+/// another does nothing.
+#[test]
+fn a_worker_that_stalls_stops_nobody_elses_accepts() {
+    let listening: SocketAddr =
+        std::net::TcpListener::bind((Ipv4Addr::new(127, 8, 255, 1), 0)).unwrap().local_addr().unwrap();
+    let sockets = bind::open(listening, 2, true).unwrap();
+    let shared = shared();
+    let (mut orders, mut threads) = (Vec::new(), Vec::new());
+    let (go_on, stalled) = channel::<()>();
+    let mut stall = Some(stalled);
+    for socket in sockets {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        sender.send(worker::Order::Listen(listening, socket)).unwrap();
+        orders.push(sender);
+        let (roll, stall) = (Arc::new(Roll::new(shared.clone())), stall.take());
+        threads.push(std::thread::spawn(move || {
+            runtime().unwrap().block_on(async {
+                if let Some(stall) = stall {
+                    // Not a task that waits: the thread does.
+                    tokio::spawn(async move { stall.recv().unwrap_or_default() });
+                }
+                worker::run(roll, receiver).await;
+            });
+        }));
+    }
+    // No listener is in the table, so whoever is accepted is reset.
+    let mut clients: Vec<TcpStream> = (0..64)
+        .filter_map(|_| TcpStream::connect_timeout(&listening, DEADLINE).ok())
+        .inspect(|stream| stream.set_nonblocking(true).unwrap())
+        .collect();
+    let start = Instant::now();
+    let lost = 64 - clients.len();
+    while lost + ended(&mut clients) < 8 {
+        assert!(start.elapsed() < DEADLINE, "nobody accepts");
+        std::thread::yield_now();
+    }
+    assert!(lost + ended(&mut clients) < 64, "the stall is none");
+    drop(go_on);
+    while lost + ended(&mut clients) < 64 {
+        assert!(start.elapsed() < DEADLINE, "who waited at the stalled worker is lost");
+        std::thread::yield_now();
+    }
+    drop(orders);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}

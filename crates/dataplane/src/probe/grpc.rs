@@ -1,0 +1,241 @@
+//! The gRPC check: one call of `grpc.health.v1.Health/Check`, over TLS if so told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use h2::client::SendRequest;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
+use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use hyper::{Method, Request, StatusCode};
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use trestle_model::GrpcCheck;
+
+use super::fault::{self, shown};
+use super::plan::Limit;
+use super::tls::TlsPlan;
+use crate::table::CheckResult;
+
+/// Most that is read of an answer, which has 7 bytes.
+const ANSWER_MAX: usize = 4096;
+
+/// What stands before a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+
+/// The messages of the gRPC health checking protocol, grpc/health/v1/health.proto.
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckResponse {
+    #[prost(enumeration = "ServingStatus", tag = "1")]
+    status: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+enum ServingStatus {
+    Unknown = 0,
+    Serving = 1,
+    NotServing = 2,
+    ServiceUnknown = 3,
+}
+
+/// How the backends of one pool are asked over gRPC.
+#[derive(Debug)]
+pub(super) struct GrpcPlan {
+    tls: Option<TlsPlan>,
+    /// Name of the server in requests; `None` for the backend's address.
+    authority: Option<Authority>,
+    service: Option<Arc<str>>,
+    /// The message that is sent, with what stands before it.
+    question: Bytes,
+}
+
+impl GrpcPlan {
+    /// Prepares calls.
+    ///
+    /// # Errors
+    /// Why no call can be made with these settings.
+    pub(super) fn new(check: &GrpcCheck) -> Result<Self, String> {
+        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[b"h2"])).transpose()?;
+        let name = check.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let service = check.service.as_deref().unwrap_or_default().to_owned();
+        let message = HealthCheckRequest { service }.encode_to_vec();
+        let length = u32::try_from(message.len()).map_err(|_| "gRPC: the service's name is too long")?;
+        let question = [&[0], &length.to_be_bytes()[..], &message].concat().into();
+        Ok(Self {
+            tls,
+            authority: name.and_then(|name| name.parse().ok()),
+            service: check.service.clone(),
+            question,
+        })
+    }
+
+    /// Asks and looks at the answer.
+    ///
+    /// # Errors
+    /// What is wrong with the backend.
+    pub(super) async fn check(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        limit: Limit,
+    ) -> Result<CheckResult, String> {
+        match &self.tls {
+            None => limit.bound("gRPC", Box::pin(self.call(stream, address))).await,
+            Some(tls) => {
+                let stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                limit.bound("gRPC", Box::pin(self.call(stream, address))).await
+            }
+        }
+    }
+
+    async fn call<S>(&self, stream: S, address: SocketAddr) -> Result<CheckResult, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let opened = h2::client::Builder::new().max_header_list_size(16 * 1024).handshake(stream).await;
+        let (sender, connection) = opened.map_err(|error| fault::http2(&error))?;
+        let answer = self.ask(sender, address);
+        tokio::pin!(connection, answer);
+        // Both in this task, so that nothing is left of a check that is given up.
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            // How the connection ended is the cause of what the call says then.
+            ended = &mut connection => match ended {
+                Err(error) => Err(fault::http2(&error)),
+                Ok(()) => answer.await,
+            },
+        }
+    }
+
+    fn request(&self, address: SocketAddr) -> Result<Request<()>, String> {
+        let wrong = |error: hyper::http::Error| format!("gRPC: no request can be made: {error}");
+        let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .path_and_query(PathAndQuery::from_static("/grpc.health.v1.Health/Check"));
+        let uri = match &self.authority {
+            Some(name) => uri.authority(name.clone()),
+            None => uri.authority(address.to_string()),
+        };
+        Request::builder()
+            .method(Method::POST)
+            .uri(uri.build().map_err(wrong)?)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+            .header(TE, HeaderValue::from_static("trailers"))
+            .header(USER_AGENT, HeaderValue::from_static("trestle-check"))
+            .body(())
+            .map_err(wrong)
+    }
+
+    async fn ask(&self, sender: SendRequest<Bytes>, address: SocketAddr) -> Result<CheckResult, String> {
+        let request = self.request(address)?;
+        let broken = |error: h2::Error| fault::http2(&error);
+        let mut sender = sender.ready().await.map_err(broken)?;
+        let (answer, mut body) = sender.send_request(request, false).map_err(broken)?;
+        // A server may answer and end the call before it has read this.
+        let _ = body.send_data(self.question.clone(), true);
+        let (head, mut body) = answer.await.map_err(broken)?.into_parts();
+        if head.status != StatusCode::OK {
+            return Err(format!("gRPC: HTTP {}, wanted 200", head.status.as_u16()));
+        }
+        let mut message = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.map_err(broken)?;
+            if message.len() + data.len() > ANSWER_MAX {
+                return Err(format!("gRPC: the answer has over {ANSWER_MAX} bytes"));
+            }
+            message.extend_from_slice(&data);
+            // Fails only when the connection is gone, which the next read tells.
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+        // A call that fails at once has its trailers in the head.
+        let trailers = match head.headers.contains_key("grpc-status") {
+            true => head.headers,
+            false => body.trailers().await.map_err(broken)?.unwrap_or_default(),
+        };
+        self.judge(&trailers, &message)
+    }
+
+    fn judge(&self, trailers: &HeaderMap, message: &[u8]) -> Result<CheckResult, String> {
+        let code = trailers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
+        match (code, &self.service) {
+            (Some(0), service) => match (serving(message)?, service) {
+                (ServingStatus::Serving, _) => Ok(CheckResult::Serving),
+                (ServingStatus::NotServing, _) => Err("gRPC: NOT_SERVING, wanted SERVING".to_owned()),
+                (ServingStatus::ServiceUnknown, Some(service)) => Err(unknown(service)),
+                _ => Err("gRPC: UNKNOWN, wanted SERVING".to_owned()),
+            },
+            (Some(5), Some(service)) => Err(unknown(service)),
+            (Some(code), _) => {
+                let name = STATUSES.get(code).map_or_else(|| code.to_string(), |name| (*name).to_owned());
+                let said = trailers.get("grpc-message").map(|said| format!(": {}", shown(said.as_bytes())));
+                Err(format!("gRPC: status {name}{}", said.unwrap_or_default()))
+            }
+            (None, _) => Err("gRPC: the answer is not gRPC".to_owned()),
+        }
+    }
+}
+
+/// Names of the statuses, by number (gRPC, "Status codes and their use in gRPC").
+const STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn unknown(service: &str) -> String {
+    format!("gRPC: service {service:?} is unknown")
+}
+
+fn serving(message: &[u8]) -> Result<ServingStatus, String> {
+    let wrong = || "gRPC: the answer cannot be read".to_owned();
+    let (prefix, message) = message.split_at_checked(PREFIX).ok_or_else(wrong)?;
+    let length = u32::try_from(message.len()).map_err(|_| wrong())?;
+    // Nothing is said of compression, so none is allowed.
+    if prefix != [&[0], &length.to_be_bytes()[..]].concat() {
+        return Err(wrong());
+    }
+    Ok(HealthCheckResponse::decode(message).map_err(|_| wrong())?.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_whole_or_not_at_all() {
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 1]), Ok(ServingStatus::Serving));
+        assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 2]), Ok(ServingStatus::NotServing));
+        // The default of a field is left out, and fields to come are skipped.
+        assert_eq!(serving(&[0, 0, 0, 0, 0]), Ok(ServingStatus::Unknown));
+        assert_eq!(serving(&[0, 0, 0, 0, 4, 16, 7, 8, 1]), Ok(ServingStatus::Serving));
+        for wrong in
+            [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 3, 8, 1], &[0, 0, 0, 0, 1, 8]]
+        {
+            assert!(serving(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

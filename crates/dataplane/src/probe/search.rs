@@ -1,0 +1,60 @@
+//! Looking for a text in what a backend sends.
+
+/// Most that is searched, in bytes.
+pub(super) const SEARCHED_MAX: usize = 64 * 1024;
+
+/// What was read so far, and what is looked for in it.
+pub(super) struct Search<'a> {
+    text: &'a [u8],
+    seen: Vec<u8>,
+}
+
+impl<'a> Search<'a> {
+    /// `text` is not empty.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, seen: Vec::new() }
+    }
+
+    /// The first [`SEARCHED_MAX`] bytes of what was read.
+    pub(super) fn seen(&self) -> &[u8] {
+        &self.seen
+    }
+
+    /// Takes what was read next. Whether the text is in what was read so far; `None` while that can still change.
+    pub(super) fn feed(&mut self, data: &[u8]) -> Option<bool> {
+        // The text may begin in what came before.
+        let from = self.seen.len().saturating_sub(self.text.len());
+        self.seen.extend(data.iter().take(SEARCHED_MAX - self.seen.len()));
+        let new = self.seen.get(from..).unwrap_or_default();
+        if new.windows(self.text.len()).any(|part| part == self.text) {
+            return Some(true);
+        }
+        (self.seen.len() == SEARCHED_MAX).then_some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_wherever_it_is_cut() {
+        let answer = b"-ERR +PO+PONG\r\n";
+        for cut in 0..answer.len() {
+            let mut search = Search::new(b"+PONG");
+            let (first, second) = answer.split_at(cut);
+            let found = search.feed(first).or_else(|| search.feed(second));
+            assert_eq!(found, Some(true), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_64_kib_is_not_searched() {
+        let mut search = Search::new(b"ab");
+        assert_eq!(search.feed(&[b'a'; SEARCHED_MAX - 1]), None);
+        assert_eq!(search.feed(b"ab"), Some(false));
+        let mut search = Search::new(b"ab");
+        assert_eq!(search.feed(&[b'a'; SEARCHED_MAX - 1]), None);
+        assert_eq!(search.feed(b"b"), Some(true));
+    }
+}

@@ -1,0 +1,64 @@
+//! What the names of backends stand for, and which backends use them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use trestle_model::{BackendName, Host, PoolName};
+
+use crate::names::{Order, Report};
+
+/// A backend of a pool.
+pub(super) type User = (PoolName, BackendName);
+
+struct Known {
+    found: Result<IpAddr, Arc<str>>,
+    users: BTreeSet<User>,
+}
+
+/// Every name in use.
+pub(super) struct Names {
+    resolver: mpsc::UnboundedSender<Order>,
+    known: BTreeMap<Arc<str>, Known>,
+}
+
+impl Names {
+    pub(super) fn new(resolver: mpsc::UnboundedSender<Order>) -> Self {
+        Self { resolver, known: BTreeMap::new() }
+    }
+
+    /// The address of `host`, which `user` uses from now on; or, in words, why it is not known.
+    pub(super) fn find(&mut self, host: &Host, user: User) -> Result<IpAddr, Arc<str>> {
+        let name = match host {
+            Host::Ip(ip) => return Ok(*ip),
+            Host::Name(name) => name,
+        };
+        let known = self.known.entry(name.clone()).or_insert_with(|| {
+            // Fails only when the resolver's thread is gone, of which the log tells.
+            let _ = self.resolver.send(Order::Watch(name.clone()));
+            Known { found: Err(format!("name {name}: not looked up yet").into()), users: BTreeSet::new() }
+        });
+        known.users.insert(user);
+        known.found.clone()
+    }
+
+    /// `user` no longer uses `host`.
+    pub(super) fn leave(&mut self, host: &Host, user: &User) {
+        let Host::Name(name) = host else { return };
+        if let Some(known) = self.known.get_mut(name) {
+            known.users.remove(user);
+            if known.users.is_empty() {
+                self.known.remove(name);
+                let _ = self.resolver.send(Order::Forget(name.clone()));
+            }
+        }
+    }
+
+    /// Takes over what was found; returns the backends that this is about.
+    pub(super) fn report(&mut self, report: Report) -> Vec<User> {
+        let Some(known) = self.known.get_mut(&report.name) else { return Vec::new() };
+        known.found = report.found;
+        known.users.iter().cloned().collect()
+    }
+}

@@ -1,0 +1,63 @@
+//! What a pool's table entry is made of, and what of a pool outlives its entries.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use trestle_engine::{Candidate, Schedule, Warmth};
+use trestle_model as model;
+
+use crate::queue::Queue;
+use crate::sticky::{Memory, Sticky};
+use crate::table::{Backend, Pool, Turns};
+
+/// What goes on across a pool's table entries: whose turn it is, who waits, who is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Lasting {
+    turns: Arc<Turns>,
+    pub(super) queue: Arc<Queue>,
+    memory: Option<Arc<Memory>>,
+}
+
+impl Lasting {
+    /// The pool's next entry, and how long it holds where shares are growing. `before` is the schedule that it replaces.
+    pub(super) fn entry(
+        &mut self,
+        pool: &Arc<model::Pool>,
+        backends: Vec<Arc<Backend>>,
+        before: Option<&Schedule>,
+    ) -> (Pool, Option<Duration>) {
+        let now = Instant::now();
+        let mut holds: Option<Duration> = None;
+        let candidates = backends.iter().map(|b| {
+            let (warmth, next) = warmth(b, pool.spec.slow_start, now);
+            holds = [holds, next].into_iter().flatten().min();
+            let resolved = b.ip.is_some();
+            Candidate { resolved, warmth, ..Candidate::new(&b.config, b.verdict) }
+        });
+        let schedule = Schedule::build(&pool.spec, candidates, before);
+        let sticky = self.sticky(pool.spec.stickiness, &backends);
+        let (turns, queue) = (self.turns.clone(), self.queue.clone());
+        (Pool { config: pool.clone(), backends, schedule, turns, queue, sticky }, holds)
+    }
+
+    /// A pool that is told to remember nobody forgets everybody.
+    fn sticky(&mut self, keep: Duration, backends: &[Arc<Backend>]) -> Option<Sticky> {
+        if keep.is_zero() {
+            self.memory = None;
+            return None;
+        }
+        let memory = self.memory.get_or_insert_with(|| Arc::new(Memory::new())).clone();
+        let mut positions: Vec<_> = backends.iter().map(|b| b.live.tenure()).zip(0..).collect();
+        positions.sort_unstable();
+        Some(Sticky { memory, keep, positions })
+    }
+}
+
+/// How warm a backend is, and for how long. As in HAProxy only one that was down is cold: not one that is new, since
+/// then all would be when a member starts.
+fn warmth(backend: &Backend, slow_start: Duration, now: Instant) -> (Warmth, Option<Duration>) {
+    match backend.risen {
+        Some(risen) => Warmth::at(now.saturating_duration_since(risen), slow_start),
+        None => (Warmth::FULL, None),
+    }
+}

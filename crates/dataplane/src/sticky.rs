@@ -1,0 +1,93 @@
+//! A pool's memory of which client had which backend, shared by all workers of this member.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use trestle_engine::Stickiness;
+
+/// Clients that a pool remembers, about 9 MB when it has seen that many. They are spread over the shards by a hash, so
+/// the last few per cent of them may push one another out.
+const CLIENTS_MAX: usize = 100_000;
+
+/// Parts with a lock each, so that workers seldom wait for one another.
+const SHARDS: usize = 16;
+
+/// The memory itself, which outlives the pool's table entries. Names backends by their tenure.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// The origin of the clock that the engine sees.
+    origin: Instant,
+    shards: [Mutex<Stickiness>; SHARDS],
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        let room = CLIENTS_MAX.div_ceil(SHARDS) as u32;
+        Self { origin: Instant::now(), shards: std::array::from_fn(|_| Mutex::new(Stickiness::new(room))) }
+    }
+
+    /// The part of the memory that a client is in, and the time.
+    fn shard(&self, client: IpAddr) -> (MutexGuard<'_, Stickiness>, Duration) {
+        // The last byte of an address and the one before differ between neighbours; networks differ in the others.
+        let fold = |bytes: &[u8]| {
+            bytes.iter().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
+        };
+        let place = match client.to_canonical() {
+            IpAddr::V4(ip) => fold(&ip.octets()),
+            IpAddr::V6(ip) => fold(&ip.octets()),
+        };
+        let [first, ..] = &self.shards;
+        let shard = self.shards.get(place % SHARDS).unwrap_or(first);
+        (shard.lock().unwrap_or_else(PoisonError::into_inner), self.origin.elapsed())
+    }
+}
+
+/// A pool's memory, as one table entry of the pool uses it.
+#[derive(Debug)]
+pub(crate) struct Sticky {
+    pub(crate) memory: Arc<Memory>,
+    /// How long a client is remembered.
+    pub(crate) keep: Duration,
+    /// The positions of backends by tenure, in order.
+    pub(crate) positions: Vec<(u64, u32)>,
+}
+
+impl Sticky {
+    /// The position of the backend that a client had last, if it is still there.
+    pub(crate) fn find(&self, client: SocketAddr) -> Option<usize> {
+        let (shard, now) = self.memory.shard(client.ip());
+        let tenure = shard.find(client.ip(), self.keep, now)?;
+        let found = self.positions.binary_search_by_key(&tenure, |(tenure, _)| *tenure).ok()?;
+        self.positions.get(found).map(|(_, position)| *position as usize)
+    }
+
+    /// A connection to a backend begins. With `passing`, the client was led elsewhere because its own backend is full,
+    /// and keeps that one.
+    pub(crate) fn begin(&self, client: SocketAddr, tenure: u64, passing: bool) -> Visit {
+        let client = client.ip();
+        let (mut shard, now) = self.memory.shard(client);
+        if passing {
+            shard.touch(client, now)
+        } else {
+            shard.begin(client, tenure, now)
+        }
+        Visit { memory: self.memory.clone(), client, tenure, keep: self.keep }
+    }
+}
+
+/// A connection of a client that is remembered; the memory learns of its end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    memory: Arc<Memory>,
+    client: IpAddr,
+    tenure: u64,
+    keep: Duration,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let (mut shard, now) = self.memory.shard(self.client);
+        shard.end(self.client, self.tenure, self.keep, now);
+    }
+}

@@ -1,0 +1,140 @@
+//! gRPC checks against tonic's health service, and against what is none.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::service::Routes;
+use tonic::transport::Server as Tonic;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+use trestle_model::{CheckKind, GrpcCheck, HealthPatch, PoolPatch, TlsCheck};
+
+use crate::checking::*;
+use crate::harness::*;
+
+const SERVING: &str = "gRPC: SERVING";
+
+async fn serve(routes: Routes) -> SocketAddr {
+    let socket = TcpListener::bind((ip(), 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(Tonic::builder().add_routes(routes).serve_with_incoming(TcpIncoming::from(socket)));
+    address
+}
+
+/// A server whose health is what the reporter says.
+async fn healthy() -> (SocketAddr, HealthReporter) {
+    let (reporter, service) = health_reporter();
+    (serve(Routes::new(service)).await, reporter)
+}
+
+fn about(service: Option<&str>) -> CheckKind {
+    CheckKind::Grpc(GrpcCheck { tls: None, service: service.map(Into::into) })
+}
+
+fn secured(tls: TlsCheck) -> CheckKind {
+    CheckKind::Grpc(GrpcCheck { tls: Some(tls), service: None })
+}
+
+#[tokio::test]
+async fn a_server_is_as_healthy_as_it_says() {
+    let (address, reporter) = healthy().await;
+    assert_eq!(outcome(about(None), PATIENT, address).await, good(SERVING));
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    assert_eq!(outcome(about(None), PATIENT, address).await, bad("gRPC: NOT_SERVING, wanted SERVING"));
+    reporter.set_service_status("", ServingStatus::Unknown).await;
+    assert_eq!(outcome(about(None), PATIENT, address).await, bad("gRPC: UNKNOWN, wanted SERVING"));
+    reporter.set_service_status("shop.v1.Cart", ServingStatus::Serving).await;
+    assert_eq!(outcome(about(Some("shop.v1.Cart")), PATIENT, address).await, good(SERVING));
+    assert_eq!(
+        outcome(about(Some("shop.v1.Till")), PATIENT, address).await,
+        bad("gRPC: service \"shop.v1.Till\" is unknown")
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_the_service_says_so() {
+    let address = serve(Routes::default()).await;
+    assert_eq!(outcome(about(None), PATIENT, address).await, bad("gRPC: status UNIMPLEMENTED"));
+}
+
+/// TLS in front of a server without it.
+async fn secure(config: rustls::ServerConfig, behind: SocketAddr) -> SocketAddr {
+    tls_server(config.into(), move |mut stream| async move {
+        let mut behind = TcpStream::connect(behind).await.unwrap();
+        // Ends with the check, which says no goodbye.
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn over_tls_http_2_is_agreed_on() {
+    let (behind, _reporter) = healthy().await;
+    let ca = Authority::new("ours");
+    let speaking = |protocol: &[u8]| {
+        let mut config = ca.server(&["a.example"], 30);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config
+    };
+    let trusting = || TlsCheck {
+        ca: Some(ca.pem.clone()),
+        server_name: Some("a.example".into()),
+        ..TlsCheck::default()
+    };
+    let address = secure(speaking(b"h2"), behind).await;
+    assert_eq!(outcome(secured(trusting()), PATIENT, address).await, good(SERVING));
+    assert_eq!(outcome(secured(TlsCheck::default()), PATIENT, address).await, good(SERVING));
+    let old = secure(speaking(b"http/1.1"), behind).await;
+    assert_eq!(
+        outcome(secured(trusting()), PATIENT, old).await,
+        bad("TLS: the backend refused the handshake (no application protocol)")
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_is_refused() {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let (old, _) = server(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(ANSWER).await;
+        let _ = stream.read(&mut [0; 4096]).await;
+    })
+    .await;
+    assert_eq!(outcome(about(None), PATIENT, old).await, bad("gRPC: the answer is not HTTP/2"));
+    let (closing, _) = server(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read(&mut [0; 4096]).await;
+    })
+    .await;
+    assert_eq!(
+        outcome(about(None), PATIENT, closing).await,
+        bad("gRPC: connection closed before the answer was complete")
+    );
+    let (resetting, _) = server(|mut stream| async move {
+        let _ = stream.read(&mut [0; 8]).await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    assert_eq!(outcome(about(None), PATIENT, resetting).await, bad("gRPC: connection reset"));
+    let (hanging, open) = server(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let mut plane = Plane::start();
+    plane.pool("p", checked_by(about(None), HASTY), &[("a", at(hanging))]).await;
+    until("three checks", || plane.backend_counts("p", "a").checks_failed >= 3).await;
+    assert_eq!(plane.verdict("p", "a"), bad("gRPC: timed out after 200ms"));
+    let health = HealthPatch { kind: Some(CheckKind::None), ..HealthPatch::default() };
+    plane.update_pool("p", PoolPatch { health, ..PoolPatch::default() }).await;
+    until("every connection is closed", || open.load(std::sync::atomic::Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_web_server_that_speaks_http_2_is_not_serving() {
+    let routes = Routes::from(tonic::service::AxumRouter::new());
+    let not_found = serve(routes).await;
+    assert_eq!(outcome(about(None), PATIENT, not_found).await, bad("gRPC: HTTP 404, wanted 200"));
+}

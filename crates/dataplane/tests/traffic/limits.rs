@@ -1,0 +1,256 @@
+//! Who may connect, how often, how many at a time, and for how long.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use trestle_dataplane::CloseReason;
+use trestle_model::{Bind, Cidr, ListenerPatch, PoolSpec};
+
+use crate::harness::*;
+
+async fn plane(spec: PoolSpec) -> (Plane, Server, SocketAddr) {
+    let server = Server::start("a").await;
+    let mut plane = Plane::start();
+    plane.pool("p", spec, &[("a", at(server.address))]).await;
+    let front = plane.listener("l", "p").await;
+    (plane, server, front)
+}
+
+async fn from(ip: IpAddr, front: SocketAddr) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    Client { stream: socket.connect(front).await.unwrap(), server: String::new() }
+}
+
+/// Whether a connection from there is reset, perhaps already as the client learns that it is connected.
+async fn refused(ip: IpAddr, front: SocketAddr) -> bool {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    let end = match socket.connect(front).await {
+        Ok(mut stream) => {
+            // Fails if it was reset by now.
+            let _ = stream.shutdown().await;
+            Client { stream, server: String::new() }.end().await
+        }
+        Err(error) => Some(error.kind()),
+    };
+    end == Some(ErrorKind::ConnectionReset)
+}
+
+fn patch() -> ListenerPatch {
+    ListenerPatch::default()
+}
+
+#[tokio::test]
+async fn networks_say_who_may_connect() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    let (good, bad) = (ip(), ip());
+    let network = |ip: IpAddr| vec![Cidr::parse(&ip.to_string()).unwrap()];
+    plane.update_listener("l", ListenerPatch { deny: Some(network(bad)), ..patch() }).await;
+    assert!(refused(bad, front).await);
+    let other = from(ip(), front).await;
+    plane.until_closed("l", CloseReason::Denied, 1).await;
+    plane.update_listener("l", ListenerPatch { allow: Some(network(good)), ..patch() }).await;
+    assert!(refused(ip(), front).await);
+    let mut allowed = from(good, front).await;
+    allowed.stream.shutdown().await.unwrap();
+    assert_eq!(allowed.end().await, None);
+    plane.until_closed("l", CloseReason::Denied, 2).await;
+    other.finish().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_to_be_accepted() {
+    let (mut plane, server, front) = plane(unchecked()).await;
+    plane.update_listener("l", ListenerPatch { max_connections: Some(3), ..patch() }).await;
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        inside.push(Client::connect(front).await.unwrap());
+    }
+    let mut waiting: JoinSet<_> = (0..20).map(|_| Client::connect(front)).collect();
+    // Nobody else is kept from their listener on the same workers.
+    let side = plane.listener("side", "p").await;
+    assert_eq!(servers(side, 20).await, "a".repeat(20));
+    assert_eq!(plane.listener_counts("l").active, 3);
+    assert!(inside[0].works().await);
+    // One by one, and never more than three.
+    while !waiting.is_empty() {
+        inside.remove(0).finish().await;
+        assert!(plane.listener_counts("l").active <= 3);
+        let next = soon("the next gets in", waiting.join_next()).await;
+        inside.push(next.unwrap().unwrap().unwrap());
+    }
+    assert!(server.open.load(std::sync::atomic::Ordering::SeqCst) <= 3);
+    // A higher bound counts at once, and so does none.
+    let more = tokio::spawn(Client::connect(front));
+    let most = tokio::spawn(Client::connect(front));
+    until("one waits", || !more.is_finished()).await;
+    plane.update_listener("l", ListenerPatch { max_connections: Some(0), ..patch() }).await;
+    for task in [more, most] {
+        inside.push(soon("who waited gets in", task).await.unwrap().unwrap());
+    }
+    for client in inside {
+        client.finish().await;
+    }
+    until("all have left", || plane.listener_counts("l").active == 0).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_goes_turns_those_away_that_wait() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    plane.update_listener("l", ListenerPatch { max_connections: Some(1), ..patch() }).await;
+    let inside = Client::connect(front).await.unwrap();
+    let mut outside = Vec::new();
+    for _ in 0..8 {
+        let stream = TcpStream::connect(front).await.unwrap();
+        outside.push(Client { stream, server: String::new() });
+    }
+    plane.remove_listener("l").await;
+    for client in &mut outside {
+        assert_eq!(client.end().await, Some(ErrorKind::ConnectionReset));
+    }
+    inside.finish().await;
+}
+
+#[tokio::test]
+async fn a_rate_spreads_connections_and_refuses_none() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    plane.update_listener("l", ListenerPatch { accept_rate: Some(50), ..patch() }).await;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..50).map(|_| tokio::spawn(Client::connect(front))).collect();
+    for task in tasks {
+        soon("a connection", task).await.unwrap().unwrap().finish().await;
+    }
+    // 5 at once, and the others 20 ms apart.
+    assert!(start.elapsed() >= Duration::from_millis(45 * 20), "{:?}", start.elapsed());
+    assert_eq!(plane.listener_counts("l").connections, 50);
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_and_others_are_not_hindered() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    let patch = ListenerPatch { max_connections_per_source: Some(2), ..patch() };
+    plane.update_listener("l", patch).await;
+    let greedy = ip();
+    let first = from(greedy, front).await;
+    let _second = from(greedy, front).await;
+    until("both are in", || plane.listener_counts("l").active == 2).await;
+    assert!(refused(greedy, front).await);
+    plane.until_closed("l", CloseReason::SourceLimit, 1).await;
+    let _other = from(ip(), front).await;
+    until("another is in", || plane.listener_counts("l").active == 3).await;
+    first.finish().await;
+    until("one has left", || plane.listener_counts("l").active == 2).await;
+    from(greedy, front).await.finish().await;
+    assert_eq!(plane.listener_counts("l").closed(CloseReason::SourceLimit), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_is_too_fast_is_turned_away() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    plane.update_listener("l", ListenerPatch { accept_rate_per_source: Some(3), ..patch() }).await;
+    let (fast, start, mut turned_away) = (ip(), Instant::now(), 0);
+    for _ in 0..20 {
+        turned_away += u64::from(refused(fast, front).await);
+    }
+    let most = 4 + 3 * start.elapsed().as_secs();
+    until("all have ended", || plane.listener_counts("l").active == 0).await;
+    assert_eq!(plane.listener_counts("l").closed(CloseReason::SourceLimit), turned_away);
+    assert!((20 - most..=17).contains(&turned_away), "{turned_away} of 20 were refused");
+    from(ip(), front).await.finish().await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_reset_and_busy_ones_are_not() {
+    let spec = PoolSpec { idle_timeout: Duration::from_secs(2), ..unchecked() };
+    let (plane, _server, front) = plane(spec).await;
+    let mut idle = Client::connect(front).await.unwrap();
+    let mut busy = Client::connect(front).await.unwrap();
+    let start = Instant::now();
+    while plane.listener_counts("l").closed(CloseReason::IdleTimeout) == 0 {
+        assert!(busy.works().await && start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(1_900), "{:?}", start.elapsed());
+    assert_eq!(idle.end().await, Some(ErrorKind::ConnectionReset));
+    assert!(busy.works().await);
+    assert_eq!(plane.backend_counts("p", "a").closed(CloseReason::IdleTimeout), 1);
+    assert_eq!(busy.end().await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::IdleTimeout, 2).await;
+}
+
+#[tokio::test]
+async fn connections_expire_whatever_they_do() {
+    let spec = PoolSpec { max_lifetime: Duration::from_secs(1), ..unchecked() };
+    let (plane, _server, front) = plane(spec).await;
+    let mut client = Client::connect(front).await.unwrap();
+    let start = Instant::now();
+    while client.works().await {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    plane.until_closed("l", CloseReason::Expired, 1).await;
+}
+
+#[tokio::test]
+async fn nothing_leads_back_into_the_cluster() {
+    let (mut plane, server, front) = plane(unchecked()).await;
+    let elsewhere = free();
+    // At a listener's address; at a wildcard's; at a port like a listener's where nobody of ours listens.
+    let wild = free().port();
+    let spec = PoolSpec { connect_retries: 0, ..unchecked() };
+    plane.pool("own", spec.clone(), &[("a", at(front))]).await;
+    let own = plane.listener("own", "own").await;
+    plane.pool("wild", spec.clone(), &[("a", at((ip(), wild).into()))]).await;
+    plane.listener_at("wild", ([0, 0, 0, 0], wild).into(), "wild").await;
+    let neighbour = TcpListener::bind((ip(), front.port())).await.unwrap();
+    plane.pool("near", spec, &[("a", at(neighbour.local_addr().unwrap()))]).await;
+    let near = plane.listener("near", "near").await;
+    assert!(turned_away(own).await);
+    plane.until_closed("own", CloseReason::Loop, 1).await;
+    assert!(turned_away((elsewhere.ip(), wild).into()).await);
+    plane.until_closed("wild", CloseReason::Loop, 1).await;
+    assert_eq!(plane.listener_counts("l").connections, 0);
+    assert_eq!(plane.listener_counts("wild").connections, 1);
+    let _client = TcpStream::connect(near).await.unwrap();
+    soon("a connection to the neighbour", neighbour.accept()).await.unwrap();
+    // Another backend is tried in its place.
+    plane.pool("both", unchecked(), &[("a", at(front)), ("b", at(server.address))]).await;
+    let both = plane.listener("both", "both").await;
+    assert_eq!(servers(both, 4).await, "aaaa");
+    let table = plane.plane.table();
+    let leads_back = |pool, backend| {
+        table.leads_back(table.pools[&pool_name(pool)].backend(&backend_name(backend)).unwrap())
+    };
+    assert!(leads_back("both", "a") && leads_back("wild", "a"));
+    assert!(!leads_back("both", "b") && !leads_back("near", "a"));
+    // Once the listener is gone, its address is like any other.
+    plane.remove_listener("l").await;
+    assert!(turned_away(own).await);
+    plane.until_closed("own", CloseReason::ConnectFailed, 1).await;
+}
+
+#[tokio::test]
+async fn every_port_of_a_range_accepts() {
+    let (mut plane, _server, front) = plane(unchecked()).await;
+    let first = 20_000;
+    let at = ip();
+    let bind = |last: u16| Some(vec![Bind::parse(&format!("{at}:{first}-{last}")).unwrap()]);
+    plane.update_listener("l", ListenerPatch { binds: bind(first + 255), ..patch() }).await;
+    let table = plane.plane.table();
+    assert_eq!(table.listeners[&listener_name("l")].bound().count(), 256);
+    for port in first..=first + 255 {
+        Client::connect((at, port).into()).await.unwrap().finish().await;
+    }
+    assert_eq!(plane.listener_counts("l").connections, 256);
+    assert!(TcpStream::connect(front).await.is_err(), "the former address is closed");
+    let kept = Client::connect((at, first + 9).into()).await.unwrap();
+    plane.update_listener("l", ListenerPatch { binds: bind(first + 9), ..patch() }).await;
+    assert!(TcpStream::connect((at, first + 10)).await.is_err());
+    kept.finish().await;
+    Client::connect((at, first + 9).into()).await.unwrap().finish().await;
+}
