@@ -86,6 +86,19 @@ async fn wait_for_signal() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Opens the access log anew at each SIGHUP, which logrotate sends after it has renamed the file.
+async fn reopen_on_hangup(node: &Node) {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                node.reopen_logs();
+            }
+        }
+        Err(error) => warn!(%error, "SIGHUP cannot be received"),
+    }
+    std::future::pending().await
+}
+
 fn start_failed(error: &StartError) -> ExitCode {
     error!(%error, "not started");
     say(&format!("error: {error}"));
@@ -103,6 +116,7 @@ async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
         signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
+        () = reopen_on_hangup(&node) => {}
     }
     info!("stopping; a second signal stops at once");
     let cut = node.shutdown().await;

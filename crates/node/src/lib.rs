@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod config;
+mod connections;
 pub mod descriptors;
 mod dev;
 mod http;

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trestle_consensus::{RaftState, RaftStatus};
-use trestle_dataplane::{CloseReason, Counts, Table, Verdict};
+use trestle_dataplane::{BudgetUse, CloseReason, Counts, Table, Verdict};
 
 use crate::member::Member;
 
@@ -54,6 +54,8 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
         in_force: *member.plane.in_force().borrow(),
         table: member.plane.table(),
         log_lines_dropped,
+        access_lines_dropped: member.plane.access_log_dropped(),
+        descriptors: member.plane.descriptors(),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -67,6 +69,8 @@ struct Moment {
     in_force: u64,
     table: Arc<Table>,
     log_lines_dropped: u64,
+    access_lines_dropped: u64,
+    descriptors: BudgetUse,
 }
 
 impl fmt::Debug for Moment {
@@ -145,8 +149,26 @@ impl Moment {
         let dropped =
             ("trestle_log_lines_dropped", "Log lines dropped because the log's reader was too slow");
         single(encoder, dropped, MetricType::Counter, self.log_lines_dropped)?;
+        self.encode_connections(encoder)?;
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         family(encoder, ("trestle_build_info", "The program's version"), MetricType::Gauge, [(build, 1)])
+    }
+
+    fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let dropped = (
+            "trestle_access_log_dropped",
+            "Lines of the access log that could not be written, or not fast enough",
+        );
+        single(encoder, dropped, MetricType::Counter, self.access_lines_dropped)?;
+        let pauses =
+            ("trestle_accept_pauses", "How often accepting paused because file descriptors were used up");
+        single(encoder, pauses, MetricType::Counter, self.descriptors.pauses)?;
+        let used = ("trestle_descriptors_used", "File descriptors of listening sockets and connections");
+        single(encoder, used, MetricType::Gauge, self.descriptors.used as u64)?;
+        let Some(limit) = self.descriptors.limit else { return Ok(()) };
+        let max =
+            ("trestle_descriptors_max", "File descriptors that these may have; missing if there is no limit");
+        single(encoder, max, MetricType::Gauge, limit as u64)
     }
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

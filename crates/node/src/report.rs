@@ -4,10 +4,13 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use trestle_api::{convert, peer, v1};
-use trestle_dataplane::{Backend, Listener, Verdict};
+use trestle_dataplane::{Backend, CloseReason, Listener, Table, Verdict};
 use trestle_model::{PoolName, Revision};
 
 use crate::member::Member;
+
+/// Stands for all pools where one is asked for (AIP-159).
+pub(crate) const ALL_POOLS: &str = "pools/-";
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
@@ -23,18 +26,18 @@ impl Member {
     pub(crate) fn report(&self, ask: &peer::ReportRequest) -> peer::ReportResponse {
         let name = convert::member_name(&self.config.name);
         let table = self.plane.table();
+        let all = ask.pool == ALL_POOLS;
         let pool = ask.pool.strip_prefix("pools/").and_then(|id| PoolName::parse(id).ok());
-        let backends = match pool.and_then(|pool| table.pools.get(&pool).map(|entry| (pool, entry))) {
-            Some((pool, entry)) => entry
-                .backends
-                .iter()
-                .map(|backend| peer::BackendReport {
-                    name: convert::backend_name(&pool, &backend.config.name),
-                    view: Some(view(&name, backend)),
-                })
-                .collect(),
-            None => Vec::new(),
-        };
+        let backends = table
+            .pools
+            .iter()
+            .filter(|(id, _)| all || pool.as_ref() == Some(*id))
+            .flat_map(|(id, entry)| entry.backends.iter().map(move |backend| (id, backend)))
+            .map(|(id, backend)| peer::BackendReport {
+                name: convert::backend_name(id, &backend.config.name),
+                view: Some(view(&name, &table, backend, !all)),
+            })
+            .collect();
         let wanted = |listener: &&std::sync::Arc<Listener>| {
             ask.listeners
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
@@ -60,6 +63,7 @@ impl Member {
             },
         };
         let listeners = table.listeners.values();
+        let descriptors = self.plane.descriptors();
         v1::MemberStatus {
             member: Some(record),
             reachable: true,
@@ -83,6 +87,8 @@ impl Member {
             ),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: Some(convert::duration(self.started.elapsed())),
+            descriptors_used: descriptors.used as u64,
+            descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
         }
     }
 
@@ -128,22 +134,54 @@ fn verdict(verdict: Verdict) -> v1::Verdict {
     }
 }
 
-fn view(member: &str, backend: &Backend) -> v1::MemberView {
+/// The history of thousands of backends would be most of an answer that is asked for every second.
+fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v1::MemberView {
+    let counts = backend.counters().read();
     v1::MemberView {
         member: member.to_owned(),
         verdict: verdict(backend.verdict).into(),
-        reason: backend.reason.to_string(),
+        reason: match table.leads_back(backend) {
+            true => format!("is a listener of this cluster, so no client is led there; {}", backend.reason),
+            false => backend.reason.to_string(),
+        },
         since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
-        active_connections: backend.counters().active(),
+        active_connections: counts.active,
+        connections: counts.connections,
+        bytes_in: counts.bytes_in,
+        bytes_out: counts.bytes_out,
+        connect_failures: counts.connect_failures,
+        history: backend
+            .history()
+            .iter()
+            .filter(|_| with_history)
+            .map(|change| v1::VerdictChange {
+                verdict: verdict(change.verdict).into(),
+                reason: change.reason.to_string(),
+                ago: Some(convert::duration(change.ago())),
+            })
+            .collect(),
     }
 }
 
 fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
+    let counts = listener.counters.read();
+    let unserved = [
+        CloseReason::NoBackend,
+        CloseReason::QueueFull,
+        CloseReason::QueueTimeout,
+        CloseReason::ConnectFailed,
+        CloseReason::NoResources,
+        CloseReason::Loop,
+    ];
     v1::ListenerView {
         listener: convert::listener_name(&listener.config.name),
         member: member.to_owned(),
         bound: listener.bound().map(|address| address.to_string()).collect(),
         errors: listener.errors().map(ToString::to_string).collect(),
-        active_connections: listener.counters.active(),
+        active_connections: counts.active,
+        connections: counts.connections,
+        bytes_in: counts.bytes_in,
+        bytes_out: counts.bytes_out,
+        failures: unserved.into_iter().map(|reason| counts.closed(reason)).sum(),
     }
 }

@@ -10,6 +10,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
+use trestle_api::v1::connection_service_server::ConnectionServiceServer;
 use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
@@ -68,6 +69,7 @@ pub(crate) async fn admin(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PoolServiceServer<Admin>>().await;
     health.set_serving::<ListenerServiceServer<Admin>>().await;
+    health.set_serving::<ConnectionServiceServer<Admin>>().await;
     health.set_serving::<MemberServiceServer<Admin>>().await;
     health.set_serving::<ClusterServiceServer<Admin>>().await;
     tokio::spawn(async move {
@@ -76,6 +78,7 @@ pub(crate) async fn admin(
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         health.set_not_serving::<PoolServiceServer<Admin>>().await;
         health.set_not_serving::<ListenerServiceServer<Admin>>().await;
+        health.set_not_serving::<ConnectionServiceServer<Admin>>().await;
         health.set_not_serving::<MemberServiceServer<Admin>>().await;
         health.set_not_serving::<ClusterServiceServer<Admin>>().await;
     });
@@ -94,6 +97,7 @@ pub(crate) async fn admin(
         .layer(tower::limit::GlobalConcurrencyLimitLayer::new(CONCURRENT_MAX))
         .add_service(PoolServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(ConnectionServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(ClusterServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(health_service)

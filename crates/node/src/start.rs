@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trestle_consensus::{Consensus, OpenError, Timing};
-use trestle_dataplane::DataPlane;
+use trestle_dataplane::{AccessLog, DataPlane};
 
 use crate::admin::Admin;
 use crate::config::{Config, Profile};
 use crate::http::Http;
 use crate::member::Member;
 use crate::peer::Peers;
-use crate::{join, serve};
+use crate::{descriptors, join, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,6 +114,14 @@ impl Node {
             workers: config.workers,
             data_address: config.data_address,
             drift_interval: DRIFT_INTERVAL,
+            resolv_conf: "/etc/resolv.conf".into(),
+            source: config.source,
+            descriptors: descriptors::budget(),
+            access_log: config.access_log.map(|format| AccessLog {
+                format,
+                file: config.access_log_file.clone(),
+                member: config.name.clone(),
+            }),
         };
         let plane = DataPlane::start(settings, follow)?;
         let started = Instant::now();
@@ -161,6 +169,11 @@ impl Node {
     /// Resolves when Raft or its storage has died and the process must end, with the reason.
     pub async fn failed(&self) -> String {
         self.member.consensus.failed().await
+    }
+
+    /// Opens the access log's file anew, so that another program can have renamed it.
+    pub fn reopen_logs(&self) {
+        self.member.plane.reopen_access_log();
     }
 
     /// Stops: hands leadership over, fails readiness, stops accepting, lets connections finish for the grace time.

@@ -1,6 +1,7 @@
 //! The admin API: parse, propose or read, render. Decisions are the state's and Raft's; nothing is decided here.
 
 mod cluster;
+mod connections;
 mod forward;
 mod listeners;
 mod members;
@@ -15,7 +16,7 @@ use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{DEFAULT_WAIT, View};
-use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation};
+use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation, Violations};
 
 use crate::member::Member;
 
@@ -26,7 +27,7 @@ const HEALTH_WAIT: Duration = Duration::from_secs(1);
 /// Longest page.
 const PAGE_MAX: usize = 1000;
 
-/// The four admin services of one member.
+/// The admin services of one member.
 #[derive(Clone)]
 pub(crate) struct Admin {
     member: Arc<Member>,
@@ -140,6 +141,17 @@ struct Page<T> {
     next: String,
 }
 
+/// How long a page is for a caller that asks for `size`.
+fn page_size(size: i32, v: &mut Violations) -> usize {
+    if size < 0 {
+        v.add("page_size", size, "must not be negative");
+    }
+    match usize::try_from(size) {
+        Ok(0) | Err(_) => PAGE_DEFAULT,
+        Ok(size) => size.min(PAGE_MAX),
+    }
+}
+
 /// Cuts a page out of what comes after `token`, the id that the page before ended with.
 fn page<K: Ord + ToString, V, T>(
     all: &std::collections::BTreeMap<K, V>,
@@ -148,10 +160,8 @@ fn page<K: Ord + ToString, V, T>(
     parse: impl Fn(&str) -> Result<K, String>,
     render: impl Fn(&V) -> T,
 ) -> Result<Page<T>, Status> {
-    let mut v = trestle_model::Violations::new();
-    if size < 0 {
-        v.add("page_size", size, "must not be negative");
-    }
+    let mut v = Violations::new();
+    let size = page_size(size, &mut v);
     let after = match token {
         "" => None,
         token => {
@@ -159,10 +169,6 @@ fn page<K: Ord + ToString, V, T>(
         }
     };
     v.into_result().map_err(|found| status::invalid(&found))?;
-    let size = match usize::try_from(size) {
-        Ok(0) | Err(_) => PAGE_DEFAULT,
-        Ok(size) => size.min(PAGE_MAX),
-    };
     let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
     let mut rest = all.range((start, std::ops::Bound::Unbounded));
     let taken: Vec<_> = rest.by_ref().take(size).collect();

@@ -9,6 +9,10 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Violations};
 
 use super::{Admin, Read, mismatch, page};
+use crate::report::ALL_POOLS;
+
+/// Most backends of one answer about health: as many as one pool can have.
+const BACKENDS_AT_ONCE: usize = trestle_model::defaults::BACKENDS_PER_POOL_MAX;
 
 fn missing(kind: Kind, name: impl ToString) -> Status {
     status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
@@ -146,12 +150,27 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::GetPoolHealthRequest>,
     ) -> Result<Response<v1::PoolHealth>, Status> {
-        let name = parse_pool("name", &request.get_ref().name)?;
+        let name = request.into_inner().name;
         let read = self.read_anyhow().await;
-        let backends = &entry(&read, &name)?.backends;
+        let pools: Vec<(&PoolName, &Arc<PoolEntry>)> = if name == ALL_POOLS {
+            read.state().pools.iter().collect()
+        } else {
+            let name = parse_pool("name", &name)?;
+            vec![read.state().pools.get_key_value(&name).ok_or_else(|| missing(Kind::Pool, &name))?]
+        };
+        let all: Vec<v1::Backend> = pools
+            .into_iter()
+            .flat_map(|(pool, entry)| entry.backends.values().map(|b| convert::backend(pool, b)))
+            .collect();
+        if all.len() > BACKENDS_AT_ONCE {
+            return Err(Status::failed_precondition(format!(
+                "{} backends are more than the {BACKENDS_AT_ONCE} that one answer may have: ask for one pool",
+                all.len()
+            )));
+        }
         let mut views: BTreeMap<String, Vec<v1::MemberView>> =
-            backends.values().map(|b| (convert::backend(&name, b).name, Vec::new())).collect();
-        let ask = peer::ReportRequest { pool: convert::pool_name(&name), ..Default::default() };
+            all.iter().map(|backend| (backend.name.clone(), Vec::new())).collect();
+        let ask = peer::ReportRequest { pool: name, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         for report in reports {
             for backend in report.backends {
@@ -161,7 +180,13 @@ impl PoolService for Admin {
                 }
             }
         }
-        let backends = views.into_iter().map(|(name, views)| v1::BackendHealth { name, views }).collect();
+        let with_views = |backend: v1::Backend| v1::BackendHealth {
+            views: views.remove(&backend.name).unwrap_or_default(),
+            admin_state: backend.admin_state,
+            name: backend.name,
+            address: backend.address,
+        };
+        let backends = all.into_iter().map(with_views).collect();
         Ok(Response::new(v1::PoolHealth { backends, unreachable_members }))
     }
 }

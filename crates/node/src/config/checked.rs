@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{HostPort, Invalid, MemberName, Violations};
 
 use super::given::{Given, Source};
@@ -71,16 +72,22 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Form of log lines.
     pub log_format: LogFormat,
+    /// Form of the access log's lines; `None` for no access log.
+    pub access_log: Option<AccessLogFormat>,
+    /// File that they are added to; `None` for standard output.
+    pub access_log_file: Option<PathBuf>,
+    /// Own addresses that connections to backends come from.
+    pub source: Sources,
 }
 
 /// Looks keys up and notes what is wrong with them.
-struct Reader<'a> {
-    given: &'a Given,
-    v: Violations,
+pub(super) struct Reader<'a> {
+    pub(super) given: &'a Given,
+    pub(super) v: Violations,
 }
 
 impl Reader<'_> {
-    fn field(name: &str, source: &Source) -> String {
+    pub(super) fn field(name: &str, source: &Source) -> String {
         match source {
             Source::Default => name.to_owned(),
             source => format!("{name} ({source})"),
@@ -88,7 +95,12 @@ impl Reader<'_> {
     }
 
     /// The key's value, or the default when it is not given; `None` with a note when it breaks a rule.
-    fn read<T>(&mut self, name: &str, default: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn read<T>(
+        &mut self,
+        name: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let (text, source) = self.given.text(name).unwrap_or((default, &Source::Default));
         self.v.take(&Self::field(name, source), text, parse(text))
     }
@@ -106,7 +118,7 @@ impl Reader<'_> {
         })
     }
 
-    fn note(&mut self, name: &str, value: impl std::fmt::Display, rule: &str) {
+    pub(super) fn note(&mut self, name: &str, value: impl std::fmt::Display, rule: &str) {
         let source = self.given.text(name).map_or(&Source::Default, |(_, source)| source);
         self.v.add(Self::field(name, source), value, rule);
     }
@@ -202,6 +214,9 @@ impl Config {
             workers: NonZeroUsize::MIN,
             shutdown_grace: SHUTDOWN_GRACE,
             log_format: LogFormat::default(),
+            access_log: None,
+            access_log_file: None,
+            source: Sources::default(),
         }
     }
 
@@ -241,6 +256,8 @@ impl Config {
         let workers = r.read("workers", "0", workers);
         let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
         let log_format = r.read("log_format", "text", log_format);
+        let (access_log, access_log_file) = r.access_log();
+        let source = r.source();
         r.v.into_result()?;
         let config = || {
             Some(Self {
@@ -258,6 +275,9 @@ impl Config {
                 workers: workers?,
                 shutdown_grace: grace?,
                 log_format: log_format?,
+                access_log: access_log?,
+                access_log_file: access_log_file?,
+                source,
             })
         };
         // A value is missing only together with a note, and then the line above has returned.
@@ -293,7 +313,8 @@ impl fmt::Display for Config {
         writeln!(f, "profile = \"{profile}\"")?;
         writeln!(f, "workers = {}", self.workers)?;
         writeln!(f, "shutdown_grace = \"{}\"", humantime::format_duration(self.shutdown_grace))?;
-        write!(f, "log_format = \"{log_format}\"")
+        writeln!(f, "log_format = \"{log_format}\"")?;
+        self.write_connections(f)
     }
 }
 
@@ -349,9 +370,12 @@ mod tests {
             ("workers", "-1"),
             ("shutdown_grace", "soon"),
             ("log_format", "xml"),
+            ("access_log", "yes"),
+            ("access_log_file", ""),
+            ("source_address", "10.0.0.1,10.0.0.2,::"),
         ]);
         let found = Config::check(&bad, Violations::new()).unwrap_err().0;
-        assert_eq!(found.len(), 11, "{found:#?}");
+        assert_eq!(found.len(), 15, "{found:#?}");
         assert!(
             found
                 .iter()

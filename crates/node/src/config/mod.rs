@@ -5,6 +5,7 @@
 //! every mistake.
 
 mod checked;
+mod connections;
 mod flags;
 mod given;
 
@@ -54,4 +55,17 @@ pub const KEYS: &[Key] = &[
     key("workers", "N", "data plane threads, 1 to 256; 0 for one per core [default: 0]"),
     key("shutdown_grace", "TIME", "how long connections may finish on shutdown [default: 30s]"),
     key("log_format", "FORMAT", "text or json [default: text]"),
+    key("access_log", "FORMAT", "a line for each connection at its end: none, text or json [default: none]"),
+    key(
+        "access_log_file",
+        "PATH",
+        "file that these lines are added to, opened anew on SIGHUP; - for standard output [default: -]",
+    ),
+    Key {
+        name: "source_address",
+        value: "IP,...",
+        help: "this machine's addresses that connections to backends come from: one IPv4, one IPv6 or both \
+               [default: as the system chooses]",
+        list: true,
+    },
 ];

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
 use trestle_api::peer::peer_service_server::PeerService;
-use trestle_api::{peer, status};
+use trestle_api::{convert, peer, status};
 use trestle_model::{HostPort, Invalid, Violation};
 
 use crate::admin::Admin;
@@ -140,5 +140,37 @@ impl PeerService for Peers {
         let timeout = request.timeout.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
         let in_force = self.member.await_here(request.revision, timeout).await;
         Ok(Response::new(peer::AwaitRevisionResponse { in_force }))
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<peer::ListConnectionsRequest>,
+    ) -> Result<Response<peer::ListConnectionsResponse>, Status> {
+        let request = request.into_inner();
+        self.meant_for_me(request.to.as_ref())?;
+        let filter = convert::parse_connection_filter(request.filter.as_ref());
+        let filter = filter.map_err(|found| status::invalid(&found))?;
+        let member = self.member.clone();
+        self.on_api(
+            async move { Ok(member.list_connections(&filter, request.after, request.limit as usize)) },
+        )
+        .await
+    }
+
+    async fn close_connections(
+        &self,
+        request: Request<peer::CloseConnectionsRequest>,
+    ) -> Result<Response<peer::CloseConnectionsResponse>, Status> {
+        let request = request.into_inner();
+        self.meant_for_me(request.to.as_ref())?;
+        let filter =
+            request.filter.as_ref().map(|given| convert::parse_connection_filter(Some(given))).transpose();
+        let filter = filter.map_err(|found| status::invalid(&found))?;
+        let member = self.member.clone();
+        self.on_api(async move {
+            let count = member.close_connections(filter.as_ref(), &request.numbers, request.validate_only);
+            Ok(peer::CloseConnectionsResponse { count })
+        })
+        .await
     }
 }

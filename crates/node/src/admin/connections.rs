@@ -1,0 +1,236 @@
+//! Connections of all members.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tonic::{Request, Response, Status};
+use trestle_api::convert::{self, Closing, ConnectionFilter};
+use trestle_api::v1::connection_service_server::ConnectionService;
+use trestle_api::{peer, status, v1};
+use trestle_model::{Invalid, Kind, Member, MemberId, MemberName, Refusal, Violation, Violations};
+
+use super::{Admin, page_size};
+use crate::member::REPORT_TIMEOUT;
+
+/// Where a page begins: after this connection of this member.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    member: u64,
+    connection: u64,
+}
+
+impl Place {
+    fn parse(token: &str) -> Option<Self> {
+        if token.is_empty() {
+            return Some(Self::default());
+        }
+        let (member, connection) = token.split_once('.')?;
+        Some(Self { member: member.parse().ok()?, connection: connection.parse().ok()? })
+    }
+
+    /// What a member is to list: the number that it begins after, and how many.
+    fn of(self, member: MemberId, size: usize) -> (u64, usize) {
+        match member.0.cmp(&self.member) {
+            std::cmp::Ordering::Less => (u64::MAX, 0),
+            std::cmp::Ordering::Equal => (self.connection, size),
+            std::cmp::Ordering::Greater => (0, size),
+        }
+    }
+}
+
+/// Puts one page together from what each member lists, in the order of members.
+fn assemble(
+    answers: Vec<(MemberId, peer::ListConnectionsResponse)>,
+    size: usize,
+) -> v1::ListConnectionsResponse {
+    let mut page = v1::ListConnectionsResponse::default();
+    let mut last = None;
+    let mut left_out = 0;
+    for (member, answer) in answers {
+        page.total_size += answer.total;
+        let taken = answer.connections.len().min(size - page.connections.len());
+        left_out += answer.remaining.saturating_sub(taken as u64);
+        page.connections.extend(answer.connections.into_iter().take(taken));
+        if taken > 0 {
+            let name = page.connections.last().map(|connection| connection.name.as_str()).unwrap_or_default();
+            last = name.rsplit_once('/').map(|(_, number)| format!("{}.{number}", member.0));
+        }
+    }
+    page.next_page_token = last.filter(|_| left_out > 0).unwrap_or_default();
+    page
+}
+
+fn invalid(found: &Invalid) -> Status {
+    status::invalid(found)
+}
+
+impl Admin {
+    /// The members that are concerned, in the order of their ids.
+    fn concerned(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
+        let known = self.member.known();
+        let Some(name) = only else { return Ok(known) };
+        let found: Vec<_> = known.into_iter().filter(|member| member.spec.name == *name).collect();
+        if found.is_empty() {
+            return Err(status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() }));
+        }
+        Ok(found)
+    }
+
+    async fn list_at(
+        &self,
+        member: &Member,
+        filter: &ConnectionFilter,
+        (after, limit): (u64, usize),
+    ) -> Result<peer::ListConnectionsResponse, Status> {
+        if Some(member.id) == self.member.id() {
+            return Ok(self.member.list_connections(filter, after, limit));
+        }
+        let ask = peer::ListConnectionsRequest {
+            to: self.member.destination(Some(member.id)),
+            filter: Some(convert::connection_filter(filter)),
+            after,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        };
+        let mut client = self.member.clients.peer(&member.spec.peer_address)?;
+        in_time(client.list_connections(ask)).await
+    }
+
+    async fn close_at(&self, member: &Member, closing: &Closing, validate_only: bool) -> Result<u64, Status> {
+        let (filter, numbers) = match closing {
+            Closing::Matching(filter) => (Some(&**filter), Vec::new()),
+            Closing::Named(members) => (None, members.get(&member.spec.name).cloned().unwrap_or_default()),
+        };
+        if Some(member.id) == self.member.id() {
+            return Ok(self.member.close_connections(filter, &numbers, validate_only));
+        }
+        let ask = peer::CloseConnectionsRequest {
+            to: self.member.destination(Some(member.id)),
+            filter: filter.map(convert::connection_filter),
+            numbers,
+            validate_only,
+        };
+        let mut client = self.member.clients.peer(&member.spec.peer_address)?;
+        Ok(in_time(client.close_connections(ask)).await?.count)
+    }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
+    Ok(tokio::time::timeout(REPORT_TIMEOUT, answer).await.map_err(late)??.into_inner())
+}
+
+#[tonic::async_trait]
+impl ConnectionService for Admin {
+    async fn list_connections(
+        &self,
+        request: Request<v1::ListConnectionsRequest>,
+    ) -> Result<Response<v1::ListConnectionsResponse>, Status> {
+        let request = request.get_ref();
+        let mut v = Violations::new();
+        let size = page_size(request.page_size, &mut v);
+        let place = Place::parse(&request.page_token);
+        if place.is_none() {
+            v.add("page_token", &request.page_token, "must be a next_page_token");
+        }
+        let filter = match convert::parse_connection_filter(request.filter.as_ref()) {
+            Ok(filter) => filter,
+            Err(Invalid(found)) => {
+                found.into_iter().for_each(|Violation { field, value, rule }| v.add(field, value, rule));
+                ConnectionFilter::default()
+            }
+        };
+        v.into_result().map_err(|found| invalid(&found))?;
+        let place = place.unwrap_or_default();
+        let members = self.concerned(filter.member.as_ref())?;
+        let asked = members.iter().map(|m| self.list_at(m, &filter, place.of(m.id, size)));
+        let (mut answers, mut unreachable) = (Vec::new(), Vec::new());
+        for (member, answer) in members.iter().zip(join_all(asked).await) {
+            match answer {
+                Ok(answer) => answers.push((member.id, answer)),
+                Err(_) => unreachable.push(convert::member_name(&member.spec.name)),
+            }
+        }
+        let page = assemble(answers, size);
+        Ok(Response::new(v1::ListConnectionsResponse { unreachable_members: unreachable, ..page }))
+    }
+
+    async fn close_connections(
+        &self,
+        request: Request<v1::CloseConnectionsRequest>,
+    ) -> Result<Response<v1::CloseConnectionsResponse>, Status> {
+        let request = request.get_ref();
+        let closing = convert::parse_close_connections(request).map_err(|found| invalid(&found))?;
+        let members = match &closing {
+            Closing::Matching(filter) => self.concerned(filter.member.as_ref())?,
+            Closing::Named(named) => {
+                let mut members = Vec::new();
+                for name in named.keys() {
+                    members.extend(self.concerned(Some(name))?);
+                }
+                members.sort_by_key(|member| member.id);
+                members
+            }
+        };
+        let asked = members.iter().map(|member| self.close_at(member, &closing, request.validate_only));
+        let mut answer = v1::CloseConnectionsResponse::default();
+        for (member, closed) in members.iter().zip(join_all(asked).await) {
+            let member = convert::member_name(&member.spec.name);
+            match closed {
+                Ok(count) => answer.members.push(v1::ClosedConnections { member, count }),
+                Err(_) => answer.unreachable_members.push(member),
+            }
+        }
+        Ok(Response::new(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn listed(
+        member: u64,
+        all: &[u64],
+        (after, limit): (u64, usize),
+    ) -> (MemberId, peer::ListConnectionsResponse) {
+        let rest: Vec<_> = all.iter().filter(|number| **number > after).collect();
+        let name = |number| v1::Connection {
+            name: format!("members/m{member}/connections/{number}"),
+            ..v1::Connection::default()
+        };
+        let answer = peer::ListConnectionsResponse {
+            connections: rest.iter().take(limit).map(name).collect(),
+            total: all.len() as u64,
+            remaining: rest.len() as u64,
+        };
+        (MemberId(member), answer)
+    }
+
+    #[test]
+    fn pages_cover_all_members_once() {
+        let members: [(u64, Vec<u64>); 4] =
+            [(3, (1..=7).collect()), (4, vec![]), (9, vec![5, 6]), (12, vec![1, 1000])];
+        for size in 1..=12 {
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            loop {
+                let place = Place::parse(&token).unwrap();
+                let answers =
+                    members.iter().map(|(id, all)| listed(*id, all, place.of(MemberId(*id), size))).collect();
+                let page = assemble(answers, size);
+                assert_eq!(page.total_size, 11);
+                assert!(page.connections.len() <= size);
+                seen.extend(page.connections.into_iter().map(|connection| connection.name));
+                if page.next_page_token.is_empty() {
+                    break;
+                }
+                token = page.next_page_token;
+            }
+            let all = members.iter().flat_map(|(member, all)| {
+                all.iter().map(move |number| format!("members/m{member}/connections/{number}"))
+            });
+            assert_eq!(seen, all.collect::<Vec<_>>(), "pages of {size}");
+        }
+        assert!(["x", "1", "1.x", ".", "1.2.3"].iter().all(|token| Place::parse(token).is_none()));
+    }
+}

@@ -1,0 +1,137 @@
+//! What the configuration says about connections: where they are logged, and where those to backends come from.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use trestle_dataplane::{AccessLogFormat, Sources};
+
+use super::checked::{Config, Reader};
+
+fn format(text: &str) -> Result<Option<AccessLogFormat>, String> {
+    match text {
+        "none" => Ok(None),
+        "text" => Ok(Some(AccessLogFormat::Text)),
+        "json" => Ok(Some(AccessLogFormat::Json)),
+        _ => Err("must be none, text or json".to_owned()),
+    }
+}
+
+fn file(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "-" => Ok(None),
+        "" => Err("must be the path of a file, or - for standard output".to_owned()),
+        path => Ok(Some(PathBuf::from(path))),
+    }
+}
+
+fn own_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        _ => Err("must be an IP address of this machine, without a port".to_owned()),
+    }
+}
+
+impl Reader<'_> {
+    /// Form and file of the access log.
+    pub(super) fn access_log(&mut self) -> (Option<Option<AccessLogFormat>>, Option<Option<PathBuf>>) {
+        let format = self.read("access_log", "none", format);
+        let file = self.read("access_log_file", "-", file);
+        if let (Some(None), Some(Some(path))) = (format, &file) {
+            self.note(
+                "access_log_file",
+                path.display(),
+                "says where to, but nothing is logged: set access_log to text or json",
+            );
+        }
+        (format, file)
+    }
+
+    /// The addresses to connect from, at most one of each family.
+    pub(super) fn source(&mut self) -> Sources {
+        let mut sources = Sources::default();
+        let Some((texts, source)) = self.given.texts("source_address") else {
+            return sources;
+        };
+        let field = Self::field("source_address", source);
+        for text in texts {
+            let second = match self.v.take(&field, text, own_address(text)) {
+                Some(IpAddr::V4(ip)) => sources.v4.replace(ip).is_some(),
+                Some(IpAddr::V6(ip)) => sources.v6.replace(ip).is_some(),
+                None => false,
+            };
+            if second {
+                self.v.add(
+                    field.clone(),
+                    text,
+                    "is a second address of its family; name one of each at most",
+                );
+            }
+        }
+        sources
+    }
+}
+
+impl Config {
+    /// The keys of this file, as TOML.
+    pub(super) fn write_connections(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = match self.access_log {
+            None => "none",
+            Some(AccessLogFormat::Text) => "text",
+            Some(AccessLogFormat::Json) => "json",
+        };
+        let file = self.access_log_file.as_deref().unwrap_or(Path::new("-"));
+        let (v4, v6) = (self.source.v4.map(IpAddr::V4), self.source.v6.map(IpAddr::V6));
+        let sources: Vec<_> = v4.into_iter().chain(v6).map(|ip| format!("\"{ip}\"")).collect();
+        writeln!(f, "access_log = \"{format}\"")?;
+        writeln!(f, "access_log_file = {file:?}")?;
+        write!(f, "source_address = [{}]", sources.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use trestle_model::Violations;
+
+    use super::super::{Given, KEYS, Source};
+    use super::*;
+
+    fn check(pairs: &[(&str, &[&str])]) -> Result<Config, trestle_model::Invalid> {
+        let mut given = Given::default();
+        for (name, texts) in pairs {
+            let key = KEYS.iter().find(|key| key.name == *name).unwrap();
+            given.set(key, texts.iter().map(|text| (*text).to_owned()).collect(), Source::Default);
+        }
+        Config::check(&given, Violations::new())
+    }
+
+    #[test]
+    fn what_was_given_is_in_force() {
+        let name: (&str, &[&str]) = ("name", &["m1"]);
+        let config = check(&[name]).unwrap();
+        assert_eq!(
+            (config.access_log, config.access_log_file, config.source),
+            (None, None, Sources::default())
+        );
+        let config = check(&[
+            name,
+            ("access_log", &["json"]),
+            ("access_log_file", &["/var/log/x"]),
+            ("source_address", &["10.0.0.1", "2001:db8::1"]),
+        ])
+        .unwrap();
+        assert_eq!(config.access_log, Some(AccessLogFormat::Json));
+        assert_eq!(config.access_log_file.as_deref(), Some(Path::new("/var/log/x")));
+        assert_eq!(config.source.v4, Some([10, 0, 0, 1].into()));
+        let shown = config.to_string();
+        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\nsource_address = [\"10.0.0.1\", \"2001:db8::1\"]";
+        assert!(shown.ends_with(end), "{shown}");
+    }
+
+    #[test]
+    fn a_file_without_a_form_is_a_mistake() {
+        let found = check(&[("name", &["m1"]), ("access_log_file", &["/var/log/x"])]).unwrap_err();
+        assert!(found.0[0].rule.contains("set access_log to text or json"), "{found:?}");
+    }
+}

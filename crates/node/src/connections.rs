@@ -1,0 +1,95 @@
+//! This member's own connections, as the API shows and closes them.
+
+use std::time::Instant;
+
+use trestle_api::convert::{self, ConnectionFilter};
+use trestle_api::{peer, v1};
+use trestle_dataplane::{Connection, ConnectionState};
+
+use crate::member::Member;
+
+fn matches(filter: &ConnectionFilter, connection: &Connection, now: Instant) -> bool {
+    let same = |pool: &_, name: &_| {
+        connection.pool.as_ref() == Some(pool) && connection.backend.as_ref() == Some(name)
+    };
+    filter.listener.as_ref().is_none_or(|listener| connection.listener == *listener)
+        && filter.pool.as_ref().is_none_or(|pool| connection.pool.as_ref() == Some(pool))
+        && filter.backend.as_ref().is_none_or(|(pool, name)| same(pool, name))
+        && filter.client.is_none_or(|client| client.contains(connection.client.ip()))
+        && filter.min_age.is_none_or(|age| now.saturating_duration_since(connection.opened) >= age)
+}
+
+fn state(state: ConnectionState) -> v1::ConnectionState {
+    match state {
+        ConnectionState::Opening => v1::ConnectionState::Opening,
+        ConnectionState::Waiting => v1::ConnectionState::Waiting,
+        ConnectionState::Relaying => v1::ConnectionState::Relaying,
+    }
+}
+
+impl Member {
+    fn rendered_connection(&self, connection: &Connection, now: Instant) -> v1::Connection {
+        let backend = connection.pool.as_ref().zip(connection.backend.as_ref());
+        v1::Connection {
+            name: convert::connection_name(&self.config.name, connection.id),
+            client_address: connection.client.to_string(),
+            listener: convert::listener_name(&connection.listener),
+            local_address: connection.local.to_string(),
+            pool: connection.pool.as_ref().map(convert::pool_name).unwrap_or_default(),
+            backend: backend.map(|(pool, name)| convert::backend_name(pool, name)).unwrap_or_default(),
+            backend_address: connection
+                .backend_address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            state: state(connection.state).into(),
+            age: Some(convert::duration(now.saturating_duration_since(connection.opened))),
+            connect_time: connection.connect_time.map(convert::duration),
+            bytes_in: connection.bytes_in,
+            bytes_out: connection.bytes_out,
+            server_name: connection.server_name.as_deref().unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn matching(&self, filter: &ConnectionFilter) -> Vec<Connection> {
+        let mut connections = self.plane.connections();
+        let now = Instant::now();
+        connections.retain(|connection| matches(filter, connection, now));
+        connections
+    }
+
+    /// The connections of this member that `filter` matches with numbers above `after`, up to `limit`.
+    pub(crate) fn list_connections(
+        &self,
+        filter: &ConnectionFilter,
+        after: u64,
+        limit: usize,
+    ) -> peer::ListConnectionsResponse {
+        let all = self.matching(filter);
+        let rest = all.get(all.partition_point(|connection| connection.id <= after)..).unwrap_or_default();
+        let now = Instant::now();
+        peer::ListConnectionsResponse {
+            connections: rest.iter().take(limit).map(|c| self.rendered_connection(c, now)).collect(),
+            total: all.len() as u64,
+            remaining: rest.len() as u64,
+        }
+    }
+
+    /// Closes what `filter` matches, or without one what has these numbers, and says how many that were.
+    pub(crate) fn close_connections(
+        &self,
+        filter: Option<&ConnectionFilter>,
+        numbers: &[u64],
+        validate_only: bool,
+    ) -> u64 {
+        let found: Vec<u64> = match filter {
+            Some(filter) => self.matching(filter).iter().map(|connection| connection.id).collect(),
+            None => numbers.to_vec(),
+        };
+        match (validate_only, filter) {
+            (false, _) => self.plane.close_connections(&found) as u64,
+            (true, Some(_)) => found.len() as u64,
+            // A request has at most 1000 numbers.
+            (true, None) => self.plane.connections().iter().filter(|c| found.contains(&c.id)).count() as u64,
+        }
+    }
+}
