@@ -56,6 +56,9 @@ pub(crate) enum Error {
         /// The members.
         members: Vec<String>,
     },
+    /// Some members did not answer, and may or may not have closed connections.
+    #[error("{} did not answer, and may or may not have closed connections; see \"trestle status\"", .0.join(", "))]
+    NotClosed(Vec<String>),
     /// The member that answers knows no leader.
     #[error(
         "{0} knows no leader; see \"trestle status\" for the members that answer, more than half of the voters must"
@@ -95,6 +98,17 @@ impl Error {
         match self {
             Self::Invalid(_) | Self::NothingToChange(_) => USAGE,
             _ => FAILED,
+        }
+    }
+
+    /// What is to be told, in one line.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            Self::NoAnswer { failures, .. } => {
+                let each = failures.iter().map(|f| format!("{}: {}", f.endpoint, f.reason));
+                format!("no member answers: {}", each.collect::<Vec<_>>().join("; "))
+            }
+            other => other.to_string(),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use trestle_model::{
-    BackendAddress, BackendName, Bind, HostPort, ListenerName, MemberName, PoolName, RequestId, Violations,
+    BackendAddress, BackendName, Bind, Cidr, HostPort, ListenerName, MemberName, PoolName, RequestId,
+    Violations,
 };
 
 use crate::error::Error;
@@ -70,19 +71,34 @@ impl Input {
         texts.iter().filter_map(&mut parse).map(|bind| bind.to_string()).collect()
     }
 
+    /// Networks, as the API writes them.
+    pub(crate) fn networks(&mut self, label: &str, texts: &[String]) -> Vec<String> {
+        let mut parse = |text: &String| self.found.take(label, text, Cidr::parse(text));
+        texts.iter().filter_map(&mut parse).map(|network| network.to_string()).collect()
+    }
+
     /// A member's address, HOST:PORT.
     pub(crate) fn host_port(&mut self, label: &str, text: &str) -> String {
         self.found.take(label, text, HostPort::parse(text));
         text.to_owned()
     }
 
+    /// A duration that may be "off", which the API writes as 0.
+    pub(crate) fn duration_or_off(&mut self, label: &str, text: &str) -> prost_types::Duration {
+        if text == "off" {
+            return prost_types::Duration::default();
+        }
+        self.duration_by(label, text, "must be off, or a duration with a unit, as in 500ms, 2s or 1m30s")
+    }
+
     /// A duration, as the API writes it.
     pub(crate) fn duration(&mut self, label: &str, text: &str) -> prost_types::Duration {
-        let parsed: Option<Duration> = self.found.take(
-            label,
-            text,
-            humantime::parse_duration(text).map_err(|_| DURATION_RULE.to_owned()),
-        );
+        self.duration_by(label, text, DURATION_RULE)
+    }
+
+    fn duration_by(&mut self, label: &str, text: &str, rule: &str) -> prost_types::Duration {
+        let parsed = humantime::parse_duration(text).map_err(|_| rule.to_owned());
+        let parsed: Option<Duration> = self.found.take(label, text, parsed);
         // 292 billion years fit; humantime parses twice that.
         parsed.unwrap_or_default().try_into().unwrap_or_else(|_| {
             self.refuse(label, text, "is longer than any bound");
@@ -163,7 +179,10 @@ mod tests {
             input.binds("--bind", &["*:6443".to_owned(), "[::]:80".to_owned()]),
             ["0.0.0.0:6443", "[::]:80"]
         );
+        assert_eq!(input.binds("--bind", &[":30000-30100".to_owned()]), ["0.0.0.0:30000-30100"]);
         assert_eq!(input.address("ADDRESS", "10.0.0.1"), "10.0.0.1");
+        assert_eq!(input.address("ADDRESS", "Web.example:80"), "web.example:80");
+        assert_eq!(input.networks("--allow", &["10.0.0.0/8".to_owned()]), ["10.0.0.0/8"]);
         assert!(input.finish().is_ok());
     }
 
@@ -173,11 +192,18 @@ mod tests {
         let parsed = input.duration("--deadline", "1m30s");
         assert_eq!((parsed.seconds, parsed.nanos), (90, 0));
         assert_eq!(input.duration("--deadline", "50ms").nanos, 50_000_000);
+
+        for text in ["off", "0", "0s"] {
+            assert_eq!(input.duration_or_off("--idle-timeout", text), prost_types::Duration::default());
+        }
+        assert_eq!(input.duration_or_off("--idle-timeout", "5m").seconds, 300);
         assert!(input.finish().is_ok());
 
         let mut input = Input::default();
         input.duration("--deadline", "18446744073709551615s");
-        assert!(input.finish().is_err());
+        input.duration_or_off("--idle-timeout", "none");
+        let text = input.finish().unwrap_err().render();
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]

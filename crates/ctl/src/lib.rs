@@ -5,10 +5,12 @@
 mod args;
 mod commands;
 mod error;
+mod escape;
 mod input;
 mod output;
 mod session;
 mod table;
+mod top;
 mod view;
 mod write;
 

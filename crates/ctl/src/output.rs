@@ -1,6 +1,6 @@
 //! Where output goes and in which form.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,12 +14,15 @@ pub(crate) struct Terminal {
     pub(crate) out: Box<dyn Write>,
     /// Progress, warnings, errors.
     pub(crate) err: Box<dyn Write>,
+    /// A person sits before it: keys come in, and the process's standard output is a screen.
+    pub(crate) interactive: bool,
 }
 
 impl Terminal {
     /// The process's own streams.
     pub(crate) fn standard() -> Self {
-        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()) }
+        let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), interactive }
     }
 
     /// Tells something that is not data.

@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1::connection_service_client::ConnectionServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
@@ -338,6 +339,11 @@ pub(crate) fn pools(channel: Channel) -> PoolServiceClient<Channel> {
 /// A client of the listener service.
 pub(crate) fn listeners(channel: Channel) -> ListenerServiceClient<Channel> {
     ListenerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
+}
+
+/// A client of the connection service.
+pub(crate) fn connections(channel: Channel) -> ConnectionServiceClient<Channel> {
+    ConnectionServiceClient::new(channel)
 }
 
 /// A client of the member service.

@@ -27,10 +27,20 @@ pub(crate) fn table<const N: usize>(
 }
 
 /// Names and values, one pair to a line.
-pub(crate) fn fields<const N: usize>(pairs: [(&str, String); N]) -> String {
+pub(crate) fn fields<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
     for (name, value) in pairs {
         table.add_row(vec![name.to_owned(), plain(&value)]);
+    }
+    rendered(&mut table)
+}
+
+/// A table with headings and any number of columns, in which empty cells stay empty.
+pub(crate) fn columns(headings: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.set_header(headings.iter().map(|heading| escaped(heading)).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| escaped(cell)).collect::<Vec<_>>());
     }
     rendered(&mut table)
 }
@@ -40,6 +50,11 @@ pub(crate) fn plain(text: &str) -> String {
     if text.is_empty() {
         return "-".to_owned();
     }
+    escaped(text)
+}
+
+/// The same, but nothing stays nothing.
+pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }

@@ -22,7 +22,8 @@ pub(crate) enum BackendCommand {
         /// Pool and name of the new backend, as in web/a
         #[arg(value_name = "POOL/NAME")]
         path: String,
-        /// Where it is dialled, without a port: on the port that the client dialled
+        /// Where it is dialled: an address or a name, as in 10.0.0.1:8080 or web.example:8080; without a port, on the
+        /// port that the client dialled
         #[arg(value_name = "ADDR[:PORT]")]
         address: String,
         /// Share of connections, 0 to 256 [default: 1]
@@ -31,6 +32,9 @@ pub(crate) enum BackendCommand {
         /// Use it only while no other backend is usable
         #[arg(long)]
         backup: bool,
+        /// Connections that it takes from each member at a time, up to 1000000; 0 for no bound [default: 0]
+        #[arg(long, value_name = "COUNT")]
+        max_connections: Option<u32>,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -109,7 +113,7 @@ pub(crate) enum BackendCommand {
 /// Settings of a backend that an update may change.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackendSettings {
-    /// Where it is dialled
+    /// Where it is dialled, an address or a name
     #[arg(long, value_name = "ADDR[:PORT]")]
     address: Option<String>,
     /// Share of connections, 0 to 256
@@ -118,6 +122,9 @@ pub(crate) struct BackendSettings {
     /// Whether it is used only while no other backend is usable
     #[arg(long, value_name = "true|false", action = ArgAction::Set)]
     backup: Option<bool>,
+    /// Connections that it takes from each member at a time, up to 1000000; 0 for no bound
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<u32>,
 }
 
 /// A change of one backend, as all updating commands make it.
@@ -130,8 +137,10 @@ struct Change {
 impl BackendCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Add { path, address, weight, backup, write } => {
-                let backend = v1::Backend { address, weight, backup, ..v1::Backend::default() };
+            Self::Add { path, address, weight, backup, max_connections, write } => {
+                let max_connections = max_connections.unwrap_or_default();
+                let backend =
+                    v1::Backend { address, weight, backup, max_connections, ..v1::Backend::default() };
                 add(session, &path, backend, &write).await
             }
             Self::List { pool, read } => list(session, &pool, &read).await,
@@ -177,6 +186,7 @@ impl BackendSettings {
             address: given.note("address", address).unwrap_or_default(),
             weight: given.note("weight", self.weight),
             backup: given.note("backup", self.backup).unwrap_or_default(),
+            max_connections: given.note("max_connections", self.max_connections).unwrap_or_default(),
             ..v1::Backend::default()
         };
         Change { backend, paths: given.paths, done: "updated" }
@@ -305,13 +315,17 @@ mod tests {
     #[test]
     fn an_update_names_what_was_given() {
         let mut input = Input::default();
-        let settings =
-            BackendSettings { address: Some("[::1]:80".to_owned()), weight: Some(0), backup: Some(false) };
+        let settings = BackendSettings {
+            address: Some("[::1]:80".to_owned()),
+            weight: Some(0),
+            backup: Some(false),
+            max_connections: Some(0),
+        };
         let change = settings.change(&mut input);
-        assert_eq!(change.paths, ["address", "weight", "backup"]);
+        assert_eq!(change.paths, ["address", "weight", "backup", "max_connections"]);
         assert_eq!((change.backend.address.as_str(), change.backend.weight), ("[::1]:80", Some(0)));
 
-        let weight = BackendSettings { address: None, weight: Some(5), backup: None };
+        let weight = BackendSettings { address: None, weight: Some(5), backup: None, max_connections: None };
         assert_eq!(weight.change(&mut input).paths, ["weight"]);
     }
 

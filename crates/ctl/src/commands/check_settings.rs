@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use trestle_api::v1;
 use trestle_api::v1::health_check::Kind;
-use trestle_model::{Method, StatusRange};
+use trestle_model::Method;
 
+use super::check_flags::{CheckFlags, With, bearer, certificates, header, members_file};
+use crate::escape;
 use crate::input::Input;
 
 /// What a health check does.
@@ -20,6 +22,10 @@ pub(crate) enum Check {
     Http,
     /// The same over TLS
     Https,
+    /// Ask by the gRPC health protocol
+    Grpc,
+    /// Send bytes and look for others in the answer
+    Exchange,
     /// No check
     None,
 }
@@ -33,6 +39,8 @@ impl Check {
             Self::Tls => Kind::Tls(v1::TlsCheck::default()),
             Self::Http => over(None),
             Self::Https => over(Some(v1::TlsCheck::default())),
+            Self::Grpc => Kind::Grpc(v1::GrpcCheck::default()),
+            Self::Exchange => Kind::Exchange(v1::ExchangeCheck::default()),
             Self::None => Kind::None(v1::NoCheck {}),
         }
     }
@@ -44,6 +52,8 @@ impl Check {
             Kind::Tls(_) => "tls",
             Kind::Http(http) if http.tls.is_some() => "https",
             Kind::Http(_) => "http",
+            Kind::Grpc(_) => "grpc",
+            Kind::Exchange(_) => "exchange",
             Kind::None(_) => "none",
         }
     }
@@ -55,6 +65,8 @@ pub(crate) fn mask_path(kind: &Kind) -> &'static str {
         Kind::Tcp(_) => "health_check.tcp",
         Kind::Tls(_) => "health_check.tls",
         Kind::Http(_) => "health_check.http",
+        Kind::Grpc(_) => "health_check.grpc",
+        Kind::Exchange(_) => "health_check.exchange",
         Kind::None(_) => "health_check.none",
     }
 }
@@ -62,21 +74,33 @@ pub(crate) fn mask_path(kind: &Kind) -> &'static str {
 /// What a check does. An update that names the kind replaces the whole check; one that does not changes the settings
 /// that are given and keeps the others.
 #[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Health check")]
 pub(crate) struct CheckSettings {
     /// How backends are checked [default: tcp]; in an update, the settings of the check that are not given with it go
     /// back to their defaults
     #[arg(long, value_name = "CHECK")]
     pub(crate) health: Option<Check>,
-    /// tls, https: name sent as SNI, and that a verified certificate must be for [default: none, and then a verified
+    /// grpc, exchange: whether it goes over TLS [default: only if a setting of TLS is given]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub(crate) health_tls: Option<bool>,
+    /// With TLS: name sent as SNI, and that a verified certificate must be for [default: none, and then a verified
     /// certificate must be for the backend's address]
     #[arg(long, value_name = "NAME")]
     pub(crate) health_server_name: Option<String>,
-    /// tls, https: file with the PEM certificates to trust, at most 2560 bytes [default: nothing is verified]
+    /// With TLS: file with the PEM certificates to trust, at most 2560 bytes [default: nothing is verified]
     #[arg(long, value_name = "FILE")]
     pub(crate) health_ca: Option<PathBuf>,
-    /// tls, https: days that the certificate must still be valid for, 0 to 825 [default: 0]
+    /// With TLS: days that the certificate must still be valid for, 0 to 825 [default: 0]
     #[arg(long, value_name = "DAYS")]
     pub(crate) health_min_days: Option<u32>,
+    /// With TLS: certificate and chain, PEM, that the check proves itself with: the path of a file that every member has,
+    /// read anew when it changes [default: none is shown]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) health_client_cert: Option<String>,
+    /// With TLS: the key of that certificate, PEM: the path of a file that every member has
+    #[arg(long, value_name = "FILE")]
+    pub(crate) health_client_key: Option<String>,
     /// http, https: method, GET, HEAD or OPTIONS [default: GET]
     #[arg(long, value_name = "METHOD")]
     pub(crate) health_method: Option<String>,
@@ -89,158 +113,96 @@ pub(crate) struct CheckSettings {
     /// http, https: further field of the request, as in 'Accept: */*'; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     pub(crate) health_header: Vec<String>,
-    /// http, https: statuses that are good, as in 200-299,401 [default: 200-299]
-    #[arg(long, value_name = "STATUS[-STATUS]", value_delimiter = ',')]
+    /// http, https: token sent as 'Authorization: Bearer TOKEN'; it becomes part of the configuration, which everyone who
+    /// may use the API can read, with --output json among others
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) health_bearer_token: Option<String>,
+    /// http, https: statuses that are good, as in 200-299,401 [default: 200-299]; exchange: text that the first 64 KiB of
+    /// the answer must contain, with escapes as for --health-send
+    #[arg(long, value_name = "STATUS[-STATUS]|TEXT")]
     pub(crate) health_expect: Vec<String>,
     /// http, https: text that the first 64 KiB of the body must contain [default: not looked at]
     #[arg(long, value_name = "TEXT")]
     pub(crate) health_body: Option<String>,
-}
-
-/// Settings of a check as they were given, parsed.
-#[derive(Debug, Default)]
-pub(crate) struct CheckFlags {
-    server_name: Option<String>,
-    ca: Option<String>,
-    min_days: Option<u32>,
-    method: Option<String>,
-    path: Option<String>,
-    host: Option<String>,
-    headers: Vec<v1::HttpField>,
-    expect: Vec<String>,
-    body: Option<String>,
-    /// Those for TLS, and those for HTTP, as they were typed.
-    for_tls: Vec<(&'static str, String)>,
-    for_http: Vec<(&'static str, String)>,
+    /// grpc: service to ask about [default: the server as a whole]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) health_grpc_service: Option<String>,
+    /// exchange: what is sent once connected, with \r, \n, \t, \\ and \xNN as escapes, as in 'PING\r\n' [default: nothing]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) health_send: Option<String>,
 }
 
 impl CheckSettings {
     /// Parses what was given beside the kind.
     pub(crate) fn flags(&self, input: &mut Input) -> CheckFlags {
-        let typed = |label, value: Option<String>| value.map(|value| (label, value));
-        let tls = [
-            typed("--health-server-name", self.health_server_name.clone()),
-            typed("--health-ca", self.health_ca.as_ref().map(|path| path.display().to_string())),
-            typed("--health-min-days", self.health_min_days.map(|days| days.to_string())),
-        ];
-        let http = [
-            typed("--health-method", self.health_method.clone()),
-            typed("--health-path", self.health_path.clone()),
-            typed("--health-host", self.health_host.clone()),
-            typed("--health-header", self.health_header.first().cloned()),
-            typed("--health-expect", self.health_expect.first().cloned()),
-            typed("--health-body", self.health_body.clone()),
-        ];
         if let Some(method) = &self.health_method {
             input.valid("--health-method", method, Method::parse(method));
         }
-        for range in &self.health_expect {
-            input.valid("--health-expect", range, StatusRange::parse(range));
-        }
         let header = |text: &String| input.valid("--health-header", text, header(text));
-        let headers = self.health_header.iter().filter_map(header).collect();
+        let headers: Vec<v1::HttpField> = self.health_header.iter().filter_map(header).collect();
+        let is_authorization = |field: &&v1::HttpField| field.name.eq_ignore_ascii_case("authorization");
+        if let (Some(_), Some(field)) = (&self.health_bearer_token, headers.iter().find(is_authorization)) {
+            input.refuse("--health-header", &field.name, "is what --health-bearer-token sets: leave one out");
+        }
+        let mut parsed = |label, text: &Option<String>, parse: fn(&str) -> Result<String, String>| {
+            text.as_ref().and_then(|text| input.valid(label, text, parse(text)))
+        };
+        let client_cert = parsed("--health-client-cert", &self.health_client_cert, members_file);
+        let client_key = parsed("--health-client-key", &self.health_client_key, members_file);
+        let send = self.health_send.as_ref();
+        let (token, ca) = (self.health_bearer_token.as_ref(), self.health_ca.as_ref());
         CheckFlags {
+            over_tls: self.health_tls,
             server_name: self.health_server_name.clone(),
-            ca: self
-                .health_ca
-                .as_ref()
+            ca: ca
                 .and_then(|path| input.valid("--health-ca", &path.display().to_string(), certificates(path))),
             min_days: self.health_min_days,
+            client_cert,
+            client_key,
             method: self.health_method.clone(),
             path: self.health_path.clone(),
             host: self.health_host.clone(),
             headers,
-            expect: self.health_expect.clone(),
+            // The token itself is no text for error messages, which end up in logs.
+            authorization: token
+                .and_then(|token| input.valid("--health-bearer-token", "(not shown)", bearer(token))),
             body: self.health_body.clone(),
-            for_tls: tls.into_iter().flatten().collect(),
-            for_http: http.into_iter().flatten().collect(),
+            expect: self.health_expect.clone(),
+            service: self.health_grpc_service.clone(),
+            send: send.and_then(|text| input.valid("--health-send", text, escape::parse(text))),
+            typed: self.typed(),
         }
     }
-}
 
-fn header(text: &str) -> Result<v1::HttpField, String> {
-    let (name, value) = text.split_once(':').ok_or("must be NAME: VALUE, as in 'Accept: */*'")?;
-    Ok(v1::HttpField { name: name.to_owned(), value: value.trim().to_owned() })
-}
-
-/// An empty text would mean to verify nothing, so a file without certificates must not get through.
-fn certificates(path: &PathBuf) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if text.contains("PRIVATE KEY-----") {
-        return Err(
-            "has a private key in it, which the cluster must not get; leave only certificates".to_owned()
-        );
-    }
-    if !text.contains("-----BEGIN CERTIFICATE-----") {
-        return Err("must have certificates in PEM form".to_owned());
-    }
-    Ok(text)
-}
-
-impl CheckFlags {
-    /// True when nothing was given.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.for_tls.is_empty() && self.for_http.is_empty()
-    }
-
-    /// Puts what was given onto a check, and notes what does not go with it.
-    pub(crate) fn onto(self, mut kind: Kind, input: &mut Input) -> Kind {
-        let word = Check::word(&kind);
-        let mut refuse = |given: &[(&'static str, String)], with: &str| {
-            for (label, value) in given {
-                input.refuse(label, value, &format!("goes with --health {with}, and this check is {word}"));
-            }
-        };
-        if !matches!(word, "tls" | "https") {
-            refuse(&self.for_tls, "tls or https");
-        }
-        if !matches!(word, "http" | "https") {
-            refuse(&self.for_http, "http or https");
-        }
-        match &mut kind {
-            Kind::Tls(tls) => self.set_tls(tls),
-            Kind::Http(http) => {
-                if let Some(tls) = &mut http.tls {
-                    self.set_tls(tls);
-                }
-                self.set_http(http);
-            }
-            Kind::Tcp(_) | Kind::None(_) => {}
-        }
-        kind
-    }
-
-    fn set_tls(&self, tls: &mut v1::TlsCheck) {
-        set(&mut tls.server_name, &self.server_name);
-        set(&mut tls.ca, &self.ca);
-        set(&mut tls.min_days_left, &self.min_days);
-    }
-
-    fn set_http(self, http: &mut v1::HttpCheck) {
-        set(&mut http.method, &self.method);
-        set(&mut http.path, &self.path);
-        set(&mut http.host, &self.host);
-        set(&mut http.body_contains, &self.body);
-        if !self.headers.is_empty() {
-            http.headers = self.headers;
-        }
-        if !self.expect.is_empty() {
-            http.expect = self.expect;
-        }
-    }
-}
-
-fn set<T: Clone>(to: &mut T, given: &Option<T>) {
-    if let Some(given) = given {
-        to.clone_from(given);
+    /// What was given beside the kind, as it was typed, with the checks that it goes with.
+    fn typed(&self) -> Vec<(With, &'static str, String)> {
+        let token = self.health_bearer_token.as_ref().map(|_| "(not shown)".to_owned());
+        [
+            (With::OptionalTls, "--health-tls", self.health_tls.map(|tls| tls.to_string())),
+            (With::Tls, "--health-server-name", self.health_server_name.clone()),
+            (With::Tls, "--health-ca", self.health_ca.as_ref().map(|path| path.display().to_string())),
+            (With::Tls, "--health-min-days", self.health_min_days.map(|days| days.to_string())),
+            (With::Tls, "--health-client-cert", self.health_client_cert.clone()),
+            (With::Tls, "--health-client-key", self.health_client_key.clone()),
+            (With::Http, "--health-method", self.health_method.clone()),
+            (With::Http, "--health-path", self.health_path.clone()),
+            (With::Http, "--health-host", self.health_host.clone()),
+            (With::Http, "--health-header", self.health_header.first().cloned()),
+            (With::Http, "--health-bearer-token", token),
+            (With::Answer, "--health-expect", self.health_expect.first().cloned()),
+            (With::Http, "--health-body", self.health_body.clone()),
+            (With::Grpc, "--health-grpc-service", self.health_grpc_service.clone()),
+            (With::Exchange, "--health-send", self.health_send.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(with, label, value)| value.map(|value| (with, label, value)))
+        .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::io::Write as _;
-
     use super::*;
 
     fn text(text: &str) -> Option<String> {
@@ -249,16 +211,18 @@ mod tests {
 
     fn everything() -> CheckSettings {
         CheckSettings {
-            health: None,
             health_server_name: text("api.example"),
-            health_ca: None,
             health_min_days: Some(14),
+            health_client_cert: text("/etc/trestle/check.pem"),
+            health_client_key: text("/etc/trestle/check.key"),
             health_method: text("HEAD"),
             health_path: text("/readyz"),
             health_host: text("api.example:6443"),
             health_header: vec!["Accept: */*".to_owned(), "X-Probe:1".to_owned()],
-            health_expect: vec!["200-299".to_owned(), "401".to_owned()],
+            health_bearer_token: text("abc.def"),
+            health_expect: vec!["200-299,401".to_owned(), "404".to_owned()],
             health_body: text("ok"),
+            ..CheckSettings::default()
         }
     }
 
@@ -280,12 +244,18 @@ mod tests {
                 server_name: "api.example".to_owned(),
                 ca: String::new(),
                 min_days_left: 14,
+                client_certificate_file: "/etc/trestle/check.pem".to_owned(),
+                client_key_file: "/etc/trestle/check.key".to_owned(),
             }),
             method: "HEAD".to_owned(),
             path: "/readyz".to_owned(),
             host: "api.example:6443".to_owned(),
-            headers: vec![field("Accept", "*/*"), field("X-Probe", "1")],
-            expect: vec!["200-299".to_owned(), "401".to_owned()],
+            headers: vec![
+                field("Accept", "*/*"),
+                field("X-Probe", "1"),
+                field("Authorization", "Bearer abc.def"),
+            ],
+            expect: vec!["200-299".to_owned(), "401".to_owned(), "404".to_owned()],
             body_contains: "ok".to_owned(),
         };
         assert_eq!(kind, Kind::Http(expected));
@@ -296,12 +266,14 @@ mod tests {
         let labels = |text: String| -> Vec<String> {
             text.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect()
         };
-        let tls = ["--health-server-name", "--health-min-days"];
+        let tls =
+            ["--health-server-name", "--health-min-days", "--health-client-cert", "--health-client-key"];
         let http = [
             "--health-method",
             "--health-path",
             "--health-host",
             "--health-header",
+            "--health-bearer-token",
             "--health-expect",
             "--health-body",
         ];
@@ -340,27 +312,69 @@ mod tests {
         assert_eq!(
             refused(&settings, Check::Http),
             "error: --health-method \"POST\": must be GET, HEAD or OPTIONS\n\
-             error: --health-expect \"2xx\": must be a status of 100 to 599, or a range as in 200-399\n\
-             error: --health-header \"nothing\": must be NAME: VALUE, as in 'Accept: */*'"
+             error: --health-header \"nothing\": must be NAME: VALUE, as in 'Accept: */*'\n\
+             error: --health-expect \"2xx\": must be a status of 100 to 599, or a range as in 200-399"
         );
     }
 
+    fn put(settings: &CheckSettings, kind: Kind) -> Kind {
+        let mut input = Input::default();
+        let kind = settings.flags(&mut input).onto(kind, &mut input);
+        input.finish().unwrap();
+        kind
+    }
+
     #[test]
-    fn a_file_of_certificates_is_sent_and_nothing_else() {
-        let ca = |content: Option<&str>| {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            let path = file.path().to_owned();
-            match content {
-                Some(content) => file.write_all(content.as_bytes()).unwrap(),
-                None => file.close().unwrap(),
-            }
-            certificates(&path)
+    fn grpc_goes_over_tls_when_told_so_in_any_way() {
+        let service = CheckSettings { health_grpc_service: text("shop.Cart"), ..CheckSettings::default() };
+        let Kind::Grpc(plain) = put(&service, Check::Grpc.plain()) else { panic!() };
+        assert_eq!((plain.service.as_str(), plain.tls), ("shop.Cart", None));
+
+        let tls = CheckSettings { health_tls: Some(true), ..CheckSettings::default() };
+        let named = CheckSettings { health_server_name: text("cart"), ..CheckSettings::default() };
+        let over = put(&tls, Check::Grpc.plain());
+        assert!(matches!(&over, Kind::Grpc(grpc) if grpc.tls == Some(v1::TlsCheck::default())));
+        let over = put(&named, over);
+        assert!(matches!(&over, Kind::Grpc(grpc) if grpc.tls.as_ref().unwrap().server_name == "cart"));
+        let off = CheckSettings { health_tls: Some(false), ..CheckSettings::default() };
+        assert_eq!(put(&off, over), Check::Grpc.plain());
+
+        let both = CheckSettings { health_tls: Some(false), ..named };
+        assert!(refused(&both, Check::Grpc).contains("--health-tls false does without"));
+        assert!(refused(&tls, Check::Https).contains("goes with --health grpc or exchange"));
+    }
+
+    #[test]
+    fn an_exchange_takes_bytes_and_needs_something_to_expect() {
+        let settings = CheckSettings {
+            health_send: text(r"PING\r\n"),
+            health_expect: vec![r"+PONG, or\x00".to_owned()],
+            ..CheckSettings::default()
         };
-        let pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
-        assert_eq!(ca(Some(pem)), Ok(pem.to_owned()));
-        assert!(ca(Some("")).unwrap_err().contains("certificates in PEM form"));
-        let key = format!("{pem}-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\n");
-        assert!(ca(Some(&key)).unwrap_err().contains("private key"));
-        assert!(ca(None).unwrap_err().starts_with("cannot be read: "));
+        let expected =
+            v1::ExchangeCheck { tls: None, send: b"PING\r\n".to_vec(), expect: b"+PONG, or\0".to_vec() };
+        let kind = put(&settings, Check::Exchange.plain());
+        assert_eq!(kind, Kind::Exchange(expected.clone()));
+        let send = CheckSettings { health_send: text("HELP"), ..CheckSettings::default() };
+        let changed = v1::ExchangeCheck { send: b"HELP".to_vec(), ..expected };
+        assert_eq!(put(&send, kind), Kind::Exchange(changed));
+        assert!(refused(&send, Check::Exchange).contains("--health-expect \"\": is needed"));
+        let wrong = CheckSettings { health_send: text(r"\q"), ..settings };
+        assert!(refused(&wrong, Check::Exchange).contains("the only escapes"));
+    }
+
+    #[test]
+    fn a_token_replaces_the_one_before_and_is_never_told() {
+        let token =
+            |token: &str| CheckSettings { health_bearer_token: text(token), ..CheckSettings::default() };
+        let first = put(&everything(), Check::Https.plain());
+        let Kind::Http(http) = put(&token("new"), first) else { panic!() };
+        let fields: Vec<_> = http.headers.iter().map(|f| (f.name.as_str(), f.value.as_str())).collect();
+        assert_eq!(fields, [("Accept", "*/*"), ("X-Probe", "1"), ("Authorization", "Bearer new")]);
+        for text in [refused(&token("s3 cret"), Check::Http), refused(&token("s3cret"), Check::Tcp)] {
+            assert!(!text.contains("s3"), "{text}");
+        }
+        let both = CheckSettings { health_header: vec!["authorization: Basic x".to_owned()], ..token("t") };
+        assert!(refused(&both, Check::Http).contains("leave one out"));
     }
 }

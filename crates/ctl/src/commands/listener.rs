@@ -4,6 +4,7 @@ use clap::Subcommand;
 use prost_types::FieldMask;
 use trestle_api::v1;
 
+use super::listener_settings::{Emptied, ListenerSettings};
 use super::pool_settings::Given;
 use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{ReadArgs, WriteArgs};
@@ -21,12 +22,15 @@ pub(crate) enum ListenerCommand {
     Create {
         /// Name of the new listener
         name: String,
-        /// Address to accept connections on, as in 0.0.0.0:6443; several with commas or by repeating the option
-        #[arg(long, value_name = "ADDR:PORT", required = true, value_delimiter = ',')]
+        /// Address to accept connections on, as in 0.0.0.0:6443 or 0.0.0.0:30000-30100; several with commas or by
+        /// repeating the option
+        #[arg(long, value_name = "ADDR:PORT[-PORT]", required = true, value_delimiter = ',')]
         bind: Vec<String>,
-        /// Pool that connections go to
+        /// Pool that connections go to that no route takes
         #[arg(long)]
         pool: String,
+        #[command(flatten)]
+        settings: Box<ListenerSettings>,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -41,17 +45,21 @@ pub(crate) enum ListenerCommand {
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// Change the settings that are given, and no others
+    /// Change the settings that are given, and no others; a list that is given replaces the one before
     #[command(alias = "set")]
     Update {
         /// The listener
         name: String,
         /// Addresses to accept connections on, instead of those it has
-        #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+        #[arg(long, value_name = "ADDR:PORT[-PORT]", value_delimiter = ',')]
         bind: Vec<String>,
-        /// Pool that connections go to
+        /// Pool that connections go to that no route takes
         #[arg(long)]
         pool: Option<String>,
+        #[command(flatten)]
+        settings: Box<ListenerSettings>,
+        #[command(flatten)]
+        emptied: Emptied,
         /// Refuse if the listener is not as it was with this etag
         #[arg(long)]
         etag: Option<String>,
@@ -74,12 +82,16 @@ pub(crate) enum ListenerCommand {
 impl ListenerCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Create { name, bind, pool, write } => create(session, &name, &bind, &pool, &write).await,
+            Self::Create { name, bind, pool, settings, write } => {
+                let mut input = Input::default();
+                let (listener, _) = change(&bind, Some(&pool), &settings, &Emptied::default(), &mut input);
+                create(session, &name, listener, input, &write).await
+            }
             Self::List(read) => list(session, &read).await,
             Self::Get { name, read } => get(session, &name, &read).await,
-            Self::Update { name, bind, pool, etag, write } => {
+            Self::Update { name, bind, pool, settings, emptied, etag, write } => {
                 let mut input = Input::default();
-                let (mut listener, paths) = change(&bind, pool.as_deref(), &mut input);
+                let (mut listener, paths) = change(&bind, pool.as_deref(), &settings, &emptied, &mut input);
                 listener.etag = etag.unwrap_or_default();
                 update(session, &name, listener, paths, input, &write).await
             }
@@ -90,29 +102,34 @@ impl ListenerCommand {
     }
 }
 
-/// What an update changes, and the paths of it.
-fn change(bind: &[String], pool: Option<&str>, input: &mut Input) -> (v1::Listener, Vec<String>) {
+/// What is given, and the paths of it.
+fn change(
+    bind: &[String],
+    pool: Option<&str>,
+    settings: &ListenerSettings,
+    emptied: &Emptied,
+    input: &mut Input,
+) -> (v1::Listener, Vec<String>) {
     let mut given = Given::default();
     let binds = (!bind.is_empty()).then(|| input.binds("--bind", bind));
     let pool = pool.map(|pool| input.pool("--pool", pool));
-    let listener = v1::Listener {
+    let mut listener = v1::Listener {
         binds: given.note("binds", binds).unwrap_or_default(),
         pool: given.note("pool", pool).unwrap_or_default(),
         ..v1::Listener::default()
     };
+    settings.set(emptied, &mut listener, &mut given, input);
     (listener, given.paths)
 }
 
 async fn create(
     session: &mut Session<'_>,
     name: &str,
-    bind: &[String],
-    pool: &str,
+    listener: v1::Listener,
+    mut input: Input,
     write: &WriteArgs,
 ) -> Result<(), Error> {
-    let mut input = Input::default();
     input.listener("NAME", name);
-    let (listener, _) = change(bind, Some(pool), &mut input);
     let write = Write::new(write, &mut input)?;
     input.finish()?;
     let request = v1::CreateListenerRequest {
@@ -218,10 +235,14 @@ mod tests {
     #[test]
     fn an_update_names_what_was_given() {
         let mut input = Input::default();
-        let (listener, paths) = change(&[":80".to_owned(), "[::]:80".to_owned()], None, &mut input);
+        let mut given = |bind: &[&str], pool| {
+            let bind: Vec<String> = bind.iter().map(|&bind| bind.to_owned()).collect();
+            change(&bind, pool, &ListenerSettings::default(), &Emptied::default(), &mut input)
+        };
+        let (listener, paths) = given(&[":80", "[::]:80-90"], None);
         assert_eq!(paths, ["binds"]);
-        assert_eq!(listener.binds, ["0.0.0.0:80", "[::]:80"]);
-        let (listener, paths) = change(&[], Some("web"), &mut input);
+        assert_eq!(listener.binds, ["0.0.0.0:80", "[::]:80-90"]);
+        let (listener, paths) = given(&[], Some("web"));
         assert_eq!(paths, ["pool"]);
         assert_eq!(listener.pool, "pools/web");
         input.finish().unwrap();

@@ -1,15 +1,20 @@
 //! The commands, one file for each noun.
 
 mod backend;
+mod check_flags;
+mod check_pace;
 pub(crate) mod check_settings;
 mod cluster;
 mod completions;
+mod connection;
 mod leader;
 mod listener;
+pub(crate) mod listener_settings;
 mod member;
 mod pool;
 mod pool_settings;
 mod status;
+mod top;
 mod watch;
 
 use clap::Subcommand;
@@ -27,6 +32,8 @@ const PAGE_SIZE: i32 = 1000;
 pub(crate) enum Command {
     /// Show the cluster and each member, and what is wrong
     Status(status::StatusArgs),
+    /// Show traffic and health live: listeners, pools, backends
+    Top(top::TopArgs),
     /// Show changes as they come, until interrupted
     Watch(watch::WatchArgs),
     /// Found a cluster
@@ -41,6 +48,9 @@ pub(crate) enum Command {
     /// Manage listeners: addresses that lead to a pool
     #[command(subcommand, alias = "listeners")]
     Listener(listener::ListenerCommand),
+    /// List and close connections of clients
+    #[command(subcommand, alias = "connections")]
+    Connection(connection::ConnectionCommand),
     /// Manage the members of the cluster
     #[command(subcommand, alias = "members")]
     Member(member::MemberCommand),
@@ -59,11 +69,13 @@ impl Command {
     pub(crate) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::Status(args) => args.run(session).await,
+            Self::Top(args) => Box::pin(args.run(session)).await,
             Self::Watch(args) => args.run(session).await,
             Self::Cluster(command) => command.run(session).await,
             Self::Pool(command) => Box::pin(command.run(session)).await,
             Self::Backend(command) => Box::pin(command.run(session)).await,
             Self::Listener(command) => Box::pin(command.run(session)).await,
+            Self::Connection(command) => Box::pin(command.run(session)).await,
             Self::Member(command) => Box::pin(command.run(session)).await,
             Self::Leader(command) => command.run(session).await,
             Self::Completions(args) => args.run(session),

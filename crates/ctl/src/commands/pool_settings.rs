@@ -3,7 +3,9 @@
 use clap::{Args, ValueEnum};
 use trestle_api::v1;
 
-use super::check_settings::{CheckFlags, CheckSettings, mask_path};
+use super::check_flags::CheckFlags;
+use super::check_pace::PaceSettings;
+use super::check_settings::{CheckSettings, mask_path};
 use crate::input::Input;
 
 /// How a pool picks a backend.
@@ -17,6 +19,8 @@ pub(crate) enum Algorithm {
     RandomTwo,
     /// The same backend for the same client address, on every member
     SourceHash,
+    /// As source-hash, by the client's address and port
+    SourcePortHash,
     /// The first usable backend in the order of names
     First,
 }
@@ -30,13 +34,24 @@ pub(crate) enum OnDown {
     Keep,
 }
 
-/// What happens to new connections while every backend is unhealthy.
+/// What happens to new connections while fewer backends are healthy than the pool wants at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AllDown {
     /// Reset them at once
     Refuse,
     /// Try the backends all the same
     FailOpen,
+}
+
+/// The PROXY protocol header that backends are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SendProxy {
+    /// None
+    Off,
+    /// Version 1, in words
+    V1,
+    /// Version 2, in bytes, with what the client's own header had besides addresses
+    V2,
 }
 
 /// Settings of a pool; those that are not given get their default on creation and stay as they are in an update.
@@ -48,38 +63,53 @@ pub(crate) struct PoolSettings {
     /// What happens to connections to a backend that is found unhealthy [default: close]
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_down: Option<OnDown>,
-    /// What happens to new connections while every backend is unhealthy [default: refuse]
+    /// What happens to new connections while the pool is down [default: refuse]
     #[arg(long, value_name = "POLICY")]
     pub(crate) all_down: Option<AllDown>,
+    /// Healthy backends below which the pool is down, 1 to 20000 [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) minimum_healthy: Option<u32>,
+    /// Time in which the share of a backend that became healthy grows to its weight, up to 1h [default: off]
+    #[arg(long, value_name = "DURATION|off")]
+    pub(crate) slow_start: Option<String>,
+    /// How long a client comes back to the backend that it had, after its last connection began or ended, up to 7days
+    /// [default: off]
+    #[arg(long, value_name = "DURATION|off")]
+    pub(crate) stickiness: Option<String>,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionSettings,
     #[command(flatten)]
     pub(crate) check: CheckSettings,
-    /// Time between two checks, 50ms to 1h [default: 2s]
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_interval: Option<String>,
-    /// Time between two checks while the last result contradicts the verdict, 50ms to 1h [default: 500ms]
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_fast_interval: Option<String>,
-    /// How long one check may take, 10ms to 60s [default: 1s]
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) health_timeout: Option<String>,
-    /// Successes in a row that make a backend healthy, 1 to 100 [default: 2]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) health_rise: Option<u32>,
-    /// Failures in a row that make a backend unhealthy, 1 to 100 [default: 3]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) health_fall: Option<u32>,
-    /// Part of the interval by which each check is moved at random, 0 to 50 [default: 10]
-    #[arg(long, value_name = "PERCENT")]
-    pub(crate) health_jitter_percent: Option<u32>,
-    /// Port that is checked; 0 is the backend's own [default: 0]
-    #[arg(long, value_name = "PORT")]
-    pub(crate) health_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) pace: PaceSettings,
+}
+
+/// Settings of a pool's connections.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Connections")]
+pub(crate) struct ConnectionSettings {
     /// How long one connect to a backend may take, 10ms to 60s [default: 2s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) connect_timeout: Option<String>,
     /// Further backends tried after a failed connect, 0 to 10 [default: 3]
     #[arg(long, value_name = "COUNT")]
     pub(crate) connect_retries: Option<u32>,
+    /// Clients that may wait, on each member, while all backends have their --max-connections, 0 to 100000; those beyond
+    /// are reset [default: 1000]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) queue_length: Option<u32>,
+    /// How long each of them waits before it is reset, 10ms to 10m [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) queue_timeout: Option<String>,
+    /// Time without a byte in either direction after which a connection is reset, up to 365days [default: off]
+    #[arg(long, value_name = "DURATION|off")]
+    pub(crate) idle_timeout: Option<String>,
+    /// Time after which a connection is reset, whatever it does, up to 365days [default: off]
+    #[arg(long, value_name = "DURATION|off")]
+    pub(crate) max_lifetime: Option<String>,
+    /// PROXY protocol header that backends are sent first, which tells them the client's address [default: off]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) send_proxy: Option<SendProxy>,
 }
 
 /// A pool's settings as they were given.
@@ -107,33 +137,38 @@ impl PoolSettings {
     pub(crate) fn change(&self, input: &mut Input) -> PoolChange {
         let mut given = Given::default();
         let (kind, rest) = self.kind(&mut given, input);
-        let mut duration = |given: &mut Given, path, label, text: &Option<String>| {
-            given.note(path, text.as_ref().map(|text| input.duration(label, text)))
-        };
-        let mut pool = v1::Pool {
-            connect_timeout: duration(
-                &mut given,
-                "connect_timeout",
-                "--connect-timeout",
-                &self.connect_timeout,
-            ),
-            connect_retries: given.note("connect_retries", self.connect_retries),
-            ..v1::Pool::default()
-        };
-        let (interval, fast, timeout) =
-            ("health_check.interval", "health_check.fast_interval", "health_check.timeout");
-        pool.health_check = Some(v1::HealthCheck {
-            kind,
-            interval: duration(&mut given, interval, "--health-interval", &self.health_interval),
-            fast_interval: duration(&mut given, fast, "--health-fast-interval", &self.health_fast_interval),
-            timeout: duration(&mut given, timeout, "--health-timeout", &self.health_timeout),
-            rise: given.note("health_check.rise", self.health_rise),
-            fall: given.note("health_check.fall", self.health_fall),
-            jitter_percent: given.note("health_check.jitter_percent", self.health_jitter_percent),
-            port: given.note("health_check.port", self.health_port).unwrap_or_default().into(),
-        });
+        let check = v1::HealthCheck { kind, ..self.pace.check(&mut given, input) };
+        let mut pool = v1::Pool { health_check: Some(check), ..v1::Pool::default() };
+        self.set_counts(&mut given, &mut pool);
+        self.set_durations(&mut given, &mut pool, input);
         self.set_policies(&mut given, &mut pool);
         PoolChange { pool, paths: given.paths, rest }
+    }
+
+    fn set_counts(&self, given: &mut Given, pool: &mut v1::Pool) {
+        pool.connect_retries = given.note("connect_retries", self.connections.connect_retries);
+        pool.queue_length = given.note("queue_length", self.connections.queue_length);
+        pool.minimum_healthy = given.note("minimum_healthy", self.minimum_healthy);
+    }
+
+    fn set_durations(&self, given: &mut Given, pool: &mut v1::Pool, input: &mut Input) {
+        let c = &self.connections;
+        let bounded = [
+            ("connect_timeout", "--connect-timeout", &c.connect_timeout, &mut pool.connect_timeout),
+            ("queue_timeout", "--queue-timeout", &c.queue_timeout, &mut pool.queue_timeout),
+        ];
+        for (path, label, text, to) in bounded {
+            *to = given.note(path, text.as_ref().map(|text| input.duration(label, text)));
+        }
+        let may_be_off = [
+            ("slow_start", "--slow-start", &self.slow_start, &mut pool.slow_start),
+            ("stickiness", "--stickiness", &self.stickiness, &mut pool.stickiness),
+            ("idle_timeout", "--idle-timeout", &c.idle_timeout, &mut pool.idle_timeout),
+            ("max_lifetime", "--max-lifetime", &c.max_lifetime, &mut pool.max_lifetime),
+        ];
+        for (path, label, text, to) in may_be_off {
+            *to = given.note(path, text.as_ref().map(|text| input.duration_or_off(label, text)));
+        }
     }
 
     fn set_policies(&self, given: &mut Given, pool: &mut v1::Pool) {
@@ -143,6 +178,7 @@ impl PoolSettings {
                 Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
                 Algorithm::RandomTwo => v1::Algorithm::RandomTwo,
                 Algorithm::SourceHash => v1::Algorithm::SourceHash,
+                Algorithm::SourcePortHash => v1::Algorithm::SourcePortHash,
                 Algorithm::First => v1::Algorithm::First,
             });
         }
@@ -156,6 +192,13 @@ impl PoolSettings {
             pool.set_all_down(match all_down {
                 AllDown::Refuse => v1::AllDown::Refuse,
                 AllDown::FailOpen => v1::AllDown::FailOpen,
+            });
+        }
+        if let Some(send_proxy) = given.note("send_proxy", self.connections.send_proxy) {
+            pool.set_send_proxy(match send_proxy {
+                SendProxy::Off => v1::SendProxy::Off,
+                SendProxy::V1 => v1::SendProxy::V1,
+                SendProxy::V2 => v1::SendProxy::V2,
             });
         }
     }
@@ -198,6 +241,7 @@ impl Given {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::commands::check_pace::Initial;
     use crate::commands::check_settings::Check;
 
     fn check(health: Check) -> CheckSettings {
@@ -209,8 +253,11 @@ mod tests {
         let settings = PoolSettings {
             algorithm: Some(Algorithm::LeastConnections),
             check: check(Check::None),
-            health_interval: Some("5s".to_owned()),
-            health_port: Some(0),
+            pace: PaceSettings {
+                health_interval: Some("5s".to_owned()),
+                health_port: Some(0),
+                ..PaceSettings::default()
+            },
             ..PoolSettings::default()
         };
         let mut input = Input::default();
@@ -229,19 +276,32 @@ mod tests {
     fn every_setting_has_its_path() {
         let text = || Some("1s".to_owned());
         let settings = PoolSettings {
-            algorithm: Some(Algorithm::RoundRobin),
-            check: check(Check::Tcp),
+            algorithm: Some(Algorithm::SourcePortHash),
             on_down: Some(OnDown::Keep),
             all_down: Some(AllDown::FailOpen),
-            health_interval: text(),
-            health_fast_interval: text(),
-            health_timeout: text(),
-            health_rise: Some(1),
-            health_fall: Some(1),
-            health_jitter_percent: Some(0),
-            health_port: Some(80),
-            connect_timeout: text(),
-            connect_retries: Some(0),
+            minimum_healthy: Some(2),
+            slow_start: text(),
+            stickiness: text(),
+            connections: ConnectionSettings {
+                connect_timeout: text(),
+                connect_retries: Some(0),
+                queue_length: Some(0),
+                queue_timeout: text(),
+                idle_timeout: text(),
+                max_lifetime: Some("off".to_owned()),
+                send_proxy: Some(SendProxy::V2),
+            },
+            check: check(Check::Tcp),
+            pace: PaceSettings {
+                health_interval: text(),
+                health_fast_interval: text(),
+                health_timeout: text(),
+                health_rise: Some(1),
+                health_fall: Some(1),
+                health_jitter_percent: Some(0),
+                health_port: Some(80),
+                health_initial: Some(Initial::Healthy),
+            },
         };
         let PoolChange { pool, mut paths, .. } = settings.change(&mut Input::default());
         paths.sort();
@@ -254,24 +314,43 @@ mod tests {
                 "connect_timeout",
                 "health_check.fall",
                 "health_check.fast_interval",
+                "health_check.initial_state",
                 "health_check.interval",
                 "health_check.jitter_percent",
                 "health_check.port",
                 "health_check.rise",
                 "health_check.tcp",
                 "health_check.timeout",
+                "idle_timeout",
+                "max_lifetime",
+                "minimum_healthy",
                 "on_down",
+                "queue_length",
+                "queue_timeout",
+                "send_proxy",
+                "slow_start",
+                "stickiness",
             ]
         );
         assert_eq!((pool.on_down(), pool.all_down()), (v1::OnDown::Keep, v1::AllDown::FailOpen));
-        assert_eq!(pool.health_check.unwrap().port, 80);
+        assert_eq!((pool.algorithm(), pool.send_proxy()), (v1::Algorithm::SourcePortHash, v1::SendProxy::V2));
+        assert_eq!((pool.queue_length, pool.minimum_healthy), (Some(0), Some(2)));
+        let seconds = [pool.slow_start, pool.stickiness, pool.idle_timeout, pool.max_lifetime];
+        assert_eq!(seconds.map(|d| d.unwrap().seconds), [1, 1, 1, 0]);
+        let check = pool.health_check.unwrap();
+        assert_eq!((check.port, check.initial_state()), (80, v1::InitialState::Healthy));
     }
 
     #[test]
     fn all_durations_that_are_wrong_are_told() {
+        let word = || Some("5".to_owned());
         let settings = PoolSettings {
-            health_interval: Some("5".to_owned()),
-            connect_timeout: Some("soon".to_owned()),
+            stickiness: word(),
+            connections: ConnectionSettings {
+                connect_timeout: Some("soon".to_owned()),
+                ..ConnectionSettings::default()
+            },
+            pace: PaceSettings { health_interval: word(), ..PaceSettings::default() },
             ..PoolSettings::default()
         };
         let mut input = Input::default();
@@ -279,8 +358,9 @@ mod tests {
         let text = input.finish().unwrap_err().render();
         assert_eq!(
             text,
-            "error: --connect-timeout \"soon\": must be a duration with a unit, as in 500ms, 2s or 1m30s\n\
-             error: --health-interval \"5\": must be a duration with a unit, as in 500ms, 2s or 1m30s"
+            "error: --health-interval \"5\": must be a duration with a unit, as in 500ms, 2s or 1m30s\n\
+             error: --connect-timeout \"soon\": must be a duration with a unit, as in 500ms, 2s or 1m30s\n\
+             error: --stickiness \"5\": must be off, or a duration with a unit, as in 500ms, 2s or 1m30s"
         );
     }
 

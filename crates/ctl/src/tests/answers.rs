@@ -82,6 +82,7 @@ fn a_check_is_sent_with_all_that_is_typed() {
         &["--health-path", "/readyz?verbose", "--health-host", "api.example:6443"],
         &["--health-header", "Accept: */*", "--health-header", "X-Probe: 1"],
         &["--health-expect", "200-299,401", "--health-body", "ok"],
+        &["--health-client-cert", "/etc/trestle/check.pem", "--health-client-key", "/etc/trestle/check.key"],
     ];
     let done = trestle(&at(&member), &arguments.concat());
     assert_eq!(done.code, 0, "{}", done.err);
@@ -203,7 +204,11 @@ fn all_pages_are_listed() {
 fn backends_are_listed_with_their_health_and_without() {
     let views = vec![sample_view("m1", v1::Verdict::Unhealthy, "connection refused")];
     let health = v1::PoolHealth {
-        backends: vec![v1::BackendHealth { name: "pools/web/backends/a".to_owned(), views }],
+        backends: vec![v1::BackendHealth {
+            name: "pools/web/backends/a".to_owned(),
+            views,
+            ..v1::BackendHealth::default()
+        }],
         unreachable_members: vec![],
     };
     let member = Member::start(Script { health: Some(health), ..Script::default() });
@@ -219,6 +224,118 @@ fn backends_are_listed_with_their_health_and_without() {
 }
 
 #[test]
+fn a_listener_is_sent_with_all_that_is_typed() {
+    let member = Member::start(Script::default());
+    let arguments = [
+        &["listener", "create", "front", "--bind", ":443,:30000-30010", "--pool", "web"][..],
+        &["--route", "*.example.com,alpn:h2=api", "--route", "a.example=a", "--accept-proxy"],
+        &["--allow", "10.0.0.0/8,192.0.2.7", "--deny", "10.9.0.0/16", "--max-connections", "1000"],
+        &["--max-connections-per-source", "10", "--accept-rate", "500", "--accept-rate-per-source", "5"],
+    ];
+    let done = trestle(&at(&member), &arguments.concat());
+    assert_eq!((done.code, done.out.as_str()), (0, "listener front created (revision 14)\n"), "{}", done.err);
+    let texts = |list: &[&str]| -> Vec<String> { list.iter().map(|&text| text.to_owned()).collect() };
+    let expected = v1::Listener {
+        binds: texts(&["0.0.0.0:443", "0.0.0.0:30000-30010"]),
+        pool: "pools/web".to_owned(),
+        routes: vec![
+            v1::Route {
+                server_names: texts(&["*.example.com"]),
+                alpn: texts(&["h2"]),
+                pool: "pools/api".to_owned(),
+            },
+            v1::Route { server_names: texts(&["a.example"]), alpn: vec![], pool: "pools/a".to_owned() },
+        ],
+        accept_proxy_from: texts(&["0.0.0.0/0", "::/0"]),
+        allow: texts(&["10.0.0.0/8", "192.0.2.7/32"]),
+        deny: texts(&["10.9.0.0/16"]),
+        max_connections: 1000,
+        max_connections_per_source: 10,
+        accept_rate: 500,
+        accept_rate_per_source: 5,
+        ..v1::Listener::default()
+    };
+    assert_eq!(member.script.lock().unwrap().listened[0].listener, Some(expected));
+
+    let done = trestle(&at(&member), &["listener", "update", "front", "--no-route", "--deny", "::1"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let request = member.script.lock().unwrap().relistened[0].clone();
+    assert_eq!(request.update_mask.unwrap().paths, ["routes", "deny"]);
+    let listener = request.listener.unwrap();
+    assert_eq!((listener.routes.len(), listener.deny), (0, texts(&["::1/128"])));
+
+    for (args, words) in [
+        (vec!["--route", "api.example.com"], "must be NAME=POOL, as in api.example.com=api"),
+        (vec!["--route", "a.example=a b"], "leads to \"a b\""),
+        (vec!["--allow", "10.0.0.1/8"], "must have no bits beyond its prefix"),
+        (vec!["--accept-proxy", "--accept-proxy-from", "10.0.0.0/8"], "cannot be used with"),
+        (vec!["--no-deny", "--deny", "10.0.0.0/8"], "cannot be used with"),
+    ] {
+        let done = trestle(&at(&member), &[vec!["listener", "update", "front"], args.clone()].concat());
+        assert_eq!((done.code, done.out.as_str()), (2, ""), "{args:?}: {}", done.err);
+        assert!(done.err.contains(words), "{args:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn top_prints_what_one_look_shows_where_there_is_no_screen() {
+    let bound = |member: &str| v1::ListenerView {
+        listener: "listeners/front".to_owned(),
+        member: format!("members/{member}"),
+        bound: vec!["0.0.0.0:443".to_owned()],
+        active_connections: 2,
+        ..v1::ListenerView::default()
+    };
+    let views = vec![
+        sample_view("m1", v1::Verdict::Healthy, ""),
+        sample_view("m2", v1::Verdict::Unhealthy, "connection refused"),
+    ];
+    let health = v1::PoolHealth {
+        backends: vec![v1::BackendHealth {
+            name: "pools/web/backends/a".to_owned(),
+            views,
+            address: "10.0.0.1:8080".to_owned(),
+            admin_state: v1::AdminState::Enabled.into(),
+        }],
+        unreachable_members: vec!["members/m3".to_owned()],
+    };
+    let script = Script {
+        health: Some(health),
+        pools: ["empty", "web", "zero"].map(sample_pool).to_vec(),
+        bound: v1::ListenerHealth {
+            views: vec![bound("m1"), bound("m2"), bound("m3")],
+            unreachable_members: vec![],
+        },
+        ..Script::default()
+    };
+    let member = Member::start(script);
+    let endpoints = [closed(), member.address.to_string()];
+    let done = trestle(&endpoints, &["top", "--interval", "100ms"]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    let lines: Vec<&str> = done.out.lines().collect();
+    let summary = format!("leader m1   3 of 3 voters answer   revision 12   through {}", member.address);
+    assert_eq!(lines[0], summary);
+    assert_eq!(lines[1], "m1 leader 5 conns   m2 follower 5 conns   m3 follower 5 conns");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    assert!(words(lines[4]).starts_with("front 3/3 6 "), "{}", done.out);
+    assert_eq!(words(lines[7]), "empty 0 - - - - no backends", "{}", done.out);
+    assert_eq!(words(lines[8]), "web 6 0 0 B 0 B 0 0/1 healthy", "{}", done.out);
+    let row = "a ok DOWN - 6 0 0 B 0 B 0 connection refused 10.0.0.1:8080";
+    assert_eq!(words(lines[9]), row, "{}", done.out);
+    assert_eq!(lines.len(), 11, "{}", done.out);
+
+    let done = trestle(&endpoints, &["top", "--once", "-i", "100ms", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert!(json["listeners"][0]["connections_per_second"].as_f64().unwrap() > 0.0, "{json}");
+    assert_eq!(json["pools"][1]["backends"][0]["verdicts"][1], "unhealthy");
+
+    let done = trestle(&[closed()], &["top", "--once"]);
+    assert_eq!((done.code, done.out.as_str()), (1, ""), "{}", done.err);
+    assert!(done.err.starts_with("error: no member answers"), "{}", done.err);
+    assert_eq!(trestle(&[closed()], &["top", "--interval", "1ms"]).code, 2);
+}
+
+#[test]
 fn a_reader_that_went_away_is_no_failure() {
     struct Closed;
     impl Write for Closed {
@@ -231,7 +348,7 @@ fn a_reader_that_went_away_is_no_failure() {
     }
     let member = Member::start(Script::default());
     let err = Buffer::default();
-    let terminal = Terminal { out: Box::new(Closed), err: Box::new(err.clone()) };
+    let terminal = Terminal { out: Box::new(Closed), err: Box::new(err.clone()), interactive: false };
     let address = member.address.to_string();
     let exit = run_on(["trestle", "--endpoint", &address, "status"].map(Into::into), terminal);
     assert_eq!((exit, err.text().as_str()), (ExitCode::SUCCESS, ""));

@@ -10,9 +10,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use trestle_api::v1::listener_service_server::{ListenerService, ListenerServiceServer};
 use trestle_api::v1::pool_service_server::{PoolService, PoolServiceServer};
 
-use super::sample::{sample_backend, sample_pool, sample_status};
+use super::sample::{sample_backend, sample_listener, sample_pool, sample_status};
 
 /// What a member answers, and what it was asked.
 #[derive(Default)]
@@ -23,6 +24,12 @@ pub(crate) struct Script {
     pub(crate) pools: Vec<v1::Pool>,
     /// What members see; NOT_FOUND when there is nothing.
     pub(crate) health: Option<v1::PoolHealth>,
+    /// Where listeners are bound, and what goes through them; each answer after the first counts 10 connections more.
+    pub(crate) bound: v1::ListenerHealth,
+    /// Creations of listeners that arrived.
+    pub(crate) listened: Vec<v1::CreateListenerRequest>,
+    /// Changes of listeners that arrived.
+    pub(crate) relistened: Vec<v1::UpdateListenerRequest>,
     /// Messages of WaitForRevision.
     pub(crate) waits: Vec<v1::WaitForRevisionResponse>,
     /// The cluster's status.
@@ -60,6 +67,7 @@ impl Member {
             tokio::spawn(
                 tonic::transport::Server::builder()
                     .add_service(PoolServiceServer::new(fake.clone()))
+                    .add_service(ListenerServiceServer::new(fake.clone()))
                     .add_service(ClusterServiceServer::new(fake))
                     .serve_with_incoming(TcpIncoming::from(listener)),
             );
@@ -156,6 +164,47 @@ impl PoolService for Fake {
         &self,
         _: Request<v1::DeleteBackendRequest>,
     ) -> Answer<v1::DeleteBackendResponse> {
+        not_scripted()
+    }
+}
+
+#[tonic::async_trait]
+impl ListenerService for Fake {
+    async fn create_listener(&self, request: Request<v1::CreateListenerRequest>) -> Answer<v1::Listener> {
+        self.0.lock().unwrap().listened.push(request.into_inner());
+        Ok(Response::new(sample_listener("front")))
+    }
+
+    async fn update_listener(&self, request: Request<v1::UpdateListenerRequest>) -> Answer<v1::Listener> {
+        self.0.lock().unwrap().relistened.push(request.into_inner());
+        Ok(Response::new(sample_listener("front")))
+    }
+
+    async fn get_listener_health(
+        &self,
+        _: Request<v1::GetListenerHealthRequest>,
+    ) -> Answer<v1::ListenerHealth> {
+        let mut script = self.0.lock().unwrap();
+        let health = script.bound.clone();
+        script.bound.views.iter_mut().for_each(|view| view.connections += 10);
+        Ok(Response::new(health))
+    }
+
+    async fn get_listener(&self, _: Request<v1::GetListenerRequest>) -> Answer<v1::Listener> {
+        not_scripted()
+    }
+
+    async fn list_listeners(
+        &self,
+        _: Request<v1::ListListenersRequest>,
+    ) -> Answer<v1::ListListenersResponse> {
+        not_scripted()
+    }
+
+    async fn delete_listener(
+        &self,
+        _: Request<v1::DeleteListenerRequest>,
+    ) -> Answer<v1::DeleteListenerResponse> {
         not_scripted()
     }
 }

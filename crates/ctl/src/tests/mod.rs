@@ -46,7 +46,7 @@ struct Done {
 
 fn trestle(endpoints: &[String], args: &[&str]) -> Done {
     let (out, err) = (Buffer::default(), Buffer::default());
-    let terminal = Terminal { out: Box::new(out.clone()), err: Box::new(err.clone()) };
+    let terminal = Terminal { out: Box::new(out.clone()), err: Box::new(err.clone()), interactive: false };
     let endpoints = endpoints.join(",");
     let all: Vec<std::ffi::OsString> =
         ["trestle", "--endpoint", &endpoints].iter().chain(args).map(Into::into).collect();

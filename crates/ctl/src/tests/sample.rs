@@ -20,11 +20,20 @@ pub(crate) fn sample_pool(name: &str) -> v1::Pool {
             fall: Some(3),
             jitter_percent: Some(10),
             port: 0,
+            initial_state: v1::InitialState::Unknown.into(),
         }),
         connect_timeout: Some(duration(2_000)),
         connect_retries: Some(3),
         on_down: v1::OnDown::Close.into(),
         all_down: v1::AllDown::Refuse.into(),
+        minimum_healthy: Some(1),
+        queue_length: Some(1000),
+        queue_timeout: Some(duration(5_000)),
+        slow_start: Some(duration(0)),
+        stickiness: Some(duration(0)),
+        idle_timeout: Some(duration(0)),
+        max_lifetime: Some(duration(0)),
+        send_proxy: v1::SendProxy::Off.into(),
         backend_count: 2,
         revision: 12,
         etag: "12".to_owned(),
@@ -39,6 +48,7 @@ pub(crate) fn sample_backend(name: &str, host: u8) -> v1::Backend {
         backup: false,
         admin_state: v1::AdminState::Enabled.into(),
         drain_timeout: None,
+        max_connections: 0,
         revision: 13,
         etag: "13".to_owned(),
     }
@@ -51,6 +61,7 @@ pub(crate) fn sample_view(member: &str, verdict: v1::Verdict, reason: &str) -> v
         reason: reason.to_owned(),
         since: Some(duration(65_250)),
         active_connections: 3,
+        ..v1::MemberView::default()
     }
 }
 
@@ -61,6 +72,7 @@ pub(crate) fn sample_listener(name: &str) -> v1::Listener {
         pool: "pools/web".to_owned(),
         revision: 14,
         etag: "14".to_owned(),
+        ..v1::Listener::default()
     }
 }
 
@@ -93,6 +105,8 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         backends_unhealthy: 0,
         version: "0.1.0".to_owned(),
         uptime: Some(duration(60_000)),
+        descriptors_used: 12,
+        descriptors_max: 19_000,
     }
 }
 
@@ -121,6 +135,8 @@ pub(crate) fn sample_https() -> v1::health_check::Kind {
             server_name: "api.example".to_owned(),
             ca: certificate("MII") + &certificate("MIJ"),
             min_days_left: 14,
+            client_certificate_file: "/etc/trestle/check.pem".to_owned(),
+            client_key_file: "/etc/trestle/check.key".to_owned(),
         }),
         method: "HEAD".to_owned(),
         path: "/readyz?verbose".to_owned(),

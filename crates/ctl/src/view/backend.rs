@@ -14,6 +14,8 @@ pub(crate) struct BackendView {
     address: String,
     weight: Option<u32>,
     backup: bool,
+    /// `None` for no bound.
+    max_connections: Option<u32>,
     state: &'static str,
     drain_deadline: Option<String>,
     /// Revision that last changed it.
@@ -35,6 +37,7 @@ impl From<v1::Backend> for BackendView {
             address: backend.address,
             weight: backend.weight,
             backup: backend.backup,
+            max_connections: (backend.max_connections > 0).then_some(backend.max_connections),
             state,
             drain_deadline: typed_duration(backend.drain_timeout.as_ref()),
             revision: backend.revision,
@@ -68,20 +71,55 @@ struct MemberView {
     reason: String,
     since: Option<String>,
     connections: u64,
+    /// Counted since the member has had the backend or was started, as all below.
+    connections_total: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    connect_failures: u64,
+    /// The last changes of the verdict, the oldest first.
+    history: Vec<ChangeView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ChangeView {
+    verdict: &'static str,
+    reason: String,
+    /// How long ago, in whole seconds.
+    ago: Option<String>,
+}
+
+/// The word for a verdict.
+pub(crate) fn verdict_word(verdict: v1::Verdict) -> &'static str {
+    match verdict {
+        v1::Verdict::Healthy => "healthy",
+        v1::Verdict::Unhealthy => "unhealthy",
+        v1::Verdict::Unknown | v1::Verdict::Unspecified => "unknown",
+    }
+}
+
+impl From<v1::VerdictChange> for ChangeView {
+    fn from(change: v1::VerdictChange) -> Self {
+        Self {
+            verdict: verdict_word(change.verdict()),
+            reason: change.reason,
+            ago: typed_age(change.ago.as_ref()),
+        }
+    }
 }
 
 impl From<v1::MemberView> for MemberView {
     fn from(view: v1::MemberView) -> Self {
         Self {
             member: short_name(&view.member),
-            verdict: match view.verdict() {
-                v1::Verdict::Healthy => "healthy",
-                v1::Verdict::Unhealthy => "unhealthy",
-                v1::Verdict::Unknown | v1::Verdict::Unspecified => "unknown",
-            },
+            verdict: verdict_word(view.verdict()),
             reason: view.reason,
             since: typed_age(view.since.as_ref()),
             connections: view.active_connections,
+            connections_total: view.connections,
+            bytes_in: view.bytes_in,
+            bytes_out: view.bytes_out,
+            connect_failures: view.connect_failures,
+            history: view.history.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -141,7 +179,9 @@ impl BackendState {
             Some(deadline) => format!("{} (deadline {deadline})", self.backend.state),
             None => self.backend.state.to_owned(),
         };
-        if self.backend.backup { format!("{state}, backup") } else { state }
+        let backup = if self.backend.backup { ", backup" } else { "" };
+        let max = self.backend.max_connections.map(|max| format!(", at most {max} connections"));
+        format!("{state}{backup}{}", max.unwrap_or_default())
     }
 
     fn weight(&self) -> String {
@@ -198,7 +238,18 @@ impl BackendState {
             [member.clone(), "unreachable".to_owned(), dash(), dash(), dash()]
         });
         let views = table::table(["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"], seen.chain(silent));
-        format!("{settings}\n{views}")
+        let changes = health.views.iter().flat_map(|v| {
+            let row = |c: &ChangeView| {
+                [v.member.clone(), or_dash(c.ago.as_ref()), c.verdict.to_owned(), c.reason.clone()]
+            };
+            v.history.iter().rev().map(row)
+        });
+        let mut changes = changes.peekable();
+        if changes.peek().is_none() {
+            return format!("{settings}\n{views}");
+        }
+        let history = table::table(["MEMBER", "AGO", "VERDICT", "REASON"], changes);
+        format!("{settings}\n{views}\n{history}")
     }
 }
 
@@ -210,7 +261,11 @@ mod tests {
     use v1::Verdict::{Healthy, Unhealthy, Unknown};
 
     fn health(backend: &str, views: Vec<v1::MemberView>) -> v1::BackendHealth {
-        v1::BackendHealth { name: format!("pools/web/backends/{backend}"), views }
+        v1::BackendHealth {
+            name: format!("pools/web/backends/{backend}"),
+            views,
+            ..v1::BackendHealth::default()
+        }
     }
 
     #[test]
@@ -219,6 +274,7 @@ mod tests {
         draining.set_admin_state(v1::AdminState::Draining);
         draining.drain_timeout = Some(prost_types::Duration { seconds: 300, nanos: 0 });
         draining.backup = true;
+        draining.max_connections = 100;
         let backends = vec![sample_backend("a", 1), draining, sample_backend("c", 3), sample_backend("d", 4)];
         let health = v1::PoolHealth {
             backends: vec![
@@ -237,11 +293,11 @@ mod tests {
         };
         assert_eq!(
             BackendState::table(&BackendState::join(backends, Some(health))),
-            "NAME    ADDRESS         WEIGHT   STATE                            HEALTH                        CONNECTIONS\n\
-             web/a   10.0.0.1:8080   1        enabled                          2/2 healthy                   6\n\
-             web/b   10.0.0.2:8080   1        draining (deadline 5m), backup   1/2 healthy (m2: timed out)   6\n\
-             web/c   10.0.0.3:8080   1        enabled                          0/2 healthy (no route)        6\n\
-             web/d   10.0.0.4:8080   1        enabled                          unknown (no check)            6\n"
+            "NAME    ADDRESS         WEIGHT   STATE                                                     HEALTH                        CONNECTIONS\n\
+             web/a   10.0.0.1:8080   1        enabled                                                   2/2 healthy                   6\n\
+             web/b   10.0.0.2:8080   1        draining (deadline 5m), backup, at most 100 connections   1/2 healthy (m2: timed out)   6\n\
+             web/c   10.0.0.3:8080   1        enabled                                                   0/2 healthy (no route)        6\n\
+             web/d   10.0.0.4:8080   1        enabled                                                   unknown (no check)            6\n"
         );
     }
 
@@ -272,6 +328,32 @@ mod tests {
              m2       unhealthy     -        1m5s    3\n\
              m3       unreachable   -        -       -\n"
         );
+    }
+
+    #[test]
+    fn a_description_ends_with_how_verdicts_changed() {
+        let change = |verdict: v1::Verdict, reason: &str, seconds| v1::VerdictChange {
+            verdict: verdict.into(),
+            reason: reason.to_owned(),
+            ago: Some(prost_types::Duration { seconds, nanos: 0 }),
+        };
+        let history = vec![change(Unhealthy, "connection refused", 90), change(Healthy, "", 65)];
+        let seen = v1::MemberView { history, ..sample_view("m1", Healthy, "") };
+        let pool = v1::PoolHealth {
+            backends: vec![health("a", vec![seen, sample_view("m2", Healthy, "")])],
+            unreachable_members: vec![],
+        };
+        let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
+        let text = joined[0].description();
+        let (_, table) = text.rsplit_once("\n\n").unwrap();
+        assert_eq!(
+            table,
+            "MEMBER   AGO     VERDICT     REASON\n\
+             m1       1m5s    healthy     -\n\
+             m1       1m30s   unhealthy   connection refused\n"
+        );
+        let json = serde_json::to_value(&joined).unwrap();
+        assert_eq!(json[0]["health"]["views"][0]["history"][0]["reason"], "connection refused");
     }
 
     #[test]

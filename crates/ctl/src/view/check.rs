@@ -6,15 +6,20 @@ use trestle_api::v1::health_check::Kind;
 
 use super::{or_dash, typed_duration};
 use crate::commands::check_settings::Check;
+use crate::escape;
 
 /// How a pool's backends are checked.
 #[derive(Debug, Serialize)]
 pub(crate) struct CheckView {
     kind: &'static str,
-    /// `None` unless the kind is tls or https.
+    /// `None` when the check goes without TLS.
     tls: Option<TlsView>,
     /// `None` unless the kind is http or https.
     http: Option<HttpView>,
+    /// `None` unless the kind is grpc.
+    grpc: Option<GrpcView>,
+    /// `None` unless the kind is exchange.
+    exchange: Option<ExchangeView>,
     interval: Option<String>,
     fast_interval: Option<String>,
     timeout: Option<String>,
@@ -23,6 +28,7 @@ pub(crate) struct CheckView {
     jitter_percent: Option<u32>,
     /// `None` for the backend's own.
     port: Option<u32>,
+    initial: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +37,23 @@ struct TlsView {
     /// `None` when nothing is verified.
     ca: Option<String>,
     min_days: u32,
+    /// Path on each member; `None` when the check proves nothing.
+    client_cert: Option<String>,
+    client_key: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct GrpcView {
+    /// `None` for the server as a whole.
+    service: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExchangeView {
+    /// With escapes, as it is typed; empty when nothing is sent.
+    send: String,
+    /// With escapes, as it is typed.
+    expect: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,17 +74,37 @@ fn set(text: String) -> Option<String> {
 
 impl From<v1::HealthCheck> for CheckView {
     fn from(check: v1::HealthCheck) -> Self {
+        let initial = match check.initial_state() {
+            v1::InitialState::Healthy => "healthy",
+            v1::InitialState::Unhealthy => "unhealthy",
+            v1::InitialState::Unknown | v1::InitialState::Unspecified => "unknown",
+        };
         let kind = check.kind.unwrap_or_else(|| Check::Tcp.plain());
         let word = Check::word(&kind);
-        let (tls, http) = match kind {
-            Kind::Tls(tls) => (Some(tls.into()), None),
-            Kind::Http(mut http) => (http.tls.take().map(TlsView::from), Some(http.into())),
-            Kind::Tcp(_) | Kind::None(_) => (None, None),
-        };
+        let (mut tls, mut http, mut grpc, mut exchange) = (None, None, None, None);
+        match kind {
+            Kind::Tls(check) => tls = Some(check),
+            Kind::Http(mut check) => {
+                tls = check.tls.take();
+                http = Some(check.into());
+            }
+            Kind::Grpc(check) => {
+                tls = check.tls;
+                grpc = Some(GrpcView { service: set(check.service) });
+            }
+            Kind::Exchange(check) => {
+                tls = check.tls;
+                let (send, expect) = (escape::show(&check.send), escape::show(&check.expect));
+                exchange = Some(ExchangeView { send, expect });
+            }
+            Kind::Tcp(_) | Kind::None(_) => {}
+        }
         Self {
             kind: word,
-            tls,
+            tls: tls.map(TlsView::from),
             http,
+            grpc,
+            exchange,
             interval: typed_duration(check.interval.as_ref()),
             fast_interval: typed_duration(check.fast_interval.as_ref()),
             timeout: typed_duration(check.timeout.as_ref()),
@@ -69,13 +112,20 @@ impl From<v1::HealthCheck> for CheckView {
             fall: check.fall,
             jitter_percent: check.jitter_percent,
             port: (check.port != 0).then_some(check.port),
+            initial,
         }
     }
 }
 
 impl From<v1::TlsCheck> for TlsView {
     fn from(tls: v1::TlsCheck) -> Self {
-        Self { server_name: set(tls.server_name), ca: set(tls.ca), min_days: tls.min_days_left }
+        Self {
+            server_name: set(tls.server_name),
+            ca: set(tls.ca),
+            min_days: tls.min_days_left,
+            client_cert: set(tls.client_certificate_file),
+            client_key: set(tls.client_key_file),
+        }
     }
 }
 
@@ -100,6 +150,11 @@ impl HttpView {
             words.push_str(&format!(" host {host}"));
         }
         for header in &self.headers {
+            // People look over shoulders and paste tables into tickets; documents have the token for those who need it.
+            let header = match header.split_once(": ") {
+                Some((name, _)) if name.eq_ignore_ascii_case("authorization") => &format!("{name}: ..."),
+                _ => header,
+            };
             words.push_str(&format!(" header {header:?}"));
         }
         words.push_str(&format!(" expect {}", self.expect.join(",")));
@@ -125,7 +180,20 @@ impl TlsView {
         if self.min_days > 0 {
             words.push_str(&format!(" min {} days", self.min_days));
         }
+        if let Some(file) = &self.client_cert {
+            words.push_str(&format!(" certificate {file}"));
+        }
+        if let Some(file) = &self.client_key {
+            words.push_str(&format!(" key {file}"));
+        }
         words
+    }
+}
+
+impl ExchangeView {
+    fn words(&self) -> String {
+        let send = if self.send.is_empty() { String::new() } else { format!(" send '{}'", self.send) };
+        format!("{send} expect '{}'", self.expect)
     }
 }
 
@@ -133,8 +201,17 @@ impl CheckView {
     /// What it does, for example "https GET /readyz expect 200-299".
     fn words(&self) -> String {
         let http = self.http.as_ref().map(|http| format!(" {}", http.words())).unwrap_or_default();
+        let service = self.grpc.as_ref().and_then(|grpc| grpc.service.as_ref());
+        let grpc = service.map(|service| format!(" service {service}")).unwrap_or_default();
+        let exchange = self.exchange.as_ref().map(ExchangeView::words).unwrap_or_default();
+        // The words tls and https say it themselves.
+        let over = if self.tls.is_some() && (self.grpc.is_some() || self.exchange.is_some()) {
+            " over TLS"
+        } else {
+            ""
+        };
         let tls = self.tls.as_ref().map(TlsView::words).unwrap_or_default();
-        format!("{}{http}{tls}", self.kind)
+        format!("{}{http}{grpc}{exchange}{over}{tls}", self.kind)
     }
 
     /// What it does, and how often.
@@ -153,7 +230,7 @@ impl CheckView {
         let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let port = self.port.map_or_else(|| "the backend's own".to_owned(), |port| port.to_string());
         format!(
-            "{} every {} ({} while in doubt), timeout {}, rise {}, fall {}, jitter {} %, port {port}",
+            "{} every {} ({} while in doubt), timeout {}, rise {}, fall {}, jitter {} %, port {port}, at first {}",
             self.words(),
             or_dash(self.interval.as_ref()),
             or_dash(self.fast_interval.as_ref()),
@@ -161,6 +238,7 @@ impl CheckView {
             count(self.rise),
             count(self.fall),
             count(self.jitter_percent),
+            self.initial,
         )
     }
 }
@@ -187,6 +265,9 @@ mod tests {
             ..v1::HttpCheck::default()
         };
         let plain = v1::HttpCheck { tls: None, ..https.clone() };
+        let tls = v1::TlsCheck { server_name: "cart".to_owned(), ..v1::TlsCheck::default() };
+        let grpc = v1::GrpcCheck { tls: Some(tls), service: "shop.Cart".to_owned() };
+        let exchange = v1::ExchangeCheck { tls: None, send: b"PING\r\n".to_vec(), expect: b"+PONG".to_vec() };
         for (kind, brief) in [
             (Check::Tcp.plain(), "tcp every 2s"),
             (Check::Tls.plain(), "tls every 2s"),
@@ -196,14 +277,23 @@ mod tests {
             (
                 sample_https(),
                 "https HEAD /readyz?verbose host api.example:6443 header \"Accept: */*\" header \"X-Probe: 1\" \
-                 expect 200-299,401 body \"o\\nk\" name api.example trust 2 certificates min 14 days every 2s",
+                 expect 200-299,401 body \"o\\nk\" name api.example trust 2 certificates min 14 days \
+                 certificate /etc/trestle/check.pem key /etc/trestle/check.key every 2s",
             ),
+            (Check::Grpc.plain(), "grpc every 2s"),
+            (Kind::Grpc(grpc), "grpc service shop.Cart over TLS name cart every 2s"),
+            (Kind::Exchange(exchange), "exchange send 'PING\\r\\n' expect '+PONG' every 2s"),
         ] {
             assert_eq!(view(kind).brief(), brief);
         }
+        let token = v1::HttpField { name: "Authorization".to_owned(), value: "Bearer s3cret".to_owned() };
+        let asks = v1::HttpCheck { headers: vec![token], ..v1::HttpCheck::default() };
+        let words = view(Kind::Http(asks)).full();
+        assert!(words.contains("header \"Authorization: ...\"") && !words.contains("s3cret"), "{words}");
         assert_eq!(
             view(Check::Tls.plain()).full(),
-            "tls every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own"
+            "tls every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own, \
+             at first unknown"
         );
     }
 
@@ -217,7 +307,9 @@ mod tests {
   "tls": {
     "server_name": "api.example",
     "ca": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nMIJ\n-----END CERTIFICATE-----\n",
-    "min_days": 14
+    "min_days": 14,
+    "client_cert": "/etc/trestle/check.pem",
+    "client_key": "/etc/trestle/check.key"
   },
   "http": {
     "method": "HEAD",
@@ -233,13 +325,16 @@ mod tests {
     ],
     "body": "o\nk"
   },
+  "grpc": null,
+  "exchange": null,
   "interval": "2s",
   "fast_interval": "500ms",
   "timeout": "1s",
   "rise": 2,
   "fall": 3,
   "jitter_percent": 10,
-  "port": null
+  "port": null,
+  "initial": "unknown"
 }
 "#
         );

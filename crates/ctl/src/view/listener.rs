@@ -1,9 +1,12 @@
 //! Listeners, with where they are bound.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 use trestle_api::v1;
 
 use super::{short_name, troubles};
+use crate::commands::listener_settings::{ANYWHERE, route_text};
 use crate::table;
 
 /// A listener with where it is bound.
@@ -12,11 +15,28 @@ pub(crate) struct ListenerView {
     name: String,
     binds: Vec<String>,
     pool: String,
+    routes: Vec<RouteView>,
+    accept_proxy_from: Vec<String>,
+    /// Empty for all networks.
+    allow: Vec<String>,
+    deny: Vec<String>,
+    /// `None` for no bound, as for the three below.
+    max_connections: Option<u32>,
+    max_connections_per_source: Option<u32>,
+    accept_rate: Option<u32>,
+    accept_rate_per_source: Option<u32>,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
     /// `None` when the members' views could not be had, or were not asked for.
     ready: Option<ReadyView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RouteView {
+    server_names: Vec<String>,
+    alpn: Vec<String>,
+    pool: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,19 +54,58 @@ struct MemberView {
     bound: Vec<String>,
     errors: Vec<String>,
     connections: u64,
+    /// Counted since the member has had the listener or was started, as all below.
+    connections_total: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    failures: u64,
 }
 
 impl From<v1::Listener> for ListenerView {
     fn from(listener: v1::Listener) -> Self {
+        let bound = |count: u32| (count > 0).then_some(count);
+        let route = |route: v1::Route| RouteView {
+            server_names: route.server_names,
+            alpn: route.alpn,
+            pool: short_name(&route.pool),
+        };
         Self {
             name: short_name(&listener.name),
             binds: listener.binds,
             pool: short_name(&listener.pool),
+            routes: listener.routes.into_iter().map(route).collect(),
+            accept_proxy_from: listener.accept_proxy_from,
+            allow: listener.allow,
+            deny: listener.deny,
+            max_connections: bound(listener.max_connections),
+            max_connections_per_source: bound(listener.max_connections_per_source),
+            accept_rate: bound(listener.accept_rate),
+            accept_rate_per_source: bound(listener.accept_rate_per_source),
             revision: listener.revision,
             etag: listener.etag,
             ready: None,
         }
     }
+}
+
+/// Addresses with neighbouring ports as ranges; what is no address is left as it is.
+fn in_ranges(addresses: &[String]) -> Vec<String> {
+    let mut ranges: Vec<(SocketAddr, u16)> = Vec::new();
+    for address in addresses {
+        let Ok(socket) = address.parse::<SocketAddr>() else { return addresses.to_vec() };
+        match ranges.last_mut() {
+            Some((first, last))
+                if first.ip() == socket.ip() && last.checked_add(1) == Some(socket.port()) =>
+            {
+                *last = socket.port();
+            }
+            _ => ranges.push((socket, socket.port())),
+        }
+    }
+    let text = |(first, last): (SocketAddr, u16)| {
+        if first.port() == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.into_iter().map(text).collect()
 }
 
 impl MemberView {
@@ -90,6 +149,10 @@ impl ListenerView {
                 bound: view.bound,
                 errors: view.errors,
                 connections: view.active_connections,
+                connections_total: view.connections,
+                bytes_in: view.bytes_in,
+                bytes_out: view.bytes_out,
+                failures: view.failures,
             });
         }
         for listener in &mut listeners {
@@ -113,30 +176,91 @@ impl ListenerView {
         self.ready.as_ref().map_or_else(|| "-".to_owned(), |r| r.connections.to_string())
     }
 
-    /// One line for each listener.
-    pub(crate) fn table(listeners: &[Self]) -> String {
-        let row = |l: &Self| [l.name.clone(), l.binds.join(","), l.pool.clone(), l.ready(), l.connections()];
-        table::table(["NAME", "BIND", "POOL", "READY", "CONNECTIONS"], listeners.iter().map(row))
+    fn proxies(&self) -> String {
+        let anywhere = ANYWHERE.iter().all(|all| self.accept_proxy_from.iter().any(|one| one == all));
+        match self.accept_proxy_from.as_slice() {
+            [] => "no".to_owned(),
+            _ if anywhere => "from anywhere".to_owned(),
+            networks => format!("from {}", networks.join(",")),
+        }
     }
 
-    /// All settings, one to a line, then where each member has it bound.
-    pub(crate) fn description(&self) -> String {
-        let settings = table::fields([
-            ("NAME", self.name.clone()),
-            ("BIND", self.binds.join(",")),
-            ("POOL", self.pool.clone()),
+    /// Names and bounds of the limits that there are.
+    fn limits(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        [
+            ("max-connections", self.max_connections),
+            ("max-connections-per-source", self.max_connections_per_source),
+            ("accept-rate", self.accept_rate),
+            ("accept-rate-per-source", self.accept_rate_per_source),
+        ]
+        .into_iter()
+        .filter_map(|(name, bound)| bound.map(|bound| (name, bound)))
+    }
+
+    /// What is not the default, in words: "2 routes, accept-proxy from anywhere".
+    fn special(&self) -> String {
+        let mut words = Vec::new();
+        match self.routes.len() {
+            0 => {}
+            1 => words.push("1 route".to_owned()),
+            count => words.push(format!("{count} routes")),
+        }
+        if !self.accept_proxy_from.is_empty() {
+            words.push(format!("accept-proxy {}", self.proxies()));
+        }
+        for (name, networks) in [("allow", &self.allow), ("deny", &self.deny)] {
+            match networks.as_slice() {
+                [] => {}
+                [one] => words.push(format!("{name} {one}")),
+                more => words.push(format!("{name} {} networks", more.len())),
+            }
+        }
+        words.extend(self.limits().map(|(name, bound)| format!("{name} {bound}")));
+        words.join(", ")
+    }
+
+    /// One line for each listener.
+    pub(crate) fn table(listeners: &[Self]) -> String {
+        let row = |l: &Self| {
+            let pool = l.pool.clone();
+            [l.name.clone(), l.binds.join(","), pool, l.ready(), l.connections(), l.special()]
+        };
+        table::table(["NAME", "BIND", "POOL", "READY", "CONNECTIONS", "SETTINGS"], listeners.iter().map(row))
+    }
+
+    /// The settings, one to a line.
+    fn settings(&self) -> String {
+        let some = |list: &[String], none: &str| {
+            if list.is_empty() { none.to_owned() } else { list.join(",") }
+        };
+        let bound = |bound: Option<u32>| bound.map_or_else(|| "no bound".to_owned(), |n| n.to_string());
+        let head = [("NAME", self.name.clone()), ("BIND", self.binds.join(",")), ("POOL", self.pool.clone())];
+        let route = |r: &RouteView| ("ROUTE", route_text(&r.server_names, &r.alpn, &r.pool));
+        let rest = [
+            ("ACCEPT-PROXY", self.proxies()),
+            ("ALLOW", some(&self.allow, "all")),
+            ("DENY", some(&self.deny, "none")),
+            ("MAX-CONNECTIONS", bound(self.max_connections)),
+            ("MAX-CONNECTIONS-PER-SOURCE", bound(self.max_connections_per_source)),
+            ("ACCEPT-RATE", bound(self.accept_rate)),
+            ("ACCEPT-RATE-PER-SOURCE", bound(self.accept_rate_per_source)),
             ("READY", self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::count)),
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
-        ]);
+        ];
+        table::fields(head.into_iter().chain(self.routes.iter().map(route)).chain(rest))
+    }
+
+    /// All settings, then where each member has it bound.
+    pub(crate) fn description(&self) -> String {
+        let settings = self.settings();
         let Some(ready) = self.ready.as_ref().filter(|r| r.members > 0) else {
             return settings;
         };
-        let seen = ready
-            .views
-            .iter()
-            .map(|v| [v.member.clone(), v.bound.join(","), v.errors.join("; "), v.connections.to_string()]);
+        let seen = ready.views.iter().map(|v| {
+            [v.member.clone(), in_ranges(&v.bound).join(","), v.errors.join("; "), v.connections.to_string()]
+        });
         let silent = ready
             .unreachable
             .iter()
@@ -159,6 +283,7 @@ mod tests {
             bound: bound.iter().map(|&b| b.to_owned()).collect(),
             errors: errors.iter().map(|&e| e.to_owned()).collect(),
             active_connections: 4,
+            ..v1::ListenerView::default()
         }
     }
 
@@ -177,21 +302,28 @@ mod tests {
         assert_eq!(
             ListenerView::table(&listeners),
             format!(
-                "NAME    BIND           POOL   READY{}CONNECTIONS\n\
-                 front   0.0.0.0:6443   web    {ready}   12\n",
+                "NAME    BIND           POOL   READY{}CONNECTIONS   SETTINGS\n\
+                 front   0.0.0.0:6443   web    {ready}   12            -\n",
                 " ".repeat(ready.len() - "READY".len() + 3)
             )
         );
         assert_eq!(
             listeners[0].description(),
             format!(
-                "NAME          front\n\
-                 BIND          0.0.0.0:6443\n\
-                 POOL          web\n\
-                 READY         1/4\n\
-                 CONNECTIONS   12\n\
-                 REVISION      14\n\
-                 ETAG          14\n\
+                "NAME                         front\n\
+                 BIND                         0.0.0.0:6443\n\
+                 POOL                         web\n\
+                 ACCEPT-PROXY                 no\n\
+                 ALLOW                        all\n\
+                 DENY                         none\n\
+                 MAX-CONNECTIONS              no bound\n\
+                 MAX-CONNECTIONS-PER-SOURCE   no bound\n\
+                 ACCEPT-RATE                  no bound\n\
+                 ACCEPT-RATE-PER-SOURCE       no bound\n\
+                 READY                        1/4\n\
+                 CONNECTIONS                  12\n\
+                 REVISION                     14\n\
+                 ETAG                         14\n\
                  \n\
                  MEMBER   BOUND          PROBLEM                           CONNECTIONS\n\
                  m1       0.0.0.0:6443   -                                 4\n\
@@ -203,6 +335,15 @@ mod tests {
     }
 
     #[test]
+    fn neighbouring_ports_are_told_as_ranges() {
+        let ranges = |list: &[&str]| in_ranges(&list.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
+        let bound = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.1:82", "10.0.0.1:90", "[::1]:91", "[::1]:92"];
+        assert_eq!(ranges(&bound), ["10.0.0.1:80-82", "10.0.0.1:90", "[::1]:91-92"]);
+        assert_eq!(ranges(&["10.0.0.1:65535", "10.0.0.1:1", "somewhere"]).len(), 3);
+        assert!(ranges(&[]).is_empty());
+    }
+
+    #[test]
     fn all_is_well_in_three_characters() {
         let health = v1::ListenerHealth {
             views: vec![view("m1", &["0.0.0.0:6443"], &[]), view("m2", &["0.0.0.0:6443"], &[])],
@@ -210,5 +351,39 @@ mod tests {
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
         assert_eq!(listeners[0].ready(), "2/2");
+    }
+
+    #[test]
+    fn what_is_set_is_told_shortly_in_a_list_and_fully_alone() {
+        let list = |texts: &[&str]| -> Vec<String> { texts.iter().map(|&t| t.to_owned()).collect() };
+        let listener = v1::Listener {
+            routes: vec![v1::Route {
+                server_names: list(&["*.example.com"]),
+                alpn: list(&["h2"]),
+                pool: "pools/api".to_owned(),
+            }],
+            accept_proxy_from: list(&ANYWHERE),
+            allow: list(&["10.0.0.0/8"]),
+            deny: list(&["10.9.0.0/16", "10.8.0.0/16"]),
+            accept_rate: 500,
+            ..sample_listener("front")
+        };
+        let view = ListenerView::from(listener);
+        assert_eq!(
+            view.special(),
+            "1 route, accept-proxy from anywhere, allow 10.0.0.0/8, deny 2 networks, accept-rate 500"
+        );
+        let text = view.description();
+        for line in [
+            "ROUTE                        *.example.com,alpn:h2=api\n",
+            "ACCEPT-PROXY                 from anywhere\n",
+            "DENY                         10.9.0.0/16,10.8.0.0/16\n",
+            "ACCEPT-RATE                  500\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["routes"][0]["pool"], "api");
+        assert_eq!((&json["accept_rate"], &json["max_connections"]), (&500.into(), &serde_json::Value::Null));
     }
 }

@@ -3,13 +3,15 @@
 
 mod backend;
 mod check;
+mod connection;
 mod event;
 mod listener;
 mod member;
 mod pool;
 mod status;
 
-pub(crate) use backend::{BackendState, BackendView};
+pub(crate) use backend::{BackendState, BackendView, verdict_word};
+pub(crate) use connection::{ClosedView, ConnectionView};
 pub(crate) use event::EventView;
 pub(crate) use listener::ListenerView;
 pub(crate) use member::MemberView;
@@ -26,6 +28,7 @@ pub(crate) fn short_name(resource: &str) -> String {
     match parts.as_slice() {
         ["pools", pool, "backends", backend] => format!("{pool}/{backend}"),
         ["pools" | "listeners" | "members", name] => (*name).to_owned(),
+        ["members", member, "connections", number] => format!("{member}/{number}"),
         _ => resource.to_owned(),
     }
 }
@@ -91,6 +94,7 @@ mod tests {
             ("pools/web/backends/a", "web/a"),
             ("listeners/front", "front"),
             ("members/m1", "m1"),
+            ("members/m1/connections/17", "m1/17"),
             ("something/else/new", "something/else/new"),
         ] {
             assert_eq!(short_name(resource), name);

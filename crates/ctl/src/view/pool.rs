@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::{Pool, PoolName, PoolSpec};
 
 use super::check::CheckView;
 use super::{or_dash, short_name, typed_duration};
@@ -17,6 +18,15 @@ pub(crate) struct PoolView {
     connect_retries: Option<u32>,
     on_down: &'static str,
     all_down: &'static str,
+    minimum_healthy: Option<u32>,
+    queue_length: Option<u32>,
+    queue_timeout: Option<String>,
+    /// `None` when it is off, as for the three below.
+    slow_start: Option<String>,
+    stickiness: Option<String>,
+    idle_timeout: Option<String>,
+    max_lifetime: Option<String>,
+    send_proxy: &'static str,
     backends: u32,
     /// Revision that last changed it.
     pub(crate) revision: u64,
@@ -29,6 +39,7 @@ impl From<v1::Pool> for PoolView {
             v1::Algorithm::LeastConnections => "least-connections",
             v1::Algorithm::RandomTwo => "random-two",
             v1::Algorithm::SourceHash => "source-hash",
+            v1::Algorithm::SourcePortHash => "source-port-hash",
             v1::Algorithm::First => "first",
             v1::Algorithm::RoundRobin | v1::Algorithm::Unspecified => "round-robin",
         };
@@ -40,6 +51,11 @@ impl From<v1::Pool> for PoolView {
             v1::AllDown::FailOpen => "fail-open",
             v1::AllDown::Refuse | v1::AllDown::Unspecified => "refuse",
         };
+        let send_proxy = match pool.send_proxy() {
+            v1::SendProxy::V1 => "v1",
+            v1::SendProxy::V2 => "v2",
+            v1::SendProxy::Off | v1::SendProxy::Unspecified => "off",
+        };
         Self {
             name: short_name(&pool.name),
             algorithm,
@@ -48,6 +64,14 @@ impl From<v1::Pool> for PoolView {
             connect_retries: pool.connect_retries,
             on_down,
             all_down,
+            minimum_healthy: pool.minimum_healthy,
+            queue_length: pool.queue_length,
+            queue_timeout: typed_duration(pool.queue_timeout.as_ref()),
+            slow_start: unless_off(pool.slow_start),
+            stickiness: unless_off(pool.stickiness),
+            idle_timeout: unless_off(pool.idle_timeout),
+            max_lifetime: unless_off(pool.max_lifetime),
+            send_proxy,
             backends: pool.backend_count,
             revision: pool.revision,
             etag: pool.etag,
@@ -55,9 +79,20 @@ impl From<v1::Pool> for PoolView {
     }
 }
 
+fn unless_off(duration: Option<prost_types::Duration>) -> Option<String> {
+    typed_duration(duration.filter(|d| *d != prost_types::Duration::default()).as_ref())
+}
+
 impl PoolView {
+    /// A pool of which nothing was given.
+    fn plain() -> Result<Self, String> {
+        let pool = Pool { name: PoolName::parse("plain")?, spec: PoolSpec::default(), revision: 0 };
+        Ok(trestle_api::convert::pool(&pool, 0).into())
+    }
+
     /// One line for each pool.
     pub(crate) fn table(pools: &[Self]) -> String {
+        let defaults = Self::plain().map(|plain| plain.settings()).ok();
         let row = |p: &Self| {
             [
                 p.name.clone(),
@@ -65,25 +100,55 @@ impl PoolView {
                 p.health_check.brief(),
                 p.backends.to_string(),
                 p.revision.to_string(),
+                p.special(defaults.as_ref()),
             ]
         };
-        table::table(["NAME", "ALGORITHM", "CHECK", "BACKENDS", "REVISION"], pools.iter().map(row))
+        table::table(
+            ["NAME", "ALGORITHM", "CHECK", "BACKENDS", "REVISION", "SETTINGS"],
+            pools.iter().map(row),
+        )
+    }
+
+    /// Settings beside algorithm and check, one pair for each.
+    fn settings(&self) -> [(&'static str, String); 11] {
+        let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let or_off = |duration: &Option<String>| duration.clone().unwrap_or_else(|| "off".to_owned());
+        [
+            ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
+            ("CONNECT-RETRIES", count(self.connect_retries)),
+            ("ON-DOWN", self.on_down.to_owned()),
+            ("ALL-DOWN", self.all_down.to_owned()),
+            ("MINIMUM-HEALTHY", count(self.minimum_healthy)),
+            ("QUEUE", format!("{} for {}", count(self.queue_length), or_dash(self.queue_timeout.as_ref()))),
+            ("SLOW-START", or_off(&self.slow_start)),
+            ("STICKINESS", or_off(&self.stickiness)),
+            ("IDLE-TIMEOUT", or_off(&self.idle_timeout)),
+            ("MAX-LIFETIME", or_off(&self.max_lifetime)),
+            ("SEND-PROXY", self.send_proxy.to_owned()),
+        ]
+    }
+
+    /// Those settings that are not the default, in words: "on-down keep, slow-start 10s".
+    fn special(&self, defaults: Option<&[(&'static str, String); 11]>) -> String {
+        let is_special = |pair: &(&'static str, String)| defaults.is_none_or(|all| !all.contains(pair));
+        let words = |(name, value): (&str, String)| format!("{} {value}", name.to_lowercase());
+        let special = self.settings().into_iter().filter(is_special);
+        special.map(words).collect::<Vec<_>>().join(", ")
     }
 
     /// All settings, one to a line.
     pub(crate) fn description(&self) -> String {
-        table::fields([
+        let first = [
             ("NAME", self.name.clone()),
             ("ALGORITHM", self.algorithm.to_owned()),
             ("CHECK", self.health_check.full()),
-            ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
-            ("CONNECT-RETRIES", self.connect_retries.map_or_else(|| "-".to_owned(), |n| n.to_string())),
-            ("ON-DOWN", self.on_down.to_owned()),
-            ("ALL-DOWN", self.all_down.to_owned()),
+        ];
+        let last = [
             ("BACKENDS", self.backends.to_string()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
-        ])
+        ];
+        table::fields(first.into_iter().chain(self.settings()).chain(last))
     }
 }
 
@@ -99,13 +164,15 @@ mod tests {
     fn a_list_has_one_line_for_each_pool() {
         let mut unchecked = sample_pool("a-longer-name");
         unchecked.algorithm = v1::Algorithm::LeastConnections.into();
+        unchecked.set_on_down(v1::OnDown::Keep);
+        unchecked.slow_start = Some(prost_types::Duration { seconds: 10, nanos: 0 });
         unchecked.health_check.as_mut().unwrap().kind = Some(v1::health_check::Kind::None(v1::NoCheck {}));
         let pools: Vec<PoolView> = vec![sample_pool("web").into(), unchecked.into()];
         assert_eq!(
             PoolView::table(&pools),
-            "NAME            ALGORITHM           CHECK          BACKENDS   REVISION\n\
-             web             round-robin         tcp every 2s   2          12\n\
-             a-longer-name   least-connections   none           2          12\n"
+            "NAME            ALGORITHM           CHECK          BACKENDS   REVISION   SETTINGS\n\
+             web             round-robin         tcp every 2s   2          12         -\n\
+             a-longer-name   least-connections   none           2          12         on-down keep, slow-start 10s\n"
         );
     }
 
@@ -114,13 +181,16 @@ mod tests {
         for (algorithm, word) in [
             (v1::Algorithm::RandomTwo, "random-two"),
             (v1::Algorithm::SourceHash, "source-hash"),
+            (v1::Algorithm::SourcePortHash, "source-port-hash"),
             (v1::Algorithm::First, "first"),
         ] {
             let mut pool = sample_pool("web");
             pool.set_algorithm(algorithm);
             pool.set_on_down(v1::OnDown::Keep);
             pool.set_all_down(v1::AllDown::FailOpen);
+            pool.set_send_proxy(v1::SendProxy::V2);
             let view = PoolView::from(pool);
+            assert_eq!(view.send_proxy, "v2");
             assert_eq!((view.algorithm, view.on_down, view.all_down), (word, "keep", "fail-open"));
         }
     }
@@ -131,11 +201,18 @@ mod tests {
             PoolView::from(sample_pool("web")).description(),
             "NAME              web\n\
              ALGORITHM         round-robin\n\
-             CHECK             tcp every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own\n\
+             CHECK             tcp every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own, at first unknown\n\
              CONNECT-TIMEOUT   2s\n\
              CONNECT-RETRIES   3\n\
              ON-DOWN           close\n\
              ALL-DOWN          refuse\n\
+             MINIMUM-HEALTHY   1\n\
+             QUEUE             1000 for 5s\n\
+             SLOW-START        off\n\
+             STICKINESS        off\n\
+             IDLE-TIMEOUT      off\n\
+             MAX-LIFETIME      off\n\
+             SEND-PROXY        off\n\
              BACKENDS          2\n\
              REVISION          12\n\
              ETAG              12\n"
@@ -155,24 +232,40 @@ mod tests {
     "kind": "tcp",
     "tls": null,
     "http": null,
+    "grpc": null,
+    "exchange": null,
     "interval": "2s",
     "fast_interval": "500ms",
     "timeout": "1s",
     "rise": 2,
     "fall": 3,
     "jitter_percent": 10,
-    "port": null
+    "port": null,
+    "initial": "unknown"
   },
   "connect_timeout": "2s",
   "connect_retries": 3,
   "on_down": "close",
   "all_down": "refuse",
+  "minimum_healthy": 1,
+  "queue_length": 1000,
+  "queue_timeout": "5s",
+  "slow_start": null,
+  "stickiness": null,
+  "idle_timeout": null,
+  "max_lifetime": null,
+  "send_proxy": "off",
   "backends": 2,
   "revision": 12,
   "etag": "12"
 }
 "#
         );
+    }
+
+    #[test]
+    fn lists_are_yaml_too() {
+        let view = PoolView::from(sample_pool("web"));
         let yaml = render(Format::Yaml, &vec![view], String::new).unwrap();
         assert_eq!(
             yaml,
@@ -182,17 +275,28 @@ mod tests {
                  kind: tcp\n    \
                  tls: null\n    \
                  http: null\n    \
+                 grpc: null\n    \
+                 exchange: null\n    \
                  interval: 2s\n    \
                  fast_interval: 500ms\n    \
                  timeout: 1s\n    \
                  rise: 2\n    \
                  fall: 3\n    \
                  jitter_percent: 10\n    \
-                 port: null\n  \
+                 port: null\n    \
+                 initial: unknown\n  \
                connect_timeout: 2s\n  \
                connect_retries: 3\n  \
                on_down: close\n  \
                all_down: refuse\n  \
+               minimum_healthy: 1\n  \
+               queue_length: 1000\n  \
+               queue_timeout: 5s\n  \
+               slow_start: null\n  \
+               stickiness: null\n  \
+               idle_timeout: null\n  \
+               max_lifetime: null\n  \
+               send_proxy: \"off\"\n  \
                backends: 2\n  \
                revision: 12\n  \
                etag: \"12\"\n"

@@ -47,6 +47,9 @@ struct MemberStatusView {
     backends_unhealthy: u32,
     version: String,
     uptime: Option<String>,
+    descriptors_used: u64,
+    /// `None` for no bound.
+    descriptors_max: Option<u64>,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -73,6 +76,8 @@ impl From<v1::MemberStatus> for MemberStatusView {
             backends_unhealthy: status.backends_unhealthy,
             version: status.version,
             uptime: typed_age(status.uptime.as_ref()),
+            descriptors_used: status.descriptors_used,
+            descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
         }
     }
 }
@@ -98,6 +103,11 @@ impl From<v1::ClusterStatus> for StatusView {
 }
 
 impl StatusView {
+    /// What is wrong, and what to do, one sentence each.
+    pub(crate) fn into_problems(self) -> Vec<String> {
+        self.problems
+    }
+
     fn no_cluster(&self) -> String {
         let peer = self.members.first().map(|m| m.peer_address.as_str()).filter(|a| !a.is_empty());
         format!(
@@ -125,6 +135,14 @@ impl StatusView {
             let what = if failed == 1 { "address" } else { "addresses" };
             problems.push(format!(
                 "{name} could not bind {failed} listener {what}: \"trestle listener list\" says why"
+            ));
+        }
+        // A connection takes two.
+        let full = |m: &&MemberStatusView| m.descriptors_max.is_some_and(|max| m.descriptors_used + 2 > max);
+        for m in self.members.iter().filter(full) {
+            problems.push(format!(
+                "{} has used its {} file descriptors for connections: new ones wait until others end",
+                m.name, m.descriptors_used
             ));
         }
         problems.extend(self.digest_problems());
@@ -287,6 +305,17 @@ mod tests {
         let (_, problems) = text.rsplit_once("\n\n").unwrap();
         assert_eq!(problems.lines().count(), 4);
         assert!(problems.lines().all(|line| line.starts_with("problem: ")), "{problems}");
+    }
+
+    #[test]
+    fn used_up_descriptors_are_told() {
+        let mut status = sample_status();
+        status.members[1].descriptors_used = status.members[1].descriptors_max - 1;
+        status.members[2].descriptors_max = 0;
+        assert_eq!(
+            StatusView::from(status).problems,
+            ["m2 has used its 18999 file descriptors for connections: new ones wait until others end"]
+        );
     }
 
     #[test]
