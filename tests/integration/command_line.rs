@@ -147,6 +147,53 @@ async fn leadership_is_handed_over_on_request() {
     assert!(refused.stderr.contains("nobody"), "{}", refused.stderr);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_all_pools_and_who_does_not_answer() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let endpoints = cluster.endpoints();
+    for line in [
+        "pool create web --health none --slow-start 10s",
+        "pool create empty",
+        "backend add web/a 127.0.0.1:1 --max-connections 5",
+        "listener create front --bind 0.0.0.0:8080 --pool web --wait",
+    ] {
+        trestle(&endpoints, &line.split(' ').collect::<Vec<_>>()).expect_success();
+    }
+    // Each of these connections finds nobody at the backend.
+    for _ in 0..3 {
+        drop(std::net::TcpStream::connect((cluster.members[0].ip, 8080)).unwrap());
+    }
+    let look = || -> serde_json::Value {
+        let output = trestle(&endpoints, &["top", "--once", "-i", "100ms", "-o", "json"]).expect_success();
+        serde_json::from_str(&output).unwrap()
+    };
+    let json = look();
+    assert_eq!(json["voters_answering"], 3, "{json}");
+    let pools: Vec<&str> =
+        json["pools"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(pools, ["empty", "web"]);
+    let backend = &json["pools"][1]["backends"][0];
+    assert_eq!((&backend["address"], &backend["state"]), (&"127.0.0.1:1".into(), &"enabled".into()));
+    assert_eq!(backend["verdicts"], serde_json::json!(["unknown", "unknown", "unknown"]));
+    let failures = || -> u64 {
+        let output = trestle(&endpoints, &["listener", "get", "front", "-o", "json"]).expect_success();
+        let json: serde_json::Value = serde_json::from_str(&output).unwrap();
+        let views = json["ready"]["views"].as_array().unwrap().clone();
+        views.iter().map(|view| view["failures"].as_u64().unwrap()).sum()
+    };
+    wait_for("three connections that reached no backend", Duration::from_secs(30), || match failures() {
+        3 => Ok(()),
+        other => Err(other.to_string()),
+    });
+
+    cluster.members[2].kill();
+    let json = look();
+    assert_eq!(json["voters_answering"], 2, "{json}");
+    assert_eq!(json["members"][2]["state"], "unreachable");
+    assert_eq!(json["pools"][1]["backends"][0]["verdicts"][2], "-");
+    assert_eq!(json["listeners"][0]["problem"], "m3: unreachable");
+}
+
 #[test]
 fn help_and_completions_need_no_cluster() {
     let nobody = "127.0.0.1:1";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{trestle, trestled};
 
 /// The ways to check: the pool's name, Trestle's options, HAProxy's lines for the section, and words for its servers.
 /// `CA` stands for the authority's file.
-const WAYS: [(&str, &[&str], &str, &str); 4] = [
+const WAYS: [(&str, &[&str], &str, &str); 6] = [
     ("tcp", &["tcp"], "", ""),
     ("tls", &["tls"], "", "check-ssl verify none"),
     ("verified", &["tls", "--health-ca", "CA"], "", "check-ssl verify required ca-file CA"),
@@ -28,7 +28,30 @@ const WAYS: [(&str, &[&str], &str, &str); 4] = [
         "option httpchk GET /healthz\n  http-check expect status 200",
         "check-ssl verify none",
     ),
+    (
+        "exchange",
+        &[
+            "exchange",
+            "--health-tls",
+            "--health-send",
+            r"GET /healthz HTTP/1.0\r\n\r\n",
+            "--health-expect",
+            " 200 ",
+        ],
+        "option tcp-check\n  tcp-check send \"GET /healthz HTTP/1.0\\r\\n\\r\\n\"\n  tcp-check expect string \" 200 \"",
+        "check-ssl verify none",
+    ),
+    (
+        "etcd",
+        &["https", "--health-path", "/health", "--health-body", "\"true\""],
+        "option httpchk GET /health\n  http-check expect string '\"true\"'",
+        "check-ssl verify none",
+    ),
 ];
+
+/// The ways that web servers are checked in, and those for etcd.
+const WEB: &[&str] = &["tcp", "tls", "verified", "https", "exchange"];
+const ETCD: &[&str] = &["tcp", "tls", "verified", "etcd"];
 
 /// Who is up, by pool and server.
 type Verdicts = BTreeMap<(&'static str, &'static str), bool>;
@@ -44,7 +67,7 @@ struct Haproxy {
 }
 
 impl Haproxy {
-    fn start(servers: &[(&str, SocketAddr)], ca: &str) -> Self {
+    fn start(servers: &[Watched], ca: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("stats");
         let mut text = format!(
@@ -55,7 +78,7 @@ impl Haproxy {
         );
         for (pool, _, section, words) in WAYS {
             text.push_str(&format!("backend {pool}\n  {section}\n"));
-            for (name, address) in servers {
+            for (name, address, _) in servers.iter().filter(|(_, _, ways)| ways.contains(&pool)) {
                 text.push_str(&format!("  server {name} {address} check {}\n", words.replace("CA", ca)));
             }
         }
@@ -91,28 +114,51 @@ impl Haproxy {
     }
 }
 
-/// `openssl s_server`, which answers every request with a page of its own.
-struct SslServer {
+/// A server with a certificate, started anew whenever it gets another one.
+struct Server {
     address: SocketAddr,
     process: Option<Process>,
     dir: TempDir,
+    command: fn(SocketAddr, &Certificate, &Path) -> Command,
 }
 
-impl SslServer {
-    fn start(address: SocketAddr, certificate: &Certificate) -> Self {
-        let mut server = Self { address, process: None, dir: TempDir::new().unwrap() };
+/// `openssl s_server`, which answers every request with a page of its own.
+fn openssl(address: SocketAddr, certificate: &Certificate, _: &Path) -> Command {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_server", "-www", "-accept", &address.to_string()]);
+    openssl.arg("-cert").arg(certificate.cert()).arg("-key").arg(certificate.key());
+    openssl
+}
+
+/// A cluster of one etcd.
+fn etcd(address: SocketAddr, certificate: &Certificate, dir: &Path) -> Command {
+    let (clients, peers) = (format!("https://{address}"), format!("http://{}:2380", address.ip()));
+    let mut etcd = Command::new("etcd");
+    etcd.args(["--name", "e", "--log-level", "error", "--initial-cluster", &format!("e={peers}")]);
+    etcd.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+    etcd.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+    etcd.arg("--data-dir").arg(dir.join("data"));
+    etcd.arg("--cert-file").arg(certificate.cert()).arg("--key-file").arg(certificate.key());
+    etcd
+}
+
+impl Server {
+    fn start(
+        address: SocketAddr,
+        certificate: &Certificate,
+        command: fn(SocketAddr, &Certificate, &Path) -> Command,
+    ) -> Self {
+        let mut server = Self { address, process: None, dir: TempDir::new().unwrap(), command };
         server.restart_with(certificate);
         server
     }
 
     fn restart_with(&mut self, certificate: &Certificate) {
         self.kill();
-        let mut openssl = Command::new("openssl");
-        openssl.args(["s_server", "-www", "-accept", &self.address.to_string()]);
-        openssl.arg("-cert").arg(certificate.cert()).arg("-key").arg(certificate.key());
-        let process = Process::spawn("openssl s_server", &mut openssl, &self.dir.path().join("output.log"));
-        self.process = Some(process);
-        wait_for("openssl s_server", Duration::from_secs(10), || {
+        let mut command = (self.command)(self.address, certificate, self.dir.path());
+        let name = command.get_program().to_string_lossy().into_owned();
+        self.process = Some(Process::spawn(name.clone(), &mut command, &self.dir.path().join("output.log")));
+        wait_for(&name, Duration::from_secs(20), || {
             TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).map(drop)
         });
     }
@@ -121,6 +167,10 @@ impl SslServer {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().unwrap()
     }
 }
 
@@ -145,15 +195,15 @@ struct Both {
     api: Api,
     haproxy: Haproxy,
     expected: Verdicts,
-    transitions: usize,
+    failures: usize,
 }
 
 impl Both {
     /// Waits until both have the expected verdicts, which are those from before but for these pools of one server.
     async fn agree(&mut self, what: &str, server: &'static str, pools: &[&'static str], up: bool) {
+        self.failures += usize::from(!up);
         for pool in pools {
-            let before = self.expected.insert((*pool, server), up);
-            self.transitions += usize::from(before.is_some_and(|before| before != up));
+            self.expected.insert((*pool, server), up);
         }
         wait_until(what, Duration::from_secs(30), async || {
             let trestle = seen_by_trestle(&self.api).await?;
@@ -178,10 +228,19 @@ impl Both {
     }
 }
 
-const ALL: [&str; 4] = ["tcp", "tls", "verified", "https"];
-const TLS: [&str; 3] = ["tls", "verified", "https"];
+/// Those of `ways` that do TLS, and those that verify a certificate or not.
+fn tls<'a>(ways: &[&'a str]) -> Vec<&'a str> {
+    ways.iter().copied().filter(|way| *way != "tcp").collect()
+}
 
-async fn watched_by_both(cluster: &mut Cluster, servers: &[(&'static str, SocketAddr)], ca: &str) -> Both {
+fn unverified<'a>(ways: &[&'a str]) -> Vec<&'a str> {
+    ways.iter().copied().filter(|way| *way != "verified").collect()
+}
+
+/// A server, where it is, and the ways that it is checked in.
+type Watched = (&'static str, SocketAddr, &'static [&'static str]);
+
+async fn watched_by_both(cluster: &mut Cluster, servers: &[Watched], ca: &str) -> Both {
     let endpoints = cluster.endpoints();
     for (pool, check, ..) in WAYS {
         let check = check.iter().map(|word| if *word == "CA" { ca } else { *word });
@@ -190,58 +249,89 @@ async fn watched_by_both(cluster: &mut Cluster, servers: &[(&'static str, Socket
         let arguments: Vec<&str> =
             ["pool", "create", pool, "--health"].into_iter().chain(check).chain(often).collect();
         trestle(&endpoints, &arguments).expect_success();
-        for (name, address) in servers {
+        for (name, address, _) in servers.iter().filter(|(_, _, ways)| ways.contains(&pool)) {
             let path = format!("{pool}/{name}");
             trestle(&endpoints, &["backend", "add", &path, &address.to_string()]).expect_success();
         }
     }
     cluster.agreed().await;
     let haproxy = Haproxy::start(servers, ca);
-    let mut both = Both { api: cluster.api(0), haproxy, expected: Verdicts::new(), transitions: 0 };
-    for (name, _) in servers {
-        both.agree("the beginning", name, &ALL, true).await;
+    let mut both = Both { api: cluster.api(0), haproxy, expected: Verdicts::new(), failures: 0 };
+    for (name, _, ways) in servers {
+        both.agree("the beginning", name, ways, true).await;
     }
     both
 }
 
+/// What happens to nginx.
+async fn nginx_fails(both: &mut Both, nginx: &mut Nginx, good: &Certificate, bad: &Certificate) {
+    let pages = ["https", "exchange"];
+    nginx.kill();
+    both.agree("nginx is killed", "nginx", WEB, false).await;
+    nginx.restart();
+    both.agree("nginx is back", "nginx", WEB, true).await;
+    nginx.set_healthy(false);
+    both.agree("nginx answers 503", "nginx", &pages, false).await;
+    nginx.set_healthy(true);
+    both.agree("nginx answers 200", "nginx", &pages, true).await;
+    // Frozen, the kernel still takes its connections.
+    nginx.freeze();
+    both.agree("nginx hangs", "nginx", &tls(WEB), false).await;
+    nginx.thaw();
+    both.agree("nginx goes on", "nginx", &tls(WEB), true).await;
+    nginx.restart_with(bad);
+    both.agree("nginx has another's certificate", "nginx", &["verified"], false).await;
+    nginx.restart_with(good);
+    both.agree("nginx has its certificate back", "nginx", &["verified"], true).await;
+}
+
+/// What happens to a server of another kind.
+async fn server_fails(
+    both: &mut Both,
+    (name, server, ways): (&'static str, &mut Server, &[&'static str]),
+    good: &Certificate,
+    bad: &Certificate,
+) {
+    server.kill();
+    both.agree(&format!("{name} is killed"), name, ways, false).await;
+    server.restart_with(bad);
+    // It stays down for those who verify it.
+    both.agree(&format!("{name} is back with another's certificate"), name, &unverified(ways), true).await;
+    server.restart_with(good);
+    both.agree(&format!("{name} has its certificate back"), name, ways, true).await;
+    server.process().freeze();
+    both.agree(&format!("{name} hangs"), name, &tls(ways), false).await;
+    server.process().thaw();
+    both.agree(&format!("{name} goes on"), name, &tls(ways), true).await;
+    server.restart_with(bad);
+    both.agree(&format!("{name} has another's certificate"), name, &["verified"], false).await;
+    server.restart_with(good);
+    both.agree(&format!("{name} has its own again"), name, &["verified"], true).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_and_trestle_agree_through_failures() {
-    if !has_tools(&["haproxy", "nginx", "openssl"]) {
+    if !has_tools(&["haproxy", "nginx", "openssl", "etcd"]) {
         return;
     }
     let mut cluster = Cluster::start(trestled(), 1).await;
     let (ours, others) = (Authority::generate("ours"), Authority::generate("others"));
-    let ips: [Ipv4Addr; 2] = [cluster.subnet.ip(11), cluster.subnet.ip(12)];
-    let names = format!("IP:{},IP:{}", ips[0], ips[1]);
+    let ips: [Ipv4Addr; 3] = [11, 12, 13].map(|number| cluster.subnet.ip(number));
+    let names = ips.map(|ip| format!("IP:{ip}")).join(",");
     let (good, bad) = (ours.sign(&names, 10), others.sign(&names, 10));
     let mut nginx = Nginx::start("nginx", ips[0], &[6443], &good);
-    let mut openssl = SslServer::start((ips[1], 6443).into(), &good);
-    let servers = [("nginx", (ips[0], 6443).into()), ("openssl", (ips[1], 6443).into())];
+    let mut openssl = Server::start((ips[1], 6443).into(), &good, openssl);
+    let mut etcd = Server::start((ips[2], 2379).into(), &good, etcd);
+    let servers = [
+        ("nginx", (ips[0], 6443).into(), WEB),
+        ("openssl", openssl.address, WEB),
+        ("etcd", etcd.address, ETCD),
+    ];
     let mut both = watched_by_both(&mut cluster, &servers, ours.cert().to_str().unwrap()).await;
-
-    nginx.kill();
-    both.agree("nginx is killed", "nginx", &ALL, false).await;
-    nginx.restart();
-    both.agree("nginx is back", "nginx", &ALL, true).await;
-    nginx.set_healthy(false);
-    both.agree("nginx answers 503", "nginx", &["https"], false).await;
-    nginx.set_healthy(true);
-    both.agree("nginx answers 200", "nginx", &["https"], true).await;
-    openssl.kill();
-    both.agree("openssl is killed", "openssl", &ALL, false).await;
-    openssl.restart_with(&bad);
-    // It stays down for those who verify it.
-    both.agree("openssl has another's certificate", "openssl", &["tcp", "tls", "https"], true).await;
-    openssl.restart_with(&good);
-    both.agree("openssl has its certificate back", "openssl", &ALL, true).await;
-    // Frozen, the kernel still takes its connections.
-    nginx.freeze();
-    both.agree("nginx hangs", "nginx", &TLS, false).await;
-    nginx.thaw();
-    both.agree("nginx goes on", "nginx", &TLS, true).await;
-    nginx.restart_with(&bad);
-    both.agree("nginx has another's certificate", "nginx", &["verified"], false).await;
-    nginx.restart_with(&good);
-    both.agree("nginx has its certificate back", "nginx", &["verified"], true).await;
-    assert!(both.transitions >= 20, "only {} verdicts changed", both.transitions);
+    for _ in 0..2 {
+        nginx_fails(&mut both, &mut nginx, &good, &bad).await;
+        server_fails(&mut both, ("openssl", &mut openssl, WEB), &good, &bad).await;
+        server_fails(&mut both, ("etcd", &mut etcd, ETCD), &good, &bad).await;
+    }
+    assert_eq!(both.failures, 20);
 }

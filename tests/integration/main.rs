@@ -5,13 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod access_log;
 mod automation;
 mod balancing;
 mod checks;
 mod command_line;
+mod connections;
 mod control_plane;
 mod dev;
 mod failover;
+mod greetings;
 mod haproxy;
 mod listeners;
 mod membership;

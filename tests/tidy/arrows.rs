@@ -33,12 +33,16 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("axum", &["trestle-node"]),
     ("clap", &["trestle-node", "trestle-ctl", "trestle"]),
     ("comfy-table", &["trestle-ctl"]),
+    ("ratatui", &["trestle-ctl"]),
     ("arc-swap", &["trestle-dataplane"]),
+    ("h2", &["trestle-dataplane"]),
+    ("hickory-resolver", &["trestle-dataplane"]),
     ("hyper", &["trestle-dataplane"]),
     ("rustls", &["trestle-dataplane"]),
     ("tokio-rustls", &["trestle-dataplane"]),
     ("x509-parser", &["trestle-dataplane"]),
-    ("prost", &["trestle-api", "trestle-consensus", "trestle-node", "trestle-testkit"]),
+    // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.
+    ("prost", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-node", "trestle-testkit"]),
 ];
 
 /// Names in pure crates that would bring in a clock, random order or I/O.

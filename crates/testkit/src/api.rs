@@ -9,6 +9,7 @@ use prost_types::FieldMask;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1::connection_service_client::ConnectionServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
@@ -69,6 +70,11 @@ impl Api {
     /// Listeners.
     pub fn listeners(&self) -> ListenerServiceClient<Channel> {
         ListenerServiceClient::new(self.channel.clone())
+    }
+
+    /// Connections.
+    pub fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel.clone())
     }
 
     /// Members.

@@ -37,6 +37,20 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl PeerService for Peer {
+    async fn list_connections(
+        &self,
+        _: Request<proto::ListConnectionsRequest>,
+    ) -> Answer<proto::ListConnectionsResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn close_connections(
+        &self,
+        _: Request<proto::CloseConnectionsRequest>,
+    ) -> Answer<proto::CloseConnectionsResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Answer<proto::DescribeResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }

@@ -61,7 +61,7 @@ async fn a_repeated_request_is_applied_once_whoever_forwards_it() {
 async fn a_proposal_that_the_log_would_not_take_is_refused_before_it_is_proposed() {
     let cluster = Cluster::of(1).await;
     let binds = vec![trestle_model::Bind::parse("10.0.0.1:1").unwrap(); 1000];
-    let spec = trestle_model::ListenerSpec { binds, pool: PoolName::parse("a").unwrap() };
+    let spec = trestle_model::ListenerSpec::new(binds, PoolName::parse("a").unwrap());
     let name = trestle_model::ListenerName::parse("l").unwrap();
     let refused = cluster
         .at(0)
