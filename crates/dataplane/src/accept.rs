@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::acceptor::Acceptor;
 use crate::connection;
 use crate::plane::Shared;
 use crate::resources;
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// has already welcomed.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    listener: TcpListener,
+    mut listener: Acceptor,
     address: SocketAddr,
     mut closing: oneshot::Receiver<Done>,
 ) {
@@ -59,15 +59,10 @@ pub(crate) async fn run(
 }
 
 /// Takes what the queue holds from the socket itself, since the runtime may not have heard of it yet.
-fn empty_queue(shared: &Arc<Shared>, listener: TcpListener, address: SocketAddr) {
-    let Ok(listener) = listener.into_std() else { return };
+fn empty_queue(shared: &Arc<Shared>, listener: Acceptor, address: SocketAddr) {
     loop {
-        let accepted = listener.accept().and_then(|(client, from)| {
-            client.set_nonblocking(true)?;
-            Ok((TcpStream::from_std(client)?, from.ip()))
-        });
-        match accepted {
-            Ok((client, from)) => connection::begin(shared, client, from, address),
+        match listener.try_accept() {
+            Ok((client, from)) => connection::begin(shared, client, from.ip(), address),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => return,
         }

@@ -1,16 +1,13 @@
 //! The life of one connection: pick, connect, relay, close.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
-
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 
 use crate::counters::Counters;
+use crate::dial::dial;
+use crate::leg::Leg;
 use crate::live::Live;
 use crate::plane::Shared;
 use crate::reason::CloseReason;
@@ -60,13 +57,13 @@ impl Drop for Place {
 }
 
 /// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
-pub(crate) fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: Leg) {
     // Fails only when the peer has reset first.
     let _ = stream.set_zero_linger();
 }
 
 /// Takes over a connection from `source` that was accepted at `address`.
-pub(crate) fn begin(shared: &Arc<Shared>, client: TcpStream, source: IpAddr, address: SocketAddr) {
+pub(crate) fn begin(shared: &Arc<Shared>, client: Leg, source: IpAddr, address: SocketAddr) {
     let table = shared.table.load();
     let Some(listener) = table.routes.get(&address) else {
         return reset(client);
@@ -99,13 +96,13 @@ struct Attempt {
     pool: Arc<Pool>,
 }
 
-async fn serve(accepted: Accepted, client: TcpStream, attempt: Attempt) {
+async fn serve(accepted: Accepted, client: Leg, attempt: Attempt) {
     match connect(&accepted, attempt).await {
         Ok((backend, place)) => {
             place.live.counters.connected();
             // A task of its own, because a task keeps the memory of its largest moment, and connecting takes more than
             // relaying.
-            tokio::spawn(relay(accepted, place, Relay::new(client, backend)));
+            tokio::spawn(relay(accepted, place, Relay::new(client, backend, Vec::new())));
         }
         Err(reason) => {
             accepted.listener.closed(reason);
@@ -121,8 +118,10 @@ async fn serve(accepted: Accepted, client: TcpStream, attempt: Attempt) {
 fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Output = ()> + Send {
     async move {
         let live = &place.live;
-        let signal = live.changed.notified();
-        tokio::pin!(signal);
+        // Pinned where it is made: moved there, it would be kept twice.
+        tokio::pin! {
+            let signal = live.changed.notified();
+        }
         let mut listening = false;
         let reason = poll_fn(|cx| {
             if !listening {
@@ -149,7 +148,7 @@ fn relay(accepted: Accepted, place: Place, mut relay: Relay) -> impl Future<Outp
 }
 
 /// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
-async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Place), CloseReason> {
+async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(Leg, Place), CloseReason> {
     let Attempt { source, mut place, mut address, dialled, mut pool } = attempt;
     let mut tried: Vec<Arc<Live>> = Vec::new();
     loop {
@@ -176,22 +175,4 @@ async fn connect(accepted: &Accepted, attempt: Attempt) -> Result<(TcpStream, Pl
         address = backend.config.spec.address.to_socket(dialled);
         pool = current.clone();
     }
-}
-
-/// Connects to a backend.
-///
-/// # Errors
-/// What connect(2) says, or `TimedOut`.
-pub(crate) async fn dial(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    // Where nobody listens on a local port of the ephemeral range, the kernel may pick that very port as the source,
-    // and TCP then connects the socket to itself (simultaneous open, RFC 9293 §3.5).
-    if stream.local_addr()? == address {
-        reset(stream);
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    Ok(stream)
 }

@@ -3,13 +3,18 @@
 //! threads and the life of a connection.
 
 mod accept;
+mod acceptor;
 mod bind;
 mod connection;
 mod counters;
+mod dial;
+mod keepalive;
+mod leg;
 mod live;
 mod plane;
 mod probe;
 mod random;
+mod reactor;
 mod reason;
 mod reconcile;
 mod relay;

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use trestle_model::{ClusterState, Revision};
 
 use crate::probe;
+use crate::reactor;
 use crate::reconcile::{Order, Reconciler};
 use crate::table::Table;
 use crate::worker;
@@ -85,6 +86,19 @@ fn runtime() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// Starts the thread of worker `number`.
+fn worker(
+    number: usize,
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedReceiver<worker::Order>,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, source) = reactor::runtime()?;
+    Builder::new().name(format!("trestle-data-{number}")).spawn(move || {
+        source.install();
+        runtime.block_on(worker::run(shared, orders));
+    })
+}
+
 impl DataPlane {
     /// Starts the threads, which from now on follow `target`.
     ///
@@ -93,17 +107,17 @@ impl DataPlane {
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
+        let mut workers = Vec::new();
+        for number in 0..settings.workers.get() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            threads.push(worker(number, shared.clone(), receiver)?);
+            workers.push(sender);
+        }
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime()?;
             threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
             io::Result::Ok(())
         };
-        let mut workers = Vec::new();
-        for number in 0..settings.workers.get() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            spawn(format!("trestle-data-{number}"), Box::pin(worker::run(shared.clone(), receiver)))?;
-            workers.push(sender);
-        }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
         spawn("trestle-probe".to_owned(), Box::pin(probe::run(checks, reports)))?;

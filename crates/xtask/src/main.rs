@@ -1,5 +1,6 @@
 //! Project chores: `cargo xtask verify` is what CI runs and never writes; `cargo xtask fix` writes; `cargo xtask bench
-//! control` prints the control plane's figures. It depends on nothing that takes time to build, so it starts at once.
+//! control` and `cargo xtask bench relay` print figures. It depends on nothing that takes time to build, so it starts at
+//! once.
 
 use std::process::{Command, ExitCode};
 
@@ -11,6 +12,7 @@ usage: cargo xtask COMMAND
   verify           format check, clippy with warnings as errors, all tests; writes nothing
   fix              format, and what clippy can mend by itself
   bench control    build the release programs and print the control plane's figures
+  bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
 
@@ -32,7 +34,7 @@ fn fix() -> Vec<Step<'static>> {
     ]
 }
 
-fn bench() -> Vec<Step<'static>> {
+fn bench(what: &str) -> Vec<Step<'_>> {
     vec![
         vec!["build", "--release", "--locked", "--bin", "trestled"],
         vec![
@@ -44,7 +46,7 @@ fn bench() -> Vec<Step<'static>> {
             "--bin",
             "trestle-bench",
             "--",
-            "control",
+            what,
         ],
     ]
 }
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
-        ["bench", "control", ..] => (bench(), 2),
+        ["bench", what @ ("control" | "relay"), ..] => (bench(what), 2),
         _ => {
             write(USAGE);
             return ExitCode::from(2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::connection::dial;
+use crate::dial;
 use crate::table::CheckResult;
 
 /// Connects. However the check goes on, the connection ends by reset, so that no socket waits in TIME_WAIT for each
@@ -15,7 +15,7 @@ use crate::table::CheckResult;
 /// # Errors
 /// What is wrong with the backend.
 pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, CheckResult> {
-    match dial(address, timeout).await {
+    match dial::stream(address, timeout).await {
         Ok(stream) => {
             // Fails only when the peer has reset first.
             let _ = stream.set_zero_linger();

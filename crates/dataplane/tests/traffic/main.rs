@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod balancing;
+mod bulk;
 mod check_cost;
 mod checking;
 mod closing;
