@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::acceptor::Acceptor;
 use crate::budget::Budget;
 use crate::connection::{self, Arrival};
 use crate::connections::Roll;
 use crate::gate::entered;
+use crate::leg::Leg;
 use crate::resources;
 use crate::worker::Done;
 
@@ -27,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// has already welcomed.
 pub(crate) async fn run(
     roll: Arc<Roll>,
-    listener: TcpListener,
+    mut listener: Acceptor,
     address: SocketAddr,
     mut closing: oneshot::Receiver<Done>,
 ) {
@@ -41,7 +42,7 @@ pub(crate) async fn run(
                 drop(done);
                 return;
             }
-            accepted = accept(&listener, &roll.shared.budget) => accepted,
+            accepted = accept(&mut listener, &roll.shared.budget) => accepted,
         };
         match accepted {
             Ok((client, from)) => {
@@ -77,7 +78,7 @@ pub(crate) async fn run(
 }
 
 /// Accepts a connection once there are descriptors for one.
-async fn accept(listener: &TcpListener, budget: &Budget) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listener: &mut Acceptor, budget: &Budget) -> io::Result<(Leg, SocketAddr)> {
     loop {
         budget.room().await;
         // Asked again whenever a connection is there, since others may have used the room while none was.
@@ -92,14 +93,9 @@ async fn accept(listener: &TcpListener, budget: &Budget) -> io::Result<(TcpStrea
 }
 
 /// Takes what the queue holds from the socket itself, since the runtime may not have heard of it yet.
-fn empty_queue(roll: &Arc<Roll>, listener: TcpListener, address: SocketAddr) {
-    let Ok(listener) = listener.into_std() else { return };
+fn empty_queue(roll: &Arc<Roll>, listener: Acceptor, address: SocketAddr) {
     loop {
-        let accepted = listener.accept().and_then(|(client, from)| {
-            client.set_nonblocking(true)?;
-            Ok((TcpStream::from_std(client)?, from))
-        });
-        match accepted {
+        match listener.try_accept() {
             Ok((client, source)) => {
                 // Once the listener has all that it may have, the others go with the socket.
                 if let Err(arrival) = connection::begin(roll, Arrival { client, source, address }) {

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 use trestle_model::{Bind, ListenerName};
 
+use crate::keepalive::Keepalive;
+
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
 
@@ -75,9 +77,9 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
 
 fn listening(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address, true)?;
-    // Linux hands both options down to accepted sockets, which saves two calls for each connection.
+    // Linux hands these options down to accepted sockets, which saves six calls for each connection.
     socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
+    Keepalive::default().apply(&socket)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

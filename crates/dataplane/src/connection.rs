@@ -8,12 +8,12 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use trestle_engine::access::is_admitted;
 use trestle_engine::routes;
 use trestle_model::{ListenerSpec, PoolName};
 
 use crate::connections::{Handle, Roll};
+use crate::leg::Leg;
 use crate::live::Live;
 use crate::place::{Place, Taken};
 use crate::reason::CloseReason;
@@ -21,7 +21,7 @@ use crate::table::{Listener, Pool, Table};
 use greeting::{Greeting, Listening};
 
 /// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
-pub(crate) fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: Leg) {
     // Fails only when the peer has reset first.
     let _ = stream.set_zero_linger();
 }
@@ -29,7 +29,7 @@ pub(crate) fn reset(stream: TcpStream) {
 /// A connection that was accepted.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    pub(crate) client: TcpStream,
+    pub(crate) client: Leg,
     /// Where it comes from.
     pub(crate) source: SocketAddr,
     /// The address of the socket that accepted it.
@@ -79,7 +79,7 @@ fn open(roll: &Arc<Roll>, table: &Table, listener: Arc<Listener>, arrival: Arriv
     }
 }
 
-fn turn_away(accepted: Handle, client: TcpStream, reason: CloseReason) {
+fn turn_away(accepted: Handle, client: Leg, reason: CloseReason) {
     reset(client);
     accepted.close(reason);
 }
@@ -141,7 +141,7 @@ struct Attempt {
 }
 
 /// Listens to a client before it is led anywhere; a task of its own.
-async fn greet(accepted: Handle, mut client: TcpStream, introduced: bool, arriving: Arriving) {
+async fn greet(accepted: Handle, mut client: Leg, introduced: bool, arriving: Arriving) {
     let greeted = tokio::select! {
         biased;
         reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),
@@ -159,7 +159,7 @@ async fn greet(accepted: Handle, mut client: TcpStream, introduced: bool, arrivi
 /// Reads the header of a client that is introduced by one, and its hello where there are routes, and finds its pool.
 async fn listen(
     accepted: &Handle,
-    client: &mut TcpStream,
+    client: &mut Leg,
     introduced: bool,
     mut arriving: Arriving,
 ) -> Result<Attempt, CloseReason> {
@@ -197,7 +197,7 @@ async fn route<'a>(
 }
 
 /// Connects to a backend, in a task that ends there.
-async fn serve(accepted: Handle, client: TcpStream, attempt: Attempt) {
+async fn serve(accepted: Handle, client: Leg, attempt: Attempt) {
     let connected = tokio::select! {
         biased;
         reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),

@@ -1,42 +1,79 @@
-//! Connecting to an address.
+//! Connecting to a backend.
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::connection::reset;
+use crate::leg::Leg;
 use crate::source::Sources;
+
+/// Ports that the kernel picks sources from, as they were when this process first connected; all where that cannot be
+/// read.
+static EPHEMERAL: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    range(&text).unwrap_or(0..=u16::MAX)
+});
+
+/// Reads `first last`, separated by white space.
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some(ports.next()?.ok()?..=ports.next()?.ok()?)
+}
 
 /// Connects to a backend from one of this member's own addresses, if it is to.
 ///
 /// # Errors
-/// What bind(2) and connect(2) say, or `TimedOut`.
-pub(crate) async fn dial(address: SocketAddr, limit: Duration, source: Sources) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    socket.set_keepalive(true)?;
+/// What bind(2) and connect(2) say, or `TimedOut` after `limit`.
+pub(crate) async fn dial(address: SocketAddr, limit: Duration, source: Sources) -> io::Result<Leg> {
+    let socket = Leg::socket(address)?;
     source.bind(&socket, address)?;
-    establish(socket, address, limit).await
+    let leg = Leg::connect(socket, address)?;
+    timeout(limit, leg.connected()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if may_meet_itself(address) && leg.local_addr()? == address {
+        // Fails only where there is nothing left to reset.
+        let _ = leg.set_zero_linger();
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(leg)
 }
 
-/// Connects a socket of the family of `address`.
+/// Connects a socket of the family of `address`, on a thread that is not a worker.
 ///
 /// # Errors
-/// What connect(2) says, or `TimedOut`.
+/// What connect(2) says, or `TimedOut` after `limit`.
 pub(crate) async fn establish(
     socket: TcpSocket,
     address: SocketAddr,
     limit: Duration,
 ) -> io::Result<TcpStream> {
     let stream = timeout(limit, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    // Where nobody listens on a local port of the ephemeral range, the kernel may pick that very port as the source,
-    // and TCP then connects the socket to itself (simultaneous open, RFC 9293 §3.5).
-    if stream.local_addr()? == address {
-        reset(stream);
+    if may_meet_itself(address) && stream.local_addr()? == address {
+        let _ = stream.set_zero_linger();
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
+}
+
+/// Whether a socket that connects there may connect to itself: where nobody listens on a local port of the ephemeral
+/// range, the kernel may pick that very port as the source (simultaneous open, RFC 9293 §3.5).
+fn may_meet_itself(address: SocketAddr) -> bool {
+    EPHEMERAL.contains(&address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_two_numbers() {
+        assert_eq!(range("32768\t60999\n"), Some(32768..=60999));
+        for broken in ["", "32768", "x 5", "1 70000"] {
+            assert_eq!(range(broken), None, "{broken:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! threads and the life of a connection.
 
 mod accept;
+mod acceptor;
 mod access_log;
 mod bind;
 mod budget;
@@ -15,6 +16,8 @@ mod gate;
 mod guard;
 mod history;
 mod interfaces;
+mod keepalive;
+mod leg;
 mod live;
 mod names;
 mod packed;
@@ -23,6 +26,7 @@ mod plane;
 mod probe;
 mod queue;
 mod random;
+mod reactor;
 mod reason;
 mod reconcile;
 mod relay;

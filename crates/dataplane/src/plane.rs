@@ -20,6 +20,7 @@ use crate::budget::{Budget, BudgetUse};
 use crate::connections::{self, Connection, Roll};
 use crate::names;
 use crate::probe;
+use crate::reactor;
 use crate::reason::CloseReason;
 use crate::reconcile::{Order, Reconciler};
 use crate::source::Sources;
@@ -123,6 +124,19 @@ fn runtime() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// Starts the thread of worker `number`.
+fn worker(
+    number: usize,
+    roll: Arc<Roll>,
+    orders: mpsc::UnboundedReceiver<worker::Order>,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, source) = reactor::runtime()?;
+    Builder::new().name(format!("trestle-data-{number}")).spawn(move || {
+        source.install();
+        runtime.block_on(worker::run(roll, orders));
+    })
+}
+
 impl DataPlane {
     /// Starts the threads, which from now on follow `target`.
     ///
@@ -131,19 +145,19 @@ impl DataPlane {
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(&settings)?);
         let mut threads = Vec::new();
+        let (mut workers, mut rolls) = (Vec::new(), Vec::new());
+        for number in 0..settings.workers.get() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let roll = Arc::new(Roll::new(shared.clone()));
+            threads.push(worker(number, roll.clone(), receiver)?);
+            workers.push(sender);
+            rolls.push(roll);
+        }
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime()?;
             threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
             io::Result::Ok(())
         };
-        let (mut workers, mut rolls) = (Vec::new(), Vec::new());
-        for number in 0..settings.workers.get() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let roll = Arc::new(Roll::new(shared.clone()));
-            spawn(format!("trestle-data-{number}"), Box::pin(worker::run(roll.clone(), receiver)))?;
-            workers.push(sender);
-            rolls.push(roll);
-        }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
         spawn("trestle-probe".to_owned(), Box::pin(probe::run(settings.source, checks, reports)))?;

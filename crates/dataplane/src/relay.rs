@@ -1,30 +1,24 @@
 //! Moving bytes between the two legs of a connection.
 //!
-//! No memory is held while nothing moves: a worker's connections share one buffer, which is used only within a poll.
-//! Bytes that the other leg does not take stay in a buffer of their own until it does, and until then nothing more is
-//! read, so that a slow reader slows the writer down and costs at most one buffer for each direction.
+//! No memory is held while nothing moves: a worker's connections share one buffer, which is used only within a poll, and
+//! a pool of pipes, which a direction uses from when it moves bulk until it comes to rest. Bytes that the other leg does
+//! not take stay in a buffer of their own, or in the pipe, until it does, and until then nothing more is read, so that a
+//! slow reader slows the writer down and costs at most 64 KiB here, or 1 MiB in a pipe, for each direction.
+
+mod flow;
+mod pipe;
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-
+use crate::keepalive::Keepalive;
+use crate::leg::Leg;
 use crate::reason::CloseReason;
+use flow::{Fault, Flow};
 
 /// Size of a worker's shared buffer. Costs per byte fall little beyond it, and it still fits a core's second cache.
 const SCRATCH: usize = 64 * 1024;
-
-/// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
-const READS: usize = 4;
-
-/// How often the reading leg of a stalled direction is asked whether it was reset. Nothing is read while the other leg
-/// takes nothing, so nothing else would tell.
-const STALL_CHECK: Duration = Duration::from_secs(1);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -39,131 +33,32 @@ pub(crate) struct Moved {
     pub(crate) down: u64,
 }
 
-/// Bytes that were read and that the other leg has not taken yet.
-#[derive(Debug)]
-struct Pending {
-    bytes: Box<[u8]>,
-    written: usize,
-    check: Interval,
-}
-
-impl Pending {
-    fn new(bytes: &[u8]) -> Box<Self> {
-        let mut check = interval_at(Instant::now() + STALL_CHECK, STALL_CHECK);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Box::new(Self { bytes: bytes.into(), written: 0, check })
-    }
-}
-
-/// Why a direction cannot go on.
-#[derive(Debug)]
-enum Fault {
-    /// Its source failed.
-    Read(io::Error),
-    /// Its destination failed.
-    Write(io::Error),
-}
-
-/// One direction of a connection.
-#[derive(Debug, Default)]
-struct Flow {
-    pending: Option<Box<Pending>>,
-    /// The source has finished, and everything was passed on, that included.
-    done: bool,
-}
-
-impl Flow {
-    /// Moves what can be moved; ready once the source has finished and the destination knows.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        buffer: &mut [u8],
-        moved: &mut u64,
-    ) -> Poll<Result<(), Fault>> {
-        for _ in 0..READS {
-            ready!(self.poll_pending(cx, from, to, moved))?;
-            let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(Fault::Read)?;
-            let bytes = read.filled();
-            if bytes.is_empty() {
-                let told = ready!(Pin::new(&mut *to).poll_shutdown(cx));
-                self.done = true;
-                return Poll::Ready(told.map_err(Fault::Write));
-            }
-            let taken = match Pin::new(&mut *to).poll_write(cx, bytes) {
-                Poll::Ready(taken) => taken.map_err(Fault::Write)?,
-                Poll::Pending => 0,
-            };
-            *moved += taken as u64;
-            if let Some(rest) = bytes.get(taken..).filter(|r| !r.is_empty()) {
-                self.pending = Some(Pending::new(rest));
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Writes what is left over from earlier; ready when nothing is.
-    fn poll_pending(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &mut TcpStream,
-        moved: &mut u64,
-    ) -> Poll<Result<(), Fault>> {
-        while let Some(pending) = &mut self.pending {
-            let Some(rest) = pending.bytes.get(pending.written..).filter(|r| !r.is_empty()) else {
-                self.pending = None;
-                break;
-            };
-            match Pin::new(&mut *to).poll_write(cx, rest) {
-                Poll::Ready(taken) => {
-                    let taken = taken.map_err(Fault::Write)?;
-                    pending.written += taken;
-                    *moved += taken as u64;
-                }
-                Poll::Pending => {
-                    while pending.check.poll_tick(cx).is_ready() {
-                        if let Some(error) = from.take_error().map_err(Fault::Read)? {
-                            return Poll::Ready(Err(Fault::Read(error)));
-                        }
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leg {
+enum Side {
     Client,
     Backend,
 }
 
-impl Leg {
+impl Side {
     fn closed(self) -> CloseReason {
         match self {
-            Leg::Client => CloseReason::ClientClosed,
-            Leg::Backend => CloseReason::BackendClosed,
+            Side::Client => CloseReason::ClientClosed,
+            Side::Backend => CloseReason::BackendClosed,
         }
     }
 
     fn failed(self, error: &io::Error) -> CloseReason {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
         match (self, error.kind()) {
-            (Leg::Client, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
+            (Side::Client, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
                 CloseReason::ClientReset
             }
-            (Leg::Backend, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
+            (Side::Backend, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
                 CloseReason::BackendReset
             }
-            (Leg::Client, _) => CloseReason::ClientLost,
-            (Leg::Backend, _) => CloseReason::BackendLost,
+            (Side::Client, _) => CloseReason::ClientLost,
+            (Side::Backend, _) => CloseReason::BackendLost,
         }
     }
 }
@@ -171,8 +66,8 @@ impl Leg {
 /// Two legs and what is under way between them.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    client: TcpStream,
-    backend: TcpStream,
+    client: Leg,
+    backend: Leg,
     up: Flow,
     down: Flow,
     /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
@@ -184,24 +79,32 @@ pub(crate) struct Relay {
 impl Relay {
     /// Relays between two connected legs. `first` goes to the backend before anything else: bytes that were read from
     /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
-    pub(crate) fn new(client: TcpStream, backend: TcpStream, first: Vec<u8>) -> Self {
-        let up = Flow { pending: (!first.is_empty()).then(|| Pending::new(&first)), done: false };
+    pub(crate) fn new(client: Leg, backend: Leg, first: Vec<u8>) -> Self {
+        let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
         Self { client, backend, up, down: Flow::default(), ending: None, broken: false }
     }
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut Moved) -> Poll<CloseReason> {
+        if self.backend.take_aged() {
+            // Fails only on a socket that was reset, of which it tells itself.
+            let _ = Keepalive::default().apply(&self.backend);
+        }
         BUFFER.with_borrow_mut(|buffer| {
             // The backend's side first: an answer that came before a reset is still passed on.
-            for source in [Leg::Backend, Leg::Client] {
-                let (flow, from, to, moved) = match source {
-                    Leg::Client => (&mut self.up, &mut self.client, &mut self.backend, &mut moved.up),
-                    Leg::Backend => (&mut self.down, &mut self.backend, &mut self.client, &mut moved.down),
+            for source in [Side::Backend, Side::Client] {
+                let (flow, last, legs, moved) = match source {
+                    Side::Client => {
+                        (&mut self.up, self.down.done, (&mut self.client, &mut self.backend), &mut moved.up)
+                    }
+                    Side::Backend => {
+                        (&mut self.down, self.up.done, (&mut self.backend, &mut self.client), &mut moved.down)
+                    }
                 };
                 if flow.done {
                     continue;
                 }
-                match flow.poll(cx, from, to, buffer, moved) {
+                match flow.poll(cx, legs, last, buffer, moved) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
                         self.ending.get_or_insert(source.closed());
@@ -226,10 +129,10 @@ impl Relay {
     }
 
     /// Takes note of a fault in the direction from `source`; returns how the connection ends when it ends now.
-    fn fault(&mut self, source: Leg, fault: &Fault) -> Option<CloseReason> {
+    fn fault(&mut self, source: Side, fault: &Fault) -> Option<CloseReason> {
         let (flow, target) = match source {
-            Leg::Client => (&mut self.up, Leg::Backend),
-            Leg::Backend => (&mut self.down, Leg::Client),
+            Side::Client => (&mut self.up, Side::Backend),
+            Side::Backend => (&mut self.down, Side::Client),
         };
         match fault {
             Fault::Read(error) => {
@@ -240,8 +143,7 @@ impl Relay {
                 // What the leg sent before it broke can still be read, so the other direction goes on. It ends soon:
                 // a socket that was reset reads as finished after that. EPIPE says that the leg had finished properly
                 // before (RFC 9293 §3.10.7.4, tcp_reset in Linux), so that there is no reset to pass on.
-                flow.done = true;
-                flow.pending = None;
+                flow.stop();
                 if error.kind() != io::ErrorKind::BrokenPipe {
                     self.broken = true;
                     self.ending = Some(target.failed(error));
@@ -258,5 +160,69 @@ impl Relay {
             // Fails only where the peer has reset first.
             let _ = leg.set_zero_linger();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::sockopt;
+
+    use super::*;
+    use crate::reactor;
+    use crate::reactor::tests::on_worker;
+
+    /// A leg and its peer.
+    async fn leg() -> (Leg, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
+        leg.connected().await.unwrap();
+        (leg, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_was_read_before_goes_first_and_counts() {
+        on_worker(async {
+            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            sender.write_all(b" world").unwrap();
+            drop(sender);
+            receiver.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut relay = Relay::new(client, backend, b"hello".to_vec());
+            let mut moved = Moved::default();
+            poll_fn(|cx| relay.poll(cx, &mut moved)).await;
+            drop(relay);
+            let mut text = String::new();
+            receiver.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), moved.up, moved.down), ("hello world", 11, 0));
+        });
+    }
+
+    #[test]
+    fn a_backends_leg_gets_keepalive_once_it_is_old() {
+        on_worker(async {
+            let ((client, _sender), (backend, _receiver)) = (leg().await, leg().await);
+            let watched: OwnedFd = std::os::fd::AsFd::as_fd(&backend).try_clone_to_owned().unwrap();
+            let mut relay = Relay::new(client, backend, Vec::new());
+            let mut sweeps = 0;
+            poll_fn(|cx| {
+                assert!(relay.poll(cx, &mut Moved::default()).is_pending());
+                if sockopt::socket_keepalive(&watched).unwrap() {
+                    return Poll::Ready(());
+                }
+                sweeps += 1;
+                assert!(sweeps < 5, "no keepalive after four sweeps");
+                reactor::sweep();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            assert!(sweeps > 1, "a young connection paid for keepalive");
+        });
     }
 }

@@ -2,9 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
-
-use tokio::net::TcpSocket;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Own addresses to connect from, of either family; the system chooses where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,23 +18,23 @@ impl Sources {
     ///
     /// # Errors
     /// What bind(2) says, as for an address that is not on this machine.
-    pub(crate) fn bind(&self, socket: &TcpSocket, target: SocketAddr) -> io::Result<()> {
+    pub(crate) fn bind(&self, socket: impl AsFd, target: SocketAddr) -> io::Result<()> {
         let ip = match target {
             SocketAddr::V4(_) => self.v4.map(IpAddr::V4),
             SocketAddr::V6(_) => self.v6.map(IpAddr::V6),
         };
         let Some(ip) = ip else { return Ok(()) };
-        leave_port_to_connect(socket)?;
-        socket.bind((ip, 0).into())
+        leave_port_to_connect(socket.as_fd())?;
+        Ok(rustix::net::bind(socket, &SocketAddr::new(ip, 0))?)
     }
 }
 
 /// Sets IP_BIND_ADDRESS_NO_PORT (ip(7)). Without it bind(2) takes a local port for this socket alone, and all backends
 /// together get no more connections than there are ports; connect(2) may use a port once for each backend.
-fn leave_port_to_connect(socket: &TcpSocket) -> io::Result<()> {
+fn leave_port_to_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `length` bytes from `on`,
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads `length` bytes from `on`,
     // which is as long.
     let result = unsafe {
         libc::setsockopt(

@@ -3,11 +3,18 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::accept;
+use crate::acceptor::Acceptor;
 use crate::connections::Roll;
+use crate::reactor;
+
+/// How often connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the options of long connections.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Dropped by each worker that has done what was asked.
 pub(crate) type Done = mpsc::Sender<()>;
@@ -24,9 +31,19 @@ pub(crate) enum Order {
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
 pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
-    while let Some(order) = orders.recv().await {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = sweep.tick() => {
+                reactor::sweep();
+                continue;
+            }
+        };
         match order {
-            Order::Listen(address, socket) => match tokio::net::TcpListener::from_std(socket) {
+            None => return,
+            Some(Order::Listen(address, socket)) => match Acceptor::new(socket) {
                 Ok(socket) => {
                     let (close, closing) = oneshot::channel();
                     loops.insert(address, close);
@@ -36,7 +53,7 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
                     tracing::error!(%address, %error, "a worker cannot wait on its listening socket")
                 }
             },
-            Order::Close(address, done) => {
+            Some(Order::Close(address, done)) => {
                 if let Some(close) = loops.remove(&address) {
                     // Fails only when the accept loop panicked: then there is nothing to close.
                     let _ = close.send(done);

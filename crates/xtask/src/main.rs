@@ -1,5 +1,6 @@
 //! Project chores: `cargo xtask verify` is what CI runs and never writes; `cargo xtask fix` writes; `cargo xtask bench
-//! control` prints the control plane's figures. It depends on nothing that takes time to build, so it starts at once.
+//! control`, `cargo xtask bench relay` and `cargo xtask bench soak` print figures. It depends on nothing that takes time to build, so it starts at
+//! once.
 
 use std::process::{Command, ExitCode};
 
@@ -11,6 +12,8 @@ usage: cargo xtask COMMAND
   verify           format check, clippy with warnings as errors, all tests; writes nothing
   fix              format, and what clippy can mend by itself
   bench control    build the release programs and print the control plane's figures
+  bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
+  bench soak       20 minutes (or as many as you say) of a member at its limit of open files
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
 
@@ -32,7 +35,7 @@ fn fix() -> Vec<Step<'static>> {
     ]
 }
 
-fn bench() -> Vec<Step<'static>> {
+fn bench(what: &str) -> Vec<Step<'_>> {
     vec![
         vec!["build", "--release", "--locked", "--bin", "trestled"],
         vec![
@@ -44,7 +47,7 @@ fn bench() -> Vec<Step<'static>> {
             "--bin",
             "trestle-bench",
             "--",
-            "control",
+            what,
         ],
     ]
 }
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
-        ["bench", "control", ..] => (bench(), 2),
+        ["bench", what @ ("control" | "relay" | "soak"), ..] => (bench(what), 2),
         _ => {
             write(USAGE);
             return ExitCode::from(2);

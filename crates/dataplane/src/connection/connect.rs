@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
 use trestle_model::SendProxy;
 
@@ -12,6 +10,7 @@ use super::life::Connected;
 use super::{Attempt, Target};
 use crate::connections::Handle;
 use crate::dial::dial;
+use crate::leg::Leg;
 use crate::live::Live;
 use crate::place::Place;
 use crate::reason::CloseReason;
@@ -20,7 +19,7 @@ use crate::resources;
 /// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
 pub(super) async fn connect(
     accepted: &Handle,
-    client: &TcpStream,
+    client: &Leg,
     mut attempt: Attempt,
 ) -> Result<Connected, CloseReason> {
     let mut tried: Vec<Arc<Live>> = Vec::new();
@@ -73,7 +72,7 @@ fn again(accepted: &Handle, attempt: &mut Attempt, tried: &[Arc<Live>]) -> Optio
 
 /// Waits for a place at a backend that is not among `tried`, and says where it is.
 async fn queue(
-    client: &TcpStream,
+    client: &Leg,
     attempt: &Attempt,
     tried: &[Arc<Live>],
 ) -> Result<(Place, SocketAddr), CloseReason> {
@@ -85,7 +84,7 @@ async fn queue(
             Ok((place, backend.address(arriving.dialled).ok_or(CloseReason::NoBackend)?))
         }
         // Only a reset: one that has said all it has to say may well wait for the answer.
-        _ = client.ready(Interest::ERROR) => Err(CloseReason::ClientReset),
+        () = client.failed() => Err(CloseReason::ClientReset),
     }
 }
 

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use trestle_engine::client_hello::{self, Hello};
 use trestle_engine::proxy::{self, Header, Tlvs};
 
+use crate::leg::Leg;
 use crate::reason::CloseReason;
 
 /// How long a client may take for both together; what HAProxy's manuals set for a client that says nothing.
@@ -30,13 +29,13 @@ pub(super) struct Greeting {
 
 /// A client that is listened to.
 pub(super) struct Listening<'a> {
-    client: &'a mut TcpStream,
+    client: &'a mut Leg,
     bytes: Vec<u8>,
     deadline: Instant,
 }
 
 impl<'a> Listening<'a> {
-    pub(super) fn new(client: &'a mut TcpStream) -> Self {
+    pub(super) fn new(client: &'a mut Leg) -> Self {
         Self { client, bytes: Vec::new(), deadline: Instant::now() + LIMIT }
     }
 

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::net::TcpStream;
-
 use crate::connections::Handle;
+use crate::leg::Leg;
 use crate::place::Place;
 use crate::reason::CloseReason;
 use crate::relay::{Moved, Relay};
@@ -15,7 +14,7 @@ use crate::table::Pool;
 
 /// A connection whose backend has accepted it.
 pub(super) struct Connected {
-    pub(super) backend: TcpStream,
+    pub(super) backend: Leg,
     pub(super) place: Place,
     /// Where the backend is.
     pub(super) address: SocketAddr,
@@ -28,7 +27,7 @@ pub(super) struct Connected {
 
 /// Begins to relay. A task of its own, because a task keeps the memory of its largest moment, and connecting takes more
 /// than relaying.
-pub(super) fn begin(accepted: Handle, client: TcpStream, connected: Connected) {
+pub(super) fn begin(accepted: Handle, client: Leg, connected: Connected) {
     let Connected { backend, place, address, pool, first, header } = connected;
     accepted.relaying(&place.live, address);
     accepted.bound(&pool.config.spec);

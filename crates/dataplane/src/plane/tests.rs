@@ -51,7 +51,9 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
         orders.push(sender);
         let (roll, stall) = (Arc::new(Roll::new(shared.clone())), stall.take());
         threads.push(std::thread::spawn(move || {
-            runtime().unwrap().block_on(async {
+            let (runtime, source) = reactor::runtime().unwrap();
+            source.install();
+            runtime.block_on(async {
                 if let Some(stall) = stall {
                     // Not a task that waits: the thread does.
                     tokio::spawn(async move { stall.recv().unwrap_or_default() });

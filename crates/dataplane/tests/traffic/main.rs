@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod bulk;
 mod check_cost;
 mod checking;
 mod closing;

@@ -10,10 +10,10 @@ use trestle_dataplane::CloseReason;
 
 use crate::harness::*;
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// Bytes that do not repeat in any period that a mistake could have.
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut x = seed;
     let next = || {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -23,7 +23,7 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A listener in front of one socket that the test itself accepts on.
-async fn pair() -> (Plane, TcpListener, std::net::SocketAddr) {
+pub(crate) async fn pair() -> (Plane, TcpListener, std::net::SocketAddr) {
     let back = TcpListener::bind((ip(), 0)).await.unwrap();
     let mut plane = Plane::start();
     plane.pool("p", unchecked(), &[("a", at(back.local_addr().unwrap()))]).await;
@@ -31,19 +31,19 @@ async fn pair() -> (Plane, TcpListener, std::net::SocketAddr) {
     (plane, back, front)
 }
 
-async fn connected(back: &TcpListener, front: std::net::SocketAddr) -> (TcpStream, TcpStream) {
+pub(crate) async fn connected(back: &TcpListener, front: std::net::SocketAddr) -> (TcpStream, TcpStream) {
     let client = soon("a connection", TcpStream::connect(front)).await.unwrap();
     let (backend, _) = soon("a backend connection", back.accept()).await.unwrap();
     (client, backend)
 }
 
-async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     soon("everything and the end", stream.read_to_end(&mut all)).await.unwrap();
     all
 }
 
-async fn idle(plane: &Plane) {
+pub(crate) async fn idle(plane: &Plane) {
     until("every connection is gone", || plane.plane.open_connections() == 0).await;
 }
 
@@ -166,7 +166,7 @@ async fn an_early_answer_arrives_although_a_reset_follows_it() {
 }
 
 /// Writes until nothing has moved for a while; returns how much was taken.
-async fn fill(stream: &TcpStream) -> usize {
+pub(crate) async fn fill(stream: &TcpStream) -> usize {
     let chunk = bytes(4, 64 * 1024);
     let mut total = 0;
     while tokio::time::timeout(std::time::Duration::from_millis(500), stream.writable()).await.is_ok() {

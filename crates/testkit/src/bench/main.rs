@@ -1,11 +1,13 @@
 //! `cargo xtask bench control`: the control plane's figures, measured on real release processes, with etcd in the same
-//! run as opponent for the write figures. `cargo xtask bench soak [MINUTES]`: a member at its limits for a long time.
+//! run as opponent for the write figures. `cargo xtask bench relay`: the data plane's, with HAProxy and nginx. `cargo xtask
+//! bench soak [MINUTES]`: a member at its limits for a long time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod control;
 mod etcd;
 mod figures;
+mod relay;
 mod soak;
 mod writes;
 
@@ -18,19 +20,29 @@ fn trestled() -> PathBuf {
     path
 }
 
+/// On one thread, so that a load does not run on both cores of a small machine at once.
+fn alone<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
 fn usage() -> ! {
-    eprintln!("usage: trestle-bench control | soak [MINUTES]");
+    eprintln!("usage: trestle-bench control | relay [--pairs N] | soak [MINUTES]");
     std::process::exit(2);
 }
 
-#[tokio::main]
-async fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some("control") => control::run(&trestled()).await,
-        Some("soak") => {
-            let minutes = std::env::args().nth(2).map_or(Ok(20), |minutes| minutes.parse());
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (what, rest) = arguments.split_first().map_or(("", &[][..]), |(what, rest)| (what.as_str(), rest));
+    match what {
+        "control" => tokio::runtime::Runtime::new().unwrap().block_on(control::run(&trestled())),
+        "relay" => tokio::runtime::Runtime::new().unwrap().block_on(relay::run(&trestled(), rest)),
+        // The two ends of the relay's figures, which this program starts itself.
+        "relay-backend" => alone(relay::backend::serve(rest[0].parse().unwrap())),
+        "relay-client" => alone(relay::load::run(rest)),
+        "soak" => {
+            let minutes = rest.first().map_or(Ok(20), |minutes| minutes.parse());
             let Ok(minutes) = minutes else { usage() };
-            if !soak::run(&trestled(), minutes).await {
+            if !tokio::runtime::Runtime::new().unwrap().block_on(soak::run(&trestled(), minutes)) {
                 std::process::exit(1);
             }
         }

@@ -1,0 +1,341 @@
+//! One side of a connection: a TCP socket that never blocks, and what the reactor knows of it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
+};
+
+use crate::reactor::Registration;
+
+/// A reader learns of these by reading.
+const READABLE: EventFlags =
+    EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::HUP).union(EventFlags::ERR);
+
+/// A writer learns of these by writing.
+const WRITABLE: EventFlags = EventFlags::OUT.union(EventFlags::HUP).union(EventFlags::ERR);
+
+/// Whether small writes go out at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    /// Yes, by TCP_NODELAY.
+    Off,
+    /// Yes, because nothing was written yet: Nagle's rule (RFC 9293 §3.7.4) holds a small segment back only behind
+    /// another small one that is not acknowledged yet (as Linux and Minshall read it). A connection of one request
+    /// never pays for the option.
+    FirstWrite,
+    /// No: the next write needs the option set before.
+    Pending,
+}
+
+/// A connected or connecting TCP socket. Belongs to the worker thread that made it.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    // The slot goes before the descriptor is closed.
+    slot: Registration,
+    socket: OwnedFd,
+    delay: Delay,
+}
+
+fn would_block<T>(result: Result<T, Errno>) -> Option<io::Result<T>> {
+    match result {
+        Err(Errno::AGAIN) => None,
+        other => Some(other.map_err(io::Error::from)),
+    }
+}
+
+impl Leg {
+    /// Takes over an accepted socket, which inherited its options from the listening one.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub(crate) fn accepted(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { slot: Registration::new(socket.as_fd())?, socket, delay: Delay::Off })
+    }
+
+    /// A socket that can be connected to `address` by [`Leg::connect`], after options or a source address were set on
+    /// it.
+    ///
+    /// # Errors
+    /// What socket(2) says.
+    pub(crate) fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+    }
+
+    /// Begins to connect; [`Leg::connected`] tells when that is done.
+    ///
+    /// # Errors
+    /// What connect(2) or epoll_ctl(2) say at once.
+    pub(crate) fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        match net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Registered only now: before connect(2) a socket counts as hung up.
+        let slot = Registration::new(socket.as_fd())?;
+        slot.set_aging();
+        Ok(Self { slot, socket, delay: Delay::FirstWrite })
+    }
+
+    /// Waits until the connection stands.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    pub(crate) async fn connected(&self) -> io::Result<()> {
+        let ready = poll_fn(|cx| self.poll(cx, WRITABLE)).await;
+        if ready.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return Err(self.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+        }
+        Ok(())
+    }
+
+    fn poll(&self, cx: &Context<'_>, wanted: EventFlags) -> Poll<EventFlags> {
+        let ready = self.slot.poll(cx, wanted);
+        if ready.intersects(wanted) { Poll::Ready(ready) } else { Poll::Pending }
+    }
+
+    /// Reads; 0 once the peer has finished.
+    pub(crate) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let Poll::Ready(ready) = self.poll(cx, READABLE) else { return Poll::Pending };
+            // After everything was read that came before the peer's end, there is only the end: no need to ask for it.
+            if ready.contains(EventFlags::RDHUP) && !ready.intersects(EventFlags::IN | EventFlags::ERR) {
+                return Poll::Ready(Ok(0));
+            }
+            let read = net::recv(&self.socket, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read);
+            match would_block(read) {
+                Some(Ok(read)) => {
+                    // Less than asked for means that there is no more, except before urgent data, where reads stop
+                    // short (tcp(7)); the next event tells of what comes later.
+                    if read > 0 && read < buffer.len() && !ready.contains(EventFlags::PRI) {
+                        self.slot.clear(EventFlags::IN);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => self.slot.clear(READABLE),
+            }
+        }
+    }
+
+    /// Writes what the socket takes, at least a byte.
+    pub(crate) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            if self.poll(cx, WRITABLE).is_pending() {
+                return Poll::Pending;
+            }
+            self.no_delay();
+            match would_block(net::send(&self.socket, bytes, SendFlags::NOSIGNAL)) {
+                Some(Ok(written)) => {
+                    self.wrote();
+                    if written < bytes.len() {
+                        self.slot.clear(EventFlags::OUT);
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => self.slot.clear(WRITABLE),
+            }
+        }
+    }
+
+    /// Moves bytes from the socket by `splice`, which gets it and says how many; 0 once the peer has finished.
+    pub(crate) fn poll_splice_from(
+        &self,
+        cx: &Context<'_>,
+        mut splice: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.poll(cx, READABLE).is_pending() {
+                return Poll::Pending;
+            }
+            match would_block(splice(self.socket.as_fd())) {
+                Some(moved) => return Poll::Ready(moved),
+                None => self.slot.clear(READABLE),
+            }
+        }
+    }
+
+    /// Moves bytes to the socket by `splice`, which gets it and says how many, at least one.
+    pub(crate) fn poll_splice_to(
+        &mut self,
+        cx: &Context<'_>,
+        mut splice: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.poll(cx, WRITABLE).is_pending() {
+                return Poll::Pending;
+            }
+            self.no_delay();
+            match would_block(splice(self.socket.as_fd())) {
+                Some(moved) => {
+                    self.wrote();
+                    return Poll::Ready(moved);
+                }
+                None => self.slot.clear(WRITABLE),
+            }
+        }
+    }
+
+    fn no_delay(&mut self) {
+        if self.delay == Delay::Pending {
+            // Fails only on a socket that was reset, which the write says better.
+            let _ = sockopt::set_tcp_nodelay(&self.socket, true);
+            self.delay = Delay::Off;
+        }
+    }
+
+    fn wrote(&mut self) {
+        if self.delay == Delay::FirstWrite {
+            self.delay = Delay::Pending;
+        }
+    }
+
+    /// Reads into `buffer` once something is there; 0 once the peer has finished.
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// What send(2) says.
+    #[cfg(test)]
+    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether the socket is known to have failed: [`Leg::take_error`] says how. If not, the task is woken when it does.
+    pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> bool {
+        self.slot.poll(cx, EventFlags::ERR).contains(EventFlags::ERR)
+    }
+
+    /// Waits until the socket fails; [`Leg::take_error`] then says how.
+    pub(crate) async fn failed(&self) {
+        poll_fn(|cx| if self.poll_failed(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Why the socket failed, if it did and nobody was told.
+    ///
+    /// # Errors
+    /// What getsockopt(2) says.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(sockopt::socket_error(&self.socket)?.err().map(io::Error::from))
+    }
+
+    /// Tells the peer that nothing more comes; reading goes on.
+    ///
+    /// # Errors
+    /// What shutdown(2) says, such as that the peer has reset the connection.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        Ok(net::shutdown(&self.socket, Shutdown::Write)?)
+    }
+
+    /// Makes the connection end with a reset when this is dropped.
+    pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))?)
+    }
+
+    /// The address of the peer.
+    ///
+    /// # Errors
+    /// What getpeername(2) says.
+    #[cfg(test)]
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let address = net::getpeername(&self.socket)?.ok_or(io::ErrorKind::NotConnected)?;
+        Ok(address.try_into()?)
+    }
+
+    /// The address on this side.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(net::getsockname(&self.socket)?.try_into()?)
+    }
+
+    /// Whether the leg has become old enough that options for long connections pay; says so once.
+    pub(crate) fn take_aged(&self) -> bool {
+        self.slot.take_aged()
+    }
+}
+
+impl AsFd for Leg {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::reactor::tests::on_worker;
+
+    #[test]
+    fn bytes_go_both_ways_and_the_end_is_seen() {
+        on_worker(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
+            leg.connected().await.unwrap();
+            let (mut peer, from) = listener.accept().unwrap();
+            assert_eq!((leg.local_addr().unwrap(), leg.peer_addr().unwrap()), (from, address));
+            let mut buffer = [0; 8];
+            leg.write_all(b"ping").await.unwrap();
+            peer.read_exact(&mut buffer[..4]).unwrap();
+            peer.write_all(b"pong").unwrap();
+            assert_eq!(leg.read(&mut buffer).await.unwrap(), 4);
+            assert_eq!(&buffer[..4], b"pong");
+            // What came before the end is read before it, also when both are there at once.
+            peer.write_all(b"last").unwrap();
+            drop(peer);
+            assert_eq!(leg.read(&mut buffer[..3]).await.unwrap(), 3);
+            assert_eq!(leg.read(&mut buffer).await.unwrap(), 1);
+            assert_eq!(leg.read(&mut buffer).await.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_port_where_nobody_listens_refuses() {
+        on_worker(async {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let end =
+                Leg::connect(Leg::socket(address).unwrap(), address).unwrap().connected().await.unwrap_err();
+            assert_eq!(end.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn delays_are_switched_off_before_the_second_write() {
+        on_worker(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
+            leg.connected().await.unwrap();
+            leg.write_all(b"a").await.unwrap();
+            assert!(!sockopt::tcp_nodelay(&leg).unwrap());
+            leg.write_all(b"b").await.unwrap();
+            assert!(sockopt::tcp_nodelay(&leg).unwrap());
+        });
+    }
+}

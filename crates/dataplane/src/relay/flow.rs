@@ -1,0 +1,258 @@
+//! One direction of a connection.
+
+use std::io;
+use std::sync::LazyLock;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use super::pipe::{self, Pipe};
+use crate::leg::Leg;
+use crate::reactor;
+
+/// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
+const READS: usize = 4;
+
+/// Bytes spliced in one poll, for the same reason; they take about as long as [`READS`] full reads.
+const SPLICED: usize = pipe::CAPACITY;
+
+/// A read of this size is taken for a part of bulk. Smaller ones are copied as cheaply as they would be spliced.
+const LARGE: usize = 16 * 1024;
+
+/// Bytes in large reads after which a direction is spliced.
+const BULK: u32 = 128 * 1024;
+
+/// Milliseconds without a large read after which those before count no more.
+const LULL: u32 = 50;
+
+/// Bytes that were read and that the other leg has not taken yet.
+#[derive(Debug)]
+enum Held {
+    Copied { bytes: Box<[u8]>, written: usize },
+    Spliced(Pipe),
+}
+
+/// Why a direction cannot go on.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Its source failed.
+    Read(io::Error),
+    /// Its destination failed.
+    Write(io::Error),
+}
+
+/// A fault of the destination as splice(2) tells it; `ended` when the destination is known to have finished.
+///
+/// When a connection is reset while some of a call's bytes were taken already, the call says so many, the error is used
+/// up (`splice_to_socket` in Linux), and the next one says EPIPE, as after a proper end.
+fn splice_fault(error: io::Error, ended: bool) -> Fault {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe if !ended => Fault::Write(io::ErrorKind::ConnectionReset.into()),
+        _ => Fault::Write(error),
+    }
+}
+
+/// How much came in large reads lately.
+#[derive(Debug, Default)]
+struct Burst {
+    bytes: u32,
+    /// Milliseconds on this process's clock, which begins anew after 49 days.
+    last: u32,
+}
+
+impl Burst {
+    /// Takes note of a large read; says whether the direction moves bulk by now.
+    fn add(&mut self, read: usize, now: u32) -> bool {
+        if now.wrapping_sub(self.last) > LULL {
+            self.bytes = 0;
+        }
+        self.last = now;
+        self.bytes = self.bytes.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
+        self.bytes >= BULK
+    }
+}
+
+fn now() -> u32 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as u32
+}
+
+/// The state of a direction.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    /// Boxed, since most connections never wait for their reader.
+    held: Option<Box<Held>>,
+    burst: Burst,
+    /// Bytes go through a pipe.
+    splicing: bool,
+    /// The source has finished, and everything was passed on, that included.
+    pub(super) done: bool,
+}
+
+impl Flow {
+    /// A direction that begins with bytes that were read before.
+    pub(super) fn starting_with(first: Vec<u8>) -> Self {
+        let held = Held::Copied { bytes: first.into_boxed_slice(), written: 0 };
+        Self { held: Some(Box::new(held)), ..Self::default() }
+    }
+
+    /// Ends the direction, whatever is under way in it.
+    pub(super) fn stop(&mut self) {
+        self.done = true;
+        self.held = None;
+    }
+
+    /// Moves what can be moved; ready once the source has finished and the destination knows, which it is not told when
+    /// it is about to be closed anyway (`last`).
+    pub(super) fn poll(
+        &mut self,
+        cx: &Context<'_>,
+        (from, to): (&mut Leg, &mut Leg),
+        last: bool,
+        buffer: &mut [u8],
+        moved: &mut u64,
+    ) -> Poll<Result<(), Fault>> {
+        ready!(self.poll_held(cx, from, to, last, moved))?;
+        let mut ended = false;
+        for _ in 0..READS {
+            if self.splicing {
+                ended = ready!(self.poll_splice(cx, from, to, last, moved))?;
+                break;
+            }
+            ended = ready!(self.poll_copy(cx, from, to, buffer, moved))?;
+            if ended {
+                break;
+            }
+        }
+        if !ended {
+            reactor::yield_now(cx);
+            return Poll::Pending;
+        }
+        self.done = true;
+        Poll::Ready(if last { Ok(()) } else { to.finish().map_err(Fault::Write) })
+    }
+
+    /// Copies once through the worker's buffer; says whether the source has finished.
+    fn poll_copy(
+        &mut self,
+        cx: &Context<'_>,
+        from: &mut Leg,
+        to: &mut Leg,
+        buffer: &mut [u8],
+        moved: &mut u64,
+    ) -> Poll<Result<bool, Fault>> {
+        let read = ready!(from.poll_read(cx, buffer)).map_err(Fault::Read)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        if read >= LARGE && self.burst.add(read, now()) {
+            self.splicing = true;
+        }
+        let written = match to.poll_write(cx, bytes) {
+            Poll::Ready(written) => written.map_err(Fault::Write)?,
+            Poll::Pending => 0,
+        };
+        *moved += written as u64;
+        if let Some(rest) = bytes.get(written..).filter(|r| !r.is_empty()) {
+            self.held = Some(Box::new(Held::Copied { bytes: rest.into(), written: 0 }));
+            ready!(self.poll_held(cx, from, to, false, moved))?;
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// Moves about as much as a pipe holds through one; says whether the source has finished.
+    fn poll_splice(
+        &mut self,
+        cx: &Context<'_>,
+        from: &mut Leg,
+        to: &mut Leg,
+        last: bool,
+        moved: &mut u64,
+    ) -> Poll<Result<bool, Fault>> {
+        let Some(mut pipe) = Pipe::take() else {
+            // As good as new: bulk is to be seen again before a pipe is asked for.
+            self.burst = Burst::default();
+            self.splicing = false;
+            return Poll::Ready(Ok(false));
+        };
+        let mut spliced = 0;
+        while spliced < SPLICED {
+            match pipe.fill(cx, from).map_err(Fault::Read)? {
+                Poll::Ready(0) => return Poll::Ready(Ok(true)),
+                Poll::Ready(filled) => spliced += filled,
+                Poll::Pending => {
+                    if spliced < LARGE {
+                        self.burst = Burst::default();
+                        self.splicing = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+            while pipe.filled() > 0 {
+                match pipe.empty(cx, to).map_err(|error| splice_fault(error, last))? {
+                    Poll::Ready(given) => *moved += given as u64,
+                    Poll::Pending => {
+                        self.held = Some(Box::new(Held::Spliced(pipe)));
+                        return self.poll_held(cx, from, to, last, moved).map_ok(|()| false);
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// Writes what is left over from earlier; ready when nothing is.
+    fn poll_held(
+        &mut self,
+        cx: &Context<'_>,
+        from: &Leg,
+        to: &mut Leg,
+        last: bool,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Fault>> {
+        while let Some(held) = self.held.as_deref_mut() {
+            let given = match held {
+                Held::Copied { bytes, written } => match bytes.get(*written..).filter(|r| !r.is_empty()) {
+                    Some(rest) => to.poll_write(cx, rest).map_ok(|given| {
+                        *written += given;
+                        given
+                    }),
+                    None => Poll::Ready(Ok(0)),
+                },
+                Held::Spliced(pipe) if pipe.filled() > 0 => {
+                    pipe.empty(cx, to).map_err(|error| splice_fault(error, last))?.map(Ok)
+                }
+                Held::Spliced(_) => Poll::Ready(Ok(0)),
+            };
+            match given.map_err(Fault::Write)? {
+                Poll::Ready(0) => self.held = None,
+                Poll::Ready(given) => *moved += given as u64,
+                // Nothing is read now, so nothing else would tell that the source was reset.
+                Poll::Pending if from.poll_failed(cx) => {
+                    if let Some(error) = from.take_error().map_err(Fault::Read)? {
+                        return Poll::Ready(Err(Fault::Read(error)));
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_large_reads_close_together_are_bulk() {
+        let mut burst = Burst::default();
+        assert!(!burst.add(LARGE, 1000));
+        let together = (1..8).map(|i| burst.add(LARGE, 1000 + i * LULL)).last();
+        assert_eq!(together, Some(true));
+        assert!(!burst.add(LARGE, 1000 + 8 * LULL + 1), "what came before the lull still counts");
+        let apart = (1..100).any(|i| burst.add(LARGE, 2000 + i * (LULL + 1)));
+        assert!(!apart);
+    }
+}

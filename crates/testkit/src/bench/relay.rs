@@ -1,0 +1,207 @@
+//! The data plane's figures, each beside HAProxy's and nginx's with the same clients, the same backend and one worker.
+//!
+//! Rounds go through the products in one order and back in the next, and a ratio is taken within each round, so that a
+//! busy moment of the machine hits all. A second HAProxy compared with the first shows how much of a difference is noise.
+
+pub(crate) mod backend;
+pub(crate) mod load;
+mod measure;
+mod product;
+mod ratio;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tempfile::TempDir;
+use trestle_testkit::{Process, Subnet, wait_for};
+
+use product::Product;
+use ratio::{Ratio, median};
+
+/// Rounds without an argument.
+const PAIRS: usize = 5;
+/// Load at which latency is measured, of what the slowest product can do.
+const PART: f64 = 0.3;
+
+const HAPROXY: usize = 0;
+const TRESTLE: usize = 1;
+const SPLICING: usize = 2;
+const CONTROL: usize = 3;
+/// The last, since it may be missing.
+const NGINX: usize = 4;
+
+/// Those that are compared in everything but bulk.
+const ALL: [usize; 4] = [HAPROXY, TRESTLE, NGINX, CONTROL];
+
+/// What each product did in each round.
+type Table = Vec<Vec<f64>>;
+
+/// Measures everything and prints it, each figure beside its target and aim.
+pub(crate) async fn run(trestled: &Path, arguments: &[String]) {
+    let pairs = match arguments {
+        [] => PAIRS,
+        [option, count] if option == "--pairs" => count.parse().expect("--pairs takes a number"),
+        _ => panic!("usage: trestle-bench relay [--pairs N]"),
+    };
+    // The programs started from here inherit it.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let subnet = Subnet::claim();
+    let back = SocketAddr::from((subnet.ip(20), 9000));
+    let (_backend, _logs) = start_backend(back);
+    let splice = "  tune.pipesize 1048576\n  maxpipes 100\n";
+    let forced = "  option splice-request\n  option splice-response\n";
+    let mut products = vec![
+        product::haproxy("HAProxy", &subnet, 10, back, "", ""),
+        product::trestle(trestled, back).await,
+        product::haproxy("HAProxy, forced splice", &subnet, 12, back, splice, forced),
+        product::haproxy("HAProxy again", &subnet, 13, back, "", ""),
+    ];
+    products.extend(product::nginx(&subnet, 11, back));
+    println!("{:<44} {:<23} {:<10} {:<8}", "ratio [95 % interval]", "", "must hold", "aim");
+    let (short, _) = costs(&mut products, &ALL, "short", pairs);
+    report("CPU per new connection", &short, 1e6, "us", At::Most(1.0, 0.87));
+    for (place, product) in single(&mut products) {
+        let found = measure::calls(product);
+        let found = found.map_or("no perf here".to_owned(), |calls| format!("{calls:.1}"));
+        let bound = if place == TRESTLE { "<= 15      12" } else { "" };
+        println!("{:<44} {found:<23} {bound}", format!("system calls per connection: {}", product.name));
+    }
+    let (small, rates) = costs(&mut products, &ALL, "echo", pairs);
+    report("CPU per 1 KiB request", &small, 1e6, "us", At::Most(0.95, 0.81));
+    bulk(&mut products, pairs);
+    latencies(&mut products, back, rates * PART, pairs);
+    for (place, product) in single(&mut products) {
+        let bytes = measure::memory(product);
+        let bound = if place == TRESTLE { "<= 1024    512" } else { "" };
+        let what = format!("memory per idle connection: {}", product.name);
+        println!("{what:<44} {:<23} {bound}", format!("{bytes:.0} B"));
+    }
+}
+
+/// Those whose figures stand alone.
+fn single(products: &mut [Product]) -> impl Iterator<Item = (usize, &mut Product)> {
+    products.iter_mut().enumerate().filter(|(place, _)| [HAPROXY, TRESTLE, NGINX].contains(place))
+}
+
+fn start_backend(address: SocketAddr) -> (Process, TempDir) {
+    let dir = TempDir::with_prefix("backend-").unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["relay-backend", &address.to_string()]);
+    let process = Process::spawn("the backend", &mut command, &dir.path().join("output.log"));
+    let connect = || std::net::TcpStream::connect(address).map(drop);
+    wait_for("the backend", Duration::from_secs(10), connect);
+    (process, dir)
+}
+
+/// What a unit of `kind` costs the products at `places` in each round; and the least units a second that any of them did.
+fn costs(products: &mut [Product], places: &[usize], kind: &str, pairs: usize) -> (Table, f64) {
+    let mut table = vec![Vec::new(); NGINX + 1];
+    let mut slowest = f64::INFINITY;
+    each_round(places, pairs, |place| {
+        let Some(product) = products.get_mut(place) else { return };
+        let (cost, rate) = measure::cost(product, kind);
+        table[place].push(cost);
+        slowest = slowest.min(rate);
+    });
+    (table, slowest)
+}
+
+/// Calls `measure` for every place in every round, forwards in even rounds and backwards in odd ones.
+fn each_round(places: &[usize], rounds: usize, mut measure: impl FnMut(usize)) {
+    for round in 0..rounds {
+        let mut order = places.to_vec();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        order.into_iter().for_each(&mut measure);
+    }
+}
+
+fn bulk(products: &mut [Product], pairs: usize) {
+    let places = [HAPROXY, TRESTLE, NGINX, SPLICING, CONTROL];
+    let (costs, _) = costs(products, &places, "bulk", pairs);
+    let per_second: Table =
+        costs.iter().map(|rounds| rounds.iter().map(|cost| 1.0 / cost).collect()).collect();
+    report("bulk bytes per CPU-second", &per_second, 1e-9, "GB", At::Least(2.5, 3.5));
+    let ratio = Ratio::of(&per_second[TRESTLE], &per_second[SPLICING]);
+    let theirs = median(per_second[SPLICING].clone()) * 1e-9;
+    println!(
+        "  {:<42} {:<23} {}",
+        format!("/ HAProxy, forced splice ({theirs:.2} GB)"),
+        ratio.to_string(),
+        At::Least(0.95, 1.1).judge(&ratio)
+    );
+}
+
+fn latencies(products: &mut [Product], back: SocketAddr, rate: f64, pairs: usize) {
+    // The way without a proxy takes its turn like a product, behind the last of them.
+    let direct = NGINX + 1;
+    let mut tables: [Table; 2] = std::array::from_fn(|_| vec![Vec::new(); direct + 1]);
+    each_round(&[&ALL[..], &[direct]].concat(), pairs, |place| {
+        let target = if place == direct { Some(back) } else { products.get(place).map(|p| p.front) };
+        let Some(target) = target else { return };
+        for (table, quantile) in tables.iter_mut().zip(measure::latency(target, rate)) {
+            table[place].push(quantile);
+        }
+    });
+    for (name, mut table) in ["median", "99th percentile"].into_iter().zip(tables) {
+        let way = median(table.pop().unwrap_or_default());
+        table.iter_mut().flatten().for_each(|through| *through -= way);
+        report(&format!("added latency at {rate:.0}/s, {name}"), &table, 1e6, "us", At::Most(1.0, 0.7));
+    }
+}
+
+/// A bound that must hold and one to aim at.
+#[derive(Clone, Copy)]
+enum At {
+    Most(f64, f64),
+    Least(f64, f64),
+}
+
+impl At {
+    fn judge(self, ratio: &Ratio) -> String {
+        let (bound, word) = match self {
+            At::Most(must, aim) => (
+                format!("<= {must:<7} {aim:<8}"),
+                if ratio.median <= aim {
+                    "aim reached"
+                } else if ratio.median <= must {
+                    "holds"
+                } else {
+                    "MISSED"
+                },
+            ),
+            At::Least(must, aim) => (
+                format!(">= {must:<7} {aim:<8}"),
+                if ratio.median >= aim {
+                    "aim reached"
+                } else if ratio.median >= must {
+                    "holds"
+                } else {
+                    "MISSED"
+                },
+            ),
+        };
+        format!("{bound} {word}")
+    }
+}
+
+fn report(what: &str, table: &Table, scale: f64, unit: &str, at: At) {
+    let value = |place: usize| match table[place].as_slice() {
+        [] => "not here".to_owned(),
+        rounds => format!("{:.2} {unit}", median(rounds.to_vec()) * scale),
+    };
+    println!("{what}: HAProxy {}, trestle {}, nginx {}", value(HAPROXY), value(TRESTLE), value(NGINX));
+    let ratio = Ratio::of(&table[TRESTLE], &table[HAPROXY]);
+    println!("  {:<42} {:<23} {}", "/ HAProxy", ratio.to_string(), at.judge(&ratio));
+    if !table[NGINX].is_empty() {
+        println!("  {:<42} {}", "nginx / HAProxy", Ratio::of(&table[NGINX], &table[HAPROXY]));
+    }
+    let control = Ratio::of(&table[CONTROL], &table[HAPROXY]);
+    let void = if control.is_one() { "" } else { "leaves 0.95-1.05: this figure is VOID" };
+    println!("  {:<42} {:<23} {void}", "control: HAProxy / HAProxy", control.to_string());
+}
