@@ -97,6 +97,12 @@ impl Budget {
         self.used.fetch_add(count, SeqCst);
     }
 
+    /// Uses descriptors if there is room for them, for what can be done without.
+    pub(crate) fn try_take(&self, count: usize) -> bool {
+        let more = |used: usize| used.checked_add(count).filter(|used| *used <= self.limit);
+        self.used.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
     /// Gives descriptors back that were taken.
     pub(crate) fn give(&self, count: usize) {
         let before = self.used.fetch_sub(count, SeqCst);
@@ -144,6 +150,15 @@ mod tests {
         budget.give(PER_CONNECTION);
         assert!(budget.has_room());
         assert_eq!(budget.read(), BudgetUse { used: 630, limit: Some(640), pauses: 1 });
+    }
+
+    #[test]
+    fn what_can_be_done_without_takes_no_more_than_there_is() {
+        let budget = Budget::new(Some(5));
+        assert!(budget.try_take(2) && budget.try_take(2) && !budget.try_take(2));
+        assert_eq!(budget.read(), BudgetUse { used: 4, limit: Some(5), pauses: 0 });
+        budget.give(2);
+        assert!(budget.try_take(2));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::probe;
 use crate::reactor;
 use crate::reason::CloseReason;
 use crate::reconcile::{Order, Reconciler};
+use crate::relay::count_pipes;
 use crate::source::Sources;
 use crate::table::Table;
 use crate::worker;
@@ -133,6 +134,7 @@ fn worker(
     let (runtime, source) = reactor::runtime()?;
     Builder::new().name(format!("trestle-data-{number}")).spawn(move || {
         source.install();
+        count_pipes(roll.shared.clone());
         runtime.block_on(worker::run(roll, orders));
     })
 }

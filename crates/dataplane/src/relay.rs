@@ -13,6 +13,8 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::keepalive::Keepalive;
+pub(crate) use pipe::count_pipes;
+
 use crate::leg::Leg;
 use crate::reason::CloseReason;
 use flow::{Fault, Flow};

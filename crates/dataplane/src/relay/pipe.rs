@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::{io, mem};
 
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
 use crate::leg::Leg;
+use crate::plane::Shared;
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
 /// the kernel's default. It is also what the kernel lets a pipe have without a capability
@@ -26,29 +28,57 @@ const MOST: usize = 64;
 const SPARE: usize = 16;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { spare: Vec::new(), lent: 0 }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { spare: Vec::new(), lent: 0, shared: None }) };
 }
 
 #[derive(Debug)]
 struct Pool {
     spare: Vec<Ends>,
     lent: usize,
+    shared: Option<Arc<Shared>>,
+}
+
+/// Makes the pipes of this thread count as descriptors of the data plane: near the end of those, bulk is copied, so that
+/// what is kept for others stays theirs.
+pub(crate) fn count_pipes(shared: Arc<Shared>) {
+    POOL.with_borrow_mut(|pool| pool.shared = Some(shared));
 }
 
 #[derive(Debug)]
 struct Ends {
     reader: OwnedFd,
     writer: OwnedFd,
+    _claim: Option<Claim>,
+}
+
+/// The two descriptors of a pipe, taken from the data plane's budget for as long as this lives.
+#[derive(Debug)]
+struct Claim(Arc<Shared>);
+
+impl Claim {
+    fn new(shared: &Arc<Shared>) -> Option<Self> {
+        shared.budget.try_take(2).then(|| Self(shared.clone()))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.budget.give(2);
+    }
 }
 
 impl Ends {
     /// A new pipe, as large as the kernel allows; `None` when it is too small or there are no descriptors.
-    fn open() -> Option<Self> {
+    fn open(shared: Option<&Arc<Shared>>) -> Option<Self> {
+        let claim = match shared {
+            Some(shared) => Some(Claim::new(shared)?),
+            None => None,
+        };
         let (reader, writer) = pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let size = pipe::fcntl_setpipe_size(&writer, CAPACITY)
             .or_else(|_| pipe::fcntl_getpipe_size(&writer))
             .ok()?;
-        (size >= SMALLEST).then_some(Self { reader, writer })
+        (size >= SMALLEST).then_some(Self { reader, writer, _claim: claim })
     }
 }
 
@@ -66,7 +96,7 @@ impl Pipe {
             if pool.lent + pool.spare.len() >= MOST && pool.spare.is_empty() {
                 return None;
             }
-            let ends = pool.spare.pop().or_else(Ends::open)?;
+            let ends = pool.spare.pop().or_else(|| Ends::open(pool.shared.as_ref()))?;
             pool.lent += 1;
             Some(Self { ends: Some(ends), filled: 0 })
         })
