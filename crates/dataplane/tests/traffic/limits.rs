@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::task::JoinSet;
 use trestle_dataplane::CloseReason;
 use trestle_model::{Bind, Cidr, ListenerPatch, PoolSpec};
 
