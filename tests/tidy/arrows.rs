@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-api", &["trestle-model"]),
     ("trestle-consensus", &["trestle-api", "trestle-model"]),
     ("trestle-dataplane", &["trestle-engine", "trestle-model"]),
+    ("trestle-vip", &["dev:trestle-testkit"]),
     ("trestle-node", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-model"]),
     ("trestle-ctl", &["trestle-api", "trestle-model"]),
     ("trestle-testkit", &["trestle-api"]),
@@ -41,6 +42,10 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("rustls", &["trestle-dataplane"]),
     ("tokio-rustls", &["trestle-dataplane"]),
     ("x509-parser", &["trestle-dataplane"]),
+    ("netlink-packet-core", &["trestle-vip"]),
+    ("netlink-packet-route", &["trestle-vip"]),
+    ("caps", &["trestle-vip"]),
+    ("libc", &["trestle-dataplane", "trestle-vip"]),
     // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.
     ("prost", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-node", "trestle-testkit"]),
 ];

@@ -1,5 +1,6 @@
 //! Decisions without effects: which verdict a backend earns, which backend takes the next connection, and when the
-//! connections of a backend are closed; who may connect, how often, and what the first bytes of a connection say.
+//! connections of a backend are closed; who may connect, how often, and what the first bytes of a connection say; which
+//! VIPs a member serves.
 //!
 //! Time comes in as an argument and answers are values, so that every rule here is tested without a clock or a socket.
 
@@ -8,6 +9,7 @@ mod balance;
 pub mod client_hello;
 mod drain;
 mod health;
+pub mod ownership;
 pub mod proxy;
 pub mod rate;
 pub mod routes;

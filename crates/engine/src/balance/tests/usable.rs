@@ -23,7 +23,7 @@ fn a_pool_is_down_with_fewer_usable_backends_than_it_wants() {
     let two = PoolSpec { minimum_healthy: 2, ..pool(Algorithm::RoundRobin) };
     let usable = |spec: &PoolSpec, verdicts: [Verdict; 3]| order(&build(spec, &specs, &verdicts));
     assert_eq!(usable(&two, [Unknown; 3]), [0, 1, 2]);
-    assert_eq!(usable(&two, [Healthy, Unhealthy, Unhealthy]), []);
+    assert!(usable(&two, [Healthy, Unhealthy, Unhealthy]).is_empty());
     assert_eq!(usable(&two, [Healthy, Unhealthy, Healthy]), [0, 2], "a backup counts too");
     let open = PoolSpec { all_down: AllDown::FailOpen, ..two };
     let all = usable(&open, [Healthy, Unhealthy, Unhealthy]);
@@ -57,7 +57,7 @@ fn a_pool_that_fails_open_uses_what_is_unhealthy_and_only_then() {
     assert_eq!(order(&build(&open, &specs, &[Unknown, Unhealthy, Unhealthy])), [0]);
     let all = order(&build(&open, &specs, &[Unhealthy; 3]));
     assert!(all == [1, 2, 0] || all == [2, 1, 0], "backups last: {all:?}");
-    assert_eq!(order(&build(&pool(Algorithm::RoundRobin), &specs, &[Unhealthy; 3])), []);
+    assert!(order(&build(&pool(Algorithm::RoundRobin), &specs, &[Unhealthy; 3])).is_empty());
     specs[1].admin_state = AdminState::Disabled;
     specs[2].weight = 0;
     assert_eq!(order(&build(&open, &specs, &[Unhealthy; 3])), [0], "what an operator took out stays out");

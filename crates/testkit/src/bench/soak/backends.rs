@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 
 use super::streams::{Received, receive, send};
 
-/// Longest life of a backend's connection that nobody ends.
-const LIFE: Duration = Duration::from_secs(180);
+/// Longest life of a backend's connection that nobody ends. Short, since the member may take one whose client is gone long
+/// after: it had waited to be accepted.
+const LIFE: Duration = Duration::from_secs(60);
 /// Bytes that a client sends after the backend has finished.
 pub(super) const AFTERWARDS: u64 = 4096;
 

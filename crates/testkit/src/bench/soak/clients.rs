@@ -120,7 +120,7 @@ impl Clients {
 }
 
 /// Longest time that a client holds on to a connection for its own sake.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(50);
 
 /// One connection. What ends it early is counted, and no fault: at the limit connections are refused.
 async fn once(kind: &str, target: SocketAddr, seed: u64, counts: &Counts) {

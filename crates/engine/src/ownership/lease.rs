@@ -1,0 +1,121 @@
+//! How long a member may go on serving, and how long its successor waits. README.md beside this file has the figures.
+
+use std::time::Duration;
+
+use trestle_model::MemberId;
+
+/// What two members' clocks may drift apart, in millionths of the time that passes: 500 for each of them, the bound that
+/// the kernel itself sets to the rate at which it disciplines a clock (`MAXFREQ` in Linux' include/linux/timex.h).
+const DRIFT_PPM: u32 = 1000;
+
+/// How long a holder may serve after a quorum last heard it, and what its kernel may add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Time after the sending of the last heartbeat that a quorum answered for which a VIP may be served.
+    pub length: Duration,
+    /// Time by which the kernel may end a fence later than it was told to.
+    pub fence_error: Duration,
+    /// Time for which a voter that heard a leader refuses to vote for another one (`election_max`).
+    pub vote_refusal: Duration,
+}
+
+impl Default for Lease {
+    /// For heartbeats of 50 ms and elections of 150 to 300 ms.
+    fn default() -> Self {
+        Self::from_millis(280, 300)
+    }
+}
+
+impl Lease {
+    /// The fence error with nftables: 8 ms in which a renewal may still be under way (see README.md), and the jiffy by
+    /// which the kernel rounds up (4 ms at 250 Hz). Measured spread: 5 ms.
+    const FENCE_ERROR: Duration = Duration::from_millis(12);
+
+    const fn from_millis(length: u64, vote_refusal: u64) -> Self {
+        Self {
+            length: Duration::from_millis(length),
+            fence_error: Self::FENCE_ERROR,
+            vote_refusal: Duration::from_millis(vote_refusal),
+        }
+    }
+
+    /// For heartbeats of 25 ms and elections of 75 to 125 ms.
+    pub const fn fast() -> Self {
+        Self::from_millis(110, 125)
+    }
+
+    /// For heartbeats of 250 ms and elections of 1 to 2 s.
+    pub const fn wide() -> Self {
+        Self::from_millis(1900, 2000)
+    }
+
+    /// The same cluster, on a member whose kernel has no nftables and fences by the lifetime of the address alone: whole
+    /// seconds, checked at least a second apart and rounded up by less than 250 ms (Linux' net/ipv4/devinet.c,
+    /// `check_lifetime`; measured 3.03 to 3.21 s for 3 s, and a second more beside another address). It outlives the time
+    /// in which votes are refused, so a successor waits for the difference.
+    #[must_use]
+    pub const fn degraded(self) -> Self {
+        Self { length: Duration::from_secs(3), fence_error: Duration::from_millis(1250), ..self }
+    }
+
+    /// How long after the sending of the last heartbeat that a quorum answered this member's kernel may let a VIP be
+    /// served, on this member's clock.
+    pub const fn reach(&self) -> Duration {
+        self.length.saturating_add(self.fence_error)
+    }
+
+    /// How long a leader elected like this waits from its election until a tenure with this reach has run out.
+    ///
+    /// No quorum answers the old leader once a quorum has voted for the new one, so its last heartbeat that counts was
+    /// sent before the election. After an election by time-out it was sent a whole vote refusal before: every voter that
+    /// answered it kept silent for that long. After a transfer votes are given at once, and nothing is known.
+    pub fn wait(&self, reach: Duration, elected: Elected) -> Duration {
+        let drifted = reach.saturating_add(reach.saturating_mul(DRIFT_PPM) / 1_000_000);
+        match elected {
+            Elected::ByTimeout => drifted.saturating_sub(self.vote_refusal),
+            Elected::ByTransfer => drifted,
+        }
+    }
+}
+
+/// How a leader came to its votes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Elected {
+    /// No voter had heard a leader for the whole time in which it refuses to vote, as far as its lease was in force.
+    ByTimeout,
+    /// The election was started by the old leader, whose lease voters then disregard; also when it is not known.
+    ByTransfer,
+}
+
+/// The newest right to hold the VIPs, as the members agree on it: one value in the replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    /// Who has it, or had it last.
+    pub member: MemberId,
+    /// The term in which that member leads.
+    pub term: u64,
+    /// That member's [`Lease::reach`].
+    pub reach: Duration,
+    /// Whether that member has let go of every VIP and will not serve in this term again.
+    pub released: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_an_election_by_timeout_nobody_waits() {
+        for lease in [Lease::default(), Lease::fast(), Lease::wide()] {
+            assert_eq!(lease.wait(lease.reach(), Elected::ByTimeout), Duration::ZERO);
+            assert!(lease.wait(lease.reach(), Elected::ByTransfer) > lease.reach());
+        }
+    }
+
+    #[test]
+    fn the_successor_of_a_degraded_member_waits_for_the_address_to_go() {
+        let lease = Lease::default();
+        let wait = lease.wait(lease.degraded().reach(), Elected::ByTimeout);
+        assert_eq!(wait, Duration::from_micros(4_250_000 + 4_250 - 300_000));
+    }
+}

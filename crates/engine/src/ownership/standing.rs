@@ -1,0 +1,80 @@
+//! What the machine can say of itself.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use trestle_model::MemberId;
+
+use super::action::Cause;
+
+/// How far this member is with serving the VIPs, in one word for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Removing what an earlier run left behind.
+    Scrubbing,
+    /// Another member leads, or none.
+    Following,
+    /// Leads, and waits until it knows what was agreed before it led.
+    CatchingUp,
+    /// Leads, and waits until the tenure before has run out.
+    WaitingForOldLease {
+        /// When it has.
+        until: Duration,
+    },
+    /// Leads, and waits until its own tenure is agreed.
+    Taking,
+    /// Leads with a tenure and a quorum: serves what is configured.
+    Serving {
+        /// When that ends if no further heartbeat is answered.
+        until: Duration,
+    },
+    /// Leads, but no quorum has answered for the length of the lease.
+    WithoutQuorum,
+    /// Hands over, or has done so.
+    Leaving {
+        /// Why.
+        cause: Cause,
+    },
+    /// Leads in a term in which it may not serve: it gave a vote for a later one, or heard of a later claim.
+    Yielded,
+}
+
+/// What is known of one VIP on this member while it holds it, or is about to let go of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The VIP.
+    pub address: IpAddr,
+    /// Whether the kernel has the address, by its last report.
+    pub present: bool,
+    /// Whether the fence is open, by the kernel's last report.
+    pub open: bool,
+    /// When the fence shuts by itself at the latest.
+    pub until: Duration,
+    /// Since when it is held.
+    pub since: Duration,
+    /// Whether it is being let go of.
+    pub releasing: bool,
+    /// Held on although the quorum is lost: another member may serve it too.
+    pub without_quorum: bool,
+    /// When it was announced last.
+    pub announced: Option<Duration>,
+    /// When another host was last heard to claim it.
+    pub foreign: Option<Duration>,
+}
+
+/// Why VIPs cannot be moved from here as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MoveRefusal {
+    /// This member does not lead.
+    #[error("this member does not lead, so it holds no vip; ask the leader")]
+    NotLeading,
+    /// The target cannot take them.
+    #[error(
+        "member {0} cannot take the vips: it must be another voter that answers, has caught up and is fit; \
+         see \"trestle status\", or name another member"
+    )]
+    Unfit(MemberId),
+    /// Nobody can take them.
+    #[error("no other voter answers, has caught up and is fit, so the vips stay; see \"trestle status\"")]
+    NoTarget,
+}

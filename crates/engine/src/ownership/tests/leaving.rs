@@ -1,0 +1,177 @@
+use trestle_model::MemberId;
+
+use super::super::{Action, Cause, Elected, Event, Fault, MoveRefusal, Standing, Vip};
+use super::bench::{Bench, ME, OTHER, THIRD, ms, vip};
+
+fn eth0() -> [(std::net::IpAddr, Vip); 1] {
+    [(vip(100), Vip::on("eth0", 24))]
+}
+
+fn transfer(to: MemberId) -> [Action; 1] {
+    [Action::TransferLeadership { to }]
+}
+
+#[test]
+fn a_move_releases_then_records_then_transfers() {
+    let mut bench = Bench::serving(&eth0());
+    let actions = bench.tell(Event::Move { to: Some(THIRD) });
+    let record = Action::ProposeRelease { term: 1, cause: Cause::Operator };
+    assert!(matches!(&actions[..], [Action::Release { .. }, last] if *last == record), "{actions:?}");
+    assert_eq!(bench.ack(), [], "no way back");
+    assert_eq!(bench.pass(ms(100)), [record]);
+    assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
+    assert_eq!(bench.ack(), []);
+    assert_eq!(bench.tell(Event::Following), []);
+    bench.lead(3);
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)], "the wish was for that time");
+}
+
+#[test]
+fn the_record_waits_for_the_kernel_or_for_the_fence_to_shut() {
+    let mut bench = Bench::serving(&eth0());
+    let records = |actions: Vec<Action>| actions.iter().any(|a| matches!(a, Action::ProposeRelease { .. }));
+    // The kernel does not answer.
+    assert!(!records(bench.machine.handle(Event::Move { to: None }, bench.now)));
+    assert!(!records(bench.machine.handle(Event::Tick, bench.now + ms(291))));
+    assert!(records(bench.machine.handle(Event::Tick, bench.now + ms(292))));
+}
+
+#[test]
+fn a_transfer_that_does_not_come_about_is_tried_with_the_others() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Move { to: Some(THIRD) });
+    assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
+    assert_eq!(bench.pass(ms(999)), []);
+    assert_eq!(bench.pass(ms(1)), transfer(OTHER));
+    assert_eq!(bench.pass(ms(1000)), transfer(THIRD), "and from the start");
+}
+
+#[test]
+fn a_leader_without_a_tenure_takes_it_before_it_leaves() {
+    let mut bench = Bench::plain();
+    bench.tell(Event::Leading { term: 2, elected: Elected::ByTimeout });
+    bench.tell(Event::Fault { fault: Fault::Draining, present: true });
+    let take = bench.tell(Event::Applied { term: 2, tenure: None });
+    assert!(matches!(take[..], [Action::ProposeTake { term: 2, .. }]));
+    bench.ack();
+    let cause = Cause::Unfit(Fault::Draining);
+    assert_eq!(bench.agree(2, ME, false), [Action::ProposeRelease { term: 2, cause }], "without serving");
+    assert_eq!(bench.agree(2, ME, true), transfer(OTHER));
+}
+
+#[test]
+fn without_vips_leadership_just_goes() {
+    let mut bench = Bench::with(&[]);
+    bench.tell(Event::Leading { term: 1, elected: Elected::ByTimeout });
+    assert_eq!(bench.tell(Event::Move { to: Some(OTHER) }), transfer(OTHER));
+}
+
+#[test]
+fn without_vips_only_a_drain_moves_leadership() {
+    let mut bench = Bench::with(&[]);
+    bench.tell(Event::Leading { term: 1, elected: Elected::ByTimeout });
+    assert_eq!(bench.tell(Event::Fault { fault: Fault::DataPlane, present: true }), []);
+    assert_eq!(bench.tell(Event::Fault { fault: Fault::Draining, present: true }), transfer(OTHER));
+}
+
+#[test]
+fn an_unfit_leader_leaves_when_another_can_take_over() {
+    for fault in [Fault::DataPlane, Fault::Interface(vip(100)), Fault::Blind, Fault::Check, Fault::Draining] {
+        let mut bench = Bench::serving(&eth0());
+        bench.tell(Event::Targets(Vec::new()));
+        bench.tell(Event::Fault { fault, present: true });
+        assert_eq!(bench.holds(), [vip(100)], "better than nobody");
+        bench.tell(Event::Targets(vec![ME, OTHER]));
+        assert!(bench.holds().is_empty());
+        assert_eq!(bench.machine.standing(bench.now), Standing::Leaving { cause: Cause::Unfit(fault) });
+    }
+}
+
+#[test]
+fn a_fault_that_went_away_moves_nothing() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Targets(Vec::new()));
+    bench.tell(Event::Fault { fault: Fault::Check, present: true });
+    bench.tell(Event::Fault { fault: Fault::Check, present: false });
+    bench.tell(Event::Targets(vec![OTHER]));
+    assert_eq!(bench.holds(), [vip(100)]);
+}
+
+#[test]
+fn a_process_that_stops_lets_go_even_if_nobody_takes_over() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Targets(Vec::new()));
+    assert!(matches!(bench.tell(Event::Stop)[..], [Action::Release { .. }, Action::ProposeRelease { .. }]));
+    assert_eq!(bench.agree(1, ME, true), []);
+    bench.tell(Event::Following);
+    bench.lead(2);
+    bench.ack();
+    assert!(bench.holds().is_empty(), "a stop is for good");
+}
+
+#[test]
+fn a_transfer_by_raft_drops_everything_and_records_nothing() {
+    let mut bench = Bench::serving(&eth0());
+    assert!(matches!(bench.tell(Event::TransferBegan)[..], [Action::Release { .. }]));
+    assert_eq!(bench.pass(ms(1000)), []);
+}
+
+#[test]
+fn vips_stay_where_they_are_unless_someone_is_preferred() {
+    let mut bench = Bench::serving(&eth0());
+    bench.pass(ms(100));
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)]);
+    let preferring = |members: &[MemberId], delay| Vip {
+        preferred: members.to_vec(),
+        preference_delay: ms(delay),
+        ..Vip::on("eth0", 24)
+    };
+    bench.configure(&[(vip(100), preferring(&[ME, OTHER], 0))]);
+    assert_eq!(bench.holds(), [vip(100)], "it is the best");
+    bench.configure(&[(vip(100), preferring(&[THIRD, ME], 0))]);
+    assert_eq!(bench.machine.standing(bench.now), Standing::Leaving { cause: Cause::Preference });
+    assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
+}
+
+#[test]
+fn a_preferred_member_must_be_there_for_the_whole_delay() {
+    let vip_ = Vip { preferred: vec![OTHER], preference_delay: ms(1000), ..Vip::on("eth0", 24) };
+    let mut bench = Bench::serving(&[(vip(100), vip_)]);
+    let run = |bench: &mut Bench, time: u64| {
+        for _ in 0..time / 10 {
+            bench.now += ms(10);
+            bench.ack();
+        }
+        !bench.holds().is_empty()
+    };
+    assert!(run(&mut bench, 900));
+    bench.tell(Event::Targets(vec![THIRD]));
+    bench.tell(Event::Targets(vec![OTHER, THIRD]));
+    assert!(run(&mut bench, 990));
+    assert!(!run(&mut bench, 20));
+}
+
+#[test]
+fn the_first_vip_that_prefers_someone_decides() {
+    let preferring = |member| Vip { preferred: vec![member], ..Vip::on("eth0", 24) };
+    let vips = [(vip(3), preferring(ME)), (vip(7), preferring(OTHER)), (vip(1), Vip::on("eth0", 24))];
+    assert_eq!(Bench::serving(&vips).holds().len(), 3);
+}
+
+#[test]
+fn a_move_that_cannot_be_is_refused_in_words() {
+    let mut bench = Bench::plain();
+    assert_eq!(bench.machine.can_move(None), Err(MoveRefusal::NotLeading));
+    bench.lead(1);
+    bench.ack();
+    assert_eq!(bench.machine.can_move(Some(ME)), Ok(()));
+    assert_eq!(bench.machine.can_move(Some(MemberId(9))), Err(MoveRefusal::Unfit(MemberId(9))));
+    bench.tell(Event::Move { to: Some(MemberId(9)) });
+    bench.tell(Event::Move { to: Some(ME) });
+    assert_eq!(bench.holds(), [vip(100)]);
+    bench.tell(Event::Targets(Vec::new()));
+    assert_eq!(bench.machine.can_move(None), Err(MoveRefusal::NoTarget));
+    assert!(MoveRefusal::Unfit(MemberId(9)).to_string().starts_with("member 9 cannot"));
+}

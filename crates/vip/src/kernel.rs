@@ -1,0 +1,279 @@
+//! The handle: claim, renew through the lease, release, and what is true.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::capability::require_capabilities;
+use crate::error::VipError;
+use crate::event::Event;
+use crate::facts::{Facts, Fence, VipFacts};
+use crate::lease::Lease;
+use crate::lease_thread::{LeaseThread, Opening, Order, Pulse, Watchdog};
+use crate::moment::Moment;
+use crate::nft::Nft;
+use crate::route::{Changes, Interface, Route};
+use crate::scrub;
+use crate::upkeep::{Keeping, Note, Notes, SharedFacts, Upkeep, notes};
+use crate::vip::Vip;
+
+/// How a member works with its kernel.
+pub struct Settings {
+    /// Name of the member. The nftables tables are called `trestle_` and this, with `_` for what such names may not contain;
+    /// two members in one network namespace need names that differ so.
+    pub name: String,
+    /// Run the lease thread with real-time priority (SCHED_FIFO 1). It takes the right to: `LimitRTPRIO=1` for the service.
+    /// Where that is missing it runs without, and the facts say so.
+    pub real_time: bool,
+    /// Told for as long as the lease thread is on time.
+    pub watchdog: Option<Watchdog>,
+    /// Told of every event, on a thread of this crate, so it must not block: sending to a queue is fine.
+    pub on_event: Box<dyn FnMut(Event) + Send>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+struct Held {
+    vip: Vip,
+    facts: SharedFacts,
+    shown: Arc<Moment>,
+}
+
+/// The virtual IPs of this machine. Calls block for some netlink round trips, well under a millisecond on an idle machine;
+/// none of them waits for the network. Dropping it releases everything.
+pub struct Kernel {
+    fence: Fence,
+    pulse: Arc<Pulse>,
+    lease_orders: Sender<Order>,
+    notes: Notes,
+    /// Held over claims and releases, so that they come one after another.
+    route: Mutex<Route>,
+    held: Mutex<BTreeMap<IpAddr, Held>>,
+    upkeep: Option<JoinHandle<()>>,
+    leasing: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("fence", &self.fence).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> VipError {
+    move |source| VipError::System { doing, source }
+}
+
+impl Kernel {
+    /// Removes what an earlier run of this member left (see [`crate`]), sets the fence up, and starts the two threads, in the
+    /// network namespace of the caller.
+    ///
+    /// # Errors
+    /// When a capability is missing, leftovers cannot be removed, or sockets and threads cannot be had. A kernel without
+    /// nftables is no error: [`Facts::fence`] says so.
+    pub fn open(settings: Settings) -> Result<Self, VipError> {
+        require_capabilities()?;
+        let mut route = Route::open().map_err(system("open a routing socket"))?;
+        let nft = scrub::fence(&settings.name, &mut route)?;
+        Self::start(settings, route, nft)
+    }
+
+    /// Starts the threads, with nftables or with the reason why not.
+    pub(crate) fn start(
+        settings: Settings,
+        route: Route,
+        nft: Result<Nft, String>,
+    ) -> Result<Self, VipError> {
+        let (nft, fence) = match nft {
+            Ok(nft) => {
+                let announcements = nft.fences_announcements();
+                (Some(nft), Fence::Full { announcements })
+            }
+            Err(why) => (None, Fence::Degraded { why }),
+        };
+        let pulse = Arc::new(Pulse::default());
+        pulse.announcements_fenced(nft.as_ref().is_some_and(Nft::fences_announcements));
+        let (notes, received, waker) = notes().map_err(VipError::system("open an event descriptor"))?;
+        let (lease_orders, orders) = channel();
+
+        let upkeep = Upkeep::new(
+            Route::open().map_err(system("open a routing socket"))?,
+            Changes::open().map_err(system("open a socket for changes of addresses"))?,
+            nft.is_none(),
+            lease_orders.clone(),
+            settings.on_event,
+        );
+        let lease_thread = LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog);
+        let (own_pulse, real_time) = (Arc::clone(&pulse), settings.real_time);
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("start a thread"))
+        };
+        let keeping = spawn("vip upkeep", Box::new(move || upkeep.run(&received, &waker)))?;
+        let leasing = spawn(
+            "vip lease",
+            Box::new(move || {
+                if real_time {
+                    own_pulse.take_real_time();
+                }
+                lease_thread.run(&orders);
+            }),
+        )?;
+        let (route, held) = (Mutex::new(route), Mutex::default());
+        let (upkeep, leasing) = (Some(keeping), Some(leasing));
+        Ok(Self { fence, pulse, lease_orders, notes, route, held, upkeep, leasing })
+    }
+
+    /// Serves `vip` for as long as `lease` runs: opens the fence until its deadline, adds the address, announces it. From
+    /// then on it is renewed as the lease is extended, put back when someone removes it, and announced again.
+    ///
+    /// # Errors
+    /// When the lease is over, the interface will not do, the address is here already, or the kernel refuses. Nothing is
+    /// left behind then.
+    pub fn claim(&self, vip: &Vip, lease: &Lease) -> Result<(), VipError> {
+        if !vip.prefix_fits() {
+            return Err(VipError::Prefix(vip.clone()));
+        }
+        let mut route = locked(&self.route);
+        if locked(&self.held).contains_key(&vip.address) {
+            return Err(VipError::Held(vip.clone()));
+        }
+        let interface = suitable(&mut route, vip)?;
+        if lease.running(Instant::now()).is_none() {
+            return Err(VipError::Over(vip.clone()));
+        }
+        let shown = Arc::new(Moment::default());
+        let facts: SharedFacts = Arc::new(Mutex::new(VipFacts::new(vip.clone())));
+        let opening = Opening {
+            address: vip.address,
+            index: interface.index,
+            interface: interface.name.clone(),
+            lease: lease.clone(),
+            shown: Arc::clone(&shown),
+        };
+        self.order(|reply| Order::Open(opening, reply)).or_else(|error| self.undo(vip.address, error))?;
+        let keeping = Keeping {
+            vip: vip.clone(),
+            interface,
+            lease: lease.clone(),
+            facts: Arc::clone(&facts),
+            shown: Arc::clone(&shown),
+        };
+        self.note(|reply| Note::Keep(keeping, reply)).or_else(|error| self.undo(vip.address, error))?;
+        locked(&self.held).insert(vip.address, Held { vip: vip.clone(), facts, shown });
+        Ok(())
+    }
+
+    /// Stops serving an address: closes the fence, which silences it at once. The address itself is removed right after this
+    /// returns, because that takes the kernel some 10 ms for IPv4, during which the next holder may serve already. Without
+    /// nftables, this returns when it has been removed.
+    ///
+    /// # Errors
+    /// [`VipError::NotHeld`]; anything else means that the kernel refused, and that the address falls silent at its lease's
+    /// deadline at the latest.
+    pub fn release(&self, address: IpAddr) -> Result<(), VipError> {
+        self.silence(address, matches!(self.fence, Fence::Degraded { .. }))
+    }
+
+    /// Releases an address and, with `wait`, waits until it is removed.
+    fn silence(&self, address: IpAddr, wait: bool) -> Result<(), VipError> {
+        let _one_at_a_time = locked(&self.route);
+        if locked(&self.held).remove(&address).is_none() {
+            return Err(VipError::NotHeld(address));
+        }
+        let shut = self.order(|reply| Order::Shut(address, reply));
+        let dropped = match wait {
+            true => self.note(|reply| Note::Drop(address, Some(reply))),
+            false if self.notes.send(Note::Drop(address, None)) => Ok(()),
+            false => Err(VipError::Ended("upkeep")),
+        };
+        shut.and(dropped)
+    }
+
+    /// The interface whose network `address` is in, for virtual IPs that name none: the one with the longest prefix; `None`
+    /// when there is none.
+    ///
+    /// # Errors
+    /// When the kernel does not list its addresses.
+    pub fn interface_for(&self, address: IpAddr) -> Result<Option<String>, VipError> {
+        locked(&self.route).interface_in(address).map_err(system("list addresses"))
+    }
+
+    /// What is true now. Reads what the two threads last heard from the kernel; asks nobody.
+    pub fn facts(&self) -> Facts {
+        let vips = locked(&self.held);
+        let vips = vips.values().map(|held| {
+            let facts = locked(&held.facts).clone();
+            VipFacts { vip: held.vip.clone(), fence_until: held.shown.get(), ..facts }
+        });
+        let fence = match &self.fence {
+            Fence::Full { .. } => Fence::Full { announcements: self.pulse.are_announcements_fenced() },
+            degraded @ Fence::Degraded { .. } => degraded.clone(),
+        };
+        Facts { fence, punctuality: self.pulse.facts(), vips: vips.collect() }
+    }
+
+    /// Takes back the half of a claim that was done.
+    fn undo(&self, address: IpAddr, error: VipError) -> Result<(), VipError> {
+        // What fails here expires; the first error is the one to tell.
+        let _ = self.order(|reply| Order::Shut(address, reply));
+        let _ = self.lease_orders.send(Order::Forget(address));
+        Err(error)
+    }
+
+    fn order(&self, order: impl FnOnce(SyncSender<Result<(), VipError>>) -> Order) -> Result<(), VipError> {
+        let (reply, answer) = sync_channel(1);
+        let sent = self.lease_orders.send(order(reply)).is_ok();
+        let answer = sent.then(|| answer.recv().ok()).flatten();
+        answer.unwrap_or(Err(VipError::Ended("lease")))
+    }
+
+    fn note(&self, note: impl FnOnce(SyncSender<Result<(), VipError>>) -> Note) -> Result<(), VipError> {
+        let (reply, answer) = sync_channel(1);
+        let sent = self.notes.send(note(reply));
+        let answer = sent.then(|| answer.recv().ok()).flatten();
+        answer.unwrap_or(Err(VipError::Ended("upkeep")))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let addresses: Vec<IpAddr> = locked(&self.held).keys().copied().collect();
+        let released = addresses.into_iter().map(|address| self.silence(address, true));
+        // Where something remains, its fence does too; the next start scrubs both.
+        let clean = released.filter(Result::is_err).count() == 0;
+        // What was released before is removed by then as well, so that nothing is ever without its fence.
+        self.notes.send(Note::Stop);
+        self.upkeep.take().map(JoinHandle::join);
+        if clean {
+            let _ = self.lease_orders.send(Order::Stop);
+        }
+        let (nobody, _) = channel();
+        self.lease_orders = nobody;
+        self.leasing.take().map(JoinHandle::join);
+    }
+}
+
+/// The interface for `vip`, if it and the address will do.
+fn suitable(route: &mut Route, vip: &Vip) -> Result<Interface, VipError> {
+    let interface = route.interface(&vip.interface).map_err(system("list interfaces"))?;
+    let interface = interface.ok_or_else(|| VipError::NoInterface(vip.clone()))?;
+    if interface.mac.is_none() {
+        return Err(VipError::NotEthernet(vip.clone()));
+    }
+    let addresses = route.addresses().map_err(system("list addresses"))?;
+    if addresses.iter().any(|found| found.address == vip.address && found.lasting) {
+        return Err(VipError::Configured(vip.clone()));
+    }
+    Ok(interface)
+}

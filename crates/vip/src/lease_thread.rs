@@ -1,0 +1,333 @@
+//! The thread that keeps the fence open. It waits on nothing but its timer and the few orders to open or shut, and shares
+//! no lock with anybody; what it tells others goes through atomics and a queue.
+
+mod pulse;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::VipError;
+use crate::lease::Lease;
+use crate::moment::Moment;
+use crate::nft::{Armed, Nft};
+use crate::upkeep::{Note, Notes};
+
+pub(crate) use pulse::Pulse;
+pub use pulse::Watchdog;
+
+/// Time between two looks at the leases, and so the most by which a renewal reaches the kernel late. Two and a half fit
+/// between two heartbeats of the default profile (50 ms).
+pub const TICK: Duration = Duration::from_millis(20);
+
+/// Shorter sleeps are within what clocks drift apart.
+const SLEPT: Duration = Duration::from_millis(5);
+
+/// What the thread is told to do.
+pub(crate) enum Order {
+    /// Fence an address and open the fence for its lease.
+    Open(Opening, SyncSender<Result<(), VipError>>),
+    /// Close the fence of an address at once and renew it no more.
+    Shut(IpAddr, SyncSender<Result<(), VipError>>),
+    /// Take the fence of a closed address away, unless it has been opened again since.
+    Forget(IpAddr),
+    /// The interface of an address came back as another: fence announcements there.
+    Moved(IpAddr, u32, String),
+    /// Remove all tables and end. Only when nothing is held.
+    Stop,
+}
+
+/// What is to be opened.
+pub(crate) struct Opening {
+    pub(crate) address: IpAddr,
+    pub(crate) index: u32,
+    pub(crate) interface: String,
+    pub(crate) lease: Lease,
+    /// Shows until when the fence is open.
+    pub(crate) shown: Arc<Moment>,
+}
+
+struct Held {
+    opening: Opening,
+    open_until: Instant,
+    lapsed: bool,
+}
+
+/// The state of the thread.
+pub(crate) struct LeaseThread {
+    /// `None` without nftables.
+    pub(crate) fence: Option<Nft>,
+    pub(crate) notes: Notes,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) watchdog: Option<Watchdog>,
+    held: Vec<Held>,
+    /// Reused, so that renewing allocates nothing.
+    due: Vec<Armed>,
+    /// What was last said of a failure, so that it is said once.
+    failing: bool,
+    /// Time that the machine has slept since its start, as last known.
+    asleep: Duration,
+}
+
+impl LeaseThread {
+    pub(crate) fn new(
+        fence: Option<Nft>,
+        notes: Notes,
+        pulse: Arc<Pulse>,
+        watchdog: Option<Watchdog>,
+    ) -> Self {
+        let asleep = asleep();
+        Self { fence, notes, pulse, watchdog, held: Vec::new(), due: Vec::new(), failing: false, asleep }
+    }
+
+    /// Runs until it is told to stop or nobody is left to tell it.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+        let mut next = Instant::now();
+        loop {
+            let period = self.period();
+            let order = match period {
+                Some(_) => orders.recv_timeout(next.saturating_duration_since(Instant::now())),
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match order {
+                Ok(Order::Stop) => {
+                    if let Some(fence) = &mut self.fence {
+                        // The next start replaces what is left.
+                        let _ = fence.uninstall();
+                    }
+                    return;
+                }
+                Ok(order) => {
+                    self.obey(order);
+                    if self.period() != period {
+                        next = Instant::now() + TICK;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = Instant::now();
+                    let on_time = self.pulse.woke(now.saturating_duration_since(next));
+                    self.tick(now, asleep());
+                    if let Some(watchdog) = self.watchdog.as_mut().filter(|_| on_time && !self.failing) {
+                        watchdog.feed(now);
+                    }
+                    // Ticks that were missed are not made up for.
+                    next = now + self.period().unwrap_or(TICK);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Time to the next tick; without virtual IPs and watchdog there is nothing to wake for.
+    fn period(&self) -> Option<Duration> {
+        match (&self.watchdog, self.held.is_empty()) {
+            (_, false) => Some(TICK),
+            (Some(watchdog), true) => Some(watchdog.period()),
+            (None, true) => None,
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Open(opening, reply) => {
+                let _ = reply.send(self.open(opening));
+            }
+            Order::Shut(address, reply) => {
+                for held in self.held.extract_if(.., |held| held.opening.address == address) {
+                    held.opening.shown.clear();
+                }
+                let _ = reply.send(self.on_fence("shut", |fence| fence.shut(address)));
+            }
+            Order::Forget(address) => {
+                if !self.held.iter().any(|held| held.opening.address == address) {
+                    // A fence around an address that is not here disturbs nobody, and the next start removes it.
+                    let _ = self.on_fence("remove", |fence| fence.forget(address));
+                }
+            }
+            Order::Moved(address, index, interface) => {
+                if let Some(held) = self.held.iter_mut().find(|held| held.opening.address == address) {
+                    held.opening.index = index;
+                    held.opening.interface = interface;
+                }
+                self.guard_egress();
+            }
+            // Handled by the loop.
+            Order::Stop => (),
+        }
+    }
+
+    /// Fences announcements on the interface of everything that is held.
+    fn guard_egress(&mut self) {
+        if let Some(fence) = &mut self.fence {
+            for held in &self.held {
+                fence.guard_egress(held.opening.index, &held.opening.interface);
+            }
+            self.pulse.announcements_fenced(fence.fences_announcements());
+        }
+    }
+
+    fn on_fence(
+        &mut self,
+        doing: &'static str,
+        mut act: impl FnMut(&mut Nft) -> std::io::Result<()>,
+    ) -> Result<(), VipError> {
+        let Some(fence) = &mut self.fence else { return Ok(()) };
+        let Err(source) = act(fence) else { return Ok(()) };
+        // When someone has removed the tables, they come back before the order is carried out.
+        let rebuilt = self.rebuild();
+        let Some(fence) = &mut self.fence else { return Ok(()) };
+        let again = rebuilt.map_or(Err(source), |()| act(fence));
+        again.map_err(|source| VipError::Fence { table: fence.table().to_owned(), doing, source })
+    }
+
+    /// Puts the tables back, with all that is held and has a lease.
+    fn rebuild(&mut self) -> std::io::Result<()> {
+        let Some(fence) = &mut self.fence else { return Ok(()) };
+        let addresses: Vec<IpAddr> = self.held.iter().map(|held| held.opening.address).collect();
+        fence.install(&addresses)?;
+        let leases = self.held.iter().filter_map(|held| {
+            Some(Armed { address: held.opening.address, until: held.opening.lease.until()? })
+        });
+        let leases: Vec<Armed> = leases.collect();
+        let outcome = fence.arm(&leases);
+        self.guard_egress();
+        outcome
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<(), VipError> {
+        let (address, now) = (opening.address, Instant::now());
+        let until = opening.lease.until().unwrap_or(now);
+        self.on_fence("close", |fence| fence.enclose(address))?;
+        self.on_fence("open", |fence| fence.arm(&[Armed { address, until }]))?;
+        if self.fence.is_some() {
+            opening.shown.set(until);
+        }
+        self.held.push(Held { opening, open_until: until, lapsed: false });
+        self.guard_egress();
+        Ok(())
+    }
+
+    /// Looks at every lease, `asleep` being how long the machine has slept since its start.
+    fn tick(&mut self, now: Instant, asleep: Duration) {
+        if asleep.saturating_sub(self.asleep) > SLEPT {
+            self.after_sleep();
+        }
+        self.asleep = self.asleep.max(asleep);
+        self.renew(now);
+        for held in self.held.iter_mut().filter(|held| !held.lapsed && held.open_until <= now) {
+            held.lapsed = true;
+            self.notes.send(Note::Lapsed(held.opening.address));
+        }
+    }
+
+    /// Tells the kernel of every lease that has been extended since the last time.
+    fn renew(&mut self, now: Instant) {
+        self.due.clear();
+        self.due.extend(self.held.iter().filter_map(|held| {
+            let until = held.opening.lease.running(now).filter(|until| *until > held.open_until)?;
+            Some(Armed { address: held.opening.address, until })
+        }));
+        if self.due.is_empty() {
+            return;
+        }
+        if let Err(error) = self.arm() {
+            if !std::mem::replace(&mut self.failing, true) {
+                self.notes.send(Note::FenceFailed(error.to_string()));
+            }
+            return;
+        }
+        self.failing = false;
+        for armed in &self.due {
+            let Some(held) = self.held.iter_mut().find(|held| held.opening.address == armed.address) else {
+                continue;
+            };
+            held.open_until = armed.until;
+            if self.fence.is_some() {
+                held.opening.shown.set(armed.until);
+            }
+            if std::mem::replace(&mut held.lapsed, false) {
+                self.notes.send(Note::Resumed(armed.address));
+            }
+        }
+    }
+
+    fn arm(&mut self) -> std::io::Result<()> {
+        let Some(fence) = &mut self.fence else { return Ok(()) };
+        match fence.arm(&self.due) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.rebuild()?;
+                self.notes.send(Note::FenceRebuilt);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The monotonic clock stands still while a machine sleeps, for others it went on.
+    fn after_sleep(&mut self) {
+        for held in &self.held {
+            held.opening.lease.end();
+            if let Some(fence) = &mut self.fence {
+                // What fails here expires.
+                let _ = fence.shut(held.opening.address);
+            }
+        }
+        self.notes.send(Note::Slept);
+    }
+}
+
+/// Time that the machine has slept since its start, as the difference of its two clocks tells: no more than that, and less
+/// when this thread was stopped in between.
+fn asleep() -> Duration {
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let with_sleep = read(ClockId::Boottime);
+    with_sleep.saturating_sub(read(ClockId::Monotonic))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::upkeep::notes;
+
+    #[test]
+    fn leases_lapse_resume_and_end_with_the_sleep_of_the_machine() {
+        let (notes, received, _waker) = notes().unwrap();
+        let mut thread = LeaseThread::new(None, notes, Arc::default(), None);
+        let (address, lease) = (IpAddr::from([192, 0, 2, 1]), Lease::new());
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        lease.extend(at(280));
+        let (index, interface, shown) = (1, "eth0".to_owned(), Arc::default());
+        thread.open(Opening { address, index, interface, lease: lease.clone(), shown }).unwrap();
+
+        let asleep = thread.asleep;
+        thread.tick(at(279), asleep);
+        assert!(received.try_recv().is_err());
+        thread.tick(at(280), asleep);
+        assert!(matches!(received.try_recv(), Ok(Note::Lapsed(lapsed)) if lapsed == address));
+        thread.tick(at(300), asleep);
+        assert!(received.try_recv().is_err());
+        lease.extend(at(600));
+        thread.tick(at(320), asleep);
+        assert!(matches!(received.try_recv(), Ok(Note::Resumed(resumed)) if resumed == address));
+
+        thread.tick(at(340), asleep + SLEPT);
+        assert!(received.try_recv().is_err());
+        thread.tick(at(360), asleep + SLEPT * 3);
+        assert!(matches!(received.try_recv(), Ok(Note::Slept)));
+        assert_eq!(lease.until(), None);
+        // The next quorum may extend it again.
+        lease.extend(at(900));
+        thread.tick(at(380), asleep + SLEPT * 3);
+        assert_eq!(lease.running(at(380)), Some(at(900)));
+    }
+}

@@ -1,0 +1,360 @@
+//! The fence itself: who may be reached, until when.
+//!
+//! `nft` is not called and no library speaks for it: nftnl is C, the pure-Rust ones are GPL or drive the `nft` binary, and
+//! the dozen messages that are needed fit into [`batch`] and [`ruleset`].
+
+mod batch;
+mod numbers;
+mod ruleset;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
+use rustix::net::netlink;
+
+use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, Socket, messages};
+use batch::{Batch, attributes};
+use numbers::{
+    DATA_VALUE, DEL_ELEMENT, ELEMENT_KEY, ELEMENT_TIMEOUT, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE,
+    FAMILY_ARP, FAMILY_INET, FAMILY_NETDEV, GET_ELEMENT, LIST_ELEMENT, NEW_ELEMENT,
+};
+use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, VIPS4, VIPS6};
+
+/// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
+/// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
+pub(crate) const GUARD_TIME: Duration = Duration::from_millis(12);
+
+/// Attempts at a transaction that another one, a slow thread or a tick of the kernel's clock came in between.
+const ATTEMPTS: u32 = 5;
+
+/// Sequence numbers set aside for one transaction.
+const TRANSACTION_MAX: u32 = 4096;
+
+/// Shortest lease worth arming: below a tick the kernel takes it for "no timeout".
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// A lease to arm: whose, until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Armed {
+    pub(crate) address: IpAddr,
+    pub(crate) until: Instant,
+}
+
+/// The tables of one member in this network namespace.
+#[derive(Debug)]
+pub(crate) struct Nft {
+    socket: Socket,
+    batch: Batch,
+    table: String,
+    /// Whether this kernel has the netdev family.
+    netdev: bool,
+    /// Whether it can fence what leaves through packet sockets (Linux 5.16, `NETFILTER_EGRESS`).
+    egress: bool,
+    guarded: BTreeSet<u32>,
+}
+
+fn octets(address: IpAddr, into: &mut [u8; 16]) -> &[u8] {
+    match address {
+        IpAddr::V4(ip) => {
+            into[..4].copy_from_slice(&ip.octets());
+            &into[..4]
+        }
+        IpAddr::V6(ip) => {
+            *into = ip.octets();
+            into
+        }
+    }
+}
+
+/// The sets of leases, or with `leases` false those of fenced addresses, that an address of this family is in.
+fn sets(ipv4: bool, leases: bool) -> &'static [(u8, &'static str)] {
+    match (ipv4, leases) {
+        (true, true) => &[(FAMILY_INET, LEASE4), (FAMILY_ARP, LEASE4), (FAMILY_NETDEV, LEASE4)],
+        (true, false) => &[(FAMILY_INET, VIPS4), (FAMILY_ARP, VIPS4), (FAMILY_NETDEV, VIPS4)],
+        (false, true) => &[(FAMILY_INET, LEASE6)],
+        (false, false) => &[(FAMILY_INET, VIPS6)],
+    }
+}
+
+impl Nft {
+    /// For tables of this name; nothing is changed yet.
+    pub(crate) fn open(table: &str) -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::open(Some(netlink::NETFILTER), 0)?,
+            batch: Batch::default(),
+            table: table.to_owned(),
+            netdev: true,
+            egress: true,
+            guarded: BTreeSet::new(),
+        })
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Whether announcements are fenced as well.
+    pub(crate) fn fences_announcements(&self) -> bool {
+        self.egress
+    }
+
+    fn begin(&mut self) {
+        let first = self.socket.number(TRANSACTION_MAX);
+        self.batch.begin(first);
+    }
+
+    /// Sends the transaction and hears whether it took effect.
+    fn commit(&mut self) -> io::Result<()> {
+        let (first, last) = self.batch.end();
+        self.socket.send(self.batch.bytes())?;
+        let mut failed = None;
+        while let Some(bytes) = self.socket.receive_waiting()? {
+            for answer in messages(bytes).filter(|answer| answer.kind == NLMSG_ERROR) {
+                let place = answer.sequence.wrapping_sub(first);
+                if place > last.wrapping_sub(first) {
+                    // An answer to an earlier transaction that was not waited for.
+                    continue;
+                }
+                failed = failed.or(answer.error());
+                // What concerns the transaction as a whole, such as a missing right, is told of its beginning.
+                if place == 0 || answer.sequence == last {
+                    return failed.map_or(Ok(()), Err);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer")))
+    }
+
+    /// Adds or removes elements of one set, with their timeouts in milliseconds.
+    fn elements(
+        &mut self,
+        kind: u16,
+        family: u8,
+        set: &str,
+        of: impl Iterator<Item = (IpAddr, Option<u64>)>,
+    ) {
+        let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
+        self.batch.message(kind, family, flags);
+        self.batch.put_text(ELEMENTS_TABLE, &self.table);
+        self.batch.put_text(ELEMENTS_SET, set);
+        let list = self.batch.open(ELEMENTS_LIST);
+        for (address, milliseconds) in of {
+            let mut buffer = [0; 16];
+            element(&mut self.batch, octets(address, &mut buffer), milliseconds);
+        }
+        self.batch.close(list);
+    }
+
+    fn guard(&mut self, kind: u16, milliseconds: Option<u64>) {
+        let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
+        self.batch.message(kind, FAMILY_INET, flags);
+        self.batch.put_text(ELEMENTS_TABLE, &self.table);
+        self.batch.put_text(ELEMENTS_SET, GUARD);
+        let list = self.batch.open(ELEMENTS_LIST);
+        element(&mut self.batch, &GUARD_KEY, milliseconds);
+        self.batch.close(list);
+    }
+
+    fn sets(&self, ipv4: bool, leases: bool) -> impl Iterator<Item = (u8, &'static str)> + use<> {
+        let netdev = self.netdev;
+        sets(ipv4, leases).iter().copied().filter(move |(family, _)| netdev || *family != FAMILY_NETDEV)
+    }
+
+    /// The addresses that tables of this name fence now: what an earlier run left.
+    pub(crate) fn leftovers(&mut self) -> io::Result<Vec<IpAddr>> {
+        let mut found = self.listed(VIPS4)?;
+        found.extend(self.listed(VIPS6)?);
+        Ok(found)
+    }
+
+    fn listed(&mut self, set: &str) -> io::Result<Vec<IpAddr>> {
+        let sequence = self.socket.number(1);
+        self.batch.request(GET_ELEMENT, FAMILY_INET, NLM_F_DUMP, sequence);
+        self.batch.put_text(ELEMENTS_TABLE, &self.table);
+        self.batch.put_text(ELEMENTS_SET, set);
+        self.socket.send(self.batch.bytes())?;
+        let mut found = Vec::new();
+        loop {
+            for answer in messages(self.socket.receive()?).filter(|answer| answer.sequence == sequence) {
+                if answer.kind == NLMSG_ERROR || answer.kind == NLMSG_DONE {
+                    return match answer.error() {
+                        // No such table: nothing was left.
+                        Some(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+                        _ => Ok(found),
+                    };
+                }
+                // `struct nfgenmsg` comes before the attributes.
+                found.extend(keys(answer.payload.get(4..).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Replaces whatever tables of this name there are by new ones in which `fenced` are fenced and nothing is open.
+    pub(crate) fn install(&mut self, fenced: &[IpAddr]) -> io::Result<()> {
+        self.guarded.clear();
+        self.netdev = true;
+        self.egress = true;
+        self.try_install(fenced).or_else(|_| {
+            // A kernel without the netdev family can still fence everything but announcements.
+            self.netdev = false;
+            self.egress = false;
+            self.try_install(fenced)
+        })
+    }
+
+    fn try_install(&mut self, fenced: &[IpAddr]) -> io::Result<()> {
+        self.begin();
+        ruleset::replace_tables(&mut self.batch, &self.table, self.netdev);
+        for ipv4 in [true, false] {
+            let addresses = || fenced.iter().filter(move |ip| ip.is_ipv4() == ipv4).map(|ip| (*ip, None));
+            if addresses().next().is_some() {
+                for (family, set) in self.sets(ipv4, false) {
+                    self.elements(NEW_ELEMENT, family, set, addresses());
+                }
+            }
+        }
+        self.commit()
+    }
+
+    /// Removes the tables.
+    pub(crate) fn uninstall(&mut self) -> io::Result<()> {
+        self.begin();
+        for family in [FAMILY_INET, FAMILY_ARP, FAMILY_NETDEV] {
+            if self.netdev || family != FAMILY_NETDEV {
+                ruleset::drop_table(&mut self.batch, family, &self.table);
+            }
+        }
+        self.commit()
+    }
+
+    /// Fences what packet sockets send on an interface, if the kernel can.
+    pub(crate) fn guard_egress(&mut self, index: u32, device: &str) {
+        if self.egress && !self.guarded.contains(&index) {
+            self.begin();
+            ruleset::guard_egress(&mut self.batch, &self.table, index, device);
+            self.egress = self.commit().is_ok();
+            self.guarded.insert(index);
+        }
+    }
+
+    /// Fences an address: nothing passes until it is armed.
+    pub(crate) fn enclose(&mut self, address: IpAddr) -> io::Result<()> {
+        self.begin();
+        for (family, set) in self.sets(address.is_ipv4(), false) {
+            self.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
+        }
+        self.commit()
+    }
+
+    /// Closes the fence of an address at once.
+    pub(crate) fn shut(&mut self, address: IpAddr) -> io::Result<()> {
+        self.remove(address, true)
+    }
+
+    /// Takes the fence of an address away, shut or not.
+    pub(crate) fn forget(&mut self, address: IpAddr) -> io::Result<()> {
+        self.remove(address, false)
+    }
+
+    fn remove(&mut self, address: IpAddr, leases: bool) -> io::Result<()> {
+        self.retried(|nft| {
+            nft.begin();
+            for (family, set) in nft.sets(address.is_ipv4(), leases) {
+                // Adding first lets the removal succeed when it was not there, or has just expired.
+                nft.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
+                nft.elements(DEL_ELEMENT, family, set, std::iter::once((address, None)));
+            }
+            nft.commit()
+        })
+    }
+
+    /// Opens the fence for these addresses until their deadlines, for all or for none; deadlines that are past or all but
+    /// past are left to expire.
+    ///
+    /// Timeouts are relative, so a thread that is stopped between reading the clock and the kernel's taking the message
+    /// would open the fence too long. Therefore the transaction starts by removing a guard element that was added *before*
+    /// the clock was read and that expires after [`GUARD_TIME`]: if it is gone, the whole transaction fails. From there on
+    /// it is one system call, which takes effect as a whole or not at all.
+    pub(crate) fn arm(&mut self, leases: &[Armed]) -> io::Result<()> {
+        self.arm_by(leases, Instant::now)
+    }
+
+    /// As [`Self::arm`], with the time that `clock` tells.
+    pub(crate) fn arm_by(&mut self, leases: &[Armed], clock: impl Fn() -> Instant) -> io::Result<()> {
+        let guard_time = u64::try_from(GUARD_TIME.as_millis()).unwrap_or(1);
+        self.retried(|nft| {
+            nft.begin();
+            nft.guard(NEW_ELEMENT, Some(guard_time));
+            nft.commit().map_err(|error| match error.raw_os_error() {
+                // Adding fails so only without its table.
+                Some(libc::ENOENT) => io::Error::new(io::ErrorKind::NotFound, "tables are gone"),
+                _ => error,
+            })?;
+            let now = clock();
+            nft.begin();
+            nft.guard(DEL_ELEMENT, None);
+            for ipv4 in [true, false] {
+                let due = || leases.iter().filter_map(move |lease| timed(lease, ipv4, now));
+                if due().next().is_none() {
+                    continue;
+                }
+                for (family, set) in nft.sets(ipv4, true) {
+                    // Only Linux 6.12 and later change the timeout of an element that is there.
+                    nft.elements(NEW_ELEMENT, family, set, due().map(|(ip, _)| (ip, None)));
+                    nft.elements(DEL_ELEMENT, family, set, due().map(|(ip, _)| (ip, None)));
+                    nft.elements(NEW_ELEMENT, family, set, due());
+                }
+            }
+            nft.commit()
+        })
+    }
+
+    /// Runs a transaction again when an element expired while the kernel was at it.
+    fn retried(&mut self, mut transaction: impl FnMut(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        let mut outcome = transaction(self);
+        for _ in 1..ATTEMPTS {
+            match &outcome {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
+                    outcome = transaction(self);
+                }
+                _ => break,
+            }
+        }
+        outcome
+    }
+}
+
+/// A lease of the wanted family and the milliseconds that it runs for yet, rounded down.
+fn timed(lease: &Armed, ipv4: bool, now: Instant) -> Option<(IpAddr, Option<u64>)> {
+    let left = lease.until.saturating_duration_since(now);
+    let wanted = lease.address.is_ipv4() == ipv4 && left >= SHORTEST;
+    wanted.then(|| (lease.address, u64::try_from(left.as_millis()).ok()))
+}
+
+fn element(batch: &mut Batch, key: &[u8], milliseconds: Option<u64>) {
+    let element = batch.open(LIST_ELEMENT);
+    let nest = batch.open(ELEMENT_KEY);
+    batch.put(DATA_VALUE, key);
+    batch.close(nest);
+    if let Some(milliseconds) = milliseconds {
+        batch.put(ELEMENT_TIMEOUT, &milliseconds.to_be_bytes());
+    }
+    batch.close(element);
+}
+
+/// The addresses among the elements of an answer.
+fn keys(message: &[u8]) -> Vec<IpAddr> {
+    let lists = attributes(message).filter(|(kind, _)| *kind == ELEMENTS_LIST);
+    let elements = lists.flat_map(|(_, list)| attributes(list));
+    let keys = elements.flat_map(|(_, element)| attributes(element).filter(|(kind, _)| *kind == ELEMENT_KEY));
+    let values = keys.flat_map(|(_, key)| attributes(key).filter(|(kind, _)| *kind == DATA_VALUE));
+    values.filter_map(|(_, value)| address(value)).collect()
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+}

@@ -1,0 +1,238 @@
+//! One address that is kept in place.
+
+use std::net::IpAddr;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::announcing::Schedule;
+use super::{RETRY, Upkeep};
+use crate::error::VipError;
+use crate::event::Event;
+use crate::facts::VipFacts;
+use crate::lease::Lease;
+use crate::lease_thread;
+use crate::moment::Moment;
+use crate::route::Interface;
+use crate::vip::Vip;
+
+/// Lifetime that an address is given. With 1 s a thread that is late for half a second would lose it; the kernel removes it
+/// up to 1.25 s late, so it is gone 3.25 s after the last renewal.
+const LIFETIME: Duration = Duration::from_secs(2);
+/// Time between renewals of an address. Each is announced to every program that follows addresses.
+const REFRESH: Duration = Duration::from_secs(1);
+/// The same where lifetimes are the fence.
+const REFRESH_DEGRADED: Duration = Duration::from_millis(250);
+
+/// Without nftables, lifetimes in whole seconds are all there is.
+const TOO_SHORT: &str =
+    "the lease is shorter than a second, and this machine fences in whole seconds; use a longer lease";
+
+/// What the upkeep thread shows of an address.
+pub(crate) type SharedFacts = Arc<Mutex<VipFacts>>;
+
+/// What is to be kept.
+pub(crate) struct Keeping {
+    pub(crate) vip: Vip,
+    pub(crate) interface: Interface,
+    pub(crate) lease: Lease,
+    pub(crate) facts: SharedFacts,
+    /// Until when the kernel serves it; set here only where lifetimes are the fence.
+    pub(crate) shown: Arc<Moment>,
+}
+
+pub(super) struct Kept {
+    pub(super) vip: Vip,
+    pub(super) interface: Interface,
+    pub(super) lease: Lease,
+    facts: SharedFacts,
+    shown: Arc<Moment>,
+    pub(super) present: bool,
+    /// It is missing, and not because its lease is over.
+    lost: bool,
+    /// When the lifetime is to be renewed, or a lost address put back.
+    refresh: Instant,
+    repaired: Option<Instant>,
+    complained: bool,
+    pub(super) schedule: Schedule,
+    pub(super) defended: Option<Instant>,
+}
+
+impl Kept {
+    pub(super) fn show(&self, change: impl FnOnce(&mut VipFacts)) {
+        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// When there is something to do; never while the lease is over.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.lease
+            .running(now)
+            .map(|_| if self.present { self.refresh.min(self.schedule.due()) } else { self.refresh })
+    }
+
+    /// Renews and announces from the beginning.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.refresh = now;
+        self.schedule = Schedule::new(now);
+    }
+
+    /// The address is gone: it is to be put back at once, but not over and over.
+    pub(super) fn lost(&mut self, now: Instant) {
+        self.present = false;
+        self.lost = true;
+        self.show(|facts| facts.address_present = false);
+        self.refresh = self.repaired.map_or(now, |last| now.max(last + RETRY));
+    }
+}
+
+impl Upkeep {
+    /// Asks whether anybody else has an address, puts it in place without waiting for the answer, and announces it.
+    pub(super) fn keep(&mut self, keeping: Keeping, now: Instant) -> Result<(), VipError> {
+        let Keeping { vip, interface, lease, facts, shown } = keeping;
+        let up = interface.up;
+        self.kept.push(Kept {
+            vip,
+            interface,
+            lease,
+            facts,
+            shown,
+            present: false,
+            lost: false,
+            refresh: now,
+            repaired: None,
+            complained: false,
+            schedule: Schedule::new(now),
+            defended: None,
+        });
+        let at = self.kept.len() - 1;
+        self.kept[at].show(|facts| facts.link_up = up);
+        // First, so that the kernel cannot ask in the name of the very address that it asks for.
+        self.probe(at);
+        if let Err(source) = self.put(at, now) {
+            let vip = self.kept.pop().map(|kept| kept.vip);
+            self.close_wires();
+            return vip.map_or(Ok(()), |vip| Err(VipError::Address { vip, doing: "add", source }));
+        }
+        self.announce(at, now);
+        Ok(())
+    }
+
+    /// Removes an address, which nobody keeps any more from now on, and its fence. The fence stays around what stays.
+    pub(super) fn dismiss(&mut self, address: IpAddr, reply: Option<SyncSender<Result<(), VipError>>>) {
+        let removed = self.remove(address);
+        if removed.is_ok() {
+            // Without a lease thread there is no renewal either.
+            let _ = self.lease_thread.send(lease_thread::Order::Forget(address));
+        }
+        match (reply, removed) {
+            (Some(reply), removed) => {
+                let _ = reply.send(removed);
+            }
+            (None, Err(error)) => self.say(Event::NotRemoved(address, error.to_string())),
+            (None, Ok(())) => (),
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr) -> Result<(), VipError> {
+        let Some(at) = self.position(address) else { return Ok(()) };
+        let kept = self.kept.remove(at);
+        self.close_wires();
+        let removed = self.route.remove(address, kept.vip.prefix, kept.interface.index);
+        removed.map_err(|source| VipError::Address { vip: kept.vip, doing: "remove", source })
+    }
+
+    /// Removes an address whose lease is over, so that programs on this machine do not use it either. It stays on the list.
+    pub(super) fn withdraw(&mut self, at: usize) {
+        let kept = &mut self.kept[at];
+        kept.present = false;
+        kept.show(|facts| facts.address_present = false);
+        // What fails here goes by its lifetime.
+        let _ = self.route.remove(kept.vip.address, kept.vip.prefix, kept.interface.index);
+    }
+
+    /// Does what is due.
+    pub(super) fn keep_up(&mut self, at: usize, now: Instant) {
+        if self.kept[at].due(now).is_none_or(|due| due > now) {
+            return;
+        }
+        if self.kept[at].refresh <= now && !self.renewed(at, now) {
+            return;
+        }
+        if self.kept[at].schedule.due() <= now {
+            self.announce(at, now);
+        }
+    }
+
+    /// Puts the address back or renews it; answers whether it is there.
+    fn renewed(&mut self, at: usize, now: Instant) -> bool {
+        if self.kept[at].interface.index == 0 && !self.find_interface(at) {
+            self.kept[at].refresh = now + RETRY;
+            return false;
+        }
+        let outcome = self.put(at, now);
+        let kept = &mut self.kept[at];
+        let address = kept.vip.address;
+        if let Err(error) = outcome {
+            kept.lost(now);
+            kept.refresh = now + RETRY;
+            if !std::mem::replace(&mut kept.complained, true) {
+                self.say(Event::NotRestored(address, error.to_string()));
+            }
+            return false;
+        }
+        if std::mem::replace(&mut kept.lost, false) {
+            kept.repaired = Some(now);
+            kept.schedule = Schedule::new(now);
+            kept.show(|facts| facts.repairs += 1);
+            self.say(Event::AddressRestored(address));
+        }
+        true
+    }
+
+    /// Looks for the interface by name after it was gone.
+    fn find_interface(&mut self, at: usize) -> bool {
+        let name = self.kept[at].vip.interface.clone();
+        let Ok(Some(found)) = self.route.interface(&name) else { return false };
+        let kept = &mut self.kept[at];
+        let moved = lease_thread::Order::Moved(kept.vip.address, found.index, found.name.clone());
+        kept.show(|facts| facts.link_up = found.up);
+        kept.interface = found;
+        self.lease_thread.send(moved).is_ok()
+    }
+
+    /// Adds the address or renews its lifetime.
+    fn put(&mut self, at: usize, now: Instant) -> std::io::Result<()> {
+        let kept = &mut self.kept[at];
+        let (lifetime, refresh) = match self.degraded {
+            false => (LIFETIME, REFRESH),
+            true => {
+                let left = kept.lease.until().unwrap_or(now).saturating_duration_since(now);
+                // Rounded down, so that it never outlives the lease by more than the kernel is late.
+                (Duration::from_secs(left.as_secs()), REFRESH_DEGRADED)
+            }
+        };
+        if lifetime.is_zero() {
+            // The lifetime that it has ends in time; the lease may yet be extended.
+            kept.refresh = now + refresh;
+            return if kept.present { Ok(()) } else { Err(std::io::Error::other(TOO_SHORT)) };
+        }
+        // An IPv6 address that expires would take the network's route with it, even where other addresses need it.
+        let others = self.route.addresses()?;
+        let shared = others.iter().any(|other| {
+            other.index == kept.interface.index
+                && other.address != kept.vip.address
+                && other.shares_network(kept.vip.address)
+        });
+        let own_route = kept.vip.address.is_ipv4() || !shared;
+        let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(1);
+        self.route.put(&kept.vip, kept.interface.index, seconds, own_route)?;
+        kept.present = true;
+        kept.complained = false;
+        kept.refresh = now + refresh;
+        kept.show(|facts| facts.address_present = true);
+        if self.degraded {
+            kept.shown.set(now + lifetime);
+        }
+        Ok(())
+    }
+}
