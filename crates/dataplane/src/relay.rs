@@ -13,7 +13,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::keepalive::Keepalive;
-pub(crate) use pipe::count_pipes;
+pub(crate) use pipe::{count_pipes, sweep_pipes};
 
 use crate::leg::Leg;
 use crate::reason::CloseReason;

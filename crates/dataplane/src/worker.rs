@@ -12,6 +12,7 @@ use crate::accept;
 use crate::acceptor::Acceptor;
 use crate::connections::Roll;
 use crate::reactor;
+use crate::relay::sweep_pipes;
 
 /// How often connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the options of long connections.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
             order = orders.recv() => order,
             _ = sweep.tick() => {
                 reactor::sweep();
+                sweep_pipes();
                 continue;
             }
         };

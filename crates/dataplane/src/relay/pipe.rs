@@ -24,17 +24,22 @@ const SMALLEST: usize = 64 * 1024;
 /// can hold to 64 MiB for each worker, and the descriptors to 128.
 const MOST: usize = 64;
 
-/// Pipes of a worker that are kept while nobody uses them. Empty, they take little more than their descriptors.
+/// Pipes of a worker that are kept for the next bulk. Empty, they take little more than their descriptors; those that
+/// nobody has used between two sweeps are closed all the same.
 const SPARE: usize = 16;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { spare: Vec::new(), lent: 0, shared: None }) };
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool { spare: Vec::new(), lent: 0, used: false, shared: None })
+    };
 }
 
 #[derive(Debug)]
 struct Pool {
     spare: Vec<Ends>,
     lent: usize,
+    /// A pipe was taken since the last sweep.
+    used: bool,
     shared: Option<Arc<Shared>>,
 }
 
@@ -42,6 +47,15 @@ struct Pool {
 /// what is kept for others stays theirs.
 pub(crate) fn count_pipes(shared: Arc<Shared>) {
     POOL.with_borrow_mut(|pool| pool.shared = Some(shared));
+}
+
+/// Closes the spare pipes of this thread, unless one was taken since the last call.
+pub(crate) fn sweep_pipes() {
+    POOL.with_borrow_mut(|pool| {
+        if !mem::take(&mut pool.used) {
+            pool.spare = Vec::new();
+        }
+    });
 }
 
 #[derive(Debug)]
@@ -98,6 +112,7 @@ impl Pipe {
             }
             let ends = pool.spare.pop().or_else(|| Ends::open(pool.shared.as_ref()))?;
             pool.lent += 1;
+            pool.used = true;
             Some(Self { ends: Some(ends), filled: 0 })
         })
     }
@@ -169,6 +184,15 @@ mod tests {
         assert_eq!(spare(), 0);
         pipe.filled = 1;
         drop(pipe);
+        assert_eq!(spare(), 0);
+    }
+
+    #[test]
+    fn spare_pipes_go_when_none_was_used_between_two_sweeps() {
+        drop(Pipe::take().unwrap());
+        sweep_pipes();
+        assert_eq!(spare(), 1);
+        sweep_pipes();
         assert_eq!(spare(), 0);
     }
 
