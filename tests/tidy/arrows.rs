@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-api", &["trestle-model"]),
     ("trestle-consensus", &["trestle-api", "trestle-model"]),
     ("trestle-dataplane", &["trestle-engine", "trestle-model"]),
-    ("trestle-vip", &["dev:trestle-testkit"]),
+    ("trestle-vip", &["trestle-engine", "dev:trestle-testkit"]),
     ("trestle-node", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-model"]),
     ("trestle-ctl", &["trestle-api", "trestle-model"]),
     ("trestle-testkit", &["trestle-api"]),

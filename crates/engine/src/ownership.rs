@@ -26,7 +26,7 @@ pub use announce::announcement;
 pub use event::Event;
 pub use fitness::{Fault, OwnCheck};
 use held::Held;
-pub use lease::{Elected, Lease, Tenure};
+pub use lease::{DEGRADED_FENCE_ERROR, Elected, FENCE_ERROR, Lease, Tenure};
 use leave::{Leaving, Wish};
 pub use standing::{Facts, MoveRefusal, Standing};
 pub use vip::{OnQuorumLoss, Vip};

@@ -82,7 +82,8 @@ pub enum VipError {
 }
 
 impl VipError {
-    pub(crate) fn system(doing: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+    /// For `map_err`, whichever of the two kinds of error a call answers.
+    pub(crate) fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System { doing, source: source.into() }
     }
 }

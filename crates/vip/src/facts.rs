@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use trestle_engine::ownership::{DEGRADED_FENCE_ERROR, FENCE_ERROR};
+
 use crate::event::Mac;
 use crate::vip::Vip;
 
@@ -26,9 +28,8 @@ impl Fence {
     /// end this much earlier than the next holder may begin.
     pub fn error(&self) -> Duration {
         match self {
-            Self::Full { .. } => crate::nft::GUARD_TIME,
-            // Lifetimes are rounded down; the kernel looks for ended ones as late as 1.25 s after.
-            Self::Degraded { .. } => Duration::from_millis(1250),
+            Self::Full { .. } => FENCE_ERROR,
+            Self::Degraded { .. } => DEGRADED_FENCE_ERROR,
         }
     }
 }

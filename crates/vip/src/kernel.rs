@@ -71,10 +71,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> VipError {
-    move |source| VipError::System { doing, source }
-}
-
 impl Kernel {
     /// Removes what an earlier run of this member left (see [`crate`]), sets the fence up, and starts the two threads, in the
     /// network namespace of the caller.
@@ -84,7 +80,7 @@ impl Kernel {
     /// nftables is no error: [`Facts::fence`] says so.
     pub fn open(settings: Settings) -> Result<Self, VipError> {
         require_capabilities()?;
-        let mut route = Route::open().map_err(system("open a routing socket"))?;
+        let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
         let nft = scrub::fence(&settings.name, &mut route)?;
         Self::start(settings, route, nft)
     }
@@ -108,8 +104,8 @@ impl Kernel {
         let (lease_orders, orders) = channel();
 
         let upkeep = Upkeep::new(
-            Route::open().map_err(system("open a routing socket"))?,
-            Changes::open().map_err(system("open a socket for changes of addresses"))?,
+            Route::open().map_err(VipError::system("open a routing socket"))?,
+            Changes::open().map_err(VipError::system("open a socket for changes of addresses"))?,
             nft.is_none(),
             lease_orders.clone(),
             settings.on_event,
@@ -117,7 +113,10 @@ impl Kernel {
         let lease_thread = LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog);
         let (own_pulse, real_time) = (Arc::clone(&pulse), settings.real_time);
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("start a thread"))
+            thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(body)
+                .map_err(VipError::system("start a thread"))
         };
         let keeping = spawn("vip upkeep", Box::new(move || upkeep.run(&received, &waker)))?;
         let leasing = spawn(
@@ -206,7 +205,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not list its addresses.
     pub fn interface_for(&self, address: IpAddr) -> Result<Option<String>, VipError> {
-        locked(&self.route).interface_in(address).map_err(system("list addresses"))
+        locked(&self.route).interface_in(address).map_err(VipError::system("list addresses"))
     }
 
     /// What is true now. Reads what the two threads last heard from the kernel; asks nobody.
@@ -266,12 +265,12 @@ impl Drop for Kernel {
 
 /// The interface for `vip`, if it and the address will do.
 fn suitable(route: &mut Route, vip: &Vip) -> Result<Interface, VipError> {
-    let interface = route.interface(&vip.interface).map_err(system("list interfaces"))?;
+    let interface = route.interface(&vip.interface).map_err(VipError::system("list interfaces"))?;
     let interface = interface.ok_or_else(|| VipError::NoInterface(vip.clone()))?;
     if interface.mac.is_none() {
         return Err(VipError::NotEthernet(vip.clone()));
     }
-    let addresses = route.addresses().map_err(system("list addresses"))?;
+    let addresses = route.addresses().map_err(VipError::system("list addresses"))?;
     if addresses.iter().any(|found| found.address == vip.address && found.lasting) {
         return Err(VipError::Configured(vip.clone()));
     }

@@ -24,8 +24,8 @@ impl Lease {
         self.0.advance(deadline);
     }
 
-    /// Ends the lease: nothing is renewed any more, until it is extended again. What the kernel was told already stands until its deadline; only
-    /// [`Kernel::release`](crate::Kernel::release) silences a virtual IP at once.
+    /// Ends the lease: nothing is renewed any more, until it is extended again. What the kernel was told already stands until
+    /// its deadline; only [`Kernel::release`](crate::Kernel::release) silences a virtual IP at once.
     pub fn end(&self) {
         self.0.clear();
     }

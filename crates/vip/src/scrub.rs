@@ -24,18 +24,17 @@ pub(crate) fn fence(member: &str, route: &mut Route) -> Result<Result<Nft, Strin
         Ok(nft) => nft,
         Err(error) => return Ok(Err(format!("nftables: {error}"))),
     };
-    let failed = |doing| move |source| VipError::System { doing, source };
-    let fenced = nft.leftovers().map_err(failed("list leftovers"))?;
+    let fenced = nft.leftovers().map_err(VipError::system("list leftovers"))?;
     if fenced.is_empty() {
         return Ok(Ok(nft));
     }
-    let addresses = route.addresses().map_err(failed("list addresses"))?;
+    let addresses = route.addresses().map_err(VipError::system("list addresses"))?;
     for found in addresses.iter().filter(|found| fenced.contains(&found.address) && !found.lasting) {
         route
             .remove(found.address, found.prefix, found.index)
-            .map_err(failed("remove an address that an earlier run left"))?;
+            .map_err(VipError::system("remove an address that an earlier run left"))?;
     }
-    nft.install(&[]).map_err(failed("set the fence up"))?;
+    nft.install(&[]).map_err(VipError::system("set the fence up"))?;
     Ok(Ok(nft))
 }
 

@@ -8,6 +8,14 @@ use trestle_model::MemberId;
 /// the kernel itself sets to the rate at which it disciplines a clock (`MAXFREQ` in Linux' include/linux/timex.h).
 const DRIFT_PPM: u32 = 1000;
 
+/// How long after its deadline a fence of nftables may still be open: 8 ms in which a renewal may still be under way (see
+/// README.md), and the jiffy by which the kernel rounds up (4 ms at 250 Hz). Measured spread: 5 ms.
+pub const FENCE_ERROR: Duration = Duration::from_millis(12);
+
+/// The same without nftables: lifetimes of addresses are rounded down, and the kernel looks for ended ones as late as
+/// 1.25 s after.
+pub const DEGRADED_FENCE_ERROR: Duration = Duration::from_millis(1250);
+
 /// How long a holder may serve after a quorum last heard it, and what its kernel may add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -27,14 +35,10 @@ impl Default for Lease {
 }
 
 impl Lease {
-    /// The fence error with nftables: 8 ms in which a renewal may still be under way (see README.md), and the jiffy by
-    /// which the kernel rounds up (4 ms at 250 Hz). Measured spread: 5 ms.
-    const FENCE_ERROR: Duration = Duration::from_millis(12);
-
     const fn from_millis(length: u64, vote_refusal: u64) -> Self {
         Self {
             length: Duration::from_millis(length),
-            fence_error: Self::FENCE_ERROR,
+            fence_error: FENCE_ERROR,
             vote_refusal: Duration::from_millis(vote_refusal),
         }
     }
@@ -55,7 +59,7 @@ impl Lease {
     /// in which votes are refused, so a successor waits for the difference.
     #[must_use]
     pub const fn degraded(self) -> Self {
-        Self { length: Duration::from_secs(3), fence_error: Duration::from_millis(1250), ..self }
+        Self { length: Duration::from_secs(3), fence_error: DEGRADED_FENCE_ERROR, ..self }
     }
 
     /// How long after the sending of the last heartbeat that a quorum answered this member's kernel may let a VIP be

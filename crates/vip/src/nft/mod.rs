@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use rustix::net::netlink;
+use trestle_engine::ownership::FENCE_ERROR;
 
 use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, Socket, messages};
 use batch::{Batch, attributes};
@@ -25,7 +26,7 @@ use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, VIPS4, VIPS6};
 
 /// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
 /// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
-pub(crate) const GUARD_TIME: Duration = Duration::from_millis(12);
+pub(crate) const GUARD_TIME: Duration = FENCE_ERROR;
 
 /// Attempts at a transaction that another one, a slow thread or a tick of the kernel's clock came in between.
 const ATTEMPTS: u32 = 5;

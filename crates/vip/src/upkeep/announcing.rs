@@ -3,15 +3,11 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use trestle_engine::ownership::announcement;
+
 use super::Upkeep;
 use crate::event::{Event, Mac};
 use crate::frames;
-
-/// When an address is announced after it has been claimed, in milliseconds: often at first, because one frame can be lost,
-/// and a switch may be slow to open a port.
-const BEGINNING: [u64; 7] = [0, 50, 150, 400, 1000, 2000, 5000];
-/// Time between announcements afterwards: whoever missed the first ones hears one of these.
-const PACE: Duration = Duration::from_secs(10);
 
 /// A contested address is defended at most this often (RFC 5227 §2.4, DEFEND_INTERVAL).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -21,30 +17,27 @@ const SAID_AGAIN: Duration = Duration::from_secs(1);
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// When an address is to be announced next.
+/// When an address is to be announced next. Announcements that were missed are not made up for.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    start: Instant,
-    done: usize,
-    last: Instant,
+    due: Instant,
+    done: u32,
 }
 
 impl Schedule {
     /// Begins at `start`.
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, done: 0, last: start }
+        Self { due: start + announcement(0), done: 0 }
     }
 
     pub(super) fn due(&self) -> Instant {
-        match BEGINNING.get(self.done) {
-            Some(offset) => self.start + Duration::from_millis(*offset),
-            None => self.last + PACE,
-        }
+        self.due
     }
 
     fn announced(&mut self, now: Instant) {
-        self.done = self.done.saturating_add(1);
-        self.last = now;
+        let next = self.done.saturating_add(1);
+        self.due = now + announcement(next).saturating_sub(announcement(self.done));
+        self.done = next;
     }
 }
 
