@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use trestle_model::{Invalid, Refusal, Violation};
+use trestle_model::{Invalid, Kind, Refusal, Violation};
 
 /// Domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "trestle";
@@ -86,7 +86,9 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
         Refusal::Exists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS"),
         Refusal::Moved { .. } => (Code::Aborted, "ETAG_MISMATCH"),
-        Refusal::PoolInUse { .. } => (Code::FailedPrecondition, "POOL_IN_USE"),
+        Refusal::InUse { kind: Kind::Pool, .. } => (Code::FailedPrecondition, "POOL_IN_USE"),
+        Refusal::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
+        Refusal::NoTenure { .. } => (Code::FailedPrecondition, "NO_TENURE"),
         Refusal::BindTaken { .. } => (Code::AlreadyExists, "ADDRESS_IN_USE"),
         Refusal::Full { .. } => (Code::ResourceExhausted, "LIMIT_REACHED"),
         Refusal::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),

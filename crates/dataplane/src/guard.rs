@@ -139,7 +139,7 @@ mod tests {
             let name = MemberName::parse(&format!("m{number}")).unwrap();
             let spec = MemberSpec { name, peer_address: address.clone(), admin_address: address };
             let id = MemberId(number as u64);
-            state.members.insert(id, Arc::new(Member { id, spec, revision: 1 }));
+            state.members.insert(id, Arc::new(Member { id, spec, draining: false, revision: 1 }));
         }
         state
     }

@@ -19,17 +19,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trestle_model::MemberId;
+use trestle_model::{MemberId, Tenure};
 
 pub use action::{Action, Cause};
 pub use announce::announcement;
 pub use event::Event;
 pub use fitness::{Fault, OwnCheck};
 use held::Held;
-pub use lease::{DEGRADED_FENCE_ERROR, Elected, FENCE_ERROR, Lease, Tenure};
+pub use lease::{DEGRADED_FENCE_ERROR, Elected, FENCE_ERROR, Lease};
 use leave::{Leaving, Wish};
 pub use standing::{Facts, MoveRefusal, Standing};
-pub use vip::{OnQuorumLoss, Vip};
+pub use vip::Vip;
 
 /// How often something that has not come true is wanted again.
 const RETRY: Duration = Duration::from_millis(100);

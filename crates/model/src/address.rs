@@ -40,7 +40,7 @@ fn parse_ip_port(text: &str, example: &str) -> Result<(IpAddr, Option<Port>), St
     }
 }
 
-fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
+pub(crate) fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
     if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
         return Err("must be a unicast address: tcp has neither multicast nor broadcast".to_owned());
     }

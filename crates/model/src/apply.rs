@@ -1,5 +1,7 @@
 //! Applying a command to the state: deterministic, total, pure.
 
+mod vips;
+
 use std::sync::Arc;
 
 use crate::address::Bind;
@@ -10,7 +12,7 @@ use crate::diff::{Change, ChangeKind, Resource};
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::machine::Applied;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
-use crate::name::{BackendName, ListenerName, PoolName};
+use crate::name::{BackendName, ListenerName, MemberName, PoolName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolEntry, PoolPatch, PoolSpec};
 use crate::refusal::{Kind, Refusal};
 use crate::state::{ClusterState, Revision};
@@ -91,6 +93,14 @@ impl ClusterState {
                 self.update_listener(index, name, patch, *expect)
             }
             Command::DeleteListener { name, expect } => self.delete_listener(index, name, *expect),
+            Command::DrainMember { name, draining } => self.drain_member(index, name, *draining),
+            Command::CreateVip { name, spec } => self.create_vip(index, name, spec),
+            Command::UpdateVip { name, patch, expect } => self.update_vip(index, name, patch, *expect),
+            Command::DeleteVip { name, expect } => self.delete_vip(index, name, *expect),
+            Command::TakeVips { tenure, time_ms, reason } => self.take_vips(index, *tenure, *time_ms, reason),
+            Command::ReleaseVips { member, term, time_ms, reason } => {
+                self.release_vips(index, *member, *term, *time_ms, reason)
+            }
         }
     }
 
@@ -102,6 +112,7 @@ impl ClusterState {
             Resource::Backend(pool, backend) => Outcome::Backend(pool.clone(), backend.clone()),
             Resource::Listener(listener) => Outcome::Listener(listener.clone()),
             Resource::Member(member) => Outcome::Member(member.clone()),
+            Resource::Vip(vip) => Outcome::Vip(vip.clone()),
         };
         Ok(Applied { revision: index, outcome, changes: vec![Change::new(kind, resource)] })
     }
@@ -134,7 +145,7 @@ impl ClusterState {
         if self.members.len() >= defaults::MEMBERS_MAX {
             return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
-        let member = Arc::new(Member { id, spec: spec.clone(), revision: index });
+        let member = Arc::new(Member { id, spec: spec.clone(), draining: false, revision: index });
         self.members.insert(id, member.clone());
         self.changed(index, ChangeKind::Created, Resource::Member(member))
     }
@@ -142,6 +153,16 @@ impl ClusterState {
     fn remove_member(&mut self, index: Revision, id: MemberId) -> Result {
         let member = self.members.remove(&id).ok_or_else(|| missing(Kind::Member, id))?;
         self.changed(index, ChangeKind::Deleted, Resource::Member(member))
+    }
+
+    fn drain_member(&mut self, index: Revision, name: &MemberName, draining: bool) -> Result {
+        let member = self.member_named(name).ok_or_else(|| missing(Kind::Member, name))?;
+        if member.draining == draining {
+            return unchanged(member.revision, Outcome::Member(member.clone()));
+        }
+        let member = Arc::new(Member { draining, revision: index, ..Member::clone(member) });
+        self.members.insert(member.id, member.clone());
+        self.changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 
     fn pool(&self, name: &PoolName) -> std::result::Result<&Arc<PoolEntry>, Refusal> {
@@ -192,7 +213,7 @@ impl ClusterState {
         let users = self.listeners.values().filter(|l| l.spec.pools().any(|pool| pool == name));
         let listeners: Vec<String> = users.map(|l| l.name.to_string()).collect();
         if !listeners.is_empty() {
-            return Err(Refusal::PoolInUse { pool: name.to_string(), listeners });
+            return Err(Refusal::InUse { kind: Kind::Pool, name: name.to_string(), listeners });
         }
         self.pools.remove(name);
         self.revision = index;

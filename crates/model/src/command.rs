@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::defaults::REQUEST_ID_MAX;
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
-use crate::name::{BackendName, ListenerName, PoolName};
+use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolPatch, PoolSpec};
 use crate::state::Revision;
+use crate::tenure::Tenure;
+use crate::vip::{Vip, VipPatch, VipSpec};
 
 /// A client's name for one request, so that a repeated request is applied once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +151,56 @@ pub enum Command {
         /// Revision that the caller last saw.
         expect: Option<Revision>,
     },
+    /// Begins or ends the draining of a member.
+    DrainMember {
+        /// The member.
+        name: MemberName,
+        /// Whether it is to drain.
+        draining: bool,
+    },
+    /// Creates a virtual IP.
+    CreateVip {
+        /// Name of the new virtual IP.
+        name: VipName,
+        /// Its settings.
+        spec: VipSpec,
+    },
+    /// Changes the settings of a virtual IP.
+    UpdateVip {
+        /// The virtual IP.
+        name: VipName,
+        /// What to change.
+        patch: VipPatch,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Deletes a virtual IP; refused while a listener accepts connections on its address.
+    DeleteVip {
+        /// The virtual IP.
+        name: VipName,
+        /// Revision that the caller last saw.
+        expect: Option<Revision>,
+    },
+    /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
+    TakeVips {
+        /// Who, in which term, and how long its kernel may serve them without hearing from a quorum.
+        tenure: Tenure,
+        /// When it was proposed: milliseconds since the beginning of 1970, UTC, for the history.
+        time_ms: u64,
+        /// Why, for the history.
+        reason: Arc<str>,
+    },
+    /// Notes that the holder of a term has let go of all of them. Proposed by itself, in that term only.
+    ReleaseVips {
+        /// The holder.
+        member: MemberId,
+        /// Its term.
+        term: u64,
+        /// When it was proposed, as above.
+        time_ms: u64,
+        /// Why, for the history.
+        reason: Arc<str>,
+    },
 }
 
 /// What a command that was accepted made of its resource.
@@ -164,6 +216,10 @@ pub enum Outcome {
     Backend(PoolName, Arc<Backend>),
     /// The listener as it is now.
     Listener(Arc<Listener>),
+    /// The virtual IP as it is now.
+    Vip(Arc<Vip>),
     /// The resource is gone.
     Deleted,
+    /// A record was made that is no resource.
+    Noted,
 }

@@ -91,6 +91,12 @@ pub const ROUTE_NAMES_MAX: usize = 16;
 /// Most networks in one list of a listener.
 pub const NETWORKS_MAX: usize = 64;
 
+/// How long a preferred member must have been fit before it gets the VIPs: long enough for one that has just come back to
+/// have checked its backends.
+pub const PREFERENCE_DELAY: Duration = Duration::from_secs(10);
+/// Bounds of that time.
+pub const PREFERENCE_DELAY_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+
 /// Longest drain deadline.
 pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);
@@ -101,6 +107,12 @@ pub const POOLS_MAX: usize = 10_000;
 pub const BACKENDS_PER_POOL_MAX: usize = 20_000;
 /// Most listeners in a cluster.
 pub const LISTENERS_MAX: usize = 10_000;
+/// Most virtual IPs in a cluster: each is announced and renewed by one member.
+pub const VIPS_MAX: usize = 64;
+/// Takings and releases of the VIPs that are remembered; the oldest is forgotten first.
+pub const VIP_EVENTS_KEPT: usize = 256;
+/// Longest reason for one, in bytes; more is cut.
+pub const VIP_REASON_MAX: usize = 200;
 /// Most addresses of one listener.
 pub const BINDS_MAX: usize = 16;
 /// Most members, voters and learners together.

@@ -8,6 +8,7 @@ use crate::member::Member;
 use crate::name::PoolName;
 use crate::pool::{Backend, Pool, PoolEntry};
 use crate::state::ClusterState;
+use crate::vip::Vip;
 
 /// What happened to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Resource {
     Listener(Arc<Listener>),
     /// A member.
     Member(Arc<Member>),
+    /// A virtual IP.
+    Vip(Arc<Vip>),
 }
 
 /// One change to one resource.
@@ -100,6 +103,9 @@ impl ClusterState {
         let mut out = Vec::new();
         changes(&self.members, &new.members, |_, kind, _, m| {
             out.push(Change::new(kind, Resource::Member(m.clone())));
+        });
+        changes(&self.vips, &new.vips, |_, kind, _, v| {
+            out.push(Change::new(kind, Resource::Vip(v.clone())));
         });
         changes(&self.pools, &new.pools, |name, kind, was, is| pool_changes(name, kind, was, is, &mut out));
         changes(&self.listeners, &new.listeners, |_, kind, _, l| {

@@ -8,11 +8,14 @@ use sha2::{Digest as _, Sha256};
 use crate::check::{CheckKind, ExchangeCheck, GrpcCheck, HttpCheck, TlsCheck};
 use crate::listener::{Listener, ListenerSpec, Route};
 use crate::machine::Machine;
+use crate::member::{Member, MemberSpec};
 use crate::pool::{
     AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, Pool, PoolSpec,
     SendProxy,
 };
 use crate::state::ClusterState;
+use crate::tenure::{Tenure, VipEvent, VipEventKind};
+use crate::vip::{OnQuorumLoss, Vip, VipSpec};
 
 /// SHA-256 of a state. Equal states have equal digests on every member and version that knows the same fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,12 +200,39 @@ impl Feeder {
         self.texts(accept_proxy_from).texts(allow).texts(deny).number(*max_connections);
         self.number(*max_connections_per_source).number(*accept_rate).number(*accept_rate_per_source)
     }
+
+    fn member(&mut self, member: &Member) -> &mut Self {
+        let Member { id, spec: MemberSpec { name, peer_address, admin_address }, draining, revision } =
+            member;
+        self.number(id.0).number(*revision).text(name.as_str());
+        self.text(peer_address.as_str()).text(admin_address.as_str()).number(*draining)
+    }
+
+    fn vip(&mut self, vip: &Vip) -> &mut Self {
+        let Vip { name, spec, revision } = vip;
+        let VipSpec { address, interface, interface_overrides, on_quorum_loss, preferred, preference_delay } =
+            spec;
+        self.text(name.as_str()).number(*revision).text(address.to_string());
+        self.optional(interface.as_ref().map(|name| name.as_str()));
+        self.number(interface_overrides.len() as u64);
+        for (member, interface) in interface_overrides {
+            self.text(member.as_str()).text(interface.as_str());
+        }
+        self.number(*on_quorum_loss == OnQuorumLoss::Hold).texts(preferred).time(*preference_delay)
+    }
+
+    fn vip_event(&mut self, event: &VipEvent) -> &mut Self {
+        let VipEvent { revision, time_ms, member, name, term, kind, reason, vips } = event;
+        self.number(*revision).number(*time_ms).number(member.0).number(*term);
+        self.number(*kind == VipEventKind::Released).optional(name.as_ref().map(|name| name.as_str()));
+        self.text(reason).texts(vips)
+    }
 }
 
 impl ClusterState {
     /// The digest of everything in this state.
     pub fn digest(&self) -> Digest {
-        let Self { cluster_id, revision, pools, listeners, members } = self;
+        let Self { cluster_id, revision, pools, listeners, members, vips, tenure, vip_events } = self;
         let mut f = Feeder(Sha256::new());
         f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*revision);
         f.number(pools.len() as u64);
@@ -218,9 +248,19 @@ impl ClusterState {
         }
         f.number(members.len() as u64);
         for member in members.values() {
-            let spec = &member.spec;
-            f.number(member.id.0).number(member.revision).text(spec.name.as_str());
-            f.text(spec.peer_address.as_str()).text(spec.admin_address.as_str());
+            f.member(member);
+        }
+        f.number(vips.len() as u64);
+        for vip in vips.values() {
+            f.vip(vip);
+        }
+        f.number(tenure.is_some());
+        if let Some(Tenure { member, term, reach, released }) = tenure {
+            f.number(member.0).number(*term).time(*reach).number(*released);
+        }
+        f.number(vip_events.len() as u64);
+        for event in vip_events {
+            f.vip_event(event);
         }
         Digest(f.0.finalize().into())
     }

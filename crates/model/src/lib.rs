@@ -19,7 +19,9 @@ mod name;
 mod pool;
 mod refusal;
 mod state;
+mod tenure;
 mod violation;
+mod vip;
 
 pub use address::{BackendAddress, Bind, Host, HostPort, Port};
 pub use check::{
@@ -32,11 +34,13 @@ pub use digest::Digest;
 pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered};
 pub use member::{ClusterId, Member, MemberId, MemberSpec};
-pub use name::{BackendName, ListenerName, MemberName, PoolName};
+pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 pub use pool::{
     AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch,
     InitialState, OnDown, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
 };
 pub use refusal::{Kind, Refusal};
 pub use state::{ClusterState, Revision};
+pub use tenure::{Tenure, VipEvent, VipEventKind};
 pub use violation::{Invalid, Violation, Violations};
+pub use vip::{InterfaceName, OnQuorumLoss, Vip, VipAddress, VipPatch, VipSpec};

@@ -61,6 +61,8 @@ pub struct Member {
     pub id: MemberId,
     /// What it said of itself.
     pub spec: MemberSpec,
+    /// Whether an operator drains it: it takes no new connections, and holds no virtual IP while another member can.
+    pub draining: bool,
     /// Revision that last changed this record.
     pub revision: Revision,
 }

@@ -70,6 +70,10 @@ name_type!(
     ListenerName
 );
 name_type!(
+    /// Name of a virtual IP, unique in the cluster.
+    VipName
+);
+name_type!(
     /// Name of a member, unique among the current members.
     MemberName
 );

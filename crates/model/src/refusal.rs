@@ -16,6 +16,8 @@ pub enum Kind {
     Listener,
     /// A member.
     Member,
+    /// A virtual IP.
+    Vip,
     /// The cluster itself.
     Cluster,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Kind {
             Kind::Backend => "backend",
             Kind::Listener => "listener",
             Kind::Member => "member",
+            Kind::Vip => "vip",
             Kind::Cluster => "cluster",
         })
     }
@@ -67,12 +70,14 @@ pub enum Refusal {
         /// Revision that it has.
         actual: Revision,
     },
-    /// A pool is still in use.
-    #[error("pool \"{pool}\" is in use by {}; delete or update {} first", users(.listeners), if .listeners.len() == 1 { "it" } else { "them" })]
-    PoolInUse {
-        /// The pool.
-        pool: String,
-        /// The listeners that lead to it.
+    /// A pool or a virtual IP is still in use.
+    #[error("{kind} \"{name}\" is in use by {}; delete or update {} first", users(.listeners), if .listeners.len() == 1 { "it" } else { "them" })]
+    InUse {
+        /// What kind of resource.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// The listeners that lead to the pool, or accept connections on the virtual IP.
         listeners: Vec<String>,
     },
     /// Another listener has the address.
@@ -97,6 +102,16 @@ pub enum Refusal {
     /// A request id came back with another request.
     #[error("request id \"{0}\" was used for a different request; use a new id for each request")]
     RequestIdReused(String),
+    /// A later term has a holder of the virtual IPs already, or the tenure is another member's.
+    #[error("member {member} has no right to the vips in term {term} any more: {why}")]
+    NoTenure {
+        /// Who wanted to take or release them.
+        member: u64,
+        /// The term in which it led.
+        term: u64,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// The cluster has been founded before.
     #[error("the cluster is founded already; add members with \"trestle member add\"")]
     Founded,

@@ -1,12 +1,14 @@
 //! The replicated state: one value that every member computes from the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
-use crate::name::{BackendName, ListenerName, MemberName, PoolName};
+use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 use crate::pool::{Backend, PoolEntry};
+use crate::tenure::{Tenure, VipEvent};
+use crate::vip::Vip;
 
 /// Index of the log entry that last changed something; grows, with gaps.
 pub type Revision = u64;
@@ -25,6 +27,12 @@ pub struct ClusterState {
     pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
     /// Members by id.
     pub members: BTreeMap<MemberId, Arc<Member>>,
+    /// Virtual IPs by name.
+    pub vips: BTreeMap<VipName, Arc<Vip>>,
+    /// Who may hold them. No configuration: changing it makes no revision.
+    pub tenure: Option<Tenure>,
+    /// Who took and released them, oldest first; as little a configuration.
+    pub vip_events: VecDeque<Arc<VipEvent>>,
 }
 
 impl ClusterState {

@@ -121,7 +121,7 @@ fn what_does_not_exist_or_exists_twice_is_refused() {
 fn a_pool_in_use_stays() {
     let mut state = web();
     let delete = Command::DeletePool { name: pool("web"), expect: None };
-    let Refusal::PoolInUse { listeners, .. } = refused(&mut state, &delete) else { panic!() };
+    let Refusal::InUse { listeners, .. } = refused(&mut state, &delete) else { panic!() };
     assert_eq!(listeners, ["web"]);
     state.apply(4, &Command::DeleteListener { name: listener("web"), expect: None }).unwrap();
     let applied = state.apply(5, &delete).unwrap();
@@ -294,6 +294,8 @@ fn replay(state: &mut ClusterState, changes: &[Change]) {
             Resource::Listener(l) => drop(state.listeners.insert(l.name.clone(), l.clone())),
             Resource::Member(m) if gone => drop(state.members.remove(&m.id)),
             Resource::Member(m) => drop(state.members.insert(m.id, m.clone())),
+            Resource::Vip(v) if gone => drop(state.vips.remove(&v.name)),
+            Resource::Vip(v) => drop(state.vips.insert(v.name.clone(), v.clone())),
         }
     }
 }

@@ -44,7 +44,7 @@ impl Member {
         };
         let listeners =
             table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
-        peer::ReportResponse { status: Some(self.status()), backends, listeners }
+        peer::ReportResponse { status: Some(self.status()), backends, listeners, vips: Vec::new() }
     }
 
     fn status(&self) -> v1::MemberStatus {
@@ -89,6 +89,8 @@ impl Member {
             uptime: Some(convert::duration(self.started.elapsed())),
             descriptors_used: descriptors.used as u64,
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
+            vip_standing: String::new(),
+            unfit: Vec::new(),
         }
     }
 
@@ -121,6 +123,7 @@ impl Member {
                 pools: count(view.state.pools.len()),
                 backends: count(view.state.pools.values().map(|entry| entry.backends.len()).sum()),
                 listeners: count(view.state.listeners.len()),
+                vips: count(view.state.vips.len()),
             }),
         }
     }

@@ -14,6 +14,7 @@ use trestle_api::v1::connection_service_server::ConnectionServiceServer;
 use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
+use trestle_api::v1::vip_service_server::VipServiceServer;
 
 use crate::admin::Admin;
 use crate::member::Member;
@@ -72,6 +73,7 @@ pub(crate) async fn admin(
     health.set_serving::<ConnectionServiceServer<Admin>>().await;
     health.set_serving::<MemberServiceServer<Admin>>().await;
     health.set_serving::<ClusterServiceServer<Admin>>().await;
+    health.set_serving::<VipServiceServer<Admin>>().await;
     tokio::spawn(async move {
         leaving.cancelled().await;
         // The empty name stands for the server as a whole (grpc.health.v1).
@@ -81,6 +83,7 @@ pub(crate) async fn admin(
         health.set_not_serving::<ConnectionServiceServer<Admin>>().await;
         health.set_not_serving::<MemberServiceServer<Admin>>().await;
         health.set_not_serving::<ClusterServiceServer<Admin>>().await;
+        health.set_not_serving::<VipServiceServer<Admin>>().await;
     });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(trestle_api::DESCRIPTORS)
@@ -99,7 +102,8 @@ pub(crate) async fn admin(
         .add_service(ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(ConnectionServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(ClusterServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(ClusterServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+        .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
         .add_service(health_service)
         .add_service(reflection);
     let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
@@ -128,7 +132,8 @@ pub(crate) async fn peers(
         .add_service(member.consensus.raft_service())
         .add_service(PeerServiceServer::new(peers))
         .add_service(MemberServiceServer::new(admin.clone()))
-        .add_service(ClusterServiceServer::new(admin));
+        .add_service(ClusterServiceServer::new(admin.clone()))
+        .add_service(VipServiceServer::new(admin));
     let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
     run(serving, "peers", &stop).await;
 }

@@ -1,8 +1,9 @@
 //! Members.
 
-use trestle_model::{HostPort, Invalid, Member, Violation};
+use trestle_model::{Command, HostPort, Invalid, Member, Violation, Violations};
 
 use super::name::member_name;
+use super::{Write, finish, parse_member_name};
 use crate::v1;
 
 /// Renders a member's record; `role` and `leader` are Raft's to know and left for the caller to set.
@@ -15,6 +16,7 @@ pub fn member(member: &Member) -> v1::Member {
         role: v1::MemberRole::Unspecified.into(),
         leader: false,
         revision: member.revision,
+        draining: member.draining,
     }
 }
 
@@ -25,4 +27,32 @@ pub fn member(member: &Member) -> v1::Member {
 pub fn parse_add_member(request: &v1::AddMemberRequest) -> Result<HostPort, Invalid> {
     let given = &request.peer_address;
     HostPort::parse(given).map_err(|rule| Invalid(vec![Violation::new("peer_address", given, rule)]))
+}
+
+/// Parses the beginning of a drain.
+///
+/// # Errors
+/// Every value that breaks a rule.
+pub fn drain_member(request: &v1::DrainMemberRequest) -> Result<Write, Invalid> {
+    drained(request, &request.name, &request.request_id, true)
+}
+
+/// Parses the end of a drain.
+///
+/// # Errors
+/// Every value that breaks a rule.
+pub fn enable_member(request: &v1::EnableMemberRequest) -> Result<Write, Invalid> {
+    drained(request, &request.name, &request.request_id, false)
+}
+
+fn drained<R: prost::Message + prost::Name>(
+    request: &R,
+    name: &str,
+    request_id: &str,
+    draining: bool,
+) -> Result<Write, Invalid> {
+    let mut v = Violations::new();
+    let name = parse_member_name("name", name, &mut v);
+    let command = name.map(|name| Command::DrainMember { name, draining });
+    finish(request, request_id, false, command, v)
 }

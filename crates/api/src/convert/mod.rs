@@ -9,6 +9,7 @@ mod listener;
 mod member;
 mod name;
 mod pool;
+mod vip;
 mod watch;
 
 pub use backend::{backend, create_backend, delete_backend, update_backend};
@@ -17,12 +18,13 @@ pub use connection::{
     parse_connection_filter,
 };
 pub use listener::{create_listener, delete_listener, listener, update_listener};
-pub use member::{member, parse_add_member};
+pub use member::{drain_member, enable_member, member, parse_add_member};
 pub use name::{
     backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
-    parse_pool_name, pool_name,
+    parse_pool_name, parse_vip_name, pool_name, vip_name,
 };
 pub use pool::{create_pool, delete_pool, pool, update_pool};
+pub use vip::{create_vip, delete_vip, update_vip, vip, vip_event};
 pub use watch::{current_events, event};
 
 use prost::Message;

@@ -1,6 +1,6 @@
-//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`.
+//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`, `vips/api`.
 
-use trestle_model::{BackendName, ListenerName, MemberName, PoolName, Violations};
+use trestle_model::{BackendName, ListenerName, MemberName, PoolName, Violations, VipName};
 
 fn last_part<T>(
     field: &str,
@@ -31,6 +31,11 @@ pub fn parse_member_name(field: &str, name: &str, v: &mut Violations) -> Option<
     last_part(field, name, "members/", MemberName::parse, v)
 }
 
+/// Parses `vips/{vip}`, noting mistakes under `field`.
+pub fn parse_vip_name(field: &str, name: &str, v: &mut Violations) -> Option<VipName> {
+    last_part(field, name, "vips/", VipName::parse, v)
+}
+
 /// Parses `pools/{pool}/backends/{backend}`, noting mistakes under `field`.
 pub fn parse_backend_name(field: &str, name: &str, v: &mut Violations) -> Option<(PoolName, BackendName)> {
     let parts = name.strip_prefix("pools/").and_then(|rest| rest.split_once("/backends/"));
@@ -56,6 +61,11 @@ pub fn backend_name(pool: &PoolName, name: &BackendName) -> String {
 /// Renders `listeners/{listener}`.
 pub fn listener_name(name: &ListenerName) -> String {
     format!("listeners/{name}")
+}
+
+/// Renders `vips/{vip}`.
+pub fn vip_name(name: &VipName) -> String {
+    format!("vips/{name}")
 }
 
 /// Renders `members/{member}`.

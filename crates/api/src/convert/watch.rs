@@ -2,7 +2,7 @@
 
 use trestle_model::{Change, ChangeKind, ClusterState, Resource};
 
-use super::{backend, listener, member, pool};
+use super::{backend, listener, member, pool, vip};
 use crate::v1;
 
 fn resource(resource: &Resource) -> v1::event::Resource {
@@ -11,6 +11,7 @@ fn resource(resource: &Resource) -> v1::event::Resource {
         Resource::Backend(p, b) => v1::event::Resource::Backend(backend(p, b)),
         Resource::Listener(l) => v1::event::Resource::Listener(listener(l)),
         Resource::Member(m) => v1::event::Resource::Member(member(m)),
+        Resource::Vip(v) => v1::event::Resource::Vip(vip(v)),
     }
 }
 

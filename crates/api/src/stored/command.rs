@@ -1,9 +1,11 @@
 //! Proposals: what an entry of the log holds.
 
 use trestle_model::{
-    BackendName, Command, ListenerName, MemberId, PoolName, Proposal, Request, RequestId, Revision,
+    BackendName, Command, ListenerName, MemberId, MemberName, PoolName, Proposal, Request, RequestId,
+    Revision,
 };
 
+use super::vip::{self, vip_name};
 use super::{DecodeError, member, parsed, required};
 use crate::storage::{self, proposal::Command as Message};
 
@@ -71,6 +73,24 @@ impl From<&Command> for Message {
                 })
             }
             Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
+            Command::DrainMember { name, draining } => {
+                Self::DrainMember(storage::DrainMember { name: name.to_string(), draining: *draining })
+            }
+            Command::CreateVip { name, spec } => {
+                Self::CreateVip(storage::CreateVip { name: name.to_string(), spec: Some(spec.into()) })
+            }
+            Command::UpdateVip { name, patch, expect } => Self::UpdateVip(storage::UpdateVip {
+                name: name.to_string(),
+                patch: Some(patch.into()),
+                expect: *expect,
+            }),
+            Command::DeleteVip { name, expect } => Self::DeleteVip(named(name, *expect)),
+            Command::TakeVips { tenure, time_ms, reason } => {
+                Self::TakeVips(vip::take_message(tenure, *time_ms, reason))
+            }
+            Command::ReleaseVips { member, term, time_ms, reason } => {
+                Self::ReleaseVips(vip::release_message(*member, *term, *time_ms, reason))
+            }
         }
     }
 }
@@ -124,6 +144,22 @@ impl TryFrom<Message> for Command {
             Message::DeleteListener(m) => {
                 Self::DeleteListener { name: listener_name(&m.name)?, expect: m.expect }
             }
+            Message::DrainMember(m) => Self::DrainMember {
+                name: parsed("member name", &m.name, MemberName::parse)?,
+                draining: m.draining,
+            },
+            Message::CreateVip(m) => Self::CreateVip {
+                name: vip_name(&m.name)?,
+                spec: required("creation of a vip", "settings", m.spec)?.try_into()?,
+            },
+            Message::UpdateVip(m) => Self::UpdateVip {
+                name: vip_name(&m.name)?,
+                patch: required("change of a vip", "patch", m.patch)?.try_into()?,
+                expect: m.expect,
+            },
+            Message::DeleteVip(m) => Self::DeleteVip { name: vip_name(&m.name)?, expect: m.expect },
+            Message::TakeVips(m) => vip::take(m)?,
+            Message::ReleaseVips(m) => vip::release(m),
         })
     }
 }

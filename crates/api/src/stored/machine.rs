@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use trestle_model::{ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId};
+use trestle_model::{
+    ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId, Vip, VipEvent,
+};
 
 use super::{DecodeError, member, parsed, required};
 use crate::storage;
@@ -34,7 +36,8 @@ impl TryFrom<storage::Remembered> for Remembered {
 
 impl From<&Machine> for storage::Machine {
     fn from(machine: &Machine) -> Self {
-        let ClusterState { cluster_id, revision, pools, listeners, members } = &machine.state;
+        let ClusterState { cluster_id, revision, pools, listeners, members, vips, tenure, vip_events } =
+            &machine.state;
         Self {
             cluster_id: cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             revision: *revision,
@@ -42,6 +45,9 @@ impl From<&Machine> for storage::Machine {
             listeners: listeners.values().map(|listener| listener.as_ref().into()).collect(),
             members: members.values().map(|member| member.as_ref().into()).collect(),
             remembered: machine.remembered().map(Into::into).collect(),
+            vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
+            tenure: tenure.as_ref().map(Into::into),
+            vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
         }
     }
 }
@@ -62,6 +68,11 @@ impl TryFrom<storage::Machine> for Machine {
             let member = Member::try_from(m)?;
             Ok((member.id, Arc::new(member)))
         });
+        let vips = message.vips.into_iter().map(|m| {
+            let vip = Vip::try_from(m)?;
+            Ok((vip.name.clone(), Arc::new(vip)))
+        });
+        let vip_events = message.vip_events.into_iter().map(|m| VipEvent::try_from(m).map(Arc::new));
         let state = ClusterState {
             cluster_id: match message.cluster_id.as_str() {
                 "" => None,
@@ -71,6 +82,9 @@ impl TryFrom<storage::Machine> for Machine {
             pools: pools.collect::<Result<_, DecodeError>>()?,
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
             members: members.collect::<Result<_, DecodeError>>()?,
+            vips: vips.collect::<Result<_, DecodeError>>()?,
+            tenure: message.tenure.map(TryInto::try_into).transpose()?,
+            vip_events: vip_events.collect::<Result<_, DecodeError>>()?,
         };
         let remembered: Vec<Remembered> =
             message.remembered.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>()?;

@@ -34,8 +34,8 @@ impl TryFrom<storage::MemberSpec> for MemberSpec {
 
 impl From<&Member> for storage::Member {
     fn from(member: &Member) -> Self {
-        let Member { id, spec, revision } = member;
-        Self { id: id.0, spec: Some(spec.into()), revision: *revision }
+        let Member { id, spec, draining, revision } = member;
+        Self { id: id.0, spec: Some(spec.into()), draining: *draining, revision: *revision }
     }
 }
 
@@ -46,6 +46,7 @@ impl TryFrom<storage::Member> for Member {
         Ok(Self {
             id: MemberId(message.id),
             spec: required("member", "settings", message.spec)?.try_into()?,
+            draining: message.draining,
             revision: message.revision,
         })
     }

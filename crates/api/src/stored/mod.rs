@@ -11,6 +11,7 @@ mod machine;
 mod member;
 mod outcome;
 mod pool;
+mod vip;
 
 use std::time::Duration;
 

@@ -21,6 +21,8 @@ impl From<&Outcome> for storage::Outcome {
                 backend: Some(backend.as_ref().into()),
             }),
             Outcome::Listener(listener) => Message::Listener(listener.as_ref().into()),
+            Outcome::Vip(vip) => Message::Vip(vip.as_ref().into()),
+            Outcome::Noted => Message::Noted(storage::Blank {}),
             Outcome::Deleted => Message::Deleted(storage::Blank {}),
         };
         Self { kind: Some(kind) }
@@ -45,6 +47,8 @@ impl TryFrom<storage::Outcome> for Outcome {
                 Arc::new(required("outcome", "backend", m.backend)?.try_into()?),
             ),
             Message::Listener(listener) => Self::Listener(Arc::new(listener.try_into()?)),
+            Message::Vip(vip) => Self::Vip(Arc::new(vip.try_into()?)),
+            Message::Noted(storage::Blank {}) => Self::Noted,
             Message::Deleted(storage::Blank {}) => Self::Deleted,
         })
     }

@@ -6,3 +6,4 @@ mod golden;
 mod refused;
 mod round_trip;
 mod strategies;
+mod vips;

@@ -13,7 +13,9 @@ use trestle_model::{
     Proposal, Request, RequestId, Route, SendProxy, StatusRange, TlsCheck,
 };
 
-const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
+use crate::vips;
+
+pub(crate) const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
 
 fn pool_name() -> impl Strategy<Value = PoolName> {
     NAME.prop_map(|name| PoolName::parse(&name).unwrap())
@@ -58,9 +60,13 @@ fn host_port() -> impl Strategy<Value = HostPort> {
     prop_oneof![named, numbered].prop_map(|text| HostPort::parse(&text).unwrap())
 }
 
+pub(crate) fn member_name() -> impl Strategy<Value = MemberName> {
+    NAME.prop_map(|name| MemberName::parse(&name).unwrap())
+}
+
 fn member_spec() -> impl Strategy<Value = MemberSpec> {
-    (NAME, host_port(), host_port()).prop_map(|(name, peer_address, admin_address)| MemberSpec {
-        name: MemberName::parse(&name).unwrap(),
+    (member_name(), host_port(), host_port()).prop_map(|(name, peer_address, admin_address)| MemberSpec {
+        name,
         peer_address,
         admin_address,
     })
@@ -293,6 +299,7 @@ pub(crate) fn command() -> BoxedStrategy<Command> {
         (listener_name(), listener_patch(), expect())
             .prop_map(|(name, patch, expect)| Command::UpdateListener { name, patch, expect }),
         (listener_name(), expect()).prop_map(|(name, expect)| Command::DeleteListener { name, expect }),
+        vips::command(),
     ]
     .boxed()
 }
@@ -327,13 +334,16 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
         }),
         (pool(), backend()).prop_map(|(pool, name)| Command::DeleteBackend { pool, name, expect: None }),
         (listener(), listener_spec).prop_map(|(name, spec)| Command::CreateListener { name, spec }),
+        vips::fitting(),
+        vips::holding(),
     ]
 }
 
 pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     let member = || {
-        (any::<u64>(), member_spec(), any::<u64>())
-            .prop_map(|(id, spec, revision)| Arc::new(Member { id: MemberId(id), spec, revision }))
+        (any::<u64>(), member_spec(), any::<bool>(), any::<u64>()).prop_map(
+            |(id, spec, draining, revision)| Arc::new(Member { id: MemberId(id), spec, draining, revision }),
+        )
     };
     let pool =
         (pool_name(), pool_spec(), any::<u64>(), any::<u32>()).prop_map(|(name, spec, revision, count)| {
@@ -350,6 +360,8 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
         pool,
         backend,
         listener,
+        vips::outcome(),
+        Just(Outcome::Noted),
         Just(Outcome::Deleted)
     ]
     .boxed()

@@ -85,6 +85,7 @@ pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
         role: v1::MemberRole::Voter.into(),
         leader: false,
         revision: 1,
+        draining: false,
     }
 }
 
@@ -107,6 +108,8 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         uptime: Some(duration(60_000)),
         descriptors_used: 12,
         descriptors_max: 19_000,
+        vip_standing: "following".to_owned(),
+        unfit: Vec::new(),
     }
 }
 
@@ -121,7 +124,7 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
             sample_member_status("m2", 2, "follower"),
             sample_member_status("m3", 3, "follower"),
         ],
-        counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1 }),
+        counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1, vips: 0 }),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use trestle_api::v1;
 use trestle_api::v1::event::Resource;
 
-use super::{BackendView, ListenerView, MemberView, PoolView, short_name};
+use super::{BackendView, ListenerView, MemberView, PoolView, VipView, short_name};
 use crate::table::plain;
 
 /// One change of one resource.
@@ -25,6 +25,7 @@ enum ResourceView {
     Backend(BackendView),
     Listener(ListenerView),
     Member(MemberView),
+    Vip(VipView),
 }
 
 impl EventView {
@@ -47,6 +48,7 @@ impl EventView {
             Resource::Listener(listener) => {
                 ("listener", short_name(&listener.name), ResourceView::Listener(listener.into()))
             }
+            Resource::Vip(vip) => ("vip", short_name(&vip.name), ResourceView::Vip(vip.into())),
             Resource::Member(member) => {
                 ("member", short_name(&member.name), ResourceView::Member(member.into()))
             }

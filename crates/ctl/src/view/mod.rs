@@ -9,6 +9,7 @@ mod listener;
 mod member;
 mod pool;
 mod status;
+mod vip;
 
 pub(crate) use backend::{BackendState, BackendView, verdict_word};
 pub(crate) use connection::{ClosedView, ConnectionView};
@@ -17,6 +18,7 @@ pub(crate) use listener::ListenerView;
 pub(crate) use member::MemberView;
 pub(crate) use pool::PoolView;
 pub(crate) use status::StatusView;
+pub(crate) use vip::VipView;
 
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ pub(crate) fn short_name(resource: &str) -> String {
     let parts: Vec<&str> = resource.split('/').collect();
     match parts.as_slice() {
         ["pools", pool, "backends", backend] => format!("{pool}/{backend}"),
-        ["pools" | "listeners" | "members", name] => (*name).to_owned(),
+        ["pools" | "listeners" | "members" | "vips", name] => (*name).to_owned(),
         ["members", member, "connections", number] => format!("{member}/{number}"),
         _ => resource.to_owned(),
     }

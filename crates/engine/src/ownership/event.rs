@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trestle_model::MemberId;
+use trestle_model::{MemberId, Tenure};
 
 use super::fitness::Fault;
-use super::lease::{Elected, Tenure};
+use super::lease::Elected;
 use super::vip::Vip;
 
 /// Something that a member learned. Events tell what is, so each may be told again, late, or not at all: what the machine

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trestle_model::OnQuorumLoss;
+
 use super::action::Action;
 use super::announce::{announced_by, announcement};
 use super::lease::Lease;
 use super::standing::Facts;
-use super::vip::{OnQuorumLoss, Vip};
+use super::vip::Vip;
 use super::{Ownership, Pace, RETRY};
 
 /// Least time between two announcements that answer another host's claim (RFC 5227 §2.4, DEFEND_INTERVAL).

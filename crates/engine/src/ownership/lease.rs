@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use trestle_model::MemberId;
-
 /// What two members' clocks may drift apart, in millionths of the time that passes: 500 for each of them, the bound that
 /// the kernel itself sets to the rate at which it disciplines a clock (`MAXFREQ` in Linux' include/linux/timex.h).
 const DRIFT_PPM: u32 = 1000;
@@ -89,19 +87,6 @@ pub enum Elected {
     ByTimeout,
     /// The election was started by the old leader, whose lease voters then disregard; also when it is not known.
     ByTransfer,
-}
-
-/// The newest right to hold the VIPs, as the members agree on it: one value in the replicated state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tenure {
-    /// Who has it, or had it last.
-    pub member: MemberId,
-    /// The term in which that member leads.
-    pub term: u64,
-    /// That member's [`Lease::reach`].
-    pub reach: Duration,
-    /// Whether that member has let go of every VIP and will not serve in this term again.
-    pub released: bool,
 }
 
 #[cfg(test)]

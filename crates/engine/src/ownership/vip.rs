@@ -3,18 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trestle_model::MemberId;
-
-/// What becomes of a VIP whose holder loses the quorum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnQuorumLoss {
-    /// It is let go when the lease ends: at most one member serves it at any time.
-    #[default]
-    Release,
-    /// The holder goes on while it runs and thinks that it leads. The other side of a split may elect a leader that serves
-    /// the VIP too: *two holders are possible*. A holder that is stopped or killed still loses it within a lease.
-    Hold,
-}
+use trestle_model::{MemberId, OnQuorumLoss};
 
 /// A VIP as this member is to serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -60,15 +60,8 @@ impl ClusterService for Admin {
             let mut leader = ClusterServiceClient::new(leader);
             return leader.transfer_leadership(forwarded(request.into_inner())).await;
         }
-        let to = match request.get_ref().to.as_str() {
-            "" => None,
-            name => Some(self.member_id(name)?),
-        };
-        let (leader, term) = self.member.consensus.transfer(to).await?;
-        let state = self.member.consensus.view().borrow().state.clone();
-        let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
-        let answer = v1::TransferLeadershipResponse { leader: name.unwrap_or_default(), term };
-        Ok(Response::new(answer))
+        let (leader, term) = self.hand_over(&request.get_ref().to).await?;
+        Ok(Response::new(v1::TransferLeadershipResponse { leader, term }))
     }
 
     type WatchClusterStream = watch::Stream;
@@ -91,6 +84,19 @@ impl ClusterService for Admin {
 }
 
 impl Admin {
+    /// Hands leadership and the virtual IPs over, to the best member unless `to` names one; this one must lead. Answers
+    /// who leads then, and its term.
+    pub(super) async fn hand_over(&self, to: &str) -> Result<(String, u64), Status> {
+        let to = match to {
+            "" => None,
+            name => Some(self.member_id(name)?),
+        };
+        let (leader, term) = self.member.consensus.transfer(to).await?;
+        let state = self.member.consensus.view().borrow().state.clone();
+        let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
+        Ok((name.unwrap_or_default(), term))
+    }
+
     /// The id of a member by its resource name, as this member knows it.
     pub(super) fn member_id(&self, name: &str) -> Result<trestle_model::MemberId, Status> {
         let mut v = Violations::new();

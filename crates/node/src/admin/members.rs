@@ -5,14 +5,17 @@ use std::pin::Pin;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use trestle_api::convert::Write;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, v1};
 use trestle_consensus::{Progress, Removal};
-use trestle_model::{HostPort, Kind, MemberId, MemberName, MemberSpec, Refusal, Violations};
+use trestle_model::{
+    HostPort, Invalid, Kind, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
+};
 
-use super::Admin;
 use super::forward::forwarded;
+use super::{Admin, mismatch};
 use crate::member::REPORT_TIMEOUT;
 
 /// Messages of progress that wait for a slow caller; the operation itself never waits.
@@ -29,7 +32,7 @@ impl MemberService for Admin {
         let request = request.get_ref();
         let mut v = Violations::new();
         let name = convert::parse_member_name("name", &request.name, &mut v);
-        let name = name.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))?;
+        let name = name.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
         let read = self.read(request.consistency).await?;
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
         let member = read.state().member_named(&name).ok_or_else(missing)?;
@@ -98,6 +101,30 @@ impl MemberService for Admin {
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
                 leader.remove_member(forwarded(request.into_inner())).await
             }
+        }
+    }
+
+    async fn drain_member(
+        &self,
+        request: Request<v1::DrainMemberRequest>,
+    ) -> Result<Response<v1::Member>, Status> {
+        self.drain(convert::drain_member(request.get_ref())).await
+    }
+
+    async fn enable_member(
+        &self,
+        request: Request<v1::EnableMemberRequest>,
+    ) -> Result<Response<v1::Member>, Status> {
+        self.drain(convert::enable_member(request.get_ref())).await
+    }
+}
+
+impl Admin {
+    /// Begins or ends a drain.
+    async fn drain(&self, parsed: Result<Write, Invalid>) -> Result<Response<v1::Member>, Status> {
+        match self.write(parsed).await?.1 {
+            Outcome::Member(member) => Ok(Response::new(self.member.rendered(&member))),
+            other => Err(mismatch(&other)),
         }
     }
 }

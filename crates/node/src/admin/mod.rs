@@ -6,6 +6,7 @@ mod forward;
 mod listeners;
 mod members;
 mod pools;
+mod vips;
 mod wait;
 mod watch;
 

@@ -1,4 +1,6 @@
-use super::super::{Action, Event, OnQuorumLoss, Standing, Vip};
+use trestle_model::OnQuorumLoss;
+
+use super::super::{Action, Event, Standing, Vip};
 use super::bench::{Bench, ms, vip};
 
 fn hold() -> Vip {

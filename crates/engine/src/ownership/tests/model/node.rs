@@ -4,7 +4,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::super::{Action, Elected, Event, OnQuorumLoss, Ownership, Tenure, Vip};
+use trestle_model::OnQuorumLoss;
+
+use super::super::super::{Action, Elected, Event, Ownership, Tenure, Vip};
 use super::cluster::{Bug, Entry, Id, Role, TICK, Vote, World, member, vip};
 
 /// Age of an answer, in ticks, that is beyond the lease and the refusal of votes in all worlds.

@@ -1,0 +1,106 @@
+//! Virtual IPs and who holds them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use trestle_model::{
+    Command, InterfaceName, MemberId, OnQuorumLoss, Outcome, Tenure, Vip, VipAddress, VipName, VipPatch,
+    VipSpec,
+};
+
+use crate::strategies::{NAME, member_name};
+
+fn vip_name() -> impl Strategy<Value = VipName> {
+    NAME.prop_map(|name| VipName::parse(&name).unwrap())
+}
+
+fn interface() -> impl Strategy<Value = InterfaceName> {
+    "[a-z][a-z0-9.-]{0,14}".prop_map(|name| InterfaceName::parse(&name).unwrap())
+}
+
+fn address() -> impl Strategy<Value = VipAddress> {
+    (any::<std::net::IpAddr>(), 1..=128_u8)
+        .prop_filter_map("no address for a vip", |(ip, len)| VipAddress::parse(&format!("{ip}/{len}")).ok())
+}
+
+fn vip_patch() -> BoxedStrategy<VipPatch> {
+    let policy = prop_oneof![Just(OnQuorumLoss::Release), Just(OnQuorumLoss::Hold)];
+    let overrides = btree_map(member_name(), interface(), 0..3);
+    let delay = (0..86_400_u64, 0..1_000_000_000_u32).prop_map(|(s, n)| Duration::new(s, n));
+    (of(of(interface())), of(overrides), of(policy), of(vec(member_name(), 0..3)), of(delay))
+        .prop_map(|(interface, interface_overrides, on_quorum_loss, preferred, preference_delay)| VipPatch {
+            interface,
+            interface_overrides,
+            on_quorum_loss,
+            preferred,
+            preference_delay,
+        })
+        .boxed()
+}
+
+fn vip_spec() -> impl Strategy<Value = VipSpec> {
+    (address(), vip_patch()).prop_map(|(address, patch)| VipSpec::new(address).patched(&patch))
+}
+
+fn reason() -> impl Strategy<Value = Arc<str>> {
+    ".{0,80}".prop_map(Into::into)
+}
+
+fn tenure() -> impl Strategy<Value = Tenure> {
+    (1..4_u64, 0..9_u64, any::<u32>()).prop_map(|(member, term, reach)| Tenure {
+        member: MemberId(member),
+        term,
+        reach: Duration::from_micros(reach.into()),
+        released: false,
+    })
+}
+
+pub(crate) fn command() -> BoxedStrategy<Command> {
+    let expect = any::<Option<u64>>;
+    prop_oneof![
+        (member_name(), any::<bool>()).prop_map(|(name, draining)| Command::DrainMember { name, draining }),
+        (vip_name(), vip_spec()).prop_map(|(name, spec)| Command::CreateVip { name, spec }),
+        (vip_name(), vip_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdateVip {
+            name,
+            patch,
+            expect
+        }),
+        (vip_name(), expect()).prop_map(|(name, expect)| Command::DeleteVip { name, expect }),
+        holding(),
+    ]
+    .boxed()
+}
+
+/// Takings and releases of a few members in a few terms.
+pub(crate) fn holding() -> BoxedStrategy<Command> {
+    prop_oneof![
+        (tenure(), any::<u64>(), reason()).prop_map(|(tenure, time_ms, reason)| Command::TakeVips {
+            tenure,
+            time_ms,
+            reason
+        }),
+        (tenure(), any::<u64>(), reason()).prop_map(|(Tenure { member, term, .. }, time_ms, reason)| {
+            Command::ReleaseVips { member, term, time_ms, reason }
+        }),
+    ]
+    .boxed()
+}
+
+/// A virtual IP that names no member, so that it can be created.
+pub(crate) fn fitting() -> BoxedStrategy<Command> {
+    ("[ab]", address())
+        .prop_map(|(name, address)| Command::CreateVip {
+            name: VipName::parse(&name).unwrap(),
+            spec: VipSpec::new(address),
+        })
+        .boxed()
+}
+
+pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
+    (vip_name(), vip_spec(), any::<u64>())
+        .prop_map(|(name, spec, revision)| Outcome::Vip(Arc::new(Vip { name, spec, revision })))
+        .boxed()
+}

@@ -1,0 +1,172 @@
+//! Virtual IPs and who holds them: commands in, answers and history out.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+
+use trestle_model::{
+    Bind, ChangeKind, ClusterState, Command, HostPort, InterfaceName, Kind, ListenerName, ListenerSpec,
+    MemberId, MemberName, MemberSpec, OnQuorumLoss, Outcome, PoolName, PoolSpec, Refusal, Tenure, VipAddress,
+    VipEventKind, VipName, VipPatch, VipSpec, defaults,
+};
+
+fn vip(name: &str) -> VipName {
+    VipName::parse(name).unwrap()
+}
+
+fn member(name: &str) -> MemberName {
+    MemberName::parse(name).unwrap()
+}
+
+fn create(name: &str, address: &str) -> Command {
+    Command::CreateVip { name: vip(name), spec: VipSpec::new(VipAddress::parse(address).unwrap()) }
+}
+
+fn delete(name: &str) -> Command {
+    Command::DeleteVip { name: vip(name), expect: None }
+}
+
+fn update(name: &str, patch: VipPatch) -> Command {
+    Command::UpdateVip { name: vip(name), patch, expect: None }
+}
+
+/// A cluster with members m1 (id 1) and m2 (id 2) and the VIP "api" (revision 3).
+fn cluster() -> ClusterState {
+    let mut state = ClusterState::default();
+    for (index, name) in (1..).zip(["m1", "m2"]) {
+        let address = |port| HostPort::parse(&format!("{name}:{port}")).unwrap();
+        let spec =
+            MemberSpec { name: member(name), peer_address: address(7481), admin_address: address(7480) };
+        state.apply(index, &Command::AddMember(spec)).unwrap();
+    }
+    state.apply(3, &create("api", "10.0.3.100/24")).unwrap();
+    state
+}
+
+fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
+    let before = state.clone();
+    let refusal = state.apply(99, command).unwrap_err();
+    assert_eq!(*state, before, "a refused command changed the state");
+    refusal
+}
+
+#[test]
+fn names_and_addresses_are_unique() {
+    let mut state = cluster();
+    assert!(matches!(refused(&mut state, &create("api", "10.0.3.101/24")), Refusal::Exists { .. }));
+    // Another prefix makes no other address.
+    assert!(matches!(refused(&mut state, &create("other", "10.0.3.100/25")), Refusal::Invalid(_)));
+    assert!(matches!(refused(&mut state, &delete("other")), Refusal::NotFound { .. }));
+}
+
+#[test]
+fn only_members_can_be_named_and_all_mistakes_are_told() {
+    let mut state = cluster();
+    let patch = VipPatch {
+        preferred: Some(vec![member("m1"), member("m7"), member("m1")]),
+        interface_overrides: Some([(member("m9"), InterfaceName::parse("eth1").unwrap())].into()),
+        preference_delay: Some(Duration::from_secs(86_401)),
+        ..Default::default()
+    };
+    let Refusal::Invalid(found) = refused(&mut state, &update("api", patch)) else { panic!() };
+    let told: Vec<_> = found.0.iter().map(|v| (v.field.as_str(), v.value.as_str())).collect();
+    let expected = [
+        ("vip.preferred", "m1"),
+        ("vip.preference_delay", "86401s"),
+        ("vip.interface_overrides", "m9"),
+        ("vip.preferred", "m7"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn an_update_keeps_the_address() {
+    let mut state = cluster();
+    let patch = VipPatch { on_quorum_loss: Some(OnQuorumLoss::Hold), ..Default::default() };
+    let applied = state.apply(7, &update("api", patch.clone())).unwrap();
+    let Outcome::Vip(now) = &applied.outcome else { panic!() };
+    assert_eq!((now.spec.on_quorum_loss, now.revision), (OnQuorumLoss::Hold, 7));
+    assert_eq!(now.spec.address.to_string(), "10.0.3.100/24");
+    assert_eq!(applied.changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [ChangeKind::Updated]);
+    assert!(state.apply(8, &update("api", patch)).unwrap().changes.is_empty());
+}
+
+#[test]
+fn a_vip_that_a_listener_names_stays() {
+    let mut state = cluster();
+    let pool = PoolName::parse("web").unwrap();
+    state.apply(4, &Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+    let listener = |name: &str, bind: &str| Command::CreateListener {
+        name: ListenerName::parse(name).unwrap(),
+        spec: ListenerSpec::new(vec![Bind::parse(bind).unwrap()], pool.clone()),
+    };
+    state.apply(5, &listener("web", "10.0.3.100:80")).unwrap();
+    state.apply(6, &listener("all", "0.0.0.0:81")).unwrap();
+    let Refusal::InUse { kind: Kind::Vip, listeners, .. } = refused(&mut state, &delete("api")) else {
+        panic!()
+    };
+    assert_eq!(listeners, ["web"]);
+}
+
+fn take(id: u64, term: u64) -> Command {
+    let tenure = Tenure { member: MemberId(id), term, reach: Duration::from_millis(292), released: false };
+    Command::TakeVips { tenure, time_ms: 1000 * term, reason: "it was elected".into() }
+}
+
+fn release(id: u64, term: u64) -> Command {
+    Command::ReleaseVips { member: MemberId(id), term, time_ms: 1000 * term, reason: "asked to".into() }
+}
+
+#[test]
+fn the_newest_term_has_the_vips_and_a_release_is_final() {
+    let mut state = cluster();
+    let revision = state.revision;
+    state.apply(4, &take(1, 2)).unwrap();
+    state.apply(5, &take(1, 2)).unwrap();
+    assert!(matches!(refused(&mut state, &release(2, 2)), Refusal::NoTenure { .. }));
+    assert!(matches!(refused(&mut state, &release(1, 1)), Refusal::NoTenure { .. }));
+    let applied = state.apply(6, &release(1, 2)).unwrap();
+    assert!(applied.changes.is_empty());
+    state.apply(7, &release(1, 2)).unwrap();
+    assert!(matches!(refused(&mut state, &take(1, 2)), Refusal::NoTenure { .. }));
+    state.apply(8, &take(2, 3)).unwrap();
+    assert!(matches!(refused(&mut state, &take(1, 2)), Refusal::NoTenure { .. }));
+    assert!(matches!(refused(&mut state, &release(1, 2)), Refusal::NoTenure { .. }));
+    let tenure = state.tenure.unwrap();
+    assert_eq!((tenure.member, tenure.term, tenure.released), (MemberId(2), 3, false));
+    assert_eq!(state.revision, revision, "who holds a vip is no configuration");
+
+    let story: Vec<_> = state.vip_events.iter().map(|e| (e.revision, e.member.0, e.kind)).collect();
+    let expected = [(4, 1, VipEventKind::Taken), (6, 1, VipEventKind::Released), (8, 2, VipEventKind::Taken)];
+    assert_eq!(story, expected);
+    let last = state.vip_events.back().unwrap();
+    assert_eq!((last.name.as_ref(), &*last.vips), (Some(&member("m2")), &[vip("api")][..]));
+}
+
+#[test]
+fn the_history_is_bounded_and_so_are_its_reasons() {
+    let mut state = cluster();
+    let long = "é".repeat(defaults::VIP_REASON_MAX);
+    for term in 1..=2 * defaults::VIP_EVENTS_KEPT as u64 {
+        let Command::TakeVips { tenure, time_ms, .. } = take(1, term) else { panic!() };
+        let command = Command::TakeVips { tenure, time_ms, reason: long.as_str().into() };
+        state.apply(10 + term, &command).unwrap();
+    }
+    assert_eq!(state.vip_events.len(), defaults::VIP_EVENTS_KEPT);
+    assert!(state.vip_events.iter().all(|e| e.reason.len() <= defaults::VIP_REASON_MAX));
+}
+
+#[test]
+fn a_drain_is_kept_with_the_member() {
+    let mut state = cluster();
+    let drain = |draining| Command::DrainMember { name: member("m2"), draining };
+    let digest = state.digest();
+    let applied = state.apply(7, &drain(true)).unwrap();
+    let Outcome::Member(now) = &applied.outcome else { panic!() };
+    assert!(now.draining && now.revision == 7);
+    assert_ne!(state.digest(), digest);
+    assert!(state.apply(8, &drain(true)).unwrap().changes.is_empty());
+    state.apply(9, &drain(false)).unwrap();
+    assert!(!state.members[&MemberId(2)].draining);
+    let nobody = Command::DrainMember { name: member("m3"), draining: true };
+    assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
+}

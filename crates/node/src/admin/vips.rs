@@ -1,0 +1,102 @@
+//! Virtual IPs: their settings, what members' kernels have of them, and who held them.
+
+use tonic::{Request, Response, Status};
+use trestle_api::v1::vip_service_client::VipServiceClient;
+use trestle_api::v1::vip_service_server::VipService;
+use trestle_api::{convert, peer, status, v1};
+use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
+
+use super::forward::forwarded;
+use super::{Admin, mismatch};
+
+fn parse_vip(name: &str) -> Result<VipName, Status> {
+    let mut v = Violations::new();
+    let parsed = convert::parse_vip_name("name", name, &mut v);
+    parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))
+}
+
+fn answer(outcome: Outcome) -> Result<Response<v1::Vip>, Status> {
+    match outcome {
+        Outcome::Vip(vip) => Ok(Response::new(convert::vip(&vip))),
+        other => Err(mismatch(&other)),
+    }
+}
+
+fn missing(name: &VipName) -> Status {
+    status::refusal(&Refusal::NotFound { kind: Kind::Vip, name: name.to_string() })
+}
+
+#[tonic::async_trait]
+impl VipService for Admin {
+    async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
+        let (_, outcome) = self.write(convert::create_vip(request.get_ref())).await?;
+        answer(outcome)
+    }
+
+    async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Result<Response<v1::Vip>, Status> {
+        let name = parse_vip(&request.get_ref().name)?;
+        let read = self.read(request.get_ref().consistency).await?;
+        let vip = read.state().vips.get(&name).ok_or_else(|| missing(&name))?;
+        Ok(read.answer(convert::vip(vip)))
+    }
+
+    async fn list_vips(
+        &self,
+        request: Request<v1::ListVipsRequest>,
+    ) -> Result<Response<v1::ListVipsResponse>, Status> {
+        let read = self.read(request.get_ref().consistency).await?;
+        let vips = read.state().vips.values().map(|vip| convert::vip(vip)).collect();
+        Ok(Response::new(v1::ListVipsResponse { vips, read: Some(read.info) }))
+    }
+
+    async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Result<Response<v1::Vip>, Status> {
+        let (_, outcome) = self.write(convert::update_vip(request.get_ref())).await?;
+        answer(outcome)
+    }
+
+    async fn delete_vip(
+        &self,
+        request: Request<v1::DeleteVipRequest>,
+    ) -> Result<Response<v1::DeleteVipResponse>, Status> {
+        let (revision, _) = self.write(convert::delete_vip(request.get_ref())).await?;
+        Ok(Response::new(v1::DeleteVipResponse { revision }))
+    }
+
+    async fn get_vip_status(
+        &self,
+        request: Request<v1::GetVipStatusRequest>,
+    ) -> Result<Response<v1::VipStatus>, Status> {
+        let asked = request.get_ref().name.as_str();
+        if !asked.is_empty() {
+            let name = parse_vip(asked)?;
+            self.read_anyhow().await.state().vips.get(&name).ok_or_else(|| missing(&name))?;
+        }
+        let ask = peer::ReportRequest { vips: true, ..Default::default() };
+        let (reports, unreachable_members) = self.member.ask_all(ask).await;
+        let views = reports.into_iter().flat_map(|report| report.vips);
+        let mut views: Vec<_> = views.filter(|view| asked.is_empty() || view.vip == asked).collect();
+        // Members answer in the order of their ids, which a stable sort keeps.
+        views.sort_by(|one, other| one.vip.cmp(&other.vip));
+        Ok(Response::new(v1::VipStatus { views, unreachable_members }))
+    }
+
+    async fn move_vips(
+        &self,
+        request: Request<v1::MoveVipsRequest>,
+    ) -> Result<Response<v1::MoveVipsResponse>, Status> {
+        if let Some(leader) = self.leader_elsewhere(&request).await? {
+            return VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await;
+        }
+        let (holder, term) = self.hand_over(&request.get_ref().to).await?;
+        Ok(Response::new(v1::MoveVipsResponse { holder, term }))
+    }
+
+    async fn list_vip_events(
+        &self,
+        request: Request<v1::ListVipEventsRequest>,
+    ) -> Result<Response<v1::ListVipEventsResponse>, Status> {
+        let read = self.read(request.get_ref().consistency).await?;
+        let events = read.state().vip_events.iter().map(|event| convert::vip_event(event)).collect();
+        Ok(Response::new(v1::ListVipEventsResponse { events, read: Some(read.info) }))
+    }
+}
