@@ -61,7 +61,7 @@ pub(crate) async fn establish(
 
 /// Whether a socket that connects there may connect to itself: where nobody listens on a local port of the ephemeral
 /// range, the kernel may pick that very port as the source (simultaneous open, RFC 9293 §3.5).
-fn may_meet_itself(address: SocketAddr) -> bool {
+pub(crate) fn may_meet_itself(address: SocketAddr) -> bool {
     EPHEMERAL.contains(&address.port())
 }
 

@@ -44,6 +44,13 @@ pub(crate) struct Leg {
     delay: Delay,
 }
 
+fn begin(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match net::connect(socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn would_block<T>(result: Result<T, Errno>) -> Option<io::Result<T>> {
     match result {
         Err(Errno::AGAIN) => None,
@@ -76,14 +83,33 @@ impl Leg {
     /// # Errors
     /// What connect(2) or epoll_ctl(2) say at once.
     pub(crate) fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
-        match net::connect(&socket, &address) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
-        }
+        begin(&socket, address)?;
         // Registered only now: before connect(2) a socket counts as hung up.
         let slot = Registration::new(socket.as_fd())?;
         slot.set_aging();
         Ok(Self { slot, socket, delay: Delay::FirstWrite })
+    }
+
+    /// Ends the connection with a reset. What is left can be connected again by [`Leg::reconnect`], from the address that
+    /// it was bound to (connect(2), AF_UNSPEC).
+    ///
+    /// # Errors
+    /// What connect(2) says.
+    pub(crate) fn disconnect(&self) -> io::Result<()> {
+        net::connect_unspec(&self.socket)?;
+        // The socket counts as hung up now, which is no news to anybody.
+        self.slot.forget_waker();
+        Ok(())
+    }
+
+    /// Begins to connect after [`Leg::disconnect`]; [`Leg::connected`] tells when that is done.
+    ///
+    /// # Errors
+    /// What connect(2) says at once.
+    pub(crate) fn reconnect(&self, address: SocketAddr) -> io::Result<()> {
+        // Events that were not collected yet tell how the socket is then, so that what is known is all that is stale.
+        self.slot.clear(EventFlags::all());
+        begin(&self.socket, address)
     }
 
     /// Waits until the connection stands.

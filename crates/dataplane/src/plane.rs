@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::{self, Runtime};
+use tokio::runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use trestle_model::{ClusterState, Revision};
@@ -120,9 +120,16 @@ pub struct DataPlane {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// A runtime for one thread. Workers, prober and reconciler each have their own and nothing else runs there.
-fn runtime() -> io::Result<Runtime> {
-    runtime::Builder::new_current_thread().enable_all().build()
+/// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
+fn on_reactor<F: Future<Output = ()>>(
+    name: String,
+    start: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, source) = reactor::runtime()?;
+    Builder::new().name(name).spawn(move || {
+        source.install();
+        runtime.block_on(start());
+    })
 }
 
 /// Starts the thread of worker `number`.
@@ -131,11 +138,9 @@ fn worker(
     roll: Arc<Roll>,
     orders: mpsc::UnboundedReceiver<worker::Order>,
 ) -> io::Result<JoinHandle<()>> {
-    let (runtime, source) = reactor::runtime()?;
-    Builder::new().name(format!("trestle-data-{number}")).spawn(move || {
-        source.install();
+    on_reactor(format!("trestle-data-{number}"), || {
         count_pipes(roll.shared.clone());
-        runtime.block_on(worker::run(roll, orders));
+        worker::run(roll, orders)
     })
 }
 
@@ -155,14 +160,15 @@ impl DataPlane {
             workers.push(sender);
             rolls.push(roll);
         }
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (prober, checks) = mpsc::unbounded_channel();
+        let source = settings.source;
+        threads.push(on_reactor("trestle-probe".to_owned(), move || probe::run(source, checks, reports))?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let runtime = runtime()?;
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
             io::Result::Ok(())
         };
-        let (reports, reported) = mpsc::unbounded_channel();
-        let (prober, checks) = mpsc::unbounded_channel();
-        spawn("trestle-probe".to_owned(), Box::pin(probe::run(settings.source, checks, reports)))?;
         let (revision, in_force) = watch::channel(0);
         let (sender, orders) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();

@@ -8,17 +8,18 @@ mod http;
 mod identity;
 mod plan;
 mod search;
+mod sockets;
 mod tcp;
 mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use trestle_engine::{Health, Verdict};
 
 use crate::live::Live;
@@ -26,13 +27,13 @@ use crate::source::Sources;
 use crate::table::CheckResult;
 
 pub(crate) use plan::Plan;
+use sockets::Sockets;
 
 /// Names one run of checks; a changed check is another run.
 pub(crate) type CheckId = u64;
 
-/// Checks under way at a time. Bounds the file descriptors that they take; enough for 10 000 backends that answer
-/// within 100 ms, once a second.
-const AT_A_TIME: usize = 1024;
+/// How often sockets that TCP checks no longer need are closed: those that were not needed from one time to the next.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// What the reconciler tells the prober.
 #[derive(Debug)]
@@ -64,21 +65,31 @@ pub(crate) struct Report {
     pub(crate) at: Instant,
 }
 
-/// Runs until the reconciler is gone.
+/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor).
 pub(crate) async fn run(
     source: Sources,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    let sockets = Arc::new(Sockets::new(source));
     let mut runs: HashMap<CheckId, AbortHandle> = HashMap::new();
-    while let Some(order) = orders.recv().await {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = sweep.tick() => {
+                sockets.sweep();
+                continue;
+            }
+        };
         match order {
-            Order::Watch(id, check) => {
-                let run = tokio::spawn(watch(id, check, source, places.clone(), reports.clone()));
+            None => return,
+            Some(Order::Watch(id, check)) => {
+                let run = tokio::spawn(watch(id, check, sockets.clone(), reports.clone()));
                 runs.insert(id, run.abort_handle());
             }
-            Order::Forget(id) => {
+            Some(Order::Forget(id)) => {
                 if let Some(run) = runs.remove(&id) {
                     run.abort();
                 }
@@ -94,20 +105,14 @@ fn random() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
-async fn watch(
-    id: CheckId,
-    check: Check,
-    source: Sources,
-    places: Arc<Semaphore>,
-    reports: mpsc::UnboundedSender<Report>,
-) {
+async fn watch(id: CheckId, check: Check, sockets: Arc<Sockets>, reports: mpsc::UnboundedSender<Report>) {
     let origin = Instant::now();
     let mut health = Health::new(check.verdict);
     let mut reported = None;
     loop {
-        let Ok(place) = places.acquire().await else { return };
+        let Some(place) = sockets.place().await else { return };
         let started = origin.elapsed();
-        let result = check.plan.check(check.address, source).await;
+        let result = check.plan.check(check.address, &sockets).await;
         drop(place);
         let (success, now) = (result.is_success(), origin.elapsed());
         check.live.counters.checked(success);

@@ -218,6 +218,13 @@ impl Registration {
         polled.flatten().map_or(EventFlags::empty(), |(ready, _former)| ready)
     }
 
+    /// Forgets who waits; events wake nobody until somebody polls again.
+    pub(crate) fn forget_waker(&self) {
+        let former = with(|r| r.slots.borrow_mut().get_mut(self.0 as usize)?.waker.take());
+        // Dropped only after the slots are free to be used, for the same reason as in `poll`.
+        drop(former);
+    }
+
     /// Takes note that something turned out not to be possible.
     pub(crate) fn clear(&self, flags: EventFlags) {
         with(|r| {

@@ -13,9 +13,9 @@ use trestle_model::{CheckKind, HealthCheck, PoolSpec, Port, SendProxy};
 use super::exchange::ExchangePlan;
 use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
-use super::tcp::{self, Use};
+use super::sockets::Sockets;
+use super::tcp;
 use super::tls::{self, TlsPlan};
-use crate::source::Sources;
 use crate::table::CheckResult;
 
 /// How the backends of one pool are checked.
@@ -100,19 +100,24 @@ impl Plan {
     }
 
     /// Checks once; ends within the check's timeout.
-    pub(super) async fn check(&self, address: SocketAddr, source: Sources) -> CheckResult {
+    pub(super) async fn check(&self, address: SocketAddr, sockets: &Sockets) -> CheckResult {
         let timeout = self.health.timeout;
-        let limit = Limit { end: Instant::now() + timeout, timeout };
-        if let Kind::Impossible(words) = &self.kind {
-            return CheckResult::Wrong(words.clone());
+        match &self.kind {
+            Kind::Impossible(words) => CheckResult::Wrong(words.clone()),
+            Kind::None | Kind::Tcp => tcp::check(address, timeout, sockets).await,
+            _ => self.talk(address, timeout, sockets).await,
         }
-        let then = if matches!(self.kind, Kind::Tcp) { Use::None } else { Use::Talk };
-        let mut stream = match tcp::connect(address, timeout, source, then).await {
+    }
+
+    /// Checks by what the backend says.
+    async fn talk(&self, address: SocketAddr, timeout: Duration, sockets: &Sockets) -> CheckResult {
+        let limit = Limit { end: Instant::now() + timeout, timeout };
+        let mut stream = match tcp::connect(address, timeout, sockets).await {
             Ok(stream) => stream,
             Err(result) => return result,
         };
         // There is room in a new connection, and when it breaks, reading says so.
-        if then == Use::Talk && !self.header.is_empty() {
+        if !self.header.is_empty() {
             let _ = limit.reach(stream.write_all(self.header)).await;
         }
         // In boxes, because the tasks of backends that wait for their next check would keep room for them.
