@@ -15,6 +15,7 @@ use crate::history::History;
 use crate::identity::Identity;
 use crate::membership::{Progress, Removal};
 use crate::network::{MESSAGE_MAX, WINDOW};
+use crate::office::Office;
 use crate::propose::Accepted;
 use crate::replica::View;
 use crate::service::Service;
@@ -168,6 +169,21 @@ impl Consensus {
         self.core.propose_here(proposal, within).await
     }
 
+    /// Proposes a command on this member, which must lead in exactly this term when Raft appends it: it is never forwarded,
+    /// and never written for another term.
+    ///
+    /// # Errors
+    /// The state's refusal; no leader: this member does not lead in that term or has no quorum, and nothing was written;
+    /// outcome unknown: it may have been written, or still be, in that term.
+    pub async fn propose_in_term(
+        &self,
+        proposal: Proposal,
+        term: u64,
+        within: Duration,
+    ) -> Result<Accepted, Error> {
+        self.core.propose_in_term(proposal, term, within).await
+    }
+
     /// A state that has every write in it that was acknowledged anywhere before this call.
     ///
     /// # Errors
@@ -204,6 +220,18 @@ impl Consensus {
         self.core.role.subscribe()
     }
 
+    /// Whether this member leads, how it was elected, and when a quorum last confirmed it. Published as each answer arrives,
+    /// whatever the disk or the API is busy with.
+    pub fn office(&self) -> watch::Receiver<Office> {
+        self.core.registry.subscribe()
+    }
+
+    /// The other voters that leadership could go to now, because they answer and have caught up; the one with most of the
+    /// log first. Empty when this member does not lead, or hears no quorum.
+    pub fn targets(&self) -> Vec<MemberId> {
+        self.core.targets()
+    }
+
     /// Takes in the empty member that `spec` describes as a learner; on the leader only. Repeating it goes on where an
     /// earlier call stopped. Stops when the receiver of `progress` is gone.
     ///
@@ -229,8 +257,8 @@ impl Consensus {
         self.core.promote(id, progress).await
     }
 
-    /// Removes a member, running or lost; on the leader only. When it is the leader itself, leadership moves and nothing
-    /// else is done: ask the new leader again.
+    /// Removes a member, running or lost; on the leader only. When it is the leader itself, nothing is done: let leadership
+    /// move, then ask the new leader.
     ///
     /// # Errors
     /// When this member does not lead, or those left could not form a quorum now.
@@ -240,6 +268,9 @@ impl Consensus {
 
     /// Hands leadership over, to the voter that is best caught up unless `to` names one; on the leader only. Answers who
     /// leads then, and its term.
+    ///
+    /// Only what decides who serves the virtual IPs may call this, after this member has let go of all of them and that is
+    /// on record: a transfer makes voters disregard the lease of the leader that begins it.
     ///
     /// # Errors
     /// When this member does not lead, the target is not fit to, or another was elected.

@@ -2,15 +2,18 @@
 //!
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
+mod ballot;
 mod consensus;
 mod data_dir;
 mod durable;
 mod error;
+mod heard;
 mod history;
 mod identity;
 mod life;
 mod membership;
 mod network;
+mod office;
 mod peers;
 mod propose;
 mod raft_config;
@@ -28,11 +31,13 @@ mod timing;
 mod watch;
 mod wire;
 
+pub use ballot::{AnyBallot, Ballot};
 pub use consensus::Consensus;
 pub use error::{Error, StartError};
 pub use history::{Batch, HISTORY_KEPT, History, Subscription};
 pub use identity::Identity;
 pub use membership::{CAUGHT_UP_WITHIN, Progress, Removal, Step};
+pub use office::{Leads, Office};
 pub use propose::{Accepted, DEFAULT_WAIT};
 pub use replica::View;
 pub use service::Service;

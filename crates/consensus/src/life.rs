@@ -104,7 +104,7 @@ impl Core {
         let timing = self.settings.timing;
         let config = raft_config(identity.cluster_id.as_str(), &timing)
             .map_err(|e| StartError::Timing(e.to_string()))?;
-        let network = Network::new(&identity, self.channels.clone(), timing, self.told_removed.clone());
+        let network = Network::new(&identity, self);
         let Durable { log, replica, closed } = self.durable().take().ok_or(Failure::ShuttingDown)?;
         *self.closed() = Some(closed);
         let id = identity.member_id.0;
@@ -113,6 +113,7 @@ impl Core {
         let raft =
             raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
         self.set_raft(Some(raft.clone()));
+        self.runtime.spawn(self.clone().attend(raft.clone()));
         self.runtime.spawn(self.clone().follow(raft));
         self.runtime.spawn(self.clone().obey_removal());
         Ok(())

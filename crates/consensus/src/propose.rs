@@ -4,13 +4,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResponse;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
 use trestle_model::{Outcome, Proposal, Revision};
 
 use crate::error::Error;
-use crate::raft_types::{Answer, LogCommand};
+use crate::raft_types::{Answer, LeaderId, LogCommand, TypeConfig};
 use crate::shared::Core;
 use crate::status::{RaftState, Role};
 use crate::store::{PROPOSAL_MAX, proposal_size};
@@ -109,10 +111,7 @@ impl Core {
 
     /// Proposes to the leader, wherever it is.
     pub(crate) async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
-        let size = proposal_size(&proposal);
-        if size > PROPOSAL_MAX {
-            return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
-        }
+        check_size(&proposal)?;
         let deadline = Instant::now() + within;
         let repeatable = proposal.request.is_some();
         let proposal = Arc::new(proposal);
@@ -137,27 +136,74 @@ impl Core {
         Ok(self.write(Arc::new(proposal), Instant::now() + within).await?)
     }
 
+    /// Proposes as the leader of `term`, or not at all.
+    pub(crate) async fn propose_in_term(
+        &self,
+        proposal: Proposal,
+        term: u64,
+        within: Duration,
+    ) -> Result<Accepted, Error> {
+        check_size(&proposal)?;
+        let raft = self.running()?;
+        let me = self.me().ok_or(Failure::NoCluster)?;
+        let (responder, written) = ProgressResponder::complete_only();
+        // Raft compares on its own thread, right before it appends.
+        let write = raft
+            .write(LogCommand(Arc::new(proposal)))
+            .with_leader(LeaderId { term, node_id: me.0 })
+            .responder(responder);
+        let written = async {
+            write.await.map_err(RaftError::Fatal)?;
+            let written = written.await.map_err(|_| RaftError::Fatal(Fatal::Stopped))?;
+            written.map_err(RaftError::APIError)
+        };
+        let Ok(written) = timeout_at(Instant::now() + within, written).await else {
+            return Err(Retry::Perhaps(NO_QUORUM.to_owned()).into());
+        };
+        accepted(written).map_err(|retry| match retry {
+            Retry::Safe(_) => {
+                Error::no_leader(format!("this member does not lead in term {term}, or has no quorum"))
+            }
+            other => other.into(),
+        })
+    }
+
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
         let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
-            return Err(Retry::Perhaps("the leader did not reach a quorum in time".to_owned()));
+            return Err(Retry::Perhaps(NO_QUORUM.to_owned()));
         };
-        match written {
-            Ok(response) => match response.data {
-                Answer::Applied { revision, outcome } => Ok(Accepted { revision, outcome }),
-                Answer::Refused(refusal) => Err(Retry::Never(refusal.into())),
-                Answer::Nothing => {
-                    Err(Retry::Never(Error::internal("a command was applied without an answer")))
-                }
-            },
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))
-            }
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-                Err(Retry::Perhaps("the leader changed while it was being written".to_owned()))
-            }
-            Err(RaftError::APIError(error)) => Err(Retry::Never(Error::internal(error))),
-            Err(RaftError::Fatal(error)) => Err(Retry::Perhaps(format!("Raft has stopped: {error}"))),
+        accepted(written)
+    }
+}
+
+const NO_QUORUM: &str = "the leader did not reach a quorum in time";
+
+fn check_size(proposal: &Proposal) -> Result<(), Error> {
+    let size = proposal_size(proposal);
+    if size > PROPOSAL_MAX {
+        return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
+    }
+    Ok(())
+}
+
+/// What Raft's answer to a write means.
+fn accepted(
+    written: Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
+) -> Result<Accepted, Retry> {
+    match written {
+        Ok(response) => match response.data {
+            Answer::Applied { revision, outcome } => Ok(Accepted { revision, outcome }),
+            Answer::Refused(refusal) => Err(Retry::Never(refusal.into())),
+            Answer::Nothing => Err(Retry::Never(Error::internal("a command was applied without an answer"))),
+        },
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+            Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))
         }
+        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+            Err(Retry::Perhaps("the leader changed while it was being written".to_owned()))
+        }
+        Err(RaftError::APIError(error)) => Err(Retry::Never(Error::internal(error))),
+        Err(RaftError::Fatal(error)) => Err(Retry::Perhaps(format!("Raft has stopped: {error}"))),
     }
 }

@@ -1,9 +1,9 @@
 //! What the parts of this crate share: the running Raft and what is known without it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use openraft::Raft;
 use tokio::runtime::Handle;
@@ -11,12 +11,15 @@ use tokio::sync::{Notify, watch};
 use trestle_api::status::Failure;
 use trestle_model::{MemberId, MemberName};
 
+use crate::ballot::Ballot;
 use crate::data_dir::DataDir;
 use crate::durable::Durable;
 use crate::error::Error;
+use crate::heard::Heard;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::network::Channels;
+use crate::office::Registry;
 use crate::raft_types::TypeConfig;
 use crate::replica::{Replica, View};
 use crate::status::{RaftState, Role};
@@ -26,7 +29,7 @@ use crate::timing::Timing;
 pub(crate) type RaftHandle = Raft<TypeConfig, Replica>;
 
 /// What this member needs to know of itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Where log, snapshots and identity are; made if it does not exist.
     pub data_dir: PathBuf,
@@ -34,6 +37,8 @@ pub struct Settings {
     pub name: MemberName,
     /// Raft's clock; the same on all members.
     pub timing: Timing,
+    /// Says whether this member may vote.
+    pub ballot: Arc<dyn Ballot>,
 }
 
 /// The state of this member, shared by the handle, the services and Raft's followers.
@@ -48,6 +53,8 @@ pub(crate) struct Core {
     /// The state machine publishes here; kept as well, so that the receivers outlive Raft.
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) role: watch::Sender<Role>,
+    /// Whether and how this member leads.
+    pub(crate) registry: Arc<Registry>,
     pub(crate) failure: watch::Sender<Option<String>>,
     /// Held while the member is founded, adopted, started, dismissed or stopped.
     pub(crate) step: tokio::sync::Mutex<()>,
@@ -58,8 +65,7 @@ pub(crate) struct Core {
     durable: Mutex<Option<Durable>>,
     closed: Mutex<Option<Closed>>,
     stopping: AtomicBool,
-    /// When a leader was last heard and believed, in milliseconds after `opened`; 0 while none was.
-    heard: AtomicU64,
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl Core {
@@ -79,6 +85,7 @@ impl Core {
         };
         Self {
             channels: Arc::new(Channels::new(settings.timing, runtime.clone())),
+            heard: Arc::new(Heard::new(opened, settings.timing)),
             settings,
             opened,
             runtime,
@@ -86,6 +93,7 @@ impl Core {
             history,
             view,
             role: watch::Sender::new(Role { state, ..Role::default() }),
+            registry: Arc::new(Registry::new()),
             failure: watch::Sender::new(None),
             step: tokio::sync::Mutex::new(()),
             told_removed: Arc::new(Notify::new()),
@@ -94,7 +102,6 @@ impl Core {
             durable: Mutex::new(None),
             closed: Mutex::new(None),
             stopping: AtomicBool::new(false),
-            heard: AtomicU64::new(0),
         }
     }
 
@@ -134,23 +141,6 @@ impl Core {
 
     pub(crate) fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Notes a sign of life of a leader that this member believes.
-    pub(crate) fn hear(&self) {
-        self.heard.store(self.millis().max(1), Ordering::Relaxed);
-    }
-
-    /// Whether a leader was heard within the time after which a voter may give it up. Raft itself goes on to name the
-    /// last leader for as long as it finds no other.
-    pub(crate) fn hears_leader(&self) -> bool {
-        let heard = self.heard.load(Ordering::Relaxed);
-        let silence = Duration::from_millis(self.millis().saturating_sub(heard));
-        heard > 0 && silence < self.settings.timing.patience()
     }
 
     pub(crate) fn me(&self) -> Option<MemberId> {

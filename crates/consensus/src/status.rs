@@ -144,7 +144,7 @@ impl Core {
         match self.raft() {
             Some(raft) => {
                 let mut status = of_raft(&raft);
-                status.leader = status.leader.filter(|id| Some(*id) == self.me() || self.hears_leader());
+                status.leader = status.leader.filter(|id| Some(*id) == self.me() || self.heard.lately());
                 status
             }
             None => RaftStatus { state, applied: self.view.borrow().applied, ..RaftStatus::default() },

@@ -54,7 +54,7 @@ impl Core {
     pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle) {
         let mut metrics = raft.server_metrics();
         loop {
-            let new = role(&metrics.borrow_watched(), self.hears_leader());
+            let new = role(&metrics.borrow_watched(), self.heard.lately());
             if let Some(old) = self.publish(&new) {
                 self.log(&old, &new);
                 self.forget_strangers(&new);

@@ -107,6 +107,7 @@ impl Node {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
             timing: timing(config.profile),
+            ballot: Arc::new(trestle_consensus::AnyBallot),
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());

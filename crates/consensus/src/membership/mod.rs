@@ -78,11 +78,8 @@ pub enum Removal {
         /// Things to know that are no errors.
         warnings: Vec<String>,
     },
-    /// The member to remove was the leader and has handed over; ask the new leader to remove it.
-    LeaderMoved {
-        /// The new leader.
-        to: MemberId,
-    },
+    /// The member to remove is this leader, and nothing was done: let leadership move first, then ask the new leader.
+    LeadershipMustMove,
 }
 
 /// A sentence about a number of voters that tolerates no more losses than one voter less would.

@@ -18,8 +18,7 @@ impl Core {
         let (_, status, member) = self.settled(|status| self.check_removal(id, status)).await?;
         let votes = status.voters.contains(&id);
         if votes && Some(id) == self.me() {
-            let (to, _) = self.transfer(None).await?;
-            return Ok(Removal::LeaderMoved { to });
+            return Ok(Removal::LeadershipMustMove);
         }
         if votes {
             // A voter that died a moment ago still counts as answering, and a change that then finds no quorum cannot be

@@ -43,16 +43,28 @@ impl Core {
         }
     }
 
-    fn transfer_target(&self, to: Option<MemberId>, status: &RaftStatus) -> Result<MemberId, Error> {
+    /// The other voters that can take over now, the one with most of the log first; none if this member does not lead.
+    pub(crate) fn targets(&self) -> Vec<MemberId> {
+        self.leading().map(|(_, status)| self.fit_targets(&status)).unwrap_or_default()
+    }
+
+    /// Voters that answer and have caught up, best first.
+    fn fit_targets(&self, status: &RaftStatus) -> Vec<MemberId> {
         let answering = self.answering(status);
         let matched = |id: &MemberId| status.matched.get(id).copied().unwrap_or(0);
         let fit = |id: &MemberId| {
             answering.contains(id) && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
         };
+        let others = status.voters.iter().copied().filter(|id| Some(*id) != self.me());
+        let mut targets: Vec<_> = others.filter(fit).collect();
+        targets.sort_by_key(|id| std::cmp::Reverse(matched(id)));
+        targets
+    }
+
+    fn transfer_target(&self, to: Option<MemberId>, status: &RaftStatus) -> Result<MemberId, Error> {
+        let fit = self.fit_targets(status);
         let Some(to) = to else {
-            let others = status.voters.iter().filter(|id| Some(**id) != self.me());
-            let best = others.copied().filter(fit).max_by_key(matched);
-            return best.ok_or_else(|| {
+            return fit.first().copied().ok_or_else(|| {
                 Error::membership(
                     "no other voter answers and has caught up, so there is none to hand leadership to",
                 )
@@ -63,12 +75,13 @@ impl Core {
         if !status.voters.contains(&to) {
             return refuse("it does not vote; promote it first".to_owned());
         }
-        if !answering.contains(&to) {
+        if fit.contains(&to) || Some(to) == self.me() {
+            return Ok(to);
+        }
+        if !self.answering(status).contains(&to) {
             return refuse("it does not answer".to_owned());
         }
-        if !fit(&to) {
-            return refuse(format!("it has {} of {} log entries", matched(&to), status.last_log_index));
-        }
-        Ok(to)
+        let matched = status.matched.get(&to).copied().unwrap_or(0);
+        refuse(format!("it has {matched} of {} log entries", status.last_log_index))
     }
 }

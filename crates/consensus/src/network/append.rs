@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::BoxStream;
@@ -14,14 +15,22 @@ use trestle_api::peer as proto;
 
 use super::Peer;
 use super::peer::{call_error, malformed};
-use crate::raft_types::{LogId, TypeConfig};
+use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::wire;
 
 type CallError = RPCError<TypeConfig>;
 type Appended = Result<StreamAppendResult<TypeConfig>, CallError>;
 
-/// What was asked and not answered yet: the last log id before the entries, and the last one of them.
-type Asked = (Option<LogId>, Option<LogId>);
+/// What was asked and not answered yet.
+#[derive(Clone, Copy)]
+struct Asked {
+    vote: Vote,
+    /// The last log id before the entries, and the last one of them.
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    /// Not after it left.
+    sent: Instant,
+}
 
 /// Requests in the order in which they left; answers come in the same order.
 #[derive(Clone, Default)]
@@ -30,7 +39,8 @@ struct InFlight(Arc<Mutex<VecDeque<Asked>>>);
 impl InFlight {
     fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
         let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((request.prev_log_id, last));
+        let asked = Asked { vote: request.vote, prev: request.prev_log_id, last, sent: Instant::now() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(asked);
     }
 
     fn pop(&self) -> Option<Asked> {
@@ -45,7 +55,7 @@ impl InFlight {
 /// One answer as openraft wants it.
 fn stream_result(
     answer: AppendEntriesResponse<TypeConfig>,
-    (prev, last): Asked,
+    Asked { prev, last, .. }: Asked,
 ) -> Result<StreamAppendResult<TypeConfig>, CallError> {
     Ok(match answer {
         AppendEntriesResponse::Success => Ok(last),
@@ -115,11 +125,14 @@ impl<'s> Reader<'s> {
         };
         let asked = self.in_flight.pop();
         let item = wire::append_response(message).map_err(|e| malformed(&e)).and_then(|answer| match asked {
-            Some(asked) => stream_result(answer, asked),
+            Some(asked) => {
+                self.peer.note_answer(&asked.vote, &answer, asked.sent);
+                stream_result(answer, asked)
+            }
             None => Err(call_error(&tonic::Status::internal("an answer to no request"))),
         });
         // A request that was stored in part ends the stream, as does any failure.
-        let whole = matches!((&item, asked), (Ok(Ok(matching)), Some((_, last))) if *matching == last);
+        let whole = matches!((&item, asked), (Ok(Ok(matching)), Some(asked)) if *matching == asked.last);
         Some((item, whole.then_some(self)))
     }
 

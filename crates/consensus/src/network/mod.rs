@@ -16,8 +16,11 @@ use trestle_model::{ClusterId, MemberId};
 
 pub(crate) use channel::{Channels, Lane, WINDOW};
 
+use crate::heard::Heard;
 use crate::identity::Identity;
+use crate::office::Registry;
 use crate::raft_types::{PeerNode, TypeConfig};
+use crate::shared::Core;
 use crate::timing::Timing;
 
 /// Makes the clients that Raft uses.
@@ -27,12 +30,21 @@ pub(crate) struct Network {
     channels: Arc<Channels>,
     timing: Timing,
     removed: Arc<Notify>,
+    heard: Arc<Heard>,
+    registry: Arc<Registry>,
 }
 
 impl Network {
-    /// `removed` is woken when another member says that this one was removed.
-    pub(crate) fn new(me: &Identity, channels: Arc<Channels>, timing: Timing, removed: Arc<Notify>) -> Self {
-        Self { me: me.member_id, cluster: me.cluster_id.clone(), channels, timing, removed }
+    pub(crate) fn new(me: &Identity, core: &Core) -> Self {
+        Self {
+            me: me.member_id,
+            cluster: me.cluster_id.clone(),
+            channels: core.channels.clone(),
+            timing: core.settings.timing,
+            removed: core.told_removed.clone(),
+            heard: core.heard.clone(),
+            registry: core.registry.clone(),
+        }
     }
 
     fn client(&self, target: u64, node: &PeerNode, lane: Lane) -> Peer {
@@ -45,6 +57,8 @@ impl Network {
             channels: self.channels.clone(),
             timing: self.timing,
             removed: self.removed.clone(),
+            heard: self.heard.clone(),
+            registry: self.registry.clone(),
         }
     }
 }
@@ -75,6 +89,8 @@ pub(crate) struct Peer {
     channels: Arc<Channels>,
     timing: Timing,
     removed: Arc<Notify>,
+    heard: Arc<Heard>,
+    registry: Arc<Registry>,
 }
 
 impl Peer {

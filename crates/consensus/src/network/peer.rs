@@ -1,7 +1,7 @@
 //! Raft's calls of one question and one answer.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use openraft::base::{BoxFuture, BoxStream};
@@ -49,6 +49,25 @@ impl Peer {
         answer
     }
 
+    /// Notes that the member has answered what left at `sent`, unless it knows of a newer leader. One whose log differs
+    /// believes this leader all the same.
+    pub(super) fn note_answer(&self, vote: &Vote, answer: &AppendEntriesResponse<TypeConfig>, sent: Instant) {
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.registry.answered(vote, self.target, sent);
+        }
+    }
+
+    /// Fails while this member must not help to elect another leader, itself included: Raft lets a candidate vote for
+    /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else.
+    fn check_bound(&self, rpc: &VoteRequest<TypeConfig>) -> Result<(), CallError> {
+        if !rpc.leadership_transfer && self.heard.binds() {
+            return Err(RPCError::Network(NetworkError::from_string(
+                "no election yet: a leader was heard within the time for which it may count on this member",
+            )));
+        }
+        Ok(())
+    }
+
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -71,11 +90,14 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
+        let sent = Instant::now();
         let message = wire::append_request_message(self.to.clone(), &rpc);
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let call = service.append_entries(message);
         let answer = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await?;
-        wire::append_response(answer).map_err(|e| malformed(&e))
+        let answer = wire::append_response(answer).map_err(|e| malformed(&e))?;
+        self.note_answer(&rpc.vote, &answer, sent);
+        Ok(answer)
     }
 
     fn stream_append<'s, S>(
@@ -100,6 +122,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
         let message = wire::vote_request_message(self.to.clone(), &rpc);
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        self.check_bound(&rpc)?;
+        self.registry.calls(&rpc.vote, rpc.leadership_transfer);
         let call = self.noting_removal(service.vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         wire::vote_response(answer).map_err(|e| malformed(&e))
@@ -112,6 +136,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
         let message = wire::vote_request_message(self.to.clone(), &rpc);
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        self.check_bound(&rpc)?;
         let call = self.noting_removal(service.pre_vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         wire::vote_response(answer).map_err(|e| malformed(&e))
@@ -136,6 +161,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
         let message = wire::transfer_request_message(self.to.clone(), &req);
+        self.registry.transfers(req.from_leader());
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
         self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await?;
         Ok(Ok(()))

@@ -89,6 +89,7 @@ impl Replica {
     /// Publishes the state as it is now. An unchanged state keeps its address.
     fn publish(&mut self) {
         let applied = self.current.applied.map_or(0, |id| id.index);
+        let applied_term = self.current.applied.map_or(0, |id| id.leader_id.term);
         let (voters, learners) = members(self.current.membership.membership());
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +97,7 @@ impl Replica {
             let unchanged =
                 view.state.revision == state.revision && view.state.cluster_id == state.cluster_id;
             let state = if unchanged { view.state.clone() } else { Arc::new(state.clone()) };
-            *view = Arc::new(View { state, applied, voters, learners });
+            *view = Arc::new(View { state, applied, applied_term, voters, learners });
         });
     }
 

@@ -15,6 +15,8 @@ pub struct View {
     pub state: Arc<ClusterState>,
     /// Index of the last log entry that is part of it; 0 when there is none.
     pub applied: u64,
+    /// Term of that entry, also of one that changes nothing, such as the first one of each leader; 0 when there is none.
+    pub applied_term: u64,
     /// Members that vote, by Raft's own membership. Both sets of a change that is under way.
     pub voters: BTreeSet<MemberId>,
     /// Members that only follow.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 use trestle_api::peer as proto;
@@ -14,7 +15,8 @@ use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
 use trestle_model::MemberId;
 
-use crate::raft_types::TypeConfig;
+use crate::ballot::Asked;
+use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::{Core, RaftHandle};
 use crate::status::RaftState;
 use crate::wire::{self, WireError};
@@ -53,9 +55,23 @@ impl Core {
     /// The message for an answer, which is a sign of life of the leader unless it says that there is a newer one.
     fn appended(&self, answer: &AppendEntriesResponse<TypeConfig>) -> proto::AppendEntriesResponse {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.hear();
+            self.heard.note();
         }
         wire::append_response_message(answer)
+    }
+
+    /// Notes a call of a leader that Raft will believe, before Raft gets it: from then on the leader may count on this member
+    /// (the reported vote may be old, never too new).
+    fn note_leader(&self, raft: &RaftHandle, vote: &Vote) {
+        if *vote >= raft.server_metrics().borrow_watched().vote {
+            self.heard.note();
+        }
+    }
+
+    /// Whether this member has heard a leader too lately to help another one, which that leader has not asked for. Raft
+    /// refuses for as long, but forgets it when it hears of a transfer or has voted for anybody since.
+    fn is_bound(&self, request: &VoteRequest<TypeConfig>) -> bool {
+        !request.leadership_transfer && self.heard.binds()
     }
 
     /// Refuses a candidate that was removed, and thereby tells it so. Ids are indexes of the log, so an id that this
@@ -80,8 +96,10 @@ fn accepted(
     let requests = stream::once(async move { Ok(first) }).chain(rest);
     let decoded = requests.map(move |message| {
         let message = message?;
-        core.addressed(message.to.as_ref())?;
-        wire::append_request(message).map_err(malformed)
+        let raft = core.addressed(message.to.as_ref())?;
+        let request = wire::append_request(message).map_err(malformed)?;
+        core.note_leader(&raft, &request.vote);
+        Ok(request)
     });
     stream::unfold((Box::pin(decoded), reject), |(mut decoded, reject)| async move {
         match decoded.next().await? {
@@ -95,6 +113,13 @@ fn accepted(
     })
 }
 
+/// A vote that is not given, in Raft's words.
+fn not_granted(raft: &RaftHandle) -> Response<proto::VoteResponse> {
+    let vote = raft.server_metrics().borrow_watched().vote;
+    let last = raft.data_metrics().borrow_watched().last_log;
+    Response::new(wire::vote_response_message(&VoteResponse { vote, vote_granted: false, last_log_id: last }))
+}
+
 #[tonic::async_trait]
 impl RaftService for Service {
     async fn append_entries(
@@ -104,6 +129,7 @@ impl RaftService for Service {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::append_request(message).map_err(malformed)?;
+        self.0.note_leader(&raft, &request.vote);
         let answer = raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(self.0.appended(&answer)))
     }
@@ -134,7 +160,21 @@ impl RaftService for Service {
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::vote_request(message).map_err(malformed)?;
         self.0.refuse_removed(request.vote.leader_id.node_id)?;
-        let answer = raft.vote(request).await.map_err(stopped)?;
+        let term = request.vote.leader_id.term;
+        if self.0.is_bound(&request) {
+            return Ok(not_granted(&raft));
+        }
+        let Some(asked) = Asked::ask(&self.0.settings.ballot, term) else {
+            tracing::info!(term, "gave no vote: this member is not free to");
+            return Ok(not_granted(&raft));
+        };
+        let answer = raft.vote(request.clone()).await.map_err(stopped)?;
+        asked.answered(answer.vote_granted);
+        // A leader may have been heard after the first look and before Raft voted. A vote that nobody learns of counts for
+        // nobody.
+        if self.0.is_bound(&request) {
+            return Ok(not_granted(&raft));
+        }
         Ok(Response::new(wire::vote_response_message(&answer)))
     }
 
@@ -146,6 +186,9 @@ impl RaftService for Service {
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::vote_request(message).map_err(malformed)?;
         self.0.refuse_removed(request.vote.leader_id.node_id)?;
+        if self.0.is_bound(&request) {
+            return Ok(not_granted(&raft));
+        }
         let answer = raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response_message(&answer)))
     }

@@ -128,9 +128,9 @@ async fn a_leader_that_is_removed_hands_over_first() {
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let id = cluster.id(first);
-    let Removal::LeaderMoved { to } = cluster.at(first).remove(id).await.unwrap() else {
-        panic!("removed itself")
-    };
+    assert_eq!(cluster.at(first).remove(id).await.unwrap(), Removal::LeadershipMustMove);
+    assert_eq!(cluster.leader().await, first);
+    let (to, _) = cluster.at(first).transfer(None).await.unwrap();
     let second = cluster.leader().await;
     assert_eq!(cluster.id(second), to);
     assert!(matches!(cluster.at(second).remove(id).await.unwrap(), Removal::Done { .. }));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use trestle_model::{
     Request as Named, RequestId,
 };
 
+use super::ballot::TestBallot;
 use super::proxy::Proxy;
 use crate::{Consensus, RaftState, Settings, Timing};
 
@@ -94,6 +96,7 @@ struct Running {
 
 pub(super) struct Place {
     pub(super) spec: MemberSpec,
+    ballot: Arc<TestBallot>,
     dir: TempDir,
     address: SocketAddr,
     running: Option<Running>,
@@ -214,7 +217,8 @@ impl Cluster {
             self.ways.insert((old, new), Proxy::to(address).await);
             self.ways.insert((new, old), Proxy::to(self.places[old].address).await);
         }
-        self.places.push(Place { spec, dir: TempDir::new().unwrap(), address, running: None });
+        let (ballot, dir) = (Arc::default(), TempDir::new().unwrap());
+        self.places.push(Place { spec, ballot, dir, address, running: None });
         self.detour();
         self.start(new).await;
         new
@@ -227,6 +231,7 @@ impl Cluster {
             data_dir: place.dir.path().to_owned(),
             name: place.spec.name.clone(),
             timing: self.timing,
+            ballot: place.ballot.clone(),
         };
         let consensus = Consensus::open(settings).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -284,6 +289,10 @@ impl Cluster {
 
     pub(super) fn at(&self, at: usize) -> &Consensus {
         &self.places[at].running.as_ref().unwrap().consensus
+    }
+
+    pub(super) fn ballot(&self, at: usize) -> &TestBallot {
+        &self.places[at].ballot
     }
 
     pub(super) fn spec(&self, at: usize) -> MemberSpec {

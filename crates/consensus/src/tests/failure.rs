@@ -92,6 +92,8 @@ async fn a_member_that_missed_the_log_gets_a_snapshot() {
     cluster.start(2).await;
     cluster.converged(&[0, 1, 2]).await;
     assert_eq!(cluster.pools(2).len(), 300);
+    let term = |at: usize| cluster.at(at).view().borrow().applied_term;
+    assert_eq!(term(2), term(leader));
     // It knows the state, but not how it came about.
     assert!(cluster.at(2).history().subscribe(last - 50).is_err());
     cluster.stop(2).await;

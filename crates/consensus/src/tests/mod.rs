@@ -1,11 +1,14 @@
 //! Clusters of several members in one process, with real sockets and real files, and cuts between any two of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ballot;
 mod change;
 mod cluster;
 mod failure;
 mod isolation;
+mod office;
 mod proxy;
 mod restart;
 mod speed;
+mod votes;
 mod writes;

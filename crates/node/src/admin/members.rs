@@ -96,8 +96,9 @@ impl MemberService for Admin {
             Removal::Done { revision, warnings } => {
                 Ok(Response::new(v1::RemoveMemberResponse { revision, warnings }))
             }
-            // This member was asked to remove itself: whoever leads now does it.
-            Removal::LeaderMoved { to } => {
+            // This member was asked to remove itself: whoever leads next does it.
+            Removal::LeadershipMustMove => {
+                let (to, _) = self.member.consensus.transfer(None).await?;
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
                 leader.remove_member(forwarded(request.into_inner())).await
             }

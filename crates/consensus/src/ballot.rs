@@ -1,0 +1,86 @@
+//! Asking whether this member is free to vote, and telling what became of it.
+
+use std::sync::Arc;
+
+/// Says whether this member may help to elect a leader. Raft refuses a vote only while it remembers a leader's lease; this
+/// is for what else a vote could put at risk. Both calls are made on Raft's own threads and must answer at once.
+pub trait Ballot: Send + Sync + 'static {
+    /// Whether this member may give its vote to a candidate for `term` now. Asked before each call for a vote is handed to
+    /// Raft, not for pre-votes, which bind nobody.
+    fn may_vote(&self, term: u64) -> bool;
+
+    /// What Raft made of a call for `term` that [`may_vote`](Self::may_vote) let through: told once for each yes, also when
+    /// the caller has gone. What is not known counts as granted.
+    fn voted(&self, term: u64, granted: bool);
+}
+
+/// The ballot of a member that has nothing to lose by a vote: always free.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnyBallot;
+
+impl Ballot for AnyBallot {
+    fn may_vote(&self, _term: u64) -> bool {
+        true
+    }
+
+    fn voted(&self, _term: u64, _granted: bool) {}
+}
+
+/// A vote that the ballot let through. Tells the outcome when dropped.
+pub(crate) struct Asked {
+    ballot: Arc<dyn Ballot>,
+    term: u64,
+    granted: bool,
+}
+
+impl Asked {
+    /// Asks; `None` is a no.
+    pub(crate) fn ask(ballot: &Arc<dyn Ballot>, term: u64) -> Option<Self> {
+        // Until Raft has said otherwise the vote may have been given.
+        ballot.may_vote(term).then(|| Self { ballot: ballot.clone(), term, granted: true })
+    }
+
+    /// Notes what Raft answered.
+    pub(crate) fn answered(mut self, granted: bool) {
+        self.granted = granted;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.ballot.voted(self.term, self.granted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(u64, bool)>>);
+
+    impl Ballot for Told {
+        fn may_vote(&self, term: u64) -> bool {
+            term != 4
+        }
+
+        fn voted(&self, term: u64, granted: bool) {
+            self.0.lock().unwrap().push((term, granted));
+        }
+    }
+
+    #[test]
+    fn a_vote_without_an_outcome_counts_as_given() {
+        let told = Arc::new(Told::default());
+        let ballot: Arc<dyn Ballot> = told.clone();
+        Asked::ask(&ballot, 1).unwrap().answered(false);
+        Asked::ask(&ballot, 2).unwrap().answered(true);
+        drop(Asked::ask(&ballot, 3).unwrap());
+        assert!(Asked::ask(&ballot, 4).is_none());
+        assert_eq!(*told.0.lock().unwrap(), [(1, false), (2, true), (3, true)]);
+    }
+}

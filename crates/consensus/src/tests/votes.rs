@@ -1,0 +1,159 @@
+//! Who gives a vote, and who does not.
+
+use std::time::Duration;
+
+use openraft::RaftNetworkFactory;
+use openraft::network::{RPCOption, RaftNetworkV2};
+use openraft::raft::VoteRequest;
+use tonic::transport::Channel;
+use trestle_api::peer as proto;
+use trestle_api::peer::raft_service_client::RaftServiceClient;
+
+use super::cluster::{Cluster, TIMING, until};
+use crate::network::Network;
+use crate::raft_types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
+use crate::{Timing, wire};
+
+/// Elections that take longer than any test: what was heard stays fresh, and nobody stands by itself.
+const LONG: Timing =
+    Timing { election_min: Duration::from_secs(1000), election_max: Duration::from_secs(2000), ..TIMING };
+
+/// A call for a vote for a term that nobody had, by a candidate with more of the log than anybody.
+fn request(cluster: &Cluster, candidate: usize, by_transfer: bool) -> VoteRequest<TypeConfig> {
+    let status = cluster.at(candidate).status();
+    let leader = |term| LeaderId { term, node_id: cluster.id(candidate).0 };
+    VoteRequest {
+        vote: Vote { leader_id: leader(status.term + 1), committed: false },
+        last_log_id: Some(LogId::new(leader(status.term), status.last_log_index + 100)),
+        leadership_transfer: by_transfer,
+    }
+}
+
+fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
+    let identity = cluster.at(at).identity().unwrap();
+    proto::Destination { cluster_id: identity.cluster_id.to_string(), member_id: identity.member_id.0 }
+}
+
+async fn service(cluster: &Cluster, at: usize) -> RaftServiceClient<Channel> {
+    RaftServiceClient::connect(format!("http://{}", cluster.spec(at).peer_address)).await.unwrap()
+}
+
+async fn ask(cluster: &Cluster, voter: usize, request: &VoteRequest<TypeConfig>) -> proto::VoteResponse {
+    let message = wire::vote_request_message(destination(cluster, voter), request);
+    service(cluster, voter).await.vote(message).await.unwrap().into_inner()
+}
+
+/// Tells `voter` that the leader hands over to `target`, as the leader would.
+async fn tell_of_transfer(cluster: &Cluster, leader: usize, voter: usize, target: usize) {
+    let leader_id = LeaderId { term: cluster.at(voter).status().term, node_id: cluster.id(leader).0 };
+    let message = proto::TransferLeaderRequest {
+        to: Some(destination(cluster, voter)),
+        from_leader: Some(wire::vote_message(&Vote { leader_id, committed: true })),
+        to_member_id: cluster.id(target).0,
+        last_log_id: None,
+    };
+    service(cluster, voter).await.transfer_leader(message).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfer_began() {
+    let cluster = Cluster::with_timing(3, LONG).await;
+    let leader = cluster.leader().await;
+    let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.isolate(leader, true);
+    tell_of_transfer(&cluster, leader, voter, candidate).await;
+    let plain = request(&cluster, candidate, false);
+    let asked_before = cluster.ballot(voter).asked();
+    let answer = ask(&cluster, voter, &plain).await;
+    assert!(!answer.vote_granted);
+    // What it answers instead is its own: the vote for the leader, and its log.
+    let answer = wire::vote_response(answer).unwrap();
+    assert_eq!(answer.vote.leader_id.node_id, cluster.id(leader).0);
+    assert_eq!(answer.last_log_id.unwrap().index, cluster.at(voter).status().last_log_index);
+    assert_eq!(cluster.ballot(voter).asked(), asked_before);
+    // Raft has forgotten the leader's lease, and would vote.
+    let raft = cluster.at(voter).core().raft().unwrap();
+    assert!(raft.vote(plain).await.unwrap().vote_granted);
+    // The one whom the leader named is elected at once.
+    let named = VoteRequest {
+        vote: Vote {
+            leader_id: LeaderId {
+                term: cluster.at(candidate).status().term + 2,
+                node_id: cluster.id(candidate).0,
+            },
+            committed: false,
+        },
+        ..request(&cluster, candidate, true)
+    };
+    assert!(ask(&cluster, voter, &named).await.vote_granted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_heard_a_leader_lately_asks_nobody() {
+    let cluster = Cluster::with_timing(3, LONG).await;
+    let leader = cluster.leader().await;
+    let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.isolate(leader, true);
+    let core = cluster.at(candidate).core();
+    let mut network = Network::new(&core.identity().unwrap(), core);
+    let node = PeerNode { peer_address: cluster.spec(voter).peer_address.to_string() };
+    let mut peer = network.new_client(cluster.id(voter).0, &node).await;
+    let option = || RPCOption::new(Duration::from_secs(10));
+    for pre_vote in [false, true] {
+        let plain = request(&cluster, candidate, false);
+        let answer =
+            if pre_vote { peer.pre_vote(plain, option()).await } else { peer.vote(plain, option()).await };
+        let refused = answer.unwrap_err().to_string();
+        assert!(refused.contains("no election yet"), "{refused}");
+    }
+    let named = request(&cluster, candidate, true);
+    assert!(peer.vote(named, option()).await.unwrap().vote_granted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
+    let cluster = Cluster::with_timing(3, LONG).await;
+    let leader = cluster.leader().await;
+    let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.isolate(leader, true);
+    let wanted = request(&cluster, candidate, true);
+    let term = wanted.vote.leader_id.term;
+    // Raft refuses a candidate that lacks a part of the log.
+    let behind = VoteRequest { last_log_id: None, ..wanted.clone() };
+    assert!(!ask(&cluster, voter, &behind).await.vote_granted);
+    assert_eq!(cluster.ballot(voter).told(), [(term, false)]);
+    // A closed ballot is told nothing, and Raft does not learn of the candidate.
+    cluster.ballot(voter).close(true);
+    let refused = wire::vote_response(ask(&cluster, voter, &wanted).await).unwrap();
+    assert!(!refused.vote_granted);
+    assert_eq!(refused.vote.leader_id.node_id, cluster.id(leader).0);
+    assert_eq!(cluster.ballot(voter).told(), [(term, false)]);
+    cluster.ballot(voter).close(false);
+    assert!(ask(&cluster, voter, &wanted).await.vote_granted);
+    assert_eq!(cluster.ballot(voter).told(), [(term, false), (term, true)]);
+    assert_eq!(cluster.ballot(voter).asked(), [term, term, term]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_free_ballot_nobody_is_elected() {
+    let mut cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
+    for at in &others {
+        cluster.ballot(*at).close(true);
+    }
+    cluster.stop(first).await;
+    let asked = || others.iter().map(|at| cluster.ballot(*at).asked().len()).sum::<usize>();
+    until("calls for votes", || (asked() >= 3).then_some(())).await;
+    for at in &others {
+        assert_eq!(cluster.at(*at).office().borrow().leads, None);
+        assert!(cluster.ballot(*at).told().is_empty());
+    }
+    for at in &others {
+        cluster.ballot(*at).close(false);
+    }
+    let second = cluster.leader_among(&others).await;
+    let voter = others.iter().copied().find(|at| *at != second).unwrap();
+    let term = cluster.at(second).status().term;
+    assert!(cluster.ballot(voter).told().contains(&(term, true)), "{:?}", cluster.ballot(voter).told());
+}
