@@ -109,6 +109,12 @@ impl Ownership {
         }
     }
 
+    /// Uses another lease from now on, as when the kernel turns out to have no nftables. To be called while nothing is
+    /// held: what was claimed before keeps its deadline, but not the fence error that it was reckoned with.
+    pub fn set_lease(&mut self, lease: Lease) {
+        self.lease = lease;
+    }
+
     /// Takes note of an event and says what to do at `now`. What an event leaves to be done in time is wanted by whichever
     /// event comes next; the last action says when one must come at the latest.
     ///

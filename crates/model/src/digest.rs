@@ -230,9 +230,10 @@ impl Feeder {
 }
 
 impl ClusterState {
-    /// The digest of everything in this state.
+    /// The digest of the configuration. Who holds the virtual IPs is left out: it changes without a revision, so that two
+    /// members of one revision may differ in it.
     pub fn digest(&self) -> Digest {
-        let Self { cluster_id, revision, pools, listeners, members, vips, tenure, vip_events } = self;
+        let Self { cluster_id, revision, pools, listeners, members, vips, tenure: _, vip_events: _ } = self;
         let mut f = Feeder(Sha256::new());
         f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*revision);
         f.number(pools.len() as u64);
@@ -254,23 +255,23 @@ impl ClusterState {
         for vip in vips.values() {
             f.vip(vip);
         }
-        f.number(tenure.is_some());
-        if let Some(Tenure { member, term, reach, released }) = tenure {
-            f.number(member.0).number(*term).time(*reach).number(*released);
-        }
-        f.number(vip_events.len() as u64);
-        for event in vip_events {
-            f.vip_event(event);
-        }
         Digest(f.0.finalize().into())
     }
 }
 
 impl Machine {
-    /// The digest of the state and of the remembered requests.
+    /// The digest of the state, of who holds the virtual IPs, and of the remembered requests.
     pub fn digest(&self) -> Digest {
         let mut f = Feeder(Sha256::new());
         f.0.update(self.state.digest().0);
+        f.number(self.state.tenure.is_some());
+        if let Some(Tenure { member, term, reach, released }) = self.state.tenure {
+            f.number(member.0).number(term).time(reach).number(released);
+        }
+        f.number(self.state.vip_events.len() as u64);
+        for event in &self.state.vip_events {
+            f.vip_event(event);
+        }
         f.number(self.remembered().len() as u64);
         for remembered in self.remembered() {
             f.text(remembered.id.as_str()).number(remembered.fingerprint).number(remembered.revision);

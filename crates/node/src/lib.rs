@@ -13,6 +13,7 @@ mod peer;
 mod report;
 mod serve;
 mod start;
+mod vips;
 
 pub use dev::Dev;
 pub use start::{DroppedLines, Node, StartError};

@@ -12,6 +12,7 @@ use trestle_model::{MemberId, MemberSpec, Revision};
 
 use crate::config::Config;
 use crate::peer::Clients;
+use crate::vips::Vips;
 
 /// How long another member may take to say something of itself.
 pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,6 +22,7 @@ pub(crate) struct Member {
     pub(crate) config: Config,
     pub(crate) consensus: Consensus,
     pub(crate) plane: DataPlane,
+    pub(crate) vips: Vips,
     pub(crate) clients: Clients,
     pub(crate) started: Instant,
     /// The digest of the newest state that one was asked for.

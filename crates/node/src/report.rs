@@ -44,10 +44,11 @@ impl Member {
         };
         let listeners =
             table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
-        peer::ReportResponse { status: Some(self.status()), backends, listeners, vips: Vec::new() }
+        let vips = if ask.vips { self.vip_views() } else { Vec::new() };
+        peer::ReportResponse { status: Some(self.status(ask.no_digest)), backends, listeners, vips }
     }
 
-    fn status(&self) -> v1::MemberStatus {
+    fn status(&self, no_digest: bool) -> v1::MemberStatus {
         let view = self.consensus.view().borrow().clone();
         let raft = self.consensus.status();
         let table = self.plane.table();
@@ -73,7 +74,7 @@ impl Member {
             applied_index: view.applied,
             revision: view.state.revision,
             in_force_revision: *self.plane.in_force().borrow(),
-            digest: self.digest(),
+            digest: if no_digest { String::new() } else { self.digest() },
             listeners_bound: count(listeners.clone().map(|l| l.bound().count()).sum()),
             listeners_failed: count(listeners.clone().map(|l| l.errors().count()).sum()),
             active_connections: listeners.map(|l| l.counters.active()).sum(),
@@ -89,8 +90,9 @@ impl Member {
             uptime: Some(convert::duration(self.started.elapsed())),
             descriptors_used: descriptors.used as u64,
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
-            vip_standing: String::new(),
-            unfit: Vec::new(),
+            vip_standing: self.vips.standing().to_owned(),
+            unfit: self.vips.unfit(),
+            dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::config::{Config, Profile};
 use crate::http::Http;
 use crate::member::Member;
 use crate::peer::Peers;
+use crate::vips::Vips;
 use crate::{descriptors, join, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
@@ -103,11 +104,12 @@ impl Node {
         let admin_socket = bind("admin_address", config.admin_address).await?;
         let peer_socket = bind("peer_address", config.peer_address).await?;
         let http_socket = bind("http_address", config.http_address).await?;
+        let vips = Vips::new(&config);
         let consensus = Consensus::open(trestle_consensus::Settings {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
             timing: timing(config.profile),
-            ballot: Arc::new(trestle_consensus::AnyBallot),
+            ballot: vips.ballot(),
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
@@ -130,11 +132,14 @@ impl Node {
             config,
             consensus,
             plane,
+            vips,
             clients: Default::default(),
             started,
             last_digest: Default::default(),
         });
         log_start(&member.config);
+        // Before Raft, so that no vote is given that nobody was asked about.
+        member.vips.start(&member)?;
 
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let api = tokio::runtime::Handle::current();
@@ -182,13 +187,15 @@ impl Node {
     pub async fn shutdown(self) -> usize {
         // Readiness fails first, so that whoever sends clients here stops in time.
         self.leaving.cancel();
-        self.hand_over().await;
+        self.member.leave().await;
         self.stop().await
     }
 
     /// Stops as [`shutdown`](Self::shutdown) does, but hands nothing over: for the end of a whole cluster.
     pub async fn stop(self) -> usize {
         self.leaving.cancel();
+        // Nobody may be sent here any more when the sockets close.
+        self.member.end_vips().await;
         self.member.plane.stop_accepting();
         // Until its connections have finished this member goes on voting, and goes on hearing of drains and removals.
         let cut = self.member.plane.finish(self.member.config.shutdown_grace).await;
@@ -198,19 +205,6 @@ impl Node {
             server.abort();
         }
         cut
-    }
-
-    async fn hand_over(&self) {
-        let raft = self.member.consensus.status();
-        let leads = raft.leader.is_some() && raft.leader == self.member.id();
-        if leads && raft.voters.len() > 1 {
-            match self.member.consensus.transfer(None).await {
-                Ok((to, _)) => info!(%to, "handed leadership over"),
-                Err(error) => {
-                    warn!(%error, "leadership was not handed over; the others will elect after the lease")
-                }
-            }
-        }
     }
 }
 

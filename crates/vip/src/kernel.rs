@@ -208,6 +208,16 @@ impl Kernel {
         locked(&self.route).interface_in(address).map_err(VipError::system("list addresses"))
     }
 
+    /// Whether an interface, by its name or one of its alternative names, is up and has a carrier; `None` when there is
+    /// none of that name.
+    ///
+    /// # Errors
+    /// When the kernel does not list its interfaces.
+    pub fn link_up(&self, interface: &str) -> Result<Option<bool>, VipError> {
+        let found = locked(&self.route).interface(interface).map_err(VipError::system("list interfaces"))?;
+        Ok(found.map(|interface| interface.up))
+    }
+
     /// What is true now. Reads what the two threads last heard from the kernel; asks nobody.
     pub fn facts(&self) -> Facts {
         let vips = locked(&self.held);

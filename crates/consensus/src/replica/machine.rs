@@ -94,8 +94,13 @@ impl Replica {
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.view.send_modify(|view| {
-            let unchanged =
-                view.state.revision == state.revision && view.state.cluster_id == state.cluster_id;
+            // Who may hold the virtual IPs changes without a revision.
+            let holding = |state: &trestle_model::ClusterState| {
+                (state.tenure, state.vip_events.back().map(|event| event.revision))
+            };
+            let unchanged = view.state.revision == state.revision
+                && view.state.cluster_id == state.cluster_id
+                && holding(&view.state) == holding(state);
             let state = if unchanged { view.state.clone() } else { Arc::new(state.clone()) };
             *view = Arc::new(View { state, applied, applied_term, voters, learners });
         });

@@ -110,6 +110,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         descriptors_max: 19_000,
         vip_standing: "following".to_owned(),
         unfit: Vec::new(),
+        dead_pools: Vec::new(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 /// Why this member should not hold VIPs while another one can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
+    /// It may not, or cannot, do to its kernel what a VIP takes.
+    Unable,
     /// Its data plane does not accept connections.
     DataPlane,
     /// The interface of this VIP is down or missing.
@@ -21,6 +23,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::Unable => f.write_str("it cannot hold virtual IPs"),
             Fault::DataPlane => f.write_str("its data plane does not accept connections"),
             Fault::Interface(vip) => write!(f, "the interface of {vip} is down"),
             Fault::Blind => f.write_str("it alone sees every backend of a pool dead"),

@@ -98,7 +98,7 @@ impl MemberService for Admin {
             }
             // This member was asked to remove itself: whoever leads next does it.
             Removal::LeadershipMustMove => {
-                let (to, _) = self.member.consensus.transfer(None).await?;
+                let (to, _) = self.member.hand_over(None).await?;
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
                 leader.remove_member(forwarded(request.into_inner())).await
             }

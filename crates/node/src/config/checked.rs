@@ -78,6 +78,8 @@ pub struct Config {
     pub access_log_file: Option<PathBuf>,
     /// Own addresses that connections to backends come from.
     pub source: Sources,
+    /// Virtual IPs on this machine.
+    pub vip: VipConfig,
 }
 
 /// Looks keys up and notes what is wrong with them.
@@ -217,6 +219,7 @@ impl Config {
             access_log: None,
             access_log_file: None,
             source: Sources::default(),
+            vip: VipConfig::default(),
         }
     }
 
@@ -278,6 +281,7 @@ impl Config {
                 access_log: access_log?,
                 access_log_file: access_log_file?,
                 source,
+                vip: VipConfig::default(),
             })
         };
         // A value is missing only together with a note, and then the line above has returned.
@@ -396,5 +400,29 @@ mod tests {
     fn two_ports_on_one_address_are_refused() {
         let same = [("name", "m1"), ("http_address", "127.0.0.1:7480")];
         assert!(Config::check(&given(&same), Violations::new()).is_err());
+    }
+}
+
+/// STAND-IN
+#[derive(Debug, Clone)]
+pub struct VipConfig {
+    pub check: Option<PathBuf>,
+    pub check_interval: std::time::Duration,
+    pub check_timeout: std::time::Duration,
+    pub check_rise: u32,
+    pub check_fall: u32,
+    pub real_time: bool,
+}
+impl Default for VipConfig {
+    fn default() -> Self {
+        let s = std::time::Duration::from_secs;
+        Self {
+            check: None,
+            check_interval: s(2),
+            check_timeout: s(1),
+            check_rise: 2,
+            check_fall: 3,
+            real_time: false,
+        }
     }
 }

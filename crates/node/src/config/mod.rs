@@ -9,7 +9,7 @@ mod connections;
 mod flags;
 mod given;
 
-pub use checked::{Config, LogFormat, Profile};
+pub use checked::{Config, LogFormat, Profile, VipConfig};
 pub use flags::{Invocation, command, invocation};
 pub use given::{Given, Source};
 

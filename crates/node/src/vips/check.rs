@@ -1,0 +1,49 @@
+//! The operator's own check: a program that says by its exit code whether this member should hold virtual IPs, as
+//! keepalived's `track_script` does.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use tokio::process::Command;
+use tokio::time::{MissedTickBehavior, timeout};
+use trestle_engine::ownership::OwnCheck;
+
+use super::locked;
+use crate::config::VipConfig;
+
+/// What the check says: why it fails, or nothing while it does not.
+pub(super) type Failure = Arc<Mutex<Option<String>>>;
+
+/// Runs the program once; the error is why it failed. It is killed when it takes too long.
+async fn run(program: &Path, limit: std::time::Duration) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| format!("cannot be run: {error}"))?;
+    match timeout(limit, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("ended with {status}")),
+        Ok(Err(error)) => Err(format!("cannot be waited for: {error}")),
+        Err(_) => Err(format!("did not end within {limit:?}")),
+    }
+}
+
+/// Runs the check of the configuration for ever, if there is one, and notes what it says.
+pub(super) async fn follow(config: VipConfig, failure: Failure) {
+    let Some(program) = config.check else { return };
+    let mut check = OwnCheck::default();
+    let mut ticks = tokio::time::interval(config.check_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let result = run(&program, config.check_timeout).await;
+        let failing = check.observe(result.is_ok(), config.check_rise, config.check_fall);
+        let mut failure = locked(&failure);
+        match (failing, result) {
+            (false, _) => *failure = None,
+            (true, Err(why)) => *failure = Some(format!("its own check {} {why}", program.display())),
+            // It succeeds again, but not often enough yet.
+            (true, Ok(())) => {}
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Moving the virtual IPs, and leadership with them, on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::Status;
+use tracing::{info, warn};
+use trestle_api::status::{self, Failure};
+use trestle_engine::ownership::{Event, MoveRefusal};
+use trestle_model::MemberId;
+
+use super::Order;
+use crate::member::Member;
+
+/// How long a new leader may take to hear who could take over from it.
+const TARGETS_WAIT: Duration = Duration::from_secs(2);
+const TARGETS_LOOK: Duration = Duration::from_millis(20);
+
+/// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
+/// machine.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
+
+fn refused(why: impl ToString) -> Status {
+    status::failure(&Failure::Membership(why.to_string()))
+}
+
+impl Member {
+    /// Hands leadership and the virtual IPs over, to the best member unless `to` names one; this one must lead. Answers who
+    /// leads then, and its term, once it holds them.
+    ///
+    /// # Errors
+    /// When this member does not lead, nobody can take over, or another than the one that was asked for did.
+    pub(crate) async fn hand_over(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
+        let term = self.consensus.status().term;
+        if let (Some(to), Some(me)) = (to, self.id())
+            && to == me
+            && self.consensus.office().borrow().leads.is_some()
+        {
+            return Ok((me, term));
+        }
+        self.can_move(to).await?;
+        self.vips.tell(Order::Event(Event::Move { to }));
+        let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
+            refused(
+                "leadership was not taken over in time; the cluster elects a leader by itself: see \"trestle leader show\"",
+            )
+        })?;
+        match to {
+            Some(to) if to != leader => {
+                Err(refused(format!("member {to} was to lead, but member {leader} was elected")))
+            }
+            _ => Ok((leader, term)),
+        }
+    }
+
+    async fn can_move(&self, to: Option<MemberId>) -> Result<(), Status> {
+        let deadline = Instant::now() + TARGETS_WAIT;
+        loop {
+            let can = match self.vips.shared.machine().as_ref() {
+                Some(machine) => machine.can_move(to),
+                None => return Err(status::failure(&Failure::NoCluster)),
+            };
+            match can {
+                Ok(()) => return Ok(()),
+                Err(MoveRefusal::NotLeading) => return Err(refused(MoveRefusal::NotLeading)),
+                Err(refusal) if Instant::now() >= deadline => return Err(refused(refusal)),
+                Err(_) => sleep_until(Instant::now() + TARGETS_LOOK).await,
+            }
+        }
+    }
+
+    /// Waits for another leader of a later term, and until it has taken the virtual IPs, if there are any.
+    async fn successor(&self, term: u64, deadline: Instant) -> Option<(MemberId, u64)> {
+        let mut role = self.consensus.role();
+        let other = |role: &trestle_consensus::Role| {
+            role.term > term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.id())
+        };
+        let arrived = timeout_at(deadline, role.wait_for(other)).await.ok()?.ok()?.clone();
+        let (leader, term) = (arrived.leader?.0, arrived.term);
+        let mut view = self.consensus.view();
+        let taken = view.wait_for(|view| {
+            let tenure = view.state.tenure.filter(|tenure| tenure.term >= term);
+            view.state.vips.is_empty() || tenure.is_some()
+        });
+        timeout_at(deadline, taken).await.ok()?.ok()?;
+        Some((leader, term))
+    }
+
+    /// Lets go of everything for good, before this process ends, and hands leadership over if there is somebody.
+    pub(crate) async fn leave(self: &Arc<Self>) {
+        let raft = self.consensus.status();
+        let leads = self.consensus.office().borrow().leads.is_some();
+        if leads && raft.voters.len() > 1 {
+            // Without a target it lets go all the same, and the others elect.
+            let _ = self.can_move(None).await;
+            self.vips.tell(Order::Event(Event::Stop));
+            match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT).await {
+                Some((to, _)) => info!(%to, "handed leadership over"),
+                None => warn!("leadership was not handed over; the others elect after the lease"),
+            }
+        } else {
+            self.vips.tell(Order::Event(Event::Stop));
+        }
+        self.end_vips().await;
+    }
+
+    /// Lets go of everything, and hands nothing over.
+    pub(crate) async fn end_vips(self: &Arc<Self>) {
+        let member = self.clone();
+        // A thread that cannot be waited for ends all the same.
+        let _ = tokio::task::spawn_blocking(move || member.vips.end()).await;
+    }
+}

@@ -1,0 +1,194 @@
+//! Virtual IPs on this member: the machine that decides who serves them, the kernel that enforces it, and what both are
+//! told. The decisions are [`trestle_engine::ownership`]'s; here they are carried out.
+//!
+//! One thread, the owner, is told everything and does what the machine wants ([`owner`]). It waits for nothing but its
+//! queue: records and transfers are tasks on Raft's runtime. Other tasks bring the news: Raft's ([`news`]) and those of this
+//! member's fitness ([`fitness`]). Votes ask the machine directly ([`Gate`]).
+
+mod check;
+mod fitness;
+mod hand_over;
+mod news;
+mod owner;
+mod view;
+mod watchdog;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use trestle_consensus::Ballot;
+use trestle_engine::ownership::{Event, Fault, Lease, Ownership};
+use trestle_model::{ClusterState, MemberId};
+use trestle_vip::Kernel;
+
+use crate::config::{Config, Profile};
+use crate::member::Member;
+use owner::Owner;
+
+/// What the owner is told.
+pub(crate) enum Order {
+    /// For the machine.
+    Event(Event),
+    /// This member has an identity now.
+    Begin(MemberId),
+    /// The configuration.
+    State(Arc<ClusterState>),
+    /// Something happened in the kernel.
+    Kernel(trestle_vip::Event),
+    /// Release everything and end.
+    End,
+}
+
+/// What the owner shows of itself.
+#[derive(Default)]
+struct Shown {
+    kernel: Option<Arc<Kernel>>,
+    /// Why the kernel cannot be used at all.
+    unable: Option<String>,
+    /// Where each virtual IP is, or would be, served here.
+    interfaces: BTreeMap<IpAddr, String>,
+    /// What keeps each one from being served here.
+    problems: BTreeMap<IpAddr, String>,
+    /// Why another member had better hold them, with the words for it.
+    faults: BTreeMap<Fault, String>,
+}
+
+/// What the owner, the votes and the status share.
+pub(crate) struct Shared {
+    /// Moments of the machine count from here.
+    base: Instant,
+    lease: Lease,
+    machine: Mutex<Option<Ownership>>,
+    shown: Mutex<Shown>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.base.elapsed()
+    }
+
+    /// A moment of this process on the machine's clock.
+    fn moment(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.base)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        locked(&self.shown)
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Option<Ownership>> {
+        locked(&self.machine)
+    }
+}
+
+/// Answers Raft's question whether this member may vote.
+struct Gate(Arc<Shared>);
+
+impl Ballot for Gate {
+    fn may_vote(&self, term: u64) -> bool {
+        let mut machine = self.0.machine();
+        // A member without an identity has never held anything.
+        machine.as_mut().is_none_or(|machine| machine.may_vote(term, self.0.now()))
+    }
+
+    fn voted(&self, term: u64, granted: bool) {
+        if let Some(machine) = self.0.machine().as_mut() {
+            machine.voted(term, granted);
+        }
+    }
+}
+
+fn lease(profile: Profile) -> Lease {
+    match profile {
+        Profile::Default => Lease::default(),
+        Profile::Fast => Lease::fast(),
+        Profile::Wide => Lease::wide(),
+    }
+}
+
+/// This member's part in holding the virtual IPs.
+pub(crate) struct Vips {
+    shared: Arc<Shared>,
+    orders: Sender<Order>,
+    /// Until the owner starts.
+    queue: Mutex<Option<Receiver<Order>>>,
+    owner: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Vips {
+    pub(crate) fn new(config: &Config) -> Self {
+        let shared = Shared {
+            base: Instant::now(),
+            lease: lease(config.profile),
+            machine: Mutex::default(),
+            shown: Mutex::default(),
+        };
+        let (orders, queue) = channel();
+        Self { shared: Arc::new(shared), orders, queue: Mutex::new(Some(queue)), owner: Mutex::default() }
+    }
+
+    /// What is asked before each vote.
+    pub(crate) fn ballot(&self) -> Arc<dyn Ballot> {
+        Arc::new(Gate(self.shared.clone()))
+    }
+
+    /// Starts the owner's thread and the tasks that bring it news. To be called before Raft starts.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub(crate) fn start(&self, member: &Arc<Member>) -> std::io::Result<()> {
+        let Some(queue) = locked(&self.queue).take() else { return Ok(()) };
+        if let Some(me) = member.id() {
+            self.tell(Order::Begin(me));
+        }
+        self.tell(Order::State(member.consensus.view().borrow().state.clone()));
+        let mut owner = Owner::new(self.shared.clone(), self.orders.clone(), member);
+        // A member that restarts must not vote before its machine is there.
+        let thread = std::thread::Builder::new().name("vip owner".to_owned());
+        let (ready, begun) = std::sync::mpsc::sync_channel(1);
+        let thread = thread.spawn(move || {
+            owner.begin(&queue);
+            let _ = ready.send(());
+            owner.run(&queue);
+        })?;
+        let _ = begun.recv();
+        *locked(&self.owner) = Some(thread);
+        news::follow(member, &self.orders);
+        fitness::follow(member, &self.orders);
+        Ok(())
+    }
+
+    fn tell(&self, order: Order) {
+        // An owner that has ended holds nothing any more.
+        let _ = self.orders.send(order);
+    }
+
+    /// Whether this member's kernel has any virtual IP, or may still serve one.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.shared.machine().as_ref().is_some_and(|machine| machine.facts().next().is_some())
+    }
+
+    /// Lets go of everything and ends the thread.
+    pub(crate) fn end(&self) {
+        self.tell(Order::End);
+        if let Some(thread) = locked(&self.owner).take() {
+            // A thread that has panicked has dropped the kernel, and with it everything that it held.
+            let _ = thread.join();
+        }
+    }
+
+    /// Why another member had better hold the virtual IPs, in words.
+    pub(crate) fn unfit(&self) -> Vec<String> {
+        let shown = self.shared.shown();
+        let words: BTreeSet<&String> = shown.faults.values().collect();
+        words.into_iter().cloned().collect()
+    }
+}

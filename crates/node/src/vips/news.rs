@@ -1,0 +1,86 @@
+//! What Raft says, told to the owner as it comes.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use trestle_consensus::Office;
+use trestle_engine::ownership::{Elected, Event};
+
+use super::Order;
+use crate::member::Member;
+
+/// Starts the tasks, on Raft's runtime: nothing of the API may delay them.
+pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
+    let runtime = member.consensus.runtime();
+    runtime.spawn(office(member.clone(), orders.clone()));
+    runtime.spawn(state(member.clone(), orders.clone()));
+    if member.id().is_none() {
+        runtime.spawn(identity(member.clone(), orders.clone()));
+    }
+}
+
+fn events(member: &Member, office: Office) -> Vec<Event> {
+    let Some(leads) = office.leads else { return vec![Event::Following] };
+    let elected = if leads.by_transfer { Elected::ByTransfer } else { Elected::ByTimeout };
+    let mut events = vec![Event::Leading { term: leads.term, elected }];
+    if leads.transferring {
+        events.push(Event::TransferBegan);
+    }
+    if let Some(at) = leads.quorum_acked {
+        events.push(Event::QuorumAcked { term: leads.term, sent: member.vips.shared.moment(at) });
+    }
+    events
+}
+
+async fn office(member: Arc<Member>, orders: Sender<Order>) {
+    let mut office = member.consensus.office();
+    loop {
+        let now = *office.borrow_and_update();
+        if events(&member, now).into_iter().any(|event| orders.send(Order::Event(event)).is_err())
+            || office.changed().await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn state(member: Arc<Member>, orders: Sender<Order>) {
+    let mut view = member.consensus.view();
+    let mut revision = None;
+    loop {
+        let now = view.borrow_and_update().clone();
+        // What is configured comes before who may serve it.
+        if revision.replace(now.state.revision) != Some(now.state.revision)
+            && orders.send(Order::State(now.state.clone())).is_err()
+        {
+            return;
+        }
+        let applied = Event::Applied { term: now.applied_term, tenure: now.state.tenure };
+        if orders.send(Order::Event(applied)).is_err() || view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until this member belongs to a cluster.
+async fn identity(member: Arc<Member>, orders: Sender<Order>) {
+    let mut role = member.consensus.role();
+    loop {
+        role.borrow_and_update();
+        if let Some(me) = member.id() {
+            let _ = orders.send(Order::Begin(me));
+            // What was told before was told to nobody.
+            let view = member.consensus.view().borrow().clone();
+            let _ = orders.send(Order::State(view.state.clone()));
+            let applied = Event::Applied { term: view.applied_term, tenure: view.state.tenure };
+            let _ = orders.send(Order::Event(applied));
+            for event in events(&member, *member.consensus.office().borrow()) {
+                let _ = orders.send(Order::Event(event));
+            }
+            return;
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
+}

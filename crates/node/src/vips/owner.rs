@@ -1,0 +1,425 @@
+//! The thread that does what the machine wants.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::{info, warn};
+use trestle_consensus::Consensus;
+use trestle_engine::ownership::{self, Action, Cause, Elected, Event, Fault, Ownership};
+use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenure};
+use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
+
+use super::{Order, Shared, watchdog};
+use crate::member::Member;
+
+/// Longest time without a look at what nobody reports, such as an interface that appears.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a record may wait for a quorum before it is proposed again.
+const RECORD_WAIT: Duration = Duration::from_millis(500);
+/// Time between two attempts to get hold of the kernel, when it failed for a reason that may pass.
+const KERNEL_RETRY: Duration = Duration::from_secs(5);
+
+/// How far this member has the kernel in its hands.
+enum Grip {
+    /// Not needed so far.
+    Unused,
+    Firm(Arc<Kernel>),
+    /// Not to be had, and when to try again.
+    Failed(Option<Instant>),
+}
+
+pub(super) struct Owner {
+    shared: Arc<Shared>,
+    orders: Sender<Order>,
+    name: MemberName,
+    real_time: bool,
+    consensus: Consensus,
+    grip: Grip,
+    state: Arc<ClusterState>,
+    me: Option<MemberId>,
+    leases: BTreeMap<IpAddr, Lease>,
+    /// What the machine was last told of the kernel: address present, fence open.
+    told: BTreeMap<IpAddr, (bool, bool)>,
+    /// How this member came to lead.
+    elected: Elected,
+    /// Answers to what was sent before this moment prove nothing: the machine slept.
+    slept: Duration,
+    wake: Option<Duration>,
+    /// Whether a record waits for its answer.
+    recording: Arc<AtomicBool>,
+    idle_watchdog: Option<watchdog::Systemd>,
+}
+
+impl Owner {
+    pub(super) fn new(shared: Arc<Shared>, orders: Sender<Order>, member: &Member) -> Self {
+        Self {
+            shared,
+            orders,
+            name: member.config.name.clone(),
+            real_time: member.config.vip.real_time,
+            consensus: member.consensus.clone(),
+            grip: Grip::Unused,
+            state: Arc::default(),
+            me: None,
+            leases: BTreeMap::new(),
+            told: BTreeMap::new(),
+            elected: Elected::ByTransfer,
+            slept: Duration::ZERO,
+            wake: None,
+            recording: Arc::default(),
+            idle_watchdog: watchdog::Systemd::from_environment(),
+        }
+    }
+
+    /// Takes what is in the queue.
+    pub(super) fn begin(&mut self, queue: &Receiver<Order>) {
+        while let Ok(order) = queue.try_recv() {
+            self.take(order);
+        }
+    }
+
+    pub(super) fn run(mut self, queue: &Receiver<Order>) {
+        let mut look = Instant::now() + LOOK;
+        loop {
+            if matches!(self.grip, Grip::Unused | Grip::Failed(_))
+                && let Some(watchdog) = &mut self.idle_watchdog
+            {
+                watchdog.feed(Instant::now());
+            }
+            let wake = self.wake.map_or(look, |at| look.min(self.shared.base + at));
+            match queue.recv_timeout(wake.saturating_duration_since(Instant::now())) {
+                Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(order) => self.take(order),
+                Err(RecvTimeoutError::Timeout) => self.feed(Event::Tick),
+            }
+            if Instant::now() >= look {
+                look = Instant::now() + LOOK;
+                self.settle();
+            }
+        }
+        self.let_go();
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Begin(me) if self.me.is_none() => {
+                self.me = Some(me);
+                *self.shared.machine() = Some(Ownership::new(me, self.shared.lease));
+                // What an earlier run left is scrubbed when the kernel is opened, which happens before anything is claimed.
+                // Until then its fence has shut: voters wait that long after a start.
+                self.feed(Event::Scrubbed);
+                self.settle();
+            }
+            Order::Begin(_) | Order::End => {}
+            Order::State(state) => {
+                self.state = state;
+                self.settle();
+            }
+            Order::Event(Event::QuorumAcked { sent, .. }) if sent < self.slept => {}
+            Order::Event(event) => {
+                if let Event::Leading { elected, .. } = event {
+                    self.elected = elected;
+                }
+                self.feed(event);
+            }
+            Order::Kernel(event) => self.heard(event),
+        }
+    }
+
+    /// Tells the machine something, and what comes of it, until nothing more does.
+    fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let actions = match self.shared.machine().as_mut() {
+                Some(machine) => machine.handle(event, self.shared.now()),
+                None => return,
+            };
+            for action in actions {
+                self.act(action, &mut events);
+            }
+            if events.is_empty() {
+                self.report(&mut events);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, events: &mut VecDeque<Event>) {
+        match action {
+            Action::Scrub => events.push_back(Event::Scrubbed),
+            Action::ProposeTake { term, reach } => self.propose_take(term, reach),
+            Action::Claim { address, vip, until } | Action::Repair { address, vip, until } => {
+                self.claim(address, &vip, until);
+            }
+            Action::Renew { address, until } => {
+                if let Some(lease) = self.leases.get(&address) {
+                    lease.extend(self.shared.base + until);
+                }
+            }
+            Action::Release { address, .. } => {
+                self.release(address);
+                events.push_back(Event::Kernel { address, present: false, open: false });
+            }
+            // The kernel's own thread announces.
+            Action::Announce { .. } => {}
+            Action::ProposeRelease { term, cause } => self.propose_release(term, cause),
+            Action::TransferLeadership { to } => self.transfer(to),
+            Action::WakeAt(at) => self.wake = Some(at),
+        }
+    }
+
+    fn claim(&mut self, address: IpAddr, vip: &ownership::Vip, until: Duration) {
+        let Grip::Firm(kernel) = &self.grip else { return };
+        let kernel = kernel.clone();
+        let lease = self.leases.entry(address).or_default();
+        lease.extend(self.shared.base + until);
+        let wanted = Vip { address, prefix: vip.prefix_len, interface: vip.interface.to_string() };
+        self.told.remove(&address);
+        match kernel.claim(&wanted, lease) {
+            Ok(()) => {
+                info!(vip = %wanted, "holds");
+                self.shared.shown().problems.remove(&address);
+            }
+            // Its own threads put back what is missing.
+            Err(VipError::Held(_)) => {}
+            Err(error) => self.problem(address, error.to_string()),
+        }
+    }
+
+    fn release(&mut self, address: IpAddr) {
+        if let Some(lease) = self.leases.remove(&address) {
+            lease.end();
+        }
+        self.told.remove(&address);
+        let Grip::Firm(kernel) = &self.grip else { return };
+        match kernel.release(address) {
+            Ok(()) => info!(vip = %address, "released"),
+            // It was never claimed, or the claim failed.
+            Err(VipError::NotHeld(_)) => {}
+            Err(error) => {
+                warn!(vip = %address, %error, "not released at once; it falls silent with its lease")
+            }
+        }
+    }
+
+    /// Notes what keeps a virtual IP from being served, and says so once.
+    fn problem(&self, address: IpAddr, why: String) {
+        let known = self.shared.shown().problems.insert(address, why.clone());
+        if known.as_ref() != Some(&why) {
+            warn!(vip = %address, problem = why, "cannot be served here");
+        }
+    }
+
+    /// Tells the machine what the kernel has of everything that the machine holds, where that is news.
+    fn report(&mut self, events: &mut VecDeque<Event>) {
+        let held: Vec<IpAddr> = match self.shared.machine().as_ref() {
+            Some(machine) => machine.facts().map(|facts| facts.address).collect(),
+            None => return,
+        };
+        let (Grip::Firm(kernel), false) = (&self.grip, held.is_empty()) else { return };
+        let (facts, now) = (kernel.facts(), Instant::now());
+        for address in held {
+            let found = facts.vips.iter().find(|found| found.vip.address == address);
+            let present = found.is_some_and(|found| found.address_present);
+            let open = found.is_some_and(|found| found.fence_until.is_some_and(|until| until > now));
+            if self.told.insert(address, (present, open)) != Some((present, open)) {
+                events.push_back(Event::Kernel { address, present, open });
+            }
+        }
+    }
+
+    fn heard(&mut self, event: trestle_vip::Event) {
+        use trestle_vip::Event as Seen;
+        match &event {
+            Seen::NotRestored(address, why) => self.problem(*address, why.clone()),
+            Seen::AddressRestored(address) => {
+                self.shared.shown().problems.remove(address);
+                info!("{event}");
+            }
+            Seen::Slept => {
+                self.slept = self.shared.now();
+                warn!("{event}");
+            }
+            Seen::LinkUp(_) | Seen::Resumed(_) | Seen::Renamed { .. } => info!("{event}"),
+            _ => warn!("{event}"),
+        }
+        match event {
+            Seen::Conflict { address, .. } => self.feed(Event::Foreign { address, term: None }),
+            _ => self.feed(Event::Tick),
+        }
+    }
+
+    /// Brings what the machine knows of the configuration in line with it: which virtual IPs there are for this member, on
+    /// which interface, and what is in the way.
+    fn settle(&mut self) {
+        if self.me.is_none() {
+            return;
+        }
+        self.get_a_grip();
+        let Grip::Firm(kernel) = &self.grip else {
+            self.feed(Event::Vips(BTreeMap::new()));
+            return;
+        };
+        let id = |name: &MemberName| self.state.member_named(name).map(|member| member.id);
+        let (mut vips, mut interfaces, mut lost) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for vip in self.state.vips.values() {
+            let address = vip.spec.address.ip;
+            let named = vip.spec.interface_on(&self.name).map(ToString::to_string);
+            let interface = match named {
+                Some(name) => Ok(name),
+                None => match kernel.interface_for(address) {
+                    Ok(Some(name)) => Ok(name),
+                    Ok(None) => Err(format!(
+                        "no interface here has an address in the network of {}; name one with --interface",
+                        vip.spec.address
+                    )),
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            let interface = match interface {
+                Ok(interface) => interface,
+                Err(why) => {
+                    lost.push((address, why));
+                    continue;
+                }
+            };
+            let wanted = ownership::Vip {
+                prefix_len: vip.spec.address.prefix_len,
+                interface: interface.as_str().into(),
+                on_quorum_loss: vip.spec.on_quorum_loss,
+                preferred: vip.spec.preferred.iter().filter_map(id).collect(),
+                preference_delay: vip.spec.preference_delay,
+            };
+            interfaces.insert(address, interface);
+            vips.insert(address, Arc::new(wanted));
+        }
+        let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
+        let mut shown = self.shared.shown();
+        shown.interfaces = interfaces;
+        shown.problems.retain(|address, _| known.contains(address));
+        drop(shown);
+        for (address, why) in lost {
+            self.problem(address, why);
+        }
+        self.feed(Event::Vips(vips));
+    }
+
+    /// Opens the kernel once there is something to hold.
+    fn get_a_grip(&mut self) {
+        let wanted = !self.state.vips.is_empty();
+        let due = match &self.grip {
+            Grip::Unused => wanted,
+            Grip::Firm(_) => false,
+            Grip::Failed(again) => wanted && again.is_some_and(|at| Instant::now() >= at),
+        };
+        if !due {
+            return;
+        }
+        let orders = self.orders.clone();
+        let settings = Settings {
+            name: self.name.to_string(),
+            real_time: self.real_time,
+            watchdog: watchdog::Systemd::from_environment().map(watchdog::Systemd::into_watchdog),
+            on_event: Box::new(move |event| {
+                let _ = orders.send(Order::Kernel(event));
+            }),
+        };
+        match Kernel::open(settings) {
+            Ok(kernel) => {
+                let fence = kernel.facts().fence;
+                if let Fence::Degraded { why } = &fence {
+                    warn!(
+                        why,
+                        "no nftables: virtual IPs are fenced by their lifetimes alone, so they move slower"
+                    );
+                    if let Some(machine) = self.shared.machine().as_mut() {
+                        machine.set_lease(self.shared.lease.degraded());
+                    }
+                }
+                let kernel = Arc::new(kernel);
+                let mut shown = self.shared.shown();
+                (shown.kernel, shown.unable) = (Some(kernel.clone()), None);
+                drop(shown);
+                self.grip = Grip::Firm(kernel);
+                self.feed(Event::Fault { fault: Fault::Unable, present: false });
+            }
+            Err(error) => {
+                warn!(%error, "this member cannot hold virtual IPs");
+                let passing = !matches!(error, VipError::Capability(_));
+                self.grip = Grip::Failed(passing.then(|| Instant::now() + KERNEL_RETRY));
+                self.shared.shown().unable = Some(error.to_string());
+                self.feed(Event::Fault { fault: Fault::Unable, present: true });
+            }
+        }
+    }
+
+    fn propose_take(&self, term: u64, reach: Duration) {
+        let Some(member) = self.me else { return };
+        let tenure = Tenure { member, term, reach, released: false };
+        let reason = match self.elected {
+            Elected::ByTransfer => "leadership was handed to it",
+            Elected::ByTimeout => "it was elected leader",
+        };
+        self.record(term, Command::TakeVips { tenure, time_ms: wall_clock(), reason: reason.into() });
+    }
+
+    fn propose_release(&self, term: u64, cause: Cause) {
+        let Some(member) = self.me else { return };
+        let reason = self.because(cause).into();
+        self.record(term, Command::ReleaseVips { member, term, time_ms: wall_clock(), reason });
+    }
+
+    /// A cause, with what is known of it.
+    fn because(&self, cause: Cause) -> String {
+        match cause {
+            Cause::Unfit(fault) => match self.shared.shown().faults.get(&fault) {
+                Some(words) => format!("the holder was unfit: {words}"),
+                None => cause.to_string(),
+            },
+            _ => cause.to_string(),
+        }
+    }
+
+    /// Proposes a record as the leader of `term`, one at a time. The machine wants it again if it does not come about.
+    fn record(&self, term: u64, command: Command) {
+        if self.recording.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (consensus, recording) = (self.consensus.clone(), self.recording.clone());
+        self.consensus.runtime().spawn(async move {
+            let proposal = Proposal { request: None, command };
+            let done = consensus.propose_in_term(proposal, term, RECORD_WAIT).await;
+            recording.store(false, Ordering::Release);
+            if let Err(error) = done {
+                warn!(%error, "the record of who holds the virtual IPs was not written; it is tried again");
+            }
+        });
+    }
+
+    fn transfer(&self, to: MemberId) {
+        let consensus = self.consensus.clone();
+        self.consensus.runtime().spawn(async move {
+            match consensus.transfer(Some(to)).await {
+                Ok((to, term)) => info!(%to, term, "handed leadership over"),
+                Err(error) => warn!(%error, "leadership was not handed over"),
+            }
+        });
+    }
+
+    /// Releases everything. The kernel's threads end with the last handle on it. The machine stays as it is, for votes.
+    fn let_go(&mut self) {
+        for address in self.leases.keys().copied().collect::<Vec<_>>() {
+            self.release(address);
+        }
+        self.shared.shown().kernel = None;
+        self.grip = Grip::Unused;
+    }
+}
+
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,39 @@
+//! systemd's watchdog.
+
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+/// The service manager's wish to hear from this process, if it has one.
+pub(super) struct Systemd {
+    /// Half of `WatchdogSec`, as sd_watchdog_enabled(3) recommends.
+    interval: Duration,
+    last: Option<Instant>,
+}
+
+impl Systemd {
+    pub(super) fn from_environment() -> Option<Self> {
+        let mut usec = 0;
+        // Left in the environment: this is asked more than once.
+        sd_notify::watchdog_enabled(false, &mut usec)
+            .then(|| Self { interval: Duration::from_micros(usec) / 2, last: None })
+    }
+
+    /// Tells it that this process is well, when it is time.
+    pub(super) fn feed(&mut self, now: Instant) {
+        if self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.interval / 2) {
+            self.last = Some(now);
+            notify();
+        }
+    }
+
+    /// For the thread that keeps the leases, which is on time or says nothing.
+    pub(super) fn into_watchdog(self) -> trestle_vip::Watchdog {
+        trestle_vip::Watchdog::new(self.interval, notify)
+    }
+}
+
+fn notify() {
+    // A manager that does not listen ends this process, which is its business.
+    let _ = sd_notify::notify(false, &[NotifyState::Watchdog]);
+}
