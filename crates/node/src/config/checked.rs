@@ -10,6 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{HostPort, Invalid, MemberName, Violations};
 
 use super::given::{Given, Source};
+use super::vip::VipConfig;
 
 const DATA_DIR: &str = "/var/lib/trestle";
 const ADMIN_PORT: u16 = 7480;
@@ -78,6 +79,8 @@ pub struct Config {
     pub access_log_file: Option<PathBuf>,
     /// Own addresses that connections to backends come from.
     pub source: Sources,
+    /// What is this member's own about holding virtual IPs.
+    pub vip: VipConfig,
 }
 
 /// Looks keys up and notes what is wrong with them.
@@ -149,7 +152,7 @@ impl Reader<'_> {
     }
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
 }
 
@@ -217,6 +220,7 @@ impl Config {
             access_log: None,
             access_log_file: None,
             source: Sources::default(),
+            vip: VipConfig::default(),
         }
     }
 
@@ -258,6 +262,7 @@ impl Config {
         let log_format = r.read("log_format", "text", log_format);
         let (access_log, access_log_file) = r.access_log();
         let source = r.source();
+        let vip = r.vip();
         r.v.into_result()?;
         let config = || {
             Some(Self {
@@ -278,6 +283,7 @@ impl Config {
                 access_log: access_log?,
                 access_log_file: access_log_file?,
                 source,
+                vip: vip?,
             })
         };
         // A value is missing only together with a note, and then the line above has returned.
@@ -314,7 +320,8 @@ impl fmt::Display for Config {
         writeln!(f, "workers = {}", self.workers)?;
         writeln!(f, "shutdown_grace = \"{}\"", humantime::format_duration(self.shutdown_grace))?;
         writeln!(f, "log_format = \"{log_format}\"")?;
-        self.write_connections(f)
+        self.write_connections(f)?;
+        self.write_vip(f)
     }
 }
 
