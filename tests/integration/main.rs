@@ -25,6 +25,7 @@ mod scale;
 mod shutdown;
 mod startup;
 mod store;
+mod vips;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,16 +1,30 @@
 //! What users type, checked before anything is sent, so that all mistakes are told at once.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use trestle_model::{
     BackendAddress, BackendName, Bind, Cidr, HostPort, ListenerName, MemberName, PoolName, RequestId,
-    Violations,
+    Violations, VipName,
 };
 
 use crate::error::Error;
 
 /// The rule for durations, as it is told to users.
 pub(crate) const DURATION_RULE: &str = "must be a duration with a unit, as in 500ms, 2s or 1m30s";
+
+/// An address with ports, or the name of a virtual IP with ports, as the API writes it.
+fn bind(text: &str) -> Result<String, String> {
+    let parsed = Bind::parse(text);
+    match text.rsplit_once(':') {
+        Some((name, ports))
+            if parsed.is_err() && name.parse::<IpAddr>().is_err() && VipName::parse(name).is_ok() =>
+        {
+            Bind::parse(&format!("*:{ports}")).map(|_| text.to_owned())
+        }
+        _ => parsed.map(|bind| bind.to_string()),
+    }
+}
 
 /// Collects mistakes. Each method notes what breaks a rule and returns something to go on with; what it returned may
 /// be used only after [`Input::finish`] said that there were no mistakes.
@@ -65,10 +79,11 @@ impl Input {
         parsed.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// Where a listener accepts connections, as the API writes it.
+    /// Where a listener accepts connections, as the API writes it. Whether a name is that of a virtual IP is the API's to
+    /// say.
     pub(crate) fn binds(&mut self, label: &str, texts: &[String]) -> Vec<String> {
-        let mut parse = |text: &String| self.found.take(label, text, Bind::parse(text));
-        texts.iter().filter_map(&mut parse).map(|bind| bind.to_string()).collect()
+        let mut parse = |text: &String| self.found.take(label, text, bind(text));
+        texts.iter().filter_map(&mut parse).collect()
     }
 
     /// Networks, as the API writes them.
@@ -180,10 +195,21 @@ mod tests {
             ["0.0.0.0:6443", "[::]:80"]
         );
         assert_eq!(input.binds("--bind", &[":30000-30100".to_owned()]), ["0.0.0.0:30000-30100"]);
+        assert_eq!(input.binds("--bind", &["api:6443".to_owned()]), ["api:6443"]);
+        assert_eq!(input.binds("--bind", &["api.v6:1-9".to_owned()]), ["api.v6:1-9"]);
         assert_eq!(input.address("ADDRESS", "10.0.0.1"), "10.0.0.1");
         assert_eq!(input.address("ADDRESS", "Web.example:80"), "web.example:80");
         assert_eq!(input.networks("--allow", &["10.0.0.0/8".to_owned()]), ["10.0.0.0/8"]);
         assert!(input.finish().is_ok());
+    }
+
+    #[test]
+    fn ports_of_names_are_checked_too() {
+        for text in ["api", "api:0", "api:9-1", "-api:80", "10.0.0.1:0", "2001:db8::1:80"] {
+            let mut input = Input::default();
+            input.binds("--bind", &[text.to_owned()]);
+            assert!(input.finish().is_err(), "{text}");
+        }
     }
 
     #[test]

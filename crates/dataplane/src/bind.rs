@@ -34,6 +34,9 @@ pub enum BindError {
         /// The listener that has it.
         listener: ListenerName,
     },
+    /// This member is drained, and no virtual IP has this address.
+    #[error("{0}: not listening: this member is drained")]
+    Drained(SocketAddr),
     /// This member is stopping.
     #[error("{0}: not listening: this member is stopping")]
     Stopped(SocketAddr),
@@ -63,7 +66,7 @@ pub(crate) fn effective(bind: Bind, data_address: Option<IpAddr>) -> impl Iterat
     bind.sockets().map(move |socket| SocketAddr::new(own.unwrap_or(socket.ip()), socket.port()))
 }
 
-fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, share: bool, ahead: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `[::]` means IPv6 only, so that it never takes what belongs to a listener on `0.0.0.0`.
@@ -71,12 +74,19 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
+    if ahead {
+        // IP_FREEBIND of ip(7): any process may set it, and no sysctl has to be changed.
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-fn listening(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address, true)?;
+fn listening(address: SocketAddr, ahead: bool) -> io::Result<TcpListener> {
+    let socket = socket(address, true, ahead)?;
     // Linux hands these options down to accepted sockets, which saves six calls for each connection.
     socket.set_tcp_nodelay(true)?;
     Keepalive::default().apply(&socket)?;
@@ -88,12 +98,20 @@ fn listening(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// With `alone`, first makes sure that nobody else listens there: a socket without SO_REUSEPORT is refused where any
 /// other listens, while one with it would quietly share connections with another process of the same user.
-pub(crate) fn open(address: SocketAddr, count: usize, alone: bool) -> Result<Vec<TcpListener>, BindError> {
+///
+/// With `ahead`, the address need not be on this machine: connections arrive as soon as it is, and the sockets stay open
+/// when it goes.
+pub(crate) fn open(
+    address: SocketAddr,
+    count: usize,
+    alone: bool,
+    ahead: bool,
+) -> Result<Vec<TcpListener>, BindError> {
     let open = || -> io::Result<Vec<TcpListener>> {
         if alone {
-            drop(socket(address, false)?);
+            drop(socket(address, false, ahead)?);
         }
-        (0..count).map(|_| listening(address)).collect()
+        (0..count).map(|_| listening(address, ahead)).collect()
     };
     open().map_err(|source| BindError::new(address, source))
 }

@@ -40,7 +40,8 @@ impl Guard {
         own: Option<IpAddr>,
     ) -> Self {
         let mut guard = Self::default();
-        let others: Vec<IpAddr> = addresses_of_members(state, own).collect();
+        let vips: HashSet<IpAddr> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
+        let others: Vec<IpAddr> = addresses_of_members(state, own).chain(vips.iter().copied()).collect();
         for listener in listeners {
             for status in &listener.binds {
                 // Another program of this machine has it, and that may be a backend.
@@ -51,6 +52,10 @@ impl Guard {
             }
             for bind in &listener.config.spec.binds {
                 guard.add_elsewhere(*bind, &others);
+                // Whoever holds it listens there, whatever this member's own socket came to.
+                if vips.contains(&bind.ip) {
+                    bind.sockets().for_each(|address| guard.add(address, true));
+                }
             }
         }
         if guard.ports.values().any(|port| port.all_v4 || port.all_v6) {
@@ -74,7 +79,8 @@ impl Guard {
         }
     }
 
-    /// A wildcard where the other members are.
+    /// A wildcard where the other members and the virtual IPs are. Members may differ in whether the wildcard stands for
+    /// one address of theirs, so a virtual IP counts in any case: it is at the same place for all of them.
     fn add_elsewhere(&mut self, bind: Bind, others: &[IpAddr]) {
         if !bind.ip.is_unspecified() {
             return;
@@ -111,7 +117,8 @@ mod tests {
     use std::sync::Arc;
 
     use trestle_model::{
-        HostPort, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSpec, PoolName,
+        HostPort, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSpec, PoolName, Vip,
+        VipAddress, VipSpec,
     };
 
     use super::*;
@@ -162,6 +169,36 @@ mod tests {
         let guard = Guard::new(&state, &[listener("[::]:80", None, None)], None);
         assert!(covers(&guard, "[2001:db8::1]:80") && covers(&guard, "[::1]:80"));
         assert!(!covers(&guard, "203.0.113.1:80") && !covers(&guard, "127.0.0.1:80"));
+    }
+
+    fn with_vips(mut state: ClusterState, vips: &[&str]) -> ClusterState {
+        for address in vips {
+            let address = VipAddress::parse(address).unwrap();
+            let (name, spec) = (address.default_name().unwrap(), VipSpec::new(address));
+            state.vips.insert(name.clone(), Arc::new(Vip { name, spec, revision: 1 }));
+        }
+        state
+    }
+
+    #[test]
+    fn virtual_ips_are_the_clusters_own() {
+        let state = with_vips(state(&[]), &["203.0.113.50/24", "2001:db8::50/64"]);
+        let (v4, v6) = ("203.0.113.50:80", "[2001:db8::50]:80");
+        let guard = |bind, own, error| Guard::new(&state, &[listener(bind, own, error)], own);
+        let any = guard("*:80-81", None, None);
+        assert!(
+            covers(&any, v4) && covers(&any, "203.0.113.50:81") && covers(&any, "[::ffff:203.0.113.50]:80")
+        );
+        assert!(!covers(&any, "203.0.113.50:82") && !covers(&any, v6) && !covers(&any, "203.0.113.51:80"));
+        let six = guard("[::]:80", None, None);
+        assert!(covers(&six, v6) && !covers(&six, v4));
+        let one = guard(v4, None, None);
+        assert!(covers(&one, v4) && !covers(&one, "203.0.113.50:81") && !covers(&one, v6));
+        // Another program has the port on this member, or the wildcard is one address here; the holder may be another.
+        let in_use = || Some(BindError::InUse(v4.parse().unwrap()));
+        assert!(covers(&guard(v4, None, in_use()), v4) && covers(&guard("*:80", None, in_use()), v4));
+        assert!(covers(&guard("*:80", Some("203.0.113.9".parse().unwrap()), None), v4));
+        assert!(!covers(&guard("203.0.113.9:80", None, None), v4));
     }
 
     #[test]

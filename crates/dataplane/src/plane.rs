@@ -7,17 +7,18 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use trestle_model::{ClusterState, Revision};
+use trestle_model::{ClusterState, PoolName, Revision};
 
 use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
 use crate::connections::{self, Connection, Roll};
+use crate::fitness::{self, Watch};
 use crate::names;
 use crate::probe;
 use crate::reactor;
@@ -118,6 +119,7 @@ pub struct DataPlane {
     in_force: watch::Receiver<Revision>,
     orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    watch: Mutex<Watch>,
 }
 
 /// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
@@ -175,10 +177,12 @@ impl DataPlane {
         let (resolver, questions) = mpsc::unbounded_channel();
         let resolv_conf = settings.resolv_conf.clone();
         spawn("trestle-names".to_owned(), Box::pin(names::run(resolv_conf, questions, answers)))?;
+        let watch = Mutex::new(Watch::new(&workers));
         let reconciler =
             Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
         spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
-        Ok(Self { shared, rolls, in_force, orders: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+        let (orders, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
+        Ok(Self { shared, rolls, in_force, orders, threads, watch })
     }
 
     /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
@@ -231,6 +235,46 @@ impl DataPlane {
             // Fails only when the reconciler has ended, which it does only after the sender is gone.
             let _ = orders.send(order);
         }
+    }
+
+    /// Closes every listening socket whose address is not a virtual IP's, after accepting what waits there, so that
+    /// clients and outer balancers go elsewhere; established connections go on. `false` opens them again. Said again it
+    /// changes nothing.
+    ///
+    /// Wildcards are closed too, through which virtual IPs are reached as well: say `true` only once this member holds
+    /// none, and `false` before it claims one, which it does while no other member can.
+    pub fn drain(&self, drained: bool) {
+        self.order(Order::Drain(drained));
+    }
+
+    /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers and pauses by what
+    /// it saw before, so ask at least every second.
+    ///
+    /// # Errors
+    /// Everything that keeps it from that, in words: a thread that has ended or does not run, an address that is not bound,
+    /// a lack of file descriptors.
+    pub fn accepting(&self) -> Result<(), Vec<String>> {
+        let mut faults = self.ended_threads();
+        let table = self.shared.table.load();
+        faults.extend(fitness::closed(&table));
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.extend(watch.look(self.shared.budget.pause(), Instant::now()));
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Pools that a listener leads to, and none of whose backends is usable here: there are backends that no operator has
+    /// drained or disabled, and this member has found all of those unhealthy.
+    pub fn dead_pools(&self) -> Vec<PoolName> {
+        fitness::dead_pools(&self.shared.table.load())
+    }
+
+    fn ended_threads(&self) -> Vec<String> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.is_empty() {
+            return vec!["the data plane has stopped".to_owned()];
+        }
+        let ended = threads.iter().filter(|thread| thread.is_finished());
+        ended.map(|t| format!("thread {} has ended; see the log", t.thread().name().unwrap_or("?"))).collect()
     }
 
     /// Closes every listening socket, after accepting what waits there. Established connections go on, and the

@@ -34,6 +34,8 @@ pub(crate) enum Order {
         /// Told when that is done.
         done: Option<oneshot::Sender<()>>,
     },
+    /// Close every listening socket but those of virtual IPs and open none, or open them again.
+    Drain(bool),
     /// Close every connection.
     CloseAll,
 }
@@ -138,11 +140,17 @@ impl Reconciler {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::StopAccepting { done } => {
-                self.listeners.stop().await;
+                self.listeners.stop();
                 self.follow(self.state.clone(), true).await;
                 if let Some(done) = done {
                     // Fails only when nobody waits any more.
                     let _ = done.send(());
+                }
+            }
+            Order::Drain(drained) => {
+                if self.listeners.drain(drained) {
+                    tracing::info!(drained, "listening sockets follow the drain of this member");
+                    self.follow(self.state.clone(), true).await;
                 }
             }
             Order::CloseAll => {
@@ -169,8 +177,8 @@ impl Reconciler {
     fn publish(&mut self) {
         let pools = self.pools.publish(self.origin.elapsed());
         let (listeners, routes) = self.listeners.published();
-        let (revision, guard) = (self.state.revision, self.listeners.guard());
-        self.shared.table.store(Arc::new(Table { revision, listeners, pools, routes, guard }));
+        let (revision, guard, vips) = (self.state.revision, self.listeners.guard(), self.listeners.vips());
+        self.shared.table.store(Arc::new(Table { revision, listeners, pools, routes, guard, vips }));
         self.pools.signal(&self.rolls);
         self.published = Instant::now();
     }

@@ -1,6 +1,6 @@
 //! The published table: what workers look at for each connection, and what reports show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Table {
     pub(crate) routes: Arc<BTreeMap<SocketAddr, Arc<Listener>>>,
     /// Where no connection may go.
     pub(crate) guard: Arc<Guard>,
+    /// Addresses of virtual IPs, whether or not this member holds them.
+    pub(crate) vips: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Table {

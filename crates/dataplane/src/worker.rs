@@ -27,6 +27,8 @@ pub(crate) enum Order {
     Listen(SocketAddr, TcpListener),
     /// Accept what waits at this address, then close the socket.
     Close(SocketAddr, Done),
+    /// Answer, to show that this thread runs.
+    Ping(oneshot::Sender<()>),
 }
 
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
@@ -55,6 +57,10 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
                     tracing::error!(%address, %error, "a worker cannot wait on its listening socket")
                 }
             },
+            Some(Order::Ping(answer)) => {
+                // Fails only when nobody waits for the answer any more.
+                let _ = answer.send(());
+            }
             Some(Order::Close(address, done)) => {
                 if let Some(close) = loops.remove(&address) {
                     // Fails only when the accept loop panicked: then there is nothing to close.

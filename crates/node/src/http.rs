@@ -47,7 +47,7 @@ pub(crate) async fn serve(listener: TcpListener, http: Http) {
     }
 }
 
-/// Ready: belongs to a cluster, knows a leader, and its data plane reflects what it knows.
+/// Ready: belongs to a cluster, is not drained, knows a leader, and its data plane reflects what it knows.
 async fn readyz(State(http): State<Http>) -> Response {
     let why_not = http.not_ready();
     if why_not.is_empty() {
@@ -68,6 +68,11 @@ impl Http {
         let mut why = Vec::new();
         if self.leaving.is_cancelled() {
             why.push("shutting down".to_owned());
+        }
+        let view = self.member.consensus.view().borrow().clone();
+        let own = self.member.id().and_then(|id| view.state.members.get(&id));
+        if own.is_some_and(|own| own.draining) {
+            why.push("draining".to_owned());
         }
         let raft = self.member.consensus.status();
         match raft.state {

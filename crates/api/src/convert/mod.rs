@@ -40,6 +40,18 @@ pub struct Write {
     pub validate_only: bool,
 }
 
+impl Write {
+    /// Recognises the write by `request`, where what was parsed is a copy of it in which names are resolved: the same
+    /// request shall get the same answer whatever they stand for by then.
+    #[must_use]
+    pub fn recognised_by<R: Message + prost::Name>(mut self, request: &R) -> Self {
+        if let Some(known) = &mut self.proposal.request {
+            known.fingerprint = fingerprint(request);
+        }
+        self
+    }
+}
+
 /// Renders a duration.
 pub fn duration(duration: std::time::Duration) -> prost_types::Duration {
     prost_types::Duration {

@@ -1,6 +1,6 @@
 //! Listening sockets: which addresses this member should have, and opening and closing them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +28,12 @@ fn key(address: SocketAddr) -> Key {
 
 type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
 
-/// Whether two states have the same listeners, and members.
+/// Whether two states have the same listeners, members and virtual IPs.
 pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
     fn all<K, V>(old: &BTreeMap<K, Arc<V>>, new: &BTreeMap<K, Arc<V>>) -> bool {
         old.len() == new.len() && old.values().zip(new.values()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
-    all(&old.listeners, &new.listeners) && all(&old.members, &new.members)
+    all(&old.listeners, &new.listeners) && all(&old.members, &new.members) && all(&old.vips, &new.vips)
 }
 
 /// All listeners.
@@ -49,6 +49,9 @@ pub(super) struct Listeners {
     guard: Arc<Guard>,
     /// Of listeners that are published with other settings, or no more.
     replaced: Vec<Arc<Gate>>,
+    /// The addresses of virtual IPs.
+    vips: Arc<BTreeSet<IpAddr>>,
+    drained: bool,
     stopped: bool,
 }
 
@@ -67,6 +70,8 @@ impl Listeners {
             published: Published::default(),
             guard: Arc::default(),
             replaced: Vec::new(),
+            vips: Arc::default(),
+            drained: false,
             stopped: false,
         }
     }
@@ -80,15 +85,36 @@ impl Listeners {
         self.guard.clone()
     }
 
-    /// Closes all sockets, and opens none from now on.
-    pub(super) async fn stop(&mut self) {
+    /// The addresses of virtual IPs.
+    pub(super) fn vips(&self) -> Arc<BTreeSet<IpAddr>> {
+        self.vips.clone()
+    }
+
+    /// Has no socket from the next [`Listeners::follow`] on.
+    pub(super) fn stop(&mut self) {
         self.stopped = true;
-        self.close_except(&BTreeMap::new()).await;
+    }
+
+    /// Whether, from the next [`Listeners::follow`] on, only addresses of virtual IPs have sockets. Answers whether that is
+    /// new.
+    pub(super) fn drain(&mut self, drained: bool) -> bool {
+        std::mem::replace(&mut self.drained, drained) != drained
+    }
+
+    /// Why this address is to have no socket now, if it is not.
+    fn closed(&self, address: SocketAddr) -> Option<BindError> {
+        match () {
+            () if self.stopped => Some(BindError::Stopped(address)),
+            // Nobody reaches a virtual IP here while another member has it; once this one does, it must answer.
+            () if self.drained && !self.vips.contains(&address.ip()) => Some(BindError::Drained(address)),
+            () => None,
+        }
     }
 
     /// Opens and closes sockets so that they are those of `state`, as far as the operating system allows, and
     /// prepares the table entries.
     pub(super) async fn follow(&mut self, state: &ClusterState) {
+        self.vips = Arc::new(state.vips.values().map(|vip| vip.spec.address.ip).collect());
         let owners = self.owners(state);
         self.close_except(&owners).await;
         let mut listeners = BTreeMap::new();
@@ -131,11 +157,13 @@ impl Listeners {
         owners
     }
 
-    /// Closes the sockets whose address nobody owns; returns once the workers have accepted what waited there.
+    /// Closes the sockets whose address nobody owns or that is to have none; returns once the workers have accepted what
+    /// waited there.
     async fn close_except(&mut self, owners: &BTreeMap<SocketAddr, ListenerName>) {
         let (done, mut all_done) = mpsc::channel(1);
-        self.open.retain(|_, address| {
-            let keep = owners.contains_key(address);
+        let mut open = std::mem::take(&mut self.open);
+        open.retain(|_, address| {
+            let keep = owners.contains_key(address) && self.closed(*address).is_none();
             if !keep {
                 self.shared.budget.give(self.workers.len());
                 for worker in &self.workers {
@@ -145,6 +173,7 @@ impl Listeners {
             }
             keep
         });
+        self.open = open;
         drop(done);
         if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
             tracing::warn!(
@@ -176,8 +205,8 @@ impl Listeners {
         if self.open.contains_key(&key(address)) {
             return Ok(());
         }
-        if self.stopped {
-            return Err(BindError::Stopped(address));
+        if let Some(why) = self.closed(address) {
+            return Err(why);
         }
         // A wildcard beside an address of the same port is meant: the kernel gives connections to the more specific
         // one. The test for strangers would only find our own socket.
@@ -186,7 +215,8 @@ impl Listeners {
             other.is_ipv4() == address.is_ipv4()
                 && (other.ip().is_unspecified() || address.ip().is_unspecified())
         });
-        let sockets = bind::open(address, self.workers.len(), !overlaps)?;
+        let ahead = self.vips.contains(&address.ip());
+        let sockets = bind::open(address, self.workers.len(), !overlaps, ahead)?;
         self.shared.budget.take(sockets.len());
         self.open.insert(key(address), address);
         self.fresh.push((address, sockets));
@@ -205,6 +235,11 @@ impl Listeners {
     }
 }
 
+/// Whether an address has no socket because that is wanted.
+fn meant(error: &BindError) -> bool {
+    matches!(error, BindError::Stopped(_) | BindError::Drained(_))
+}
+
 /// A listener's table entry: the old one where nothing is different.
 fn entry(
     config: &Arc<model::Listener>,
@@ -214,7 +249,7 @@ fn entry(
     let text = |b: &BindStatus| b.error.as_ref().map(|e| e.to_string());
     let known = |b: &BindStatus| was.is_some_and(|w| w.binds.iter().any(|o| text(o) == text(b)));
     for status in binds.iter().filter(|b| !known(b)) {
-        if let Some(error) = status.error.as_deref().filter(|e| !matches!(e, BindError::Stopped(_))) {
+        if let Some(error) = status.error.as_deref().filter(|e| !meant(e)) {
             tracing::warn!(listener = %config.name, %error, "a listener's address is not bound; tried again on a timer");
         }
     }

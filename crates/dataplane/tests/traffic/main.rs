@@ -27,3 +27,4 @@ mod sources;
 mod stickiness;
 mod tls_checks;
 mod verdicts;
+mod vips;

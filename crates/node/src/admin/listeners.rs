@@ -1,5 +1,7 @@
 //! Listeners.
 
+mod binds;
+
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
@@ -8,6 +10,7 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{Kind, Listener, ListenerName, Outcome, Refusal, Violations};
 
 use super::{Admin, mismatch, page};
+use binds::Binds;
 
 fn parse_listener(name: &str) -> Result<ListenerName, Status> {
     let mut v = Violations::new();
@@ -22,13 +25,32 @@ fn answer(outcome: Outcome) -> Result<Response<v1::Listener>, Status> {
     }
 }
 
+impl Admin {
+    /// The addresses of a listener that is asked for, with those of virtual IPs in place of their names.
+    async fn binds(&self, listener: Option<&v1::Listener>) -> Result<Binds, Status> {
+        let asked = listener.map_or(&[][..], |listener| &listener.binds);
+        if !binds::any_named(asked) {
+            return Ok(Binds::resolve(asked, &Default::default()));
+        }
+        let read = self.read(v1::Consistency::Linearizable.into()).await?;
+        Ok(Binds::resolve(asked, &read.state().vips))
+    }
+}
+
 #[tonic::async_trait]
 impl ListenerService for Admin {
     async fn create_listener(
         &self,
         request: Request<v1::CreateListenerRequest>,
     ) -> Result<Response<v1::Listener>, Status> {
-        let (_, outcome) = self.write(convert::create_listener(request.get_ref())).await?;
+        let request = request.get_ref();
+        let binds = self.binds(request.listener.as_ref()).await?;
+        let mut resolved = request.clone();
+        if let Some(listener) = &mut resolved.listener {
+            listener.binds = binds.resolved();
+        }
+        let parsed = convert::create_listener(&resolved).map_err(|found| binds.explain(found));
+        let (_, outcome) = self.write(parsed.map(|write| write.recognised_by(request))).await?;
         answer(outcome)
     }
 
@@ -65,7 +87,14 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::UpdateListenerRequest>,
     ) -> Result<Response<v1::Listener>, Status> {
-        let (_, outcome) = self.write(convert::update_listener(request.get_ref())).await?;
+        let request = request.get_ref();
+        let binds = self.binds(request.listener.as_ref()).await?;
+        let mut resolved = request.clone();
+        if let Some(listener) = &mut resolved.listener {
+            listener.binds = binds.resolved();
+        }
+        let parsed = convert::update_listener(&resolved).map_err(|found| binds.explain(found));
+        let (_, outcome) = self.write(parsed.map(|write| write.recognised_by(request))).await?;
         answer(outcome)
     }
 

@@ -10,6 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{HostPort, Invalid, MemberName, Violations};
 
 use super::given::{Given, Source};
+use super::vip::VipConfig;
 
 const DATA_DIR: &str = "/var/lib/trestle";
 const ADMIN_PORT: u16 = 7480;
@@ -78,7 +79,7 @@ pub struct Config {
     pub access_log_file: Option<PathBuf>,
     /// Own addresses that connections to backends come from.
     pub source: Sources,
-    /// Virtual IPs on this machine.
+    /// What is this member's own about holding virtual IPs.
     pub vip: VipConfig,
 }
 
@@ -151,7 +152,7 @@ impl Reader<'_> {
     }
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
 }
 
@@ -261,6 +262,7 @@ impl Config {
         let log_format = r.read("log_format", "text", log_format);
         let (access_log, access_log_file) = r.access_log();
         let source = r.source();
+        let vip = r.vip();
         r.v.into_result()?;
         let config = || {
             Some(Self {
@@ -281,7 +283,7 @@ impl Config {
                 access_log: access_log?,
                 access_log_file: access_log_file?,
                 source,
-                vip: VipConfig::default(),
+                vip: vip?,
             })
         };
         // A value is missing only together with a note, and then the line above has returned.
@@ -318,7 +320,8 @@ impl fmt::Display for Config {
         writeln!(f, "workers = {}", self.workers)?;
         writeln!(f, "shutdown_grace = \"{}\"", humantime::format_duration(self.shutdown_grace))?;
         writeln!(f, "log_format = \"{log_format}\"")?;
-        self.write_connections(f)
+        self.write_connections(f)?;
+        self.write_vip(f)
     }
 }
 
@@ -400,29 +403,5 @@ mod tests {
     fn two_ports_on_one_address_are_refused() {
         let same = [("name", "m1"), ("http_address", "127.0.0.1:7480")];
         assert!(Config::check(&given(&same), Violations::new()).is_err());
-    }
-}
-
-/// STAND-IN
-#[derive(Debug, Clone)]
-pub struct VipConfig {
-    pub check: Option<PathBuf>,
-    pub check_interval: std::time::Duration,
-    pub check_timeout: std::time::Duration,
-    pub check_rise: u32,
-    pub check_fall: u32,
-    pub real_time: bool,
-}
-impl Default for VipConfig {
-    fn default() -> Self {
-        let s = std::time::Duration::from_secs;
-        Self {
-            check: None,
-            check_interval: s(2),
-            check_timeout: s(1),
-            check_rise: 2,
-            check_fall: 3,
-            real_time: false,
-        }
     }
 }

@@ -27,11 +27,11 @@ pub enum Invocation {
 }
 
 fn flag(key: &Key) -> String {
-    key.name.replace('_', "-")
+    key.name.replace(['_', '.'], "-")
 }
 
 fn variable(key: &Key) -> String {
-    format!("TRESTLE_{}", key.name.to_uppercase())
+    format!("TRESTLE_{}", key.name.to_uppercase().replace('.', "_"))
 }
 
 fn arg(key: &'static Key) -> Arg {
@@ -43,7 +43,9 @@ fn arg(key: &'static Key) -> Arg {
         .help(key.help);
     match key.name {
         // `--insecure` alone means true.
-        "insecure" => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        "insecure" | "vip.real_time" => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        }
         _ => arg,
     }
 }
@@ -131,15 +133,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_tables_have_flags_and_variables_too() {
+        let key = KEYS.iter().find(|key| key.name == "vip.check_rise").unwrap();
+        assert_eq!(
+            (flag(key), variable(key)),
+            ("vip-check-rise".to_owned(), "TRESTLE_VIP_CHECK_RISE".to_owned())
+        );
+    }
+
+    #[test]
     fn a_flag_goes_before_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "name = \"file\"\nworkers = 2\njoin = [\"a:1\", \"b:2\"]\n").unwrap();
-        let args = ["trestled", "--config", file.path().to_str().unwrap(), "--name", "flag", "--insecure"];
+        let path = file.path().to_str().unwrap();
+        let args = ["trestled", "--config", path, "--name", "flag", "--insecure", "--vip-check-fall", "7"];
         let matches = command().try_get_matches_from(args).unwrap();
         let Invocation::Run(config) = invocation(&matches).unwrap() else { unreachable!() };
         assert_eq!(config.name.as_str(), "flag");
         assert_eq!(config.workers.get(), 2);
         assert_eq!(config.join.len(), 2);
         assert!(config.insecure);
+        assert_eq!(config.vip.check_fall.get(), 7);
     }
 }

@@ -46,7 +46,7 @@ impl Given {
     /// Reads the keys of a TOML file, noting unknown keys and values of the wrong kind.
     pub fn from_toml(path: &Path, text: &str, v: &mut Violations) -> Self {
         let mut given = Self::default();
-        let table = match DeTable::parse(text) {
+        let root = match DeTable::parse(text) {
             Ok(table) => table,
             Err(error) => {
                 let line = error.span().map_or(1, |span| line_at(text, span.start));
@@ -58,20 +58,18 @@ impl Given {
                 return given;
             }
         };
-        for (name, value) in table.into_inner() {
-            let line = line_at(text, name.span().start);
+        for (name, value) in entries(root.get_ref()) {
+            let line = line_at(text, name.start);
             let source = Source::File { path: path.display().to_string(), line };
-            let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref().as_ref()) else {
-                v.add(source.to_string(), name.get_ref(), unknown_rule(name.get_ref()));
+            let Some(key) = KEYS.iter().find(|key| key.name == name.full) else {
+                v.add(source.to_string(), &name.full, unknown_rule(&name.full));
                 continue;
             };
-            match texts(key, value.get_ref()) {
+            match texts(key, value) {
                 Some(texts) => given.set(key, texts, source),
-                None => v.add(
-                    format!("{source}: {}", key.name),
-                    shown(value.get_ref()),
-                    format!("must be {}", kind(key)),
-                ),
+                None => {
+                    v.add(format!("{source}: {}", key.name), shown(value), format!("must be {}", kind(key)))
+                }
             }
         }
         given
@@ -92,6 +90,31 @@ impl Given {
         let (texts, source) = self.texts(name)?;
         Some((texts.first()?, source))
     }
+}
+
+/// The name of an entry, with that of its table, and where it begins in the file.
+struct Name {
+    full: String,
+    start: usize,
+}
+
+/// The entries of a file, and those of the tables that keys are in.
+fn entries<'a, 'i>(root: &'a DeTable<'i>) -> Vec<(Name, &'a DeValue<'i>)> {
+    let mut found = Vec::new();
+    for (name, value) in root {
+        let (full, start) = (name.get_ref().to_string(), name.span().start);
+        let prefix = format!("{full}.");
+        match value.get_ref() {
+            DeValue::Table(table) if KEYS.iter().any(|key| key.name.starts_with(&prefix)) => {
+                found.extend(table.iter().map(|(name, value)| {
+                    let full = format!("{prefix}{}", name.get_ref());
+                    (Name { full, start: name.span().start }, value.get_ref())
+                }));
+            }
+            value => found.push((Name { full, start }, value)),
+        }
+    }
+    found
 }
 
 /// A file may write numbers and booleans bare.

@@ -8,15 +8,18 @@ mod checked;
 mod connections;
 mod flags;
 mod given;
+mod vip;
 
 pub use checked::{Config, LogFormat, Profile, VipConfig};
 pub use flags::{Invocation, command, invocation};
 pub use given::{Given, Source};
+pub use vip::VipConfig;
 
 /// A key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// Its name in the file; the flag has dashes instead of underscores, the variable is in capitals after `TRESTLE_`.
+    /// Its name in the file, after that of its table and a dot if it is in one. The flag has dashes instead of underscores
+    /// and dots, the variable is in capitals after `TRESTLE_`, with underscores.
     pub name: &'static str,
     /// What its value is, as help shows it.
     pub value: &'static str,
@@ -68,4 +71,22 @@ pub const KEYS: &[Key] = &[
                [default: as the system chooses]",
         list: true,
     },
+    key(
+        "vip.check",
+        "PATH",
+        "program that says by exit code 0 that this member is fit to hold virtual IPs [default: none]",
+    ),
+    key("vip.check_interval", "TIME", "time between two runs of it, 100ms to 1h [default: 2s]"),
+    key(
+        "vip.check_timeout",
+        "TIME",
+        "when it is killed and has failed, up to the interval [default: 1s, or the interval if that is shorter]",
+    ),
+    key("vip.check_rise", "N", "successes in a row that make this member fit again, 1 to 100 [default: 2]"),
+    key("vip.check_fall", "N", "failures in a row that make it unfit, 1 to 100 [default: 3]"),
+    key(
+        "vip.real_time",
+        "BOOL",
+        "run the lease thread at real-time priority; needs CAP_SYS_NICE or LimitRTPRIO=1 [default: false]",
+    ),
 ];

@@ -1,0 +1,102 @@
+//! Whether a worker runs.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use crate::worker::Order;
+
+/// A worker that has not answered for longer does not run.
+const SILENT_MAX: Duration = Duration::from_secs(1);
+
+/// Most that counts as silence between two looks. When the whole process or machine stood still, nobody looked either, and
+/// that is not the worker's fault.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// Asks a worker for a sign of life, one question at a time.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// Weak: a worker ends when nobody can give it orders any more.
+    orders: WeakUnboundedSender<Order>,
+    asked: Option<oneshot::Receiver<()>>,
+    looked: Instant,
+    silent: Duration,
+}
+
+impl Pulse {
+    pub(crate) fn new(orders: &UnboundedSender<Order>, now: Instant) -> Self {
+        Self { orders: orders.downgrade(), asked: None, looked: now, silent: Duration::ZERO }
+    }
+
+    /// How long the worker has been silent, if that is too long. A worker that has ended is not silent but gone, which
+    /// its thread shows.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        match self.asked.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => self.silent += passed.min(LOOK_MAX),
+            _ => {
+                self.silent = Duration::ZERO;
+                self.asked = self.ask();
+            }
+        }
+        (self.silent > SILENT_MAX).then_some(self.silent)
+    }
+
+    fn ask(&self) -> Option<oneshot::Receiver<()>> {
+        let (answer, asked) = oneshot::channel();
+        self.orders.upgrade()?.send(Order::Ping(answer)).ok()?;
+        Some(asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_silent_until_it_does() {
+        let (sender, mut orders) = mpsc::unbounded_channel();
+        let start = Instant::now();
+        let mut pulse = Pulse::new(&sender, start);
+        let mut look = |ms| pulse.look(start + Duration::from_millis(ms));
+        assert_eq!(look(0), None);
+        assert_eq!(look(400), None);
+        assert_eq!(look(800), None);
+        assert_eq!(look(1200), Some(Duration::from_millis(1200)));
+        let Ok(Order::Ping(answer)) = orders.try_recv() else { panic!("no question") };
+        answer.send(()).unwrap();
+        assert!(orders.try_recv().is_err(), "one question is enough");
+        assert_eq!(look(1600), None);
+        assert!(matches!(orders.try_recv(), Ok(Order::Ping(_))), "the next question");
+    }
+
+    #[test]
+    fn a_time_in_which_nobody_looked_counts_little() {
+        let (sender, _orders) = mpsc::unbounded_channel();
+        let start = Instant::now();
+        let mut pulse = Pulse::new(&sender, start);
+        let mut look = |seconds| pulse.look(start + Duration::from_secs(seconds));
+        assert_eq!(look(0), None);
+        assert_eq!(look(60), None, "half a second of silence at most");
+        assert_eq!(look(61), None);
+        assert!(look(62).is_some());
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_silent() {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let start = Instant::now();
+        let mut pulse = Pulse::new(&sender, start);
+        assert_eq!(pulse.look(start), None);
+        drop(orders);
+        for seconds in 1..5 {
+            assert_eq!(pulse.look(start + Duration::from_secs(seconds)), None);
+        }
+        drop(sender);
+        assert_eq!(pulse.look(start + Duration::from_secs(6)), None);
+    }
+}
