@@ -40,6 +40,9 @@ backend remove web/b
 listener delete front
 member list -o json
 leader show
+vip list
+vip get nothing
+vip create 10.0.3.300/24
 pool
 frobnicate
 ";

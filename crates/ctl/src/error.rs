@@ -106,7 +106,7 @@ impl Error {
         match self {
             Self::NoAnswer { failures, .. } => {
                 let each = failures.iter().map(|f| format!("{}: {}", f.endpoint, f.reason));
-                format!("no member answers: {}", each.collect::<Vec<_>>().join("; "))
+                format!("{}: {}", nobody(failures), each.collect::<Vec<_>>().join("; "))
             }
             other => other.to_string(),
         }
@@ -148,9 +148,13 @@ fn refused(status: &Status) -> String {
     lines(heading.into_iter().chain(violations.iter().map(|v| format!("{} {}", v.field, v.description))))
 }
 
+fn nobody(failures: &[Failure]) -> &'static str {
+    if failures.iter().any(|f| f.answered) { "no member could do it" } else { "no member answers" }
+}
+
 fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Option<&str>) -> String {
     let answered = failures.iter().any(|f| f.answered);
-    let what = if answered { "no member could do it" } else { "no member answers" };
+    let what = nobody(failures);
     let time = tried_for.map(|t| format!(" (tried for {})", duration_text(t))).unwrap_or_default();
     let mut text = format!("error: {what}{time}");
     for failure in failures {

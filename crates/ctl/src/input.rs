@@ -1,30 +1,16 @@
 //! What users type, checked before anything is sent, so that all mistakes are told at once.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use trestle_model::{
-    BackendAddress, BackendName, Bind, Cidr, HostPort, ListenerName, MemberName, PoolName, RequestId,
-    Violations, VipName,
+    BackendAddress, BackendName, Bind, Cidr, HostPort, InterfaceName, ListenerName, MemberName, PoolName,
+    RequestId, Violations, VipName,
 };
 
 use crate::error::Error;
 
 /// The rule for durations, as it is told to users.
 pub(crate) const DURATION_RULE: &str = "must be a duration with a unit, as in 500ms, 2s or 1m30s";
-
-/// An address with ports, or the name of a virtual IP with ports, as the API writes it.
-fn bind(text: &str) -> Result<String, String> {
-    let parsed = Bind::parse(text);
-    match text.rsplit_once(':') {
-        Some((name, ports))
-            if parsed.is_err() && name.parse::<IpAddr>().is_err() && VipName::parse(name).is_ok() =>
-        {
-            Bind::parse(&format!("*:{ports}")).map(|_| text.to_owned())
-        }
-        _ => parsed.map(|bind| bind.to_string()),
-    }
-}
 
 /// Collects mistakes. Each method notes what breaks a rule and returns something to go on with; what it returned may
 /// be used only after [`Input::finish`] said that there were no mistakes.
@@ -62,6 +48,18 @@ impl Input {
         format!("members/{name}")
     }
 
+    /// A virtual IP's name, as "vips/NAME".
+    pub(crate) fn vip(&mut self, label: &str, name: &str) -> String {
+        self.found.take(label, name, VipName::parse(name));
+        format!("vips/{name}")
+    }
+
+    /// The name of a network interface.
+    pub(crate) fn interface(&mut self, label: &str, name: &str) -> String {
+        self.found.take(label, name, InterfaceName::parse(name));
+        name.to_owned()
+    }
+
     /// A backend's POOL/NAME.
     pub(crate) fn backend(&mut self, path: &str) -> BackendPath {
         let Some((pool, backend)) = path.split_once('/') else {
@@ -79,10 +77,14 @@ impl Input {
         parsed.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// Where a listener accepts connections, as the API writes it. Whether a name is that of a virtual IP is the API's to
-    /// say.
+    /// Where a listener accepts connections, as the API writes it. A virtual IP's name stays as it is: the member knows
+    /// which there are.
     pub(crate) fn binds(&mut self, label: &str, texts: &[String]) -> Vec<String> {
-        let mut parse = |text: &String| self.found.take(label, text, bind(text));
+        let mut parse = |text: &String| {
+            let parsed =
+                if on_vip(text) { Ok(text.clone()) } else { Bind::parse(text).map(|b| b.to_string()) };
+            self.found.take(label, text, parsed)
+        };
         texts.iter().filter_map(&mut parse).collect()
     }
 
@@ -141,6 +143,13 @@ impl Input {
     }
 }
 
+/// Whether a text is a virtual IP's name with a port or a range of them. A name without a letter is a mistyped address:
+/// virtual IPs that are named by their address are reached by it.
+fn on_vip(text: &str) -> bool {
+    let named = |name: &str| name.bytes().any(|b| b.is_ascii_alphabetic()) && VipName::parse(name).is_ok();
+    text.split_once(':').is_some_and(|(name, ports)| named(name) && Bind::parse(&format!(":{ports}")).is_ok())
+}
+
 /// A backend as users name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct BackendPath {
@@ -195,8 +204,8 @@ mod tests {
             ["0.0.0.0:6443", "[::]:80"]
         );
         assert_eq!(input.binds("--bind", &[":30000-30100".to_owned()]), ["0.0.0.0:30000-30100"]);
-        assert_eq!(input.binds("--bind", &["api:6443".to_owned()]), ["api:6443"]);
-        assert_eq!(input.binds("--bind", &["api.v6:1-9".to_owned()]), ["api.v6:1-9"]);
+        let on_vips = ["api:443".to_owned(), "2001-db8--100:80-90".to_owned()];
+        assert_eq!(input.binds("--bind", &on_vips), on_vips);
         assert_eq!(input.address("ADDRESS", "10.0.0.1"), "10.0.0.1");
         assert_eq!(input.address("ADDRESS", "Web.example:80"), "web.example:80");
         assert_eq!(input.networks("--allow", &["10.0.0.0/8".to_owned()]), ["10.0.0.0/8"]);
@@ -204,11 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_names_are_checked_too() {
-        for text in ["api", "api:0", "api:9-1", "-api:80", "10.0.0.1:0", "2001:db8::1:80"] {
+    fn a_mistyped_bind_is_no_vip() {
+        for text in
+            ["10.0.3.300:80", "api", "api:", "api:0", "api:90-80", "a_:80", "a/b:80", "2001:db8::1:443"]
+        {
             let mut input = Input::default();
-            input.binds("--bind", &[text.to_owned()]);
-            assert!(input.finish().is_err(), "{text}");
+            assert!(input.binds("--bind", &[text.to_owned()]).is_empty(), "{text}");
+            assert_eq!(input.finish().unwrap_err().exit_code(), 2, "{text}");
         }
     }
 

@@ -13,6 +13,7 @@ use trestle_api::v1::connection_service_client::ConnectionServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
+use trestle_api::v1::vip_service_client::VipServiceClient;
 use trestle_model::{HostPort, Violations};
 
 use crate::args::{Format, Global};
@@ -349,6 +350,11 @@ pub(crate) fn connections(channel: Channel) -> ConnectionServiceClient<Channel> 
 /// A client of the member service.
 pub(crate) fn members(channel: Channel) -> MemberServiceClient<Channel> {
     MemberServiceClient::new(channel)
+}
+
+/// A client of the virtual IP service.
+pub(crate) fn vips(channel: Channel) -> VipServiceClient<Channel> {
+    VipServiceClient::new(channel)
 }
 
 /// A client of the cluster service.

@@ -16,7 +16,7 @@ pub(crate) enum LeaderCommand {
     /// Show which member leads
     #[command(visible_alias = "get")]
     Show,
-    /// Hand leadership to another voter
+    /// Hand leadership to another voter; the virtual IPs, which the leader holds, move with it
     #[command(alias = "move")]
     Transfer {
         /// The voter that shall lead [default: the one that is best caught up]

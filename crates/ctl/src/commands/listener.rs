@@ -22,8 +22,8 @@ pub(crate) enum ListenerCommand {
     Create {
         /// Name of the new listener
         name: String,
-        /// Address to accept connections on, as in 0.0.0.0:6443 or 0.0.0.0:30000-30100, or the name of a VIP in its
-        /// place, as in api:6443; several with commas or by repeating the option
+        /// Address to accept connections on, or a virtual IP's name for it, as in 0.0.0.0:6443, 0.0.0.0:30000-30100 or
+        /// api:443; several with commas or by repeating the option
         #[arg(long, value_name = "ADDR:PORT[-PORT]", required = true, value_delimiter = ',')]
         bind: Vec<String>,
         /// Pool that connections go to that no route takes
@@ -50,7 +50,7 @@ pub(crate) enum ListenerCommand {
     Update {
         /// The listener
         name: String,
-        /// Addresses to accept connections on, instead of those it has
+        /// Addresses to accept connections on, or virtual IPs' names, instead of those it has
         #[arg(long, value_name = "ADDR:PORT[-PORT]", value_delimiter = ',')]
         bind: Vec<String>,
         /// Pool that connections go to that no route takes

@@ -1,16 +1,16 @@
 //! `trestle member`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use tonic::Streaming;
 use trestle_api::v1;
 
 use super::consistency;
-use crate::args::{ReadArgs, WaitArgs};
+use crate::args::{ReadArgs, WaitArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
-use crate::session::{Repeat, Session, members};
+use crate::session::{Repeat, Session, connections, members};
 use crate::view::MemberView;
-use crate::write::{Deleted, for_people, in_force};
+use crate::write::{Deleted, Write, for_people, in_force};
 
 /// What to do with members.
 #[derive(Debug, Subcommand)]
@@ -33,6 +33,20 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end
+    Drain {
+        /// The member
+        name: String,
+        #[command(flatten)]
+        drain: DrainArgs,
+    },
+    /// End a drain
+    Enable {
+        /// The member
+        name: String,
+        #[command(flatten)]
+        drain: DrainArgs,
+    },
     /// Remove a member, running or lost; to come back it must start with an empty data directory
     #[command(visible_alias = "rm", alias = "delete")]
     Remove {
@@ -43,12 +57,31 @@ pub(crate) enum MemberCommand {
     },
 }
 
+/// Options of commands that begin and end a drain.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Name of this request: repeated with the same id, it is applied once [default: a random one]
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+impl DrainArgs {
+    fn write(self, input: &mut Input) -> Result<Write, Error> {
+        let Self { wait, request_id } = self;
+        Write::new(&WriteArgs { wait: wait.wait, dry_run: false, request_id }, input)
+    }
+}
+
 impl MemberCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::List(read) => list(session, &read).await,
             Self::Add { peer_address, wait } => add(session, &peer_address, &wait).await,
             Self::Promote { name, wait } => promote(session, &name, &wait).await,
+            Self::Drain { name, drain: args } => drain(session, &name, args).await,
+            Self::Enable { name, drain } => enable(session, &name, drain).await,
             Self::Remove { name, wait } => remove(session, &name, &wait).await,
         }
     }
@@ -104,6 +137,49 @@ async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resul
     session
         .print(&Deleted { name, revision }, || format!("member {name} removed (revision {revision})\n"))?;
     settle(session, wait, revision).await
+}
+
+async fn drain(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.member("NAME", name);
+    let write = args.write(&mut input)?;
+    input.finish()?;
+    let request = v1::DrainMemberRequest { name: resource.clone(), request_id: write.request_id.clone() };
+    let make = async |channel| members(channel).drain_member(request.clone()).await;
+    let view = MemberView::from(session.call(write.repeat(), make).await?);
+    write.finish(session, &format!("member {name}"), "draining", view.revision, &view).await?;
+    if for_people(session) {
+        tell_what_is_left(session, name, resource).await;
+    }
+    Ok(())
+}
+
+/// Says how many connections a drain waits for, and what comes next.
+async fn tell_what_is_left(session: &mut Session<'_>, name: &str, member: String) {
+    let filter = Some(v1::ConnectionFilter { member: member.clone(), ..v1::ConnectionFilter::default() });
+    let request = v1::ListConnectionsRequest { filter, page_size: 1, page_token: String::new() };
+    let make = async |channel| connections(channel).list_connections(request.clone()).await;
+    let Some(answer) = session.call_for_extra("what is left there", make).await else { return };
+    let left = match (answer.unreachable_members.contains(&member), answer.total_size) {
+        (true, _) => "it does not answer, so what is left there is not known".to_owned(),
+        (false, 0) => "no connection is left there".to_owned(),
+        (false, 1) => "1 connection is left there".to_owned(),
+        (false, count) => format!("{count} connections are left there"),
+    };
+    session.terminal.note(format_args!(
+        "{left}: see \"trestle connection list --member {name}\"; end the drain with \"trestle member enable {name}\""
+    ));
+}
+
+async fn enable(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.member("NAME", name);
+    let write = args.write(&mut input)?;
+    input.finish()?;
+    let request = v1::EnableMemberRequest { name: resource, request_id: write.request_id.clone() };
+    let make = async |channel| members(channel).enable_member(request.clone()).await;
+    let view = MemberView::from(session.call(write.repeat(), make).await?);
+    write.finish(session, &format!("member {name}"), "enabled", view.revision, &view).await
 }
 
 async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Result<(), Error> {

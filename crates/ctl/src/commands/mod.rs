@@ -15,6 +15,8 @@ mod pool;
 mod pool_settings;
 mod status;
 mod top;
+mod vip;
+mod vip_settings;
 mod watch;
 
 use clap::Subcommand;
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     /// Manage listeners: addresses that lead to a pool
     #[command(subcommand, alias = "listeners")]
     Listener(listener::ListenerCommand),
+    /// Manage virtual IPs: addresses that one member at a time holds
+    #[command(subcommand, alias = "vips")]
+    Vip(vip::VipCommand),
     /// List and close connections of clients
     #[command(subcommand, alias = "connections")]
     Connection(connection::ConnectionCommand),
@@ -75,6 +80,7 @@ impl Command {
             Self::Pool(command) => Box::pin(command.run(session)).await,
             Self::Backend(command) => Box::pin(command.run(session)).await,
             Self::Listener(command) => Box::pin(command.run(session)).await,
+            Self::Vip(command) => Box::pin(command.run(session)).await,
             Self::Connection(command) => Box::pin(command.run(session)).await,
             Self::Member(command) => Box::pin(command.run(session)).await,
             Self::Leader(command) => command.run(session).await,

@@ -1,5 +1,7 @@
 //! A member that says what a test tells it to, over a real connection.
 
+mod ownership;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,8 +12,11 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use trestle_api::v1::connection_service_server::ConnectionServiceServer;
 use trestle_api::v1::listener_service_server::{ListenerService, ListenerServiceServer};
+use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::{PoolService, PoolServiceServer};
+use trestle_api::v1::vip_service_server::VipServiceServer;
 
 use super::sample::{sample_backend, sample_listener, sample_pool, sample_status};
 
@@ -44,6 +49,26 @@ pub(crate) struct Script {
     pub(crate) updated: Vec<v1::UpdateBackendRequest>,
     /// Watches that arrived.
     pub(crate) watched: Vec<v1::WatchClusterRequest>,
+    /// Virtual IPs in the order of their names.
+    pub(crate) vips: Vec<v1::Vip>,
+    /// There is no leader: only local reads of virtual IPs are answered.
+    pub(crate) leaderless: bool,
+    /// What members' kernels have of virtual IPs.
+    pub(crate) held: v1::VipStatus,
+    /// Who held them.
+    pub(crate) events: Vec<v1::VipEvent>,
+    /// Creations of virtual IPs that arrived.
+    pub(crate) vips_created: Vec<v1::CreateVipRequest>,
+    /// Changes of virtual IPs that arrived.
+    pub(crate) vips_updated: Vec<v1::UpdateVipRequest>,
+    /// Deletions of virtual IPs that arrived.
+    pub(crate) vips_deleted: Vec<v1::DeleteVipRequest>,
+    /// Moves that arrived.
+    pub(crate) moved: Vec<v1::MoveVipsRequest>,
+    /// Drains that began, "members/{member}" with the request's id.
+    pub(crate) drained: Vec<(String, String)>,
+    /// Connections on the member that is drained.
+    pub(crate) connections: u64,
 }
 
 /// A member that runs until it is dropped.
@@ -68,6 +93,9 @@ impl Member {
                 tonic::transport::Server::builder()
                     .add_service(PoolServiceServer::new(fake.clone()))
                     .add_service(ListenerServiceServer::new(fake.clone()))
+                    .add_service(VipServiceServer::new(fake.clone()))
+                    .add_service(MemberServiceServer::new(fake.clone()))
+                    .add_service(ConnectionServiceServer::new(fake.clone()))
                     .add_service(ClusterServiceServer::new(fake))
                     .serve_with_incoming(TcpIncoming::from(listener)),
             );

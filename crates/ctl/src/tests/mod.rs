@@ -6,6 +6,7 @@ mod endpoints;
 pub(crate) mod fake;
 pub(crate) mod sample;
 mod streams;
+mod vips;
 
 use std::io::{self, Write};
 use std::net::TcpListener;

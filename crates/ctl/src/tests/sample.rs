@@ -76,6 +76,36 @@ pub(crate) fn sample_listener(name: &str) -> v1::Listener {
     }
 }
 
+pub(crate) fn sample_vip(name: &str) -> v1::Vip {
+    v1::Vip {
+        name: format!("vips/{name}"),
+        address: "10.0.3.100/24".to_owned(),
+        interface_overrides: vec![v1::InterfaceOverride {
+            member: "members/m2".to_owned(),
+            interface: "enp3s0".to_owned(),
+        }],
+        on_quorum_loss: v1::OnQuorumLoss::Release.into(),
+        preferred: vec!["members/m2".to_owned()],
+        preference_delay: Some(duration(10_000)),
+        revision: 15,
+        etag: "15".to_owned(),
+        ..v1::Vip::default()
+    }
+}
+
+pub(crate) fn sample_vip_view(vip: &str, member: &str, holds: bool) -> v1::VipView {
+    v1::VipView {
+        vip: format!("vips/{vip}"),
+        member: format!("members/{member}"),
+        holds,
+        address_present: holds,
+        fence_open_for: holds.then(|| prost_types::Duration { nanos: 212_345_678, ..duration(0) }),
+        interface: "eth0".to_owned(),
+        announced_ago: holds.then(|| duration(3_000)),
+        ..v1::VipView::default()
+    }
+}
+
 pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
     v1::Member {
         name: format!("members/{name}"),

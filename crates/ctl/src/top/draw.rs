@@ -63,6 +63,7 @@ fn head(state: &State, since: Duration) -> Vec<Text<'static>> {
         }
         lines.push(Text::from(summary));
         lines.push(Text::raw(escaped(&overview.member_line())));
+        lines.extend(overview.vip_line().map(|line| Text::raw(escaped(&line))));
     }
     match (&state.trouble, state.learned_at()) {
         (Some(why), Some(at)) => {

@@ -19,6 +19,7 @@ pub(crate) struct Overview {
     pub(crate) voters: usize,
     pub(crate) voters_answering: usize,
     pub(crate) members: Vec<MemberRow>,
+    pub(crate) vips: Vec<VipRow>,
     pub(crate) problems: Vec<String>,
     pub(crate) listeners: Vec<ListenerRow>,
     pub(crate) pools: Vec<PoolRow>,
@@ -31,6 +32,14 @@ pub(crate) struct MemberRow {
     /// Raft state, or "unreachable".
     pub(crate) state: String,
     pub(crate) connections: u64,
+}
+
+/// A virtual IP.
+#[derive(Debug, Serialize)]
+pub(crate) struct VipRow {
+    pub(crate) name: String,
+    /// Members whose kernels serve it; more than one is a split or a fault.
+    pub(crate) holders: Vec<String>,
 }
 
 /// What goes through a listener, backend or pool, on all members that answer.
@@ -205,6 +214,7 @@ impl Overview {
             problems,
             listeners: listener_rows(before.as_ref(), now, members.len()),
             pools: pool_rows(before.as_ref(), now, &members),
+            vips: vip_rows(&now.vips),
             members,
         }
     }
@@ -220,6 +230,15 @@ fn member(status: &v1::MemberStatus) -> MemberRow {
         state: if status.reachable { status.raft_state.clone() } else { "unreachable".to_owned() },
         connections: status.active_connections,
     }
+}
+
+fn vip_rows(views: &[v1::VipView]) -> Vec<VipRow> {
+    let mut by_vip = BTreeMap::<String, Vec<String>>::new();
+    for view in views {
+        let holders = by_vip.entry(short_name(&view.vip)).or_default();
+        holders.extend(view.holds.then(|| short_name(&view.member)));
+    }
+    by_vip.into_iter().map(|(name, holders)| VipRow { name, holders }).collect()
 }
 
 fn listener_rows(before: Option<&Before>, now: &Snapshot, members: usize) -> Vec<ListenerRow> {

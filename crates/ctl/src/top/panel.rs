@@ -161,6 +161,15 @@ impl Overview {
         self.members.iter().map(member).collect::<Vec<_>>().join("   ")
     }
 
+    /// Who holds the virtual IPs, in one line: "vip api on m1   vip web on NOBODY"; `None` when there are none.
+    pub(crate) fn vip_line(&self) -> Option<String> {
+        let vip = |v: &super::overview::VipRow| {
+            let holders = if v.holders.is_empty() { "NOBODY".to_owned() } else { v.holders.join(" AND ") };
+            format!("vip {} on {holders}", v.name)
+        };
+        (!self.vips.is_empty()).then(|| self.vips.iter().map(vip).collect::<Vec<_>>().join("   "))
+    }
+
     /// The listeners.
     pub(crate) fn listener_panel(&self, sort: Column) -> Panel {
         let mut rows: Vec<&ListenerRow> = self.listeners.iter().collect();
@@ -214,6 +223,7 @@ impl Overview {
     /// All of it as text, for where there is no screen.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n{}\n", table::plain(&self.summary()), table::plain(&self.member_line()));
+        text.extend(self.vip_line().map(|line| table::plain(&line) + "\n"));
         for problem in &self.problems {
             text.push_str(&format!("problem: {}\n", table::plain(problem)));
         }

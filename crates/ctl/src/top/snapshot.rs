@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 use trestle_api::v1;
 
 use crate::error::Error;
-use crate::session::{Repeat, Session, cluster, listeners, pools};
+use crate::session::{Repeat, Session, cluster, listeners, pools, vips};
 
 /// Most pools that the API puts on a page.
 const PAGE_SIZE: i32 = 1000;
@@ -24,6 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) listeners: v1::ListenerHealth,
     pub(crate) pools: Vec<v1::Pool>,
     pub(crate) health: v1::PoolHealth,
+    /// What members' kernels have of the virtual IPs.
+    pub(crate) vips: Vec<v1::VipView>,
     /// Why there is no health of backends.
     pub(crate) missing: Option<String>,
 }
@@ -33,22 +35,23 @@ pub(crate) struct Snapshot {
 /// # Errors
 /// When none does, or the member refuses.
 pub(crate) async fn take(session: &mut Session<'_>, began: Instant) -> Result<Snapshot, Error> {
-    // A member that waits for others that do not answer gives up after a second: asked one after another, three calls
-    // would make that three.
+    // A member that waits for others that do not answer gives up after a second: asked one after another, five calls
+    // would make that five.
     let make = async |channel: Channel| {
-        let (status, listeners, pools, health) = Box::pin(async {
+        let (status, listeners, pools, health, vips) = Box::pin(async {
             tokio::join!(
                 cluster_status(channel.clone()),
                 listener_health(channel.clone()),
                 all_pools(channel.clone()),
                 all_health(channel.clone()),
+                vip_views(channel.clone()),
             )
         })
         .await;
         let (health, missing) = health?;
-        let (status, listeners, pools) = (status?, listeners?, pools?);
+        let (status, listeners, pools, vips) = (status?, listeners?, pools?, vips?);
         let (at, endpoint) = (began.elapsed(), String::new());
-        Ok(Response::new(Snapshot { at, endpoint, status, listeners, pools, health, missing }))
+        Ok(Response::new(Snapshot { at, endpoint, status, listeners, pools, health, vips, missing }))
     };
     let snapshot = session.call(Repeat::Read, make).await?;
     Ok(Snapshot { endpoint: session.endpoint().to_owned(), ..snapshot })
@@ -62,6 +65,16 @@ async fn cluster_status(channel: Channel) -> Result<v1::ClusterStatus, Status> {
 async fn listener_health(channel: Channel) -> Result<v1::ListenerHealth, Status> {
     let request = v1::GetListenerHealthRequest { name: String::new() };
     Ok(listeners(channel).get_listener_health(request).await?.into_inner())
+}
+
+async fn vip_views(channel: Channel) -> Result<Vec<v1::VipView>, Status> {
+    let request = v1::GetVipStatusRequest { name: String::new() };
+    match vips(channel).get_vip_status(request).await {
+        Ok(answer) => Ok(answer.into_inner().views),
+        // A member that is too old to know of virtual IPs.
+        Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+        Err(status) => Err(status),
+    }
 }
 
 /// What exists, as the member knows it: a cluster without a leader is worth looking at too.

@@ -13,7 +13,7 @@ use super::overview::{Overview, Traffic};
 use super::panel::Column;
 use super::snapshot::Snapshot;
 use super::state::{Focus, Key, State};
-use crate::tests::sample::{sample_pool, sample_status, sample_view};
+use crate::tests::sample::{sample_pool, sample_status, sample_view, sample_vip_view};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -61,6 +61,7 @@ fn snapshot(at: u64) -> Snapshot {
         listeners: v1::ListenerHealth { views: views.collect(), unreachable_members: vec![] },
         pools: vec![sample_pool("web"), sample_pool("idle")],
         health: v1::PoolHealth { backends: vec![backend("a"), backend("b")], unreachable_members: vec![] },
+        vips: Vec::new(),
         missing: None,
     }
 }
@@ -153,6 +154,20 @@ fn a_screen_shows_the_cluster_its_listeners_and_its_pools() {
     let narrow = screen(&mut state, 70, 14);
     assert_eq!(narrow[11], "  b   ok  ok  DOWN  9      30     3.0 kB  3.0 MB  0       connection r");
     assert_eq!(narrow[10], "  a   ok  ok  ok    9      30     3.0 kB  3.0 MB  0");
+}
+
+#[test]
+fn vips_are_shown_with_their_holders() {
+    let mut now = snapshot(2);
+    let held = [("api", "m1", true), ("api", "m2", true), ("web", "m1", false), ("db", "m1", true)];
+    now.vips = held.map(|(vip, member, holds)| sample_vip_view(vip, member, holds)).to_vec();
+    let line = "vip api on m1 AND m2   vip db on m1   vip web on NOBODY";
+    let overview = Overview::new(None, &now);
+    assert_eq!(overview.text().lines().nth(2), Some(line));
+    let json = serde_json::to_value(&overview).unwrap();
+    assert_eq!(json["vips"][0]["holders"], serde_json::json!(["m1", "m2"]));
+    let mut state = looked([now]);
+    assert_eq!(screen(&mut state, 110, 14)[2], line);
 }
 
 #[test]

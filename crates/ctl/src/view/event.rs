@@ -25,7 +25,7 @@ enum ResourceView {
     Backend(BackendView),
     Listener(ListenerView),
     Member(MemberView),
-    Vip(VipView),
+    Vip(Box<VipView>),
 }
 
 impl EventView {
@@ -48,7 +48,7 @@ impl EventView {
             Resource::Listener(listener) => {
                 ("listener", short_name(&listener.name), ResourceView::Listener(listener.into()))
             }
-            Resource::Vip(vip) => ("vip", short_name(&vip.name), ResourceView::Vip(vip.into())),
+            Resource::Vip(vip) => ("vip", short_name(&vip.name), ResourceView::Vip(Box::new(vip.into()))),
             Resource::Member(member) => {
                 ("member", short_name(&member.name), ResourceView::Member(member.into()))
             }

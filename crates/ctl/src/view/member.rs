@@ -23,6 +23,8 @@ pub(crate) struct MemberView {
     pub(crate) admin_address: String,
     /// Revision that last changed the record.
     pub(crate) revision: u64,
+    /// Whether it is drained.
+    pub(crate) draining: bool,
 }
 
 impl From<v1::Member> for MemberView {
@@ -39,6 +41,7 @@ impl From<v1::Member> for MemberView {
             peer_address: member.peer_address,
             admin_address: member.admin_address,
             revision: member.revision,
+            draining: member.draining,
         }
     }
 }
@@ -53,10 +56,12 @@ impl MemberView {
     pub(crate) fn table(members: &[Self]) -> String {
         let row = |m: &Self| {
             let (role, id) = (m.role.to_owned(), m.id.to_string());
-            [m.name.clone(), id, role, yes_no(m.leader), m.peer_address.clone(), m.admin_address.clone()]
+            let state = if m.draining { "draining" } else { "enabled" }.to_owned();
+            let (peer, admin) = (m.peer_address.clone(), m.admin_address.clone());
+            [m.name.clone(), id, role, yes_no(m.leader), state, peer, admin]
         };
         table::table(
-            ["NAME", "ID", "ROLE", "LEADER", "PEER-ADDRESS", "ADMIN-ADDRESS"],
+            ["NAME", "ID", "ROLE", "LEADER", "STATE", "PEER-ADDRESS", "ADMIN-ADDRESS"],
             members.iter().map(row),
         )
     }
@@ -71,13 +76,14 @@ mod tests {
     fn a_list_says_who_votes_and_who_leads() {
         let mut learner = sample_member("m2", 2);
         learner.set_role(v1::MemberRole::Learner);
+        learner.draining = true;
         let mut leader = sample_member("m1", 1);
         leader.leader = true;
         assert_eq!(
             MemberView::table(&[leader.into(), learner.into()]),
-            "NAME   ID   ROLE      LEADER   PEER-ADDRESS     ADMIN-ADDRESS\n\
-             m1     1    voter     yes      127.0.0.1:7481   127.0.0.1:7480\n\
-             m2     2    learner   no       127.0.0.2:7481   127.0.0.2:7480\n"
+            "NAME   ID   ROLE      LEADER   STATE      PEER-ADDRESS     ADMIN-ADDRESS\n\
+             m1     1    voter     yes      enabled    127.0.0.1:7481   127.0.0.1:7480\n\
+             m2     2    learner   no       draining   127.0.0.2:7481   127.0.0.2:7480\n"
         );
     }
 }

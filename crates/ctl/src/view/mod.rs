@@ -10,6 +10,8 @@ mod member;
 mod pool;
 mod status;
 mod vip;
+mod vip_facts;
+mod vip_history;
 
 pub(crate) use backend::{BackendState, BackendView, verdict_word};
 pub(crate) use connection::{ClosedView, ConnectionView};
@@ -19,6 +21,7 @@ pub(crate) use member::MemberView;
 pub(crate) use pool::PoolView;
 pub(crate) use status::StatusView;
 pub(crate) use vip::VipView;
+pub(crate) use vip_history::VipEventView;
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The cluster's status, and what is wrong with it in plain words.
 
+mod vips;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -20,6 +22,7 @@ pub(crate) struct StatusView {
     pools: u32,
     backends: u32,
     listeners: u32,
+    vips: u32,
     members: Vec<MemberStatusView>,
     /// What is wrong, and what to do, one sentence each; empty when all is well.
     problems: Vec<String>,
@@ -50,6 +53,11 @@ struct MemberStatusView {
     descriptors_used: u64,
     /// `None` for no bound.
     descriptors_max: Option<u64>,
+    draining: bool,
+    /// `None` when the member says nothing of it.
+    vip_standing: Option<String>,
+    /// Why it should not hold virtual IPs while another member can.
+    unfit: Vec<String>,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -78,6 +86,9 @@ impl From<v1::MemberStatus> for MemberStatusView {
             uptime: typed_age(status.uptime.as_ref()),
             descriptors_used: status.descriptors_used,
             descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
+            draining: member.draining,
+            vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
+            unfit: status.unfit,
         }
     }
 }
@@ -93,6 +104,7 @@ impl From<v1::ClusterStatus> for StatusView {
             pools: counts.pools,
             backends: counts.backends,
             listeners: counts.listeners,
+            vips: counts.vips,
             members: status.members.into_iter().map(Into::into).collect(),
             problems: Vec::new(),
         };
@@ -145,6 +157,7 @@ impl StatusView {
                 m.name, m.descriptors_used
             ));
         }
+        problems.extend(self.vip_problems());
         problems.extend(self.digest_problems());
         problems
     }
@@ -196,6 +209,7 @@ impl StatusView {
             ("POOLS", self.pools.to_string()),
             ("BACKENDS", self.backends.to_string()),
             ("LISTENERS", self.listeners.to_string()),
+            ("VIPS", self.vips.to_string()),
         ]);
         if !self.members.is_empty() {
             text.push('\n');
@@ -219,6 +233,7 @@ impl StatusView {
             "IN-FORCE",
             "LISTENERS",
             "CONNECTIONS",
+            "VIP",
             "ADDRESS",
             "VERSION",
         ];
@@ -227,13 +242,14 @@ impl StatusView {
 }
 
 impl MemberStatusView {
-    fn row(&self, leader: Option<&str>) -> [String; 11] {
+    fn row(&self, leader: Option<&str>) -> [String; 12] {
         let said = |text: String| if self.reachable { text } else { "-".to_owned() };
         let listeners = match (self.listeners_bound, self.listeners_failed) {
             (bound, 0) => bound.to_string(),
             (bound, failed) => format!("{bound}/{}", u64::from(bound) + u64::from(failed)),
         };
-        let state = if self.reachable { self.state.clone() } else { "unreachable".to_owned() };
+        let state = if self.reachable { &self.state } else { "unreachable" };
+        let state = if self.draining { format!("{state}, draining") } else { state.to_owned() };
         [
             self.name.clone(),
             self.id.to_string(),
@@ -244,6 +260,7 @@ impl MemberStatusView {
             said(self.in_force_revision.to_string()),
             said(listeners),
             said(self.connections.to_string()),
+            said(self.vip_standing.clone().unwrap_or_default()),
             self.admin_address.clone(),
             said(self.version.clone()),
         ]
@@ -258,8 +275,13 @@ mod tests {
 
     #[test]
     fn a_healthy_cluster() {
+        let mut status = sample_status();
+        status.counts.as_mut().unwrap().vips = 1;
+        status.members[0].vip_standing = "serving".to_owned();
+        status.members[2].vip_standing.clear();
+        status.members[2].member.as_mut().unwrap().draining = true;
         assert_eq!(
-            StatusView::from(sample_status()).text(),
+            StatusView::from(status).text(),
             "CLUSTER     00112233445566778899aabbccddeeff\n\
              LEADER      m1\n\
              TERM        3\n\
@@ -267,11 +289,12 @@ mod tests {
              POOLS       1\n\
              BACKENDS    2\n\
              LISTENERS   1\n\
+             VIPS        1\n\
              \n\
-             NAME   ID   ROLE    STATE      LEADER   REVISION   IN-FORCE   LISTENERS   CONNECTIONS   ADDRESS          VERSION\n\
-             m1     1    voter   leader     yes      12         12         1           5             127.0.0.1:7480   0.1.0\n\
-             m2     2    voter   follower   no       12         12         1           5             127.0.0.2:7480   0.1.0\n\
-             m3     3    voter   follower   no       12         12         1           5             127.0.0.3:7480   0.1.0\n"
+             NAME   ID   ROLE    STATE                LEADER   REVISION   IN-FORCE   LISTENERS   CONNECTIONS   VIP         ADDRESS          VERSION\n\
+             m1     1    voter   leader               yes      12         12         1           5             serving     127.0.0.1:7480   0.1.0\n\
+             m2     2    voter   follower             no       12         12         1           5             following   127.0.0.2:7480   0.1.0\n\
+             m3     3    voter   follower, draining   no       12         12         1           5             -           127.0.0.3:7480   0.1.0\n"
         );
     }
 
@@ -299,7 +322,7 @@ mod tests {
             ]
         );
         let text = view.text();
-        let row = "m2     2    voter   unreachable   no       -          -          -           -             \
+        let row = "m2     2    voter   unreachable   no       -          -          -           -             -           \
                    127.0.0.2:7480   -\n";
         assert!(text.contains(row), "{text}");
         let (_, problems) = text.rsplit_once("\n\n").unwrap();

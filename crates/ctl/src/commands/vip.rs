@@ -1,0 +1,266 @@
+//! `trestle vip`.
+
+use clap::Subcommand;
+use prost_types::FieldMask;
+use serde::Serialize;
+use trestle_api::v1;
+use trestle_model::{VipAddress, VipName};
+
+use super::consistency;
+use super::vip_settings::{VipEmptied, VipSettings};
+use crate::args::{ReadArgs, WriteArgs};
+use crate::error::Error;
+use crate::input::Input;
+use crate::session::{Repeat, Session, cluster, vips};
+use crate::view::{StatusView, VipEventView, VipView, short_name};
+use crate::write::{Deleted, Write};
+
+/// What to do with virtual IPs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VipCommand {
+    /// Create a virtual IP; the leader takes it at once
+    #[command(alias = "add")]
+    Create {
+        /// The address, with the length of its network's prefix, as in 10.0.3.100/24
+        #[arg(value_name = "ADDR/PREFIX")]
+        address: String,
+        /// Name of the new virtual IP [default: its address, with - for each colon]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        settings: VipSettings,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// List the virtual IPs, with who holds them by what the members' kernels say
+    #[command(visible_alias = "ls")]
+    List(ReadArgs),
+    /// Show a virtual IP, with what each member's kernel has of it
+    #[command(alias = "show")]
+    Get {
+        /// The virtual IP
+        name: String,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Change the settings that are given, and no others; a list that is given replaces the one before
+    #[command(alias = "set")]
+    Update {
+        /// The virtual IP
+        name: String,
+        #[command(flatten)]
+        settings: VipSettings,
+        #[command(flatten)]
+        emptied: VipEmptied,
+        /// Refuse if the virtual IP is not as it was with this etag
+        #[arg(long)]
+        etag: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Delete a virtual IP that no listener names; its holder lets go of it at once
+    #[command(visible_alias = "rm", alias = "remove")]
+    Delete {
+        /// The virtual IP
+        name: String,
+        /// Refuse if the virtual IP is not as it was with this etag
+        #[arg(long)]
+        etag: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Move all virtual IPs, and with them leadership, to another voter
+    Move {
+        /// The voter that shall hold them [default: the one that is best caught up]
+        #[arg(long, value_name = "MEMBER")]
+        to: Option<String>,
+    },
+    /// Show who held the virtual IPs when, and why they moved; times are UTC
+    #[command(alias = "events")]
+    History(ReadArgs),
+}
+
+impl VipCommand {
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        match self {
+            Self::Create { address, name, settings, write } => {
+                let mut input = Input::default();
+                let (vip, _) = settings.change(&VipEmptied::default(), &mut input);
+                create(session, &address, name, vip, input, &write).await
+            }
+            Self::List(read) => list(session, &read).await,
+            Self::Get { name, read } => get(session, &name, &read).await,
+            Self::Update { name, settings, emptied, etag, write } => {
+                let mut input = Input::default();
+                let (mut vip, paths) = settings.change(&emptied, &mut input);
+                vip.etag = etag.unwrap_or_default();
+                update(session, &name, vip, paths, input, &write).await
+            }
+            Self::Delete { name, etag, write } => {
+                delete(session, &name, etag.unwrap_or_default(), &write).await
+            }
+            Self::Move { to } => move_to(session, to.as_deref()).await,
+            Self::History(read) => history(session, &read).await,
+        }
+    }
+}
+
+/// The name that is given, or the one that the address gives.
+fn named(address: &str, name: Option<String>, input: &mut Input) -> String {
+    let parsed = input.valid("ADDR/PREFIX", address, VipAddress::parse(address));
+    match (name, parsed) {
+        (Some(name), _) => {
+            input.valid("--name", &name, VipName::parse(&name));
+            name
+        }
+        (None, Some(parsed)) => {
+            let rule = |_| "must be given, because this address makes no name".to_owned();
+            let made = input.valid("--name", "", parsed.default_name().map_err(rule));
+            made.map(|name| name.to_string()).unwrap_or_default()
+        }
+        (None, None) => String::new(),
+    }
+}
+
+async fn create(
+    session: &mut Session<'_>,
+    address: &str,
+    name: Option<String>,
+    vip: v1::Vip,
+    mut input: Input,
+    write: &WriteArgs,
+) -> Result<(), Error> {
+    let name = named(address, name, &mut input);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    let request = v1::CreateVipRequest {
+        vip_id: name.clone(),
+        vip: Some(v1::Vip { address: address.to_owned(), ..vip }),
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| vips(channel).create_vip(request.clone()).await;
+    let view = VipView::from(session.call(write.repeat(), make).await?);
+    write.finish(session, &format!("vip {name}"), "created", view.revision, &view).await
+}
+
+async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
+    let ask = async |session: &mut Session<'_>, consistency: i32| {
+        let request = v1::ListVipsRequest { consistency };
+        session.call(Repeat::Read, async |channel| vips(channel).list_vips(request).await).await
+    };
+    let answer = match ask(session, consistency(read)).await {
+        // Who holds them is wanted most when there is no leader.
+        Err(error @ Error::NoAnswer { .. }) if !read.local => {
+            session.terminal.note(format_args!("warning: {}", error.brief()));
+            ask(session, v1::Consistency::Local.into()).await?
+        }
+        other => other?,
+    };
+    session.note_freshness(answer.read.as_ref());
+    let views = with_holders(session, answer.vips, String::new()).await;
+    session.print(&views, || VipView::table(&views))
+}
+
+async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let name = input.vip("NAME", name);
+    input.finish()?;
+    let request = v1::GetVipRequest { name: name.clone(), consistency: consistency(read) };
+    let make = async |channel| vips(channel).get_vip(request.clone()).await;
+    let vip = session.call(Repeat::Read, make).await?;
+    for view in with_holders(session, vec![vip], name).await {
+        session.print(&view, || view.description())?;
+    }
+    Ok(())
+}
+
+/// Joins virtual IPs with what members' kernels have of one, or of all. The settings are worth showing without it.
+async fn with_holders(session: &mut Session<'_>, found: Vec<v1::Vip>, name: String) -> Vec<VipView> {
+    let request = v1::GetVipStatusRequest { name };
+    let make = async |channel| vips(channel).get_vip_status(request.clone()).await;
+    let status = session.call_for_extra("who holds it", make).await;
+    let held = |vip: &v1::Vip| {
+        let mut views = status.iter().flat_map(|status| &status.views);
+        views.any(|view| view.vip == vip.name && view.holds)
+    };
+    let why = if status.is_none() || found.iter().all(held) { None } else { why_none_holds(session).await };
+    VipView::join(found, status, why.as_deref())
+}
+
+/// Asks the members why they do not hold what they should.
+async fn why_none_holds(session: &mut Session<'_>) -> Option<String> {
+    let request = v1::GetClusterStatusRequest { local_only: false };
+    let make = async |channel| cluster(channel).get_cluster_status(request).await;
+    let status = session.call_for_extra("why nobody holds it", make).await?;
+    StatusView::from(status).why_none_holds()
+}
+
+async fn update(
+    session: &mut Session<'_>,
+    name: &str,
+    vip: v1::Vip,
+    paths: Vec<String>,
+    mut input: Input,
+    write: &WriteArgs,
+) -> Result<(), Error> {
+    let resource = input.vip("NAME", name);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    if paths.is_empty() {
+        return Err(Error::NothingToChange("trestle vip update"));
+    }
+    let request = v1::UpdateVipRequest {
+        vip: Some(v1::Vip { name: resource, ..vip }),
+        update_mask: Some(FieldMask { paths }),
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| vips(channel).update_vip(request.clone()).await;
+    let view = VipView::from(session.call(write.repeat(), make).await?);
+    write.finish(session, &format!("vip {name}"), "updated", view.revision, &view).await
+}
+
+async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.vip("NAME", name);
+    let write = Write::new(write, &mut input)?;
+    input.finish()?;
+    let request = v1::DeleteVipRequest {
+        name: resource,
+        etag,
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
+    let make = async |channel| vips(channel).delete_vip(request.clone()).await;
+    let revision = session.call(write.repeat(), make).await?.revision;
+    write.finish(session, &format!("vip {name}"), "deleted", revision, &Deleted { name, revision }).await
+}
+
+#[derive(Debug, Serialize)]
+struct Moved {
+    holder: String,
+    term: u64,
+}
+
+async fn move_to(session: &mut Session<'_>, to: Option<&str>) -> Result<(), Error> {
+    let mut input = Input::default();
+    let to = to.map(|name| input.member("--to", name)).unwrap_or_default();
+    input.finish()?;
+    let request = v1::MoveVipsRequest { to };
+    let make = async |channel| vips(channel).move_vips(request.clone()).await;
+    let answer = session.call(Repeat::Step, make).await?;
+    let moved = Moved { holder: short_name(&answer.holder), term: answer.term };
+    session.print(&moved, || {
+        format!("{} leads and holds the virtual IPs now (term {})\n", moved.holder, moved.term)
+    })
+}
+
+async fn history(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
+    let request = v1::ListVipEventsRequest { consistency: consistency(read) };
+    let make = async |channel| vips(channel).list_vip_events(request).await;
+    let answer = session.call(Repeat::Read, make).await?;
+    session.note_freshness(answer.read.as_ref());
+    let views: Vec<VipEventView> = answer.events.into_iter().map(Into::into).collect();
+    session.print(&views, || VipEventView::table(&views))
+}

@@ -1,0 +1,185 @@
+//! What one member's kernel has of a virtual IP.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use trestle_api::v1;
+
+use super::member::yes_no;
+use super::{or_dash, short_name, std_duration};
+use crate::output::duration_text;
+
+/// A virtual IP on one member.
+#[derive(Debug, Serialize)]
+pub(crate) struct FactsView {
+    pub(super) member: String,
+    /// The kernel has the address and lets it be served.
+    pub(super) holds: bool,
+    address_present: bool,
+    /// `None` when the fence is shut.
+    fence_open_for: Option<String>,
+    degraded_fence: bool,
+    /// `None` when none suits.
+    pub(super) interface: Option<String>,
+    /// `None` when it never was.
+    announced_ago: Option<String>,
+    /// `None` when no other host was heard to claim the address.
+    foreign_mac: Option<String>,
+    foreign_ago: Option<String>,
+    without_quorum: bool,
+    problems: Vec<String>,
+}
+
+/// A duration as it can be typed, in whole milliseconds: leases are short.
+fn typed_millis(duration: Option<&prost_types::Duration>) -> Option<String> {
+    let whole = |d: Duration| Duration::new(d.as_secs(), d.subsec_millis() * 1_000_000);
+    std_duration(duration).map(|d| duration_text(whole(d)))
+}
+
+impl From<v1::VipView> for FactsView {
+    fn from(view: v1::VipView) -> Self {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        Self {
+            member: short_name(&view.member),
+            holds: view.holds,
+            address_present: view.address_present,
+            fence_open_for: typed_millis(view.fence_open_for.as_ref()),
+            degraded_fence: view.degraded_fence,
+            interface: some(view.interface),
+            announced_ago: typed_millis(view.announced_ago.as_ref()),
+            foreign_mac: some(view.foreign_mac),
+            foreign_ago: typed_millis(view.foreign_ago.as_ref()),
+            without_quorum: view.without_quorum,
+            problems: view.problems,
+        }
+    }
+}
+
+impl FactsView {
+    /// Headings above [`FactsView::row`].
+    pub(super) const HEADINGS: [&'static str; 7] =
+        ["MEMBER", "HOLDS", "ADDRESS", "FENCE", "INTERFACE", "ANNOUNCED", "PROBLEMS"];
+
+    /// How long it may go on without another renewal.
+    pub(super) fn lease(&self) -> String {
+        let degraded = if self.degraded_fence { " (degraded fence)" } else { "" };
+        or_dash(self.fence_open_for.as_ref()) + degraded
+    }
+
+    fn fence(&self) -> String {
+        let state = match &self.fence_open_for {
+            Some(time) => format!("open for {time}"),
+            None => "shut".to_owned(),
+        };
+        if self.degraded_fence { format!("degraded, {state}") } else { state }
+    }
+
+    /// One line of facts.
+    pub(super) fn row(&self) -> [String; 7] {
+        [
+            self.member.clone(),
+            yes_no(self.holds),
+            if self.address_present { "present" } else { "absent" }.to_owned(),
+            self.fence(),
+            self.interface.clone().unwrap_or_default(),
+            self.announced_ago.as_ref().map(|ago| format!("{ago} ago")).unwrap_or_default(),
+            self.trouble().unwrap_or_default(),
+        ]
+    }
+
+    /// What an operator should know of it on this member; `None` for nothing.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let mut words: Vec<String> = Vec::new();
+        let open = self.fence_open_for.is_some();
+        words.extend(match (self.holds, self.address_present, open) {
+            (true, _, false) => Some("holds it without a fence".to_owned()),
+            (false, true, false) => Some("has the address, with its fence shut".to_owned()),
+            (false, true, true) => Some("has the address and does not serve it".to_owned()),
+            (_, false, true) => Some("has its fence open and not the address".to_owned()),
+            (true, true, true) | (false, false, false) => None,
+        });
+        if self.degraded_fence {
+            words.push("degraded fence, without nftables".to_owned());
+        }
+        if self.without_quorum {
+            words.push("holds it without a quorum, another member may hold it too".to_owned());
+        }
+        if let Some(mac) = &self.foreign_mac {
+            let heard = self.foreign_ago.as_ref().map(|ago| format!(" (heard {ago} ago)"));
+            words.push(format!("{mac} claims the address too{}", heard.unwrap_or_default()));
+        }
+        words.extend(self.problems.iter().cloned());
+        Some(words.join(", ")).filter(|words| !words.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::tests::sample::sample_vip_view;
+
+    #[test]
+    fn keys_are_always_there() {
+        let json = serde_json::to_value(FactsView::from(v1::VipView::default())).unwrap();
+        let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+        let mut expected = [
+            "member",
+            "holds",
+            "address_present",
+            "fence_open_for",
+            "degraded_fence",
+            "interface",
+            "announced_ago",
+            "foreign_mac",
+            "foreign_ago",
+            "without_quorum",
+            "problems",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        let json = serde_json::to_value(FactsView::from(sample_vip_view("api", "m1", true))).unwrap();
+        assert_eq!((&json["fence_open_for"], &json["announced_ago"]), (&"212ms".into(), &"3s".into()));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_told() {
+        let trouble = |change: fn(&mut v1::VipView), holds| {
+            let mut view = sample_vip_view("api", "m1", holds);
+            change(&mut view);
+            FactsView::from(view).trouble()
+        };
+        let told = |text: &str| Some(text.to_owned());
+        assert_eq!(trouble(|_| {}, true), None);
+        assert_eq!(trouble(|_| {}, false), None);
+        assert_eq!(trouble(|v| v.fence_open_for = None, true), told("holds it without a fence"));
+        assert_eq!(
+            trouble(|v| v.address_present = true, false),
+            told("has the address, with its fence shut")
+        );
+        assert_eq!(
+            trouble(|v| v.address_present = false, true),
+            told("has its fence open and not the address")
+        );
+        assert_eq!(trouble(|v| v.degraded_fence = true, true), told("degraded fence, without nftables"));
+        let foreign = |v: &mut v1::VipView| {
+            v.foreign_mac = "02:00:00:00:00:ff".to_owned();
+            v.foreign_ago = Some(prost_types::Duration { seconds: 2, nanos: 1 });
+            v.problems = vec!["eth0 is down".to_owned()];
+        };
+        assert_eq!(
+            trouble(foreign, true),
+            told("02:00:00:00:00:ff claims the address too (heard 2s ago), eth0 is down")
+        );
+    }
+
+    #[test]
+    fn a_degraded_fence_shows_beside_the_lease() {
+        let view = v1::VipView { degraded_fence: true, ..sample_vip_view("api", "m1", true) };
+        let facts = FactsView::from(view);
+        assert_eq!(
+            (facts.lease(), facts.fence()),
+            ("212ms (degraded fence)".to_owned(), "degraded, open for 212ms".to_owned())
+        );
+    }
+}
