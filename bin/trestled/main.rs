@@ -28,28 +28,36 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            say(&format!("error: the API's threads cannot be started: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
     match invocation {
         Invocation::Check(config) => {
             let _ = writeln!(std::io::stdout(), "{config}");
             ExitCode::SUCCESS
         }
         Invocation::Run(config) => {
-            let (_guard, dropped) = start_logging(config.log_format, "info");
             let limit = descriptors::raise_limit();
+            // Rights belong to threads, and new ones inherit them: before any other starts.
+            let rights = trestle_node::give_up_rights(&config);
+            let (_guard, dropped) = start_logging(config.log_format, "info");
             info!(open_files = limit.map_or("unlimited".to_owned(), |limit| limit.to_string()), "limit");
-            runtime.block_on(run(*config, dropped))
+            if let Err(error) = rights {
+                warn!(%error, "this process keeps more rights than it needs");
+            }
+            on_runtime(run(*config, dropped))
         }
         Invocation::Dev { data_dir } => {
             let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error");
             descriptors::raise_limit();
-            runtime.block_on(dev(data_dir))
+            on_runtime(dev(data_dir))
+        }
+    }
+}
+
+fn on_runtime(body: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(body),
+        Err(error) => {
+            say(&format!("error: the API's threads cannot be started: {error}"));
+            ExitCode::FAILURE
         }
     }
 }

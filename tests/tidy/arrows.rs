@@ -16,7 +16,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-consensus", &["trestle-api", "trestle-model"]),
     ("trestle-dataplane", &["trestle-engine", "trestle-model"]),
     ("trestle-vip", &["trestle-engine", "dev:trestle-testkit"]),
-    ("trestle-node", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-engine", "trestle-model", "trestle-vip"]),
+    (
+        "trestle-node",
+        &[
+            "trestle-api",
+            "trestle-consensus",
+            "trestle-dataplane",
+            "trestle-engine",
+            "trestle-model",
+            "trestle-vip",
+        ],
+    ),
     ("trestle-ctl", &["trestle-api", "trestle-model"]),
     ("trestle-testkit", &["trestle-api"]),
     ("trestle-xtask", &[]),

@@ -11,9 +11,11 @@ mod member;
 mod metrics;
 mod peer;
 mod report;
+mod rights;
 mod serve;
 mod start;
 mod vips;
 
 pub use dev::Dev;
+pub use rights::give_up_rights;
 pub use start::{DroppedLines, Node, StartError};

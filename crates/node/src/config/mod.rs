@@ -10,7 +10,7 @@ mod flags;
 mod given;
 mod vip;
 
-pub use checked::{Config, LogFormat, Profile, VipConfig};
+pub use checked::{Config, LogFormat, Profile};
 pub use flags::{Invocation, command, invocation};
 pub use given::{Given, Source};
 pub use vip::VipConfig;

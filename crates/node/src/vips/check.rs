@@ -37,7 +37,7 @@ pub(super) async fn follow(config: VipConfig, failure: Failure) {
     loop {
         ticks.tick().await;
         let result = run(&program, config.check_timeout).await;
-        let failing = check.observe(result.is_ok(), config.check_rise, config.check_fall);
+        let failing = check.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
         let mut failure = locked(&failure);
         match (failing, result) {
             (false, _) => *failure = None,

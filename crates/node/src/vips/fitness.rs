@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tracing::{info, warn};
@@ -18,6 +18,10 @@ use crate::member::Member;
 /// Time between two looks: short against what a fault costs, long against what a look does.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long this member must have been alone in seeing every backend of a pool dead. When they do die, members find out one
+/// after another, up to some check intervals apart, and the virtual IPs need not move for that.
+const BLIND_FOR: Duration = Duration::from_secs(10);
+
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let failure = Failure::default();
     tokio::spawn(check::follow(member.config.vip.clone(), failure.clone()));
@@ -26,14 +30,18 @@ pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
 
 async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
     let mut known = BTreeMap::new();
-    let mut drained = false;
+    let (mut drained, mut blind_since) = (false, None);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let others = if member.leads() { ask(&member).await } else { Vec::new() };
         let mut faults = own_faults(&member, &check);
-        if let Some(pools) = blind(&member, &others) {
+        let alone = blind(&member, &others);
+        blind_since = blind_since.filter(|_| alone.is_some());
+        if let Some(pools) = alone
+            && blind_since.get_or_insert_with(Instant::now).elapsed() >= BLIND_FOR
+        {
             faults.insert(Fault::Blind, format!("it alone sees every backend of {pools} dead"));
         }
         if !tell_faults(&mut known, faults, &member, &orders) {
