@@ -10,6 +10,7 @@ mod api;
 mod certificate;
 mod cluster;
 mod fetch;
+pub mod lab;
 mod member;
 mod nginx;
 mod origin;

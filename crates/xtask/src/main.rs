@@ -1,6 +1,5 @@
 //! Project chores: `cargo xtask verify` is what CI runs and never writes; `cargo xtask fix` writes; `cargo xtask bench
-//! control`, `cargo xtask bench relay` and `cargo xtask bench soak` print figures. It depends on nothing that takes time to build, so it starts at
-//! once.
+//! control` and its like print figures. It depends on nothing that takes time to build, so it starts at once.
 
 use std::process::{Command, ExitCode};
 
@@ -13,6 +12,8 @@ usage: cargo xtask COMMAND
   fix              format, and what clippy can mend by itself
   bench control    build the release programs and print the control plane's figures
   bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
+  bench failover   what faults of a virtual IP's holder cost, beside keepalived and HAProxy; --trials N for more, as root
+  bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
@@ -37,7 +38,7 @@ fn fix() -> Vec<Step<'static>> {
 
 fn bench(what: &str) -> Vec<Step<'_>> {
     vec![
-        vec!["build", "--release", "--locked", "--bin", "trestled"],
+        vec!["build", "--release", "--locked", "--bin", "trestled", "--bin", "trestle"],
         vec![
             "run",
             "--release",
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
-        ["bench", what @ ("control" | "relay" | "soak"), ..] => (bench(what), 2),
+        ["bench", what @ ("control" | "relay" | "failover" | "calm" | "soak"), ..] => (bench(what), 2),
         _ => {
             write(USAGE);
             return ExitCode::from(2);

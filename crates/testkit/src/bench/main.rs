@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod calm;
 mod control;
 mod etcd;
+mod failover;
 mod figures;
 mod relay;
 mod soak;
@@ -26,7 +28,9 @@ fn alone<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: trestle-bench control | relay [--pairs N] | soak [MINUTES]");
+    eprintln!(
+        "usage: trestle-bench control | relay [--pairs N] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES]"
+    );
     std::process::exit(2);
 }
 
@@ -36,9 +40,16 @@ fn main() {
     match what {
         "control" => tokio::runtime::Runtime::new().unwrap().block_on(control::run(&trestled())),
         "relay" => tokio::runtime::Runtime::new().unwrap().block_on(relay::run(&trestled(), rest)),
+        "failover" => failover::run(&trestled(), rest),
         // The two ends of the relay's figures, which this program starts itself.
         "relay-backend" => alone(relay::backend::serve(rest[0].parse().unwrap())),
         "relay-client" => alone(relay::load::run(rest)),
+        "calm" => {
+            let Ok(minutes) = rest.first().map_or(Ok(30), |minutes| minutes.parse()) else { usage() };
+            if !calm::run(&trestled(), minutes) {
+                std::process::exit(1);
+            }
+        }
         "soak" => {
             let minutes = rest.first().map_or(Ok(20), |minutes| minutes.parse());
             let Ok(minutes) = minutes else { usage() };

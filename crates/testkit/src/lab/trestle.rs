@@ -1,0 +1,138 @@
+//! Three members of Trestle, founded and set up by its own command.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tonic::Status;
+use trestle_api::v1::ClusterStatus;
+
+use super::{Lab, PORT, Product, VIP};
+use crate::member::Member;
+use crate::wait::wait_for;
+
+/// Long enough for elections and calls on a machine that does other things.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The name of the virtual IP, which its listener binds to.
+const NAME: &str = "front";
+
+/// The command's exit code when its arguments make no sense.
+const USAGE: i32 = 2;
+
+/// `trestled` on each member of a lab, with the default timing.
+#[derive(Debug)]
+pub struct Trestle {
+    /// Its members, in the lab's order.
+    pub members: Vec<Member>,
+    /// The command, beside the daemon.
+    command: PathBuf,
+}
+
+impl Trestle {
+    /// Founds a cluster that serves the lab's backends on its virtual address.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn new(lab: &Lab, daemon: &Path) -> Self {
+        let more = "insecure = true\n";
+        let member =
+            |(number, host): (usize, &super::Host)| Member::new(daemon, &format!("m{number}"), host.ip, more);
+        let members = (1..).zip(&lab.members).map(member).collect();
+        let mut product = Self { members, command: daemon.with_file_name("trestle") };
+        product.form(lab);
+        product
+    }
+
+    fn form(&mut self, lab: &Lab) {
+        for (member, host) in self.members.iter_mut().zip(&lab.members) {
+            host.run(|| member.start());
+        }
+        let first = self.members[0].admin().to_string();
+        self.run(lab, &["--endpoint", &first, "cluster", "bootstrap"]);
+        for number in 1..self.members.len() {
+            let (peer, name) = (self.members[number].peer().to_string(), self.members[number].name.clone());
+            self.run(lab, &["member", "add", &peer]);
+            self.run(lab, &["member", "promote", &name]);
+        }
+        self.run(lab, &["pool", "create", "web", "--health", "tcp"]);
+        for (number, address) in (1..).zip(lab.backends()) {
+            self.run(lab, &["backend", "add", &format!("web/b{number}"), &address.to_string()]);
+        }
+        self.run(lab, &["vip", "create", &format!("{VIP}/24"), "--name", NAME, "--interface", "eth0"]);
+        self.run(lab, &["listener", "create", "web", "--bind", &format!("{NAME}:{PORT}"), "--pool", "web"]);
+    }
+
+    /// What every member says of itself, by way of one of them.
+    ///
+    /// # Errors
+    /// The member's answer, or that it cannot be reached.
+    pub fn status(&self, lab: &Lab, member: usize) -> Result<ClusterStatus, Status> {
+        lab.client.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { self.members[member].api().status().await })
+        })
+    }
+
+    /// Runs the command on the client's machine until it succeeds; answers what it printed.
+    ///
+    /// # Panics
+    /// When it does not succeed in 60 s.
+    pub fn run(&self, lab: &Lab, arguments: &[&str]) -> String {
+        wait_for(&format!("trestle {}", arguments.join(" ")), LIMIT, || self.try_run(lab, arguments))
+    }
+
+    /// Runs the command on the client's machine.
+    ///
+    /// # Errors
+    /// What it said.
+    ///
+    /// # Panics
+    /// When it does not understand its arguments.
+    pub fn try_run(&self, lab: &Lab, arguments: &[&str]) -> Result<String, String> {
+        let endpoints: Vec<String> = self.members.iter().map(|member| member.admin().to_string()).collect();
+        let mut command = Command::new(&self.command);
+        command.env("TRESTLE_ENDPOINT", endpoints.join(",")).args(arguments);
+        let output = lab.client.run(|| command.output().unwrap());
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_ne!(output.status.code(), Some(USAGE), "{arguments:?}: {said}");
+            Err(said)
+        }
+    }
+}
+
+impl Product for Trestle {
+    fn name(&self) -> &'static str {
+        "Trestle"
+    }
+
+    fn start(&mut self, lab: &Lab) {
+        for (member, host) in self.members.iter_mut().zip(&lab.members) {
+            if !member.is_running() {
+                host.run(|| member.spawn());
+            }
+        }
+    }
+
+    fn settled(&mut self, lab: &Lab, holder: usize) -> Result<(), String> {
+        let status = self.status(lab, holder).map_err(|status| status.to_string())?;
+        let name = format!("members/{}", self.members[holder].name);
+        if status.leader != name {
+            return Err(format!("{name} holds, {} leads", status.leader));
+        }
+        let last = status.members.iter().map(|member| member.in_force_revision).max();
+        let behind = status.members.iter().find(|m| !m.reachable || Some(m.in_force_revision) != last);
+        match behind {
+            None if status.members.len() == self.members.len() => Ok(()),
+            behind => Err(format!("{behind:#?}")),
+        }
+    }
+
+    fn hand_over(&mut self, lab: &Lab, holder: usize) {
+        let to = self.members[(holder + 1) % self.members.len()].name.clone();
+        self.run(lab, &["vip", "move", "--to", &to]);
+    }
+}
