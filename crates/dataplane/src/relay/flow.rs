@@ -21,7 +21,7 @@ const LARGE: usize = 16 * 1024;
 /// Bytes in large reads after which a direction is spliced.
 const BULK: u32 = 128 * 1024;
 
-/// Milliseconds without a large read after which those before count no more.
+/// Milliseconds without a large read after which those before count no more, and small ones end splicing.
 const LULL: u32 = 50;
 
 /// Bytes that were read and that the other leg has not taken yet.
@@ -62,12 +62,17 @@ struct Burst {
 impl Burst {
     /// Takes note of a large read; says whether the direction moves bulk by now.
     fn add(&mut self, read: usize, now: u32) -> bool {
-        if now.wrapping_sub(self.last) > LULL {
+        if self.is_over(now) {
             self.bytes = 0;
         }
         self.last = now;
         self.bytes = self.bytes.saturating_add(u32::try_from(read).unwrap_or(u32::MAX));
         self.bytes >= BULK
+    }
+
+    /// Whether the last large read was long ago.
+    fn is_over(&self, now: u32) -> bool {
+        now.wrapping_sub(self.last) > LULL
     }
 }
 
@@ -179,12 +184,14 @@ impl Flow {
         while spliced < SPLICED {
             match pipe.fill(cx, from).map_err(Fault::Read)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(true)),
-                Poll::Ready(filled) => spliced += filled,
-                Poll::Pending => {
-                    if spliced < LARGE {
-                        self.burst = Burst::default();
-                        self.splicing = false;
+                Poll::Ready(filled) => {
+                    if filled >= LARGE {
+                        self.burst.last = now();
                     }
+                    spliced += filled;
+                }
+                Poll::Pending => {
+                    self.rest(spliced, now());
                     return Poll::Pending;
                 }
             }
@@ -199,6 +206,16 @@ impl Flow {
             }
         }
         Poll::Ready(Ok(false))
+    }
+
+    /// Takes note that there is nothing more to read after so many bytes of a turn, and ends splicing when those were
+    /// not bulk any more. A source that pauses for a moment leaves some turns with little or nothing: were that the end,
+    /// the next 128 KiB would be copied, again and again.
+    fn rest(&mut self, spliced: usize, now: u32) {
+        if spliced > 0 && self.burst.is_over(now) {
+            self.burst = Burst::default();
+            self.splicing = false;
+        }
     }
 
     /// Writes what is left over from earlier; ready when nothing is.
@@ -254,5 +271,18 @@ mod tests {
         assert!(!burst.add(LARGE, 1000 + 8 * LULL + 1), "what came before the lull still counts");
         let apart = (1..100).any(|i| burst.add(LARGE, 2000 + i * (LULL + 1)));
         assert!(!apart);
+    }
+
+    #[test]
+    fn only_bytes_after_a_lull_end_splicing() {
+        let burst = Burst { bytes: BULK, last: 1000 };
+        let mut flow = Flow { splicing: true, burst, ..Flow::default() };
+        for (spliced, now) in [(0, 1000), (1, 1000 + LULL), (0, 9000)] {
+            flow.rest(spliced, now);
+            assert!(flow.splicing, "{spliced} bytes at {now} ended it");
+        }
+        flow.rest(1, 1001 + LULL);
+        assert!(!flow.splicing);
+        assert!(!flow.burst.add(LARGE, 1001 + LULL), "bulk is to be seen again");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::pinning;
 use super::product::Product;
 
 /// How long one load runs.
@@ -17,7 +18,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const IDLE: [usize; 2] = [2_000, 8_000];
 
 fn client(target: SocketAddr, load: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = pinning::command(std::env::current_exe().unwrap(), pinning::ENDS);
     command.args(["relay-client", &target.to_string(), load]);
     command
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use trestle_testkit::{Cluster, Process, Subnet, tool, wait_for};
 
+use super::pinning;
+
 /// The kernel's USER_HZ, which is 100 on every architecture that matters here.
 const TICK: f64 = 0.01;
 
@@ -67,6 +69,7 @@ pub(super) fn nginx(subnet: &Subnet, host: u8, back: SocketAddr) -> Option<Produ
 
 fn start(name: &'static str, front: SocketAddr, mut command: Command, dir: TempDir) -> Product {
     let process = Process::spawn(name, &mut command, &dir.path().join("output.log"));
+    pinning::pin(process.id(), pinning::PROXY);
     let running = Running::Process(process, dir);
     listening(front);
     Product { name, front, running }
@@ -79,7 +82,8 @@ fn listening(address: SocketAddr) {
 
 /// The real daemon, alone in its cluster, with one worker; checks are off, as they are with the others.
 pub(super) async fn trestle(trestled: &Path, back: SocketAddr) -> Product {
-    let cluster = Cluster::start(trestled, 1).await;
+    let mut cluster = Cluster::start(trestled, 1).await;
+    pinning::pin(cluster.members[0].process().id(), pinning::PROXY);
     let front = SocketAddr::from((cluster.members[0].ip, 9000));
     let api = cluster.api(0);
     api.create_pool("p", None).await.unwrap();
