@@ -75,6 +75,10 @@ async fn comes_and_goes(plane: &mut Plane, ip: &str, add: &str) {
     for _ in 0..3 {
         assert!(TcpStream::connect(front).is_err(), "{front} is here");
         ip_command(&format!("addr add {add} dev lo"));
+        // An IPv6 address gets its route a moment after `ip` has returned; a closed port would be refused, not unreachable.
+        let unreachable =
+            || TcpStream::connect(front).is_err_and(|e| e.kind() == std::io::ErrorKind::NetworkUnreachable);
+        until("the kernel has a route to the address", || !unreachable()).await;
         // More than one worker gets some of them.
         assert_eq!(servers(front, 16).await, "a".repeat(16));
         let mut open = Client::connect(front).await.unwrap();
