@@ -19,7 +19,7 @@ fn generate(into: &Path) {
     for option in ["--python_out", "--grpc_python_out"] {
         protoc.arg(format!("{option}={}", into.display()));
     }
-    for name in ["pool", "listener", "member", "cluster", "read"] {
+    for name in ["pool", "listener", "member", "cluster", "read", "vip"] {
         protoc.arg(format!("proto/trestle/v1/{name}.proto"));
     }
     protoc.arg("tests/integration/automation/reflection.proto");

@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use trestle_api::v1::VipView;
 use trestle_consensus::{RaftState, RaftStatus};
 use trestle_dataplane::{BudgetUse, CloseReason, Counts, Table, Verdict};
 
@@ -56,6 +57,8 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
         log_lines_dropped,
         access_lines_dropped: member.plane.access_log_dropped(),
         descriptors: member.plane.descriptors(),
+        vips: member.vip_views(),
+        unfit: member.vips.unfit().len() as u64,
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -71,6 +74,8 @@ struct Moment {
     log_lines_dropped: u64,
     access_lines_dropped: u64,
     descriptors: BudgetUse,
+    vips: Vec<VipView>,
+    unfit: u64,
 }
 
 impl fmt::Debug for Moment {
@@ -114,7 +119,8 @@ impl Collector for Moment {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.encode_member(&mut encoder)?;
         self.encode_listeners(&mut encoder)?;
-        self.encode_backends(&mut encoder)
+        self.encode_backends(&mut encoder)?;
+        self.encode_vips(&mut encoder)
     }
 }
 
@@ -169,6 +175,23 @@ impl Moment {
         let max =
             ("trestle_descriptors_max", "File descriptors that these may have; missing if there is no limit");
         single(encoder, max, MetricType::Gauge, limit as u64)
+    }
+
+    /// A sum over the members above 1 is what must never be.
+    fn encode_vips(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let of = |value: fn(&VipView) -> u64| {
+            self.vips.iter().map(move |view| {
+                let name = view.vip.strip_prefix("vips/").unwrap_or(&view.vip).to_owned();
+                (vec![("vip", name)] as Labels, value(view))
+            })
+        };
+        let holds = ("trestle_vip_holds", "Whether this member's kernel serves the virtual IP");
+        family(encoder, holds, MetricType::Gauge, of(|view| u64::from(view.holds)))?;
+        let foreign = ("trestle_vip_foreign_claims", "Whether another host was heard to claim it");
+        family(encoder, foreign, MetricType::Gauge, of(|view| u64::from(!view.foreign_mac.is_empty())))?;
+        let unfit =
+            ("trestle_vip_unfit_reasons", "Reasons for which another member had better hold virtual IPs");
+        single(encoder, unfit, MetricType::Gauge, self.unfit)
     }
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

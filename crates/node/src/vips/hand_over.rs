@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
 use trestle_api::status::{self, Failure};
@@ -16,6 +16,12 @@ use crate::member::Member;
 /// How long a new leader may take to hear who could take over from it.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
 const TARGETS_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a holder that is about to let go takes no new connections: many times as long as it takes to answer a short
+/// request, and short against the second after which a client tries again.
+const QUIET: Duration = Duration::from_millis(100);
+/// When it takes some again if it has not let go. It has by then, or does not get to.
+const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
 /// machine.
@@ -40,6 +46,7 @@ impl Member {
             return Ok((me, term));
         }
         self.can_move(to).await?;
+        self.quiesce().await;
         self.vips.tell(Order::Event(Event::Move { to }));
         let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
             refused(
@@ -51,6 +58,19 @@ impl Member {
                 Err(refused(format!("member {to} was to lead, but member {leader} was elected")))
             }
             _ => Ok((leader, term)),
+        }
+    }
+
+    /// Takes no new connections on what is held here, and gives those that came last the time to be answered. A client whose
+    /// connection is not taken tries again a second later (RFC 6298 §2.1), and then the next holder is there.
+    async fn quiesce(&self) {
+        let Some(kernel) = self.vips.shared.shown().kernel.clone() else { return };
+        if !self.vips.holds_any() {
+            return;
+        }
+        match kernel.quiesce(QUIET_MAX) {
+            Ok(()) => sleep(QUIET).await,
+            Err(error) => warn!(%error, "connections that come during the move may fail"),
         }
     }
 
@@ -93,7 +113,9 @@ impl Member {
         let leads = self.consensus.office().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
             // Without a target it lets go all the same, and the others elect.
-            let _ = self.can_move(None).await;
+            if self.can_move(None).await.is_ok() {
+                self.quiesce().await;
+            }
             self.vips.tell(Order::Event(Event::Stop));
             match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
