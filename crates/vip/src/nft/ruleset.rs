@@ -156,6 +156,7 @@ fn quiet_rules(batch: &mut Batch, table: &str, chain: &str, headers: &Headers) {
             meta_is(batch, META_L4PROTO, &[TCP]);
             payload(batch, TCP_FLAGS, 1);
             mask(batch, SYN | ACK);
+            compare(batch, REGISTER, &[SYN]);
             listed(batch, Field { base: NETWORK_HEADER, offset }, set);
             // What is forwarded to the next holder is its own affair.
             destination_is_local(batch);

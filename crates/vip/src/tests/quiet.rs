@@ -83,7 +83,7 @@ fn new_connections_are_kept_out_and_open_ones_go_on() {
     let serving = serving(&lab, &kernel);
     kernel.quiesce(LONG).unwrap();
     // A shorter time than what is left ends nothing.
-    kernel.quiesce(Duration::from_millis(10)).unwrap();
+    kernel.quiesce(PATIENCE / 2).unwrap();
     for (to, open) in &serving {
         expect_no_answer(&lab, *to);
         expect_echo(open);
