@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tonic::{Code, Status};
 use trestle_api::v1::{BootstrapClusterRequest, ClusterStatus};
 
 use crate::api::Api;
@@ -22,6 +23,15 @@ pub struct Cluster {
     pub subnet: Subnet,
     binary: PathBuf,
     more: String,
+}
+
+/// Repeats a call for as long as no leader with a quorum takes it.
+async fn persist(what: &str, mut call: impl AsyncFnMut() -> Result<(), Status>) {
+    wait_until(what, LIMIT, async || match call().await {
+        Err(status) if status.code() == Code::Unavailable => Err(status.to_string()),
+        other => Ok(other.unwrap_or_else(|status| panic!("{what}: {status}"))),
+    })
+    .await;
 }
 
 impl Cluster {
@@ -68,10 +78,11 @@ impl Cluster {
     /// When the cluster refuses, or has no leader for long.
     pub async fn take_in(&self, number: usize) {
         let (api, member) = (self.api(0), &self.members[number]);
-        api.add_member(member.peer()).await.unwrap_or_else(|status| panic!("add {}: {status}", member.name));
-        api.promote_member(&member.name)
-            .await
-            .unwrap_or_else(|status| panic!("promote {}: {status}", member.name));
+        // Both go on where an earlier call stopped; on a busy machine a leader may lose its quorum for a moment.
+        persist(&format!("add {}", member.name), async || api.add_member(member.peer()).await.map(drop))
+            .await;
+        let promoted = async || api.promote_member(&member.name).await.map(drop);
+        persist(&format!("promote {}", member.name), promoted).await;
     }
 
     /// Clients of a member, by its place.
