@@ -28,8 +28,9 @@ pub struct Cluster {
 /// Repeats a call for as long as no leader with a quorum takes it.
 async fn persist(what: &str, mut call: impl AsyncFnMut() -> Result<(), Status>) {
     wait_until(what, LIMIT, async || match call().await {
+        Ok(()) => Ok(()),
         Err(status) if status.code() == Code::Unavailable => Err(status.to_string()),
-        other => Ok(other.unwrap_or_else(|status| panic!("{what}: {status}"))),
+        Err(status) => panic!("{what}: {status}"),
     })
     .await;
 }
