@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::capability::require_capabilities;
 use crate::error::VipError;
@@ -20,6 +20,9 @@ use crate::route::{Changes, Interface, Route};
 use crate::scrub;
 use crate::upkeep::{Keeping, Note, Notes, SharedFacts, Upkeep, notes};
 use crate::vip::Vip;
+
+/// Longest time without new connections.
+const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// How a member works with its kernel.
 pub struct Settings {
@@ -171,6 +174,23 @@ impl Kernel {
         self.note(|reply| Note::Keep(keeping, reply)).or_else(|error| self.undo(vip.address, error))?;
         locked(&self.held).insert(vip.address, Held { vip: vip.clone(), facts, shown });
         Ok(())
+    }
+
+    /// Keeps new connections out of every virtual IP that is held now, for `time`, while those that are there go on: to be
+    /// called before a planned [`Self::release`]. Otherwise a connection that was opened just before it would be answered
+    /// through a fence that has closed, and its client would wait in vain; like this the client asks again after a second,
+    /// and finds the next holder.
+    ///
+    /// It is nftables that drops what opens a connection (TCP with SYN and without ACK), without an answer. The kernel ends
+    /// that by itself after `time`, whatever happens to this process; so does the next claim of the address. A second call
+    /// prolongs, never shortens. Times above a minute count as one; those below 10 ms, a tick of the kernel's clock, are
+    /// none. Without nftables this does nothing.
+    ///
+    /// # Errors
+    /// When the kernel refuses; new connections are taken as before then.
+    pub fn quiesce(&self, time: Duration) -> Result<(), VipError> {
+        let until = Instant::now() + time.min(QUIET_MAX);
+        self.order(|reply| Order::Quiesce(until, reply))
     }
 
     /// Stops serving an address: closes the fence, which silences it at once. The address itself is removed right after this

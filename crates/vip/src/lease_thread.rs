@@ -30,6 +30,8 @@ const SLEPT: Duration = Duration::from_millis(5);
 pub(crate) enum Order {
     /// Fence an address and open the fence for its lease.
     Open(Opening, SyncSender<Result<(), VipError>>),
+    /// Keep new connections out of everything that is held, until then.
+    Quiesce(Instant, SyncSender<Result<(), VipError>>),
     /// Close the fence of an address at once and renew it no more.
     Shut(IpAddr, SyncSender<Result<(), VipError>>),
     /// Take the fence of a closed address away, unless it has been opened again since.
@@ -54,6 +56,15 @@ struct Held {
     opening: Opening,
     open_until: Instant,
     lapsed: bool,
+    /// Until when it takes no new connections.
+    quiet_until: Option<Instant>,
+}
+
+/// Until when which addresses take no new connections.
+fn quiet(held: &[Held]) -> Vec<Armed> {
+    held.iter()
+        .filter_map(|held| Some(Armed { address: held.opening.address, until: held.quiet_until? }))
+        .collect()
 }
 
 /// The state of the thread.
@@ -135,6 +146,14 @@ impl LeaseThread {
             Order::Open(opening, reply) => {
                 let _ = reply.send(self.open(opening));
             }
+            Order::Quiesce(until, reply) => {
+                for held in &mut self.held {
+                    held.quiet_until = held.quiet_until.max(Some(until));
+                }
+                let quiet = quiet(&self.held);
+                let _ =
+                    reply.send(self.on_fence("keep new connections out by", |fence| fence.quiesce(&quiet)));
+            }
             Order::Shut(address, reply) => {
                 for held in self.held.extract_if(.., |held| held.opening.address == address) {
                     held.opening.shown.clear();
@@ -192,9 +211,10 @@ impl LeaseThread {
             Some(Armed { address: held.opening.address, until: held.opening.lease.until()? })
         });
         let leases: Vec<Armed> = leases.collect();
-        let outcome = fence.arm(&leases);
+        let quieted = fence.quiesce(&quiet(&self.held));
+        let armed = fence.arm(&leases);
         self.guard_egress();
-        outcome
+        armed.and(quieted)
     }
 
     fn open(&mut self, opening: Opening) -> Result<(), VipError> {
@@ -205,7 +225,7 @@ impl LeaseThread {
         if self.fence.is_some() {
             opening.shown.set(until);
         }
-        self.held.push(Held { opening, open_until: until, lapsed: false });
+        self.held.push(Held { opening, open_until: until, lapsed: false, quiet_until: None });
         self.guard_egress();
         Ok(())
     }

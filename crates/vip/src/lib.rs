@@ -14,6 +14,10 @@
 //! Without nftables the second alone must do, and [`Facts::fence`] says [`Fence::Degraded`]. Neither covers a whole machine
 //! that is paused: its clocks stand still with it, so that it may answer for what was left of the lease when it goes on.
 //!
+//! # Planned moves
+//! [`Kernel::quiesce`] lets nftables drop what would open a connection, for a while that ends by itself, so that no client
+//! is accepted just before the release and then never answered.
+//!
 //! # Two threads
 //! The lease thread does nothing but renew the fence every [`TICK`]. The upkeep thread renews addresses, announces them,
 //! puts them back when someone removes them, and listens for others that claim them. Neither runs a runtime.

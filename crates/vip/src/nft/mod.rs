@@ -22,7 +22,7 @@ use numbers::{
     DATA_VALUE, DEL_ELEMENT, ELEMENT_KEY, ELEMENT_TIMEOUT, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE,
     FAMILY_ARP, FAMILY_INET, FAMILY_NETDEV, GET_ELEMENT, LIST_ELEMENT, NEW_ELEMENT,
 };
-use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, VIPS4, VIPS6};
+use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, QUIET4, QUIET6, VIPS4, VIPS6};
 
 /// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
 /// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
@@ -34,10 +34,10 @@ const ATTEMPTS: u32 = 5;
 /// Sequence numbers set aside for one transaction.
 const TRANSACTION_MAX: u32 = 4096;
 
-/// Shortest lease worth arming: below a tick the kernel takes it for "no timeout".
+/// Shortest timeout worth arming: below a tick the kernel takes it for "no timeout".
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// A lease to arm: whose, until when.
+/// A timeout to arm: of which address, until when.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Armed {
     pub(crate) address: IpAddr,
@@ -149,6 +149,26 @@ impl Nft {
         self.batch.close(list);
     }
 
+    /// Adds elements with timeouts, or gives those that are there new ones, which by itself only Linux 6.12 and later do.
+    fn timed_elements(
+        &mut self,
+        family: u8,
+        set: &str,
+        timed: impl Iterator<Item = (IpAddr, Option<u64>)> + Clone,
+    ) {
+        let untimed = || timed.clone().map(|(ip, _)| (ip, None));
+        self.elements(NEW_ELEMENT, family, set, untimed());
+        self.elements(DEL_ELEMENT, family, set, untimed());
+        self.elements(NEW_ELEMENT, family, set, timed);
+    }
+
+    /// Removes an element, there or not. When it expires meanwhile the transaction is to be tried again.
+    fn no_element(&mut self, family: u8, set: &str, address: IpAddr) {
+        // Adding first lets the removal succeed when it was not there, or has just expired.
+        self.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
+        self.elements(DEL_ELEMENT, family, set, std::iter::once((address, None)));
+    }
+
     fn guard(&mut self, kind: u16, milliseconds: Option<u64>) {
         let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
         self.batch.message(kind, FAMILY_INET, flags);
@@ -241,13 +261,32 @@ impl Nft {
         }
     }
 
-    /// Fences an address: nothing passes until it is armed.
+    /// Fences an address: nothing passes until it is armed, and everything from then on.
     pub(crate) fn enclose(&mut self, address: IpAddr) -> io::Result<()> {
-        self.begin();
-        for (family, set) in self.sets(address.is_ipv4(), false) {
-            self.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
-        }
-        self.commit()
+        self.retried(|nft| {
+            nft.begin();
+            for (family, set) in nft.sets(address.is_ipv4(), false) {
+                nft.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
+            }
+            nft.no_element(FAMILY_INET, if address.is_ipv4() { QUIET4 } else { QUIET6 }, address);
+            nft.commit()
+        })
+    }
+
+    /// Drops what would open a connection to these addresses until the times given; times that are past or all but past are
+    /// passed over. Nothing hangs on their being late.
+    pub(crate) fn quiesce(&mut self, quiet: &[Armed]) -> io::Result<()> {
+        self.retried(|nft| {
+            let now = Instant::now();
+            nft.begin();
+            for (ipv4, set) in [(true, QUIET4), (false, QUIET6)] {
+                let due = quiet.iter().filter_map(move |quiet| timed(quiet, ipv4, now));
+                if due.clone().next().is_some() {
+                    nft.timed_elements(FAMILY_INET, set, due);
+                }
+            }
+            nft.commit()
+        })
     }
 
     /// Closes the fence of an address at once.
@@ -264,9 +303,7 @@ impl Nft {
         self.retried(|nft| {
             nft.begin();
             for (family, set) in nft.sets(address.is_ipv4(), leases) {
-                // Adding first lets the removal succeed when it was not there, or has just expired.
-                nft.elements(NEW_ELEMENT, family, set, std::iter::once((address, None)));
-                nft.elements(DEL_ELEMENT, family, set, std::iter::once((address, None)));
+                nft.no_element(family, set, address);
             }
             nft.commit()
         })
@@ -298,15 +335,12 @@ impl Nft {
             nft.begin();
             nft.guard(DEL_ELEMENT, None);
             for ipv4 in [true, false] {
-                let due = || leases.iter().filter_map(move |lease| timed(lease, ipv4, now));
-                if due().next().is_none() {
+                let due = leases.iter().filter_map(move |lease| timed(lease, ipv4, now));
+                if due.clone().next().is_none() {
                     continue;
                 }
                 for (family, set) in nft.sets(ipv4, true) {
-                    // Only Linux 6.12 and later change the timeout of an element that is there.
-                    nft.elements(NEW_ELEMENT, family, set, due().map(|(ip, _)| (ip, None)));
-                    nft.elements(DEL_ELEMENT, family, set, due().map(|(ip, _)| (ip, None)));
-                    nft.elements(NEW_ELEMENT, family, set, due());
+                    nft.timed_elements(family, set, due.clone());
                 }
             }
             nft.commit()
@@ -328,11 +362,11 @@ impl Nft {
     }
 }
 
-/// A lease of the wanted family and the milliseconds that it runs for yet, rounded down.
-fn timed(lease: &Armed, ipv4: bool, now: Instant) -> Option<(IpAddr, Option<u64>)> {
-    let left = lease.until.saturating_duration_since(now);
-    let wanted = lease.address.is_ipv4() == ipv4 && left >= SHORTEST;
-    wanted.then(|| (lease.address, u64::try_from(left.as_millis()).ok()))
+/// An address of the wanted family and the milliseconds that its timeout runs for yet, rounded down.
+fn timed(armed: &Armed, ipv4: bool, now: Instant) -> Option<(IpAddr, Option<u64>)> {
+    let left = armed.until.saturating_duration_since(now);
+    let wanted = armed.address.is_ipv4() == ipv4 && left >= SHORTEST;
+    wanted.then(|| (armed.address, u64::try_from(left.as_millis()).ok()))
 }
 
 fn element(batch: &mut Batch, key: &[u8], milliseconds: Option<u64>) {

@@ -84,6 +84,12 @@ pub(super) const COMPARE_OPERATION: u16 = 2;
 pub(super) const COMPARE_DATA: u16 = 3;
 pub(super) const EQUAL: u32 = 0;
 
+pub(super) const BITWISE_SOURCE: u16 = 1;
+pub(super) const BITWISE_REGISTER: u16 = 2;
+pub(super) const BITWISE_LENGTH: u16 = 3;
+pub(super) const BITWISE_MASK: u16 = 4;
+pub(super) const BITWISE_XOR: u16 = 5;
+
 pub(super) const PAYLOAD_REGISTER: u16 = 1;
 pub(super) const PAYLOAD_BASE: u16 = 2;
 pub(super) const PAYLOAD_OFFSET: u16 = 3;

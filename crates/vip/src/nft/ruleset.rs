@@ -1,16 +1,19 @@
 //! The tables of the fence: which packets pass only while a lease element lives.
 //!
-//! In each table one set lists the fenced addresses and one holds the leases, whose elements the kernel lets expire. As
-//! `nft list ruleset` shows it, for a table of the inet family:
+//! In each table one set lists the fenced addresses and one holds the leases, whose elements the kernel lets expire. A third
+//! holds the addresses that take no new connections for now. As `nft list ruleset` shows it, for a table of the inet family:
 //!
 //! ```text
 //! set guard  { type mark; flags timeout; }
 //! set vips4  { type ipv4_addr; }
 //! set lease4 { type ipv4_addr; flags timeout; }
+//! set quiet4 { type ipv4_addr; flags timeout; }
 //! chain in {
 //!     type filter hook prerouting priority raw;
 //!     ip daddr @vips4 fib daddr type local ip daddr != @lease4 drop
 //!     ip6 daddr @vips6 fib daddr type local ip6 daddr != @lease6 drop
+//!     meta nfproto ipv4 tcp flags & (syn | ack) == syn ip daddr @quiet4 fib daddr type local drop
+//!     meta nfproto ipv6 tcp flags & (syn | ack) == syn ip6 daddr @quiet6 fib daddr type local drop
 //! }
 //! chain asked {
 //!     type filter hook input priority raw;
@@ -41,6 +44,11 @@ const PRIORITY: i32 = -300;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const TCP: u8 = 6;
+/// Where RFC 9293 §3.1 puts a segment's flags, and two of them.
+const TCP_FLAGS: Field = Field { base: TRANSPORT_HEADER, offset: 13 };
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
@@ -56,6 +64,10 @@ pub(super) const LEASE4: &str = "lease4";
 pub(super) const VIPS6: &str = "vips6";
 /// Those with a lease.
 pub(super) const LEASE6: &str = "lease6";
+/// IPv4 addresses that take no new connections; of the inet family only.
+pub(super) const QUIET4: &str = "quiet4";
+/// IPv6 addresses that take no new connections.
+pub(super) const QUIET6: &str = "quiet6";
 
 /// Replaces the tables by new ones in which nothing is fenced yet.
 pub(super) fn replace_tables(batch: &mut Batch, table: &str, netdev: bool) {
@@ -73,10 +85,14 @@ pub(super) fn replace_tables(batch: &mut Batch, table: &str, netdev: bool) {
     set(batch, FAMILY_INET, table, GUARD, TYPE_MARK, 4, SET_HAS_TIMEOUTS);
     set(batch, FAMILY_INET, table, VIPS6, TYPE_IPV6, 16, 0);
     set(batch, FAMILY_INET, table, LEASE6, TYPE_IPV6, 16, SET_HAS_TIMEOUTS);
+    set(batch, FAMILY_INET, table, QUIET4, TYPE_IPV4, 4, SET_HAS_TIMEOUTS);
+    set(batch, FAMILY_INET, table, QUIET6, TYPE_IPV6, 16, SET_HAS_TIMEOUTS);
 
     let inet = |batch: &mut Batch, name, hook| chain(batch, FAMILY_INET, table, name, hook, PRIORITY, None);
     inet(batch, "in", INET_PREROUTING);
-    address_rules(batch, table, "in", &Headers { ipv4: 16, ipv6: 24, local_only: true });
+    let arriving = Headers { ipv4: 16, ipv6: 24, local_only: true };
+    address_rules(batch, table, "in", &arriving);
+    quiet_rules(batch, table, "in", &arriving);
     inet(batch, "asked", INET_INPUT);
     discovery_rule(batch, table, "asked", NEIGHBOUR_SOLICITATION);
     inet(batch, "out", INET_OUTPUT);
@@ -126,6 +142,25 @@ fn address_rules(batch: &mut Batch, table: &str, chain: &str, headers: &Headers)
                 destination_is_local(batch);
             }
             drop_without(batch, leases);
+        });
+    }
+}
+
+/// Drops what would open a connection, before anything answers it: the client sends it again after a second (RFC 6298 §2).
+/// The flags come first, so that other segments are not looked up.
+fn quiet_rules(batch: &mut Batch, table: &str, chain: &str, headers: &Headers) {
+    for (family, offset, set) in [(NFPROTO_IPV4, headers.ipv4, QUIET4), (NFPROTO_IPV6, headers.ipv6, QUIET6)]
+    {
+        rule(batch, FAMILY_INET, table, chain, |batch| {
+            meta_is(batch, META_NFPROTO, &[family]);
+            meta_is(batch, META_L4PROTO, &[TCP]);
+            payload(batch, TCP_FLAGS, 1);
+            mask(batch, SYN | ACK);
+            compare(batch, REGISTER, &[SYN]);
+            listed(batch, Field { base: NETWORK_HEADER, offset }, set);
+            // What is forwarded to the next holder is its own affair.
+            destination_is_local(batch);
+            drop_packet(batch);
         });
     }
 }
@@ -225,6 +260,20 @@ fn compare(batch: &mut Batch, register: u32, value: &[u8]) {
     });
 }
 
+/// Leaves only these bits of the byte in the first register.
+fn mask(batch: &mut Batch, bits: u8) {
+    expression(batch, "bitwise", |batch| {
+        batch.put_number(BITWISE_SOURCE, REGISTER);
+        batch.put_number(BITWISE_REGISTER, REGISTER);
+        batch.put_number(BITWISE_LENGTH, 1);
+        for (attribute, value) in [(BITWISE_MASK, bits), (BITWISE_XOR, 0)] {
+            let nest = batch.open(attribute);
+            batch.put(DATA_VALUE, &[value]);
+            batch.close(nest);
+        }
+    });
+}
+
 fn meta_is(batch: &mut Batch, key: u32, value: &[u8]) {
     expression(batch, "meta", |batch| {
         batch.put_number(META_REGISTER, REGISTER);
@@ -254,14 +303,18 @@ fn lookup(batch: &mut Batch, set: &str, inverted: bool) {
 }
 
 /// Goes on only if the address in `field` is in the set; it stays in the first register.
-fn listed(batch: &mut Batch, field: Field, vips: &str) {
-    payload(batch, field, if vips == VIPS4 { 4 } else { 16 });
-    lookup(batch, vips, false);
+fn listed(batch: &mut Batch, field: Field, set: &str) {
+    payload(batch, field, if [VIPS4, QUIET4].contains(&set) { 4 } else { 16 });
+    lookup(batch, set, false);
 }
 
 /// Drops the packet when the address in the first register has no lease.
 fn drop_without(batch: &mut Batch, leases: &str) {
     lookup(batch, leases, true);
+    drop_packet(batch);
+}
+
+fn drop_packet(batch: &mut Batch) {
     expression(batch, "immediate", |batch| {
         batch.put_number(IMMEDIATE_REGISTER, REGISTER_VERDICT);
         let data = batch.open(IMMEDIATE_DATA);

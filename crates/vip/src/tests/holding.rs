@@ -305,6 +305,7 @@ fn without_nftables_the_lifetime_of_the_address_is_the_fence() {
     kernel.claim(&vip, &lease).unwrap();
     let shown = kernel.facts().vips[0].fence_until.unwrap();
     assert!(shown <= lease.until().unwrap() + facts.fence.error());
+    kernel.quiesce(Duration::from_secs(3)).unwrap();
     let prober = Prober::start(&lab.client, vip.address, Question::Echo);
     prober.wait_for_answer();
     expect_event(&events, "the end of the lease", |event| *event == Event::Lapsed(vip.address));

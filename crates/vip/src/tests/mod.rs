@@ -10,5 +10,6 @@ mod holding;
 mod lab;
 mod mending;
 mod probing;
+mod quiet;
 mod rights;
 mod starting;
