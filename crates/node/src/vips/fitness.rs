@@ -44,11 +44,20 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
         {
             faults.insert(Fault::Blind, format!("it alone sees every backend of {pools} dead"));
         }
-        if !tell_faults(&mut known, faults, &member, &orders) {
+        let targets = if member.leads() { targets(&member, &others) } else { Vec::new() };
+        let (gone, come) = changes(&mut known, faults, &member);
+        let quiet = come.contains(&Fault::Draining) && !targets.is_empty();
+        // What has gone comes first and what has come last: nobody is to leave for a reason of before, nor for the sake of
+        // somebody who cannot take over.
+        let first = gone.into_iter().map(|fault| Event::Fault { fault, present: false });
+        if !tell(&orders, first.chain([Event::Targets(targets)])) {
             return;
         }
-        let targets = if member.leads() { targets(&member, &others) } else { Vec::new() };
-        if orders.send(Order::Event(Event::Targets(targets))).is_err() {
+        // A drain can wait until the connections that came last are answered; other faults cannot.
+        if quiet {
+            member.quiesce().await;
+        }
+        if !tell(&orders, come.into_iter().map(|fault| Event::Fault { fault, present: true })) {
             return;
         }
         // What serves virtual IPs goes on to accept, drained or not.
@@ -59,13 +68,17 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
     }
 }
 
-/// Tells the owner of every fault that came or went; false when it has ended.
-fn tell_faults(
+/// Tells the owner; false when it has ended.
+fn tell(orders: &Sender<Order>, events: impl IntoIterator<Item = Event>) -> bool {
+    events.into_iter().all(|event| orders.send(Order::Event(event)).is_ok())
+}
+
+/// Shows the faults that there are now; answers those that have gone, and those that have come.
+fn changes(
     known: &mut BTreeMap<Fault, String>,
     new: BTreeMap<Fault, String>,
     member: &Member,
-    orders: &Sender<Order>,
-) -> bool {
+) -> (Vec<Fault>, Vec<Fault>) {
     let gone: Vec<Fault> = known.keys().filter(|fault| !new.contains_key(fault)).copied().collect();
     let come: Vec<Fault> = new.keys().filter(|fault| !known.contains_key(fault)).copied().collect();
     for fault in &come {
@@ -77,10 +90,7 @@ fn tell_faults(
     known.clone_from(&new);
     // The words are there before the machine acts on them.
     member.vips.shared.shown().faults = new;
-    let events =
-        gone.into_iter().map(|fault| (fault, false)).chain(come.into_iter().map(|fault| (fault, true)));
-    let mut events = events.map(|(fault, present)| Event::Fault { fault, present });
-    events.all(|event| orders.send(Order::Event(event)).is_ok())
+    (gone, come)
 }
 
 /// What is wrong here.
@@ -149,9 +159,19 @@ async fn ask(member: &Member) -> Vec<Other> {
 
 /// To whom leadership can go, best first.
 fn targets(member: &Member, others: &[Other]) -> Vec<MemberId> {
-    let mut targets = member.consensus.targets();
-    targets.retain(|id| others.iter().any(|other| other.id == *id && other.status.unfit.is_empty()));
-    targets
+    let voters = member.consensus.targets();
+    let those = |suits: fn(&v1::MemberStatus) -> bool| -> Vec<MemberId> {
+        let suits = |id: &&MemberId| others.iter().any(|other| other.id == **id && suits(&other.status));
+        voters.iter().filter(suits).copied().collect()
+    };
+    let fit = those(|status| status.unfit.is_empty());
+    // What has been let go of cannot be taken back in this term, so an unfit member that can serve is better than none.
+    // All may have become unfit at once, by a check of what they share.
+    if fit.is_empty() && member.vips.is_leaving() {
+        those(|status| status.vip_standing != "unable")
+    } else {
+        fit
+    }
 }
 
 /// Pools of which this member sees every backend dead while another one does not.

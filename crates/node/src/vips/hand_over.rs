@@ -63,7 +63,7 @@ impl Member {
 
     /// Takes no new connections on what is held here, and gives those that came last the time to be answered. A client whose
     /// connection is not taken tries again a second later (RFC 6298 §2.1), and then the next holder is there.
-    async fn quiesce(&self) {
+    pub(super) async fn quiesce(&self) {
         let Some(kernel) = self.vips.shared.shown().kernel.clone() else { return };
         if !self.vips.holds_any() {
             return;

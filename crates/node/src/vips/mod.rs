@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use trestle_consensus::Ballot;
-use trestle_engine::ownership::{Event, Fault, Lease, Ownership};
+use trestle_engine::ownership::{Event, Fault, Lease, Ownership, Standing};
 use trestle_model::{ClusterState, MemberId};
 use trestle_vip::Kernel;
 
@@ -174,6 +174,13 @@ impl Vips {
     /// Whether this member's kernel has any virtual IP, or may still serve one.
     pub(crate) fn holds_any(&self) -> bool {
         self.shared.machine().as_ref().is_some_and(|machine| machine.facts().next().is_some())
+    }
+
+    /// Whether this member leads and is handing over.
+    fn is_leaving(&self) -> bool {
+        let machine = self.shared.machine();
+        let standing = machine.as_ref().map(|machine| machine.standing(self.shared.now()));
+        matches!(standing, Some(Standing::Leaving { .. }))
     }
 
     /// Lets go of everything and ends the thread.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 use trestle_consensus::Consensus;
 use trestle_engine::ownership::{self, Action, Cause, Elected, Event, Fault, Ownership};
-use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenure};
+use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenure, VipSpec};
 use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
 use super::{Order, Shared, watchdog};
@@ -173,6 +173,9 @@ impl Owner {
 
     fn claim(&mut self, address: IpAddr, vip: &ownership::Vip, until: Duration) {
         let Grip::Firm(kernel) = &self.grip else { return };
+        if vip.interface.is_empty() {
+            return;
+        }
         let kernel = kernel.clone();
         let lease = self.leases.entry(address).or_default();
         lease.extend(self.shared.base + until);
@@ -259,41 +262,27 @@ impl Owner {
             return;
         }
         self.get_a_grip();
-        let Grip::Firm(kernel) = &self.grip else {
-            self.feed(Event::Vips(BTreeMap::new()));
-            return;
-        };
         let id = |name: &MemberName| self.state.member_named(name).map(|member| member.id);
         let (mut vips, mut interfaces, mut lost) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
-            let named = vip.spec.interface_on(&self.name).map(ToString::to_string);
-            let interface = match named {
-                Some(name) => Ok(name),
-                None => match kernel.interface_for(address) {
-                    Ok(Some(name)) => Ok(name),
-                    Ok(None) => Err(format!(
-                        "no interface here has an address in the network of {}; name one with --interface",
-                        vip.spec.address
-                    )),
-                    Err(error) => Err(error.to_string()),
-                },
-            };
-            let interface = match interface {
-                Ok(interface) => interface,
-                Err(why) => {
-                    lost.push((address, why));
-                    continue;
+            // What cannot be served here is the machine's business too: it hands that over like everything else.
+            let mut place = String::new();
+            match self.interface_of(&vip.spec) {
+                Some(Ok(name)) => {
+                    place.clone_from(&name);
+                    interfaces.insert(address, name);
                 }
-            };
+                Some(Err(why)) => lost.push((address, why)),
+                None => {}
+            }
             let wanted = ownership::Vip {
                 prefix_len: vip.spec.address.prefix_len,
-                interface: interface.as_str().into(),
+                interface: place.into(),
                 on_quorum_loss: vip.spec.on_quorum_loss,
                 preferred: vip.spec.preferred.iter().filter_map(id).collect(),
                 preference_delay: vip.spec.preference_delay,
             };
-            interfaces.insert(address, interface);
             vips.insert(address, Arc::new(wanted));
         }
         let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
@@ -305,6 +294,22 @@ impl Owner {
             self.problem(address, why);
         }
         self.feed(Event::Vips(vips));
+    }
+
+    /// Where a virtual IP belongs here, or why nowhere; `None` without the kernel.
+    fn interface_of(&self, vip: &VipSpec) -> Option<Result<String, String>> {
+        let Grip::Firm(kernel) = &self.grip else { return None };
+        if let Some(name) = vip.interface_on(&self.name) {
+            return Some(Ok(name.to_string()));
+        }
+        Some(match kernel.interface_for(vip.address.ip) {
+            Ok(Some(name)) => Ok(name),
+            Ok(None) => Err(format!(
+                "no interface here has an address in the network of {}; name one with --interface",
+                vip.address
+            )),
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     /// Opens the kernel once there is something to hold.

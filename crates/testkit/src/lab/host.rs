@@ -1,14 +1,16 @@
 //! One machine of the lab: a network namespace with an interface `eth0` on the switch.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, remove_capability_from_bounding_set,
+};
 
 use crate::process::Process;
 
@@ -78,6 +80,18 @@ impl Host {
         })
     }
 
+    /// As [`Host::run`]; processes that are started there never get CAP_NET_ADMIN, root or not.
+    ///
+    /// # Panics
+    /// As [`Host::run`].
+    pub fn run_without_net_admin<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        self.run(|| {
+            // It belongs to this thread and is inherited. What a process gets when it starts is bounded by it (capabilities(7)).
+            remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN).unwrap();
+            body()
+        })
+    }
+
     /// Moves the calling thread here.
     pub(super) fn enter(&self) {
         let file = File::open(Path::new("/run/netns").join(&self.namespace)).unwrap();
@@ -104,6 +118,16 @@ impl Host {
     /// When the kernel cannot be asked.
     pub fn has(&self, address: Ipv4Addr) -> bool {
         !self.ip(&format!("-oneline address show dev eth0 to {address}/32")).trim().is_empty()
+    }
+
+    /// The interface on which its kernel has this address.
+    ///
+    /// # Panics
+    /// When the kernel cannot be asked.
+    pub fn interface_with(&self, address: IpAddr) -> Option<String> {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let shown = self.ip(&format!("-oneline address show to {address}/{whole}"));
+        shown.split_whitespace().nth(1).map(str::to_owned)
     }
 
     /// Takes the address off `eth0`, as somebody does by mistake; with whatever prefix it has.

@@ -13,6 +13,7 @@ mod keepalived;
 mod leftovers;
 mod prober;
 mod product;
+mod second;
 mod trestle;
 mod trial;
 mod witness;
@@ -174,7 +175,15 @@ impl Lab {
     /// # Errors
     /// What went wrong, in words.
     pub fn served_by(&self) -> Result<usize, String> {
-        let page = self.client.run(|| get(self.target(), "/"))?;
+        self.served_at(self.target())
+    }
+
+    /// As [`Lab::served_by`], for any address.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    pub fn served_at(&self, target: SocketAddr) -> Result<usize, String> {
+        let page = self.client.run(|| get(target, "/"))?;
         let served = |host: &Host| page.body.ends_with(&format!(" {}", host.ip));
         self.members.iter().position(served).ok_or_else(|| format!("the answer is {:?}", page.body))
     }

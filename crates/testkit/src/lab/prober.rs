@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::host::Host;
 
-/// Time between two attempts.
+/// Time between two attempts, unless another is asked for.
 const PACE: Duration = Duration::from_millis(1);
 
 /// One new connection, a request on it and the answer.
@@ -57,12 +57,17 @@ pub struct Prober {
 impl Prober {
     /// Begins to try `target` from `host` every millisecond; each attempt is given up after `patience`.
     pub fn start(host: &Host, target: SocketAddr, patience: Duration) -> Self {
+        Self::with_pace(host, target, PACE, patience)
+    }
+
+    /// As [`Prober::start`], with this time between two attempts.
+    pub fn with_pace(host: &Host, target: SocketAddr, pace: Duration, patience: Duration) -> Self {
         let (attempts, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (host, seen, stopped) = (host.clone(), attempts.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             host.enter();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(open_loop(target, patience, &seen, &stopped));
+            runtime.block_on(open_loop(target, (pace, patience), &seen, &stopped));
         });
         Self { attempts, stop, thread }
     }
@@ -88,11 +93,11 @@ impl Prober {
 /// Attempts under way are bounded by the rate and the patience.
 async fn open_loop(
     target: SocketAddr,
-    patience: Duration,
+    (pace, patience): (Duration, Duration),
     seen: &Arc<Mutex<Vec<Attempt>>>,
     stop: &AtomicBool,
 ) {
-    let mut ticks = tokio::time::interval(PACE);
+    let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut tasks = JoinSet::new();
     while !stop.load(Ordering::Acquire) {

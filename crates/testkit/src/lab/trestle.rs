@@ -35,9 +35,18 @@ impl Trestle {
     /// # Panics
     /// When that does not work.
     pub fn new(lab: &Lab, daemon: &Path) -> Self {
-        let more = "insecure = true\n";
-        let member =
-            |(number, host): (usize, &super::Host)| Member::new(daemon, &format!("m{number}"), host.ip, more);
+        Self::with(lab, daemon, |_| String::new())
+    }
+
+    /// As [`Trestle::new`], with more lines for the file of each member, by its place.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn with(lab: &Lab, daemon: &Path, more: impl Fn(usize) -> String) -> Self {
+        let member = |(number, host): (usize, &super::Host)| {
+            let more = format!("insecure = true\n{}", more(number - 1));
+            Member::new(daemon, &format!("m{number}"), host.ip, &more)
+        };
         let members = (1..).zip(&lab.members).map(member).collect();
         let mut product = Self { members, command: daemon.with_file_name("trestle") };
         product.form(lab);

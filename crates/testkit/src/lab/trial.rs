@@ -20,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 const WARM: usize = 200;
 /// Successes through another member after which a fault has been dealt with.
 const BACK: usize = 200;
+/// How long a connection is given when nothing fails: longer than it takes to send a lost SYN again (RFC 6298, section 2.1),
+/// and that once more.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the way back from a fault is watched: a stopped holder that goes on, a partition that heals.
 const AFTER: Duration = Duration::from_secs(1);
 /// How long a fault that nobody deals with is watched.
@@ -32,6 +35,8 @@ const STAYS: Duration = Duration::from_secs(4);
 pub enum Fault {
     /// SIGKILL to all of its processes.
     Kill,
+    /// SIGTERM to all of its processes, as a service manager stops them.
+    Terminate,
     /// Its cable comes out of the switch, and back when another member serves.
     Cable,
     /// It falls silent and is gone, as by a loss of power.
@@ -56,6 +61,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill => f.write_str("SIGKILL"),
+            Self::Terminate => f.write_str("SIGTERM"),
             Self::Cable => f.write_str("cable pulled"),
             Self::PowerOff => f.write_str("power off"),
             Self::Stop(time) => write!(f, "SIGSTOP for {time:?}"),
@@ -83,7 +89,7 @@ pub struct Trial {
     pub gap: Gap,
     /// Answers of two.
     pub dual: Dual,
-    /// New connections that failed. What is given up counts: after 300 ms, or 5 s with a planned move.
+    /// New connections that failed. What is given up counts: after 300 ms, or 5 s when the holder was moved or stopped.
     pub failed: BTreeMap<Failure, usize>,
     /// From the fault to the former holder's last answer.
     pub silent: Duration,
@@ -136,7 +142,8 @@ impl Trial {
             _ => None,
         };
         let capture = lab.capture();
-        let patience = if fault == Fault::Move { Duration::from_secs(5) } else { Duration::from_millis(300) };
+        let planned = matches!(fault, Fault::Move | Fault::Terminate);
+        let patience = if planned { PATIENCE } else { Duration::from_millis(300) };
         let begin = Instant::now();
         let prober = Prober::start(&lab.client, lab.target(), patience);
         wait_for("answers before the fault", LIMIT, || {
@@ -196,6 +203,7 @@ impl Scene<'_> {
         let (lab, host) = (self.lab, &self.lab.members[self.holder]);
         match fault {
             Fault::Kill => host.kill(),
+            Fault::Terminate => host.signal(Signal::TERM),
             Fault::Cable => lab.cable(self.holder, false),
             Fault::PowerOff => {
                 lab.cable(self.holder, false);
@@ -235,7 +243,8 @@ impl Scene<'_> {
     fn watch(&self, fault: Fault) -> Option<Duration> {
         let host = &self.lab.members[self.holder];
         let looks = matches!(fault, Fault::Kill | Fault::Alone);
-        let moves = matches!(fault, Fault::Kill | Fault::Cable | Fault::PowerOff | Fault::Move);
+        let moves =
+            matches!(fault, Fault::Kill | Fault::Terminate | Fault::Cable | Fault::PowerOff | Fault::Move);
         let ends = matches!(fault, Fault::Alone);
         let own = std::net::IpAddr::from(host.ip);
         let start = Instant::now();
