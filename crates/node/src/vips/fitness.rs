@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// after another, up to some check intervals apart, and the virtual IPs need not move for that.
 const BLIND_FOR: Duration = Duration::from_secs(10);
 
+/// Every how many of them is made while there are no virtual IPs.
+const IDLE_ROUNDS: u32 = 4;
+
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let failure = Failure::default();
     tokio::spawn(check::follow(member.config.vip.clone(), failure.clone()));
@@ -30,11 +33,16 @@ pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
 
 async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
     let mut known = BTreeMap::new();
+    let mut round = IDLE_ROUNDS - 1;
     let (mut drained, mut blind_since) = (false, None);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        round = (round + 1) % IDLE_ROUNDS;
+        if round != 0 && member.consensus.view().borrow().state.vips.is_empty() {
+            continue;
+        }
         let others = if member.leads() { ask(&member).await } else { Vec::new() };
         let mut faults = own_faults(&member, &check);
         let alone = blind(&member, &others);

@@ -9,6 +9,8 @@ use crate::figures::{Samples, ms};
 
 /// Trials of each kind without an argument: about ten minutes.
 const TRIALS: usize = 3;
+/// Time between two connections of the client.
+const PACE: Duration = Duration::from_millis(1);
 
 /// The lease of Trestle's default timing, and what its fence may take longer.
 const LEASE: Duration = Duration::from_millis(280 + 20);
@@ -108,7 +110,7 @@ pub(crate) fn run(trestled: &Path, arguments: &[String]) {
             }
             for place in order {
                 let bed = &mut beds[place];
-                match Trial::run(&bed.lab, &mut *bed.product, *fault) {
+                match Trial::run(&bed.lab, &mut *bed.product, *fault, PACE) {
                     Ok(trial) => rows[place].0.push(trial),
                     Err(why) => eprintln!("{fault}: {why}"),
                 }

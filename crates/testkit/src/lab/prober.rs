@@ -14,9 +14,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::host::Host;
 
-/// Time between two attempts, unless another is asked for.
-const PACE: Duration = Duration::from_millis(1);
-
 /// One new connection, a request on it and the answer.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -55,13 +52,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Begins to try `target` from `host` every millisecond; each attempt is given up after `patience`.
-    pub fn start(host: &Host, target: SocketAddr, patience: Duration) -> Self {
-        Self::with_pace(host, target, PACE, patience)
-    }
-
-    /// As [`Prober::start`], with this time between two attempts.
-    pub fn with_pace(host: &Host, target: SocketAddr, pace: Duration, patience: Duration) -> Self {
+    /// Begins to try `target` from `host`, with `pace` between two attempts; each is given up after `patience`.
+    pub fn start(host: &Host, target: SocketAddr, pace: Duration, patience: Duration) -> Self {
         let (attempts, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (host, seen, stopped) = (host.clone(), attempts.clone(), stop.clone());
         let thread = std::thread::spawn(move || {

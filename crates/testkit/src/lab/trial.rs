@@ -17,9 +17,9 @@ use crate::wait::wait_for;
 /// Long enough for restarts and elections on a machine that does other things, and for keepalived.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Successes in a row before a fault.
-const WARM: usize = 200;
+const WARM: usize = 100;
 /// Successes through another member after which a fault has been dealt with.
-const BACK: usize = 200;
+const BACK: usize = 100;
 /// How long a connection is given when nothing fails: longer than it takes to send a lost SYN again (RFC 6298, section 2.1),
 /// and that once more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -128,14 +128,14 @@ fn served_by_its_holder(lab: &Lab) -> Result<usize, String> {
 }
 
 impl Trial {
-    /// Waits for a settled product, breaks it, watches, and mends it.
+    /// Waits for a settled product, breaks it, watches, and mends it. A client connects at this pace meanwhile.
     ///
     /// # Errors
     /// Why this fault cannot be had here.
     ///
     /// # Panics
     /// When the product does not settle, or an observer fails.
-    pub fn run(lab: &Lab, product: &mut dyn Product, fault: Fault) -> Result<Self, String> {
+    pub fn run(lab: &Lab, product: &mut dyn Product, fault: Fault, pace: Duration) -> Result<Self, String> {
         let holder = settle(lab, product);
         let freezer = match fault {
             Fault::Freeze(_) => Some(Freezer::around(&lab.members[holder])?),
@@ -145,7 +145,7 @@ impl Trial {
         let planned = matches!(fault, Fault::Move | Fault::Terminate);
         let patience = if planned { PATIENCE } else { Duration::from_millis(300) };
         let begin = Instant::now();
-        let prober = Prober::start(&lab.client, lab.target(), patience);
+        let prober = Prober::start(&lab.client, lab.target(), pace, patience);
         wait_for("answers before the fault", LIMIT, || {
             let count = prober.count(begin, |attempt| attempt.outcome.is_ok());
             if count >= WARM { Ok(()) } else { Err(format!("{count} answers")) }
