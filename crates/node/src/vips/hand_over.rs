@@ -23,9 +23,12 @@ const QUIET: Duration = Duration::from_millis(100);
 /// When it takes some again if it has not let go. It has by then, or does not get to.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 
+/// How long the machine may take to begin; it takes no more than its queue does.
+const BEGIN_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
-/// machine.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(10);
+/// machine; less than the 10 s after which the command line gives a call up.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(6);
 
 fn refused(why: impl ToString) -> Status {
     status::failure(&Failure::Membership(why.to_string()))
@@ -48,6 +51,7 @@ impl Member {
         self.can_move(to).await?;
         self.quiesce().await;
         self.vips.tell(Order::Event(Event::Move { to }));
+        self.begins(to).await?;
         let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
             refused(
                 "leadership was not taken over in time; the cluster elects a leader by itself: see \"trestle leader show\"",
@@ -72,6 +76,19 @@ impl Member {
             Ok(()) => sleep(QUIET).await,
             Err(error) => warn!(%error, "connections that come during the move may fail"),
         }
+    }
+
+    /// Waits until the machine has begun to hand over. It does not when the target has become unfit meanwhile.
+    async fn begins(&self, to: Option<MemberId>) -> Result<(), Status> {
+        let deadline = Instant::now() + BEGIN_WAIT;
+        while self.consensus.office().borrow().leads.is_some() && !self.vips.is_leaving() {
+            if Instant::now() >= deadline {
+                self.can_move(to).await?;
+                return Err(refused("the target was not fit for a moment; nothing was moved, try again"));
+            }
+            sleep(TARGETS_LOOK).await;
+        }
+        Ok(())
     }
 
     async fn can_move(&self, to: Option<MemberId>) -> Result<(), Status> {
