@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,8 +21,16 @@ const ENOUGH: usize = 50;
 /// A lab with a cluster in it.
 pub(crate) struct Bed {
     pub(crate) product: Trestle,
-    /// Goes last.
     pub(crate) lab: Lab,
+    /// Goes last.
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// One test at a time: each takes all of a small machine.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // That another test has failed is no reason for this one to.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One line of the virtual IPs' history.
@@ -51,9 +60,10 @@ impl Bed {
 
     /// As [`Bed::new`], with more lines for the file of each member, by its place.
     fn with(more: impl Fn(usize) -> String) -> Option<Self> {
+        let alone = alone();
         let lab = Lab::build()?;
         let product = Trestle::with(&lab, Path::new(env!("CARGO_BIN_EXE_trestled")), more);
-        Some(Self { product, lab })
+        Some(Self { product, lab, _alone: alone })
     }
 
     /// Runs a trial in which no two members may answer, and after which a member serves.

@@ -21,7 +21,6 @@ mod witness;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use answers::{Answer, Dual, Kind, dual};
 pub use capture::Capture;
@@ -63,8 +62,6 @@ pub struct Lab {
     witness: Option<Witness>,
     switch: Host,
     hosts: Vec<Host>,
-    /// Labs measure, so there is one at a time. Goes last.
-    _alone: MutexGuard<'static, ()>,
 }
 
 /// A host that does not exist yet; its last byte is `number`.
@@ -91,8 +88,6 @@ impl Lab {
         if !has_tools(&["ip", "nft", "tcpdump"]) {
             return None;
         }
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         leftovers::remove();
         let prefix = format!("{PREFIX}{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let members: Vec<Host> =
@@ -110,7 +105,6 @@ impl Lab {
             witness: None,
             switch: host(&prefix, "switch", 0),
             hosts,
-            _alone: alone,
         };
         ip(&format!("netns add {}", lab.switch.namespace));
         lab.switch.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
