@@ -61,6 +61,8 @@ fn a_holder_whose_own_check_fails_hands_over_until_it_succeeds() {
     bed.run(&["vip", "move", "--to", &name]);
     watch.served_by(bed.lab.members[holder].ip);
     assert_eq!(bed.status_of(holder)["unfit"].as_array().map(Vec::len), Some(0));
+    let failed = watch.end();
+    assert!(failed.is_empty(), "{failed:?}");
 
     // All fail for the same reason: somebody goes on.
     for (member, check) in checks.iter().enumerate() {
@@ -68,6 +70,7 @@ fn a_holder_whose_own_check_fails_hands_over_until_it_succeeds() {
         bed.unfit(member, "ended with exit status: 4");
     }
     let last = bed.served(bed.lab.target(), |_| true);
+    let watch = bed.watch();
     watch.served_by(bed.lab.members[last].ip);
     watch.end();
 }

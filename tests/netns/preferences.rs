@@ -33,11 +33,14 @@ fn the_address_follows_leadership_and_preference() {
     bed.run(&["vip", "update", "front", "--prefer", &bed.name(last), "--preference-delay", "0s"]);
     watch.served_by(ip(&bed, last));
     handed_over(&bed, next, last, "a preferred member is there");
+    let failed = watch.end();
+    assert!(failed.is_empty(), "{failed:?}");
 
     // It comes back when the one that it prefers does.
     bed.run(&["vip", "update", "front", "--preference-delay", "1s"]);
     bed.lab.members[last].kill();
     let between = bed.served(bed.lab.target(), |by| by != last);
+    let watch = bed.watch();
     let host = bed.lab.members[last].clone();
     host.run(|| {
         // The process has ended, though nobody has waited for it yet.
@@ -46,7 +49,8 @@ fn the_address_follows_leadership_and_preference() {
     });
     watch.served_by(ip(&bed, last));
     handed_over(&bed, between, last, "a preferred member is there");
-    watch.end();
+    let failed = watch.end();
+    assert!(failed.is_empty(), "{failed:?}");
     bed.run(&["vip", "update", "front", "--no-prefer"]);
     let vip = bed.json(&["vip", "get", "front"]);
     assert_eq!(

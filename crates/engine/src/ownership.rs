@@ -59,6 +59,8 @@ struct Reign {
     /// When the last heartbeat that a quorum answered was sent.
     acked: Option<Duration>,
     take: Pace,
+    /// Since when no new connections are taken, because it is about to leave.
+    quiet: Option<Duration>,
     leaving: Option<Leaving>,
 }
 
@@ -130,7 +132,7 @@ impl Ownership {
             actions.push(Action::WakeAt(now.saturating_add(RETRY)));
             return actions;
         }
-        self.consider_leaving(now);
+        self.consider_leaving(now, &mut actions);
         let until = self.window(now);
         self.shed(until, now, &mut actions);
         self.serve(until, now, &mut actions);
@@ -182,13 +184,17 @@ impl Ownership {
 
     /// How far this member is with serving.
     pub fn standing(&self, now: Duration) -> Standing {
-        let Some(reign) = &self.reign else {
-            return if self.scrubbed { Standing::Following } else { Standing::Scrubbing };
-        };
         if !self.scrubbed {
-            Standing::Scrubbing
-        } else if let Some(leaving) = &reign.leaving {
+            return Standing::Scrubbing;
+        }
+        let idle = self.vips.is_empty() && self.held.is_empty();
+        let Some(reign) = &self.reign else {
+            return if idle { Standing::Idle } else { Standing::Following };
+        };
+        if let Some(leaving) = &reign.leaving {
             Standing::Leaving { cause: leaving.cause }
+        } else if idle {
+            Standing::Idle
         } else if self.gave_way(reign.term) {
             Standing::Yielded
         } else if self.applied < reign.term {
@@ -246,7 +252,8 @@ impl Ownership {
             _ => {
                 self.better_since = None;
                 let take = Pace::default();
-                self.reign = Some(Reign { term, elected, since: now, acked: None, take, leaving: None });
+                let (quiet, leaving) = (None, None);
+                self.reign = Some(Reign { term, elected, since: now, acked: None, take, quiet, leaving });
             }
         }
     }
@@ -309,7 +316,8 @@ impl Ownership {
             let old = self.old_lease_ends(reign);
             let taking = self.tenure_of(reign).is_none() && !self.vips.is_empty();
             let busy = taking || reign.leaving.is_some();
-            busy.then(|| if now < old { old } else { retry })
+            let step = busy.then(|| if now < old { old } else { retry });
+            step.into_iter().chain(reign.quiet_ends()).min()
         });
         let due = held.chain(reign).chain(self.preference_due());
         // What is overdue waits for something that comes as an event.

@@ -41,6 +41,12 @@ pub enum Action {
         /// When the fence shuts by itself.
         until: Duration,
     },
+    /// Take no new connections on any VIP that is held, until this moment at the latest; go on serving those that are
+    /// there. Worth a try, and not wanted again: where it fails, the last ones may fail too.
+    Quiesce {
+        /// When they are taken again, if the VIPs are still held.
+        until: Duration,
+    },
     /// Shut the fence of a VIP, then remove its address from this interface; then tell [`super::Event::Kernel`].
     Release {
         /// The VIP.

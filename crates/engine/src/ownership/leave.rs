@@ -1,5 +1,5 @@
-//! Letting go on purpose: release, record it, then hand leadership over. In this order, because a transfer makes voters
-//! disregard the lease.
+//! Letting go on purpose: take no new connections for a moment, release, record it, then hand leadership over. In this
+//! order, because a transfer makes voters disregard the lease.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,6 +14,13 @@ use super::{Ownership, Pace, RETRY, Reign};
 /// Time after which a transfer that has not come about is tried with another member. openraft waits for an election after
 /// a lost transfer, which takes two of the longest election time-outs.
 const TRANSFER_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a holder that is about to let go takes no new connections, so that those that came last are answered: many
+/// times as long as a short request takes, and short against the second after which a client whose connection was not
+/// taken tries again (RFC 6298, section 2.1).
+const QUIET: Duration = Duration::from_millis(100);
+/// After this time it takes some again by itself. It has let go by then, or thought better of it.
+const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// What the operator or the process wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,7 +46,23 @@ impl Leaving {
     }
 }
 
+impl Cause {
+    /// Whether what is served is well served until it is let go of, so that it is worth to end it in good order.
+    fn leaves_time(self) -> bool {
+        match self {
+            Cause::Operator | Cause::Preference | Cause::Stopping => true,
+            Cause::Unfit(fault) => matches!(fault, Fault::Blind | Fault::Check | Fault::Draining),
+            Cause::RaftTransfer => false,
+        }
+    }
+}
+
 impl Reign {
+    /// When those that came last have had their time.
+    pub(super) fn quiet_ends(&self) -> Option<Duration> {
+        self.quiet.filter(|_| self.leaving.is_none()).map(|since| since.saturating_add(QUIET))
+    }
+
     pub(super) fn transfers_by_raft(&self) -> bool {
         self.leaving.as_ref().is_some_and(|leaving| leaving.cause == Cause::RaftTransfer)
     }
@@ -63,8 +86,9 @@ impl Ownership {
         }
     }
 
-    /// Begins to leave if there is a reason and somebody to take over; a process that stops leaves in any case.
-    pub(super) fn consider_leaving(&mut self, now: Duration) {
+    /// Begins to leave if there is a reason and somebody to take over; a process that stops leaves in any case. While there
+    /// is time, it only falls quiet at first; a reason that goes meanwhile is none.
+    pub(super) fn consider_leaving(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let better = self.better();
         match (&self.reign, better) {
             (Some(_), Some(_)) => self.better_since = self.better_since.or(Some(now)),
@@ -73,21 +97,46 @@ impl Ownership {
         if self.reign.as_ref().is_none_or(|reign| reign.leaving.is_some()) {
             return;
         }
+        let leaving = self.reason_to_leave(better, now);
+        // Without a successor nobody would answer those who come later.
+        let waits = |cause: Cause| cause.leaves_time() && self.serves(now) && !self.targets.is_empty();
+        let waits = leaving.as_ref().is_some_and(|leaving| waits(leaving.cause));
+        let Some(reign) = &mut self.reign else { return };
+        let Some(leaving) = leaving else {
+            reign.quiet = None;
+            return;
+        };
+        if waits && reign.quiet.is_none() {
+            reign.quiet = Some(now);
+            actions.push(Action::Quiesce { until: now.saturating_add(QUIET_MAX) });
+        }
+        if waits && reign.quiet_ends().is_some_and(|end| now < end) {
+            return;
+        }
+        reign.leaving = Some(leaving);
+        self.wish = self.wish.take().filter(|wish| *wish == Wish::Stop);
+    }
+
+    fn reason_to_leave(&mut self, better: Option<MemberId>, now: Duration) -> Option<Leaving> {
+        // The operator was told that it can be; what becomes impossible is not made up for at some later time.
+        if matches!(self.wish, Some(Wish::Move { to }) if self.can_move(to).is_err()) {
+            self.wish = None;
+        }
         let preferred = better.filter(|_| self.preference_due().is_some_and(|due| now >= due));
         let served = !self.vips.is_empty();
         let fault = self.faults.iter().find(|fault| served || **fault == Fault::Draining);
-        let leaving = match (&self.wish, fault) {
-            (Some(Wish::Stop), _) => Leaving::new(Cause::Stopping, None),
-            _ if self.targets.is_empty() => return,
-            (Some(Wish::Move { to }), _) => Leaving::new(Cause::Operator, *to),
-            (None, Some(fault)) => Leaving::new(Cause::Unfit(*fault), None),
-            (None, None) if preferred.is_some() => Leaving::new(Cause::Preference, preferred),
-            (None, None) => return,
-        };
-        self.wish = self.wish.take().filter(|wish| *wish == Wish::Stop);
-        if let Some(reign) = &mut self.reign {
-            reign.leaving = Some(leaving);
+        match (&self.wish, fault) {
+            (Some(Wish::Stop), _) => Some(Leaving::new(Cause::Stopping, None)),
+            _ if self.targets.is_empty() => None,
+            (Some(Wish::Move { to }), _) => Some(Leaving::new(Cause::Operator, *to)),
+            (None, Some(fault)) => Some(Leaving::new(Cause::Unfit(*fault), None)),
+            (None, None) => preferred.map(|to| Leaving::new(Cause::Preference, Some(to))),
         }
+    }
+
+    /// Whether anything may be reached through this member.
+    fn serves(&self, now: Duration) -> bool {
+        self.held.values().any(|held| !held.releasing && now < held.until)
     }
 
     /// The next step of leaving, once the one before has come true.

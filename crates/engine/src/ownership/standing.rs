@@ -12,6 +12,8 @@ use super::action::Cause;
 pub enum Standing {
     /// Removing what an earlier run left behind.
     Scrubbing,
+    /// There is no VIP to serve, and none to let go of.
+    Idle,
     /// Another member leads, or none.
     Following,
     /// Leads, and waits until it knows what was agreed before it led.

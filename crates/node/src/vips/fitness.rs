@@ -52,20 +52,13 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
         {
             faults.insert(Fault::Blind, format!("it alone sees every backend of {pools} dead"));
         }
-        let targets = if member.leads() { targets(&member, &others) } else { Vec::new() };
+        let targets = if member.leads() { successors(&member, &others) } else { Vec::new() };
         let (gone, come) = changes(&mut known, faults, &member);
-        let quiet = come.contains(&Fault::Draining) && !targets.is_empty();
         // What has gone comes first and what has come last: nobody is to leave for a reason of before, nor for the sake of
         // somebody who cannot take over.
         let first = gone.into_iter().map(|fault| Event::Fault { fault, present: false });
-        if !tell(&orders, first.chain([Event::Targets(targets)])) {
-            return;
-        }
-        // A drain can wait until the connections that came last are answered; other faults cannot.
-        if quiet {
-            member.quiesce().await;
-        }
-        if !tell(&orders, come.into_iter().map(|fault| Event::Fault { fault, present: true })) {
+        let last = come.into_iter().map(|fault| Event::Fault { fault, present: true });
+        if !tell(&orders, first.chain([Event::Targets(targets)]).chain(last)) {
             return;
         }
         // What serves virtual IPs goes on to accept, drained or not.
@@ -159,14 +152,19 @@ async fn ask(member: &Member) -> Vec<Other> {
         others.into_iter().filter(|other| Some(other.id) != member.id() && view.voters.contains(&other.id));
     let answers = others.map(|other| async move {
         let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
-        let status = member.ask(&other, &ask).await.ok()?.status?;
+        // One that does not answer in time is no successor, and what is wrong here is not to wait for it.
+        let status = tokio::time::timeout(LOOK, member.ask(&other, &ask)).await.ok()?.ok()?.status?;
         Some(Other { id: other.id, status })
     });
     join_all(answers).await.into_iter().flatten().collect()
 }
 
-/// To whom leadership can go, best first.
-fn targets(member: &Member, others: &[Other]) -> Vec<MemberId> {
+/// To whom leadership can go, best first, by what they say now.
+pub(super) async fn targets(member: &Member) -> Vec<MemberId> {
+    successors(member, &ask(member).await)
+}
+
+fn successors(member: &Member, others: &[Other]) -> Vec<MemberId> {
     let voters = member.consensus.targets();
     let those = |suits: fn(&v1::MemberStatus) -> bool| -> Vec<MemberId> {
         let suits = |id: &&MemberId| others.iter().any(|other| other.id == **id && suits(&other.status));

@@ -10,20 +10,14 @@ use trestle_api::status::{self, Failure};
 use trestle_engine::ownership::{Event, MoveRefusal};
 use trestle_model::MemberId;
 
-use super::Order;
+use super::{Order, fitness};
 use crate::member::Member;
 
 /// How long a new leader may take to hear who could take over from it.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
 const TARGETS_LOOK: Duration = Duration::from_millis(20);
 
-/// How long a holder that is about to let go takes no new connections: many times as long as it takes to answer a short
-/// request, and short against the second after which a client tries again.
-const QUIET: Duration = Duration::from_millis(100);
-/// When it takes some again if it has not let go. It has by then, or does not get to.
-const QUIET_MAX: Duration = Duration::from_secs(1);
-
-/// How long the machine may take to begin; it takes no more than its queue does.
+/// How long the machine may take to begin, which it does once the last connections have had their time.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
@@ -49,7 +43,9 @@ impl Member {
             return Ok((me, term));
         }
         self.can_move(to).await?;
-        self.quiesce().await;
+        // What the machine was told may be as old as the time between two looks.
+        let targets = fitness::targets(self).await;
+        self.vips.tell(Order::Event(Event::Targets(targets)));
         self.vips.tell(Order::Event(Event::Move { to }));
         self.begins(to).await?;
         let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
@@ -65,25 +61,16 @@ impl Member {
         }
     }
 
-    /// Takes no new connections on what is held here, and gives those that came last the time to be answered. A client whose
-    /// connection is not taken tries again a second later (RFC 6298 §2.1), and then the next holder is there.
-    pub(super) async fn quiesce(&self) {
-        let Some(kernel) = self.vips.shared.shown().kernel.clone() else { return };
-        if !self.vips.holds_any() {
-            return;
-        }
-        match kernel.quiesce(QUIET_MAX) {
-            Ok(()) => sleep(QUIET).await,
-            Err(error) => warn!(%error, "connections that come during the move may fail"),
-        }
-    }
-
-    /// Waits until the machine has begun to hand over. It does not when the target has become unfit meanwhile.
+    /// Waits until the machine has begun to hand over. It does not when the target has turned out unfit.
     async fn begins(&self, to: Option<MemberId>) -> Result<(), Status> {
         let deadline = Instant::now() + BEGIN_WAIT;
         while self.consensus.office().borrow().leads.is_some() && !self.vips.is_leaving() {
+            match self.movable(to)? {
+                // It was faster than this look.
+                Err(MoveRefusal::NotLeading) => return Ok(()),
+                can => can.map_err(refused)?,
+            }
             if Instant::now() >= deadline {
-                self.can_move(to).await?;
                 return Err(refused("the target was not fit for a moment; nothing was moved, try again"));
             }
             sleep(TARGETS_LOOK).await;
@@ -94,17 +81,19 @@ impl Member {
     async fn can_move(&self, to: Option<MemberId>) -> Result<(), Status> {
         let deadline = Instant::now() + TARGETS_WAIT;
         loop {
-            let can = match self.vips.shared.machine().as_ref() {
-                Some(machine) => machine.can_move(to),
-                None => return Err(status::failure(&Failure::NoCluster)),
-            };
-            match can {
+            match self.movable(to)? {
                 Ok(()) => return Ok(()),
                 Err(MoveRefusal::NotLeading) => return Err(refused(MoveRefusal::NotLeading)),
                 Err(refusal) if Instant::now() >= deadline => return Err(refused(refusal)),
                 Err(_) => sleep_until(Instant::now() + TARGETS_LOOK).await,
             }
         }
+    }
+
+    fn movable(&self, to: Option<MemberId>) -> Result<Result<(), MoveRefusal>, Status> {
+        let machine = self.vips.shared.machine();
+        let can = machine.as_ref().map(|machine| machine.can_move(to));
+        can.ok_or_else(|| status::failure(&Failure::NoCluster))
     }
 
     /// Waits for another leader of a later term, and until it has taken the virtual IPs, if there are any.
@@ -129,10 +118,8 @@ impl Member {
         let raft = self.consensus.status();
         let leads = self.consensus.office().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
-            // Without a target it lets go all the same, and the others elect.
-            if self.can_move(None).await.is_ok() {
-                self.quiesce().await;
-            }
+            // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
+            let _ = self.can_move(None).await;
             self.vips.tell(Order::Event(Event::Stop));
             match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),

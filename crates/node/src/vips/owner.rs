@@ -159,6 +159,7 @@ impl Owner {
                     lease.extend(self.shared.base + until);
                 }
             }
+            Action::Quiesce { until } => self.quiesce(until),
             Action::Release { address, .. } => {
                 self.release(address);
                 events.push_back(Event::Kernel { address, present: false, open: false });
@@ -189,6 +190,13 @@ impl Owner {
             // Its own threads put back what is missing.
             Err(VipError::Held(_)) => {}
             Err(error) => self.problem(address, error.to_string()),
+        }
+    }
+
+    fn quiesce(&self, until: Duration) {
+        let Grip::Firm(kernel) = &self.grip else { return };
+        if let Err(error) = kernel.quiesce(until.saturating_sub(self.shared.now())) {
+            warn!(%error, "connections that come during the move may fail");
         }
     }
 

@@ -10,15 +10,16 @@ use super::Vips;
 use crate::member::Member;
 
 impl Vips {
-    /// How far this member is with serving them, in a word.
+    /// How far this member is with serving them, in a word; empty while there are none.
     pub(crate) fn standing(&self) -> &'static str {
         let machine = self.shared.machine();
-        let Some(machine) = machine.as_ref() else { return "following" };
+        let Some(machine) = machine.as_ref() else { return "" };
         if self.shared.shown().unable.is_some() {
             return "unable";
         }
         match machine.standing(self.shared.now()) {
             Standing::Scrubbing => "scrubbing",
+            Standing::Idle => "",
             Standing::Following => "following",
             Standing::CatchingUp => "catching-up",
             Standing::WaitingForOldLease { .. } => "waiting-for-old-lease",
@@ -49,12 +50,13 @@ impl Member {
                 vip: convert::vip_name(&vip.name),
                 member: member.clone(),
                 interface: shown.interfaces.get(&address).cloned().unwrap_or_default(),
-                without_quorum: without_quorum.contains(&address),
                 problems: shown.unable.iter().chain(shown.problems.get(&address)).cloned().collect(),
                 ..Default::default()
             };
             if let Some(facts) = &facts {
                 fill(&mut view, facts, address, now);
+                // The machine also wants what has no place here.
+                view.without_quorum = view.holds && without_quorum.contains(&address);
             }
             view
         });

@@ -47,6 +47,8 @@ impl Ownership {
         let longest = self.lease.wait(self.lease.reach(), Elected::ByTransfer);
         let waits = reign.elected == Elected::ByTransfer;
         let waited = waits.then(|| longest.saturating_sub(now - reign.since));
-        (reign.term, waited, acked, reign.take.0.is_some(), reign.leaving.as_ref().map(Leaving::essence))
+        let quiet = reign.quiet_ends().map(|end| end.saturating_sub(now));
+        let leaving = reign.leaving.as_ref().map(Leaving::essence);
+        (reign.term, waited, acked, reign.take.0.is_some(), quiet, leaving)
     }
 }

@@ -11,10 +11,23 @@ fn transfer(to: MemberId) -> [Action; 1] {
     [Action::TransferLeadership { to }]
 }
 
+fn unannounced(mut actions: Vec<Action>) -> Vec<Action> {
+    actions.retain(|action| !matches!(action, Action::Announce { .. }));
+    actions
+}
+
+/// What comes of an event once the last connections have had their time.
+fn parts_after(bench: &mut Bench, event: Event) -> Vec<Action> {
+    let until = bench.now + ms(1000);
+    assert_eq!(unannounced(bench.tell(event)), [Action::Quiesce { until }]);
+    assert_eq!(unannounced(bench.pass(ms(99))), []);
+    bench.pass(ms(1))
+}
+
 #[test]
 fn a_move_releases_then_records_then_transfers() {
     let mut bench = Bench::serving(&eth0());
-    let actions = bench.tell(Event::Move { to: Some(THIRD) });
+    let actions = parts_after(&mut bench, Event::Move { to: Some(THIRD) });
     let record = Action::ProposeRelease { term: 1, cause: Cause::Operator };
     assert!(matches!(&actions[..], [Action::Release { .. }, last] if *last == record), "{actions:?}");
     assert_eq!(bench.ack(), [], "no way back");
@@ -33,6 +46,7 @@ fn the_record_waits_for_the_kernel_or_for_the_fence_to_shut() {
     let records = |actions: Vec<Action>| actions.iter().any(|a| matches!(a, Action::ProposeRelease { .. }));
     // The kernel does not answer.
     assert!(!records(bench.machine.handle(Event::Move { to: None }, bench.now)));
+    assert!(!records(bench.machine.handle(Event::Tick, bench.now + ms(100))));
     assert!(!records(bench.machine.handle(Event::Tick, bench.now + ms(291))));
     assert!(records(bench.machine.handle(Event::Tick, bench.now + ms(292))));
 }
@@ -40,7 +54,7 @@ fn the_record_waits_for_the_kernel_or_for_the_fence_to_shut() {
 #[test]
 fn a_transfer_that_does_not_come_about_is_tried_with_the_others() {
     let mut bench = Bench::serving(&eth0());
-    bench.tell(Event::Move { to: Some(THIRD) });
+    parts_after(&mut bench, Event::Move { to: Some(THIRD) });
     assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
     assert_eq!(bench.pass(ms(999)), []);
     assert_eq!(bench.pass(ms(1)), transfer(OTHER));
@@ -83,9 +97,52 @@ fn an_unfit_leader_leaves_when_another_can_take_over() {
         bench.tell(Event::Fault { fault, present: true });
         assert_eq!(bench.holds(), [vip(100)], "better than nobody");
         bench.tell(Event::Targets(vec![ME, OTHER]));
+        bench.pass(ms(100));
         assert!(bench.holds().is_empty());
         assert_eq!(bench.machine.standing(bench.now), Standing::Leaving { cause: Cause::Unfit(fault) });
     }
+}
+
+#[test]
+fn what_is_not_served_any_more_is_let_go_of_at_once() {
+    for fault in [Fault::Unable, Fault::DataPlane, Fault::Interface(vip(100))] {
+        let mut bench = Bench::serving(&eth0());
+        let actions = bench.tell(Event::Fault { fault, present: true });
+        assert!(
+            matches!(actions[..], [Action::Release { .. }, Action::ProposeRelease { .. }]),
+            "{actions:?}"
+        );
+        // Also while there seemed to be time.
+        let mut bench = Bench::serving(&eth0());
+        bench.tell(Event::Fault { fault: Fault::Check, present: true });
+        bench.tell(Event::Fault { fault, present: true });
+        assert!(bench.holds().is_empty());
+    }
+}
+
+#[test]
+fn while_it_is_quiet_it_serves_on_and_may_think_better_of_it() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Fault { fault: Fault::Check, present: true });
+    bench.now += ms(50);
+    let until = bench.now + ms(280);
+    assert_eq!(unannounced(bench.ack()), [Action::Renew { address: vip(100), until }]);
+    bench.tell(Event::Fault { fault: Fault::Check, present: false });
+    bench.pass(ms(100));
+    assert_eq!(bench.holds(), [vip(100)]);
+    // What comes next has its whole time.
+    let part = parts_after(&mut bench, Event::Fault { fault: Fault::Blind, present: true });
+    assert!(matches!(part[..], [Action::Release { .. }, Action::ProposeRelease { .. }]));
+}
+
+#[test]
+fn a_move_whose_target_goes_away_in_time_is_forgotten() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Move { to: Some(THIRD) });
+    bench.tell(Event::Targets(vec![OTHER]));
+    bench.tell(Event::Targets(vec![OTHER, THIRD]));
+    bench.pass(ms(200));
+    assert_eq!(bench.holds(), [vip(100)]);
 }
 
 #[test]
@@ -131,6 +188,7 @@ fn vips_stay_where_they_are_unless_someone_is_preferred() {
     bench.configure(&[(vip(100), preferring(&[ME, OTHER], 0))]);
     assert_eq!(bench.holds(), [vip(100)], "it is the best");
     bench.configure(&[(vip(100), preferring(&[THIRD, ME], 0))]);
+    bench.pass(ms(100));
     assert_eq!(bench.machine.standing(bench.now), Standing::Leaving { cause: Cause::Preference });
     assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
 }
@@ -149,7 +207,7 @@ fn a_preferred_member_must_be_there_for_the_whole_delay() {
     assert!(run(&mut bench, 900));
     bench.tell(Event::Targets(vec![THIRD]));
     bench.tell(Event::Targets(vec![OTHER, THIRD]));
-    assert!(run(&mut bench, 990));
+    assert!(run(&mut bench, 1090), "and then until the last connections are answered");
     assert!(!run(&mut bench, 20));
 }
 
