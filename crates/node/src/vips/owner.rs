@@ -134,6 +134,8 @@ impl Owner {
     fn feed(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            // What is still to come in time is said anew each time; a moment that has passed would be waited for for ever.
+            self.wake = None;
             let actions = match self.shared.machine().as_mut() {
                 Some(machine) => machine.handle(event, self.shared.now()),
                 None => return,
