@@ -50,7 +50,7 @@ impl Drop for OwnRuntime {
 /// connections and its disk have threads of their own, which end with [`shutdown`](Self::shutdown) or the last clone.
 #[derive(Clone)]
 pub struct Consensus {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     runtime: Arc<OwnRuntime>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -31,6 +31,14 @@ pub struct Leads {
     /// When the last call left that a quorum of the voters has answered in this term, or a little earlier; `None` before the
     /// first one. For a lone voter the present, renewed with each heartbeat interval.
     pub quorum_acked: Option<Instant>,
+}
+
+impl Leads {
+    /// Whether nobody else can have been elected: a quorum has answered a call that left less than `lease` ago, and no voter
+    /// was told to stand.
+    pub(crate) fn is_safe(&self, lease: Duration) -> bool {
+        !self.transferring && self.quorum_acked.is_some_and(|sent| sent.elapsed() < lease)
+    }
 }
 
 /// Keeps the office up to date with Raft's word and with the answers of the others as they arrive.
@@ -198,8 +206,6 @@ impl Core {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::Duration;
-
     use super::*;
     use crate::raft_types::LeaderId;
 
@@ -237,6 +243,20 @@ mod tests {
         // Not among the voters, the leader's own answer is none.
         registry.seat(seat(2, &[&[2, 9]]));
         assert_eq!(acked(&registry), Some(at(800)));
+    }
+
+    #[test]
+    fn a_leader_is_safe_while_an_answer_is_young_and_it_hands_nothing_over() {
+        let (registry, lease) = (Registry::new(), Duration::from_secs(500));
+        let is_safe = || registry.office.borrow().leads.unwrap().is_safe(lease);
+        registry.seat(seat(2, &[&[1, 2, 3]]));
+        assert!(!is_safe());
+        registry.answered(&vote(2), 2, Instant::now().checked_sub(2 * lease).unwrap());
+        assert!(!is_safe());
+        registry.answered(&vote(2), 3, Instant::now().checked_sub(lease / 2).unwrap());
+        assert!(is_safe());
+        registry.transfers(&vote(2));
+        assert!(!is_safe());
     }
 
     #[test]

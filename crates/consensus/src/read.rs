@@ -12,6 +12,10 @@ use crate::propose::{Leader, Retry};
 use crate::replica::View;
 use crate::shared::Core;
 
+fn unheard() -> Retry {
+    Retry::Safe("the leader did not hear from a quorum in time".to_owned())
+}
+
 impl Core {
     /// A state that has every write in it that was acknowledged before this call.
     pub(crate) async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
@@ -38,14 +42,34 @@ impl Core {
     async fn index(&self, deadline: Instant) -> Result<u64, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
         let timing = &self.settings.timing;
+        let term = self.confirmed(None, deadline).await?;
         // With a young acknowledgement at hand this answers at once, else after a round of heartbeats.
         let option = LinearizerOption::new(Some(timing.read_lease()), true).with_wait_timeout(timing.lease());
-        match timeout_at(deadline, raft.get_read_linearizer(option)).await {
-            Ok(Ok(linearizer)) => Ok(linearizer.read_log_id().index()),
-            Ok(Err(RaftError::APIError(error))) => Err(Retry::Safe(error.to_string())),
-            Ok(Err(RaftError::Fatal(error))) => Err(Retry::Never(Error::internal(error))),
-            Err(_) => Err(Retry::Safe("the leader did not hear from a quorum in time".to_owned())),
-        }
+        let index = match timeout_at(deadline, raft.get_read_linearizer(option)).await {
+            Ok(Ok(linearizer)) => linearizer.read_log_id().index(),
+            Ok(Err(RaftError::APIError(error))) => return Err(Retry::Safe(error.to_string())),
+            Ok(Err(RaftError::Fatal(error))) => return Err(Retry::Never(Error::internal(error))),
+            Err(_) => return Err(unheard()),
+        };
+        // openraft's own figure of a quorum's last answer may be too young (see `Registry`).
+        self.confirmed(Some(term), deadline).await?;
+        Ok(index)
+    }
+
+    /// Waits until this member leads, in `term` if one is given, and a quorum's last answer is young enough that nobody else
+    /// can have been elected; answers the term.
+    pub(crate) async fn confirmed(&self, term: Option<u64>, deadline: Instant) -> Result<u64, Retry> {
+        let timing = &self.settings.timing;
+        let mut office = self.registry.subscribe();
+        let decided = office.wait_for(|office| {
+            let leads = office.leads.filter(|leads| term.is_none_or(|term| leads.term == term));
+            // Another term decides it too.
+            (term.is_some() && leads.is_none())
+                || leads.is_some_and(|leads| leads.is_safe(timing.read_lease()))
+        });
+        let decided = timeout_at(deadline.min(Instant::now() + timing.lease()), decided).await;
+        let leads = decided.ok().and_then(Result::ok).and_then(|office| office.leads);
+        leads.map(|leads| leads.term).filter(|now| term.is_none_or(|term| *now == term)).ok_or_else(unheard)
     }
 
     /// Waits until this member has applied `index`.

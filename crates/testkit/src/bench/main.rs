@@ -29,7 +29,7 @@ fn alone<T>(future: impl Future<Output = T>) -> T {
 
 fn usage() -> ! {
     eprintln!(
-        "usage: trestle-bench control | relay [--pairs N] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES]"
+        "usage: trestle-bench control | relay [--pairs N] [--only PART] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES]"
     );
     std::process::exit(2);
 }

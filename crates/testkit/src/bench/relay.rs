@@ -43,13 +43,50 @@ const ALL: [usize; 4] = [HAPROXY, TRESTLE, NGINX, CONTROL];
 /// What each product did in each round.
 type Table = Vec<Vec<f64>>;
 
+/// A part of what is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Connections,
+    Requests,
+    Bulk,
+    Latency,
+    Memory,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Connections, Self::Requests, Self::Bulk, Self::Latency, Self::Memory];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Requests => "requests",
+            Self::Bulk => "bulk",
+            Self::Latency => "latency",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Rounds, and the parts that are asked for.
+fn options(mut arguments: &[String]) -> (usize, Vec<Part>) {
+    let (mut pairs, mut parts) = (PAIRS, Part::ALL.to_vec());
+    while let [name, value, rest @ ..] = arguments {
+        match name.as_str() {
+            "--pairs" => pairs = value.parse().expect("--pairs takes a number"),
+            "--only" => parts.retain(|part| part.name() == value),
+            _ => break,
+        }
+        arguments = rest;
+    }
+    let names = Part::ALL.map(Part::name).join("|");
+    let usage = format!("usage: trestle-bench relay [--pairs N] [--only {names}]");
+    assert!(arguments.is_empty() && !parts.is_empty(), "{usage}");
+    (pairs, parts)
+}
+
 /// Measures everything and prints it, each figure beside its target and aim.
 pub(crate) async fn run(trestled: &Path, arguments: &[String]) {
-    let pairs = match arguments {
-        [] => PAIRS,
-        [option, count] if option == "--pairs" => count.parse().expect("--pairs takes a number"),
-        _ => panic!("usage: trestle-bench relay [--pairs N]"),
-    };
+    let (pairs, parts) = options(arguments);
     // The programs started from here inherit it.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
@@ -70,22 +107,39 @@ pub(crate) async fn run(trestled: &Path, arguments: &[String]) {
         println!("not pinned: that takes two processors and taskset");
     }
     println!("{:<44} {:<23} {:<10} {:<8}", "ratio [95 % interval]", "", "must hold", "aim");
-    let (short, _) = costs(&mut products, &ALL, "short", pairs);
-    report("CPU per new connection", &short, 1e6, "us", At::Most(1.0, 0.87));
-    for (place, product) in single(&mut products) {
+    for part in parts {
+        match part {
+            Part::Connections => connections(&mut products, pairs),
+            Part::Requests => {
+                let (costs, _) = costs(&mut products, &ALL, "echo", pairs);
+                report("CPU per 1 KiB request", &costs, 1e6, "us", At::Most(0.95, 0.81));
+            }
+            Part::Bulk => bulk(&mut products, pairs),
+            Part::Latency => {
+                let (_, slowest) = costs(&mut products, &ALL, "echo", 1);
+                // The clients never sleep, so everybody else is on the other processor.
+                pinning::pin(backend.id(), pinning::PROXY);
+                latencies(&mut products, back, slowest * PART, pairs);
+                pinning::pin(backend.id(), pinning::ENDS);
+            }
+            Part::Memory => memory(&mut products),
+        }
+    }
+}
+
+fn connections(products: &mut [Product], pairs: usize) {
+    let (costs, _) = costs(products, &ALL, "short", pairs);
+    report("CPU per new connection", &costs, 1e6, "us", At::Most(1.0, 0.87));
+    for (place, product) in single(products) {
         let found = measure::calls(product);
         let found = found.map_or("no perf here".to_owned(), |calls| format!("{calls:.1}"));
         let bound = if place == TRESTLE { "<= 15      12" } else { "" };
         println!("{:<44} {found:<23} {bound}", format!("system calls per connection: {}", product.name));
     }
-    let (small, rates) = costs(&mut products, &ALL, "echo", pairs);
-    report("CPU per 1 KiB request", &small, 1e6, "us", At::Most(0.95, 0.81));
-    bulk(&mut products, pairs);
-    // The clients never sleep, so everybody else is on the other processor.
-    pinning::pin(backend.id(), pinning::PROXY);
-    latencies(&mut products, back, rates * PART, pairs);
-    pinning::pin(backend.id(), pinning::ENDS);
-    for (place, product) in single(&mut products) {
+}
+
+fn memory(products: &mut [Product]) {
+    for (place, product) in single(products) {
         let bytes = measure::memory(product);
         let bound = if place == TRESTLE { "<= 1024    512" } else { "" };
         let what = format!("memory per idle connection: {}", product.name);
