@@ -140,6 +140,49 @@ async fn steps_that_would_harm_are_refused() {
     other.agreed().await;
 }
 
+/// Replaces the timing profile in the file of a member.
+fn set_profile(member: &Member, profile: &str) {
+    let text = std::fs::read_to_string(member.config()).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("profile"));
+    let lines: Vec<String> = lines.map(|line| format!("{line}\n")).collect();
+    std::fs::write(member.config(), format!("profile = \"{profile}\"\n{}", lines.concat())).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_another_timing_is_neither_taken_in_nor_heard() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let fourth = cluster.prepare();
+    set_profile(&cluster.members[fourth], "fast");
+    cluster.members[fourth].start();
+    let refused = cluster.api(0).add_member(cluster.members[fourth].peer()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let words = "has election timeouts of up to 125 ms, and this cluster of up to 300 ms; start it with the same profile";
+    assert!(refused.message().ends_with(words), "{refused}");
+    cluster.members[fourth].stop();
+
+    // A voter that comes back with another one: the others go on without it.
+    cluster.members[2].stop();
+    set_profile(&cluster.members[2], "wide");
+    let leader = cluster.leader().await;
+    cluster.api(leader).create_pool("without", None).await.unwrap();
+    cluster.members[2].start();
+    wait_until("refused calls", Duration::from_secs(20), async || {
+        let output = cluster.members[2].output();
+        if output.contains("give all members the same profile") { Ok(()) } else { Err(output) }
+    })
+    .await;
+    let status = cluster.api(leader).status().await.unwrap();
+    let revision = |name: &str| {
+        let members = status.members.iter().filter(|m| m.reachable);
+        members.filter(|m| m.member.as_ref().is_some_and(|m| m.name == name)).map(|m| m.revision).next()
+    };
+    assert!(revision("members/m3") < revision("members/m1"), "{status:#?}");
+    cluster.members[2].stop();
+    set_profile(&cluster.members[2], "default");
+    cluster.members[2].start();
+    cluster.agreed().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_told_whom_to_ask_joins_by_itself() {
     let mut cluster = Cluster::start(trestled(), 1).await;

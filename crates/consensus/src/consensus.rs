@@ -22,6 +22,7 @@ use crate::service::Service;
 use crate::shared::{Core, Settings};
 use crate::status::{RaftStatus, Role};
 use crate::store::OpenError;
+use crate::timing::Timing;
 
 /// Raft does little at a time but must never wait: one thread may be busy encoding while another answers a heartbeat.
 const RAFT_THREADS: usize = 2;
@@ -218,6 +219,11 @@ impl Consensus {
     /// The part of the status that changes rarely: state, term, leader, members.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.core.role.subscribe()
+    }
+
+    /// Raft's clock of this member.
+    pub fn timing(&self) -> Timing {
+        self.core.settings.timing
     }
 
     /// Whether this member leads, how it was elected, and when a quorum last confirmed it. Published as each answer arrives,

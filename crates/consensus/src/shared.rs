@@ -1,7 +1,7 @@
 //! What the parts of this crate share: the running Raft and what is known without it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -65,6 +65,8 @@ pub(crate) struct Core {
     durable: Mutex<Option<Durable>>,
     closed: Mutex<Option<Closed>>,
     stopping: AtomicBool,
+    /// The last wrong timing of a caller that the log tells of.
+    pub(crate) mistimed: AtomicU32,
     pub(crate) heard: Arc<Heard>,
 }
 
@@ -83,6 +85,7 @@ impl Core {
             Some(identity) if identity.removed => RaftState::Removed,
             Some(_) => RaftState::Starting,
         };
+        let mistimed = AtomicU32::new(settings.timing.promise_ms());
         Self {
             channels: Arc::new(Channels::new(settings.timing, runtime.clone())),
             heard: Arc::new(Heard::new(opened, settings.timing)),
@@ -102,6 +105,7 @@ impl Core {
             durable: Mutex::new(None),
             closed: Mutex::new(None),
             stopping: AtomicBool::new(false),
+            mistimed,
         }
     }
 

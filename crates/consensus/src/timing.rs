@@ -45,6 +45,11 @@ impl Timing {
         self.election_max
     }
 
+    /// The same in milliseconds, as members tell it to one another.
+    pub fn promise_ms(&self) -> u32 {
+        u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// Age up to which a quorum's last acknowledgement lets the leader answer reads without asking again: the lease less
     /// a tenth, far more than two clocks drift apart in that time (500 ppm).
     pub fn read_lease(&self) -> Duration {

@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn to() -> peer::Destination {
-        peer::Destination { cluster_id: "0".repeat(32), member_id: 9 }
+        peer::Destination { cluster_id: "0".repeat(32), member_id: 9, promise_ms: 300 }
     }
 
     /// Through the bytes, as between members.

@@ -48,7 +48,7 @@ impl Member {
     pub(crate) fn destination(&self, id: Option<MemberId>) -> Option<peer::Destination> {
         let identity = self.consensus.identity()?;
         let member_id = id.unwrap_or(identity.member_id).0;
-        Some(peer::Destination { cluster_id: identity.cluster_id.to_string(), member_id })
+        Some(peer::Destination { cluster_id: identity.cluster_id.to_string(), member_id, promise_ms: 0 })
     }
 
     /// The members that this one knows, in the order of their ids.

@@ -92,6 +92,7 @@ impl Member {
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
             vip_standing: self.vips.standing().to_owned(),
             unfit: self.vips.unfit(),
+            election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
             dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
         }
     }

@@ -51,7 +51,11 @@ impl Network {
         Peer {
             me: self.me.0,
             target,
-            to: proto::Destination { cluster_id: self.cluster.to_string(), member_id: target },
+            to: proto::Destination {
+                cluster_id: self.cluster.to_string(),
+                member_id: target,
+                promise_ms: self.timing.promise_ms(),
+            },
             address: node.peer_address.clone(),
             lane,
             channels: self.channels.clone(),

@@ -3,6 +3,7 @@
 mod snapshot;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -45,11 +46,29 @@ impl Core {
                 to.member_id, to.cluster_id
             )));
         }
+        self.agrees(to.promise_ms)?;
         if identity.removed || self.role.borrow().state == RaftState::Removed {
             return Err(status::failure(&Failure::Removed));
         }
         self.raft()
             .ok_or_else(|| Status::unavailable("this member does not take part in Raft yet; try again"))
+    }
+
+    /// Refuses a caller whose voters stand by a leader for another time than this one's: who may serve while nobody else does
+    /// follows from all having the same.
+    fn agrees(&self, theirs: u32) -> Result<(), Status> {
+        let mine = self.settings.timing.promise_ms();
+        if theirs == mine {
+            return Ok(());
+        }
+        let why = format!(
+            "election timeouts of up to {theirs} ms do not go with this member's, of up to {mine} ms: give all members the same \
+             profile"
+        );
+        if self.mistimed.swap(theirs, Ordering::Relaxed) != theirs {
+            tracing::warn!("refused another member's Raft calls: {why}");
+        }
+        Err(Status::failed_precondition(why))
     }
 
     /// The message for an answer, which is a sign of life of the leader unless it says that there is a newer one.

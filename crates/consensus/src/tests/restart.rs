@@ -37,6 +37,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_lease_has_passed() {
     let to = proto::Destination {
         cluster_id: cluster.at(voter).identity().unwrap().cluster_id.to_string(),
         member_id: cluster.id(voter).0,
+        promise_ms: timing.promise_ms(),
     };
     let asks = rival(to, &cluster, (leader + 2) % 3);
     // The leader must not renew the lease after the restart: the promise from before is what counts.
@@ -89,7 +90,7 @@ async fn a_call_for_another_member_or_cluster_is_refused() {
     let mut service = RaftServiceClient::connect(address).await.unwrap();
     let mine = cluster.at(0).identity().unwrap().cluster_id.to_string();
     for (cluster_id, member_id) in [("00".repeat(16), 1), (mine, 2)] {
-        let to = proto::Destination { cluster_id, member_id };
+        let to = proto::Destination { cluster_id, member_id, promise_ms: TIMING.promise_ms() };
         let refused = service.vote(rival(to.clone(), &cluster, 0)).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
         let append = proto::AppendEntriesRequest { to: Some(to), ..Default::default() };
@@ -97,6 +98,23 @@ async fn a_call_for_another_member_or_cluster_is_refused() {
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     }
     cluster.at(0).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_with_another_timing_are_not_heard() {
+    let cluster = Cluster::of(1).await;
+    let address = format!("http://{}", cluster.spec(0).peer_address);
+    let mut service = RaftServiceClient::connect(address).await.unwrap();
+    let cluster_id = cluster.at(0).identity().unwrap().cluster_id.to_string();
+    let mine = TIMING.promise_ms();
+    for promise_ms in [0, mine - 1, mine + 1] {
+        let to = proto::Destination { cluster_id: cluster_id.clone(), member_id: 1, promise_ms };
+        let refused = service.vote(rival(to, &cluster, 0)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().ends_with("give all members the same profile"), "{refused}");
+    }
+    let to = proto::Destination { cluster_id, member_id: 1, promise_ms: mine };
+    service.vote(rival(to, &cluster, 0)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

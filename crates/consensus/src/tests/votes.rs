@@ -31,7 +31,11 @@ fn request(cluster: &Cluster, candidate: usize, by_transfer: bool) -> VoteReques
 
 fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
     let identity = cluster.at(at).identity().unwrap();
-    proto::Destination { cluster_id: identity.cluster_id.to_string(), member_id: identity.member_id.0 }
+    proto::Destination {
+        cluster_id: identity.cluster_id.to_string(),
+        member_id: identity.member_id.0,
+        promise_ms: cluster.at(at).timing().promise_ms(),
+    }
 }
 
 async fn service(cluster: &Cluster, at: usize) -> RaftServiceClient<Channel> {

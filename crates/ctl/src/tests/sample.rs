@@ -3,7 +3,7 @@
 use prost_types::Duration;
 use trestle_api::v1;
 
-fn duration(millis: i32) -> Duration {
+pub(crate) fn duration(millis: i32) -> Duration {
     Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 }
 }
 
@@ -141,6 +141,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         vip_standing: "following".to_owned(),
         unfit: Vec::new(),
         dead_pools: Vec::new(),
+        election_timeout_max: Some(duration(300)),
     }
 }
 

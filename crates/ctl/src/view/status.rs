@@ -8,7 +8,7 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::member::{MemberView, yes_no};
-use super::{short_name, typed_age};
+use super::{short_name, typed_age, typed_duration};
 use crate::table;
 
 /// The cluster as its members describe it.
@@ -58,6 +58,8 @@ struct MemberStatusView {
     vip_standing: Option<String>,
     /// Why it should not hold virtual IPs while another member can.
     unfit: Vec<String>,
+    /// `None` when the member says nothing of it.
+    election_timeout_max: Option<String>,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -89,6 +91,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             draining: member.draining,
             vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
             unfit: status.unfit,
+            election_timeout_max: typed_duration(status.election_timeout_max.as_ref()),
         }
     }
 }
@@ -157,6 +160,7 @@ impl StatusView {
                 m.name, m.descriptors_used
             ));
         }
+        problems.extend(self.timing_problems());
         problems.extend(self.vip_problems());
         problems.extend(self.digest_problems());
         problems
@@ -173,6 +177,23 @@ impl StatusView {
                 needed - answering
             )
         })
+    }
+
+    /// Members do not talk Raft with those of another timing.
+    fn timing_problems(&self) -> Vec<String> {
+        let said = || self.members.iter().filter(|m| m.election_timeout_max.is_some());
+        let leader = said().find(|m| self.leader.as_ref() == Some(&m.name));
+        let Some(right) = leader.or_else(|| said().next()) else { return Vec::new() };
+        let differs = |m: &&MemberStatusView| m.election_timeout_max != right.election_timeout_max;
+        let describe = |m: &MemberStatusView| {
+            let [theirs, rights] = [m, right].map(|m| m.election_timeout_max.as_deref().unwrap_or_default());
+            format!(
+                "{} has election timeouts of up to {theirs} and {} of up to {rights}: they take no part in each other's \
+                 elections and writes until all members have the same profile",
+                m.name, right.name
+            )
+        };
+        said().filter(differs).map(describe).collect()
     }
 
     /// Members that are at one revision have one state, or something is badly wrong.
@@ -271,7 +292,7 @@ impl MemberStatusView {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::tests::sample::{sample_member_status, sample_status};
+    use crate::tests::sample::{duration, sample_member_status, sample_status};
 
     #[test]
     fn a_healthy_cluster() {
@@ -339,6 +360,16 @@ mod tests {
             StatusView::from(status).problems,
             ["m2 has used its 18999 file descriptors for connections: new ones wait until others end"]
         );
+    }
+
+    #[test]
+    fn members_with_another_timing_than_the_leader_are_told() {
+        let mut status = sample_status();
+        status.members[0].election_timeout_max = Some(duration(125));
+        status.members[2].election_timeout_max = None;
+        let words = "m2 has election timeouts of up to 300ms and m1 of up to 125ms: they take no part in each other's elections \
+                     and writes until all members have the same profile";
+        assert_eq!(StatusView::from(status).problems, [words]);
     }
 
     #[test]

@@ -197,6 +197,12 @@ impl Admin {
                 described.member_id, described.cluster_id
             )));
         }
+        let (theirs, mine) = (described.promise_ms, self.member.consensus.timing().promise_ms());
+        if theirs != mine {
+            return Err(refuse(format!(
+                "has election timeouts of up to {theirs} ms, and this cluster of up to {mine} ms; start it with the same profile"
+            )));
+        }
         let spec = || {
             Ok(MemberSpec {
                 name: MemberName::parse(&described.name)?,

@@ -54,7 +54,11 @@ pub const KEYS: &[Key] = &[
         list: true,
     },
     key("insecure", "BOOL", "allow admin and peer addresses that other machines reach [default: false]"),
-    key("profile", "NAME", "timing of elections: default, fast or wide [default: default]"),
+    key(
+        "profile",
+        "NAME",
+        "timing of elections: default, fast or wide; one for all members [default: default]",
+    ),
     key("workers", "N", "data plane threads, 1 to 256; 0 for one per core [default: 0]"),
     key("shutdown_grace", "TIME", "how long connections may finish on shutdown [default: 30s]"),
     key("log_format", "FORMAT", "text or json [default: text]"),

@@ -75,6 +75,7 @@ impl PeerService for Peers {
             member_id: identity.map_or(0, |i| i.member_id.0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
+            promise_ms: self.member.consensus.timing().promise_ms(),
         }))
     }
 
