@@ -150,10 +150,11 @@ async fn ask(member: &Member) -> Vec<Other> {
     let others: Vec<_> = view.state.members.values().cloned().collect();
     let others =
         others.into_iter().filter(|other| Some(other.id) != member.id() && view.voters.contains(&other.id));
+    let patience = member.consensus.timing().election_max.max(LOOK);
     let answers = others.map(|other| async move {
         let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
         // One that does not answer in time is no successor, and what is wrong here is not to wait for it.
-        let status = tokio::time::timeout(LOOK, member.ask(&other, &ask)).await.ok()?.ok()?.status?;
+        let status = tokio::time::timeout(patience, member.ask(&other, &ask)).await.ok()?.ok()?.status?;
         Some(Other { id: other.id, status })
     });
     join_all(answers).await.into_iter().flatten().collect()
