@@ -89,6 +89,8 @@ async fn a_listener_may_name_a_virtual_ip() {
     create_vip(&cluster, "api", "192.0.2.20/24").await;
     let again = listeners.create_listener(create("api:6443", "once", false)).await.unwrap().into_inner();
     assert_eq!(again, first);
+    // In good order, so that its fence does not stay in this machine's network.
+    assert!(cluster.members[0].stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
