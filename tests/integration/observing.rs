@@ -32,6 +32,18 @@ fn an_empty_member_lives_and_is_not_ready() {
     assert_eq!(get(member.http(), "/metrics").unwrap().status, 200);
 }
 
+/// Whoever asks in the moment in which a change comes into force must not take the member out of service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_does_not_make_a_member_unready() {
+    let cluster = Cluster::start(trestled(), 1).await;
+    let (api, http) = (cluster.api(0), cluster.members[0].http());
+    for number in 0..100 {
+        api.create_pool(&format!("web{number}"), None).await.unwrap();
+        let page = get(http, "/readyz").unwrap();
+        assert_eq!(page.status, 200, "after change {number}: {}", page.body);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_follow_what_happens() {
     let mut cluster = Cluster::start(trestled(), 3).await;

@@ -18,5 +18,6 @@ mod partitions;
 mod pauses;
 mod preferences;
 mod quorum;
+mod stacked;
 
 use bed::Bed;

@@ -1,6 +1,7 @@
 //! HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +16,10 @@ use trestle_consensus::RaftState;
 use crate::member::Member;
 use crate::metrics;
 use crate::start::DroppedLines;
+
+/// How long a change may take to come into force before `/readyz` calls the member behind. Each change takes a moment, and
+/// one that asks in this moment must not take the member out of service. Kubernetes gives up a probe after 1 s.
+const CATCHING_UP: Duration = Duration::from_millis(500);
 
 /// What the HTTP server needs.
 #[derive(Clone)]
@@ -49,7 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, http: Http) {
 
 /// Ready: belongs to a cluster, is not drained, knows a leader, and its data plane reflects what it knows.
 async fn readyz(State(http): State<Http>) -> Response {
-    let why_not = http.not_ready();
+    let why_not = http.not_ready().await;
     if why_not.is_empty() {
         return "ok\n".into_response();
     }
@@ -64,7 +69,7 @@ async fn metrics_text(State(http): State<Http>) -> Response {
 }
 
 impl Http {
-    fn not_ready(&self) -> Vec<String> {
+    async fn not_ready(&self) -> Vec<String> {
         let mut why = Vec::new();
         if self.leaving.is_cancelled() {
             why.push("shutting down".to_owned());
@@ -81,8 +86,9 @@ impl Http {
             _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
             _ => {}
         }
-        let (known, in_force) = (self.member.revision(), *self.member.plane.in_force().borrow());
-        if in_force < known {
+        let known = self.member.revision();
+        if !self.member.await_here(known, CATCHING_UP).await {
+            let in_force = *self.member.plane.in_force().borrow();
             why.push(format!("data plane is at revision {in_force} of {known}"));
         }
         why
