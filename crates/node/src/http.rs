@@ -87,8 +87,9 @@ impl Http {
             _ => {}
         }
         let known = self.member.revision();
-        if !self.member.await_here(known, CATCHING_UP).await {
-            let in_force = *self.member.plane.in_force().borrow();
+        self.member.await_here(known, CATCHING_UP).await;
+        let in_force = *self.member.plane.in_force().borrow();
+        if in_force < known {
             why.push(format!("data plane is at revision {in_force} of {known}"));
         }
         why
