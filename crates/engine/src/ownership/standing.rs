@@ -65,18 +65,12 @@ pub struct Facts {
 }
 
 /// Why VIPs cannot be moved from here as asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MoveRefusal {
-    /// This member does not lead.
-    #[error("this member does not lead, so it holds no vip; ask the leader")]
+    /// This member does not lead, so it holds none.
     NotLeading,
-    /// The target cannot take them.
-    #[error(
-        "member {0} cannot take the vips: it must be another voter that answers, has caught up and is fit; \
-         see \"trestle status\", or name another member"
-    )]
+    /// The target is no other voter that answers, has caught up and is fit.
     Unfit(MemberId),
-    /// Nobody can take them.
-    #[error("no other voter answers, has caught up and is fit, so the vips stay; see \"trestle status\"")]
+    /// No other voter answers, has caught up and is fit.
     NoTarget,
 }

@@ -13,7 +13,7 @@ use trestle_model::MemberId;
 use super::{Order, fitness};
 use crate::member::Member;
 
-/// How long a new leader may take to hear who could take over from it.
+/// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
 const TARGETS_LOOK: Duration = Duration::from_millis(20);
 
@@ -24,8 +24,8 @@ const BEGIN_WAIT: Duration = Duration::from_secs(1);
 /// machine; less than the 10 s after which the command line gives a call up.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(6);
 
-fn refused(why: impl ToString) -> Status {
-    status::failure(&Failure::Membership(why.to_string()))
+fn refused(why: impl Into<String>) -> Status {
+    status::failure(&Failure::Membership(why.into()))
 }
 
 impl Member {
@@ -42,12 +42,20 @@ impl Member {
         {
             return Ok((me, term));
         }
-        self.can_move(to).await?;
-        // What the machine was told may be as old as the time between two looks.
-        let targets = fitness::targets(self).await;
-        self.vips.tell(Order::Event(Event::Targets(targets)));
-        self.vips.tell(Order::Event(Event::Move { to }));
-        self.begins(to).await?;
+        let deadline = Instant::now() + TARGETS_WAIT;
+        loop {
+            self.can_move(to, deadline).await?;
+            // What the machine was told may be as old as the time between two looks.
+            let targets = fitness::targets(self).await;
+            self.vips.tell(Order::Event(Event::Targets(targets)));
+            self.vips.tell(Order::Event(Event::Move { to }));
+            match self.begins(to).await? {
+                Ok(()) => break,
+                // A member that is busy may have been late with its answer.
+                Err(_) if Instant::now() < deadline => {}
+                Err(refusal) => return Err(self.cannot(refusal)),
+            }
+        }
         let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
             refused(
                 "leadership was not taken over in time; the cluster elects a leader by itself: see \"trestle leader show\"",
@@ -55,36 +63,60 @@ impl Member {
         })?;
         match to {
             Some(to) if to != leader => {
-                Err(refused(format!("member {to} was to lead, but member {leader} was elected")))
+                let (to, leader) = (self.name_of(to), self.name_of(leader));
+                Err(refused(format!("member \"{to}\" was to lead, but member \"{leader}\" was elected")))
             }
             _ => Ok((leader, term)),
         }
     }
 
     /// Waits until the machine has begun to hand over. It does not when the target has turned out unfit.
-    async fn begins(&self, to: Option<MemberId>) -> Result<(), Status> {
+    async fn begins(&self, to: Option<MemberId>) -> Result<Result<(), MoveRefusal>, Status> {
         let deadline = Instant::now() + BEGIN_WAIT;
         while self.consensus.office().borrow().leads.is_some() && !self.vips.is_leaving() {
             match self.movable(to)? {
                 // It was faster than this look.
-                Err(MoveRefusal::NotLeading) => return Ok(()),
-                can => can.map_err(refused)?,
+                Err(MoveRefusal::NotLeading) => break,
+                Err(refusal) => return Ok(Err(refusal)),
+                Ok(()) => {}
             }
             if Instant::now() >= deadline {
                 return Err(refused("the target was not fit for a moment; nothing was moved, try again"));
             }
             sleep(TARGETS_LOOK).await;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    async fn can_move(&self, to: Option<MemberId>) -> Result<(), Status> {
-        let deadline = Instant::now() + TARGETS_WAIT;
+    fn cannot(&self, refusal: MoveRefusal) -> Status {
+        match refusal {
+            MoveRefusal::NotLeading => {
+                refused("this member does not lead, so it holds no virtual IP; ask the leader")
+            }
+            MoveRefusal::Unfit(to) => refused(format!(
+                "member \"{}\" cannot take over: it must be another voter that answers, has caught up and is fit; \
+                 see \"trestle status\", or name another member",
+                self.name_of(to)
+            )),
+            MoveRefusal::NoTarget => refused(
+                "nobody can take over: no other voter answers, has caught up and is fit; see \"trestle status\"",
+            ),
+        }
+    }
+
+    /// The name of a member; its number when it is not known here.
+    fn name_of(&self, id: MemberId) -> String {
+        let state = self.consensus.view().borrow().state.clone();
+        state.members.get(&id).map_or_else(|| id.to_string(), |member| member.spec.name.to_string())
+    }
+
+    /// Waits until the machine could move, at most until `deadline`.
+    async fn can_move(&self, to: Option<MemberId>, deadline: Instant) -> Result<(), Status> {
         loop {
             match self.movable(to)? {
                 Ok(()) => return Ok(()),
-                Err(MoveRefusal::NotLeading) => return Err(refused(MoveRefusal::NotLeading)),
-                Err(refusal) if Instant::now() >= deadline => return Err(refused(refusal)),
+                Err(refusal @ MoveRefusal::NotLeading) => return Err(self.cannot(refusal)),
+                Err(refusal) if Instant::now() >= deadline => return Err(self.cannot(refusal)),
                 Err(_) => sleep_until(Instant::now() + TARGETS_LOOK).await,
             }
         }
@@ -119,7 +151,7 @@ impl Member {
         let leads = self.consensus.office().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
-            let _ = self.can_move(None).await;
+            let _ = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
             self.vips.tell(Order::Event(Event::Stop));
             match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
