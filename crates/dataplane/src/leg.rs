@@ -44,6 +44,11 @@ pub(crate) struct Leg {
     delay: Delay,
 }
 
+/// Whether there is only the peer's end to read.
+fn at_end(ready: EventFlags) -> bool {
+    ready.contains(EventFlags::RDHUP) && !ready.intersects(EventFlags::IN | EventFlags::ERR)
+}
+
 fn begin(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
@@ -134,7 +139,7 @@ impl Leg {
         loop {
             let Poll::Ready(ready) = self.poll(cx, READABLE) else { return Poll::Pending };
             // After everything was read that came before the peer's end, there is only the end: no need to ask for it.
-            if ready.contains(EventFlags::RDHUP) && !ready.intersects(EventFlags::IN | EventFlags::ERR) {
+            if at_end(ready) {
                 return Poll::Ready(Ok(0));
             }
             let read = net::recv(&self.socket, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read);
@@ -153,14 +158,29 @@ impl Leg {
         }
     }
 
-    /// Writes what the socket takes, at least a byte.
-    pub(crate) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Whether the next read is known to say that the peer has finished.
+    pub(crate) fn is_at_end(&self) -> bool {
+        at_end(self.slot.ready())
+    }
+
+    /// Writes what the socket takes, at least a byte. When `ends`, the caller has nothing to write after `bytes`, and calls
+    /// [`Leg::finish`] or drops this at once: they share a segment with the end, and its acknowledgement.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &Context<'_>,
+        bytes: &[u8],
+        ends: bool,
+    ) -> Poll<io::Result<usize>> {
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, ends);
         loop {
             if self.poll(cx, WRITABLE).is_pending() {
                 return Poll::Pending;
             }
-            self.no_delay();
-            match would_block(net::send(&self.socket, bytes, SendFlags::NOSIGNAL)) {
+            if !ends {
+                self.no_delay();
+            }
+            match would_block(net::send(&self.socket, bytes, flags)) {
                 Some(Ok(written)) => {
                     self.wrote();
                     if written < bytes.len() {
@@ -241,7 +261,7 @@ impl Leg {
     #[cfg(test)]
     pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            let written = poll_fn(|cx| self.poll_write(cx, bytes, false)).await?;
             bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
@@ -348,6 +368,30 @@ mod tests {
             let end =
                 Leg::connect(Leg::socket(address).unwrap(), address).unwrap().connected().await.unwrap_err();
             assert_eq!(end.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn the_last_bytes_wait_for_the_end() {
+        on_worker(async {
+            let attempt = async || {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap();
+                let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
+                leg.connected().await.unwrap();
+                let mut peer = listener.accept().unwrap().0;
+                assert_eq!(poll_fn(|cx| leg.poll_write(cx, b"last", true)).await.unwrap(), 4);
+                peer.set_nonblocking(true).unwrap();
+                let early = peer.read(&mut [0; 1]).is_ok();
+                peer.set_nonblocking(false).unwrap();
+                leg.finish().unwrap();
+                let mut rest = Vec::new();
+                peer.read_to_end(&mut rest).unwrap();
+                assert_eq!(rest.len() + usize::from(early), 4);
+                !early
+            };
+            // The kernel waits for 200 ms, which a machine that does other things may take.
+            assert!(attempt().await || attempt().await || attempt().await, "they went alone");
         });
     }
 

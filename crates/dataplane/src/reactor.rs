@@ -218,6 +218,12 @@ impl Registration {
         polled.flatten().map_or(EventFlags::empty(), |(ready, _former)| ready)
     }
 
+    /// What is possible now, as far as it is known.
+    pub(crate) fn ready(&self) -> EventFlags {
+        let ready = with(|r| r.slots.borrow().get(self.0 as usize).map(|slot| slot.ready));
+        ready.flatten().unwrap_or(EventFlags::empty())
+    }
+
     /// Forgets who waits; events wake nobody until somebody polls again.
     pub(crate) fn forget_waker(&self) {
         let former = with(|r| r.slots.borrow_mut().get_mut(self.0 as usize)?.waker.take());

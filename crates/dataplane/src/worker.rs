@@ -14,8 +14,14 @@ use crate::connections::Roll;
 use crate::reactor;
 use crate::relay::sweep_pipes;
 
-/// How often connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the options of long connections.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often a worker's timer goes off. A timer that is due before all others makes tokio wake its own runtime through an
+/// eventfd, awake as it is: a system call, and a wait that does not wait. Every connection begins with a timer, for its
+/// connect timeout, of 2 s by default; as long as this one is due before those, none of them does.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Beats between two sweeps, at which connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the
+/// options of long connections.
+const SWEEP: u32 = 5;
 
 /// Dropped by each worker that has done what was asked.
 pub(crate) type Done = mpsc::Sender<()>;
@@ -34,14 +40,19 @@ pub(crate) enum Order {
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
 pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut until_sweep = SWEEP;
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
-            _ = sweep.tick() => {
-                reactor::sweep();
-                sweep_pipes();
+            _ = beats.tick() => {
+                until_sweep -= 1;
+                if until_sweep == 0 {
+                    until_sweep = SWEEP;
+                    reactor::sweep();
+                    sweep_pipes();
+                }
                 continue;
             }
         };

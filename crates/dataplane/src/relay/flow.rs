@@ -153,7 +153,7 @@ impl Flow {
         if read >= LARGE && self.burst.add(read, now()) {
             self.splicing = true;
         }
-        let written = match to.poll_write(cx, bytes) {
+        let written = match to.poll_write(cx, bytes, from.is_at_end()) {
             Poll::Ready(written) => written.map_err(Fault::Write)?,
             Poll::Pending => 0,
         };
@@ -230,7 +230,7 @@ impl Flow {
         while let Some(held) = self.held.as_deref_mut() {
             let given = match held {
                 Held::Copied { bytes, written } => match bytes.get(*written..).filter(|r| !r.is_empty()) {
-                    Some(rest) => to.poll_write(cx, rest).map_ok(|given| {
+                    Some(rest) => to.poll_write(cx, rest, false).map_ok(|given| {
                         *written += given;
                         given
                     }),
