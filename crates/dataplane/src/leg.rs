@@ -164,7 +164,7 @@ impl Leg {
     }
 
     /// Writes what the socket takes, at least a byte. When `ends`, the caller has nothing to write after `bytes`, and calls
-    /// [`Leg::finish`] or drops this at once: they share a segment with the end, and its acknowledgement.
+    /// [`Leg::finish`] at once when all were taken: they then share a segment with the end, and its acknowledgement.
     pub(crate) fn poll_write(
         &mut self,
         cx: &Context<'_>,

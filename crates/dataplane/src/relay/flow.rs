@@ -118,12 +118,14 @@ impl Flow {
     ) -> Poll<Result<(), Fault>> {
         ready!(self.poll_held(cx, from, to, last, moved))?;
         let mut ended = false;
-        for _ in 0..READS {
+        for read in 1..=READS {
             if self.splicing {
                 ended = ready!(self.poll_splice(cx, from, to, last, moved))?;
                 break;
             }
-            ended = ready!(self.poll_copy(cx, from, to, buffer, moved))?;
+            // Another read follows, after which the destination is told.
+            let may_end = read < READS && !last;
+            ended = ready!(self.poll_copy(cx, from, to, may_end, buffer, moved))?;
             if ended {
                 break;
             }
@@ -136,12 +138,14 @@ impl Flow {
         Poll::Ready(if last { Ok(()) } else { to.finish().map_err(Fault::Write) })
     }
 
-    /// Copies once through the worker's buffer; says whether the source has finished.
+    /// Copies once through the worker's buffer; says whether the source has finished. When it `may_end`, and these bytes turn
+    /// out to be the last, they wait for the destination to be told.
     fn poll_copy(
         &mut self,
         cx: &Context<'_>,
         from: &mut Leg,
         to: &mut Leg,
+        may_end: bool,
         buffer: &mut [u8],
         moved: &mut u64,
     ) -> Poll<Result<bool, Fault>> {
@@ -153,7 +157,8 @@ impl Flow {
         if read >= LARGE && self.burst.add(read, now()) {
             self.splicing = true;
         }
-        let written = match to.poll_write(cx, bytes, from.is_at_end()) {
+        let ends = may_end && !self.splicing && from.is_at_end();
+        let written = match to.poll_write(cx, bytes, ends) {
             Poll::Ready(written) => written.map_err(Fault::Write)?,
             Poll::Pending => 0,
         };
