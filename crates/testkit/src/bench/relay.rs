@@ -1,7 +1,7 @@
 //! The data plane's figures, each beside HAProxy's and nginx's with the same clients, the same backend and one worker.
 //!
 //! Rounds go through the products in one order and back in the next, and a ratio is taken within each round, so that a
-//! busy moment of the machine hits all. The proxies have a processor to themselves. For each figure, a second HAProxy
+//! busy moment of the machine hits all. The clients have a processor to themselves. For each figure, a second HAProxy
 //! compared with the first of the same configuration shows how much of a difference is noise; where that is too much, that
 //! figure says nothing, whatever the others say.
 
@@ -92,7 +92,7 @@ pub(crate) async fn run(trestled: &Path, arguments: &[String]) {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let subnet = Subnet::claim();
     let back = SocketAddr::from((subnet.ip(20), 9000));
-    let (backend, _logs) = start_backend(back);
+    let _backend = start_backend(back);
     let splice = "  tune.pipesize 1048576\n  maxpipes 100\n";
     let forced = "  option splice-request\n  option splice-response\n";
     let mut products = vec![
@@ -117,10 +117,7 @@ pub(crate) async fn run(trestled: &Path, arguments: &[String]) {
             Part::Bulk => bulk(&mut products, pairs),
             Part::Latency => {
                 let (_, slowest) = costs(&mut products, &ALL, "echo", 1);
-                // The clients never sleep, so everybody else is on the other processor.
-                pinning::pin(backend.id(), pinning::PROXY);
                 latencies(&mut products, back, slowest * PART, pairs);
-                pinning::pin(backend.id(), pinning::ENDS);
             }
             Part::Memory => memory(&mut products),
         }
@@ -157,7 +154,7 @@ fn start_backend(address: SocketAddr) -> (Process, TempDir) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["relay-backend", &address.to_string()]);
     let process = Process::spawn("the backend", &mut command, &dir.path().join("output.log"));
-    pinning::pin(process.id(), pinning::ENDS);
+    pinning::pin(process.id(), pinning::SERVERS);
     let connect = || std::net::TcpStream::connect(address).map(drop);
     wait_for("the backend", Duration::from_secs(10), connect);
     (process, dir)

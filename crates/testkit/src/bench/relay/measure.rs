@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const IDLE: [usize; 2] = [2_000, 8_000];
 
 fn client(target: SocketAddr, load: &str) -> Command {
-    let mut command = pinning::command(std::env::current_exe().unwrap(), pinning::ENDS);
+    let mut command = pinning::command(std::env::current_exe().unwrap(), pinning::CLIENTS);
     command.args(["relay-client", &target.to_string(), load]);
     command
 }

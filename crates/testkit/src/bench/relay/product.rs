@@ -69,7 +69,7 @@ pub(super) fn nginx(subnet: &Subnet, host: u8, back: SocketAddr) -> Option<Produ
 
 fn start(name: &'static str, front: SocketAddr, mut command: Command, dir: TempDir) -> Product {
     let process = Process::spawn(name, &mut command, &dir.path().join("output.log"));
-    pinning::pin(process.id(), pinning::PROXY);
+    pinning::pin(process.id(), pinning::SERVERS);
     let running = Running::Process(process, dir);
     listening(front);
     Product { name, front, running }
@@ -83,7 +83,7 @@ fn listening(address: SocketAddr) {
 /// The real daemon, alone in its cluster, with one worker; checks are off, as they are with the others.
 pub(super) async fn trestle(trestled: &Path, back: SocketAddr) -> Product {
     let mut cluster = Cluster::start(trestled, 1).await;
-    pinning::pin(cluster.members[0].process().id(), pinning::PROXY);
+    pinning::pin(cluster.members[0].process().id(), pinning::SERVERS);
     let front = SocketAddr::from((cluster.members[0].ip, 9000));
     let api = cluster.api(0);
     api.create_pool("p", None).await.unwrap();
