@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use trestle_testkit::{tool, wait_for};
 
-/// The proxies', which take turns there, and the backend's.
+/// The proxies', which take turns there, and, but for bulk, the backend's.
 pub(super) const SERVERS: &str = "0";
 /// The clients', which are never what the others wait for. With the backend beside them both processors were busy: the faster
 /// a proxy was, the fewer events it found at a time, and what it cost followed the pace of the clients. One of 13.5 calls for
