@@ -44,7 +44,7 @@ pub(crate) fn begin(roll: &Arc<Roll>, arrival: Arrival) -> Result<(), Arrival> {
     let table = roll.shared.table.load();
     match table.routes.get(&arrival.address) {
         None => reset(arrival.client),
-        Some(listener) if listener.enter().is_ok() => open(roll, &table, listener.clone(), arrival),
+        Some(listener) if listener.enter() => open(roll, &table, listener.clone(), arrival),
         Some(_) => return Err(arrival),
     }
     Ok(())

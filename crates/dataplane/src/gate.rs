@@ -2,62 +2,36 @@
 //! outlives the listener's table entries.
 
 mod clients;
+mod rate_limiter;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
-use trestle_engine::rate::{Bucket, Rate};
 use trestle_model::ListenerSpec;
 
 use crate::plane::Shared;
 use crate::table::Listener;
 use clients::Clients;
 pub(crate) use clients::Stay;
-
-/// Parts of a second whose connections a listener takes at once after a pause. Who comes too fast only waits, so few will
-/// do; with a whole second's, the first second would take twice the rate.
-const BURST: u32 = 10;
-
-/// Why a connection has to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// Until another one ends.
-    Full,
-    /// For this time.
-    TooFast(Duration),
-}
+use rate_limiter::RateLimiter;
 
 /// What the limits of one listener go by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// The origin of the clock that the engine sees.
-    origin: Instant,
-    /// `None` until there is a rate.
-    bucket: Mutex<Option<Bucket>>,
-    /// Accept loops that wait, so that no connection that ends tells nobody.
+    rate: RateLimiter,
+    /// Accept loops that wait for a connection to end, so that none that ends tells nobody.
     ///
     /// A loop counts itself here and then looks for room; a connection that ends makes room and then looks here. Both
     /// steps of both are sequentially consistent, so at least one of them sees the other.
     waiting: AtomicUsize,
-    changed: Notify,
+    /// A connection has ended.
+    freed: Notify,
+    /// The listener was published with other settings, or is gone.
+    replaced: Notify,
     /// Made when an address is bounded for the first time.
     clients: OnceLock<Arc<Clients>>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self {
-            origin: Instant::now(),
-            bucket: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            changed: Notify::new(),
-            clients: OnceLock::new(),
-        }
-    }
 }
 
 /// An accept loop's stay in front of a gate.
@@ -77,29 +51,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Gate {
-    /// A connection has ended.
-    pub(crate) fn freed(&self) {
-        if self.waiting.load(SeqCst) > 0 {
-            self.changed.notify_one();
-        }
-    }
-
     /// The listener was published with other settings, or is gone.
     pub(crate) fn replaced(&self) {
-        self.changed.notify_waiters();
-    }
-
-    fn take_token(&self, per_second: u32) -> Result<(), Held> {
-        let rate = Rate { per_second, burst: (per_second / BURST).max(1) };
-        let now = self.origin.elapsed();
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = bucket.get_or_insert_with(|| Bucket::new(rate, now));
-        // A rate of 0 is none and does not come here, so there is always an end to the wait.
-        if bucket.take(rate, now) {
-            Ok(())
-        } else {
-            Err(Held::TooFast(bucket.wait(rate, now).unwrap_or_default()))
-        }
+        self.replaced.notify_waiters();
     }
 
     /// Lets in a connection from `ip`, which stays until what is returned is dropped; `None` where nobody needs to know.
@@ -121,48 +75,73 @@ pub(crate) struct TooMany;
 impl Listener {
     /// Counts one more connection, if the listener may have one now.
     ///
-    /// # Errors
-    /// Why it has to wait.
-    pub(crate) fn enter(&self) -> Result<(), Held> {
+    /// No count is ever provisional: to take one back would have to tell those who wait of room, and so wake whoever does
+    /// it, again and again.
+    pub(crate) fn enter(&self) -> bool {
         let spec = &self.config.spec;
-        if !self.counters.try_open(spec.max_connections) {
-            return Err(Held::Full);
-        }
         if spec.accept_rate == 0 {
-            return Ok(());
+            return self.counters.try_open(spec.max_connections);
         }
-        self.gate.take_token(spec.accept_rate).inspect_err(|_| self.leave())
+        self.gate.rate.take(spec.accept_rate).is_some_and(|token| self.enter_with(token))
     }
 
-    /// Counts one more connection and answers true, or else waits until there may be room for one.
-    async fn enter_or_wait(&self) -> bool {
-        let _waiting = Waiting::begin(&self.gate);
-        let changed = self.gate.changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        match self.enter() {
-            Ok(()) => return true,
-            Err(Held::Full) => changed.await,
-            // Ends at the latest then; another configuration ends it earlier.
-            Err(Held::TooFast(time)) => timeout(time, changed).await.unwrap_or_default(),
+    /// As [`Listener::enter`], with leave of the rate; what is not used goes back.
+    fn enter_with(&self, token: rate_limiter::Token<'_>) -> bool {
+        let entered = self.counters.try_open(self.config.spec.max_connections);
+        if entered {
+            token.spend();
         }
-        false
+        entered
+    }
+
+    /// Waits until the listener may have one more connection, and counts it.
+    async fn enter_in_turn(&self) {
+        let spec = &self.config.spec;
+        let token = match spec.accept_rate {
+            0 => None,
+            per_second => Some(self.gate.rate.reserve(per_second).await),
+        };
+        let _waiting = Waiting::begin(&self.gate);
+        loop {
+            let freed = self.gate.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.counters.try_open(spec.max_connections) {
+                break;
+            }
+            freed.await;
+        }
+        token.into_iter().for_each(rate_limiter::Token::spend);
     }
 
     /// A connection that was counted has ended.
     pub(crate) fn leave(&self) {
         self.counters.ended();
-        self.gate.freed();
+        if self.gate.waiting.load(SeqCst) > 0 {
+            self.gate.freed.notify_one();
+        }
     }
 }
 
 /// Waits until the listener at `address` may have one more connection, and counts that; `None` when it is gone.
 pub(crate) async fn entered(shared: &Shared, address: SocketAddr) -> Option<Arc<Listener>> {
+    let current = || shared.table.load().routes.get(&address).cloned();
     loop {
-        let listener = shared.table.load().routes.get(&address).cloned()?;
-        if listener.enter_or_wait().await {
-            return Some(listener);
+        let gate = current()?.gate.clone();
+        let replaced = gate.replaced.notified();
+        tokio::pin!(replaced);
+        replaced.as_mut().enable();
+        // Looked up again: of what is published from here on the gate tells.
+        let listener = current()?;
+        if !Arc::ptr_eq(&gate, &listener.gate) {
+            continue;
         }
+        tokio::select! {
+            biased;
+            () = listener.enter_in_turn() => {}
+            () = replaced => continue,
+        }
+        return Some(listener);
     }
 }
 

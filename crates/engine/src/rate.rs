@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Parts of a token in a whole one. Credit counts in these, so that nanoseconds times a rate is credit without a rest
 /// and a rate of 3 a second is just that, however often it is asked for.
-const TOKEN: u64 = 1_000_000_000;
+const TOKEN: i64 = 1_000_000_000;
 
 /// So many tokens each second, of which so many may be saved up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,16 +16,16 @@ pub struct Rate {
 }
 
 impl Rate {
-    fn full(self) -> u64 {
-        u64::from(self.burst) * TOKEN
+    fn full(self) -> i64 {
+        i64::from(self.burst) * TOKEN
     }
 }
 
 /// The tokens of one listener or source; 16 bytes, as there may be very many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
-    /// Parts of tokens at `at`.
-    credit: u64,
+    /// Parts of tokens at `at`; below zero while tokens are reserved that have not come yet.
+    credit: i64,
     /// Nanoseconds on the caller's clock; enough for 584 years.
     at: u64,
 }
@@ -39,31 +39,37 @@ impl Bucket {
     /// Takes a token if there is one. The rate may be another one than before: what was saved up to now counts, as far
     /// as the new burst goes. A time before that of an earlier call is taken as that one.
     pub fn take(&mut self, rate: Rate, now: Duration) -> bool {
-        self.credit = self.credit_at(rate, now);
-        self.at = self.at.max(nanos(now));
-        match self.credit.checked_sub(TOKEN) {
-            Some(left) => {
-                self.credit = left;
-                true
-            }
-            None => false,
+        self.settle(rate, now);
+        let there = self.credit >= TOKEN;
+        if there {
+            self.credit -= TOKEN;
         }
+        there
     }
 
-    /// How long from `now` until there is a token: zero if there is one, `None` if there never will be.
-    pub fn wait(&self, rate: Rate, now: Duration) -> Option<Duration> {
-        if rate.burst == 0 {
-            return None;
-        }
-        match TOKEN.saturating_sub(self.credit_at(rate, now)) {
-            0 => Some(Duration::ZERO),
-            _ if rate.per_second == 0 => None,
-            missing => {
-                let after = Duration::from_nanos(missing.div_ceil(u64::from(rate.per_second)));
+    /// Takes the next token that nobody has taken or reserved, and says how long from `now` until it is there: zero if it
+    /// is, `None`, and none is taken, if there never will be one. So each of those who wait has a time of its own, in the
+    /// order in which they came, and none has to ask again.
+    pub fn reserve(&mut self, rate: Rate, now: Duration) -> Option<Duration> {
+        self.settle(rate, now);
+        let left = self.credit.checked_sub(TOKEN)?;
+        let wait = match left {
+            _ if rate.burst == 0 => return None,
+            0.. => Duration::ZERO,
+            _ if rate.per_second == 0 => return None,
+            debt => {
+                let after = Duration::from_nanos(debt.unsigned_abs().div_ceil(u64::from(rate.per_second)));
                 // Counted from the last call, if that was later than `now`.
-                Some(after.saturating_add(Duration::from_nanos(self.at).saturating_sub(now)))
+                after.saturating_add(Duration::from_nanos(self.at).saturating_sub(now))
             }
-        }
+        };
+        self.credit = left;
+        Some(wait)
+    }
+
+    /// Puts a token back that was taken or reserved, and is not used.
+    pub fn give_back(&mut self, rate: Rate) {
+        self.credit = self.credit.saturating_add(TOKEN).min(rate.full());
     }
 
     /// Whether the bucket is as a new one would be, so that it may be forgotten.
@@ -71,10 +77,15 @@ impl Bucket {
         self.credit_at(rate, now) >= rate.full()
     }
 
-    fn credit_at(&self, rate: Rate, now: Duration) -> u64 {
+    fn settle(&mut self, rate: Rate, now: Duration) {
+        self.credit = self.credit_at(rate, now);
+        self.at = self.at.max(nanos(now));
+    }
+
+    fn credit_at(&self, rate: Rate, now: Duration) -> i64 {
         let passed = nanos(now).saturating_sub(self.at);
         let gained = passed.saturating_mul(u64::from(rate.per_second));
-        self.credit.saturating_add(gained).min(rate.full())
+        self.credit.saturating_add(i64::try_from(gained).unwrap_or(i64::MAX)).min(rate.full())
     }
 }
 
@@ -93,13 +104,42 @@ mod tests {
         Duration::from_nanos(nanos)
     }
 
+    /// How long the next one waits who comes, if nobody does.
+    fn wait(mut bucket: Bucket, rate: Rate, now: Duration) -> Option<Duration> {
+        bucket.reserve(rate, now)
+    }
+
+    #[test]
+    fn those_who_wait_have_times_of_their_own() {
+        let rate = Rate { per_second: 2, burst: 1 };
+        let mut bucket = Bucket::new(rate, at(0));
+        let times: Vec<_> = (0..4).map(|_| bucket.reserve(rate, at(0)).unwrap().as_millis()).collect();
+        assert_eq!(times, [0, 500, 1000, 1500]);
+        // Who comes now waits behind them, and one of them who goes makes room for one.
+        let second = Duration::from_secs(1);
+        assert!(!bucket.take(rate, second));
+        bucket.give_back(rate);
+        assert_eq!(wait(bucket, rate, second), Some(Duration::from_millis(500)));
+        assert!(bucket.take(rate, Duration::from_millis(1500)) && !bucket.take(rate, second));
+    }
+
+    #[test]
+    fn a_token_that_was_put_back_can_be_taken_again() {
+        let rate = Rate { per_second: 1, burst: 2 };
+        let mut bucket = Bucket::new(rate, at(0));
+        bucket.give_back(rate);
+        assert!(bucket.take(rate, at(0)) && bucket.take(rate, at(0)) && !bucket.take(rate, at(0)));
+        bucket.give_back(rate);
+        assert!(bucket.take(rate, at(0)) && !bucket.take(rate, at(0)));
+    }
+
     #[test]
     fn a_burst_and_then_the_rate() {
         let rate = Rate { per_second: 2, burst: 3 };
         let mut bucket = Bucket::new(rate, at(0));
         let taken: Vec<bool> = (0..4).map(|_| bucket.take(rate, at(0))).collect();
         assert_eq!(taken, [true, true, true, false]);
-        assert_eq!(bucket.wait(rate, at(0)), Some(Duration::from_millis(500)));
+        assert_eq!(wait(bucket, rate, at(0)), Some(Duration::from_millis(500)));
         assert!(!bucket.take(rate, Duration::from_nanos(499_999_999)));
         assert!(bucket.take(rate, Duration::from_millis(500)));
         assert!(!bucket.take(rate, Duration::from_millis(999)));
@@ -111,12 +151,12 @@ mod tests {
         for rate in [Rate { per_second: 0, burst: 0 }, Rate { per_second: 5, burst: 0 }] {
             let mut bucket = Bucket::new(rate, at(0));
             assert!(!bucket.take(rate, Duration::MAX));
-            assert_eq!(bucket.wait(rate, at(0)), None);
+            assert_eq!(wait(bucket, rate, at(0)), None);
         }
         let rate = Rate { per_second: 0, burst: 1 };
         let mut bucket = Bucket::new(rate, at(0));
         assert!(bucket.take(rate, at(0)) && !bucket.take(rate, Duration::MAX));
-        assert_eq!(bucket.wait(rate, Duration::MAX), None);
+        assert_eq!(wait(bucket, rate, Duration::MAX), None);
     }
 
     #[test]
@@ -125,7 +165,7 @@ mod tests {
         let mut bucket = Bucket::new(rate, Duration::from_secs(10));
         assert!(bucket.take(rate, Duration::from_secs(10)));
         assert!(!bucket.take(rate, Duration::from_secs(5)));
-        assert_eq!(bucket.wait(rate, Duration::from_secs(5)), Some(Duration::from_secs(6)));
+        assert_eq!(wait(bucket, rate, Duration::from_secs(5)), Some(Duration::from_secs(6)));
         assert!(!bucket.take(rate, Duration::from_millis(10_999)));
         assert!(bucket.take(rate, Duration::from_secs(11)));
     }
@@ -146,16 +186,16 @@ mod tests {
             let mut bucket = Bucket::new(rate, at(0));
             prop_assert!(bucket.take(rate, at(0)) && bucket.take(rate, at(0)));
             for n in 1..=tokens {
-                let due = (n * TOKEN).div_ceil(u64::from(per_second));
+                let due = (n * TOKEN.unsigned_abs()).div_ceil(u64::from(per_second));
                 prop_assert!(!bucket.take(rate, at(due - 1)), "token {n} came early");
-                prop_assert_eq!(bucket.wait(rate, at(due - 1)), Some(at(1)));
+                prop_assert_eq!(wait(bucket, rate, at(due - 1)), Some(at(1)));
                 prop_assert!(bucket.take(rate, at(due)), "token {n} came late");
             }
         }
 
         #[test]
         fn never_more_than_burst_and_rate(
-            per_second in any::<u32>(), burst in any::<u32>(), steps in prop::collection::vec(0u64..TOKEN, 1..300),
+            per_second in any::<u32>(), burst in any::<u32>(), steps in prop::collection::vec(0u64..TOKEN.unsigned_abs(), 1..300),
         ) {
             let rate = Rate { per_second, burst };
             let mut bucket = Bucket::new(rate, at(0));
@@ -163,7 +203,7 @@ mod tests {
             for step in steps {
                 now += step;
                 taken += u128::from(bucket.take(rate, at(now)));
-                let most = u128::from(burst) + u128::from(per_second) * u128::from(now) / u128::from(TOKEN);
+                let most = u128::from(burst) + u128::from(per_second) * u128::from(now) / TOKEN.unsigned_abs() as u128;
                 prop_assert!(taken <= most);
             }
         }
@@ -175,7 +215,7 @@ mod tests {
             let rate = Rate { per_second, burst };
             let mut bucket = Bucket::new(rate, at(first));
             while burst < 1_000 && bucket.take(rate, at(first)) {}
-            match bucket.wait(rate, at(later)) {
+            match wait(bucket, rate, at(later)) {
                 // Beyond the end of the clock nothing is promised.
                 Some(wait) if u128::from(later) + wait.as_nanos() < u128::from(u64::MAX) => {
                     prop_assert!(bucket.take(rate, at(later) + wait));
@@ -186,12 +226,12 @@ mod tests {
         }
 
         #[test]
-        fn a_full_bucket_is_a_new_one(per_second in 1u32..1_000, burst in 1u32..1_000, wait in 0u64..TOKEN * 10) {
+        fn a_full_bucket_is_a_new_one(per_second in 1u32..1_000, burst in 1u32..1_000, wait in 0u64..TOKEN.unsigned_abs() * 10) {
             let rate = Rate { per_second, burst };
             let mut bucket = Bucket::new(rate, at(0));
             bucket.take(rate, at(0));
             let full = bucket.is_full(rate, at(wait));
-            prop_assert_eq!(full, u128::from(wait) * u128::from(per_second) >= u128::from(TOKEN));
+            prop_assert_eq!(full, u128::from(wait) * u128::from(per_second) >= TOKEN.unsigned_abs() as u128);
             let tokens = (0..=burst).filter(|_| bucket.take(rate, at(wait))).count();
             prop_assert!(!full || tokens == burst as usize);
         }

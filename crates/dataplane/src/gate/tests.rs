@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
-use trestle_model::{Bind, PoolName};
+use trestle_model::{Bind, ListenerName, PoolName};
 
 use super::*;
 
@@ -71,4 +72,82 @@ fn there_is_room_for_so_many_and_the_idle_give_way() {
     assert!(gate.clients.get().unwrap().len() <= 65_536);
     drop(all);
     drop(kept);
+}
+
+fn listener(accept_rate: u32, max_connections: u32) -> Arc<Listener> {
+    let spec = ListenerSpec { accept_rate, max_connections, ..spec() };
+    let config = trestle_model::Listener { name: ListenerName::parse("l").unwrap(), spec, revision: 1 };
+    Arc::new(Listener {
+        config: Arc::new(config),
+        binds: Vec::new(),
+        counters: Arc::default(),
+        gate: Arc::default(),
+    })
+}
+
+/// Waits to be let in, and says how often that was polled.
+async fn polls(listener: Arc<Listener>) -> usize {
+    let mut polls = 0;
+    let mut entering = Box::pin(listener.enter_in_turn());
+    std::future::poll_fn(|cx| {
+        polls += 1;
+        entering.as_mut().poll(cx)
+    })
+    .await;
+    polls
+}
+
+#[tokio::test]
+async fn who_waits_for_the_rate_is_woken_once() {
+    let listener = listener(100, 0);
+    let start = Instant::now();
+    while listener.enter() {}
+    let inside = listener.counters.active();
+    let waiting: Vec<_> = (0..50).map(|_| tokio::spawn(polls(listener.clone()))).collect();
+    for task in waiting {
+        // The first poll, and the one at its time.
+        assert_eq!(task.await.unwrap(), 2);
+    }
+    assert_eq!(listener.counters.active(), inside + 50);
+    // 10 at once, and the others 10 ms apart.
+    assert!(
+        start.elapsed() >= Duration::from_millis(10) * (inside as u32 + 50 - 11),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_full_listener_wakes_one_for_each_that_ends() {
+    let listener = listener(1_000_000, 1);
+    assert!(listener.enter());
+    let waiting: Vec<_> = (0..20).map(|_| tokio::spawn(polls(listener.clone()))).collect();
+    while listener.gate.waiting.load(SeqCst) < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut woken = 0;
+    for task in waiting {
+        listener.leave();
+        woken += task.await.unwrap();
+    }
+    // Each: when it comes, when its time by the rate has come, and when there is room.
+    assert!(woken <= 20 * 4, "{woken} polls");
+    assert_eq!(listener.counters.active(), 1);
+    assert_eq!(listener.gate.waiting.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn who_stops_waiting_for_room_gives_back_what_the_rate_gave() {
+    let listener = listener(1, 1);
+    assert!(listener.gate.rate.take(1).is_some_and(|token| {
+        drop(token);
+        true
+    }));
+    listener.counters.try_open(0);
+    let mut entering = Box::pin(listener.enter_in_turn());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(entering.as_mut().poll(&mut cx).is_pending() && !listener.enter());
+    drop(entering);
+    listener.leave();
+    assert!(listener.enter(), "the token went with who gave up");
 }

@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use trestle_dataplane::CloseReason;
+use trestle_dataplane::{CloseReason, Settings};
 use trestle_model::{Bind, Cidr, ListenerPatch, PoolSpec};
 
 use crate::harness::*;
@@ -129,6 +130,26 @@ async fn a_rate_spreads_connections_and_refuses_none() {
     // 5 at once, and the others 20 ms apart.
     assert!(start.elapsed() >= Duration::from_millis(45 * 20), "{:?}", start.elapsed());
     assert_eq!(plane.listener_counts("l").connections, 50);
+}
+
+#[tokio::test]
+async fn clients_that_wait_for_the_rate_hold_up_nobody_else() {
+    let server = Server::start("a").await;
+    let mut plane = Plane::with(Settings { workers: NonZeroUsize::MIN, ..settings() });
+    plane.pool("p", unchecked(), &[("a", at(server.address))]).await;
+    let (front, side) = (plane.listener("l", "p").await, plane.listener("side", "p").await);
+    plane.update_listener("l", ListenerPatch { accept_rate: Some(1), ..patch() }).await;
+    let mut other = Client::connect(side).await.unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        waiting.push(soon("a connection", TcpStream::connect(front)).await.unwrap());
+    }
+    for _ in 0..20 {
+        assert!(other.works().await);
+    }
+    let let_in = plane.listener_counts("l").connections;
+    assert!(let_in < 10, "the other client was served only once all who waited were let in");
+    other.finish().await;
 }
 
 #[tokio::test]
