@@ -10,6 +10,7 @@ mod join;
 mod member;
 mod metrics;
 mod peer;
+mod problems;
 mod report;
 mod rights;
 mod serve;

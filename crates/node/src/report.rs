@@ -93,6 +93,7 @@ impl Member {
             vip_standing: self.vips.standing().to_owned(),
             unfit: self.vips.unfit(),
             election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
+            problems: self.problems(),
             dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
         }
     }

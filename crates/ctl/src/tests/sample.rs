@@ -142,6 +142,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         unfit: Vec::new(),
         dead_pools: Vec::new(),
         election_timeout_max: Some(duration(300)),
+        problems: Vec::new(),
     }
 }
 

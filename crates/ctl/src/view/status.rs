@@ -60,6 +60,8 @@ struct MemberStatusView {
     unfit: Vec<String>,
     /// `None` when the member says nothing of it.
     election_timeout_max: Option<String>,
+    /// What the member finds wrong with itself.
+    problems: Vec<String>,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -92,6 +94,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
             unfit: status.unfit,
             election_timeout_max: typed_duration(status.election_timeout_max.as_ref()),
+            problems: status.problems,
         }
     }
 }
@@ -144,6 +147,9 @@ impl StatusView {
             let error = m.error.as_deref().filter(|e| !e.is_empty()).unwrap_or("no reason given");
             let leads = if self.leader.as_deref() == Some(&m.name) { ", the last known leader," } else { "" };
             problems.push(format!("{}{leads} does not answer: {error}", m.name));
+        }
+        for m in &self.members {
+            problems.extend(m.problems.iter().map(|problem| format!("{}: {problem}", m.name)));
         }
         for m in self.members.iter().filter(|m| m.listeners_failed > 0) {
             let (name, failed) = (&m.name, m.listeners_failed);
@@ -360,6 +366,13 @@ mod tests {
             StatusView::from(status).problems,
             ["m2 has used its 18999 file descriptors for connections: new ones wait until others end"]
         );
+    }
+
+    #[test]
+    fn what_a_member_finds_wrong_with_itself_is_told_with_its_name() {
+        let mut status = sample_status();
+        status.members[1].problems = vec!["its disk went back in time".to_owned()];
+        assert_eq!(StatusView::from(status).problems, ["m2: its disk went back in time"]);
     }
 
     #[test]
