@@ -35,6 +35,17 @@ enum Delay {
     Pending,
 }
 
+/// What [`Leg::poll_splice_from`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spliced {
+    /// So many bytes were moved.
+    Bytes(usize),
+    /// The peer has finished.
+    End,
+    /// Only [`Leg::poll_read`] can tell what comes next.
+    Stuck,
+}
+
 /// A connected or connecting TCP socket. Belongs to the worker thread that made it.
 #[derive(Debug)]
 pub(crate) struct Leg {
@@ -194,18 +205,28 @@ impl Leg {
         }
     }
 
-    /// Moves bytes from the socket by `splice`, which gets it and says how many; 0 once the peer has finished.
+    /// Moves bytes from the socket by `splice`, which gets it and says how many.
+    ///
+    /// Before urgent data splice(2) neither goes on nor says so: it finds nothing (EAGAIN) or the end (0) however much
+    /// comes behind (`tcp_read_sock` and `tcp_splice_read` in Linux). A read passes it.
     pub(crate) fn poll_splice_from(
         &self,
         cx: &Context<'_>,
         mut splice: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<Spliced>> {
         loop {
-            if self.poll(cx, READABLE).is_pending() {
-                return Poll::Pending;
-            }
+            let Poll::Ready(ready) = self.poll(cx, READABLE) else { return Poll::Pending };
+            let urgent = ready.contains(EventFlags::PRI);
             match would_block(splice(self.socket.as_fd())) {
-                Some(moved) => return Poll::Ready(moved),
+                // Whoever tells of the end tells of urgent data before it too. What comes after the last event may be
+                // either.
+                Some(Ok(0)) if urgent || !ready.contains(EventFlags::RDHUP) => {
+                    return Poll::Ready(Ok(Spliced::Stuck));
+                }
+                Some(Ok(0)) => return Poll::Ready(Ok(Spliced::End)),
+                Some(Ok(moved)) => return Poll::Ready(Ok(Spliced::Bytes(moved))),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None if urgent => return Poll::Ready(Ok(Spliced::Stuck)),
                 None => self.slot.clear(READABLE),
             }
         }
@@ -223,6 +244,8 @@ impl Leg {
             }
             self.no_delay();
             match would_block(splice(self.socket.as_fd())) {
+                // Never seen. Whoever took it for the end of what there is to write would lose the rest.
+                Some(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Some(moved) => {
                     self.wrote();
                     return Poll::Ready(moved);

@@ -76,6 +76,8 @@ pub(crate) struct Relay {
     ending: Option<CloseReason>,
     /// A leg no longer takes bytes because it was reset; the other one is reset once what it is owed was sent.
     broken: bool,
+    /// Both legs are to end with a reset.
+    is_reset: bool,
 }
 
 impl Relay {
@@ -83,7 +85,7 @@ impl Relay {
     /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
     pub(crate) fn new(client: Leg, backend: Leg, first: Vec<u8>) -> Self {
         let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
-        Self { client, backend, up, down: Flow::default(), ending: None, broken: false }
+        Self { client, backend, up, down: Flow::default(), ending: None, broken: false, is_reset: false }
     }
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
@@ -158,9 +160,19 @@ impl Relay {
 
     /// Makes both legs end with a reset when they are dropped.
     pub(crate) fn reset(&mut self) {
+        self.is_reset = true;
         for leg in [&self.client, &self.backend] {
             // Fails only where the peer has reset first.
             let _ = leg.set_zero_linger();
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// A connection that is given up with its worker is no stream that its sender has ended.
+    fn drop(&mut self) {
+        if !(self.is_reset || self.up.done && self.down.done) {
+            self.reset();
         }
     }
 }
@@ -202,6 +214,27 @@ mod tests {
             let mut text = String::new();
             receiver.read_to_string(&mut text).unwrap();
             assert_eq!((text.as_str(), moved.up, moved.down), ("hello world", 11, 0));
+        });
+    }
+
+    #[test]
+    fn what_is_given_up_in_its_middle_ends_with_a_reset() {
+        on_worker(async {
+            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            sender.write_all(b"half of it").unwrap();
+            let mut relay = Relay::new(client, backend, Vec::new());
+            let mut moved = Moved::default();
+            poll_fn(|cx| {
+                let ended = relay.poll(cx, &mut moved);
+                assert!(ended.is_pending());
+                if moved.up > 0 { Poll::Ready(()) } else { ended.map(|_| ()) }
+            })
+            .await;
+            drop(relay);
+            for end in [&mut sender, &mut receiver] {
+                let end = end.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+                assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+            }
         });
     }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::pipe::{self, Pipe};
-use crate::leg::Leg;
+use crate::leg::{Leg, Spliced};
 use crate::reactor;
 
 /// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
@@ -120,7 +120,7 @@ impl Flow {
         let mut ended = false;
         for read in 1..=READS {
             if self.splicing {
-                ended = ready!(self.poll_splice(cx, from, to, last, moved))?;
+                ended = ready!(self.poll_splice(cx, from, to, last, buffer, moved))?;
                 break;
             }
             // Another read follows, after which the destination is told.
@@ -177,6 +177,7 @@ impl Flow {
         from: &mut Leg,
         to: &mut Leg,
         last: bool,
+        buffer: &mut [u8],
         moved: &mut u64,
     ) -> Poll<Result<bool, Fault>> {
         let Some(mut pipe) = Pipe::take() else {
@@ -188,8 +189,12 @@ impl Flow {
         let mut spliced = 0;
         while spliced < SPLICED {
             match pipe.fill(cx, from).map_err(Fault::Read)? {
-                Poll::Ready(0) => return Poll::Ready(Ok(true)),
-                Poll::Ready(filled) => {
+                Poll::Ready(Spliced::End) => return Poll::Ready(Ok(true)),
+                Poll::Ready(Spliced::Stuck) => {
+                    self.rest(spliced, now());
+                    return self.poll_copy(cx, from, to, false, buffer, moved);
+                }
+                Poll::Ready(Spliced::Bytes(filled)) => {
                     if filled >= LARGE {
                         self.burst.last = now();
                     }

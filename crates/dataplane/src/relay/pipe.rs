@@ -8,7 +8,7 @@ use std::{io, mem};
 
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
-use crate::leg::Leg;
+use crate::leg::{Leg, Spliced};
 use crate::plane::Shared;
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
@@ -122,15 +122,15 @@ impl Pipe {
         self.filled
     }
 
-    /// Takes from `from` what fits; 0 once the peer has finished. Only to be called while the pipe is empty: that there
-    /// is no room left would look like that there is nothing to read.
-    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &Leg) -> Poll<io::Result<usize>> {
-        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+    /// Takes from `from` what fits. Only to be called while the pipe is empty: that there is no room left would look like
+    /// that there is nothing to read.
+    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &Leg) -> Poll<io::Result<Spliced>> {
+        let Some(ends) = &self.ends else { return Poll::Ready(Ok(Spliced::Stuck)) };
         let filled = from.poll_splice_from(cx, |socket| {
             let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
             pipe::splice(socket, None, ends.writer.as_fd(), None, CAPACITY, flags)
         })?;
-        if let Poll::Ready(filled) = filled {
+        if let Poll::Ready(Spliced::Bytes(filled)) = filled {
             self.filled += filled;
         }
         filled.map(Ok)

@@ -1,8 +1,11 @@
 //! As `relaying.rs`, with enough bytes that they are spliced.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use trestle_dataplane::CloseReason;
 
@@ -39,12 +42,7 @@ async fn drink(reader: &mut (impl AsyncRead + Unpin), seed: u64, total: usize) {
 }
 
 /// Pours `total` bytes into one stream and drinks as many from it at once; the halves are left as they are.
-async fn both(
-    stream: tokio::net::TcpStream,
-    mine: u64,
-    theirs: u64,
-    total: usize,
-) -> (OwnedReadHalf, OwnedWriteHalf) {
+async fn both(stream: TcpStream, mine: u64, theirs: u64, total: usize) -> (OwnedReadHalf, OwnedWriteHalf) {
     let (mut reader, mut writer) = stream.into_split();
     let pouring = tokio::spawn(async move {
         pour(&mut writer, mine, total).await;
@@ -155,4 +153,81 @@ async fn a_reader_that_stops_in_the_middle_of_bulk_loses_nothing() {
     let (all, chunk) = (read_all(&mut client).await, bytes(4, 64 * 1024));
     assert_eq!(all.len(), total);
     assert!(all.chunks(chunk.len()).all(|c| *c == chunk[..c.len()]), "bytes arrived otherwise");
+}
+
+/// Sends one byte as urgent data (tcp(7)), which a reader that does not ask for it never sees.
+async fn send_urgent(stream: &TcpStream) {
+    let send = || stream.try_io(Interest::WRITABLE, || SockRef::from(stream).send_out_of_band(b"!"));
+    loop {
+        soon("room for a byte", stream.writable()).await.unwrap();
+        match send() {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+}
+
+/// Sends `before` bytes, an urgent one, and `after` more, and finishes at once; all of them arrive, and then the end.
+async fn an_urgent_byte_amid(
+    writer: TcpStream,
+    mut reader: TcpStream,
+    before: usize,
+    after: usize,
+    pause: bool,
+) {
+    let sending = tokio::spawn(async move {
+        let mut writer = writer;
+        pour(&mut writer, 1, before).await;
+        if pause {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        send_urgent(&writer).await;
+        pour(&mut writer, 2, after).await;
+        writer.shutdown().await.unwrap();
+        writer
+    });
+    drink(&mut reader, 1, before).await;
+    drink(&mut reader, 2, after).await;
+    let read = soon("the end", reader.read(&mut [0; 8])).await.unwrap();
+    assert_eq!(read, 0, "{before} bytes before and {after} after it");
+    soon("sending", sending).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_urgent_byte_amid_bulk_neither_ends_nor_stops_it() {
+    let (plane, back, front) = pair().await;
+    for before in [300_000, MIB + 1] {
+        for after in [0, 1, 1000, 200_000, MIB] {
+            for (up, pause) in [(true, false), (true, true), (false, false), (false, true)] {
+                let (client, backend) = connected(&back, front).await;
+                let (writer, reader) = if up { (client, backend) } else { (backend, client) };
+                an_urgent_byte_amid(writer, reader, before, after, pause).await;
+            }
+        }
+    }
+    idle(&plane).await;
+}
+
+#[tokio::test]
+async fn bulk_goes_on_behind_every_one_of_many_urgent_bytes() {
+    for up in [true, false] {
+        let (plane, back, front) = pair().await;
+        let (client, backend) = connected(&back, front).await;
+        let (mut writer, mut reader) = if up { (client, backend) } else { (backend, client) };
+        for round in 0..20 {
+            let (mine, total) = (round, 300_000 + round as usize * 1001);
+            let pouring = tokio::spawn(async move {
+                pour(&mut writer, mine, total).await;
+                send_urgent(&writer).await;
+                pour(&mut writer, mine, 1).await;
+                writer
+            });
+            drink(&mut reader, mine, total).await;
+            // Once that came which is behind the urgent byte, it is no longer one of two.
+            drink(&mut reader, mine, 1).await;
+            writer = soon("sending", pouring).await.unwrap();
+        }
+        drop((writer, reader));
+        idle(&plane).await;
+    }
 }
