@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use trestle_api::v1::{
-    Algorithm, AllDown, HealthCheck, NoCheck, OnDown, Pool, TcpCheck, Verdict, health_check::Kind,
+    Algorithm, AllDown, Backend, CreateBackendRequest, HealthCheck, NoCheck, OnDown, Pool, TcpCheck, Verdict,
+    health_check::Kind,
 };
-use trestle_testkit::{Cluster, Origin, fetch_http};
+use trestle_testkit::{Cluster, Origin, fetch_http, wait_until};
 
 use crate::trestled;
 
@@ -45,12 +46,22 @@ async fn connections_to_a_backend_that_is_down_are_reset_or_kept() {
     let api = cluster.api(0);
     let serving = Origin::start((cluster.subnet.ip(11), 0), "origin");
     let mut health = Origin::start((cluster.subnet.ip(11), 0), "health");
+    let other = Origin::start((cluster.subnet.ip(12), serving.address().port()), "other");
+    let mut other_health = Origin::start((cluster.subnet.ip(12), health.address().port()), "health");
     let ip = cluster.members[0].ip;
     let pools = [("close", OnDown::Close, 8001), ("keep", OnDown::Keep, 8002)];
     for (pool, on_down, port) in pools {
         let settings = Pool { on_down: on_down.into(), ..checked_on(health.address().port()) };
         api.create_pool_with(pool, settings).await.unwrap();
         api.create_backend(pool, "a", serving.address()).await.unwrap();
+        let spare = Backend { address: other.address().to_string(), backup: true, ..Backend::default() };
+        let request = CreateBackendRequest {
+            parent: format!("pools/{pool}"),
+            backend_id: "b".to_owned(),
+            backend: Some(spare),
+            ..CreateBackendRequest::default()
+        };
+        api.pools().create_backend(request).await.unwrap();
         api.create_listener(pool, SocketAddr::from((ip, port)), pool).await.unwrap();
     }
     cluster.agreed().await;
@@ -64,11 +75,41 @@ async fn connections_to_a_backend_that_is_down_are_reset_or_kept() {
 
     health.stop();
     for (pool, ..) in pools {
-        api.verdict(pool, |_| true, Verdict::Unhealthy).await;
+        api.verdict(pool, |backend| backend.ends_with("/a"), Verdict::Unhealthy).await;
     }
     let ended = closed.read(&mut [0; 16]);
     assert!(matches!(&ended, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{ended:?}");
     assert!(ask(&mut kept).unwrap() > 0, "the backend still serves, and its connection was to be kept");
+
+    // Where nothing is left, nobody is better off elsewhere.
+    let mut last = connect((ip, 8001).into());
+    assert!(ask(&mut last).unwrap() > 0);
+    other_health.stop();
+    api.verdict("close", |_| true, Verdict::Unhealthy).await;
+    assert!(ask(&mut last).unwrap() > 0, "no backend is healthy, and its own still serves");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_starts_leads_nobody_to_a_backend_that_is_down() {
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let (api, ip) = (cluster.api(0), cluster.members[0].ip);
+    let serving = [11, 12, 13].map(|host| Origin::start((cluster.subnet.ip(host), 8080), &format!("{host}")));
+    let health = Origin::start((cluster.subnet.ip(12), 0), "health");
+    api.create_pool_with("role", checked_on(health.address().port())).await.unwrap();
+    for (name, origin) in ["a", "b", "c"].iter().zip(&serving) {
+        api.create_backend("role", name, origin.address()).await.unwrap();
+    }
+    let target = SocketAddr::from((ip, 8001));
+    api.create_listener("role", target, "role").await.unwrap();
+    cluster.agreed().await;
+
+    let member = &mut cluster.members[0];
+    member.stop();
+    member.spawn();
+    let connects = async || tokio::net::TcpStream::connect(target).await;
+    wait_until("the listener serves again", PATIENCE, connects).await;
+    let answers: BTreeSet<String> = (0..12).map(|_| fetch_http(target).unwrap()).collect();
+    assert_eq!(answers.into_iter().collect::<Vec<_>>(), ["12"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

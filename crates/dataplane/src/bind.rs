@@ -40,6 +40,9 @@ pub enum BindError {
     /// This member is stopping.
     #[error("{0}: not listening: this member is stopping")]
     Stopped(SocketAddr),
+    /// The first checks of the backends that the listener leads to have not ended yet. Lasts two seconds at most.
+    #[error("{0}: not listening yet: waits for the first checks of its backends")]
+    Unchecked(SocketAddr),
     /// The operating system refused for another reason.
     #[error("{address}: cannot listen: {source}")]
     Refused {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use trestle_engine::Verdict;
 use trestle_model::{AdminState, PoolName};
 
+use crate::bind::BindError;
 use crate::pulse::Pulse;
 use crate::table::{Pool, Table};
 use crate::worker::Order;
@@ -64,7 +65,10 @@ pub(crate) fn closed(table: &Table) -> Vec<String> {
         .values()
         .flat_map(|listener| listener.binds.iter().map(move |bind| (&listener.config.name, bind)));
     let failing = binds.filter(|(_, bind)| meets(bind.effective));
-    failing.filter_map(|(name, bind)| Some(format!("listener {name}: {}", bind.error.as_deref()?))).collect()
+    let failing = failing.filter_map(|(name, bind)| Some((name, bind.error.as_deref()?)));
+    // One that waits for its first checks does so on every member, and not for long.
+    let failing = failing.filter(|(_, error)| !matches!(error, BindError::Unchecked(_)));
+    failing.map(|(name, error)| format!("listener {name}: {error}")).collect()
 }
 
 /// Pools that a listener leads to and whose backends are all unhealthy here.

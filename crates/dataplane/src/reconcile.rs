@@ -26,6 +26,10 @@ use pools::Pools;
 /// few tables and not thousands. A change of the configuration does not wait.
 const VERDICT_PAUSE: Duration = Duration::from_millis(5);
 
+/// Least time between two times that listeners open which have waited for the first checks of their backends: when a
+/// member starts, the checks of its pools end one after another.
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
+
 /// What the owner of the data plane asks for.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -53,6 +57,8 @@ pub(crate) struct Reconciler {
     /// What is in force.
     state: Arc<ClusterState>,
     published: Instant,
+    /// When listeners opened last that had waited.
+    released: Instant,
 }
 
 impl Reconciler {
@@ -76,6 +82,7 @@ impl Reconciler {
             pools: Pools::new(prober, Names::new(resolver)),
             state: Arc::default(),
             published: now,
+            released: now,
         }
     }
 
@@ -93,7 +100,11 @@ impl Reconciler {
         loop {
             let verdicts = self.pools.is_dirty().then(|| self.published + VERDICT_PAUSE);
             let drain = self.pools.next_deadline().map(|d| self.origin + d);
-            let wake = [Some(drift), verdicts, drain].into_iter().flatten().min().unwrap_or(drift);
+            let release = match self.is_released() {
+                true => Some(self.released + RELEASE_PAUSE),
+                false => self.listeners.next_release().map(|d| self.origin + d),
+            };
+            let wake = [Some(drift), verdicts, drain, release].into_iter().flatten().min().unwrap_or(drift);
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
@@ -128,13 +139,19 @@ impl Reconciler {
                     if self.pools.is_dirty() {
                         self.publish();
                     }
-                    if drift <= Instant::now() {
+                    if drift <= Instant::now() || self.is_released() {
+                        self.released = Instant::now();
                         self.follow(self.state.clone(), true).await;
                         drift = Instant::now() + self.drift_interval;
                     }
                 }
             }
         }
+    }
+
+    /// Whether a listener waits that need not wait any longer.
+    fn is_released(&self) -> bool {
+        self.listeners.is_released(&self.state, self.origin.elapsed(), self.pools.unchecked())
     }
 
     async fn obey(&mut self, order: Order) {
@@ -162,15 +179,20 @@ impl Reconciler {
 
     /// Brings everything in line with `state`. Sockets that go are closed while the table still has their listeners,
     /// and those that come are handed to the workers once it has theirs.
+    ///
+    /// Pools come first: whether a listener that is new waits for its backends' first checks depends on them.
     async fn follow(&mut self, state: Arc<ClusterState>, again: bool) {
+        let now = self.origin.elapsed();
+        self.pools.follow(&state, now);
         if again || !listeners::same(&self.state, &state) {
+            let before = *self.in_force.borrow();
+            self.listeners.hold(&state, before, now, self.pools.unchecked());
             self.listeners.follow(&state).await;
         }
-        self.pools.follow(&state, self.origin.elapsed());
         self.state = state;
         self.publish();
         self.listeners.hand_over();
-        let revision = self.state.revision;
+        let revision = self.listeners.in_force(self.state.revision);
         self.in_force.send_if_modified(|r| std::mem::replace(r, revision) != revision);
     }
 

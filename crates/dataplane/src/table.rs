@@ -65,9 +65,15 @@ impl Listener {
         self.binds.iter().filter(|b| b.error.is_none()).map(|b| b.effective)
     }
 
-    /// What keeps the other addresses from being bound.
+    /// What keeps the other addresses from being bound; that they wait for the first checks is no error.
     pub fn errors(&self) -> impl Iterator<Item = &BindError> {
-        self.binds.iter().filter_map(|b| b.error.as_deref())
+        let errors = self.binds.iter().filter_map(|b| b.error.as_deref());
+        errors.filter(|error| !matches!(error, BindError::Unchecked(_)))
+    }
+
+    /// Whether it waits for the first checks of its backends.
+    pub fn is_unchecked(&self) -> bool {
+        self.binds.iter().any(|b| matches!(b.error.as_deref(), Some(BindError::Unchecked(_))))
     }
 }
 

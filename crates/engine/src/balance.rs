@@ -13,6 +13,7 @@ use std::sync::Arc;
 use trestle_model::{AdminState, Algorithm, AllDown, Backend, PoolSpec};
 
 use crate::health::Verdict;
+use crate::outage::Elsewhere;
 use maglev::{Maglev, Shares};
 use tier::{Member, Tier};
 
@@ -36,6 +37,12 @@ impl<'a> Candidate<'a> {
     /// A backend that has an address and its full weight.
     pub fn new(backend: &'a Backend, verdict: Verdict) -> Self {
         Self { backend, verdict, resolved: true, warmth: Warmth::FULL }
+    }
+
+    /// Whether clients may be led there if it is not down.
+    fn is_wanted(&self) -> bool {
+        let settings = &self.backend.spec;
+        settings.admin_state == AdminState::Enabled && settings.weight > 0 && self.resolved
     }
 }
 
@@ -91,11 +98,11 @@ impl Schedule {
         let mut usable: [Vec<Member<'a>>; 4] = Default::default();
         let mut all: [Vec<Member<'a>>; 2] = Default::default();
         for (position, candidate) in (0u32..).zip(candidates) {
-            let Candidate { backend, verdict, resolved, warmth } = candidate;
-            let settings = &backend.spec;
-            if settings.admin_state != AdminState::Enabled || settings.weight == 0 || !resolved {
+            if !candidate.is_wanted() {
                 continue;
             }
+            let Candidate { backend, verdict, warmth, .. } = candidate;
+            let settings = &backend.spec;
             let member = Member { position, backend, warmth };
             let [primaries, backups] = &mut all;
             if settings.backup {
@@ -122,6 +129,21 @@ impl Schedule {
         let table = |members: &[Member<'_>]| hashed.then(|| Self::table(members, before));
         let tiers = tiers.iter().filter(|t| !t.is_empty()).map(|t| Tier::build(t, table(t))).collect();
         Self { algorithm: spec.algorithm, tiers }
+    }
+
+    /// Where a pool with these backends leads its clients, by the rules of [`Schedule::build`].
+    pub fn elsewhere<'a>(spec: &PoolSpec, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Elsewhere {
+        let (mut usable, mut healthy) = (0, false);
+        for candidate in candidates.into_iter().filter(Candidate::is_wanted) {
+            usable += usize::from(candidate.verdict != Verdict::Unhealthy);
+            healthy |= candidate.verdict == Verdict::Healthy;
+        }
+        match usable < spec.minimum_healthy as usize {
+            true if spec.all_down == AllDown::FailOpen => Elsewhere::Down,
+            true => Elsewhere::Unproven,
+            false if healthy => Elsewhere::Healthy,
+            false => Elsewhere::Unproven,
+        }
     }
 
     fn table(members: &[Member<'_>], before: Option<&Self>) -> Arc<Maglev> {

@@ -89,7 +89,9 @@ impl Http {
         let known = self.member.revision();
         self.member.await_here(known, CATCHING_UP).await;
         let in_force = *self.member.plane.in_force().borrow();
-        if in_force < known {
+        // A new listener that waits for its backends' first checks takes no member out of service that serves the others.
+        let serves = in_force > 0 && self.member.plane.table().revision >= known;
+        if in_force < known && !serves {
             why.push(format!("data plane is at revision {in_force} of {known}"));
         }
         why

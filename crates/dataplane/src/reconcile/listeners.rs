@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use trestle_model::{self as model, ClusterState, ListenerName};
+use trestle_model::{self as model, ClusterState, ListenerName, PoolName, Revision};
 
 use crate::bind::{self, BindError};
 use crate::gate::Gate;
@@ -18,6 +18,19 @@ use crate::worker::Order;
 
 /// How long workers may take to empty the queues of sockets that are closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a listener that is new here waits for the first checks of its backends. HAProxy serves at once and leads to
+/// servers that it then finds down; much longer than a check takes, and clients had better be served by anybody.
+const FIRST_CHECKS_MAX: Duration = Duration::from_secs(2);
+
+/// A listener that has no sockets until its backends were checked for the first time.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    /// When it opens them in any case, on the reconciler's clock.
+    until: Duration,
+    /// What is in force without it.
+    before: Revision,
+}
 
 /// The address that orders sockets by port first, so that neighbours on a port are found without a search.
 type Key = (u16, IpAddr);
@@ -51,6 +64,8 @@ pub(super) struct Listeners {
     replaced: Vec<Arc<Gate>>,
     /// The addresses of virtual IPs.
     vips: Arc<BTreeSet<IpAddr>>,
+    /// Listeners that are new and wait.
+    held: BTreeMap<ListenerName, Hold>,
     drained: bool,
     stopped: bool,
 }
@@ -71,6 +86,7 @@ impl Listeners {
             guard: Arc::default(),
             replaced: Vec::new(),
             vips: Arc::default(),
+            held: BTreeMap::new(),
             drained: false,
             stopped: false,
         }
@@ -99,6 +115,49 @@ impl Listeners {
     /// new.
     pub(super) fn drain(&mut self, drained: bool) -> bool {
         std::mem::replace(&mut self.drained, drained) != drained
+    }
+
+    /// Has listeners of `state` wait that are new and whose pools are `unchecked`, and those no longer whose time is over
+    /// or whose pools are not. `before` is the revision that is in force without those that are new.
+    pub(super) fn hold(
+        &mut self,
+        state: &ClusterState,
+        before: Revision,
+        now: Duration,
+        mut unchecked: impl FnMut(&PoolName) -> bool,
+    ) {
+        let mut waits = |listener: &model::Listener| pools(listener).any(&mut unchecked);
+        self.held
+            .retain(|name, hold| now < hold.until && state.listeners.get(name).is_some_and(|l| waits(l)));
+        let new = state.listeners.iter().filter(|(name, _)| !self.published.0.contains_key(*name));
+        for (name, _) in new.filter(|(_, listener)| waits(listener)) {
+            let hold = Hold { until: now.saturating_add(FIRST_CHECKS_MAX), before };
+            self.held.entry(name.clone()).or_insert(hold);
+        }
+    }
+
+    /// Whether a listener waits that need not wait any longer.
+    pub(super) fn is_released(
+        &self,
+        state: &ClusterState,
+        now: Duration,
+        mut unchecked: impl FnMut(&PoolName) -> bool,
+    ) -> bool {
+        let mut waits = |listener: &Arc<model::Listener>| pools(listener).any(&mut unchecked);
+        let mut over = |(name, hold): (&ListenerName, &Hold)| {
+            hold.until <= now || !state.listeners.get(name).is_some_and(&mut waits)
+        };
+        self.held.iter().any(&mut over)
+    }
+
+    /// When the next listener that waits opens in any case.
+    pub(super) fn next_release(&self) -> Option<Duration> {
+        self.held.values().map(|hold| hold.until).min()
+    }
+
+    /// What is in force of a configuration at `revision`.
+    pub(super) fn in_force(&self, revision: Revision) -> Revision {
+        self.held.values().map(|hold| hold.before).fold(revision, Revision::min)
     }
 
     /// Why this address is to have no socket now, if it is not.
@@ -194,6 +253,7 @@ impl Listeners {
                 Some(owner) if owner != name => {
                     Some(BindError::Taken { address: effective, listener: owner.clone() })
                 }
+                _ if self.held.contains_key(name) => Some(BindError::Unchecked(effective)),
                 _ => self.open(effective).err(),
             };
             BindStatus { configured, effective, error: error.map(Arc::new) }
@@ -235,9 +295,14 @@ impl Listeners {
     }
 }
 
+/// The pools that a listener leads to.
+fn pools(listener: &model::Listener) -> impl Iterator<Item = &PoolName> {
+    listener.spec.routes.iter().map(|route| &route.pool).chain([&listener.spec.pool])
+}
+
 /// Whether an address has no socket because that is wanted.
 fn meant(error: &BindError) -> bool {
-    matches!(error, BindError::Stopped(_) | BindError::Drained(_))
+    matches!(error, BindError::Stopped(_) | BindError::Drained(_) | BindError::Unchecked(_))
 }
 
 /// A listener's table entry: the old one where nothing is different.

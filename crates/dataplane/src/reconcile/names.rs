@@ -14,6 +14,8 @@ pub(super) type User = (PoolName, BackendName);
 
 struct Known {
     found: Result<IpAddr, Arc<str>>,
+    /// No lookup has ended yet.
+    awaited: bool,
     users: BTreeSet<User>,
 }
 
@@ -37,10 +39,16 @@ impl Names {
         let known = self.known.entry(name.clone()).or_insert_with(|| {
             // Fails only when the resolver's thread is gone, of which the log tells.
             let _ = self.resolver.send(Order::Watch(name.clone()));
-            Known { found: Err(format!("name {name}: not looked up yet").into()), users: BTreeSet::new() }
+            let found = Err(format!("name {name}: not looked up yet").into());
+            Known { found, awaited: true, users: BTreeSet::new() }
         });
         known.users.insert(user);
         known.found.clone()
+    }
+
+    /// Whether `host` is a name that was not looked up yet.
+    pub(super) fn is_awaited(&self, host: &Host) -> bool {
+        matches!(host, Host::Name(name) if self.known.get(name).is_some_and(|known| known.awaited))
     }
 
     /// `user` no longer uses `host`.
@@ -58,7 +66,7 @@ impl Names {
     /// Takes over what was found; returns the backends that this is about.
     pub(super) fn report(&mut self, report: Report) -> Vec<User> {
         let Some(known) = self.known.get_mut(&report.name) else { return Vec::new() };
-        known.found = report.found;
+        (known.found, known.awaited) = (report.found, false);
         known.users.iter().cloned().collect()
     }
 }

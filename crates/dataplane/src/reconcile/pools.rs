@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trestle_engine::{Admission, Closing, Verdict};
-use trestle_model::{self as model, BackendName, ClusterState, OnDown, PoolEntry, PoolName};
+use trestle_engine::{Admission, Closing, Outage, Schedule, Verdict};
+use trestle_model::{self as model, AdminState, BackendName, ClusterState, OnDown, PoolEntry, PoolName};
 
 use super::names::Names;
-use super::schedule::Lasting;
+use super::schedule::{Lasting, candidate};
 use crate::connections::{self, Roll};
 use crate::history::History;
 use crate::live::{Live, next_epoch};
@@ -28,8 +28,8 @@ struct BackendState {
     admission: Admission,
     deadline: Option<Duration>,
     check: Option<CheckId>,
-    /// True from when it was moved to another address until it is found healthy there.
-    moved: bool,
+    /// What becomes of its connections while it is down.
+    outage: Outage,
 }
 
 impl BackendState {
@@ -50,7 +50,7 @@ impl BackendState {
             admission: Admission::default(),
             deadline: None,
             check: None,
-            moved: false,
+            outage: Outage::default(),
         }
     }
 }
@@ -61,6 +61,21 @@ struct PoolState {
     plan: Arc<Plan>,
     backends: BTreeMap<BackendName, BackendState>,
     lasting: Lasting,
+}
+
+impl PoolState {
+    /// Closes what is left on backends that are down, where clients are led to better ones.
+    fn close_down(&mut self, signals: &mut Vec<(Arc<Live>, u32)>) {
+        let spec = &self.config.pool.spec;
+        let elsewhere = Schedule::elsewhere(spec, self.backends.values().map(|b| candidate(&b.entry)));
+        for state in self.backends.values_mut() {
+            if state.outage.closes(elsewhere) && spec.on_down == OnDown::Close {
+                let mut entry = Backend::clone(&state.entry);
+                close(signals, &mut entry, CloseReason::BackendDown);
+                state.entry = Arc::new(entry);
+            }
+        }
+    }
 }
 
 /// All pools.
@@ -141,6 +156,8 @@ impl Pools {
         });
         let (was, is) = (&pool.config.pool.spec, &config.pool.spec);
         let rechecked = was.health != is.health || was.send_proxy != is.send_proxy;
+        // A check of another pace asks the same.
+        let asked_anew = was.health.kind != is.health.kind || was.health.port != is.health.port;
         if rechecked {
             pool.plan = Arc::new(Plan::new(is));
         }
@@ -149,7 +166,10 @@ impl Pools {
             match wanted {
                 Some(wanted) => {
                     let was = was.unwrap_or_else(|| BackendState::new(name, &wanted, &pool.lasting.queue));
-                    let state = self.update(name, &pool.plan, &wanted, was, rechecked, now);
+                    let mut state = self.update(name, &pool.plan, &wanted, was, rechecked, now);
+                    if asked_anew {
+                        state.outage.renew();
+                    }
                     pool.backends.insert(backend, state);
                 }
                 None => was.into_iter().for_each(|was| self.remove(name, &backend, was)),
@@ -184,11 +204,13 @@ impl Pools {
         if was.host != wanted.spec.address.host {
             self.names.leave(&was.host, &(pool_name.clone(), wanted.name.clone()));
         }
-        state.moved |= moved;
         let mut entry = Backend { config: wanted.clone(), ..Backend::clone(&state.entry) };
         if moved || rechecked || state.check.is_none() {
             self.forget(state.check.take());
             self.start_check(pool_name, plan, &mut entry, &mut state.check, moved);
+        }
+        if moved {
+            state.outage.renew();
         }
         if let Some(deadline) = state.deadline.take() {
             self.deadlines.remove(&(deadline, pool_name.clone(), wanted.name.clone()));
@@ -253,7 +275,7 @@ impl Pools {
                 let mut entry = Backend::clone(&state.entry);
                 self.forget(state.check.take());
                 self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
-                state.moved = true;
+                state.outage.renew();
                 state.entry = Arc::new(entry);
             }
             self.dirty.insert(pool_name.clone());
@@ -266,6 +288,25 @@ impl Pools {
             self.checks.remove(&id);
             let _ = self.prober.send(probe::Order::Forget(id));
         }
+    }
+
+    /// Whether backends of a pool that clients would be led to have not been looked up or checked yet. Not those that the
+    /// pool's initial state says enough of.
+    fn is_unchecked(&self, pool: &PoolName) -> bool {
+        let backends = self.pools.get(pool).into_iter().flat_map(|pool| pool.backends.values());
+        let mut entries = backends.map(|b| &b.entry).filter(|entry| entry.verdict == Verdict::Unknown);
+        entries.any(|entry| {
+            let spec = &entry.config.spec;
+            spec.admin_state == AdminState::Enabled
+                && spec.weight > 0
+                && (entry.reason == CheckResult::Awaited || self.names.is_awaited(&spec.address.host))
+        })
+    }
+
+    /// As [`Pools::is_unchecked`], looking at each pool once: many listeners may lead to a large one.
+    pub(super) fn unchecked(&self) -> impl FnMut(&PoolName) -> bool {
+        let mut known = BTreeMap::new();
+        move |pool| *known.entry(pool.clone()).or_insert_with(|| self.is_unchecked(pool))
     }
 
     /// Takes over a verdict; a report of a run that was replaced is ignored.
@@ -290,15 +331,9 @@ impl Pools {
                 (_, verdict) => tracing::info!(%pool, backend = %backend, %reason, "backend is {verdict}"),
             }
         }
-        // A backend that was moved to an address where it does not answer has connections to the one where it did, and
-        // nobody has found those to be down.
-        let fell = was.verdict == Verdict::Healthy && report.verdict == Verdict::Unhealthy && !state.moved;
-        state.moved &= report.verdict != Verdict::Healthy;
+        state.outage.found(report.verdict == Verdict::Healthy);
         let mut entry = Backend::clone(was);
         entry.judge(report.verdict, report.result, report.at);
-        if fell && pool.config.pool.spec.on_down == OnDown::Close {
-            close(&mut self.signals, &mut entry, CloseReason::BackendDown);
-        }
         state.entry = Arc::new(entry);
         self.dirty.insert(pool_name.clone());
     }
@@ -354,6 +389,7 @@ impl Pools {
                 self.queues.extend(before.map(|gone| (gone.queue.clone(), Weak::new())));
                 continue;
             };
+            state.close_down(&mut self.signals);
             let backends = state.backends.values().map(|b| b.entry.clone()).collect();
             let before = before.as_ref().map(|p| &p.schedule);
             let (entry, holds) = state.lasting.entry(&state.config.pool, backends, before);

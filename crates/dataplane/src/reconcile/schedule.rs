@@ -31,8 +31,7 @@ impl Lasting {
         let candidates = backends.iter().map(|b| {
             let (warmth, next) = warmth(b, pool.spec.slow_start, now);
             holds = [holds, next].into_iter().flatten().min();
-            let resolved = b.ip.is_some();
-            Candidate { resolved, warmth, ..Candidate::new(&b.config, b.verdict) }
+            Candidate { warmth, ..candidate(b) }
         });
         let schedule = Schedule::build(&pool.spec, candidates, before);
         let sticky = self.sticky(pool.spec.stickiness, &backends);
@@ -51,6 +50,11 @@ impl Lasting {
         positions.sort_unstable();
         Some(Sticky { memory, keep, positions })
     }
+}
+
+/// A backend as pools are scheduled by it, at its full weight.
+pub(super) fn candidate(backend: &Backend) -> Candidate<'_> {
+    Candidate { resolved: backend.ip.is_some(), ..Candidate::new(&backend.config, backend.verdict) }
 }
 
 /// How warm a backend is, and for how long. As in HAProxy only one that was down is cold: not one that is new, since

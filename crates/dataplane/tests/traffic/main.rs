@@ -18,6 +18,7 @@ mod identities;
 mod limits;
 mod listeners;
 mod names;
+mod outages;
 mod policies;
 mod queueing;
 mod relaying;

@@ -141,12 +141,12 @@ async fn a_name_is_looked_up_checked_and_dialled_and_followed_when_it_moves() {
     plane.until_verdict("p", "w", Verdict::Healthy).await;
     assert_eq!(servers(front, 2).await, "bb");
     assert!(old.works().await, "a connection to the former address goes on");
-    // Also when nothing is found at the next one.
+    // Until the backend is found down at the next one: what is left of it anywhere ends.
     let dead = ip();
     names.point("web.example", &[dead]);
     until_dialled(&plane, "w", dead).await;
     plane.until_verdict("p", "w", Verdict::Unhealthy).await;
-    assert!(old.works().await);
+    assert_eq!(old.end().await, Some(std::io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trestle_dataplane::{CloseReason, Verdict};
-use trestle_model::{AllDown, BackendPatch, HealthCheck, OnDown, PoolPatch, PoolSpec};
+use trestle_model::{AllDown, BackendSpec, HealthCheck, OnDown, PoolPatch, PoolSpec};
 
 use crate::harness::*;
 
@@ -43,6 +43,19 @@ impl Judged {
     }
 }
 
+/// Two servers whose checks are answered at the same port of both.
+pub(crate) async fn judged_pair() -> (Judged, Judged) {
+    let (a, b) = (Judged::start("a").await, Server::start("b").await);
+    let address = SocketAddr::new(b.address.ip(), a.address.port());
+    let checks = Some(Server::start_at("h", address).await);
+    (a, Judged { server: b, checks, address })
+}
+
+/// A backend that stands in for others.
+pub(crate) fn backup(address: SocketAddr) -> BackendSpec {
+    BackendSpec { backup: true, ..at(address) }
+}
+
 #[tokio::test]
 async fn when_a_backend_falls_both_legs_of_its_connections_are_reset() {
     let mut a = Judged::start("a").await;
@@ -69,35 +82,17 @@ async fn when_a_backend_falls_both_legs_of_its_connections_are_reset() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_moved_to_a_dead_address_keeps_its_old_connections() {
-    let a = Server::start("a").await;
-    let mut plane = Plane::start();
-    plane.pool("p", checked(), &[("a", at(a.address))]).await;
-    let front = plane.listener("l", "p").await;
-    plane.until_verdict("p", "a", Verdict::Healthy).await;
-    let mut old = Client::connect(front).await.unwrap();
-    let gone = Server::start("gone").await;
-    let address = Some(at(gone.address).address);
-    gone.stop().await;
-    plane.update_backend("p", "a", BackendPatch { address, ..BackendPatch::default() }).await;
-    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
-    assert!(old.works().await);
-    assert_eq!(plane.backend_counts("p", "a").closed(CloseReason::BackendDown), 0);
-}
-
-#[tokio::test]
 async fn a_pool_that_keeps_connections_leaves_them_alone() {
-    let mut a = Judged::start("a").await;
+    let (mut a, mut b) = judged_pair().await;
     let mut plane = Plane::start();
     let spec = PoolSpec { on_down: OnDown::Keep, ..checked() };
-    plane.pool("p", a.pool(spec), &[("a", at(a.server.address))]).await;
+    plane.pool("p", a.pool(spec), &[("a", at(a.server.address)), ("b", backup(b.server.address))]).await;
     let front = plane.listener("l", "p").await;
-    plane.until_verdict("p", "a", Verdict::Healthy).await;
     let mut old = Client::connect(front).await.unwrap();
     a.fail().await;
     plane.until_verdict("p", "a", Verdict::Unhealthy).await;
     assert!(old.works().await);
-    assert!(turned_away(front).await);
+    assert_eq!(servers(front, 1).await, "b");
     // The policy says what happens when a backend falls, not what it is to be while it is down.
     plane.update_pool("p", PoolPatch { on_down: Some(OnDown::Close), ..PoolPatch::default() }).await;
     assert!(old.works().await);
@@ -105,34 +100,7 @@ async fn a_pool_that_keeps_connections_leaves_them_alone() {
     plane.until_verdict("p", "a", Verdict::Healthy).await;
     a.fail().await;
     assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
-}
-
-#[tokio::test]
-async fn a_pool_that_fails_open_resets_what_was_open_and_takes_what_comes() {
-    let mut a = Judged::start("a").await;
-    let mut plane = Plane::start();
-    let spec = PoolSpec { all_down: AllDown::FailOpen, ..checked() };
-    plane.pool("p", a.pool(spec), &[("a", at(a.server.address))]).await;
-    let front = plane.listener("l", "p").await;
-    plane.until_verdict("p", "a", Verdict::Healthy).await;
-    let mut old = Client::connect(front).await.unwrap();
-    a.fail().await;
-    assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
-    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
-    let mut later = Client::connect(front).await.unwrap();
-    let failed = || plane.backend_counts("p", "a").checks_failed;
-    let before = failed();
-    until("checks go on failing", || failed() >= before + 5).await;
-    assert!(later.works().await, "a failure that changes no verdict closes nothing");
-    a.recover().await;
-    plane.until_verdict("p", "a", Verdict::Healthy).await;
-    assert!(later.works().await);
-    assert_eq!(plane.listener_counts("l").closed(CloseReason::BackendDown), 1);
-    a.fail().await;
-    assert_eq!(later.end().await, Some(ErrorKind::ConnectionReset));
-    plane.until_closed("l", CloseReason::BackendDown, 2).await;
-    plane.update_pool("p", PoolPatch { all_down: Some(AllDown::Refuse), ..PoolPatch::default() }).await;
-    assert!(turned_away(front).await);
+    b.fail().await;
 }
 
 #[tokio::test]

@@ -101,18 +101,3 @@ async fn the_last_changes_are_kept_with_their_reasons() {
     expected.push(bad("connection refused"));
     assert_eq!(history(&plane), expected[3..]);
 }
-
-#[tokio::test]
-async fn a_backend_that_starts_healthy_at_a_dead_address_keeps_its_old_connections() {
-    let server = Server::start("a").await;
-    let mut plane = Plane::start();
-    let mut spec = checked();
-    spec.health.initial_state = InitialState::Healthy;
-    plane.pool("p", spec, &[("a", at(server.address))]).await;
-    let front = plane.listener("l", "p").await;
-    let mut old = Client::connect(front).await.unwrap();
-    let address = Some(at(free()).address);
-    plane.update_backend("p", "a", BackendPatch { address, ..BackendPatch::default() }).await;
-    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
-    assert!(old.works().await);
-}
