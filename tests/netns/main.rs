@@ -9,6 +9,7 @@
 mod addresses;
 mod baseline;
 mod bed;
+mod beside;
 mod deaths;
 mod drains;
 mod fitness;

@@ -30,9 +30,7 @@ pub(crate) fn fence(member: &str, route: &mut Route) -> Result<Result<Nft, Strin
     }
     let addresses = route.addresses().map_err(VipError::system("list addresses"))?;
     for found in addresses.iter().filter(|found| fenced.contains(&found.address) && !found.lasting) {
-        route
-            .remove(found.address, found.prefix, found.index)
-            .map_err(VipError::system("remove an address that an earlier run left"))?;
+        route.remove_found(found).map_err(VipError::system("remove an address that an earlier run left"))?;
     }
     nft.install(&[]).map_err(VipError::system("set the fence up"))?;
     Ok(Ok(nft))

@@ -21,6 +21,8 @@ pub(crate) enum Change {
     LinkGone(u32),
     /// An address is gone.
     AddressGone { index: u32, address: IpAddr },
+    /// An address of the host itself, by which the place of virtual IPs goes, came, changed or went.
+    OwnAddress { index: u32 },
     /// The kernel had more to say than the socket holds.
     Missed,
 }
@@ -43,7 +45,7 @@ impl Changes {
             match self.socket.receive_waiting() {
                 Ok(None) => return Ok(found),
                 Ok(Some(bytes)) => {
-                    found.extend(messages(bytes).filter_map(|m| parsed(m.whole)).filter_map(|m| read(&m)));
+                    found.extend(messages(bytes).filter_map(|m| parsed(m.whole)).flat_map(|m| read(&m)));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.push(Change::Missed),
                 Err(error) => return Err(error),
@@ -52,19 +54,25 @@ impl Changes {
     }
 }
 
-fn read(message: &RouteNetlinkMessage) -> Option<Change> {
+fn read(message: &RouteNetlinkMessage) -> Vec<Change> {
+    let own = |found: &Assigned| found.is_hosts_own().then_some(Change::OwnAddress { index: found.index });
     match message {
         // Bridges announce their ports in a family of their own, with half of the attributes.
         RouteNetlinkMessage::NewLink(link) if u8::from(link.header.interface_family) == 0 => {
-            Some(Change::Link(Interface::read(link)))
+            vec![Change::Link(Interface::read(link))]
         }
         RouteNetlinkMessage::DelLink(link) if u8::from(link.header.interface_family) == 0 => {
-            Some(Change::LinkGone(link.header.index))
+            vec![Change::LinkGone(link.header.index)]
         }
-        RouteNetlinkMessage::DelAddress(address) => {
-            Assigned::read(address).map(|a| Change::AddressGone { index: a.index, address: a.address })
-        }
-        _ => None,
+        RouteNetlinkMessage::NewAddress(address) => Assigned::read(address).iter().filter_map(own).collect(),
+        RouteNetlinkMessage::DelAddress(address) => match Assigned::read(address) {
+            Some(gone) => [Change::AddressGone { index: gone.index, address: gone.address }]
+                .into_iter()
+                .chain(own(&gone))
+                .collect(),
+            None => Vec::new(),
+        },
+        _ => Vec::new(),
     }
 }
 

@@ -287,6 +287,8 @@ fn stacked_interfaces_bridges_and_other_names_will_do() {
     member.ip("address del 10.77.0.1/24 dev eth0");
     member.ip("link set br1 up");
     member.ip("link set eth0 master br1");
+    // A virtual IP brings no route to its clients.
+    member.ip("address add 10.77.0.1/24 dev br1");
     on("10.77.0.52/24", "br1");
 }
 

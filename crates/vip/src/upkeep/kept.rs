@@ -13,7 +13,7 @@ use crate::facts::VipFacts;
 use crate::lease::Lease;
 use crate::lease_thread;
 use crate::moment::Moment;
-use crate::route::Interface;
+use crate::route::{Interface, Place};
 use crate::vip::Vip;
 
 /// Lifetime that an address is given. With 1 s a thread that is late for half a second would lose it; the kernel removes it
@@ -74,6 +74,13 @@ impl Kept {
     pub(super) fn resume(&mut self, now: Instant) {
         self.refresh = now;
         self.schedule = Schedule::new(now);
+    }
+
+    /// Renews at once what is there.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if self.present {
+            self.refresh = self.refresh.min(now);
+        }
     }
 
     /// The address is gone: it is to be put back at once, but not over and over.
@@ -137,7 +144,7 @@ impl Upkeep {
         let Some(at) = self.position(address) else { return Ok(()) };
         let kept = self.kept.remove(at);
         self.close_wires();
-        let removed = self.route.remove(address, kept.vip.prefix, kept.interface.index);
+        let removed = self.route.remove(address, kept.interface.index);
         removed.map_err(|source| VipError::Address { vip: kept.vip, doing: "remove", source })
     }
 
@@ -147,7 +154,7 @@ impl Upkeep {
         kept.present = false;
         kept.show(|facts| facts.address_present = false);
         // What fails here goes by its lifetime.
-        let _ = self.route.remove(kept.vip.address, kept.vip.prefix, kept.interface.index);
+        let _ = self.route.remove(kept.vip.address, kept.interface.index);
     }
 
     /// Does what is due.
@@ -216,16 +223,13 @@ impl Upkeep {
             kept.refresh = now + refresh;
             return if kept.present { Ok(()) } else { Err(std::io::Error::other(TOO_SHORT)) };
         }
-        // An IPv6 address that expires would take the network's route with it, even where other addresses need it.
-        let others = self.route.addresses()?;
-        let shared = others.iter().any(|other| {
-            other.index == kept.interface.index
-                && other.address != kept.vip.address
-                && other.shares_network(kept.vip.address)
-        });
-        let own_route = kept.vip.address.is_ipv4() || !shared;
+        let (address, index) = (kept.vip.address, kept.interface.index);
+        let place = Place::of(address, index, &self.route.addresses()?);
+        for found in &place.misplaced {
+            self.route.remove_found(found)?;
+        }
         let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(1);
-        self.route.put(&kept.vip, kept.interface.index, seconds, own_route)?;
+        self.route.put(address, index, seconds, place.scope)?;
         kept.present = true;
         kept.complained = false;
         kept.refresh = now + refresh;

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::Event;
 use crate::frames::Heard;
 use crate::lease_thread;
-use crate::route::{Change, Changes, Interface, Route};
+use crate::route::{Change, Changes, Interface, Route, whole};
 use crate::wire::{ArpWire, Discovery};
 
 pub(crate) use kept::{Keeping, SharedFacts};
@@ -167,6 +167,7 @@ impl Upkeep {
                         self.verify(at);
                     }
                 }
+                Change::OwnAddress { index } => self.put_in_place(index),
                 Change::Missed => self.verify_all(),
             }
         }
@@ -184,7 +185,15 @@ impl Upkeep {
         }
         for at in 0..self.kept.len() {
             self.verify(at);
+            self.kept[at].hasten(Instant::now());
         }
+    }
+
+    /// Sees to it, at the next round, that the virtual IPs of an interface stand behind the host's own addresses.
+    fn put_in_place(&mut self, index: u32) {
+        let now = Instant::now();
+        let concerned = self.kept.iter_mut().filter(|kept| kept.interface.index == index);
+        concerned.for_each(|kept| kept.hasten(now));
     }
 
     /// Looks whether an address that should be there is.
@@ -192,7 +201,11 @@ impl Upkeep {
         let Ok(addresses) = self.route.addresses() else { return };
         let kept = &mut self.kept[at];
         let there = |kept: &Kept| {
-            addresses.iter().any(|a| a.address == kept.vip.address && a.index == kept.interface.index)
+            addresses.iter().any(|a| {
+                a.address == kept.vip.address
+                    && a.index == kept.interface.index
+                    && a.prefix == whole(a.address)
+            })
         };
         if kept.present && !there(kept) {
             let address = kept.vip.address;
