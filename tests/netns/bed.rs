@@ -145,6 +145,14 @@ impl Bed {
         });
     }
 
+    /// Waits until a member says in its status that nothing is wrong with it.
+    pub(crate) fn fit(&self, member: usize) {
+        wait_for("a status without faults", LIMIT, || {
+            let said = self.status_of(member)["unfit"].clone();
+            if said.as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(said.to_string()) }
+        });
+    }
+
     /// Who held the virtual IPs, and why they moved; the last entries, oldest first.
     pub(crate) fn history(&self, last: usize) -> Vec<Entry> {
         let entries = self.json(&["vip", "history"]);

@@ -1,11 +1,13 @@
 //! The holder should not hold the address any more, and says why.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::TempDir;
-use trestle_testkit::lab::Lab;
+use trestle_testkit::lab::{Lab, MEMBERS};
 use trestle_testkit::wait_for;
 
 use crate::Bed;
@@ -143,4 +145,112 @@ fn a_member_without_the_capability_says_so_and_never_holds() {
     wait_for("the former holder's end", LIMIT, || {
         if bed.lab.holders() == [last] { Ok(()) } else { Err(format!("{:?}", bed.lab.holders())) }
     });
+}
+
+/// Every change of who holds the virtual IPs so far.
+fn moves(bed: &Bed) -> usize {
+    bed.json(&["vip", "history"]).as_array().unwrap().len()
+}
+
+#[test]
+fn a_mistake_in_something_new_moves_nothing_while_all_members_share_it() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    let holder = bed.settle();
+    let exception = bed.after(holder, 1);
+    // One has the interface, but without a cable; the others do not.
+    bed.lab.members[exception].ip("link add nowhere0 type veth peer name nowhere1");
+    let take = |member: usize| bed.lab.members[member].run(|| TcpListener::bind("0.0.0.0:8443").unwrap());
+    let mut taken: Vec<Option<TcpListener>> = (0..MEMBERS).map(|member| Some(take(member))).collect();
+    let before = moves(&bed);
+    let vip = ["vip", "create", "10.77.0.60/24", "--name", "second", "--interface", "nowhere0"];
+    let listener = ["listener", "create", "taken", "--bind", "front:8443", "--pool", "web"];
+    for _ in 0..8 {
+        bed.run(&vip);
+        bed.run(&listener);
+        for member in 0..MEMBERS {
+            bed.unfit(member, "nowhere0");
+            bed.unfit(member, "listener taken");
+        }
+        bed.run(&["listener", "delete", "taken"]);
+        bed.run(&["vip", "delete", "second"]);
+        for member in 0..MEMBERS {
+            bed.fit(member);
+        }
+    }
+    assert_eq!(moves(&bed), before, "{:?}", bed.history(usize::MAX));
+    assert_eq!(bed.served(bed.lab.target(), |_| true), holder);
+
+    // A mistake stops nothing else, and what one of them has mended is a reason to go there.
+    bed.run(&vip);
+    bed.run(&listener);
+    (0..MEMBERS).for_each(|member| bed.unfit(member, "listener taken"));
+    let next = bed.after(holder, 2);
+    bed.run(&["vip", "move", "--to", &bed.name(next)]);
+    bed.served(bed.lab.target(), |by| by == next);
+    taken[exception] = None;
+    let to = bed.served(bed.lab.target(), |by| by != next);
+    assert_eq!(to, exception);
+    bed.handed_over(
+        next,
+        to,
+        "the holder was unfit: its data plane does not accept connections: listener taken: ",
+    );
+}
+
+#[test]
+fn clients_that_use_up_the_descriptors_move_nothing() {
+    // Members inherit it.
+    let own = rustix::process::getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(1024) }).unwrap();
+    let bed = Bed::unhurried();
+    setrlimit(Resource::Nofile, own).unwrap();
+    let Some(mut bed) = bed else { return };
+    let holder = bed.settle();
+    let before = moves(&bed);
+    let target = bed.lab.target();
+    let silent = bed.lab.client.run(|| -> Vec<TcpStream> {
+        (0..1200)
+            .filter_map(|_| TcpStream::connect_timeout(&target, Duration::from_millis(200)).ok())
+            .collect()
+    });
+    wait_for("a member without a free descriptor", LIMIT, || {
+        let status = bed.status_of(holder);
+        let (used, max) = (status["descriptors_used"].as_u64(), status["descriptors_max"].as_u64());
+        if used.zip(max).is_some_and(|(used, max)| used + 2 > max) { Ok(()) } else { Err(status.to_string()) }
+    });
+    // As long as it took to be called a fault, and some more.
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(bed.status_of(holder)["unfit"].as_array().map(Vec::len), Some(0));
+    assert_eq!(moves(&bed), before, "{:?}", bed.history(usize::MAX));
+    drop(silent);
+    assert_eq!(bed.served(target, |_| true), holder);
+}
+
+#[test]
+fn a_fault_that_follows_the_virtual_ips_goes_round_once() {
+    let dir = TempDir::with_prefix("trestle-checks-").unwrap();
+    // It fails where the address is, as a check does that the holder's load makes fail.
+    let check = dir.path().join("check");
+    let script = "#!/bin/sh\n! ip -oneline address show | grep -q ' 10.77.0.50/'\n";
+    std::fs::write(&check, script).unwrap();
+    std::fs::set_permissions(&check, PermissionsExt::from_mode(0o755)).unwrap();
+    let more = |_| {
+        format!(
+            "[vip]\ncheck = \"{}\"\ncheck_interval = \"500ms\"\ncheck_rise = 1\ncheck_fall = 1\n",
+            check.display()
+        )
+    };
+    let Some(bed) = Bed::unhurried_with(more) else { return };
+    let given_up = |bed: &Bed| bed.history(usize::MAX).iter().filter(|e| e.event == "released").count();
+    wait_for("a round", LIMIT, || match given_up(&bed) {
+        count if count >= MEMBERS - 1 => Ok(()),
+        count => Err(format!("{count} moves")),
+    });
+    let last = bed.served(bed.lab.target(), |_| true);
+    let waiting: Vec<usize> = (0..MEMBERS).filter(|member| *member != last).collect();
+    waiting.iter().for_each(|member| bed.unfit(*member, "counts as fit again in "));
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(given_up(&bed), MEMBERS - 1, "{:?}", bed.history(usize::MAX));
+    // Whoever asks for a member gets it.
+    bed.run(&["vip", "move", "--to", &bed.name(waiting[0])]);
 }

@@ -79,11 +79,6 @@ impl Budget {
         !self.paused.load(SeqCst)
     }
 
-    /// The number of the pause that lasts now, if one does.
-    pub(crate) fn pause(&self) -> Option<u64> {
-        self.paused.load(Relaxed).then(|| self.pauses.load(Relaxed))
-    }
-
     /// Waits until one more connection may be accepted.
     pub(crate) async fn room(&self) {
         loop {

@@ -2,59 +2,64 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 use trestle_engine::Verdict;
-use trestle_model::{AdminState, PoolName};
+use trestle_model::{AdminState, ListenerName, PoolName};
 
 use crate::bind::BindError;
 use crate::pulse::Pulse;
 use crate::table::{Pool, Table};
 use crate::worker::Order;
 
-/// A pause of accepting that lasts longer is no passing shortage: connections that wait that long have been given up by
-/// most clients, and another member may have descriptors.
-const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Why connections are not accepted wherever virtual IPs are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptFault {
+    /// The listener that is not open at an address; `None` for a fault of the threads.
+    pub listener: Option<ListenerName>,
+    /// The fault in words.
+    pub why: String,
+}
 
-/// What is seen of workers and descriptors from one look to the next.
+impl AcceptFault {
+    pub(crate) fn of_thread(why: String) -> Self {
+        Self { listener: None, why }
+    }
+}
+
+/// What is seen of workers from one look to the next.
+///
+/// Nothing is seen of file descriptors, queues and limits: what clients can use up is load, and load that moved virtual IPs
+/// would follow them.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pulses: Vec<Pulse>,
-    /// The number of a pause, and when it was first seen.
-    pause: Option<(u64, Instant)>,
 }
 
 impl Watch {
     /// Watches the workers that these give orders to.
     pub(crate) fn new(workers: &[UnboundedSender<Order>]) -> Self {
         let now = Instant::now();
-        Self { pulses: workers.iter().map(|orders| Pulse::new(orders, now)).collect(), pause: None }
+        Self { pulses: workers.iter().map(|orders| Pulse::new(orders, now)).collect() }
     }
 
-    /// What is wrong. `pause` is the number of the pause of accepting that lasts now.
-    pub(crate) fn look(&mut self, pause: Option<u64>, now: Instant) -> Vec<String> {
+    /// Workers that do not run.
+    pub(crate) fn look(&mut self, now: Instant) -> Vec<AcceptFault> {
         let mut faults = Vec::new();
         for (number, pulse) in self.pulses.iter_mut().enumerate() {
             if let Some(silent) = pulse.look(now) {
-                faults.push(format!("worker {number} has not run for {:.1} s", silent.as_secs_f64()));
+                let seconds = silent.as_secs_f64();
+                faults
+                    .push(AcceptFault::of_thread(format!("worker {number} has not run for {seconds:.1} s")));
             }
-        }
-        self.pause = pause.map(|number| match self.pause {
-            Some((seen, since)) if seen == number => (seen, since),
-            _ => (number, now),
-        });
-        let paused = self.pause.map(|(_, since)| now.saturating_duration_since(since));
-        if let Some(paused) = paused.filter(|paused| *paused > PAUSE_MAX) {
-            let seconds = paused.as_secs_f64();
-            faults.push(format!("no file descriptor has been free for a connection for {seconds:.1} s"));
         }
         faults
     }
 }
 
-/// Addresses at which virtual IPs are reached and that are not bound, in words.
-pub(crate) fn closed(table: &Table) -> Vec<String> {
+/// Addresses at which virtual IPs are reached and that are not bound.
+pub(crate) fn closed(table: &Table) -> Vec<AcceptFault> {
     let meets = |address: SocketAddr| {
         let ip = address.ip();
         table.vips.contains(&ip)
@@ -68,7 +73,11 @@ pub(crate) fn closed(table: &Table) -> Vec<String> {
     let failing = failing.filter_map(|(name, bind)| Some((name, bind.error.as_deref()?)));
     // One that waits for its first checks does so on every member, and not for long.
     let failing = failing.filter(|(_, error)| !matches!(error, BindError::Unchecked(_)));
-    failing.map(|(name, error)| format!("listener {name}: {error}")).collect()
+    let fault = |(name, error): (&ListenerName, &BindError)| {
+        let why = format!("listener {name}: {error}");
+        AcceptFault { listener: Some(name.clone()), why }
+    };
+    failing.map(fault).collect()
 }
 
 /// Pools that a listener leads to and whose backends are all unhealthy here.
@@ -84,23 +93,4 @@ fn is_dead(pool: &Pool) -> bool {
     let mut in_use =
         pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled).peekable();
     in_use.peek().is_some() && in_use.all(|backend| backend.verdict == Verdict::Unhealthy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_pause_that_lasts_is_a_fault() {
-        let mut watch = Watch::new(&[]);
-        let start = Instant::now();
-        let mut look = |pause, ms| watch.look(pause, start + Duration::from_millis(ms));
-        assert_eq!(look(Some(1), 0), [""; 0]);
-        assert_eq!(look(Some(1), 3000), [""; 0]);
-        assert_eq!(look(Some(1), 3500), ["no file descriptor has been free for a connection for 3.5 s"]);
-        // Another pause: connections were accepted in between.
-        assert_eq!(look(Some(2), 3600), [""; 0]);
-        assert_eq!(look(None, 7000), [""; 0]);
-        assert_eq!(look(Some(2), 7100), [""; 0]);
-    }
 }

@@ -43,6 +43,7 @@ pub use bind::BindError;
 pub use budget::BudgetUse;
 pub use connections::{Connection, ConnectionState};
 pub use counters::{Counters, Counts};
+pub use fitness::AcceptFault;
 pub use history::VerdictChange;
 pub use plane::{DataPlane, Settings};
 pub use reason::CloseReason;

@@ -18,7 +18,7 @@ use trestle_model::{ClusterState, PoolName, Revision};
 use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
 use crate::connections::{self, Connection, Roll};
-use crate::fitness::{self, Watch};
+use crate::fitness::{self, AcceptFault, Watch};
 use crate::names;
 use crate::probe;
 use crate::reactor;
@@ -247,18 +247,17 @@ impl DataPlane {
         self.order(Order::Drain(drained));
     }
 
-    /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers and pauses by what
-    /// it saw before, so ask at least every second.
+    /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers by what it saw
+    /// before, so ask at least every second. A lack of file descriptors is load and no fault.
     ///
     /// # Errors
-    /// Everything that keeps it from that, in words: a thread that has ended or does not run, an address that is not bound,
-    /// a lack of file descriptors.
-    pub fn accepting(&self) -> Result<(), Vec<String>> {
-        let mut faults = self.ended_threads();
+    /// Everything that keeps it from that: a thread that has ended or does not run, an address that is not bound.
+    pub fn accepting(&self) -> Result<(), Vec<AcceptFault>> {
+        let mut faults: Vec<_> = self.ended_threads().into_iter().map(AcceptFault::of_thread).collect();
         let table = self.shared.table.load();
         faults.extend(fitness::closed(&table));
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.extend(watch.look(self.shared.budget.pause(), Instant::now()));
+        faults.extend(watch.look(Instant::now()));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
@@ -268,7 +267,8 @@ impl DataPlane {
         fitness::dead_pools(&self.shared.table.load())
     }
 
-    fn ended_threads(&self) -> Vec<String> {
+    /// The names of threads that have ended, in words.
+    pub fn ended_threads(&self) -> Vec<String> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if threads.is_empty() {
             return vec!["the data plane has stopped".to_owned()];

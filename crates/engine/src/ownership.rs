@@ -6,6 +6,7 @@
 
 mod action;
 mod announce;
+mod compare;
 mod event;
 mod fitness;
 mod held;
@@ -23,6 +24,7 @@ use trestle_model::{MemberId, Tenure};
 
 pub use action::{Action, Cause};
 pub use announce::announcement;
+pub use compare::{BackOff, FaultKey, FitnessReport, OwnFaults};
 pub use event::Event;
 pub use fitness::{Fault, OwnCheck};
 use held::Held;

@@ -65,6 +65,7 @@ impl Member {
         };
         let listeners = table.listeners.values();
         let descriptors = self.plane.descriptors();
+        let (fitness_revision, vip_faults) = self.fitness();
         v1::MemberStatus {
             member: Some(record),
             reachable: true,
@@ -95,6 +96,8 @@ impl Member {
             election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
             problems: self.problems(),
             dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
+            vip_faults,
+            fitness_revision,
         }
     }
 

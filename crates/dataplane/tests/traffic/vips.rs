@@ -28,7 +28,8 @@ impl Plane {
     }
 
     fn faults(&self) -> Vec<String> {
-        self.plane.accepting().err().unwrap_or_default()
+        let faults = self.plane.accepting().err().unwrap_or_default();
+        faults.into_iter().map(|fault| fault.why).collect()
     }
 
     fn bound(&self, listener: &str) -> Vec<SocketAddr> {

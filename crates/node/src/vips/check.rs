@@ -3,17 +3,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, timeout};
 use trestle_engine::ownership::OwnCheck;
 
-use super::locked;
-use crate::config::VipConfig;
-
-/// What the check says: why it fails, or nothing while it does not.
-pub(super) type Failure = Arc<Mutex<Option<String>>>;
+use crate::member::Member;
 
 /// Runs the program once; the error is why it failed. It is killed when it takes too long.
 async fn run(program: &Path, limit: std::time::Duration) -> Result<(), String> {
@@ -28,20 +24,21 @@ async fn run(program: &Path, limit: std::time::Duration) -> Result<(), String> {
     }
 }
 
-/// Runs the check of the configuration for ever, if there is one, and notes what it says.
-pub(super) async fn follow(config: VipConfig, failure: Failure) {
-    let Some(program) = config.check else { return };
+/// Runs the check of the configuration for ever, if there is one, and shows what it says.
+pub(super) async fn follow(member: Arc<Member>) {
+    let config = &member.config.vip;
+    let Some(program) = &config.check else { return };
     let mut check = OwnCheck::default();
     let mut ticks = tokio::time::interval(config.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = run(&program, config.check_timeout).await;
+        let result = run(program, config.check_timeout).await;
         let failing = check.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
-        let mut failure = locked(&failure);
+        let mut shown = member.vips.shared.shown();
         match (failing, result) {
-            (false, _) => *failure = None,
-            (true, Err(why)) => *failure = Some(format!("its own check {} {why}", program.display())),
+            (false, _) => shown.check = None,
+            (true, Err(why)) => shown.check = Some(format!("its own check {} {why}", program.display())),
             // It succeeds again, but not often enough yet.
             (true, Ok(())) => {}
         }

@@ -1,18 +1,19 @@
 //! Whether this member should hold virtual IPs, and which others could.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tracing::{info, warn};
-use trestle_api::{peer, v1};
-use trestle_engine::ownership::{Event, Fault};
+use trestle_api::{convert, peer, v1};
+use trestle_engine::ownership::{Event, Fault, FaultKey, FitnessReport, OwnFaults};
 use trestle_model::MemberId;
 
-use super::check::{self, Failure};
-use super::{Order, locked};
+use super::faults::{self, Faults};
+use super::{Order, check};
 use crate::member::Member;
 
 /// Time between two looks: short against what a fault costs, long against what a look does.
@@ -26,15 +27,23 @@ const BLIND_FOR: Duration = Duration::from_secs(10);
 const IDLE_ROUNDS: u32 = 4;
 
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
-    let failure = Failure::default();
-    tokio::spawn(check::follow(member.config.vip.clone(), failure.clone()));
-    tokio::spawn(watch(member.clone(), orders.clone(), failure));
+    tokio::spawn(check::follow(member.clone()));
+    tokio::spawn(watch(member.clone(), orders.clone()));
 }
 
-async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
-    let mut known = BTreeMap::new();
+/// What is known from one look to the next.
+#[derive(Default)]
+struct Watch {
+    own: OwnFaults,
+    /// The reasons to leave that the machine was told.
+    told: BTreeSet<Fault>,
+    blind_since: Option<Instant>,
+    drained: bool,
+}
+
+async fn watch(member: Arc<Member>, orders: Sender<Order>) {
+    let mut watch = Watch::default();
     let mut round = IDLE_ROUNDS - 1;
-    let (mut drained, mut blind_since) = (false, None);
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -43,29 +52,70 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>, check: Failure) {
         if round != 0 && member.consensus.view().borrow().state.vips.is_empty() {
             continue;
         }
-        let others = if member.leads() { ask(&member).await } else { Vec::new() };
-        let mut faults = own_faults(&member, &check);
-        let alone = blind(&member, &others);
-        blind_since = blind_since.filter(|_| alone.is_some());
-        if let Some(pools) = alone
-            && blind_since.get_or_insert_with(Instant::now).elapsed() >= BLIND_FOR
-        {
-            faults.insert(Fault::Blind, format!("it alone sees every backend of {pools} dead"));
+        if !watch.look(&member, &orders).await {
+            return;
         }
-        let targets = if member.leads() { successors(&member, &others) } else { Vec::new() };
-        let (gone, come) = changes(&mut known, faults, &member);
+    }
+}
+
+impl Watch {
+    /// Looks once; false when the owner has ended.
+    async fn look(&mut self, member: &Member, orders: &Sender<Order>) -> bool {
+        // The others are asked before this member looks at itself: what they had in force then is in force here by now, or
+        // their answers are not compared.
+        let others = if member.leads() { ask(member).await } else { Vec::new() };
+        let (revision, mut faults) = member.own_faults();
+        self.add_blindness(member, &others, &mut faults);
+        self.own.observe(revision, &faults.keys().cloned().collect());
+        show(member, faults);
+        let (targets, reasons) = self.decide(member, &others);
+        let gone: Vec<Fault> = self.told.difference(&reasons).copied().collect();
+        let come: Vec<Fault> = reasons.difference(&self.told).copied().collect();
+        self.told = reasons;
         // What has gone comes first and what has come last: nobody is to leave for a reason of before, nor for the sake of
         // somebody who cannot take over.
         let first = gone.into_iter().map(|fault| Event::Fault { fault, present: false });
         let last = come.into_iter().map(|fault| Event::Fault { fault, present: true });
-        if !tell(&orders, first.chain([Event::Targets(targets)]).chain(last)) {
-            return;
-        }
+        let goes_on = tell(orders, first.chain([Event::Targets(targets)]).chain(last));
         // What serves virtual IPs goes on to accept, drained or not.
         let drain = member.is_draining() && !member.vips.holds_any();
-        if std::mem::replace(&mut drained, drain) != drain {
+        if std::mem::replace(&mut self.drained, drain) != drain {
             member.plane.drain(drain);
         }
+        goes_on
+    }
+
+    fn add_blindness(&mut self, member: &Member, others: &[Other], faults: &mut Faults) {
+        let alone = blind(member, others);
+        self.blind_since = self.blind_since.filter(|_| !alone.is_empty());
+        if alone.is_empty() || self.blind_since.get_or_insert_with(Instant::now).elapsed() < BLIND_FOR {
+            return;
+        }
+        for key in faults::dead(&alone) {
+            let pool = key.subject.strip_prefix("pools/").unwrap_or(&key.subject);
+            let words = format!("it alone sees every backend of pool \"{pool}\" dead");
+            faults.insert(key, words);
+        }
+    }
+
+    /// To whom the virtual IPs can go, and for which reasons they should.
+    fn decide(&self, member: &Member, others: &[Other]) -> (Vec<MemberId>, BTreeSet<Fault>) {
+        if !member.leads() {
+            return (Vec::new(), BTreeSet::new());
+        }
+        let voters = member.consensus.targets();
+        let mut fitter = Vec::new();
+        let mut reasons = BTreeSet::new();
+        for id in &voters {
+            let Some(other) = others.iter().find(|other| other.id == *id) else { continue };
+            let found = self.own.in_favour_of(&other.report);
+            if !found.is_empty() {
+                fitter.push(*id);
+                reasons.extend(found);
+            }
+        }
+        // Who leaves for a reason goes to somebody who does not have it.
+        if fitter.is_empty() { (successors(member, others, &self.own), reasons) } else { (fitter, reasons) }
     }
 }
 
@@ -74,74 +124,33 @@ fn tell(orders: &Sender<Order>, events: impl IntoIterator<Item = Event>) -> bool
     events.into_iter().all(|event| orders.send(Order::Event(event)).is_ok())
 }
 
-/// Shows the faults that there are now; answers those that have gone, and those that have come.
-fn changes(
-    known: &mut BTreeMap<Fault, String>,
-    new: BTreeMap<Fault, String>,
-    member: &Member,
-) -> (Vec<Fault>, Vec<Fault>) {
-    let gone: Vec<Fault> = known.keys().filter(|fault| !new.contains_key(fault)).copied().collect();
-    let come: Vec<Fault> = new.keys().filter(|fault| !known.contains_key(fault)).copied().collect();
-    for fault in &come {
-        warn!(why = new.get(fault).map_or("", String::as_str), "this member should not hold virtual IPs");
+/// Shows the faults that there are now, before the machine acts on them.
+fn show(member: &Member, new: Faults) {
+    let mut shown = member.vips.shared.shown();
+    let known = std::mem::replace(&mut shown.faults, new);
+    let (come, none): (Vec<String>, bool) = (
+        shown
+            .faults
+            .iter()
+            .filter(|(key, _)| !known.contains_key(*key))
+            .map(|(_, words)| words.clone())
+            .collect(),
+        shown.faults.is_empty(),
+    );
+    drop(shown);
+    for why in come {
+        warn!(why, "this member should not hold virtual IPs while another one can");
     }
-    if !gone.is_empty() && new.is_empty() {
+    if none && !known.is_empty() {
         info!("nothing keeps this member from holding virtual IPs any more");
     }
-    known.clone_from(&new);
-    // The words are there before the machine acts on them.
-    member.vips.shared.shown().faults = new;
-    (gone, come)
-}
-
-/// What is wrong here.
-fn own_faults(member: &Member, check: &Failure) -> BTreeMap<Fault, String> {
-    let mut faults = BTreeMap::new();
-    if member.is_draining() {
-        faults.insert(Fault::Draining, "it is drained".to_owned());
-    }
-    if let Some(why) = locked(check).clone() {
-        faults.insert(Fault::Check, why);
-    }
-    let view = member.consensus.view().borrow().state.clone();
-    if view.vips.is_empty() {
-        return faults;
-    }
-    if let Err(why) = member.plane.accepting() {
-        let why = why.join("; ");
-        faults.insert(Fault::DataPlane, format!("its data plane does not accept connections: {why}"));
-    }
-    let shown = member.vips.shared.shown();
-    if let Some(why) = &shown.unable {
-        faults.insert(Fault::Unable, why.clone());
-    }
-    let Some(kernel) = shown.kernel.clone() else { return faults };
-    let interfaces = shown.interfaces.clone();
-    drop(shown);
-    let mut links: BTreeMap<String, Result<(), String>> = BTreeMap::new();
-    for address in view.vips.values().map(|vip| vip.spec.address.ip) {
-        let Some(name) = interfaces.get(&address) else {
-            faults.insert(Fault::Interface(address), format!("no interface here suits {address}"));
-            continue;
-        };
-        let link = links.entry(name.clone()).or_insert_with(|| match kernel.link_up(name) {
-            Ok(Some(true)) => Ok(()),
-            Ok(Some(false)) => Err(format!("interface {name} is down")),
-            Ok(None) => Err(format!("there is no interface {name}")),
-            // That it cannot be asked about says nothing about it.
-            Err(_) => Ok(()),
-        });
-        if let Err(why) = link {
-            faults.insert(Fault::Interface(address), why.clone());
-        }
-    }
-    faults
 }
 
 /// Another voter's answer.
 struct Other {
     id: MemberId,
     status: v1::MemberStatus,
+    report: FitnessReport,
 }
 
 /// Asks the other voters how they are.
@@ -151,46 +160,55 @@ async fn ask(member: &Member) -> Vec<Other> {
     let others =
         others.into_iter().filter(|other| Some(other.id) != member.id() && view.voters.contains(&other.id));
     let patience = member.consensus.timing().election_max.max(LOOK);
-    let answers = others.map(|other| async move {
-        let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
-        // One that does not answer in time is no successor, and what is wrong here is not to wait for it.
-        let status = tokio::time::timeout(patience, member.ask(&other, &ask)).await.ok()?.ok()?.status?;
-        Some(Other { id: other.id, status })
+    let here: BTreeSet<FaultKey> = faults::dead(&dead_here(member));
+    let answers = others.map(|other| {
+        let here = &here;
+        async move {
+            let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
+            // One that does not answer in time is no successor, and what is wrong here is not to wait for it.
+            let status = tokio::time::timeout(patience, member.ask(&other, &ask)).await.ok()?.ok()?.status?;
+            let mut report = faults::report(&status);
+            // Where both see nothing of a pool, it is not this member alone.
+            report.faults.extend(faults::dead(&status.dead_pools).intersection(here).cloned());
+            Some(Other { id: other.id, status, report })
+        }
     });
     join_all(answers).await.into_iter().flatten().collect()
 }
 
 /// To whom leadership can go, best first, by what they say now.
 pub(super) async fn targets(member: &Member) -> Vec<MemberId> {
-    successors(member, &ask(member).await)
+    let others = ask(member).await;
+    let (revision, faults) = member.own_faults();
+    let mut own = OwnFaults::default();
+    own.observe(revision, &faults.into_keys().collect());
+    successors(member, &others, &own)
 }
 
-fn successors(member: &Member, others: &[Other]) -> Vec<MemberId> {
+/// The voters that are no worse than this member: a fault that all have stops no move. Those that have given the virtual IPs
+/// up not long ago are left alone, unless somebody asks for a hand-over.
+fn successors(member: &Member, others: &[Other], own: &OwnFaults) -> Vec<MemberId> {
     let voters = member.consensus.targets();
-    let those = |suits: fn(&v1::MemberStatus) -> bool| -> Vec<MemberId> {
-        let suits = |id: &&MemberId| others.iter().any(|other| other.id == **id && suits(&other.status));
+    let those = |suits: &dyn Fn(&FitnessReport) -> bool| -> Vec<MemberId> {
+        let suits = |id: &&MemberId| others.iter().any(|other| other.id == **id && suits(&other.report));
         voters.iter().filter(suits).copied().collect()
     };
-    let fit = those(|status| status.unfit.is_empty());
+    let asked = member.vips.moves.load(Ordering::Relaxed) > 0 || member.vips.is_leaving();
+    let fit = those(&|report| own.matched_by(report) && (asked || report.recovering.is_empty()));
     // What has been let go of cannot be taken back in this term, so an unfit member that can serve is better than none.
     // All may have become unfit at once, by a check of what they share.
-    if fit.is_empty() && member.vips.is_leaving() {
-        those(|status| status.vip_standing != "unable")
-    } else {
-        fit
-    }
+    if fit.is_empty() && member.vips.is_leaving() { those(&|report| !report.is_unable()) } else { fit }
 }
 
-/// Pools of which this member sees every backend dead while another one does not.
-fn blind(member: &Member, others: &[Other]) -> Option<String> {
-    let here = member.plane.dead_pools();
-    let sees = |name: &String| others.iter().any(|other| !other.status.dead_pools.contains(name));
-    let alone: Vec<String> = here
-        .iter()
-        .filter(|pool| sees(&trestle_api::convert::pool_name(pool)))
-        .map(|pool| format!("pool \"{pool}\""))
-        .collect();
-    (!alone.is_empty()).then(|| alone.join(", "))
+/// The pools of which this member sees every backend dead, "pools/{pool}".
+fn dead_here(member: &Member) -> Vec<String> {
+    member.plane.dead_pools().iter().map(convert::pool_name).collect()
+}
+
+/// Those that another member does not see so.
+fn blind(member: &Member, others: &[Other]) -> Vec<String> {
+    let sees = |pool: &String| others.iter().any(|other| !other.status.dead_pools.contains(pool));
+    dead_here(member).into_iter().filter(sees).collect()
 }
 
 impl Member {

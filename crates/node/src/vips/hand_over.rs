@@ -43,6 +43,7 @@ impl Member {
             return Ok((me, term));
         }
         let deadline = Instant::now() + TARGETS_WAIT;
+        let _moving = self.vips.moving();
         loop {
             self.can_move(to, deadline).await?;
             // What the machine was told may be as old as the time between two looks.
@@ -150,6 +151,7 @@ impl Member {
         let raft = self.consensus.status();
         let leads = self.consensus.office().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
+            let _moving = self.vips.moving();
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
             let _ = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
             self.vips.tell(Order::Event(Event::Stop));

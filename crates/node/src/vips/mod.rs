@@ -6,6 +6,7 @@
 //! member's fitness ([`fitness`]). Votes ask the machine directly ([`Gate`]).
 
 mod check;
+mod faults;
 mod fitness;
 mod hand_over;
 mod news;
@@ -15,18 +16,20 @@ mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use trestle_consensus::Ballot;
-use trestle_engine::ownership::{Event, Fault, Lease, Ownership, Standing};
-use trestle_model::{ClusterState, MemberId};
+use trestle_engine::ownership::{BackOff, Cause, Event, Fault, Lease, Ownership, Standing};
+use trestle_model::{ClusterState, MemberId, Revision};
 use trestle_vip::Kernel;
 
 use crate::config::{Config, Profile};
 use crate::member::Member;
+use faults::Faults;
 use owner::Owner;
 
 /// What the owner is told.
@@ -51,10 +54,18 @@ struct Shown {
     unable: Option<String>,
     /// Where each virtual IP is, or would be, served here.
     interfaces: BTreeMap<IpAddr, String>,
+    /// Those for which there is no such interface.
+    misplaced: BTreeSet<IpAddr>,
+    /// The configuration that both were found with.
+    placed: Revision,
     /// What keeps each one from being served here.
     problems: BTreeMap<IpAddr, String>,
     /// Why another member had better hold them, with the words for it.
-    faults: BTreeMap<Fault, String>,
+    faults: Faults,
+    /// For which faults this member gave them up not long ago.
+    back_off: BackOff,
+    /// Why the operator's own check fails, if it does.
+    check: Option<String>,
 }
 
 /// What the owner, the votes and the status share.
@@ -86,6 +97,24 @@ impl Shared {
 
     fn machine(&self) -> MutexGuard<'_, Option<Ownership>> {
         locked(&self.machine)
+    }
+
+    /// Faults that are gone and for which this member still counts as unfit, with the words for it.
+    fn recovering(&self) -> Vec<(Fault, String)> {
+        let (now, shown) = (self.now(), self.shown());
+        let there = |fault: Fault| shown.faults.keys().any(|key| key.fault == fault);
+        let recovering = shown.back_off.recovering(now).filter(|(fault, _)| !there(*fault));
+        let words = |(fault, rest): (Fault, Duration)| {
+            let why = Cause::Unfit(fault);
+            (
+                fault,
+                format!(
+                    "it gave virtual IPs up ({why}), and counts as fit again in {} s",
+                    rest.as_secs() + 1
+                ),
+            )
+        };
+        recovering.map(words).collect()
     }
 }
 
@@ -121,6 +150,17 @@ pub(crate) struct Vips {
     /// Until the owner starts.
     queue: Mutex<Option<Receiver<Order>>>,
     owner: Mutex<Option<JoinHandle<()>>>,
+    /// Hand-overs that were asked for and are under way.
+    moves: AtomicUsize,
+}
+
+/// A hand-over that was asked for is under way as long as this is there.
+struct Moving<'a>(&'a AtomicUsize);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Vips {
@@ -132,7 +172,14 @@ impl Vips {
             shown: Mutex::default(),
         };
         let (orders, queue) = channel();
-        Self { shared: Arc::new(shared), orders, queue: Mutex::new(Some(queue)), owner: Mutex::default() }
+        let queue = Mutex::new(Some(queue));
+        Self { shared: Arc::new(shared), orders, queue, owner: Mutex::default(), moves: AtomicUsize::new(0) }
+    }
+
+    /// Notes that somebody has asked for a hand-over, who knows better than the back-off to whom.
+    fn moving(&self) -> Moving<'_> {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        Moving(&self.moves)
     }
 
     /// What is asked before each vote.
@@ -194,8 +241,10 @@ impl Vips {
 
     /// Why another member had better hold the virtual IPs, in words.
     pub(crate) fn unfit(&self) -> Vec<String> {
+        let recovering = self.shared.recovering();
         let shown = self.shared.shown();
-        let words: BTreeSet<&String> = shown.faults.values().collect();
+        let words: BTreeSet<&String> =
+            shown.faults.values().chain(recovering.iter().map(|(_, words)| words)).collect();
         words.into_iter().cloned().collect()
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Owner {
     told: BTreeMap<IpAddr, (bool, bool)>,
     /// How this member came to lead.
     elected: Elected,
+    /// The last term in which it gave the virtual IPs up because it was unfit.
+    left_in: Option<u64>,
     /// Answers to what was sent before this moment prove nothing: the machine slept.
     slept: Duration,
     wake: Option<Duration>,
@@ -68,6 +70,7 @@ impl Owner {
             leases: BTreeMap::new(),
             told: BTreeMap::new(),
             elected: Elected::ByTransfer,
+            left_in: None,
             slept: Duration::ZERO,
             wake: None,
             recording: Arc::default(),
@@ -121,8 +124,11 @@ impl Owner {
             }
             Order::Event(Event::QuorumAcked { sent, .. }) if sent < self.slept => {}
             Order::Event(event) => {
-                if let Event::Leading { elected, .. } = event {
+                if let Event::Leading { term, elected } = event {
                     self.elected = elected;
+                    if self.left_in != Some(term) {
+                        self.shared.shown().back_off.leads();
+                    }
                 }
                 self.feed(event);
             }
@@ -168,7 +174,10 @@ impl Owner {
             }
             // The kernel's own thread announces.
             Action::Announce { .. } => {}
-            Action::ProposeRelease { term, cause } => self.propose_release(term, cause),
+            Action::ProposeRelease { term, cause } => {
+                self.back_off(term, cause);
+                self.propose_release(term, cause);
+            }
             Action::TransferLeadership { to } => self.transfer(to),
             Action::WakeAt(at) => self.wake = Some(at),
         }
@@ -273,7 +282,7 @@ impl Owner {
         }
         self.get_a_grip();
         let id = |name: &MemberName| self.state.member_named(name).map(|member| member.id);
-        let (mut vips, mut interfaces, mut lost) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (mut vips, mut interfaces, mut lost) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
             // What cannot be served here is the machine's business too: it hands that over like everything else.
@@ -283,7 +292,7 @@ impl Owner {
                     place.clone_from(&name);
                     interfaces.insert(address, name);
                 }
-                Some(Err(why)) => lost.push((address, why)),
+                Some(Err(why)) => drop(lost.insert(address, why)),
                 None => {}
             }
             let wanted = ownership::Vip {
@@ -298,6 +307,8 @@ impl Owner {
         let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let mut shown = self.shared.shown();
         shown.interfaces = interfaces;
+        shown.misplaced = lost.keys().copied().collect();
+        shown.placed = self.state.revision;
         shown.problems.retain(|address, _| known.contains(address));
         drop(shown);
         for (address, why) in lost {
@@ -389,12 +400,25 @@ impl Owner {
 
     /// A cause, with what is known of it.
     fn because(&self, cause: Cause) -> String {
-        match cause {
-            Cause::Unfit(fault) => match self.shared.shown().faults.get(&fault) {
-                Some(words) => format!("the holder was unfit: {words}"),
-                None => cause.to_string(),
-            },
-            _ => cause.to_string(),
+        let Cause::Unfit(fault) = cause else { return cause.to_string() };
+        let shown = self.shared.shown();
+        let words: Vec<&str> =
+            shown.faults.iter().filter(|(key, _)| key.fault == fault).map(|(_, words)| &**words).collect();
+        if words.is_empty() {
+            cause.to_string()
+        } else {
+            format!("the holder was unfit: {}", words.join("; "))
+        }
+    }
+
+    /// Counts as unfit for a while for what it gives the virtual IPs up for.
+    fn back_off(&mut self, term: u64, cause: Cause) {
+        // The record may have to be proposed more than once.
+        if let Cause::Unfit(fault) = cause
+            && self.left_in.replace(term) != Some(term)
+        {
+            let now = self.shared.now();
+            self.shared.shown().back_off.left(fault, now);
         }
     }
 

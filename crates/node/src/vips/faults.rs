@@ -1,0 +1,182 @@
+//! What is wrong with this member, and what members tell one another of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use trestle_api::{convert, v1};
+use trestle_engine::ownership::{Fault, FaultKey, FitnessReport};
+use trestle_model::Revision;
+
+use v1::vip_fault::Kind;
+
+use super::Shown;
+use crate::member::Member;
+
+/// Everything that is wrong, with the words for it.
+pub(super) type Faults = BTreeMap<FaultKey, String>;
+
+impl Member {
+    /// What is wrong here now, and with which configuration that was judged.
+    pub(super) fn own_faults(&self) -> (Revision, Faults) {
+        // Read first: what is found is at least as new.
+        let in_force = *self.plane.in_force().borrow();
+        let mut faults = Faults::new();
+        let mut add = |fault, words| faults.insert(FaultKey::of_member(fault), words);
+        if self.is_draining() {
+            add(Fault::Draining, "it is drained".to_owned());
+        }
+        let shown = self.vips.shared.shown();
+        let revision = in_force.min(shown.placed);
+        if let Some(why) = shown.check.clone() {
+            add(Fault::Check, why);
+        }
+        if self.consensus.view().borrow().state.vips.is_empty() {
+            return (revision, faults);
+        }
+        if let Some(why) = &shown.unable {
+            add(Fault::Unable, why.clone());
+        }
+        places(shown, &mut faults);
+        self.accept_faults(&mut faults);
+        (revision, faults)
+    }
+
+    fn accept_faults(&self, faults: &mut Faults) {
+        for fault in self.plane.accepting().err().unwrap_or_default() {
+            let subject = fault.listener.map(|name| convert::listener_name(&name)).unwrap_or_default();
+            let words = format!("its data plane does not accept connections: {}", fault.why);
+            faults
+                .entry(FaultKey { fault: Fault::DataPlane, subject })
+                .and_modify(|known| {
+                    known.push_str("; ");
+                    known.push_str(&fault.why);
+                })
+                .or_insert(words);
+        }
+    }
+
+    /// What this member tells others of its fitness, as it is now.
+    pub(crate) fn fitness(&self) -> (Revision, Vec<v1::VipFault>) {
+        let (revision, faults) = self.own_faults();
+        let mut told: Vec<_> = faults.keys().map(|key| message(key, false)).collect();
+        let recovering = self.vips.shared.recovering();
+        told.extend(recovering.iter().map(|(fault, _)| message(&FaultKey::of_member(*fault), true)));
+        (revision, told)
+    }
+}
+
+/// Adds what is wrong with the interfaces.
+fn places(shown: std::sync::MutexGuard<'_, Shown>, faults: &mut Faults) {
+    let Some(kernel) = shown.kernel.clone() else { return };
+    let (interfaces, misplaced) = (shown.interfaces.clone(), shown.misplaced.clone());
+    drop(shown);
+    let mut add = |address: IpAddr, words| {
+        faults.insert(FaultKey::of_member(Fault::Interface(address)), words);
+    };
+    for address in misplaced {
+        add(address, format!("no interface here suits {address}"));
+    }
+    let mut links: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for (address, name) in interfaces {
+        let fault = links.entry(name.clone()).or_insert_with(|| match kernel.link_up(&name) {
+            Ok(Some(false)) => Some(format!("interface {name} is down")),
+            Ok(None) => Some(format!("there is no interface {name}")),
+            // That it cannot be asked about says nothing about it.
+            Ok(Some(true)) | Err(_) => None,
+        });
+        if let Some(words) = fault {
+            add(address, words.clone());
+        }
+    }
+}
+
+fn message(key: &FaultKey, recovering: bool) -> v1::VipFault {
+    let kind = match key.fault {
+        Fault::Unable => Kind::Unable,
+        Fault::DataPlane if key.subject.is_empty() => Kind::DataPlane,
+        Fault::DataPlane => Kind::Listener,
+        Fault::Interface(_) => Kind::Interface,
+        Fault::Blind => Kind::Isolated,
+        Fault::Check => Kind::Check,
+        Fault::Draining => Kind::Draining,
+    };
+    let subject = match key.fault {
+        Fault::Interface(address) => address.to_string(),
+        _ => key.subject.clone(),
+    };
+    v1::VipFault { kind: kind.into(), subject, recovering }
+}
+
+fn parse(message: &v1::VipFault) -> Option<FaultKey> {
+    let fault = match Kind::try_from(message.kind).ok()? {
+        Kind::Unspecified => return None,
+        Kind::Unable => Fault::Unable,
+        Kind::DataPlane | Kind::Listener => Fault::DataPlane,
+        Kind::Interface => Fault::Interface(message.subject.parse().ok()?),
+        Kind::Isolated => Fault::Blind,
+        Kind::Check => Fault::Check,
+        Kind::Draining => Fault::Draining,
+    };
+    let subject = if matches!(fault, Fault::Interface(_)) { String::new() } else { message.subject.clone() };
+    Some(FaultKey { fault, subject })
+}
+
+/// What another member says of its fitness.
+pub(super) fn report(status: &v1::MemberStatus) -> FitnessReport {
+    let mut report = FitnessReport { revision: status.fitness_revision, ..Default::default() };
+    for told in &status.vip_faults {
+        match parse(told) {
+            // It may be about anything.
+            None => report.unknown = true,
+            Some(key) if told.recovering => drop(report.recovering.insert(key.fault)),
+            Some(key) => drop(report.faults.insert(key)),
+        }
+    }
+    report
+}
+
+/// The pools that a member sees dead, as faults of it.
+pub(super) fn dead<'a>(pools: impl IntoIterator<Item = &'a String>) -> BTreeSet<FaultKey> {
+    pools.into_iter().map(|pool| FaultKey { fault: Fault::Blind, subject: pool.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_one_member_tells_another_understands() {
+        let all = [
+            FaultKey::of_member(Fault::Unable),
+            FaultKey::of_member(Fault::DataPlane),
+            FaultKey { fault: Fault::DataPlane, subject: "listeners/web".to_owned() },
+            FaultKey::of_member(Fault::Interface("2001:db8::1".parse().unwrap())),
+            FaultKey { fault: Fault::Blind, subject: "pools/web".to_owned() },
+            FaultKey::of_member(Fault::Check),
+            FaultKey::of_member(Fault::Draining),
+        ];
+        let mut status = v1::MemberStatus { fitness_revision: 7, ..Default::default() };
+        status.vip_faults = all.iter().map(|key| message(key, false)).collect();
+        status.vip_faults.push(message(&FaultKey::of_member(Fault::Check), true));
+        let expected = FitnessReport {
+            revision: 7,
+            faults: all.into(),
+            recovering: [Fault::Check].into(),
+            unknown: false,
+        };
+        assert_eq!(report(&status), expected);
+    }
+
+    #[test]
+    fn a_reason_without_a_word_for_it_counts() {
+        for told in [
+            v1::VipFault { kind: 99, ..Default::default() },
+            v1::VipFault::default(),
+            v1::VipFault { kind: Kind::Interface.into(), subject: "eth0".to_owned(), recovering: false },
+        ] {
+            let status = v1::MemberStatus { vip_faults: vec![told], ..Default::default() };
+            assert!(report(&status).unknown);
+        }
+    }
+}
