@@ -1,11 +1,13 @@
 //! A lab with a cluster in it, and what the tests ask of both.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use trestle_testkit::lab::{Attempt, Capture, Dual, Fault, Lab, Prober, Trestle, Trial, dual, settle};
 use trestle_testkit::{skip, wait_for};
 
@@ -18,10 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// New connections in a row that show who serves.
 const ENOUGH: usize = 50;
 
+/// The program of each member.
+const DAEMON: &str = env!("CARGO_BIN_EXE_trestled");
+
 /// A lab with a cluster in it.
 pub(crate) struct Bed {
     pub(crate) product: Trestle,
     pub(crate) lab: Lab,
+    /// Where its program is, if it is not the one that was built.
+    _daemon: Option<TempDir>,
     /// Goes last.
     _alone: MutexGuard<'static, ()>,
 }
@@ -58,12 +65,29 @@ impl Bed {
         Self::with(|member| format!("profile = \"wide\"\n{}", more(member)))
     }
 
+    /// As [`Bed::unhurried`], with members that have so many file descriptors.
+    pub(crate) fn unhurried_with_descriptors(count: usize) -> Option<Self> {
+        let dir = TempDir::with_prefix("trestle-limited-").unwrap();
+        let daemon = dir.path().join("trestled");
+        let script = format!("#!/bin/sh\nulimit -n {count}\nexec {DAEMON} \"$@\"\n");
+        std::fs::write(&daemon, script).unwrap();
+        std::fs::set_permissions(&daemon, PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(Path::new(DAEMON).with_file_name("trestle"), dir.path().join("trestle"))
+            .unwrap();
+        let bed = Self::of(&daemon, |_| "profile = \"wide\"\n".to_owned())?;
+        Some(Self { _daemon: Some(dir), ..bed })
+    }
+
     /// As [`Bed::new`], with more lines for the file of each member, by its place.
     fn with(more: impl Fn(usize) -> String) -> Option<Self> {
+        Self::of(Path::new(DAEMON), more)
+    }
+
+    fn of(daemon: &Path, more: impl Fn(usize) -> String) -> Option<Self> {
         let alone = alone();
         let lab = Lab::build()?;
-        let product = Trestle::with(&lab, Path::new(env!("CARGO_BIN_EXE_trestled")), more);
-        Some(Self { product, lab, _alone: alone })
+        let product = Trestle::with(&lab, daemon, more);
+        Some(Self { product, lab, _daemon: None, _alone: alone })
     }
 
     /// Runs a trial in which no two members may answer, and after which a member serves.

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::TempDir;
 use trestle_testkit::lab::{Lab, MEMBERS};
 use trestle_testkit::wait_for;
@@ -199,12 +198,7 @@ fn a_mistake_in_something_new_moves_nothing_while_all_members_share_it() {
 
 #[test]
 fn clients_that_use_up_the_descriptors_move_nothing() {
-    // Members inherit it.
-    let own = rustix::process::getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: Some(1024) }).unwrap();
-    let bed = Bed::unhurried();
-    setrlimit(Resource::Nofile, own).unwrap();
-    let Some(mut bed) = bed else { return };
+    let Some(mut bed) = Bed::unhurried_with_descriptors(1024) else { return };
     let holder = bed.settle();
     let before = moves(&bed);
     let target = bed.lab.target();
