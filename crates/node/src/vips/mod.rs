@@ -99,11 +99,10 @@ impl Shared {
         locked(&self.machine)
     }
 
-    /// Faults that are gone and for which this member still counts as unfit, with the words for it.
+    /// Faults for which this member still counts as unfit, there or not, with the words for it.
     fn recovering(&self) -> Vec<(Fault, String)> {
         let (now, shown) = (self.now(), self.shown());
-        let there = |fault: Fault| shown.faults.keys().any(|key| key.fault == fault);
-        let recovering = shown.back_off.recovering(now).filter(|(fault, _)| !there(*fault));
+        let recovering = shown.back_off.recovering(now);
         let words = |(fault, rest): (Fault, Duration)| {
             let why = Cause::Unfit(fault);
             (
@@ -243,8 +242,9 @@ impl Vips {
     pub(crate) fn unfit(&self) -> Vec<String> {
         let recovering = self.shared.recovering();
         let shown = self.shared.shown();
-        let words: BTreeSet<&String> =
-            shown.faults.values().chain(recovering.iter().map(|(_, words)| words)).collect();
+        let gone = |fault: Fault| !shown.faults.keys().any(|key| key.fault == fault);
+        let recovering = recovering.iter().filter(|(fault, _)| gone(*fault)).map(|(_, words)| words);
+        let words: BTreeSet<&String> = shown.faults.values().chain(recovering).collect();
         words.into_iter().cloned().collect()
     }
 }
