@@ -141,6 +141,8 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         vip_standing: "following".to_owned(),
         unfit: Vec::new(),
         dead_pools: Vec::new(),
+        vip_faults: Vec::new(),
+        fitness_revision: 0,
         election_timeout_max: Some(duration(300)),
         problems: Vec::new(),
     }
