@@ -24,10 +24,18 @@ pub enum Failure {
     NoCluster,
     /// The member was removed from its cluster.
     #[error(
-        "this member was removed from its cluster; to bring it back, stop it, empty its data directory, start it and \
-         add it as a new member"
+        "this member was removed from its cluster; to bring it back as a new member, run \"trestle member add HOST:PORT\" on \
+         a member of that cluster, which moves the old data aside"
     )]
     Removed,
+    /// The member that calls was removed, by what the one that answers has applied.
+    #[error("member {member} was removed from the cluster, by an entry of the log up to {applied}")]
+    CallerRemoved {
+        /// Its id.
+        member: u64,
+        /// Index of the last entry that the answering member has applied.
+        applied: u64,
+    },
     /// The member belongs to a cluster already.
     #[error(
         "this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere"
@@ -74,8 +82,19 @@ pub enum Failure {
     Internal(String),
 }
 
+/// Reason of a status that is about the member that answers.
+pub const MEMBER_REMOVED: &str = "MEMBER_REMOVED";
+/// Reason of a status that is about the member that called.
+pub const CALLER_REMOVED: &str = "CALLER_REMOVED";
+/// Metadata key of the index up to which the answering member has applied the log.
+pub const APPLIED_KEY: &str = "applied_index";
+
 fn with_reason(code: Code, reason: &str, message: String) -> Status {
-    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    with_metadata(code, reason, message, HashMap::new())
+}
+
+fn with_metadata(code: Code, reason: &str, message: String, metadata: HashMap<String, String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     Status::with_error_details(code, message, details)
 }
 
@@ -118,7 +137,11 @@ pub fn invalid(invalid: &Invalid) -> Status {
 pub fn failure(failure: &Failure) -> Status {
     let (code, reason) = match failure {
         Failure::NoCluster => (Code::FailedPrecondition, "NO_CLUSTER"),
-        Failure::Removed => (Code::FailedPrecondition, "MEMBER_REMOVED"),
+        Failure::Removed => (Code::FailedPrecondition, MEMBER_REMOVED),
+        Failure::CallerRemoved { applied, .. } => {
+            let metadata = HashMap::from([(APPLIED_KEY.to_owned(), applied.to_string())]);
+            return with_metadata(Code::FailedPrecondition, CALLER_REMOVED, failure.to_string(), metadata);
+        }
         Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
         Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),
         Failure::Unknown(_) => (Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),

@@ -90,7 +90,12 @@ impl Consensus {
 
     /// Whether this member was removed from its cluster. Such a member takes part in nothing any more.
     pub fn was_removed(&self) -> bool {
-        self.core.identity().is_some_and(|identity| identity.removed)
+        self.core.was_removed()
+    }
+
+    /// What this member finds wrong about its own part in the cluster, in words; empty for nothing.
+    pub fn problems(&self) -> Vec<String> {
+        self.core.problems()
     }
 
     /// Starts Raft on a member that has an identity. One that may have voted before waits first, without answering its
@@ -142,14 +147,6 @@ impl Consensus {
     /// When the member belongs to another cluster or has another id, or the disk fails.
     pub async fn adopt(&self, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
         self.core.clone().adopt(cluster_id, member_id).await
-    }
-
-    /// Notes durably that this member was removed, and stops Raft.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn dismissed(&self) -> Result<(), Error> {
-        self.core.clone().dismissed().await
     }
 
     /// Proposes a command, on the leader wherever it is, and waits until it is committed and applied there. Waits up to

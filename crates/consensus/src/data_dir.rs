@@ -14,6 +14,12 @@ use crate::store::OpenError;
 /// within milliseconds, a running one never does.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The file that is locked.
+const LOCK: &str = "lock";
+
+/// Beginning of the names of directories with the data of removed members.
+pub(crate) const ASIDE: &str = "removed-member-";
+
 /// A data directory that this process has for itself, for as long as the value lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -27,7 +33,7 @@ impl DataDir {
         // Only this member's user has any business in it.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(OpenError::io("create the data directory", path))?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
         let lock = options.open(&lock_path).map_err(OpenError::io("open", &lock_path))?;
@@ -42,6 +48,27 @@ impl DataDir {
                 Err(TryLockError::Error(e)) => return Err(OpenError::io("lock", &lock_path)(e)),
             }
         }
+    }
+
+    /// Moves what a member that was removed has here into a directory of its own beside it, so that another member can begin in
+    /// this one, and answers where it is. `last` is moved last: while it is here nothing has begun, and the call can be repeated
+    /// after a crash.
+    pub(crate) fn set_aside(&self, name: &str, last: &str) -> io::Result<PathBuf> {
+        let aside = self.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&aside)?;
+        let stays = |file: &str| [LOCK, last, name].contains(&file) || file.starts_with(ASIDE);
+        for entry in fs::read_dir(&self.path)? {
+            let file = entry?.file_name();
+            if !stays(&file.to_string_lossy()) {
+                fs::rename(self.path.join(&file), aside.join(&file))?;
+            }
+        }
+        sync_directory(&aside)?;
+        sync_directory(&self.path)?;
+        fs::rename(self.join(last), aside.join(last))?;
+        sync_directory(&aside)?;
+        sync_directory(&self.path)?;
+        Ok(aside)
     }
 
     /// The directory itself.
@@ -80,6 +107,32 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn what_a_removed_member_had_is_kept_beside_what_the_next_one_has() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(place.path()).unwrap();
+        let name = |id: u64| format!("{ASIDE}{id}");
+        for id in [3, 9] {
+            fs::create_dir(dir.join("store")).unwrap();
+            fs::write(dir.join("store").join("db"), [id as u8]).unwrap();
+            fs::write(dir.join("identity"), [id as u8]).unwrap();
+            assert_eq!(dir.set_aside(&name(id), "identity").unwrap(), place.path().join(name(id)));
+        }
+        for id in [3, 9] {
+            assert_eq!(fs::read(dir.join(&name(id)).join("store").join("db")).unwrap(), [id as u8]);
+            assert_eq!(fs::read(dir.join(&name(id)).join("identity")).unwrap(), [id as u8]);
+        }
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["lock", "removed-member-3", "removed-member-9"]);
+        // A crash left some of it here.
+        fs::create_dir_all(dir.join(&name(12)).join("store")).unwrap();
+        fs::write(dir.join("identity"), [12]).unwrap();
+        fs::write(dir.join("mark"), [12]).unwrap();
+        dir.set_aside(&name(12), "identity").unwrap();
+        assert_eq!(fs::read_dir(dir.join(&name(12))).unwrap().count(), 3);
+    }
 
     #[test]
     fn only_one_has_the_directory() {

@@ -1,8 +1,10 @@
 //! When this member last heard a leader that it believed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::raft_types::Vote;
 use crate::timing::Timing;
 
 /// A member's memory of its last leader. openraft has one of its own, which a transfer of leadership and a vote for
@@ -13,11 +15,13 @@ pub(crate) struct Heard {
     timing: Timing,
     /// In nanoseconds after `since`; 0 while no leader was heard.
     last: AtomicU64,
+    /// Term and id of the leader that was heard last.
+    leader: Mutex<Option<(u64, u64)>>,
 }
 
 impl Heard {
     pub(crate) fn new(since: Instant, timing: Timing) -> Self {
-        Self { since, timing, last: AtomicU64::new(0) }
+        Self { since, timing, last: AtomicU64::new(0), leader: Mutex::default() }
     }
 
     fn nanos(&self) -> u64 {
@@ -27,6 +31,26 @@ impl Heard {
     /// Notes a sign of life of a leader that this member believes.
     pub(crate) fn note(&self) {
         self.last.fetch_max(self.nanos().max(1), Ordering::AcqRel);
+    }
+
+    /// Notes who that leader is.
+    pub(crate) fn note_leader(&self, vote: &Vote) {
+        let heard = (vote.leader_id.term, vote.leader_id.node_id);
+        let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        *leader = (*leader).max(Some(heard));
+        drop(leader);
+        self.note();
+    }
+
+    /// Term and id of the leader that was heard last, however long ago.
+    pub(crate) fn leader(&self) -> Option<(u64, u64)> {
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets who led: this member begins anew, in another part.
+    pub(crate) fn forget(&self) {
+        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.last.store(0, Ordering::Release);
     }
 
     fn within(&self, time: Duration) -> bool {

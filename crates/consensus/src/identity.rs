@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use trestle_api::storage;
 use trestle_model::{ClusterId, MemberId, MemberName};
 
-use crate::data_dir::{DataDir, replace_file};
+use crate::data_dir::{ASIDE, DataDir, replace_file};
 use crate::store::record::{RecordError, seal, unseal};
 use crate::store::{OpenError, Owner};
 
@@ -34,8 +34,10 @@ impl fmt::Display for Identity {
     }
 }
 
+const FILE: &str = "identity";
+
 fn path(dir: &DataDir) -> PathBuf {
-    dir.join("identity")
+    dir.join(FILE)
 }
 
 impl Identity {
@@ -63,6 +65,11 @@ impl Identity {
     pub(crate) fn write(&self, dir: &DataDir) -> Result<(), OpenError> {
         let path = path(dir);
         replace_file(&path, &[&seal(&self.message())]).map_err(OpenError::io("write", path))
+    }
+
+    /// Moves aside what this member has in its directory, where another one begins, and answers where it is.
+    pub(crate) fn set_aside(&self, dir: &DataDir) -> std::io::Result<PathBuf> {
+        dir.set_aside(&format!("{ASIDE}{}", self.member_id), FILE)
     }
 
     pub(crate) fn message(&self) -> storage::Identity {

@@ -3,11 +3,13 @@
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
 mod ballot;
+mod callers;
 mod consensus;
 mod data_dir;
 mod durable;
 mod error;
 mod heard;
+mod hearsay;
 mod history;
 mod identity;
 mod life;
@@ -19,10 +21,12 @@ mod propose;
 mod raft_config;
 mod raft_types;
 mod read;
+mod removal;
 mod replica;
 mod service;
 mod shared;
 mod snapshot;
+mod standing;
 mod status;
 mod store;
 #[cfg(test)]

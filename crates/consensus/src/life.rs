@@ -23,7 +23,7 @@ use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_types::PeerNode;
 use crate::replica::{self, Published, View};
-use crate::shared::{Core, Settings};
+use crate::shared::{Core, Running, Settings};
 use crate::status::RaftState;
 use crate::store::OpenError;
 
@@ -101,30 +101,24 @@ impl Core {
         if self.raft().is_some() {
             return Ok(());
         }
+        let (ended, end) = watch::channel(false);
         let timing = self.settings.timing;
         let config = raft_config(identity.cluster_id.as_str(), &timing)
             .map_err(|e| StartError::Timing(e.to_string()))?;
         let network = Network::new(&identity, self);
         let Durable { log, replica, closed } = self.durable().take().ok_or(Failure::ShuttingDown)?;
         *self.closed() = Some(closed);
+        let reader = log.reader();
         let id = identity.member_id.0;
         let raft =
             self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
         let raft =
             raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
-        self.set_raft(Some(raft.clone()));
-        self.runtime.spawn(self.clone().attend(raft.clone()));
-        self.runtime.spawn(self.clone().follow(raft));
-        self.runtime.spawn(self.clone().obey_removal());
+        self.set_raft(Some(Running { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
+        self.runtime.spawn(self.clone().attend(raft.clone(), end.clone()));
+        self.runtime.spawn(self.clone().follow(raft.clone(), end.clone()));
+        self.runtime.spawn(self.clone().watch_removal(raft, end));
         Ok(())
-    }
-
-    async fn obey_removal(self: Arc<Self>) {
-        self.told_removed.notified().await;
-        tracing::warn!("another member says that this one was removed from the cluster");
-        if let Err(error) = self.dismissed().await {
-            tracing::error!("the removal could not be noted: {error}");
-        }
     }
 
     /// Creates the storage of an empty member and makes its identity durable.
@@ -186,14 +180,43 @@ impl Core {
         cluster_id: ClusterId,
         member_id: MemberId,
     ) -> Result<(), Error> {
+        // A later id in its own cluster: it was removed, and may not have heard of it.
+        let later = |identity: &Identity| identity.cluster_id == cluster_id && identity.member_id < member_id;
+        if self.identity().is_some_and(|identity| later(&identity) && !identity.removed) {
+            self.clone().heed_dismissal().await;
+        }
         let _step = self.step.lock().await;
         match self.identity() {
+            Some(identity) if identity.removed && later(&identity) => {
+                self.begin_anew(&identity).await?;
+                self.become_member(cluster_id, member_id).await?;
+            }
             Some(identity) if identity.removed => return Err(Failure::Removed.into()),
             Some(identity) if identity.cluster_id == cluster_id && identity.member_id == member_id => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
             None => self.become_member(cluster_id, member_id).await?,
         }
         Ok(self.run().await?)
+    }
+
+    /// Makes an empty member of one that was removed: moves its data aside and forgets what it was.
+    async fn begin_anew(&self, old: &Identity) -> Result<(), Error> {
+        let (dir, identity) = (self.dir.clone(), old.clone());
+        let moved = self.runtime.spawn_blocking(move || identity.set_aside(&dir));
+        let aside = moved
+            .await
+            .map_err(|_| Failure::ShuttingDown)?
+            .map_err(|e| Error::internal(format!("the data of {old} cannot be moved aside: {e}")))?;
+        tracing::info!(old = %old, data = %aside.display(), "begins anew as another member; its old data is kept");
+        self.clear_identity();
+        self.set_state(RaftState::Empty);
+        self.view.send_replace(Arc::new(View::default()));
+        self.history.restart_at(0);
+        self.registry.forget();
+        self.heard.forget();
+        self.hearsay.clear();
+        self.vouched.clear();
+        Ok(())
     }
 
     /// See [`crate::Consensus::dismissed`].
@@ -206,20 +229,22 @@ impl Core {
         write.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
         self.set_identity(identity);
         self.end_raft(RaftState::Removed).await;
+        self.hearsay.clear();
         Ok(())
     }
 
     /// Stops Raft for good and closes its files.
     pub(crate) async fn stop(self: Arc<Self>) {
         let _step = self.step.lock().await;
+        self.set_stopping();
         self.history.close();
         self.end_raft(RaftState::Stopped).await;
     }
 
     async fn end_raft(&self, state: RaftState) {
-        self.set_stopping();
         let unused = self.durable().take().map(|Durable { closed, .. }| closed);
-        if let Some(raft) = self.set_raft(None) {
+        if let Some(Running { raft, ended, .. }) = self.set_raft(None) {
+            ended.send_replace(true);
             let down = self.runtime.spawn(async move { raft.shutdown().await });
             // A Raft that failed before has ended as well.
             let _ = down.await;

@@ -58,8 +58,8 @@ struct Books {
     answered: (u64, BTreeMap<u64, Instant>),
     /// The last term for which this member called for votes, and whether the call said that the leader wished it.
     called: (u64, bool),
-    /// The last term in which this member began to hand leadership over.
-    transferred: u64,
+    /// The last term in which this member began to hand leadership over, and to whom.
+    transferred: (u64, u64),
 }
 
 /// A leader by Raft's word, and who votes: one set, or two while they change.
@@ -100,7 +100,7 @@ impl Books {
             leads: Some(Leads {
                 term: seat.term,
                 by_transfer: self.called != (seat.term, false),
-                transferring: self.transferred == seat.term,
+                transferring: self.transferred.0 == seat.term,
                 quorum_acked: seat.acked(answers, Instant::now()),
             }),
         }
@@ -156,10 +156,29 @@ impl Registry {
         }
     }
 
-    /// Notes that leadership is handed over, before any member is told.
-    pub(crate) fn transfers(&self, vote: &Vote) {
+    /// Notes that leadership is handed over to the member `to`, before any member is told.
+    pub(crate) fn transfers(&self, vote: &Vote, to: u64) {
         let mut books = self.books();
-        books.transferred = books.transferred.max(vote.leader_id.term);
+        if books.transferred.0 <= vote.leader_id.term {
+            books.transferred = (vote.leader_id.term, to);
+        }
+        self.publish(&books);
+    }
+
+    /// Whether this member began in `term` to hand leadership to the member `to`.
+    pub(crate) fn hands_over(&self, term: u64, to: u64) -> bool {
+        self.books().transferred == (term, to)
+    }
+
+    /// The last term in which this member began to hand leadership over, and to whom.
+    pub(crate) fn handed_over(&self) -> (u64, u64) {
+        self.books().transferred
+    }
+
+    /// Forgets everything: this member begins anew, under another id.
+    pub(crate) fn forget(&self) {
+        let mut books = self.books();
+        *books = Books::default();
         self.publish(&books);
     }
 }
@@ -174,7 +193,7 @@ fn as_new(all: &RaftMetrics<TypeConfig>, server: &RaftServerMetrics<TypeConfig>)
 
 impl Core {
     /// Follows `raft`'s word on who leads until it ends.
-    pub(crate) async fn attend(self: Arc<Self>, raft: RaftHandle) {
+    pub(crate) async fn attend(self: Arc<Self>, raft: RaftHandle, is_ended: watch::Receiver<bool>) {
         let (mut all, mut server) = (raft.metrics(), raft.server_metrics());
         drop(raft);
         loop {
@@ -185,6 +204,9 @@ impl Core {
                 as_new(&all, &small).then(|| Seat::of(&all))
             };
             let behind = seat.is_none();
+            if *is_ended.borrow() {
+                break;
+            }
             if let Some(seat) = seat {
                 self.registry.seat(seat);
             }
@@ -255,8 +277,9 @@ mod tests {
         assert!(!is_safe());
         registry.answered(&vote(2), 3, Instant::now().checked_sub(lease / 2).unwrap());
         assert!(is_safe());
-        registry.transfers(&vote(2));
+        registry.transfers(&vote(2), 3);
         assert!(!is_safe());
+        assert!(registry.hands_over(2, 3) && !registry.hands_over(2, 2) && !registry.hands_over(3, 3));
     }
 
     #[test]
@@ -292,9 +315,9 @@ mod tests {
         registry.calls(&vote(5), false);
         registry.calls(&vote(3), false);
         assert!(by_transfer(5));
-        registry.transfers(&vote(4));
+        registry.transfers(&vote(4), 2);
         assert!(!registry.office.borrow().leads.unwrap().transferring);
-        registry.transfers(&vote(5));
+        registry.transfers(&vote(5), 2);
         assert!(registry.office.borrow().leads.unwrap().transferring);
     }
 }

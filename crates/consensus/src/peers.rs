@@ -9,13 +9,14 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
-use trestle_api::status::Failure;
+use trestle_api::status::{APPLIED_KEY, CALLER_REMOVED, Failure};
 use trestle_model::{ClusterId, MemberId, Outcome, Proposal};
 
 use crate::error::Error;
 use crate::network::Lane;
 use crate::propose::{Accepted, Retry};
 use crate::shared::Core;
+use crate::standing::Verdict;
 
 /// How long the leader works on a write that another member forwarded.
 const FORWARDED_WAIT: Duration = Duration::from_secs(2);
@@ -26,6 +27,12 @@ const NOTHING_PROPOSED: [&str; 3] = ["NO_LEADER", "SHUTTING_DOWN", "NO_CLUSTER"]
 /// The reason in a status that this program made.
 pub(crate) fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
+}
+
+/// The index up to which the answering member has applied the log, in a status that says that the caller was removed.
+pub(crate) fn caller_removed(status: &Status) -> Option<u64> {
+    let info = status.get_details_error_info().filter(|info| info.reason == CALLER_REMOVED)?;
+    info.metadata.get(APPLIED_KEY)?.parse().ok()
 }
 
 /// True when no connection was made, so that the call cannot have reached anyone.
@@ -122,6 +129,11 @@ impl Core {
         self.of_this_cluster(&request.cluster_id)?;
         let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("a proposal is missing"))?;
         let proposal = Proposal::try_from(proposal).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if !proposal.command.is_clients() {
+            return Err(Status::permission_denied(
+                "only a client's command is proposed for another member; what a leader notes itself, it proposes itself",
+            ));
+        }
         let accepted = self.propose_here(proposal, FORWARDED_WAIT).await?;
         Ok(proto::ProposeResponse { revision: accepted.revision, outcome: Some((&accepted.outcome).into()) })
     }
@@ -161,8 +173,22 @@ impl Core {
         if self.me() != Some(MemberId(to.member_id)) {
             return Err(Status::failed_precondition(format!("the dismissal is for member {}", to.member_id)));
         }
-        self.dismissed().await?;
-        Ok(proto::DismissResponse {})
+        if self.was_removed() {
+            return Ok(proto::DismissResponse {});
+        }
+        let core = self.clone();
+        let Ok(_one) = self.dismissal.try_lock() else {
+            return Err(Status::unavailable("another dismissal is being looked into; try again"));
+        };
+        match core.heed_dismissal().await {
+            Verdict::Removed => Ok(proto::DismissResponse {}),
+            Verdict::Member => Err(Status::failed_precondition(
+                "the leader says that this member belongs to the cluster; it goes on",
+            )),
+            Verdict::Open => Err(Status::unavailable(
+                "no leader with a quorum, of those that this member knows, confirms that it was removed; it goes on",
+            )),
+        }
     }
 
     /// Tells the empty member at `address` who it is from now on.
@@ -187,8 +213,8 @@ impl Core {
             Err(_) => format!("no answer within {within:?}"),
         };
         Err(Error::membership(format!(
-            "member \"{name}\" at {address} could not be taken in: {why}; see that it runs with an empty data directory, \
-             then repeat the command, which goes on where it stopped"
+            "member \"{name}\" at {address} could not be taken in: {why}; see that it runs with an empty data directory, or \
+             was a member of this cluster, then repeat the command, which goes on where it stopped"
         )))
     }
 

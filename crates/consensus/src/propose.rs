@@ -111,7 +111,6 @@ impl Core {
 
     /// Proposes to the leader, wherever it is.
     pub(crate) async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
-        check_size(&proposal)?;
         let deadline = Instant::now() + within;
         let repeatable = proposal.request.is_some();
         let proposal = Arc::new(proposal);
@@ -120,7 +119,10 @@ impl Core {
             async move {
                 match leader {
                     Leader::Here => self.write(proposal, deadline).await,
-                    Leader::There(address) => self.forward(&address, &proposal, deadline).await,
+                    Leader::There(address) => {
+                        check_size(&proposal).map_err(Retry::Never)?;
+                        self.forward(&address, &proposal, deadline).await
+                    }
                 }
             }
         };
@@ -143,8 +145,8 @@ impl Core {
         term: u64,
         within: Duration,
     ) -> Result<Accepted, Error> {
-        check_size(&proposal)?;
         let raft = self.running()?;
+        check_size(&proposal)?;
         let me = self.me().ok_or(Failure::NoCluster)?;
         let (responder, written) = ProgressResponder::complete_only();
         // Raft compares on its own thread, right before it appends.
@@ -170,6 +172,7 @@ impl Core {
 
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
+        check_size(&proposal).map_err(Retry::Never)?;
         let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
             return Err(Retry::Perhaps(NO_QUORUM.to_owned()));
         };

@@ -73,7 +73,7 @@ impl Core {
     }
 
     /// Waits until this member has applied `index`.
-    async fn applied(&self, index: u64, deadline: Instant) -> Result<Arc<View>, Error> {
+    pub(crate) async fn applied(&self, index: u64, deadline: Instant) -> Result<Arc<View>, Error> {
         let mut view = self.view.subscribe();
         match timeout_at(deadline, view.wait_for(|view| view.applied >= index)).await {
             Ok(Ok(view)) => Ok(view.clone()),

@@ -7,15 +7,17 @@ use std::time::Instant;
 
 use openraft::Raft;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use trestle_api::status::Failure;
 use trestle_model::{MemberId, MemberName};
 
 use crate::ballot::Ballot;
+use crate::callers::Vouched;
 use crate::data_dir::DataDir;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::heard::Heard;
+use crate::hearsay::Hearsay;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::network::Channels;
@@ -23,10 +25,20 @@ use crate::office::Registry;
 use crate::raft_types::TypeConfig;
 use crate::replica::{Replica, View};
 use crate::status::{RaftState, Role};
-use crate::store::Closed;
+use crate::store::{Closed, LogReader};
 use crate::timing::Timing;
 
 pub(crate) type RaftHandle = Raft<TypeConfig, Replica>;
+
+/// Raft while it runs.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) raft: RaftHandle,
+    /// The log that it writes.
+    pub(crate) log: LogReader,
+    /// Set before it is stopped, so that its end is nobody's surprise.
+    pub(crate) ended: Arc<watch::Sender<bool>>,
+}
 
 /// What this member needs to know of itself.
 #[derive(Clone)]
@@ -58,10 +70,16 @@ pub(crate) struct Core {
     pub(crate) failure: watch::Sender<Option<String>>,
     /// Held while the member is founded, adopted, started, dismissed or stopped.
     pub(crate) step: tokio::sync::Mutex<()>,
-    /// Woken when another member says that this one was removed.
-    pub(crate) told_removed: Arc<Notify>,
+    /// Who says that this member was removed.
+    pub(crate) hearsay: Arc<Hearsay>,
+    /// Held while it is found out whether a dismissal is true.
+    pub(crate) dismissal: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is received: each may take much memory.
+    pub(crate) receiving: tokio::sync::Mutex<()>,
+    /// Whom this member takes for voters on the word of others.
+    pub(crate) vouched: Vouched,
     identity: RwLock<Option<Identity>>,
-    raft: RwLock<Option<RaftHandle>>,
+    raft: RwLock<Option<Running>>,
     durable: Mutex<Option<Durable>>,
     closed: Mutex<Option<Closed>>,
     stopping: AtomicBool,
@@ -99,7 +117,10 @@ impl Core {
             registry: Arc::new(Registry::new()),
             failure: watch::Sender::new(None),
             step: tokio::sync::Mutex::new(()),
-            told_removed: Arc::new(Notify::new()),
+            hearsay: Arc::default(),
+            dismissal: tokio::sync::Mutex::default(),
+            receiving: tokio::sync::Mutex::default(),
+            vouched: Vouched::default(),
             identity: RwLock::new(identity),
             raft: RwLock::new(None),
             durable: Mutex::new(None),
@@ -113,15 +134,29 @@ impl Core {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether this member was removed from its cluster, durably.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.identity().is_some_and(|identity| identity.removed)
+    }
+
+    pub(crate) fn clear_identity(&self) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn set_identity(&self, identity: Identity) {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
     pub(crate) fn raft(&self) -> Option<RaftHandle> {
-        self.raft.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.raft.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.raft.clone())
     }
 
-    pub(crate) fn set_raft(&self, raft: Option<RaftHandle>) -> Option<RaftHandle> {
+    /// The log of the running Raft.
+    pub(crate) fn log_reader(&self) -> Option<LogReader> {
+        self.raft.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.log.clone())
+    }
+
+    pub(crate) fn set_raft(&self, raft: Option<Running>) -> Option<Running> {
         std::mem::replace(&mut *self.raft.write().unwrap_or_else(PoisonError::into_inner), raft)
     }
 

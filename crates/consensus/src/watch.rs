@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use tokio::sync::watch;
 use trestle_model::MemberId;
 
 use crate::raft_types::TypeConfig;
@@ -51,11 +52,11 @@ impl Core {
     }
 
     /// Follows `raft` until it ends.
-    pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle) {
+    pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle, ended: watch::Receiver<bool>) {
         let mut metrics = raft.server_metrics();
         loop {
             let new = role(&metrics.borrow_watched(), self.heard.lately());
-            if let Some(old) = self.publish(&new) {
+            if let Some(old) = self.publish(&new, &ended) {
                 self.log(&old, &new);
                 self.forget_strangers(&new);
                 if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
@@ -68,7 +69,7 @@ impl Core {
                 break;
             }
         }
-        if !self.stopping() {
+        if !*ended.borrow() {
             let end = raft.metrics().borrow_watched().running_state.clone();
             let why =
                 end.err().map_or_else(|| "Raft has stopped".to_owned(), |e| format!("Raft has stopped: {e}"));
@@ -78,11 +79,11 @@ impl Core {
     }
 
     /// Publishes a role that is new, and answers the old one.
-    fn publish(&self, new: &Role) -> Option<Role> {
+    fn publish(&self, new: &Role, ended: &watch::Receiver<bool>) -> Option<Role> {
         let mut old = None;
         self.role.send_if_modified(|role| {
             // Who stops Raft says by itself what comes of this member.
-            let changed = *role != *new && !self.stopping();
+            let changed = *role != *new && !*ended.borrow();
             if changed {
                 old = Some(std::mem::replace(role, new.clone()));
             }

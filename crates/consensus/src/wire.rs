@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
+use prost::Message as _;
 use trestle_api::stored::DecodeError;
 use trestle_api::{peer, storage};
 use trestle_model::Proposal;
@@ -16,6 +17,7 @@ use crate::raft_types::{
     Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
     TypeConfig, Vote,
 };
+use crate::store::PROPOSAL_MAX;
 
 /// Why a message is not one that a member of this cluster can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,35 @@ pub(crate) enum WireError {
     /// A membership that contradicts itself.
     #[error("membership is not valid: {0}; it was damaged or written by a newer version")]
     Membership(String),
+    /// A number that no member of a cluster comes to.
+    #[error("{field} {value} is above {max}; it was damaged, or no member of this cluster wrote it")]
+    Number {
+        /// What it counts.
+        field: &'static str,
+        /// The number.
+        value: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// A vote of the wrong kind.
+    #[error("{message} has a vote that {rule}")]
+    Vote {
+        /// The message.
+        message: &'static str,
+        /// What is wrong with it.
+        rule: &'static str,
+    },
+    /// Entries that do not follow one another as a leader's do.
+    #[error("log entry {0} does not follow what is before it in the leader's log")]
+    Order(LogId),
+    /// An entry that is larger than any that may be proposed.
+    #[error("log entry {id} takes {size} bytes, and the most that the log takes is {PROPOSAL_MAX}")]
+    TooLarge {
+        /// The entry.
+        id: LogId,
+        /// Its size in bytes.
+        size: usize,
+    },
     /// A resource or command that the model refuses.
     #[error(transparent)]
     Stored(#[from] DecodeError),
@@ -40,12 +71,34 @@ fn required<T>(message: &'static str, field: &'static str, value: Option<T>) -> 
     value.ok_or(WireError::Missing { message, field })
 }
 
+/// Highest term, index and member id: far above what a cluster reaches in centuries, and far enough below the largest number
+/// that counting on from it never overflows.
+const NUMBER_MAX: u64 = 1 << 62;
+
+/// How far above one's own a term may be that another member names. Elections come one every few hundred milliseconds at the
+/// most, so a member that was away misses less than this in forty years.
+const TERM_REACH: u64 = 1 << 32;
+
+fn number(field: &'static str, value: u64) -> Result<u64, WireError> {
+    within(field, value, NUMBER_MAX)
+}
+
+fn within(field: &'static str, value: u64, max: u64) -> Result<u64, WireError> {
+    if value <= max { Ok(value) } else { Err(WireError::Number { field, value, max }) }
+}
+
+/// Refuses a term that no other member can have come to when this one is at `mine`.
+pub(crate) fn within_reach(term: u64, mine: u64) -> Result<(), WireError> {
+    within("term", term, mine.saturating_add(TERM_REACH)).map(|_| ())
+}
+
 fn leader_id_message(leader: &LeaderId) -> storage::LeaderId {
     storage::LeaderId { term: leader.term, member_id: leader.node_id }
 }
 
-fn leader_id(message: storage::LeaderId) -> LeaderId {
-    LeaderId { term: message.term, node_id: message.member_id }
+fn leader_id(message: storage::LeaderId) -> Result<LeaderId, WireError> {
+    let storage::LeaderId { term, member_id } = message;
+    Ok(LeaderId { term: number("term", term)?, node_id: number("member id", member_id)? })
 }
 
 /// Encodes a log id.
@@ -55,7 +108,8 @@ pub(crate) fn log_id_message(id: &LogId) -> storage::LogId {
 
 /// Decodes a log id.
 pub(crate) fn log_id(message: storage::LogId) -> Result<LogId, WireError> {
-    Ok(LogId::new(leader_id(required("log id", "leader", message.leader)?), message.index))
+    let leader = leader_id(required("log id", "leader", message.leader)?)?;
+    Ok(LogId::new(leader, number("log index", message.index)?))
 }
 
 fn maybe_log_id(message: Option<storage::LogId>) -> Result<Option<LogId>, WireError> {
@@ -69,13 +123,20 @@ pub(crate) fn vote_message(vote: &Vote) -> storage::Vote {
 
 /// Decodes a vote.
 pub(crate) fn vote(message: storage::Vote) -> Result<Vote, WireError> {
-    let leader = leader_id(required("vote", "leader", message.leader)?);
+    let leader = leader_id(required("vote", "leader", message.leader)?)?;
     Ok(Vote { leader_id: leader, committed: message.committed })
 }
 
 /// Decodes a vote field that is always set in `message`.
 pub(crate) fn required_vote(message: &'static str, field: Option<storage::Vote>) -> Result<Vote, WireError> {
     vote(required(message, "vote", field)?)
+}
+
+/// Decodes the vote of a leader.
+pub(crate) fn leader_vote(message: &'static str, field: Option<storage::Vote>) -> Result<Vote, WireError> {
+    let vote = required_vote(message, field)?;
+    let rule = "is no leader's: no quorum has confirmed it";
+    if vote.committed { Ok(vote) } else { Err(WireError::Vote { message, rule }) }
 }
 
 fn membership_message(membership: &Membership) -> storage::Membership {
@@ -156,12 +217,45 @@ pub(crate) fn append_request_message(
 pub(crate) fn append_request(
     message: peer::AppendEntriesRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
-    Ok(AppendEntriesRequest {
-        vote: required_vote("append request", message.vote)?,
-        prev_log_id: maybe_log_id(message.prev_log_id)?,
-        entries: message.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
-        leader_commit: maybe_log_id(message.leader_commit)?,
-    })
+    let vote = leader_vote("append request", message.vote)?;
+    let prev_log_id = maybe_log_id(message.prev_log_id)?;
+    let mut last = prev_log_id;
+    let follows = |message: storage::LogEntry| {
+        let size = match &message.payload {
+            Some(storage::log_entry::Payload::Proposal(proposal)) => proposal.encoded_len(),
+            _ => 0,
+        };
+        let entry = entry(message)?;
+        if size > PROPOSAL_MAX {
+            return Err(WireError::TooLarge { id: entry.log_id, size });
+        }
+        appended(&entry, last, &vote)?;
+        last = Some(entry.log_id);
+        Ok(entry)
+    };
+    let entries = message.entries.into_iter().map(follows).collect::<Result<_, WireError>>()?;
+    let leader_commit = maybe_log_id(message.leader_commit)?;
+    let of_leader = |id: &Option<LogId>| id.is_none_or(|id| id.leader_id <= vote.leader_id);
+    match [prev_log_id, leader_commit].into_iter().flatten().find(|id| !of_leader(&Some(*id))) {
+        Some(id) => Err(WireError::Order(id)),
+        None => Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit }),
+    }
+}
+
+/// Refuses an entry that a leader cannot append after `last`: Raft would take it for a failure of its storage.
+fn appended(entry: &Entry, last: Option<LogId>, vote: &Vote) -> Result<(), WireError> {
+    let id = entry.log_id;
+    let next = last.map_or(0, |last| last.index + 1);
+    let rises = last.is_none_or(|last| last.leader_id <= id.leader_id);
+    if id.index != next || !rises || id.leader_id > vote.leader_id {
+        return Err(WireError::Order(id));
+    }
+    match &entry.payload {
+        Payload::Membership(membership) if membership.get_joint_config().is_empty() => {
+            Err(WireError::Membership("it has no voters".to_owned()))
+        }
+        Payload::Membership(_) | Payload::Blank | Payload::Normal(_) => Ok(()),
+    }
 }
 
 /// Encodes an answer of AppendEntries.
@@ -208,8 +302,13 @@ pub(crate) fn vote_request_message(
 
 /// Decodes a request of Vote or PreVote; its destination is the caller's to check.
 pub(crate) fn vote_request(message: peer::VoteRequest) -> Result<VoteRequest<TypeConfig>, WireError> {
+    let vote = required_vote("vote request", message.vote)?;
+    if vote.committed {
+        let (message, rule) = ("vote request", "is a leader's, and no candidate's");
+        return Err(WireError::Vote { message, rule });
+    }
     Ok(VoteRequest {
-        vote: required_vote("vote request", message.vote)?,
+        vote,
         last_log_id: maybe_log_id(message.last_log_id)?,
         leadership_transfer: message.leadership_transfer,
     })
@@ -251,7 +350,7 @@ pub(crate) fn transfer_request(
     message: peer::TransferLeaderRequest,
 ) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
     Ok(TransferLeaderRequest::new(
-        required_vote("transfer request", message.from_leader)?,
+        leader_vote("transfer request", message.from_leader)?,
         message.to_member_id,
         maybe_log_id(message.last_log_id)?,
     ))
@@ -295,13 +394,14 @@ mod tests {
             let request = AppendEntriesRequest {
                 vote,
                 prev_log_id: prev,
-                entries: entries(),
+                entries: if prev.is_some() { entries() } else { Vec::new() },
                 leader_commit: Some(id(0)),
             };
             let back = append_request(again(&append_request_message(to(), &request))).unwrap();
             assert_eq!((back.vote, back.prev_log_id, back.entries), (vote, prev, request.entries));
             assert_eq!(back.leader_commit, Some(id(0)));
-            let request = VoteRequest { vote, last_log_id: prev, leadership_transfer: prev.is_some() };
+            let asks = Vote { committed: false, ..vote };
+            let request = VoteRequest { vote: asks, last_log_id: prev, leadership_transfer: prev.is_some() };
             assert_eq!(vote_request(again(&vote_request_message(to(), &request))), Ok(request));
             let response = VoteResponse { vote, vote_granted: prev.is_some(), last_log_id: prev };
             assert_eq!(vote_response(again(&vote_response_message(&response))), Ok(response));

@@ -203,6 +203,42 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether a client asks for it, so that any member may pass it on. The others note what a leader itself has found or done,
+    /// and only that leader proposes them.
+    pub const fn is_clients(&self) -> bool {
+        match self {
+            Self::CreatePool { .. }
+            | Self::UpdatePool { .. }
+            | Self::DeletePool { .. }
+            | Self::CreateBackend { .. }
+            | Self::UpdateBackend { .. }
+            | Self::DeleteBackend { .. }
+            | Self::CreateListener { .. }
+            | Self::UpdateListener { .. }
+            | Self::DeleteListener { .. }
+            | Self::DrainMember { .. }
+            | Self::CreateVip { .. }
+            | Self::UpdateVip { .. }
+            | Self::DeleteVip { .. } => true,
+            Self::FoundCluster { .. }
+            | Self::AddMember(_)
+            | Self::RemoveMember(_)
+            | Self::TakeVips { .. }
+            | Self::ReleaseVips { .. } => false,
+        }
+    }
+
+    /// The term in which a leader proposes it, if it is of one term only. A log entry of an earlier term cannot carry it.
+    pub const fn term(&self) -> Option<u64> {
+        match self {
+            Self::TakeVips { tenure, .. } => Some(tenure.term),
+            Self::ReleaseVips { term, .. } => Some(*term),
+            _ => None,
+        }
+    }
+}
+
 /// What a command that was accepted made of its resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -14,7 +14,7 @@ use tonic::Streaming;
 use trestle_api::peer as proto;
 
 use super::Peer;
-use super::peer::{call_error, malformed};
+use super::peer::call_error;
 use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::wire;
 
@@ -124,13 +124,13 @@ impl<'s> Reader<'s> {
             Err(error) => return Some((Err(error), None)),
         };
         let asked = self.in_flight.pop();
-        let item = wire::append_response(message).map_err(|e| malformed(&e)).and_then(|answer| match asked {
-            Some(asked) => {
+        let item = match asked {
+            Some(asked) => self.peer.append_answer(message, &asked.vote).and_then(|answer| {
                 self.peer.note_answer(&asked.vote, &answer, asked.sent);
                 stream_result(answer, asked)
-            }
+            }),
             None => Err(call_error(&tonic::Status::internal("an answer to no request"))),
-        });
+        };
         // A request that was stored in part ends the stream, as does any failure.
         let whole = matches!((&item, asked), (Ok(Ok(matching)), Some(asked)) if *matching == asked.last);
         Some((item, whole.then_some(self)))

@@ -8,7 +8,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use openraft::RaftNetworkFactory;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
@@ -17,9 +17,11 @@ use trestle_model::{ClusterId, MemberId};
 pub(crate) use channel::{Channels, Lane, WINDOW};
 
 use crate::heard::Heard;
+use crate::hearsay::Hearsay;
 use crate::identity::Identity;
 use crate::office::Registry;
 use crate::raft_types::{PeerNode, TypeConfig};
+use crate::replica::View;
 use crate::shared::Core;
 use crate::timing::Timing;
 
@@ -29,7 +31,8 @@ pub(crate) struct Network {
     cluster: ClusterId,
     channels: Arc<Channels>,
     timing: Timing,
-    removed: Arc<Notify>,
+    hearsay: Arc<Hearsay>,
+    view: watch::Sender<Arc<View>>,
     heard: Arc<Heard>,
     registry: Arc<Registry>,
 }
@@ -41,7 +44,8 @@ impl Network {
             cluster: me.cluster_id.clone(),
             channels: core.channels.clone(),
             timing: core.settings.timing,
-            removed: core.told_removed.clone(),
+            hearsay: core.hearsay.clone(),
+            view: core.view.clone(),
             heard: core.heard.clone(),
             registry: core.registry.clone(),
         }
@@ -60,7 +64,8 @@ impl Network {
             lane,
             channels: self.channels.clone(),
             timing: self.timing,
-            removed: self.removed.clone(),
+            hearsay: self.hearsay.clone(),
+            view: self.view.clone(),
             heard: self.heard.clone(),
             registry: self.registry.clone(),
         }
@@ -92,7 +97,9 @@ pub(crate) struct Peer {
     lane: Lane,
     channels: Arc<Channels>,
     timing: Timing,
-    removed: Arc<Notify>,
+    hearsay: Arc<Hearsay>,
+    /// What this member has applied.
+    view: watch::Sender<Arc<View>>,
     heard: Arc<Heard>,
     registry: Arc<Registry>,
 }

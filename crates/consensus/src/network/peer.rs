@@ -12,9 +12,10 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tonic::{Code, Response, Status};
+use trestle_api::peer as proto;
 
 use super::{Lane, Peer};
-use crate::peers::reason;
+use crate::peers::caller_removed;
 use crate::raft_types::{TypeConfig, Vote};
 use crate::replica::SnapshotData;
 use crate::wire::{self, WireError};
@@ -40,11 +41,19 @@ impl Peer {
         RPCError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
     }
 
-    /// A candidate that was removed learns it here if it was not told before.
+    /// A candidate that was removed hears so here if it was not told before. An answer of one that was removed itself says
+    /// nothing of the candidate.
     async fn noting_removal<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let answer = call.await;
-        if answer.as_ref().is_err_and(|status| reason(status).as_deref() == Some("MEMBER_REMOVED")) {
-            self.removed.notify_one();
+        let told = answer.as_ref().err().and_then(caller_removed);
+        if let Some(theirs) = told {
+            let mine = self.view.borrow().applied;
+            if self.hearsay.tell(self.target, theirs, mine, Instant::now()) {
+                tracing::warn!(
+                    by = self.target,
+                    "another member says that this one was removed; asks the leader"
+                );
+            }
         }
         answer
     }
@@ -58,14 +67,35 @@ impl Peer {
     }
 
     /// Fails while this member must not help to elect another leader, itself included: Raft lets a candidate vote for
-    /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else.
+    /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else. Fails as well
+    /// while this member has lately heard that it was removed.
     fn check_bound(&self, rpc: &VoteRequest<TypeConfig>) -> Result<(), CallError> {
-        if !rpc.leadership_transfer && self.heard.binds() {
-            return Err(RPCError::Network(NetworkError::from_string(
-                "no election yet: a leader was heard within the time for which it may count on this member",
-            )));
+        let why = if !rpc.leadership_transfer && self.heard.binds() {
+            "a leader was heard within the time for which it may count on this member"
+        } else if self.hearsay.abstains(Instant::now()) {
+            "another member says that this one was removed"
+        } else {
+            return Ok(());
+        };
+        Err(RPCError::Network(NetworkError::from_string(format!("no election yet: {why}"))))
+    }
+
+    /// Refuses an answer whose term no member of this cluster can have come to.
+    fn check_term(&self, mine: &Vote, theirs: &Vote) -> Result<(), CallError> {
+        wire::within_reach(theirs.leader_id.term, mine.leader_id.term).map_err(|e| malformed(&e))
+    }
+
+    /// Decodes the answer to an append by `vote`.
+    pub(super) fn append_answer(
+        &self,
+        answer: proto::AppendEntriesResponse,
+        vote: &Vote,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
+        let answer = wire::append_response(answer).map_err(|e| malformed(&e))?;
+        if let AppendEntriesResponse::HigherVote(theirs) = &answer {
+            self.check_term(vote, theirs)?;
         }
-        Ok(())
+        Ok(answer)
     }
 
     async fn call<T>(
@@ -95,7 +125,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let call = service.append_entries(message);
         let answer = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await?;
-        let answer = wire::append_response(answer).map_err(|e| malformed(&e))?;
+        let answer = self.append_answer(answer, &rpc.vote)?;
         self.note_answer(&rpc.vote, &answer, sent);
         Ok(answer)
     }
@@ -126,7 +156,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         self.registry.calls(&rpc.vote, rpc.leadership_transfer);
         let call = self.noting_removal(service.vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
-        wire::vote_response(answer).map_err(|e| malformed(&e))
+        let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
+        self.check_term(&rpc.vote, &answer.vote)?;
+        Ok(answer)
     }
 
     async fn pre_vote(
@@ -139,7 +171,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         self.check_bound(&rpc)?;
         let call = self.noting_removal(service.pre_vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
-        wire::vote_response(answer).map_err(|e| malformed(&e))
+        let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
+        self.check_term(&rpc.vote, &answer.vote)?;
+        Ok(answer)
     }
 
     async fn full_snapshot(
@@ -161,7 +195,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
         let message = wire::transfer_request_message(self.to.clone(), &req);
-        self.registry.transfers(req.from_leader());
+        self.registry.transfers(req.from_leader(), *req.to_node_id());
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
         self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await?;
         Ok(Ok(()))

@@ -61,8 +61,11 @@ impl Peer {
             StreamingError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
         })?;
         let answer = answer.map_err(|e| streaming_error(&e))?.into_inner();
-        let vote = wire::required_vote("snapshot answer", answer.vote)
+        let theirs = wire::required_vote("snapshot answer", answer.vote)
+            .and_then(|theirs| {
+                wire::within_reach(theirs.leader_id.term, vote.leader_id.term).map(|()| theirs)
+            })
             .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-        Ok(SnapshotResponse::new(vote))
+        Ok(SnapshotResponse::new(theirs))
     }
 }

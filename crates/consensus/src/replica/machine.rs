@@ -8,7 +8,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use prost::bytes::Bytes;
 use tokio::task::spawn_blocking;
-use trestle_model::Machine;
+use trestle_model::{Applied, Machine, Proposal, Refusal};
 
 use super::view::{Published, View, members};
 use crate::raft_types::{Answer, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -106,6 +106,21 @@ impl Replica {
         });
     }
 
+    /// Applies a proposal, unless it is of a later term than its entry: no leader proposes for a term that is still to come,
+    /// and one tenure of such a term would keep everybody from the virtual IPs until then. The log id is the same on every
+    /// member, and so is the answer.
+    fn apply_proposal(&mut self, log_id: LogId, proposal: &Proposal) -> Result<Applied, Refusal> {
+        let entry = log_id.leader_id;
+        match proposal.command.term() {
+            Some(term) if term > entry.term => Err(Refusal::NoTenure {
+                member: entry.node_id,
+                term,
+                why: "this term has not begun where it was written",
+            }),
+            _ => self.current.machine.apply(log_id.index, proposal),
+        }
+    }
+
     fn apply_one(&mut self, log_id: LogId, payload: Payload) -> Answer {
         self.current.applied = Some(log_id);
         match payload {
@@ -114,7 +129,7 @@ impl Replica {
                 self.current.membership = StoredMembership::new(Some(log_id), membership);
                 Answer::Nothing
             }
-            Payload::Normal(proposal) => match self.current.machine.apply(log_id.index, &proposal) {
+            Payload::Normal(proposal) => match self.apply_proposal(log_id, &proposal) {
                 Ok(applied) => {
                     if !applied.changes.is_empty() {
                         self.published().history.changed(applied.revision, applied.changes);

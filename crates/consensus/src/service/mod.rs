@@ -14,7 +14,6 @@ use tonic::{Request, Response, Status, Streaming};
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
-use trestle_model::MemberId;
 
 use crate::ballot::Asked;
 use crate::raft_types::{TypeConfig, Vote};
@@ -83,8 +82,27 @@ impl Core {
     /// (the reported vote may be old, never too new).
     fn note_leader(&self, raft: &RaftHandle, vote: &Vote) {
         if *vote >= raft.server_metrics().borrow_watched().vote {
-            self.heard.note();
+            self.heard.note_leader(vote);
         }
+    }
+
+    /// Decodes an append, and refuses one that no leader of this cluster can have sent. Raft takes each of them for fatal.
+    fn append_request(
+        self: &Arc<Self>,
+        raft: &RaftHandle,
+        message: proto::AppendEntriesRequest,
+    ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+        let request = wire::append_request(message).map_err(malformed)?;
+        self.admit(raft, &request.vote, true)?;
+        let ids = request.prev_log_id.into_iter().chain(request.entries.iter().map(|entry| entry.log_id));
+        let contradicted = self.log_reader().and_then(|log| log.contradicted(ids));
+        if let Some(id) = contradicted {
+            return Err(Status::failed_precondition(format!(
+                "log entry {id} is not the one that is committed at this index"
+            )));
+        }
+        self.note_leader(raft, &request.vote);
+        Ok(request)
     }
 
     /// Whether this member has heard a leader too lately to help another one, which that leader has not asked for. Raft
@@ -93,15 +111,15 @@ impl Core {
         !request.leadership_transfer && self.heard.binds()
     }
 
-    /// Refuses a candidate that was removed, and thereby tells it so. Ids are indexes of the log, so an id that this
-    /// member has applied beyond and does not have as a member was removed.
-    fn refuse_removed(&self, candidate: u64) -> Result<(), Status> {
-        let view = self.view.borrow();
-        let founded = view.state.cluster_id.is_some();
-        if founded && candidate <= view.applied && !view.state.members.contains_key(&MemberId(candidate)) {
-            return Err(status::failure(&Failure::Removed));
-        }
-        Ok(())
+    /// Refuses a candidate that can be none, and tells one that was removed so.
+    fn admit_candidate(
+        self: &Arc<Self>,
+        raft: &RaftHandle,
+        request: &VoteRequest<TypeConfig>,
+    ) -> Result<(), Status> {
+        // One that goes on no further has the same membership as this member, or an older one.
+        let last = raft.data_metrics().borrow_watched().last_log;
+        self.admit(raft, &request.vote, request.last_log_id > last)
     }
 }
 
@@ -116,9 +134,7 @@ fn accepted(
     let decoded = requests.map(move |message| {
         let message = message?;
         let raft = core.addressed(message.to.as_ref())?;
-        let request = wire::append_request(message).map_err(malformed)?;
-        core.note_leader(&raft, &request.vote);
-        Ok(request)
+        core.append_request(&raft, message)
     });
     stream::unfold((Box::pin(decoded), reject), |(mut decoded, reject)| async move {
         match decoded.next().await? {
@@ -147,8 +163,7 @@ impl RaftService for Service {
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
-        let request = wire::append_request(message).map_err(malformed)?;
-        self.0.note_leader(&raft, &request.vote);
+        let request = self.0.append_request(&raft, message)?;
         let answer = raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(self.0.appended(&answer)))
     }
@@ -177,8 +192,9 @@ impl RaftService for Service {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
-        let request = wire::vote_request(message).map_err(malformed)?;
-        self.0.refuse_removed(request.vote.leader_id.node_id)?;
+        let mut request = wire::vote_request(message).map_err(malformed)?;
+        self.0.admit_candidate(&raft, &request)?;
+        request.leadership_transfer = request.leadership_transfer && self.0.is_wished(&request).await;
         let term = request.vote.leader_id.term;
         if self.0.is_bound(&request) {
             return Ok(not_granted(&raft));
@@ -203,8 +219,10 @@ impl RaftService for Service {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
-        let request = wire::vote_request(message).map_err(malformed)?;
-        self.0.refuse_removed(request.vote.leader_id.node_id)?;
+        let mut request = wire::vote_request(message).map_err(malformed)?;
+        self.0.admit_candidate(&raft, &request)?;
+        // Nobody asks before an election that the leader wishes.
+        request.leadership_transfer = false;
         if self.0.is_bound(&request) {
             return Ok(not_granted(&raft));
         }
@@ -219,6 +237,16 @@ impl RaftService for Service {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
         let request = wire::transfer_request(message).map_err(malformed)?;
+        let leader = request.from_leader().leader_id;
+        self.0.admit(&raft, request.from_leader(), true)?;
+        // Whoever stands for election deposes the leader: that one must say so itself.
+        if !self.0.hands_over(leader.term, leader.node_id, *request.to_node_id()).await {
+            return Err(Status::failed_precondition(format!(
+                "member {} does not confirm that it hands leadership to member {}",
+                leader.node_id,
+                request.to_node_id()
+            )));
+        }
         let answer = raft.handle_transfer_leader(request).await;
         let answer = answer.map_err(stopped)?;
         answer.map_err(|e| Status::failed_precondition(e.to_string()))?;
@@ -230,5 +258,24 @@ impl RaftService for Service {
         request: Request<Streaming<proto::InstallSnapshotRequest>>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
         self.0.install_snapshot(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn confirm_transfer(
+        &self,
+        request: Request<proto::ConfirmTransferRequest>,
+    ) -> Result<Response<proto::ConfirmTransferResponse>, Status> {
+        let message = request.into_inner();
+        self.0.addressed(message.to.as_ref())?;
+        let confirmed = self.0.registry.hands_over(message.term, message.to_member_id);
+        Ok(Response::new(proto::ConfirmTransferResponse { confirmed }))
+    }
+
+    async fn check_member(
+        &self,
+        request: Request<proto::CheckMemberRequest>,
+    ) -> Result<Response<proto::CheckMemberResponse>, Status> {
+        let message = request.into_inner();
+        let raft = self.0.addressed(message.to.as_ref())?;
+        Ok(Response::new(self.0.serve_check_member(&raft, message.member_id).await))
     }
 }

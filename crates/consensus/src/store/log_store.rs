@@ -32,6 +32,18 @@ impl LogReader {
         // Nothing panics while it holds this lock; were it so, the log would still be whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The first of `ids`, which a leader says to have, that differs from what this member knows to be committed. No leader
+    /// of this cluster can have it.
+    pub(crate) fn contradicted(&self, ids: impl IntoIterator<Item = LogId>) -> Option<LogId> {
+        let log = self.log();
+        let committed = log.committed?.index;
+        let differs = |id: &LogId| {
+            let here = log.get(id.index).map(|entry| entry.log_id);
+            id.index <= committed && here.is_some_and(|here| here != *id)
+        };
+        ids.into_iter().find(differs)
+    }
 }
 
 /// The log. Dropping it and its clones ends the writer thread; [`Closed`] tells when that is done.

@@ -295,6 +295,10 @@ impl Cluster {
         &self.places[at].ballot
     }
 
+    pub(super) fn dir(&self, at: usize) -> &std::path::Path {
+        self.places[at].dir.path()
+    }
+
     pub(super) fn spec(&self, at: usize) -> MemberSpec {
         self.places[at].spec.clone()
     }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod ballot;
+mod callers;
 mod change;
 mod cluster;
 mod failure;
 mod isolation;
 mod office;
 mod proxy;
+mod removal;
 mod restart;
 mod speed;
 mod votes;

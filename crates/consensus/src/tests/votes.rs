@@ -15,11 +15,17 @@ use crate::raft_types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 use crate::{Timing, wire};
 
 /// Elections that take longer than any test: what was heard stays fresh, and nobody stands by itself.
-const LONG: Timing =
+pub(super) const LONG: Timing =
     Timing { election_min: Duration::from_secs(1000), election_max: Duration::from_secs(2000), ..TIMING };
 
+/// Notes at the leader that it has begun to hand over to `target`, as before Raft tells the others.
+pub(super) fn begin_transfer(cluster: &Cluster, leader: usize, target: usize) {
+    let leader_id = LeaderId { term: cluster.at(leader).status().term, node_id: cluster.id(leader).0 };
+    cluster.at(leader).core().registry.transfers(&Vote { leader_id, committed: true }, cluster.id(target).0);
+}
+
 /// A call for a vote for a term that nobody had, by a candidate with more of the log than anybody.
-fn request(cluster: &Cluster, candidate: usize, by_transfer: bool) -> VoteRequest<TypeConfig> {
+pub(super) fn request(cluster: &Cluster, candidate: usize, by_transfer: bool) -> VoteRequest<TypeConfig> {
     let status = cluster.at(candidate).status();
     let leader = |term| LeaderId { term, node_id: cluster.id(candidate).0 };
     VoteRequest {
@@ -29,7 +35,7 @@ fn request(cluster: &Cluster, candidate: usize, by_transfer: bool) -> VoteReques
     }
 }
 
-fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
+pub(super) fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
     let identity = cluster.at(at).identity().unwrap();
     proto::Destination {
         cluster_id: identity.cluster_id.to_string(),
@@ -38,11 +44,15 @@ fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
     }
 }
 
-async fn service(cluster: &Cluster, at: usize) -> RaftServiceClient<Channel> {
+pub(super) async fn service(cluster: &Cluster, at: usize) -> RaftServiceClient<Channel> {
     RaftServiceClient::connect(format!("http://{}", cluster.spec(at).peer_address)).await.unwrap()
 }
 
-async fn ask(cluster: &Cluster, voter: usize, request: &VoteRequest<TypeConfig>) -> proto::VoteResponse {
+pub(super) async fn ask(
+    cluster: &Cluster,
+    voter: usize,
+    request: &VoteRequest<TypeConfig>,
+) -> proto::VoteResponse {
     let message = wire::vote_request_message(destination(cluster, voter), request);
     service(cluster, voter).await.vote(message).await.unwrap().into_inner()
 }
@@ -64,8 +74,9 @@ async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfe
     let cluster = Cluster::with_timing(3, LONG).await;
     let leader = cluster.leader().await;
     let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
-    cluster.isolate(leader, true);
+    begin_transfer(&cluster, leader, candidate);
     tell_of_transfer(&cluster, leader, voter, candidate).await;
+    cluster.isolate(leader, true);
     let plain = request(&cluster, candidate, false);
     let asked_before = cluster.ballot(voter).asked();
     let answer = ask(&cluster, voter, &plain).await;
@@ -78,7 +89,7 @@ async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfe
     // Raft has forgotten the leader's lease, and would vote.
     let raft = cluster.at(voter).core().raft().unwrap();
     assert!(raft.vote(plain).await.unwrap().vote_granted);
-    // The one whom the leader named is elected at once.
+    // The one whom the leader named is elected at once, by the leader's own word.
     let named = VoteRequest {
         vote: Vote {
             leader_id: LeaderId {
@@ -89,7 +100,18 @@ async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfe
         },
         ..request(&cluster, candidate, true)
     };
-    assert!(ask(&cluster, voter, &named).await.vote_granted);
+    assert!(!ask(&cluster, voter, &named).await.vote_granted);
+    cluster.isolate(leader, false);
+    granted(&cluster, voter, &named).await;
+}
+
+/// Asks until the vote is given: the way to the leader, whom the voter asks, may have to be opened anew.
+async fn granted(cluster: &Cluster, voter: usize, request: &VoteRequest<TypeConfig>) {
+    let deadline = tokio::time::Instant::now() + super::cluster::PATIENCE;
+    while !ask(cluster, voter, request).await.vote_granted {
+        assert!(tokio::time::Instant::now() < deadline, "no vote for {request:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,8 +132,14 @@ async fn a_candidate_that_heard_a_leader_lately_asks_nobody() {
         let refused = answer.unwrap_err().to_string();
         assert!(refused.contains("no election yet"), "{refused}");
     }
+    cluster.isolate(leader, false);
+    begin_transfer(&cluster, leader, candidate);
     let named = request(&cluster, candidate, true);
-    assert!(peer.vote(named, option()).await.unwrap().vote_granted);
+    let deadline = tokio::time::Instant::now() + super::cluster::PATIENCE;
+    while !peer.vote(named.clone(), option()).await.unwrap().vote_granted {
+        assert!(tokio::time::Instant::now() < deadline, "no vote for the one that the leader named");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +147,7 @@ async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
     let cluster = Cluster::with_timing(3, LONG).await;
     let leader = cluster.leader().await;
     let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
-    cluster.isolate(leader, true);
+    begin_transfer(&cluster, leader, candidate);
     let wanted = request(&cluster, candidate, true);
     let term = wanted.vote.leader_id.term;
     // Raft refuses a candidate that lacks a part of the log.
