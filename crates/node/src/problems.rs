@@ -5,6 +5,6 @@ use crate::member::Member;
 impl Member {
     /// One sentence for each thing that is wrong here, with what to do about it; empty when nothing is.
     pub(crate) fn problems(&self) -> Vec<String> {
-        Vec::new()
+        self.consensus.problems()
     }
 }
