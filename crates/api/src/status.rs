@@ -67,7 +67,9 @@ pub enum Failure {
     #[error("{0}")]
     Membership(String),
     /// A request is larger than what the log takes.
-    #[error("the request takes {size} bytes, and the most that the log takes is {max}; split it up")]
+    #[error(
+        "the request takes {size} bytes, and the most that the log takes is {max}; give fewer or shorter settings, or split it up"
+    )]
     TooLarge {
         /// Its size in bytes.
         size: usize,

@@ -1,5 +1,6 @@
 //! Checking backends, on a thread of its own. What a check does is in one file for each kind.
 
+mod crypto;
 mod exchange;
 mod expiry;
 mod fault;
@@ -9,8 +10,10 @@ mod identity;
 mod plan;
 mod search;
 mod sockets;
+mod stream;
 mod tcp;
 mod tls;
+mod verifier;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

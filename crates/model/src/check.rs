@@ -68,6 +68,17 @@ pub struct ExchangeCheck {
     pub send: Arc<[u8]>,
     /// What the first 64 KiB of the answer must contain; not empty.
     pub expect: Arc<[u8]>,
+    /// What follows once that was found, in order.
+    pub then: Vec<ExchangeStep>,
+}
+
+/// A further step of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExchangeStep {
+    /// What is sent; may be empty.
+    pub send: Arc<[u8]>,
+    /// What the next 64 KiB of the answer must contain, from where the step before found its text; not empty.
+    pub expect: Arc<[u8]>,
 }
 
 /// An HTTP check.
@@ -254,11 +265,25 @@ impl ExchangeCheck {
         }
         let max = defaults::CHECK_EXCHANGE_MAX;
         let bytes = |bytes: &[u8]| format!("{} bytes", bytes.len());
-        if self.send.len() > max {
-            v.add(format!("{FIELD}.send"), bytes(&self.send), format!("must be at most {max} bytes"));
+        let mut step = |at: &str, send: &[u8], expect: &[u8]| {
+            if send.len() > max {
+                v.add(format!("{at}.send"), bytes(send), format!("must be at most {max} bytes"));
+            }
+            if expect.is_empty() || expect.len() > max {
+                v.add(format!("{at}.expect"), bytes(expect), format!("must be 1 to {max} bytes"));
+            }
+        };
+        step(FIELD, &self.send, &self.expect);
+        for (number, next) in self.then.iter().enumerate() {
+            step(&format!("{FIELD}.then[{number}]"), &next.send, &next.expect);
         }
-        if self.expect.is_empty() || self.expect.len() > max {
-            v.add(format!("{FIELD}.expect"), bytes(&self.expect), format!("must be 1 to {max} bytes"));
+        let max = defaults::CHECK_STEPS_MAX - 1;
+        if self.then.len() > max {
+            v.add(
+                format!("{FIELD}.then"),
+                format!("{} steps", self.then.len()),
+                format!("must be at most {max}"),
+            );
         }
     }
 }
@@ -316,9 +341,47 @@ impl HttpCheck {
     }
 }
 
+impl TlsCheck {
+    fn size(&self) -> usize {
+        let files =
+            self.identity.as_ref().map_or(0, |files| files.certificate_file.len() + files.key_file.len());
+        length(self.server_name.as_ref()) + files
+    }
+}
+
+fn length(text: Option<&Arc<str>>) -> usize {
+    text.map_or(0, |text| text.len())
+}
+
 impl CheckKind {
+    /// Bytes of all texts but the CA.
+    fn size(&self) -> usize {
+        let tls = |tls: &Option<TlsCheck>| tls.as_ref().map_or(0, TlsCheck::size);
+        match self {
+            CheckKind::Tcp | CheckKind::None => 0,
+            CheckKind::Tls(check) => check.size(),
+            CheckKind::Http(check) => {
+                let fields: usize = check.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+                let texts = length(check.host.as_ref()) + length(check.body_contains.as_ref());
+                tls(&check.tls) + check.path.len() + fields + texts
+            }
+            CheckKind::Grpc(check) => tls(&check.tls) + length(check.service.as_ref()),
+            CheckKind::Exchange(check) => {
+                let then: usize = check.then.iter().map(|step| step.send.len() + step.expect.len()).sum();
+                tls(&check.tls) + check.send.len() + check.expect.len() + then
+            }
+        }
+    }
+
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
+        if self.size() > defaults::CHECK_SUM_MAX {
+            let rule = format!(
+                "path, names, fields, files, and what is sent and expected must have at most {} bytes together",
+                defaults::CHECK_SUM_MAX
+            );
+            v.add("pool.health_check", format!("{} bytes", self.size()), rule);
+        }
         match self {
             CheckKind::Tls(tls) => tls.check(v),
             CheckKind::Http(http) => http.check(v),

@@ -141,8 +141,10 @@ impl Feeder {
             CheckKind::Grpc(GrpcCheck { tls, service }) => {
                 self.number(4_u64).optional_tls(tls.as_ref()).optional(service.as_deref())
             }
-            CheckKind::Exchange(ExchangeCheck { tls, send, expect }) => {
-                self.number(5_u64).optional_tls(tls.as_ref()).bytes(send).bytes(expect)
+            CheckKind::Exchange(ExchangeCheck { tls, send, expect, then }) => {
+                self.number(5_u64).optional_tls(tls.as_ref()).bytes(send).bytes(expect);
+                self.number(then.len() as u64);
+                then.iter().fold(self, |digest, step| digest.bytes(&step.send).bytes(&step.expect))
             }
         }
     }

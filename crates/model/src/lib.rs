@@ -25,7 +25,8 @@ mod vip;
 
 pub use address::{BackendAddress, Bind, Host, HostPort, Port};
 pub use check::{
-    CheckKind, ClientIdentity, ExchangeCheck, GrpcCheck, HttpCheck, Method, StatusRange, TlsCheck,
+    CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
+    TlsCheck,
 };
 pub use cidr::Cidr;
 pub use command::{Command, Outcome, Proposal, Request, RequestId};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    CheckKind, ClientIdentity, ExchangeCheck, GrpcCheck, HttpCheck, Method, StatusRange, TlsCheck, Violations,
+    CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
+    TlsCheck, Violations,
 };
 
 use crate::v1;
@@ -37,6 +38,11 @@ pub(super) fn render(kind: &CheckKind) -> Kind {
             tls: exchange.tls.as_ref().map(render_tls),
             send: exchange.send.to_vec(),
             expect: exchange.expect.to_vec(),
+            then: exchange
+                .then
+                .iter()
+                .map(|step| v1::ExchangeStep { send: step.send.to_vec(), expect: step.expect.to_vec() })
+                .collect(),
         }),
     }
 }
@@ -75,6 +81,14 @@ pub(super) fn parse(kind: &Kind, v: &mut Violations) -> CheckKind {
             tls: exchange.tls.as_ref().map(parse_tls),
             send: exchange.send.as_slice().into(),
             expect: exchange.expect.as_slice().into(),
+            then: exchange
+                .then
+                .iter()
+                .map(|step| ExchangeStep {
+                    send: step.send.as_slice().into(),
+                    expect: step.expect.as_slice().into(),
+                })
+                .collect(),
         }),
     }
 }

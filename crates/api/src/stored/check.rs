@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    CheckKind, ClientIdentity, ExchangeCheck, GrpcCheck, HttpCheck, Method, StatusRange, TlsCheck,
+    CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
+    TlsCheck,
 };
 
 use super::{DecodeError, parsed, required};
@@ -31,9 +32,14 @@ pub(super) fn message(kind: &CheckKind) -> Message {
                 storage::GrpcCheck { tls: tls.as_ref().map(Into::into), service: service.as_ref().map(text) };
             Message { grpc: Some(grpc), ..of(storage::CheckKind::Grpc) }
         }
-        CheckKind::Exchange(ExchangeCheck { tls, send, expect }) => {
+        CheckKind::Exchange(ExchangeCheck { tls, send, expect, then }) => {
             let tls = tls.as_ref().map(Into::into);
-            let exchange = storage::ExchangeCheck { tls, send: send.to_vec(), expect: expect.to_vec() };
+            let step = |step: &ExchangeStep| storage::ExchangeStep {
+                send: step.send.to_vec(),
+                expect: step.expect.to_vec(),
+            };
+            let then = then.iter().map(step).collect();
+            let exchange = storage::ExchangeCheck { tls, send: send.to_vec(), expect: expect.to_vec(), then };
             Message { exchange: Some(exchange), ..of(storage::CheckKind::Exchange) }
         }
     }
@@ -63,6 +69,11 @@ pub(super) fn kind(message: Message) -> Result<Option<CheckKind>, DecodeError> {
                 tls,
                 send: exchange.send.into(),
                 expect: exchange.expect.into(),
+                then: exchange
+                    .then
+                    .into_iter()
+                    .map(|step| ExchangeStep { send: step.send.into(), expect: step.expect.into() })
+                    .collect(),
             })
         }
         Ok(storage::CheckKind::Unspecified) | Err(_) => {

@@ -7,10 +7,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
-    CheckKind, Cidr, ClientIdentity, ClusterId, Command, ExchangeCheck, GrpcCheck, HealthCheck, HealthPatch,
-    HostPort, HttpCheck, InitialState, Listener, ListenerName, ListenerPatch, ListenerSpec, Member, MemberId,
-    MemberName, MemberSpec, Method, NamePattern, OnDown, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port,
-    Proposal, Request, RequestId, Route, SendProxy, StatusRange, TlsCheck,
+    CheckKind, Cidr, ClientIdentity, ClusterId, Command, ExchangeCheck, ExchangeStep, GrpcCheck, HealthCheck,
+    HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName, ListenerPatch, ListenerSpec,
+    Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown, Outcome, Pool, PoolName,
+    PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Route, SendProxy, StatusRange, TlsCheck,
 };
 
 use crate::vips;
@@ -108,6 +108,11 @@ fn http_check() -> impl Strategy<Value = HttpCheck> {
     )
 }
 
+fn exchange_step() -> impl Strategy<Value = ExchangeStep> {
+    (vec(any::<u8>(), 0..9), vec(any::<u8>(), 0..9))
+        .prop_map(|(send, expect)| ExchangeStep { send: send.into(), expect: expect.into() })
+}
+
 /// On the heap, as the larger strategies below: values on their way through all of them fill a test thread's stack.
 fn kind() -> BoxedStrategy<CheckKind> {
     prop_oneof![
@@ -116,8 +121,9 @@ fn kind() -> BoxedStrategy<CheckKind> {
         tls_check().prop_map(CheckKind::Tls),
         http_check().prop_map(CheckKind::Http),
         (of(tls_check()), of(text())).prop_map(|(tls, service)| CheckKind::Grpc(GrpcCheck { tls, service })),
-        (of(tls_check()), vec(any::<u8>(), 0..9), vec(any::<u8>(), 0..9)).prop_map(|(tls, send, expect)| {
-            CheckKind::Exchange(ExchangeCheck { tls, send: send.into(), expect: expect.into() })
+        (of(tls_check()), exchange_step(), vec(exchange_step(), 0..3)).prop_map(|(tls, first, then)| {
+            let ExchangeStep { send, expect } = first;
+            CheckKind::Exchange(ExchangeCheck { tls, send, expect, then })
         }),
     ]
     .boxed()

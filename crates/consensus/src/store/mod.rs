@@ -25,9 +25,10 @@ use prost::Message;
 use trestle_api::storage;
 use trestle_model::Proposal;
 
-/// Most bytes of an encoded proposal. The largest valid command, a listener with sixteen addresses, has under 1 KiB;
-/// sled gathers up to seventeen records in a page, and a page above 128 KiB goes to a file that it never syncs.
-pub(crate) const PROPOSAL_MAX: usize = 4 * 1024;
+/// Most bytes of an encoded proposal: seventeen of them have less than 128 KiB. sled gathers up to seventeen records in a
+/// page, and a page above that goes to a file that it never syncs. The largest check of a pool fits
+/// ([`CHECK_SUM_MAX`](trestle_model::defaults::CHECK_SUM_MAX) beside its CAs).
+pub(crate) const PROPOSAL_MAX: usize = 7 * 1024;
 
 /// Size of a proposal in the log, in bytes, to be held against [`PROPOSAL_MAX`] before it is proposed.
 pub(crate) fn proposal_size(proposal: &Proposal) -> usize {

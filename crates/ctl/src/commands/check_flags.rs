@@ -83,8 +83,8 @@ pub(crate) struct CheckFlags {
     pub(super) expect: Vec<String>,
     /// Setting of gRPC.
     pub(super) service: Option<String>,
-    /// Setting of an exchange.
-    pub(super) send: Option<Vec<u8>>,
+    /// Setting of an exchange: what is sent in its steps.
+    pub(super) send: Vec<Vec<u8>>,
     /// Each of the above as it was typed.
     pub(super) typed: Vec<(With, &'static str, String)>,
 }
@@ -116,8 +116,7 @@ impl CheckFlags {
             }
             Kind::Exchange(exchange) => {
                 self.choose_tls(&mut exchange.tls, input);
-                set(&mut exchange.send, &self.send);
-                self.set_expected(&mut exchange.expect, input);
+                self.set_steps(exchange, input);
             }
             Kind::Tcp(_) | Kind::None(_) => {}
         }
@@ -166,21 +165,43 @@ impl CheckFlags {
         }
     }
 
-    fn set_expected(&self, expected: &mut Vec<u8>, input: &mut Input) {
-        match self.expect.as_slice() {
-            [] if expected.is_empty() => {
-                let rule = "is needed with --health exchange: text that the answer contains, as in '+PONG'";
-                input.refuse("--health-expect", "", rule);
-            }
-            [] => {}
-            [text] => {
-                let parsed = input.valid("--health-expect", text, escape::parse(text));
-                *expected = parsed.unwrap_or_default();
-            }
-            [_, more, ..] => {
-                input.refuse("--health-expect", more, "may be given only once with --health exchange");
-            }
+    /// Puts what is sent and what is expected together as steps. They take turns; with one more to expect than to send the
+    /// server speaks first.
+    fn set_steps(&self, exchange: &mut v1::ExchangeCheck, input: &mut Input) {
+        let steps = std::iter::once((&exchange.send, &exchange.expect))
+            .chain(exchange.then.iter().map(|step| (&step.send, &step.expect)));
+        let (mut sends, mut expects): (Vec<_>, Vec<_>) =
+            steps.map(|(send, expect)| (send.clone(), expect.clone())).unzip();
+        // What is empty was not typed.
+        sends.retain(|send| !send.is_empty());
+        expects.retain(|expect| !expect.is_empty());
+        if !self.send.is_empty() {
+            sends.clone_from(&self.send);
         }
+        if !self.expect.is_empty() {
+            let parsed =
+                self.expect.iter().map(|text| input.valid("--health-expect", text, escape::parse(text)));
+            expects = parsed.map(Option::unwrap_or_default).collect();
+        }
+        if expects.is_empty() {
+            let rule = "is needed with --health exchange: text that the answer contains, as in '+PONG'";
+            input.refuse("--health-expect", "", rule);
+            return;
+        }
+        let server_first = expects.len() == sends.len() + 1;
+        if expects.len() != sends.len() && !server_first {
+            let counts = format!("{} --health-send, {} --health-expect", sends.len(), expects.len());
+            let rule = "steps take turns: give as many of both, or one more to expect where the server speaks first; \
+                        an update gives all of both";
+            input.refuse("--health exchange", &counts, rule);
+            return;
+        }
+        if server_first {
+            sends.insert(0, Vec::new());
+        }
+        let mut steps = sends.into_iter().zip(expects);
+        (exchange.send, exchange.expect) = steps.next().unwrap_or_default();
+        exchange.then = steps.map(|(send, expect)| v1::ExchangeStep { send, expect }).collect();
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) struct CheckSettings {
     /// certificate must be for the backend's address]
     #[arg(long, value_name = "NAME")]
     pub(crate) health_server_name: Option<String>,
-    /// With TLS: file with the PEM certificates to trust, at most 2560 bytes [default: nothing is verified]
+    /// With TLS: file with the PEM certificates to trust, at most 4096 bytes [default: nothing is verified]
     #[arg(long, value_name = "FILE")]
     pub(crate) health_ca: Option<PathBuf>,
     /// With TLS: days that the certificate must still be valid for, 0 to 825 [default: 0]
@@ -118,7 +118,10 @@ pub(crate) struct CheckSettings {
     #[arg(long, value_name = "TOKEN")]
     pub(crate) health_bearer_token: Option<String>,
     /// http, https: statuses that are good, as in 200-299,401 [default: 200-299]; exchange: text that the first 64 KiB of
-    /// the answer must contain, with escapes as for --health-send
+    /// the answer must contain, with escapes as for --health-send. May be repeated: what is sent and what is expected take
+    /// turns, and with one more to expect than to send the server speaks first, as in SMTP: --health-expect '220 '
+    /// --health-send 'QUIT\r\n' --health-expect '221 '. MariaDB and MySQL lock out who reads their greeting and goes: let
+    /// such a check log in, or use tcp
     #[arg(long, value_name = "STATUS[-STATUS]|TEXT")]
     pub(crate) health_expect: Vec<String>,
     /// http, https: text that the first 64 KiB of the body must contain [default: not looked at]
@@ -127,9 +130,10 @@ pub(crate) struct CheckSettings {
     /// grpc: service to ask about [default: the server as a whole]
     #[arg(long, value_name = "NAME")]
     pub(crate) health_grpc_service: Option<String>,
-    /// exchange: what is sent once connected, with \r, \n, \t, \\ and \xNN as escapes, as in 'PING\r\n' [default: nothing]
+    /// exchange: what is sent, with \r, \n, \t, \\ and \xNN as escapes, as in 'PING\r\n'; may be repeated, in turns with
+    /// --health-expect [default: nothing]
     #[arg(long, value_name = "TEXT")]
-    pub(crate) health_send: Option<String>,
+    pub(crate) health_send: Vec<String>,
 }
 
 impl CheckSettings {
@@ -149,7 +153,8 @@ impl CheckSettings {
         };
         let client_cert = parsed("--health-client-cert", &self.health_client_cert, members_file);
         let client_key = parsed("--health-client-key", &self.health_client_key, members_file);
-        let send = self.health_send.as_ref();
+        let send = |text: &String| input.valid("--health-send", text, escape::parse(text));
+        let send = self.health_send.iter().filter_map(send).collect();
         let (token, ca) = (self.health_bearer_token.as_ref(), self.health_ca.as_ref());
         CheckFlags {
             over_tls: self.health_tls,
@@ -169,7 +174,7 @@ impl CheckSettings {
             body: self.health_body.clone(),
             expect: self.health_expect.clone(),
             service: self.health_grpc_service.clone(),
-            send: send.and_then(|text| input.valid("--health-send", text, escape::parse(text))),
+            send,
             typed: self.typed(),
         }
     }
@@ -192,7 +197,7 @@ impl CheckSettings {
             (With::Answer, "--health-expect", self.health_expect.first().cloned()),
             (With::Http, "--health-body", self.health_body.clone()),
             (With::Grpc, "--health-grpc-service", self.health_grpc_service.clone()),
-            (With::Exchange, "--health-send", self.health_send.clone()),
+            (With::Exchange, "--health-send", self.health_send.first().cloned()),
         ]
         .into_iter()
         .filter_map(|(with, label, value)| value.map(|value| (with, label, value)))
@@ -347,20 +352,44 @@ mod tests {
     #[test]
     fn an_exchange_takes_bytes_and_needs_something_to_expect() {
         let settings = CheckSettings {
-            health_send: text(r"PING\r\n"),
+            health_send: vec![r"PING\r\n".to_owned()],
             health_expect: vec![r"+PONG, or\x00".to_owned()],
             ..CheckSettings::default()
         };
-        let expected =
-            v1::ExchangeCheck { tls: None, send: b"PING\r\n".to_vec(), expect: b"+PONG, or\0".to_vec() };
+        let expected = v1::ExchangeCheck {
+            send: b"PING\r\n".to_vec(),
+            expect: b"+PONG, or\0".to_vec(),
+            ..v1::ExchangeCheck::default()
+        };
         let kind = put(&settings, Check::Exchange.plain());
         assert_eq!(kind, Kind::Exchange(expected.clone()));
-        let send = CheckSettings { health_send: text("HELP"), ..CheckSettings::default() };
+        let send = CheckSettings { health_send: vec!["HELP".to_owned()], ..CheckSettings::default() };
         let changed = v1::ExchangeCheck { send: b"HELP".to_vec(), ..expected };
         assert_eq!(put(&send, kind), Kind::Exchange(changed));
         assert!(refused(&send, Check::Exchange).contains("--health-expect \"\": is needed"));
-        let wrong = CheckSettings { health_send: text(r"\q"), ..settings };
+        let wrong = CheckSettings { health_send: vec![r"\q".to_owned()], ..settings };
         assert!(refused(&wrong, Check::Exchange).contains("the only escapes"));
+    }
+
+    #[test]
+    fn an_exchange_has_steps_that_take_turns() {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let steps = |send: &[&str], expect: &[&str]| CheckSettings {
+            health_send: texts(send),
+            health_expect: texts(expect),
+            ..CheckSettings::default()
+        };
+        let step =
+            |send: &[u8], expect: &[u8]| v1::ExchangeStep { send: send.to_vec(), expect: expect.to_vec() };
+        let smtp = put(&steps(&[r"QUIT\r\n"], &["220 ", "221 "]), Check::Exchange.plain());
+        let Kind::Exchange(smtp) = smtp else { panic!("{smtp:?}") };
+        assert_eq!((smtp.send.as_slice(), smtp.expect.as_slice()), (&b""[..], &b"220 "[..]));
+        assert_eq!(smtp.then, [step(b"QUIT\r\n", b"221 ")]);
+        let redis = put(&steps(&["AUTH x", "PING"], &["+OK", "+PONG"]), Check::Exchange.plain());
+        let Kind::Exchange(redis) = redis else { panic!("{redis:?}") };
+        assert_eq!((redis.send.as_slice(), redis.then), (&b"AUTH x"[..], vec![step(b"PING", b"+PONG")]));
+        let uneven = refused(&steps(&["a", "b"], &["c"]), Check::Exchange);
+        assert!(uneven.contains("\"2 --health-send, 1 --health-expect\": steps take turns"), "{uneven}");
     }
 
     #[test]

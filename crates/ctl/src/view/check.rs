@@ -54,6 +54,9 @@ struct ExchangeView {
     send: String,
     /// With escapes, as it is typed.
     expect: String,
+    /// What follows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    then: Vec<ExchangeView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,8 +97,13 @@ impl From<v1::HealthCheck> for CheckView {
             }
             Kind::Exchange(check) => {
                 tls = check.tls;
-                let (send, expect) = (escape::show(&check.send), escape::show(&check.expect));
-                exchange = Some(ExchangeView { send, expect });
+                let step = |send: &[u8], expect: &[u8]| ExchangeView {
+                    send: escape::show(send),
+                    expect: escape::show(expect),
+                    then: Vec::new(),
+                };
+                let then = check.then.iter().map(|next| step(&next.send, &next.expect)).collect();
+                exchange = Some(ExchangeView { then, ..step(&check.send, &check.expect) });
             }
             Kind::Tcp(_) | Kind::None(_) => {}
         }
@@ -193,7 +201,8 @@ impl TlsView {
 impl ExchangeView {
     fn words(&self) -> String {
         let send = if self.send.is_empty() { String::new() } else { format!(" send '{}'", self.send) };
-        format!("{send} expect '{}'", self.expect)
+        let then: String = self.then.iter().map(ExchangeView::words).collect();
+        format!("{send} expect '{}'{then}", self.expect)
     }
 }
 
@@ -267,7 +276,12 @@ mod tests {
         let plain = v1::HttpCheck { tls: None, ..https.clone() };
         let tls = v1::TlsCheck { server_name: "cart".to_owned(), ..v1::TlsCheck::default() };
         let grpc = v1::GrpcCheck { tls: Some(tls), service: "shop.Cart".to_owned() };
-        let exchange = v1::ExchangeCheck { tls: None, send: b"PING\r\n".to_vec(), expect: b"+PONG".to_vec() };
+        let exchange = v1::ExchangeCheck {
+            send: b"PING\r\n".to_vec(),
+            expect: b"+PONG".to_vec(),
+            then: vec![v1::ExchangeStep { send: b"QUIT".to_vec(), expect: b"+OK".to_vec() }],
+            tls: None,
+        };
         for (kind, brief) in [
             (Check::Tcp.plain(), "tcp every 2s"),
             (Check::Tls.plain(), "tls every 2s"),
@@ -282,7 +296,10 @@ mod tests {
             ),
             (Check::Grpc.plain(), "grpc every 2s"),
             (Kind::Grpc(grpc), "grpc service shop.Cart over TLS name cart every 2s"),
-            (Kind::Exchange(exchange), "exchange send 'PING\\r\\n' expect '+PONG' every 2s"),
+            (
+                Kind::Exchange(exchange),
+                "exchange send 'PING\\r\\n' expect '+PONG' send 'QUIT' expect '+OK' every 2s",
+            ),
         ] {
             assert_eq!(view(kind).brief(), brief);
         }

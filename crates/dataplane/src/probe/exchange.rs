@@ -1,24 +1,30 @@
 //! The send/expect check, for protocols that have none of their own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use trestle_model::ExchangeCheck;
+use tokio::time::timeout;
+use trestle_model::{ExchangeCheck, ExchangeStep};
 
 use super::fault::{self, shown};
 use super::plan::Limit;
 use super::search::Search;
+use super::stream::{self, CheckStream};
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
+
+/// How long a server that may speak first has for that before the check speaks, a quarter of the check's time at most. Who
+/// speaks before an SMTP server's greeting is logged as a spammer would be; a server that waits for its client is asked
+/// this much later.
+const GREETING: Duration = Duration::from_millis(100);
 
 /// What the backends of one pool are told, and what they shall answer.
 #[derive(Debug)]
 pub(super) struct ExchangePlan {
     tls: Option<TlsPlan>,
-    send: Arc<[u8]>,
-    expect: Arc<[u8]>,
+    /// At least one.
+    steps: Vec<ExchangeStep>,
 }
 
 impl ExchangePlan {
@@ -27,64 +33,95 @@ impl ExchangePlan {
     /// # Errors
     /// Why no handshake can be made with these settings.
     pub(super) fn new(check: &ExchangeCheck) -> Result<Self, String> {
-        if check.expect.is_empty() {
+        let first = ExchangeStep { send: check.send.clone(), expect: check.expect.clone() };
+        let steps: Vec<_> = std::iter::once(first).chain(check.then.iter().cloned()).collect();
+        if steps.iter().any(|step| step.expect.is_empty()) {
             return Err("nothing is expected of the answer".to_owned());
         }
         let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[])).transpose()?;
-        Ok(Self { tls, send: check.send.clone(), expect: check.expect.clone() })
+        Ok(Self { tls, steps })
     }
 
-    /// Sends, and reads until the answer is there.
+    /// Sends, and reads until the answer is there, step by step.
     ///
     /// # Errors
     /// What is wrong with the backend.
     pub(super) async fn check(
         &self,
-        stream: TcpStream,
+        stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
     ) -> Result<CheckResult, String> {
         match &self.tls {
             None => self.exchange(stream, limit).await,
             Some(tls) => {
-                let stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
-                self.exchange(stream, limit).await
+                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                let result = self.exchange(&mut stream, limit).await;
+                stream::finish(&mut stream).await;
+                result
             }
         }
     }
 
-    async fn exchange<S>(&self, mut stream: S, limit: Limit) -> Result<CheckResult, String>
+    async fn exchange<S>(&self, stream: &mut S, limit: Limit) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let wanted = shown(&self.expect);
-        let mut search = Search::new(&self.expect);
-        // A backend that closes early may have said why; what is read tells more than that it cannot be written to.
-        let sent = async { Ok(stream.write_all(&self.send).await.is_ok() && stream.flush().await.is_ok()) };
-        limit.bound("sending", sent).await?;
-        let mut chunk = [0; 2048];
-        let ending = loop {
-            let read = limit.reach(stream.read(&mut chunk)).await;
-            let data = match &read {
-                None => break limit.exceeded("no answer"),
-                Some(Ok(0)) => break "connection closed without an answer".to_owned(),
-                Some(Ok(read)) => chunk.get(..*read).unwrap_or_default(),
-                Some(Err(error)) => {
-                    if let Some(words) = fault::refused(error) {
-                        return Err(words);
-                    }
-                    break "connection reset without an answer".to_owned();
+        let speaks = self.steps.first().is_some_and(|first| !first.send.is_empty());
+        let mut come = if speaks { greeting(stream, limit).await } else { Vec::new() };
+        for step in &self.steps {
+            // A backend that closes early may have said why; what is read tells more than that it cannot be written to.
+            let sent =
+                async { Ok(stream.write_all(&step.send).await.is_ok() && stream.flush().await.is_ok()) };
+            limit.bound("sending", sent).await?;
+            come = expect(stream, limit, come, &step.expect).await?;
+        }
+        Ok(CheckResult::Expected)
+    }
+}
+
+/// What the server says by itself within a moment.
+async fn greeting(stream: &mut (impl AsyncRead + Unpin), limit: Limit) -> Vec<u8> {
+    let mut greeting = Vec::with_capacity(1024);
+    let read = timeout(GREETING.min(limit.length() / 4), stream.read_buf(&mut greeting));
+    // The end and every error are found again when the answer is read.
+    let _ = limit.reach(read).await;
+    greeting
+}
+
+/// Looks for `wanted` in what has `come` and comes; returns what came after it.
+async fn expect(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: Limit,
+    come: Vec<u8>,
+    wanted: &[u8],
+) -> Result<Vec<u8>, String> {
+    let mut search = Search::new(wanted);
+    let mut chunk = [0; 2048];
+    let mut data = come.as_slice();
+    let ending = loop {
+        match search.feed(data) {
+            None => {}
+            Some(true) => return Ok(search.rest().to_vec()),
+            Some(false) => break String::new(),
+        }
+        let read = limit.reach(stream.read(&mut chunk)).await;
+        data = match &read {
+            None => break limit.exceeded("no answer"),
+            Some(Ok(0)) => break "connection closed without an answer".to_owned(),
+            Some(Ok(read)) => chunk.get(..*read).unwrap_or_default(),
+            Some(Err(error)) => {
+                if let Some(words) = fault::refused(error) {
+                    return Err(words);
                 }
-            };
-            match search.feed(data) {
-                None => {}
-                Some(true) => return Ok(CheckResult::Expected),
-                Some(false) => break String::new(),
+                break "connection reset without an answer".to_owned();
             }
         };
-        Err(match search.seen() {
-            [] => format!("{ending}, wanted {wanted}"),
-            seen => format!("answer does not contain {wanted} (got {})", shown(seen.trim_ascii_end())),
-        })
-    }
+    };
+    let wanted = shown(wanted);
+    // Not what came instead: a check must be no way to read what any host answers.
+    Err(match search.seen().len() {
+        0 => format!("{ending}, wanted {wanted}"),
+        seen => format!("answer does not contain {wanted} ({seen} bytes came)"),
+    })
 }

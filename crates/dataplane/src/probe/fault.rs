@@ -6,14 +6,18 @@ use std::error::Error as _;
 use std::io;
 
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, PeerMisbehaved};
 
-use super::expiry;
+use super::stream::Overrun;
+use super::{crypto, expiry};
 
 const NOT_OURS: &str = "certificate is not signed by the CA given";
 
 /// Why a handshake failed with a backend that goes by `name`; `verified` when its certificate must be signed by a CA.
 pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> String {
+    if let Some(words) = refused(error) {
+        return words;
+    }
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof => "TLS: connection closed during the handshake",
@@ -30,13 +34,19 @@ pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> S
             format!("TLS: {NOT_OURS}")
         }
         Error::InvalidCertificate(error) => format!("TLS: {}", certificate(error, name)),
-        Error::AlertReceived(alert) => format!("TLS: the backend refused the handshake ({})", named(*alert)),
         Error::NoCertificatesPresented => "TLS: the backend has no certificate".to_owned(),
-        Error::PeerIncompatible(_) => "TLS: no version from 1.2 on and cipher in common".to_owned(),
+        Error::PeerIncompatible(_) => {
+            format!("TLS: no version from 1.2 on and cipher in common; this check lacks {}", crypto::LACKS)
+        }
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::PeerSentOversizedRecord => "TLS: the answer is not TLS".to_owned(),
+        // rustls takes the schemes that it has no name for with TLS 1.3 only.
+        Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
+            "TLS: the certificate has an RSA-PSS key, which this check lacks with TLS 1.2 and takes with 1.3"
+                .to_owned()
+        }
         Error::PeerMisbehaved(_) | Error::DecryptError => "TLS: the answer breaks the protocol".to_owned(),
         _ => "TLS: handshake failed".to_owned(),
     }
@@ -61,7 +71,11 @@ fn certificate(error: &CertificateError, name: &ServerName<'_>) -> String {
         CertificateError::BadSignature => "signature is wrong".to_owned(),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "certificate has a key or signature that is too weak or too new".to_owned()
+            format!(
+                "certificate has a key or signature that this check does not take: it lacks {}, RSA keys below 2048 \
+                 bits, and SHA-1",
+                crypto::LACKS
+            )
         }
         // What rustls has no word for it passes on from webpki; only this is seen in practice, with certificates that
         // `openssl req -x509` made.
@@ -70,13 +84,28 @@ fn certificate(error: &CertificateError, name: &ServerName<'_>) -> String {
     }
 }
 
-/// In words, that the backend did not take the client's certificate or broke off otherwise, if that is the error.
+/// In words, that the backend did not take the client's certificate, broke off otherwise, or sent too much, if that is the
+/// error.
 pub(super) fn refused(error: &io::Error) -> Option<String> {
-    match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::AlertReceived(alert) => {
-            Some(format!("TLS: the backend refused the handshake ({})", named(*alert)))
-        }
+    let error = error.get_ref()?;
+    if let Some(overrun) = error.downcast_ref::<Overrun>() {
+        return Some(overrun.to_string());
+    }
+    match error.downcast_ref::<Error>()? {
+        Error::AlertReceived(alert) => Some(refusal(*alert)),
         _ => None,
+    }
+}
+
+/// That the backend refused the handshake. With the alert for "nothing in common" that may be because of what this check
+/// cannot do.
+fn refusal(alert: AlertDescription) -> String {
+    let refused = format!("TLS: the backend refused the handshake ({})", named(alert));
+    match alert {
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            format!("{refused}; if it wants one of these, this check lacks it: {}", crypto::LACKS)
+        }
+        _ => refused,
     }
 }
 

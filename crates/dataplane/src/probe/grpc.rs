@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use h2::client::SendRequest;
 use hyper::body::Bytes;
@@ -10,16 +11,20 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::{Method, Request, StatusCode};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 use trestle_model::GrpcCheck;
 
 use super::fault::{self, shown};
 use super::plan::Limit;
+use super::stream::{self, CheckStream};
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
 /// Most that is read of an answer, which has 7 bytes.
 const ANSWER_MAX: usize = 4096;
+
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(50);
 
 /// What stands before a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
@@ -83,31 +88,40 @@ impl GrpcPlan {
     /// What is wrong with the backend.
     pub(super) async fn check(
         &self,
-        stream: TcpStream,
+        stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
     ) -> Result<CheckResult, String> {
         match &self.tls {
             None => limit.bound("gRPC", Box::pin(self.call(stream, address))).await,
             Some(tls) => {
-                let stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
-                limit.bound("gRPC", Box::pin(self.call(stream, address))).await
+                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                let result = limit.bound("gRPC", Box::pin(self.call(&mut stream, address))).await;
+                stream::finish(&mut stream).await;
+                result
             }
         }
     }
 
-    async fn call<S>(&self, stream: S, address: SocketAddr) -> Result<CheckResult, String>
+    async fn call<S>(&self, stream: &mut S, address: SocketAddr) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let opened = h2::client::Builder::new().max_header_list_size(16 * 1024).handshake(stream).await;
+        let mut settings = h2::client::Builder::new();
+        // What nobody asked for costs memory (RFC 9113 §8.4): a server that pushes all the same breaks the protocol.
+        settings.enable_push(false).max_header_list_size(16 * 1024);
+        let opened = settings.handshake(stream).await;
         let (sender, connection) = opened.map_err(|error| fault::http2(&error))?;
         let answer = self.ask(sender, address);
         tokio::pin!(connection, answer);
         // Both in this task, so that nothing is left of a check that is given up.
         tokio::select! {
             biased;
-            answer = &mut answer => answer,
+            answer = &mut answer => {
+                // The call is over, so this says goodbye (GOAWAY) and finishes sending.
+                let _ = timeout(GOODBYE, &mut connection).await;
+                answer
+            }
             // How the connection ended is the cause of what the call says then.
             ended = &mut connection => match ended {
                 Err(error) => Err(fault::http2(&error)),

@@ -2,25 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::ext::on_informational;
 use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use trestle_model::{HttpCheck, StatusRange};
 
 use super::fault;
 use super::plan::Limit;
 use super::search::Search;
+use super::stream::{self, AskFirst, CheckStream};
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
 /// Most that is read for the head of an answer, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
+
+/// Most interim answers (1xx) before the final one. A server sends one or two: 100 or 103.
+const INTERIM_MAX: usize = 8;
 
 /// How the backends of one pool are asked over HTTP.
 #[derive(Debug)]
@@ -65,42 +70,65 @@ impl HttpPlan {
     /// What is wrong with the backend.
     pub(super) async fn check(
         &self,
-        stream: TcpStream,
+        stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
     ) -> Result<CheckResult, String> {
         let status = match &self.tls {
-            None => limit.bound("HTTP", self.exchange(stream, address)).await?,
+            None => {
+                let status = limit.bound("HTTP", self.exchange(&mut *stream, address)).await;
+                stream::await_close(stream).await;
+                status
+            }
             Some(tls) => {
-                let stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
-                limit.bound("HTTP", self.exchange(stream, address)).await?
+                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                let status = limit.bound("HTTP", self.exchange(&mut stream, address)).await;
+                stream::await_close(&mut stream).await;
+                stream::finish(&mut stream).await;
+                status
             }
         };
-        Ok(CheckResult::Answered(status))
+        status.map(CheckResult::Answered)
     }
 
     /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
-    async fn exchange<S>(&self, stream: S, address: SocketAddr) -> Result<u16, String>
+    async fn exchange<S>(&self, stream: &mut S, address: SocketAddr) -> Result<u16, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut settings = http1::Builder::new();
         settings.max_buf_size(HEAD_MAX);
+        let interim = Arc::new(AtomicUsize::new(0));
+        let bounded = interim.clone();
+        let stream = AskFirst::new(stream, move || bounded.load(Ordering::Relaxed) <= INTERIM_MAX);
         let (sender, connection) =
             settings.handshake(TokioIo::new(stream)).await.map_err(|error| fault::http(&error))?;
-        let answer = self.ask(sender, address);
+        let answer = self.ask(sender, address, interim.clone());
         tokio::pin!(connection, answer);
         // Both in this task, so that nothing is left of a check that is given up.
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
             // The errors of the connection come with the answer.
             _ = &mut connection => answer.await,
+        };
+        match interim.load(Ordering::Relaxed) {
+            0..=INTERIM_MAX => answer,
+            _ => Err(format!("HTTP: sent more than {INTERIM_MAX} interim answers (1xx)")),
         }
     }
 
-    async fn ask(&self, mut sender: SendRequest<Empty<Bytes>>, address: SocketAddr) -> Result<u16, String> {
+    /// Asks, and counts the interim answers that come before the final one.
+    async fn ask(
+        &self,
+        mut sender: SendRequest<Empty<Bytes>>,
+        address: SocketAddr,
+        interim: Arc<AtomicUsize>,
+    ) -> Result<u16, String> {
         let mut request = self.request.clone();
+        on_informational(&mut request, move |_| {
+            interim.fetch_add(1, Ordering::Relaxed);
+        });
         if let (false, Ok(host)) =
             (request.headers().contains_key(HOST), HeaderValue::try_from(address.to_string()))
         {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
-use trestle_engine::proxy::{OWN_V1, OWN_V2};
+use trestle_engine::proxy::{OWN_V2, format_v1};
 use trestle_model::{CheckKind, HealthCheck, PoolSpec, Port, SendProxy};
 
 use super::exchange::ExchangePlan;
 use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
 use super::sockets::Sockets;
+use super::stream::CheckStream;
 use super::tcp;
 use super::tls::{self, TlsPlan};
 use crate::table::CheckResult;
@@ -24,8 +25,8 @@ pub(crate) struct Plan {
     /// The settings that this was made from.
     pub(crate) health: HealthCheck,
     kind: Kind,
-    /// What the backend is sent before anything else; mostly nothing.
-    header: &'static [u8],
+    /// The PROXY header that the backend is sent before anything else; mostly none.
+    header: SendProxy,
 }
 
 #[derive(Debug)]
@@ -63,6 +64,11 @@ impl Limit {
         timeout_at(self.end, step).await.ok()
     }
 
+    /// How long the whole check may take.
+    pub(super) fn length(self) -> Duration {
+        self.timeout
+    }
+
     /// `what` happened when the time was over.
     pub(super) fn exceeded(self, what: &str) -> String {
         format!("{what} after {:?}", self.timeout)
@@ -74,11 +80,7 @@ impl Plan {
     pub(crate) fn new(spec: &PoolSpec) -> Self {
         let health = &spec.health;
         // Another port than that of clients is most likely another server, to which no header goes; as with HAProxy.
-        let header = match spec.send_proxy {
-            SendProxy::V1 if health.port.is_none() => OWN_V1,
-            SendProxy::V2 if health.port.is_none() => OWN_V2,
-            _ => &[],
-        };
+        let header = if health.port.is_none() { spec.send_proxy } else { SendProxy::Off };
         let kind = match &health.kind {
             CheckKind::None => Ok(Kind::None),
             CheckKind::Tcp => Ok(Kind::Tcp),
@@ -113,21 +115,36 @@ impl Plan {
     async fn talk(&self, address: SocketAddr, timeout: Duration, sockets: &Sockets) -> CheckResult {
         let limit = Limit { end: Instant::now() + timeout, timeout };
         let mut stream = match tcp::connect(address, timeout, sockets).await {
-            Ok(stream) => stream,
+            Ok(stream) => CheckStream::new(stream),
             Err(result) => return result,
         };
         // There is room in a new connection, and when it breaks, reading says so.
-        if !self.header.is_empty() {
-            let _ = limit.reach(stream.write_all(self.header)).await;
+        let header = self.header(&stream);
+        if !header.is_empty() {
+            let _ = limit.reach(stream.write_all(&header)).await;
         }
         // In boxes, because the tasks of backends that wait for their next check would keep room for them.
         let result = match &self.kind {
-            Kind::Tls(plan) => Box::pin(tls::check(plan, stream, address, limit)).await,
-            Kind::Http(plan) => Box::pin(plan.check(stream, address, limit)).await,
-            Kind::Grpc(plan) => Box::pin(plan.check(stream, address, limit)).await,
-            Kind::Exchange(plan) => Box::pin(plan.check(stream, address, limit)).await,
+            Kind::Tls(plan) => Box::pin(tls::check(plan, &mut stream, address, limit)).await,
+            Kind::Http(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
+            Kind::Grpc(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
+            Kind::Exchange(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
             Kind::None | Kind::Tcp | Kind::Impossible(_) => Ok(CheckResult::Connected),
         };
+        // Also after an answer that was not the right one: a replica that a role check calls down is healthy otherwise.
+        Box::pin(stream.say_goodbye()).await;
         result.unwrap_or_else(|words| CheckResult::Wrong(words.into()))
+    }
+
+    /// A header for a connection that this member makes on its own account. Version 1 names the check's own addresses, as
+    /// HAProxy's checks do: Postfix refuses UNKNOWN.
+    fn header(&self, stream: &CheckStream) -> Vec<u8> {
+        match self.header {
+            SendProxy::Off => Vec::new(),
+            SendProxy::V1 => {
+                stream.ends().map(|(here, backend)| format_v1(here, backend)).unwrap_or_default()
+            }
+            SendProxy::V2 => OWN_V2.to_vec(),
+        }
     }
 }

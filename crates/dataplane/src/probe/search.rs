@@ -7,17 +7,24 @@ pub(super) const SEARCHED_MAX: usize = 64 * 1024;
 pub(super) struct Search<'a> {
     text: &'a [u8],
     seen: Vec<u8>,
+    /// Where the text ends, once it was found.
+    end: usize,
 }
 
 impl<'a> Search<'a> {
     /// `text` is not empty.
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { text, seen: Vec::new() }
+        Self { text, seen: Vec::new(), end: 0 }
     }
 
     /// The first [`SEARCHED_MAX`] bytes of what was read.
     pub(super) fn seen(&self) -> &[u8] {
         &self.seen
+    }
+
+    /// What came after the text, once it was found.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.seen.get(self.end..).unwrap_or_default()
     }
 
     /// Takes what was read next. Whether the text is in what was read so far; `None` while that can still change.
@@ -26,7 +33,8 @@ impl<'a> Search<'a> {
         let from = self.seen.len().saturating_sub(self.text.len());
         self.seen.extend(data.iter().take(SEARCHED_MAX - self.seen.len()));
         let new = self.seen.get(from..).unwrap_or_default();
-        if new.windows(self.text.len()).any(|part| part == self.text) {
+        if let Some(at) = new.windows(self.text.len()).position(|part| part == self.text) {
+            self.end = from + at + self.text.len();
             return Some(true);
         }
         (self.seen.len() == SEARCHED_MAX).then_some(false)
@@ -45,6 +53,7 @@ mod tests {
             let (first, second) = answer.split_at(cut);
             let found = search.feed(first).or_else(|| search.feed(second));
             assert_eq!(found, Some(true), "cut at {cut}");
+            assert!(b"\r\n".starts_with(search.rest()), "cut at {cut}");
         }
     }
 

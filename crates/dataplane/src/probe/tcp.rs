@@ -19,8 +19,7 @@ pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &Sock
     }
 }
 
-/// Connects, to say something. However the check goes on, the connection ends by reset, so that no socket waits in
-/// TIME_WAIT for each check.
+/// Connects, to say something. A connection that has not ended when it is dropped is reset.
 ///
 /// # Errors
 /// What is wrong with the backend.

@@ -5,14 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,7 +16,9 @@ use trestle_model::TlsCheck;
 
 use super::identity::Identity;
 use super::plan::Limit;
-use super::{expiry, fault};
+use super::stream::CheckStream;
+use super::verifier::Verifier;
+use super::{crypto, expiry, fault};
 use crate::table::CheckResult;
 
 /// How long a backend has to close after a check said goodbye. Servers do it at once; one that does not is reset.
@@ -52,11 +50,8 @@ impl TlsPlan {
                     .map_err(|_| format!("TLS: server name {name:?} is not a host name or an address"))?,
             ),
         };
-        let provider = Arc::new(ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match &check.ca {
-            None => Arc::new(Unverified { provider: provider.clone() }),
-            Some(ca) => trusting(ca, &provider)?,
-        };
+        let provider = crypto::provider();
+        let verifier = Arc::new(Verifier::new(check.ca.as_deref(), &provider)?);
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|_| "TLS: this build has no ciphers")?
@@ -80,11 +75,11 @@ impl TlsPlan {
     ///
     /// # Errors
     /// What is wrong with the backend's TLS.
-    pub(super) async fn handshake(
+    pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: S,
         address: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, String> {
+    ) -> Result<TlsStream<S>, String> {
         // An address is not sent as SNI (RFC 6066 §3); rustls sees to that.
         let name = self.name.clone().unwrap_or_else(|| address.ip().into());
         let config = match &self.identity {
@@ -107,66 +102,13 @@ impl TlsPlan {
     }
 }
 
-/// A verifier that trusts the certificates in `ca` (PEM).
-fn trusting(ca: &str, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(ca.as_bytes()).flatten());
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-    Ok(verifier.map_err(|_| "TLS: the CA given holds no usable certificate")?)
-}
-
-/// Takes any certificate, as HAProxy's `verify none` does: control planes sign their own, and a check without a CA asks
-/// only whether the backend does TLS. That the backend has the key of the certificate that it shows is checked all the
-/// same; it is part of doing TLS.
-#[derive(Debug)]
-struct Unverified {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// Does a handshake and says goodbye.
 ///
 /// # Errors
 /// What is wrong with the backend's TLS.
 pub(super) async fn check(
     plan: &TlsPlan,
-    stream: TcpStream,
+    stream: &mut CheckStream,
     address: SocketAddr,
     limit: Limit,
 ) -> Result<CheckResult, String> {
@@ -188,7 +130,7 @@ pub(super) async fn check(
 ///
 /// # Errors
 /// How the connection ended if not by a goodbye.
-async fn close(mut stream: TlsStream<TcpStream>) -> io::Result<()> {
+async fn close(mut stream: TlsStream<&mut CheckStream>) -> io::Result<()> {
     stream.get_mut().1.send_close_notify();
     let mut rest = [0; 256];
     // Fails where the backend has closed already; what it said before can still be read.

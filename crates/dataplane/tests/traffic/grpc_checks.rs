@@ -138,3 +138,24 @@ async fn a_web_server_that_speaks_http_2_is_not_serving() {
     let not_found = serve(routes).await;
     assert_eq!(outcome(about(None), PATIENT, not_found).await, bad("gRPC: HTTP 404, wanted 200"));
 }
+
+#[tokio::test]
+async fn a_server_that_pushes_is_not_listened_to() {
+    // SETTINGS, its acknowledgement, and then PUSH_PROMISE frames on stream 1 without end (RFC 9113 §6.6).
+    const BEGIN: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+    let promise = |stream: u32| {
+        [b"\0\0\x08\x05\x04\0\0\0\x01", &stream.to_be_bytes()[..], b"\x82\x87\x84\x88"].concat()
+    };
+    let (address, open) = server(move |mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(BEGIN).await;
+        for number in 1.. {
+            if stream.write_all(&promise(2 * number)).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(outcome(about(None), PATIENT, address).await, bad("gRPC: the answer is not HTTP/2"));
+    until("every connection is closed", || open.load(std::sync::atomic::Ordering::SeqCst) <= 1).await;
+}

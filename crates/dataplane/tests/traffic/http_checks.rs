@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -233,7 +233,8 @@ async fn an_answer_without_end_times_out() {
     let drip = endless("HTTP/1.1 200 OK\r\nx: ", "y", pause).await;
     assert_eq!(outcome(CheckKind::Http(HttpCheck::default()), HASTY, drip).await, late);
     let hints = endless("HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n", None).await;
-    assert_eq!(outcome(CheckKind::Http(HttpCheck::default()), HASTY, hints).await, late);
+    let many = bad("HTTP: sent more than 8 interim answers (1xx)");
+    assert_eq!(asked(HttpCheck::default(), hints).await, many);
     let body = endless("HTTP/1.1 200 OK\r\n\r\n", "y", pause).await;
     assert_eq!(outcome(CheckKind::Http(looking_for("ready")), HASTY, body).await, late);
     // Nobody looks at that body.
@@ -254,4 +255,67 @@ async fn a_server_that_hangs_times_out_and_nothing_is_left() {
     let health = HealthPatch { kind: Some(CheckKind::None), ..HealthPatch::default() };
     plane.update_pool("p", PoolPatch { health, ..PoolPatch::default() }).await;
     until("every connection is closed", || open.load(Ordering::SeqCst) == 0).await;
+}
+
+/// Counts connections that the check ended other than by an end.
+fn counting_resets(
+    answer: &'static [u8],
+    read_first: bool,
+) -> impl Future<Output = (SocketAddr, Arc<AtomicUsize>)> {
+    let resets = Arc::new(AtomicUsize::new(0));
+    async move {
+        let counted = resets.clone();
+        let (address, _) = server(move |mut stream| {
+            let counted = counted.clone();
+            async move {
+                if read_first {
+                    head(&mut stream).await;
+                }
+                for piece in answer.chunks(700) {
+                    if stream.write_all(piece).await.is_err() {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                let _ = stream.shutdown().await;
+                if stream.read_to_end(&mut Vec::new()).await.is_err() {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        })
+        .await;
+        (address, resets)
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_to_its_end_and_the_connection_not_reset() {
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n".to_vec();
+    answer.resize(answer.len() + 100_000, b'x');
+    let (address, resets) = counting_resets(answer.leak(), true).await;
+    let mut plane = Plane::start();
+    plane.pool("p", checked_by(CheckKind::Http(HttpCheck::default()), PATIENT), &[("a", at(address))]).await;
+    until("20 checks", || plane.backend_counts("p", "a").checks_ok >= 20).await;
+    assert_eq!(plane.verdict("p", "a"), good("HTTP 200"));
+    assert_eq!(resets.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_request_counts() {
+    let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8\r\n\r\nsynced.\n";
+    for close in [false, true] {
+        let (address, _) = server(move |mut stream| async move {
+            let _ = stream.write_all(answer).await;
+            if !close {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await;
+        let mut plane = Plane::start();
+        let check = HttpCheck { body_contains: Some("synced".into()), ..HttpCheck::default() };
+        plane.pool("p", checked_by(CheckKind::Http(check), PATIENT), &[("a", at(address))]).await;
+        until("20 checks", || plane.backend_counts("p", "a").checks_ok >= 20).await;
+        assert_eq!(plane.backend_counts("p", "a").checks_failed, 0, "the server closes: {close}");
+    }
 }

@@ -246,9 +246,15 @@ impl OpenSsl {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
-        std::fs::write(dir.path().join("both.pem"), pem).unwrap();
+        std::fs::write(dir.path().join("cert.pem"), pem).unwrap();
+        std::fs::copy(dir.path().join("cert.pem"), dir.path().join("key.pem")).unwrap();
+        Self::with(dir, address, arguments).await
+    }
+
+    /// With `cert.pem` and `key.pem` of the directory.
+    async fn with(dir: tempfile::TempDir, address: std::net::SocketAddr, arguments: &[&str]) -> Self {
         let process = Command::new("openssl")
-            .args(["s_server", "-quiet", "-cert", "both.pem", "-key", "both.pem"])
+            .args(["s_server", "-quiet", "-cert", "cert.pem", "-key", "key.pem"])
             .args(["-accept", &address.to_string()])
             .args(arguments)
             .current_dir(dir.path())
@@ -283,14 +289,97 @@ async fn openssl_understands_us() {
     let _refusing = OpenSsl::start(refusing, &["-tls1_2", "-Verify", "1"]).await;
     let _later = OpenSsl::start(later, &["-tls1_3", "-Verify", "1"]).await;
     assert_eq!(outcome(check(), PATIENT, later).await, good(DONE));
-    assert_eq!(
-        outcome(check(), PATIENT, refusing).await,
-        bad("TLS: the backend refused the handshake (handshake failure)")
-    );
+    let refused = "TLS: the backend refused the handshake (handshake failure); if it wants one of these, this check \
+                   lacks it: Ed448, X448, and key exchange by DHE or static RSA";
+    assert_eq!(outcome(check(), PATIENT, refusing).await, bad(refused));
     let address = free();
     let _server = OpenSsl::start(address, &["-tls1_2", "-cipher", "AES128-SHA256"]).await;
-    assert_eq!(
-        outcome(check(), PATIENT, address).await,
-        bad("TLS: the backend refused the handshake (handshake failure)")
-    );
+    assert_eq!(outcome(check(), PATIENT, address).await, bad(refused));
+}
+
+/// Runs `openssl` in a directory.
+fn openssl(dir: &std::path::Path, arguments: &str) {
+    let run = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
+    assert!(run.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&run.stderr));
+}
+
+/// A self-signed certificate with a key of this kind.
+fn made(dir: &std::path::Path, key: &str) {
+    let name = "-nodes -keyout key.pem -out cert.pem -subj /CN=a.example -days 30";
+    openssl(dir, &format!("req -x509 -newkey {key} {name}"));
+}
+
+#[tokio::test]
+async fn keys_that_openssl_takes_are_taken() {
+    let kinds = [
+        ("ec -pkeyopt ec_paramgen_curve:P-256", ""),
+        ("ec -pkeyopt ec_paramgen_curve:P-384", ""),
+        ("ec -pkeyopt ec_paramgen_curve:P-521", ""),
+        ("ec -pkeyopt ec_paramgen_curve:P-521", "-tls1_2"),
+        ("ed25519", ""),
+        ("rsa:2048", ""),
+        ("rsa-pss -pkeyopt rsa_keygen_bits:2048", ""),
+        (
+            "rsa-pss -pkeyopt rsa_keygen_bits:2048 -pkeyopt rsa_pss_keygen_md:sha384 -pkeyopt rsa_pss_keygen_mgf1_md:sha384 -pkeyopt rsa_pss_keygen_saltlen:48",
+            "",
+        ),
+        ("rsa:2048", "-groups P-521"),
+        ("rsa:2048", "-groups P-521 -tls1_2"),
+    ];
+    for (key, options) in kinds {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free());
+        made(dir.path(), key);
+        let options: Vec<&str> = options.split(' ').filter(|option| !option.is_empty()).collect();
+        let _server = OpenSsl::with(dir, address, &options).await;
+        let found = outcome(CheckKind::Tls(TlsCheck::default()), PATIENT, address).await;
+        assert_eq!(found, good(DONE), "{key} {options:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_this_check_lacks_is_said_to_be_lacking_here() {
+    for (key, options) in [
+        ("ed448", ""),
+        ("rsa:2048", "-groups X448"),
+        ("rsa:2048", "-tls1_2 -cipher AES256-SHA256"),
+        ("rsa-pss -pkeyopt rsa_keygen_bits:2048", "-tls1_2"),
+    ] {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free());
+        made(dir.path(), key);
+        let options: Vec<&str> = options.split(' ').filter(|option| !option.is_empty()).collect();
+        let _server = OpenSsl::with(dir, address, &options).await;
+        let (verdict, reason) = outcome(CheckKind::Tls(TlsCheck::default()), PATIENT, address).await;
+        assert_eq!(verdict, Verdict::Unhealthy, "{key} {options:?}");
+        assert!(reason.contains("this check lacks"), "{key} {options:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_signed_by_such_keys_are_verified() {
+    let authorities = [
+        ("ec -pkeyopt ec_paramgen_curve:P-521", "-sha256"),
+        ("ec -pkeyopt ec_paramgen_curve:P-521", "-sha384"),
+        ("ec -pkeyopt ec_paramgen_curve:P-521", "-sha512"),
+        ("rsa-pss -pkeyopt rsa_keygen_bits:2048", "-sha256 -sigopt rsa_pss_saltlen:digest"),
+    ];
+    for (key, signing) in authorities {
+        let (dir, address) = (tempfile::tempdir().unwrap(), free());
+        made(dir.path(), key);
+        let at = dir.path();
+        std::fs::rename(at.join("cert.pem"), at.join("ca.pem")).unwrap();
+        std::fs::rename(at.join("key.pem"), at.join("ca.key")).unwrap();
+        std::fs::write(at.join("ext"), format!("subjectAltName=IP:{}", address.ip())).unwrap();
+        openssl(
+            at,
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out csr.pem -subj /CN=leaf",
+        );
+        let sign = "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out cert.pem";
+        openssl(at, &format!("{sign} {signing}"));
+        let ca: Arc<str> = std::fs::read_to_string(at.join("ca.pem")).unwrap().into();
+        let _server = OpenSsl::with(dir, address, &[]).await;
+        let trusting = |ca: Arc<str>| CheckKind::Tls(TlsCheck { ca: Some(ca), ..TlsCheck::default() });
+        assert_eq!(outcome(trusting(ca), PATIENT, address).await, good(DONE), "{key} {signing}");
+        let other = Authority::new("another").pem;
+        assert_eq!(outcome(trusting(other), PATIENT, address).await.0, Verdict::Unhealthy, "{key} {signing}");
+    }
 }

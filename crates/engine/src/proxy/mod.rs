@@ -15,10 +15,8 @@ pub use tlv::{TLVS_MAX, Tlvs};
 pub use v1::{LINE_MAX, format_v1};
 pub use v2::{HEADER_MAX, format_v2};
 
-/// Headers of a connection that a proxy makes on its own account, such as a check: in version 1, and LOCAL in version 2.
-/// Its own addresses are those that count.
-pub const OWN_V1: &[u8] = b"PROXY UNKNOWN\r\n";
-/// See [`OWN_V1`].
+/// Header of a connection that a proxy makes on its own account, such as a check, in version 2 (LOCAL): the connection's own
+/// addresses are those that count. In version 1 such a connection names them, for some servers refuse UNKNOWN.
 pub const OWN_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// The shortest header that there is, `PROXY UNKNOWN\r\n`, in bytes.

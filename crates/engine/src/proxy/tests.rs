@@ -206,9 +206,7 @@ proptest! {
 }
 
 #[test]
-fn headers_of_ones_own_name_nobody() {
-    for (own, version) in [(OWN_V1, Version::V1), (OWN_V2, Version::V2)] {
-        let header = Header { version, addresses: None, tlvs: Tlvs::default() };
-        assert_eq!(parse(own), Ok(Parsed::Done { header, len: own.len() }));
-    }
+fn a_header_of_ones_own_names_nobody() {
+    let header = Header { version: Version::V2, addresses: None, tlvs: Tlvs::default() };
+    assert_eq!(parse(OWN_V2), Ok(Parsed::Done { header, len: OWN_V2.len() }));
 }
