@@ -69,8 +69,12 @@ fn say(line: &str) {
 
 /// Logs to standard error through a bounded queue. The libraries below are quiet by default: openraft says a lot.
 fn start_logging(format: LogFormat, level: &str) -> (WorkerGuard, DroppedLines) {
-    let quiet = format!("{level},openraft=error,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn");
-    let filter = EnvFilter::try_from_env("TRESTLE_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    let quiet = format!("{level},openraft=error,sled=warn,hyper=warn,tonic=warn,tower=warn");
+    // What h2 warns of, each client can do thousands of times a second; the member tells it once a minute by itself.
+    let wanted = std::env::var("TRESTLE_LOG").ok().filter(|wanted| EnvFilter::try_new(wanted).is_ok());
+    let wanted = wanted.unwrap_or(quiet);
+    let h2 = if wanted.contains("h2=") { "" } else { ",h2=error" };
+    let filter = EnvFilter::new(wanted + h2);
     let queue = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_QUEUED_MAX).lossy(true);
     let (writer, guard) = queue.finish(std::io::stderr());
     let dropped = writer.error_counter();

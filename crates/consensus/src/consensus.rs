@@ -14,7 +14,9 @@ use crate::error::{Error, StartError};
 use crate::history::History;
 use crate::identity::Identity;
 use crate::membership::{Progress, Removal};
-use crate::network::{MESSAGE_MAX, WINDOW};
+use crate::network::MESSAGE_MAX;
+#[cfg(test)]
+use crate::network::WINDOW;
 use crate::office::Office;
 use crate::propose::Accepted;
 use crate::replica::View;
@@ -114,16 +116,24 @@ impl Consensus {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
-    /// A server with the settings that the peer port needs: large windows, and probes that find dead connections. Run it on
-    /// [`runtime`](Self::runtime), so that heartbeats are answered whatever else is going on, and set TCP_NODELAY on what
-    /// it accepts: without it an answer waits up to 40 ms for the delayed acknowledgement of the one before.
-    pub fn peer_server(&self) -> tonic::transport::Server {
-        let timing = &self.core.settings.timing;
+    /// Silence after which a peer port probes a connection, and how long the probe may take: dead connections must be found.
+    /// Serve peers on [`runtime`](Self::runtime), so that heartbeats are answered whatever else is going on, with windows of
+    /// [`PEER_WINDOW`](crate::PEER_WINDOW), and with TCP_NODELAY on what is accepted: without it an answer waits up to 40 ms
+    /// for the delayed acknowledgement of the one before.
+    pub fn peer_keep_alive(&self) -> (Duration, Duration) {
+        let interval = self.core.settings.timing.keep_alive_interval().max(Duration::from_secs(1));
+        (interval, Duration::from_secs(5))
+    }
+
+    /// A server for peers, for tests of this crate.
+    #[cfg(test)]
+    pub(crate) fn peer_server(&self) -> tonic::transport::Server {
+        let (interval, timeout) = self.peer_keep_alive();
         tonic::transport::Server::builder()
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .http2_keepalive_interval(Some(timing.keep_alive_interval().max(Duration::from_secs(1))))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .http2_keepalive_interval(Some(interval))
+            .http2_keepalive_timeout(Some(timeout))
     }
 
     /// Raft's runtime, for the peer port.

@@ -41,6 +41,7 @@ pub use error::{Error, StartError};
 pub use history::{Batch, HISTORY_KEPT, History, Subscription};
 pub use identity::Identity;
 pub use membership::{CAUGHT_UP_WITHIN, Progress, Removal, Step};
+pub use network::WINDOW as PEER_WINDOW;
 pub use office::{Leads, Office};
 pub use propose::{Accepted, DEFAULT_WAIT};
 pub use replica::View;

@@ -14,6 +14,7 @@ pub mod ownership;
 pub mod proxy;
 pub mod rate;
 pub mod routes;
+pub mod share;
 
 pub use balance::{Candidate, Picked, Schedule, Standing, Stickiness, Warmth};
 pub use drain::{Admission, CloseCause, Closing};

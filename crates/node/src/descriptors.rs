@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::accept::Limits;
+
 /// Raises this process's limit of open files to the most that the system allows it, and answers the limit; `None` for
 /// no limit. What cannot be raised stays as it is: the data plane pauses accepting when descriptors run out.
 pub fn raise_limit() -> Option<u64> {
@@ -14,16 +16,61 @@ pub fn raise_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Bounds of what is kept for everything but the data plane's sockets: checks have at most 1024 at a time, peers, API
-/// clients, files and runtimes seldom more than 200.
+/// Connections of the own ports where descriptors are plenty. One address gets a quarter of each.
+const ADMIN_MAX: usize = 512;
+const PEERS_MAX: usize = 256;
+const HTTP_MAX: usize = 128;
+/// Fewest of each, so that a member with next to nothing can still be asked.
+const PORT_MIN: usize = 4;
+
+/// How many connections the own ports hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnPorts {
+    pub(crate) admin: Limits,
+    pub(crate) peers: Limits,
+    pub(crate) http: Limits,
+}
+
+impl OwnPorts {
+    fn new(admin: usize, peers: usize, http: usize) -> Self {
+        let peers = Limits::of(peers).with_members();
+        Self { admin: Limits::of(admin), peers, http: Limits::of(http) }
+    }
+
+    /// Those of a process with this limit: together they take a quarter of it at most.
+    fn of(limit: Option<u64>) -> Self {
+        let full = Self::new(ADMIN_MAX, PEERS_MAX, HTTP_MAX);
+        let Some(limit) = limit else { return full };
+        let quarter = usize::try_from(limit / 4).unwrap_or(usize::MAX);
+        let all = full.descriptors();
+        if quarter >= all {
+            return full;
+        }
+        let part = |max: usize| (max * quarter / all).max(PORT_MIN);
+        Self::new(part(ADMIN_MAX), part(PEERS_MAX), part(HTTP_MAX))
+    }
+
+    fn descriptors(self) -> usize {
+        self.admin.descriptors() + self.peers.descriptors() + self.http.descriptors()
+    }
+}
+
+/// Those of this process, with its limit as it is now.
+pub(crate) fn own_ports() -> OwnPorts {
+    OwnPorts::of(getrlimit(Resource::Nofile).current)
+}
+
+/// Bounds of what is kept for everything but the sockets of the data plane and the own ports: checks have at most 1024 at a
+/// time, connections to peers, files and runtimes seldom more than 200.
 const RESERVE_MIN: u64 = 256;
 const RESERVE_MAX: u64 = 2048;
 
-/// How many of `limit` descriptors listening sockets and proxied connections may have: all but a twentieth, of which 256
-/// to 2048 make a reserve, and never less than half.
+/// How many of `limit` descriptors listening sockets and proxied connections may have: all but what the own ports may take
+/// (1088, and a quarter at most) and a twentieth (256 to 2048, and a quarter at most) for the rest.
 pub(crate) fn for_connections(limit: u64) -> usize {
-    let reserve = (limit / 20).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 2);
-    usize::try_from(limit - reserve).unwrap_or(usize::MAX)
+    let reserve = (limit / 20).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 4);
+    let rest = usize::try_from(limit - reserve).unwrap_or(usize::MAX);
+    rest.saturating_sub(OwnPorts::of(Some(limit)).descriptors())
 }
 
 /// As [`for_connections`], with this process's limit as it is now; `None` for no limit.
@@ -37,9 +84,21 @@ mod tests {
 
     #[test]
     fn a_reserve_is_kept() {
-        for (limit, connections) in [(0, 0), (100, 50), (1024, 768), (20_000, 19_000), (1_048_576, 1_046_528)]
+        for (limit, connections) in
+            [(0, 0), (400, 200), (1024, 513), (2000, 1244), (20_000, 17_912), (1_048_576, 1_045_440)]
         {
             assert_eq!(for_connections(limit), connections, "of {limit}");
         }
+    }
+
+    #[test]
+    fn own_ports_share_a_quarter_where_there_is_little() {
+        for limit in [200, 400, 1024, 4096, 20_000] {
+            let ports = OwnPorts::of(Some(limit));
+            assert!(ports.descriptors() as u64 <= limit / 4, "{limit}: {ports:?}");
+            assert!(ports.admin.connections >= PORT_MIN && ports.peers.lanes > 0, "{limit}: {ports:?}");
+        }
+        assert_eq!(OwnPorts::of(None), OwnPorts::of(Some(1 << 20)));
+        assert_eq!(OwnPorts::of(None).admin.per_source, 128);
     }
 }

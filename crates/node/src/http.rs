@@ -1,32 +1,44 @@
 //! HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
 
+mod scrapes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 use trestle_consensus::RaftState;
 
+use crate::accept::{self, Deadlines, Http1, Port};
 use crate::member::Member;
 use crate::metrics;
 use crate::start::DroppedLines;
+use scrapes::Scrapes;
 
 /// How long a change may take to come into force before `/readyz` calls the member behind. Each change takes a moment, and
 /// one that asks in this moment must not take the member out of service. Kubernetes gives up a probe after 1 s.
 const CATCHING_UP: Duration = Duration::from_millis(500);
+
+/// The deadlines of the HTTP port. Prometheus keeps its connection between two scrapes, which are a minute apart by default.
+pub(crate) const DEADLINES: Deadlines = Deadlines {
+    preface: (1, Duration::from_secs(5)),
+    head: Some(Duration::from_secs(5)),
+    idle: Duration::from_secs(180),
+    answer: Duration::from_secs(30),
+    write: Duration::from_secs(10),
+};
 
 /// What the HTTP server needs.
 #[derive(Clone)]
 pub(crate) struct Http {
     member: Arc<Member>,
     leaving: CancellationToken,
-    log_lines_dropped: DroppedLines,
+    scrapes: Arc<Scrapes>,
 }
 
 impl Http {
@@ -35,21 +47,21 @@ impl Http {
         leaving: CancellationToken,
         log_lines_dropped: DroppedLines,
     ) -> Self {
-        Self { member, leaving, log_lines_dropped }
+        let shown = member.clone();
+        let render = move || metrics::encode(&shown, log_lines_dropped());
+        Self { member, leaving, scrapes: Arc::new(Scrapes::new(render)) }
     }
 }
 
 /// Serves until the process ends: while connections finish, `/readyz` must say that this member is going away.
-pub(crate) async fn serve(listener: TcpListener, http: Http) {
+pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>, http: Http) {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .fallback(async || (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"))
         .with_state(http);
-    if let Err(error) = axum::serve(listener, router).await {
-        error!(%error, "HTTP server ended");
-    }
+    accept::run(listener, port, Http1(router), CancellationToken::new()).await;
 }
 
 /// Ready: belongs to a cluster, is not drained, knows a leader, and its data plane reflects what it knows.
@@ -62,10 +74,7 @@ async fn readyz(State(http): State<Http>) -> Response {
 }
 
 async fn metrics_text(State(http): State<Http>) -> Response {
-    match metrics::encode(&http.member, (http.log_lines_dropped)()) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
-    }
+    http.scrapes.answer(metrics::CONTENT_TYPE).await
 }
 
 impl Http {

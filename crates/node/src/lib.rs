@@ -1,5 +1,6 @@
 //! One member: configuration, start order, admin service, reconciliation, metrics, shutdown.
 
+mod accept;
 mod admin;
 pub mod config;
 mod connections;
@@ -11,6 +12,7 @@ mod member;
 mod metrics;
 mod peer;
 mod problems;
+mod ports;
 mod report;
 mod rights;
 mod serve;

@@ -12,6 +12,7 @@ use trestle_model::{MemberId, MemberSpec, Revision};
 
 use crate::config::Config;
 use crate::peer::Clients;
+use crate::ports::Ports;
 use crate::vips::Vips;
 
 /// How long another member may take to say something of itself.
@@ -20,6 +21,7 @@ pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the services of a member share.
 pub(crate) struct Member {
     pub(crate) config: Config,
+    pub(crate) ports: Ports,
     pub(crate) consensus: Consensus,
     pub(crate) plane: DataPlane,
     pub(crate) vips: Vips,

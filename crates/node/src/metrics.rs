@@ -13,6 +13,7 @@ use trestle_consensus::{RaftState, RaftStatus};
 use trestle_dataplane::{BudgetUse, CloseReason, Counts, Table, Verdict};
 
 use crate::member::Member;
+use crate::ports::PortUse;
 
 /// Content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +60,7 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
         descriptors: member.plane.descriptors(),
         vips: member.vip_views(),
         unfit: member.vips.unfit().len() as u64,
+        ports: member.ports.read(),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -76,6 +78,7 @@ struct Moment {
     descriptors: BudgetUse,
     vips: Vec<VipView>,
     unfit: u64,
+    ports: [PortUse; 3],
 }
 
 impl fmt::Debug for Moment {
@@ -156,6 +159,7 @@ impl Moment {
             ("trestle_log_lines_dropped", "Log lines dropped because the log's reader was too slow");
         single(encoder, dropped, MetricType::Counter, self.log_lines_dropped)?;
         self.encode_connections(encoder)?;
+        self.encode_ports(encoder)?;
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         family(encoder, ("trestle_build_info", "The program's version"), MetricType::Gauge, [(build, 1)])
     }
@@ -175,6 +179,21 @@ impl Moment {
         let max =
             ("trestle_descriptors_max", "File descriptors that these may have; missing if there is no limit");
         single(encoder, max, MetricType::Gauge, limit as u64)
+    }
+
+    fn encode_ports(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let port = |port: &PortUse| ("port", port.name.to_owned());
+        let open = self.ports.iter().map(|used| (vec![port(used)], used.open));
+        let about = ("trestle_port_connections", "Connections that are open at a port of the member itself");
+        family(encoder, about, MetricType::Gauge, open)?;
+        let refusals = self.ports.iter().flat_map(|used| {
+            used.refusals.map(|(reason, count)| (vec![port(used), ("reason", reason.to_owned())], count))
+        });
+        let about = (
+            "trestle_port_refusals",
+            "Connections and calls at a port of the member itself that were refused or given up, by reason",
+        );
+        family(encoder, about, MetricType::Counter, refusals)
     }
 
     /// A sum over the members above 1 is what must never be.

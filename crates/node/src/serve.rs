@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
@@ -15,54 +14,37 @@ use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
+use trestle_consensus::PEER_WINDOW;
 
+use crate::accept::{self, Deadlines, Grpc, Http2, Port};
 use crate::admin::Admin;
 use crate::member::Member;
 use crate::peer::Peers;
 
 /// Largest request to the admin API, in bytes; the log takes far less, and nothing larger makes sense.
 const ADMIN_REQUEST_MAX: usize = 256 * 1024;
-/// Calls of one connection that run at the same time; more wait.
-const CONCURRENT_PER_CONNECTION: usize = 256;
-/// Calls of all connections that run at the same time; more wait, so that a flood of them cannot take all memory.
-const CONCURRENT_MAX: usize = 4096;
-/// Silence after which a client is probed, and how long the probe may take.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// How long open calls may go on after the stop; idle HTTP/2 connections would otherwise hold it up for ever
-/// (hyper #4170).
-const STOP_GRACE: Duration = Duration::from_secs(1);
+/// The admin API's requests are small, and there are many connections.
+const ADMIN_HTTP2: Http2 = Http2 {
+    stream_window: 64 * 1024,
+    connection_window: 128 * 1024,
+    keep_alive: (Duration::from_secs(20), Duration::from_secs(20)),
+};
+/// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
+const HTTP2_PREFACE: u64 = 24;
 
-fn server() -> Server {
-    Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .concurrency_limit_per_connection(CONCURRENT_PER_CONNECTION)
-}
-
-/// Runs a server until the stop, and a little longer for calls that are under way.
-async fn run(
-    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
-    what: &str,
-    stop: &CancellationToken,
-) {
-    let bounded = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STOP_GRACE).await;
-    };
-    tokio::select! {
-        ended = serving => if let Err(error) = ended { error!(%error, what, "server ended") },
-        () = bounded => {}
-    }
-}
-
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
-}
+/// The deadlines of a gRPC port. A client whose idle connection is closed opens another one by itself.
+pub(crate) const GRPC_DEADLINES: Deadlines = Deadlines {
+    preface: (HTTP2_PREFACE, Duration::from_secs(5)),
+    head: None,
+    idle: Duration::from_secs(600),
+    answer: Duration::from_secs(60),
+    write: Duration::from_secs(30),
+};
 
 /// The admin API, with health and reflection.
 pub(crate) async fn admin(
     listener: TcpListener,
+    port: Arc<Port>,
     admin: Admin,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -96,23 +78,29 @@ pub(crate) async fn admin(
             return;
         }
     };
-    let router = server()
-        .layer(tower::limit::GlobalConcurrencyLimitLayer::new(CONCURRENT_MAX))
-        .add_service(PoolServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(ConnectionServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(ClusterServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
-        .add_service(health_service)
-        .add_service(reflection);
-    let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
-    run(serving, "admin", &stop).await;
+    let services =
+        Routes::new(PoolServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(
+                ListenerServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
+            )
+            .add_service(
+                ConnectionServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
+            )
+            .add_service(MemberServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(
+                ClusterServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
+            )
+            .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(health_service)
+            .add_service(reflection);
+    accept::run(listener, port, Grpc { services: services.into_axum_router(), http2: ADMIN_HTTP2 }, stop)
+        .await;
 }
 
 /// Raft, the questions of peers, and the operations that a member that does not lead passes on.
 pub(crate) async fn peers(
     socket: std::net::TcpListener,
+    port: Arc<Port>,
     peers: Peers,
     admin: Admin,
     member: Arc<Member>,
@@ -126,14 +114,15 @@ pub(crate) async fn peers(
             return;
         }
     };
-    let router = member
-        .consensus
-        .peer_server()
-        .add_service(member.consensus.raft_service())
+    let services = Routes::new(member.consensus.raft_service())
         .add_service(PeerServiceServer::new(peers))
         .add_service(MemberServiceServer::new(admin.clone()))
         .add_service(ClusterServiceServer::new(admin.clone()))
         .add_service(VipServiceServer::new(admin));
-    let serving = router.serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
-    run(serving, "peers", &stop).await;
+    let http2 = Http2 {
+        stream_window: PEER_WINDOW,
+        connection_window: PEER_WINDOW,
+        keep_alive: member.consensus.peer_keep_alive(),
+    };
+    accept::run(listener, port, Grpc { services: services.into_axum_router(), http2 }, stop).await;
 }

@@ -16,6 +16,7 @@ use crate::config::{Config, Profile};
 use crate::http::Http;
 use crate::member::Member;
 use crate::peer::Peers;
+use crate::ports::Ports;
 use crate::vips::Vips;
 use crate::{descriptors, join, serve};
 
@@ -113,23 +114,12 @@ impl Node {
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
-        let settings = trestle_dataplane::Settings {
-            workers: config.workers,
-            data_address: config.data_address,
-            drift_interval: DRIFT_INTERVAL,
-            resolv_conf: "/etc/resolv.conf".into(),
-            source: config.source,
-            descriptors: descriptors::budget(),
-            access_log: config.access_log.map(|format| AccessLog {
-                format,
-                file: config.access_log_file.clone(),
-                member: config.name.clone(),
-            }),
-        };
-        let plane = DataPlane::start(settings, follow)?;
+        let plane = DataPlane::start(plane_settings(&config), follow)?;
         let started = Instant::now();
+        let ports = Ports::new(&consensus);
         let member = Arc::new(Member {
             config,
+            ports,
             consensus,
             plane,
             vips,
@@ -145,19 +135,21 @@ impl Node {
         let api = tokio::runtime::Handle::current();
         let admin = Admin::new(member.clone());
         let peers = Peers::new(member.clone(), api.clone());
+        let ports = member.ports.clone();
         let http = Http::new(member.clone(), leaving.clone(), log_lines_dropped);
         let raft = member.consensus.runtime();
         let servers = vec![
             // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
             raft.spawn(serve::peers(
                 peer_socket.into_std()?,
+                ports.peers,
                 peers,
                 admin.clone(),
                 member.clone(),
                 stop.clone(),
             )),
-            api.spawn(serve::admin(admin_socket, admin, leaving.clone(), stop.clone())),
-            api.spawn(crate::http::serve(http_socket, http)),
+            api.spawn(serve::admin(admin_socket, ports.admin, admin, leaving.clone(), stop.clone())),
+            api.spawn(crate::http::serve(http_socket, ports.http, http)),
             api.spawn(follow_state(member.clone(), state)),
         ];
         let node = Self { member, leaving, stop, servers };
@@ -205,6 +197,22 @@ impl Node {
             server.abort();
         }
         cut
+    }
+}
+
+fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
+    trestle_dataplane::Settings {
+        workers: config.workers,
+        data_address: config.data_address,
+        drift_interval: DRIFT_INTERVAL,
+        resolv_conf: "/etc/resolv.conf".into(),
+        source: config.source,
+        descriptors: descriptors::budget(),
+        access_log: config.access_log.map(|format| AccessLog {
+            format,
+            file: config.access_log_file.clone(),
+            member: config.name.clone(),
+        }),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum Lane {
 }
 
 /// The window that HTTP/2 starts with, 64 KiB, would stop a stream of appends at every round trip.
-pub(crate) const WINDOW: u32 = 1 << 20;
+pub const WINDOW: u32 = 1 << 20;
 
 /// The connections of this member, by address and kind.
 pub(crate) struct Channels {

@@ -14,7 +14,8 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_model::{ClusterId, MemberId};
 
-pub(crate) use channel::{Channels, Lane, WINDOW};
+pub use channel::WINDOW;
+pub(crate) use channel::{Channels, Lane};
 
 use crate::heard::Heard;
 use crate::hearsay::Hearsay;

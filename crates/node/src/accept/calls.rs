@@ -1,0 +1,389 @@
+//! How many calls a gRPC port holds: those whose request still comes, those that are worked on, and those whose answer is
+//! being fetched.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use trestle_engine::share::may_take;
+
+use super::Source;
+use super::connection::{Connection, Phase};
+
+/// Calls whose request is still coming; the one that has waited for longest gives way to the next, since a request comes
+/// whole within milliseconds.
+const RECEIVING_MAX: usize = 256;
+/// Bytes of requests that are held, on one port and for one source. A request to the admin API has 256 KiB at most, and one
+/// between members 16 MiB.
+const BYTES_MAX: usize = 96 << 20;
+const BYTES_PER_SOURCE: usize = 32 << 20;
+/// How long an answer may wait to be fetched before its connection gives way to another's call.
+const SENDING_GIVES_WAY: Duration = Duration::from_secs(2);
+
+/// Calls that share a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Group {
+    /// grpc.health.v1: answered whatever else is held.
+    Health,
+    /// Calls that are answered as soon as they can be.
+    Unary,
+    /// Calls that wait for something, with one answer.
+    Waiting,
+    /// Calls with many answers.
+    Streaming,
+    /// Raft's; bounded for each connection that is not yet known as a lane, and not at all for one that is.
+    Raft,
+}
+
+impl Group {
+    /// Calls that a port holds.
+    fn max(self) -> usize {
+        match self {
+            Group::Health => 64,
+            Group::Unary => 512,
+            Group::Waiting => 256,
+            Group::Streaming => 128,
+            Group::Raft => usize::MAX,
+        }
+    }
+}
+
+/// Raft calls of one connection before it is known as a lane.
+const RAFT_PER_CONNECTION: usize = 16;
+
+#[derive(Debug, Default)]
+struct Ledger {
+    last: u64,
+    receiving: BTreeMap<u64, (Source, CancellationToken)>,
+    /// Calls of a group, of a source in it, and of a connection in it.
+    groups: HashMap<Group, usize>,
+    sources: HashMap<(Group, Source), usize>,
+    connections: HashMap<(Group, u64), usize>,
+    sending: BTreeMap<u64, (Instant, Arc<Connection>)>,
+    bytes: usize,
+    bytes_of: HashMap<Source, usize>,
+}
+
+fn decrease<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, by: usize) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(by);
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+fn count<K: std::hash::Hash + Eq>(counts: &HashMap<K, usize>, key: K) -> usize {
+    counts.get(&key).copied().unwrap_or(0)
+}
+
+impl Ledger {
+    /// Whether one more call may be worked on.
+    fn has_place(&self, group: Group, connection: &Connection) -> bool {
+        let held = count(&self.connections, (group, connection.number));
+        if group == Group::Raft {
+            return connection.is_lane() || held < RAFT_PER_CONNECTION;
+        }
+        let free = group.max().saturating_sub(count(&self.groups, group));
+        let of_source = count(&self.sources, (group, connection.source));
+        // Half of all places is the most that one address gets, and of those half the most that one connection gets while
+        // others want some.
+        let rest = (group.max() / 2).saturating_sub(of_source).min(free);
+        may_take(of_source, free, 1) && may_take(held, rest, 3)
+    }
+
+    /// The connection whose answer has waited for longest to be fetched, and long enough.
+    fn stuck(&self, now: Instant) -> Option<Arc<Connection>> {
+        let stuck = |since: &Instant| now.saturating_duration_since(*since) >= SENDING_GIVES_WAY;
+        self.sending.values().find(|(since, _)| stuck(since)).map(|(_, connection)| connection.clone())
+    }
+}
+
+/// The calls of one port.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Mutex<Ledger>);
+
+impl Calls {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Whole between any two statements that can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call whose head has come.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        group: Group,
+        now: Instant,
+    ) -> Ticket {
+        let evicted = CancellationToken::new();
+        let mut ledger = self.ledger();
+        ledger.last += 1;
+        let number = ledger.last;
+        if group != Group::Raft {
+            let source = connection.source;
+            let of_source = ledger.receiving.values().filter(|(other, _)| *other == source).count();
+            let way = if of_source >= RECEIVING_MAX / 2 {
+                ledger.receiving.iter().find(|(_, (other, _))| *other == source).map(|(number, _)| *number)
+            } else if ledger.receiving.len() >= RECEIVING_MAX {
+                ledger.receiving.keys().next().copied()
+            } else {
+                None
+            };
+            if let Some((_, way)) = way.and_then(|number| ledger.receiving.remove(&number)) {
+                way.cancel();
+            }
+            ledger.receiving.insert(number, (source, evicted.clone()));
+        }
+        drop(ledger);
+        let call = connection.begin(Phase::Receiving, now);
+        let held = Held { phase: Phase::Receiving, counted: false, bytes: 0 };
+        Ticket {
+            calls: self.clone(),
+            connection: connection.clone(),
+            number,
+            call,
+            group,
+            evicted,
+            held: Mutex::new(held),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    phase: Phase,
+    /// It has a place among those that are worked on.
+    counted: bool,
+    bytes: usize,
+}
+
+/// What one call holds, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    calls: Arc<Calls>,
+    connection: Arc<Connection>,
+    /// Its number on the port, and on its connection.
+    number: u64,
+    call: u64,
+    group: Group,
+    evicted: CancellationToken,
+    held: Mutex<Held>,
+}
+
+/// What a caller is told who would hold too much.
+pub(crate) fn too_many(what: &str) -> Status {
+    Status::resource_exhausted(format!("this member holds {what}; try again later, or on another member"))
+}
+
+impl Ticket {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn group(&self) -> Group {
+        self.group
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when its request has taken so long that others need its place.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+
+    /// More of the request has come.
+    ///
+    /// # Errors
+    /// When that is more than is held.
+    pub(crate) fn came(&self, bytes: usize) -> Result<(), Status> {
+        let source = self.connection.source;
+        let mut ledger = self.calls.ledger();
+        if ledger.bytes + bytes > BYTES_MAX || count(&ledger.bytes_of, source) + bytes > BYTES_PER_SOURCE {
+            return Err(too_many("as many bytes of requests as it can, altogether or for this address"));
+        }
+        ledger.bytes += bytes;
+        *ledger.bytes_of.entry(source).or_default() += bytes;
+        drop(ledger);
+        self.held().bytes += bytes;
+        Ok(())
+    }
+
+    /// The request is here: from now on it is worked on. Said again it changes nothing.
+    ///
+    /// # Errors
+    /// When there is no place for it.
+    pub(crate) fn start(&self, now: Instant) -> Result<(), Status> {
+        let mut held = self.held();
+        if held.phase != Phase::Receiving {
+            return Ok(());
+        }
+        let mut ledger = self.calls.ledger();
+        ledger.receiving.remove(&self.number);
+        let (group, connection) = (self.group, &self.connection);
+        if !ledger.has_place(group, connection) {
+            let stuck = ledger.stuck(now).inspect(|stuck| stuck.cut());
+            // What it holds comes back when its tasks end; until then there is one call more.
+            if stuck.is_none() {
+                return Err(too_many("as many calls as it can, altogether or for this address"));
+            }
+        }
+        *ledger.groups.entry(group).or_default() += 1;
+        *ledger.sources.entry((group, connection.source)).or_default() += 1;
+        *ledger.connections.entry((group, connection.number)).or_default() += 1;
+        drop(ledger);
+        held.counted = true;
+        held.phase = Phase::Running;
+        drop(held);
+        connection.advance(self.call, Phase::Running, now);
+        Ok(())
+    }
+
+    /// The answer's head is here, and its rest is being fetched.
+    pub(crate) fn answer(&self, now: Instant) {
+        let mut held = self.held();
+        held.phase = if self.group == Group::Streaming { Phase::Running } else { Phase::Sending };
+        let phase = held.phase;
+        drop(held);
+        let mut ledger = self.calls.ledger();
+        ledger.receiving.remove(&self.number);
+        if phase == Phase::Sending && self.group != Group::Raft {
+            ledger.sending.insert(self.number, (now, self.connection.clone()));
+        }
+        drop(ledger);
+        // Raft's streams of answers have no end.
+        if self.group != Group::Raft {
+            self.connection.advance(self.call, phase, now);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let (counted, bytes) = {
+            let held = self.held();
+            (held.counted, held.bytes)
+        };
+        let (group, source) = (self.group, self.connection.source);
+        let mut ledger = self.calls.ledger();
+        ledger.receiving.remove(&self.number);
+        ledger.sending.remove(&self.number);
+        ledger.bytes = ledger.bytes.saturating_sub(bytes);
+        decrease(&mut ledger.bytes_of, source, bytes);
+        if counted {
+            decrease(&mut ledger.groups, group, 1);
+            decrease(&mut ledger.sources, (group, source), 1);
+            decrease(&mut ledger.connections, (group, self.connection.number), 1);
+        }
+        drop(ledger);
+        self.connection.end(self.call, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Port {
+        calls: Arc<Calls>,
+        now: Instant,
+        last: u64,
+    }
+
+    impl Port {
+        fn new() -> Self {
+            Self { calls: Arc::default(), now: Instant::now(), last: 0 }
+        }
+
+        fn connection(&mut self, ip: &str) -> Arc<Connection> {
+            self.last += 1;
+            Arc::new(Connection::new(self.last, Source::Address(ip.parse().unwrap()), self.now))
+        }
+
+        fn begin(&self, connection: &Arc<Connection>, group: Group) -> Ticket {
+            self.calls.begin(connection, group, self.now)
+        }
+
+        /// Begins and starts as many calls as there is place for.
+        fn fill(&self, connection: &Arc<Connection>, group: Group) -> Vec<Ticket> {
+            let started = |_| {
+                let ticket = self.begin(connection, group);
+                ticket.start(self.now).ok().map(|()| ticket)
+            };
+            (0..1000).map_while(started).collect()
+        }
+    }
+
+    #[test]
+    fn heads_without_bodies_push_out_one_another() {
+        let mut port = Port::new();
+        let hog = port.connection("192.0.2.1");
+        let held: Vec<_> = (0..4400).map(|_| port.begin(&hog, Group::Unary)).collect();
+        let alive = held.iter().filter(|ticket| !ticket.evicted.is_cancelled()).count();
+        assert_eq!(alive, RECEIVING_MAX / 2);
+        // Of the same address or of another: one that comes whole is worked on.
+        for ip in ["192.0.2.1", "192.0.2.2"] {
+            let other = port.connection(ip);
+            let ticket = port.begin(&other, Group::Unary);
+            assert!(!ticket.evicted.is_cancelled() && ticket.start(port.now).is_ok());
+        }
+    }
+
+    #[test]
+    fn one_address_gets_half_and_one_connection_three_quarters_of_that() {
+        let mut port = Port::new();
+        let hog = port.connection("192.0.2.1");
+        let first = port.fill(&hog, Group::Unary);
+        assert!((180..=200).contains(&first.len()), "{}", first.len());
+        let second = port.connection("192.0.2.1");
+        let second = port.fill(&second, Group::Unary);
+        assert!(!second.is_empty() && first.len() + second.len() <= 257);
+        let other = port.connection("192.0.2.2");
+        assert!(port.fill(&other, Group::Unary).len() > 60);
+        let probe = port.begin(&other, Group::Health);
+        assert!(probe.start(port.now).is_ok(), "health has places of its own");
+        drop((first, second, probe));
+        assert!(port.calls.ledger().sources.is_empty() && port.calls.ledger().connections.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_nobody_fetches_costs_its_connection() {
+        let mut port = Port::new();
+        let hog = port.connection("192.0.2.1");
+        let held = port.fill(&hog, Group::Unary);
+        held.iter().for_each(|ticket| ticket.answer(port.now));
+        let one_more = port.begin(&hog, Group::Unary);
+        assert_eq!(one_more.start(port.now).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        port.now += SENDING_GIVES_WAY;
+        let one_more = port.begin(&hog, Group::Unary);
+        assert!(one_more.start(port.now).is_ok());
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_given_back() {
+        let mut port = Port::new();
+        let hog = port.connection("192.0.2.1");
+        let tickets: Vec<_> = (0..33).map(|_| port.begin(&hog, Group::Unary)).collect();
+        let taken = tickets.iter().filter(|ticket| ticket.came(1 << 20).is_ok()).count();
+        assert_eq!(taken, 32);
+        let other = port.connection("192.0.2.2");
+        assert!(port.begin(&other, Group::Unary).came(1 << 20).is_ok());
+        drop(tickets);
+        assert_eq!(port.calls.ledger().bytes, 0);
+    }
+
+    #[test]
+    fn a_lane_is_not_bounded_and_a_stranger_is() {
+        let mut port = Port::new();
+        let stranger = port.connection("192.0.2.1");
+        assert_eq!(port.fill(&stranger, Group::Raft).len(), RAFT_PER_CONNECTION);
+        let lane = port.connection("192.0.2.1");
+        lane.make_lane();
+        assert_eq!(port.fill(&lane, Group::Raft).len(), 1000);
+    }
+}

@@ -1,0 +1,358 @@
+//! What is known of one connection to an own port.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use super::Source;
+
+/// Times after which a connection of one port is given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// Bytes with which every connection begins, and how long they may take.
+    pub(crate) preface: (u64, Duration),
+    /// How long the head of a request may take from its first byte; `None` where many share a connection, so that bytes
+    /// tell nothing.
+    pub(crate) head: Option<Duration>,
+    /// How long a connection may stand without a call.
+    pub(crate) idle: Duration,
+    /// How long an answer may take to be fetched.
+    pub(crate) answer: Duration,
+    /// How long a peer may take nothing of what it is sent.
+    pub(crate) write: Duration,
+}
+
+/// How far a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The request is still coming.
+    Receiving,
+    /// It is worked on, or it is a stream.
+    Running,
+    /// The answer is there and is being fetched.
+    Sending,
+}
+
+/// How long a request may be on its way before its connection counts as one that waits for nothing but its client.
+const RECEIVING_IS_STUCK: Duration = Duration::from_secs(1);
+/// As long for an answer that is not fetched.
+const SENDING_IS_STUCK: Duration = Duration::from_secs(2);
+
+/// What a connection is good for when another one needs its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It works, and stays.
+    Busy,
+    /// It has waited for its client since then, and gives way.
+    Idle(Instant),
+}
+
+#[derive(Debug)]
+struct State {
+    received: u64,
+    idle_since: Instant,
+    /// When the first byte came of what may become a request.
+    began: Option<Instant>,
+    /// Since when nothing could be written.
+    blocked: Option<Instant>,
+    calls: BTreeMap<u64, (Phase, Instant)>,
+    last_call: u64,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) number: u64,
+    pub(crate) source: Source,
+    accepted: Instant,
+    /// It carries Raft, and keeps its place whatever comes.
+    lane: AtomicBool,
+    state: Mutex<State>,
+    /// To be ended at once.
+    cut: CancellationToken,
+    /// To be ended when its calls have.
+    leave: CancellationToken,
+}
+
+impl Connection {
+    pub(crate) fn new(number: u64, source: Source, now: Instant) -> Self {
+        let state = State {
+            received: 0,
+            idle_since: now,
+            began: None,
+            blocked: None,
+            calls: BTreeMap::new(),
+            last_call: 0,
+        };
+        Self {
+            number,
+            source,
+            accepted: now,
+            lane: AtomicBool::new(false),
+            state: Mutex::new(state),
+            cut: CancellationToken::new(),
+            leave: CancellationToken::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole between any two statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_lane(&self) -> bool {
+        self.lane.load(Relaxed)
+    }
+
+    pub(super) fn make_lane(&self) {
+        self.lane.store(true, Relaxed);
+    }
+
+    /// Ends it at once.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    pub(crate) async fn is_cut(&self) {
+        self.cut.cancelled().await;
+    }
+
+    pub(crate) async fn is_to_leave(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// A call begins; answers its number.
+    pub(crate) fn begin(&self, phase: Phase, now: Instant) -> u64 {
+        let mut state = self.state();
+        state.began = None;
+        state.last_call += 1;
+        let number = state.last_call;
+        state.calls.insert(number, (phase, now));
+        number
+    }
+
+    /// A call has come this far.
+    pub(crate) fn advance(&self, call: u64, phase: Phase, now: Instant) {
+        if let Some(known) = self.state().calls.get_mut(&call) {
+            *known = (phase, now);
+        }
+    }
+
+    pub(crate) fn end(&self, call: u64, now: Instant) {
+        let mut state = self.state();
+        state.calls.remove(&call);
+        if state.calls.is_empty() {
+            state.idle_since = now;
+        }
+    }
+
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        if self.is_lane() {
+            return Standing::Busy;
+        }
+        let state = self.state();
+        let mut since = state.idle_since;
+        for (phase, at) in state.calls.values() {
+            let age = now.saturating_duration_since(*at);
+            match phase {
+                Phase::Receiving if age >= RECEIVING_IS_STUCK => since = *at,
+                Phase::Sending if age >= SENDING_IS_STUCK => since = *at,
+                _ => return Standing::Busy,
+            }
+        }
+        Standing::Idle(since)
+    }
+
+    /// Ends it if it has had its time, and says why.
+    pub(crate) fn check(&self, deadlines: &Deadlines, now: Instant) -> Option<&'static str> {
+        let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        let state = self.state();
+        let (bytes, limit) = deadlines.preface;
+        let why = if state.received < bytes && over(self.accepted, limit) {
+            "said nothing that this port understands"
+        } else if state.blocked.is_some_and(|since| over(since, deadlines.write)) {
+            "takes nothing of what it is sent"
+        } else if state
+            .calls
+            .values()
+            .any(|(phase, at)| *phase == Phase::Sending && over(*at, deadlines.answer))
+        {
+            "does not fetch its answer"
+        } else if let (Some(began), Some(limit)) = (state.began, deadlines.head)
+            && state.calls.is_empty()
+            && over(began, limit)
+        {
+            "does not finish the head of its request"
+        } else if state.calls.is_empty() && !self.is_lane() && over(state.idle_since, deadlines.idle) {
+            self.leave.cancel();
+            // Once it was asked it has as long as anybody to be gone.
+            if !over(state.idle_since, deadlines.idle + deadlines.write) {
+                return None;
+            }
+            "is idle"
+        } else {
+            return None;
+        };
+        self.cut();
+        Some(why)
+    }
+
+    fn was_read(&self, bytes: usize) {
+        let mut state = self.state();
+        state.received = state.received.saturating_add(bytes as u64);
+        if state.began.is_none() && state.calls.is_empty() {
+            state.began = Some(Instant::now());
+        }
+    }
+
+    fn was_written(&self, done: bool) {
+        let mut state = self.state();
+        if done {
+            state.blocked = None;
+        } else if state.blocked.is_none() {
+            state.blocked = Some(Instant::now());
+        }
+    }
+}
+
+/// A connection's socket, or what is above it, whose progress is noted.
+#[derive(Debug)]
+pub(crate) struct Watched<Io> {
+    io: Io,
+    connection: Arc<Connection>,
+}
+
+impl<Io> Watched<Io> {
+    pub(crate) fn new(io: Io, connection: Arc<Connection>) -> Self {
+        Self { io, connection }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let bytes = buffer.filled().len().saturating_sub(before);
+        if bytes > 0 {
+            self.connection.was_read(bytes);
+        }
+        polled
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> Watched<Io> {
+    fn noted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.connection.was_written(polled.is_ready());
+        polled
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.noted(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.noted(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINES: Deadlines = Deadlines {
+        preface: (24, Duration::from_secs(5)),
+        head: Some(Duration::from_secs(5)),
+        idle: Duration::from_secs(60),
+        answer: Duration::from_secs(30),
+        write: Duration::from_secs(10),
+    };
+
+    fn later(now: Instant, ms: u64) -> Instant {
+        now + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn who_says_nothing_is_given_up_and_who_speaks_is_not() {
+        let now = Instant::now();
+        let silent = Connection::new(1, Source::Local, now);
+        assert_eq!(silent.check(&DEADLINES, later(now, 4900)), None);
+        assert_eq!(
+            silent.check(&DEADLINES, later(now, 5000)),
+            Some("said nothing that this port understands")
+        );
+        let speaks = Connection::new(2, Source::Local, now);
+        speaks.was_read(24);
+        let call = speaks.begin(Phase::Receiving, later(now, 1000));
+        assert_eq!(speaks.check(&DEADLINES, later(now, 6000)), None);
+        speaks.advance(call, Phase::Sending, later(now, 1000));
+        assert!(speaks.check(&DEADLINES, later(now, 31_000)).is_some_and(|why| why.contains("fetch")));
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_given_up() {
+        let now = Instant::now();
+        let slow = Connection::new(1, Source::Local, now);
+        slow.was_read(100);
+        assert!(slow.check(&DEADLINES, later(now, 6000)).is_some_and(|why| why.contains("head")));
+    }
+
+    #[test]
+    fn an_idle_one_is_asked_and_then_cut() {
+        let now = Instant::now();
+        let idle = Connection::new(1, Source::Local, now);
+        idle.was_read(100);
+        let call = idle.begin(Phase::Running, now);
+        idle.end(call, now);
+        assert_eq!(idle.check(&DEADLINES, later(now, 60_000)), None);
+        assert!(idle.leave.is_cancelled() && !idle.cut.is_cancelled());
+        assert_eq!(idle.check(&DEADLINES, later(now, 70_000)), Some("is idle"));
+        assert!(idle.cut.is_cancelled());
+    }
+
+    #[test]
+    fn only_calls_that_work_keep_a_place() {
+        let now = Instant::now();
+        let connection = Connection::new(1, Source::Local, now);
+        assert_eq!(connection.standing(now), Standing::Idle(now));
+        let call = connection.begin(Phase::Receiving, now);
+        assert_eq!(connection.standing(later(now, 500)), Standing::Busy);
+        assert_eq!(connection.standing(later(now, 1000)), Standing::Idle(now));
+        connection.advance(call, Phase::Running, now);
+        assert_eq!(connection.standing(later(now, 100_000)), Standing::Busy);
+        connection.advance(call, Phase::Sending, now);
+        assert_eq!(connection.standing(later(now, 2000)), Standing::Idle(now));
+        connection.make_lane();
+        assert_eq!(connection.standing(later(now, 2000)), Standing::Busy);
+    }
+}

@@ -1,0 +1,344 @@
+//! gRPC at an own port: HTTP/2 with bounds, and a budget for calls around the services.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+use super::calls::{Group, Ticket};
+use super::connection::{Connection, Watched};
+use super::{Port, Serve};
+
+/// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
+const STREAMS_MAX: u32 = 128;
+/// Most bytes of a request's headers, names and values, with 32 for each field (RFC 9113 §6.5.2).
+const HEADERS_MAX: u32 = 16 * 1024;
+/// Most bytes of answers that wait for one stream's window.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long a request may take from its head to its end.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a call with one answer may be worked on.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// As long for calls that wait: what they wait for has bounds of its own, 300 s at most.
+const WAITING_DEADLINE: Duration = Duration::from_secs(330);
+
+/// What ports differ in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Http2 {
+    /// Bytes of requests that a connection may have on its way, for one stream and altogether.
+    pub(crate) stream_window: u32,
+    pub(crate) connection_window: u32,
+    /// Silence after which a client is probed, and how long the probe may take.
+    pub(crate) keep_alive: (Duration, Duration),
+}
+
+/// Serves gRPC services.
+pub(crate) struct Grpc {
+    pub(crate) services: Router,
+    pub(crate) http2: Http2,
+}
+
+/// The budget of a call, by its path.
+pub(super) fn group(path: &str) -> Group {
+    let Some((service, method)) = path.trim_start_matches('/').split_once('/') else { return Group::Unary };
+    match (service, method) {
+        ("grpc.health.v1.Health", "Check") => Group::Health,
+        ("trestle.peer.v1.RaftService", _) => Group::Raft,
+        ("grpc.health.v1.Health", _)
+        | ("grpc.reflection.v1.ServerReflection", _)
+        | (_, "WatchCluster" | "WaitForRevision" | "AddMember" | "PromoteMember") => Group::Streaming,
+        (
+            _,
+            "AwaitRevision" | "RequestJoin" | "Adopt" | "Dismiss" | "RemoveMember" | "MoveVips"
+            | "TransferLeadership" | "BootstrapCluster",
+        ) => Group::Waiting,
+        _ => Group::Unary,
+    }
+}
+
+/// Whether a request is a stream that has begun once its first message is there.
+fn streams_in(path: &str) -> bool {
+    path.ends_with("/AppendStream")
+        || path.ends_with("/InstallSnapshot")
+        || path.contains("ServerReflection/")
+}
+
+/// The client's own deadline (`grpc-timeout`: up to 8 digits and a unit), if it set one.
+fn client_deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number = digits.parse::<u32>().ok().filter(|number| *number < 100_000_000)?;
+    let unit = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    unit.checked_mul(number)
+}
+
+/// A request as it comes.
+struct Asked {
+    body: Incoming,
+    ticket: Arc<Ticket>,
+    port: Arc<Port>,
+    deadline: Pin<Box<Sleep>>,
+    /// It has begun with its first message, and what comes then is read as it comes.
+    streams: bool,
+    begun: bool,
+}
+
+impl Asked {
+    fn started(&mut self) -> Result<(), Status> {
+        self.begun = true;
+        self.ticket.start(Instant::now()).inspect_err(|_| self.port.call_refused())
+    }
+
+    /// Whether bytes that come now are held until the call ends.
+    fn holds(&self) -> bool {
+        let is_raft = self.ticket.group() == Group::Raft;
+        !(self.begun || is_raft && self.port.is_trusted(self.ticket.connection()))
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_pending() && !self.begun {
+            ready!(self.deadline.as_mut().poll(cx));
+            let late = format!("the request did not come whole within {REQUEST_DEADLINE:?}");
+            return Poll::Ready(Some(Err(Status::deadline_exceeded(late))));
+        }
+        let frame = match ready!(polled) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                let why = format!("the request broke off: {error}");
+                return Poll::Ready(Some(Err(Status::new(Code::Cancelled, why))));
+            }
+            None if self.begun => return Poll::Ready(None),
+            None => return Poll::Ready(self.started().err().map(Err)),
+        };
+        if let Some(data) = frame.data_ref()
+            && self.holds()
+            && let Err(status) = self.ticket.came(data.len())
+        {
+            self.port.call_refused();
+            return Poll::Ready(Some(Err(status)));
+        }
+        if !self.begun && (self.body.is_end_stream() || self.streams) {
+            self.started()?;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun && self.body.is_end_stream()
+    }
+}
+
+/// An answer as it is fetched.
+struct Answer {
+    body: Body,
+    /// Holds the call's place until the last of it was fetched.
+    _ticket: Option<Arc<Ticket>>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn refused(status: Status) -> Response<Answer> {
+    status.into_http::<Body>().map(|body| Answer { body, _ticket: None })
+}
+
+impl Port {
+    fn call_refused(&self) {
+        self.counts.calls_refused.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a connection carries Raft, or comes from where another one does.
+    fn is_trusted(&self, connection: &Connection) -> bool {
+        connection.is_lane() || self.places().has_lanes(connection.source)
+    }
+
+    /// Answers one call.
+    async fn call(
+        self: Arc<Self>,
+        services: Router,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<Answer> {
+        let path = request.uri().path();
+        let (group, streams) = (group(path), streams_in(path));
+        let limit = match group {
+            Group::Raft => None,
+            Group::Waiting => Some(REQUEST_DEADLINE + WAITING_DEADLINE),
+            _ => Some(REQUEST_DEADLINE + CALL_DEADLINE),
+        };
+        let limit = limit.into_iter().chain(client_deadline(request.headers())).min();
+        let ticket = Arc::new(self.calls.begin(&connection, group, Instant::now()));
+        let deadline = Box::pin(sleep(REQUEST_DEADLINE));
+        let asked = |body| {
+            let (ticket, port) = (ticket.clone(), self.clone());
+            Body::new(Asked { body, ticket, port, deadline, streams, begun: false })
+        };
+        let answering = async {
+            let answering = services.oneshot(request.map(asked));
+            match limit {
+                None => Some(answering.await),
+                Some(limit) => timeout(limit, answering).await.ok(),
+            }
+        };
+        let answered = tokio::select! {
+            answered = answering => answered,
+            () = ticket.evicted() => {
+                self.call_refused();
+                return refused(super::calls::too_many("too many requests that do not come whole"));
+            }
+        };
+        let response = match answered {
+            Some(Ok(response)) => response,
+            Some(Err(never)) => match never {},
+            None => return refused(Status::deadline_exceeded("the call took longer than it may")),
+        };
+        let failed = response.headers().get("grpc-status").is_some_and(|status| status != "0");
+        if group == Group::Raft && !failed && !connection.is_lane() {
+            self.places().make_lane(connection.number);
+        }
+        ticket.answer(Instant::now());
+        response.map(|body| Answer { body, _ticket: Some(ticket) })
+    }
+}
+
+/// In words, what the peer of a connection did that HTTP/2 does not allow, if that ended it.
+fn wrong(error: &hyper::Error) -> Option<&'static str> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    (error.is_library() && !error.is_io())
+        .then_some("it broke the rules of HTTP/2, or began and reset too many calls")
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
+    async fn serve(
+        &self,
+        port: Arc<Port>,
+        connection: Arc<Connection>,
+        io: Watched<Io>,
+        stop: CancellationToken,
+    ) -> Result<(), &'static str> {
+        let (services, shared) = (self.services.clone(), connection.clone());
+        let service = hyper::service::service_fn(move |request| {
+            let call = port.clone().call(services.clone(), shared.clone(), request);
+            async move { Ok::<_, Infallible>(call.await) }
+        });
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_MAX)
+            .max_send_buf_size(SEND_BUFFER)
+            .initial_stream_window_size(self.http2.stream_window)
+            .initial_connection_window_size(self.http2.connection_window)
+            .keep_alive_interval(self.http2.keep_alive.0)
+            .keep_alive_timeout(self.http2.keep_alive.1);
+        let mut serving = pin!(http2.serve_connection(TokioIo::new(io), service));
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => {
+                    return ended.map_err(|error| wrong(&error)).or_else(|what| what.map_or(Ok(()), Err));
+                }
+                () = connection.is_to_leave(), if !leaving => {}
+                () = stop.cancelled(), if !leaving => {}
+            }
+            leaving = true;
+            serving.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_clients_deadline_is_read_as_grpc_writes_it() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            client_deadline(&headers)
+        };
+        assert_eq!(of("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(of("99999999H"), Duration::from_secs(3600).checked_mul(99_999_999));
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        for wrong in ["", "S", "5", "5s", "100000000S", "-5S", "5 S", "\u{b5}"] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_stream_of_answers_has_the_budget_of_streams() {
+        let files = prost_types::FileDescriptorSet::decode(trestle_api::DESCRIPTORS).unwrap();
+        let mut streams = 0;
+        for file in files.file {
+            for service in file.service {
+                for method in &service.method {
+                    let path =
+                        format!("/{}.{}/{}", file.package.as_deref().unwrap(), service.name(), method.name());
+                    let group = group(&path);
+                    if group == Group::Raft {
+                        continue;
+                    }
+                    assert_eq!(group == Group::Streaming, method.server_streaming(), "{path}");
+                    assert!(!method.client_streaming(), "{path}");
+                    streams += usize::from(method.server_streaming());
+                }
+            }
+        }
+        assert_eq!(streams, 4);
+        assert_eq!(group("/grpc.health.v1.Health/Check"), Group::Health);
+        assert_eq!(group("/x"), Group::Unary);
+    }
+}

@@ -1,0 +1,278 @@
+//! Accepting connections at this member's own ports: admin API, peers, HTTP.
+//!
+//! Whoever reaches a port may open connections and calls before anybody knows who it is, so that what is *held* for them is
+//! bounded here, for all ports in the same way: connections (of which those that wait for their clients give way), requests
+//! that are on their way, calls that are worked on, answers that nobody fetches, and bytes. One address has a share of each.
+//! What is over a bound is refused at once; nothing queues.
+//!
+//! A connection passes through [`Watched`], which notes its progress, to what serves it; TLS belongs between the two.
+
+mod calls;
+mod connection;
+mod grpc;
+mod http;
+mod listener;
+mod places;
+mod reports;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use calls::Calls;
+use connection::Connection;
+pub(crate) use connection::{Deadlines, Watched};
+pub(crate) use grpc::{Grpc, Http2};
+pub(crate) use http::Http1;
+pub(crate) use listener::{Listener, Source};
+use places::{Places, Refused};
+use reports::Reports;
+
+/// How often deadlines are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pause when this process has no file descriptor for a connection that waits. Nothing tells when there is one again, and to
+/// try at once would keep a thread busy.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// How long open calls may go on after the stop; idle HTTP/2 connections would otherwise hold it up for ever (hyper #4170).
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// How many connections a port holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Altogether, but for members' own and lanes.
+    pub(crate) connections: usize,
+    /// From one address.
+    pub(crate) per_source: usize,
+    /// The last of `connections`, which only an address gets that has none.
+    pub(crate) newcomers: usize,
+    /// From addresses of members, beside all others.
+    pub(crate) members: usize,
+    /// Connections that carry Raft, beside all others.
+    pub(crate) lanes: usize,
+}
+
+impl Limits {
+    /// A quarter for one address, and a sixteenth for those that have none.
+    pub(crate) fn of(connections: usize) -> Self {
+        Self {
+            connections,
+            per_source: (connections / 4).max(16).min(connections),
+            newcomers: connections / 16,
+            members: 0,
+            lanes: 0,
+        }
+    }
+
+    /// As many again, and half as many lanes, for members.
+    pub(crate) fn with_members(self) -> Self {
+        Self { members: self.connections / 4, lanes: self.connections / 2, ..self }
+    }
+
+    /// Most file descriptors that the port takes.
+    pub(crate) fn descriptors(self) -> usize {
+        self.connections + self.members + self.lanes
+    }
+}
+
+/// What a port has counted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Connections that were refused, or gave way to others.
+    pub(crate) refused: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    /// Connections that were closed because a deadline had passed.
+    pub(crate) expired: AtomicU64,
+    /// Calls that were refused because too many were held.
+    pub(crate) calls_refused: AtomicU64,
+}
+
+/// Answers whether a member of the cluster is known to be at an address.
+pub(crate) type IsMember = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// One own port.
+pub(crate) struct Port {
+    /// As metrics and log name it.
+    pub(crate) name: &'static str,
+    deadlines: Deadlines,
+    is_member: IsMember,
+    places: Mutex<Places>,
+    calls: Arc<Calls>,
+    pub(crate) counts: Counts,
+    reports: Reports,
+}
+
+/// Serves the connections of one port.
+pub(crate) trait Serve<Io>: Send + Sync + 'static {
+    /// Serves one until it ends; in the words of the log, what its peer did wrong, if it did.
+    fn serve(
+        &self,
+        port: Arc<Port>,
+        connection: Arc<Connection>,
+        io: Watched<Io>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), &'static str>> + Send;
+}
+
+/// A connection's place, given back when this is dropped.
+struct Place(Arc<Port>, Arc<Connection>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places().remove(self.1.number);
+    }
+}
+
+impl Port {
+    pub(crate) fn new(name: &'static str, limits: Limits, deadlines: Deadlines, is_member: IsMember) -> Self {
+        Self {
+            name,
+            deadlines,
+            is_member,
+            places: Mutex::new(Places::new(limits)),
+            calls: Arc::default(),
+            counts: Counts::default(),
+            reports: Reports::default(),
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // Whole between any two statements that can panic.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.places().len()
+    }
+
+    fn admit(self: &Arc<Self>, number: u64, source: Source) -> Option<Place> {
+        let now = Instant::now();
+        let connection = Arc::new(Connection::new(number, source, now));
+        let member = matches!(source, Source::Address(ip) if (self.is_member)(ip));
+        let admitted = self.places().admit(connection.clone(), member, now);
+        match admitted {
+            Ok(way) => {
+                if let Some(way) = way {
+                    self.counts.evicted.fetch_add(1, Relaxed);
+                    self.reports.tell(self.name, way.source, "it waited, and another needed its place");
+                }
+                Some(Place(self.clone(), connection))
+            }
+            Err(refused) => {
+                self.counts.refused.fetch_add(1, Relaxed);
+                let what = match refused {
+                    Refused::Share => "its address has all the connections that one may have here",
+                    Refused::Full => "this port has all the connections that it may have",
+                };
+                self.reports.tell(self.name, source, what);
+                None
+            }
+        }
+    }
+
+    /// Looks at all deadlines.
+    fn look(&self) {
+        let now = Instant::now();
+        let over: Vec<_> = self
+            .places()
+            .each()
+            .filter_map(|connection| Some((connection.source, connection.check(&self.deadlines, now)?)))
+            .collect();
+        for (source, why) in over {
+            self.counts.expired.fetch_add(1, Relaxed);
+            self.reports.tell(self.name, source, why);
+        }
+    }
+
+    fn shortage(&self, error: &io::Error) {
+        let made = self.places().make_room(Instant::now());
+        self.reports.tell(self.name, Source::Local, "file descriptors or memory ran out on this machine");
+        tracing::debug!(port = self.name, %error, made, "cannot accept");
+    }
+}
+
+/// Whether an error says that file descriptors or memory ran out here (accept(2)).
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::NFILE, Errno::MFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|known| errno == Some(known.raw_os_error()))
+}
+
+/// Accepts and serves until the stop, and a little longer for calls that are under way.
+pub(crate) async fn run<L, S>(listener: L, port: Arc<Port>, serve: S, stop: CancellationToken)
+where
+    L: Listener,
+    S: Serve<L::Io>,
+    L::Io: AsyncRead + AsyncWrite,
+{
+    let (serve, tasks, cut) = (Arc::new(serve), TaskTracker::new(), CancellationToken::new());
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut number = 0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = look.tick() => {
+                port.look();
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let (io, source) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_shortage(&error) => {
+                port.shortage(&error);
+                sleep(SHORTAGE_PAUSE).await;
+                continue;
+            }
+            // The client gave up while it waited, or one of the network errors that accept(2) says to treat like it.
+            Err(error) => {
+                tracing::debug!(port = port.name, %error, "a connection ended before it was accepted");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        number += 1;
+        let Some(place) = port.admit(number, source) else {
+            L::refuse(io);
+            continue;
+        };
+        let (serve, stop, cut) = (serve.clone(), stop.clone(), cut.clone());
+        tasks.spawn(async move {
+            let (port, connection) = (place.0.clone(), place.1.clone());
+            let watched = Watched::new(io, connection.clone());
+            let ended = tokio::select! {
+                biased;
+                () = connection.is_cut() => return,
+                () = cut.cancelled() => return,
+                ended = serve.serve(port.clone(), connection.clone(), watched, stop) => ended,
+            };
+            if let Err(what) = ended {
+                port.reports.tell(port.name, connection.source, what);
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
+        cut.cancel();
+        if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
+            error!(port = port.name, "connections do not end");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

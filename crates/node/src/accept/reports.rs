@@ -1,0 +1,92 @@
+//! What an accept loop tells of strangers: each kind of thing once for a source and minute, with how often it was.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::Source;
+
+/// Time in which the same is told once.
+const QUIET: Duration = Duration::from_secs(60);
+/// Sources that are kept apart in that time; what others do is told as everybody else's.
+const SOURCES_MAX: usize = 256;
+
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    /// How often it was since then.
+    since: u64,
+}
+
+/// What was told lately.
+#[derive(Debug, Default)]
+pub(crate) struct Reports(Mutex<HashMap<(Option<Source>, &'static str), Told>>);
+
+impl Reports {
+    /// Whether to tell this now, and how often it was before without being told.
+    fn tells(&self, source: Source, what: &'static str, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= SOURCES_MAX && !told.contains_key(&(Some(source), what)) {
+            told.retain(|_, told| now.saturating_duration_since(told.at) < QUIET);
+        }
+        let key = match told.contains_key(&(Some(source), what)) || told.len() < SOURCES_MAX {
+            true => (Some(source), what),
+            false => (None, what),
+        };
+        match told.get_mut(&key) {
+            Some(told) if now.saturating_duration_since(told.at) < QUIET => {
+                told.since += 1;
+                None
+            }
+            Some(told) => {
+                told.at = now;
+                Some(std::mem::take(&mut told.since))
+            }
+            None => {
+                told.insert(key, Told { at: now, since: 0 });
+                Some(0)
+            }
+        }
+    }
+
+    /// Tells what a source did, or what was done to it, unless that was told in the last minute.
+    pub(crate) fn tell(&self, port: &'static str, source: Source, what: &'static str) {
+        if let Some(untold) = self.tells(source, what, Instant::now()) {
+            warn!(port, %source, untold, "connection closed: {what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_told_once_a_minute_with_its_number() {
+        let reports = Reports::default();
+        let now = Instant::now();
+        let source = |last| Source::Address([192, 0, 2, last].into());
+        assert_eq!(reports.tells(source(1), "x", now), Some(0));
+        for _ in 0..2580 {
+            assert_eq!(reports.tells(source(1), "x", now), None);
+        }
+        assert_eq!(reports.tells(source(2), "x", now), Some(0));
+        assert_eq!(reports.tells(source(1), "y", now), Some(0));
+        assert_eq!(reports.tells(source(1), "x", now + QUIET), Some(2580));
+    }
+
+    #[test]
+    fn many_sources_are_told_together() {
+        let reports = Reports::default();
+        let now = Instant::now();
+        let told = (0..=u16::MAX)
+            .filter(|n| {
+                let [a, b] = n.to_be_bytes();
+                reports.tells(Source::Address([10, 0, a, b].into()), "x", now).is_some()
+            })
+            .count();
+        assert_eq!(told, SOURCES_MAX + 1);
+    }
+}
