@@ -251,8 +251,16 @@ async fn a_flood_of_connections_leaves_descriptors_for_the_api() {
     api.create_listener("web", front, "web").await.unwrap();
     wait_until("the listener", LIMIT, async || fetch_http(front)).await;
 
-    // Half of so few descriptors is kept: one socket listens, and 99 connections have two each.
-    let mut flood: Vec<_> = (0..250).map(|_| TcpStream::connect(front).unwrap()).collect();
+    // Half of so few descriptors is kept: one socket listens, and 99 connections have two each. One address would not get
+    // all of them.
+    let mut flood = Vec::new();
+    for number in 0..250 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((subnet.ip(21 + number % 100), 0).into()).unwrap();
+        let stream = socket.connect(front).await.unwrap().into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        flood.push(stream);
+    }
     let active = async || api.status().await.unwrap().members.remove(0);
     let full = wait_until("the budget used up", LIMIT, async || {
         let status = active().await;

@@ -20,6 +20,7 @@ mod listeners;
 mod membership;
 mod observing;
 mod policies;
+mod ports;
 mod refusals;
 mod scale;
 mod shutdown;

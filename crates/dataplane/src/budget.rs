@@ -79,6 +79,11 @@ impl Budget {
         !self.paused.load(SeqCst)
     }
 
+    /// Connections that still find room.
+    pub(crate) fn free(&self) -> usize {
+        self.limit.saturating_sub(self.used.load(Relaxed)) / PER_CONNECTION
+    }
+
     /// Waits until one more connection may be accepted.
     pub(crate) async fn room(&self) {
         loop {

@@ -91,9 +91,12 @@ fn vet(accepted: &Handle, ip: IpAddr) -> Result<(), CloseReason> {
     if !is_admitted(&spec.allow, &spec.deny, ip) {
         return Err(CloseReason::Denied);
     }
-    let stay = listener.gate.let_in(ip, spec).map_err(|_| CloseReason::SourceLimit)?;
+    // With this connection, which counts already.
+    let free = usize::try_from(listener.counters.free(spec.max_connections)).unwrap_or(usize::MAX);
+    let stay =
+        listener.gate.let_in(ip, spec, free.saturating_add(1)).map_err(|_| CloseReason::SourceLimit)?;
     stay.into_iter().for_each(|stay| accepted.stays(stay));
-    Ok(())
+    if accepted.counts() { Ok(()) } else { Err(CloseReason::SourceLimit) }
 }
 
 /// A client that is led to a pool.

@@ -9,7 +9,7 @@ mod handle;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,7 @@ impl Roll {
             slot,
             closing: AtomicU8::new(0),
             retries: AtomicU8::new(0),
+            counted: AtomicBool::new(false),
             progress: Mutex::default(),
         });
         if let Some(place) = slab.entries.get_mut(slot as usize) {

@@ -92,6 +92,11 @@ impl Counters {
         self.active.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
+    /// How many more there may be than now, up to `max`; 0 is no bound.
+    pub(crate) fn free(&self, max: u32) -> u64 {
+        if max == 0 { u64::MAX } else { u64::from(max).saturating_sub(self.active()) }
+    }
+
     pub(crate) fn ended(&self) {
         self.active.fetch_sub(1, SeqCst);
     }

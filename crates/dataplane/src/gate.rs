@@ -58,13 +58,23 @@ impl Gate {
 
     /// Lets in a connection from `ip`, which stays until what is returned is dropped; `None` where nobody needs to know.
     ///
+    /// While the listener has room for `free` connections, with this one, an address has a share of them only.
+    ///
     /// # Errors
     /// When the address has as many as it may, or opens them too fast.
-    pub(crate) fn let_in(&self, ip: IpAddr, spec: &ListenerSpec) -> Result<Option<Stay>, TooMany> {
-        if spec.max_connections_per_source == 0 && spec.accept_rate_per_source == 0 {
+    pub(crate) fn let_in(
+        &self,
+        ip: IpAddr,
+        spec: &ListenerSpec,
+        free: usize,
+    ) -> Result<Option<Stay>, TooMany> {
+        if spec.max_connections_per_source == 0
+            && spec.accept_rate_per_source == 0
+            && spec.max_connections == 0
+        {
             return Ok(None);
         }
-        self.clients.get_or_init(Arc::default).enter(ip, spec)
+        self.clients.get_or_init(Arc::default).enter(ip, spec, free)
     }
 }
 

@@ -7,6 +7,7 @@ mod acceptor;
 mod access_log;
 mod bind;
 mod budget;
+mod client_counts;
 mod connection;
 mod connections;
 mod counters;

@@ -17,6 +17,7 @@ use trestle_model::{ClusterState, PoolName, Revision};
 
 use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
+use crate::client_counts::ClientCounts;
 use crate::connections::{self, Connection, Roll};
 use crate::fitness::{self, AcceptFault, Watch};
 use crate::names;
@@ -58,6 +59,7 @@ pub struct Settings {
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) budget: Budget,
+    pub(crate) clients: ClientCounts,
     pub(crate) source: Sources,
     pub(crate) access_log: Option<Log>,
     /// Connections that are open on all workers.
@@ -72,6 +74,7 @@ impl Shared {
         Ok(Self {
             table: ArcSwap::default(),
             budget: Budget::new(settings.descriptors),
+            clients: ClientCounts::default(),
             source: settings.source,
             access_log: settings.access_log.clone().map(Log::start).transpose()?,
             open: AtomicUsize::new(0),

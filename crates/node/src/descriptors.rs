@@ -69,8 +69,8 @@ const RESERVE_MAX: u64 = 2048;
 /// (1088, and a quarter at most) and a twentieth (256 to 2048, and a quarter at most) for the rest.
 pub(crate) fn for_connections(limit: u64) -> usize {
     let reserve = (limit / 20).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 4);
-    let rest = usize::try_from(limit - reserve).unwrap_or(usize::MAX);
-    rest.saturating_sub(OwnPorts::of(Some(limit)).descriptors())
+    let own_ports = (OwnPorts::of(None).descriptors() as u64).min(limit / 4);
+    usize::try_from(limit - reserve - own_ports).unwrap_or(usize::MAX)
 }
 
 /// As [`for_connections`], with this process's limit as it is now; `None` for no limit.
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_reserve_is_kept() {
         for (limit, connections) in
-            [(0, 0), (400, 200), (1024, 513), (2000, 1244), (20_000, 17_912), (1_048_576, 1_045_440)]
+            [(0, 0), (400, 200), (1024, 512), (2000, 1244), (20_000, 17_912), (1_048_576, 1_045_440)]
         {
             assert_eq!(for_connections(limit), connections, "of {limit}");
         }

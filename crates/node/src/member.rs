@@ -10,6 +10,7 @@ use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
 use trestle_model::{MemberId, MemberSpec, Revision};
 
+use crate::admin::Waits;
 use crate::config::Config;
 use crate::peer::Clients;
 use crate::ports::Ports;
@@ -26,6 +27,8 @@ pub(crate) struct Member {
     pub(crate) plane: DataPlane,
     pub(crate) vips: Vips,
     pub(crate) clients: Clients,
+    /// What other members are asked for those who wait.
+    pub(crate) waits: Waits,
     pub(crate) started: Instant,
     /// The digest of the newest state that one was asked for.
     pub(crate) last_digest: Mutex<Option<(Revision, String)>>,

@@ -124,6 +124,7 @@ impl Node {
             plane,
             vips,
             clients: Default::default(),
+            waits: Default::default(),
             started,
             last_digest: Default::default(),
         });

@@ -25,7 +25,7 @@ pub use name::{
 };
 pub use pool::{create_pool, delete_pool, pool, update_pool};
 pub use vip::{create_vip, delete_vip, update_vip, vip, vip_event};
-pub use watch::{current_events, event};
+pub use watch::{current_event, event};
 
 use prost::Message;
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! Events of a watch.
 
-use trestle_model::{Change, ChangeKind, ClusterState, Resource};
+use trestle_model::{Change, ChangeKind, Resource};
 
 use super::{backend, listener, member, pool, vip};
 use crate::v1;
@@ -25,9 +25,7 @@ pub fn event(change: &Change) -> v1::Event {
     v1::Event { r#type: kind.into(), resource: Some(resource(&change.resource)) }
 }
 
-/// Everything that exists, containers first.
-pub fn current_events(state: &ClusterState) -> Vec<v1::Event> {
-    let events = ClusterState::default().diff(state);
-    let current = |change: &Change| v1::Event { r#type: v1::EventType::Current.into(), ..event(change) };
-    events.iter().map(current).collect()
+/// Renders what exists, from a change that would make it.
+pub fn current_event(change: &Change) -> v1::Event {
+    v1::Event { r#type: v1::EventType::Current.into(), ..event(change) }
 }

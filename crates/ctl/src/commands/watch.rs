@@ -38,11 +38,13 @@ struct Position {
 }
 
 impl Position {
-    /// Moves past a message. What exists now comes in several messages of one revision: only the bookmark behind them
-    /// says that all of it is there, and a watch that is lost before starts over.
+    /// Moves past a message. What exists now, and a large change, comes in several messages of one revision: a watch that is
+    /// lost before the last of them begins with them anew.
     fn pass(&mut self, message: &v1::WatchClusterResponse) {
         let existing = message.events.iter().any(|event| event.r#type() == v1::EventType::Current);
-        if !existing {
+        if !existing && message.more && self.next <= message.revision {
+            *self = Self { next: message.revision, current: false };
+        } else if !existing && !message.more {
             *self = Self { next: message.revision.saturating_add(1), current: false };
         }
     }
@@ -113,7 +115,7 @@ mod tests {
 
     fn message(revision: u64, types: &[v1::EventType]) -> v1::WatchClusterResponse {
         let event = |&t: &v1::EventType| v1::Event { r#type: t.into(), resource: None };
-        v1::WatchClusterResponse { revision, events: types.iter().map(event).collect() }
+        v1::WatchClusterResponse { revision, events: types.iter().map(event).collect(), more: false }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{
-    AtomicU8, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +72,8 @@ pub(crate) struct Entry {
     /// 0, or one more than the [`CloseReason`] that it is to be closed for, or was.
     pub(super) closing: AtomicU8,
     pub(super) retries: AtomicU8,
+    /// Whether it counts for its client among all of this member.
+    pub(super) counted: AtomicBool,
     pub(super) progress: Mutex<Progress>,
 }
 

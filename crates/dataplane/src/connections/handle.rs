@@ -9,7 +9,7 @@ use std::time::Instant;
 use trestle_model::{PoolName, PoolSpec};
 
 use super::Roll;
-use super::entry::{Details, Entry, Stage};
+use super::entry::{Details, Entry, Progress, Stage};
 use crate::access_log::Ended;
 use crate::budget::PER_CONNECTION;
 use crate::deadlines::{self, Bounded};
@@ -60,6 +60,21 @@ impl Handle {
     /// It counts for its address until it ends.
     pub(crate) fn stays(&self, stay: Stay) {
         self.detail(|details| details.stay = Some(stay));
+    }
+
+    /// Counts it for its client among all connections of this member, unless that one has its share of them.
+    pub(crate) fn counts(&self) -> bool {
+        let shared = self.shared();
+        let client = self.client(&self.entry.progress());
+        // Its own descriptors are taken already.
+        let counted = shared.clients.enter(client.ip(), shared.budget.free() + 1);
+        self.entry.counted.store(counted, Relaxed);
+        counted
+    }
+
+    fn client(&self, progress: &Progress) -> SocketAddr {
+        let told = progress.details.as_ref().and_then(|details| details.client);
+        told.unwrap_or(self.entry.client.into())
     }
 
     /// It is closed after the times that its pool sets, if it sets any. To be called on its worker.
@@ -142,6 +157,9 @@ impl Drop for Handle {
         }
         // The log may keep the entry for a while, and would keep the memory of the task with it.
         progress.waker = None;
+        if entry.counted.load(Relaxed) {
+            shared.clients.leave(self.client(&progress).ip());
+        }
         let stay = progress.details.as_mut().and_then(|details| details.stay.take());
         drop(progress);
         drop(stay);

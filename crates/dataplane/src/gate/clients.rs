@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trestle_engine::rate::{Bucket, Rate};
+use trestle_engine::share::{client_of, may_take};
 use trestle_model::ListenerSpec;
 
 use super::TooMany;
+use crate::client_counts::WEIGHT;
 
 /// Addresses that are known at a time, about 10 MB when there are that many. When all places are taken, the address gives
 /// way that has had no connection for longest; while all have some, a new one is let in and not counted: what a bound
@@ -104,15 +106,6 @@ impl Drop for Stay {
     }
 }
 
-/// What counts as one address: of IPv6 the network of 64 bits, which one client has to itself (RFC 7421 §2) and in which
-/// it can take as many addresses as it likes.
-fn counted(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-    }
-}
-
 impl Clients {
     fn shard(&self, ip: IpAddr) -> MutexGuard<'_, Shard> {
         let [first, ..] = &self.shards;
@@ -121,8 +114,13 @@ impl Clients {
     }
 
     /// Counts a connection from `ip`, if there is room to count it.
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, spec: &ListenerSpec) -> Result<Option<Stay>, TooMany> {
-        let ip = counted(ip);
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        spec: &ListenerSpec,
+        free: usize,
+    ) -> Result<Option<Stay>, TooMany> {
+        let ip = client_of(ip);
         let (per_second, max) = (spec.accept_rate_per_source, spec.max_connections_per_source);
         // A second's connections at once: who comes too fast is turned away, and browsers open several together.
         let rate = Rate { per_second, burst: per_second };
@@ -134,6 +132,9 @@ impl Clients {
         }
         let client = shard.clients.entry(ip).or_default();
         if max != 0 && client.active >= max {
+            return Err(TooMany);
+        }
+        if spec.max_connections != 0 && !may_take(client.active as usize, free, WEIGHT) {
             return Err(TooMany);
         }
         if per_second == 0 {

@@ -78,8 +78,9 @@ async fn the_oldest_that_waits_gives_way_and_all_ends_with_the_stop() {
         assert_eq!(&answer, b"HTTP/1.1 200");
         clients.push(client);
     }
-    assert_eq!(port.open(), 16);
-    assert_eq!(port.counts.evicted.load(Relaxed), 24);
+    // The last place is for somebody who has none.
+    assert_eq!(port.open(), 15);
+    assert_eq!(port.counts.evicted.load(Relaxed), 25);
     let mut rest = Vec::new();
     clients[0].read_to_end(&mut rest).await.unwrap();
     stop.cancel();

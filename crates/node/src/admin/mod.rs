@@ -10,6 +10,8 @@ mod vips;
 mod wait;
 mod watch;
 
+pub(crate) use wait::Waits;
+
 use std::sync::Arc;
 use std::time::Duration;
 

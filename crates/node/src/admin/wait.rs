@@ -1,14 +1,17 @@
 //! Waiting until a revision is in force on every member that can be reached.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{Invalid, Revision, Violation};
+use trestle_model::{Invalid, MemberId, Revision, Violation};
 
 use super::Admin;
 use crate::member::Member;
@@ -33,7 +36,11 @@ impl Admin {
         for member in members {
             let (this, sender) = (self.member.clone(), sender.clone());
             tokio::spawn(async move {
-                let answer = this.await_on(&member, revision, timeout).await;
+                let answer = tokio::select! {
+                    answer = this.await_on(&member, revision, timeout) => answer,
+                    // The caller has gone away.
+                    () = sender.closed() => return,
+                };
                 let error = match &answer {
                     Ok(true) => String::new(),
                     Ok(false) => format!("not in force within {timeout:?}"),
@@ -45,7 +52,7 @@ impl Admin {
                     error,
                     done: false,
                 };
-                // The caller may have gone away, which ends the wait as well.
+                // The caller may go away even now.
                 let _ = sender.send(Ok(message)).await;
             });
         }
@@ -73,6 +80,42 @@ fn parse(request: &v1::WaitForRevisionRequest) -> Result<Duration, Violation> {
     }
 }
 
+/// Questions to one member at a time: few enough to leave room for others on the connection to it.
+const QUESTIONS_MAX: usize = 64;
+
+type Answering = BoxFuture<'static, Result<bool, Status>>;
+type Asked = Shared<Answering>;
+
+/// What other members are being asked: once for each member and revision, however many wait for the answer. When the last
+/// of them has gone away, the question is taken back.
+#[derive(Default)]
+pub(crate) struct Waits(Mutex<BTreeMap<(MemberId, Revision), WeakShared<Answering>>>);
+
+impl Waits {
+    /// The answer to a question that is being asked, or else to the one that `ask` asks.
+    fn join<F>(&self, question: (MemberId, Revision), ask: impl FnOnce() -> F) -> Asked
+    where
+        F: Future<Output = Result<bool, Status>> + Send + 'static,
+    {
+        // Whole between any two statements that can panic.
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = waits.get(&question).and_then(WeakShared::upgrade).filter(|asked| asked.peek().is_none());
+        if let Some(asked) = asked {
+            return asked;
+        }
+        waits.retain(|_, asked| asked.upgrade().is_some());
+        if waits.keys().filter(|(member, _)| *member == question.0).count() >= QUESTIONS_MAX {
+            let why = format!("{QUESTIONS_MAX} revisions are waited for on this member already");
+            return std::future::ready(Err(Status::resource_exhausted(why))).boxed().shared();
+        }
+        let asked = ask().boxed().shared();
+        if let Some(weak) = asked.downgrade() {
+            waits.insert(question, weak);
+        }
+        asked
+    }
+}
+
 impl Member {
     /// Waits until `revision` is in force on `member`; false when the time ran out.
     async fn await_on(
@@ -84,14 +127,20 @@ impl Member {
         if Some(member.id) == self.id() {
             return Ok(self.await_here(revision, timeout).await);
         }
-        let mut client = self.clients.peer(&member.spec.peer_address)?;
-        let to = self.destination(Some(member.id));
-        let ask = peer::AwaitRevisionRequest { revision, timeout: Some(convert::duration(timeout)), to };
-        let answer = tokio::time::timeout(timeout + SLACK, client.await_revision(ask)).await;
-        match answer {
-            Ok(answer) => Ok(answer?.into_inner().in_force),
-            Err(_) => Ok(false),
-        }
+        let this = self.clone();
+        let (id, address) = (member.id, member.spec.peer_address.clone());
+        let asked = self.waits.join((id, revision), move || async move {
+            let mut client = this.clients.peer(&address)?;
+            let to = this.destination(Some(id));
+            let ask =
+                peer::AwaitRevisionRequest { revision, timeout: Some(convert::duration(TIMEOUT_MAX)), to };
+            let answer = tokio::time::timeout(TIMEOUT_MAX + SLACK, client.await_revision(ask)).await;
+            match answer {
+                Ok(answer) => Ok(answer?.into_inner().in_force),
+                Err(_) => Ok(false),
+            }
+        });
+        tokio::time::timeout(timeout, asked).await.unwrap_or(Ok(false))
     }
 
     /// Waits until `revision` is in force here; false when the time ran out.
@@ -99,5 +148,35 @@ impl Member {
         let mut in_force = self.plane.in_force();
         let reached = in_force.wait_for(|now| *now >= revision);
         matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_question_answers_all_and_is_taken_back_with_the_last() {
+        let waits = Waits::default();
+        let mut asked = 0;
+        let mut ask = |answer: Option<bool>| {
+            waits.join((MemberId(1), 7), || {
+                asked += 1;
+                async move {
+                    match answer {
+                        Some(answer) => Ok(answer),
+                        None => std::future::pending().await,
+                    }
+                }
+            })
+        };
+        let (one, two) = (ask(None), ask(Some(true)));
+        drop((one, two));
+        let (one, two) = (ask(Some(true)), ask(None));
+        assert!(matches!((one.await, two.await), (Ok(true), Ok(true))));
+        // An answer that was given is no answer to a later question.
+        assert!(matches!(ask(Some(false)).await, Ok(false)));
+        assert_eq!(asked, 3);
+        assert_eq!(waits.0.lock().unwrap_or_else(PoisonError::into_inner).len(), 1);
     }
 }

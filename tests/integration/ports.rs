@@ -1,0 +1,428 @@
+//! The member's own ports under attack from whoever reaches them: what is held for strangers is bounded, and others are
+//! answered meanwhile.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
+use trestle_api::v1::{
+    BootstrapClusterRequest, WaitForRevisionRequest, WatchClusterRequest, WatchClusterResponse,
+};
+use trestle_testkit::{Cluster, Member, Origin, Subnet, fetch_http, get, wait_for, wait_until};
+
+use crate::trestled;
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// What a member may take more while it is attacked.
+const GROWTH_MAX: u64 = 100 << 20;
+/// How long anybody else may have to wait for an answer. A debug build beside an attacker on two shared cores is slow; without
+/// bounds there was no answer at all.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An HTTP/2 frame (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A field whose name is in HPACK's static table, not indexed (RFC 7541 §6.2.2).
+fn field(index: u8, value: &str) -> Vec<u8> {
+    let mut field = if index < 15 { vec![index] } else { vec![0x0f, index - 15] };
+    // An integer with a prefix of seven bits.
+    match value.len() {
+        length @ ..127 => field.push(length as u8),
+        length => {
+            field.push(127);
+            let mut rest = length - 127;
+            while rest >= 128 {
+                field.push((rest % 128) as u8 | 128);
+                rest /= 128;
+            }
+            field.push(rest as u8);
+        }
+    }
+    field.extend(value.bytes());
+    field
+}
+
+/// The head of a gRPC call, without the end of the stream; `padding` is the value of one more field.
+fn head(stream: u32, path: &str, padding: &str) -> Vec<u8> {
+    // :method POST and :scheme http are entries of the static table.
+    let mut block = vec![0x83, 0x86];
+    block.extend(field(4, path));
+    block.extend(field(1, "trestle"));
+    block.extend(field(31, "application/grpc"));
+    if !padding.is_empty() {
+        block.extend(field(58, padding));
+    }
+    frame(1, 4, stream, &block)
+}
+
+/// An HTTP/2 connection that says what a test likes.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn open(target: SocketAddr) -> Self {
+        let stream = TcpStream::connect(target).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut raw = Self(stream);
+        assert!(raw.send(PREFACE) && raw.send(&frame(4, 0, 0, &[])));
+        raw
+    }
+
+    /// Whether the member still takes what is sent.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
+    /// The settings with which the member begins.
+    fn settings(&mut self) -> Vec<(u16, u32)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).unwrap();
+        assert_eq!(head[3], 4, "a server's first frame is SETTINGS (RFC 9113 §3.4)");
+        let mut payload = vec![0; usize::from(head[2])];
+        self.0.read_exact(&mut payload).unwrap();
+        let setting =
+            |s: &[u8]| (u16::from_be_bytes([s[0], s[1]]), u32::from_be_bytes([s[2], s[3], s[4], s[5]]));
+        payload.chunks(6).map(setting).collect()
+    }
+}
+
+/// Whether the other side has ended the connection, without waiting.
+fn is_over(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 65_536];
+    let over = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break true,
+            Ok(_) => {}
+            Err(error) => break error.kind() != ErrorKind::WouldBlock,
+        }
+    };
+    stream.set_nonblocking(false).unwrap();
+    over
+}
+
+async fn connect_from(from: Ipv4Addr, target: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    let stream = socket.connect(target).await?.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// Asks all that an operator asks, `count` times, and answers the longest wait.
+async fn slowest(member: &Member, count: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        // A new client each time, as each call of the CLI is.
+        member.api().status().await.unwrap();
+        let http = member.http();
+        let page = tokio::task::spawn_blocking(move || get(http, "/livez")).await.unwrap().unwrap();
+        assert_eq!(page.status, 200);
+        slowest = slowest.max(start.elapsed());
+    }
+    slowest
+}
+
+/// A member that leads a cluster of one, with as many descriptors.
+async fn alone(subnet: &Subnet, descriptors: usize) -> (Member, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = dir.path().join("trestled");
+    let script = format!("#!/bin/sh\nulimit -n {descriptors}\nexec {} \"$@\"\n", trestled().display());
+    std::fs::write(&limited, script).unwrap();
+    std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut member = Member::new(&limited, "m1", subnet.ip(1), "");
+    member.start();
+    member.api().cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    (member, dir)
+}
+
+/// A pool with one backend and a listener that leads to it.
+async fn service(member: &Member, subnet: &Subnet) -> (SocketAddr, Origin) {
+    let origin = Origin::start((subnet.ip(11), 0), "origin");
+    let api = member.api();
+    api.create_pool("web", None).await.unwrap();
+    api.create_backend("web", "a", origin.address()).await.unwrap();
+    let front = SocketAddr::from((member.ip, 8080));
+    api.create_listener("web", front, "web").await.unwrap();
+    wait_until("the listener", LIMIT, async || fetch_http(front)).await;
+    (front, origin)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_ports_tell_their_bounds_and_one_connection_stays_within_them() {
+    let subnet = Subnet::claim();
+    let (mut member, _dir) = alone(&subnet, 2000).await;
+    for target in [member.admin(), member.peer()] {
+        let settings = Raw::open(target).settings();
+        assert!(settings.contains(&(3, 128)), "SETTINGS_MAX_CONCURRENT_STREAMS at {target}: {settings:?}");
+        assert!(settings.contains(&(6, 16_384)), "SETTINGS_MAX_HEADER_LIST_SIZE at {target}: {settings:?}");
+    }
+    let before = member.usage().resident;
+    let padding = "x".repeat(12_000);
+    for target in [member.admin(), member.peer()] {
+        let mut raw = Raw::open(target);
+        for number in 0..10_000 {
+            // The member may well have ended the connection by now.
+            if !raw.send(&head(2 * number + 1, "/trestle.v1.PoolService/ListPools", &padding)) {
+                break;
+            }
+        }
+    }
+    assert!(slowest(&member, 5).await < ANSWER_MAX);
+    let grown = member.usage().resident.saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_without_bodies_keep_nobody_from_the_api() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let leader = cluster.leader().await;
+    let before = cluster.members[leader].usage().resident;
+    let term = cluster.api(leader).status().await.unwrap().term;
+    let target = cluster.members[leader].admin();
+    let peer = cluster.members[leader].peer();
+    let mut held = Vec::new();
+    for (target, path) in [
+        (target, "/trestle.v1.ClusterService/GetClusterStatus"),
+        (peer, "/trestle.peer.v1.RaftService/AppendStream"),
+    ] {
+        for _ in 0..30 {
+            let mut raw = Raw::open(target);
+            for number in 0..200 {
+                raw.send(&head(2 * number + 1, path, ""));
+            }
+            held.push(raw);
+        }
+    }
+    for _ in 0..3 {
+        let slowest = slowest(&cluster.members[leader], 5).await;
+        assert!(slowest < ANSWER_MAX, "{slowest:?}");
+    }
+    let status = cluster.agreed().await;
+    assert_eq!(status.term, term, "no leader was elected meanwhile");
+    let grown = cluster.members[leader].usage().resident.saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_are_closed_and_stop_nothing() {
+    let subnet = Subnet::claim();
+    let (mut member, _dir) = alone(&subnet, 2000).await;
+    let (front, _origin) = service(&member, &subnet).await;
+    let mut silent = Vec::new();
+    for (target, words) in [(member.http(), "G"), (member.admin(), "P"), (member.peer(), "")] {
+        for number in 0..700_u32 {
+            let from = subnet.ip(30 + (number % 100) as u8);
+            // Some are refused at once.
+            let Ok(mut stream) = connect_from(from, target).await else { continue };
+            let _ = stream.write_all(words.as_bytes());
+            silent.push(stream);
+        }
+        assert!(slowest(&member, 3).await < ANSWER_MAX);
+        assert_eq!(fetch_http(front).unwrap(), "origin");
+        let open = member.descriptors();
+        assert!(open < 700, "{open} descriptors at {target}");
+    }
+    wait_for("the end of those that say nothing", LIMIT, || {
+        let left = silent.iter_mut().filter_map(|stream| (!is_over(stream)).then_some(())).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} are open")) }
+    });
+    let metrics = get(member.http(), "/metrics").unwrap().body;
+    assert!(
+        !metrics.contains("\ntrestle_port_refusals_total{port=\"http\",reason=\"deadline\"} 0\n"),
+        "{metrics}"
+    );
+    let health = member.api().status().await.unwrap();
+    assert!(health.members[0].problems.is_empty(), "{health:?}");
+    let told = member.output().lines().filter(|line| line.contains("connection closed")).count();
+    assert!(told <= 800, "{told} lines: one for a kind, a source and a minute");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn raft_keeps_its_lanes_in_a_flood_of_connections_to_the_peer_port() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let leader = cluster.leader().await;
+    let term = cluster.api(leader).status().await.unwrap().term;
+    let mut held = Vec::new();
+    for round in 0..4 {
+        for number in 0..cluster.members.len() {
+            let target = cluster.members[number].peer();
+            for source in 0..60_u8 {
+                let from = cluster.subnet.ip(100 + (source + round) % 100);
+                held.extend(connect_from(from, target).await);
+            }
+            // From where the members themselves come.
+            held.extend((0..80).filter_map(|_| TcpStream::connect(target).ok()));
+        }
+        cluster.api(leader).create_pool(&format!("p{round}"), None).await.unwrap();
+    }
+    let status = cluster.agreed().await;
+    assert_eq!(status.term, term, "no leader was elected meanwhile");
+    assert!(held.len() > 1000, "{}", held.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_rendering_of_the_metrics_serves_all_and_eight_fetch_it() {
+    let subnet = Subnet::claim();
+    let (mut member, _dir) = alone(&subnet, 4000).await;
+    big_pool(&member, 400).await;
+    let before = member.usage();
+    let http = member.http();
+    let ask = |from| connect_from(from, http);
+    let mut scrapes = Vec::new();
+    for number in 0..60_u8 {
+        let mut stream = ask(subnet.ip(20 + number)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        scrapes.push(stream);
+    }
+    assert!(slowest(&member, 5).await < ANSWER_MAX);
+    let mut codes = Vec::new();
+    for stream in &mut scrapes {
+        let mut status = [0; 12];
+        // Those that are refused for want of a place see no answer.
+        codes.extend(
+            stream.read_exact(&mut status).ok().map(|()| String::from_utf8_lossy(&status).into_owned()),
+        );
+    }
+    let refused = codes.iter().filter(|code| code.ends_with("503")).count();
+    let served = codes.iter().filter(|code| code.ends_with("200")).count();
+    assert!(refused >= 1 && served >= 8, "{codes:?}");
+    let after = member.usage();
+    assert!(after.resident.saturating_sub(before.resident) < GROWTH_MAX);
+    drop(scrapes);
+    // A scraper that keeps its connection is served on it again and again.
+    let mut stream = ask(subnet.ip(20)).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer).unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_end_with_their_callers_and_are_bounded() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let status = cluster.agreed().await;
+    let before = cluster.members[0].usage().resident;
+    let far = WaitForRevisionRequest {
+        revision: status.revision + 1_000_000,
+        timeout: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
+    };
+    let api = cluster.api(0);
+    let (mut waits, mut refused) = (Vec::new(), 0);
+    for _ in 0..300 {
+        match api.cluster().wait_for_revision(far).await {
+            Ok(wait) => waits.push(wait),
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 150 && waits.len() >= 40, "{} wait, {refused} were refused", waits.len());
+    drop(waits);
+    // Their places come back, and so do those of the calls that they made to other members.
+    wait_until("room for others", LIMIT, async || {
+        api.cluster().wait_for_revision(far).await.map(drop)
+    })
+    .await;
+    for member in &cluster.members {
+        assert!(slowest(member, 3).await < ANSWER_MAX);
+    }
+    let grown = cluster.members[0].usage().resident.saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_very_many_connections_stops_nobody_else() {
+    let subnet = Subnet::claim();
+    let (member, _dir) = alone(&subnet, 1000).await;
+    let (front, _origin) = service(&member, &subnet).await;
+    let hog = subnet.ip(66);
+    let mut held = Vec::new();
+    for _ in 0..1200 {
+        held.extend(connect_from(hog, front).await);
+    }
+    let mut waits = Vec::new();
+    for number in 0..20_u8 {
+        let start = Instant::now();
+        let mut stream = connect_from(subnet.ip(20 + number), front).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("origin\n") || answer.ends_with("origin"), "{answer:?}");
+        waits.push(start.elapsed());
+    }
+    assert!(waits.iter().max().unwrap() < &ANSWER_MAX, "{waits:?}");
+    let status = member.api().status().await.unwrap().members.remove(0);
+    let (used, max) = (status.descriptors_used, status.descriptors_max);
+    assert!(used * 5 <= max * 4 + 20, "{used} of {max}: one address has three quarters");
+    let metrics = get(member.http(), "/metrics").unwrap().body;
+    assert!(metrics.contains("reason=\"source_limit\""), "{metrics}");
+    assert!(metrics.contains("\ntrestle_accept_pauses_total 0\n"), "{metrics}");
+}
+
+/// The pool `big` with so many backends, and the revision of the last of them.
+async fn big_pool(member: &Member, backends: u16) -> u64 {
+    let api = member.api();
+    api.create_pool("big", None).await.unwrap();
+    let create = |number: u16| {
+        let api = api.clone();
+        async move {
+            let address = SocketAddr::from(([127, 200, 0, 1], 10_000 + number));
+            let name = format!("{}-{number}", "b".repeat(55));
+            api.create_backend("big", &name, address).await.unwrap().revision
+        }
+    };
+    let mut last = 0;
+    for start in (0..backends).step_by(50) {
+        let numbers = start..(start + 50).min(backends);
+        let revisions = futures_util::future::join_all(numbers.map(create)).await;
+        last = revisions.into_iter().fold(last, u64::max);
+    }
+    last
+}
+
+/// How many events a watch sends until it says that all up to `revision` were sent, and after which messages it says that
+/// more of the same revision follow.
+async fn watched_to(watch: &mut tonic::Streaming<WatchClusterResponse>, revision: u64) -> (usize, Vec<bool>) {
+    let (mut events, mut more) = (0, Vec::new());
+    loop {
+        let message = tokio::time::timeout(LIMIT, watch.message()).await.unwrap().unwrap().unwrap();
+        events += message.events.len();
+        more.push(message.more);
+        if message.revision >= revision && !message.more {
+            return (events, more);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_delete_of_a_big_pool_comes_in_messages_that_every_client_takes() {
+    let subnet = Subnet::claim();
+    let (member, _dir) = alone(&subnet, 2000).await;
+    let api = member.api();
+    let last = big_pool(&member, 600).await;
+    let request = WatchClusterRequest { start_revision: last + 1, include_current: false };
+    let mut watch = api.cluster().watch_cluster(request).await.unwrap().into_inner();
+    let request = trestle_api::v1::DeletePoolRequest { name: "pools/big".to_owned(), ..Default::default() };
+    api.pools().delete_pool(request).await.unwrap();
+    let (events, more) = watched_to(&mut watch, last + 1).await;
+    assert_eq!(events, 601);
+    assert!(more.iter().filter(|more| **more).count() >= 1, "{more:?}");
+}
