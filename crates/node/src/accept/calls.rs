@@ -82,10 +82,10 @@ fn count<K: std::hash::Hash + Eq>(counts: &HashMap<K, usize>, key: K) -> usize {
 impl Ledger {
     /// Whether one more call may be worked on.
     fn has_place(&self, group: Group, connection: &Connection) -> bool {
-        let held = count(&self.connections, (group, connection.number));
         if group == Group::Raft {
-            return connection.is_lane() || held < RAFT_PER_CONNECTION;
+            return true;
         }
+        let held = count(&self.connections, (group, connection.number));
         let free = group.max().saturating_sub(count(&self.groups, group));
         let of_source = count(&self.sources, (group, connection.source));
         // Half of all places is the most that one address gets, and of those half the most that one connection gets while
@@ -109,6 +109,11 @@ impl Calls {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Whole between any two statements that can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a call may begin on this connection: before one is known as a lane, it gets few of Raft's.
+    pub(crate) fn may_begin(connection: &Connection, group: Group) -> bool {
+        group != Group::Raft || connection.is_lane() || connection.calls() < RAFT_PER_CONNECTION
     }
 
     /// A call whose head has come.
@@ -380,10 +385,13 @@ mod tests {
     #[test]
     fn a_lane_is_not_bounded_and_a_stranger_is() {
         let mut port = Port::new();
-        let stranger = port.connection("192.0.2.1");
-        assert_eq!(port.fill(&stranger, Group::Raft).len(), RAFT_PER_CONNECTION);
-        let lane = port.connection("192.0.2.1");
+        let (stranger, lane) = (port.connection("192.0.2.1"), port.connection("192.0.2.1"));
+        let begun = |connection: &Arc<Connection>| {
+            let begin =
+                |_| Calls::may_begin(connection, Group::Raft).then(|| port.begin(connection, Group::Raft));
+            (0..1000).map_while(begin).collect::<Vec<_>>().len()
+        };
         lane.make_lane();
-        assert_eq!(port.fill(&lane, Group::Raft).len(), 1000);
+        assert_eq!((begun(&stranger), begun(&lane)), (RAFT_PER_CONNECTION, 1000));
     }
 }

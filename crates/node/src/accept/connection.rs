@@ -153,6 +153,11 @@ impl Connection {
         }
     }
 
+    /// Calls that have not ended.
+    pub(crate) fn calls(&self) -> usize {
+        self.state().calls.len()
+    }
+
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         if self.is_lane() {
             return Standing::Busy;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::calls::{Group, Ticket};
+use super::calls::{Calls, Group, Ticket, too_many};
 use super::connection::{Connection, Watched};
 use super::{Port, Serve};
 
@@ -216,6 +216,10 @@ impl Port {
             _ => Some(REQUEST_DEADLINE + CALL_DEADLINE),
         };
         let limit = limit.into_iter().chain(client_deadline(request.headers())).min();
+        if !Calls::may_begin(&connection, group) {
+            self.call_refused();
+            return refused(too_many("as many of Raft's calls as it can for one stranger"));
+        }
         let ticket = Arc::new(self.calls.begin(&connection, group, Instant::now()));
         let deadline = Box::pin(sleep(REQUEST_DEADLINE));
         let asked = |body| {
@@ -233,7 +237,7 @@ impl Port {
             answered = answering => answered,
             () = ticket.evicted() => {
                 self.call_refused();
-                return refused(super::calls::too_many("too many requests that do not come whole"));
+                return refused(too_many("too many requests that do not come whole"));
             }
         };
         let response = match answered {
