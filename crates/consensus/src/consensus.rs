@@ -97,7 +97,7 @@ impl Consensus {
 
     /// What this member finds wrong about its own part in the cluster, in words; empty for nothing.
     pub fn problems(&self) -> Vec<String> {
-        self.core.problems()
+        self.core.why_abstains().into_iter().chain(self.core.problems()).collect()
     }
 
     /// Starts Raft on a member that has an identity. One that may have voted before waits first, without answering its
@@ -221,6 +221,11 @@ impl Consensus {
     /// What this member says of its part in Raft now.
     pub fn status(&self) -> RaftStatus {
         self.core.status()
+    }
+
+    /// Why this member takes no part in elections and answers no reads, in a sentence to follow its name; `None` when it does.
+    pub fn abstains(&self) -> Option<String> {
+        self.core.why_abstains()
     }
 
     /// The part of the status that changes rarely: state, term, leader, members.

@@ -2,6 +2,7 @@
 //!
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
+mod abstain;
 mod ballot;
 mod callers;
 mod consensus;
@@ -21,6 +22,7 @@ mod propose;
 mod raft_config;
 mod raft_types;
 mod read;
+mod recall;
 mod removal;
 mod replica;
 mod service;

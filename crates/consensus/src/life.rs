@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use openraft::Raft;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::storage::RaftLogStorage;
-use openraft::{Raft, RaftLogReader};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use trestle_api::status::Failure;
@@ -65,24 +64,21 @@ impl Core {
             |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
         let (dir, identity, durable) = runtime.spawn_blocking(read).await.map_err(gone)??;
         let core = Self::new(settings, opened, runtime, dir, view, history, identity);
-        *core.durable() = durable;
+        core.set_durable(durable);
         Ok(core)
     }
 
     /// See [`crate::Consensus::start`].
     pub(crate) async fn start(self: Arc<Self>) -> Result<(), StartError> {
         let _step = self.step.lock().await;
-        self.quarantine().await;
+        tokio::join!(self.quarantine(), self.recall());
         self.run().await
     }
 
-    /// Waits until whatever this member promised before it restarted is no longer in force.
+    /// Waits until whatever this member promised before it restarted is no longer in force, as far as its disk knows.
     async fn quarantine(&self) {
-        let Some(mut durable) = self.durable().take() else { return };
-        let vote = durable.log.get_log_reader().await.read_vote().await;
-        *self.durable() = Some(durable);
         // A member that never voted and never heard a leader has promised nothing.
-        if matches!(vote, Ok(None)) {
+        if self.peak().is_none_or(|peak| peak.borrow().vote.is_none()) {
             return;
         }
         let until = self.opened + self.settings.timing.quarantine();
@@ -115,6 +111,9 @@ impl Core {
         let raft =
             raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
         self.set_raft(Some(Running { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
+        // Before it can find that it is time to stand.
+        raft.runtime_config().elect(!self.abstains());
+        self.runtime.spawn(self.clone().keep_from_standing(raft.clone(), end.clone()));
         self.runtime.spawn(self.clone().attend(raft.clone(), end.clone()));
         self.runtime.spawn(self.clone().follow(raft.clone(), end.clone()));
         self.runtime.spawn(self.clone().watch_removal(raft, end));
@@ -129,7 +128,7 @@ impl Core {
         let (dir, create) = (self.dir.clone(), identity.clone());
         let create = self.runtime.spawn_blocking(move || Durable::create(&dir, &create, published));
         let durable = create.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
-        *self.durable() = Some(durable);
+        self.set_durable(Some(durable));
         self.set_identity(identity);
         self.set_state(RaftState::Starting);
         Ok(())
@@ -216,6 +215,7 @@ impl Core {
         self.heard.forget();
         self.hearsay.clear();
         self.vouched.clear();
+        self.forget_rollback();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::{Core, RaftHandle};
@@ -49,6 +49,8 @@ impl Leads {
 pub(crate) struct Registry {
     books: Mutex<Books>,
     office: watch::Sender<Office>,
+    /// Woken when somebody refuses to take over.
+    refusal: Notify,
 }
 
 #[derive(Default)]
@@ -60,6 +62,10 @@ struct Books {
     called: (u64, bool),
     /// The last term in which this member began to hand leadership over, and to whom.
     transferred: (u64, u64),
+    /// The last term in which the member that was to lead refused to.
+    refused: u64,
+    /// The last term in which this member stands again, because nobody took over.
+    again: u64,
 }
 
 /// A leader by Raft's word, and who votes: one set, or two while they change.
@@ -109,7 +115,11 @@ impl Books {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { books: Mutex::default(), office: watch::Sender::new(Office::default()) }
+        Self {
+            books: Mutex::default(),
+            office: watch::Sender::new(Office::default()),
+            refusal: Notify::new(),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Office> {
@@ -180,6 +190,41 @@ impl Registry {
         let mut books = self.books();
         *books = Books::default();
         self.publish(&books);
+    }
+
+    /// Notes that the member that was to lead after this one does not, as it says or because it cannot be reached.
+    pub(crate) fn refused(&self, vote: &Vote) {
+        let mut books = self.books();
+        books.refused = books.refused.max(vote.leader_id.term);
+        drop(books);
+        self.refusal.notify_waiters();
+    }
+
+    /// Waits until somebody has refused to take over from this member as the leader of `term`.
+    pub(crate) async fn refusal(&self, term: u64) {
+        loop {
+            let refusal = self.refusal.notified();
+            if self.books().refused >= term {
+                return;
+            }
+            refusal.await;
+        }
+    }
+
+    /// Notes that this member is about to stand in `term` because nobody took over from it.
+    pub(crate) fn stand_again(&self, term: u64) {
+        let mut books = self.books();
+        books.again = books.again.max(term);
+    }
+
+    /// Whether this member, which led in `term`, has stood again because nobody took over.
+    pub(crate) fn has_stood_again(&self, term: u64) -> bool {
+        self.books().again == term.saturating_add(2)
+    }
+
+    /// Whether this call for votes is that one. Nobody else leads, and the promises to this member are its own to disregard.
+    pub(crate) fn stands_again(&self, vote: &Vote) -> bool {
+        self.books().again == vote.leader_id.term
     }
 }
 

@@ -221,7 +221,8 @@ impl Core {
     /// Tells a member that it was removed, if it can be reached; it also learns so when it next asks for a vote.
     pub(crate) async fn call_dismiss(&self, address: &str, id: MemberId, within: Duration) {
         let (Ok(cluster), Ok(mut peer)) = (self.cluster(), self.peer(address)) else { return };
-        let to = proto::Destination { cluster_id: cluster.to_string(), member_id: id.0, promise_ms: 0 };
+        let to =
+            proto::Destination { cluster_id: cluster.to_string(), member_id: id.0, ..Default::default() };
         match tokio::time::timeout(within, peer.dismiss(proto::DismissRequest { to: Some(to) })).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => tracing::info!(%id, "a removed member was not told so: {}", status.message()),

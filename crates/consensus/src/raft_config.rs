@@ -38,6 +38,9 @@ pub(crate) fn raft_config(cluster: &str, timing: &Timing) -> Result<Config, Conf
         // A leader without a quorum falls silent in turns, so that members which hear only it can elect another
         // (openraft #2080). The least that openraft takes: a lease and an election.
         quorum_loss_probe_interval: Some(2 * millis(timing.election_max)),
+        // A follower that has lost entries which it had acknowledged is filled again like an empty one, instead of being
+        // taken for up to date until the next leader comes. What keeps it from voting meanwhile is in `recall`.
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     config.validate()

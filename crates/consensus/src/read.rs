@@ -20,6 +20,7 @@ impl Core {
     /// A state that has every write in it that was acknowledged before this call.
     pub(crate) async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
         let deadline = Instant::now() + within;
+        self.readable(deadline).await?;
         let attempt = |leader| async move {
             match leader {
                 Leader::Here => self.index(deadline).await,
@@ -33,6 +34,7 @@ impl Core {
     /// The index that a linearizable read must have applied; on the leader only.
     pub(crate) async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
         self.running()?;
+        self.readable(Instant::now()).await?;
         if !matches!(self.leader(), Some(Leader::Here)) {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }

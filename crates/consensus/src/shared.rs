@@ -1,5 +1,6 @@
 //! What the parts of this crate share: the running Raft and what is known without it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use trestle_api::status::Failure;
 use trestle_model::{MemberId, MemberName};
 
+use crate::abstain::Abstention;
 use crate::ballot::Ballot;
 use crate::callers::Vouched;
 use crate::data_dir::DataDir;
@@ -23,9 +25,10 @@ use crate::identity::Identity;
 use crate::network::Channels;
 use crate::office::Registry;
 use crate::raft_types::TypeConfig;
+use crate::recall::Witness;
 use crate::replica::{Replica, View};
 use crate::status::{RaftState, Role};
-use crate::store::{Closed, LogReader};
+use crate::store::{Closed, LogReader, Mark};
 use crate::timing::Timing;
 
 pub(crate) type RaftHandle = Raft<TypeConfig, Replica>;
@@ -86,6 +89,14 @@ pub(crate) struct Core {
     /// The last wrong timing of a caller that the log tells of.
     pub(crate) mistimed: AtomicU32,
     pub(crate) heard: Arc<Heard>,
+    /// What this member knows of the others' disks.
+    pub(crate) witness: Arc<Witness>,
+    /// The most that was ever durable here.
+    pub(crate) peak: RwLock<Option<watch::Receiver<Mark>>>,
+    /// What those members had stored who were asked at the start.
+    pub(crate) recalled: Mutex<BTreeMap<u64, Mark>>,
+    /// Why this member abstains.
+    pub(crate) abstention: watch::Sender<Abstention>,
 }
 
 impl Core {
@@ -127,6 +138,10 @@ impl Core {
             closed: Mutex::new(None),
             stopping: AtomicBool::new(false),
             mistimed,
+            witness: Arc::default(),
+            peak: RwLock::new(None),
+            recalled: Mutex::default(),
+            abstention: watch::Sender::default(),
         }
     }
 
@@ -163,6 +178,14 @@ impl Core {
     /// The disk's side of Raft, until Raft takes it.
     pub(crate) fn durable(&self) -> MutexGuard<'_, Option<Durable>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the disk's side of Raft until Raft takes it.
+    pub(crate) fn set_durable(&self, durable: Option<Durable>) {
+        if let Some(durable) = &durable {
+            *self.peak.write().unwrap_or_else(PoisonError::into_inner) = Some(durable.log.peak());
+        }
+        *self.durable() = durable;
     }
 
     /// What tells that the files are closed, once Raft has them.

@@ -17,7 +17,7 @@ use crate::raft_types::{
     Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
     TypeConfig, Vote,
 };
-use crate::store::PROPOSAL_MAX;
+use crate::store::{Mark, PROPOSAL_MAX};
 
 /// Why a message is not one that a member of this cluster can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +137,20 @@ pub(crate) fn leader_vote(message: &'static str, field: Option<storage::Vote>) -
     let vote = required_vote(message, field)?;
     let rule = "is no leader's: no quorum has confirmed it";
     if vote.committed { Ok(vote) } else { Err(WireError::Vote { message, rule }) }
+}
+
+/// Encodes what a member has stored.
+pub(crate) fn mark_message(mark: &Mark) -> peer::Stored {
+    peer::Stored {
+        last_log_id: mark.last.as_ref().map(log_id_message),
+        vote: mark.vote.as_ref().map(vote_message),
+    }
+}
+
+/// Decodes what a member has stored; nothing for none.
+pub(crate) fn mark(message: Option<&peer::Stored>) -> Result<Mark, WireError> {
+    let Some(message) = message else { return Ok(Mark::default()) };
+    Ok(Mark { last: maybe_log_id(message.last_log_id)?, vote: message.vote.map(vote).transpose()? })
 }
 
 fn membership_message(membership: &Membership) -> storage::Membership {
@@ -379,7 +393,7 @@ mod tests {
     }
 
     fn to() -> peer::Destination {
-        peer::Destination { cluster_id: "0".repeat(32), member_id: 9, promise_ms: 300 }
+        peer::Destination { cluster_id: "0".repeat(32), member_id: 9, promise_ms: 300, ..Default::default() }
     }
 
     /// Through the bytes, as between members.
@@ -416,6 +430,15 @@ mod tests {
                 assert_eq!(append_response(again(&append_response_message(&response))), Ok(response));
             }
         }
+    }
+
+    #[test]
+    fn what_is_stored_round_trips() {
+        let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
+        for stored in [Mark::default(), Mark { last: Some(id(7)), vote: Some(vote) }] {
+            assert_eq!(mark(Some(&again(&mark_message(&stored)))), Ok(stored));
+        }
+        assert_eq!(mark(None), Ok(Mark::default()));
     }
 
     #[test]

@@ -36,6 +36,13 @@ pub use vip::Vip;
 /// How often something that has not come true is wanted again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long a member to which leadership went in vain is left alone: what kept it from taking over lasts longer than the
+/// interruption that each attempt costs.
+const PASSED_OVER: Duration = Duration::from_secs(30);
+/// Who leads again within this time after it offered leadership has done so in vain; many times as long as it takes to
+/// stand again.
+const OFFER_MAX: Duration = Duration::from_secs(5);
+
 /// When something was wanted last.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace(Option<Duration>);
@@ -85,6 +92,10 @@ pub struct Ownership {
     applied: u64,
     tenure: Option<Tenure>,
     targets: Vec<MemberId>,
+    /// To whom leadership was last to go, and when.
+    offered: Option<(MemberId, Duration)>,
+    /// Who did not take over, and until when they are asked last, and never for a fault or a preference.
+    passed_over: BTreeMap<MemberId, Duration>,
     faults: BTreeSet<Fault>,
     wish: Option<Wish>,
     /// Since when a better member has been there.
@@ -107,6 +118,8 @@ impl Ownership {
             applied: 0,
             tenure: None,
             targets: Vec::new(),
+            offered: None,
+            passed_over: BTreeMap::new(),
             faults: BTreeSet::new(),
             wish: None,
             better_since: None,
@@ -229,7 +242,13 @@ impl Ownership {
                     reign.acked = reign.acked.max(Some(sent));
                 }
             }
-            Event::Applied { term, tenure } => (self.applied, self.tenure) = (term, tenure),
+            Event::Applied { term, tenure } => {
+                (self.applied, self.tenure) = (term, tenure);
+                // Somebody took over, and it is theirs to hand back.
+                if tenure.is_some_and(|tenure| tenure.member != self.me) {
+                    self.offered = None;
+                }
+            }
             Event::Targets(targets) => self.targets = targets.into_iter().filter(|t| *t != self.me).collect(),
             Event::Fault { fault, present } => self.fault(fault, present, now),
             Event::Move { to } if self.can_move(to).is_ok() && to != Some(self.me) => {
@@ -252,6 +271,11 @@ impl Ownership {
                 }
             }
             _ => {
+                if let Some((to, at)) = self.offered.take()
+                    && now < at.saturating_add(OFFER_MAX)
+                {
+                    self.passed_over.insert(to, now.saturating_add(PASSED_OVER));
+                }
                 self.better_since = None;
                 let take = Pace::default();
                 let (quiet, leaving) = (None, None);

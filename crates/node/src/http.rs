@@ -95,6 +95,7 @@ impl Http {
             _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
             _ => {}
         }
+        why.extend(self.member.consensus.abstains());
         let known = self.member.revision();
         self.member.await_here(known, CATCHING_UP).await;
         let in_force = *self.member.plane.in_force().borrow();

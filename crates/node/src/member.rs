@@ -53,7 +53,11 @@ impl Member {
     pub(crate) fn destination(&self, id: Option<MemberId>) -> Option<peer::Destination> {
         let identity = self.consensus.identity()?;
         let member_id = id.unwrap_or(identity.member_id).0;
-        Some(peer::Destination { cluster_id: identity.cluster_id.to_string(), member_id, promise_ms: 0 })
+        Some(peer::Destination {
+            cluster_id: identity.cluster_id.to_string(),
+            member_id,
+            ..Default::default()
+        })
     }
 
     /// The members that this one knows, in the order of their ids.

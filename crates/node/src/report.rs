@@ -95,6 +95,7 @@ impl Member {
             unfit: self.vips.unfit(),
             election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
             problems: self.problems(),
+            abstains: self.consensus.abstains().is_some(),
             dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
             vip_faults,
             fitness_revision,

@@ -1,19 +1,23 @@
 //! Handing leadership over.
 
-use tokio::time::{Instant, timeout_at};
+use openraft::raft::VoteRequest;
+use tokio::time::{Instant, timeout, timeout_at};
 use trestle_model::MemberId;
 
 use super::CAUGHT_UP_WITHIN;
+use crate::ballot::Asked;
 use crate::error::Error;
-use crate::shared::Core;
-use crate::status::RaftStatus;
+use crate::raft_types::{LeaderId, LogId, Vote};
+use crate::shared::{Core, RaftHandle};
+use crate::status::{self, RaftState, RaftStatus};
 
 /// Added to the wait for the new leader, for a busy machine.
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Core {
     /// Hands leadership to a voter, the one that is best caught up unless `to` names one. Returns when it leads, with its
-    /// term. openraft cannot take a transfer back, and refuses writes from its start on, so the target is checked first.
+    /// term. openraft cannot take a transfer back, and refuses writes from its start on, so the target is checked first; and
+    /// when it does not lead in time, this member stands again.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
         let (raft, status, to) = self.settled(|status| self.transfer_target(to, status)).await?;
         if Some(to) == self.me() {
@@ -27,13 +31,25 @@ impl Core {
         let other = |role: &crate::Role| {
             role.term > status.term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.me())
         };
-        let arrived = timeout_at(deadline, role.wait_for(other)).await;
+        let came = tokio::select! {
+            came = timeout(timing.election_max, role.wait_for(other)) => came.is_ok(),
+            () = self.registry.refusal(status.term) => false,
+        };
+        if !came {
+            self.stand_again(&raft, status.term, to).await?;
+        }
+        let term = status.term;
+        let decided = |role: &crate::Role| role.term > term && role.leader.is_some();
+        let arrived = timeout_at(deadline, role.wait_for(decided)).await;
         let (leader, term) = match arrived {
             Ok(Ok(role)) => (role.leader.as_ref().map(|(id, _)| *id), role.term),
             _ => (None, 0),
         };
         match leader {
             Some(leader) if leader == to => Ok((leader, term)),
+            Some(other) if Some(other) == self.me() => Err(Error::membership(format!(
+                "member {to} did not take over; this member leads on, in term {term}"
+            ))),
             Some(other) => {
                 Err(Error::membership(format!("member {to} was to lead, but member {other} was elected")))
             }
@@ -41,6 +57,32 @@ impl Core {
                 "member {to} did not take over in time; the cluster elects a leader by itself: see \"trestle leader show\""
             ))),
         }
+    }
+
+    /// Makes this leader, whose successor does not come, stand in a later term: a leader cannot take a transfer back, and only
+    /// another term makes void what it has told the voters. It steps down by voting for the successor in the next term, of which
+    /// nobody learns, and stands in the one after that. Does nothing when it does not lead any more, or its virtual IPs are not free.
+    async fn stand_again(&self, raft: &RaftHandle, term: u64, to: MemberId) -> Result<(), Error> {
+        let now = status::of_raft(raft);
+        if now.state != RaftState::Leader || now.term != term {
+            return Ok(());
+        }
+        let Some(asked) = Asked::ask(&self.settings.ballot, term + 1) else { return Ok(()) };
+        let successor = LeaderId { term: term + 1, node_id: to.0 };
+        let step_down = VoteRequest {
+            vote: Vote { leader_id: successor, committed: false },
+            // Later than any entry that it can have.
+            last_log_id: Some(LogId::new(successor, 0)),
+            leadership_transfer: true,
+        };
+        let answer = raft.vote(step_down).await.map_err(Error::internal)?;
+        asked.answered(answer.vote_granted);
+        if answer.vote_granted {
+            tracing::warn!(term, "nobody took leadership over; this member stands again");
+            self.registry.stand_again(term + 2);
+            raft.trigger().elect(false).await.map_err(Error::internal)?;
+        }
+        Ok(())
     }
 
     /// The other voters that can take over now, the one with most of the log first; none if this member does not lead.
@@ -52,8 +94,12 @@ impl Core {
     fn fit_targets(&self, status: &RaftStatus) -> Vec<MemberId> {
         let answering = self.answering(status);
         let matched = |id: &MemberId| status.matched.get(id).copied().unwrap_or(0);
+        // One that has less than it once had is being filled again.
+        let whole = |id: &MemberId| self.witness.of(id.0).last.is_none_or(|last| matched(id) >= last.index);
         let fit = |id: &MemberId| {
-            answering.contains(id) && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
+            answering.contains(id)
+                && whole(id)
+                && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
         };
         let others = status.voters.iter().copied().filter(|id| Some(*id) != self.me());
         let mut targets: Vec<_> = others.filter(fit).collect();

@@ -88,7 +88,7 @@ impl Peer {
             let in_flight = in_flight.clone();
             move |request| {
                 in_flight.push(&request);
-                wire::append_request_message(to.clone(), &request)
+                wire::append_request_message(to.now(), &request)
             }
         });
         let timeout = self.timing.append_timeout();
@@ -127,6 +127,7 @@ impl<'s> Reader<'s> {
         let item = match asked {
             Some(asked) => self.peer.append_answer(message, &asked.vote).and_then(|answer| {
                 self.peer.note_answer(&asked.vote, &answer, asked.sent);
+                self.peer.note_stored(&answer, asked.prev, asked.last);
                 stream_result(answer, asked)
             }),
             None => Err(call_error(&tonic::Status::internal("an answer to no request"))),

@@ -17,14 +17,18 @@ use trestle_model::{ClusterId, MemberId};
 pub use channel::WINDOW;
 pub(crate) use channel::{Channels, Lane};
 
+use crate::abstain::Abstention;
 use crate::heard::Heard;
 use crate::hearsay::Hearsay;
 use crate::identity::Identity;
 use crate::office::Registry;
-use crate::raft_types::{PeerNode, TypeConfig};
+use crate::raft_types::{LogId, PeerNode, TypeConfig};
+use crate::recall::Witness;
 use crate::replica::View;
 use crate::shared::Core;
+use crate::store::Mark;
 use crate::timing::Timing;
+use crate::wire;
 
 /// Makes the clients that Raft uses.
 pub(crate) struct Network {
@@ -36,6 +40,9 @@ pub(crate) struct Network {
     view: watch::Sender<Arc<View>>,
     heard: Arc<Heard>,
     registry: Arc<Registry>,
+    witness: Arc<Witness>,
+    peak: Option<watch::Receiver<Mark>>,
+    abstention: watch::Receiver<Abstention>,
 }
 
 impl Network {
@@ -49,6 +56,9 @@ impl Network {
             view: core.view.clone(),
             heard: core.heard.clone(),
             registry: core.registry.clone(),
+            witness: core.witness.clone(),
+            peak: core.peak(),
+            abstention: core.abstention.subscribe(),
         }
     }
 
@@ -56,10 +66,16 @@ impl Network {
         Peer {
             me: self.me.0,
             target,
-            to: proto::Destination {
-                cluster_id: self.cluster.to_string(),
-                member_id: target,
-                promise_ms: self.timing.promise_ms(),
+            to: Addressee {
+                to: proto::Destination {
+                    cluster_id: self.cluster.to_string(),
+                    member_id: target,
+                    promise_ms: self.timing.promise_ms(),
+                    known: None,
+                    own: None,
+                },
+                witness: self.witness.clone(),
+                peak: self.peak.clone(),
             },
             address: node.peer_address.clone(),
             lane,
@@ -69,7 +85,30 @@ impl Network {
             view: self.view.clone(),
             heard: self.heard.clone(),
             registry: self.registry.clone(),
+            abstention: self.abstention.clone(),
         }
+    }
+}
+
+/// How a call says for whom it is, and what is known of that member's disk and of this one's.
+#[derive(Clone)]
+struct Addressee {
+    to: proto::Destination,
+    witness: Arc<Witness>,
+    peak: Option<watch::Receiver<Mark>>,
+}
+
+impl Addressee {
+    /// The address of a call that leaves now.
+    fn now(&self) -> proto::Destination {
+        let own = self.peak.as_ref().map(|peak| wire::mark_message(&peak.borrow()));
+        let known = Some(wire::mark_message(&self.witness.of(self.to.member_id)));
+        proto::Destination { known, own, ..self.to.clone() }
+    }
+
+    /// Notes that the member has these entries on its disk.
+    fn has_stored(&self, last: Option<LogId>) {
+        self.witness.note(self.to.member_id, Mark { last, vote: None });
     }
 }
 
@@ -93,7 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Peer {
     me: u64,
     target: u64,
-    to: proto::Destination,
+    to: Addressee,
     address: String,
     lane: Lane,
     channels: Arc<Channels>,
@@ -103,6 +142,7 @@ pub(crate) struct Peer {
     view: watch::Sender<Arc<View>>,
     heard: Arc<Heard>,
     registry: Arc<Registry>,
+    abstention: watch::Receiver<Abstention>,
 }
 
 impl Peer {

@@ -16,8 +16,9 @@ use trestle_api::peer as proto;
 
 use super::{Lane, Peer};
 use crate::peers::caller_removed;
-use crate::raft_types::{TypeConfig, Vote};
+use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::replica::SnapshotData;
+use crate::store::Mark;
 use crate::wire::{self, WireError};
 
 type CallError = RPCError<TypeConfig>;
@@ -66,6 +67,23 @@ impl Peer {
         }
     }
 
+    /// Notes what the member has put on its disk by an answer to entries from `prev` to `last`. Without any entries an answer
+    /// says only what it has in memory.
+    pub(super) fn note_stored(
+        &self,
+        answer: &AppendEntriesResponse<TypeConfig>,
+        prev: Option<LogId>,
+        last: Option<LogId>,
+    ) {
+        match answer {
+            AppendEntriesResponse::Success if last > prev => self.to.has_stored(last),
+            AppendEntriesResponse::PartialSuccess(matching) if *matching > prev => {
+                self.to.has_stored(*matching)
+            }
+            _ => {}
+        }
+    }
+
     /// Fails while this member must not help to elect another leader, itself included: Raft lets a candidate vote for
     /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else. Fails as well
     /// while this member has lately heard that it was removed.
@@ -74,6 +92,8 @@ impl Peer {
             "a leader was heard within the time for which it may count on this member"
         } else if self.hearsay.abstains(Instant::now()) {
             "another member says that this one was removed"
+        } else if !self.abstention.borrow().is_none() {
+            "this member abstains"
         } else {
             return Ok(());
         };
@@ -121,12 +141,17 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
         let sent = Instant::now();
-        let message = wire::append_request_message(self.to.clone(), &rpc);
+        let message = wire::append_request_message(self.to.now(), &rpc);
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let call = service.append_entries(message);
         let answer = self.call(RPCTypes::AppendEntries, option.hard_ttl(), call).await?;
         let answer = self.append_answer(answer, &rpc.vote)?;
         self.note_answer(&rpc.vote, &answer, sent);
+        self.note_stored(
+            &answer,
+            rpc.prev_log_id,
+            rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id),
+        );
         Ok(answer)
     }
 
@@ -147,10 +172,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn vote(
         &mut self,
-        rpc: VoteRequest<TypeConfig>,
+        mut rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
-        let message = wire::vote_request_message(self.to.clone(), &rpc);
+        rpc.leadership_transfer |= self.registry.stands_again(&rpc.vote);
+        let message = wire::vote_request_message(self.to.now(), &rpc);
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
         self.check_bound(&rpc)?;
         self.registry.calls(&rpc.vote, rpc.leadership_transfer);
@@ -158,6 +184,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
         self.check_term(&rpc.vote, &answer.vote)?;
+        if answer.vote_granted {
+            // It is on the disk before it is given, and so is everything that was to be written before.
+            self.to.witness.note(self.target, Mark { last: answer.last_log_id, vote: Some(answer.vote) });
+        }
         Ok(answer)
     }
 
@@ -166,7 +196,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
-        let message = wire::vote_request_message(self.to.clone(), &rpc);
+        let message = wire::vote_request_message(self.to.now(), &rpc);
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
         self.check_bound(&rpc)?;
         let call = self.noting_removal(service.pre_vote(message));
@@ -194,10 +224,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
-        let message = wire::transfer_request_message(self.to.clone(), &req);
+        let message = wire::transfer_request_message(self.to.now(), &req);
         self.registry.transfers(req.from_leader(), *req.to_node_id());
         let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
-        self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await?;
+        let told =
+            self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await;
+        if told.is_err() && *req.to_node_id() == self.target {
+            self.registry.refused(req.from_leader());
+        }
+        told?;
         Ok(Ok(()))
     }
 

@@ -39,7 +39,7 @@ impl Peer {
         snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData>,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let head = proto::InstallSnapshotRequest {
-            to: Some(self.to.clone()),
+            to: Some(self.to.now()),
             vote: Some(wire::vote_message(&vote)),
             meta: Some(wire::snapshot_meta_message(&snapshot.meta)),
             chunk: Vec::new(),

@@ -16,9 +16,11 @@ use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
 
 use crate::ballot::Asked;
+use crate::identity::Identity;
 use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::{Core, RaftHandle};
 use crate::status::RaftState;
+use crate::store::Mark;
 use crate::wire::{self, WireError};
 
 /// Answers other members' Raft calls; until Raft runs, with `UNAVAILABLE`.
@@ -32,10 +34,33 @@ fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("Raft has stopped: {error}"))
 }
 
+/// Why an append is refused.
+enum Refused {
+    /// This member has given or seen a later vote.
+    Later(Vote),
+    With(Status),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Refused::With(status)
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Later(vote) => {
+                Status::failed_precondition(format!("this member has seen a later vote, {vote}"))
+            }
+            Refused::With(status) => status,
+        }
+    }
+}
+
 impl Core {
-    /// The running Raft, if the call is for this member of this cluster.
-    fn addressed(&self, to: Option<&proto::Destination>) -> Result<RaftHandle, Status> {
-        let to = to.ok_or_else(|| Status::invalid_argument("a Raft call names no destination"))?;
+    /// Who this member is, if the call is for it.
+    fn meant(&self, to: &proto::Destination) -> Result<Identity, Status> {
         let Some(identity) = self.identity() else {
             return Err(status::failure(&Failure::NoCluster));
         };
@@ -45,6 +70,26 @@ impl Core {
                 to.member_id, to.cluster_id
             )));
         }
+        Ok(identity)
+    }
+
+    /// What this member knows of the disk of another one that asks, and what it has on its own.
+    fn serve_recall(self: &Arc<Self>, from: u64, to: &proto::Destination) -> Result<(Mark, Mark), Status> {
+        self.meant(to)?;
+        self.hear_of_disks(from, to).map_err(malformed)?;
+        let own = self.peak().map(|peak| *peak.borrow()).unwrap_or_default();
+        Ok((self.witness.of(from), own))
+    }
+
+    /// A later vote than that of this leader which this member has given or seen, and forgotten with its disk.
+    fn later_vote(&self, vote: &Vote) -> Option<Vote> {
+        self.abstention.borrow().rolled_back.as_ref()?.later_than(vote)
+    }
+
+    /// The running Raft, if the call is for this member of this cluster.
+    fn addressed(&self, to: Option<&proto::Destination>) -> Result<RaftHandle, Status> {
+        let to = to.ok_or_else(|| Status::invalid_argument("a Raft call names no destination"))?;
+        let identity = self.meant(to)?;
         self.agrees(to.promise_ms)?;
         if identity.removed || self.role.borrow().state == RaftState::Removed {
             return Err(status::failure(&Failure::Removed));
@@ -91,15 +136,19 @@ impl Core {
         self: &Arc<Self>,
         raft: &RaftHandle,
         message: proto::AppendEntriesRequest,
-    ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    ) -> Result<AppendEntriesRequest<TypeConfig>, Refused> {
+        let to = message.to.clone().unwrap_or_default();
         let request = wire::append_request(message).map_err(malformed)?;
         self.admit(raft, &request.vote, true)?;
+        self.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        if let Some(later) = self.later_vote(&request.vote) {
+            return Err(Refused::Later(later));
+        }
         let ids = request.prev_log_id.into_iter().chain(request.entries.iter().map(|entry| entry.log_id));
         let contradicted = self.log_reader().and_then(|log| log.contradicted(ids));
         if let Some(id) = contradicted {
-            return Err(Status::failed_precondition(format!(
-                "log entry {id} is not the one that is committed at this index"
-            )));
+            let why = format!("log entry {id} is not the one that is committed at this index");
+            return Err(Status::failed_precondition(why).into());
         }
         self.note_leader(raft, &request.vote);
         Ok(request)
@@ -134,7 +183,7 @@ fn accepted(
     let decoded = requests.map(move |message| {
         let message = message?;
         let raft = core.addressed(message.to.as_ref())?;
-        core.append_request(&raft, message)
+        core.append_request(&raft, message).map_err(Status::from)
     });
     stream::unfold((Box::pin(decoded), reject), |(mut decoded, reject)| async move {
         match decoded.next().await? {
@@ -163,7 +212,15 @@ impl RaftService for Service {
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
-        let request = self.0.append_request(&raft, message)?;
+        let request = match self.0.append_request(&raft, message) {
+            Ok(request) => request,
+            // The leader is not one any more, and steps down when it hears so.
+            Err(Refused::Later(vote)) => {
+                let answer = AppendEntriesResponse::HigherVote(vote);
+                return Ok(Response::new(wire::append_response_message(&answer)));
+            }
+            Err(Refused::With(status)) => return Err(status),
+        };
         let answer = raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(self.0.appended(&answer)))
     }
@@ -192,11 +249,13 @@ impl RaftService for Service {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
+        let to = message.to.clone().unwrap_or_default();
         let mut request = wire::vote_request(message).map_err(malformed)?;
         self.0.admit_candidate(&raft, &request)?;
+        self.0.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         request.leadership_transfer = request.leadership_transfer && self.0.is_wished(&request).await;
         let term = request.vote.leader_id.term;
-        if self.0.is_bound(&request) {
+        if self.0.is_bound(&request) || self.0.withholds(&request) {
             return Ok(not_granted(&raft));
         }
         let Some(asked) = Asked::ask(&self.0.settings.ballot, term) else {
@@ -219,11 +278,13 @@ impl RaftService for Service {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
+        let to = message.to.clone().unwrap_or_default();
         let mut request = wire::vote_request(message).map_err(malformed)?;
         self.0.admit_candidate(&raft, &request)?;
+        self.0.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         // Nobody asks before an election that the leader wishes.
         request.leadership_transfer = false;
-        if self.0.is_bound(&request) {
+        if self.0.is_bound(&request) || self.0.withholds(&request) {
             return Ok(not_granted(&raft));
         }
         let answer = raft.pre_vote(request).await.map_err(stopped)?;
@@ -236,9 +297,14 @@ impl RaftService for Service {
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let message = request.into_inner();
         let raft = self.0.addressed(message.to.as_ref())?;
+        let to = message.to.clone().unwrap_or_default();
         let request = wire::transfer_request(message).map_err(malformed)?;
         let leader = request.from_leader().leader_id;
         self.0.admit(&raft, request.from_leader(), true)?;
+        self.0.hear_of_disks(leader.node_id, &to).map_err(malformed)?;
+        if let Some(why) = self.0.why_abstains() {
+            return Err(Status::failed_precondition(format!("this member cannot lead; {why}")));
+        }
         // Whoever stands for election deposes the leader: that one must say so itself.
         if !self.0.hands_over(leader.term, leader.node_id, *request.to_node_id()).await {
             return Err(Status::failed_precondition(format!(
@@ -251,6 +317,17 @@ impl RaftService for Service {
         let answer = answer.map_err(stopped)?;
         answer.map_err(|e| Status::failed_precondition(e.to_string()))?;
         Ok(Response::new(proto::TransferLeaderResponse {}))
+    }
+
+    async fn recall(
+        &self,
+        request: Request<proto::RecallRequest>,
+    ) -> Result<Response<proto::RecallResponse>, Status> {
+        let message = request.into_inner();
+        let to = message.to.ok_or_else(|| Status::invalid_argument("a question names no destination"))?;
+        let (known, own) = self.0.serve_recall(message.member_id, &to)?;
+        let (known, own) = (Some(wire::mark_message(&known)), Some(wire::mark_message(&own)));
+        Ok(Response::new(proto::RecallResponse { known, own }))
     }
 
     async fn install_snapshot(
@@ -266,7 +343,9 @@ impl RaftService for Service {
     ) -> Result<Response<proto::ConfirmTransferResponse>, Status> {
         let message = request.into_inner();
         self.0.addressed(message.to.as_ref())?;
-        let confirmed = self.0.registry.hands_over(message.term, message.to_member_id);
+        let again = self.0.me().is_some_and(|me| me.0 == message.to_member_id)
+            && self.0.registry.has_stood_again(message.term);
+        let confirmed = again || self.0.registry.hands_over(message.term, message.to_member_id);
         Ok(Response::new(proto::ConfirmTransferResponse { confirmed }))
     }
 

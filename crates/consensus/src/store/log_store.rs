@@ -9,7 +9,7 @@ use std::thread;
 
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::disk::LogDisk;
 use super::error::OpenError;
@@ -21,7 +21,7 @@ use super::sled_disk::{SledDisk, db_file};
 use super::writer::{Request, Writer};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
+use crate::raft_types::{Entry, IoFlushed, LogId, Membership, Payload, TypeConfig, Vote};
 
 /// Reads the log from memory.
 #[derive(Debug, Clone)]
@@ -51,6 +51,7 @@ impl LogReader {
 pub(crate) struct LogStore {
     reader: LogReader,
     writer: Sender<Request>,
+    peak: watch::Receiver<Mark>,
 }
 
 /// Resolves when the writer thread has ended and the files are closed.
@@ -124,14 +125,16 @@ pub(super) fn start(
     let (writer, requests) = mpsc::channel();
     let (ended, closed) = oneshot::channel::<()>();
     let held = dir.clone();
+    let writing = Writer::new(disk, mark);
+    let peak = writing.peak();
     let run = move || {
-        Writer::new(disk, mark).run(&requests);
+        writing.run(&requests);
         drop(held);
         drop(ended);
     };
     let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
     thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
-    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer }, Closed(closed)))
+    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer, peak }, Closed(closed)))
 }
 
 fn writer_gone() -> io::Error {
@@ -147,6 +150,20 @@ impl LogStore {
     /// The last log entry that is only in a snapshot any more.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.reader.log().purged
+    }
+
+    /// The most that was ever durable in this process: what was found at its start, and what was written since.
+    pub(crate) fn peak(&self) -> watch::Receiver<Mark> {
+        self.peak.clone()
+    }
+
+    /// The newest membership in the log, with each member's peer address; `None` when it is only in a snapshot.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        let log = self.reader.log();
+        log.newest(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some(membership.clone()),
+            _ => None,
+        })
     }
 
     fn ask(&self, request: Request) -> io::Result<()> {

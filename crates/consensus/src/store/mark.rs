@@ -21,16 +21,35 @@ const MAGIC: [u8; 4] = *b"TRM1";
 const CONTENT: usize = MAGIC.len() + 8 * 8;
 const LENGTH: usize = CONTENT + 4;
 
-/// What the log on disk must have at least.
+/// What a member's disk has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Mark {
-    /// The last entry.
-    pub(super) last: Option<LogId>,
+pub(crate) struct Mark {
+    /// The last entry of the log.
+    pub(crate) last: Option<LogId>,
     /// The vote.
-    pub(super) vote: Option<Vote>,
+    pub(crate) vote: Option<Vote>,
 }
 
 impl Mark {
+    /// Whom the vote is for. Whether a quorum granted it is not compared: a leader that restarts does not take itself for
+    /// one any more.
+    pub(crate) fn candidate(&self) -> Option<LeaderId> {
+        self.vote.map(|vote| vote.leader_id)
+    }
+
+    /// Takes over whatever of `other` is later.
+    pub(crate) fn raise(&mut self, other: &Mark) {
+        self.last = self.last.max(other.last);
+        if other.candidate() > self.candidate() {
+            self.vote = other.vote;
+        }
+    }
+
+    /// Whether a disk with this can once have had `other`, as long as it did not go back in time.
+    pub(crate) fn reaches(&self, other: &Mark) -> bool {
+        self.last >= other.last && self.candidate() >= other.candidate()
+    }
+
     fn encode(&self) -> [u8; LENGTH] {
         let last = self.last.map_or([0; 4], |id| [1, id.leader_id.term, id.leader_id.node_id, id.index]);
         let vote = self

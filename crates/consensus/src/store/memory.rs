@@ -77,6 +77,11 @@ impl MemoryLog {
         first..to
     }
 
+    /// What `find` makes of the newest entry of which it makes anything.
+    pub(super) fn newest<T>(&self, find: impl FnMut(&Entry) -> Option<T>) -> Option<T> {
+        self.entries.iter().rev().find_map(find)
+    }
+
     /// The entries of a range, as far as they are present.
     pub(super) fn range(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
         let from = match range.start_bound() {

@@ -20,6 +20,7 @@ pub(crate) mod tests;
 pub use error::OpenError;
 pub(crate) use error::Owner;
 pub(crate) use log_store::{Closed, LogReader, LogStore, create, open};
+pub(crate) use mark::Mark;
 
 use prost::Message;
 use trestle_api::storage;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::disk::{LogDisk, Op};
 use super::layout;
@@ -63,6 +63,8 @@ struct Group {
 pub(super) struct Writer<D> {
     disk: D,
     mark: MarkFile,
+    /// The most that was ever durable in this process: what a new leader has removed since was there all the same.
+    peak: watch::Sender<Mark>,
     committed: Option<LogId>,
     /// When the committed log id was last noted.
     noted: Instant,
@@ -71,7 +73,13 @@ pub(super) struct Writer<D> {
 
 impl<D: LogDisk> Writer<D> {
     pub(super) fn new(disk: D, mark: MarkFile) -> Self {
-        Self { disk, mark, committed: None, noted: Instant::now(), failed: None }
+        let peak = watch::Sender::new(mark.current());
+        Self { disk, mark, peak, committed: None, noted: Instant::now(), failed: None }
+    }
+
+    /// The most that was ever durable in this process.
+    pub(super) fn peak(&self) -> watch::Receiver<Mark> {
+        self.peak.subscribe()
     }
 
     /// Writes until nobody can ask any more.
@@ -158,6 +166,13 @@ impl<D: LogDisk> Writer<D> {
         }
         self.disk.apply(ops)?;
         self.disk.sync()?;
-        self.mark.advance(target)
+        self.mark.advance(target)?;
+        // Before anybody is told that it is durable.
+        self.peak.send_if_modified(|peak| {
+            let before = *peak;
+            peak.raise(&target);
+            *peak != before
+        });
+        Ok(())
     }
 }

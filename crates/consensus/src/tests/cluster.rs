@@ -164,6 +164,19 @@ async fn free_address() -> SocketAddr {
     }
 }
 
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 impl Cluster {
     pub(super) fn empty(timing: Timing) -> Self {
         Self { timing, places: Vec::new(), ways: BTreeMap::new(), direct: false }
@@ -267,6 +280,20 @@ impl Cluster {
         drop(stop);
         server.await.unwrap();
         consensus.shutdown().await;
+    }
+
+    /// A copy of the directory of a member that has stopped.
+    pub(super) fn copy(&self, at: usize) -> TempDir {
+        let copy = TempDir::new().unwrap();
+        copy_all(self.places[at].dir.path(), copy.path());
+        copy
+    }
+
+    /// Puts a stopped member's directory back to what it was.
+    pub(super) fn put_back(&mut self, at: usize, copy: &TempDir) {
+        let dir = TempDir::new().unwrap();
+        copy_all(copy.path(), dir.path());
+        self.places[at].dir = dir;
     }
 
     fn detour(&self) {

@@ -11,6 +11,7 @@ mod office;
 mod proxy;
 mod removal;
 mod restart;
+mod rollback;
 mod speed;
 mod votes;
 mod writes;

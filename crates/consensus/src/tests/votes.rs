@@ -41,6 +41,7 @@ pub(super) fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
         cluster_id: identity.cluster_id.to_string(),
         member_id: identity.member_id.0,
         promise_ms: cluster.at(at).timing().promise_ms(),
+        ..Default::default()
     }
 }
 

@@ -145,6 +145,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         fitness_revision: 0,
         election_timeout_max: Some(duration(300)),
         problems: Vec::new(),
+        abstains: false,
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) enum Wish {
     Stop,
 }
 
-/// A reign that ends of its own will. There is no way back: once a release may be on record, nothing is served in this
-/// term.
+/// A reign that ends of its own will. There is no way back in this term: once a release may be on record, nothing is served
+/// in it. When nobody takes over, Raft makes this member stand again, and what is to be served is served in the next term.
 #[derive(Debug, Clone)]
 pub(super) struct Leaving {
     pub(super) cause: Cause,
@@ -89,7 +89,8 @@ impl Ownership {
     /// Begins to leave if there is a reason and somebody to take over; a process that stops leaves in any case. While there
     /// is time, it only falls quiet at first; a reason that goes meanwhile is none.
     pub(super) fn consider_leaving(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let better = self.better();
+        self.passed_over.retain(|_, until| now < *until);
+        let better = self.better().filter(|better| !self.is_passed_over(*better, now));
         match (&self.reign, better) {
             (Some(_), Some(_)) => self.better_since = self.better_since.or(Some(now)),
             _ => self.better_since = None,
@@ -125,6 +126,8 @@ impl Ownership {
         let preferred = better.filter(|_| self.preference_due().is_some_and(|due| now >= due));
         let served = !self.vips.is_empty();
         let fault = self.faults.iter().find(|fault| served || **fault == Fault::Draining);
+        // For a fault nobody is asked again who has just not taken over: each attempt interrupts what is served.
+        let fault = fault.filter(|_| self.targets.iter().any(|target| !self.is_passed_over(*target, now)));
         match (&self.wish, fault) {
             (Some(Wish::Stop), _) => Some(Leaving::new(Cause::Stopping, None)),
             _ if self.targets.is_empty() => None,
@@ -132,6 +135,10 @@ impl Ownership {
             (None, Some(fault)) => Some(Leaving::new(Cause::Unfit(*fault), None)),
             (None, None) => preferred.map(|to| Leaving::new(Cause::Preference, Some(to))),
         }
+    }
+
+    fn is_passed_over(&self, member: MemberId, now: Duration) -> bool {
+        self.passed_over.get(&member).is_some_and(|until| now < *until)
     }
 
     /// Whether anything may be reached through this member.
@@ -162,6 +169,7 @@ impl Ownership {
                 if leaving.transfer.due(now, TRANSFER_RETRY)
                     && let Some(to) = leaving.next_target(&targets)
                 {
+                    self.offered = Some((to, now));
                     actions.push(Action::TransferLeadership { to });
                 }
             }
@@ -178,6 +186,7 @@ impl Ownership {
         if let Some((_, preferred)) = self.preference() {
             targets.sort_by_key(|target| rank(preferred, *target));
         }
+        targets.sort_by_key(|target| self.passed_over.contains_key(target));
         targets
     }
 

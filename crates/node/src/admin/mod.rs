@@ -82,6 +82,10 @@ impl Admin {
             }
         };
         let view = if local {
+            if let Some(why) = self.member.consensus.abstains() {
+                let why = format!("this member answers no reads; {why}");
+                return Err(status::failure(&status::Failure::NoLeader(why)));
+            }
             self.member.consensus.view().borrow().clone()
         } else {
             self.member.consensus.read(DEFAULT_WAIT).await?

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 use trestle_api::{convert, peer, v1};
+use trestle_consensus::CAUGHT_UP_WITHIN;
 use trestle_engine::ownership::{Event, Fault, FaultKey, FitnessReport, OwnFaults};
 use trestle_model::MemberId;
 
@@ -188,7 +189,15 @@ pub(super) async fn targets(member: &Member) -> Vec<MemberId> {
 /// The voters that are no worse than this member: a fault that all have stops no move. Those that have given the virtual IPs
 /// up not long ago are left alone, unless somebody asks for a hand-over.
 fn successors(member: &Member, others: &[Other], own: &OwnFaults) -> Vec<MemberId> {
-    let voters = member.consensus.targets();
+    let raft = member.consensus.status();
+    // What another one has of the log is what it says itself: what this member remembers of it may have been lost since.
+    let able = |id: &MemberId| {
+        others.iter().any(|other| {
+            let lag = raft.committed.saturating_sub(other.status.applied_index);
+            other.id == *id && !other.status.abstains && lag <= CAUGHT_UP_WITHIN
+        })
+    };
+    let voters: Vec<MemberId> = member.consensus.targets().into_iter().filter(able).collect();
     let those = |suits: &dyn Fn(&FitnessReport) -> bool| -> Vec<MemberId> {
         let suits = |id: &&MemberId| others.iter().any(|other| other.id == **id && suits(&other.report));
         voters.iter().filter(suits).copied().collect()

@@ -57,12 +57,23 @@ impl Member {
                 Err(refusal) => return Err(self.cannot(refusal)),
             }
         }
-        let (leader, term) = self.successor(term, Instant::now() + HAND_OVER_WAIT).await.ok_or_else(|| {
+        let arrived = self.successor(term, Instant::now() + HAND_OVER_WAIT, true).await;
+        let (leader, term) = arrived.ok_or_else(|| {
             refused(
                 "leadership was not taken over in time; the cluster elects a leader by itself: see \"trestle leader show\"",
             )
         })?;
         match to {
+            _ if Some(leader) == self.id() => Err(refused(match to {
+                Some(to) => format!(
+                    "member \"{}\" did not take over, so this member leads on and serves; see \"trestle status\", or name \
+                     another member",
+                    self.name_of(to)
+                ),
+                None => {
+                    "nobody took over, so this member leads on and serves; see \"trestle status\"".to_owned()
+                }
+            })),
             Some(to) if to != leader => {
                 let (to, leader) = (self.name_of(to), self.name_of(leader));
                 Err(refused(format!("member \"{to}\" was to lead, but member \"{leader}\" was elected")))
@@ -129,11 +140,12 @@ impl Member {
         can.ok_or_else(|| status::failure(&Failure::NoCluster))
     }
 
-    /// Waits for another leader of a later term, and until it has taken the virtual IPs, if there are any.
-    async fn successor(&self, term: u64, deadline: Instant) -> Option<(MemberId, u64)> {
+    /// Waits for another leader of a later term, or with `or_self` for any, and until it has taken the virtual IPs, if there
+    /// are any.
+    async fn successor(&self, term: u64, deadline: Instant, or_self: bool) -> Option<(MemberId, u64)> {
         let mut role = self.consensus.role();
         let other = |role: &trestle_consensus::Role| {
-            role.term > term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.id())
+            role.term > term && role.leader.as_ref().is_some_and(|(id, _)| or_self || Some(*id) != self.id())
         };
         let arrived = timeout_at(deadline, role.wait_for(other)).await.ok()?.ok()?.clone();
         let (leader, term) = (arrived.leader?.0, arrived.term);
@@ -155,7 +167,7 @@ impl Member {
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
             let _ = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
             self.vips.tell(Order::Event(Event::Stop));
-            match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT).await {
+            match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT, false).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
                 None => warn!("leadership was not handed over; the others elect after the lease"),
             }

@@ -1,5 +1,6 @@
 //! What of a machine decides over what it serves, with moments counted from now: two machines with the same essence act
-//! alike from now on, but for announcements and for how often they say again what they want.
+//! alike from now on, but for announcements, for how often they say again what they want, and for whom they ask to take over
+//! after somebody has not.
 
 use std::hash::Hash;
 use std::time::Duration;

@@ -62,6 +62,68 @@ fn a_transfer_that_does_not_come_about_is_tried_with_the_others() {
 }
 
 #[test]
+fn a_move_in_vain_is_taken_back_in_the_next_term() {
+    let mut bench = Bench::serving(&eth0());
+    parts_after(&mut bench, Event::Move { to: Some(THIRD) });
+    assert_eq!(bench.agree(1, ME, true), transfer(THIRD));
+    bench.tell(Event::Following);
+    bench.tell(Event::Leading { term: 3, elected: Elected::ByTransfer });
+    let tenure = Some(super::super::Tenure {
+        member: ME,
+        term: 1,
+        reach: super::super::Lease::default().reach(),
+        released: true,
+    });
+    let take = bench.tell(Event::Applied { term: 3, tenure });
+    assert!(matches!(take[..], [Action::ProposeTake { term: 3, .. }]), "at once: {take:?}");
+    bench.tell(Event::QuorumAcked { term: 3, sent: bench.now });
+    bench.agree(3, ME, false);
+    assert_eq!(bench.holds(), [vip(100)]);
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)], "the wish is not made up for later");
+}
+
+#[test]
+fn for_a_fault_nobody_is_asked_again_who_has_just_not_taken_over() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Targets(vec![OTHER]));
+    bench.tell(Event::Fault { fault: Fault::DataPlane, present: true });
+    assert_eq!(bench.agree(1, ME, true), transfer(OTHER));
+    bench.tell(Event::Following);
+    bench.lead(3);
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)], "better than nobody");
+    bench.pass(ms(1000));
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)]);
+    bench.tell(Event::Targets(vec![OTHER, THIRD]));
+    assert!(bench.holds().is_empty());
+    assert_eq!(bench.agree(3, ME, true), transfer(THIRD));
+    bench.tell(Event::Following);
+    bench.lead(5);
+    bench.ack();
+    assert_eq!(bench.holds(), [vip(100)]);
+    bench.pass(ms(30_000));
+    bench.ack();
+    assert!(bench.holds().is_empty(), "after a while they may be able to");
+}
+
+#[test]
+fn who_has_taken_over_and_handed_back_is_asked_as_before() {
+    let mut bench = Bench::serving(&eth0());
+    bench.tell(Event::Targets(vec![OTHER]));
+    parts_after(&mut bench, Event::Fault { fault: Fault::Check, present: true });
+    assert_eq!(bench.agree(1, ME, true), transfer(OTHER));
+    bench.tell(Event::Following);
+    bench.agree(2, OTHER, false);
+    bench.agree(2, OTHER, true);
+    bench.lead(3);
+    bench.ack();
+    bench.pass(ms(100));
+    assert!(bench.holds().is_empty());
+}
+
+#[test]
 fn a_leader_without_a_tenure_takes_it_before_it_leaves() {
     let mut bench = Bench::plain();
     bench.tell(Event::Leading { term: 2, elected: Elected::ByTimeout });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::cluster::{Bug, World};
-use super::step::{MOVED, ONE, SERVED, Step, TAKEN_OVER};
+use super::step::{MOVED, ONE, SERVED, Step, TAKEN_BACK, TAKEN_OVER};
 
 /// Two terms, and nothing goes wrong but messages and pauses. One tick of drift fits between the lease and the refusal.
 const QUIET: World = World {
@@ -18,6 +18,7 @@ const QUIET: World = World {
     drift: 0,
     moves: 0,
     raw_transfers: 0,
+    stands_again: false,
     voters_remember: false,
     slow_answers: false,
     split_news: false,
@@ -63,6 +64,19 @@ fn one_holder_across_a_restart() {
 #[test]
 fn one_holder_across_a_planned_move() {
     holds(World { moves: 1, ..QUIET }, &[SERVED, MOVED, TAKEN_OVER]);
+}
+
+#[test]
+fn one_holder_when_a_move_is_taken_back() {
+    holds(World { moves: 1, stands_again: true, ..QUIET }, &[SERVED, MOVED, TAKEN_BACK, TAKEN_OVER]);
+}
+
+/// A successor that is late finds that the old holder serves again.
+#[test]
+#[ignore = "takes minutes"]
+fn one_holder_when_a_move_is_taken_back_and_somebody_stands_after_that() {
+    let world = World { terms: 3, moves: 1, stands_again: true, ..QUIET };
+    holds(world, &[SERVED, MOVED, TAKEN_BACK, TAKEN_OVER]);
 }
 
 /// The kernel ends the fence a tick late, and answers take their time.

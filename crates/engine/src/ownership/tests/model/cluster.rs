@@ -38,6 +38,8 @@ pub(super) struct World {
     pub(super) moves: u8,
     /// Transfers that Raft may begin without asking the machine.
     pub(super) raw_transfers: u8,
+    /// Whether a leader whose transfer has not come about may stand again, with votes that disregard promises to itself.
+    pub(super) stands_again: bool,
     /// Whether voters keep their promise to the last leader that they heard even when Raft has forgotten it, but for the
     /// votes that a transfer asks for.
     pub(super) voters_remember: bool,

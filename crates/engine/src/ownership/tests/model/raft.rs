@@ -111,6 +111,19 @@ impl Cluster {
         true
     }
 
+    /// A leader that waits in vain for its successor steps down and stands in a later term. Crates/consensus skips one, in
+    /// which the leader has voted for the successor to step down.
+    pub(super) fn stand_again(&mut self, leader: Id, world: &World) -> bool {
+        let (vote, now) = (self.nodes[leader].vote, self.nodes[leader].now());
+        let node = self.node(leader);
+        if !matches!(node.role, Role::Parting(_)) || !node.machine.may_vote(vote.0, now) {
+            return false;
+        }
+        node.machine.voted(vote.0, true);
+        (node.role, node.acked) = (Role::Follower, None);
+        self.stand(leader, Elected::ByTransfer, world)
+    }
+
     /// Word of a transfer arrives: the promise is void, and the successor stands.
     pub(super) fn noticed(&mut self, notice: Notice, world: &World) -> bool {
         self.notices.retain(|other| *other != notice);

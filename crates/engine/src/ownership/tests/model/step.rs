@@ -37,6 +37,7 @@ pub(super) enum Step {
     Restart(Id),
     Move(Id),
     RawTransfer(Id, Id),
+    StandAgain(Id),
 }
 
 impl Cluster {
@@ -120,6 +121,7 @@ impl Cluster {
                 self.raw_transfers -= 1;
                 self.transfer(from, to)
             }
+            Step::StandAgain(id) => self.stand_again(id, world),
             Step::Move(_) | Step::RawTransfer(..) => false,
         }
     }
@@ -170,6 +172,9 @@ impl Model for World {
             if state.moves > 0 {
                 steps.push(Step::Move(id));
             }
+            if self.stands_again && matches!(state.nodes[id].role, Role::Parting(_)) {
+                steps.push(Step::StandAgain(id));
+            }
             if state.nodes[id].arming.is_some() {
                 steps.push(Step::Arm(id));
             }
@@ -192,6 +197,9 @@ impl Model for World {
             Property::sometimes(MOVED, |_, state: &Cluster| {
                 state.nodes[1..].iter().any(|node| node.serves() && released(node))
             }),
+            Property::sometimes(TAKEN_BACK, |_, state: &Cluster| {
+                state.nodes[0].serves() && released(&state.nodes[0])
+            }),
             Property::sometimes(TAKEN_OVER, |_, state: &Cluster| {
                 state.nodes[1..].iter().any(|node| node.serves() && !released(node))
             }),
@@ -202,4 +210,5 @@ impl Model for World {
 pub(super) const ONE: &str = "at most one member serves the VIP";
 pub(super) const SERVED: &str = "the VIP is served";
 pub(super) const MOVED: &str = "the VIP is served after a planned move";
+pub(super) const TAKEN_BACK: &str = "the VIP is served again by the member that let go of it in vain";
 pub(super) const TAKEN_OVER: &str = "the VIP is served by another member after its holder was lost";
