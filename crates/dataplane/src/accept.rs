@@ -57,6 +57,8 @@ pub(crate) async fn run(
                         drop((listener, done));
                         return;
                     }
+                    // It has gone, and takes nobody's turn.
+                    _ = arrival.client.gone(false) => connection::reset(arrival.client),
                     listener = entered(&roll.shared, address) => match listener {
                         Some(listener) => connection::begin_entered(&roll, listener, arrival),
                         None => connection::reset(arrival.client),

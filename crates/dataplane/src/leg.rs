@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 use crate::reactor::Registration;
+use crate::sockets;
 
 /// A reader learns of these by reading.
 const READABLE: EventFlags =
@@ -33,6 +34,15 @@ enum Delay {
     FirstWrite,
     /// No: the next write needs the option set before.
     Pending,
+}
+
+/// How a peer went away before it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// It closed the connection and had sent nothing.
+    Closed,
+    /// It reset the connection, or cannot be reached any more.
+    Reset,
 }
 
 /// What [`Leg::poll_splice_from`] came to.
@@ -295,9 +305,27 @@ impl Leg {
         self.slot.poll(cx, EventFlags::ERR).contains(EventFlags::ERR)
     }
 
-    /// Waits until the socket fails; [`Leg::take_error`] then says how.
-    pub(crate) async fn failed(&self) {
-        poll_fn(|cx| if self.poll_failed(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    /// Waits until nobody is there any more to be served: the peer has reset the connection or cannot be reached, or it
+    /// has finished and not sent a byte that has not been read. Whoever `has_sent` something before may well wait for the
+    /// answer, so that its end alone says nothing.
+    pub(crate) async fn gone(&self, mut has_sent: bool) -> Departure {
+        poll_fn(|cx| {
+            let ready = self.slot.poll(cx, EventFlags::ERR | EventFlags::RDHUP);
+            if ready.contains(EventFlags::ERR) {
+                return Poll::Ready(Departure::Reset);
+            }
+            if has_sent || !ready.contains(EventFlags::RDHUP) {
+                // The socket's events wake the task, whatever they are.
+                return Poll::Pending;
+            }
+            match net::recv(&self.socket, &mut [0; 1], RecvFlags::PEEK) {
+                Ok((_, 0)) => return Poll::Ready(Departure::Closed),
+                Err(error) if error != Errno::AGAIN => return Poll::Ready(Departure::Reset),
+                Ok(_) | Err(_) => has_sent = true,
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Why the socket failed, if it did and nobody was told.
@@ -314,6 +342,14 @@ impl Leg {
     /// What shutdown(2) says, such as that the peer has reset the connection.
     pub(crate) fn finish(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.socket, Shutdown::Write)?)
+    }
+
+    /// Bytes that were written and that the peer's window has no room for yet.
+    ///
+    /// # Errors
+    /// What ioctl(2) says.
+    pub(crate) fn unsent(&self) -> io::Result<usize> {
+        sockets::unsent(self.as_fd())
     }
 
     /// Makes the connection end with a reset when this is dropped.

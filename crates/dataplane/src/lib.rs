@@ -34,6 +34,7 @@ mod reason;
 mod reconcile;
 mod relay;
 mod resources;
+mod sockets;
 mod source;
 mod sticky;
 mod table;

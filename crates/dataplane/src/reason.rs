@@ -8,7 +8,7 @@ use trestle_engine::CloseCause;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CloseReason {
-    /// Both sides finished; the client was first.
+    /// Both sides finished; the client was first. Or it closed before it was connected to a backend, and had sent nothing.
     ClientClosed,
     /// Both sides finished; the backend was first.
     BackendClosed,

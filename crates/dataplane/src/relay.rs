@@ -65,6 +65,15 @@ impl Side {
     }
 }
 
+/// What a leg that was reset had sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// Perhaps not all: its stream has no end.
+    Midway,
+    /// Everything, and its end.
+    Finished,
+}
+
 /// Two legs and what is under way between them.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -75,7 +84,7 @@ pub(crate) struct Relay {
     /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
     ending: Option<CloseReason>,
     /// A leg no longer takes bytes because it was reset; the other one is reset once what it is owed was sent.
-    broken: bool,
+    broken: Option<Broken>,
     /// Both legs are to end with a reset.
     is_reset: bool,
 }
@@ -85,7 +94,7 @@ impl Relay {
     /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
     pub(crate) fn new(client: Leg, backend: Leg, first: Vec<u8>) -> Self {
         let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
-        Self { client, backend, up, down: Flow::default(), ending: None, broken: false, is_reset: false }
+        Self { client, backend, up, down: Flow::default(), ending: None, broken: None, is_reset: false }
     }
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
@@ -122,12 +131,14 @@ impl Relay {
             }
             match self.ending {
                 Some(reason) if self.up.done && self.down.done => {
-                    if self.broken {
-                        self.reset();
+                    match self.broken {
+                        Some(Broken::Midway) => self.reset(),
+                        Some(Broken::Finished) => self.reset_unless_owed(),
+                        None => {}
                     }
                     Poll::Ready(reason)
                 }
-                _ => Poll::Pending,
+                _ => self.half_closed_failure(cx).map_or(Poll::Pending, Poll::Ready),
             }
         })
     }
@@ -146,14 +157,37 @@ impl Relay {
             Fault::Write(error) => {
                 // What the leg sent before it broke can still be read, so the other direction goes on. It ends soon:
                 // a socket that was reset reads as finished after that. EPIPE says that the leg had finished properly
-                // before (RFC 9293 §3.10.7.4, tcp_reset in Linux), so that there is no reset to pass on.
+                // before (RFC 9293 §3.10.7.4, tcp_reset in Linux).
                 flow.stop();
-                if error.kind() != io::ErrorKind::BrokenPipe {
-                    self.broken = true;
-                    self.ending = Some(target.failed(error));
-                }
-                self.ending.get_or_insert(target.closed());
+                let finished = error.kind() == io::ErrorKind::BrokenPipe;
+                self.broken = Some(if finished { Broken::Finished } else { Broken::Midway });
+                self.ending = Some(target.failed(error));
                 None
+            }
+        }
+    }
+
+    /// Whether a leg has failed that had finished before; returns how the connection ends then. While the other direction
+    /// only waits for its source, nobody else looks at it.
+    fn half_closed_failure(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
+        let legs = [(Side::Client, &self.up, &self.client), (Side::Backend, &self.down, &self.backend)];
+        let (side, leg) = legs
+            .into_iter()
+            .find_map(|(side, flow, leg)| (flow.done && leg.poll_failed(cx)).then_some((side, leg)))?;
+        let error = leg.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+        let reason = self.ending.filter(|_| self.broken.is_some()).unwrap_or_else(|| side.failed(&error));
+        self.reset_unless_owed();
+        Some(reason)
+    }
+
+    /// Makes both legs end with a reset, except one that has bytes, with an end behind them, which could not be sent yet: a
+    /// reset would throw them away. Its peer gets them, the end, and a reset as soon as it sends something.
+    fn reset_unless_owed(&mut self) {
+        self.is_reset = true;
+        for leg in [&self.client, &self.backend] {
+            if leg.unsent().is_ok_and(|bytes| bytes == 0) {
+                // Fails only where the peer has reset first.
+                let _ = leg.set_zero_linger();
             }
         }
     }

@@ -10,7 +10,7 @@ use super::life::Connected;
 use super::{Attempt, Target};
 use crate::connections::Handle;
 use crate::dial::dial;
-use crate::leg::Leg;
+use crate::leg::{Departure, Leg};
 use crate::live::Live;
 use crate::place::Place;
 use crate::reason::CloseReason;
@@ -28,7 +28,7 @@ pub(super) async fn connect(
             Some(target) => target,
             None => {
                 accepted.waiting(&attempt.pool.config.name);
-                let got = queue(client, &attempt, &tried).await?;
+                let got = served(client, &attempt, queue(&attempt, &tried)).await??;
                 accepted.opening(&attempt.pool.config.name);
                 got
             }
@@ -37,7 +37,8 @@ pub(super) async fn connect(
         let failure = if accepted.shared().table.load().guard.covers(address) {
             CloseReason::Loop
         } else {
-            match dial(address, spec.connect_timeout, accepted.shared().source).await {
+            let dialled = dial(address, spec.connect_timeout, accepted.shared().source);
+            match served(client, &attempt, dialled).await? {
                 Ok(backend) => {
                     let (first, header) = first(accepted, &mut attempt);
                     let pool = attempt.pool;
@@ -70,22 +71,34 @@ fn again(accepted: &Handle, attempt: &mut Attempt, tried: &[Arc<Live>]) -> Optio
     Some(target)
 }
 
-/// Waits for a place at a backend that is not among `tried`, and says where it is.
-async fn queue(
-    client: &Leg,
-    attempt: &Attempt,
-    tried: &[Arc<Live>],
-) -> Result<(Place, SocketAddr), CloseReason> {
-    let (pool, arriving) = (&attempt.pool, attempt.arriving);
+impl From<Departure> for CloseReason {
+    fn from(departure: Departure) -> Self {
+        match departure {
+            Departure::Closed => Self::ClientClosed,
+            Departure::Reset => Self::ClientReset,
+        }
+    }
+}
+
+/// Does what is to be done for a client, as long as it is there.
+///
+/// # Errors
+/// How it went away. A server that is led to one that has gone sees a connection that says nothing, and some refuse whoever
+/// comes with many of those (MariaDB's `max_connect_errors`).
+async fn served<T>(client: &Leg, attempt: &Attempt, task: impl Future<Output = T>) -> Result<T, CloseReason> {
+    let has_sent = attempt.greeting.as_ref().is_some_and(|greeting| !greeting.bytes.is_empty());
     tokio::select! {
         biased;
-        answer = pool.queue.wait(arriving.source, tried.to_vec(), &pool.config.spec) => {
-            let (place, backend) = answer?;
-            Ok((place, backend.address(arriving.dialled).ok_or(CloseReason::NoBackend)?))
-        }
-        // Only a reset: one that has said all it has to say may well wait for the answer.
-        () = client.failed() => Err(CloseReason::ClientReset),
+        departure = client.gone(has_sent) => Err(departure.into()),
+        done = task => Ok(done),
     }
+}
+
+/// Waits for a place at a backend that is not among `tried`, and says where it is.
+async fn queue(attempt: &Attempt, tried: &[Arc<Live>]) -> Result<(Place, SocketAddr), CloseReason> {
+    let (pool, arriving) = (&attempt.pool, attempt.arriving);
+    let (place, backend) = pool.queue.wait(arriving.source, tried.to_vec(), &pool.config.spec).await?;
+    Ok((place, backend.address(arriving.dialled).ok_or(CloseReason::NoBackend)?))
 }
 
 /// What the backend is sent first: the header that its pool wants, and what was read of the client; with the length of

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use trestle_dataplane::{CloseReason, Settings};
@@ -24,7 +24,9 @@ async fn plane(spec: PoolSpec) -> (Plane, Server, SocketAddr) {
 async fn from(ip: IpAddr, front: SocketAddr) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((ip, 0).into()).unwrap();
-    Client { stream: socket.connect(front).await.unwrap(), server: String::new() }
+    let mut stream = soon("a connection", socket.connect(front)).await.unwrap();
+    let name = soon("a name", stream.read_u8()).await.unwrap();
+    Client { stream, server: char::from(name).to_string() }
 }
 
 /// Whether a connection from there is reset, perhaps already as the client learns that it is connected.
@@ -32,14 +34,11 @@ async fn refused(ip: IpAddr, front: SocketAddr) -> bool {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((ip, 0).into()).unwrap();
     let end = match socket.connect(front).await {
-        Ok(mut stream) => {
-            // Fails if it was reset by now.
-            let _ = stream.shutdown().await;
-            Client { stream, server: String::new() }.end().await
-        }
-        Err(error) => Some(error.kind()),
+        // The server speaks first.
+        Ok(mut stream) => soon("a name or the end", stream.read_u8()).await.err(),
+        Err(error) => Some(error),
     };
-    end == Some(ErrorKind::ConnectionReset)
+    end.is_some_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
 fn patch() -> ListenerPatch {
@@ -150,6 +149,24 @@ async fn clients_that_wait_for_the_rate_hold_up_nobody_else() {
     let let_in = plane.listener_counts("l").connections;
     assert!(let_in < 10, "the other client was served only once all who waited were let in");
     other.finish().await;
+}
+
+#[tokio::test]
+async fn who_goes_while_the_listener_is_full_takes_nobodys_turn() {
+    let (mut plane, server, front) = plane(unchecked()).await;
+    plane.update_listener("l", ListenerPatch { max_connections: Some(1), ..patch() }).await;
+    let inside = Client::connect(front).await.unwrap();
+    for _ in 0..20 {
+        let stream = soon("a connection", TcpStream::connect(front)).await.unwrap();
+        let mut leaving = Client { stream, server: String::new() };
+        leaving.stream.shutdown().await.unwrap();
+        assert_eq!(leaving.end().await, Some(ErrorKind::ConnectionReset));
+    }
+    let next = tokio::spawn(Client::connect(front));
+    inside.finish().await;
+    soon("the next gets in", next).await.unwrap().unwrap().finish().await;
+    assert_eq!(plane.listener_counts("l").connections, 2);
+    drop(server);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trestle_dataplane::CloseReason;
 use trestle_model::{AdminState, BackendPatch, BackendSpec, Command, PoolSpec};
 
@@ -293,4 +293,100 @@ async fn busy_primaries_are_waited_for_though_a_backup_is_free() {
     let mut last = wait(&plane, front, 1).await;
     plane.admin("p", "a", AdminState::Draining { timeout: None }).await;
     assert_eq!(served(&mut last).await, "b");
+}
+
+/// Connects, and goes without having said anything: by a proper end, or by a reset.
+async fn gone(front: SocketAddr, reset: bool) -> TcpStream {
+    let stream = soon("a connection", TcpStream::connect(front)).await.unwrap();
+    if reset {
+        stream.set_zero_linger().unwrap();
+    }
+    stream
+}
+
+#[tokio::test]
+async fn who_closes_while_waiting_and_has_said_nothing_is_not_led_to_a_server() {
+    let a = Server::start("a").await;
+    let mut plane = Plane::start();
+    plane.pool("p", patient(), &[("a", up_to(1, a.address))]).await;
+    let front = plane.listener("l", "p").await;
+    let held = Client::connect(front).await.unwrap();
+    let mut leaving = Vec::new();
+    for number in 0..40 {
+        leaving.push(gone(front, number % 2 == 0).await);
+    }
+    until_waiting(&plane, 40).await;
+    let mut asking = wait(&plane, front, 41).await;
+    asking.stream.write_all(b"?").await.unwrap();
+    asking.stream.shutdown().await.unwrap();
+    drop(leaving);
+    until_waiting(&plane, 1).await;
+    plane.until_closed("l", CloseReason::ClientClosed, 20).await;
+    plane.until_closed("l", CloseReason::ClientReset, 20).await;
+    held.finish().await;
+    let mut heard = String::new();
+    soon("the answer", asking.stream.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "a?");
+    assert_eq!(plane.backend_counts("p", "a").connections, 2);
+}
+
+/// An address that neither accepts nor refuses: its queue is full.
+async fn silent() -> (std::net::TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip(), 0).into()).unwrap();
+    let listener = socket.listen(0).unwrap().into_std().unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let moment = Duration::from_millis(300);
+    while let Ok(stream) = tokio::time::timeout(moment, TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn who_goes_while_a_backend_does_not_answer_is_forgotten_at_once() {
+    let (full, _waiting) = silent().await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec { connect_timeout: DEADLINE * 2, ..unchecked() };
+    plane.pool("p", spec, &[("a", up_to(2, full.local_addr().unwrap()))]).await;
+    let front = plane.listener("l", "p").await;
+    let active = || plane.backend_counts("p", "a").active;
+    let (closed, reset) = (gone(front, false).await, gone(front, true).await);
+    until("both are on their way", || active() == 2).await;
+    drop((closed, reset));
+    until("their places are free", || active() == 0).await;
+    plane.until_closed("l", CloseReason::ClientClosed, 1).await;
+    plane.until_closed("l", CloseReason::ClientReset, 1).await;
+    // One that has asked something waits for the answer.
+    let mut asking = gone(front, false).await;
+    asking.write_all(b"?").await.unwrap();
+    asking.shutdown().await.unwrap();
+    until("it is on its way", || active() == 1).await;
+    let next = gone(front, false).await;
+    until("another is as well", || active() == 2).await;
+    drop(next);
+    until("that one has gone", || active() == 1).await;
+    assert_eq!(plane.listener_counts("l").active, 1);
+}
+
+#[tokio::test]
+async fn who_goes_before_a_retry_is_not_led_to_another_backend() {
+    let (full, _waiting) = silent().await;
+    let b = Server::start("b").await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec {
+        connect_timeout: Duration::from_secs(3),
+        algorithm: trestle_model::Algorithm::First,
+        ..unchecked()
+    };
+    let silent = full.local_addr().unwrap();
+    plane.pool("p", spec, &[("a", at(silent)), ("b", at(b.address))]).await;
+    let front = plane.listener("l", "p").await;
+    let leaving = gone(front, false).await;
+    let mut staying = gone(front, false).await;
+    until("both are on their way", || plane.backend_counts("p", "a").active == 2).await;
+    drop(leaving);
+    assert_eq!(soon("the name", staying.read_u8()).await.unwrap(), b'b');
+    assert_eq!(plane.backend_counts("p", "b").connections, 1);
 }

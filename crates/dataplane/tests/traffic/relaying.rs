@@ -241,3 +241,65 @@ async fn a_connection_that_moves_bulk_does_not_hold_up_the_others() {
     pump.join().unwrap();
     assert!(echoed >= 10, "only {echoed} echoes while 1 GiB moved");
 }
+
+/// Sees the end of what `stream` receives, and finishes nothing itself.
+async fn sees_the_end(stream: &mut TcpStream) {
+    assert_eq!(soon("the end", stream.read(&mut [0; 8])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_reset_after_the_end_reaches_the_other_side_both_ways() {
+    for client_first in [true, false] {
+        let (plane, back, front) = pair().await;
+        let (client, backend) = connected(&back, front).await;
+        let (mut first, mut second) = if client_first { (client, backend) } else { (backend, client) };
+        first.write_all(b"x").await.unwrap();
+        first.shutdown().await.unwrap();
+        assert_eq!(soon("a byte", second.read_u8()).await.unwrap(), b'x');
+        sees_the_end(&mut second).await;
+        first.set_zero_linger().unwrap();
+        drop(first);
+        // Nobody sends anything any more: only a reset ends it now.
+        let reason = if client_first { CloseReason::ClientReset } else { CloseReason::BackendReset };
+        plane.until_closed("l", reason, 1).await;
+        let written = || async { second.writable().await.and_then(|()| second.try_write(b"y")) };
+        until("the reset", || second.take_error().unwrap().is_some()).await;
+        assert!(soon("an error", written()).await.is_err());
+        idle(&plane).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_owed_an_answer_gets_it_although_a_reset_followed_its_end() {
+    for client_first in [true, false] {
+        let (plane, back, front) = pair().await;
+        let (client, backend) = connected(&back, front).await;
+        let (mut first, mut second) = if client_first { (client, backend) } else { (backend, client) };
+        // More than the reader's buffer takes, so that some of it waits in the relay's socket.
+        let all = bytes(9, 8 * MIB);
+        let sending = all.clone();
+        let sent = tokio::spawn(async move {
+            first.write_all(&sending).await.unwrap();
+            first.shutdown().await.unwrap();
+            first
+        });
+        let mut received = vec![0; MIB];
+        soon("the beginning", second.read_exact(&mut received)).await.unwrap();
+        // Reading on bit by bit, until the relay has passed everything on.
+        let passed = || {
+            let counts = plane.listener_counts("l");
+            counts.bytes_in.max(counts.bytes_out)
+        };
+        while passed() < all.len() as u64 {
+            let mut more = vec![0; 64 * 1024];
+            let read = soon("more", second.read(&mut more)).await.unwrap();
+            received.extend(&more[..read]);
+        }
+        let first = sent.await.unwrap();
+        first.set_zero_linger().unwrap();
+        drop(first);
+        received.extend(read_all(&mut second).await);
+        assert!(received == all, "{} of {} bytes arrived", received.len(), all.len());
+        idle(&plane).await;
+    }
+}
