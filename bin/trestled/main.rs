@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -13,10 +14,13 @@ use trestle_node::{Dev, DroppedLines, Node, StartError, descriptors};
 
 /// Exit code for a configuration that cannot be used, as in sysexits.h (EX_USAGE).
 const EXIT_USAGE: u8 = 64;
-/// Exit code when Raft or its storage died while running (EX_IOERR).
+/// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
 const EXIT_FAILED: u8 = 74;
 /// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it.
 const LOG_LINES_QUEUED_MAX: usize = 16_384;
+
+/// How long what still runs at the end is waited for.
+const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let invocation = match config::invocation(&config::command().get_matches()) {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
             }
             on_runtime(run(*config, dropped))
         }
+        Invocation::CheckExec(check) => check.run(),
         Invocation::Dev { data_dir } => {
             let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error");
             descriptors::raise_limit();
@@ -54,7 +59,13 @@ fn main() -> ExitCode {
 
 fn on_runtime(body: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime.block_on(body),
+        Ok(runtime) => {
+            runtime.spawn(trestle_node::reap_orphans());
+            let code = runtime.block_on(body);
+            // A part that hangs is no reason not to end.
+            runtime.shutdown_timeout(RUNTIME_END_MAX);
+            code
+        }
         Err(error) => {
             say(&format!("error: the API's threads cannot be started: {error}"));
             ExitCode::FAILURE
@@ -123,10 +134,7 @@ async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
         Err(error) => return start_failed(&error),
     };
     tokio::select! {
-        failure = node.failed() => {
-            error!(%failure, "this member cannot go on");
-            return ExitCode::from(EXIT_FAILED);
-        }
+        failure = node.failed() => return failed(node, &failure).await,
         signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
         () = reopen_on_hangup(&node) => {}
     }
@@ -134,6 +142,19 @@ async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
     let cut = node.shutdown().await;
     info!(connections_cut = cut, "stopped");
     ExitCode::SUCCESS
+}
+
+/// Ends a member that cannot go on; what clients have open may finish. A signal ends that at once.
+async fn failed(node: Node, failure: &str) -> ExitCode {
+    error!(
+        failure,
+        "this member cannot go on: it gives up its virtual IPs, takes no new connections, and ends"
+    );
+    tokio::select! {
+        cut = node.give_up() => error!(connections_cut = cut, "ended; start it again"),
+        _ = wait_for_signal() => error!("ended by a signal before open connections had finished"),
+    }
+    ExitCode::from(EXIT_FAILED)
 }
 
 async fn dev(data_dir: Option<std::path::PathBuf>) -> ExitCode {

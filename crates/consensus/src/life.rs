@@ -113,10 +113,10 @@ impl Core {
         self.set_raft(Some(Running { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
         // Before it can find that it is time to stand.
         raft.runtime_config().elect(!self.abstains());
-        self.runtime.spawn(self.clone().keep_from_standing(raft.clone(), end.clone()));
-        self.runtime.spawn(self.clone().attend(raft.clone(), end.clone()));
-        self.runtime.spawn(self.clone().follow(raft.clone(), end.clone()));
-        self.runtime.spawn(self.clone().watch_removal(raft, end));
+        self.spawn_watched("standing", self.clone().keep_from_standing(raft.clone(), end.clone()));
+        self.spawn_watched("leadership", self.clone().attend(raft.clone(), end.clone()));
+        self.spawn_watched("Raft's news", self.clone().follow(raft.clone(), end.clone()));
+        self.spawn_watched("removal", self.clone().watch_removal(raft, end));
         Ok(())
     }
 

@@ -31,7 +31,41 @@ fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> Role {
     }
 }
 
+/// A task that this member cannot do without: when it panics, the member has failed.
+struct Watched {
+    core: Arc<Core>,
+    name: &'static str,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = format!("the task for {} panicked; see the log", self.name);
+            self.core.failure.send_if_modified(|failure| {
+                let first = failure.is_none();
+                if first {
+                    *failure = Some(why);
+                }
+                first
+            });
+        }
+    }
+}
+
 impl Core {
+    /// Starts a task that there is one of on Raft's runtime. It may end; only a panic is a failure.
+    pub(crate) fn spawn_watched(
+        self: &Arc<Self>,
+        name: &'static str,
+        body: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let watched = Watched { core: self.clone(), name };
+        self.runtime.spawn(async move {
+            let _watched = watched;
+            body.await;
+        });
+    }
+
     fn log(&self, old: &Role, new: &Role) {
         let leader = |role: &Role| role.leader.as_ref().map(|(id, _)| *id);
         if (old.state, leader(old)) == (new.state, leader(new)) {

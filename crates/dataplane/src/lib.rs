@@ -38,6 +38,7 @@ mod sockets;
 mod source;
 mod sticky;
 mod table;
+mod threads;
 mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};

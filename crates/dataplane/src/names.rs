@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::threads;
 use lookup::Resolver;
 
 /// An answer is used for as long as it says, but at least this long: some servers answer with a TTL of 0 to be asked for
@@ -57,8 +58,8 @@ pub(crate) async fn run(
     while let Some(order) = orders.recv().await {
         match order {
             Order::Watch(name) => {
-                let watching =
-                    tokio::spawn(watch(name.clone(), resolver.clone(), places.clone(), reports.clone()));
+                let watching = watch(name.clone(), resolver.clone(), places.clone(), reports.clone());
+                let watching = tokio::spawn(threads::watched("the look-ups of a name", watching));
                 watched.insert(name, watching.abort_handle());
             }
             Order::Forget(name) => {

@@ -28,6 +28,7 @@ use crate::reconcile::{Order, Reconciler};
 use crate::relay::count_pipes;
 use crate::source::Sources;
 use crate::table::Table;
+use crate::threads::{Beat, Ended};
 use crate::worker;
 
 /// How long connections get to notice that they are closed by force, before their threads end anyway.
@@ -123,15 +124,22 @@ pub struct DataPlane {
     orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     watch: Mutex<Watch>,
+    ended: Ended,
+    /// Of the threads that there is one of each.
+    beats: Vec<Arc<Beat>>,
 }
 
 /// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
 fn on_reactor<F: Future<Output = ()>>(
     name: String,
+    ended: &Ended,
     start: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let (runtime, source) = reactor::runtime()?;
+    let (ended, watched) = (ended.clone(), ended.thread(&name));
     Builder::new().name(name).spawn(move || {
+        let _watched = watched;
+        ended.install();
         source.install();
         runtime.block_on(start());
     })
@@ -142,8 +150,9 @@ fn worker(
     number: usize,
     roll: Arc<Roll>,
     orders: mpsc::UnboundedReceiver<worker::Order>,
+    ended: &Ended,
 ) -> io::Result<JoinHandle<()>> {
-    on_reactor(format!("trestle-data-{number}"), || {
+    on_reactor(format!("trestle-data-{number}"), ended, || {
         count_pipes(roll.shared.clone());
         worker::run(roll, orders)
     })
@@ -156,22 +165,33 @@ impl DataPlane {
     /// When the operating system gives no thread or no event queue.
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(&settings)?);
-        let mut threads = Vec::new();
+        let (ended, mut beats, mut threads) = (Ended::default(), Vec::new(), Vec::new());
         let (mut workers, mut rolls) = (Vec::new(), Vec::new());
         for number in 0..settings.workers.get() {
             let (sender, receiver) = mpsc::unbounded_channel();
             let roll = Arc::new(Roll::new(shared.clone()));
-            threads.push(worker(number, roll.clone(), receiver)?);
+            threads.push(worker(number, roll.clone(), receiver, &ended)?);
             workers.push(sender);
             rolls.push(roll);
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
         let source = settings.source;
-        threads.push(on_reactor("trestle-probe".to_owned(), move || probe::run(source, checks, reports))?);
+        let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
+        beats.push(beat.clone());
+        let probe = move || beat.during(probe::run(source, checks, reports));
+        threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            threads.push(Builder::new().name(name).spawn(move || runtime.block_on(future))?);
+            let (beat, watched) = (Arc::new(Beat::new(name.clone())), ended.thread(&name));
+            beats.push(beat.clone());
+            let ended = ended.clone();
+            let thread = Builder::new().name(name).spawn(move || {
+                let _watched = watched;
+                ended.install();
+                runtime.block_on(beat.during(future));
+            });
+            threads.push(thread?);
             io::Result::Ok(())
         };
         let (revision, in_force) = watch::channel(0);
@@ -185,7 +205,28 @@ impl DataPlane {
             Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
         spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
         let (orders, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
-        Ok(Self { shared, rolls, in_force, orders, threads, watch })
+        Ok(Self { shared, rolls, in_force, orders, threads, watch, ended, beats })
+    }
+
+    /// Resolves when a thread, or a task that nobody else would miss, has ended although the data plane was not told to,
+    /// with its name. The process must end then: what it did is done no more.
+    pub async fn failed(&self) -> String {
+        let first = self.ended.first().await;
+        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            std::future::pending::<()>().await;
+        }
+        first
+    }
+
+    /// The threads that have given no sign of life for long, in words. Workers are asked by [`Self::accepting`].
+    pub fn silent(&self) -> Vec<String> {
+        let words = |beat: &Arc<Beat>| {
+            Some(format!("{} has given no sign of life for {} s", beat.name, beat.silent()?.as_secs()))
+        };
+        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Vec::new();
+        }
+        self.beats.iter().filter_map(words).collect()
     }
 
     /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold

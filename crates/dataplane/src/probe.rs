@@ -28,6 +28,7 @@ use trestle_engine::{Health, Verdict};
 use crate::live::Live;
 use crate::source::Sources;
 use crate::table::CheckResult;
+use crate::threads;
 
 pub(crate) use plan::Plan;
 use sockets::Sockets;
@@ -89,7 +90,8 @@ pub(crate) async fn run(
         match order {
             None => return,
             Some(Order::Watch(id, check)) => {
-                let run = tokio::spawn(watch(id, check, sockets.clone(), reports.clone()));
+                let run = watch(id, check, sockets.clone(), reports.clone());
+                let run = tokio::spawn(threads::watched("a check", run));
                 runs.insert(id, run.abort_handle());
             }
             Some(Order::Forget(id)) => {

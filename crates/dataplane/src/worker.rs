@@ -13,6 +13,7 @@ use crate::acceptor::Acceptor;
 use crate::connections::Roll;
 use crate::reactor;
 use crate::relay::sweep_pipes;
+use crate::threads;
 
 /// How often a worker's timer goes off. A timer that is due before all others makes tokio wake its own runtime through an
 /// eventfd, awake as it is: a system call, and a wait that does not wait. Every connection begins with a timer, for its
@@ -62,7 +63,8 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
                 Ok(socket) => {
                     let (close, closing) = oneshot::channel();
                     loops.insert(address, close);
-                    tokio::spawn(accept::run(roll.clone(), socket, address, closing));
+                    let accepting = accept::run(roll.clone(), socket, address, closing);
+                    tokio::spawn(threads::watched("an accept loop", accepting));
                 }
                 Err(error) => {
                     tracing::error!(%address, %error, "a worker cannot wait on its listening socket")

@@ -83,6 +83,7 @@ impl Http {
         if self.leaving.is_cancelled() {
             why.push("shutting down".to_owned());
         }
+        why.extend(self.member.missing_parts());
         let view = self.member.consensus.view().borrow().clone();
         let own = self.member.id().and_then(|id| view.state.members.get(&id));
         if own.is_some_and(|own| own.draining) {

@@ -13,12 +13,16 @@ mod metrics;
 mod peer;
 mod ports;
 mod problems;
+mod reaper;
 mod report;
 mod rights;
 mod serve;
 mod start;
+mod supervise;
 mod vips;
 
 pub use dev::Dev;
+pub use reaper::reap_orphans;
 pub use rights::give_up_rights;
 pub use start::{DroppedLines, Node, StartError};
+pub use vips::CheckExec;

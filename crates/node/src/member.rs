@@ -14,6 +14,7 @@ use crate::admin::Waits;
 use crate::config::Config;
 use crate::peer::Clients;
 use crate::ports::Ports;
+use crate::supervise::Supervisor;
 use crate::vips::Vips;
 
 /// How long another member may take to say something of itself.
@@ -29,6 +30,7 @@ pub(crate) struct Member {
     pub(crate) clients: Clients,
     /// What other members are asked for those who wait.
     pub(crate) waits: Waits,
+    pub(crate) supervisor: Supervisor,
     pub(crate) started: Instant,
     /// The digest of the newest state that one was asked for.
     pub(crate) last_digest: Mutex<Option<(Revision, String)>>,
@@ -42,6 +44,19 @@ impl Member {
             peer_address: self.config.advertise_peer_address.clone(),
             admin_address: self.config.advertise_admin_address.clone(),
         }
+    }
+
+    /// The parts of this process that have ended or give no sign of life, in words; empty while it is whole.
+    pub(crate) fn missing_parts(&self) -> Vec<String> {
+        let workers = self.plane.accepting().err().unwrap_or_default();
+        let workers = workers.into_iter().filter(|fault| fault.listener.is_none()).map(|fault| fault.why);
+        let own = self.supervisor.missing().into_iter().chain(self.vips.missing());
+        own.chain(self.plane.silent()).chain(workers).collect()
+    }
+
+    /// Whether all parts that there is one of give signs of life. Asked by the thread that keeps the leases, so it is quick.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.supervisor.is_whole() && self.plane.silent().is_empty()
     }
 
     /// This member's id, once it belongs to a cluster.

@@ -1,11 +1,13 @@
 //! A running member: what is started in which order, and stopped in which.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trestle_consensus::{Consensus, OpenError, Timing};
@@ -17,6 +19,7 @@ use crate::http::Http;
 use crate::member::Member;
 use crate::peer::Peers;
 use crate::ports::Ports;
+use crate::supervise::{Lasts, Supervisor};
 use crate::vips::Vips;
 use crate::{descriptors, join, serve};
 
@@ -25,6 +28,13 @@ const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells how many log lines were dropped because the log's reader was too slow.
 pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How long a member that has failed tries to release the virtual IPs; the kernel ends them by their lease anyway.
+const RELEASE_MAX: Duration = Duration::from_secs(3);
+/// How long it waits for Raft's threads.
+const RAFT_END_MAX: Duration = Duration::from_secs(3);
+/// How much longer than the grace time its connections may take to end.
+const FINISH_SPARE: Duration = Duration::from_secs(3);
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +135,7 @@ impl Node {
             vips,
             clients: Default::default(),
             waits: Default::default(),
+            supervisor: Supervisor::new(),
             started,
             last_digest: Default::default(),
         });
@@ -139,19 +150,22 @@ impl Node {
         let ports = member.ports.clone();
         let http = Http::new(member.clone(), leaving.clone(), log_lines_dropped);
         let raft = member.consensus.runtime();
+        // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
+        let peers = serve::peers(
+            peer_socket.into_std()?,
+            ports.peers,
+            peers,
+            admin.clone(),
+            member.clone(),
+            stop.clone(),
+        );
+        let admin = serve::admin(admin_socket, ports.admin, admin, leaving.clone(), stop.clone());
+        let part = |name, body| member.supervisor.spawn(&api, name, Lasts::UntilStop, body);
         let servers = vec![
-            // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
-            raft.spawn(serve::peers(
-                peer_socket.into_std()?,
-                ports.peers,
-                peers,
-                admin.clone(),
-                member.clone(),
-                stop.clone(),
-            )),
-            api.spawn(serve::admin(admin_socket, ports.admin, admin, leaving.clone(), stop.clone())),
-            api.spawn(crate::http::serve(http_socket, ports.http, http)),
-            api.spawn(follow_state(member.clone(), state)),
+            member.supervisor.spawn(&raft, "peer server", Lasts::UntilStop, peers),
+            part("admin server", Box::pin(admin) as Pin<Box<dyn Future<Output = ()> + Send>>),
+            part("HTTP server", Box::pin(crate::http::serve(http_socket, ports.http, http))),
+            part("state follower", Box::pin(follow_state(member.clone(), state))),
         ];
         let node = Self { member, leaving, stop, servers };
         if node.member.consensus.was_removed() {
@@ -160,14 +174,38 @@ impl Node {
         } else if node.member.consensus.identity().is_some() {
             node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
-            api.spawn(join::ask(node.member.clone(), node.stop.clone()));
+            let join = join::ask(node.member.clone(), node.stop.clone());
+            node.member.supervisor.spawn(&api, "join", Lasts::UntilDone, join);
         }
         Ok(node)
     }
 
-    /// Resolves when Raft or its storage has died and the process must end, with the reason.
+    /// Resolves when Raft, its storage, or another part that there is one of has died and the process must end, with the
+    /// reason. [`Self::give_up`] then.
     pub async fn failed(&self) -> String {
-        self.member.consensus.failed().await
+        tokio::select! {
+            failure = self.member.consensus.failed() => failure,
+            failure = self.member.supervisor.failed() => failure,
+            failure = self.member.plane.failed() => failure,
+        }
+    }
+
+    /// Ends a member that has [failed](Self::failed): lets go of the virtual IPs and of leadership at once, takes no new
+    /// connections, and lets those that are open finish for the grace time. Returns how many were cut, or `None` when
+    /// connections could not be ended in order.
+    pub async fn give_up(self) -> Option<usize> {
+        self.leaving.cancel();
+        self.member.supervisor.stopping();
+        // What has failed may not answer.
+        if timeout(RELEASE_MAX, self.member.end_vips()).await.is_err() {
+            warn!("the virtual IPs were not released in time; they fall silent with their lease");
+        }
+        self.member.plane.stop_accepting();
+        self.stop.cancel();
+        // The others elect a leader meanwhile.
+        let _ = timeout(RAFT_END_MAX, self.member.consensus.shutdown()).await;
+        let grace = self.member.config.shutdown_grace;
+        timeout(grace + FINISH_SPARE, self.member.plane.finish(grace)).await.ok()
     }
 
     /// Opens the access log's file anew, so that another program can have renamed it.
@@ -180,6 +218,7 @@ impl Node {
     pub async fn shutdown(self) -> usize {
         // Readiness fails first, so that whoever sends clients here stops in time.
         self.leaving.cancel();
+        self.member.supervisor.stopping();
         self.member.leave().await;
         self.stop().await
     }
@@ -187,6 +226,7 @@ impl Node {
     /// Stops as [`shutdown`](Self::shutdown) does, but hands nothing over: for the end of a whole cluster.
     pub async fn stop(self) -> usize {
         self.leaving.cancel();
+        self.member.supervisor.stopping();
         // Nobody may be sent here any more when the sockets close.
         self.member.end_vips().await;
         self.member.plane.stop_accepting();

@@ -24,6 +24,22 @@ pub fn require_capabilities() -> Result<(), VipError> {
     if missing.is_empty() { Ok(()) } else { Err(VipError::Capability(missing.join(" "))) }
 }
 
+/// Gives up every capability in all sets, and the right to get any by running another program, root or not: for a process
+/// that runs what belongs to somebody else.
+///
+/// # Errors
+/// [`VipError::Capabilities`] when the kernel refuses.
+pub fn drop_all_capabilities() -> Result<(), VipError> {
+    let failing =
+        |error: rustix::io::Errno| VipError::Capabilities { doing: "drop", reason: error.to_string() };
+    // Without it root would have all that is in the bounding set again after execve (capabilities(7)).
+    rustix::thread::set_no_new_privs(true).map_err(failing)?;
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(failed("drop"))?;
+    }
+    Ok(())
+}
+
 /// Gives up every capability but CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE, for good, in all sets.
 ///
 /// Capabilities belong to threads and new threads inherit them: call this before any other thread starts. Root then is no

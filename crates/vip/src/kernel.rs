@@ -238,6 +238,15 @@ impl Kernel {
         Ok(found.map(|interface| interface.up))
     }
 
+    /// A thread of this kernel that has ended, which it does only by a fault while the kernel is there: what it kept is kept
+    /// no more.
+    pub fn ended_thread(&self) -> Option<&'static str> {
+        let ended = |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        [(&self.leasing, "vip lease"), (&self.upkeep, "vip upkeep")]
+            .into_iter()
+            .find_map(|(thread, name)| ended(thread).then_some(name))
+    }
+
     /// What is true now. Reads what the two threads last heard from the kernel; asks nobody.
     pub fn facts(&self) -> Facts {
         let vips = locked(&self.held);

@@ -48,7 +48,7 @@ mod upkeep;
 mod vip;
 mod wire;
 
-pub use capability::{drop_other_capabilities, require_capabilities};
+pub use capability::{drop_all_capabilities, drop_other_capabilities, require_capabilities};
 pub use error::VipError;
 pub use event::{Event, Mac};
 pub use facts::{Facts, Fence, Punctuality, VipFacts};

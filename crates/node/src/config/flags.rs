@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use trestle_model::{Invalid, Violation, Violations};
 
 use super::{Config, Given, KEYS, Key, Source};
+use crate::vips::CheckExec;
 
 const ABOUT: &str = "A member of a Trestle cluster: a TCP load balancer that is its own cluster";
 const AFTER: &str = "A flag goes before the environment variable, that before the file, and that before the default.\n\
@@ -24,6 +25,8 @@ pub enum Invocation {
         /// Where to keep its data; a directory that is removed at the end if none is given.
         data_dir: Option<PathBuf>,
     },
+    /// Run a check program once; a member calls itself so.
+    CheckExec(CheckExec),
 }
 
 fn flag(key: &Key) -> String {
@@ -70,6 +73,12 @@ pub fn command() -> Command {
     let dev = Command::new("dev")
         .about("Run three members and two sample backends in this process, on 127.0.0.1 to 127.0.0.3; no privileges needed")
         .arg(kept);
+    // Between a member and its operator's check; nobody else calls it.
+    let check_exec = Command::new("check-exec").hide(true).args([
+        Arg::new("limit").required(true).value_parser(clap::value_parser!(u64)),
+        Arg::new("member").required(true),
+        Arg::new("program").required(true).value_parser(clap::value_parser!(PathBuf)),
+    ]);
     Command::new("trestled")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
@@ -78,6 +87,7 @@ pub fn command() -> Command {
         .args([file, check])
         .args(KEYS.iter().map(arg))
         .subcommand(dev)
+        .subcommand(check_exec)
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -85,6 +95,13 @@ pub fn command() -> Command {
 /// # Errors
 /// Every mistake in them.
 pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
+    if let Some(("check-exec", run)) = matches.subcommand() {
+        return Ok(Invocation::CheckExec(CheckExec {
+            program: run.get_one::<PathBuf>("program").cloned().unwrap_or_default(),
+            limit_ms: run.get_one::<u64>("limit").copied().unwrap_or_default(),
+            member: run.get_one::<String>("member").cloned().unwrap_or_default(),
+        }));
+    }
     if let Some(("dev", dev)) = matches.subcommand() {
         return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
     }

@@ -16,6 +16,7 @@ use trestle_model::MemberId;
 use super::faults::{self, Faults};
 use super::{Order, check};
 use crate::member::Member;
+use crate::supervise::Lasts;
 
 /// Time between two looks: short against what a fault costs, long against what a look does.
 const LOOK: Duration = Duration::from_millis(250);
@@ -28,8 +29,10 @@ const BLIND_FOR: Duration = Duration::from_secs(10);
 const IDLE_ROUNDS: u32 = 4;
 
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
-    tokio::spawn(check::follow(member.clone()));
-    tokio::spawn(watch(member.clone(), orders.clone()));
+    let api = tokio::runtime::Handle::current();
+    let parts = &member.supervisor;
+    parts.spawn(&api, "operator's check", Lasts::UntilDone, check::follow(member.clone()));
+    parts.spawn(&api, "fitness", Lasts::UntilStop, watch(member.clone(), orders.clone()));
 }
 
 /// What is known from one look to the next.

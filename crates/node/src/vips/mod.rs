@@ -6,6 +6,7 @@
 //! member's fitness ([`fitness`]). Votes ask the machine directly ([`Gate`]).
 
 mod check;
+mod check_exec;
 mod faults;
 mod fitness;
 mod hand_over;
@@ -26,6 +27,8 @@ use trestle_consensus::Ballot;
 use trestle_engine::ownership::{BackOff, Cause, Event, Fault, Lease, Ownership, Standing};
 use trestle_model::{ClusterState, MemberId, Revision};
 use trestle_vip::Kernel;
+
+pub use check_exec::CheckExec;
 
 use crate::config::{Config, Profile};
 use crate::member::Member;
@@ -198,12 +201,11 @@ impl Vips {
         self.tell(Order::State(member.consensus.view().borrow().state.clone()));
         let mut owner = Owner::new(self.shared.clone(), self.orders.clone(), member);
         // A member that restarts must not vote before its machine is there.
-        let thread = std::thread::Builder::new().name("vip owner".to_owned());
         let (ready, begun) = std::sync::mpsc::sync_channel(1);
-        let thread = thread.spawn(move || {
+        let thread = member.supervisor.thread("vip owner", move |pulse| {
             owner.begin(&queue);
             let _ = ready.send(());
-            owner.run(&queue);
+            owner.run(&queue, pulse);
         })?;
         let _ = begun.recv();
         *locked(&self.owner) = Some(thread);
@@ -233,9 +235,16 @@ impl Vips {
     pub(crate) fn end(&self) {
         self.tell(Order::End);
         if let Some(thread) = locked(&self.owner).take() {
-            // A thread that has panicked has dropped the kernel, and with it everything that it held.
             let _ = thread.join();
         }
+        // One that has panicked has left its handle on the kernel here. With the last one everything that is held goes.
+        drop(self.shared.shown().kernel.take());
+    }
+
+    /// The threads of the kernel's part that have ended, in words.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let kernel = self.shared.shown().kernel.clone()?;
+        kernel.ended_thread().map(|name| format!("thread {name} has ended"))
     }
 
     /// Why another member had better hold the virtual IPs, in words.

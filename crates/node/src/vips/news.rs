@@ -8,14 +8,17 @@ use trestle_engine::ownership::{Elected, Event};
 
 use super::Order;
 use crate::member::Member;
+use crate::supervise::Lasts;
 
 /// Starts the tasks, on Raft's runtime: nothing of the API may delay them.
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let runtime = member.consensus.runtime();
-    runtime.spawn(office(member.clone(), orders.clone()));
-    runtime.spawn(state(member.clone(), orders.clone()));
+    let parts = &member.supervisor;
+    parts.spawn(&runtime, "leadership news", Lasts::UntilStop, office(member.clone(), orders.clone()));
+    parts.spawn(&runtime, "state news", Lasts::UntilStop, state(member.clone(), orders.clone()));
     if member.id().is_none() {
-        runtime.spawn(identity(member.clone(), orders.clone()));
+        let identity = identity(member.clone(), orders.clone());
+        parts.spawn(&runtime, "identity news", Lasts::UntilDone, identity);
     }
 }
 

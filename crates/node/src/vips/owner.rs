@@ -15,6 +15,7 @@ use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
 use super::{Order, Shared, watchdog};
 use crate::member::Member;
+use crate::supervise::{Pulse, Supervisor};
 
 /// Longest time without a look at what nobody reports, such as an interface that appears.
 const LOOK: Duration = Duration::from_secs(1);
@@ -54,10 +55,15 @@ pub(super) struct Owner {
     /// Whether a record waits for its answer.
     recording: Arc<AtomicBool>,
     idle_watchdog: Option<watchdog::Systemd>,
+    supervisor: Supervisor,
+    whole: watchdog::Whole,
 }
 
 impl Owner {
-    pub(super) fn new(shared: Arc<Shared>, orders: Sender<Order>, member: &Member) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, orders: Sender<Order>, member: &Arc<Member>) -> Self {
+        let weak = Arc::downgrade(member);
+        // A member that is gone has no parts to miss.
+        let whole: watchdog::Whole = Arc::new(move || weak.upgrade().is_none_or(|member| member.is_whole()));
         Self {
             shared,
             orders,
@@ -74,7 +80,9 @@ impl Owner {
             slept: Duration::ZERO,
             wake: None,
             recording: Arc::default(),
-            idle_watchdog: watchdog::Systemd::from_environment(),
+            idle_watchdog: watchdog::Systemd::from_environment(&whole),
+            supervisor: member.supervisor.clone(),
+            whole,
         }
     }
 
@@ -85,9 +93,10 @@ impl Owner {
         }
     }
 
-    pub(super) fn run(mut self, queue: &Receiver<Order>) {
+    pub(super) fn run(mut self, queue: &Receiver<Order>, pulse: &Pulse) {
         let mut look = Instant::now() + LOOK;
         loop {
+            pulse.beat();
             if matches!(self.grip, Grip::Unused | Grip::Failed(_))
                 && let Some(watchdog) = &mut self.idle_watchdog
             {
@@ -102,9 +111,19 @@ impl Owner {
             if Instant::now() >= look {
                 look = Instant::now() + LOOK;
                 self.settle();
+                self.watch_kernel();
             }
         }
         self.let_go();
+    }
+
+    /// The kernel's threads have no say of their own when they end.
+    fn watch_kernel(&self) {
+        if let Grip::Firm(kernel) = &self.grip
+            && let Some(name) = kernel.ended_thread()
+        {
+            self.supervisor.fail(name, "it has ended; see the log");
+        }
     }
 
     fn take(&mut self, order: Order) {
@@ -348,7 +367,7 @@ impl Owner {
         let settings = Settings {
             name: self.name.to_string(),
             real_time: self.real_time,
-            watchdog: watchdog::Systemd::from_environment().map(watchdog::Systemd::into_watchdog),
+            watchdog: watchdog::Systemd::from_environment(&self.whole).map(watchdog::Systemd::into_watchdog),
             on_event: Box::new(move |event| {
                 let _ = orders.send(Order::Kernel(event));
             }),

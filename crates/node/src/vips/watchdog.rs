@@ -1,5 +1,6 @@
 //! systemd's watchdog.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -9,31 +10,41 @@ pub(super) struct Systemd {
     /// Half of `WatchdogSec`, as sd_watchdog_enabled(3) recommends.
     interval: Duration,
     last: Option<Instant>,
+    whole: Whole,
 }
 
+/// Whether every part of this member gives signs of life; the manager is told nothing while one does not.
+pub(super) type Whole = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Systemd {
-    pub(super) fn from_environment() -> Option<Self> {
+    pub(super) fn from_environment(whole: &Whole) -> Option<Self> {
         let mut usec = 0;
         // Left in the environment: this is asked more than once.
-        sd_notify::watchdog_enabled(false, &mut usec)
-            .then(|| Self { interval: Duration::from_micros(usec) / 2, last: None })
+        sd_notify::watchdog_enabled(false, &mut usec).then(|| Self {
+            interval: Duration::from_micros(usec) / 2,
+            last: None,
+            whole: whole.clone(),
+        })
     }
 
     /// Tells it that this process is well, when it is time.
     pub(super) fn feed(&mut self, now: Instant) {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.interval / 2) {
             self.last = Some(now);
-            notify();
+            notify(&self.whole);
         }
     }
 
     /// For the thread that keeps the leases, which is on time or says nothing.
     pub(super) fn into_watchdog(self) -> trestle_vip::Watchdog {
-        trestle_vip::Watchdog::new(self.interval, notify)
+        trestle_vip::Watchdog::new(self.interval, move || notify(&self.whole))
     }
 }
 
-fn notify() {
+fn notify(whole: &Whole) {
+    if !whole() {
+        return;
+    }
     // A manager that does not listen ends this process, which is its business.
     let _ = sd_notify::notify(false, &[NotifyState::Watchdog]);
 }

@@ -1,0 +1,167 @@
+//! Who watches the data plane's threads, and those of its tasks that nobody else would miss.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Time between two signs of life of a thread.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A thread that has given no sign of life for longer hangs: longer than anything that a busy machine does to it.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// The first thread or task that ended, and how.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ended(Arc<watch::Sender<Option<String>>>);
+
+thread_local! {
+    static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) };
+}
+
+/// A task of this thread that may end, but not by a panic: nobody waits for it, and what it did would not be done any more.
+pub(crate) fn watched<T>(what: &str, body: impl Future<Output = T>) -> impl Future<Output = T> {
+    let ended = ENDED.with_borrow(Clone::clone);
+    let watched = ended.map(|ended| Watched { what: what.to_owned(), ended, any: false });
+    async move {
+        let _watched = watched;
+        body.await
+    }
+}
+
+/// Says so when what it is part of ends.
+pub(crate) struct Watched {
+    what: String,
+    ended: Ended,
+    /// Whether any end counts, or only a panic.
+    any: bool,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let how = match (std::thread::panicking(), self.any) {
+            (true, _) => "panicked; see the log",
+            (false, true) => "has ended",
+            (false, false) => return,
+        };
+        self.ended.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(format!("{} {how}", self.what));
+            }
+            is_first
+        });
+    }
+}
+
+impl Ended {
+    /// To be held by a thread for as long as it runs.
+    pub(crate) fn thread(&self, name: &str) -> Watched {
+        Watched { what: format!("thread {name}"), ended: self.clone(), any: true }
+    }
+
+    /// To be called by a thread when it starts, for [`watched`].
+    pub(crate) fn install(&self) {
+        ENDED.set(Some(self.clone()));
+    }
+
+    /// Waits for the first end.
+    pub(crate) async fn first(&self) -> String {
+        let mut ended = self.0.subscribe();
+        let first = ended.wait_for(Option::is_some).await.ok().and_then(|how| how.clone());
+        match first {
+            Some(how) => how,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The sign of life of a thread.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    pub(crate) name: String,
+    origin: Instant,
+    /// Milliseconds from the origin to the last one.
+    last: AtomicU64,
+}
+
+impl Beat {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, origin: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long it has been missing, if that is too long.
+    pub(crate) fn silent(&self) -> Option<Duration> {
+        let silent = Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)));
+        (silent > SILENT_MAX).then_some(silent)
+    }
+
+    /// Runs `body`, on a runtime of its own, and gives signs of life as long as the thread comes round.
+    pub(crate) async fn during(self: Arc<Self>, body: impl Future<Output = ()>) {
+        tokio::pin!(body);
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut body => return,
+                _ = beats.tick() => self.last.store(self.now(), Ordering::Relaxed),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    async fn first(ended: &Ended) -> String {
+        tokio::time::timeout(Duration::from_secs(60), ended.first()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_end_of_a_thread_is_told() {
+        let ended = Ended::default();
+        let watched = ended.thread("trestle-table");
+        std::thread::spawn(move || {
+            let _watched = watched;
+            panic!("on purpose");
+        });
+        assert_eq!(first(&ended).await, "thread trestle-table panicked; see the log");
+        drop(ended.thread("trestle-probe"));
+        assert_eq!(first(&ended).await, "thread trestle-table panicked; see the log");
+        let ended = Ended::default();
+        drop(ended.thread("trestle-probe"));
+        assert_eq!(first(&ended).await, "thread trestle-probe has ended");
+    }
+
+    #[tokio::test]
+    async fn a_task_may_end_but_not_panic() {
+        let ended = Ended::default();
+        ended.install();
+        tokio::spawn(watched("a check", async {})).await.unwrap();
+        assert!(ended.0.borrow().is_none());
+        tokio::spawn(watched("a check", async { panic!("on purpose") })).await.unwrap_err();
+        assert_eq!(first(&ended).await, "a check panicked; see the log");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_comes_round_gives_signs_of_life() {
+        let mut beat = Beat::new("trestle-table".to_owned());
+        assert_eq!(beat.silent(), None);
+        beat.origin = Instant::now().checked_sub(2 * SILENT_MAX).unwrap();
+        assert!(beat.silent().is_some());
+        let beat = Arc::new(beat);
+        beat.clone().during(tokio::time::sleep(Duration::from_millis(1))).await;
+        assert_eq!(beat.silent(), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! A part of a member dies: the member gives up what others can take over, ends what it serves in order, and can be started
+//! again.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use trestle_testkit::{Cluster, Origin, get, wait_for};
+
+use crate::trestled;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The daemon, with writes beyond a limit on the size of files as errors instead of signals (setrlimit(2)).
+fn limitable(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("trestled");
+    let script = format!("#!/bin/sh\ntrap '' XFSZ\nexec {} \"$@\"\n", trestled().display());
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+/// One request on a connection that stays open.
+fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: origin\r\n\r\n")?;
+    let mut answer = [0; 1024];
+    let count = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_log_cannot_be_written_lets_connections_finish_and_can_be_started_again() {
+    let dir = TempDir::with_prefix("trestle-limitable-").unwrap();
+    let mut cluster = Cluster::start(limitable(&dir), 1).await;
+    let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
+    let api = cluster.api(0);
+    api.create_pool("web", None).await.unwrap();
+    api.create_backend("web", "a", origin.address()).await.unwrap();
+    api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
+    cluster.agreed().await;
+    let member = &mut cluster.members[0];
+    let (target, http) = ((member.ip, 8080), member.http());
+    let mut open = TcpStream::connect(target).unwrap();
+    open.set_read_timeout(Some(LIMIT)).unwrap();
+    assert!(ask(&mut open).unwrap().contains("origin"));
+
+    // As a full disk does: nothing can be added any more.
+    let process = member.process().id().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &process, "--fsize=16384"]).status().unwrap();
+    assert!(limited.success());
+    let mut written = 0;
+    while api.create_pool(&format!("pool-{written}"), None).await.is_ok() {
+        written += 1;
+        assert!(written < 5000, "the log goes on");
+    }
+    wait_for("readiness to fail", LIMIT, || match get(http, "/readyz") {
+        Ok(page) if page.status == 200 => Err("it is ready"),
+        _ => Ok(()),
+    });
+    wait_for("new connections to be refused", LIMIT, || match TcpStream::connect(target) {
+        Ok(_) => Err("one was accepted"),
+        Err(_) => Ok(()),
+    });
+    for _ in 0..3 {
+        assert!(ask(&mut open).unwrap().contains("origin"), "an open connection goes on");
+    }
+    assert!(member.is_running(), "it waits for the open connection");
+    drop(open);
+    let status = member.exited();
+    assert_eq!(status.code(), Some(74), "{}", member.output());
+    assert!(member.output().contains("this member cannot go on"), "{}", member.output());
+
+    member.start();
+    let pools = cluster.agreed().await.counts.unwrap().pools;
+    assert!(pools > written, "{written} of {pools} are there");
+    let mut again = TcpStream::connect(target).unwrap();
+    assert!(ask(&mut again).unwrap().contains("origin"));
+}
