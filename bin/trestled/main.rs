@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             descriptors::raise_limit();
             on_runtime(dev(data_dir))
         }
+        Invocation::Scrub => scrub(),
     }
 }
 
@@ -120,6 +121,20 @@ async fn reopen_on_hangup(node: &Node) {
         Err(error) => warn!(%error, "SIGHUP cannot be received"),
     }
     std::future::pending().await
+}
+
+/// Removes what members that are gone left, and says what.
+fn scrub() -> ExitCode {
+    match trestle_node::scrub() {
+        Ok(done) => {
+            let _ = write!(std::io::stdout(), "{done}");
+            if done.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn start_failed(error: &StartError) -> ExitCode {

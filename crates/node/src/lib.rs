@@ -25,4 +25,5 @@ pub use dev::Dev;
 pub use reaper::reap_orphans;
 pub use rights::give_up_rights;
 pub use start::{DroppedLines, Node, StartError};
+pub use trestle_vip::scrub;
 pub use vips::CheckExec;

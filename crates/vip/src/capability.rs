@@ -18,9 +18,18 @@ fn failed(doing: &'static str) -> impl Fn(caps::errors::CapsError) -> VipError {
 /// # Errors
 /// [`VipError::Capability`] with every capability that is missing (CAP_NET_ADMIN, CAP_NET_RAW).
 pub fn require_capabilities() -> Result<(), VipError> {
+    require(&NEEDED)
+}
+
+/// Whether the calling thread may change addresses and nftables.
+pub(crate) fn require_net_admin() -> Result<(), VipError> {
+    require(&[Capability::CAP_NET_ADMIN])
+}
+
+fn require(needed: &[Capability]) -> Result<(), VipError> {
     let have = caps::read(None, CapSet::Effective).map_err(failed("read"))?;
     let missing: Vec<String> =
-        NEEDED.iter().filter(|needed| !have.contains(needed)).map(ToString::to_string).collect();
+        needed.iter().filter(|needed| !have.contains(needed)).map(ToString::to_string).collect();
     if missing.is_empty() { Ok(()) } else { Err(VipError::Capability(missing.join(" "))) }
 }
 

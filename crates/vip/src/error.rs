@@ -68,6 +68,16 @@ pub enum VipError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// Another process fences in tables of this name.
+    #[error(
+        "another process{owner} holds virtual IPs in this network namespace with nftables table \"{table}\"; stop it, or give this member another name"
+    )]
+    Taken {
+        /// Name of the table.
+        table: String,
+        /// Which process, where that is known, as " (process 123)".
+        owner: String,
+    },
     /// Something that every virtual IP needs failed.
     #[error("cannot {doing}: {source}")]
     System {

@@ -51,8 +51,11 @@ pub enum Event {
         /// Who claims it.
         mac: Mac,
     },
-    /// Someone removed the tables of the fence (`nft flush ruleset` does): they have been put back.
-    FenceRebuilt,
+    /// Someone changed the tables of the fence, or removed them (`nft flush ruleset` does): they have been put back. Says what
+    /// was found first.
+    FenceRebuilt(String),
+    /// What a member that is gone left on this machine was removed: a table or an address.
+    Scrubbed(String),
     /// The fence cannot be renewed; it closes at the deadline. Said once until it works.
     FenceFailed(String),
     /// The machine slept: deadlines on the monotonic clock cannot be trusted, so every lease was ended.
@@ -73,7 +76,8 @@ impl fmt::Display for Event {
             Self::Renamed { from, to } => write!(f, "{from}: renamed to {to}"),
             Self::InterfaceGone(name) => write!(f, "{name}: interface gone"),
             Self::Conflict { address, mac } => write!(f, "{address}: {mac} claims the address too"),
-            Self::FenceRebuilt => write!(f, "fence removed by someone else, put back"),
+            Self::FenceRebuilt(what) => write!(f, "fence changed by someone else, put back: {what}"),
+            Self::Scrubbed(what) => write!(f, "removed what a member that is gone left: {what}"),
             Self::FenceFailed(why) => write!(f, "fence cannot be renewed: {why}"),
             Self::Slept => write!(f, "this machine slept, leases ended"),
         }

@@ -54,8 +54,21 @@ pub struct Facts {
     pub fence: Fence,
     /// How punctual the lease thread is.
     pub punctuality: Punctuality,
+    /// What others did to the fence.
+    pub tampering: Tampering,
     /// Every virtual IP that is held here, by address.
     pub vips: Vec<VipFacts>,
+}
+
+/// What others did to the fence, as this member has noticed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tampering {
+    /// How often it was put back after someone else had changed or removed it.
+    pub repairs: u64,
+    /// When that was last, and what was found.
+    pub last_repair: Option<(Instant, String)>,
+    /// Why it cannot be renewed or put back at present; `None` while it can.
+    pub failing: Option<String>,
 }
 
 /// What is known of one virtual IP.
@@ -79,6 +92,9 @@ pub struct VipFacts {
     pub conflicts: u64,
     /// Who said so last, and when.
     pub last_conflict: Option<(Mac, Instant)>,
+    /// Why its packets are dropped on this machine although its own fence is open: the fence of another member stands against
+    /// it. `None` for nothing.
+    pub shut_by: Option<String>,
 }
 
 impl VipFacts {
@@ -93,6 +109,7 @@ impl VipFacts {
             repairs: 0,
             conflicts: 0,
             last_conflict: None,
+            shut_by: None,
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::capability::require_capabilities;
 use crate::error::VipError;
@@ -14,12 +16,14 @@ use crate::event::Event;
 use crate::facts::{Facts, Fence, VipFacts};
 use crate::lease::Lease;
 use crate::lease_thread::{LeaseThread, Opening, Order, Pulse, Watchdog};
+use crate::lock::Lock;
 use crate::moment::Moment;
-use crate::nft::Nft;
+use crate::nft::{Nft, Watch};
 use crate::route::{Changes, Interface, Route};
 use crate::scrub;
-use crate::upkeep::{Keeping, Note, Notes, SharedFacts, Upkeep, notes};
+use crate::upkeep::{Keeping, Note, Notes, SharedFacts, SharedTampering, Upkeep, notes};
 use crate::vip::Vip;
+use crate::watcher::{Ask, Asking, Shut, Watcher};
 
 /// Longest time without new connections.
 const QUIET_MAX: Duration = Duration::from_secs(60);
@@ -27,7 +31,7 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 /// How a member works with its kernel.
 pub struct Settings {
     /// Name of the member. The nftables tables are called `trestle_` and this, with `_` for what such names may not contain;
-    /// two members in one network namespace need names that differ so.
+    /// two members in one network namespace need names that differ so, and the second of one name is refused.
     pub name: String,
     /// Run the lease thread with real-time priority (SCHED_FIFO 1). It takes the right to: `LimitRTPRIO=1` for the service.
     /// Where that is missing it runs without, and the facts say so.
@@ -60,8 +64,14 @@ pub struct Kernel {
     /// Held over claims and releases, so that they come one after another.
     route: Mutex<Route>,
     held: Mutex<BTreeMap<IpAddr, Held>>,
+    tampering: SharedTampering,
+    shut: Shut,
     upkeep: Option<JoinHandle<()>>,
     leasing: Option<JoinHandle<()>>,
+    /// `None` without nftables.
+    watching: Option<(JoinHandle<()>, Asking)>,
+    /// Goes last: whoever has it may remove what is there.
+    lock: Option<Lock>,
 }
 
 impl fmt::Debug for Kernel {
@@ -75,17 +85,25 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Kernel {
-    /// Removes what an earlier run of this member left (see [`crate`]), sets the fence up, and starts the two threads, in the
-    /// network namespace of the caller.
+    /// Removes what earlier runs of this member and of others left (see [`crate`]), sets the fence up, and starts the threads,
+    /// in the network namespace of the caller.
     ///
     /// # Errors
-    /// When a capability is missing, leftovers cannot be removed, or sockets and threads cannot be had. A kernel without
+    /// When a capability is missing, another process has fences under the same name here, leftovers cannot be removed, or
+    /// sockets and threads cannot be had. A kernel without
     /// nftables is no error: [`Facts::fence`] says so.
     pub fn open(settings: Settings) -> Result<Self, VipError> {
         require_capabilities()?;
         let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
-        let nft = scrub::fence(&settings.name, &mut route)?;
-        Self::start(settings, route, nft)
+        let table = scrub::table(&settings.name);
+        let lock = Lock::take(&table).map_err(VipError::system("take the lock of the fence"))?;
+        let lock =
+            lock.map_err(|owner| VipError::Taken { table: table.clone(), owner: owner.to_string() })?;
+        let nft = scrub::fence(&table, &mut route)?;
+        let mut kernel = Self::start(settings, route, nft)?;
+        kernel.lock = Some(lock);
+        kernel.looked_at_others(kernel.look_at_others());
+        Ok(kernel)
     }
 
     /// Starts the threads, with nftables or with the reason why not.
@@ -105,6 +123,7 @@ impl Kernel {
         pulse.announcements_fenced(nft.as_ref().is_some_and(Nft::fences_announcements));
         let (notes, received, waker) = notes().map_err(VipError::system("open an event descriptor"))?;
         let (lease_orders, orders) = channel();
+        let tampering = SharedTampering::default();
 
         let upkeep = Upkeep::new(
             Route::open().map_err(VipError::system("open a routing socket"))?,
@@ -112,15 +131,13 @@ impl Kernel {
             nft.is_none(),
             lease_orders.clone(),
             settings.on_event,
+            Arc::clone(&tampering),
         );
+        let (table, shut) = (scrub::table(&settings.name), Shut::default());
+        let watcher = nft.as_ref().map(|fence| watcher(fence, &table, &lease_orders, &notes, &shut));
+        let watcher = watcher.transpose().map_err(VipError::system("listen to nftables"))?;
         let lease_thread = LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog);
         let (own_pulse, real_time) = (Arc::clone(&pulse), settings.real_time);
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(body)
-                .map_err(VipError::system("start a thread"))
-        };
         let keeping = spawn("vip upkeep", Box::new(move || upkeep.run(&received, &waker)))?;
         let leasing = spawn(
             "vip lease",
@@ -131,9 +148,24 @@ impl Kernel {
                 lease_thread.run(&orders);
             }),
         )?;
-        let (route, held) = (Mutex::new(route), Mutex::default());
-        let (upkeep, leasing) = (Some(keeping), Some(leasing));
-        Ok(Self { fence, pulse, lease_orders, notes, route, held, upkeep, leasing })
+        let watching = match watcher {
+            Some((watcher, asking)) => Some((spawn("vip watch", Box::new(move || watcher.run()))?, asking)),
+            None => None,
+        };
+        Ok(Self {
+            fence,
+            pulse,
+            lease_orders,
+            notes,
+            route: Mutex::new(route),
+            held: Mutex::default(),
+            tampering,
+            shut,
+            upkeep: Some(keeping),
+            leasing: Some(leasing),
+            watching,
+            lock: None,
+        })
     }
 
     /// Serves `vip` for as long as `lease` runs: opens the fence until its deadline, adds the address, announces it. From
@@ -154,6 +186,7 @@ impl Kernel {
         if lease.running(Instant::now()).is_none() {
             return Err(VipError::Over(vip.clone()));
         }
+        let looked = self.look_at_others();
         let shown = Arc::new(Moment::default());
         let facts: SharedFacts = Arc::new(Mutex::new(VipFacts::new(vip.clone())));
         let opening = Opening {
@@ -172,6 +205,7 @@ impl Kernel {
             shown: Arc::clone(&shown),
         };
         self.note(|reply| Note::Keep(keeping, reply)).or_else(|error| self.undo(vip.address, error))?;
+        self.looked_at_others(looked);
         locked(&self.held).insert(vip.address, Held { vip: vip.clone(), facts, shown });
         Ok(())
     }
@@ -252,13 +286,28 @@ impl Kernel {
         let vips = locked(&self.held);
         let vips = vips.values().map(|held| {
             let facts = locked(&held.facts).clone();
-            VipFacts { vip: held.vip.clone(), fence_until: held.shown.get(), ..facts }
+            let shut_by = locked(&self.shut).get(&held.vip.address).cloned();
+            VipFacts { vip: held.vip.clone(), fence_until: held.shown.get(), shut_by, ..facts }
         });
         let fence = match &self.fence {
             Fence::Full { .. } => Fence::Full { announcements: self.pulse.are_announcements_fenced() },
             degraded @ Fence::Degraded { .. } => degraded.clone(),
         };
-        Facts { fence, punctuality: self.pulse.facts(), vips: vips.collect() }
+        let tampering = locked(&self.tampering).clone();
+        Facts { fence, punctuality: self.pulse.facts(), tampering, vips: vips.collect() }
+    }
+
+    /// Has what members that are gone left removed, and what those that live stand against noted.
+    fn look_at_others(&self) -> Option<Receiver<()>> {
+        let (done, looked) = sync_channel(1);
+        let (_, asking) = self.watching.as_ref()?;
+        asking.send(Ask::Look(done));
+        Some(looked)
+    }
+
+    /// Waits until that is done. A thread that has ended has done what it could.
+    fn looked_at_others(&self, looked: Option<Receiver<()>>) {
+        let _ = looked.map(|looked| looked.recv());
     }
 
     /// Takes back the half of a claim that was done.
@@ -293,6 +342,10 @@ impl Drop for Kernel {
         // What was released before is removed by then as well, so that nothing is ever without its fence.
         self.notes.send(Note::Stop);
         self.upkeep.take().map(JoinHandle::join);
+        if let Some((watching, asking)) = self.watching.take() {
+            asking.send(Ask::End);
+            let _ = watching.join();
+        }
         if clean {
             let _ = self.lease_orders.send(Order::Stop);
         }
@@ -300,6 +353,34 @@ impl Drop for Kernel {
         self.lease_orders = nobody;
         self.leasing.take().map(JoinHandle::join);
     }
+}
+
+fn spawn(name: &str, body: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, VipError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(VipError::system("start a thread"))
+}
+
+/// The thread that listens to nftables, before it starts, and how it is asked.
+fn watcher(
+    fence: &Nft,
+    table: &str,
+    lease_thread: &Sender<Order>,
+    notes: &Notes,
+    shut: &Shut,
+) -> std::io::Result<(Watcher, Asking)> {
+    let (queue, asked) = channel();
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let watcher = Watcher {
+        watch: Watch::open(fence, scrub::PREFIX)?,
+        nft: Nft::open(table)?,
+        route: Route::open()?,
+        table: table.to_owned(),
+        lease_thread: lease_thread.clone(),
+        notes: notes.clone(),
+        shut: Arc::clone(shut),
+        asked,
+        wake: Arc::clone(&wake),
+    };
+    Ok((watcher, Asking { queue, wake }))
 }
 
 /// The interface for `vip`, if it and the address will do.

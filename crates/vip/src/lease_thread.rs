@@ -3,6 +3,7 @@
 
 mod pulse;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -13,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::VipError;
 use crate::lease::Lease;
 use crate::moment::Moment;
-use crate::nft::{Armed, Nft};
+use crate::nft::{Armed, Nft, Wanted};
 use crate::upkeep::{Note, Notes};
 
 pub(crate) use pulse::Pulse;
@@ -25,6 +26,9 @@ pub const TICK: Duration = Duration::from_millis(20);
 
 /// Shorter sleeps are within what clocks drift apart.
 const SLEPT: Duration = Duration::from_millis(5);
+
+/// Time to the next look at a fence that could not be looked at, or not be put back.
+const CHECK_RETRY: Duration = Duration::from_millis(200);
 
 /// What the thread is told to do.
 pub(crate) enum Order {
@@ -38,6 +42,10 @@ pub(crate) enum Order {
     Forget(IpAddr),
     /// The interface of an address came back as another: fence announcements there.
     Moved(IpAddr, u32, String),
+    /// An interface is gone: announcements there need no fence.
+    Gone(u32),
+    /// Look whether the kernel has the fence as it should be, and put it back if not.
+    Check,
     /// Remove all tables and end. Only when nothing is held.
     Stop,
 }
@@ -75,6 +83,12 @@ pub(crate) struct LeaseThread {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) watchdog: Option<Watchdog>,
     held: Vec<Held>,
+    /// Everything that the kernel fences: what is held, and what was released and may still be there.
+    fenced: BTreeSet<IpAddr>,
+    /// When the fence is to be looked at, though nobody may say so.
+    check: Option<Instant>,
+    /// When it was last put back.
+    repaired: Option<Instant>,
     /// Reused, so that renewing allocates nothing.
     due: Vec<Armed>,
     /// What was last said of a failure, so that it is said once.
@@ -91,7 +105,19 @@ impl LeaseThread {
         watchdog: Option<Watchdog>,
     ) -> Self {
         let asleep = asleep();
-        Self { fence, notes, pulse, watchdog, held: Vec::new(), due: Vec::new(), failing: false, asleep }
+        Self {
+            fence,
+            notes,
+            pulse,
+            watchdog,
+            held: Vec::new(),
+            fenced: BTreeSet::new(),
+            check: None,
+            repaired: None,
+            due: Vec::new(),
+            failing: false,
+            asleep,
+        }
     }
 
     /// Runs until it is told to stop or nobody is left to tell it.
@@ -134,7 +160,7 @@ impl LeaseThread {
 
     /// Time to the next tick; without virtual IPs and watchdog there is nothing to wake for.
     fn period(&self) -> Option<Duration> {
-        match (&self.watchdog, self.held.is_empty()) {
+        match (&self.watchdog, self.held.is_empty() && self.check.is_none()) {
             (_, false) => Some(TICK),
             (Some(watchdog), true) => Some(watchdog.period()),
             (None, true) => None,
@@ -162,6 +188,7 @@ impl LeaseThread {
             }
             Order::Forget(address) => {
                 if !self.held.iter().any(|held| held.opening.address == address) {
+                    self.fenced.remove(&address);
                     // A fence around an address that is not here disturbs nobody, and the next start removes it.
                     let _ = self.on_fence("remove", |fence| fence.forget(address));
                 }
@@ -173,6 +200,12 @@ impl LeaseThread {
                 }
                 self.guard_egress();
             }
+            Order::Gone(index) => {
+                if let Some(fence) = &mut self.fence {
+                    fence.unguard_egress(index);
+                }
+            }
+            Order::Check => self.look_after_fence(Instant::now()),
             // Handled by the loop.
             Order::Stop => (),
         }
@@ -181,7 +214,8 @@ impl LeaseThread {
     /// Fences announcements on the interface of everything that is held.
     fn guard_egress(&mut self) {
         if let Some(fence) = &mut self.fence {
-            for held in &self.held {
+            // Those of an interface that is gone have none.
+            for held in self.held.iter().filter(|held| held.opening.index != 0) {
                 fence.guard_egress(held.opening.index, &held.opening.interface);
             }
             self.pulse.announcements_fenced(fence.fences_announcements());
@@ -196,30 +230,87 @@ impl LeaseThread {
         let Some(fence) = &mut self.fence else { return Ok(()) };
         let Err(source) = act(fence) else { return Ok(()) };
         // When someone has removed the tables, they come back before the order is carried out.
-        let rebuilt = self.rebuild();
+        let repaired = self.repair(Instant::now());
         let Some(fence) = &mut self.fence else { return Ok(()) };
-        let again = rebuilt.map_or(Err(source), |()| act(fence));
+        let again = repaired.map_or(Err(source), |()| act(fence));
         again.map_err(|source| VipError::Fence { table: fence.table().to_owned(), doing, source })
     }
 
-    /// Puts the tables back, with all that is held and has a lease.
-    fn rebuild(&mut self) -> std::io::Result<()> {
+    /// What the kernel is to have: everything that is fenced, and until when it was told that what is held is open.
+    fn wanted(&self) -> Wanted {
+        let running = self.held.iter().filter(|held| !held.lapsed);
+        let leases =
+            running.map(|held| Armed { address: held.opening.address, until: held.open_until }).collect();
+        Wanted { fenced: self.fenced.iter().copied().collect(), leases, quiet: quiet(&self.held) }
+    }
+
+    /// Compares the fence with what it should be, and puts it back when it differs.
+    fn look_after_fence(&mut self, now: Instant) {
+        let wanted = self.wanted();
+        let Some(fence) = &mut self.fence else { return };
+        // Against somebody who changes it all the time, no more than a tick's worth of work.
+        let rested = self.repaired.map_or(now, |last| last + TICK);
+        if rested > now {
+            self.check = Some(rested);
+            return;
+        }
+        self.check = None;
+        match fence.difference(&wanted) {
+            Ok(None) => (),
+            Ok(Some(what)) => self.put_back(what, now),
+            // Somebody else's transactions came in between each time.
+            Err(_) => self.check = Some(now + CHECK_RETRY),
+        }
+    }
+
+    fn put_back(&mut self, what: String, now: Instant) {
+        self.repaired = Some(now);
+        match self.repair(now) {
+            Ok(()) => {
+                self.notes.send(Note::FenceRebuilt(what));
+                self.works();
+            }
+            Err(error) => {
+                self.check = Some(now + CHECK_RETRY);
+                self.fails(&format!("{what}; it cannot be put back: {error}"));
+            }
+        }
+    }
+
+    fn fails(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            self.notes.send(Note::FenceFailed(why.to_owned()));
+        }
+    }
+
+    fn works(&mut self) {
+        if std::mem::replace(&mut self.failing, false) {
+            self.notes.send(Note::FenceHolds);
+        }
+    }
+
+    /// Puts the tables back, with all that is fenced, and what has a lease open as before.
+    fn repair(&mut self, now: Instant) -> std::io::Result<()> {
+        for held in self.held.iter_mut().filter(|held| !held.lapsed) {
+            let lease = held.opening.lease.running(now);
+            held.open_until = lease.map_or(held.open_until, |until| until.max(held.open_until));
+        }
+        let wanted = self.wanted();
         let Some(fence) = &mut self.fence else { return Ok(()) };
-        let addresses: Vec<IpAddr> = self.held.iter().map(|held| held.opening.address).collect();
-        fence.install(&addresses)?;
-        let leases = self.held.iter().filter_map(|held| {
-            Some(Armed { address: held.opening.address, until: held.opening.lease.until()? })
-        });
-        let leases: Vec<Armed> = leases.collect();
-        let quieted = fence.quiesce(&quiet(&self.held));
-        let armed = fence.arm(&leases);
+        let restored = fence.restore(&wanted);
+        if restored.is_ok() {
+            for held in self.held.iter().filter(|held| !held.lapsed) {
+                held.opening.shown.set(held.open_until);
+            }
+        }
         self.guard_egress();
-        armed.and(quieted)
+        restored
     }
 
     fn open(&mut self, opening: Opening) -> Result<(), VipError> {
         let (address, now) = (opening.address, Instant::now());
         let until = opening.lease.until().unwrap_or(now);
+        self.fenced.insert(address);
         self.on_fence("close", |fence| fence.enclose(address))?;
         self.on_fence("open", |fence| fence.arm(&[Armed { address, until }]))?;
         if self.fence.is_some() {
@@ -233,10 +324,13 @@ impl LeaseThread {
     /// Looks at every lease, `asleep` being how long the machine has slept since its start.
     fn tick(&mut self, now: Instant, asleep: Duration) {
         if asleep.saturating_sub(self.asleep) > SLEPT {
-            self.after_sleep();
+            self.after_sleep(now);
         }
         self.asleep = self.asleep.max(asleep);
         self.renew(now);
+        if self.check.is_some_and(|due| due <= now) {
+            self.look_after_fence(now);
+        }
         for held in self.held.iter_mut().filter(|held| !held.lapsed && held.open_until <= now) {
             held.lapsed = true;
             self.notes.send(Note::Lapsed(held.opening.address));
@@ -253,13 +347,11 @@ impl LeaseThread {
         if self.due.is_empty() {
             return;
         }
-        if let Err(error) = self.arm() {
-            if !std::mem::replace(&mut self.failing, true) {
-                self.notes.send(Note::FenceFailed(error.to_string()));
-            }
+        if let Err(error) = self.arm(now) {
+            self.fails(&error.to_string());
             return;
         }
-        self.failing = false;
+        self.works();
         for armed in &self.due {
             let Some(held) = self.held.iter_mut().find(|held| held.opening.address == armed.address) else {
                 continue;
@@ -274,22 +366,25 @@ impl LeaseThread {
         }
     }
 
-    fn arm(&mut self) -> std::io::Result<()> {
+    fn arm(&mut self, now: Instant) -> std::io::Result<()> {
         let Some(fence) = &mut self.fence else { return Ok(()) };
         match fence.arm(&self.due) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.rebuild()?;
-                self.notes.send(Note::FenceRebuilt);
-                Ok(())
+                self.repair(now)?;
+                self.repaired = Some(now);
+                self.notes.send(Note::FenceRebuilt(error.to_string()));
+                // What was due may have lapsed before, which putting back does not open.
+                self.fence.as_mut().map_or(Ok(()), |fence| fence.arm(&self.due))
             }
             other => other,
         }
     }
 
     /// The monotonic clock stands still while a machine sleeps, for others it went on.
-    fn after_sleep(&mut self) {
-        for held in &self.held {
+    fn after_sleep(&mut self, now: Instant) {
+        for held in &mut self.held {
             held.opening.lease.end();
+            held.open_until = held.open_until.min(now);
             if let Some(fence) = &mut self.fence {
                 // What fails here expires.
                 let _ = fence.shut(held.opening.address);

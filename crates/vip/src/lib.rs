@@ -5,9 +5,9 @@
 //! and until when, is decided elsewhere.
 //!
 //! # Two fences
-//! - nftables: sets whose elements have timeouts in milliseconds. IP packets to and from the address, questions for it (ARP,
-//!   neighbour solicitation), the kernel's answers and our announcements pass only while the element lives. It closes no
-//!   later than 12 ms after the deadline, commonly a few milliseconds before it, in steps of the kernel's tick.
+//! - nftables: sets whose elements have timeouts in milliseconds. IP packets to and from the address (answers to neighbour
+//!   solicitations among them), questions for it by ARP, the kernel's answers and our announcements pass only while the element
+//!   lives. It closes no later than 12 ms after the deadline, commonly a few milliseconds before it, in steps of the kernel's tick.
 //! - The address's own lifetime, 2 s, renewed each second: it removes the address from a machine whose daemon has died, at
 //!   most 3.25 s after its last renewal.
 //!
@@ -18,14 +18,22 @@
 //! [`Kernel::quiesce`] lets nftables drop what would open a connection, for a while that ends by itself, so that no client
 //! is accepted just before the release and then never answered.
 //!
-//! # Two threads
-//! The lease thread does nothing but renew the fence every [`TICK`]. The upkeep thread renews addresses, announces them,
+//! # The host's own addresses
+//! An address is added as a network by itself (/32 or /128), so that none of the host's goes with it, and where the kernel
+//! never takes it for the source of a connection: behind the host's own addresses, or out of scope where there are none.
+//!
+//! # Three threads
+//! The lease thread does nothing but renew the fence every [`TICK`], and compare it with what it should be when it is told to.
+//! The watcher hears, from nftables, of every change that somebody else makes, and tells it; once in ten seconds it does so
+//! without. What was changed is put back in one transaction, in which open fences stay open. The upkeep thread renews addresses, announces them,
 //! puts them back when someone removes them, and listens for others that claim them. Neither runs a runtime.
 //!
 //! # What is left behind
-//! A killed process leaves its tables, and its addresses for up to 3.25 s. The next [`Kernel::open`] under the same name
-//! closes the fence of every address that the tables list, removes those addresses as far as they end within a minute, and
-//! starts afresh. Nothing else is touched: no other table, and no address that someone else has configured to last.
+//! A killed process leaves its tables, and its addresses for up to 3.25 s. The next [`Kernel::open`] in the network namespace,
+//! whatever its name, closes the fence of every address that they list, removes those addresses as far as they end within a
+//! minute, and the tables; so does [`scrub`]. Tables of a process that lives are left alone: each holds a lock of its tables'
+//! name, which the kernel drops when it dies. Nothing else is touched: no other table, and no address that someone else has
+//! configured to last.
 
 #![cfg(target_os = "linux")]
 
@@ -37,6 +45,7 @@ mod frames;
 mod kernel;
 mod lease;
 mod lease_thread;
+mod lock;
 mod moment;
 mod netlink;
 mod nft;
@@ -46,13 +55,15 @@ mod scrub;
 mod tests;
 mod upkeep;
 mod vip;
+mod watcher;
 mod wire;
 
 pub use capability::{drop_all_capabilities, drop_other_capabilities, require_capabilities};
 pub use error::VipError;
 pub use event::{Event, Mac};
-pub use facts::{Facts, Fence, Punctuality, VipFacts};
+pub use facts::{Facts, Fence, Punctuality, Tampering, VipFacts};
 pub use kernel::{Kernel, Settings};
 pub use lease::Lease;
 pub use lease_thread::{TICK, Watchdog};
+pub use scrub::{Scrubbed, scrub};
 pub use vip::Vip;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
-    sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, send,
+    socket_with, sockopt,
 };
+use socket2::{SockFilter, SockRef};
 
 /// Dumps come in parts of at most 32 KiB (`NLMSG_GOODSIZE` and the size of the reader's buffer bound them).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -19,6 +20,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
+/// `NLM_F_DUMP_INTR`: what is listed has changed since the list was begun.
+pub(crate) const INTERRUPTED: u16 = 0x10;
+/// Where `struct nlmsghdr` names the socket that a message came from, or that caused it.
+const PORT_AT: u32 = 12;
 const HEADER: usize = 16;
 
 /// A netlink socket. Answers are read into one buffer that is kept.
@@ -32,6 +37,7 @@ pub(crate) struct Socket {
 /// One message of an answer: its type, sequence number and what follows the header.
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
+    pub(crate) flags: u16,
     pub(crate) sequence: u32,
     pub(crate) payload: &'a [u8],
     /// With the header.
@@ -48,9 +54,10 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let length = usize::try_from(word(bytes, 0)?).ok()?;
         let whole = bytes.get(..length).filter(|whole| whole.len() >= HEADER)?;
         let kind = u16::from_ne_bytes([whole[4], whole[5]]);
+        let flags = u16::from_ne_bytes([whole[6], whole[7]]);
         let sequence = word(whole, 8)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, sequence, payload: &whole[HEADER..], whole })
+        Some(Message { kind, flags, sequence, payload: &whole[HEADER..], whole })
     })
 }
 
@@ -69,6 +76,24 @@ impl Socket {
         bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
         Ok(Self { fd, buffer: vec![0; RECEIVE_BYTES], sequence: 0 })
+    }
+
+    /// The number by which the kernel knows this socket.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        Ok(SocketAddrNetlink::try_from(getsockname(&self.fd)?)?.pid())
+    }
+
+    /// Lets nothing in that was caused by the socket with this number (classic BPF).
+    pub(crate) fn ignore(&self, port: u32) -> io::Result<()> {
+        // The filter reads words in network byte order.
+        let port = u32::from_be_bytes(port.to_ne_bytes());
+        // Load the number; leave the message out if it is this one, else keep all of it.
+        SockRef::from(&self.fd).attach_filter(&[
+            SockFilter::new(0x20, 0, 0, PORT_AT),
+            SockFilter::new(0x15, 0, 1, port),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ])
     }
 
     /// The next sequence number; several in a row with `count`, of which this is the first.

@@ -77,7 +77,7 @@ pub(crate) struct Discovery(Socket);
 
 impl Discovery {
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking(), Some(socket2::Protocol::ICMPV6))?;
+        let socket = discovery_socket()?;
         // Load the type; keep the message if it is an advertisement, else none of it (classic BPF).
         socket.attach_filter(&[
             SockFilter::new(0x30, 0, 0, 0),
@@ -85,10 +85,15 @@ impl Discovery {
             SockFilter::new(0x06, 0, 0, u32::MAX),
             SockFilter::new(0x06, 0, 0, 0),
         ])?;
-        // Neighbours ignore whatever may have come through a router (RFC 4861 §7.1).
-        socket.set_multicast_hops_v6(255)?;
-        socket.set_multicast_loop_v6(false)?;
         Ok(Self(socket))
+    }
+
+    /// Sends a message about an address of this machine, from that address (RFC 4861 §4.4), which is what the fence goes by.
+    pub(crate) fn send_from(from: Ipv6Addr, message: &[u8], to: Ipv6Addr, index: u32) -> io::Result<()> {
+        let socket = discovery_socket()?;
+        socket.bind(&SocketAddrV6::new(from, 0, 0, 0).into())?;
+        sendto(&socket, message, SendFlags::empty(), &SocketAddrV6::new(to, 0, 0, index))?;
+        Ok(())
     }
 
     /// Sends a message to a multicast group on an interface.
@@ -107,6 +112,14 @@ impl AsFd for Discovery {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn discovery_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking(), Some(socket2::Protocol::ICMPV6))?;
+    // Neighbours ignore whatever may have come through a router (RFC 4861 §7.1).
+    socket.set_multicast_hops_v6(255)?;
+    socket.set_multicast_loop_v6(false)?;
+    Ok(socket)
 }
 
 /// Messages and errors that mean nothing here are passed over; an interface that goes down leaves one in the socket.

@@ -9,6 +9,9 @@ use super::member::yes_no;
 use super::{or_dash, short_name, std_duration};
 use crate::output::duration_text;
 
+/// How long it is told that another program changed a fence, which has been put back at once.
+const TAMPERED: Duration = Duration::from_secs(10 * 60);
+
 /// A virtual IP on one member.
 #[derive(Debug, Serialize)]
 pub(crate) struct FactsView {
@@ -28,6 +31,13 @@ pub(crate) struct FactsView {
     foreign_ago: Option<String>,
     without_quorum: bool,
     problems: Vec<String>,
+    fence_repairs: u64,
+    /// `None` when it was never put back.
+    fence_repaired_ago: Option<String>,
+    fence_change: Option<String>,
+    /// It was put back a short while ago.
+    #[serde(skip)]
+    tampered: bool,
 }
 
 /// A duration as it can be typed, in whole milliseconds: leases are short.
@@ -51,6 +61,10 @@ impl From<v1::VipView> for FactsView {
             foreign_ago: typed_millis(view.foreign_ago.as_ref()),
             without_quorum: view.without_quorum,
             problems: view.problems,
+            fence_repairs: view.fence_repairs,
+            fence_repaired_ago: typed_millis(view.fence_repaired_ago.as_ref()),
+            fence_change: some(view.fence_change),
+            tampered: std_duration(view.fence_repaired_ago.as_ref()).is_some_and(|ago| ago < TAMPERED),
         }
     }
 }
@@ -108,6 +122,14 @@ impl FactsView {
             let heard = self.foreign_ago.as_ref().map(|ago| format!(" (heard {ago} ago)"));
             words.push(format!("{mac} claims the address too{}", heard.unwrap_or_default()));
         }
+        if self.tampered {
+            let ago = self.fence_repaired_ago.as_deref().unwrap_or_default();
+            let what = self.fence_change.as_deref().unwrap_or_default();
+            let count = self.fence_repairs;
+            words.push(format!(
+                "another program changed its fence {ago} ago, put back ({count} so far): {what}"
+            ));
+        }
         words.extend(self.problems.iter().cloned());
         Some(words.join(", ")).filter(|words| !words.is_empty())
     }
@@ -135,6 +157,9 @@ mod tests {
             "foreign_ago",
             "without_quorum",
             "problems",
+            "fence_repairs",
+            "fence_repaired_ago",
+            "fence_change",
         ];
         expected.sort_unstable();
         assert_eq!(keys, expected);
@@ -171,6 +196,22 @@ mod tests {
             trouble(foreign, true),
             told("02:00:00:00:00:ff claims the address too (heard 2s ago), eth0 is down")
         );
+    }
+
+    #[test]
+    fn that_a_fence_was_changed_is_told_for_a_while() {
+        let told = |seconds| {
+            let view = v1::VipView {
+                fence_repairs: 3,
+                fence_repaired_ago: Some(prost_types::Duration { seconds, nanos: 0 }),
+                fence_change: "table inet trestle_m1: it is gone".to_owned(),
+                ..sample_vip_view("api", "m1", true)
+            };
+            FactsView::from(view).trouble()
+        };
+        let words = "another program changed its fence 12s ago, put back (3 so far): table inet trestle_m1: it is gone";
+        assert_eq!(told(12).as_deref(), Some(words));
+        assert_eq!(told(600), None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Invocation {
     },
     /// Run a check program once; a member calls itself so.
     CheckExec(CheckExec),
+    /// Remove what members that are gone left in the kernel.
+    Scrub,
 }
 
 fn flag(key: &Key) -> String {
@@ -79,6 +81,9 @@ pub fn command() -> Command {
         Arg::new("member").required(true),
         Arg::new("program").required(true).value_parser(clap::value_parser!(PathBuf)),
     ]);
+    let scrub = Command::new("scrub").about(
+        "Remove what members that no longer run left in this machine's kernel: tables of nftables, virtual IPs",
+    );
     Command::new("trestled")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
@@ -86,8 +91,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args([file, check])
         .args(KEYS.iter().map(arg))
-        .subcommand(dev)
-        .subcommand(check_exec)
+        .subcommands([dev, scrub, check_exec])
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -104,6 +108,9 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
     }
     if let Some(("dev", dev)) = matches.subcommand() {
         return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
+    }
+    if matches.subcommand_matches("scrub").is_some() {
+        return Ok(Invocation::Scrub);
     }
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {

@@ -67,14 +67,27 @@ impl Member {
 /// Adds what the kernel has confirmed.
 fn fill(view: &mut v1::VipView, facts: &Facts, address: std::net::IpAddr, now: Instant) {
     view.degraded_fence = matches!(facts.fence, Fence::Degraded { .. });
+    let ago = |at: Instant| convert::duration(now.saturating_duration_since(at));
+    view.fence_repairs = facts.tampering.repairs;
+    if let Some((at, what)) = &facts.tampering.last_repair {
+        view.fence_repaired_ago = Some(ago(*at));
+        view.fence_change.clone_from(what);
+    }
     let Some(found) = facts.vips.iter().find(|found| found.vip.address == address) else { return };
+    if let Some(why) = &facts.tampering.failing {
+        view.problems.push(format!("its fence cannot be renewed: {why}"));
+    }
+    if let Some(why) = &found.shut_by {
+        view.problems.push(format!("its packets are dropped on this machine by {why}"));
+    }
     let open_for = found.fence_until.map(|until| until.saturating_duration_since(now));
     let open_for = open_for.filter(|left| !left.is_zero());
-    let ago = |at: Instant| convert::duration(now.saturating_duration_since(at));
     view.interface = found.vip.interface.clone();
     view.address_present = found.address_present;
     view.fence_open_for = open_for.map(convert::duration);
-    view.holds = found.address_present && open_for.is_some_and(|left| left > Duration::ZERO);
+    view.holds = found.address_present
+        && found.shut_by.is_none()
+        && open_for.is_some_and(|left| left > Duration::ZERO);
     view.announced_ago = found.last_announcement.map(ago);
     if let Some((mac, at)) = found.last_conflict {
         view.foreign_mac = mac.to_string();

@@ -118,16 +118,46 @@ impl Batch {
     }
 }
 
-/// The attributes in `bytes`: their kinds and values. Ends at the first that is cut short.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// An attribute as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attribute<'a> {
+    pub(super) kind: u16,
+    /// It says that it holds others, which not everything does that the kernel sends.
+    pub(super) nested: bool,
+    pub(super) value: &'a [u8],
+}
+
+/// The attributes in `bytes`. Ends at the first that is cut short.
+pub(super) fn read(mut bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
         let value = bytes.get(4..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         // The top bits say "nested" and "network byte order".
-        Some((kind & 0x3fff, value))
+        Some(Attribute { kind: kind & 0x3fff, nested: kind & NESTED != 0, value })
     })
+}
+
+/// The attributes in `bytes`: their kinds and values.
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    read(bytes).map(|attribute| (attribute.kind, attribute.value))
+}
+
+/// The value of the first attribute of a kind.
+pub(super) fn value(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// A number of up to eight bytes, in network byte order as all are.
+pub(super) fn number(bytes: &[u8], kind: u16) -> Option<u64> {
+    let value = value(bytes, kind).filter(|value| value.len() <= 8)?;
+    Some(value.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// Text, without the zero bytes at its end.
+pub(super) fn text(bytes: &[u8], kind: u16) -> Option<&str> {
+    std::str::from_utf8(value(bytes, kind)?).ok().map(|text| text.trim_end_matches('\0'))
 }
 
 #[cfg(test)]

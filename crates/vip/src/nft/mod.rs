@@ -4,25 +4,32 @@
 //! the dozen messages that are needed fit into [`batch`] and [`ruleset`].
 
 mod batch;
+mod difference;
 mod numbers;
+mod reading;
+mod restoring;
 mod ruleset;
+mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
+use netlink_packet_core::NLM_F_CREATE;
 use rustix::net::netlink;
 use trestle_engine::ownership::FENCE_ERROR;
 
-use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, Socket, messages};
-use batch::{Batch, attributes};
+use crate::netlink::{NLMSG_ERROR, Socket, messages};
+use batch::Batch;
 use numbers::{
     DATA_VALUE, DEL_ELEMENT, ELEMENT_KEY, ELEMENT_TIMEOUT, ELEMENTS_LIST, ELEMENTS_SET, ELEMENTS_TABLE,
-    FAMILY_ARP, FAMILY_INET, FAMILY_NETDEV, GET_ELEMENT, LIST_ELEMENT, NEW_ELEMENT,
+    FAMILY_ARP, FAMILY_INET, FAMILY_NETDEV, LIST_ELEMENT, NEW_ELEMENT,
 };
 use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, QUIET4, QUIET6, VIPS4, VIPS6};
+
+pub(crate) use reading::Named;
+pub(crate) use watch::{Noticed, Watch};
 
 /// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
 /// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
@@ -54,7 +61,19 @@ pub(crate) struct Nft {
     netdev: bool,
     /// Whether it can fence what leaves through packet sockets (Linux 5.16, `NETFILTER_EGRESS`).
     egress: bool,
-    guarded: BTreeSet<u32>,
+    /// Interfaces on which what packet sockets send is fenced, by number, with their names.
+    guarded: BTreeMap<u32, String>,
+}
+
+/// What the kernel is to have of a member's addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Fenced, open or not.
+    pub(crate) fenced: Vec<IpAddr>,
+    /// Open until then.
+    pub(crate) leases: Vec<Armed>,
+    /// Without new connections until then.
+    pub(crate) quiet: Vec<Armed>,
 }
 
 fn octets(address: IpAddr, into: &mut [u8; 16]) -> &[u8] {
@@ -89,7 +108,7 @@ impl Nft {
             table: table.to_owned(),
             netdev: true,
             egress: true,
-            guarded: BTreeSet::new(),
+            guarded: BTreeMap::new(),
         })
     }
 
@@ -179,38 +198,13 @@ impl Nft {
         self.batch.close(list);
     }
 
+    fn set_guard(&mut self) {
+        self.guard(NEW_ELEMENT, Some(u64::try_from(GUARD_TIME.as_millis()).unwrap_or(1)));
+    }
+
     fn sets(&self, ipv4: bool, leases: bool) -> impl Iterator<Item = (u8, &'static str)> + use<> {
         let netdev = self.netdev;
         sets(ipv4, leases).iter().copied().filter(move |(family, _)| netdev || *family != FAMILY_NETDEV)
-    }
-
-    /// The addresses that tables of this name fence now: what an earlier run left.
-    pub(crate) fn leftovers(&mut self) -> io::Result<Vec<IpAddr>> {
-        let mut found = self.listed(VIPS4)?;
-        found.extend(self.listed(VIPS6)?);
-        Ok(found)
-    }
-
-    fn listed(&mut self, set: &str) -> io::Result<Vec<IpAddr>> {
-        let sequence = self.socket.number(1);
-        self.batch.request(GET_ELEMENT, FAMILY_INET, NLM_F_DUMP, sequence);
-        self.batch.put_text(ELEMENTS_TABLE, &self.table);
-        self.batch.put_text(ELEMENTS_SET, set);
-        self.socket.send(self.batch.bytes())?;
-        let mut found = Vec::new();
-        loop {
-            for answer in messages(self.socket.receive()?).filter(|answer| answer.sequence == sequence) {
-                if answer.kind == NLMSG_ERROR || answer.kind == NLMSG_DONE {
-                    return match answer.error() {
-                        // No such table: nothing was left.
-                        Some(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
-                        _ => Ok(found),
-                    };
-                }
-                // `struct nfgenmsg` comes before the attributes.
-                found.extend(keys(answer.payload.get(4..).unwrap_or_default()));
-            }
-        }
     }
 
     /// Replaces whatever tables of this name there are by new ones in which `fenced` are fenced and nothing is open.
@@ -228,6 +222,12 @@ impl Nft {
 
     fn try_install(&mut self, fenced: &[IpAddr]) -> io::Result<()> {
         self.begin();
+        self.tables_and_fenced(fenced);
+        self.commit()
+    }
+
+    /// New tables, with all that they fence, as part of a transaction.
+    fn tables_and_fenced(&mut self, fenced: &[IpAddr]) {
         ruleset::replace_tables(&mut self.batch, &self.table, self.netdev);
         for ipv4 in [true, false] {
             let addresses = || fenced.iter().filter(move |ip| ip.is_ipv4() == ipv4).map(|ip| (*ip, None));
@@ -237,7 +237,6 @@ impl Nft {
                 }
             }
         }
-        self.commit()
     }
 
     /// Removes the tables.
@@ -253,11 +252,24 @@ impl Nft {
 
     /// Fences what packet sockets send on an interface, if the kernel can.
     pub(crate) fn guard_egress(&mut self, index: u32, device: &str) {
-        if self.egress && !self.guarded.contains(&index) {
+        if !self.egress || self.guarded.get(&index).is_some_and(|name| name == device) {
+            return;
+        }
+        // Rules go by the name of the interface, which has changed.
+        self.unguard_egress(index);
+        self.begin();
+        ruleset::guard_egress(&mut self.batch, &self.table, index, device);
+        self.egress = self.commit().is_ok();
+        self.guarded.insert(index, device.to_owned());
+    }
+
+    /// Ends that, of an interface that is gone, too.
+    pub(crate) fn unguard_egress(&mut self, index: u32) {
+        if self.guarded.remove(&index).is_some() {
             self.begin();
-            ruleset::guard_egress(&mut self.batch, &self.table, index, device);
-            self.egress = self.commit().is_ok();
-            self.guarded.insert(index);
+            ruleset::unguard_egress(&mut self.batch, &self.table, index);
+            // Before Linux 6.16 the chain has gone with its interface.
+            let _ = self.commit();
         }
     }
 
@@ -322,10 +334,9 @@ impl Nft {
 
     /// As [`Self::arm`], with the time that `clock` tells.
     pub(crate) fn arm_by(&mut self, leases: &[Armed], clock: impl Fn() -> Instant) -> io::Result<()> {
-        let guard_time = u64::try_from(GUARD_TIME.as_millis()).unwrap_or(1);
         self.retried(|nft| {
             nft.begin();
-            nft.guard(NEW_ELEMENT, Some(guard_time));
+            nft.set_guard();
             nft.commit().map_err(|error| match error.raw_os_error() {
                 // Adding fails so only without its table.
                 Some(libc::ENOENT) => io::Error::new(io::ErrorKind::NotFound, "tables are gone"),
@@ -378,18 +389,4 @@ fn element(batch: &mut Batch, key: &[u8], milliseconds: Option<u64>) {
         batch.put(ELEMENT_TIMEOUT, &milliseconds.to_be_bytes());
     }
     batch.close(element);
-}
-
-/// The addresses among the elements of an answer.
-fn keys(message: &[u8]) -> Vec<IpAddr> {
-    let lists = attributes(message).filter(|(kind, _)| *kind == ELEMENTS_LIST);
-    let elements = lists.flat_map(|(_, list)| attributes(list));
-    let keys = elements.flat_map(|(_, element)| attributes(element).filter(|(kind, _)| *kind == ELEMENT_KEY));
-    let values = keys.flat_map(|(_, key)| attributes(key).filter(|(kind, _)| *kind == DATA_VALUE));
-    values.filter_map(|(_, value)| address(value)).collect()
-}
-
-fn address(octets: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }

@@ -5,10 +5,15 @@ pub(super) const BATCH_BEGIN: u16 = 16;
 pub(super) const BATCH_END: u16 = 17;
 
 pub(super) const NEW_TABLE: u16 = 0;
+pub(super) const GET_TABLE: u16 = 1;
 pub(super) const DEL_TABLE: u16 = 2;
 pub(super) const NEW_CHAIN: u16 = 3;
+pub(super) const GET_CHAIN: u16 = 4;
+pub(super) const DEL_CHAIN: u16 = 5;
 pub(super) const NEW_RULE: u16 = 6;
+pub(super) const GET_RULE: u16 = 7;
 pub(super) const NEW_SET: u16 = 9;
+pub(super) const GET_SET: u16 = 10;
 pub(super) const NEW_ELEMENT: u16 = 12;
 pub(super) const GET_ELEMENT: u16 = 13;
 pub(super) const DEL_ELEMENT: u16 = 14;
@@ -22,18 +27,29 @@ pub(super) const NESTED: u16 = 0x8000;
 
 pub(super) const LIST_ELEMENT: u16 = 1;
 
+/// The name of the table in every message about something in it, too.
 pub(super) const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_FLAGS: u16 = 2;
+/// How many chains, sets and other things it holds.
+pub(super) const TABLE_USE: u16 = 3;
+
+/// The multicast group of changes, as a mask (`NFNLGRP_NFTABLES`).
+pub(super) const CHANGES: u32 = 1 << 6;
+/// Told after each transaction, of no table.
+pub(super) const NEW_GENERATION: u16 = 15;
 
 pub(super) const CHAIN_TABLE: u16 = 1;
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_POLICY: u16 = 5;
 pub(super) const CHAIN_TYPE: u16 = 7;
+/// `NF_ACCEPT` of `linux/netfilter.h`.
+pub(super) const ACCEPT: u64 = 1;
 pub(super) const HOOK_NUMBER: u16 = 1;
 pub(super) const HOOK_PRIORITY: u16 = 2;
 pub(super) const HOOK_DEVICE: u16 = 3;
 
 pub(super) const INET_PREROUTING: u32 = 0;
-pub(super) const INET_INPUT: u32 = 1;
 pub(super) const INET_OUTPUT: u32 = 3;
 pub(super) const ARP_INPUT: u32 = 0;
 pub(super) const ARP_OUTPUT: u32 = 1;
@@ -63,6 +79,8 @@ pub(super) const ELEMENTS_SET: u16 = 2;
 pub(super) const ELEMENTS_LIST: u16 = 3;
 pub(super) const ELEMENT_KEY: u16 = 1;
 pub(super) const ELEMENT_TIMEOUT: u16 = 4;
+/// Time that it has left, in milliseconds.
+pub(super) const ELEMENT_EXPIRATION: u16 = 5;
 
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;

@@ -15,17 +15,15 @@
 //!     meta nfproto ipv4 tcp flags & (syn | ack) == syn ip daddr @quiet4 fib daddr type local drop
 //!     meta nfproto ipv6 tcp flags & (syn | ack) == syn ip6 daddr @quiet6 fib daddr type local drop
 //! }
-//! chain asked {
-//!     type filter hook input priority raw;
-//!     icmpv6 type nd-neighbor-solicit, target @vips6, target != @lease6 drop
-//! }
 //! chain out {
 //!     type filter hook output priority raw;
 //!     ip saddr @vips4 ip saddr != @lease4 drop
 //!     ip6 saddr @vips6 ip6 saddr != @lease6 drop
-//!     icmpv6 type nd-neighbor-advert, target @vips6, target != @lease6 drop
 //! }
 //! ```
+//!
+//! What the kernel or this process says of an IPv6 address has it as its source (`ndisc_send_na` of `net/ipv6/ndisc.c`), so
+//! that nothing needs to look into neighbour discovery: nft 1.0.6 prints such rules and then does not read them.
 //!
 //! The arp family has the same for questions about the address and for what the kernel itself says of it. Announcements
 //! leave through packet sockets, which pass none of these hooks, so a chain of the netdev family stands at the way out of
@@ -49,8 +47,6 @@ const TCP: u8 = 6;
 const TCP_FLAGS: Field = Field { base: TRANSPORT_HEADER, offset: 13 };
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// Bounds how long a renewal may take, see [`super::Nft::arm`].
 pub(super) const GUARD: &str = "guard";
@@ -82,7 +78,7 @@ pub(super) fn replace_tables(batch: &mut Batch, table: &str, netdev: bool) {
         set(batch, family, table, VIPS4, TYPE_IPV4, 4, 0);
         set(batch, family, table, LEASE4, TYPE_IPV4, 4, SET_HAS_TIMEOUTS);
     }
-    set(batch, FAMILY_INET, table, GUARD, TYPE_MARK, 4, SET_HAS_TIMEOUTS);
+    guard_set(batch, table);
     set(batch, FAMILY_INET, table, VIPS6, TYPE_IPV6, 16, 0);
     set(batch, FAMILY_INET, table, LEASE6, TYPE_IPV6, 16, SET_HAS_TIMEOUTS);
     set(batch, FAMILY_INET, table, QUIET4, TYPE_IPV4, 4, SET_HAS_TIMEOUTS);
@@ -93,17 +89,25 @@ pub(super) fn replace_tables(batch: &mut Batch, table: &str, netdev: bool) {
     let arriving = Headers { ipv4: 16, ipv6: 24, local_only: true };
     address_rules(batch, table, "in", &arriving);
     quiet_rules(batch, table, "in", &arriving);
-    inet(batch, "asked", INET_INPUT);
-    discovery_rule(batch, table, "asked", NEIGHBOUR_SOLICITATION);
     inet(batch, "out", INET_OUTPUT);
     address_rules(batch, table, "out", &Headers { ipv4: 12, ipv6: 8, local_only: false });
-    discovery_rule(batch, table, "out", NEIGHBOUR_ADVERTISEMENT);
 
     // RFC 826: hardware type, protocol, two lengths, operation, then Ethernet and IPv4 address of sender and target.
     chain(batch, FAMILY_ARP, table, "in", ARP_INPUT, 0, None);
     arp_rule(batch, FAMILY_ARP, table, "in", 24);
     chain(batch, FAMILY_ARP, table, "out", ARP_OUTPUT, 0, None);
     arp_rule(batch, FAMILY_ARP, table, "out", 14);
+}
+
+fn guard_set(batch: &mut Batch, table: &str) {
+    set(batch, FAMILY_INET, table, GUARD, TYPE_MARK, 4, SET_HAS_TIMEOUTS);
+}
+
+/// What [`super::Nft::arm`] needs, whatever else of the table is there.
+pub(super) fn guard_only(batch: &mut Batch, table: &str) {
+    batch.create(NEW_TABLE, FAMILY_INET);
+    batch.put_text(TABLE_NAME, table);
+    guard_set(batch, table);
 }
 
 /// Removes a table, there or not.
@@ -114,15 +118,26 @@ pub(super) fn drop_table(batch: &mut Batch, family: u8, table: &str) {
     batch.put_text(TABLE_NAME, table);
 }
 
+fn egress(index: u32) -> String {
+    format!("egress{index}")
+}
+
 /// Fences what leaves through packet sockets on an interface.
 pub(super) fn guard_egress(batch: &mut Batch, table: &str, index: u32, device: &str) {
-    let name = format!("egress{index}");
+    let name = egress(index);
     chain(batch, FAMILY_NETDEV, table, &name, NETDEV_EGRESS, 0, Some(device));
     rule(batch, FAMILY_NETDEV, table, &name, |batch| {
         meta_is(batch, META_PROTOCOL, &ETHERTYPE_ARP);
         listed(batch, Field { base: NETWORK_HEADER, offset: 14 }, VIPS4);
         drop_without(batch, LEASE4);
     });
+}
+
+/// Ends that.
+pub(super) fn unguard_egress(batch: &mut Batch, table: &str, index: u32) {
+    batch.message(DEL_CHAIN, FAMILY_NETDEV, 0);
+    batch.put_text(CHAIN_TABLE, table);
+    batch.put_text(CHAIN_NAME, &egress(index));
 }
 
 /// Where the address in question stands in the IP headers (RFC 791, RFC 8200), and whether it must be this machine's own.
@@ -163,17 +178,6 @@ fn quiet_rules(batch: &mut Batch, table: &str, chain: &str, headers: &Headers) {
             drop_packet(batch);
         });
     }
-}
-
-fn discovery_rule(batch: &mut Batch, table: &str, chain: &str, message: u8) {
-    rule(batch, FAMILY_INET, table, chain, |batch| {
-        meta_is(batch, META_L4PROTO, &[58]);
-        payload(batch, Field { base: TRANSPORT_HEADER, offset: 0 }, 1);
-        compare(batch, REGISTER, &[message]);
-        // RFC 4861 §4.3 and §4.4: type, code, checksum, four bytes of flags, then the target.
-        listed(batch, Field { base: TRANSPORT_HEADER, offset: 8 }, VIPS6);
-        drop_without(batch, LEASE6);
-    });
 }
 
 fn arp_rule(batch: &mut Batch, family: u8, table: &str, chain: &str, offset: u32) {

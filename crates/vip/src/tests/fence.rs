@@ -23,21 +23,21 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
         let interface = Route::open().unwrap().interface("eth0").unwrap().unwrap();
         (interface.index, interface.mac.unwrap())
     });
+    member.ip("address add fd77::50/128 dev eth0 nodad");
     let mut nft = member.run(|| Nft::open(TABLE).unwrap());
     nft.install(&[v4, v6]).unwrap();
     nft.guard_egress(index, "eth0");
     assert!(nft.fences_announcements());
-    let (wire, discovery) = member.run(|| (ArpWire::open(index).unwrap(), Discovery::open().unwrap()));
+    let wire = member.run(|| ArpWire::open(index).unwrap());
     // What the fence drops counts as sent for packet sockets, and is refused (EPERM) for others.
     let announce = |ip: &str| {
         for frame in frames::announcements(mac, "10.77.0.50".parse().unwrap()) {
             let _ = wire.send(&frame);
         }
-        let _ = discovery.send(
-            &frames::advertisement(mac, "fd77::50".parse().unwrap()),
-            ALL_NODES.parse().unwrap(),
-            index,
-        );
+        let six = "fd77::50".parse().unwrap();
+        let _ = member.run(|| {
+            Discovery::send_from(six, &frames::advertisement(mac, six), ALL_NODES.parse().unwrap(), index)
+        });
         // Not fenced: shows that what was sent before has arrived, or never will.
         for frame in frames::announcements(mac, ip.parse().unwrap()) {
             wire.send(&frame).unwrap();

@@ -120,12 +120,15 @@ fn a_flushed_ruleset_is_put_back() {
     // What `nft flush ruleset` does to our tables.
     other().uninstall().unwrap();
     lease.extend(Instant::now() + LONG);
-    expect_event(&events, "the rebuilding", |event| *event == Event::FenceRebuilt);
+    expect_event(&events, "the rebuilding", |event| matches!(event, Event::FenceRebuilt(_)));
     assert_eq!(other().leftovers().unwrap(), [vip.address]);
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
     other().uninstall().unwrap();
     kernel.release(vip.address).unwrap();
-    assert!(other().leftovers().unwrap().is_empty());
+    wait_for("the end of its fence", LIMIT, || {
+        let left = other().leftovers().unwrap();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 #[test]

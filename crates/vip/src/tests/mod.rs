@@ -5,10 +5,12 @@
 
 mod agent;
 mod beside;
+mod changing;
 mod dying;
 mod fence;
 mod holding;
 mod lab;
+mod leaving;
 mod mending;
 mod probing;
 mod quiet;

@@ -155,7 +155,7 @@ fn a_flushed_ruleset_comes_back_with_it() {
     kernel.quiesce(LONG).unwrap();
     lab.members[0].run(|| Nft::open("trestle_member").unwrap()).uninstall().unwrap();
     lease.extend(Instant::now() + LONG);
-    expect_event(&events, "the rebuilding", |event| *event == Event::FenceRebuilt);
+    expect_event(&events, "the rebuilding", |event| matches!(event, Event::FenceRebuilt(_)));
     expect_no_answer(&lab, to);
     expect_echo(&open);
 }

@@ -8,6 +8,7 @@ use trestle_engine::ownership::announcement;
 use super::Upkeep;
 use crate::event::{Event, Mac};
 use crate::frames;
+use crate::wire::Discovery;
 
 /// A contested address is defended at most this often (RFC 5227 §2.4, DEFEND_INTERVAL).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ impl Upkeep {
             IpAddr::V4(ip) => self.wire(index).and_then(|wire| {
                 frames::announcements(mac, ip).iter().try_for_each(|frame| wire.send(frame))
             }),
-            IpAddr::V6(ip) => self.tell(&frames::advertisement(mac, ip), ALL_NODES, index),
+            IpAddr::V6(ip) => Discovery::send_from(ip, &frames::advertisement(mac, ip), ALL_NODES, index),
         };
         if sent.is_ok() {
             self.kept[at].show(|facts| {

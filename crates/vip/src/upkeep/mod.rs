@@ -8,11 +8,13 @@ mod notes;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::Event;
+use crate::facts::Tampering;
 use crate::frames::Heard;
 use crate::lease_thread;
 use crate::route::{Change, Changes, Interface, Route, whole};
@@ -27,6 +29,9 @@ use notes::Waker;
 /// Time between two attempts to put an address back, so that two programs that fight over it do not do so at full speed.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What the thread shows of what others did to the fence.
+pub(crate) type SharedTampering = Arc<Mutex<Tampering>>;
+
 /// What the thread works with.
 pub(crate) struct Upkeep {
     pub(crate) route: Route,
@@ -37,6 +42,7 @@ pub(crate) struct Upkeep {
     pub(crate) degraded: bool,
     pub(crate) lease_thread: Sender<lease_thread::Order>,
     pub(crate) on_event: Box<dyn FnMut(Event) + Send>,
+    tampering: SharedTampering,
     kept: Vec<Kept>,
     wires: Vec<ArpWire>,
 }
@@ -48,6 +54,7 @@ impl Upkeep {
         degraded: bool,
         lease_thread: Sender<lease_thread::Order>,
         on_event: Box<dyn FnMut(Event) + Send>,
+        tampering: SharedTampering,
     ) -> Self {
         let discovery = Discovery::open().ok();
         Self {
@@ -57,6 +64,7 @@ impl Upkeep {
             degraded,
             lease_thread,
             on_event,
+            tampering,
             kept: Vec::new(),
             wires: Vec::new(),
         }
@@ -102,6 +110,10 @@ impl Upkeep {
         let _ = poll(&mut polled, timeout.as_ref());
     }
 
+    fn tampered(&self, change: impl FnOnce(&mut Tampering)) {
+        change(&mut self.tampering.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn say(&mut self, event: Event) {
         (self.on_event)(event);
     }
@@ -126,8 +138,19 @@ impl Upkeep {
                     self.say(Event::Resumed(address));
                 }
             }
-            Note::FenceRebuilt => self.say(Event::FenceRebuilt),
-            Note::FenceFailed(why) => self.say(Event::FenceFailed(why)),
+            Note::FenceRebuilt(what) => {
+                self.tampered(|seen| {
+                    seen.repairs += 1;
+                    seen.last_repair = Some((now, what.clone()));
+                });
+                self.say(Event::FenceRebuilt(what));
+            }
+            Note::FenceFailed(why) => {
+                self.tampered(|seen| seen.failing = Some(why.clone()));
+                self.say(Event::FenceFailed(why));
+            }
+            Note::FenceHolds => self.tampered(|seen| seen.failing = None),
+            Note::Scrubbed(what) => self.say(Event::Scrubbed(what)),
             Note::Slept => self.say(Event::Slept),
             // Handled by the loop.
             Note::Stop => (),
@@ -221,6 +244,12 @@ impl Upkeep {
             let before = std::mem::replace(&mut kept.interface, interface.clone());
             kept.show(|facts| facts.link_up = interface.up);
             if before.name != interface.name {
+                // Nobody to tell is nobody who fences.
+                let _ = self.lease_thread.send(lease_thread::Order::Moved(
+                    kept.vip.address,
+                    interface.index,
+                    interface.name.clone(),
+                ));
                 events.push(Event::Renamed { from: before.name, to: interface.name.clone() });
             }
             match (before.up, interface.up) {
@@ -248,7 +277,10 @@ impl Upkeep {
             kept.interface.up = false;
             kept.show(|facts| facts.link_up = false);
             kept.lost(now);
+            let nowhere = lease_thread::Order::Moved(kept.vip.address, 0, String::new());
+            let _ = self.lease_thread.send(nowhere);
         }
+        let _ = self.lease_thread.send(lease_thread::Order::Gone(index));
         self.close_wires();
         name.into_iter().for_each(|name| self.say(Event::InterfaceGone(name)));
     }

@@ -21,10 +21,14 @@ pub(crate) enum Note {
     Lapsed(IpAddr),
     /// Its lease runs again.
     Resumed(IpAddr),
-    /// The tables of the fence were put back.
-    FenceRebuilt,
-    /// The fence could not be renewed.
+    /// The tables of the fence were put back: what was found.
+    FenceRebuilt(String),
+    /// The fence could not be renewed, or not be put back.
     FenceFailed(String),
+    /// That is over.
+    FenceHolds,
+    /// Something that a member that is gone left was removed.
+    Scrubbed(String),
     /// The machine slept.
     Slept,
     /// End.
