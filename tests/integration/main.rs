@@ -25,6 +25,7 @@ mod ports;
 mod programs;
 mod refusals;
 mod scale;
+mod secrets;
 mod shutdown;
 mod startup;
 mod store;

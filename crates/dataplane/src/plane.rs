@@ -46,6 +46,8 @@ pub struct Settings {
     /// Whom to ask for the addresses of backends that are known by name: a file in the form of resolv.conf(5), read
     /// when names are looked up.
     pub resolv_conf: PathBuf,
+    /// Files that checks read must be below this directory of this machine.
+    pub check_directory: PathBuf,
     /// This machine's addresses that connections to backends, and checks, come from.
     pub source: Sources,
     /// File descriptors that listening sockets and connections may have together; `None` for no bound. Accepting pauses

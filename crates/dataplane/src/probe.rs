@@ -4,6 +4,7 @@ mod crypto;
 mod exchange;
 mod expiry;
 mod fault;
+mod files;
 mod grpc;
 mod http;
 mod identity;

@@ -59,6 +59,7 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
         workers,
         data_address: None,
         drift_interval: Duration::from_secs(5),
+        check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,

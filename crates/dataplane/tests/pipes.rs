@@ -33,6 +33,7 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         workers: NonZeroUsize::MIN,
         data_address: None,
         drift_interval,
+        check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,

@@ -92,7 +92,10 @@ pub struct HttpCheck {
     pub path: Arc<str>,
     /// Value of the Host field; `None` for the backend's address.
     pub host: Option<Arc<str>>,
-    /// Further fields of the request, names and values.
+    /// Path of a file on each member that holds the token of the Authorization field, or its scheme and credentials; `None`
+    /// for no such field. The token itself is not replicated.
+    pub token_file: Option<Arc<str>>,
+    /// Further fields of the request, names and values; none that carries a credential.
     pub headers: Vec<(Arc<str>, Arc<str>)>,
     /// Statuses that are good.
     pub expect: Vec<StatusRange>,
@@ -107,6 +110,7 @@ impl Default for HttpCheck {
             method: Method::Get,
             path: "/".into(),
             host: None,
+            token_file: None,
             headers: Vec::new(),
             expect: vec![StatusRange::GOOD],
             body_contains: None,
@@ -205,6 +209,29 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || other(b))
 }
 
+/// A path of a file that a check reads.
+fn is_file(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= defaults::CHECK_FILE_MAX && is_printable(path)
+}
+
+/// Whether a field of this name carries a credential, by the names that are in use: what is in a pool is replicated, kept in
+/// snapshots, and shown to whoever may read pools.
+fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = [
+        "authorization",
+        "cookie",
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "api-key",
+        "apikey",
+        "access-key",
+    ];
+    words.iter().any(|word| name.contains(word))
+}
+
 /// Printable ASCII, so that no value can end a line of the request (RFC 9112 §11.1).
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| (0x20..0x7f).contains(&b))
@@ -227,9 +254,6 @@ impl TlsCheck {
             v.add(format!("{FIELD}.min_days_left"), self.min_days_left, rule);
         }
         let Some(ClientIdentity { certificate_file, key_file }) = &self.identity else { return };
-        let is_file = |path: &str| {
-            path.starts_with('/') && path.len() <= defaults::CHECK_FILE_MAX && is_printable(path)
-        };
         for (name, path) in [("client_certificate_file", certificate_file), ("client_key_file", key_file)] {
             if !is_file(path) {
                 let max = defaults::CHECK_FILE_MAX;
@@ -306,6 +330,12 @@ impl HttpCheck {
         if let Some(host) = self.host.as_deref().filter(|host| !is_host(host)) {
             v.add(format!("{FIELD}.host"), host, "must be a host name or address, with a port if need be");
         }
+        if let Some(path) = self.token_file.as_deref().filter(|path| !is_file(path)) {
+            let max = defaults::CHECK_FILE_MAX;
+            let rule =
+                format!("must be the absolute path of a file on every member, at most {max} characters");
+            v.add(format!("{FIELD}.token_file"), path, rule);
+        }
         if self.headers.len() > defaults::CHECK_HEADERS_MAX {
             let rule = format!("must be at most {}", defaults::CHECK_HEADERS_MAX);
             v.add(format!("{FIELD}.headers"), format!("{} fields", self.headers.len()), rule);
@@ -314,6 +344,10 @@ impl HttpCheck {
             let own = ["host", "connection", "content-length", "transfer-encoding"];
             if !is_token(name) || own.contains(&name.to_ascii_lowercase().as_str()) {
                 let rule = "must be a field name; host, connection and lengths are set by the check itself";
+                v.add(format!("{FIELD}.headers"), name, rule);
+            } else if is_credential(name) {
+                let rule = "carries a credential, which the cluster does not keep: put it into a file on every member, \
+                            and name that as token_file";
                 v.add(format!("{FIELD}.headers"), name, rule);
             }
             if !is_printable(value) || value.len() > max {
@@ -362,7 +396,8 @@ impl CheckKind {
             CheckKind::Tls(check) => check.size(),
             CheckKind::Http(check) => {
                 let fields: usize = check.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-                let texts = length(check.host.as_ref()) + length(check.body_contains.as_ref());
+                let texts = [&check.host, &check.token_file, &check.body_contains];
+                let texts: usize = texts.into_iter().map(|text| length(text.as_ref())).sum();
                 tls(&check.tls) + check.path.len() + fields + texts
             }
             CheckKind::Grpc(check) => tls(&check.tls) + length(check.service.as_ref()),

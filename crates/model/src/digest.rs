@@ -129,14 +129,14 @@ impl Feeder {
             CheckKind::Tcp => self.number(1_u64),
             CheckKind::Tls(tls) => self.number(2_u64).tls(tls),
             CheckKind::Http(http) => {
-                let HttpCheck { tls, method, path, host, headers, expect, body_contains } = http;
+                let HttpCheck { tls, method, path, host, token_file, headers, expect, body_contains } = http;
                 self.number(3_u64).optional_tls(tls.as_ref());
                 self.text(method.as_str()).text(path).optional(host.as_deref());
                 self.number(headers.len() as u64);
                 for (name, value) in headers {
                     self.text(name).text(value);
                 }
-                self.texts(expect).optional(body_contains.as_deref())
+                self.texts(expect).optional(body_contains.as_deref()).optional(token_file.as_deref())
             }
             CheckKind::Grpc(GrpcCheck { tls, service }) => {
                 self.number(4_u64).optional_tls(tls.as_ref()).optional(service.as_deref())

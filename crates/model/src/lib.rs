@@ -18,6 +18,7 @@ mod member;
 mod name;
 mod pool;
 mod refusal;
+mod secret;
 mod state;
 mod tenure;
 mod violation;
@@ -41,6 +42,7 @@ pub use pool::{
     InitialState, OnDown, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
 };
 pub use refusal::{Kind, Refusal};
+pub use secret::Secret;
 pub use state::{ClusterState, Revision};
 pub use tenure::{Tenure, VipEvent, VipEventKind};
 pub use violation::{Invalid, Violation, Violations};

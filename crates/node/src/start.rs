@@ -246,6 +246,7 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         workers: config.workers,
         data_address: config.data_address,
         drift_interval: DRIFT_INTERVAL,
+        check_directory: config.check_directory.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
         source: config.source,
         descriptors: descriptors::budget(),

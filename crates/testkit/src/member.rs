@@ -33,6 +33,8 @@ pub struct Member {
     /// Its address, for everything.
     pub ip: Ipv4Addr,
     binary: PathBuf,
+    /// What it logs, when not what it does by itself.
+    logged: Option<String>,
     /// Goes before its files: its log is read when it goes.
     process: Option<Process>,
     dir: TempDir,
@@ -45,7 +47,8 @@ impl Member {
     /// When its files cannot be written.
     pub fn new(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
         let dir = TempDir::with_prefix(format!("trestle-{name}-")).unwrap();
-        let member = Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None };
+        let member =
+            Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None, logged: None };
         let mut text = format!("name = \"{name}\"\ndata_dir = \"{}\"\n", member.data_dir().display());
         for (key, address) in [
             ("admin_address", member.admin()),
@@ -90,6 +93,11 @@ impl Member {
         Api::new(self.admin())
     }
 
+    /// What it logs from its next start on, in the form of `TRESTLE_LOG`.
+    pub fn log(&mut self, filter: &str) {
+        self.logged = Some(filter.to_owned());
+    }
+
     /// Starts its process and returns at once.
     ///
     /// # Panics
@@ -98,6 +106,9 @@ impl Member {
         assert!(!self.is_running(), "{} runs already", self.name);
         let mut trestled = Command::new(&self.binary);
         trestled.arg("--config").arg(self.config());
+        if let Some(logged) = &self.logged {
+            trestled.env("TRESTLE_LOG", logged);
+        }
         let log = self.dir.path().join("output.log");
         self.process = Some(Process::spawn(format!("member {}", self.name), &mut trestled, &log));
     }

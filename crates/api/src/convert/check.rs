@@ -29,6 +29,7 @@ pub(super) fn render(kind: &CheckKind) -> Kind {
                 .collect(),
             expect: http.expect.iter().map(ToString::to_string).collect(),
             body_contains: optional_text(http.body_contains.as_ref()),
+            token_file: optional_text(http.token_file.as_ref()),
         }),
         CheckKind::Grpc(grpc) => Kind::Grpc(v1::GrpcCheck {
             tls: grpc.tls.as_ref().map(render_tls),
@@ -124,5 +125,6 @@ fn parse_http(http: &v1::HttpCheck, v: &mut Violations) -> HttpCheck {
         headers: http.headers.iter().map(|f| (f.name.as_str().into(), f.value.as_str().into())).collect(),
         expect: if expect.is_empty() { default.expect } else { expect },
         body_contains: optional(&http.body_contains),
+        token_file: optional(&http.token_file),
     }
 }

@@ -122,7 +122,7 @@ impl TryFrom<storage::TlsCheck> for TlsCheck {
 
 impl From<&HttpCheck> for storage::HttpCheck {
     fn from(check: &HttpCheck) -> Self {
-        let HttpCheck { tls, method, path, host, headers, expect, body_contains } = check;
+        let HttpCheck { tls, method, path, host, token_file, headers, expect, body_contains } = check;
         let field = |(name, value): &(Arc<str>, Arc<str>)| storage::HttpField {
             name: text(name),
             value: text(value),
@@ -135,6 +135,7 @@ impl From<&HttpCheck> for storage::HttpCheck {
             headers: headers.iter().map(field).collect(),
             expect: expect.iter().map(ToString::to_string).collect(),
             body_contains: body_contains.as_ref().map(text),
+            token_file: token_file.as_ref().map(text),
         }
     }
 }
@@ -152,6 +153,7 @@ impl TryFrom<storage::HttpCheck> for HttpCheck {
             headers: message.headers.into_iter().map(|f| (f.name.into(), f.value.into())).collect(),
             expect: message.expect.iter().map(range).collect::<Result<_, _>>()?,
             body_contains: message.body_contains.map(Into::into),
+            token_file: message.token_file.map(Into::into),
         })
     }
 }

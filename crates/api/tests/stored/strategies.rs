@@ -99,11 +99,11 @@ fn http_check() -> impl Strategy<Value = HttpCheck> {
     let method = prop_oneof![Just(Method::Get), Just(Method::Head), Just(Method::Options)];
     let range = (100..=599_u16, 100..=599_u16)
         .prop_map(|(a, b)| StatusRange::parse(&format!("{}-{}", a.min(b), a.max(b))).unwrap());
-    let request = (method, text(), of(text()), vec((text(), text()), 0..3));
+    let request = (method, text(), of(text()), of(text()), vec((text(), text()), 0..3));
     (of(tls_check()), request, vec(range, 1..4), of(text())).prop_map(
         |(tls, request, expect, body_contains)| {
-            let (method, path, host, headers) = request;
-            HttpCheck { tls, method, path, host, headers, expect, body_contains }
+            let (method, path, host, token_file, headers) = request;
+            HttpCheck { tls, method, path, host, token_file, headers, expect, body_contains }
         },
     )
 }

@@ -75,8 +75,8 @@ pub(crate) struct CheckFlags {
     pub(super) host: Option<String>,
     /// Setting of HTTP.
     pub(super) headers: Vec<v1::HttpField>,
-    /// Setting of HTTP: the field that carries the token.
-    pub(super) authorization: Option<v1::HttpField>,
+    /// Setting of HTTP: a path on each member.
+    pub(super) token_file: Option<String>,
     /// Setting of HTTP.
     pub(super) body: Option<String>,
     /// Statuses of HTTP, or text that an exchange expects: what the kind makes of them.
@@ -152,11 +152,7 @@ impl CheckFlags {
         if !self.headers.is_empty() {
             http.headers = self.headers;
         }
-        if let Some(authorization) = self.authorization {
-            // A new token takes the place of the old one.
-            http.headers.retain(|field| !field.name.eq_ignore_ascii_case(&authorization.name));
-            http.headers.push(authorization);
-        }
+        set(&mut http.token_file, &self.token_file);
         if !self.expect.is_empty() {
             http.expect = self.expect.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
             for range in &http.expect {
@@ -217,20 +213,13 @@ pub(super) fn header(text: &str) -> Result<v1::HttpField, String> {
     Ok(v1::HttpField { name: name.to_owned(), value: value.trim().to_owned() })
 }
 
-/// The field that carries a token (RFC 6750 §2.1).
-pub(super) fn bearer(token: &str) -> Result<v1::HttpField, String> {
-    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("must be printable ASCII without spaces, and no more than the token".to_owned());
-    }
-    Ok(v1::HttpField { name: "Authorization".to_owned(), value: format!("Bearer {token}") })
-}
-
 /// The path of a file on every member.
 pub(super) fn members_file(path: &str) -> Result<String, String> {
     if path.starts_with('/') {
         return Ok(path.to_owned());
     }
-    Err("must be the absolute path of a file that every member has, as in /etc/trestle/check.pem".to_owned())
+    Err("must be the absolute path of a file that every member has, as in /etc/trestle/checks/check.pem"
+        .to_owned())
 }
 
 /// An empty text would mean to verify nothing, so a file without certificates must not get through.

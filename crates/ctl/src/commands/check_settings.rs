@@ -7,7 +7,7 @@ use trestle_api::v1;
 use trestle_api::v1::health_check::Kind;
 use trestle_model::Method;
 
-use super::check_flags::{CheckFlags, With, bearer, certificates, header, members_file};
+use super::check_flags::{CheckFlags, With, certificates, header, members_file};
 use crate::escape;
 use crate::input::Input;
 
@@ -113,10 +113,10 @@ pub(crate) struct CheckSettings {
     /// http, https: further field of the request, as in 'Accept: */*'; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     pub(crate) health_header: Vec<String>,
-    /// http, https: token sent as 'Authorization: Bearer TOKEN'; it becomes part of the configuration, which everyone who
-    /// may use the API can read, with --output json among others
-    #[arg(long, value_name = "TOKEN")]
-    pub(crate) health_bearer_token: Option<String>,
+    /// http, https: file with the token sent as 'Authorization: Bearer TOKEN', or with a scheme and credentials: the path of a
+    /// file that every member has below its check_directory, read anew when it changes [default: none is sent]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) health_token_file: Option<String>,
     /// http, https: statuses that are good, as in 200-299,401 [default: 200-299]; exchange: text that the first 64 KiB of
     /// the answer must contain, with escapes as for --health-send. May be repeated: what is sent and what is expected take
     /// turns, and with one more to expect than to send the server speaks first, as in SMTP: --health-expect '220 '
@@ -144,18 +144,15 @@ impl CheckSettings {
         }
         let header = |text: &String| input.valid("--health-header", text, header(text));
         let headers: Vec<v1::HttpField> = self.health_header.iter().filter_map(header).collect();
-        let is_authorization = |field: &&v1::HttpField| field.name.eq_ignore_ascii_case("authorization");
-        if let (Some(_), Some(field)) = (&self.health_bearer_token, headers.iter().find(is_authorization)) {
-            input.refuse("--health-header", &field.name, "is what --health-bearer-token sets: leave one out");
-        }
         let mut parsed = |label, text: &Option<String>, parse: fn(&str) -> Result<String, String>| {
             text.as_ref().and_then(|text| input.valid(label, text, parse(text)))
         };
         let client_cert = parsed("--health-client-cert", &self.health_client_cert, members_file);
+        let token_file = parsed("--health-token-file", &self.health_token_file, members_file);
         let client_key = parsed("--health-client-key", &self.health_client_key, members_file);
         let send = |text: &String| input.valid("--health-send", text, escape::parse(text));
         let send = self.health_send.iter().filter_map(send).collect();
-        let (token, ca) = (self.health_bearer_token.as_ref(), self.health_ca.as_ref());
+        let ca = self.health_ca.as_ref();
         CheckFlags {
             over_tls: self.health_tls,
             server_name: self.health_server_name.clone(),
@@ -168,9 +165,7 @@ impl CheckSettings {
             path: self.health_path.clone(),
             host: self.health_host.clone(),
             headers,
-            // The token itself is no text for error messages, which end up in logs.
-            authorization: token
-                .and_then(|token| input.valid("--health-bearer-token", "(not shown)", bearer(token))),
+            token_file,
             body: self.health_body.clone(),
             expect: self.health_expect.clone(),
             service: self.health_grpc_service.clone(),
@@ -181,7 +176,6 @@ impl CheckSettings {
 
     /// What was given beside the kind, as it was typed, with the checks that it goes with.
     fn typed(&self) -> Vec<(With, &'static str, String)> {
-        let token = self.health_bearer_token.as_ref().map(|_| "(not shown)".to_owned());
         [
             (With::OptionalTls, "--health-tls", self.health_tls.map(|tls| tls.to_string())),
             (With::Tls, "--health-server-name", self.health_server_name.clone()),
@@ -193,7 +187,7 @@ impl CheckSettings {
             (With::Http, "--health-path", self.health_path.clone()),
             (With::Http, "--health-host", self.health_host.clone()),
             (With::Http, "--health-header", self.health_header.first().cloned()),
-            (With::Http, "--health-bearer-token", token),
+            (With::Http, "--health-token-file", self.health_token_file.clone()),
             (With::Answer, "--health-expect", self.health_expect.first().cloned()),
             (With::Http, "--health-body", self.health_body.clone()),
             (With::Grpc, "--health-grpc-service", self.health_grpc_service.clone()),
@@ -224,7 +218,7 @@ mod tests {
             health_path: text("/readyz"),
             health_host: text("api.example:6443"),
             health_header: vec!["Accept: */*".to_owned(), "X-Probe:1".to_owned()],
-            health_bearer_token: text("abc.def"),
+            health_token_file: text("/etc/trestle/checks/token"),
             health_expect: vec!["200-299,401".to_owned(), "404".to_owned()],
             health_body: text("ok"),
             ..CheckSettings::default()
@@ -255,11 +249,8 @@ mod tests {
             method: "HEAD".to_owned(),
             path: "/readyz".to_owned(),
             host: "api.example:6443".to_owned(),
-            headers: vec![
-                field("Accept", "*/*"),
-                field("X-Probe", "1"),
-                field("Authorization", "Bearer abc.def"),
-            ],
+            headers: vec![field("Accept", "*/*"), field("X-Probe", "1")],
+            token_file: "/etc/trestle/checks/token".to_owned(),
             expect: vec!["200-299".to_owned(), "401".to_owned(), "404".to_owned()],
             body_contains: "ok".to_owned(),
         };
@@ -278,7 +269,7 @@ mod tests {
             "--health-path",
             "--health-host",
             "--health-header",
-            "--health-bearer-token",
+            "--health-token-file",
             "--health-expect",
             "--health-body",
         ];
@@ -390,20 +381,5 @@ mod tests {
         assert_eq!((redis.send.as_slice(), redis.then), (&b"AUTH x"[..], vec![step(b"PING", b"+PONG")]));
         let uneven = refused(&steps(&["a", "b"], &["c"]), Check::Exchange);
         assert!(uneven.contains("\"2 --health-send, 1 --health-expect\": steps take turns"), "{uneven}");
-    }
-
-    #[test]
-    fn a_token_replaces_the_one_before_and_is_never_told() {
-        let token =
-            |token: &str| CheckSettings { health_bearer_token: text(token), ..CheckSettings::default() };
-        let first = put(&everything(), Check::Https.plain());
-        let Kind::Http(http) = put(&token("new"), first) else { panic!() };
-        let fields: Vec<_> = http.headers.iter().map(|f| (f.name.as_str(), f.value.as_str())).collect();
-        assert_eq!(fields, [("Accept", "*/*"), ("X-Probe", "1"), ("Authorization", "Bearer new")]);
-        for text in [refused(&token("s3 cret"), Check::Http), refused(&token("s3cret"), Check::Tcp)] {
-            assert!(!text.contains("s3"), "{text}");
-        }
-        let both = CheckSettings { health_header: vec!["authorization: Basic x".to_owned()], ..token("t") };
-        assert!(refused(&both, Check::Http).contains("leave one out"));
     }
 }

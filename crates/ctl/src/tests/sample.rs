@@ -182,6 +182,7 @@ pub(crate) fn sample_https() -> v1::health_check::Kind {
         host: "api.example:6443".to_owned(),
         headers: vec![field("Accept", "*/*"), field("X-Probe", "1")],
         expect: vec!["200-299".to_owned(), "401".to_owned()],
+        token_file: String::new(),
         body_contains: "o\nk".to_owned(),
     })
 }

@@ -2,8 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Permissions of a new file: it names clients, which is not for everybody to read.
+const MODE: u32 = 0o640;
 
 /// Least time between two complaints about the same file.
 const COMPLAIN: Duration = Duration::from_secs(60);
@@ -26,7 +30,7 @@ impl Sink {
     /// Opens the file, so that it is there before the first line; waits until a named pipe has a reader.
     pub(super) fn open(&mut self) {
         let Some(path) = self.path.as_ref().filter(|_| self.file.is_none()) else { return };
-        match OpenOptions::new().append(true).create(true).open(path) {
+        match OpenOptions::new().append(true).create(true).mode(MODE).open(path) {
             Ok(file) => (self.file, self.torn) = (Some(file), false),
             Err(error) => self.complain("opened", &error),
         }

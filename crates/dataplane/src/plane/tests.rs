@@ -15,6 +15,7 @@ fn shared() -> Arc<Shared> {
         workers: NonZeroUsize::MIN,
         data_address: None,
         drift_interval: Duration::from_secs(1),
+        check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,

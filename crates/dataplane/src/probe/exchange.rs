@@ -1,6 +1,8 @@
 //! The send/expect check, for protocols that have none of their own.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -32,13 +34,13 @@ impl ExchangePlan {
     ///
     /// # Errors
     /// Why no handshake can be made with these settings.
-    pub(super) fn new(check: &ExchangeCheck) -> Result<Self, String> {
+    pub(super) fn new(check: &ExchangeCheck, directory: &Arc<Path>) -> Result<Self, String> {
         let first = ExchangeStep { send: check.send.clone(), expect: check.expect.clone() };
         let steps: Vec<_> = std::iter::once(first).chain(check.then.iter().cloned()).collect();
         if steps.iter().any(|step| step.expect.is_empty()) {
             return Err("nothing is expected of the answer".to_owned());
         }
-        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[])).transpose()?;
+        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[], directory)).transpose()?;
         Ok(Self { tls, steps })
     }
 

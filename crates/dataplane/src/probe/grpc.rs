@@ -1,6 +1,7 @@
 //! The gRPC check: one call of `grpc.health.v1.Health/Check`, over TLS if so told.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,8 +68,8 @@ impl GrpcPlan {
     ///
     /// # Errors
     /// Why no call can be made with these settings.
-    pub(super) fn new(check: &GrpcCheck) -> Result<Self, String> {
-        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[b"h2"])).transpose()?;
+    pub(super) fn new(check: &GrpcCheck, directory: &Arc<Path>) -> Result<Self, String> {
+        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[b"h2"], directory)).transpose()?;
         let name = check.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         let service = check.service.as_deref().unwrap_or_default().to_owned();
         let message = HealthCheckRequest { service }.encode_to_vec();

@@ -1,6 +1,7 @@
 //! The HTTP check: one request, over TLS if so told, and a look at the answer.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,12 +10,13 @@ use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::ext::on_informational;
-use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use trestle_model::{HttpCheck, StatusRange};
+use trestle_model::{HttpCheck, Secret, StatusRange};
 
 use super::fault;
+use super::files::FromFiles;
 use super::plan::Limit;
 use super::search::Search;
 use super::stream::{self, AskFirst, CheckStream};
@@ -33,6 +35,8 @@ pub(super) struct HttpPlan {
     tls: Option<TlsPlan>,
     /// The request; without Host if that is the backend's address.
     request: Request<Empty<Bytes>>,
+    /// Value of the Authorization field.
+    token: Option<FromFiles<HeaderValue>>,
     expect: Vec<StatusRange>,
     body_contains: Option<Arc<str>>,
 }
@@ -42,10 +46,10 @@ impl HttpPlan {
     ///
     /// # Errors
     /// Why no request can be made with these settings.
-    pub(super) fn new(check: &HttpCheck) -> Result<Self, String> {
+    pub(super) fn new(check: &HttpCheck, directory: &Arc<Path>) -> Result<Self, String> {
         let tls = match &check.tls {
             None => None,
-            Some(tls) => Some(TlsPlan::new(tls, &[b"http/1.1"])?),
+            Some(tls) => Some(TlsPlan::new(tls, &[b"http/1.1"], directory)?),
         };
         let mut request =
             Request::builder().method(check.method.as_str()).uri(&*check.path).header(CONNECTION, "close");
@@ -61,7 +65,12 @@ impl HttpPlan {
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static("trestle-check"));
         // An empty text is in any body.
         let body_contains = check.body_contains.clone().filter(|text| !text.is_empty());
-        Ok(Self { tls, request, expect: check.expect.clone(), body_contains })
+        let token = check.token_file.as_ref().map(|file| {
+            FromFiles::new([(TOKEN, file.clone())], directory.clone(), |contents| {
+                contents.first().ok_or_else(String::new).and_then(authorization)
+            })
+        });
+        Ok(Self { tls, request, token, expect: check.expect.clone(), body_contains })
     }
 
     /// Asks and looks at the answer.
@@ -134,6 +143,9 @@ impl HttpPlan {
         {
             request.headers_mut().insert(HOST, host);
         }
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.get().await?);
+        }
         let answer = sender.send_request(request).await.map_err(|error| fault::http(&error))?;
         let status = answer.status().as_u16();
         if !self.expect.iter().any(|range| range.contains(status)) {
@@ -147,6 +159,23 @@ impl HttpPlan {
             _ => Ok(status),
         }
     }
+}
+
+const TOKEN: &str = "HTTP: token";
+
+/// The Authorization field that a file stands for: a token (RFC 6750 §2.1), or a scheme and credentials (RFC 9110 §11.4).
+fn authorization(contents: &Secret<Vec<u8>>) -> Result<HeaderValue, String> {
+    let text = contents.expose().trim_ascii();
+    let wrong =
+        || format!("{TOKEN}: the file must hold one line of printable ASCII, a token or SCHEME CREDENTIALS");
+    if text.is_empty() || !text.iter().all(|b| (0x20..0x7f).contains(b)) {
+        return Err(wrong());
+    }
+    let scheme: &[u8] = if text.contains(&b' ') { b"" } else { b"Bearer " };
+    let mut value = HeaderValue::from_bytes(&[scheme, text].concat()).map_err(|_| wrong())?;
+    // hyper and http do not print it then.
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Whether the part of a body that is searched contains `text`; reads no further than needed.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,18 +77,22 @@ impl Limit {
 }
 
 impl Plan {
-    /// Prepares checks as a pool configures them. Settings that no check can be made from give every check the reason why.
-    pub(crate) fn new(spec: &PoolSpec) -> Self {
+    /// Prepares checks as a pool configures them, which read files below `directory`. Settings that no check can be made from give every check the reason why.
+    pub(crate) fn new(spec: &PoolSpec, directory: &Arc<Path>) -> Self {
         let health = &spec.health;
         // Another port than that of clients is most likely another server, to which no header goes; as with HAProxy.
         let header = if health.port.is_none() { spec.send_proxy } else { SendProxy::Off };
         let kind = match &health.kind {
             CheckKind::None => Ok(Kind::None),
             CheckKind::Tcp => Ok(Kind::Tcp),
-            CheckKind::Tls(check) => TlsPlan::new(check, &[]).map(|plan| Kind::Tls(Box::new(plan))),
-            CheckKind::Http(check) => HttpPlan::new(check).map(|plan| Kind::Http(Box::new(plan))),
-            CheckKind::Grpc(check) => GrpcPlan::new(check).map(|plan| Kind::Grpc(Box::new(plan))),
-            CheckKind::Exchange(check) => ExchangePlan::new(check).map(|plan| Kind::Exchange(Box::new(plan))),
+            CheckKind::Tls(check) => {
+                TlsPlan::new(check, &[], directory).map(|plan| Kind::Tls(Box::new(plan)))
+            }
+            CheckKind::Http(check) => HttpPlan::new(check, directory).map(|plan| Kind::Http(Box::new(plan))),
+            CheckKind::Grpc(check) => GrpcPlan::new(check, directory).map(|plan| Kind::Grpc(Box::new(plan))),
+            CheckKind::Exchange(check) => {
+                ExchangePlan::new(check, directory).map(|plan| Kind::Exchange(Box::new(plan)))
+            }
         };
         let kind = kind.unwrap_or_else(|words| Kind::Impossible(words.into()));
         Self { health: health.clone(), kind, header }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trestle_model::TlsCheck;
 
-use super::identity::Identity;
+use super::files::FromFiles;
+use super::identity::identity;
 use super::plan::Limit;
 use super::stream::CheckStream;
 use super::verifier::Verifier;
@@ -34,15 +36,15 @@ pub(super) struct TlsPlan {
     name: Option<ServerName<'static>>,
     min_days_left: u32,
     /// What the check proves itself with.
-    identity: Option<Identity>,
+    identity: Option<FromFiles<Arc<ClientConfig>>>,
 }
 
 impl TlsPlan {
-    /// Prepares handshakes that offer the protocols `alpn`.
+    /// Prepares handshakes that offer the protocols `alpn`. Files are read below `directory`.
     ///
     /// # Errors
     /// Why no handshake can be made with these settings.
-    pub(super) fn new(check: &TlsCheck, alpn: &[&[u8]]) -> Result<Self, String> {
+    pub(super) fn new(check: &TlsCheck, alpn: &[&[u8]], directory: &Arc<Path>) -> Result<Self, String> {
         let name = match &check.server_name {
             None => None,
             Some(name) => Some(
@@ -63,7 +65,7 @@ impl TlsPlan {
         config.resumption = Resumption::disabled();
         let config = Arc::new(config);
         Ok(Self {
-            identity: check.identity.as_ref().map(|files| Identity::new(files, config.clone())),
+            identity: check.identity.as_ref().map(|files| identity(files, config.clone(), directory.clone())),
             config,
             verified: check.ca.is_some(),
             name,
@@ -84,7 +86,7 @@ impl TlsPlan {
         let name = self.name.clone().unwrap_or_else(|| address.ip().into());
         let config = match &self.identity {
             None => self.config.clone(),
-            Some(identity) => identity.config().await?,
+            Some(identity) => identity.get().await?,
         };
         let connector = TlsConnector::from(config);
         let stream = connector
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
 
     fn refusal(check: &TlsCheck) -> String {
-        TlsPlan::new(check, &[]).unwrap_err()
+        TlsPlan::new(check, &[], &Path::new("/").into()).unwrap_err()
     }
 
     #[test]
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(refusal(&check), "TLS: server name \"api.example:6443\" is not a host name or an address");
         for name in ["api.example", "etcd_0.example", "10.0.0.1", "::1"] {
             let check = TlsCheck { server_name: Some(name.into()), ..TlsCheck::default() };
-            assert!(TlsPlan::new(&check, &[]).is_ok(), "{name}");
+            assert!(TlsPlan::new(&check, &[], &Path::new("/").into()).is_ok(), "{name}");
         }
     }
 }

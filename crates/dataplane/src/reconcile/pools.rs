@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ impl PoolState {
 pub(super) struct Pools {
     prober: Prober,
     names: Names,
+    /// Where files of checks are.
+    check_directory: Arc<Path>,
     pools: BTreeMap<PoolName, PoolState>,
     published: Arc<BTreeMap<PoolName, Arc<Pool>>>,
     /// Pools whose table entry is out of date, or that are gone.
@@ -100,10 +103,11 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn new(prober: Prober, names: Names) -> Self {
+    pub(super) fn new(prober: Prober, names: Names, check_directory: Arc<Path>) -> Self {
         Self {
             prober,
             names,
+            check_directory,
             pools: BTreeMap::new(),
             published: Arc::default(),
             dirty: BTreeSet::new(),
@@ -150,7 +154,7 @@ impl Pools {
         self.dirty.insert(name.clone());
         let mut pool = self.pools.remove(name).unwrap_or_else(|| PoolState {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
-            plan: Arc::new(Plan::new(&config.pool.spec)),
+            plan: Arc::new(Plan::new(&config.pool.spec, &self.check_directory)),
             backends: BTreeMap::new(),
             lasting: Lasting::default(),
         });
@@ -159,7 +163,7 @@ impl Pools {
         // A check of another pace asks the same.
         let asked_anew = was.health.kind != is.health.kind || was.health.port != is.health.port;
         if rechecked {
-            pool.plan = Arc::new(Plan::new(is));
+            pool.plan = Arc::new(Plan::new(is, &self.check_directory));
         }
         for (backend, wanted) in changes(&pool.config.backends, &config.backends, rechecked) {
             let was = pool.backends.remove(&backend);

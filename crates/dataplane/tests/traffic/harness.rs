@@ -90,6 +90,7 @@ pub(crate) fn settings() -> Settings {
         workers: NonZeroUsize::new(2).unwrap(),
         data_address: None,
         drift_interval: Duration::from_millis(100),
+        check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,

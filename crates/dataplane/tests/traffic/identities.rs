@@ -1,10 +1,12 @@
 //! Checks that show a client's certificate, against OpenSSL and nginx.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
-use trestle_dataplane::Verdict;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trestle_dataplane::{Settings, Verdict};
 use trestle_model::{CheckKind, ClientIdentity, HttpCheck, TlsCheck};
 
 use crate::checking::*;
@@ -164,4 +166,62 @@ async fn files_that_are_no_use_say_why_and_not_what_is_in_them() {
     assert_eq!(said().await, bad(&format!("TLS: client key {k}: not a file")));
     std::fs::remove_file(&certificate).unwrap();
     assert_eq!(said().await, bad(&format!("TLS: client certificate {c}: no such file")));
+}
+
+/// A server that answers 204 to requests with this Authorization field, and 401 to others.
+async fn guarded(field: &'static str) -> SocketAddr {
+    let (address, _) = server(move |mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && matches!(stream.read_buf(&mut head).await, Ok(1..)) {}
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let status = if head.contains(&format!("authorization: {field}\r\n")) { "204 Yes" } else { "401 No" };
+        let _ = stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await;
+    })
+    .await;
+    address
+}
+
+#[tokio::test]
+async fn a_token_comes_from_a_file_that_is_read_again_when_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let asks = || {
+        let token_file = Some(file.to_str().unwrap().into());
+        CheckKind::Http(HttpCheck { token_file, ..HttpCheck::default() })
+    };
+    let missing = format!("HTTP: token {}: no such file", file.display());
+    assert_eq!(outcome(asks(), PATIENT, guarded("bearer abc").await).await, bad(&missing));
+    for (content, field) in [("abc\n", "bearer abc"), ("Basic dXNlcg==", "basic dxnlcg==")] {
+        std::fs::write(&file, content).unwrap();
+        assert_eq!(outcome(asks(), PATIENT, guarded(field).await).await, good("HTTP 204"), "{content:?}");
+    }
+    std::fs::write(&file, "two\nlines").unwrap();
+    let (verdict, reason) = outcome(asks(), PATIENT, guarded("bearer two").await).await;
+    assert_eq!(verdict, Verdict::Unhealthy);
+    assert!(reason.contains("one line of printable ASCII") && !reason.contains("two"), "{reason}");
+
+    std::fs::write(&file, "old").unwrap();
+    let mut plane = Plane::start();
+    plane.pool("p", checked_by(asks(), PATIENT), &[("a", at(guarded("bearer new").await))]).await;
+    plane.until_verdict("p", "a", Verdict::Unhealthy).await;
+    std::fs::write(&file, "new").unwrap();
+    plane.until_verdict("p", "a", Verdict::Healthy).await;
+}
+
+#[tokio::test]
+async fn files_elsewhere_than_in_the_directory_of_checks_are_not_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plane = Plane::with(Settings { check_directory: dir.path().into(), ..settings() });
+    let outside = ["/etc/hostname", "/nowhere", &format!("{}/../x", dir.path().display())];
+    for (number, path) in outside.into_iter().enumerate() {
+        let check = HttpCheck { token_file: Some(path.into()), ..HttpCheck::default() };
+        let pool = format!("p{number}");
+        plane.pool(&pool, checked_by(CheckKind::Http(check), PATIENT), &[("a", at(guarded("").await))]).await;
+        until("a verdict", || plane.verdict(&pool, "a").0 != Verdict::Unknown).await;
+        let directory = dir.path().display();
+        let reason = format!(
+            "HTTP: token {path}: is not below {directory}, the check_directory of this member's configuration"
+        );
+        assert_eq!(plane.verdict(&pool, "a"), bad(&reason));
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{HostPort, Invalid, MemberName, Violations};
 
+use super::connections::CHECK_DIRECTORY;
 use super::given::{Given, Source};
 use super::vip::VipConfig;
 
@@ -77,6 +78,8 @@ pub struct Config {
     pub access_log: Option<AccessLogFormat>,
     /// File that they are added to; `None` for standard output.
     pub access_log_file: Option<PathBuf>,
+    /// Directory that files of health checks must be below.
+    pub check_directory: PathBuf,
     /// Own addresses that connections to backends come from.
     pub source: Sources,
     /// What is this member's own about holding virtual IPs.
@@ -219,6 +222,7 @@ impl Config {
             log_format: LogFormat::default(),
             access_log: None,
             access_log_file: None,
+            check_directory: CHECK_DIRECTORY.into(),
             source: Sources::default(),
             vip: VipConfig::default(),
         }
@@ -261,6 +265,7 @@ impl Config {
         let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
         let log_format = r.read("log_format", "text", log_format);
         let (access_log, access_log_file) = r.access_log();
+        let check_directory = r.check_directory();
         let source = r.source();
         let vip = r.vip();
         r.v.into_result()?;
@@ -282,6 +287,7 @@ impl Config {
                 log_format: log_format?,
                 access_log: access_log?,
                 access_log_file: access_log_file?,
+                check_directory: check_directory?,
                 source,
                 vip: vip?,
             })
@@ -379,10 +385,11 @@ mod tests {
             ("log_format", "xml"),
             ("access_log", "yes"),
             ("access_log_file", ""),
+            ("check_directory", "checks"),
             ("source_address", "10.0.0.1,10.0.0.2,::"),
         ]);
         let found = Config::check(&bad, Violations::new()).unwrap_err().0;
-        assert_eq!(found.len(), 15, "{found:#?}");
+        assert_eq!(found.len(), 16, "{found:#?}");
         assert!(
             found
                 .iter()

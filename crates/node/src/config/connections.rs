@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use trestle_dataplane::{AccessLogFormat, Sources};
 
@@ -25,6 +25,15 @@ fn file(text: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
+/// Directory that files of health checks must be below, unless another is given.
+pub(super) const CHECK_DIRECTORY: &str = "/etc/trestle/checks";
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    if plain { Ok(path) } else { Err("must be the absolute path of a directory, without ..".to_owned()) }
+}
+
 fn own_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
@@ -45,6 +54,11 @@ impl Reader<'_> {
             );
         }
         (format, file)
+    }
+
+    /// Where files of checks are.
+    pub(super) fn check_directory(&mut self) -> Option<PathBuf> {
+        self.read("check_directory", CHECK_DIRECTORY, directory)
     }
 
     /// The addresses to connect from, at most one of each family.
@@ -85,6 +99,7 @@ impl Config {
         let sources: Vec<_> = v4.into_iter().chain(v6).map(|ip| format!("\"{ip}\"")).collect();
         writeln!(f, "access_log = \"{format}\"")?;
         writeln!(f, "access_log_file = {file:?}")?;
+        writeln!(f, "check_directory = {:?}", self.check_directory)?;
         writeln!(f, "source_address = [{}]", sources.join(", "))
     }
 }
@@ -125,7 +140,7 @@ mod tests {
         assert_eq!(config.access_log_file.as_deref(), Some(Path::new("/var/log/x")));
         assert_eq!(config.source.v4, Some([10, 0, 0, 1].into()));
         let shown = config.to_string();
-        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\nsource_address = [\"10.0.0.1\", \"2001:db8::1\"]";
+        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\ncheck_directory = \"/etc/trestle/checks\"\nsource_address = [\"10.0.0.1\", \"2001:db8::1\"]";
         assert!(shown.contains(end), "{shown}");
     }
 

@@ -68,6 +68,11 @@ pub const KEYS: &[Key] = &[
         "PATH",
         "file that these lines are added to, opened anew on SIGHUP; - for standard output [default: -]",
     ),
+    key(
+        "check_directory",
+        "PATH",
+        "directory that files of health checks must be below: certificates, keys, tokens [default: /etc/trestle/checks]",
+    ),
     Key {
         name: "source_address",
         value: "IP,...",
