@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use trestle_node::config::{self, Config, Invocation, LogFormat};
-use trestle_node::{Dev, DroppedLines, Node, StartError, descriptors};
+use trestle_node::{Dev, DroppedLines, Node, RecoverError, Recovery, StartError, descriptors};
 
 /// Exit code for a configuration that cannot be used, as in sysexits.h (EX_USAGE).
 const EXIT_USAGE: u8 = 64;
 /// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
 const EXIT_FAILED: u8 = 74;
+/// Exit code when the system refuses what every process needs (EX_OSERR).
+const EXIT_SYSTEM: u8 = 71;
 /// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it.
 const LOG_LINES_QUEUED_MAX: usize = 16_384;
 
@@ -49,6 +51,10 @@ fn main() -> ExitCode {
             on_runtime(run(*config, dropped))
         }
         Invocation::CheckExec(check) => check.run(),
+        Invocation::Recover { config, yes } => {
+            let (_guard, _) = start_logging(LogFormat::Text, "warn");
+            on_runtime(recover(*config, yes))
+        }
         Invocation::Dev { data_dir } => {
             let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error");
             descriptors::raise_limit();
@@ -98,16 +104,36 @@ fn start_logging(format: LogFormat, level: &str) -> (WorkerGuard, DroppedLines) 
     (guard, Arc::new(move || dropped.dropped_lines() as u64))
 }
 
-/// Ends the process at once at a second signal.
-async fn wait_for_signal() -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        say("second signal: stopping at once");
-        std::process::exit(130);
-    });
-    Ok(())
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on a signal ends nothing by itself. As the first process of a container, this one would not even be ended
+    /// by a signal that it does not listen to.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
+    }
+
+    /// Ends the process at once at the next signal.
+    fn end_at_next(mut self) {
+        tokio::spawn(async move {
+            self.next().await;
+            say("second signal: stopping at once");
+            std::process::exit(130);
+        });
+    }
+}
+
+fn no_signals(error: &std::io::Error) -> ExitCode {
+    say(&format!("error: signals cannot be received: {error}"));
+    ExitCode::from(EXIT_SYSTEM)
 }
 
 /// Opens the access log anew at each SIGHUP, which logrotate sends after it has renamed the file.
@@ -144,15 +170,27 @@ fn start_failed(error: &StartError) -> ExitCode {
 }
 
 async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
-    let node = match Node::start(config, dropped).await {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return no_signals(&error),
+    };
+    let started = tokio::select! {
+        started = Node::start(config, dropped) => started,
+        () = signals.next() => {
+            info!("stopped before it had started");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let node = match started {
         Ok(node) => node,
         Err(error) => return start_failed(&error),
     };
     tokio::select! {
-        failure = node.failed() => return failed(node, &failure).await,
-        signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
+        failure = node.failed() => return failed(node, &failure, signals).await,
+        () = signals.next() => {}
         () = reopen_on_hangup(&node) => {}
     }
+    signals.end_at_next();
     info!("stopping; a second signal stops at once");
     let cut = node.shutdown().await;
     info!(connections_cut = cut, "stopped");
@@ -160,19 +198,54 @@ async fn run(config: Config, dropped: DroppedLines) -> ExitCode {
 }
 
 /// Ends a member that cannot go on; what clients have open may finish. A signal ends that at once.
-async fn failed(node: Node, failure: &str) -> ExitCode {
+async fn failed(node: Node, failure: &str, mut signals: Signals) -> ExitCode {
     error!(
         failure,
         "this member cannot go on: it gives up its virtual IPs, takes no new connections, and ends"
     );
     tokio::select! {
         cut = node.give_up() => error!(connections_cut = cut, "ended; start it again"),
-        _ = wait_for_signal() => error!("ended by a signal before open connections had finished"),
+        () = signals.next() => error!("ended by a signal before open connections had finished"),
     }
     ExitCode::from(EXIT_FAILED)
 }
 
+/// Whether the person at the terminal says so.
+fn confirmed() -> bool {
+    let _ =
+        write!(std::io::stdout(), "Go on? Only \"yes\" does it: ").and_then(|()| std::io::stdout().flush());
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
+}
+
+async fn recover(config: Config, yes: bool) -> ExitCode {
+    let failed = |error: RecoverError| {
+        say(&format!("error: {error}"));
+        ExitCode::from(error.exit_code())
+    };
+    let recovery = match Recovery::prepare(&config).await {
+        Ok(recovery) => recovery,
+        Err(error) => return failed(error),
+    };
+    let _ = write!(std::io::stdout(), "{recovery}");
+    if !yes && !confirmed() {
+        say("error: nothing was changed; answer \"yes\", or give --yes");
+        return ExitCode::FAILURE;
+    }
+    match recovery.commit() {
+        Ok(done) => {
+            let _ = writeln!(std::io::stdout(), "{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(error),
+    }
+}
+
 async fn dev(data_dir: Option<std::path::PathBuf>) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return no_signals(&error),
+    };
     let dev = match Dev::start(data_dir).await {
         Ok(dev) => dev,
         Err(error) => {
@@ -186,8 +259,9 @@ async fn dev(data_dir: Option<std::path::PathBuf>) -> ExitCode {
             say(&format!("error: {failure}"));
             return ExitCode::from(EXIT_FAILED);
         }
-        signal = wait_for_signal() => if let Err(error) = signal { warn!(%error, "signals cannot be received") },
+        () = signals.next() => {}
     }
+    signals.end_at_next();
     say("stopping the three members; a second signal stops at once");
     dev.shutdown().await;
     ExitCode::SUCCESS

@@ -24,6 +24,7 @@ mod policies;
 mod ports;
 mod programs;
 mod refusals;
+mod resting;
 mod scale;
 mod secrets;
 mod shutdown;

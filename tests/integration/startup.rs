@@ -101,7 +101,7 @@ fn a_data_directory_in_use_is_named() {
     second.spawn();
     let status = second.exited();
     let output = second.output();
-    assert_eq!(status.code(), Some(70), "{output}");
+    assert_eq!(status.code(), Some(75), "{output}");
     assert!(output.contains(&other) && output.contains("another process"), "{output}");
 }
 

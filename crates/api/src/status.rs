@@ -36,6 +36,17 @@ pub enum Failure {
         /// Index of the last entry that the answering member has applied.
         applied: u64,
     },
+    /// The member is of before a recovery of its cluster.
+    #[error(
+        "the cluster was made anew from one member (recovery {newest}), and this member is of before (recovery {known}): it takes \
+         no part any more; stop it, wipe its data directory, start it and let it rejoin with \"trestle member add HOST:PORT\""
+    )]
+    Recovered {
+        /// The recovery that the member is of; 0 for none.
+        known: u64,
+        /// The newest one.
+        newest: u64,
+    },
     /// The member belongs to a cluster already.
     #[error(
         "this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere"
@@ -113,6 +124,8 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::BindTaken { .. } => (Code::AlreadyExists, "ADDRESS_IN_USE"),
         Refusal::Full { .. } => (Code::ResourceExhausted, "LIMIT_REACHED"),
         Refusal::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Refusal::Configured { .. } => (Code::AlreadyExists, "CONFIGURED"),
+        Refusal::StagingLost => (Code::Aborted, "STAGING_LOST"),
         Refusal::Founded => (Code::FailedPrecondition, "CLUSTER_FOUNDED"),
     };
     with_reason(code, reason, refusal.to_string())
@@ -144,6 +157,7 @@ pub fn failure(failure: &Failure) -> Status {
             let metadata = HashMap::from([(APPLIED_KEY.to_owned(), applied.to_string())]);
             return with_metadata(Code::FailedPrecondition, CALLER_REMOVED, failure.to_string(), metadata);
         }
+        Failure::Recovered { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED"),
         Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
         Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),
         Failure::Unknown(_) => (Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),

@@ -142,6 +142,7 @@ impl Core {
             cluster_id: identity.cluster_id.to_string(),
             member_id: leader,
             promise_ms: timing.promise_ms(),
+            recovery: identity.recovery,
             ..Default::default()
         };
         let request = proto::ConfirmTransferRequest { to: Some(destination), term, to_member_id: to };

@@ -97,7 +97,10 @@ impl Consensus {
 
     /// What this member finds wrong about its own part in the cluster, in words; empty for nothing.
     pub fn problems(&self) -> Vec<String> {
-        self.core.why_abstains().into_iter().chain(self.core.problems()).collect()
+        let mut problems: Vec<String> = self.core.why_abstains().into_iter().collect();
+        problems.extend(self.core.problems());
+        problems.extend(self.core.recoveries.superseded());
+        problems
     }
 
     /// Starts Raft on a member that has an identity. One that may have voted before waits first, without answering its
@@ -150,13 +153,18 @@ impl Consensus {
         self.core.clone().bootstrap(cluster_id, spec).await
     }
 
-    /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. Does
-    /// nothing when it has that identity.
+    /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. `recovery` says
+    /// how often the cluster was made anew from one member. Does nothing when it has that identity.
     ///
     /// # Errors
     /// When the member belongs to another cluster or has another id, or the disk fails.
-    pub async fn adopt(&self, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
-        self.core.clone().adopt(cluster_id, member_id).await
+    pub async fn adopt(
+        &self,
+        cluster_id: ClusterId,
+        member_id: MemberId,
+        recovery: u64,
+    ) -> Result<(), Error> {
+        self.core.clone().adopt(cluster_id, member_id, recovery).await
     }
 
     /// Proposes a command, on the leader wherever it is, and waits until it is committed and applied there. Waits up to

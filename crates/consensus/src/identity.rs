@@ -26,6 +26,8 @@ pub struct Identity {
     pub name: MemberName,
     /// True once it was removed from the cluster; such a member takes part in nothing any more.
     pub removed: bool,
+    /// How often the cluster was made anew from one member, as far as this one was part of it.
+    pub recovery: u64,
 }
 
 impl fmt::Display for Identity {
@@ -73,13 +75,14 @@ impl Identity {
     }
 
     pub(crate) fn message(&self) -> storage::Identity {
-        let Self { cluster_id, member_id, name, removed } = self;
+        let Self { cluster_id, member_id, name, removed, recovery } = self;
         storage::Identity {
             format: STORAGE_FORMAT,
             cluster_id: cluster_id.to_string(),
             member_id: member_id.0,
             name: name.to_string(),
             removed: *removed,
+            recovery: *recovery,
         }
     }
 
@@ -90,6 +93,7 @@ impl Identity {
             member_id: MemberId(message.member_id),
             name: MemberName::parse(&message.name).map_err(|rule| format!("the member name {rule}"))?,
             removed: message.removed,
+            recovery: message.recovery,
         })
     }
 
@@ -115,6 +119,7 @@ mod tests {
             member_id: MemberId(12),
             name: MemberName::parse("east-1").unwrap(),
             removed: true,
+            recovery: 3,
         }
     }
 

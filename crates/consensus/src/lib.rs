@@ -3,6 +3,7 @@
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
 mod abstain;
+mod admission;
 mod ballot;
 mod callers;
 mod consensus;
@@ -17,17 +18,20 @@ mod life;
 mod membership;
 mod network;
 mod office;
+mod offline;
 mod peers;
 mod propose;
 mod raft_config;
 mod raft_types;
 mod read;
 mod recall;
+mod recovery;
 mod removal;
 mod replica;
 mod service;
 mod shared;
 mod snapshot;
+mod staging;
 mod standing;
 mod status;
 mod store;
@@ -45,6 +49,7 @@ pub use identity::Identity;
 pub use membership::{CAUGHT_UP_WITHIN, Progress, Removal, Step};
 pub use network::WINDOW as PEER_WINDOW;
 pub use office::{Leads, Office};
+pub use offline::{RecoverError, Survivor, Voter};
 pub use propose::{Accepted, DEFAULT_WAIT};
 pub use replica::View;
 pub use service::Service;

@@ -21,8 +21,8 @@ use crate::network::Network;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_types::PeerNode;
-use crate::replica::{self, Published, View};
-use crate::shared::{Core, Running, Settings};
+use crate::replica::{self, KnownRequests, Published, View};
+use crate::shared::{Core, Running, Settings, Shown};
 use crate::status::RaftState;
 use crate::store::OpenError;
 
@@ -48,7 +48,9 @@ impl Core {
         let opened = Instant::now();
         let view = watch::Sender::new(Arc::new(View::default()));
         let history = History::new();
-        let published = Published { view: view.clone(), history: Box::new(history.clone()) };
+        let requests = Arc::new(KnownRequests::default());
+        let published =
+            Published { view: view.clone(), history: Box::new(history.clone()), requests: requests.clone() };
         let dir = settings.data_dir.clone();
         let read = move || {
             let dir = Arc::new(DataDir::open(&dir)?);
@@ -63,7 +65,7 @@ impl Core {
         let gone =
             |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
         let (dir, identity, durable) = runtime.spawn_blocking(read).await.map_err(gone)??;
-        let core = Self::new(settings, opened, runtime, dir, view, history, identity);
+        let core = Self::new(settings, opened, runtime, dir, Shown { view, history, requests }, identity);
         core.set_durable(durable);
         Ok(core)
     }
@@ -121,10 +123,19 @@ impl Core {
     }
 
     /// Creates the storage of an empty member and makes its identity durable.
-    async fn become_member(&self, cluster_id: ClusterId, member_id: MemberId) -> Result<(), Error> {
+    async fn become_member(
+        &self,
+        cluster_id: ClusterId,
+        member_id: MemberId,
+        recovery: u64,
+    ) -> Result<(), Error> {
         let name = self.settings.name.clone();
-        let identity = Identity { cluster_id, member_id, name, removed: false };
-        let published = Published { view: self.view.clone(), history: Box::new(self.history.clone()) };
+        let identity = Identity { cluster_id, member_id, name, removed: false, recovery };
+        let published = Published {
+            view: self.view.clone(),
+            history: Box::new(self.history.clone()),
+            requests: self.requests.clone(),
+        };
         let (dir, create) = (self.dir.clone(), identity.clone());
         let create = self.runtime.spawn_blocking(move || Durable::create(&dir, &create, published));
         let durable = create.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
@@ -147,7 +158,7 @@ impl Core {
             Some(identity)
                 if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
-            None => self.become_member(cluster, FOUNDER).await?,
+            None => self.become_member(cluster, FOUNDER, 0).await?,
         }
         self.run().await?;
         let raft = self.running()?;
@@ -178,6 +189,7 @@ impl Core {
         self: Arc<Self>,
         cluster_id: ClusterId,
         member_id: MemberId,
+        recovery: u64,
     ) -> Result<(), Error> {
         // A later id in its own cluster: it was removed, and may not have heard of it.
         let later = |identity: &Identity| identity.cluster_id == cluster_id && identity.member_id < member_id;
@@ -188,12 +200,12 @@ impl Core {
         match self.identity() {
             Some(identity) if identity.removed && later(&identity) => {
                 self.begin_anew(&identity).await?;
-                self.become_member(cluster_id, member_id).await?;
+                self.become_member(cluster_id, member_id, recovery).await?;
             }
             Some(identity) if identity.removed => return Err(Failure::Removed.into()),
             Some(identity) if identity.cluster_id == cluster_id && identity.member_id == member_id => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
-            None => self.become_member(cluster_id, member_id).await?,
+            None => self.become_member(cluster_id, member_id, recovery).await?,
         }
         Ok(self.run().await?)
     }

@@ -80,6 +80,7 @@ impl Core {
         let message = proto::ProposeRequest {
             cluster_id: self.cluster()?.to_string(),
             proposal: Some(proposal.into()),
+            recovery: self.recovery(),
         };
         let mut request = Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -98,7 +99,8 @@ impl Core {
 
     /// Asks the leader at `address` what a linearizable read must have applied.
     pub(crate) async fn ask_index(&self, address: &str, deadline: Instant) -> Result<u64, Retry> {
-        let request = proto::ReadIndexRequest { cluster_id: self.cluster()?.to_string() };
+        let request =
+            proto::ReadIndexRequest { cluster_id: self.cluster()?.to_string(), recovery: self.recovery() };
         let mut peer = self.peer(address)?;
         match timeout_at(deadline, peer.read_index(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().index),
@@ -127,6 +129,7 @@ impl Core {
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
+        self.same_recovery(request.recovery)?;
         let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("a proposal is missing"))?;
         let proposal = Proposal::try_from(proposal).map_err(|e| Status::invalid_argument(e.to_string()))?;
         if !proposal.command.is_clients() {
@@ -143,6 +146,7 @@ impl Core {
         request: proto::ReadIndexRequest,
     ) -> Result<proto::ReadIndexResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
+        self.same_recovery(request.recovery)?;
         Ok(proto::ReadIndexResponse { index: self.read_index_here(FORWARDED_WAIT).await? })
     }
 
@@ -160,7 +164,7 @@ impl Core {
         if request.member_id == 0 {
             return Err(Status::invalid_argument("the member id must not be 0"));
         }
-        self.adopt(cluster, MemberId(request.member_id)).await?;
+        self.adopt(cluster, MemberId(request.member_id), request.recovery).await?;
         Ok(proto::AdoptResponse {})
     }
 
@@ -170,6 +174,7 @@ impl Core {
     ) -> Result<proto::DismissResponse, Status> {
         let to = request.to.ok_or_else(|| Status::invalid_argument("a dismissal names no destination"))?;
         self.of_this_cluster(&to.cluster_id)?;
+        self.same_recovery(to.recovery)?;
         if self.me() != Some(MemberId(to.member_id)) {
             return Err(Status::failed_precondition(format!("the dismissal is for member {}", to.member_id)));
         }
@@ -203,6 +208,7 @@ impl Core {
             cluster_id: self.cluster()?.to_string(),
             member_id: id.0,
             name: name.to_owned(),
+            recovery: self.recovery(),
         };
         let call = async { Ok::<_, Error>(self.peer(address)?.adopt(request).await) };
         let why = match timeout_at(Instant::now() + within, call).await {
@@ -221,8 +227,12 @@ impl Core {
     /// Tells a member that it was removed, if it can be reached; it also learns so when it next asks for a vote.
     pub(crate) async fn call_dismiss(&self, address: &str, id: MemberId, within: Duration) {
         let (Ok(cluster), Ok(mut peer)) = (self.cluster(), self.peer(address)) else { return };
-        let to =
-            proto::Destination { cluster_id: cluster.to_string(), member_id: id.0, ..Default::default() };
+        let to = proto::Destination {
+            cluster_id: cluster.to_string(),
+            member_id: id.0,
+            recovery: self.recovery(),
+            ..Default::default()
+        };
         match tokio::time::timeout(within, peer.dismiss(proto::DismissRequest { to: Some(to) })).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => tracing::info!(%id, "a removed member was not told so: {}", status.message()),

@@ -9,11 +9,12 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResponse;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
-use trestle_model::{Outcome, Proposal, Revision};
+use trestle_model::{Command, Outcome, Proposal, Revision};
 
 use crate::error::Error;
 use crate::raft_types::{Answer, LeaderId, LogCommand, TypeConfig};
 use crate::shared::Core;
+use crate::staging::is_idempotent;
 use crate::status::{RaftState, Role};
 use crate::store::{PROPOSAL_MAX, proposal_size};
 
@@ -111,8 +112,16 @@ impl Core {
 
     /// Proposes to the leader, wherever it is.
     pub(crate) async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+        if matches!(proposal.command, Command::Restore { .. }) && proposal_size(&proposal) > PROPOSAL_MAX {
+            return self.propose_in_pieces(proposal, within).await;
+        }
+        self.propose_one(proposal, within).await
+    }
+
+    /// Proposes what fits into one entry.
+    pub(crate) async fn propose_one(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
         let deadline = Instant::now() + within;
-        let repeatable = proposal.request.is_some();
+        let repeatable = proposal.request.is_some() || is_idempotent(&proposal.command);
         let proposal = Arc::new(proposal);
         let attempt = |leader| {
             let proposal = proposal.clone();
@@ -173,6 +182,9 @@ impl Core {
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
         check_size(&proposal).map_err(Retry::Never)?;
+        if let Some(settled) = self.answer_without_entry(&raft, &proposal, deadline).await? {
+            return settled.map_err(|refusal| Retry::Never(refusal.into()));
+        }
         let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
             return Err(Retry::Perhaps(NO_QUORUM.to_owned()));
         };

@@ -41,7 +41,7 @@ impl Core {
         Ok(self.index(Instant::now() + within).await?)
     }
 
-    async fn index(&self, deadline: Instant) -> Result<u64, Retry> {
+    pub(crate) async fn index(&self, deadline: Instant) -> Result<u64, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
         let timing = &self.settings.timing;
         let term = self.confirmed(None, deadline).await?;

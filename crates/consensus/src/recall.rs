@@ -155,6 +155,7 @@ impl Core {
             promise_ms: self.settings.timing.promise_ms(),
             known: Some(wire::mark_message(&self.witness.of(id))),
             own: Some(wire::mark_message(&self.stored())),
+            recovery: identity.recovery,
         };
         let request = proto::RecallRequest { to: Some(to), member_id: identity.member_id.0 };
         let mut service = RaftServiceClient::new(channel);

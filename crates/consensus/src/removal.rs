@@ -78,7 +78,9 @@ impl Core {
     async fn account(&self, id: u64, to: u64, address: &str) -> Option<(Account, Option<Place>)> {
         let cluster_id = self.identity()?.cluster_id.to_string();
         let promise_ms = self.settings.timing.promise_ms();
-        let destination = proto::Destination { cluster_id, member_id: to, promise_ms, ..Default::default() };
+        let recovery = self.recovery();
+        let destination =
+            proto::Destination { cluster_id, member_id: to, promise_ms, recovery, ..Default::default() };
         let request = proto::CheckMemberRequest { to: Some(destination), member_id: id };
         let mut service = RaftServiceClient::new(self.channels.to(address, Lane::Log).ok()?);
         let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?.ok()?.into_inner();

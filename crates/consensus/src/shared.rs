@@ -26,7 +26,8 @@ use crate::network::Channels;
 use crate::office::Registry;
 use crate::raft_types::TypeConfig;
 use crate::recall::Witness;
-use crate::replica::{Replica, View};
+use crate::recovery::Recoveries;
+use crate::replica::{KnownRequests, Replica, View};
 use crate::status::{RaftState, Role};
 use crate::store::{Closed, LogReader, Mark};
 use crate::timing::Timing;
@@ -56,6 +57,13 @@ pub struct Settings {
     pub ballot: Arc<dyn Ballot>,
 }
 
+/// What the state machine shows, and outlives it.
+pub(crate) struct Shown {
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) history: History,
+    pub(crate) requests: Arc<KnownRequests>,
+}
+
 /// The state of this member, shared by the handle, the services and Raft's followers.
 pub(crate) struct Core {
     pub(crate) settings: Settings,
@@ -67,6 +75,8 @@ pub(crate) struct Core {
     pub(crate) history: History,
     /// The state machine publishes here; kept as well, so that the receivers outlive Raft.
     pub(crate) view: watch::Sender<Arc<View>>,
+    /// Requests that the state machine has answered.
+    pub(crate) requests: Arc<KnownRequests>,
     pub(crate) role: watch::Sender<Role>,
     /// Whether and how this member leads.
     pub(crate) registry: Arc<Registry>,
@@ -97,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) recalled: Mutex<BTreeMap<u64, Mark>>,
     /// Why this member abstains.
     pub(crate) abstention: watch::Sender<Abstention>,
+    pub(crate) recoveries: Arc<Recoveries>,
 }
 
 impl Core {
@@ -105,8 +116,7 @@ impl Core {
         opened: Instant,
         runtime: Handle,
         dir: Arc<DataDir>,
-        view: watch::Sender<Arc<View>>,
-        history: History,
+        shown: Shown,
         identity: Option<Identity>,
     ) -> Self {
         let state = match &identity {
@@ -114,6 +124,7 @@ impl Core {
             Some(identity) if identity.removed => RaftState::Removed,
             Some(_) => RaftState::Starting,
         };
+        let Shown { view, history, requests } = shown;
         let mistimed = AtomicU32::new(settings.timing.promise_ms());
         Self {
             channels: Arc::new(Channels::new(settings.timing, runtime.clone())),
@@ -124,6 +135,7 @@ impl Core {
             dir,
             history,
             view,
+            requests,
             role: watch::Sender::new(Role { state, ..Role::default() }),
             registry: Arc::new(Registry::new()),
             failure: watch::Sender::new(None),
@@ -142,6 +154,7 @@ impl Core {
             peak: RwLock::new(None),
             recalled: Mutex::default(),
             abstention: watch::Sender::default(),
+            recoveries: Arc::default(),
         }
     }
 

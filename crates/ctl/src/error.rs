@@ -14,6 +14,9 @@ const FAILED: u8 = 1;
 /// Exit code for arguments that are wrong; nothing was sent.
 pub(crate) const USAGE: u8 = 2;
 
+/// Exit code when what was to be made is there already.
+const EXISTS: u8 = 4;
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -70,6 +73,16 @@ pub(crate) enum Error {
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
+    /// A file could not be read or written.
+    #[error("cannot {action} {file}: {cause}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// Its path.
+        file: String,
+        /// The system's answer.
+        cause: std::io::Error,
+    },
     /// The output could not be put into the format.
     #[error("cannot put the output into the format: {0}; try another one with --output")]
     Encode(String),
@@ -97,6 +110,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Invalid(_) | Self::NothingToChange(_) => USAGE,
+            Self::Refused(status) if status.code() == Code::AlreadyExists => EXISTS,
             _ => FAILED,
         }
     }

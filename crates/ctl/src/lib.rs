@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod document;
 mod error;
 mod escape;
 mod input;
@@ -31,8 +32,8 @@ use crate::session::Session;
 /// Runs the command with these arguments, the first of which is the program's name. Data goes to standard output,
 /// everything else to standard error.
 ///
-/// The exit code is 0 when it was done (or when the reader of the output went away), 1 when it failed, and 2 when the
-/// arguments are wrong and nothing was sent.
+/// The exit code is 0 when it was done (or when the reader of the output went away), 1 when it failed, 2 when the arguments
+/// are wrong and nothing was sent, and 4 when what was to be made is there already.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_on(args, Terminal::standard())
 }

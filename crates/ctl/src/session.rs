@@ -94,6 +94,11 @@ impl<'t> Session<'t> {
         self.timeout
     }
 
+    /// Gives a call that does a lot at least this long.
+    pub(crate) fn allow(&mut self, time: Duration) {
+        self.timeout = self.timeout.max(time);
+    }
+
     /// The form of the output.
     pub(crate) fn format(&self) -> Format {
         self.format

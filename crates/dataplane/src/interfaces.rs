@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// All addresses of all interfaces; none when the operating system does not tell.
-pub(crate) fn addresses() -> HashSet<IpAddr> {
+pub fn addresses() -> HashSet<IpAddr> {
     let mut list = std::ptr::null_mut();
     // SAFETY: getifaddrs(3) writes a pointer to `list`, which is ours, and nothing when it fails.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {

@@ -17,7 +17,7 @@ mod fitness;
 mod gate;
 mod guard;
 mod history;
-mod interfaces;
+pub mod interfaces;
 mod keepalive;
 mod leg;
 mod live;

@@ -1,5 +1,6 @@
 //! Applying a command to the state: deterministic, total, pure.
 
+mod restore;
 mod vips;
 
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use crate::defaults;
 use crate::diff::{Change, ChangeKind, Resource};
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::machine::Applied;
-use crate::member::{ClusterId, Member, MemberId, MemberSpec};
+use crate::member::{Member, MemberId, MemberSpec};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolEntry, PoolPatch, PoolSpec};
 use crate::refusal::{Kind, Refusal};
 use crate::state::{ClusterState, Revision};
 use crate::violation::{Invalid, Violation, Violations};
+
+use vips::noted;
 
 type Result = std::result::Result<Applied, Refusal>;
 
@@ -70,6 +73,19 @@ fn unchanged(revision: Revision, outcome: Outcome) -> Result {
     Ok(Applied { revision, outcome, changes: Vec::new() })
 }
 
+/// The answer to a command that changes one resource.
+fn changed(index: Revision, kind: ChangeKind, resource: Resource) -> Result {
+    let outcome = match &resource {
+        _ if kind == ChangeKind::Deleted => Outcome::Deleted,
+        Resource::Pool(pool, backends) => Outcome::Pool(pool.clone(), *backends),
+        Resource::Backend(pool, backend) => Outcome::Backend(pool.clone(), backend.clone()),
+        Resource::Listener(listener) => Outcome::Listener(listener.clone()),
+        Resource::Member(member) => Outcome::Member(member.clone()),
+        Resource::Vip(vip) => Outcome::Vip(vip.clone()),
+    };
+    Ok(Applied { revision: index, outcome, changes: vec![Change::new(kind, resource)] })
+}
+
 impl ClusterState {
     /// Applies the command at log index `index`.
     ///
@@ -77,7 +93,37 @@ impl ClusterState {
     /// A [`Refusal`], which changes nothing.
     pub fn apply(&mut self, index: Revision, command: &Command) -> Result {
         match command {
-            Command::FoundCluster { cluster_id, member } => self.found(index, cluster_id, member),
+            Command::TakeVips { tenure, time_ms, reason } => {
+                return self.take_vips(index, *tenure, *time_ms, reason);
+            }
+            Command::ReleaseVips { member, term, time_ms, reason } => {
+                return self.release_vips(index, *member, *term, *time_ms, reason);
+            }
+            _ => {}
+        }
+        let applied = self.decide(index, command)?;
+        match command {
+            Command::FoundCluster { cluster_id, .. } => self.cluster_id = Some(cluster_id.clone()),
+            Command::Recover { recovery, .. } => self.recovery = self.recovery.max(*recovery),
+            _ => {}
+        }
+        for change in &applied.changes {
+            self.write(change);
+        }
+        if !applied.changes.is_empty() {
+            self.revision = index;
+        }
+        Ok(applied)
+    }
+
+    /// What [`apply`](Self::apply) would answer, without changing or copying anything. The records of who holds the
+    /// virtual IPs are not judged here: their rules are about terms, which only the log orders.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that it would give.
+    pub fn decide(&self, index: Revision, command: &Command) -> Result {
+        match command {
+            Command::FoundCluster { member, .. } => self.found(index, member),
             Command::AddMember(spec) => self.add_member(index, MemberId(index), spec),
             Command::RemoveMember(id) => self.remove_member(index, *id),
             Command::CreatePool { name, spec } => self.create_pool(index, name, spec),
@@ -97,31 +143,49 @@ impl ClusterState {
             Command::CreateVip { name, spec } => self.create_vip(index, name, spec),
             Command::UpdateVip { name, patch, expect } => self.update_vip(index, name, patch, *expect),
             Command::DeleteVip { name, expect } => self.delete_vip(index, name, *expect),
-            Command::TakeVips { tenure, time_ms, reason } => self.take_vips(index, *tenure, *time_ms, reason),
-            Command::ReleaseVips { member, term, time_ms, reason } => {
-                self.release_vips(index, *member, *term, *time_ms, reason)
-            }
+            Command::Restore { configuration, replace } => self.restore(index, configuration, *replace),
+            Command::Recover { member, recovery } => self.recover(index, *member, *recovery),
+            Command::TakeVips { .. }
+            | Command::ReleaseVips { .. }
+            | Command::StagePiece { .. }
+            | Command::ApplyStaged { .. } => Ok(noted(index)),
         }
     }
 
-    fn changed(&mut self, index: Revision, kind: ChangeKind, resource: Resource) -> Result {
-        self.revision = index;
-        let outcome = match &resource {
-            _ if kind == ChangeKind::Deleted => Outcome::Deleted,
-            Resource::Pool(pool, backends) => Outcome::Pool(pool.clone(), *backends),
-            Resource::Backend(pool, backend) => Outcome::Backend(pool.clone(), backend.clone()),
-            Resource::Listener(listener) => Outcome::Listener(listener.clone()),
-            Resource::Member(member) => Outcome::Member(member.clone()),
-            Resource::Vip(vip) => Outcome::Vip(vip.clone()),
-        };
-        Ok(Applied { revision: index, outcome, changes: vec![Change::new(kind, resource)] })
+    /// Makes a decided change.
+    fn write(&mut self, change: &Change) {
+        let gone = change.kind == ChangeKind::Deleted;
+        match &change.resource {
+            Resource::Member(member) if gone => drop(self.members.remove(&member.id)),
+            Resource::Member(member) => drop(self.members.insert(member.id, member.clone())),
+            Resource::Pool(pool, _) if gone => drop(self.pools.remove(&pool.name)),
+            Resource::Pool(pool, _) => match self.pools.get_mut(&pool.name) {
+                Some(entry) => Arc::make_mut(entry).pool = pool.clone(),
+                None => {
+                    let entry = PoolEntry { pool: pool.clone(), backends: Default::default() };
+                    self.pools.insert(pool.name.clone(), Arc::new(entry));
+                }
+            },
+            Resource::Backend(pool, backend) => {
+                let Some(entry) = self.pools.get_mut(pool) else { return };
+                let backends = &mut Arc::make_mut(entry).backends;
+                if gone {
+                    backends.remove(&backend.name);
+                } else {
+                    backends.insert(backend.name.clone(), backend.clone());
+                }
+            }
+            Resource::Listener(listener) if gone => drop(self.listeners.remove(&listener.name)),
+            Resource::Listener(l) => drop(self.listeners.insert(l.name.clone(), l.clone())),
+            Resource::Vip(vip) if gone => drop(self.vips.remove(&vip.name)),
+            Resource::Vip(vip) => drop(self.vips.insert(vip.name.clone(), vip.clone())),
+        }
     }
 
-    fn found(&mut self, index: Revision, cluster_id: &ClusterId, spec: &MemberSpec) -> Result {
+    fn found(&self, index: Revision, spec: &MemberSpec) -> Result {
         if self.cluster_id.is_some() {
             return Err(Refusal::Founded);
         }
-        self.cluster_id = Some(cluster_id.clone());
         // The first member needs an id before there is a log that could allocate one; no log index of a later member
         // is 1, because founding takes that and more.
         let mut applied = self.add_member(index, MemberId(1), spec)?;
@@ -131,7 +195,7 @@ impl ClusterState {
         Ok(applied)
     }
 
-    fn add_member(&mut self, index: Revision, id: MemberId, spec: &MemberSpec) -> Result {
+    fn add_member(&self, index: Revision, id: MemberId, spec: &MemberSpec) -> Result {
         for member in self.members.values() {
             if member.spec.name == spec.name {
                 return Err(exists(Kind::Member, &spec.name, member.revision));
@@ -146,30 +210,38 @@ impl ClusterState {
             return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
         let member = Arc::new(Member { id, spec: spec.clone(), draining: false, revision: index });
-        self.members.insert(id, member.clone());
-        self.changed(index, ChangeKind::Created, Resource::Member(member))
+        changed(index, ChangeKind::Created, Resource::Member(member))
     }
 
-    fn remove_member(&mut self, index: Revision, id: MemberId) -> Result {
-        let member = self.members.remove(&id).ok_or_else(|| missing(Kind::Member, id))?;
-        self.changed(index, ChangeKind::Deleted, Resource::Member(member))
+    fn remove_member(&self, index: Revision, id: MemberId) -> Result {
+        let member = self.members.get(&id).ok_or_else(|| missing(Kind::Member, id))?.clone();
+        changed(index, ChangeKind::Deleted, Resource::Member(member))
     }
 
-    fn drain_member(&mut self, index: Revision, name: &MemberName, draining: bool) -> Result {
+    fn recover(&self, index: Revision, left: MemberId, recovery: u64) -> Result {
+        let member = self.members.get(&left).ok_or_else(|| missing(Kind::Member, left))?;
+        if recovery <= self.recovery {
+            return unchanged(self.revision, Outcome::Member(member.clone()));
+        }
+        let lost = self.members.values().filter(|other| other.id != left);
+        let changes = lost.map(|lost| Change::new(ChangeKind::Deleted, Resource::Member(lost.clone())));
+        Ok(Applied { revision: index, outcome: Outcome::Member(member.clone()), changes: changes.collect() })
+    }
+
+    fn drain_member(&self, index: Revision, name: &MemberName, draining: bool) -> Result {
         let member = self.member_named(name).ok_or_else(|| missing(Kind::Member, name))?;
         if member.draining == draining {
             return unchanged(member.revision, Outcome::Member(member.clone()));
         }
         let member = Arc::new(Member { draining, revision: index, ..Member::clone(member) });
-        self.members.insert(member.id, member.clone());
-        self.changed(index, ChangeKind::Updated, Resource::Member(member))
+        changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 
     fn pool(&self, name: &PoolName) -> std::result::Result<&Arc<PoolEntry>, Refusal> {
         self.pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
     }
 
-    fn create_pool(&mut self, index: Revision, name: &PoolName, spec: &PoolSpec) -> Result {
+    fn create_pool(&self, index: Revision, name: &PoolName, spec: &PoolSpec) -> Result {
         if let Some(entry) = self.pools.get(name) {
             return Err(exists(Kind::Pool, name, entry.pool.revision));
         }
@@ -178,13 +250,11 @@ impl ClusterState {
         }
         valid(|v| spec.check(v))?;
         let pool = Arc::new(Pool { name: name.clone(), spec: spec.clone(), revision: index });
-        let entry = PoolEntry { pool: pool.clone(), backends: Default::default() };
-        self.pools.insert(name.clone(), Arc::new(entry));
-        self.changed(index, ChangeKind::Created, Resource::Pool(pool, 0))
+        changed(index, ChangeKind::Created, Resource::Pool(pool, 0))
     }
 
     fn update_pool(
-        &mut self,
+        &self,
         index: Revision,
         name: &PoolName,
         patch: &PoolPatch,
@@ -201,13 +271,10 @@ impl ClusterState {
         let backends: Vec<_> = entry.backends.values().map(|b| (&b.name, &b.spec)).collect();
         check_has_port(&spec, &backends)?;
         let pool = Arc::new(Pool { name: name.clone(), spec, revision: index });
-        if let Some(entry) = self.pools.get_mut(name) {
-            Arc::make_mut(entry).pool = pool.clone();
-        }
-        self.changed(index, ChangeKind::Updated, Resource::Pool(pool, count))
+        changed(index, ChangeKind::Updated, Resource::Pool(pool, count))
     }
 
-    fn delete_pool(&mut self, index: Revision, name: &PoolName, expect: Option<Revision>) -> Result {
+    fn delete_pool(&self, index: Revision, name: &PoolName, expect: Option<Revision>) -> Result {
         let entry = self.pool(name)?.clone();
         expect_revision(Kind::Pool, name, expect, entry.pool.revision)?;
         let users = self.listeners.values().filter(|l| l.spec.pools().any(|pool| pool == name));
@@ -215,8 +282,6 @@ impl ClusterState {
         if !listeners.is_empty() {
             return Err(Refusal::InUse { kind: Kind::Pool, name: name.to_string(), listeners });
         }
-        self.pools.remove(name);
-        self.revision = index;
         let gone = |resource| Change::new(ChangeKind::Deleted, resource);
         let mut changes: Vec<Change> =
             entry.backends.values().map(|b| gone(Resource::Backend(name.clone(), b.clone()))).collect();
@@ -224,14 +289,8 @@ impl ClusterState {
         Ok(Applied { revision: index, outcome: Outcome::Deleted, changes })
     }
 
-    fn put_backend(&mut self, pool: &PoolName, backend: Arc<Backend>) {
-        if let Some(entry) = self.pools.get_mut(pool) {
-            Arc::make_mut(entry).backends.insert(backend.name.clone(), backend);
-        }
-    }
-
     fn create_backend(
-        &mut self,
+        &self,
         index: Revision,
         pool: &PoolName,
         name: &BackendName,
@@ -247,8 +306,7 @@ impl ClusterState {
         valid(|v| spec.check(v))?;
         check_has_port(&entry.pool.spec, &[(name, spec)])?;
         let backend = Arc::new(Backend { name: name.clone(), spec: spec.clone(), revision: index });
-        self.put_backend(pool, backend.clone());
-        self.changed(index, ChangeKind::Created, Resource::Backend(pool.clone(), backend))
+        changed(index, ChangeKind::Created, Resource::Backend(pool.clone(), backend))
     }
 
     fn existing_backend(
@@ -265,7 +323,7 @@ impl ClusterState {
     }
 
     fn update_backend(
-        &mut self,
+        &self,
         index: Revision,
         pool: &PoolName,
         name: &BackendName,
@@ -280,22 +338,18 @@ impl ClusterState {
         valid(|v| spec.check(v))?;
         check_has_port(&self.pool(pool)?.pool.spec, &[(name, &spec)])?;
         let backend = Arc::new(Backend { name: name.clone(), spec, revision: index });
-        self.put_backend(pool, backend.clone());
-        self.changed(index, ChangeKind::Updated, Resource::Backend(pool.clone(), backend))
+        changed(index, ChangeKind::Updated, Resource::Backend(pool.clone(), backend))
     }
 
     fn delete_backend(
-        &mut self,
+        &self,
         index: Revision,
         pool: &PoolName,
         name: &BackendName,
         expect: Option<Revision>,
     ) -> Result {
         let backend = self.existing_backend(pool, name, expect)?.clone();
-        if let Some(entry) = self.pools.get_mut(pool) {
-            Arc::make_mut(entry).backends.remove(name);
-        }
-        self.changed(index, ChangeKind::Deleted, Resource::Backend(pool.clone(), backend))
+        changed(index, ChangeKind::Deleted, Resource::Backend(pool.clone(), backend))
     }
 
     /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
@@ -316,7 +370,7 @@ impl ClusterState {
         Ok(())
     }
 
-    fn create_listener(&mut self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {
+    fn create_listener(&self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {
         if let Some(listener) = self.listeners.get(name) {
             return Err(exists(Kind::Listener, name, listener.revision));
         }
@@ -324,23 +378,12 @@ impl ClusterState {
             return Err(Refusal::Full { kind: Kind::Listener, max: defaults::LISTENERS_MAX });
         }
         self.check_listener(name, spec)?;
-        self.put_listener(index, ChangeKind::Created, name, spec.clone())
-    }
-
-    fn put_listener(
-        &mut self,
-        index: Revision,
-        kind: ChangeKind,
-        name: &ListenerName,
-        spec: ListenerSpec,
-    ) -> Result {
-        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
-        self.listeners.insert(name.clone(), listener.clone());
-        self.changed(index, kind, Resource::Listener(listener))
+        let listener = Arc::new(Listener { name: name.clone(), spec: spec.clone(), revision: index });
+        changed(index, ChangeKind::Created, Resource::Listener(listener))
     }
 
     fn update_listener(
-        &mut self,
+        &self,
         index: Revision,
         name: &ListenerName,
         patch: &ListenerPatch,
@@ -353,13 +396,13 @@ impl ClusterState {
             return unchanged(listener.revision, Outcome::Listener(listener.clone()));
         }
         self.check_listener(name, &spec)?;
-        self.put_listener(index, ChangeKind::Updated, name, spec)
+        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
+        changed(index, ChangeKind::Updated, Resource::Listener(listener))
     }
 
-    fn delete_listener(&mut self, index: Revision, name: &ListenerName, expect: Option<Revision>) -> Result {
+    fn delete_listener(&self, index: Revision, name: &ListenerName, expect: Option<Revision>) -> Result {
         let listener = self.listeners.get(name).ok_or_else(|| missing(Kind::Listener, name))?.clone();
         expect_revision(Kind::Listener, name, expect, listener.revision)?;
-        self.listeners.remove(name);
-        self.changed(index, ChangeKind::Deleted, Resource::Listener(listener))
+        changed(index, ChangeKind::Deleted, Resource::Listener(listener))
     }
 }

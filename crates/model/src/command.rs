@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::configuration::{Configuration, Restored};
 use crate::defaults::REQUEST_ID_MAX;
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
@@ -181,6 +182,38 @@ pub enum Command {
         /// Revision that the caller last saw.
         expect: Option<Revision>,
     },
+    /// Makes pools, backends, listeners and virtual IPs exactly what a document says, all at once, and leaves the members
+    /// alone.
+    Restore {
+        /// The document.
+        configuration: Arc<Configuration>,
+        /// Also where there is a configuration already.
+        replace: bool,
+    },
+    /// Keeps a piece of a proposal that is too large for one entry, until [`Command::ApplyStaged`]. Changes nothing else.
+    StagePiece {
+        /// Which proposal it is a piece of.
+        upload: u64,
+        /// Its place; the first one, 0, drops the pieces of any other proposal.
+        number: u32,
+        /// The piece.
+        bytes: Arc<[u8]>,
+    },
+    /// Applies the proposal whose pieces were staged, which is a [`Command::Restore`].
+    ApplyStaged {
+        /// Which proposal.
+        upload: u64,
+        /// How many pieces it has.
+        pieces: u32,
+    },
+    /// Makes one member all that is left of the cluster; every other is forgotten. Never proposed: written into the log of a
+    /// stopped member when a quorum is lost for good.
+    Recover {
+        /// The member.
+        member: MemberId,
+        /// Tells members of before from members of after; grows.
+        recovery: u64,
+    },
     /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
     TakeVips {
         /// Who, in which term, and how long its kernel may serve them without hearing from a quorum.
@@ -220,10 +253,14 @@ impl Command {
             | Self::DrainMember { .. }
             | Self::CreateVip { .. }
             | Self::UpdateVip { .. }
-            | Self::DeleteVip { .. } => true,
+            | Self::DeleteVip { .. }
+            | Self::Restore { .. }
+            | Self::StagePiece { .. }
+            | Self::ApplyStaged { .. } => true,
             Self::FoundCluster { .. }
             | Self::AddMember(_)
             | Self::RemoveMember(_)
+            | Self::Recover { .. }
             | Self::TakeVips { .. }
             | Self::ReleaseVips { .. } => false,
         }
@@ -254,6 +291,8 @@ pub enum Outcome {
     Listener(Arc<Listener>),
     /// The virtual IP as it is now.
     Vip(Arc<Vip>),
+    /// The configuration is what the document says.
+    Restored(Restored),
     /// The resource is gone.
     Deleted,
     /// A record was made that is no resource.

@@ -123,6 +123,11 @@ pub const BINDS_MAX: usize = 16;
 /// Most members, voters and learners together.
 pub const MEMBERS_MAX: usize = 15;
 
+/// Most bytes of a proposal that is staged in pieces: the configuration of some hundred thousand backends.
+pub const STAGED_MAX: usize = 16 * 1024 * 1024;
+/// Entries after which pieces that nobody went on with are dropped.
+pub const STAGED_FOR: u64 = 10_000;
+
 /// Answers remembered for repeated request ids; the oldest is forgotten first.
 pub const REQUESTS_REMEMBERED: usize = 8_192;
 /// Longest request id, in characters.

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::check::{CheckKind, ExchangeCheck, GrpcCheck, HttpCheck, TlsCheck};
 use crate::listener::{Listener, ListenerSpec, Route};
-use crate::machine::Machine;
+use crate::machine::{Machine, Staged};
 use crate::member::{Member, MemberSpec};
 use crate::pool::{
     AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, Pool, PoolSpec,
@@ -235,9 +235,19 @@ impl ClusterState {
     /// The digest of the configuration. Who holds the virtual IPs is left out: it changes without a revision, so that two
     /// members of one revision may differ in it.
     pub fn digest(&self) -> Digest {
-        let Self { cluster_id, revision, pools, listeners, members, vips, tenure: _, vip_events: _ } = self;
+        let Self {
+            cluster_id,
+            recovery,
+            revision,
+            pools,
+            listeners,
+            members,
+            vips,
+            tenure: _,
+            vip_events: _,
+        } = self;
         let mut f = Feeder(Sha256::new());
-        f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*revision);
+        f.text(cluster_id.as_ref().map_or("", |id| id.as_str())).number(*recovery).number(*revision);
         f.number(pools.len() as u64);
         for entry in pools.values() {
             f.pool(&entry.pool).number(entry.backends.len() as u64);
@@ -273,6 +283,13 @@ impl Machine {
         f.number(self.state.vip_events.len() as u64);
         for event in &self.state.vip_events {
             f.vip_event(event);
+        }
+        f.number(self.staged.is_some());
+        if let Some(Staged { upload, pieces, index }) = &self.staged {
+            f.number(*upload).number(*index).number(pieces.len() as u64);
+            pieces.iter().for_each(|piece| {
+                f.bytes(piece);
+            });
         }
         f.number(self.remembered().len() as u64);
         for remembered in self.remembered() {

@@ -9,6 +9,7 @@ mod apply;
 mod check;
 mod cidr;
 mod command;
+mod configuration;
 pub mod defaults;
 mod diff;
 mod digest;
@@ -31,10 +32,11 @@ pub use check::{
 };
 pub use cidr::Cidr;
 pub use command::{Command, Outcome, Proposal, Request, RequestId};
+pub use configuration::{Configuration, Restored};
 pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
 pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
-pub use machine::{Applied, Machine, Remembered};
+pub use machine::{Applied, Machine, Remembered, Staged};
 pub use member::{ClusterId, Member, MemberId, MemberSpec};
 pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 pub use pool::{

@@ -112,6 +112,22 @@ pub enum Refusal {
         /// What is in the way.
         why: &'static str,
     },
+    /// A restore would take away what is configured.
+    #[error(
+        "the cluster has a configuration already ({pools} pools, {listeners} listeners, {vips} vips); back it up, then restore \
+         with --replace to make it exactly what the document says"
+    )]
+    Configured {
+        /// Its pools.
+        pools: usize,
+        /// Its listeners.
+        listeners: usize,
+        /// Its virtual IPs.
+        vips: usize,
+    },
+    /// The pieces of a large proposal are not there as they were sent.
+    #[error("another large change came in between and nothing was changed; try again")]
+    StagingLost,
     /// The cluster has been founded before.
     #[error("the cluster is founded already; add members with \"trestle member add\"")]
     Founded,

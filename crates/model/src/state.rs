@@ -19,6 +19,8 @@ pub type Revision = u64;
 pub struct ClusterState {
     /// The cluster's identity, once it is founded.
     pub cluster_id: Option<ClusterId>,
+    /// How often the cluster was made anew from a single member; 0 for never.
+    pub recovery: u64,
     /// Index of the last entry that changed this state.
     pub revision: Revision,
     /// Pools by name.

@@ -71,6 +71,7 @@ impl Member {
         Some(peer::Destination {
             cluster_id: identity.cluster_id.to_string(),
             member_id,
+            recovery: identity.recovery,
             ..Default::default()
         })
     }

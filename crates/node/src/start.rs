@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Profile};
 use crate::http::Http;
 use crate::member::Member;
+use crate::own_sockets::OwnSockets;
 use crate::peer::Peers;
 use crate::ports::Ports;
 use crate::supervise::{Lasts, Supervisor};
@@ -25,6 +25,10 @@ use crate::{descriptors, join, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long closing the log may take at the end. The whole stop stays within `shutdown_grace` and 5 s: a second for
+/// connections that are cut, and this.
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// Tells how many log lines were dropped because the log's reader was too slow.
 pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -61,13 +65,23 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The process's exit code, as in sysexits.h.
+    /// The process's exit code, as in sysexits.h. A service manager starts the member again after all of them but 70, which
+    /// is only for what stays as it is until somebody changes what is on the disk.
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Bind { .. } => 69,                      // EX_UNAVAILABLE
-            StartError::Storage(_) => 70,                       // EX_SOFTWARE
+            StartError::Bind { .. } => 69, // EX_UNAVAILABLE
+            StartError::Storage(error) => open_exit_code(error),
             StartError::Threads(_) | StartError::Raft(_) => 71, // EX_OSERR
         }
+    }
+}
+
+/// The exit code for a data directory that cannot be opened.
+pub(crate) fn open_exit_code(error: &OpenError) -> u8 {
+    match error {
+        error if error.is_damage() => 70, // EX_SOFTWARE
+        OpenError::Locked(_) => 75,       // EX_TEMPFAIL
+        _ => 74,                          // EX_IOERR
     }
 }
 
@@ -89,32 +103,13 @@ fn timing(profile: Profile) -> Timing {
     }
 }
 
-/// Binds one of the member's own addresses before anything else is done, so that a mistake is found at once.
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                format!("another process uses it; stop that one (\"ss -ltnp sport = :{}\" names it) or choose another port", address.port())
-            }
-            std::io::ErrorKind::AddrNotAvailable => "the address is not on this machine".to_owned(),
-            std::io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        StartError::Bind { key, address, why }
-    })
-}
-
 impl Node {
     /// Starts a member on the current runtime, which becomes that of its API.
     ///
     /// # Errors
     /// [`StartError`] when an address is taken, the data directory cannot be opened, or threads cannot be made.
     pub async fn start(config: Config, log_lines_dropped: DroppedLines) -> Result<Self, StartError> {
-        let admin_socket = bind("admin_address", config.admin_address).await?;
-        let peer_socket = bind("peer_address", config.peer_address).await?;
-        let http_socket = bind("http_address", config.http_address).await?;
+        let own = OwnSockets::bind(&config).await?;
         let vips = Vips::new(&config);
         let consensus = Consensus::open(trestle_consensus::Settings {
             data_dir: config.data_dir.clone(),
@@ -152,19 +147,19 @@ impl Node {
         let raft = member.consensus.runtime();
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
         let peers = serve::peers(
-            peer_socket.into_std()?,
+            own.peer.into_std()?,
             ports.peers,
             peers,
             admin.clone(),
             member.clone(),
             stop.clone(),
         );
-        let admin = serve::admin(admin_socket, ports.admin, admin, leaving.clone(), stop.clone());
+        let admin = serve::admin(own.admin, ports.admin, admin, leaving.clone(), stop.clone());
         let part = |name, body| member.supervisor.spawn(&api, name, Lasts::UntilStop, body);
         let servers = vec![
             member.supervisor.spawn(&raft, "peer server", Lasts::UntilStop, peers),
             part("admin server", Box::pin(admin) as Pin<Box<dyn Future<Output = ()> + Send>>),
-            part("HTTP server", Box::pin(crate::http::serve(http_socket, ports.http, http))),
+            part("HTTP server", Box::pin(crate::http::serve(own.http, ports.http, http))),
             part("state follower", Box::pin(follow_state(member.clone(), state))),
         ];
         let node = Self { member, leaving, stop, servers };
@@ -215,25 +210,36 @@ impl Node {
 
     /// Stops: hands leadership over, fails readiness, stops accepting, lets connections finish for the grace time.
     /// Returns how many connections were cut.
+    ///
+    /// Handing over counts into the grace time: service managers kill what takes longer than they were told.
     pub async fn shutdown(self) -> usize {
+        let end = Instant::now() + self.member.config.shutdown_grace;
         // Readiness fails first, so that whoever sends clients here stops in time.
         self.leaving.cancel();
         self.member.supervisor.stopping();
         self.member.leave().await;
-        self.stop().await
+        self.finish(end).await
     }
 
     /// Stops as [`shutdown`](Self::shutdown) does, but hands nothing over: for the end of a whole cluster.
     pub async fn stop(self) -> usize {
+        let end = Instant::now() + self.member.config.shutdown_grace;
         self.leaving.cancel();
         self.member.supervisor.stopping();
+        self.finish(end).await
+    }
+
+    /// Lets connections finish until `end`, then closes everything.
+    async fn finish(self, end: Instant) -> usize {
         // Nobody may be sent here any more when the sockets close.
         self.member.end_vips().await;
         self.member.plane.stop_accepting();
         // Until its connections have finished this member goes on voting, and goes on hearing of drains and removals.
-        let cut = self.member.plane.finish(self.member.config.shutdown_grace).await;
+        let cut = self.member.plane.finish(end.saturating_duration_since(Instant::now())).await;
         self.stop.cancel();
-        self.member.consensus.shutdown().await;
+        if tokio::time::timeout(CLOSE_WAIT, self.member.consensus.shutdown()).await.is_err() {
+            warn!("the log's files are not closed after {CLOSE_WAIT:?}; the process ends all the same");
+        }
         for server in self.servers {
             server.abort();
         }
@@ -283,6 +289,54 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
         member.clients.keep(|address| addresses.contains(address));
         if state.send(new).is_err() || view.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::SHUTDOWN_GRACE;
+
+    const UNIT: &str = include_str!("../../../deploy/systemd/trestled.service");
+    const COMPOSE: &str = include_str!("../../../deploy/compose.yaml");
+    const POD: &str = include_str!("../../../deploy/kubernetes/trestled.yaml");
+
+    fn value(text: &'static str, key: &str) -> &'static str {
+        text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap().trim()
+    }
+
+    #[test]
+    fn only_damage_is_never_started_again() {
+        let path = std::path::PathBuf::from("/x");
+        let prevented: Vec<u8> =
+            value(UNIT, "RestartPreventExitStatus=").split(' ').map(|code| code.parse().unwrap()).collect();
+        let system = |code| OpenError::Io {
+            action: "open",
+            path: path.clone(),
+            source: std::io::Error::from_raw_os_error(code),
+        };
+        // errno(3): EPERM, EIO, EACCES, ENFILE, EMFILE, ENOSPC, EROFS, EDQUOT, ESTALE.
+        for code in [1, 5, 13, 23, 24, 28, 30, 122, 116] {
+            assert!(!prevented.contains(&StartError::from(system(code)).exit_code()), "errno {code}");
+        }
+        assert!(!prevented.contains(&StartError::from(OpenError::Locked(path.clone())).exit_code()));
+        let newer = OpenError::NewerFormat { file: path, found: 2, known: 1 };
+        assert!(prevented.contains(&StartError::from(newer).exit_code()));
+        assert_eq!(value(UNIT, "StartLimitIntervalSec="), "0");
+    }
+
+    #[test]
+    fn the_whole_stop_fits_into_the_shipped_time_outs() {
+        let seconds = |text: &str| Duration::from_secs(text.trim_end_matches('s').parse().unwrap());
+        for allowed in [
+            seconds(value(UNIT, "TimeoutStopSec=")),
+            seconds(value(COMPOSE, "stop_grace_period:")),
+            seconds(value(POD, "terminationGracePeriodSeconds:")),
+        ] {
+            // One second for connections that are cut, and one to spare.
+            assert!(SHUTDOWN_GRACE + CLOSE_WAIT + Duration::from_secs(2) <= allowed, "{allowed:?}");
         }
     }
 }

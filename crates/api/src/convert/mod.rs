@@ -3,6 +3,7 @@
 
 mod backend;
 mod check;
+mod configuration;
 mod connection;
 mod field;
 mod listener;
@@ -13,6 +14,7 @@ mod vip;
 mod watch;
 
 pub use backend::{backend, create_backend, delete_backend, update_backend};
+pub use configuration::{configuration, configuration_parts, merge_configuration, restore_configuration};
 pub use connection::{
     Closing, ConnectionFilter, connection_filter, connection_name, parse_close_connections,
     parse_connection_filter,

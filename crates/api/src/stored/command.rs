@@ -1,27 +1,29 @@
 //! Proposals: what an entry of the log holds.
 
+use std::sync::Arc;
+
 use trestle_model::{
     BackendName, Command, ListenerName, MemberId, MemberName, PoolName, Proposal, Request, RequestId,
     Revision,
 };
 
 use super::vip::{self, vip_name};
-use super::{DecodeError, member, parsed, required};
+use super::{DecodeError, member, parsed, required, whole};
 use crate::storage::{self, proposal::Command as Message};
 
 fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
     storage::DeleteNamed { name: name.to_string(), expect }
 }
 
-fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
+pub(super) fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
     parsed("pool name", text, PoolName::parse)
 }
 
-fn backend_name(text: &str) -> Result<BackendName, DecodeError> {
+pub(super) fn backend_name(text: &str) -> Result<BackendName, DecodeError> {
     parsed("backend name", text, BackendName::parse)
 }
 
-fn listener_name(text: &str) -> Result<ListenerName, DecodeError> {
+pub(super) fn listener_name(text: &str) -> Result<ListenerName, DecodeError> {
     parsed("listener name", text, ListenerName::parse)
 }
 
@@ -34,20 +36,16 @@ impl From<&Command> for Message {
             }),
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
-            Command::CreatePool { name, spec } => {
-                Self::CreatePool(storage::CreatePool { name: name.to_string(), spec: Some(spec.into()) })
-            }
+            Command::CreatePool { name, spec } => Self::CreatePool(whole::create_pool(name, spec)),
             Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
                 name: name.to_string(),
                 patch: Some(patch.into()),
                 expect: *expect,
             }),
             Command::DeletePool { name, expect } => Self::DeletePool(named(name, *expect)),
-            Command::CreateBackend { pool, name, spec } => Self::CreateBackend(storage::CreateBackend {
-                pool: pool.to_string(),
-                name: name.to_string(),
-                spec: Some(spec.into()),
-            }),
+            Command::CreateBackend { pool, name, spec } => {
+                Self::CreateBackend(whole::create_backend(pool, name, spec))
+            }
             Command::UpdateBackend { pool, name, patch, expect } => {
                 Self::UpdateBackend(storage::UpdateBackend {
                     pool: pool.to_string(),
@@ -61,10 +59,9 @@ impl From<&Command> for Message {
                 name: name.to_string(),
                 expect: *expect,
             }),
-            Command::CreateListener { name, spec } => Self::CreateListener(storage::CreateListener {
-                name: name.to_string(),
-                spec: Some(spec.into()),
-            }),
+            Command::CreateListener { name, spec } => {
+                Self::CreateListener(whole::create_listener(name, spec))
+            }
             Command::UpdateListener { name, patch, expect } => {
                 Self::UpdateListener(storage::UpdateListener {
                     name: name.to_string(),
@@ -76,15 +73,25 @@ impl From<&Command> for Message {
             Command::DrainMember { name, draining } => {
                 Self::DrainMember(storage::DrainMember { name: name.to_string(), draining: *draining })
             }
-            Command::CreateVip { name, spec } => {
-                Self::CreateVip(storage::CreateVip { name: name.to_string(), spec: Some(spec.into()) })
-            }
+            Command::CreateVip { name, spec } => Self::CreateVip(whole::create_vip(name, spec)),
             Command::UpdateVip { name, patch, expect } => Self::UpdateVip(storage::UpdateVip {
                 name: name.to_string(),
                 patch: Some(patch.into()),
                 expect: *expect,
             }),
             Command::DeleteVip { name, expect } => Self::DeleteVip(named(name, *expect)),
+            Command::Restore { configuration, replace } => {
+                Self::Restore(whole::restore(configuration, *replace))
+            }
+            Command::StagePiece { upload, number, bytes } => {
+                Self::StagePiece(whole::piece(*upload, *number, bytes))
+            }
+            Command::ApplyStaged { upload, pieces } => {
+                Self::ApplyStaged(storage::ApplyStaged { upload: *upload, pieces: *pieces })
+            }
+            Command::Recover { member, recovery } => {
+                Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery })
+            }
             Command::TakeVips { tenure, time_ms, reason } => {
                 Self::TakeVips(vip::take_message(tenure, *time_ms, reason))
             }
@@ -158,6 +165,14 @@ impl TryFrom<Message> for Command {
                 expect: m.expect,
             },
             Message::DeleteVip(m) => Self::DeleteVip { name: vip_name(&m.name)?, expect: m.expect },
+            Message::Restore(m) => {
+                Self::Restore { replace: m.replace, configuration: Arc::new(whole::configuration(m)?) }
+            }
+            Message::StagePiece(m) => {
+                Self::StagePiece { upload: m.upload, number: m.number, bytes: m.bytes.into() }
+            }
+            Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
+            Message::Recover(m) => Self::Recover { member: MemberId(m.member_id), recovery: m.recovery },
             Message::TakeVips(m) => vip::take(m)?,
             Message::ReleaseVips(m) => vip::release(m),
         })

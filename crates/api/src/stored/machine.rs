@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId, Vip, VipEvent,
+    ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId, Staged, Vip, VipEvent,
 };
 
 use super::{DecodeError, member, parsed, required};
@@ -36,8 +36,22 @@ impl TryFrom<storage::Remembered> for Remembered {
 
 impl From<&Machine> for storage::Machine {
     fn from(machine: &Machine) -> Self {
-        let ClusterState { cluster_id, revision, pools, listeners, members, vips, tenure, vip_events } =
-            &machine.state;
+        let ClusterState {
+            cluster_id,
+            recovery,
+            revision,
+            pools,
+            listeners,
+            members,
+            vips,
+            tenure,
+            vip_events,
+        } = &machine.state;
+        let staged = machine.staged.as_ref().map(|staged| storage::Staged {
+            upload: staged.upload,
+            pieces: staged.pieces.iter().map(|piece| piece.to_vec()).collect(),
+            index: staged.index,
+        });
         Self {
             cluster_id: cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             revision: *revision,
@@ -48,6 +62,8 @@ impl From<&Machine> for storage::Machine {
             vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
             tenure: tenure.as_ref().map(Into::into),
             vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
+            staged,
+            recovery: *recovery,
         }
     }
 }
@@ -78,6 +94,7 @@ impl TryFrom<storage::Machine> for Machine {
                 "" => None,
                 id => Some(member::cluster_id(id)?),
             },
+            recovery: message.recovery,
             revision: message.revision,
             pools: pools.collect::<Result<_, DecodeError>>()?,
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
@@ -88,6 +105,13 @@ impl TryFrom<storage::Machine> for Machine {
         };
         let remembered: Vec<Remembered> =
             message.remembered.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>()?;
-        Ok(Self::restore(state, remembered))
+        let staged = message.staged.map(|staged| Staged {
+            upload: staged.upload,
+            pieces: staged.pieces.into_iter().map(Into::into).collect(),
+            index: staged.index,
+        });
+        let mut machine = Self::restore(state, remembered);
+        machine.staged = staged;
+        Ok(machine)
     }
 }

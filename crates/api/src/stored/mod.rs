@@ -12,6 +12,7 @@ mod member;
 mod outcome;
 mod pool;
 mod vip;
+mod whole;
 
 use std::time::Duration;
 

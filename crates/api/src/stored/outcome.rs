@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trestle_model::{Outcome, PoolName};
+use trestle_model::{Outcome, PoolName, Restored};
 
 use super::{DecodeError, parsed, required};
 use crate::storage::{self, outcome::Kind as Message};
@@ -22,6 +22,13 @@ impl From<&Outcome> for storage::Outcome {
             }),
             Outcome::Listener(listener) => Message::Listener(listener.as_ref().into()),
             Outcome::Vip(vip) => Message::Vip(vip.as_ref().into()),
+            Outcome::Restored(Restored { created, updated, deleted }) => {
+                Message::Restored(storage::Restored {
+                    created: *created,
+                    updated: *updated,
+                    deleted: *deleted,
+                })
+            }
             Outcome::Noted => Message::Noted(storage::Blank {}),
             Outcome::Deleted => Message::Deleted(storage::Blank {}),
         };
@@ -48,6 +55,9 @@ impl TryFrom<storage::Outcome> for Outcome {
             ),
             Message::Listener(listener) => Self::Listener(Arc::new(listener.try_into()?)),
             Message::Vip(vip) => Self::Vip(Arc::new(vip.try_into()?)),
+            Message::Restored(m) => {
+                Self::Restored(Restored { created: m.created, updated: m.updated, deleted: m.deleted })
+            }
             Message::Noted(storage::Blank {}) => Self::Noted,
             Message::Deleted(storage::Blank {}) => Self::Deleted,
         })

@@ -7,10 +7,11 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
-    CheckKind, Cidr, ClientIdentity, ClusterId, Command, ExchangeCheck, ExchangeStep, GrpcCheck, HealthCheck,
-    HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName, ListenerPatch, ListenerSpec,
-    Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown, Outcome, Pool, PoolName,
-    PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Route, SendProxy, StatusRange, TlsCheck,
+    CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
+    GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
+    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown,
+    Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Restored, Route,
+    SendProxy, StatusRange, TlsCheck,
 };
 
 use crate::vips;
@@ -278,10 +279,38 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn configuration() -> impl Strategy<Value = Configuration> {
+    let pools = vec((pool_name(), pool_spec()), 0..3);
+    let backends = vec((pool_name(), backend_name(), backend_spec()), 0..3);
+    let listeners = vec((listener_name(), listener_spec()), 0..3);
+    (pools, backends, listeners).prop_map(|(pools, backends, listeners)| Configuration {
+        pools,
+        backends,
+        listeners,
+        vips: Vec::new(),
+    })
+}
+
+fn whole() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (configuration(), any::<bool>()).prop_map(|(configuration, replace)| Command::Restore {
+            configuration: Arc::new(configuration),
+            replace
+        }),
+        (any::<u64>(), 0..3_u32, any::<[u8; 9]>()).prop_map(|(upload, number, bytes)| {
+            Command::StagePiece { upload, number, bytes: Arc::new(bytes) }
+        }),
+        (any::<u64>(), any::<u32>()).prop_map(|(upload, pieces)| Command::ApplyStaged { upload, pieces }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(id, recovery)| Command::Recover { member: MemberId(id), recovery }),
+    ]
+}
+
 pub(crate) fn command() -> BoxedStrategy<Command> {
     let expect = any::<Option<u64>>;
     prop_oneof![
         founding_and_members(),
+        whole(),
         (pool_name(), pool_spec()).prop_map(|(name, spec)| Command::CreatePool { name, spec }),
         (pool_name(), pool_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdatePool {
             name,
@@ -367,6 +396,9 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
         backend,
         listener,
         vips::outcome(),
+        any::<[u32; 3]>().prop_map(|[created, updated, deleted]| {
+            Outcome::Restored(Restored { created, updated, deleted })
+        }),
         Just(Outcome::Noted),
         Just(Outcome::Deleted)
     ]

@@ -24,6 +24,7 @@ use crate::identity::Identity;
 use crate::office::Registry;
 use crate::raft_types::{LogId, PeerNode, TypeConfig};
 use crate::recall::Witness;
+use crate::recovery::Recoveries;
 use crate::replica::View;
 use crate::shared::Core;
 use crate::store::Mark;
@@ -34,6 +35,8 @@ use crate::wire;
 pub(crate) struct Network {
     me: MemberId,
     cluster: ClusterId,
+    recovery: u64,
+    recoveries: Arc<Recoveries>,
     channels: Arc<Channels>,
     timing: Timing,
     hearsay: Arc<Hearsay>,
@@ -50,6 +53,8 @@ impl Network {
         Self {
             me: me.member_id,
             cluster: me.cluster_id.clone(),
+            recovery: me.recovery,
+            recoveries: core.recoveries.clone(),
             channels: core.channels.clone(),
             timing: core.settings.timing,
             hearsay: core.hearsay.clone(),
@@ -73,10 +78,12 @@ impl Network {
                     promise_ms: self.timing.promise_ms(),
                     known: None,
                     own: None,
+                    recovery: self.recovery,
                 },
                 witness: self.witness.clone(),
                 peak: self.peak.clone(),
             },
+            recoveries: self.recoveries.clone(),
             address: node.peer_address.clone(),
             lane,
             channels: self.channels.clone(),
@@ -133,6 +140,7 @@ pub(crate) struct Peer {
     me: u64,
     target: u64,
     to: Addressee,
+    recoveries: Arc<Recoveries>,
     address: String,
     lane: Lane,
     channels: Arc<Channels>,

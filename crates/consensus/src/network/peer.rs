@@ -126,7 +126,10 @@ impl Peer {
     ) -> Result<T, CallError> {
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(call_error(&status)),
+            Ok(Err(status)) => {
+                self.recoveries.note(&status);
+                Err(call_error(&status))
+            }
             Err(_) => Err(self.timed_out(action, timeout)),
         }
     }

@@ -11,8 +11,11 @@ use tokio::task::spawn_blocking;
 use trestle_model::{Applied, Machine, Proposal, Refusal};
 
 use super::view::{Published, View, members};
-use crate::raft_types::{Answer, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft_types::{
+    Answer, LogCommand, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
 use crate::snapshot::{self, Restored, SnapshotFiles};
+use crate::staging::resolved;
 
 /// A snapshot on its way: the payload of a snapshot file, shared.
 pub(crate) type SnapshotData = Bytes;
@@ -73,8 +76,15 @@ impl Replica {
         replica
     }
 
-    fn published(&mut self) -> &mut Published {
-        self.published.get_mut().unwrap_or_else(PoisonError::into_inner)
+    /// The answer that a proposal's request got before.
+    pub(crate) fn repeated(&self, proposal: &Proposal) -> Option<Result<Applied, Refusal>> {
+        self.current.machine.repeated(proposal)
+    }
+
+    /// The answer that a proposal would get now, if an entry for it would change nothing.
+    pub(crate) fn settled(&self, proposal: &Proposal) -> Option<Result<Applied, Refusal>> {
+        let next = self.current.applied.map_or(0, |id| id.index) + 1;
+        self.current.machine.settled(next, proposal)
     }
 
     /// Takes over a snapshot's state.
@@ -82,7 +92,9 @@ impl Replica {
         let revision = machine.state.revision;
         self.current =
             Current { machine, applied: meta.last_log_id, membership: meta.last_membership.clone() };
-        self.published().history.jumped(revision);
+        let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shown.requests.restart(&self.current.machine);
+        shown.history.jumped(revision);
         self.publish();
     }
 
@@ -109,7 +121,7 @@ impl Replica {
     /// Applies a proposal, unless it is of a later term than its entry: no leader proposes for a term that is still to come,
     /// and one tenure of such a term would keep everybody from the virtual IPs until then. The log id is the same on every
     /// member, and so is the answer.
-    fn apply_proposal(&mut self, log_id: LogId, proposal: &Proposal) -> Result<Applied, Refusal> {
+    fn apply_proposal(&mut self, log_id: LogId, proposal: Arc<Proposal>) -> Result<Applied, Refusal> {
         let entry = log_id.leader_id;
         match proposal.command.term() {
             Some(term) if term > entry.term => Err(Refusal::NoTenure {
@@ -117,7 +129,10 @@ impl Replica {
                 term,
                 why: "this term has not begun where it was written",
             }),
-            _ => self.current.machine.apply(log_id.index, proposal),
+            _ => {
+                let proposal = resolved(&mut self.current.machine, proposal)?;
+                self.current.machine.apply(log_id.index, &proposal)
+            }
         }
     }
 
@@ -129,10 +144,12 @@ impl Replica {
                 self.current.membership = StoredMembership::new(Some(log_id), membership);
                 Answer::Nothing
             }
-            Payload::Normal(proposal) => match self.apply_proposal(log_id, &proposal) {
+            Payload::Normal(LogCommand(proposal)) => match self.apply_proposal(log_id, proposal.clone()) {
                 Ok(applied) => {
+                    let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    shown.requests.add(&proposal, &self.current.machine);
                     if !applied.changes.is_empty() {
-                        self.published().history.changed(applied.revision, applied.changes);
+                        shown.history.changed(applied.revision, applied.changes);
                     }
                     Answer::Applied { revision: applied.revision, outcome: applied.outcome }
                 }

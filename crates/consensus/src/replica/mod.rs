@@ -5,7 +5,7 @@ mod view;
 
 pub(crate) use machine::{Replica, SnapshotData};
 pub use view::View;
-pub(crate) use view::{History, Published};
+pub(crate) use view::{History, KnownRequests, Published};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -100,7 +100,8 @@ impl Member {
         let data = Arc::new(DataDir::open(dir).unwrap());
         let history = Recorded::default();
         let (sender, view) = watch::channel(Arc::default());
-        let published = Published { view: sender, history: Box::new(history.clone()) };
+        let published =
+            Published { view: sender, history: Box::new(history.clone()), requests: Arc::default() };
         let open = if create { Durable::create } else { Durable::open };
         let Durable { log, replica, closed } = open(&data, &identity(), published).unwrap();
         let config = Config {
@@ -206,8 +207,11 @@ async fn a_snapshot_that_contains_something_else_is_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(dir.path()).unwrap());
-    let published =
-        Published { view: watch::channel(Arc::default()).0, history: Box::new(Recorded::default()) };
+    let published = Published {
+        view: watch::channel(Arc::default()).0,
+        history: Box::new(Recorded::default()),
+        requests: Arc::default(),
+    };
     let mut replica = Durable::create(&data, &identity(), published).unwrap().replica;
     let meta = crate::raft_types::SnapshotMeta::default();
     let payload = crate::snapshot::encode(&meta, &trestle_model::Machine::default());

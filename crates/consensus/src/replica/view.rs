@@ -1,10 +1,11 @@
 //! What the rest of the program learns of the replicated state.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
-use trestle_model::{Change, ClusterState, MemberId, Revision};
+use trestle_model::defaults::REQUESTS_REMEMBERED;
+use trestle_model::{Change, ClusterState, Machine, MemberId, Proposal, RequestId, Revision};
 
 use crate::raft_types::Membership;
 
@@ -38,6 +39,38 @@ pub(crate) struct Published {
     pub(crate) view: watch::Sender<Arc<View>>,
     /// The changes.
     pub(crate) history: Box<dyn History>,
+    /// The requests that were answered.
+    pub(crate) requests: Arc<KnownRequests>,
+}
+
+/// Ids of answered requests, for a first look from outside of the state machine: one that it remembers is here; one that
+/// is here it may have forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct KnownRequests(Mutex<BTreeSet<RequestId>>);
+
+impl KnownRequests {
+    /// Whether the state machine may remember the proposal's request.
+    pub(crate) fn may_have(&self, proposal: &Proposal) -> bool {
+        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        proposal.request.as_ref().is_some_and(|request| ids.contains(&request.id))
+    }
+
+    /// Adds the request of a proposal that `machine` has just answered.
+    pub(super) fn add(&self, proposal: &Proposal, machine: &Machine) {
+        let Some(request) = &proposal.request else { return };
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.insert(request.id.clone());
+        // Twice as many as are remembered: forgotten ones go many at a time.
+        if ids.len() > 2 * REQUESTS_REMEMBERED {
+            *ids = machine.remembered().map(|answer| answer.id.clone()).collect();
+        }
+    }
+
+    /// Takes over what another state machine remembers.
+    pub(super) fn restart(&self, machine: &Machine) {
+        let ids = machine.remembered().map(|answer| answer.id.clone()).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ids;
+    }
 }
 
 /// The members of a membership: voters and learners.

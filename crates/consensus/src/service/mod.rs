@@ -70,6 +70,7 @@ impl Core {
                 to.member_id, to.cluster_id
             )));
         }
+        self.same_recovery(to.recovery)?;
         Ok(identity)
     }
 

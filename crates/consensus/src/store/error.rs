@@ -69,6 +69,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether starting again cannot help, because what is on the disk must be changed first. Everything else may pass by
+    /// itself: a disk gets room again or is mounted for writing, rights are given, the other process ends.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::NewerFormat { .. } | Self::OtherOwner { .. } => true,
+            Self::Locked(_) | Self::Io { .. } => false,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -95,6 +96,15 @@ pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStor
 
 /// Opens the log of a member that has an identity.
 pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, Closed), OpenError> {
+    let (_, disk, mark, log) = read(dir, identity)?;
+    start(dir, disk, mark, log)
+}
+
+/// Reads and checks the log of a member that has an identity, and makes what was read durable.
+pub(super) fn read(
+    dir: &Arc<DataDir>,
+    identity: &Identity,
+) -> Result<(PathBuf, SledDisk, MarkFile, MemoryLog), OpenError> {
     let owner = identity.owner(dir);
     let store = dir.join("store");
     let file = db_file(&store);
@@ -113,7 +123,7 @@ pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore,
     let synced = disk.apply(sweep).and_then(|()| disk.sync());
     let marked = synced.and_then(|()| mark.advance(Mark { last: log.last(), vote: log.vote }));
     marked.map_err(OpenError::io("write", &file))?;
-    start(dir, disk, mark, log)
+    Ok((file, disk, mark, log))
 }
 
 pub(super) fn start(

@@ -3,6 +3,7 @@
 //! Everything that is not purged is also in memory, and openraft reads only that; the disk is written by one thread
 //! (see [`writer`]) and read once, at start (see [`recovery`]).
 
+mod closed;
 mod disk;
 mod error;
 mod layout;
@@ -17,6 +18,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use closed::ClosedLog;
 pub use error::OpenError;
 pub(crate) use error::Owner;
 pub(crate) use log_store::{Closed, LogReader, LogStore, create, open};

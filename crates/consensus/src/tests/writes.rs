@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use trestle_model::{Command, Outcome, PoolName};
+use trestle_model::{Command, Outcome, PoolName, Proposal, Request as Named};
 
 use super::cluster::{Cluster, create_pool, delete_pool, named, proposal};
 use crate::{DEFAULT_WAIT, Error};
@@ -37,6 +37,53 @@ async fn a_refusal_is_the_same_from_every_member() {
         assert_eq!(refused.to_status().code(), tonic::Code::AlreadyExists, "at {at}: {refused}");
         assert!(refused.to_string().contains("pool \"a\" exists already"), "at {at}: {refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_certain_to_be_refused_takes_no_entry() {
+    let cluster = Cluster::of(3).await;
+    cluster.at(0).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();
+    let first = cluster.at(1).propose(named("once", create_pool("b")), DEFAULT_WAIT).await.unwrap();
+    let leader = cluster.leader().await;
+    let last = cluster.at(leader).status().last_log_index;
+    for at in [0, 1, 2, leader] {
+        for _ in 0..20 {
+            let refused = cluster.at(at).propose(proposal(create_pool("a")), DEFAULT_WAIT).await;
+            assert!(matches!(refused, Err(Error::Refused(_) | Error::Relayed(_))), "{refused:?}");
+            let refused = cluster.at(at).propose(named("x", delete_pool("missing")), DEFAULT_WAIT).await;
+            assert!(refused.unwrap_err().to_string().contains("\"missing\" does not exist"));
+            let other = Named { fingerprint: 9, ..named("once", create_pool("c")).request.unwrap() };
+            let other = Proposal { request: Some(other), ..proposal(create_pool("c")) };
+            let refused = cluster.at(at).propose(other, DEFAULT_WAIT).await.unwrap_err();
+            assert!(refused.to_string().contains("was used for a different request"), "{refused}");
+            let again = cluster.at(at).propose(named("once", create_pool("b")), DEFAULT_WAIT).await;
+            assert_eq!(again.unwrap(), first);
+        }
+    }
+    assert_eq!(cluster.leader().await, leader, "a change of leaders writes entries of its own");
+    assert_eq!(cluster.at(leader).status().last_log_index, last);
+}
+
+/// Names are created and deleted by many at once: each answer must be one that the order in the log allows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_without_an_entry_is_as_right_as_one_from_the_log() {
+    let cluster = Cluster::of(3).await;
+    let work = (0..4).map(|name| {
+        let cluster = &cluster;
+        async move {
+            let name = format!("p{name}");
+            for round in 0..40 {
+                let at = round % 3;
+                // Each write comes after the answer to the one before it, through another member.
+                let write = |command| cluster.at(at).propose(proposal(command), DEFAULT_WAIT);
+                write(create_pool(&name)).await.unwrap();
+                assert!(write(create_pool(&name)).await.is_err());
+                write(delete_pool(&name)).await.unwrap();
+                assert!(write(delete_pool(&name)).await.is_err());
+            }
+        }
+    });
+    futures_util::future::join_all(work).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

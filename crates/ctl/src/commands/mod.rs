@@ -1,6 +1,7 @@
 //! The commands, one file for each noun.
 
 mod backend;
+mod backup;
 mod check_flags;
 mod check_pace;
 pub(crate) mod check_settings;
@@ -13,6 +14,7 @@ pub(crate) mod listener_settings;
 mod member;
 mod pool;
 mod pool_settings;
+mod restore;
 mod status;
 mod top;
 mod vip;
@@ -62,6 +64,10 @@ pub(crate) enum Command {
     /// Show or hand over leadership
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
+    /// Save the replicated configuration as one document
+    Backup(backup::BackupArgs),
+    /// Make the replicated configuration what a backup says; members are left alone
+    Restore(restore::RestoreArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -84,6 +90,8 @@ impl Command {
             Self::Connection(command) => Box::pin(command.run(session)).await,
             Self::Member(command) => Box::pin(command.run(session)).await,
             Self::Leader(command) => command.run(session).await,
+            Self::Backup(args) => args.run(session).await,
+            Self::Restore(args) => args.run(session).await,
             Self::Completions(args) => args.run(session),
         }
     }

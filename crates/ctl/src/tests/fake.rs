@@ -243,6 +243,7 @@ type Stream<T> = Iter<std::vec::IntoIter<Result<T, Status>>>;
 impl ClusterService for Fake {
     type WatchClusterStream = Stream<v1::WatchClusterResponse>;
     type WaitForRevisionStream = Stream<v1::WaitForRevisionResponse>;
+    type BackupConfigurationStream = Stream<v1::BackupConfigurationResponse>;
 
     async fn bootstrap_cluster(
         &self,
@@ -272,6 +273,41 @@ impl ClusterService for Fake {
         let messages =
             messages.ok_or_else(|| Status::out_of_range("changes before revision 9 are no longer kept"))?;
         Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn backup_configuration(
+        &self,
+        _: Request<v1::BackupConfigurationRequest>,
+    ) -> Answer<Self::BackupConfigurationStream> {
+        let part = |pools| v1::Configuration { pools, ..Default::default() };
+        let pools = self.0.lock().unwrap().pools.clone();
+        let first = v1::Configuration { format_version: 1, ..Default::default() };
+        let parts = std::iter::once(first).chain(pools.into_iter().map(|pool| part(vec![pool])));
+        let read = Some(v1::ReadInfo { revision: 7, ..Default::default() });
+        let messages: Vec<_> = parts
+            .map(|part| Ok(v1::BackupConfigurationResponse { read: read.clone(), part: Some(part) }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn restore_configuration(
+        &self,
+        request: Request<tonic::Streaming<v1::RestoreConfigurationRequest>>,
+    ) -> Answer<v1::RestoreConfigurationResponse> {
+        let mut parts = request.into_inner();
+        let mut whole = v1::Configuration::default();
+        let mut replace = false;
+        while let Some(message) = parts.message().await? {
+            replace |= message.replace;
+            trestle_api::convert::merge_configuration(&mut whole, message.part.unwrap_or_default());
+        }
+        let mut script = self.0.lock().unwrap();
+        if !script.pools.is_empty() && !replace {
+            return Err(Status::already_exists("the cluster has a configuration already"));
+        }
+        let created = u32::try_from(whole.pools.len()).unwrap();
+        script.pools = whole.pools;
+        Ok(Response::new(v1::RestoreConfigurationResponse { revision: 8, created, ..Default::default() }))
     }
 
     async fn wait_for_revision(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Result, exists, expect_revision, missing, unchanged, valid};
+use super::{Result, changed, exists, expect_revision, missing, unchanged, valid};
 use crate::command::Outcome;
 use crate::defaults;
 use crate::diff::{ChangeKind, Resource};
@@ -25,7 +25,14 @@ impl ClusterState {
         })
     }
 
-    pub(super) fn create_vip(&mut self, index: Revision, name: &VipName, spec: &VipSpec) -> Result {
+    pub(super) fn create_vip(&self, index: Revision, name: &VipName, spec: &VipSpec) -> Result {
+        let decided = self.new_vip(index, name, spec)?;
+        self.check_vip(spec)?;
+        Ok(decided)
+    }
+
+    /// As [`create_vip`](Self::create_vip), whatever members the settings name.
+    pub(super) fn new_vip(&self, index: Revision, name: &VipName, spec: &VipSpec) -> Result {
         if let Some(vip) = self.vips.get(name) {
             return Err(exists(Kind::Vip, name, vip.revision));
         }
@@ -42,14 +49,9 @@ impl ClusterState {
         if self.vips.len() >= defaults::VIPS_MAX {
             return Err(Refusal::Full { kind: Kind::Vip, max: defaults::VIPS_MAX });
         }
-        self.check_vip(spec)?;
-        self.put_vip(index, ChangeKind::Created, name, spec.clone())
-    }
-
-    fn put_vip(&mut self, index: Revision, kind: ChangeKind, name: &VipName, spec: VipSpec) -> Result {
-        let vip = Arc::new(Vip { name: name.clone(), spec, revision: index });
-        self.vips.insert(name.clone(), vip.clone());
-        self.changed(index, kind, Resource::Vip(vip))
+        valid(|v| spec.check(v))?;
+        let vip = Arc::new(Vip { name: name.clone(), spec: spec.clone(), revision: index });
+        changed(index, ChangeKind::Created, Resource::Vip(vip))
     }
 
     fn existing_vip(
@@ -63,7 +65,7 @@ impl ClusterState {
     }
 
     pub(super) fn update_vip(
-        &mut self,
+        &self,
         index: Revision,
         name: &VipName,
         patch: &VipPatch,
@@ -75,18 +77,18 @@ impl ClusterState {
             return unchanged(vip.revision, Outcome::Vip(vip.clone()));
         }
         self.check_vip(&spec)?;
-        self.put_vip(index, ChangeKind::Updated, name, spec)
+        let vip = Arc::new(Vip { name: name.clone(), spec, revision: index });
+        changed(index, ChangeKind::Updated, Resource::Vip(vip))
     }
 
-    pub(super) fn delete_vip(&mut self, index: Revision, name: &VipName, expect: Option<Revision>) -> Result {
+    pub(super) fn delete_vip(&self, index: Revision, name: &VipName, expect: Option<Revision>) -> Result {
         let vip = self.existing_vip(name, expect)?.clone();
         let bound = |ip| self.listeners.values().filter(move |l| l.spec.binds.iter().any(|b| b.ip == ip));
         let listeners: Vec<String> = bound(vip.spec.address.ip).map(|l| l.name.to_string()).collect();
         if !listeners.is_empty() {
             return Err(Refusal::InUse { kind: Kind::Vip, name: name.to_string(), listeners });
         }
-        self.vips.remove(name);
-        self.changed(index, ChangeKind::Deleted, Resource::Vip(vip))
+        changed(index, ChangeKind::Deleted, Resource::Vip(vip))
     }
 
     pub(super) fn take_vips(
@@ -153,6 +155,6 @@ impl ClusterState {
 }
 
 /// The answer to a record: no revision of the configuration, and nothing for watchers of it.
-fn noted(index: Revision) -> Applied {
+pub(super) fn noted(index: Revision) -> Applied {
     Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() }
 }

@@ -8,7 +8,7 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
 use super::forward::forwarded;
-use super::{Admin, wait, watch};
+use super::{Admin, configuration, wait, watch};
 
 #[tonic::async_trait]
 impl ClusterService for Admin {
@@ -71,6 +71,22 @@ impl ClusterService for Admin {
         request: Request<v1::WatchClusterRequest>,
     ) -> Result<Response<Self::WatchClusterStream>, Status> {
         self.watch(request.into_inner()).await.map(Response::new)
+    }
+
+    type BackupConfigurationStream = configuration::Backup;
+
+    async fn backup_configuration(
+        &self,
+        request: Request<v1::BackupConfigurationRequest>,
+    ) -> Result<Response<Self::BackupConfigurationStream>, Status> {
+        self.backup(request.get_ref().consistency).await
+    }
+
+    async fn restore_configuration(
+        &self,
+        request: Request<tonic::Streaming<v1::RestoreConfigurationRequest>>,
+    ) -> Result<Response<v1::RestoreConfigurationResponse>, Status> {
+        self.restore(request.into_inner()).await.map(Response::new)
     }
 
     type WaitForRevisionStream = wait::Stream;

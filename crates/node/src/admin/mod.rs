@@ -1,6 +1,7 @@
 //! The admin API: parse, propose or read, render. Decisions are the state's and Raft's; nothing is decided here.
 
 mod cluster;
+mod configuration;
 mod connections;
 mod forward;
 mod listeners;
@@ -34,6 +35,7 @@ const PAGE_MAX: usize = 1000;
 #[derive(Clone)]
 pub(crate) struct Admin {
     member: Arc<Member>,
+    restoring: Arc<tokio::sync::Semaphore>,
 }
 
 /// A state to read, and how fresh it is.
@@ -64,7 +66,7 @@ impl Read {
 
 impl Admin {
     pub(crate) fn new(member: Arc<Member>) -> Self {
-        Self { member }
+        Self { member, restoring: configuration::one_at_a_time() }
     }
 
     /// The state at the freshness that the caller asks for.
@@ -111,7 +113,7 @@ impl Admin {
         let write = parsed.map_err(|found| status::invalid(&found))?;
         if write.validate_only {
             let view = self.member.consensus.read(DEFAULT_WAIT).await?;
-            let tried = ClusterState::clone(&view.state).apply(view.applied + 1, &write.proposal.command);
+            let tried = view.state.decide(view.applied + 1, &write.proposal.command);
             let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
             return Ok((applied.revision, applied.outcome));
         }

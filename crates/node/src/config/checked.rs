@@ -17,7 +17,7 @@ const DATA_DIR: &str = "/var/lib/trestle";
 const ADMIN_PORT: u16 = 7480;
 const PEER_PORT: u16 = 7481;
 const HTTP_PORT: u16 = 7482;
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 const WORKERS_MAX: usize = 256;
 

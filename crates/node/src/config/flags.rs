@@ -20,6 +20,13 @@ pub enum Invocation {
     Run(Box<Config>),
     /// Check the configuration and say what it comes to.
     Check(Box<Config>),
+    /// Make a cluster of one from a stopped member's data.
+    Recover {
+        /// The member.
+        config: Box<Config>,
+        /// Without asking.
+        yes: bool,
+    },
     /// Run a cluster of three in this process.
     Dev {
         /// Where to keep its data; a directory that is removed at the end if none is given.
@@ -57,12 +64,14 @@ fn arg(key: &'static Key) -> Arg {
 
 /// The command line, from the one table of keys.
 pub fn command() -> Command {
-    let file = Arg::new("config")
-        .long("config")
-        .env("TRESTLE_CONFIG")
-        .value_name("FILE")
-        .value_parser(clap::value_parser!(PathBuf))
-        .help("configuration file, in TOML");
+    let file = || {
+        Arg::new("config")
+            .long("config")
+            .env("TRESTLE_CONFIG")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("configuration file, in TOML")
+    };
     let check = Arg::new("check-config")
         .long("check-config")
         .action(ArgAction::SetTrue)
@@ -84,14 +93,19 @@ pub fn command() -> Command {
     let scrub = Command::new("scrub").about(
         "Remove what members that no longer run left in this machine's kernel: tables of nftables, virtual IPs",
     );
+    let yes = Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it without asking");
+    let recover = Command::new("recover")
+        .about("Make a cluster of one from the data of this stopped member, when a quorum is lost for good")
+        .args([file(), yes])
+        .args(KEYS.iter().map(arg));
     Command::new("trestled")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(AFTER)
         .args_conflicts_with_subcommands(true)
-        .args([file, check])
+        .args([file(), check])
         .args(KEYS.iter().map(arg))
-        .subcommands([dev, scrub, check_exec])
+        .subcommands([dev, recover, scrub, check_exec])
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -112,6 +126,15 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
     if matches.subcommand_matches("scrub").is_some() {
         return Ok(Invocation::Scrub);
     }
+    if let Some(("recover", recover)) = matches.subcommand() {
+        return Ok(Invocation::Recover { config: Box::new(config(recover)?), yes: recover.get_flag("yes") });
+    }
+    let config = Box::new(config(matches)?);
+    Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })
+}
+
+/// The configuration that the arguments, the environment and the file come to.
+fn config(matches: &ArgMatches) -> Result<Config, Invalid> {
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {
         Some(path) => read(path, &mut v)?,
@@ -132,8 +155,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
         };
         given.set(key, texts, source);
     }
-    let config = Box::new(Config::check(&given, v)?);
-    Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })
+    Config::check(&given, v)
 }
 
 fn read(path: &Path, v: &mut Violations) -> Result<Given, Invalid> {

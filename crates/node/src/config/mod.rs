@@ -10,6 +10,8 @@ mod flags;
 mod given;
 mod vip;
 
+#[cfg(test)]
+pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
 pub use flags::{Invocation, command, invocation};
 pub use given::{Given, Source};
@@ -60,7 +62,11 @@ pub const KEYS: &[Key] = &[
         "timing of elections: default, fast or wide; one for all members [default: default]",
     ),
     key("workers", "N", "data plane threads, 1 to 256; 0 for one per core [default: 0]"),
-    key("shutdown_grace", "TIME", "how long connections may finish on shutdown [default: 30s]"),
+    key(
+        "shutdown_grace",
+        "TIME",
+        "how long a shutdown lets connections finish, handing over included [default: 30s]",
+    ),
     key("log_format", "FORMAT", "text or json [default: text]"),
     key("access_log", "FORMAT", "a line for each connection at its end: none, text or json [default: none]"),
     key(

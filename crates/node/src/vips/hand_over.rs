@@ -24,6 +24,10 @@ const BEGIN_WAIT: Duration = Duration::from_secs(1);
 /// machine; less than the 10 s after which the command line gives a call up.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(6);
 
+/// How long a member that stops waits for another leader where it saw nobody to hand over to: an election may come about
+/// all the same, and without a quorum none does.
+const ELECTION_WAIT: Duration = Duration::from_secs(2);
+
 fn refused(why: impl Into<String>) -> Status {
     status::failure(&Failure::Membership(why.into()))
 }
@@ -165,9 +169,10 @@ impl Member {
         if leads && raft.voters.len() > 1 {
             let _moving = self.vips.moving();
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
-            let _ = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
+            let target = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
             self.vips.tell(Order::Event(Event::Stop));
-            match self.successor(raft.term, Instant::now() + HAND_OVER_WAIT, false).await {
+            let wait = if target.is_ok() { HAND_OVER_WAIT } else { ELECTION_WAIT };
+            match self.successor(raft.term, Instant::now() + wait, false).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
                 None => warn!("leadership was not handed over; the others elect after the lease"),
             }

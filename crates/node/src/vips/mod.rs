@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) use watchdog::{Systemd, Whole};
+
 use trestle_consensus::Ballot;
 use trestle_engine::ownership::{BackOff, Cause, Event, Fault, Lease, Ownership, Standing};
 use trestle_model::{ClusterState, MemberId, Revision};

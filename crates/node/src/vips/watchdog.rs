@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 /// The service manager's wish to hear from this process, if it has one.
-pub(super) struct Systemd {
+pub(crate) struct Systemd {
     /// Half of `WatchdogSec`, as sd_watchdog_enabled(3) recommends.
     interval: Duration,
     last: Option<Instant>,
@@ -14,10 +14,10 @@ pub(super) struct Systemd {
 }
 
 /// Whether every part of this member gives signs of life; the manager is told nothing while one does not.
-pub(super) type Whole = Arc<dyn Fn() -> bool + Send + Sync>;
+pub(crate) type Whole = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Systemd {
-    pub(super) fn from_environment(whole: &Whole) -> Option<Self> {
+    pub(crate) fn from_environment(whole: &Whole) -> Option<Self> {
         let mut usec = 0;
         // Left in the environment: this is asked more than once.
         sd_notify::watchdog_enabled(false, &mut usec).then(|| Self {
@@ -28,7 +28,7 @@ impl Systemd {
     }
 
     /// Tells it that this process is well, when it is time.
-    pub(super) fn feed(&mut self, now: Instant) {
+    pub(crate) fn feed(&mut self, now: Instant) {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.interval / 2) {
             self.last = Some(now);
             notify(&self.whole);

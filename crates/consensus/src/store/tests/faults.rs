@@ -75,7 +75,11 @@ async fn a_broken_disk_stops_raft() {
     let snapshots = tempfile::tempdir().unwrap();
     let data = DataDir::open(snapshots.path()).unwrap();
     let files = SnapshotFiles::open(&data, identity().owner(&data)).unwrap();
-    let published = Published { view: watch::channel(Arc::default()).0, history: Box::new(Unwatched) };
+    let published = Published {
+        view: watch::channel(Arc::default()).0,
+        history: Box::new(Unwatched),
+        requests: Arc::default(),
+    };
     let replica = Replica::new(files, None, published);
     let config = Arc::new(Config::default().validate().unwrap());
     let raft = Raft::new(7, config, NoPeers, opened.log, replica).await.unwrap();

@@ -29,6 +29,7 @@ pub(crate) fn identity() -> Identity {
         member_id: MemberId(7),
         name: MemberName::parse("east-1").unwrap(),
         removed: false,
+        recovery: 0,
     }
 }
 

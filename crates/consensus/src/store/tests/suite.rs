@@ -26,7 +26,11 @@ impl StoreBuilder<TypeConfig, LogStore, Replica, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Replica), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(dir.path()).unwrap());
-        let published = Published { view: watch::channel(Arc::default()).0, history: Box::new(Unwatched) };
+        let published = Published {
+            view: watch::channel(Arc::default()).0,
+            history: Box::new(Unwatched),
+            requests: Arc::default(),
+        };
         let durable = Durable::create(&data, &identity(), published).unwrap();
         Ok((dir, durable.log, durable.replica))
     }

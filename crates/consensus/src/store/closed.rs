@@ -1,0 +1,72 @@
+//! The log of a member that does not run, for whoever has its data directory to himself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::disk::LogDisk;
+use super::error::OpenError;
+use super::layout;
+use super::log_store::read;
+use super::mark::{Mark, MarkFile};
+use super::memory::MemoryLog;
+use super::sled_disk::SledDisk;
+use crate::data_dir::DataDir;
+use crate::identity::Identity;
+use crate::raft_types::{Entry, LogId, Vote};
+
+/// The log, in memory and on the disk, without a thread that writes it.
+pub(crate) struct ClosedLog {
+    file: PathBuf,
+    disk: SledDisk,
+    mark: MarkFile,
+    log: MemoryLog,
+}
+
+impl std::fmt::Debug for ClosedLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClosedLog").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl ClosedLog {
+    /// Opens and checks the log of a member that has an identity.
+    pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<Self, OpenError> {
+        let (file, disk, mark, log) = read(dir, identity)?;
+        Ok(Self { file, disk, mark, log })
+    }
+
+    /// The last log entry that is only in a snapshot any more.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.log.purged
+    }
+
+    /// The last entry.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.log.last()
+    }
+
+    /// The last entry that is known to be committed.
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.log.committed
+    }
+
+    /// The vote.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.log.vote
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.log.range(..)
+    }
+
+    /// Adds entries and a vote, durably.
+    pub(crate) fn append(&mut self, vote: &Vote, entries: &[Entry]) -> Result<(), OpenError> {
+        let mut ops = vec![layout::put_vote(vote)];
+        ops.extend(entries.iter().map(layout::put_entry));
+        let last = entries.last().map(|entry| entry.log_id).or(self.log.last());
+        let wrote = self.disk.apply(ops).and_then(|()| self.disk.sync());
+        let marked = wrote.and_then(|()| self.mark.advance(Mark { last, vote: Some(*vote) }));
+        marked.map_err(OpenError::io("write", &self.file))
+    }
+}

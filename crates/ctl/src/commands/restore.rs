@@ -1,0 +1,79 @@
+//! `trestle restore`.
+
+use std::io::Read;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio_stream::iter;
+use trestle_api::{convert, v1};
+
+use crate::args::WriteArgs;
+use crate::document;
+use crate::error::Error;
+use crate::input::Input;
+use crate::session::{Session, cluster};
+use crate::write::Write;
+
+/// A large configuration takes an entry of the log for every few KiB.
+const TIME: Duration = Duration::from_secs(120);
+
+/// What to restore, and how.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// A backup; - for standard input
+    #[arg(value_name = "FILE")]
+    file: String,
+    /// Replace what is configured: what the backup does not have is deleted
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct RestoredView {
+    revision: u64,
+    created: u32,
+    updated: u32,
+    deleted: u32,
+}
+
+fn read(file: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = match file {
+        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        path => std::fs::read_to_string(path).map(|content| text = content),
+    };
+    read.map_err(|cause| Error::File { action: "read", file: file.to_owned(), cause })?;
+    Ok(text)
+}
+
+impl RestoreArgs {
+    pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        let mut input = Input::default();
+        let write = Write::new(&self.write, &mut input)?;
+        let document = document::from_json(&read(&self.file)?)?;
+        let document = document.unwrap_or_else(|rule| {
+            input.refuse("FILE", &self.file, &format!("must be a backup of \"trestle backup\": {rule}"));
+            v1::Configuration::default()
+        });
+        input.finish()?;
+        session.allow(TIME);
+        let mut requests: Vec<_> = convert::configuration_parts(document)
+            .into_iter()
+            .map(|part| v1::RestoreConfigurationRequest { part: Some(part), ..Default::default() })
+            .collect();
+        if let Some(first) = requests.first_mut() {
+            first.replace = self.replace;
+            first.request_id.clone_from(&write.request_id);
+            first.validate_only = write.dry_run;
+        }
+        let make = async |channel| cluster(channel).restore_configuration(iter(requests.clone())).await;
+        let answer = session.call(write.repeat(), make).await?;
+        let v1::RestoreConfigurationResponse { revision, created, updated, deleted } = answer;
+        let view = RestoredView { revision, created, updated, deleted };
+        let done = format!("restored: {created} created, {updated} updated, {deleted} deleted");
+        write.finish(session, "configuration", &done, revision, &view).await
+    }
+}

@@ -1,0 +1,169 @@
+//! `trestled recover`: a cluster of one from what a stopped member has, when a quorum is lost for good.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use trestle_api::peer;
+use trestle_consensus::{RecoverError as Unusable, Survivor, Voter};
+use trestle_model::{HostPort, MemberId};
+
+use crate::config::Config;
+use crate::peer::Clients;
+use crate::rights;
+
+/// How long another voter has to accept a connection, and then to say who it is.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// Why no cluster of one was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The data cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// The others are enough.
+    #[error(
+        "with {} there is a quorum, so nothing is lost: start this member, and see \"trestle status\"; a member that is to stay \
+         lost must be stopped first",
+        .0.join(" and ")
+    )]
+    QuorumReached(Vec<String>),
+}
+
+impl RecoverError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unusable(Unusable::Open(error)) => crate::start::open_exit_code(error),
+            Self::Unusable(_) | Self::QuorumReached(_) => 1,
+        }
+    }
+}
+
+/// What became of asking a voter.
+enum Reach {
+    /// It is there, or may be: what accepts connections and says nothing is perhaps only stopped.
+    There(&'static str),
+    /// It is not.
+    Gone(String),
+}
+
+/// A cluster of one that could be made, and what it would cost.
+pub struct Recovery {
+    survivor: Survivor,
+    voters: Vec<(Voter, Reach)>,
+    data_dir: std::path::PathBuf,
+}
+
+fn named(voter: &Voter) -> String {
+    match voter.name.as_str() {
+        "" => format!("member {} at {}", voter.id, voter.peer_address),
+        name => format!("{name} at {}", voter.peer_address),
+    }
+}
+
+/// Asks whatever listens at a voter's address who it is.
+async fn reach(cluster: &str, voter: &Voter) -> Reach {
+    let connected = timeout(ANSWER_WAIT, TcpStream::connect(&voter.peer_address)).await;
+    match connected {
+        Err(_) => return Reach::Gone(format!("no answer within {ANSWER_WAIT:?}")),
+        Ok(Err(error)) => return Reach::Gone(error.to_string()),
+        Ok(Ok(_)) => {}
+    }
+    let Ok(address) = HostPort::parse(&voter.peer_address) else {
+        return Reach::Gone("its address is none".to_owned());
+    };
+    let clients = Clients::default();
+    let asked = async { clients.peer(&address)?.describe(peer::DescribeRequest {}).await };
+    match timeout(ANSWER_WAIT, asked).await {
+        Err(_) => Reach::There("accepts connections and does not answer"),
+        Ok(Err(status)) => Reach::Gone(format!("another program answers: {}", status.message())),
+        Ok(Ok(answer)) => {
+            let answer = answer.into_inner();
+            if answer.cluster_id == cluster && answer.member_id == voter.id.0 {
+                Reach::There("runs")
+            } else if answer.cluster_id.is_empty() {
+                Reach::Gone("an empty member answers".to_owned())
+            } else {
+                Reach::Gone("another member answers".to_owned())
+            }
+        }
+    }
+}
+
+impl Recovery {
+    /// Reads the data of the stopped member that `config` describes, and asks the other voters whether they run.
+    ///
+    /// # Errors
+    /// When the member runs, its data cannot be used, or a quorum of the voters can be reached.
+    pub async fn prepare(config: &Config) -> Result<Self, RecoverError> {
+        let data_dir = config.data_dir.clone();
+        let opened = Survivor::open(&data_dir);
+        // What was opened may have got new files, which must not belong to whoever runs this.
+        rights::give_to_owner(&data_dir);
+        let survivor = opened?;
+        let cluster = survivor.identity().cluster_id.to_string();
+        let others = survivor.others();
+        let reached = join_all(others.iter().map(|voter| reach(&cluster, voter))).await;
+        let voters: Vec<_> = others.into_iter().zip(reached).collect();
+        let there = |(voter, reach): &(Voter, Reach)| matches!(reach, Reach::There(_)).then(|| voter.clone());
+        let running: Vec<Voter> = voters.iter().filter_map(there).collect();
+        let ids: BTreeSet<MemberId> = running.iter().map(|voter| voter.id).collect();
+        if survivor.is_quorum(&ids) {
+            let mut names: Vec<String> = running.iter().map(named).collect();
+            if names.is_empty() {
+                names.push("this member alone".to_owned());
+            }
+            return Err(RecoverError::QuorumReached(names));
+        }
+        Ok(Self { survivor, voters, data_dir })
+    }
+
+    /// Makes the cluster of one; answers what to tell.
+    ///
+    /// # Errors
+    /// When the disk cannot be written.
+    pub fn commit(self) -> Result<String, RecoverError> {
+        let name = self.survivor.identity().name.clone();
+        let recovered = self.survivor.recover();
+        rights::give_to_owner(&self.data_dir);
+        let number = recovered?;
+        Ok(format!(
+            "{name} is all of the cluster now (recovery {number}); start it, then wipe the data directories of the others and take \
+             them in with \"trestle member add HOST:PORT\" and \"trestle member promote NAME\""
+        ))
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let survivor = &self.survivor;
+        let identity = survivor.identity();
+        let (term, index) = survivor.last_log();
+        writeln!(f, "member {} ({identity})", identity.name)?;
+        writeln!(
+            f,
+            "last log entry: {index} of term {term}; known to be committed: {}",
+            survivor.committed()
+        )?;
+        writeln!(f, "revision of its configuration: {}", survivor.revision())?;
+        let own = if survivor.votes() { "voter" } else { "learner" };
+        writeln!(f, "recorded voters ({} is a {own}):", identity.name)?;
+        for (voter, reach) in &self.voters {
+            let state = match reach {
+                Reach::There(how) => (*how).to_owned(),
+                Reach::Gone(why) => format!("not reached: {why}"),
+            };
+            writeln!(f, "  {}: {state}", named(voter))?;
+        }
+        writeln!(
+            f,
+            "This makes {} all of the cluster. Lost is every change after entry {index} that the others have agreed on. They \
+             are refused from then on, also if they come back: wipe their data directories, then let them rejoin.",
+            identity.name
+        )
+    }
+}
