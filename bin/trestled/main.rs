@@ -9,11 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use trestle_node::config::{self, Config, Invocation, LogFormat};
+use trestle_node::config::{self, Config, Invocation, LogFormat, NotConfigured};
 use trestle_node::{Dev, DroppedLines, Node, RecoverError, Recovery, StartError, descriptors};
 
-/// Exit code for a configuration that cannot be used, as in sysexits.h (EX_USAGE).
-const EXIT_USAGE: u8 = 64;
 /// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
 const EXIT_FAILED: u8 = 74;
 /// Exit code when the system refuses what every process needs (EX_OSERR).
@@ -27,11 +25,14 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let invocation = match config::invocation(&config::command().get_matches()) {
         Ok(invocation) => invocation,
-        Err(invalid) => {
-            for violation in &invalid.0 {
-                say(&format!("error: {violation}"));
+        Err(error) => {
+            match &error {
+                NotConfigured::Mistakes(found) => {
+                    found.0.iter().for_each(|violation| say(&format!("error: {violation}")));
+                }
+                NotConfigured::Unreadable { .. } => say(&format!("error: {error}")),
             }
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(error.exit_code());
         }
     };
     match invocation {

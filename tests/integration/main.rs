@@ -23,6 +23,7 @@ mod observing;
 mod policies;
 mod ports;
 mod programs;
+mod recovering;
 mod refusals;
 mod resting;
 mod scale;

@@ -57,6 +57,15 @@ fn a_file_that_is_no_toml_or_not_there_is_named() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_now_is_no_mistake_in_it() {
+    // A directory is refused by the read, as a failing disk would refuse it.
+    let dir = tempfile::TempDir::new().unwrap();
+    let finished = finish(Command::new(trestled()).arg("--config").arg(dir.path()));
+    assert_eq!(finished.code, Some(66), "{}", finished.stderr);
+    assert!(finished.stderr.contains(&dir.path().display().to_string()), "{}", finished.stderr);
+}
+
+#[test]
 fn flags_go_before_variables_before_the_file() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("trestled.toml");

@@ -13,6 +13,32 @@ const ABOUT: &str = "A member of a Trestle cluster: a TCP load balancer that is 
 const AFTER: &str = "A flag goes before the environment variable, that before the file, and that before the default.\n\
                      TRESTLE_LOG sets what is logged, for example info or trestle_consensus=debug.";
 
+/// Why the command line, the environment and the file come to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NotConfigured {
+    /// They have mistakes; all of them.
+    #[error(transparent)]
+    Mistakes(#[from] Invalid),
+    /// The system does not let the file be read. It may later, so this is no mistake in it.
+    #[error("--config {} cannot be read: {error}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+}
+
+impl NotConfigured {
+    /// The process's exit code, as in sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Mistakes(_) => 64,       // EX_USAGE
+            Self::Unreadable { .. } => 66, // EX_NOINPUT
+        }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -111,8 +137,8 @@ pub fn command() -> Command {
 /// Reads what the command line, the environment and the file give.
 ///
 /// # Errors
-/// Every mistake in them.
-pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
+/// Every mistake in them, or why the file cannot be read.
+pub fn invocation(matches: &ArgMatches) -> Result<Invocation, NotConfigured> {
     if let Some(("check-exec", run)) = matches.subcommand() {
         return Ok(Invocation::CheckExec(CheckExec {
             program: run.get_one::<PathBuf>("program").cloned().unwrap_or_default(),
@@ -134,7 +160,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, Invalid> {
 }
 
 /// The configuration that the arguments, the environment and the file come to.
-fn config(matches: &ArgMatches) -> Result<Config, Invalid> {
+fn config(matches: &ArgMatches) -> Result<Config, NotConfigured> {
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {
         Some(path) => read(path, &mut v)?,
@@ -155,15 +181,18 @@ fn config(matches: &ArgMatches) -> Result<Config, Invalid> {
         };
         given.set(key, texts, source);
     }
-    Config::check(&given, v)
+    Ok(Config::check(&given, v)?)
 }
 
-fn read(path: &Path, v: &mut Violations) -> Result<Given, Invalid> {
+fn read(path: &Path, v: &mut Violations) -> Result<Given, NotConfigured> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Given::from_toml(path, &text, v)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(NotConfigured::Unreadable { path: path.to_owned(), error })
+        }
         Err(error) => {
             let rule = format!("cannot be read: {error}");
-            Err(Invalid(vec![Violation::new("--config", path.display(), rule)]))
+            Err(Invalid(vec![Violation::new("--config", path.display(), rule)]).into())
         }
     }
 }

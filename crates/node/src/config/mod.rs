@@ -13,7 +13,7 @@ mod vip;
 #[cfg(test)]
 pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
-pub use flags::{Invocation, command, invocation};
+pub use flags::{Invocation, NotConfigured, command, invocation};
 pub use given::{Given, Source};
 pub use vip::VipConfig;
 
