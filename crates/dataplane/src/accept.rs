@@ -16,7 +16,7 @@ use crate::connection::{self, Arrival};
 use crate::connections::Roll;
 use crate::gate::entered;
 use crate::leg::Leg;
-use crate::resources;
+use crate::shortage::Shortage;
 use crate::worker::Done;
 
 /// First and longest pause when there is no file descriptor for a connection that waits. Short at first, because
@@ -65,7 +65,7 @@ pub(crate) async fn run(
                     },
                 }
             }
-            Err(error) if resources::exhausted(&error) => {
+            Err(error) if Shortage::of(&error).is_some() => {
                 if pause == PAUSE_FIRST {
                     tracing::warn!(%address, %error, "cannot accept a connection; it waits until one ends");
                 }

@@ -192,7 +192,7 @@ async fn route<'a>(
     spec: &'a ListenerSpec,
 ) -> Result<&'a PoolName, CloseReason> {
     let Some(hello) = listening.hello().await? else { return Ok(&spec.pool) };
-    if let Some(name) = &hello.server_name {
+    if let Some(name) = hello.server_name.as_ref().or(hello.odd_name.as_ref()) {
         accepted.asked_for(name);
     }
     let chosen = routes::choose(&spec.routes, &hello).and_then(|position| spec.routes.get(position));

@@ -3,14 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::leg::Leg;
-use crate::source::Sources;
+use crate::shortage::Shortage;
+use crate::source::{ConnectError, Sources};
 
 /// Ports that the kernel picks sources from, as they were when this process first connected; all where that cannot be
 /// read.
@@ -28,30 +30,37 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 /// Connects to a backend from one of this member's own addresses, if it is to.
 ///
 /// # Errors
-/// What bind(2) and connect(2) say, or `TimedOut` after `limit`.
-pub(crate) async fn dial(address: SocketAddr, limit: Duration, source: Sources) -> io::Result<Leg> {
-    let socket = Leg::socket(address)?;
-    source.bind(&socket, address)?;
-    let leg = Leg::connect(socket, address)?;
-    timeout(limit, leg.connected()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+/// What this member lacks, or what connect(2) says; `TimedOut` after `limit`. `lacks` hears of what it lacked before.
+pub(crate) async fn dial(
+    address: SocketAddr,
+    limit: Duration,
+    sources: &Sources,
+    lacks: impl Fn(&Shortage),
+) -> Result<Leg, ConnectError> {
+    let leg = sources.connect(address, |_| Ok(()), |socket| Leg::connect(socket, address), lacks)?;
+    timeout(limit, leg.connected()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if may_meet_itself(address) && leg.local_addr()? == address {
         // Fails only where there is nothing left to reset.
         let _ = leg.set_zero_linger();
-        return Err(io::ErrorKind::ConnectionRefused.into());
+        return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
     }
     Ok(leg)
 }
 
-/// Connects a socket of the family of `address`, on a thread that is not a worker.
+/// Waits until a socket is connected to `address`, which was begun, on a thread that is not a worker.
 ///
 /// # Errors
-/// What connect(2) says, or `TimedOut` after `limit`.
+/// What the peer or the network says, or `TimedOut` after `limit`.
 pub(crate) async fn establish(
-    socket: TcpSocket,
+    socket: OwnedFd,
     address: SocketAddr,
     limit: Duration,
 ) -> io::Result<TcpStream> {
-    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = TcpStream::from_std(socket.into())?;
+    timeout(limit, stream.writable()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
     if may_meet_itself(address) && stream.local_addr()? == address {
         let _ = stream.set_zero_linger();
         return Err(io::ErrorKind::ConnectionRefused.into());

@@ -70,7 +70,11 @@ fn at_end(ready: EventFlags) -> bool {
     ready.contains(EventFlags::RDHUP) && !ready.intersects(EventFlags::IN | EventFlags::ERR)
 }
 
-fn begin(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+/// Begins to connect.
+///
+/// # Errors
+/// What connect(2) says at once.
+pub(crate) fn begin(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use trestle_model::{ClusterState, PoolName, Revision};
+use trestle_model::{ClusterState, MemberName, PoolName, Revision};
 
 use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
@@ -26,6 +26,7 @@ use crate::reactor;
 use crate::reason::CloseReason;
 use crate::reconcile::{Order, Reconciler};
 use crate::relay::count_pipes;
+use crate::shortage::{ShortageKind, Shortages};
 use crate::source::Sources;
 use crate::table::Table;
 use crate::threads::{Beat, Ended};
@@ -55,6 +56,9 @@ pub struct Settings {
     pub descriptors: Option<usize>,
     /// Where connections are logged when they end; `None` for nowhere.
     pub access_log: Option<AccessLog>,
+    /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
+    /// every member leads its first client to the same backend; `None` for the first.
+    pub member: Option<MemberName>,
 }
 
 /// What all threads share.
@@ -64,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) clients: ClientCounts,
     pub(crate) source: Sources,
+    pub(crate) shortages: Shortages,
     pub(crate) access_log: Option<Log>,
     /// Connections that are open on all workers.
     open: AtomicUsize,
@@ -78,7 +83,8 @@ impl Shared {
             table: ArcSwap::default(),
             budget: Budget::new(settings.descriptors),
             clients: ClientCounts::default(),
-            source: settings.source,
+            source: settings.source.clone(),
+            shortages: Shortages::default(),
             access_log: settings.access_log.clone().map(Log::start).transpose()?,
             open: AtomicUsize::new(0),
             last: AtomicU64::new(0),
@@ -178,10 +184,10 @@ impl DataPlane {
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
-        let source = settings.source;
+        let probed = shared.clone();
         let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
         beats.push(beat.clone());
-        let probe = move || beat.during(probe::run(source, checks, reports));
+        let probe = move || beat.during(probe::run(probed, checks, reports));
         threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -261,6 +267,17 @@ impl DataPlane {
     /// File descriptors that the data plane has, and may have.
     pub fn descriptors(&self) -> BudgetUse {
         self.shared.budget.read()
+    }
+
+    /// What this member itself lacks for connections to backends and for checks, in words, with what helps. What nobody has
+    /// met for 10 s, or for two checks, is not in it.
+    pub fn shortages(&self) -> Vec<String> {
+        self.shared.shortages.current(Instant::now())
+    }
+
+    /// How often each kind of shortage was met.
+    pub fn shortage_counts(&self) -> impl Iterator<Item = (ShortageKind, u64)> {
+        self.shared.shortages.counts().into_iter()
     }
 
     /// Opens the access log's file anew, so that another program can have renamed it.

@@ -27,7 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use trestle_engine::{Health, Verdict};
 
 use crate::live::Live;
-use crate::source::Sources;
+use crate::plane::Shared;
 use crate::table::CheckResult;
 use crate::threads;
 
@@ -72,11 +72,11 @@ pub(crate) struct Report {
 
 /// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor).
 pub(crate) async fn run(
-    source: Sources,
+    shared: Arc<Shared>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let sockets = Arc::new(Sockets::new(source));
+    let sockets = Arc::new(Sockets::new(shared.source.clone()));
     let mut runs: HashMap<CheckId, AbortHandle> = HashMap::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +91,7 @@ pub(crate) async fn run(
         match order {
             None => return,
             Some(Order::Watch(id, check)) => {
-                let run = watch(id, check, sockets.clone(), reports.clone());
+                let run = watch(id, check, shared.clone(), sockets.clone(), reports.clone());
                 let run = tokio::spawn(threads::watched("a check", run));
                 runs.insert(id, run.abort_handle());
             }
@@ -111,7 +111,13 @@ fn random() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
-async fn watch(id: CheckId, check: Check, sockets: Arc<Sockets>, reports: mpsc::UnboundedSender<Report>) {
+async fn watch(
+    id: CheckId,
+    check: Check,
+    shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
     let origin = Instant::now();
     let mut health = Health::new(check.verdict);
     let mut reported = None;
@@ -121,11 +127,17 @@ async fn watch(id: CheckId, check: Check, sockets: Arc<Sockets>, reports: mpsc::
         let result = check.plan.check(check.address, &sockets).await;
         drop(place);
         let (success, now) = (result.is_success(), origin.elapsed());
-        check.live.counters.checked(success);
-        let observed = health.observe(&check.plan.health, success, started, now, random());
+        let (next, agrees) = if let CheckResult::NotMade(shortage) = &result {
+            let next = health.put_off(&check.plan.health, started, now, random());
+            shared.shortages.note(shortage, next.saturating_sub(now), origin + now);
+            (next, true)
+        } else {
+            check.live.counters.checked(success);
+            let observed = health.observe(&check.plan.health, success, started, now, random());
+            // A result that contradicts the verdict is no reason for it.
+            (observed.next, success == (health.verdict() == Verdict::Healthy))
+        };
         let verdict = health.verdict();
-        // A result that contradicts the verdict is no reason for it.
-        let agrees = success == (verdict == Verdict::Healthy);
         if agrees && reported.as_ref() != Some(&(verdict, result.clone())) {
             reported = Some((verdict, result.clone()));
             if reports.send(Report { id, verdict, result, at: origin + now }).is_err() {
@@ -137,7 +149,7 @@ async fn watch(id: CheckId, check: Check, sockets: Arc<Sockets>, reports: mpsc::
         let pace = &check.plan.health;
         let soonest = started + pace.fast_interval.min(pace.interval);
         tokio::select! {
-            () = sleep_until((origin + observed.next).into()) => {}
+            () = sleep_until((origin + next).into()) => {}
             () = async {
                 check.live.doubted.notified().await;
                 sleep_until((origin + soonest).into()).await;

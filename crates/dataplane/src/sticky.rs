@@ -10,8 +10,17 @@ use trestle_engine::Stickiness;
 /// the last few per cent of them may push one another out.
 const CLIENTS_MAX: usize = 100_000;
 
+/// Clients that all pools remember together, about 90 MB; each pool has its part.
+const ALL_CLIENTS_MAX: usize = 1_000_000;
+
 /// Parts with a lock each, so that workers seldom wait for one another.
 const SHARDS: usize = 16;
+
+/// What a shard of a pool's memory has room for when `pools` pools remember; one client at least.
+fn room(pools: usize) -> u32 {
+    let room = CLIENTS_MAX.min(ALL_CLIENTS_MAX / pools.max(1)) / SHARDS;
+    u32::try_from(room).unwrap_or(u32::MAX).max(1)
+}
 
 /// The memory itself, which outlives the pool's table entries. Names backends by their tenure.
 #[derive(Debug)]
@@ -22,9 +31,17 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new() -> Self {
-        let room = CLIENTS_MAX.div_ceil(SHARDS) as u32;
-        Self { origin: Instant::now(), shards: std::array::from_fn(|_| Mutex::new(Stickiness::new(room))) }
+    /// The memory of one of `pools` pools that remember.
+    pub(crate) fn new(pools: usize) -> Self {
+        let shard = |_| Mutex::new(Stickiness::new(room(pools)));
+        Self { origin: Instant::now(), shards: std::array::from_fn(shard) }
+    }
+
+    /// There are `pools` pools that remember now.
+    pub(crate) fn share(&self, pools: usize) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).limit(room(pools));
+        }
     }
 
     /// The part of the memory that a client is in, and the time.
@@ -33,9 +50,10 @@ impl Memory {
         let fold = |bytes: &[u8]| {
             bytes.iter().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
         };
+        // Of IPv6 the network only, by which a client is remembered.
         let place = match client.to_canonical() {
             IpAddr::V4(ip) => fold(&ip.octets()),
-            IpAddr::V6(ip) => fold(&ip.octets()),
+            IpAddr::V6(ip) => fold(ip.octets().first_chunk::<8>().map_or(&[], |network| network)),
         };
         let [first, ..] = &self.shards;
         let shard = self.shards.get(place % SHARDS).unwrap_or(first);

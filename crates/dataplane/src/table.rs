@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use trestle_engine::{Picked, Schedule, Standing, Verdict};
-use trestle_model::{self as model, BackendName, Bind, ListenerName, PoolName, Revision};
+use trestle_model::{self as model, AdminState, BackendName, Bind, ListenerName, PoolName, Revision};
 
 use crate::bind::BindError;
 use crate::counters::Counters;
@@ -19,6 +19,7 @@ use crate::live::Live;
 use crate::place::{Place, Taken};
 use crate::queue::Queue;
 use crate::random::random;
+use crate::shortage::Shortage;
 use crate::sticky::Sticky;
 
 /// Everything that the data plane acts on, at one instant. Parts that two tables have in common are shared.
@@ -103,13 +104,20 @@ pub struct Pool {
 }
 
 /// The next turns of a pool; shared by all workers and outliving tables, so that turns go on across changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
     /// For the first backend of a connection.
     first: AtomicU64,
     /// For those after a failed connect. Were they taken from the others, then each would bring the backend that does
     /// not answer round sooner; of two backends it would come first for every connection.
     again: AtomicU64,
+}
+
+impl Turns {
+    /// Both begin at `first`.
+    pub(crate) fn new(first: u64) -> Self {
+        Self { first: AtomicU64::new(first), again: AtomicU64::new(first) }
+    }
 }
 
 impl Pool {
@@ -199,12 +207,14 @@ pub struct Backend {
     pub verdict: Verdict,
     /// The check result that the verdict rests on.
     pub reason: CheckResult,
+    /// What keeps this member from checking it now, if anything does; then the verdict stays as it was.
+    pub unchecked: Option<Shortage>,
     /// Since when the verdict stands.
     pub since: Instant,
     /// Where it is dialled: its address, or what its name stands for; `None` while that is not known.
     pub ip: Option<IpAddr>,
     pub(crate) history: History,
-    /// When it became healthy again, if it is and was unhealthy before.
+    /// When it came back: it became healthy after it was unhealthy, or was enabled after it was drained or disabled.
     pub(crate) risen: Option<Instant>,
     pub(crate) live: Arc<Live>,
     /// Value of [`Live::epoch`] that connections picked from this entry belong to.
@@ -227,19 +237,39 @@ impl Backend {
         self.history.changes()
     }
 
+    /// Takes note that it has other settings than `before`.
+    pub(crate) fn admit(&mut self, before: &model::Backend, at: Instant) {
+        let enabled = |settings: &model::Backend| settings.spec.admin_state == AdminState::Enabled;
+        if enabled(&self.config) && !enabled(before) {
+            self.risen = Some(at);
+        }
+    }
+
     /// Takes over a verdict or another reason for the one that stands.
     pub(crate) fn judge(&mut self, verdict: Verdict, reason: CheckResult, at: Instant) {
         if self.verdict != verdict {
             // Not where a backend only counts as unhealthy until its first check has ended.
             let was_down = self.verdict == Verdict::Unhealthy && self.reason != CheckResult::Awaited;
-            self.risen = (was_down && verdict == Verdict::Healthy).then_some(at);
+            match verdict {
+                Verdict::Healthy if was_down => self.risen = Some(at),
+                Verdict::Unhealthy => self.risen = None,
+                Verdict::Healthy | Verdict::Unknown => {}
+            }
             if verdict == Verdict::Unhealthy {
                 self.live.fell();
             }
             (self.verdict, self.since) = (verdict, at);
             self.history.add(VerdictChange { at, verdict, reason: reason.clone() });
         }
-        self.reason = reason;
+        (self.reason, self.unchecked) = (reason, None);
+    }
+
+    /// Why the verdict is what it is, in words, and what keeps this member from checking it.
+    pub fn grounds(&self) -> String {
+        match &self.unchecked {
+            Some(shortage) => format!("{}; now {}", self.reason, CheckResult::NotMade(shortage.clone())),
+            None => self.reason.to_string(),
+        }
     }
 }
 
@@ -272,6 +302,8 @@ pub enum CheckResult {
     Wrong(Arc<str>),
     /// Its name's address is not known, for this reason.
     Unresolved(Arc<str>),
+    /// No check could be made, for want of something on this machine; that says nothing of the backend.
+    NotMade(Shortage),
 }
 
 impl CheckResult {
@@ -297,6 +329,7 @@ impl fmt::Display for CheckResult {
             Self::Unreachable => f.write_str("no route to host"),
             Self::Failed(code) => std::io::Error::from_raw_os_error(*code).fmt(f),
             Self::Wrong(words) | Self::Unresolved(words) => f.write_str(words),
+            Self::NotMade(shortage) => write!(f, "not checked: {shortage}"),
         }
     }
 }

@@ -64,6 +64,7 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
         source: Sources::default(),
         descriptors: None,
         access_log: None,
+        member: None,
     };
     let plane = DataPlane::start(settings, followed).unwrap();
     let front = SocketAddr::from(([127, 9, (std::process::id() % 256) as u8, 255], 7100));

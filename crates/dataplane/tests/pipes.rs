@@ -38,6 +38,7 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         source: Sources::default(),
         descriptors: None,
         access_log: None,
+        member: None,
     };
     let plane = DataPlane::start(settings, followed).unwrap();
     let (pool, name) = (PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap());

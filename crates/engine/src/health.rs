@@ -99,6 +99,14 @@ impl Health {
         Observed { changed: self.verdict != before, next: started.saturating_add(delay).max(now) }
     }
 
+    /// When to check again after no check could be made between `started` and `now`, for a reason that says nothing of the
+    /// backend: soon, and the row of results goes on where it was.
+    pub fn put_off(&self, check: &HealthCheck, started: Duration, now: Duration, random: u32) -> Duration {
+        let part = f64::from(random) / f64::from(u32::MAX);
+        let pause = jittered(check.fast_interval.min(check.interval), check.jitter_percent, part);
+        started.saturating_add(pause).max(now)
+    }
+
     fn delay(&mut self, check: &HealthCheck, random: u32) -> Duration {
         let part = f64::from(random) / f64::from(u32::MAX);
         if self.contrary > 0 {
@@ -203,6 +211,18 @@ mod tests {
     fn a_check_that_took_long_is_followed_at_once() {
         let mut health = Health::new(Verdict::Healthy);
         assert_eq!(health.observe(&exact(), false, at(0), at(1000), MID).next, at(1000));
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_made_counts_for_nothing() {
+        let check = exact();
+        let mut health = Health::new(Verdict::Healthy);
+        for _ in 0..2 {
+            health.observe(&check, false, at(0), at(0), MID);
+            assert_eq!(health.put_off(&check, at(0), at(1), MID), at(500));
+        }
+        assert_eq!(health.verdict(), Verdict::Healthy);
+        assert!(health.observe(&check, false, at(0), at(0), MID).changed);
     }
 
     #[test]

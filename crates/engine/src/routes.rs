@@ -22,13 +22,16 @@ enum Named {
 }
 
 /// The position of the route that fits a client's hello best, or `None` when none does and the listener's own pool takes
-/// the connection.
+/// the connection. None fits a server name that is no host name.
 ///
 /// A route fits when one of its names is that of the client (any, and none, if it has no names) and the client offers one
 /// of its protocols (the same if it has none). An exact name is better than a wildcard, that is better than no name; of
 /// equals in this, a route with protocols is better than one without; of equals in both, the first. In which order the
 /// client offers its protocols makes no difference.
 pub fn choose<'a>(routes: impl IntoIterator<Item = &'a Route>, hello: &Hello) -> Option<usize> {
+    if hello.odd_name.is_some() {
+        return None;
+    }
     let mut best: Option<(Fit, usize)> = None;
     for (position, route) in routes.into_iter().enumerate() {
         if let Some(fit) = fit(route, hello)
@@ -81,7 +84,15 @@ mod tests {
 
     fn hello(name: &str, alpn: &[&str]) -> Hello {
         let server_name = (!name.is_empty()).then(|| name.to_owned());
-        Hello { server_name, alpn: alpn.iter().map(|name| name.as_bytes().to_vec()).collect() }
+        let alpn = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Hello { server_name, odd_name: None, alpn }
+    }
+
+    #[test]
+    fn no_route_is_for_an_odd_name() {
+        let routes = [route(&[], &["h2"]), route(&[], &[])];
+        let odd = Hello { odd_name: Some("[::1]".to_owned()), ..hello("", &["h2"]) };
+        assert_eq!(choose(&routes, &odd), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trestle_api::v1::VipView;
 use trestle_consensus::{RaftState, RaftStatus};
-use trestle_dataplane::{BudgetUse, CloseReason, Counts, Table, Verdict};
+use trestle_dataplane::{BudgetUse, CloseReason, Counts, ShortageKind, Table, Verdict};
 
 use crate::member::Member;
 use crate::ports::PortUse;
@@ -58,6 +58,7 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
         log_lines_dropped,
         access_lines_dropped: member.plane.access_log_dropped(),
         descriptors: member.plane.descriptors(),
+        shortages: member.plane.shortage_counts().collect(),
         vips: member.vip_views(),
         unfit: member.vips.unfit().len() as u64,
         ports: member.ports.read(),
@@ -76,6 +77,7 @@ struct Moment {
     log_lines_dropped: u64,
     access_lines_dropped: u64,
     descriptors: BudgetUse,
+    shortages: Vec<(ShortageKind, u64)>,
     vips: Vec<VipView>,
     unfit: u64,
     ports: [PortUse; 3],
@@ -173,6 +175,15 @@ impl Moment {
         let pauses =
             ("trestle_accept_pauses", "How often accepting paused because file descriptors were used up");
         single(encoder, pauses, MetricType::Counter, self.descriptors.pauses)?;
+        let met = self.shortages.iter().map(|(kind, count)| {
+            let labels: Labels = vec![("kind", kind.as_str().to_owned())];
+            (labels, *count)
+        });
+        let about = (
+            "trestle_shortages",
+            "Connects and checks that could not be made for want of something on this member",
+        );
+        family(encoder, about, MetricType::Counter, met)?;
         let used = ("trestle_descriptors_used", "File descriptors of listening sockets and connections");
         single(encoder, used, MetricType::Gauge, self.descriptors.used as u64)?;
         let Some(limit) = self.descriptors.limit else { return Ok(()) };

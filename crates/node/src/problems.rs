@@ -8,6 +8,6 @@ impl Member {
         let missing = self.missing_parts().into_iter();
         let missing =
             missing.map(|part| format!("{part}; restart trestled there, and report this with its log"));
-        missing.chain(self.consensus.problems()).collect()
+        missing.chain(self.consensus.problems()).chain(self.plane.shortages()).collect()
     }
 }

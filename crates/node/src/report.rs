@@ -152,8 +152,10 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
         member: member.to_owned(),
         verdict: verdict(backend.verdict).into(),
         reason: match table.leads_back(backend) {
-            true => format!("is a listener of this cluster, so no client is led there; {}", backend.reason),
-            false => backend.reason.to_string(),
+            true => {
+                format!("is a listener of this cluster, so no client is led there; {}", backend.grounds())
+            }
+            false => backend.grounds(),
         },
         since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
         active_connections: counts.active,

@@ -254,7 +254,8 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         drift_interval: DRIFT_INTERVAL,
         check_directory: config.check_directory.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
-        source: config.source,
+        source: config.source.clone(),
+        member: Some(config.name.clone()),
         descriptors: descriptors::budget(),
         access_log: config.access_log.map(|format| AccessLog {
             format,

@@ -69,7 +69,7 @@ pub(crate) struct PoolSettings {
     /// Healthy backends below which the pool is down, 1 to 20000 [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub(crate) minimum_healthy: Option<u32>,
-    /// Time in which the share of a backend that became healthy grows to its weight, up to 1h [default: off]
+    /// Time in which the share of a backend that became healthy or was enabled grows to its weight, up to 1h [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) slow_start: Option<String>,
     /// How long a client comes back to the backend that it had, after its last connection began or ended, up to 7days

@@ -123,9 +123,10 @@ fn text(line: &Line<'_>, out: &mut Vec<u8>) {
     column(some(&line.pool));
     column(some(&line.backend));
     column(some(&line.backend_address));
-    // The only word that a client chooses.
+    // The only word that a client chooses. It may be empty, which a column must not be.
     let word = |c: char| if c.is_ascii_graphic() { c } else { '?' };
-    column(some(&line.server_name.map(|name| name.chars().map(word).collect::<String>())));
+    let name = line.server_name.map(|name| if name.is_empty() { "\"\"" } else { name });
+    column(some(&name.map(|name| name.chars().map(word).collect::<String>())));
     column(Some(&line.bytes_in));
     column(Some(&line.bytes_out));
     column(some(&line.connect_ms));
@@ -181,6 +182,9 @@ mod tests {
         let shown = String::from_utf8(out).unwrap();
         assert_eq!((shown.lines().count(), shown.split(' ').count()), (1, 15), "{shown}");
         assert!(shown.contains(" a?b?#?\"? 7 "), "{shown}");
+        let mut out = Vec::new();
+        text(&Line { server_name: Some(""), ..sample() }, &mut out);
+        assert!(String::from_utf8(out).unwrap().contains(" - - \"\" 7 "));
         let mut out = Vec::new();
         json(&line, &mut out);
         let object: serde_json::Value = serde_json::from_slice(&out).unwrap();

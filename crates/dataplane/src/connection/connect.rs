@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
 use trestle_model::SendProxy;
@@ -14,7 +15,8 @@ use crate::leg::{Departure, Leg};
 use crate::live::Live;
 use crate::place::Place;
 use crate::reason::CloseReason;
-use crate::resources;
+use crate::shortage::Shortage;
+use crate::source::ConnectError;
 
 /// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
 pub(super) async fn connect(
@@ -37,21 +39,32 @@ pub(super) async fn connect(
         let failure = if accepted.shared().table.load().guard.covers(address) {
             CloseReason::Loop
         } else {
-            let dialled = dial(address, spec.connect_timeout, accepted.shared().source);
+            let shared = accepted.shared();
+            let lacks = |shortage: &Shortage| shared.shortages.note(shortage, Duration::ZERO, Instant::now());
+            let dialled = dial(address, spec.connect_timeout, &shared.source, lacks);
             match served(client, &attempt, dialled).await? {
                 Ok(backend) => {
                     let (first, header) = first(accepted, &mut attempt);
                     let pool = attempt.pool;
                     return Ok(Connected { backend, place, address, pool, first, header });
                 }
-                Err(error) if resources::exhausted(&error) => return Err(CloseReason::NoResources),
-                Err(error) => tracing::debug!(backend = %address, %error, "connect failed"),
+                Err(ConnectError::Own(shortage)) => {
+                    tracing::debug!(backend = %address, %shortage, "not connected");
+                    lacks(&shortage);
+                    CloseReason::NoResources
+                }
+                Err(ConnectError::Peer(error)) => {
+                    tracing::debug!(backend = %address, %error, "connect failed");
+                    place.live.doubted.notify_one();
+                    CloseReason::ConnectFailed
+                }
             }
-            place.live.doubted.notify_one();
-            CloseReason::ConnectFailed
         };
         let counters = [&place.live.counters, &accepted.listener().counters];
-        counters.iter().for_each(|c| c.connect_failed());
+        // What this member lacks towards one backend it may have towards another, and is no failure of the first.
+        if failure != CloseReason::NoResources {
+            counters.iter().for_each(|c| c.connect_failed());
+        }
         if tried.len() >= spec.connect_retries as usize {
             return Err(failure);
         }

@@ -20,6 +20,7 @@ fn shared() -> Arc<Shared> {
         source: Sources::default(),
         descriptors: None,
         access_log: None,
+        member: None,
     };
     Arc::new(Shared::new(&settings).unwrap())
 }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::dial::may_meet_itself;
 use crate::leg::Leg;
-use crate::source::Sources;
+use crate::source::{ConnectError, Sources};
 
 /// Sockets of checks at a time, in use or free. Enough for 10 000 backends that answer within 100 ms, once a second.
 const AT_A_TIME: usize = 1024;
@@ -75,9 +76,18 @@ impl Sockets {
         Self { source, places: Semaphore::new(AT_A_TIME), free: Mutex::default() }
     }
 
-    /// Where checks come from.
-    pub(super) fn source(&self) -> Sources {
-        self.source
+    /// Begins to connect from where checks come from.
+    ///
+    /// # Errors
+    /// What this member lacks, or what connect(2) says at once.
+    pub(super) fn connect<T>(
+        &self,
+        address: SocketAddr,
+        prepare: impl Fn(&OwnedFd) -> io::Result<()>,
+        connect: impl Fn(OwnedFd) -> io::Result<T>,
+    ) -> Result<T, ConnectError> {
+        // That one of several addresses lacks something is told by connections.
+        self.source.connect(address, prepare, connect, |_| {})
     }
 
     /// Waits until one more check may begin, which may have one socket until this is dropped. Never `None`: nobody closes
@@ -109,11 +119,12 @@ impl Sockets {
     ///
     /// # Errors
     /// Why there is no connection; `TimedOut` without a number after `limit`.
-    pub(super) async fn reach(&self, address: SocketAddr, limit: Duration) -> io::Result<()> {
+    pub(super) async fn reach(&self, address: SocketAddr, limit: Duration) -> Result<(), ConnectError> {
         let leg = self.begin(address)?;
-        timeout(limit, leg.connected()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+        timeout(limit, leg.connected()).await.map_err(timed_out)??;
         if may_meet_itself(address) && leg.local_addr()? == address {
-            return Err(io::ErrorKind::ConnectionRefused.into());
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
         // After anything else than a success a socket is closed, so that no error of one check is found by another.
         if stays_plain(address) && leg.disconnect().is_ok() {
@@ -123,20 +134,22 @@ impl Sockets {
     }
 
     /// Begins to connect with a socket that is reset when it is closed.
-    fn begin(&self, address: SocketAddr) -> io::Result<Leg> {
+    fn begin(&self, address: SocketAddr) -> Result<Leg, ConnectError> {
         let free = self.free().of(address).pop();
         if let Some(leg) = free {
             // Is forgotten when a socket is disconnected (tcp_disconnect in Linux), unlike the other settings.
-            set_tcp_quickack(&leg, false)?;
-            leg.reconnect(address)?;
-            return Ok(leg);
+            set_tcp_quickack(&leg, false).map_err(io::Error::from)?;
+            // Where that fails at once, a new socket says why, perhaps from another address.
+            if leg.reconnect(address).is_ok() {
+                return Ok(leg);
+            }
         }
         self.make_room();
-        let socket = Leg::socket(address)?;
-        set_socket_linger(&socket, Some(Duration::ZERO))?;
-        set_tcp_quickack(&socket, false)?;
-        self.source.bind(&socket, address)?;
-        Leg::connect(socket, address)
+        let prepare = |socket: &OwnedFd| {
+            set_socket_linger(socket, Some(Duration::ZERO))?;
+            Ok(set_tcp_quickack(socket, false)?)
+        };
+        self.connect(address, prepare, |socket| Leg::connect(socket, address))
     }
 }
 
@@ -151,7 +164,7 @@ fn stays_plain(address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
@@ -168,6 +181,14 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
+    }
+
+    /// What is not for want of something here.
+    fn peers(error: ConnectError) -> io::Error {
+        match error {
+            ConnectError::Peer(error) => error,
+            ConnectError::Own(shortage) => panic!("{shortage}"),
+        }
     }
 
     /// How many sockets are free, of each family.
@@ -201,15 +222,16 @@ mod tests {
             let sockets = sockets();
             for _ in 0..2 {
                 sockets.reach(good, PATIENT).await.unwrap();
-                let refused = sockets.reach(bad, PATIENT).await.unwrap_err();
+                let refused = sockets.reach(bad, PATIENT).await.map_err(peers).unwrap_err();
                 assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED));
                 assert_eq!(free(&sockets), (0, 0), "a socket that failed is not used again");
             }
             sockets.reach(good, PATIENT).await.unwrap();
             // What connect(2) says at once: no such address can be connected to.
             let broadcast = SocketAddr::from((Ipv4Addr::BROADCAST, good.port()));
-            let fresh = Sockets::new(Sources::default()).reach(broadcast, PATIENT).await.unwrap_err();
-            let again = sockets.reach(broadcast, PATIENT).await.unwrap_err();
+            let fresh =
+                Sockets::new(Sources::default()).reach(broadcast, PATIENT).await.map_err(peers).unwrap_err();
+            let again = sockets.reach(broadcast, PATIENT).await.map_err(peers).unwrap_err();
             assert_eq!(again.raw_os_error(), fresh.raw_os_error());
             assert!(again.raw_os_error().is_some());
             drop(kept);
@@ -227,7 +249,8 @@ mod tests {
             let sockets = sockets();
             for _ in 0..2 {
                 sockets.reach(good, PATIENT).await.unwrap();
-                let late = sockets.reach(address, Duration::from_millis(50)).await.unwrap_err();
+                let late =
+                    sockets.reach(address, Duration::from_millis(50)).await.map_err(peers).unwrap_err();
                 assert_eq!((late.kind(), late.raw_os_error()), (io::ErrorKind::TimedOut, None));
                 assert_eq!(free(&sockets), (0, 0));
             }
@@ -238,7 +261,7 @@ mod tests {
     fn the_source_address_is_kept() {
         on_worker(async {
             let v4 = Ipv4Addr::new(127, 0, 0, 7);
-            let sockets = Sockets::new(Sources { v4: Some(v4), v6: Some(Ipv6Addr::LOCALHOST) });
+            let sockets = Sockets::new([v4.into(), Ipv6Addr::LOCALHOST.into()].into_iter().collect());
             for ((_kept, address), source) in [
                 (listener(Ipv4Addr::LOCALHOST), IpAddr::V4(v4)),
                 (listener(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)),

@@ -2,20 +2,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
+use tokio::net::TcpStream;
 
 use super::sockets::Sockets;
 use crate::dial::establish;
-use crate::source::Sources;
+use crate::leg::begin;
+use crate::source::ConnectError;
 use crate::table::CheckResult;
 
 /// Whether the backend takes connections.
 pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &Sockets) -> CheckResult {
     match sockets.reach(address, timeout).await {
         Ok(()) => CheckResult::Connected,
-        Err(error) => failed(&error, timeout),
+        Err(error) => failed(error, timeout),
     }
 }
 
@@ -29,23 +32,28 @@ pub(super) async fn connect(
     sockets: &Sockets,
 ) -> Result<TcpStream, CheckResult> {
     sockets.make_room();
-    let connected = match prepare(address, sockets.source()) {
-        Ok(socket) => establish(socket, address, timeout).await,
+    let connecting = sockets.connect(address, prepare, |socket| {
+        begin(&socket, address)?;
+        Ok(socket)
+    });
+    let connected = match connecting {
+        Ok(socket) => establish(socket, address, timeout).await.map_err(ConnectError::from),
         Err(error) => Err(error),
     };
-    connected.map_err(|error| failed(&error, timeout))
+    connected.map_err(|error| failed(error, timeout))
 }
 
-/// A socket that is reset when it is closed.
-fn prepare(address: SocketAddr, source: Sources) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_zero_linger()?;
-    socket.set_nodelay(true)?;
-    source.bind(&socket, address)?;
-    Ok(socket)
+/// Has a socket reset when it is closed.
+fn prepare(socket: &OwnedFd) -> io::Result<()> {
+    set_socket_linger(socket, Some(Duration::ZERO))?;
+    Ok(set_tcp_nodelay(socket, true)?)
 }
 
-fn failed(error: &io::Error, timeout: Duration) -> CheckResult {
+fn failed(error: ConnectError, timeout: Duration) -> CheckResult {
+    let error = match error {
+        ConnectError::Own(shortage) => return CheckResult::NotMade(shortage),
+        ConnectError::Peer(error) => error,
+    };
     match (error.kind(), error.raw_os_error()) {
         // Without a number it is our own time-out, with one the kernel's.
         (io::ErrorKind::TimedOut, None) => CheckResult::TimedOut(timeout),

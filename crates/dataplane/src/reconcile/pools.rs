@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use trestle_engine::{Admission, Closing, Outage, Schedule, Verdict};
-use trestle_model::{self as model, AdminState, BackendName, ClusterState, OnDown, PoolEntry, PoolName};
+use trestle_model::{
+    self as model, AdminState, BackendName, ClusterState, MemberName, OnDown, PoolEntry, PoolName,
+};
 
 use super::names::Names;
 use super::schedule::{Lasting, candidate};
@@ -41,6 +43,7 @@ impl BackendState {
                 config: wanted.clone(),
                 verdict: Verdict::Unknown,
                 reason: CheckResult::Awaited,
+                unchecked: None,
                 since: Instant::now(),
                 ip: None,
                 history: History::default(),
@@ -81,6 +84,12 @@ impl PoolState {
 
 /// All pools.
 pub(super) struct Pools {
+    /// This member's name.
+    member: Option<MemberName>,
+    /// Where turns of a pool that is new here begin.
+    first_turn: u64,
+    /// Pools that remember their clients.
+    remembering: usize,
     prober: Prober,
     names: Names,
     /// Where files of checks are.
@@ -103,8 +112,16 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn new(prober: Prober, names: Names, check_directory: Arc<Path>) -> Self {
+    pub(super) fn new(
+        prober: Prober,
+        names: Names,
+        check_directory: Arc<Path>,
+        member: Option<MemberName>,
+    ) -> Self {
         Self {
+            member,
+            first_turn: 0,
+            remembering: 0,
             prober,
             names,
             check_directory,
@@ -143,6 +160,13 @@ impl Pools {
             }
             self.dirty.insert(name);
         }
+        let own = |member: &Arc<model::Member>| Some(&member.spec.name) == self.member.as_ref();
+        // Members are in the order of their ids, so that each has another place.
+        self.first_turn = state.members.values().position(own).map_or(0, |place| place as u64);
+        let remembering = state.pools.values().filter(|p| !p.pool.spec.stickiness.is_zero()).count();
+        if std::mem::replace(&mut self.remembering, remembering) != remembering {
+            self.pools.values().for_each(|pool| pool.lasting.share(remembering));
+        }
         for (name, config) in &state.pools {
             if self.pools.get(name).is_none_or(|p| !Arc::ptr_eq(&p.config, config)) {
                 self.follow_pool(name, config, now);
@@ -156,7 +180,7 @@ impl Pools {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
             plan: Arc::new(Plan::new(&config.pool.spec, &self.check_directory)),
             backends: BTreeMap::new(),
-            lasting: Lasting::default(),
+            lasting: Lasting::new(self.first_turn),
         });
         let (was, is) = (&pool.config.pool.spec, &config.pool.spec);
         let rechecked = was.health != is.health || was.send_proxy != is.send_proxy;
@@ -209,6 +233,7 @@ impl Pools {
             self.names.leave(&was.host, &(pool_name.clone(), wanted.name.clone()));
         }
         let mut entry = Backend { config: wanted.clone(), ..Backend::clone(&state.entry) };
+        entry.admit(&state.entry.config, Instant::now());
         if moved || rechecked || state.check.is_none() {
             self.forget(state.check.take());
             self.start_check(pool_name, plan, &mut entry, &mut state.check, moved);
@@ -325,6 +350,11 @@ impl Pools {
             return;
         };
         let was = &state.entry;
+        if let CheckResult::NotMade(shortage) = report.result {
+            state.entry = Arc::new(Backend { unchecked: Some(shortage), ..Backend::clone(was) });
+            self.dirty.insert(pool_name.clone());
+            return;
+        }
         if was.verdict != report.verdict {
             let (pool, backend, reason) = (pool_name, name, &report.result);
             match (was.verdict, report.verdict) {
@@ -396,7 +426,7 @@ impl Pools {
             state.close_down(&mut self.signals);
             let backends = state.backends.values().map(|b| b.entry.clone()).collect();
             let before = before.as_ref().map(|p| &p.schedule);
-            let (entry, holds) = state.lasting.entry(&state.config.pool, backends, before);
+            let (entry, holds) = state.lasting.entry(&state.config.pool, self.remembering, backends, before);
             if let Some(holds) = holds {
                 self.growing.insert(name.clone(), now.saturating_add(holds));
             }

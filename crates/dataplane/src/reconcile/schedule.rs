@@ -11,7 +11,7 @@ use crate::sticky::{Memory, Sticky};
 use crate::table::{Backend, Pool, Turns};
 
 /// What goes on across a pool's table entries: whose turn it is, who waits, who is remembered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lasting {
     turns: Arc<Turns>,
     pub(super) queue: Arc<Queue>,
@@ -19,10 +19,24 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
-    /// The pool's next entry, and how long it holds where shares are growing. `before` is the schedule that it replaces.
+    /// Of a new pool, whose turns begin at `first`.
+    pub(super) fn new(first: u64) -> Self {
+        Self { turns: Arc::new(Turns::new(first)), queue: Arc::default(), memory: None }
+    }
+
+    /// So many pools remember their clients now.
+    pub(super) fn share(&self, remembering: usize) {
+        if let Some(memory) = &self.memory {
+            memory.share(remembering);
+        }
+    }
+
+    /// The pool's next entry, and how long it holds where shares are growing. `before` is the schedule that it replaces, and
+    /// `remembering` the number of pools that remember their clients.
     pub(super) fn entry(
         &mut self,
         pool: &Arc<model::Pool>,
+        remembering: usize,
         backends: Vec<Arc<Backend>>,
         before: Option<&Schedule>,
     ) -> (Pool, Option<Duration>) {
@@ -34,18 +48,18 @@ impl Lasting {
             Candidate { warmth, ..candidate(b) }
         });
         let schedule = Schedule::build(&pool.spec, candidates, before);
-        let sticky = self.sticky(pool.spec.stickiness, &backends);
+        let sticky = self.sticky(pool.spec.stickiness, remembering, &backends);
         let (turns, queue) = (self.turns.clone(), self.queue.clone());
         (Pool { config: pool.clone(), backends, schedule, turns, queue, sticky }, holds)
     }
 
     /// A pool that is told to remember nobody forgets everybody.
-    fn sticky(&mut self, keep: Duration, backends: &[Arc<Backend>]) -> Option<Sticky> {
+    fn sticky(&mut self, keep: Duration, remembering: usize, backends: &[Arc<Backend>]) -> Option<Sticky> {
         if keep.is_zero() {
             self.memory = None;
             return None;
         }
-        let memory = self.memory.get_or_insert_with(|| Arc::new(Memory::new())).clone();
+        let memory = self.memory.get_or_insert_with(|| Arc::new(Memory::new(remembering))).clone();
         let mut positions: Vec<_> = backends.iter().map(|b| b.live.tenure()).zip(0..).collect();
         positions.sort_unstable();
         Some(Sticky { memory, keep, positions })
@@ -57,8 +71,8 @@ pub(super) fn candidate(backend: &Backend) -> Candidate<'_> {
     Candidate { resolved: backend.ip.is_some(), ..Candidate::new(&backend.config, backend.verdict) }
 }
 
-/// How warm a backend is, and for how long. As in HAProxy only one that was down is cold: not one that is new, since
-/// then all would be when a member starts.
+/// How warm a backend is, and for how long. As in HAProxy only one that was down, drained or disabled is cold: not one that
+/// is new, since then all would be when a member starts.
 fn warmth(backend: &Backend, slow_start: Duration, now: Instant) -> (Warmth, Option<Duration>) {
     match backend.risen {
         Some(risen) => Warmth::at(now.saturating_duration_since(risen), slow_start),

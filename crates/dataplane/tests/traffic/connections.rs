@@ -1,13 +1,13 @@
 //! Listing connections, closing single ones, and how many there may be.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use trestle_dataplane::{CloseReason, Connection, ConnectionState, Settings, Sources};
+use trestle_dataplane::{CloseReason, Connection, ConnectionState, Settings};
 use trestle_model::{
     AdminState, BackendSpec, CheckKind, Command, HealthPatch, OnDown, PoolPatch, PoolSpec, TlsCheck,
 };
@@ -192,7 +192,7 @@ async fn connections_and_checks_come_from_the_source_address() {
         IpAddr::V4(own) => own,
         IpAddr::V6(own) => panic!("{own}"),
     };
-    let source = Sources { v4: Some(own), v6: Some(Ipv6Addr::LOCALHOST) };
+    let source = [own.into(), Ipv6Addr::LOCALHOST.into()].into_iter().collect();
     let mut plane = Plane::with(Settings { source, ..settings() });
     let listening = [SocketAddr::from((ip(), 0)), (Ipv6Addr::LOCALHOST, 0).into()].map(|address| {
         let socket = std::net::TcpListener::bind(address).unwrap();
@@ -223,15 +223,4 @@ async fn connections_and_checks_come_from_the_source_address() {
         assert_eq!(from.ip(), expected);
         plane.apply(Command::DeleteListener { name: listener_name(pool), expect: None }).await;
     }
-}
-
-#[tokio::test]
-async fn a_source_address_that_is_not_here_is_a_failed_connect() {
-    let server = Server::start("a").await;
-    let source = Sources { v4: Some(Ipv4Addr::new(192, 0, 2, 77)), v6: None };
-    let mut plane = Plane::with(Settings { source, ..settings() });
-    plane.pool("p", unchecked(), &[("a", at(server.address))]).await;
-    let front = plane.listener("l", "p").await;
-    assert!(turned_away(front).await);
-    plane.until_closed("l", CloseReason::ConnectFailed, 1).await;
 }

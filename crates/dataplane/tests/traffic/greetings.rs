@@ -130,6 +130,28 @@ async fn what_is_not_tls_goes_to_the_listeners_pool_at_once() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_no_host_name_goes_to_the_listeners_pool() {
+    let (plane, _servers, front) = with_routes().await;
+    for name in ["[::1]", "www.example.com:443", "*.example.com", "münchen.example"] {
+        // A client that is careful sends no such name, so it takes the place of one as long.
+        let placeholder = "a".repeat(name.len());
+        let mut hello = hello(&placeholder, &[]);
+        let at = hello.windows(name.len()).position(|bytes| bytes == placeholder.as_bytes()).unwrap();
+        hello[at..at + name.len()].copy_from_slice(name.as_bytes());
+        let mut stream = TcpStream::connect(front).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        let mut server = [0];
+        soon("a name", stream.read_exact(&mut server)).await.unwrap();
+        assert_eq!(&server, b"c", "{name}");
+        let listed = plane.plane.connections();
+        assert!(
+            listed.iter().any(|c| c.server_name.as_deref() == Some(name)),
+            "{name} is not named: {listed:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn hellos_that_are_broken_or_late_are_reset() {
     let (plane, _servers, front) = with_routes().await;
     // A handshake message that is no hello, and an alert in its middle.

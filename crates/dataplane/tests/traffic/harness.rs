@@ -95,6 +95,7 @@ pub(crate) fn settings() -> Settings {
         source: Sources::default(),
         descriptors: None,
         access_log: None,
+        member: None,
     }
 }
 

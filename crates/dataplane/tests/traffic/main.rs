@@ -23,6 +23,7 @@ mod policies;
 mod queueing;
 mod relaying;
 mod scale;
+mod shortages;
 mod slow_start;
 mod sources;
 mod stickiness;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use trestle_dataplane::Verdict;
-use trestle_model::{PoolPatch, PoolSpec};
+use trestle_model::{AdminState, BackendPatch, BackendSpec, PoolPatch, PoolSpec};
 
 use crate::harness::*;
 use crate::policies::Judged;
@@ -38,6 +38,27 @@ async fn a_backend_that_was_down_begins_with_a_twentieth() {
     plane.update_pool("p", all).await;
     let word = servers(front, 42).await;
     assert_eq!((count(&word, 'a'), count(&word, 'b')), (21, 21), "{word}");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_enabled_again_begins_with_a_twentieth() {
+    let (a, b) = (Server::start("a").await, Server::start("b").await);
+    for spec in [checked(), unchecked()] {
+        let mut plane = Plane::start();
+        let spec = PoolSpec { slow_start: Duration::from_secs(3600), ..spec };
+        let new = BackendSpec { admin_state: AdminState::Disabled, ..at(a.address) };
+        plane.pool("p", spec, &[("a", new), ("b", at(b.address))]).await;
+        let front = plane.listener("l", "p").await;
+        for state in [AdminState::Draining { timeout: None }, AdminState::Disabled] {
+            // A change of another setting makes nothing cold or warm.
+            plane.admin("p", "a", AdminState::Enabled).await;
+            plane.update_backend("p", "a", BackendPatch { weight: Some(1), ..BackendPatch::default() }).await;
+            let word = servers(front, 42).await;
+            assert_eq!((count(&word, 'a'), count(&word, 'b')), (2, 40), "{word}");
+            plane.admin("p", "a", state).await;
+            assert_eq!(servers(front, 2).await, "bb");
+        }
+    }
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ fn ip_command(arguments: &str) {
 }
 
 /// Runs `body` in a network namespace of its own that has nothing but a loopback interface.
-fn alone(body: impl Future<Output = ()> + Send) {
+pub(crate) fn alone(body: impl Future<Output = ()> + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // SAFETY: a network namespace concerns sockets that this thread opens later, and threads that it starts.

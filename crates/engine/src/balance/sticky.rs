@@ -1,7 +1,7 @@
 //! Stickiness: which backend a client had last.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// No entry, in the chain of entries.
@@ -32,11 +32,39 @@ pub struct Stickiness {
     room: u32,
 }
 
+/// What a client is remembered by.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
 impl Stickiness {
     /// An empty memory for `room` clients; for one, if that is 0.
     pub fn new(room: u32) -> Self {
         let room = room.clamp(1, NONE - 1);
         Self { entries: Vec::new(), index: BTreeMap::new(), oldest: NONE, newest: NONE, room }
+    }
+
+    /// As many clients as this are remembered from now on, at least one: the oldest are forgotten.
+    pub fn limit(&mut self, room: u32) {
+        let room = room.clamp(1, NONE - 1);
+        if self.entries.len() > room as usize {
+            let mut kept = Self::new(room);
+            let mut place = self.oldest;
+            let mut surplus = self.entries.len() - room as usize;
+            while let Some(entry) = self.at(place) {
+                if surplus > 0 {
+                    surplus -= 1;
+                } else {
+                    kept.insert(entry.client, entry.backend, entry.last);
+                }
+                place = entry.newer;
+            }
+            *self = kept;
+        }
+        self.room = room;
     }
 
     /// How many clients are remembered, those included whose time is over and whose entry nobody needed yet.
@@ -50,15 +78,16 @@ impl Stickiness {
     }
 
     /// The backend that `client` had last, if that was less than `keep` ago; `now` is on a monotonic clock. An IPv4
-    /// address that is mapped into IPv6 counts as itself.
+    /// address that is mapped into IPv6 counts as itself, and of another IPv6 address its network of 64 bits (RFC 4291
+    /// §2.5.4): within it a host changes its address as it likes (RFC 8981), and could fill the memory alone.
     pub fn find(&self, client: IpAddr, keep: Duration, now: Duration) -> Option<u64> {
-        let entry = self.at(*self.index.get(&client.to_canonical())?)?;
+        let entry = self.at(*self.index.get(&network(client))?)?;
         (now.saturating_sub(entry.last) < keep).then_some(entry.backend)
     }
 
     /// A connection of `client` to `backend` begins: that is its backend from now on.
     pub fn begin(&mut self, client: IpAddr, backend: u64, now: Duration) {
-        let client = client.to_canonical();
+        let client = network(client);
         match self.index.get(&client).copied() {
             Some(place) => self.renew(place, backend, now),
             None => self.insert(client, backend, now),
@@ -74,7 +103,7 @@ impl Stickiness {
 
     /// The time of `client` counts anew, whichever backend it has.
     pub fn touch(&mut self, client: IpAddr, now: Duration) {
-        if let Some(place) = self.index.get(&client.to_canonical()).copied()
+        if let Some(place) = self.index.get(&network(client)).copied()
             && let Some(backend) = self.at(place).map(|e| e.backend)
         {
             self.renew(place, backend, now);
@@ -188,6 +217,34 @@ mod tests {
         sticky.touch(ip(2), at(5));
         assert_eq!(sticky.find(ip(1), KEEP, at(14)), Some(7));
         assert_eq!(sticky.len(), 1);
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_client() {
+        let mut sticky = Stickiness::new(8);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        sticky.begin(ip("2001:db8::1"), 7, at(0));
+        assert_eq!(sticky.find(ip("2001:db8::ffff:0:0:1"), KEEP, at(0)), Some(7));
+        assert_eq!(sticky.find(ip("2001:db8:0:1::1"), KEEP, at(0)), None);
+        for host in 0..100u128 {
+            sticky.begin(Ipv6Addr::from_bits(0x2001_0db8 << 96 | host).into(), 8, at(1));
+        }
+        assert_eq!(sticky.len(), 1);
+    }
+
+    #[test]
+    fn with_less_room_the_oldest_are_forgotten() {
+        let mut sticky = Stickiness::new(8);
+        (1..=6).for_each(|n| sticky.begin(ip(n), n.into(), at(n.into())));
+        sticky.touch(ip(1), at(7));
+        sticky.limit(2);
+        let known: Vec<_> = (1..=6).filter(|n| sticky.find(ip(*n), KEEP, at(7)).is_some()).collect();
+        assert_eq!((known, sticky.len()), (vec![1, 6], 2));
+        sticky.begin(ip(9), 9, at(8));
+        assert_eq!(sticky.find(ip(6), KEEP, at(8)), None, "the oldest of what is left goes first");
+        sticky.limit(3);
+        sticky.begin(ip(10), 10, at(9));
+        assert_eq!(sticky.len(), 3);
     }
 
     #[test]

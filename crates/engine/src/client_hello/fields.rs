@@ -44,7 +44,8 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, HelloError> {
             SERVER_NAME if named => return wrong_field("server_name", "must not come twice"),
             SERVER_NAME => {
                 named = true;
-                hello.server_name = read_server_name(content)?;
+                (hello.server_name, hello.odd_name) =
+                    read_server_name(content)?.map_or((None, None), host_name);
             }
             ALPN if offered => return wrong_field("ALPN", "must not come twice"),
             ALPN => {
@@ -58,7 +59,7 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, HelloError> {
 }
 
 /// Reads the list of names, of which at most one is a host name (RFC 6066 §3).
-fn read_server_name(content: &[u8]) -> Result<Option<String>, HelloError> {
+fn read_server_name(content: &[u8]) -> Result<Option<&[u8]>, HelloError> {
     let mut content = Cursor::new(content);
     let mut names = Cursor::new(content.vector16("server_name", 1..=0xffff)?);
     if !content.is_empty() {
@@ -67,31 +68,35 @@ fn read_server_name(content: &[u8]) -> Result<Option<String>, HelloError> {
     let mut found = None;
     while !names.is_empty() {
         let kind = names.number8("server_name")?;
-        let name = names.vector16("server_name", 1..=0xffff)?;
+        // At least a byte by the RFC; an empty one is as odd as others.
+        let name = names.vector16("server_name", 0..=0xffff)?;
         // Names of types yet to come have a length of 16 bits, too.
         if kind == HOST_NAME && found.replace(name).is_some() {
             return wrong_field("server_name", "must have one host name only");
         }
     }
-    found.map_or(Ok(None), host_name)
+    Ok(found)
 }
 
-fn host_name(sent: &[u8]) -> Result<Option<String>, HelloError> {
-    let wrong = || HelloError::ServerName(sent.to_vec());
-    let text = str::from_utf8(sent).map_err(|_| wrong())?;
+/// Characters of an odd name that are kept, as many as a host name may have and two more.
+const ODD_MAX: usize = 255;
+
+/// The host name that was sent, or else what was sent in its place.
+fn host_name(sent: &[u8]) -> (Option<String>, Option<String>) {
+    let text = String::from_utf8_lossy(sent);
     if text.parse::<IpAddr>().is_ok() {
-        return Ok(None);
+        return (None, None);
     }
     // RFC 6066 has no dot at the end; a client that passes on what its user typed may.
-    let name = text.strip_suffix('.').unwrap_or(text);
+    let name = text.strip_suffix('.').unwrap_or(&text);
     let label = |label: &str| {
         let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         (1..=63).contains(&label.len()) && label.bytes().all(good)
     };
     if name.len() > 253 || !name.split('.').all(label) {
-        return Err(wrong());
+        return (None, Some(text.chars().take(ODD_MAX).collect()));
     }
-    Ok(Some(name.to_ascii_lowercase()))
+    (Some(name.to_ascii_lowercase()), None)
 }
 
 /// Reads the list of protocols (RFC 7301 §3.1).

@@ -35,6 +35,9 @@ pub struct Hello {
     /// The host name that the client wants, in lower case and without a dot at its end. `None` when it sent none, or an
     /// IP address, which RFC 6066 forbids and clients send all the same.
     pub server_name: Option<String>,
+    /// The server name that it sent if that is no host name, as in `[::1]` or `name:443`: no route is for it. At most 255
+    /// characters of it, with replacements for what is no UTF-8.
+    pub odd_name: Option<String>,
     /// The protocols that it offers, in its order, as in `h2`; 1 to 255 bytes each, not always text.
     pub alpn: Vec<Vec<u8>>,
 }
@@ -107,22 +110,6 @@ pub enum HelloError {
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// A server name that is no host name.
-    #[error(
-        "ClientHello with server name \"{}\": must be a host name of ASCII letters, digits, '-' and '_' in labels of \
-         1 to 63 characters, 253 in all",
-        shown(.0)
-    )]
-    ServerName(Vec<u8>),
-}
-
-/// The beginning of a name that may be as long as a hello, safe to print.
-fn shown(name: &[u8]) -> String {
-    const SHOWN_MAX: usize = 80;
-    match name.get(..SHOWN_MAX) {
-        Some(start) if name.len() > SHOWN_MAX => format!("{}…", start.escape_ascii()),
-        _ => name.escape_ascii().to_string(),
-    }
 }
 
 /// Reads a ClientHello from the beginning of a stream, given all of it that has come in. What follows the hello is not

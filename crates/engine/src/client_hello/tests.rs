@@ -57,10 +57,16 @@ fn names_are_lower_case_without_a_dot_at_the_end() {
 }
 
 #[test]
-fn a_long_name_is_shown_in_part() {
-    let error = parse(&record(&message(&server_name(&"x".repeat(9000))))).unwrap_err();
-    assert_eq!(error, HelloError::ServerName(vec![b'x'; 9000]));
-    assert!(error.to_string().len() < 300, "{error}");
+fn a_name_that_is_no_host_name_is_told_apart() {
+    let names = ["[::1]", "name:443", "", "*.example.com", "münchen.example", "a b", ".", "a..b", "-\n-"];
+    for name in names {
+        let hello = hello(&record(&message(&server_name(name))));
+        assert_eq!((hello.server_name, hello.odd_name.as_deref()), (None, Some(name)));
+    }
+    let long = hello(&record(&message(&server_name(&"x".repeat(9000)))));
+    assert_eq!((long.server_name, long.odd_name), (None, Some("x".repeat(255))));
+    let sent = extension(SERVER_NAME, &vector16(&[&[HOST_NAME][..], &vector16(b"\xff\xfe")].concat()));
+    assert_eq!(hello(&record(&message(&sent))).odd_name.as_deref(), Some("\u{fffd}\u{fffd}"));
 }
 
 #[test]
@@ -117,7 +123,8 @@ fn any_message() -> impl Strategy<Value = (Vec<u8>, Hello)> {
         if !protocols.is_empty() {
             extensions.insert((order >> 32) as usize % (extensions.len() + 1), alpn(&protocols));
         }
-        let wanted = Hello { server_name: name.map(|name| name.to_ascii_lowercase()), alpn: protocols };
+        let server_name = name.map(|name| name.to_ascii_lowercase());
+        let wanted = Hello { server_name, odd_name: None, alpn: protocols };
         (message(&extensions.concat()), wanted)
     })
 }

@@ -386,7 +386,7 @@ mod tests {
             ("access_log", "yes"),
             ("access_log_file", ""),
             ("check_directory", "checks"),
-            ("source_address", "10.0.0.1,10.0.0.2,::"),
+            ("source_address", "10.0.0.1,10.0.0.1,::"),
         ]);
         let found = Config::check(&bad, Violations::new()).unwrap_err().0;
         assert_eq!(found.len(), 16, "{found:#?}");

@@ -61,28 +61,22 @@ impl Reader<'_> {
         self.read("check_directory", CHECK_DIRECTORY, directory)
     }
 
-    /// The addresses to connect from, at most one of each family.
+    /// The addresses to connect from.
     pub(super) fn source(&mut self) -> Sources {
-        let mut sources = Sources::default();
+        let mut sources: Vec<IpAddr> = Vec::new();
         let Some((texts, source)) = self.given.texts("source_address") else {
-            return sources;
+            return Sources::default();
         };
         let field = Self::field("source_address", source);
         for text in texts {
-            let second = match self.v.take(&field, text, own_address(text)) {
-                Some(IpAddr::V4(ip)) => sources.v4.replace(ip).is_some(),
-                Some(IpAddr::V6(ip)) => sources.v6.replace(ip).is_some(),
-                None => false,
-            };
-            if second {
-                self.v.add(
-                    field.clone(),
-                    text,
-                    "is a second address of its family; name one of each at most",
-                );
+            match self.v.take(&field, text, own_address(text)) {
+                Some(ip) if sources.contains(&ip) => {
+                    self.v.add(field.clone(), text, "is named twice; name each address once");
+                }
+                found => sources.extend(found),
             }
         }
-        sources
+        sources.into_iter().collect()
     }
 }
 
@@ -95,8 +89,7 @@ impl Config {
             Some(AccessLogFormat::Json) => "json",
         };
         let file = self.access_log_file.as_deref().unwrap_or(Path::new("-"));
-        let (v4, v6) = (self.source.v4.map(IpAddr::V4), self.source.v6.map(IpAddr::V6));
-        let sources: Vec<_> = v4.into_iter().chain(v6).map(|ip| format!("\"{ip}\"")).collect();
+        let sources: Vec<_> = self.source.addresses().map(|ip| format!("\"{ip}\"")).collect();
         writeln!(f, "access_log = \"{format}\"")?;
         writeln!(f, "access_log_file = {file:?}")?;
         writeln!(f, "check_directory = {:?}", self.check_directory)?;
@@ -133,14 +126,13 @@ mod tests {
             name,
             ("access_log", &["json"]),
             ("access_log_file", &["/var/log/x"]),
-            ("source_address", &["10.0.0.1", "2001:db8::1"]),
+            ("source_address", &["10.0.0.1", "2001:db8::1", "10.0.0.2"]),
         ])
         .unwrap();
         assert_eq!(config.access_log, Some(AccessLogFormat::Json));
         assert_eq!(config.access_log_file.as_deref(), Some(Path::new("/var/log/x")));
-        assert_eq!(config.source.v4, Some([10, 0, 0, 1].into()));
         let shown = config.to_string();
-        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\ncheck_directory = \"/etc/trestle/checks\"\nsource_address = [\"10.0.0.1\", \"2001:db8::1\"]";
+        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\ncheck_directory = \"/etc/trestle/checks\"\nsource_address = [\"10.0.0.1\", \"10.0.0.2\", \"2001:db8::1\"]";
         assert!(shown.contains(end), "{shown}");
     }
 

@@ -82,8 +82,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "source_address",
         value: "IP,...",
-        help: "this machine's addresses that connections to backends come from: one IPv4, one IPv6 or both \
-               [default: as the system chooses]",
+        help: "this machine's addresses that connections to backends come from, in turn; each has as many local ports \
+               towards a backend as net.ipv4.ip_local_port_range says [default: as the system chooses]",
         list: true,
     },
     key(
