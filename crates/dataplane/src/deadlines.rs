@@ -35,9 +35,12 @@ pub(crate) struct Bounded {
 }
 
 impl Bounded {
-    /// A connection at place `slot`, opened at `opened`, that relays from `now` on.
-    pub(crate) fn new(slot: u32, spec: &PoolSpec, opened: Instant, now: Instant) -> Self {
+    /// A connection at place `slot`, opened at `opened`, that relays from `now` on. `random` is any number: it ends the
+    /// connection up to a tenth of the longest lifetime early, so that those that came together do not go together, and
+    /// come again together.
+    pub(crate) fn new(slot: u32, spec: &PoolSpec, opened: Instant, now: Instant, random: u64) -> Self {
         let lifetime = Some(spec.max_lifetime).filter(|lifetime| !lifetime.is_zero());
+        let lifetime = lifetime.map(|lifetime| lifetime - early(lifetime, random));
         Self {
             slot,
             idle_timeout: spec.idle_timeout,
@@ -72,6 +75,11 @@ impl Bounded {
         let idle_end = idle.and_then(|timeout| self.since.checked_add(timeout));
         [self.end, idle_end].into_iter().flatten().fold(now + pause, Instant::min)
     }
+}
+
+/// How much earlier than after `whole` one of many ends, up to a tenth; `random` is any number.
+fn early(whole: Duration, random: u64) -> Duration {
+    (whole / 10).mul_f64(random as f64 / u64::MAX as f64)
 }
 
 /// The bounded connections of one worker, by when they are looked at next and by their numbers.
@@ -127,7 +135,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn bounded(idle_timeout: Duration, max_lifetime: Duration, now: Instant) -> Bounded {
-        Bounded::new(0, &PoolSpec { idle_timeout, max_lifetime, ..PoolSpec::default() }, now, now)
+        Bounded::new(0, &PoolSpec { idle_timeout, max_lifetime, ..PoolSpec::default() }, now, now, 0)
     }
 
     /// When a connection that moves a byte at each of `moves` is closed, and why, if looks are as late as ticks can be.
@@ -168,6 +176,17 @@ mod tests {
                 assert!(at >= lifetime && at <= lifetime + SECOND, "{lifetime:?} {at:?}");
             }
         }
+    }
+
+    #[test]
+    fn those_that_came_together_end_over_a_tenth_of_their_time() {
+        let (begin, lifetime) = (Instant::now(), Duration::from_secs(100));
+        let spec = PoolSpec { max_lifetime: lifetime, ..PoolSpec::default() };
+        let end = |random| closed(Bounded::new(0, &spec, begin, begin, random), &[], begin).0;
+        let ends: Vec<Duration> = (0..=10).map(|tenth| end(u64::MAX / 10 * tenth)).collect();
+        assert!(ends.is_sorted_by(|one, other| one > other), "{ends:?}");
+        assert!(ends.iter().all(|end| (lifetime * 9 / 10..=lifetime + SECOND).contains(end)), "{ends:?}");
+        assert!(ends[0] - ends[10] > SECOND * 9, "{ends:?}");
     }
 
     #[test]

@@ -79,12 +79,7 @@ impl Reconciler {
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
-            pools: Pools::new(
-                prober,
-                Names::new(resolver),
-                settings.check_directory.into(),
-                settings.member,
-            ),
+            pools: Pools::new(prober, Names::new(resolver), settings.check_directory.into(), settings.member),
             state: Arc::default(),
             published: now,
             released: now,

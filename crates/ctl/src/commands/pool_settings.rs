@@ -104,7 +104,7 @@ pub(crate) struct ConnectionSettings {
     /// Time without a byte in either direction after which a connection is reset, up to 365days [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) idle_timeout: Option<String>,
-    /// Time after which a connection is reset, whatever it does, up to 365days [default: off]
+    /// Time after which a connection is reset, or up to a tenth earlier, up to 365days [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) max_lifetime: Option<String>,
     /// PROXY protocol header that backends are sent first, which tells them the client's address [default: off]

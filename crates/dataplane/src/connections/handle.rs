@@ -16,6 +16,7 @@ use crate::deadlines::{self, Bounded};
 use crate::gate::Stay;
 use crate::live::Live;
 use crate::plane::Shared;
+use crate::random::random;
 use crate::reason::CloseReason;
 use crate::table::Listener;
 
@@ -83,7 +84,7 @@ impl Handle {
             return;
         }
         let (entry, now) = (&self.entry, Instant::now());
-        let bounded = Bounded::new(entry.slot, spec, entry.opened, now);
+        let bounded = Bounded::new(entry.slot, spec, entry.opened, now, random());
         if self.roll.deadlines().add(entry.id, bounded, now) {
             tokio::spawn(deadlines::run(self.roll.clone()));
         }
