@@ -142,3 +142,37 @@ fn an_address_that_no_member_can_have_takes_no_other_away_and_can_be_mended_or_d
     watch.end();
     assert_eq!(bed.json(&["vip", "list"]).as_array().map(Vec::len), Some(1));
 }
+
+#[test]
+fn an_address_that_cannot_be_a_virtual_ip_is_refused_with_the_reason() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    bed.settle();
+    let refused = |address: &str, words: &str| {
+        let said = bed.refusal(&["vip", "create", address, "--name", "oops"]);
+        assert!(said.contains(words), "{address}: {said}");
+    };
+    for member in 0..MEMBERS {
+        let words = format!("must not be the peer address of member \"{}\"", bed.name(member));
+        refused(&format!("{}/24", bed.lab.members[member].ip), &words);
+    }
+    // One that nothing but its host knows of, with and without an interface.
+    bed.lab.members[1].ip("address add 10.77.0.77/24 dev eth0");
+    let words =
+        format!("must not be an address that member \"{}\" has: it is an address of its host", bed.name(1));
+    refused("10.77.0.77/24", &words);
+    let said = bed.refusal(&["vip", "create", "10.77.0.77/24", "--name", "oops", "--interface", "eth0"]);
+    assert!(said.contains(&words), "{said}");
+    refused("10.77.0.0/24", "it is the network address of its network");
+    refused("10.77.0.255/24", "it is the broadcast address of its network");
+    refused("192.0.2.7/24", "no interface has an address in the network of 192.0.2.7/24");
+    let said = bed.refusal(&["vip", "create", "192.0.2.7/24", "--name", "oops", "--dry-run"]);
+    assert!(said.contains("must be one that a member could hold"), "{said}");
+    assert_eq!(bed.json(&["vip", "list"]).as_array().map(Vec::len), Some(1));
+
+    // Where one could, the others are named.
+    bed.lab.members[2].ip("address add 192.0.2.3/24 dev eth0");
+    bed.run(&["vip", "create", "192.0.2.7/24", "--name", "some"]);
+    bed.unfit(0, "no interface here suits 192.0.2.7");
+    bed.unfit(1, "no interface here suits 192.0.2.7");
+    bed.served(bed.lab.target(), |_| true);
+}

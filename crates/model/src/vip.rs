@@ -92,6 +92,25 @@ impl VipAddress {
         Ok(Self { ip, prefix_len })
     }
 
+    /// What this address stands for in its prefix instead of a host: the network, or all its hosts. Every IPv4 network of up
+    /// to /30 has both (RFC 919, RFC 3021), and every IPv6 network of up to /126 the first (RFC 4291, section 2.6.1).
+    pub fn stands_for(&self) -> Option<&'static str> {
+        let (max, bits) = match self.ip {
+            IpAddr::V4(ip) => (32, u128::from(ip.to_bits())),
+            IpAddr::V6(ip) => (128, ip.to_bits()),
+        };
+        let host = u32::from(max - self.prefix_len);
+        if host < 2 {
+            return None;
+        }
+        let mask = 1u128.checked_shl(host).map_or(u128::MAX, |bit| bit - 1);
+        match bits & mask {
+            0 => Some("the network address"),
+            all if all == mask && self.ip.is_ipv4() => Some("the broadcast address"),
+            _ => None,
+        }
+    }
+
     /// The name of a virtual IP that is given none: its address, with `-` for each colon of IPv6.
     ///
     /// # Errors
@@ -224,6 +243,28 @@ pub struct Vip {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_stand_for_no_host_of_its_prefix() {
+        let stands = |text| VipAddress::parse(text).unwrap().stands_for();
+        for network in ["10.78.0.0/24", "10.78.0.4/30", "10.0.0.0/8", "2001:db8::/64", "2001:db8::4/126"] {
+            assert_eq!(stands(network), Some("the network address"), "{network}");
+        }
+        for broadcast in ["10.78.0.255/24", "10.78.0.7/30", "10.255.255.255/8"] {
+            assert_eq!(stands(broadcast), Some("the broadcast address"), "{broadcast}");
+        }
+        for host in [
+            "10.78.0.1/24",
+            "10.78.0.255/16",
+            "10.78.0.0",
+            "10.78.0.0/31",
+            "10.78.0.1/31",
+            "2001:db8::/127",
+            "2001:db8::ffff:ffff:ffff:ffff/64",
+        ] {
+            assert_eq!(stands(host), None, "{host}");
+        }
+    }
 
     #[test]
     fn addresses_round_trip() {

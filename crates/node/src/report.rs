@@ -45,7 +45,8 @@ impl Member {
         let listeners =
             table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
         let vips = if ask.vips { self.vip_views() } else { Vec::new() };
-        peer::ReportResponse { status: Some(self.status(ask.no_digest)), backends, listeners, vips }
+        let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
+        peer::ReportResponse { status: Some(self.status(ask.no_digest)), backends, listeners, vips, vip_fit }
     }
 
     fn status(&self, no_digest: bool) -> v1::MemberStatus {

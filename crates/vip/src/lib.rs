@@ -41,6 +41,7 @@ mod capability;
 mod error;
 mod event;
 mod facts;
+mod fit;
 mod frames;
 mod kernel;
 mod lease;
@@ -62,6 +63,7 @@ pub use capability::{drop_all_capabilities, drop_other_capabilities, require_cap
 pub use error::VipError;
 pub use event::{Event, Mac};
 pub use facts::{Facts, Fence, Punctuality, Tampering, VipFacts};
+pub use fit::{Fit, fit};
 pub use kernel::{Kernel, Settings};
 pub use lease::Lease;
 pub use lease_thread::{TICK, Watchdog};

@@ -110,6 +110,10 @@ pub fn create_vip(request: &v1::CreateVipRequest) -> Result<Write, Invalid> {
     let mut v = Violations::new();
     let message = request.vip.clone().unwrap_or_default();
     let address = v.take("vip.address", &message.address, VipAddress::parse(&message.address));
+    if let Some(what) = address.and_then(|address| address.stands_for()) {
+        let rule = format!("must be the address of a host; it is {what} of its network");
+        v.add("vip.address", &message.address, rule);
+    }
     let name = match (request.vip_id.as_str(), address) {
         ("", Some(address)) => {
             let named = address.default_name();

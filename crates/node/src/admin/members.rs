@@ -173,6 +173,12 @@ impl Admin {
         progress: mpsc::Sender<Progress>,
     ) -> Result<v1::MemberProgress, Status> {
         let spec = self.describe(&address).await?;
+        for own in [&spec.peer_address, &spec.admin_address] {
+            if let Some(vip) = self.vip_at(own).await {
+                let why = format!("{own} is the address of vip \"{vip}\", so it cannot be a member's own");
+                return Err(status::failure(&status::Failure::Membership(why)));
+            }
+        }
         let member = self.member.consensus.add(spec, &progress).await?;
         Ok(self.done(member.id, Vec::new()))
     }

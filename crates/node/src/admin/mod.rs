@@ -7,6 +7,7 @@ mod forward;
 mod listeners;
 mod members;
 mod pools;
+mod vip_addresses;
 mod vips;
 mod wait;
 mod watch;

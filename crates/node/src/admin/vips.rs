@@ -29,7 +29,11 @@ fn missing(name: &VipName) -> Status {
 #[tonic::async_trait]
 impl VipService for Admin {
     async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let (_, outcome) = self.write(convert::create_vip(request.get_ref())).await?;
+        let write = convert::create_vip(request.get_ref());
+        if let (Ok(_), Some(vip)) = (&write, &request.get_ref().vip) {
+            self.refuse_unfit(vip).await?;
+        }
+        let (_, outcome) = self.write(write).await?;
         answer(outcome)
     }
 
@@ -50,7 +54,11 @@ impl VipService for Admin {
     }
 
     async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let (_, outcome) = self.write(convert::update_vip(request.get_ref())).await?;
+        let write = convert::update_vip(request.get_ref());
+        if write.is_ok() {
+            self.refuse_unfit_change(request.get_ref()).await?;
+        }
+        let (_, outcome) = self.write(write).await?;
         answer(outcome)
     }
 

@@ -8,6 +8,7 @@
 mod check;
 mod check_exec;
 mod faults;
+mod fit;
 mod fitness;
 mod hand_over;
 mod news;
