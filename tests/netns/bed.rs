@@ -67,9 +67,14 @@ impl Bed {
 
     /// As [`Bed::unhurried`], with members that have so many file descriptors.
     pub(crate) fn unhurried_with_descriptors(count: usize) -> Option<Self> {
+        Self::unhurried_by(&format!("ulimit -n {count}"))
+    }
+
+    /// As [`Bed::unhurried`], with members for which a shell does this first.
+    pub(crate) fn unhurried_by(first: &str) -> Option<Self> {
         let dir = TempDir::with_prefix("trestle-limited-").unwrap();
         let daemon = dir.path().join("trestled");
-        let script = format!("#!/bin/sh\nulimit -n {count}\nexec {DAEMON} \"$@\"\n");
+        let script = format!("#!/bin/sh\n{first}\nexec {DAEMON} \"$@\"\n");
         std::fs::write(&daemon, script).unwrap();
         std::fs::set_permissions(&daemon, PermissionsExt::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink(Path::new(DAEMON).with_file_name("trestle"), dir.path().join("trestle"))

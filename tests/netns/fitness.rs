@@ -202,10 +202,13 @@ fn clients_that_use_up_the_descriptors_move_nothing() {
     let holder = bed.settle();
     let before = moves(&bed);
     let target = bed.lab.target();
-    let silent = bed.lab.client.run(|| -> Vec<TcpStream> {
-        (0..1200)
-            .filter_map(|_| TcpStream::connect_timeout(&target, Duration::from_millis(200)).ok())
-            .collect()
+    // From more than one address, because one has a share only.
+    let silent = [&bed.lab.client, &bed.lab.members[bed.after(holder, 1)]].map(|host| {
+        host.run(|| -> Vec<TcpStream> {
+            (0..600)
+                .filter_map(|_| TcpStream::connect_timeout(&target, Duration::from_millis(100)).ok())
+                .collect()
+        })
     });
     wait_for("a member without a free descriptor", LIMIT, || {
         let status = bed.status_of(holder);

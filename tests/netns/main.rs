@@ -16,6 +16,7 @@ mod fitness;
 mod mending;
 mod moves;
 mod partitions;
+mod parts;
 mod pauses;
 mod preferences;
 mod quorum;
