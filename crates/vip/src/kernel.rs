@@ -90,8 +90,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When a capability is missing, another process has fences under the same name here, leftovers cannot be removed, or
-    /// sockets and threads cannot be had. A kernel without
-    /// nftables is no error: [`Facts::fence`] says so.
+    /// sockets and threads cannot be had. A kernel without nftables is no error: [`Facts::fence`] says so.
     pub fn open(settings: Settings) -> Result<Self, VipError> {
         require_capabilities()?;
         let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
@@ -276,12 +275,14 @@ impl Kernel {
     /// no more.
     pub fn ended_thread(&self) -> Option<&'static str> {
         let ended = |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        let watching = self.watching.as_ref().filter(|(thread, _)| thread.is_finished());
         [(&self.leasing, "vip lease"), (&self.upkeep, "vip upkeep")]
             .into_iter()
             .find_map(|(thread, name)| ended(thread).then_some(name))
+            .or(watching.map(|_| "vip watch"))
     }
 
-    /// What is true now. Reads what the two threads last heard from the kernel; asks nobody.
+    /// What is true now. Reads what the threads last heard from the kernel; asks nobody.
     pub fn facts(&self) -> Facts {
         let vips = locked(&self.held);
         let vips = vips.values().map(|held| {
