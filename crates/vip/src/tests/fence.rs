@@ -30,7 +30,7 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
     assert!(nft.fences_announcements());
     let wire = member.run(|| ArpWire::open(index).unwrap());
     // What the fence drops counts as sent for packet sockets, and is refused (EPERM) for others.
-    let announce = |ip: &str| {
+    let announce = || {
         for frame in frames::announcements(mac, "10.77.0.50".parse().unwrap()) {
             let _ = wire.send(&frame);
         }
@@ -38,10 +38,6 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
         let _ = member.run(|| {
             Discovery::send_from(six, &frames::advertisement(mac, six), ALL_NODES.parse().unwrap(), index)
         });
-        // Not fenced: shows that what was sent before has arrived, or never will.
-        for frame in frames::announcements(mac, ip.parse().unwrap()) {
-            wire.send(&frame).unwrap();
-        }
     };
     let (heard_arp, heard_discovery) = lab.client.run(|| {
         let index = Route::open().unwrap().interface("eth0").unwrap().unwrap().index;
@@ -49,20 +45,27 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
     });
     let mut arp = Vec::new();
     let mut wait_for_marker = |marker: &str| {
-        let marker: IpAddr = marker.parse().unwrap();
+        let ip = marker.parse().unwrap();
+        let marker = IpAddr::V4(ip);
         wait_for("the marker", LIMIT, || {
+            // Not fenced: shows that what was sent before has arrived, or never will.
+            for frame in frames::announcements(mac, ip) {
+                wire.send(&frame).unwrap();
+            }
             arp.extend(std::iter::from_fn(|| heard_arp.heard()).map(|heard| heard.address));
             if arp.contains(&marker) { Ok(()) } else { Err("not yet") }
         });
         std::mem::take(&mut arp)
     };
-    announce("10.77.0.60");
+    // A port of the switch may take a moment to forward.
+    wait_for_marker("10.77.0.59");
+    announce();
     assert!(!wait_for_marker("10.77.0.60").contains(&v4), "a closed address was announced");
     assert_eq!(heard_discovery.heard(), None);
 
     let until = Instant::now() + LIMIT;
     nft.arm(&[Armed { address: v4, until }, Armed { address: v6, until }]).unwrap();
-    announce("10.77.0.61");
+    announce();
     assert!(wait_for_marker("10.77.0.61").contains(&v4));
     wait_for("the advertisement", LIMIT, || heard_discovery.heard().ok_or("nothing heard"));
 }
