@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
+use trestle_api::status::Failure;
 use trestle_model::MemberId;
 
 use crate::network::Lane;
@@ -195,6 +196,9 @@ impl Core {
 
     /// What this member finds wrong about its own part in the cluster, in words.
     pub(crate) fn problems(&self) -> Vec<String> {
+        if self.was_removed() {
+            return vec![Failure::Removed.to_string()];
+        }
         let state = self.view.borrow().state.clone();
         let name = |id: &u64| {
             let known = state.members.get(&MemberId(*id)).map(|member| member.spec.name.to_string());

@@ -16,6 +16,7 @@ mod ports;
 mod problems;
 mod reaper;
 mod recover;
+mod removal;
 mod report;
 mod rights;
 mod serve;

@@ -76,8 +76,11 @@ impl Member {
         })
     }
 
-    /// The members that this one knows, in the order of their ids.
+    /// The members that this one knows, in the order of their ids; none once it was removed, whatever it knew before.
     pub(crate) fn known(&self) -> Vec<Arc<trestle_model::Member>> {
+        if self.consensus.was_removed() {
+            return Vec::new();
+        }
         self.consensus.view().borrow().state.members.values().cloned().collect()
     }
 

@@ -1,6 +1,6 @@
 //! What this member says of itself: facts that it can see now, never what it should be.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use trestle_api::{convert, peer, v1};
@@ -38,7 +38,7 @@ impl Member {
                 view: Some(view(&name, &table, backend, !all)),
             })
             .collect();
-        let wanted = |listener: &&std::sync::Arc<Listener>| {
+        let wanted = |listener: &&Arc<Listener>| {
             ask.listeners
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
         };
@@ -53,10 +53,11 @@ impl Member {
         let view = self.consensus.view().borrow().clone();
         let raft = self.consensus.status();
         let table = self.plane.table();
-        let own = self.id().and_then(|id| view.state.members.get(&id));
+        let removed = self.consensus.was_removed();
+        let own = self.id().filter(|_| !removed).and_then(|id| view.state.members.get(&id));
         let record = match own {
             Some(member) => self.rendered(member),
-            // Before it joins, a member knows only what its configuration says.
+            // Before it joins, and once it was removed, a member knows only what its configuration says.
             None => v1::Member {
                 name: convert::member_name(&self.config.name),
                 peer_address: self.config.advertise_peer_address.to_string(),
@@ -119,7 +120,11 @@ impl Member {
 
     /// The cluster as this member knows it, with what the members said.
     pub(crate) fn cluster_status(&self, members: Vec<v1::MemberStatus>) -> v1::ClusterStatus {
-        let view = self.consensus.view().borrow().clone();
+        // What a removed member knew is nobody's configuration any more.
+        let view = match self.consensus.was_removed() {
+            true => Arc::default(),
+            false => self.consensus.view().borrow().clone(),
+        };
         let raft = self.consensus.status();
         let leader = raft.leader.and_then(|id| view.state.members.get(&id));
         v1::ClusterStatus {

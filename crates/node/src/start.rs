@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use trestle_consensus::{Consensus, OpenError, Timing};
+use trestle_consensus::{Consensus, OpenError, RaftState, Timing};
 use trestle_dataplane::{AccessLog, DataPlane};
 
 use crate::admin::Admin;
@@ -19,6 +19,7 @@ use crate::member::Member;
 use crate::own_sockets::OwnSockets;
 use crate::peer::Peers;
 use crate::ports::Ports;
+use crate::removal::Removal;
 use crate::supervise::{Lasts, Supervisor};
 use crate::vips::Vips;
 use crate::{descriptors, join, serve};
@@ -164,7 +165,7 @@ impl Node {
         ];
         let node = Self { member, leaving, stop, servers };
         if node.member.consensus.was_removed() {
-            // It stays up to say so: its status, its readiness, and every answer of its API.
+            // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);
         } else if node.member.consensus.identity().is_some() {
             node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -281,14 +282,32 @@ fn log_start(config: &Config) {
     }
 }
 
-/// Passes each new state on to the data plane.
+/// Passes each new state on to the data plane; once this member was removed, what is left of the last one.
 async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_model::ClusterState>>) {
-    let mut view = member.consensus.view();
+    let (mut view, mut role) = (member.consensus.view(), member.consensus.role());
+    let mut removal = Removal::default();
     loop {
-        let new = view.borrow_and_update().state.clone();
-        let addresses: Vec<_> = new.members.values().map(|member| member.spec.peer_address.clone()).collect();
+        let known = view.borrow_and_update().state.clone();
+        let removed = role.borrow_and_update().state == RaftState::Removed;
+        let addresses: Vec<_> =
+            known.members.values().map(|member| member.spec.peer_address.clone()).collect();
         member.clients.keep(|address| addresses.contains(address));
-        if state.send(new).is_err() || view.changed().await.is_err() {
+        let (new, again) = removal.left_of(known, removed, member.config.shutdown_grace, Instant::now());
+        let grace_ends = async move {
+            match again {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        if state.send(new).is_err() {
+            return;
+        }
+        let ended = tokio::select! {
+            changed = view.changed() => changed.is_err(),
+            changed = role.changed() => changed.is_err(),
+            () = grace_ends => false,
+        };
+        if ended {
             return;
         }
     }

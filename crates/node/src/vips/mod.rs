@@ -42,8 +42,10 @@ use owner::Owner;
 pub(crate) enum Order {
     /// For the machine.
     Event(Event),
-    /// This member has an identity now.
+    /// This member has an identity now, or another one than before.
     Begin(MemberId),
+    /// This member was removed: release everything and leave nothing in the kernel.
+    Withdraw,
     /// The configuration.
     State(Arc<ClusterState>),
     /// Something happened in the kernel.
@@ -198,8 +200,10 @@ impl Vips {
     /// When the thread cannot be made.
     pub(crate) fn start(&self, member: &Arc<Member>) -> std::io::Result<()> {
         let Some(queue) = locked(&self.queue).take() else { return Ok(()) };
-        if let Some(me) = member.id() {
-            self.tell(Order::Begin(me));
+        match member.id() {
+            Some(_) if member.consensus.was_removed() => self.tell(Order::Withdraw),
+            Some(me) => self.tell(Order::Begin(me)),
+            None => {}
         }
         self.tell(Order::State(member.consensus.view().borrow().state.clone()));
         let mut owner = Owner::new(self.shared.clone(), self.orders.clone(), member);

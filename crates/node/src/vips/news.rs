@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 
 use trestle_consensus::Office;
 use trestle_engine::ownership::{Elected, Event};
+use trestle_model::MemberId;
 
 use super::Order;
 use crate::member::Member;
@@ -16,10 +17,7 @@ pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let parts = &member.supervisor;
     parts.spawn(&runtime, "leadership news", Lasts::UntilStop, office(member.clone(), orders.clone()));
     parts.spawn(&runtime, "state news", Lasts::UntilStop, state(member.clone(), orders.clone()));
-    if member.id().is_none() {
-        let identity = identity(member.clone(), orders.clone());
-        parts.spawn(&runtime, "identity news", Lasts::UntilDone, identity);
-    }
+    parts.spawn(&runtime, "identity news", Lasts::UntilStop, identity(member.clone(), orders.clone()));
 }
 
 fn events(member: &Member, office: Office) -> Vec<Event> {
@@ -65,22 +63,32 @@ async fn state(member: Arc<Member>, orders: Sender<Order>) {
     }
 }
 
-/// Waits until this member belongs to a cluster.
+/// Tells that this member has an identity now, and what was told before to nobody.
+fn begin(member: &Member, me: MemberId, orders: &Sender<Order>) {
+    let view = member.consensus.view().borrow().clone();
+    let applied = Event::Applied { term: view.applied_term, tenure: view.state.tenure };
+    let office = events(member, *member.consensus.office().borrow());
+    let news = [Order::Begin(me), Order::State(view.state.clone()), Order::Event(applied)];
+    for order in news.into_iter().chain(office.into_iter().map(Order::Event)) {
+        let _ = orders.send(order);
+    }
+}
+
+/// Tells when this member comes to belong to a cluster, and when it does no more.
 async fn identity(member: Arc<Member>, orders: Sender<Order>) {
     let mut role = member.consensus.role();
+    let now = |member: &Member| member.id().map(|me| (me, member.consensus.was_removed()));
+    // The owner was told this before it began.
+    let mut told = now(&member);
     loop {
         role.borrow_and_update();
-        if let Some(me) = member.id() {
-            let _ = orders.send(Order::Begin(me));
-            // What was told before was told to nobody.
-            let view = member.consensus.view().borrow().clone();
-            let _ = orders.send(Order::State(view.state.clone()));
-            let applied = Event::Applied { term: view.applied_term, tenure: view.state.tenure };
-            let _ = orders.send(Order::Event(applied));
-            for event in events(&member, *member.consensus.office().borrow()) {
-                let _ = orders.send(Order::Event(event));
+        let known = now(&member);
+        if let Some((me, removed)) = known.filter(|known| told != Some(*known)) {
+            told = known;
+            match removed {
+                true => drop(orders.send(Order::Withdraw)),
+                false => begin(&member, me, &orders),
             }
-            return;
         }
         if role.changed().await.is_err() {
             return;

@@ -57,6 +57,10 @@ pub(super) struct Owner {
     idle_watchdog: Option<watchdog::Systemd>,
     supervisor: Supervisor,
     whole: watchdog::Whole,
+    /// This member was removed and holds nothing any more.
+    withdrawn: bool,
+    /// When to look next for what an earlier run of this removed member left in the kernel.
+    scrub_at: Option<Instant>,
 }
 
 impl Owner {
@@ -83,6 +87,8 @@ impl Owner {
             idle_watchdog: watchdog::Systemd::from_environment(&whole),
             supervisor: member.supervisor.clone(),
             whole,
+            withdrawn: false,
+            scrub_at: None,
         }
     }
 
@@ -112,6 +118,7 @@ impl Owner {
                 look = Instant::now() + LOOK;
                 self.settle();
                 self.watch_kernel();
+                self.scrub();
             }
         }
         self.let_go();
@@ -130,6 +137,7 @@ impl Owner {
         match order {
             Order::Begin(me) if self.me.is_none() => {
                 self.me = Some(me);
+                (self.withdrawn, self.scrub_at) = (false, None);
                 *self.shared.machine() = Some(Ownership::new(me, self.shared.lease));
                 // What an earlier run left is scrubbed when the kernel is opened, which happens before anything is claimed.
                 // Until then its fence has shut: voters wait that long after a start.
@@ -137,6 +145,9 @@ impl Owner {
                 self.settle();
             }
             Order::Begin(_) | Order::End => {}
+            Order::Withdraw => self.withdraw(),
+            // What a removed member knew is nobody's configuration any more.
+            Order::State(_) if self.withdrawn => {}
             Order::State(state) => {
                 self.state = state;
                 self.settle();
@@ -363,16 +374,7 @@ impl Owner {
         if !due {
             return;
         }
-        let orders = self.orders.clone();
-        let settings = Settings {
-            name: self.name.to_string(),
-            real_time: self.real_time,
-            watchdog: watchdog::Systemd::from_environment(&self.whole).map(watchdog::Systemd::into_watchdog),
-            on_event: Box::new(move |event| {
-                let _ = orders.send(Order::Kernel(event));
-            }),
-        };
-        match Kernel::open(settings) {
+        match Kernel::open(self.settings()) {
             Ok(kernel) => {
                 let fence = kernel.facts().fence;
                 if let Fence::Degraded { why } = &fence {
@@ -398,6 +400,18 @@ impl Owner {
                 self.shared.shown().unable = Some(error.to_string());
                 self.feed(Event::Fault { fault: Fault::Unable, present: true });
             }
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let orders = self.orders.clone();
+        Settings {
+            name: self.name.to_string(),
+            real_time: self.real_time,
+            watchdog: watchdog::Systemd::from_environment(&self.whole).map(watchdog::Systemd::into_watchdog),
+            on_event: Box::new(move |event| {
+                let _ = orders.send(Order::Kernel(event));
+            }),
         }
     }
 
@@ -465,6 +479,38 @@ impl Owner {
                 Err(error) => warn!(%error, "leadership was not handed over"),
             }
         });
+    }
+
+    /// Releases everything and forgets who this member was: it was removed.
+    fn withdraw(&mut self) {
+        self.state = Arc::default();
+        self.settle();
+        let scrubbed = matches!(self.grip, Grip::Firm(_));
+        self.let_go();
+        self.me = None;
+        *self.shared.machine() = None;
+        self.told.clear();
+        (self.elected, self.left_in, self.wake) = (Elected::ByTransfer, None, None);
+        self.withdrawn = true;
+        self.scrub_at = (!scrubbed).then(Instant::now);
+        self.scrub();
+    }
+
+    /// Takes out of the kernel what an earlier run of this member left there, which nobody else would.
+    fn scrub(&mut self) {
+        if self.scrub_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let settings = Settings { watchdog: None, real_time: false, ..self.settings() };
+        // With the last handle goes whatever opening it has put there.
+        self.scrub_at = match Kernel::open(settings).map(drop) {
+            // Without the capability there never was anything.
+            Ok(()) | Err(VipError::Capability(_)) => None,
+            Err(error) => {
+                warn!(%error, "what an earlier run may have left in the kernel is not removed; tried again in {KERNEL_RETRY:?}");
+                Some(Instant::now() + KERNEL_RETRY)
+            }
+        };
     }
 
     /// Releases everything. The kernel's threads end with the last handle on it. The machine stays as it is, for votes.

@@ -1,0 +1,85 @@
+//! What a removed member still does with the configuration that it had: it lets its connections finish, and nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+use trestle_model::ClusterState;
+
+/// How far a member has got out of its cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    /// When it was removed, if it was.
+    since: Option<Instant>,
+    /// Whether it has ended everything.
+    ended: bool,
+}
+
+impl Removal {
+    /// What is left of the state that this member `known`: all of it while it is a member; for the time of `grace` after it was
+    /// removed no listener and no virtual IP, so that open connections can finish; then nothing. Also answers when to ask again.
+    pub(crate) fn left_of(
+        &mut self,
+        known: Arc<ClusterState>,
+        removed: bool,
+        grace: Duration,
+        now: Instant,
+    ) -> (Arc<ClusterState>, Option<Instant>) {
+        if !removed {
+            *self = Self::default();
+            return (known, None);
+        }
+        if self.since.is_none() && !known.listeners.is_empty() {
+            warn!(
+                "this member was removed: it takes no more connections, and ends those that are open in {grace:?}"
+            );
+        }
+        let end = self.since.get_or_insert(now).checked_add(grace);
+        if self.ended || end.is_some_and(|end| end <= now) {
+            self.ended = true;
+            return (Arc::default(), None);
+        }
+        let mut left = ClusterState::clone(&known);
+        left.listeners.clear();
+        left.vips.clear();
+        (Arc::new(left), end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use trestle_model::{Bind, Command, ListenerName, ListenerSpec, PoolName, PoolSpec};
+
+    use super::*;
+
+    fn serving() -> Arc<ClusterState> {
+        let mut state = ClusterState::default();
+        let pool = PoolName::parse("web").unwrap();
+        state.apply(1, &Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+        let spec = ListenerSpec::new(vec![Bind::parse("0.0.0.0:80").unwrap()], pool);
+        let name = ListenerName::parse("web").unwrap();
+        state.apply(2, &Command::CreateListener { name, spec }).unwrap();
+        Arc::new(state)
+    }
+
+    #[test]
+    fn a_removed_member_stops_listening_then_ends_and_may_begin_anew() {
+        let (mut removal, known, start) = (Removal::default(), serving(), Instant::now());
+        let grace = Duration::from_secs(30);
+        let mut at = |seconds, removed| {
+            removal.left_of(known.clone(), removed, grace, start + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(0, false), (known.clone(), None));
+        let (left, end) = at(1, true);
+        assert!(left.listeners.is_empty() && left.vips.is_empty());
+        assert_eq!((&left.pools, left.revision), (&known.pools, known.revision));
+        assert_eq!(end, Some(start + Duration::from_secs(31)));
+        assert_eq!(at(30, true).0, left);
+        assert_eq!(at(31, true), (Arc::default(), None));
+        assert_eq!(at(99, true), (Arc::default(), None));
+        assert_eq!(at(100, false), (known.clone(), None));
+        assert_eq!(at(101, true).1, Some(start + Duration::from_secs(131)));
+    }
+}
