@@ -26,6 +26,7 @@ mod programs;
 mod recovering;
 mod refusals;
 mod resting;
+mod removal;
 mod scale;
 mod secrets;
 mod shutdown;

@@ -96,6 +96,10 @@ impl Http {
             _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
             _ => {}
         }
+        if self.member.consensus.was_removed() {
+            // It puts nothing into force any more, and waits for nothing.
+            return why;
+        }
         why.extend(self.member.consensus.abstains());
         let known = self.member.revision();
         self.member.await_here(known, CATCHING_UP).await;
