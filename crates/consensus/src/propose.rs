@@ -9,14 +9,16 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResponse;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
-use trestle_model::{Command, Outcome, Proposal, Revision};
+use prost::Message as _;
+use trestle_api::storage;
+use trestle_model::{Command, Invalid, Outcome, Proposal, Refusal, Revision, Violation};
 
 use crate::error::Error;
 use crate::raft_types::{Answer, LeaderId, LogCommand, TypeConfig};
 use crate::shared::Core;
 use crate::staging::is_idempotent;
 use crate::status::{RaftState, Role};
-use crate::store::{PROPOSAL_MAX, proposal_size};
+use crate::store::PROPOSAL_MAX;
 
 /// How long a write or a read waits for a leader by default: longer than any election of the default profile takes.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
@@ -129,7 +131,7 @@ impl Core {
                 match leader {
                     Leader::Here => self.write(proposal, deadline).await,
                     Leader::There(address) => {
-                        check_size(&proposal).map_err(Retry::Never)?;
+                        check(&proposal).map_err(Retry::Never)?;
                         self.forward(&address, &proposal, deadline).await
                     }
                 }
@@ -155,7 +157,7 @@ impl Core {
         within: Duration,
     ) -> Result<Accepted, Error> {
         let raft = self.running()?;
-        check_size(&proposal)?;
+        check(&proposal)?;
         let me = self.me().ok_or(Failure::NoCluster)?;
         let (responder, written) = ProgressResponder::complete_only();
         // Raft compares on its own thread, right before it appends.
@@ -181,7 +183,7 @@ impl Core {
 
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
-        check_size(&proposal).map_err(Retry::Never)?;
+        check(&proposal).map_err(Retry::Never)?;
         if let Some(settled) = self.answer_without_entry(&raft, &proposal, deadline).await? {
             return settled.map_err(|refusal| Retry::Never(refusal.into()));
         }
@@ -194,12 +196,18 @@ impl Core {
 
 const NO_QUORUM: &str = "the leader did not reach a quorum in time";
 
-fn check_size(proposal: &Proposal) -> Result<(), Error> {
-    let size = proposal_size(proposal);
+/// Refuses a proposal that the log does not take: one that is too large, or that no member could read back, which would stop
+/// each that gets it.
+fn check(proposal: &Proposal) -> Result<(), Error> {
+    let message = storage::Proposal::from(proposal);
+    let size = message.encoded_len();
     if size > PROPOSAL_MAX {
         return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
     }
-    Ok(())
+    match Proposal::try_from(message) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Refusal::Invalid(Invalid(vec![Violation::new("request", "", error.to_string())])).into()),
+    }
 }
 
 /// What Raft's answer to a write means.

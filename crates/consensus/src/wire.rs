@@ -12,6 +12,7 @@ use prost::Message as _;
 use trestle_api::stored::DecodeError;
 use trestle_api::{peer, storage};
 use trestle_model::Proposal;
+use trestle_model::defaults::NUMBER_MAX;
 
 use crate::raft_types::{
     Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
@@ -70,10 +71,6 @@ pub(crate) enum WireError {
 fn required<T>(message: &'static str, field: &'static str, value: Option<T>) -> Result<T, WireError> {
     value.ok_or(WireError::Missing { message, field })
 }
-
-/// Highest term, index and member id: far above what a cluster reaches in centuries, and far enough below the largest number
-/// that counting on from it never overflows.
-const NUMBER_MAX: u64 = 1 << 62;
 
 /// How far above one's own a term may be that another member names. Elections come one every few hundred milliseconds at the
 /// most, so a member that was away misses less than this in forty years.

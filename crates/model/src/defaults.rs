@@ -132,3 +132,14 @@ pub const STAGED_FOR: u64 = 10_000;
 pub const REQUESTS_REMEMBERED: usize = 8_192;
 /// Longest request id, in characters.
 pub const REQUEST_ID_MAX: usize = 64;
+
+/// Longest duration that is read from the wire or a disk, whatever it is for: ten times the longest that a setting may have, and
+/// little enough to be added to any moment.
+pub const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Highest term, log index, revision and id that is read: far above what a cluster reaches in centuries, and far enough below
+/// the largest number that counting on from it never overflows.
+pub const NUMBER_MAX: u64 = 1 << 62;
+/// Longest reach of a tenure: a thousand times what the slowest profile has. A successor may wait for as long.
+pub const REACH_MAX: Duration = Duration::from_secs(3600);
+/// Latest time of an event, in milliseconds since 1970: the last one that has a year of four digits.
+pub const TIME_MS_MAX: u64 = 253_402_300_799_999;

@@ -160,6 +160,11 @@ impl ListenerSpec {
         for (i, route) in self.routes.iter().enumerate() {
             route.check(&format!("listener.routes[{i}]"), v);
         }
+        self.check_numbers(v);
+    }
+
+    /// Notes every number that is out of bounds.
+    pub fn check_numbers(&self, v: &mut Violations) {
         let bounds = &defaults::CONNECTIONS_BOUNDS;
         within(v, "listener.max_connections", &self.max_connections, bounds);
         within(v, "listener.max_connections_per_source", &self.max_connections_per_source, bounds);

@@ -184,6 +184,12 @@ pub(crate) fn within<T: PartialOrd + fmt::Debug>(
 impl PoolSpec {
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
+        self.check_numbers(v);
+        self.health.kind.check(v);
+    }
+
+    /// Notes every number and duration that is out of bounds.
+    pub fn check_numbers(&self, v: &mut Violations) {
         let h = &self.health;
         within(v, "pool.connect_timeout", &self.connect_timeout, &defaults::CONNECT_TIMEOUT_BOUNDS);
         within(v, "pool.connect_retries", &self.connect_retries, &defaults::CONNECT_RETRIES_BOUNDS);
@@ -200,7 +206,6 @@ impl PoolSpec {
         within(v, "pool.health_check.rise", &h.rise, &defaults::CHECK_COUNT_BOUNDS);
         within(v, "pool.health_check.fall", &h.fall, &defaults::CHECK_COUNT_BOUNDS);
         within(v, "pool.health_check.jitter_percent", &h.jitter_percent, &defaults::CHECK_JITTER_BOUNDS);
-        h.kind.check(v);
     }
 
     /// The settings after a patch.
@@ -357,6 +362,11 @@ impl BackendSpec {
 
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
+        self.check_numbers(v);
+    }
+
+    /// Notes every number and duration that is out of bounds.
+    pub fn check_numbers(&self, v: &mut Violations) {
         within(v, "backend.max_connections", &self.max_connections, &defaults::CONNECTIONS_BOUNDS);
         within(v, "backend.weight", &self.weight, &defaults::WEIGHT_BOUNDS);
         if let AdminState::Draining { timeout: Some(timeout) } = self.admin_state {

@@ -194,6 +194,11 @@ impl VipSpec {
                 v.add("vip.preferred", name, "must not be named twice");
             }
         }
+        self.check_numbers(v);
+    }
+
+    /// Notes every duration that is out of bounds.
+    pub fn check_numbers(&self, v: &mut Violations) {
         within(v, "vip.preference_delay", &self.preference_delay, &defaults::PREFERENCE_DELAY_BOUNDS);
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trestle_model::defaults::DURATION_MAX;
 use trestle_model::{Port, Violations};
 
 /// A duration that was set; negative and malformed ones are noted.
@@ -13,6 +14,10 @@ pub(super) fn duration(
     let given = given?;
     // Not prost's conversion, which takes any nanos and carries them over.
     match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
+        (Ok(seconds), Ok(_)) if seconds >= DURATION_MAX.as_secs() => {
+            v.add(field, format!("{seconds}s"), "must be less than 10 years");
+            None
+        }
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Some(Duration::new(seconds, nanos)),
         _ => {
             let shown = format!("{}s {}ns", given.seconds, given.nanos);

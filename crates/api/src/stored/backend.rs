@@ -2,7 +2,7 @@
 
 use trestle_model::{AdminState, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec};
 
-use super::{DecodeError, duration, duration_message, parsed, required};
+use super::{DecodeError, duration, duration_message, in_bounds, number, parsed, required};
 use crate::storage;
 
 fn admin_state(number: i32, timeout: Option<prost_types::Duration>) -> Result<AdminState, DecodeError> {
@@ -100,10 +100,9 @@ impl TryFrom<storage::Backend> for Backend {
     type Error = DecodeError;
 
     fn try_from(message: storage::Backend) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: parsed("backend name", &message.name, BackendName::parse)?,
-            spec: required("backend", "settings", message.spec)?.try_into()?,
-            revision: message.revision,
-        })
+        let spec: BackendSpec = required("backend", "settings", message.spec)?.try_into()?;
+        in_bounds(|v| spec.check_numbers(v))?;
+        let name = parsed("backend name", &message.name, BackendName::parse)?;
+        Ok(Self { name, spec, revision: number("revision", message.revision)? })
     }
 }

@@ -174,7 +174,7 @@ impl TryFrom<Message> for Command {
             Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
             Message::Recover(m) => Self::Recover { member: MemberId(m.member_id), recovery: m.recovery },
             Message::TakeVips(m) => vip::take(m)?,
-            Message::ReleaseVips(m) => vip::release(m),
+            Message::ReleaseVips(m) => vip::release(m)?,
         })
     }
 }

@@ -4,7 +4,7 @@ use trestle_model::{
     Bind, Cidr, Listener, ListenerName, ListenerPatch, ListenerSpec, NamePattern, PoolName, Route,
 };
 
-use super::{DecodeError, parsed, required};
+use super::{DecodeError, in_bounds, number, parsed, required};
 use crate::storage;
 
 fn texts<T: ToString>(values: &[T]) -> Vec<String> {
@@ -156,10 +156,9 @@ impl TryFrom<storage::Listener> for Listener {
     type Error = DecodeError;
 
     fn try_from(message: storage::Listener) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: parsed("listener name", &message.name, ListenerName::parse)?,
-            spec: required("listener", "settings", message.spec)?.try_into()?,
-            revision: message.revision,
-        })
+        let spec: ListenerSpec = required("listener", "settings", message.spec)?.try_into()?;
+        in_bounds(|v| spec.check_numbers(v))?;
+        let name = parsed("listener name", &message.name, ListenerName::parse)?;
+        Ok(Self { name, spec, revision: number("revision", message.revision)? })
     }
 }

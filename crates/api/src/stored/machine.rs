@@ -6,7 +6,7 @@ use trestle_model::{
     ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId, Staged, Vip, VipEvent,
 };
 
-use super::{DecodeError, member, parsed, required};
+use super::{DecodeError, member, number, parsed, required};
 use crate::storage;
 
 impl From<&Remembered> for storage::Remembered {
@@ -28,7 +28,7 @@ impl TryFrom<storage::Remembered> for Remembered {
         Ok(Self {
             id: parsed("request id", &message.request_id, RequestId::parse)?,
             fingerprint: message.fingerprint,
-            revision: message.revision,
+            revision: number("revision", message.revision)?,
             outcome: required("remembered answer", "outcome", message.outcome)?.try_into()?,
         })
     }
@@ -94,8 +94,8 @@ impl TryFrom<storage::Machine> for Machine {
                 "" => None,
                 id => Some(member::cluster_id(id)?),
             },
-            recovery: message.recovery,
-            revision: message.revision,
+            recovery: number("recovery number", message.recovery)?,
+            revision: number("revision", message.revision)?,
             pools: pools.collect::<Result<_, DecodeError>>()?,
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
             members: members.collect::<Result<_, DecodeError>>()?,

@@ -2,11 +2,15 @@
 
 use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSpec};
 
-use super::{DecodeError, parsed, required};
+use super::{DecodeError, number, parsed, required};
 use crate::storage;
 
 pub(super) fn cluster_id(text: &str) -> Result<ClusterId, DecodeError> {
     parsed("cluster id", text, ClusterId::parse)
+}
+
+pub(super) fn member_id(value: u64) -> Result<MemberId, DecodeError> {
+    number("member id", value).map(MemberId)
 }
 
 impl From<&MemberSpec> for storage::MemberSpec {
@@ -44,10 +48,10 @@ impl TryFrom<storage::Member> for Member {
 
     fn try_from(message: storage::Member) -> Result<Self, DecodeError> {
         Ok(Self {
-            id: MemberId(message.id),
+            id: member_id(message.id)?,
             spec: required("member", "settings", message.spec)?.try_into()?,
             draining: message.draining,
-            revision: message.revision,
+            revision: number("revision", message.revision)?,
         })
     }
 }

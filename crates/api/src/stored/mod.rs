@@ -16,6 +16,9 @@ mod whole;
 
 use std::time::Duration;
 
+use trestle_model::defaults::{DURATION_MAX, NUMBER_MAX};
+use trestle_model::{Violation, Violations};
+
 /// Why a stored message is not one that this program can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -70,9 +73,39 @@ fn duration_message(time: Duration) -> prost_types::Duration {
 }
 
 fn duration(field: &'static str, message: prost_types::Duration) -> Result<Duration, DecodeError> {
+    duration_up_to(field, message, DURATION_MAX)
+}
+
+fn duration_up_to(
+    field: &'static str,
+    message: prost_types::Duration,
+    max: Duration,
+) -> Result<Duration, DecodeError> {
     let prost_types::Duration { seconds, nanos } = message;
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        _ => Err(DecodeError::rule(field, format_args!("{seconds} s {nanos} ns"), "must not be negative")),
-    }
+    let time = match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Some(Duration::new(seconds, nanos)),
+        _ => None,
+    };
+    time.filter(|time| *time <= max).ok_or_else(|| {
+        let rule = format!("must be 0 s to {} s", max.as_secs());
+        DecodeError::rule(field, format_args!("{seconds} s {nanos} ns"), rule)
+    })
+}
+
+/// A term, log index, revision or id.
+fn number(field: &'static str, value: u64) -> Result<u64, DecodeError> {
+    number_up_to(field, value, NUMBER_MAX)
+}
+
+fn number_up_to(field: &'static str, value: u64, max: u64) -> Result<u64, DecodeError> {
+    if value <= max { Ok(value) } else { Err(DecodeError::rule(field, value, format!("must be at most {max}"))) }
+}
+
+/// Runs the model's check of the numbers of a resource. Only for what was accepted: a command may break a rule, and is refused
+/// when it is applied.
+fn in_bounds(check: impl FnOnce(&mut Violations)) -> Result<(), DecodeError> {
+    let mut found = Violations::new();
+    check(&mut found);
+    let rule = |v: &Violation| DecodeError::rule("setting", format_args!("{} {}", v.field, v.value), v.rule.clone());
+    found.into_vec().first().map_or(Ok(()), |v| Err(rule(v)))
 }

@@ -9,7 +9,7 @@ use trestle_model::{
 };
 
 use super::check;
-use super::{DecodeError, duration, duration_message, parsed, required};
+use super::{DecodeError, duration, duration_message, in_bounds, number, parsed, required};
 use crate::storage;
 
 fn algorithm_message(algorithm: Algorithm) -> i32 {
@@ -314,11 +314,10 @@ impl TryFrom<storage::Pool> for Pool {
     type Error = DecodeError;
 
     fn try_from(message: storage::Pool) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: parsed("pool name", &message.name, PoolName::parse)?,
-            spec: required("pool", "settings", message.spec)?.try_into()?,
-            revision: message.revision,
-        })
+        let spec: PoolSpec = required("pool", "settings", message.spec)?.try_into()?;
+        in_bounds(|v| spec.check_numbers(v))?;
+        let name = parsed("pool name", &message.name, PoolName::parse)?;
+        Ok(Self { name, spec, revision: number("revision", message.revision)? })
     }
 }
 

@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
+use trestle_model::defaults::{REACH_MAX, TIME_MS_MAX};
 use trestle_model::{
     Command, InterfaceName, MemberId, MemberName, OnQuorumLoss, Tenure, Vip, VipAddress, VipEvent,
     VipEventKind, VipName, VipPatch, VipSpec,
 };
 
-use super::{DecodeError, duration, duration_message, parsed, required};
+use super::member::member_id;
+use super::{
+    DecodeError, duration, duration_message, duration_up_to, in_bounds, number, number_up_to, parsed, required,
+};
 use crate::storage;
+
+fn time_ms(value: u64) -> Result<u64, DecodeError> {
+    number_up_to("time", value, TIME_MS_MAX)
+}
 
 fn member_name(text: &str) -> Result<MemberName, DecodeError> {
     parsed("member name", text, MemberName::parse)
@@ -110,11 +118,10 @@ impl TryFrom<storage::Vip> for Vip {
     type Error = DecodeError;
 
     fn try_from(message: storage::Vip) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: vip_name(&message.name)?,
-            spec: required("vip", "settings", message.spec)?.try_into()?,
-            revision: message.revision,
-        })
+        let spec: VipSpec = required("vip", "settings", message.spec)?.try_into()?;
+        in_bounds(|v| spec.check_numbers(v))?;
+        let (name, revision) = (vip_name(&message.name)?, number("revision", message.revision)?);
+        Ok(Self { name, spec, revision })
     }
 }
 
@@ -130,9 +137,12 @@ impl TryFrom<storage::Tenure> for Tenure {
 
     fn try_from(message: storage::Tenure) -> Result<Self, DecodeError> {
         Ok(Self {
-            member: MemberId(message.member_id),
-            term: message.term,
-            reach: message.reach.map_or(Ok(Duration::ZERO), |reach| duration("reach", reach))?,
+            member: member_id(message.member_id)?,
+            term: number("term", message.term)?,
+            reach: match message.reach {
+                Some(reach) => duration_up_to("reach", reach, REACH_MAX)?,
+                None => Duration::ZERO,
+            },
             released: message.released,
         })
     }
@@ -144,7 +154,7 @@ pub(super) fn take_message(tenure: &Tenure, time_ms: u64, reason: &str) -> stora
 
 pub(super) fn take(message: storage::TakeVips) -> Result<Command, DecodeError> {
     let tenure = required("taking of the vips", "tenure", message.tenure)?.try_into()?;
-    Ok(Command::TakeVips { tenure, time_ms: message.time_ms, reason: message.reason.into() })
+    Ok(Command::TakeVips { tenure, time_ms: time_ms(message.time_ms)?, reason: message.reason.into() })
 }
 
 pub(super) fn release_message(
@@ -156,9 +166,13 @@ pub(super) fn release_message(
     storage::ReleaseVips { member_id: member.0, term, time_ms, reason: reason.to_owned() }
 }
 
-pub(super) fn release(message: storage::ReleaseVips) -> Command {
-    let storage::ReleaseVips { member_id, term, time_ms, reason } = message;
-    Command::ReleaseVips { member: MemberId(member_id), term, time_ms, reason: reason.into() }
+pub(super) fn release(message: storage::ReleaseVips) -> Result<Command, DecodeError> {
+    Ok(Command::ReleaseVips {
+        member: member_id(message.member_id)?,
+        term: number("term", message.term)?,
+        time_ms: time_ms(message.time_ms)?,
+        reason: message.reason.into(),
+    })
 }
 
 impl From<&VipEvent> for storage::VipEvent {
@@ -193,14 +207,14 @@ impl TryFrom<storage::VipEvent> for VipEvent {
             }
         };
         Ok(Self {
-            revision: message.revision,
-            time_ms: message.time_ms,
-            member: MemberId(message.member_id),
+            revision: number("revision", message.revision)?,
+            time_ms: time_ms(message.time_ms)?,
+            member: member_id(message.member_id)?,
             name: match message.name.as_str() {
                 "" => None,
                 name => Some(member_name(name)?),
             },
-            term: message.term,
+            term: number("term", message.term)?,
             kind,
             reason: message.reason.into(),
             vips: message.vips.iter().map(|name| vip_name(name)).collect::<Result<_, _>>()?,
