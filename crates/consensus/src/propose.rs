@@ -7,9 +7,9 @@ use std::time::Duration;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResponse;
+use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
-use prost::Message as _;
 use trestle_api::storage;
 use trestle_model::{Command, Invalid, Outcome, Proposal, Refusal, Revision, Violation};
 
@@ -206,7 +206,9 @@ fn check(proposal: &Proposal) -> Result<(), Error> {
     }
     match Proposal::try_from(message) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Refusal::Invalid(Invalid(vec![Violation::new("request", "", error.to_string())])).into()),
+        Err(error) => {
+            Err(Refusal::Invalid(Invalid(vec![Violation::new("request", "", error.to_string())])).into())
+        }
     }
 }
 

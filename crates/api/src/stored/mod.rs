@@ -98,7 +98,11 @@ fn number(field: &'static str, value: u64) -> Result<u64, DecodeError> {
 }
 
 fn number_up_to(field: &'static str, value: u64, max: u64) -> Result<u64, DecodeError> {
-    if value <= max { Ok(value) } else { Err(DecodeError::rule(field, value, format!("must be at most {max}"))) }
+    if value <= max {
+        Ok(value)
+    } else {
+        Err(DecodeError::rule(field, value, format!("must be at most {max}")))
+    }
 }
 
 /// Runs the model's check of the numbers of a resource. Only for what was accepted: a command may break a rule, and is refused
@@ -106,6 +110,58 @@ fn number_up_to(field: &'static str, value: u64, max: u64) -> Result<u64, Decode
 fn in_bounds(check: impl FnOnce(&mut Violations)) -> Result<(), DecodeError> {
     let mut found = Violations::new();
     check(&mut found);
-    let rule = |v: &Violation| DecodeError::rule("setting", format_args!("{} {}", v.field, v.value), v.rule.clone());
+    let rule =
+        |v: &Violation| DecodeError::rule("setting", format_args!("{} {}", v.field, v.value), v.rule.clone());
     found.into_vec().first().map_or(Ok(()), |v| Err(rule(v)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use trestle_model::{Command, Machine, Pool, PoolName, PoolSpec, Proposal, Tenure};
+
+    use super::*;
+    use crate::storage;
+
+    fn time(seconds: i64) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos: 0 }
+    }
+
+    #[test]
+    fn a_tenure_has_bounds() {
+        let tenure =
+            |term, reach| storage::Tenure { member_id: 1, term, reach: Some(time(reach)), released: false };
+        assert!(Tenure::try_from(tenure(3, 3600)).is_ok());
+        for (term, reach) in [(3, 3601), (3, i64::MAX), (3, -1), (u64::MAX, 1), (NUMBER_MAX + 1, 1)] {
+            let error = Tenure::try_from(tenure(term, reach)).unwrap_err().to_string();
+            assert!(error.contains("must be"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_duration_is_longer_than_can_be_added_to_a_moment() {
+        assert_eq!(duration("t", time(10 * 365 * 24 * 3600)), Ok(DURATION_MAX));
+        for seconds in [10 * 365 * 24 * 3600 + 1, i64::MAX, -1] {
+            assert!(duration("t", time(seconds)).is_err(), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn what_was_accepted_is_within_the_bounds_of_settings_and_what_was_proposed_need_not_be() {
+        let name = PoolName::parse("web").unwrap();
+        let spec = PoolSpec { connect_timeout: Duration::from_secs(61), ..PoolSpec::default() };
+        // It is refused when it is applied, but it was written.
+        let command = Command::CreatePool { name: name.clone(), spec: spec.clone() };
+        let proposal = Proposal { request: None, command };
+        assert_eq!(Proposal::try_from(storage::Proposal::from(&proposal)), Ok(proposal));
+        let pool = storage::Pool::from(&Pool { name, spec, revision: 1 });
+        let error = Pool::try_from(pool.clone()).unwrap_err().to_string();
+        assert!(error.contains("pool.connect_timeout") && error.contains("must be 10ms to 60s"), "{error}");
+        let entry = storage::PoolEntry { pool: Some(pool), backends: Vec::new() };
+        let machine = storage::Machine { pools: vec![entry], ..Default::default() };
+        assert!(Machine::try_from(machine).is_err());
+        let machine = storage::Machine { revision: u64::MAX, ..Default::default() };
+        assert!(Machine::try_from(machine).is_err());
+    }
 }

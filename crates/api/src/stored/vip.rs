@@ -10,7 +10,8 @@ use trestle_model::{
 
 use super::member::member_id;
 use super::{
-    DecodeError, duration, duration_message, duration_up_to, in_bounds, number, number_up_to, parsed, required,
+    DecodeError, duration, duration_message, duration_up_to, in_bounds, number, number_up_to, parsed,
+    required,
 };
 use crate::storage;
 

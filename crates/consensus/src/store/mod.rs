@@ -24,16 +24,7 @@ pub(crate) use error::Owner;
 pub(crate) use log_store::{Closed, LogReader, LogStore, create, open};
 pub(crate) use mark::Mark;
 
-use prost::Message;
-use trestle_api::storage;
-use trestle_model::Proposal;
-
 /// Most bytes of an encoded proposal: seventeen of them have less than 128 KiB. sled gathers up to seventeen records in a
 /// page, and a page above that goes to a file that it never syncs. The largest check of a pool fits
 /// ([`CHECK_SUM_MAX`](trestle_model::defaults::CHECK_SUM_MAX) beside its CAs).
 pub(crate) const PROPOSAL_MAX: usize = 7 * 1024;
-
-/// Size of a proposal in the log, in bytes, to be held against [`PROPOSAL_MAX`] before it is proposed.
-pub(crate) fn proposal_size(proposal: &Proposal) -> usize {
-    storage::Proposal::from(proposal).encoded_len()
-}

@@ -94,6 +94,12 @@ impl Shared {
         self.base.elapsed()
     }
 
+    /// A moment of the machine's clock in this process; one that is too far away for it is as good as a year from now.
+    fn instant(&self, at: Duration) -> Instant {
+        let far = || Instant::now() + Duration::from_secs(365 * 24 * 3600);
+        self.base.checked_add(at).unwrap_or_else(far)
+    }
+
     /// A moment of this process on the machine's clock.
     fn moment(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.base)

@@ -108,7 +108,7 @@ impl Owner {
             {
                 watchdog.feed(Instant::now());
             }
-            let wake = self.wake.map_or(look, |at| look.min(self.shared.base + at));
+            let wake = self.wake.map_or(look, |at| look.min(self.shared.instant(at)));
             match queue.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(order) => self.take(order),
@@ -194,7 +194,7 @@ impl Owner {
             }
             Action::Renew { address, until } => {
                 if let Some(lease) = self.leases.get(&address) {
-                    lease.extend(self.shared.base + until);
+                    lease.extend(self.shared.instant(until));
                 }
             }
             Action::Quiesce { until } => self.quiesce(until),
@@ -220,7 +220,7 @@ impl Owner {
         }
         let kernel = kernel.clone();
         let lease = self.leases.entry(address).or_default();
-        lease.extend(self.shared.base + until);
+        lease.extend(self.shared.instant(until));
         let wanted = Vip { address, prefix: vip.prefix_len, interface: vip.interface.to_string() };
         self.told.remove(&address);
         match kernel.claim(&wanted, lease) {
