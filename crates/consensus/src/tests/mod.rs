@@ -10,6 +10,7 @@ mod isolation;
 mod office;
 mod proxy;
 mod removal;
+mod removal_model;
 mod restart;
 mod rollback;
 mod speed;
