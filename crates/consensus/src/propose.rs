@@ -196,6 +196,11 @@ impl Core {
 
 const NO_QUORUM: &str = "the leader did not reach a quorum in time";
 
+/// Size of a proposal in the log, in bytes.
+fn proposal_size(proposal: &Proposal) -> usize {
+    storage::Proposal::from(proposal).encoded_len()
+}
+
 /// Refuses a proposal that the log does not take: one that is too large, or that no member could read back, which would stop
 /// each that gets it.
 fn check(proposal: &Proposal) -> Result<(), Error> {

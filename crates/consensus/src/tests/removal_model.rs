@@ -73,7 +73,8 @@ impl World {
     /// Who votes by the first `has` entries.
     fn voters(&self, has: u64) -> BTreeSet<u64> {
         let before = self.log.iter().take(has as usize).rev();
-        let found = before.filter_map(|entry| if let Entry::Voters(set) = entry { Some(set.clone()) } else { None });
+        let found =
+            before.filter_map(|entry| if let Entry::Voters(set) = entry { Some(set.clone()) } else { None });
         found.into_iter().next().unwrap_or_default()
     }
 
@@ -150,7 +151,8 @@ impl World {
         for id in &voters {
             let Some(other) = self.at(*id).filter(|other| self.places[*other].up) else { continue };
             let asked = &self.places[other];
-            let (himself, caller) = (asked.removed, self.known(other).standing(place.id) == Standing::Removed);
+            let (himself, caller) =
+                (asked.removed, self.known(other).standing(place.id) == Standing::Removed);
             match self.belief {
                 Belief::AnyWord if himself || caller => self.places[at].removed = true,
                 // Nothing about this member.
@@ -217,7 +219,11 @@ impl World {
         let mut more = voters.clone();
         more.insert(place.id);
         self.places.truncate(self.places.len().max(place_at));
-        if at.is_some() { self.places[place_at] = place } else { self.places.push(place) }
+        if at.is_some() {
+            self.places[place_at] = place
+        } else {
+            self.places.push(place)
+        }
         // It has caught up before it votes.
         let end = self.end();
         (self.places[place_at].has, self.places[place_at].applied) = (end, end);
