@@ -20,6 +20,7 @@ mod haproxy;
 mod listeners;
 mod membership;
 mod observing;
+mod places;
 mod policies;
 mod ports;
 mod programs;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
-use trestle_model::{ClusterId, Member, MemberId, MemberSpec, Proposal};
+use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSpec, Proposal};
 
 use crate::error::{Error, StartError};
 use crate::history::History;
@@ -281,6 +281,33 @@ impl Consensus {
         progress: &mpsc::Sender<Progress>,
     ) -> Result<Vec<String>, Error> {
         self.core.promote(id, progress).await
+    }
+
+    /// Changes where a member is reached; on the leader only. Repeating it goes on where an earlier call stopped.
+    ///
+    /// # Errors
+    /// When this member does not lead, there is no such member, or another one has that peer address.
+    pub async fn relocate(
+        &self,
+        id: MemberId,
+        peer_address: Option<HostPort>,
+        admin_address: Option<HostPort>,
+    ) -> Result<Arc<Member>, Error> {
+        self.core.relocate(id, peer_address, admin_address).await
+    }
+
+    /// Records which process is a member now; on the leader only. `replaces` is what was recorded before, or 0.
+    ///
+    /// # Errors
+    /// When this member does not lead, there is no such member, or something else is recorded by now.
+    pub async fn note_start(&self, member: MemberId, start: u64, replaces: u64) -> Result<(), Error> {
+        self.core.note_start(member, start, replaces).await
+    }
+
+    /// Has this member abstain because another process is the member that it was, for this reason in a sentence to follow its
+    /// name; or not any more.
+    pub fn displace(&self, why: Option<String>) {
+        self.core.displace(why);
     }
 
     /// Removes a member, running or lost; on the leader only. When it is the leader itself, nothing is done: let leadership

@@ -73,6 +73,7 @@ impl Core {
     /// See [`crate::Consensus::start`].
     pub(crate) async fn start(self: Arc<Self>) -> Result<(), StartError> {
         let _step = self.step.lock().await;
+        self.compare_address();
         tokio::join!(self.quarantine(), self.recall());
         self.run().await
     }

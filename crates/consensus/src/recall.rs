@@ -116,11 +116,21 @@ impl Core {
         }
     }
 
+    /// Where the others look for this member, before Raft runs.
+    pub(crate) fn own_address_on_disk(&self) -> Option<String> {
+        self.members_on_disk().remove(&self.me()?.0)
+    }
+
     /// The other members, with their peer addresses, before Raft runs.
     fn others_on_disk(&self) -> BTreeMap<u64, String> {
-        let me = self.me().map_or(0, |me| me.0);
+        let mut others = self.members_on_disk();
+        others.remove(&self.me().map_or(0, |me| me.0));
+        others
+    }
+
+    fn members_on_disk(&self) -> BTreeMap<u64, String> {
         let logged = self.durable().as_ref().and_then(|durable| durable.log.membership());
-        let mut others: BTreeMap<u64, String> = match logged {
+        match logged {
             Some(membership) => {
                 membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
             }
@@ -132,9 +142,7 @@ impl Core {
                     .map(|(id, member)| (id.0, member.spec.peer_address.to_string()))
                     .collect()
             }
-        };
-        others.remove(&me);
-        others
+        }
     }
 
     /// Asks all of `missing` at the same time, and removes those who answer.

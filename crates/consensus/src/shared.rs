@@ -10,7 +10,7 @@ use openraft::Raft;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use trestle_api::status::Failure;
-use trestle_model::{MemberId, MemberName};
+use trestle_model::{HostPort, MemberId, MemberName};
 
 use crate::abstain::Abstention;
 use crate::ballot::Ballot;
@@ -51,6 +51,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The member's name, from its configuration.
     pub name: MemberName,
+    /// Where other members are to reach this one.
+    pub peer_address: HostPort,
+    /// A number that no other process of this member has: drawn at random when the process starts, and not 0.
+    pub start: u64,
     /// Raft's clock; the same on all members.
     pub timing: Timing,
     /// Says whether this member may vote.

@@ -66,6 +66,13 @@ pub struct Role {
     pub joint: bool,
 }
 
+impl Role {
+    /// Where a member is reached by its peers.
+    pub fn address_of(&self, id: MemberId) -> Option<&str> {
+        self.voters.get(&id).or_else(|| self.learners.get(&id)).map(String::as_str)
+    }
+}
+
 /// A moment's view of Raft on this member.
 #[derive(Debug, Clone, Default)]
 pub struct RaftStatus {

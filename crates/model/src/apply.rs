@@ -5,7 +5,7 @@ mod vips;
 
 use std::sync::Arc;
 
-use crate::address::Bind;
+use crate::address::{Bind, HostPort};
 use crate::check::CheckKind;
 use crate::command::{Command, Outcome};
 use crate::defaults;
@@ -105,6 +105,7 @@ impl ClusterState {
         match command {
             Command::FoundCluster { cluster_id, .. } => self.cluster_id = Some(cluster_id.clone()),
             Command::Recover { recovery, .. } => self.recovery = self.recovery.max(*recovery),
+            Command::NoteStart { member, start, .. } => drop(self.starts.insert(*member, *start)),
             _ => {}
         }
         for change in &applied.changes {
@@ -126,6 +127,12 @@ impl ClusterState {
             Command::FoundCluster { member, .. } => self.found(index, member),
             Command::AddMember(spec) => self.add_member(index, MemberId(index), spec),
             Command::RemoveMember(id) => self.remove_member(index, *id),
+            Command::UpdateMember { id, peer_address, admin_address } => {
+                self.update_member(index, *id, peer_address.as_ref(), admin_address.as_ref())
+            }
+            Command::NoteStart { member, start, replaces } => {
+                self.note_start(index, *member, *start, *replaces)
+            }
             Command::CreatePool { name, spec } => self.create_pool(index, name, spec),
             Command::UpdatePool { name, patch, expect } => self.update_pool(index, name, patch, *expect),
             Command::DeletePool { name, expect } => self.delete_pool(index, name, *expect),
@@ -156,7 +163,10 @@ impl ClusterState {
     fn write(&mut self, change: &Change) {
         let gone = change.kind == ChangeKind::Deleted;
         match &change.resource {
-            Resource::Member(member) if gone => drop(self.members.remove(&member.id)),
+            Resource::Member(member) if gone => {
+                self.members.remove(&member.id);
+                self.starts.remove(&member.id);
+            }
             Resource::Member(member) => drop(self.members.insert(member.id, member.clone())),
             Resource::Pool(pool, _) if gone => drop(self.pools.remove(&pool.name)),
             Resource::Pool(pool, _) => match self.pools.get_mut(&pool.name) {
@@ -196,16 +206,10 @@ impl ClusterState {
     }
 
     fn add_member(&self, index: Revision, id: MemberId, spec: &MemberSpec) -> Result {
-        for member in self.members.values() {
-            if member.spec.name == spec.name {
-                return Err(exists(Kind::Member, &spec.name, member.revision));
-            }
-            if member.spec.peer_address == spec.peer_address {
-                let rule = format!("is the peer address of member \"{}\" already", member.spec.name);
-                let found = Violation::new("member.peer_address", &spec.peer_address, rule);
-                return Err(Invalid(vec![found]).into());
-            }
+        if let Some(member) = self.member_named(&spec.name) {
+            return Err(exists(Kind::Member, &spec.name, member.revision));
         }
+        self.peer_address_is_free(id, &spec.peer_address)?;
         if self.members.len() >= defaults::MEMBERS_MAX {
             return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
@@ -216,6 +220,48 @@ impl ClusterState {
     fn remove_member(&self, index: Revision, id: MemberId) -> Result {
         let member = self.members.get(&id).ok_or_else(|| missing(Kind::Member, id))?.clone();
         changed(index, ChangeKind::Deleted, Resource::Member(member))
+    }
+
+    /// Refuses the peer address of another member than `id`.
+    fn peer_address_is_free(&self, id: MemberId, address: &HostPort) -> std::result::Result<(), Refusal> {
+        let taken = self.members.values().find(|m| m.id != id && m.spec.peer_address == *address);
+        let Some(other) = taken else { return Ok(()) };
+        let rule = format!("is the peer address of member \"{}\" already", other.spec.name);
+        Err(Invalid(vec![Violation::new("member.peer_address", address, rule)]).into())
+    }
+
+    fn update_member(
+        &self,
+        index: Revision,
+        id: MemberId,
+        peer_address: Option<&HostPort>,
+        admin_address: Option<&HostPort>,
+    ) -> Result {
+        let member = self.members.get(&id).ok_or_else(|| missing(Kind::Member, id))?;
+        let mut spec = member.spec.clone();
+        if let Some(address) = peer_address {
+            self.peer_address_is_free(id, address)?;
+            spec.peer_address = address.clone();
+        }
+        if let Some(address) = admin_address {
+            spec.admin_address = address.clone();
+        }
+        if spec == member.spec {
+            return unchanged(member.revision, Outcome::Member(member.clone()));
+        }
+        let member = Arc::new(Member { spec, revision: index, ..Member::clone(member) });
+        changed(index, ChangeKind::Updated, Resource::Member(member))
+    }
+
+    fn note_start(&self, index: Revision, member: MemberId, start: u64, replaces: u64) -> Result {
+        if !self.members.contains_key(&member) {
+            return Err(missing(Kind::Member, member));
+        }
+        let recorded = self.starts.get(&member).copied().unwrap_or(0);
+        if recorded != start {
+            expect_revision(Kind::Member, member, Some(replaces), recorded)?;
+        }
+        Ok(noted(index))
     }
 
     fn recover(&self, index: Revision, left: MemberId, recovery: u64) -> Result {

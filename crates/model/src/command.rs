@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::address::HostPort;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::REQUEST_ID_MAX;
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
@@ -77,6 +78,24 @@ pub enum Command {
     AddMember(MemberSpec),
     /// Forgets a member; its id is never used again.
     RemoveMember(MemberId),
+    /// Changes where a member is reached.
+    UpdateMember {
+        /// The member.
+        id: MemberId,
+        /// Where other members reach it, if that changes.
+        peer_address: Option<HostPort>,
+        /// Where its admin API is reached, if that changes.
+        admin_address: Option<HostPort>,
+    },
+    /// Notes that a member's process has started.
+    NoteStart {
+        /// The member.
+        member: MemberId,
+        /// The number that the process drew.
+        start: u64,
+        /// The number that was recorded when it was asked for; 0 for none. Refused when another one is by now.
+        replaces: u64,
+    },
     /// Creates a pool.
     CreatePool {
         /// Name of the new pool.
@@ -261,6 +280,8 @@ impl Command {
             | Self::AddMember(_)
             | Self::RemoveMember(_)
             | Self::Recover { .. }
+            | Self::UpdateMember { .. }
+            | Self::NoteStart { .. }
             | Self::TakeVips { .. }
             | Self::ReleaseVips { .. } => false,
         }

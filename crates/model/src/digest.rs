@@ -243,6 +243,7 @@ impl ClusterState {
             listeners,
             members,
             vips,
+            starts: _,
             tenure: _,
             vip_events: _,
         } = self;
@@ -272,10 +273,14 @@ impl ClusterState {
 }
 
 impl Machine {
-    /// The digest of the state, of who holds the virtual IPs, and of the remembered requests.
+    /// The digest of the state, of the members' starts, of who holds the virtual IPs, and of the remembered requests.
     pub fn digest(&self) -> Digest {
         let mut f = Feeder(Sha256::new());
         f.0.update(self.state.digest().0);
+        f.number(self.state.starts.len() as u64);
+        for (member, start) in &self.state.starts {
+            f.number(member.0).number(*start);
+        }
         f.number(self.state.tenure.is_some());
         if let Some(Tenure { member, term, reach, released }) = self.state.tenure {
             f.number(member.0).number(term).time(reach).number(released);

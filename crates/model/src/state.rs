@@ -31,6 +31,9 @@ pub struct ClusterState {
     pub members: BTreeMap<MemberId, Arc<Member>>,
     /// Virtual IPs by name.
     pub vips: BTreeMap<VipName, Arc<Vip>>,
+    /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same
+    /// member, it tells which one started later. No configuration: changing it makes no revision.
+    pub starts: BTreeMap<MemberId, u64>,
     /// Who may hold them. No configuration: changing it makes no revision.
     pub tenure: Option<Tenure>,
     /// Who took and released them, oldest first; as little a configuration.

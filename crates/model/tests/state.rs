@@ -337,3 +337,58 @@ proptest::proptest! {
         proptest::prop_assert_eq!(from_start.digest(), state.digest());
     }
 }
+
+fn at_address(name: &str, peer: &str) -> MemberSpec {
+    MemberSpec {
+        name: MemberName::parse(name).unwrap(),
+        peer_address: HostPort::parse(peer).unwrap(),
+        admin_address: HostPort::parse("10.0.0.9:7480").unwrap(),
+    }
+}
+
+/// Members 1 and 2 at 10.0.0.1 and 10.0.0.2.
+fn two_members() -> ClusterState {
+    let mut state = ClusterState::default();
+    for index in 1..=2 {
+        let spec = at_address(&format!("m{index}"), &format!("10.0.0.{index}:7481"));
+        state.apply(index, &Command::AddMember(spec)).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_member_is_reached_elsewhere_but_never_where_another_one_is() {
+    let mut state = two_members();
+    let update = |id, peer: Option<&str>, admin: Option<&str>| Command::UpdateMember {
+        id: MemberId(id),
+        peer_address: peer.map(|text| HostPort::parse(text).unwrap()),
+        admin_address: admin.map(|text| HostPort::parse(text).unwrap()),
+    };
+    let applied = state.apply(3, &update(2, Some("10.0.0.7:7481"), None)).unwrap();
+    assert_eq!((applied.revision, applied.changes.len()), (3, 1));
+    assert_eq!(applied.changes[0].kind, ChangeKind::Updated);
+    let spec = state.members[&MemberId(2)].spec.clone();
+    assert_eq!((spec.peer_address.as_str(), spec.admin_address.as_str()), ("10.0.0.7:7481", "10.0.0.9:7480"));
+    let same = state.apply(4, &update(2, Some("10.0.0.7:7481"), Some("10.0.0.9:7480"))).unwrap();
+    assert_eq!((same.revision, same.changes.len()), (3, 0));
+    assert!(matches!(refused(&mut state, &update(2, Some("10.0.0.1:7481"), None)), Refusal::Invalid(_)));
+    assert!(matches!(refused(&mut state, &update(5, None, None)), Refusal::NotFound { .. }));
+}
+
+#[test]
+fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
+    let mut state = two_members();
+    let note = |start, replaces| Command::NoteStart { member: MemberId(2), start, replaces };
+    let (revision, digest) = (state.revision, state.digest());
+    assert!(state.apply(3, &note(70, 0)).unwrap().changes.is_empty());
+    state.apply(4, &note(80, 70)).unwrap();
+    // Said again, it changes nothing; and one that was judged by what was before is too late.
+    state.apply(5, &note(80, 70)).unwrap();
+    assert!(matches!(refused(&mut state, &note(90, 70)), Refusal::Moved { expected: 70, actual: 80, .. }));
+    assert_eq!(state.starts[&MemberId(2)], 80);
+    assert_eq!((state.revision, state.digest()), (revision, digest), "no configuration");
+    let nobody = Command::NoteStart { member: MemberId(9), start: 1, replaces: 0 };
+    assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
+    state.apply(6, &Command::RemoveMember(MemberId(2))).unwrap();
+    assert!(state.starts.is_empty());
+}

@@ -12,6 +12,7 @@ mod member;
 mod metrics;
 mod own_sockets;
 mod peer;
+mod place;
 mod ports;
 mod problems;
 mod reaper;

@@ -32,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) waits: Waits,
     pub(crate) supervisor: Supervisor,
     pub(crate) started: Instant,
+    /// The number that this process drew when it started.
+    pub(crate) start: u64,
     /// The digest of the newest state that one was asked for.
     pub(crate) last_digest: Mutex<Option<(Revision, String)>>,
 }

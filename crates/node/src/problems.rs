@@ -8,6 +8,20 @@ impl Member {
         let missing = self.missing_parts().into_iter();
         let missing =
             missing.map(|part| format!("{part}; restart trestled there, and report this with its log"));
-        missing.chain(self.consensus.problems()).chain(self.plane.shortages()).collect()
+        let own = self.plane.shortages().into_iter().chain(self.other_name());
+        missing.chain(self.consensus.problems()).chain(own).collect()
+    }
+
+    /// Whether its configuration gives it another name than the cluster knows.
+    fn other_name(&self) -> Option<String> {
+        let state = self.consensus.view().borrow().state.clone();
+        let recorded = &state.members.get(&self.id()?)?.spec.name;
+        let own = &self.config.name;
+        (recorded != own).then(|| {
+            format!(
+                "its configuration names it \"{own}\", and the cluster knows it as \"{recorded}\": set name = \"{recorded}\" and \
+                 restart it"
+            )
+        })
     }
 }

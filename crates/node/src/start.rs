@@ -22,7 +22,7 @@ use crate::ports::Ports;
 use crate::removal::Removal;
 use crate::supervise::{Lasts, Supervisor};
 use crate::vips::Vips;
-use crate::{descriptors, join, serve};
+use crate::{descriptors, join, place, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -112,9 +112,12 @@ impl Node {
     pub async fn start(config: Config, log_lines_dropped: DroppedLines) -> Result<Self, StartError> {
         let own = OwnSockets::bind(&config).await?;
         let vips = Vips::new(&config);
+        let start = place::draw()?;
         let consensus = Consensus::open(trestle_consensus::Settings {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
+            peer_address: config.advertise_peer_address.clone(),
+            start,
             timing: timing(config.profile),
             ballot: vips.ballot(),
         })
@@ -133,6 +136,7 @@ impl Node {
             waits: Default::default(),
             supervisor: Supervisor::new(),
             started,
+            start,
             last_digest: Default::default(),
         });
         log_start(&member.config);
@@ -164,6 +168,7 @@ impl Node {
             part("state follower", Box::pin(follow_state(member.clone(), state))),
         ];
         let node = Self { member, leaving, stop, servers };
+        api.spawn(place::follow(node.member.clone(), node.stop.clone()));
         if node.member.consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);

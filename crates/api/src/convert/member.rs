@@ -1,6 +1,6 @@
 //! Members.
 
-use trestle_model::{Command, HostPort, Invalid, Member, Violation, Violations};
+use trestle_model::{Command, HostPort, Invalid, Member, MemberName, Violation, Violations};
 
 use super::name::member_name;
 use super::{Write, finish, parse_member_name};
@@ -55,4 +55,27 @@ fn drained<R: prost::Message + prost::Name>(
     let name = parse_member_name("name", name, &mut v);
     let command = name.map(|name| Command::DrainMember { name, draining });
     finish(request, request_id, false, command, v)
+}
+
+/// Parses a change of where a member is reached: its name, and the addresses that change.
+///
+/// # Errors
+/// Every value that breaks a rule, or that none is given.
+pub fn update_member(
+    request: &v1::UpdateMemberRequest,
+) -> Result<(MemberName, Option<HostPort>, Option<HostPort>), Invalid> {
+    let mut v = Violations::new();
+    let name = parse_member_name("name", &request.name, &mut v);
+    let mut address = |field: &str, text: &str| match text {
+        "" => None,
+        text => v.take(field, text, HostPort::parse(text)),
+    };
+    let peer = address("peer_address", &request.peer_address);
+    let admin = address("admin_address", &request.admin_address);
+    if request.peer_address.is_empty() && request.admin_address.is_empty() {
+        v.add("peer_address", "", "or admin_address must be given");
+    }
+    let name = v.into_result().map(|()| name)?;
+    // A name that cannot be parsed is a violation.
+    name.map(|name| (name, peer, admin)).ok_or_else(|| Invalid(Vec::new()))
 }

@@ -20,7 +20,7 @@ pub use connection::{
     parse_connection_filter,
 };
 pub use listener::{create_listener, delete_listener, listener, update_listener};
-pub use member::{drain_member, enable_member, member, parse_add_member};
+pub use member::{drain_member, enable_member, member, parse_add_member, update_member};
 pub use name::{
     backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
     parse_pool_name, parse_vip_name, pool_name, vip_name,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    BackendName, Command, ListenerName, MemberId, MemberName, PoolName, Proposal, Request, RequestId,
-    Revision,
+    BackendName, Command, HostPort, ListenerName, MemberId, MemberName, PoolName, Proposal, Request,
+    RequestId, Revision,
 };
 
+use super::member::started;
 use super::vip::{self, vip_name};
 use super::{DecodeError, member, parsed, required, whole};
 use crate::storage::{self, proposal::Command as Message};
@@ -27,15 +28,56 @@ pub(super) fn listener_name(text: &str) -> Result<ListenerName, DecodeError> {
     parsed("listener name", text, ListenerName::parse)
 }
 
+fn updated_member(
+    id: MemberId,
+    peer_address: Option<&HostPort>,
+    admin_address: Option<&HostPort>,
+) -> storage::UpdateMember {
+    storage::UpdateMember {
+        id: id.0,
+        peer_address: peer_address.map(ToString::to_string),
+        admin_address: admin_address.map(ToString::to_string),
+    }
+}
+
+fn deleted_backend(pool: &PoolName, name: &BackendName, expect: Option<Revision>) -> storage::DeleteBackend {
+    storage::DeleteBackend { pool: pool.to_string(), name: name.to_string(), expect }
+}
+
+fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
+    Ok(Command::FoundCluster {
+        cluster_id: member::cluster_id(&m.cluster_id)?,
+        member: required("founding", "member", m.member)?.try_into()?,
+    })
+}
+
+fn note_start(m: &storage::NoteStart) -> Result<Command, DecodeError> {
+    let member = member::member_id(m.member_id)?;
+    Ok(Command::NoteStart { member, start: m.start, replaces: m.replaces })
+}
+
+fn update_member(m: storage::UpdateMember) -> Result<Command, DecodeError> {
+    let address =
+        |what, text: Option<String>| text.map(|text| parsed(what, &text, HostPort::parse)).transpose();
+    Ok(Command::UpdateMember {
+        id: member::member_id(m.id)?,
+        peer_address: address("peer address", m.peer_address)?,
+        admin_address: address("admin address", m.admin_address)?,
+    })
+}
+
 impl From<&Command> for Message {
     fn from(command: &Command) -> Self {
         match command {
-            Command::FoundCluster { cluster_id, member } => Self::FoundCluster(storage::FoundCluster {
-                cluster_id: cluster_id.to_string(),
-                member: Some(member.into()),
-            }),
+            Command::FoundCluster { cluster_id, member } => {
+                Self::FoundCluster(member::founded(cluster_id, member))
+            }
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
+            Command::UpdateMember { id, peer_address, admin_address } => {
+                Self::UpdateMember(updated_member(*id, peer_address.as_ref(), admin_address.as_ref()))
+            }
+            Command::NoteStart { member: m, start: s, replaces: r } => Self::NoteStart(started(*m, *s, *r)),
             Command::CreatePool { name, spec } => Self::CreatePool(whole::create_pool(name, spec)),
             Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
                 name: name.to_string(),
@@ -54,11 +96,9 @@ impl From<&Command> for Message {
                     expect: *expect,
                 })
             }
-            Command::DeleteBackend { pool, name, expect } => Self::DeleteBackend(storage::DeleteBackend {
-                pool: pool.to_string(),
-                name: name.to_string(),
-                expect: *expect,
-            }),
+            Command::DeleteBackend { pool, name, expect } => {
+                Self::DeleteBackend(deleted_backend(pool, name, *expect))
+            }
             Command::CreateListener { name, spec } => {
                 Self::CreateListener(whole::create_listener(name, spec))
             }
@@ -70,9 +110,7 @@ impl From<&Command> for Message {
                 })
             }
             Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
-            Command::DrainMember { name, draining } => {
-                Self::DrainMember(storage::DrainMember { name: name.to_string(), draining: *draining })
-            }
+            Command::DrainMember { name, draining } => Self::DrainMember(member::drained(name, *draining)),
             Command::CreateVip { name, spec } => Self::CreateVip(whole::create_vip(name, spec)),
             Command::UpdateVip { name, patch, expect } => Self::UpdateVip(storage::UpdateVip {
                 name: name.to_string(),
@@ -107,12 +145,11 @@ impl TryFrom<Message> for Command {
 
     fn try_from(message: Message) -> Result<Self, DecodeError> {
         Ok(match message {
-            Message::FoundCluster(m) => Self::FoundCluster {
-                cluster_id: member::cluster_id(&m.cluster_id)?,
-                member: required("founding", "member", m.member)?.try_into()?,
-            },
+            Message::FoundCluster(m) => found_cluster(m)?,
             Message::AddMember(spec) => Self::AddMember(spec.try_into()?),
             Message::RemoveMember(id) => Self::RemoveMember(MemberId(id)),
+            Message::UpdateMember(m) => update_member(m)?,
+            Message::NoteStart(m) => note_start(&m)?,
             Message::CreatePool(m) => Self::CreatePool {
                 name: pool_name(&m.name)?,
                 spec: required("creation of a pool", "settings", m.spec)?.try_into()?,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    ClusterState, Listener, Machine, Member, PoolEntry, Remembered, RequestId, Staged, Vip, VipEvent,
+    ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId, Staged, Vip,
+    VipEvent,
 };
 
 use super::{DecodeError, member, number, parsed, required};
@@ -44,6 +45,7 @@ impl From<&Machine> for storage::Machine {
             listeners,
             members,
             vips,
+            starts,
             tenure,
             vip_events,
         } = &machine.state;
@@ -60,6 +62,10 @@ impl From<&Machine> for storage::Machine {
             members: members.values().map(|member| member.as_ref().into()).collect(),
             remembered: machine.remembered().map(Into::into).collect(),
             vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
+            starts: starts
+                .iter()
+                .map(|(member, start)| storage::NoteStart { member_id: member.0, start: *start, replaces: 0 })
+                .collect(),
             tenure: tenure.as_ref().map(Into::into),
             vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
             staged,
@@ -100,6 +106,7 @@ impl TryFrom<storage::Machine> for Machine {
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
             members: members.collect::<Result<_, DecodeError>>()?,
             vips: vips.collect::<Result<_, DecodeError>>()?,
+            starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
             tenure: message.tenure.map(TryInto::try_into).transpose()?,
             vip_events: vip_events.collect::<Result<_, DecodeError>>()?,
         };

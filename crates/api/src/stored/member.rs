@@ -13,6 +13,18 @@ pub(super) fn member_id(value: u64) -> Result<MemberId, DecodeError> {
     number("member id", value).map(MemberId)
 }
 
+pub(super) fn founded(cluster: &ClusterId, member: &MemberSpec) -> storage::FoundCluster {
+    storage::FoundCluster { cluster_id: cluster.to_string(), member: Some(member.into()) }
+}
+
+pub(super) fn started(member: MemberId, start: u64, replaces: u64) -> storage::NoteStart {
+    storage::NoteStart { member_id: member.0, start, replaces }
+}
+
+pub(super) fn drained(name: &MemberName, draining: bool) -> storage::DrainMember {
+    storage::DrainMember { name: name.to_string(), draining }
+}
+
 impl From<&MemberSpec> for storage::MemberSpec {
     fn from(spec: &MemberSpec) -> Self {
         let MemberSpec { name, peer_address, admin_address } = spec;

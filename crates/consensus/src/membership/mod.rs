@@ -1,6 +1,7 @@
 //! Who is in the cluster: one change at a time, on the leader, each safe to repeat.
 
 mod add;
+mod place;
 mod promote;
 mod remove;
 mod transfer;

@@ -27,6 +27,7 @@ use crate::recall::Witness;
 use crate::recovery::Recoveries;
 use crate::replica::View;
 use crate::shared::Core;
+use crate::status::Role;
 use crate::store::Mark;
 use crate::timing::Timing;
 use crate::wire;
@@ -46,6 +47,7 @@ pub(crate) struct Network {
     witness: Arc<Witness>,
     peak: Option<watch::Receiver<Mark>>,
     abstention: watch::Receiver<Abstention>,
+    role: watch::Receiver<Role>,
 }
 
 impl Network {
@@ -64,6 +66,7 @@ impl Network {
             witness: core.witness.clone(),
             peak: core.peak(),
             abstention: core.abstention.subscribe(),
+            role: core.role.subscribe(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Network {
             heard: self.heard.clone(),
             registry: self.registry.clone(),
             abstention: self.abstention.clone(),
+            role: self.role.clone(),
         }
     }
 }
@@ -151,11 +155,14 @@ pub(crate) struct Peer {
     heard: Arc<Heard>,
     registry: Arc<Registry>,
     abstention: watch::Receiver<Abstention>,
+    role: watch::Receiver<Role>,
 }
 
 impl Peer {
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
-        let channel = self.channels.to(&self.address, lane)?;
+        // The member may have moved since Raft made this client.
+        let address = self.role.borrow().address_of(MemberId(self.target)).map(str::to_owned);
+        let channel = self.channels.to(address.as_ref().unwrap_or(&self.address), lane)?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX))

@@ -56,6 +56,12 @@ impl PeerService for Peer {
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Answer<proto::DescribeResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
+    async fn register_start(
+        &self,
+        _: Request<proto::RegisterStartRequest>,
+    ) -> Answer<proto::RegisterStartResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
     async fn adopt(&self, request: Request<proto::AdoptRequest>) -> Answer<proto::AdoptResponse> {
         self.0.serve_adopt(request.into_inner()).await.map(Response::new)
     }
@@ -243,6 +249,8 @@ impl Cluster {
         let settings = Settings {
             data_dir: place.dir.path().to_owned(),
             name: place.spec.name.clone(),
+            peer_address: place.spec.peer_address.clone(),
+            start: 1,
             timing: self.timing,
             ballot: place.ballot.clone(),
         };

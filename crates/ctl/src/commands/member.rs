@@ -47,6 +47,21 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         drain: DrainArgs,
     },
+    /// Tell the cluster that a member, running or not, is reached at another address; a member that starts at another one does
+    /// so by itself
+    #[command(group = clap::ArgGroup::new("addresses").required(true).multiple(true))]
+    Update {
+        /// The member
+        name: String,
+        /// Where other members reach it
+        #[arg(long, value_name = "HOST:PORT", group = "addresses")]
+        peer_address: Option<String>,
+        /// Where its admin API is reached
+        #[arg(long, value_name = "HOST:PORT", group = "addresses")]
+        admin_address: Option<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// Remove a member, running or lost; to come back it must start with an empty data directory
     #[command(visible_alias = "rm", alias = "delete")]
     Remove {
@@ -82,6 +97,9 @@ impl MemberCommand {
             Self::Promote { name, wait } => promote(session, &name, &wait).await,
             Self::Drain { name, drain: args } => drain(session, &name, args).await,
             Self::Enable { name, drain } => enable(session, &name, drain).await,
+            Self::Update { name, peer_address, admin_address, wait } => {
+                update(session, &name, [peer_address, admin_address], &wait).await
+            }
             Self::Remove { name, wait } => remove(session, &name, &wait).await,
         }
     }
@@ -137,6 +155,29 @@ async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resul
     session
         .print(&Deleted { name, revision }, || format!("member {name} removed (revision {revision})\n"))?;
     settle(session, wait, revision).await
+}
+
+async fn update(
+    session: &mut Session<'_>,
+    name: &str,
+    [peer, admin]: [Option<String>; 2],
+    wait: &WaitArgs,
+) -> Result<(), Error> {
+    let mut input = Input::default();
+    let resource = input.member("NAME", name);
+    let peer_address = peer.map(|address| input.host_port("--peer-address", &address)).unwrap_or_default();
+    let admin_address = admin.map(|address| input.host_port("--admin-address", &address)).unwrap_or_default();
+    input.finish()?;
+    let request = v1::UpdateMemberRequest { name: resource, peer_address, admin_address };
+    let make = async |channel| members(channel).update_member(request.clone()).await;
+    let member = MemberView::from(session.call(Repeat::Step, make).await?);
+    session.print(&member, || {
+        format!(
+            "member {} is reached by its peers at {}, and its API at {} (revision {})\n",
+            member.name, member.peer_address, member.admin_address, member.revision
+        )
+    })?;
+    settle(session, wait, member.revision).await
 }
 
 async fn drain(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Result<(), Error> {

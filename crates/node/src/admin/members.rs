@@ -112,6 +112,20 @@ impl MemberService for Admin {
         self.drain(convert::drain_member(request.get_ref())).await
     }
 
+    async fn update_member(
+        &self,
+        request: Request<v1::UpdateMemberRequest>,
+    ) -> Result<Response<v1::Member>, Status> {
+        let (name, peer, admin) =
+            convert::update_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
+        if let Some(leader) = self.leader_elsewhere(&request).await? {
+            return MemberServiceClient::new(leader).update_member(forwarded(request.into_inner())).await;
+        }
+        let id = self.member_id(&convert::member_name(&name))?;
+        let member = self.member.consensus.relocate(id, peer, admin).await?;
+        Ok(Response::new(self.member.rendered(&member)))
+    }
+
     async fn enable_member(
         &self,
         request: Request<v1::EnableMemberRequest>,

@@ -77,6 +77,7 @@ impl PeerService for Peers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
             promise_ms: self.member.consensus.timing().promise_ms(),
+            start: self.member.start,
         }))
     }
 
@@ -86,6 +87,18 @@ impl PeerService for Peers {
     ) -> Result<Response<peer::AdoptResponse>, Status> {
         let member = self.member.clone();
         self.on_api(async move { member.consensus.serve_adopt(request.into_inner()).await }).await
+    }
+
+    async fn register_start(
+        &self,
+        request: Request<peer::RegisterStartRequest>,
+    ) -> Result<Response<peer::RegisterStartResponse>, Status> {
+        let member = self.member.clone();
+        self.on_api(async move {
+            let refusal = member.register(&request.into_inner()).await?.unwrap_or_default();
+            Ok(peer::RegisterStartResponse { refusal })
+        })
+        .await
     }
 
     async fn request_join(

@@ -89,6 +89,9 @@ impl MemberService for Fake {
         Ok(Response::new(member))
     }
 
+    async fn update_member(&self, _: Request<v1::UpdateMemberRequest>) -> Answer<v1::Member> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
     async fn enable_member(&self, request: Request<v1::EnableMemberRequest>) -> Answer<v1::Member> {
         Ok(Response::new(Self::member(&request.get_ref().name, false)))
     }
