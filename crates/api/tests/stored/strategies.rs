@@ -276,14 +276,14 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
         found,
         member_spec().prop_map(Command::AddMember),
         any::<u64>().prop_map(|id| Command::RemoveMember(MemberId(id))),
-        (any::<u64>(), of(member_spec()), of(member_spec())).prop_map(|(id, peer, admin)| {
+        (0..1u64 << 32, of(member_spec()), of(member_spec())).prop_map(|(id, peer, admin)| {
             Command::UpdateMember {
                 id: MemberId(id),
                 peer_address: peer.map(|spec| spec.peer_address),
                 admin_address: admin.map(|spec| spec.admin_address),
             }
         }),
-        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(member, start, replaces)| {
+        (0..1u64 << 32, any::<u64>(), any::<u64>()).prop_map(|(member, start, replaces)| {
             Command::NoteStart { member: MemberId(member), start, replaces }
         }),
     ]
