@@ -12,6 +12,7 @@ mod checks;
 mod command_line;
 mod connections;
 mod control_plane;
+mod databases;
 mod dev;
 mod failover;
 mod failure;

@@ -29,6 +29,6 @@ pub use nginx::Nginx;
 pub use origin::Origin;
 pub use process::Process;
 pub use subnet::Subnet;
-pub use tools::{has_tools, python_with_grpc, skip, tool};
+pub use tools::{has_tools, is_root, python_with_grpc, skip, tool};
 pub use traffic::{Failure, Report, Traffic};
 pub use wait::{wait_for, wait_until};

@@ -81,7 +81,7 @@ impl Lab {
     /// When the kernel refuses what it should allow to root.
     pub fn build() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
+        if !crate::is_root() {
             skip("network namespaces take root");
             return None;
         }
