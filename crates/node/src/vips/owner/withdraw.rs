@@ -1,0 +1,44 @@
+//! What the owner does once this member was removed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::warn;
+use trestle_engine::ownership::Elected;
+use trestle_vip::{Kernel, Settings, VipError};
+
+use super::{Grip, KERNEL_RETRY, Owner};
+
+impl Owner {
+    /// Releases everything and forgets who this member was: it was removed.
+    pub(super) fn withdraw(&mut self) {
+        self.state = Arc::default();
+        self.settle();
+        let scrubbed = matches!(self.grip, Grip::Firm(_));
+        self.let_go();
+        self.me = None;
+        *self.shared.machine() = None;
+        self.told.clear();
+        (self.elected, self.left_in, self.wake) = (Elected::ByTransfer, None, None);
+        self.withdrawn = true;
+        self.scrub_at = (!scrubbed).then(Instant::now);
+        self.scrub();
+    }
+
+    /// Takes out of the kernel what an earlier run of this member left there, which nobody else would.
+    pub(super) fn scrub(&mut self) {
+        if self.scrub_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let settings = Settings { watchdog: None, real_time: false, ..self.settings() };
+        // With the last handle goes whatever opening it has put there.
+        self.scrub_at = match Kernel::open(settings).map(drop) {
+            // Without the capability there never was anything.
+            Ok(()) | Err(VipError::Capability(_)) => None,
+            Err(error) => {
+                warn!(%error, "what an earlier run may have left in the kernel is not removed; tried again in {KERNEL_RETRY:?}");
+                Some(Instant::now() + KERNEL_RETRY)
+            }
+        };
+    }
+}
