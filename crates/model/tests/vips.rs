@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use trestle_model::{
-    Bind, ChangeKind, ClusterState, Command, HostPort, InterfaceName, Kind, ListenerName, ListenerSpec,
-    MemberId, MemberName, MemberSpec, OnQuorumLoss, Outcome, PoolName, PoolSpec, Refusal, Tenure, VipAddress,
-    VipEventKind, VipName, VipPatch, VipSpec, defaults,
+    Bind, ChangeKind, ClusterState, Command, Configuration, HostPort, InterfaceName, Kind, ListenerName,
+    ListenerSpec, Machine, MemberId, MemberName, MemberSpec, OnQuorumLoss, Outcome, PoolName, PoolSpec,
+    Proposal, Refusal, Restored, Tenure, VipAddress, VipEventKind, VipName, VipPatch, VipSpec, defaults,
 };
 
 fn vip(name: &str) -> VipName {
@@ -169,4 +169,69 @@ fn a_drain_is_kept_with_the_member() {
     assert!(!state.members[&MemberId(2)].draining);
     let nobody = Command::DrainMember { name: member("m3"), draining: true };
     assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
+}
+
+fn restore(configuration: Configuration, replace: bool) -> Command {
+    Command::Restore { configuration: std::sync::Arc::new(configuration), replace }
+}
+
+#[test]
+fn a_restore_is_exactly_the_document_and_leaves_members_and_what_is_the_same_alone() {
+    let mut state = cluster();
+    state.apply(20, &create("front", "192.0.2.1/24")).unwrap();
+    let saved = state.configuration();
+    let mut document = saved.clone();
+    // Members that a virtual IP names may come later.
+    document.vips[0].1.preferred = vec![member("later")];
+    let pool = PoolName::parse("new").unwrap();
+    document.pools.push((pool.clone(), PoolSpec::default()));
+    let before = state.clone();
+    assert!(matches!(refused(&mut state, &restore(document.clone(), false)), Refusal::Configured { .. }));
+    assert_eq!(state, before);
+    // What is so already needs no leave, and makes no revision.
+    let applied = state.apply(21, &restore(saved.clone(), false)).unwrap();
+    assert_eq!((applied.revision, applied.changes.len()), (before.revision, 0));
+
+    let applied = state.apply(22, &restore(document.clone(), true)).unwrap();
+    let restored = Restored { created: 1, updated: 1, deleted: 0 };
+    assert_eq!((applied.revision, applied.outcome), (22, Outcome::Restored(restored)));
+    assert_eq!((state.configuration(), &state.members), (document.clone(), &before.members));
+    state.apply(23, &restore(saved.clone(), true)).unwrap();
+    assert_eq!((state.configuration(), state.vips.values().next().unwrap().revision), (saved, 23));
+
+    document.listeners.push((
+        ListenerName::parse("l").unwrap(),
+        ListenerSpec::new(Vec::new(), PoolName::parse("gone").unwrap()),
+    ));
+    let before = state.clone();
+    let Refusal::Invalid(found) = refused(&mut state, &restore(document, true)) else { unreachable!() };
+    assert!(found.0.iter().all(|mistake| mistake.field.starts_with("listeners/l")), "{found}");
+    assert_eq!(state, before);
+}
+
+#[test]
+fn pieces_are_kept_in_order_and_only_of_one_proposal() {
+    let mut machine = Machine::default();
+    let piece = |upload, number, byte: u8| {
+        let command = Command::StagePiece { upload, number, bytes: [byte; 3].into() };
+        Proposal { request: None, command }
+    };
+    machine.apply(1, &piece(7, 0, 1)).unwrap();
+    machine.apply(2, &piece(7, 1, 2)).unwrap();
+    // One that comes twice changes nothing.
+    machine.apply(3, &piece(7, 0, 1)).unwrap();
+    machine.apply(4, &piece(7, 1, 2)).unwrap();
+    assert_eq!(machine.take_staged(7, 3), Err(Refusal::StagingLost), "not all are there");
+    assert_eq!(machine.apply(5, &piece(8, 1, 9)), Err(Refusal::StagingLost), "its first is not there");
+    assert_eq!(machine.take_staged(7, 2), Ok(vec![1, 1, 1, 2, 2, 2]));
+    machine.apply(6, &piece(7, 0, 1)).unwrap();
+    machine.apply(7, &piece(8, 0, 9)).unwrap();
+    assert_eq!(machine.apply(8, &piece(7, 1, 2)), Err(Refusal::StagingLost), "another has begun");
+    machine
+        .apply(
+            8 + defaults::STAGED_FOR,
+            &Proposal { request: None, command: create("front", "192.0.2.1/24") },
+        )
+        .unwrap();
+    assert_eq!(machine.staged, None, "nobody went on with it");
 }

@@ -212,7 +212,7 @@ mod tests {
     fn every_mistake_of_a_document_is_told_with_its_resource() {
         let mut document = merged(&state(2));
         document.format_version = 2;
-        document.backends[0].address = "nowhere".to_owned();
+        document.backends[0].address = "no where".to_owned();
         document.backends[1].weight = Some(300);
         document.backends.push(document.backends[1].clone());
         document.pools[0].name = "web".to_owned();
@@ -221,7 +221,7 @@ mod tests {
         let told: Vec<String> = found.iter().map(|v| format!("{} {}", v.field, v.value)).collect();
         for part in [
             "format_version 2",
-            "pools/web/backends/b0: backend.address nowhere",
+            "pools/web/backends/b0: backend.address no where",
             "pools/web/backends/b1: backend.weight 300",
             "document pools/web/backends/b1",
             "web: pool_id ",

@@ -157,7 +157,7 @@ fn other_refusals_are_told_in_the_members_words() {
     let refusal = Status::already_exists("pool \"web\" exists already (revision 3)");
     let member = Member::start(Script { refusals: [refusal].into(), ..Script::default() });
     let done = trestle(&at(&member), &["pool", "create", "web"]);
-    assert_eq!((done.code, done.err.as_str()), (1, "error: pool \"web\" exists already (revision 3)\n"));
+    assert_eq!((done.code, done.err.as_str()), (4, "error: pool \"web\" exists already (revision 3)\n"));
 }
 
 #[test]
