@@ -161,7 +161,7 @@ mod tests {
         beat.origin = Instant::now().checked_sub(2 * SILENT_MAX).unwrap();
         assert!(beat.silent().is_some());
         let beat = Arc::new(beat);
-        beat.clone().during(tokio::time::sleep(Duration::from_millis(1))).await;
+        beat.clone().during(tokio::time::sleep(Duration::from_millis(100))).await;
         assert_eq!(beat.silent(), None);
     }
 }
