@@ -39,8 +39,8 @@ mod tests {
     #[test]
     fn own_addresses_and_strange_networks_are_told() {
         assert_eq!(fit([127, 0, 0, 1].into(), true).unwrap(), Fit::Own);
-        // Of documentation (RFC 5737).
-        assert_eq!(fit([192, 0, 2, 7].into(), false).unwrap(), Fit::NoNetwork);
-        assert_eq!(fit([192, 0, 2, 7].into(), true).unwrap(), Fit::Fits);
+        // Reserved (RFC 1112, section 4): in no network.
+        assert_eq!(fit([240, 0, 0, 7].into(), false).unwrap(), Fit::NoNetwork);
+        assert_eq!(fit([240, 0, 0, 7].into(), true).unwrap(), Fit::Fits);
     }
 }
