@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpSocket;
 use trestle_api::v1::{
-    BootstrapClusterRequest, WaitForRevisionRequest, WatchClusterRequest, WatchClusterResponse,
+    BootstrapClusterRequest, GetPoolHealthRequest, WaitForRevisionRequest, WatchClusterRequest,
+    WatchClusterResponse,
 };
 use trestle_testkit::{Cluster, Member, Origin, Subnet, fetch_http, get, wait_for, wait_until};
 
@@ -198,11 +199,11 @@ async fn calls_without_bodies_keep_nobody_from_the_api() {
     let target = cluster.members[leader].admin();
     let peer = cluster.members[leader].peer();
     let mut held = Vec::new();
-    for (target, path) in [
-        (target, "/trestle.v1.ClusterService/GetClusterStatus"),
-        (peer, "/trestle.peer.v1.RaftService/AppendStream"),
+    for (target, path, connections) in [
+        (target, "/trestle.v1.ClusterService/GetClusterStatus", 22),
+        (peer, "/trestle.peer.v1.RaftService/AppendStream", 8),
     ] {
-        for _ in 0..30 {
+        for _ in 0..connections {
             let mut raw = Raw::open(target);
             for number in 0..200 {
                 raw.send(&head(2 * number + 1, path, ""));
@@ -425,4 +426,65 @@ async fn the_delete_of_a_big_pool_comes_in_messages_that_every_client_takes() {
     let (events, more) = watched_to(&mut watch, last + 1).await;
     assert_eq!(events, 601);
     assert!(more.iter().filter(|more| **more).count() >= 1, "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_connections_nor_checks_go_to_a_members_own_ports() {
+    let subnet = Subnet::claim();
+    let (member, _dir) = alone(&subnet, 2000).await;
+    let api = member.api();
+    api.create_pool("self", Some(Duration::from_millis(200))).await.unwrap();
+    for address in [member.admin(), member.peer(), member.http()] {
+        let mapped = format!("[::ffff:{}]:{}", address.ip(), address.port());
+        for address in [address.to_string(), mapped] {
+            let refused = api.create_backend("self", "a", &address).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+            assert!(format!("{refused:?}").contains("port of a member"), "{address}: {refused:?}");
+        }
+    }
+    // What the port of a client leads to is known when it is dialled.
+    api.create_pool("any", None).await.unwrap();
+    api.create_backend("any", "a", subnet.ip(1)).await.unwrap();
+    api.create_listener("leak", format!("{}:7480", subnet.ip(2)), "any").await.unwrap();
+    let leak = SocketAddr::from((subnet.ip(2), 7480));
+    wait_until("the listener", LIMIT, async || TcpStream::connect(leak)).await;
+    wait_until("a reset as loop", LIMIT, async || {
+        let mut client = TcpStream::connect(leak).map_err(|error| error.to_string())?;
+        assert!(client.read(&mut [0]).is_err());
+        let metrics = get(member.http(), "/metrics")?.body;
+        let line = "trestle_listener_closes_total{listener=\"leak\",reason=\"loop\"}";
+        if metrics.contains(line) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    // Other programs of this machine may be backends.
+    let origin = Origin::start((subnet.ip(1), 0), "beside");
+    api.create_backend("self", "b", origin.address()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_outside_of_the_members_networks_are_not_reached() {
+    let subnet = Subnet::claim();
+    let (inside, outside) =
+        (Origin::start((subnet.ip(11), 0), "inside"), Origin::start((subnet.ip(12), 0), "outside"));
+    let more = format!("backend_networks = [\"{}/32\"]\n", subnet.ip(11));
+    let mut member = Member::new(trestled(), "m1", subnet.ip(1), &more);
+    member.start();
+    let api = member.api();
+    api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    api.create_pool("web", Some(Duration::from_millis(200))).await.unwrap();
+    for (name, origin) in [("in", &inside), ("out", &outside)] {
+        api.create_backend("web", name, origin.address()).await.unwrap();
+    }
+    let front = SocketAddr::from((member.ip, 8080));
+    api.create_listener("web", front, "web").await.unwrap();
+    wait_until("the verdict", LIMIT, async || {
+        let request = GetPoolHealthRequest { name: "pools/web".to_owned() };
+        let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
+        let health = format!("{health:?}");
+        if health.contains("backend_networks") { Ok(()) } else { Err(health) }
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(fetch_http(front).unwrap(), "inside");
+    }
 }

@@ -1,10 +1,11 @@
-//! Where this cluster listens, so that no connection is led back into it: it would come in again, be led on again, and so
-//! on, until no descriptor is left.
+//! Where no connection of the data plane goes: to this cluster's listeners, since it would come in again, be led on again, and
+//! so on, until no descriptor is left; to its members' own ports, which believe who reaches them over loopback; and to what
+//! this member's file leaves out.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use trestle_model::{Bind, ClusterState};
+use trestle_model::{Bind, Cidr, ClusterState};
 
 use crate::bind::BindError;
 use crate::interfaces;
@@ -19,6 +20,46 @@ struct Port {
     all_v6: bool,
 }
 
+impl Port {
+    fn covers(&self, ip: IpAddr, local: &HashSet<IpAddr>) -> bool {
+        let all = if ip.is_ipv4() { self.all_v4 } else { self.all_v6 };
+        self.ips.contains(&ip) || all && (ip.is_loopback() || local.contains(&ip))
+    }
+
+    fn add(&mut self, ip: IpAddr, bound: bool) {
+        match (ip.to_canonical(), bound) {
+            (ip, true) if ip.is_unspecified() => {
+                self.all_v4 |= ip.is_ipv4();
+                self.all_v6 |= ip.is_ipv6();
+            }
+            (ip, false) if ip.is_unspecified() => {}
+            (ip, _) => {
+                self.ips.insert(ip);
+            }
+        }
+    }
+}
+
+/// What this member's own configuration says about where connections go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnTargets {
+    /// Where admin API, peers and HTTP are bound.
+    pub(crate) ports: Vec<SocketAddr>,
+    /// Networks that backends may be in; empty for all.
+    pub(crate) networks: Vec<Cidr>,
+}
+
+/// Why no connection goes to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Barred {
+    /// A listener of the cluster is there.
+    Listener,
+    /// A member's own port is there.
+    OwnPort,
+    /// It is in none of the networks that this member's file names.
+    Network,
+}
+
 /// The addresses of all listeners, as far as this member knows them: its own, and those of others where the
 /// configuration names an address, or where a wildcard meets the address by which the others are known.
 ///
@@ -27,6 +68,9 @@ struct Port {
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     ports: HashMap<u16, Port>,
+    /// Ports of members themselves.
+    own_ports: HashMap<u16, Port>,
+    networks: Vec<Cidr>,
     /// This machine's addresses, if they matter.
     local: HashSet<IpAddr>,
 }
@@ -38,8 +82,9 @@ impl Guard {
         state: &ClusterState,
         listeners: impl IntoIterator<Item = &'a Listener>,
         own: Option<IpAddr>,
+        targets: &OwnTargets,
     ) -> Self {
-        let mut guard = Self::default();
+        let mut guard = Self { networks: targets.networks.clone(), ..Self::default() };
         let vips: HashSet<IpAddr> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let others: Vec<IpAddr> = addresses_of_members(state, own).chain(vips.iter().copied()).collect();
         for listener in listeners {
@@ -58,24 +103,38 @@ impl Guard {
                 }
             }
         }
-        if guard.ports.values().any(|port| port.all_v4 || port.all_v6) {
+        guard.add_own_ports(state, &targets.ports);
+        let mut ports = guard.ports.values().chain(guard.own_ports.values());
+        if ports.any(|port| port.all_v4 || port.all_v6) {
             guard.local = interfaces::addresses();
         }
         guard
     }
 
+    /// The ports of this member, as they are bound, and of the others, as they are recorded. Where they serve HTTP is not
+    /// recorded; it is the port of this member's, unless somebody chose otherwise. Whoever holds a virtual IP may be bound to
+    /// a wildcard.
+    fn add_own_ports(&mut self, state: &ClusterState, bound: &[SocketAddr]) {
+        let told = state.members.values().flat_map(|m| [&m.spec.peer_address, &m.spec.admin_address]);
+        let told: Vec<SocketAddr> = told.filter_map(|address| address.as_socket()).collect();
+        for address in bound {
+            self.own_ports.entry(address.port()).or_default().add(address.ip(), true);
+        }
+        for address in &told {
+            self.own_ports.entry(address.port()).or_default().add(address.ip(), false);
+            if let Some(http) = bound.last() {
+                self.own_ports.entry(http.port()).or_default().add(address.ip(), false);
+            }
+        }
+        for port in self.own_ports.values_mut() {
+            port.ips.extend(state.vips.values().map(|vip| vip.spec.address.ip.to_canonical()));
+        }
+    }
+
     /// An address of this member's, which is `bound` or would be.
     fn add(&mut self, address: SocketAddr, bound: bool) {
-        match (address.ip().to_canonical(), bound) {
-            (ip, true) if ip.is_unspecified() => {
-                let port = self.ports.entry(address.port()).or_default();
-                port.all_v4 |= ip.is_ipv4();
-                port.all_v6 |= ip.is_ipv6();
-            }
-            (ip, false) if ip.is_unspecified() => {}
-            (ip, _) => {
-                self.ports.entry(address.port()).or_default().ips.insert(ip);
-            }
+        if bound || !address.ip().is_unspecified() {
+            self.ports.entry(address.port()).or_default().add(address.ip(), bound);
         }
     }
 
@@ -91,12 +150,49 @@ impl Guard {
         }
     }
 
-    /// Whether a connection to this address would come in at a listener of the cluster.
-    pub(crate) fn covers(&self, address: SocketAddr) -> bool {
-        let Some(port) = self.ports.get(&address.port()) else { return false };
-        let ip = address.ip().to_canonical();
-        let all = if ip.is_ipv4() { port.all_v4 } else { port.all_v6 };
-        port.ips.contains(&ip) || all && (ip.is_loopback() || self.local.contains(&ip))
+    /// Why no connection goes to this address, if none does.
+    pub(crate) fn bars(&self, address: SocketAddr) -> Option<Barred> {
+        let listeners = self.ports.get(&address.port());
+        if listeners.is_some_and(|port| port.covers(dialled(address), &self.local)) {
+            return Some(Barred::Listener);
+        }
+        self.bars_check(address)
+    }
+
+    /// Why no check goes to this address, if none does. One that goes to a listener is answered by that.
+    pub(crate) fn bars_check(&self, address: SocketAddr) -> Option<Barred> {
+        if self.is_own_port(address) {
+            return Some(Barred::OwnPort);
+        }
+        let within = self.networks.is_empty()
+            || self.networks.iter().any(|network| network.contains(address.ip().to_canonical()));
+        (!within).then_some(Barred::Network)
+    }
+
+    /// Whether a member's own port is there.
+    pub(crate) fn is_own_port(&self, address: SocketAddr) -> bool {
+        let port = self.own_ports.get(&address.port());
+        port.is_some_and(|port| port.covers(dialled(address), &self.local))
+    }
+}
+
+impl Barred {
+    /// As the reason of a check.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Barred::Listener => "loop: the address belongs to a listener of this cluster",
+            Barred::OwnPort => "loop: the address is a port of a member of this cluster itself",
+            Barred::Network => "the address is in none of this member's backend_networks",
+        }
+    }
+}
+
+/// Where a connection comes out: the wildcard as a target is this machine's loopback address.
+fn dialled(address: SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 
@@ -152,21 +248,22 @@ mod tests {
     }
 
     fn covers(guard: &Guard, address: &str) -> bool {
-        guard.covers(address.parse().unwrap())
+        guard.bars(address.parse().unwrap()).is_some()
     }
 
     #[test]
     fn wildcards_are_here_and_where_the_members_are() {
         let state = state(&["203.0.113.1:7481", "[2001:db8::1]:7481", "127.0.0.1:7481", "m.example:7481"]);
-        let guard = Guard::new(&state, &[listener("0.0.0.0:80-81", None, None)], None);
+        let guard =
+            Guard::new(&state, &[listener("0.0.0.0:80-81", None, None)], None, &OwnTargets::default());
         for address in ["127.0.0.1:80", "127.9.9.9:81", "203.0.113.1:80", "[::ffff:203.0.113.1]:81"] {
             assert!(covers(&guard, address), "{address}");
         }
-        for address in ["127.0.0.1:82", "203.0.113.1:7481", "203.0.113.2:80", "[2001:db8::1]:80", "[::1]:80"]
+        for address in ["127.0.0.1:82", "203.0.113.1:7483", "203.0.113.2:80", "[2001:db8::1]:80", "[::1]:80"]
         {
             assert!(!covers(&guard, address), "{address}");
         }
-        let guard = Guard::new(&state, &[listener("[::]:80", None, None)], None);
+        let guard = Guard::new(&state, &[listener("[::]:80", None, None)], None, &OwnTargets::default());
         assert!(covers(&guard, "[2001:db8::1]:80") && covers(&guard, "[::1]:80"));
         assert!(!covers(&guard, "203.0.113.1:80") && !covers(&guard, "127.0.0.1:80"));
     }
@@ -184,7 +281,8 @@ mod tests {
     fn virtual_ips_are_the_clusters_own() {
         let state = with_vips(state(&[]), &["203.0.113.50/24", "2001:db8::50/64"]);
         let (v4, v6) = ("203.0.113.50:80", "[2001:db8::50]:80");
-        let guard = |bind, own, error| Guard::new(&state, &[listener(bind, own, error)], own);
+        let guard =
+            |bind, own, error| Guard::new(&state, &[listener(bind, own, error)], own, &OwnTargets::default());
         let any = guard("*:80-81", None, None);
         assert!(
             covers(&any, v4) && covers(&any, "203.0.113.50:81") && covers(&any, "[::ffff:203.0.113.50]:80")
@@ -204,7 +302,12 @@ mod tests {
     #[test]
     fn with_a_data_address_a_wildcard_is_that_alone() {
         let own = Some("203.0.113.9".parse().unwrap());
-        let guard = Guard::new(&state(&["203.0.113.1:7481"]), &[listener("*:80", own, None)], own);
+        let guard = Guard::new(
+            &state(&["203.0.113.1:7481"]),
+            &[listener("*:80", own, None)],
+            own,
+            &OwnTargets::default(),
+        );
         assert!(covers(&guard, "203.0.113.9:80"));
         assert!(!covers(&guard, "203.0.113.1:80") && !covers(&guard, "127.0.0.1:80"));
     }
@@ -212,10 +315,67 @@ mod tests {
     #[test]
     fn what_others_bind_counts_and_what_another_program_has_does_not() {
         let address: SocketAddr = "203.0.113.1:80".parse().unwrap();
-        let guard = |error| Guard::new(&state(&[]), &[listener("203.0.113.1:80", None, Some(error))], None);
+        let guard = |error| {
+            Guard::new(
+                &state(&[]),
+                &[listener("203.0.113.1:80", None, Some(error))],
+                None,
+                &OwnTargets::default(),
+            )
+        };
         assert!(covers(&guard(BindError::NotHere(address)), "203.0.113.1:80"));
         assert!(!covers(&guard(BindError::InUse(address)), "203.0.113.1:80"));
         let refused = BindError::Refused { address, source: io::ErrorKind::PermissionDenied.into() };
         assert!(covers(&guard(refused), "203.0.113.1:80"));
+    }
+
+    fn targets(ports: &[&str], networks: &[&str]) -> OwnTargets {
+        OwnTargets {
+            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
+            networks: networks.iter().map(|network| Cidr::parse(network).unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn no_connection_and_no_check_goes_to_a_members_own_port() {
+        let state = with_vips(
+            state(&["203.0.113.1:7481", "203.0.113.2:8481", "127.0.0.2:7481"]),
+            &["203.0.113.50/24"],
+        );
+        let own = targets(&["127.0.0.1:7480", "203.0.113.1:7481", "0.0.0.0:7482"], &[]);
+        let guard = Guard::new(&state, &[], None, &own);
+        for address in [
+            "127.0.0.1:7480",
+            "[::ffff:127.0.0.1]:7480",
+            "0.0.0.0:7480",
+            "203.0.113.1:7481",
+            "203.0.113.2:8481",
+            "203.0.113.2:7482",
+            "127.0.0.2:7481",
+            "127.9.9.9:7482",
+            "203.0.113.50:7480",
+            "203.0.113.50:7482",
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(guard.bars(address), Some(Barred::OwnPort), "{address}");
+            assert_eq!(guard.bars_check(address), Some(Barred::OwnPort), "{address}");
+        }
+        for address in
+            ["127.0.0.1:7483", "127.0.0.2:7480", "203.0.113.3:7481", "203.0.113.50:80", "[::1]:7482"]
+        {
+            assert!(!covers(&guard, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn networks_of_backends_can_be_narrowed() {
+        let own = targets(&[], &["10.0.0.0/8", "2001:db8::/32"]);
+        let guard = Guard::new(&state(&[]), &[], None, &own);
+        for address in ["10.1.2.3:80", "[2001:db8::1]:80", "[::ffff:10.0.0.1]:80"] {
+            assert!(!covers(&guard, address), "{address}");
+        }
+        for address in ["169.254.169.254:80", "127.0.0.1:80", "[fe80::1]:80"] {
+            assert_eq!(guard.bars(address.parse().unwrap()), Some(Barred::Network), "{address}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Starting and stopping the data plane; what the rest of the program holds of it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,13 +13,14 @@ use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use trestle_model::{ClusterState, MemberName, PoolName, Revision};
+use trestle_model::{Cidr, ClusterState, MemberName, PoolName, Revision};
 
 use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
 use crate::client_counts::ClientCounts;
 use crate::connections::{self, Connection, Roll};
 use crate::fitness::{self, AcceptFault, Watch};
+use crate::guard::{Guard, OwnTargets};
 use crate::names;
 use crate::probe;
 use crate::reactor;
@@ -54,11 +55,23 @@ pub struct Settings {
     /// File descriptors that listening sockets and connections may have together; `None` for no bound. Accepting pauses
     /// while there is no room for one more connection.
     pub descriptors: Option<usize>,
+    /// Where this member's admin API, peers and HTTP are bound, in this order: no connection and no check goes there, or to
+    /// where the others' are.
+    pub own_ports: Vec<SocketAddr>,
+    /// Networks that backends may be in; empty for all. Connections and checks to others fail.
+    pub backend_networks: Vec<Cidr>,
     /// Where connections are logged when they end; `None` for nowhere.
     pub access_log: Option<AccessLog>,
     /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
     /// every member leads its first client to the same backend; `None` for the first.
     pub member: Option<MemberName>,
+}
+
+impl Settings {
+    /// Where connections may go.
+    pub(crate) fn targets(&self) -> OwnTargets {
+        OwnTargets { ports: self.own_ports.clone(), networks: self.backend_networks.clone() }
+    }
 }
 
 /// What all threads share.
@@ -79,8 +92,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn new(settings: &Settings) -> io::Result<Self> {
+        // What this member knows by itself holds from the first check on.
+        let guard = Guard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
         Ok(Self {
-            table: ArcSwap::default(),
+            table: ArcSwap::from_pointee(Table { guard: Arc::new(guard), ..Table::default() }),
             budget: Budget::new(settings.descriptors),
             clients: ClientCounts::default(),
             source: settings.source.clone(),
@@ -246,6 +261,11 @@ impl DataPlane {
     /// The table as it is now, for metrics and reports.
     pub fn table(&self) -> Arc<Table> {
         self.shared.table.load_full()
+    }
+
+    /// Whether an own port of a member is at this address, as far as this member knows.
+    pub fn is_own_port(&self, address: SocketAddr) -> bool {
+        self.shared.table.load().guard.is_own_port(address)
     }
 
     /// Connections that are open now, on all workers.

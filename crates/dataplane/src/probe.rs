@@ -124,7 +124,11 @@ async fn watch(
     loop {
         let Some(place) = sockets.place().await else { return };
         let started = origin.elapsed();
-        let result = check.plan.check(check.address, &sockets).await;
+        let barred = shared.table.load().guard.bars_check(check.address);
+        let result = match barred {
+            Some(barred) => CheckResult::Wrong(barred.words().into()),
+            None => check.plan.check(check.address, &sockets).await,
+        };
         drop(place);
         let (success, now) = (result.is_success(), origin.elapsed());
         let (next, agrees) = if let CheckResult::NotMade(shortage) = &result {

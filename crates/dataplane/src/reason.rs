@@ -53,15 +53,17 @@ pub enum CloseReason {
     SourceLimit,
     /// The PROXY header that the client's network must send first was missing, malformed or late.
     BadHeader,
-    /// The backend's address belongs to a listener of this cluster.
+    /// The backend's address belongs to a listener of this cluster, or is a port of a member itself.
     Loop,
     /// The TLS hello that the listener's routes go by was malformed or late, or nothing came.
     BadHello,
+    /// The backend's address is in none of the networks that this member's file names.
+    BackendDenied,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 25] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -86,6 +88,7 @@ impl CloseReason {
         Self::BadHeader,
         Self::Loop,
         Self::BadHello,
+        Self::BackendDenied,
     ];
 
     /// The name in metrics and logs, in snake case.
@@ -115,6 +118,7 @@ impl CloseReason {
             Self::BadHeader => "bad_header",
             Self::Loop => "loop",
             Self::BadHello => "bad_hello",
+            Self::BackendDenied => "backend_denied",
         }
     }
 }

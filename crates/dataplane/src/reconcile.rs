@@ -73,7 +73,7 @@ impl Reconciler {
     ) -> Self {
         let now = Instant::now();
         Self {
-            listeners: Listeners::new(settings.data_address, workers, shared.clone()),
+            listeners: Listeners::new(settings.data_address, settings.targets(), workers, shared.clone()),
             shared,
             rolls,
             in_force,

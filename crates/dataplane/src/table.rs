@@ -13,7 +13,7 @@ use trestle_model::{self as model, AdminState, BackendName, Bind, ListenerName, 
 use crate::bind::BindError;
 use crate::counters::Counters;
 use crate::gate::Gate;
-use crate::guard::Guard;
+use crate::guard::{Barred, Guard};
 use crate::history::{History, VerdictChange};
 use crate::live::Live;
 use crate::place::{Place, Taken};
@@ -40,11 +40,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether a backend with a port of its own is a listener of this cluster; clients are never led there.
-    pub fn leads_back(&self, backend: &Backend) -> bool {
+    /// Why no client is ever led to a backend with a port of its own, if that is so: it is a listener of this cluster, a
+    /// member's own port, or outside of this member's networks.
+    pub fn barred(&self, backend: &Backend) -> Option<&'static str> {
         let port = backend.config.spec.address.port;
         let address = backend.ip.zip(port).map(|(ip, port)| SocketAddr::new(ip, port.get()));
-        address.is_some_and(|address| self.guard.covers(address))
+        match self.guard.bars(address?)? {
+            Barred::Listener => Some("is a listener of this cluster"),
+            Barred::OwnPort => Some("is a port of a member of this cluster itself"),
+            Barred::Network => Some("is in none of this member's backend_networks"),
+        }
     }
 }
 

@@ -63,6 +63,8 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,
+        own_ports: Vec::new(),
+        backend_networks: Vec::new(),
         access_log: None,
         member: None,
     };

@@ -37,6 +37,8 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,
+        own_ports: Vec::new(),
+        backend_networks: Vec::new(),
         access_log: None,
         member: None,
     };

@@ -157,11 +157,9 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
     v1::MemberView {
         member: member.to_owned(),
         verdict: verdict(backend.verdict).into(),
-        reason: match table.leads_back(backend) {
-            true => {
-                format!("is a listener of this cluster, so no client is led there; {}", backend.grounds())
-            }
-            false => backend.grounds(),
+        reason: match table.barred(backend) {
+            Some(why) => format!("{why}, so no client is led there; {}", backend.grounds()),
+            None => backend.grounds(),
         },
         since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
         active_connections: counts.active,

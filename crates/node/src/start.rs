@@ -263,6 +263,8 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         source: config.source.clone(),
         member: Some(config.name.clone()),
         descriptors: descriptors::budget(),
+        own_ports: vec![config.admin_address, config.peer_address, config.http_address],
+        backend_networks: config.backend_networks.clone(),
         access_log: config.access_log.map(|format| AccessLog {
             format,
             file: config.access_log_file.clone(),

@@ -11,6 +11,7 @@ use super::life::Connected;
 use super::{Attempt, Target};
 use crate::connections::Handle;
 use crate::dial::dial;
+use crate::guard::Barred;
 use crate::leg::{Departure, Leg};
 use crate::live::Live;
 use crate::place::Place;
@@ -36,8 +37,12 @@ pub(super) async fn connect(
             }
         };
         let spec = &attempt.pool.config.spec;
-        let failure = if accepted.shared().table.load().guard.covers(address) {
-            CloseReason::Loop
+        let barred = accepted.shared().table.load().guard.bars(address);
+        let failure = if let Some(barred) = barred {
+            match barred {
+                Barred::Listener | Barred::OwnPort => CloseReason::Loop,
+                Barred::Network => CloseReason::BackendDenied,
+            }
         } else {
             let shared = accepted.shared();
             let lacks = |shortage: &Shortage| shared.shortages.note(shortage, Duration::ZERO, Instant::now());

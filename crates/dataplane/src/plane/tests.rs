@@ -19,6 +19,8 @@ fn shared() -> Arc<Shared> {
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,
+        own_ports: Vec::new(),
+        backend_networks: Vec::new(),
         access_log: None,
         member: None,
     };

@@ -11,7 +11,7 @@ use trestle_model::{self as model, ClusterState, ListenerName, PoolName, Revisio
 
 use crate::bind::{self, BindError};
 use crate::gate::Gate;
-use crate::guard::Guard;
+use crate::guard::{Guard, OwnTargets};
 use crate::plane::Shared;
 use crate::table::{BindStatus, Listener};
 use crate::worker::Order;
@@ -60,6 +60,7 @@ pub(super) struct Listeners {
     fresh: Vec<(SocketAddr, Vec<TcpListener>)>,
     published: Published,
     guard: Arc<Guard>,
+    targets: OwnTargets,
     /// Of listeners that are published with other settings, or no more.
     replaced: Vec<Arc<Gate>>,
     /// The addresses of virtual IPs.
@@ -73,6 +74,7 @@ pub(super) struct Listeners {
 impl Listeners {
     pub(super) fn new(
         data_address: Option<IpAddr>,
+        targets: OwnTargets,
         workers: Vec<mpsc::UnboundedSender<Order>>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -84,6 +86,7 @@ impl Listeners {
             fresh: Vec::new(),
             published: Published::default(),
             guard: Arc::default(),
+            targets,
             replaced: Vec::new(),
             vips: Arc::default(),
             held: BTreeMap::new(),
@@ -200,7 +203,7 @@ impl Listeners {
         }
         // Always anew: interfaces come and go.
         let listeners = self.published.0.values().map(|listener| &**listener);
-        self.guard = Arc::new(Guard::new(state, listeners, self.data_address));
+        self.guard = Arc::new(Guard::new(state, listeners, self.data_address, &self.targets));
     }
 
     /// The listener that each address belongs to: the first by name, on every member alike.

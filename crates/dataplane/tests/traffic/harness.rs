@@ -94,6 +94,8 @@ pub(crate) fn settings() -> Settings {
         resolv_conf: "/etc/resolv.conf".into(),
         source: Sources::default(),
         descriptors: None,
+        own_ports: Vec::new(),
+        backend_networks: Vec::new(),
         access_log: None,
         member: None,
     }

@@ -263,7 +263,7 @@ async fn nothing_leads_back_into_the_cluster() {
     assert_eq!(servers(both, 4).await, "aaaa");
     let table = plane.plane.table();
     let leads_back = |pool, backend| {
-        table.leads_back(table.pools[&pool_name(pool)].backend(&backend_name(backend)).unwrap())
+        table.barred(table.pools[&pool_name(pool)].backend(&backend_name(backend)).unwrap()).is_some()
     };
     assert!(leads_back("both", "a") && leads_back("wild", "a"));
     assert!(!leads_back("both", "b") && !leads_back("near", "a"));

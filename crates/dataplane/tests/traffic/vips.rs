@@ -176,7 +176,7 @@ async fn a_backend_at_a_virtual_ip_of_a_listener_leads_back() {
     plane.listener_at("l", at_port(V4, 7002), "a").await;
     let leads_back = |plane: &Plane, name| {
         let table = plane.plane.table();
-        table.leads_back(table.pools[&pool_name("a")].backend(&backend_name(name)).unwrap())
+        table.barred(table.pools[&pool_name("a")].backend(&backend_name(name)).unwrap()).is_some()
     };
     assert!(leads_back(&plane, "same") && !leads_back(&plane, "other"));
 }

@@ -218,6 +218,8 @@ impl Port {
         let limit = limit.into_iter().chain(client_deadline(request.headers())).min();
         if !Calls::may_begin(&connection, group) {
             self.call_refused();
+            // No member does that, and each call takes time from the threads that answer heartbeats.
+            connection.cut();
             return refused(too_many("as many of Raft's calls as it can for one stranger"));
         }
         let ticket = Arc::new(self.calls.begin(&connection, group, Instant::now()));

@@ -6,6 +6,7 @@ mod connections;
 mod forward;
 mod listeners;
 mod members;
+mod own_ports;
 mod pools;
 mod vip_addresses;
 mod vips;
@@ -31,6 +32,8 @@ const PAGE_DEFAULT: usize = 100;
 const HEALTH_WAIT: Duration = Duration::from_secs(1);
 /// Longest page.
 const PAGE_MAX: usize = 1000;
+/// Bytes with which a page is full: far below the 4 MiB that clients take.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// The admin services of one member.
 #[derive(Clone)]
@@ -112,6 +115,7 @@ impl Admin {
     /// Proposes a parsed write, or tries it on a copy of the state.
     async fn write(&self, parsed: Result<Write, Invalid>) -> Result<(Revision, Outcome), Status> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
+        self.refuse_own_ports(&write.proposal.command)?;
         if write.validate_only {
             let view = self.member.consensus.read(DEFAULT_WAIT).await?;
             let tried = view.state.decide(view.applied + 1, &write.proposal.command);
@@ -162,8 +166,9 @@ fn page_size(size: i32, v: &mut Violations) -> usize {
     }
 }
 
-/// Cuts a page out of what comes after `token`, the id that the page before ended with.
-fn page<K: Ord + ToString, V, T>(
+/// Cuts a page out of what comes after `token`, the id that the page before ended with. It has as many items as were asked
+/// for, or fewer where they are large.
+fn page<K: Ord + ToString, V, T: prost::Message>(
     all: &std::collections::BTreeMap<K, V>,
     size: i32,
     token: &str,
@@ -180,13 +185,19 @@ fn page<K: Ord + ToString, V, T>(
     };
     v.into_result().map_err(|found| status::invalid(&found))?;
     let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let mut rest = all.range((start, std::ops::Bound::Unbounded));
-    let taken: Vec<_> = rest.by_ref().take(size).collect();
-    let next = match (rest.next(), taken.last()) {
-        (Some(_), Some((last, _))) => last.to_string(),
-        _ => String::new(),
-    };
-    Ok(Page { items: taken.into_iter().map(|(_, value)| render(value)).collect(), next })
+    let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (key, value) in all.range((start, std::ops::Bound::Unbounded)) {
+        let item = render(value);
+        bytes += item.encoded_len();
+        if let Some(last) = last
+            && (items.len() == size || bytes > PAGE_BYTES)
+        {
+            return Ok(Page { items, next: K::to_string(last) });
+        }
+        items.push(item);
+        last = Some(key);
+    }
+    Ok(Page { items, next: String::new() })
 }
 
 #[cfg(test)]
@@ -197,7 +208,7 @@ mod tests {
 
     #[test]
     fn pages_cover_everything_once() {
-        let all: BTreeMap<String, usize> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
+        let all: BTreeMap<String, u64> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
         let parse = |t: &str| Ok(t.to_owned());
         let (mut seen, mut token) = (Vec::new(), String::new());
         loop {
@@ -211,6 +222,12 @@ mod tests {
         assert_eq!(seen, (0..25).collect::<Vec<_>>());
         assert_eq!(page(&all, 25, "", parse, |n| *n).unwrap().next, "");
         assert!(page(&all, -1, "", parse, |n| *n).is_err());
+        let large: BTreeMap<String, u64> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
+        let render = |_: &u64| "x".repeat(PAGE_BYTES / 4);
+        let page_of = |token: &str| page(&large, 25, token, parse, render).unwrap();
+        let first = page_of("");
+        assert_eq!((first.items.len(), first.next.as_str()), (3, "002"));
+        assert_eq!(page(&large, 25, "", parse, |_| "x".repeat(2 * PAGE_BYTES)).unwrap().items.len(), 1);
         assert!(page(&all, 1, "x", |_| Err::<String, _>(String::new()), |n| *n).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trestle_dataplane::{AccessLogFormat, Sources};
-use trestle_model::{HostPort, Invalid, MemberName, Violations};
+use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations};
 
 use super::connections::CHECK_DIRECTORY;
 use super::given::{Given, Source};
@@ -82,6 +82,8 @@ pub struct Config {
     pub check_directory: PathBuf,
     /// Own addresses that connections to backends come from.
     pub source: Sources,
+    /// Networks that backends may be in; empty for all.
+    pub backend_networks: Vec<Cidr>,
     /// What is this member's own about holding virtual IPs.
     pub vip: VipConfig,
 }
@@ -224,6 +226,7 @@ impl Config {
             access_log_file: None,
             check_directory: CHECK_DIRECTORY.into(),
             source: Sources::default(),
+            backend_networks: Vec::new(),
             vip: VipConfig::default(),
         }
     }
@@ -267,6 +270,7 @@ impl Config {
         let (access_log, access_log_file) = r.access_log();
         let check_directory = r.check_directory();
         let source = r.source();
+        let backend_networks = r.backend_networks();
         let vip = r.vip();
         r.v.into_result()?;
         let config = || {
@@ -289,6 +293,7 @@ impl Config {
                 access_log_file: access_log_file?,
                 check_directory: check_directory?,
                 source,
+                backend_networks,
                 vip: vip?,
             })
         };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use trestle_dataplane::{AccessLogFormat, Sources};
+use trestle_model::Cidr;
 
 use super::checked::{Config, Reader};
 
@@ -80,6 +81,17 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// The networks that backends may be in; none for all.
+    pub(super) fn backend_networks(&mut self) -> Vec<Cidr> {
+        let Some((texts, source)) = self.given.texts("backend_networks") else {
+            return Vec::new();
+        };
+        let field = Self::field("backend_networks", source);
+        texts.iter().filter_map(|text| self.v.take(&field, text, Cidr::parse(text))).collect()
+    }
+}
+
 impl Config {
     /// The keys of this file, as TOML.
     pub(super) fn write_connections(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,8 +104,10 @@ impl Config {
         let sources: Vec<_> = self.source.addresses().map(|ip| format!("\"{ip}\"")).collect();
         writeln!(f, "access_log = \"{format}\"")?;
         writeln!(f, "access_log_file = {file:?}")?;
+        let networks: Vec<_> = self.backend_networks.iter().map(|network| format!("\"{network}\"")).collect();
         writeln!(f, "check_directory = {:?}", self.check_directory)?;
-        writeln!(f, "source_address = [{}]", sources.join(", "))
+        writeln!(f, "source_address = [{}]", sources.join(", "))?;
+        writeln!(f, "backend_networks = [{}]", networks.join(", "))
     }
 }
 
@@ -127,13 +141,20 @@ mod tests {
             ("access_log", &["json"]),
             ("access_log_file", &["/var/log/x"]),
             ("source_address", &["10.0.0.1", "2001:db8::1", "10.0.0.2"]),
+            ("backend_networks", &["10.0.0.0/8", "2001:db8::/32"]),
         ])
         .unwrap();
         assert_eq!(config.access_log, Some(AccessLogFormat::Json));
         assert_eq!(config.access_log_file.as_deref(), Some(Path::new("/var/log/x")));
         let shown = config.to_string();
-        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\ncheck_directory = \"/etc/trestle/checks\"\nsource_address = [\"10.0.0.1\", \"10.0.0.2\", \"2001:db8::1\"]";
+        let end = "access_log = \"json\"\naccess_log_file = \"/var/log/x\"\ncheck_directory = \"/etc/trestle/checks\"\nsource_address = [\"10.0.0.1\", \"10.0.0.2\", \"2001:db8::1\"]\nbackend_networks = [\"10.0.0.0/8\", \"2001:db8::/32\"]";
         assert!(shown.contains(end), "{shown}");
+    }
+
+    #[test]
+    fn a_network_that_is_none_is_a_mistake() {
+        let found = check(&[("name", &["m1"]), ("backend_networks", &["10.0.0.0/8", "here"])]).unwrap_err();
+        assert_eq!(found.0.len(), 1, "{found:?}");
     }
 
     #[test]

@@ -86,6 +86,12 @@ pub const KEYS: &[Key] = &[
                towards a backend as net.ipv4.ip_local_port_range says [default: as the system chooses]",
         list: true,
     },
+    Key {
+        name: "backend_networks",
+        value: "CIDR,...",
+        help: "networks that backends and checks may be in, as 10.0.0.0/8 or 2001:db8::/32 [default: all]",
+        list: true,
+    },
     key(
         "vip.check",
         "PATH",
