@@ -13,7 +13,8 @@ use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto, sockopt,
 };
 
-use crate::reactor::Registration;
+use crate::peer_watch::{self, PeerWatch};
+use crate::reactor::{Due, Registration};
 use crate::sockets;
 
 /// A reader learns of these by reading.
@@ -345,6 +346,7 @@ impl Leg {
     /// # Errors
     /// What shutdown(2) says, such as that the peer has reset the connection.
     pub(crate) fn finish(&self) -> io::Result<()> {
+        self.slot.peer(PeerWatch::wrote);
         Ok(net::shutdown(&self.socket, Shutdown::Write)?)
     }
 
@@ -379,9 +381,25 @@ impl Leg {
         Ok(net::getsockname(&self.socket)?.try_into()?)
     }
 
-    /// Whether the leg has become old enough that options for long connections pay; says so once.
-    pub(crate) fn take_aged(&self) -> bool {
-        self.slot.take_aged()
+    /// What the leg's age and its peer call for; says so once.
+    pub(crate) fn take_due(&self) -> Due {
+        self.slot.take_due()
+    }
+
+    /// The peer is dead after so long without an answer; see [`Leg::is_peer_dead`].
+    pub(crate) fn set_dead_peer_timeout(&self, timeout: Duration) {
+        self.slot.peer(|peer| *peer = PeerWatch::new(timeout));
+    }
+
+    pub(crate) fn dead_peer_timeout(&self) -> Duration {
+        self.slot.peer(|peer| peer.timeout()).unwrap_or_default()
+    }
+
+    /// Looks at the peer, when that [is due](Leg::take_due).
+    pub(crate) fn is_peer_dead(&self) -> bool {
+        // Fails only on a socket that is gone, of which it tells itself.
+        let pending = sockets::pending(self.as_fd()).ok().flatten();
+        self.slot.peer(|peer| peer.look(pending, peer_watch::now())).unwrap_or(false)
     }
 }
 

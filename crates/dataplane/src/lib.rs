@@ -23,6 +23,7 @@ mod leg;
 mod live;
 mod names;
 mod packed;
+mod peer_watch;
 mod place;
 mod plane;
 mod probe;

@@ -18,6 +18,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{self, Runtime};
 
+use crate::peer_watch::PeerWatch;
+
 /// Events collected in one call. When that many were waiting, the next call comes before the runtime waits again.
 const BATCH: usize = 256;
 
@@ -40,6 +42,7 @@ struct Slot {
     ready: EventFlags,
     /// Sweeps seen; stays at 0 for sockets that do not age.
     age: u8,
+    peer: PeerWatch,
     waker: Option<Waker>,
 }
 
@@ -178,6 +181,28 @@ pub(crate) fn sweep() {
     });
 }
 
+/// To be called each second: wakes the tasks of sockets whose peers are to be [looked at](Registration::take_due).
+pub(crate) fn beat() {
+    with(|r| {
+        for (_, slot) in r.slots.borrow_mut().iter_mut() {
+            if slot.peer.beat()
+                && let Some(waker) = &slot.waker
+            {
+                waker.wake_by_ref();
+            }
+        }
+    });
+}
+
+/// What a socket's age and its peer call for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Due {
+    /// It has become old enough that options for long connections pay.
+    pub(crate) is_aged: bool,
+    /// Its peer is to be looked at.
+    pub(crate) look: bool,
+}
+
 /// A socket's slot. It belongs to the thread that made it; elsewhere nothing is ever ready.
 #[derive(Debug)]
 pub(crate) struct Registration(u32);
@@ -191,7 +216,13 @@ impl Registration {
         let added = with(|r| {
             let generation = r.generation.get().wrapping_add(1);
             r.generation.set(generation);
-            let slot = Slot { generation, ready: EventFlags::empty(), age: 0, waker: None };
+            let slot = Slot {
+                generation,
+                ready: EventFlags::empty(),
+                age: 0,
+                peer: PeerWatch::default(),
+                waker: None,
+            };
             let key = r.slots.borrow_mut().insert(slot);
             // A slot for each descriptor, of which there are fewer than 2^31.
             let registration = Self(key as u32);
@@ -209,6 +240,9 @@ impl Registration {
         let polled = with(|r| {
             let mut slots = r.slots.borrow_mut();
             let slot = slots.get_mut(self.0 as usize)?;
+            if wanted.contains(EventFlags::OUT) {
+                slot.peer.wrote();
+            }
             if slot.ready.intersects(wanted) || slot.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                 return Some((slot.ready, None));
             }
@@ -249,18 +283,23 @@ impl Registration {
         });
     }
 
-    /// Whether the socket has reached the age limit; says so once.
-    pub(crate) fn take_aged(&self) -> bool {
-        let aged = with(|r| {
+    /// What its age and its peer call for; says so once.
+    pub(crate) fn take_due(&self) -> Due {
+        let due = with(|r| {
             let mut slots = r.slots.borrow_mut();
             let slot = slots.get_mut(self.0 as usize)?;
-            let aged = slot.age > AGED;
-            if aged {
+            let is_aged = slot.age > AGED;
+            if is_aged {
                 slot.age = 0;
             }
-            Some(aged)
+            Some(Due { is_aged, look: slot.peer.take_due() })
         });
-        aged.flatten().unwrap_or(false)
+        due.flatten().unwrap_or_default()
+    }
+
+    /// What is kept of its peer, to be changed by `change`.
+    pub(crate) fn peer<T>(&self, change: impl FnOnce(&mut PeerWatch) -> T) -> Option<T> {
+        with(|r| Some(change(&mut r.slots.borrow_mut().get_mut(self.0 as usize)?.peer))).flatten()
     }
 }
 
@@ -343,12 +382,12 @@ pub(crate) mod tests {
             let aging = new().unwrap();
             aging.set_aging();
             for _ in 0..AGED {
-                assert!(!aging.take_aged());
+                assert!(!aging.take_due().is_aged);
                 sweep();
             }
-            assert!(aging.take_aged());
+            assert!(aging.take_due().is_aged);
             sweep();
-            assert!(!aging.take_aged());
+            assert!(!aging.take_due().is_aged);
         });
     }
 }

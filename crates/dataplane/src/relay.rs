@@ -99,9 +99,8 @@ impl Relay {
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut Moved) -> Poll<CloseReason> {
-        if self.backend.take_aged() {
-            // Fails only on a socket that was reset, of which it tells itself.
-            let _ = Keepalive::default().apply(&self.backend);
+        if let Some(reason) = self.look_after() {
+            return Poll::Ready(reason);
         }
         BUFFER.with_borrow_mut(|buffer| {
             // The backend's side first: an answer that came before a reset is still passed on.
@@ -141,6 +140,29 @@ impl Relay {
                 _ => self.half_closed_failure(cx).map_or(Poll::Pending, Poll::Ready),
             }
         })
+    }
+
+    /// Does what the age of the legs and their peers call for; returns how the connection ends when one is dead.
+    fn look_after(&mut self) -> Option<CloseReason> {
+        let due = [self.client.take_due(), self.backend.take_due()];
+        let [client, backend] = due;
+        if backend.is_aged {
+            let keepalive = Keepalive::new(self.backend.dead_peer_timeout());
+            // Both fail only on a socket that was reset, of which it tells itself.
+            let _ = keepalive.apply(&self.backend);
+            if keepalive != Keepalive::default() {
+                let _ = keepalive.apply(&self.client);
+            }
+        }
+        let reason = if client.look && self.client.is_peer_dead() {
+            CloseReason::ClientLost
+        } else if backend.look && self.backend.is_peer_dead() {
+            CloseReason::BackendLost
+        } else {
+            return None;
+        };
+        self.reset();
+        Some(reason)
     }
 
     /// Takes note of a fault in the direction from `source`; returns how the connection ends when it ends now.

@@ -48,6 +48,7 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
         let order = tokio::select! {
             order = orders.recv() => order,
             _ = beats.tick() => {
+                reactor::beat();
                 until_sweep -= 1;
                 if until_sweep == 0 {
                     until_sweep = SWEEP;

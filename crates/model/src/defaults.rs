@@ -87,6 +87,14 @@ pub const MINIMUM_HEALTHY_BOUNDS: RangeInclusive<u32> = 1..=20_000;
 /// and pools of database connections are rightly idle for days.
 pub const LIFE_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * 24 * 3600);
 
+/// Time without an answer after which a peer is dead. Links and routers that fail over take seconds, mobile clients that
+/// change their network up to a minute.
+pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(120);
+/// The shortest leaves room for a few probes a second apart; the longest is what the kernel's own bound allows, after which
+/// it gives up retransmitting (`tcp_retries2` of tcp(7)).
+pub const DEAD_PEER_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(5)..=Duration::from_secs(900);
+
 /// Most ports of one listener, over all its addresses. Each takes a socket for each core.
 pub const LISTENER_PORTS_MAX: usize = 256;
 /// Most routes of one listener.

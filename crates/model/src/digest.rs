@@ -80,6 +80,7 @@ impl Feeder {
             stickiness,
             idle_timeout,
             max_lifetime,
+            dead_peer_timeout,
             send_proxy,
         } = spec;
         let algorithm = match algorithm {
@@ -99,7 +100,11 @@ impl Feeder {
         self.number(*connect_retries).health(health);
         self.number(*on_down == OnDown::Keep).number(*all_down == AllDown::FailOpen);
         self.number(*minimum_healthy).number(*queue_length).time(*queue_timeout).time(*slow_start);
-        self.time(*stickiness).time(*idle_timeout).time(*max_lifetime).number(send_proxy)
+        self.time(*stickiness)
+            .time(*idle_timeout)
+            .time(*max_lifetime)
+            .time(*dead_peer_timeout)
+            .number(send_proxy)
     }
 
     fn health(&mut self, health: &HealthCheck) -> &mut Self {

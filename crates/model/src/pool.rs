@@ -145,6 +145,8 @@ pub struct PoolSpec {
     pub idle_timeout: Duration,
     /// Time after which a connection is reset, whatever it does; 0 for no bound.
     pub max_lifetime: Duration,
+    /// Time without any answer from a peer's system after which a connection is reset.
+    pub dead_peer_timeout: Duration,
     /// The header that backends are sent.
     pub send_proxy: SendProxy,
 }
@@ -165,6 +167,7 @@ impl Default for PoolSpec {
             stickiness: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             max_lifetime: Duration::ZERO,
+            dead_peer_timeout: defaults::DEAD_PEER_TIMEOUT,
             send_proxy: SendProxy::default(),
         }
     }
@@ -200,6 +203,8 @@ impl PoolSpec {
         within(v, "pool.stickiness", &self.stickiness, &defaults::STICKINESS_BOUNDS);
         within(v, "pool.idle_timeout", &self.idle_timeout, &defaults::LIFE_BOUNDS);
         within(v, "pool.max_lifetime", &self.max_lifetime, &defaults::LIFE_BOUNDS);
+        let dead_peer = "pool.dead_peer_timeout";
+        within(v, dead_peer, &self.dead_peer_timeout, &defaults::DEAD_PEER_TIMEOUT_BOUNDS);
         within(v, "pool.health_check.interval", &h.interval, &defaults::CHECK_INTERVAL_BOUNDS);
         within(v, "pool.health_check.fast_interval", &h.fast_interval, &defaults::CHECK_INTERVAL_BOUNDS);
         within(v, "pool.health_check.timeout", &h.timeout, &defaults::CHECK_TIMEOUT_BOUNDS);
@@ -225,6 +230,7 @@ impl PoolSpec {
             stickiness: patch.stickiness.unwrap_or(self.stickiness),
             idle_timeout: patch.idle_timeout.unwrap_or(self.idle_timeout),
             max_lifetime: patch.max_lifetime.unwrap_or(self.max_lifetime),
+            dead_peer_timeout: patch.dead_peer_timeout.unwrap_or(self.dead_peer_timeout),
             send_proxy: patch.send_proxy.unwrap_or(self.send_proxy),
             health: HealthCheck {
                 kind: p.kind.clone().unwrap_or_else(|| h.kind.clone()),
@@ -268,6 +274,8 @@ pub struct PoolPatch {
     pub idle_timeout: Option<Duration>,
     /// Longest connection.
     pub max_lifetime: Option<Duration>,
+    /// Time without an answer after which a peer is dead.
+    pub dead_peer_timeout: Option<Duration>,
     /// The header that backends are sent.
     pub send_proxy: Option<SendProxy>,
     /// Changes to the health check.

@@ -31,6 +31,7 @@ const PATHS: &[&str] = &[
     "stickiness",
     "idle_timeout",
     "max_lifetime",
+    "dead_peer_timeout",
     "send_proxy",
     "health_check.kind",
     "health_check.interval",
@@ -104,6 +105,7 @@ pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
         stickiness: Some(duration(spec.stickiness)),
         idle_timeout: Some(duration(spec.idle_timeout)),
         max_lifetime: Some(duration(spec.max_lifetime)),
+        dead_peer_timeout: Some(duration(spec.dead_peer_timeout)),
         send_proxy: send_proxy.into(),
         backend_count: u32::try_from(backends).unwrap_or(u32::MAX),
         revision: pool.revision,
@@ -162,6 +164,7 @@ fn parse(pool: &v1::Pool, v: &mut Violations) -> PoolSpec {
     let stickiness = time("stickiness", pool.stickiness.as_ref());
     let idle_timeout = time("idle_timeout", pool.idle_timeout.as_ref());
     let max_lifetime = time("max_lifetime", pool.max_lifetime.as_ref());
+    let dead_peer_timeout = time("dead_peer_timeout", pool.dead_peer_timeout.as_ref());
     PoolSpec {
         algorithm,
         connect_timeout: connect_timeout.unwrap_or(default.connect_timeout),
@@ -181,6 +184,7 @@ fn parse(pool: &v1::Pool, v: &mut Violations) -> PoolSpec {
         stickiness: stickiness.unwrap_or(default.stickiness),
         idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
         max_lifetime: max_lifetime.unwrap_or(default.max_lifetime),
+        dead_peer_timeout: dead_peer_timeout.unwrap_or(default.dead_peer_timeout),
         send_proxy: match field::known("pool.send_proxy", pool.send_proxy, SEND_PROXY, v) {
             Some(v1::SendProxy::V1) => SendProxy::V1,
             Some(v1::SendProxy::V2) => SendProxy::V2,
@@ -207,6 +211,7 @@ fn patch(spec: PoolSpec, paths: &[&str]) -> PoolPatch {
         stickiness: named("stickiness").then_some(spec.stickiness),
         idle_timeout: named("idle_timeout").then_some(spec.idle_timeout),
         max_lifetime: named("max_lifetime").then_some(spec.max_lifetime),
+        dead_peer_timeout: named("dead_peer_timeout").then_some(spec.dead_peer_timeout),
         send_proxy: named("send_proxy").then_some(spec.send_proxy),
         health: HealthPatch {
             kind: named("health_check.kind").then_some(health.kind),

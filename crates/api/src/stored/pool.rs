@@ -127,6 +127,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             stickiness,
             idle_timeout,
             max_lifetime,
+            dead_peer_timeout,
             send_proxy,
             health,
         } = patch;
@@ -156,6 +157,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             stickiness: time(stickiness),
             idle_timeout: time(idle_timeout),
             max_lifetime: time(max_lifetime),
+            dead_peer_timeout: time(dead_peer_timeout),
             send_proxy: send_proxy.map(send_proxy_message),
             check_kind: check.kind,
             tls_check: check.tls,
@@ -201,6 +203,7 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
             stickiness: time("stickiness", m.stickiness)?,
             idle_timeout: time("idle timeout", m.idle_timeout)?,
             max_lifetime: time("longest lifetime", m.max_lifetime)?,
+            dead_peer_timeout: time("dead peer timeout", m.dead_peer_timeout)?,
             send_proxy: m.send_proxy.map(send_proxy).transpose()?,
             health: HealthPatch {
                 kind: check::kind(check)?,
@@ -236,6 +239,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             stickiness,
             idle_timeout,
             max_lifetime,
+            dead_peer_timeout,
             send_proxy,
             health,
         } = spec;
@@ -265,6 +269,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             stickiness: chosen(stickiness, default.stickiness),
             idle_timeout: chosen(idle_timeout, default.idle_timeout),
             max_lifetime: chosen(max_lifetime, default.max_lifetime),
+            dead_peer_timeout: chosen(dead_peer_timeout, default.dead_peer_timeout),
             send_proxy: chosen(send_proxy, default.send_proxy),
             health: HealthPatch {
                 kind: Some(kind.clone()),

@@ -185,6 +185,7 @@ fn pool_patch() -> BoxedStrategy<PoolPatch> {
             stickiness: times.3,
             idle_timeout: times.4,
             max_lifetime: times.5,
+            dead_peer_timeout: times.0,
             connect_retries: counts.0,
             minimum_healthy: counts.1,
             queue_length: counts.2,

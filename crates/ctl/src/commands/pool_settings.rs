@@ -107,6 +107,10 @@ pub(crate) struct ConnectionSettings {
     /// Time after which a connection is reset, or up to a tenth earlier, up to 365days [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) max_lifetime: Option<String>,
+    /// Time without any answer from the system of a client or backend after which it counts as dead and the connection is
+    /// reset, 5s to 15m; one that answers and does not read stays [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) dead_peer_timeout: Option<String>,
     /// PROXY protocol header that backends are sent first, which tells them the client's address [default: off]
     #[arg(long, value_name = "VERSION")]
     pub(crate) send_proxy: Option<SendProxy>,
@@ -156,6 +160,7 @@ impl PoolSettings {
         let bounded = [
             ("connect_timeout", "--connect-timeout", &c.connect_timeout, &mut pool.connect_timeout),
             ("queue_timeout", "--queue-timeout", &c.queue_timeout, &mut pool.queue_timeout),
+            ("dead_peer_timeout", "--dead-peer-timeout", &c.dead_peer_timeout, &mut pool.dead_peer_timeout),
         ];
         for (path, label, text, to) in bounded {
             *to = given.note(path, text.as_ref().map(|text| input.duration(label, text)));
@@ -289,6 +294,7 @@ mod tests {
                 queue_timeout: text(),
                 idle_timeout: text(),
                 max_lifetime: Some("off".to_owned()),
+                dead_peer_timeout: text(),
                 send_proxy: Some(SendProxy::V2),
             },
             check: check(Check::Tcp),
@@ -312,6 +318,7 @@ mod tests {
                 "all_down",
                 "connect_retries",
                 "connect_timeout",
+                "dead_peer_timeout",
                 "health_check.fall",
                 "health_check.fast_interval",
                 "health_check.initial_state",

@@ -26,6 +26,7 @@ pub(crate) struct PoolView {
     stickiness: Option<String>,
     idle_timeout: Option<String>,
     max_lifetime: Option<String>,
+    dead_peer_timeout: Option<String>,
     send_proxy: &'static str,
     backends: u32,
     /// Revision that last changed it.
@@ -71,6 +72,7 @@ impl From<v1::Pool> for PoolView {
             stickiness: unless_off(pool.stickiness),
             idle_timeout: unless_off(pool.idle_timeout),
             max_lifetime: unless_off(pool.max_lifetime),
+            dead_peer_timeout: typed_duration(pool.dead_peer_timeout.as_ref()),
             send_proxy,
             backends: pool.backend_count,
             revision: pool.revision,
@@ -110,7 +112,7 @@ impl PoolView {
     }
 
     /// Settings beside algorithm and check, one pair for each.
-    fn settings(&self) -> [(&'static str, String); 11] {
+    fn settings(&self) -> [(&'static str, String); 12] {
         let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let or_off = |duration: &Option<String>| duration.clone().unwrap_or_else(|| "off".to_owned());
         [
@@ -124,12 +126,13 @@ impl PoolView {
             ("STICKINESS", or_off(&self.stickiness)),
             ("IDLE-TIMEOUT", or_off(&self.idle_timeout)),
             ("MAX-LIFETIME", or_off(&self.max_lifetime)),
+            ("DEAD-PEER-TIMEOUT", or_dash(self.dead_peer_timeout.as_ref())),
             ("SEND-PROXY", self.send_proxy.to_owned()),
         ]
     }
 
     /// Those settings that are not the default, in words: "on-down keep, slow-start 10s".
-    fn special(&self, defaults: Option<&[(&'static str, String); 11]>) -> String {
+    fn special(&self, defaults: Option<&[(&'static str, String); 12]>) -> String {
         let is_special = |pair: &(&'static str, String)| defaults.is_none_or(|all| !all.contains(pair));
         let words = |(name, value): (&str, String)| format!("{} {value}", name.to_lowercase());
         let special = self.settings().into_iter().filter(is_special);
@@ -254,6 +257,7 @@ mod tests {
   "stickiness": null,
   "idle_timeout": null,
   "max_lifetime": null,
+  "dead_peer_timeout": "2m",
   "send_proxy": "off",
   "backends": 2,
   "revision": 12,
@@ -296,6 +300,7 @@ mod tests {
                stickiness: null\n  \
                idle_timeout: null\n  \
                max_lifetime: null\n  \
+               dead_peer_timeout: 2m\n  \
                send_proxy: \"off\"\n  \
                backends: 2\n  \
                revision: 12\n  \

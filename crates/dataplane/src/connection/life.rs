@@ -32,6 +32,9 @@ pub(super) fn begin(accepted: Handle, client: Leg, connected: Connected) {
     accepted.relaying(&place.live, address);
     accepted.bound(&pool.config.spec);
     place.live.counters.connected();
+    for leg in [&client, &backend] {
+        leg.set_dead_peer_timeout(pool.config.spec.dead_peer_timeout);
+    }
     tokio::spawn(relay(accepted, place, Relay::new(client, backend, first), header));
 }
 

@@ -8,6 +8,7 @@ mod check_cost;
 mod checking;
 mod closing;
 mod connections;
+mod dead_peers;
 mod exchange_checks;
 mod greetings;
 mod grpc_checks;

@@ -46,7 +46,7 @@ fn at_port(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-fn ip_command(arguments: &str) {
+pub(crate) fn ip_command(arguments: &str) {
     let output = Process::new("ip").args(arguments.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
