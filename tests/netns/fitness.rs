@@ -202,18 +202,24 @@ fn clients_that_use_up_the_descriptors_move_nothing() {
     let holder = bed.settle();
     let before = moves(&bed);
     let target = bed.lab.target();
-    // From more than one address, because one has a share only.
-    let silent = [&bed.lab.client, &bed.lab.members[bed.after(holder, 1)]].map(|host| {
+    // From more than one address, because each has at most three quarters of what is left.
+    let hosts =
+        [&bed.lab.client, &bed.lab.members[bed.after(holder, 1)], &bed.lab.members[bed.after(holder, 2)]];
+    let silent = hosts.map(|host| {
         host.run(|| -> Vec<TcpStream> {
             (0..600)
                 .filter_map(|_| TcpStream::connect_timeout(&target, Duration::from_millis(100)).ok())
                 .collect()
         })
     });
-    wait_for("a member without a free descriptor", LIMIT, || {
+    wait_for("a member with next to no free descriptor", LIMIT, || {
         let status = bed.status_of(holder);
         let (used, max) = (status["descriptors_used"].as_u64(), status["descriptors_max"].as_u64());
-        if used.zip(max).is_some_and(|(used, max)| used + 2 > max) { Ok(()) } else { Err(status.to_string()) }
+        if used.zip(max).is_some_and(|(used, max)| used * 20 >= max * 19) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
     });
     // As long as it took to be called a fault, and some more.
     std::thread::sleep(Duration::from_secs(8));
