@@ -29,7 +29,7 @@ fn a_damaged_proposal_is_refused_with_what_is_wrong() {
     assert!(spec(|spec| spec.algorithm = Some(0)).contains("balance algorithm \"0\""));
     assert!(spec(|spec| spec.rise = None).contains("health check rise"));
     assert!(spec(|spec| spec.port = Some(65_536)).contains("health check port \"65536\""));
-    assert!(spec(|spec| spec.interval.as_mut().unwrap().seconds = -1).contains("must not be negative"));
+    assert!(spec(|spec| spec.interval.as_mut().unwrap().seconds = -1).contains("must be 0 s to "));
     assert!(
         spec(|spec| spec.interval.as_mut().unwrap().nanos = 1_000_000_000).contains("health check interval")
     );

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
+use trestle_model::defaults::{DURATION_MAX, NUMBER_MAX};
 use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
     CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
@@ -147,8 +148,14 @@ fn initial_state() -> impl Strategy<Value = InitialState> {
 }
 
 /// Also times that the model refuses when a command is applied: the log carries them nevertheless.
+/// A term, log index, revision or id.
+pub(crate) fn number() -> impl Strategy<Value = u64> {
+    0..=NUMBER_MAX
+}
+
 fn time() -> impl Strategy<Value = Duration> {
-    (0..1_000_000_000_u64, 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+    (0..DURATION_MAX.as_secs(), 0..1_000_000_000_u32)
+        .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
 /// Settings are a change in which everything is set.
@@ -276,7 +283,7 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
     prop_oneof![
         found,
         member_spec().prop_map(Command::AddMember),
-        any::<u64>().prop_map(|id| Command::RemoveMember(MemberId(id))),
+        number().prop_map(|id| Command::RemoveMember(MemberId(id))),
         (0..1u64 << 32, of(member_spec()), of(member_spec())).prop_map(|(id, peer, admin)| {
             Command::UpdateMember {
                 id: MemberId(id),
@@ -312,8 +319,7 @@ fn whole() -> impl Strategy<Value = Command> {
             Command::StagePiece { upload, number, bytes: Arc::new(bytes) }
         }),
         (any::<u64>(), any::<u32>()).prop_map(|(upload, pieces)| Command::ApplyStaged { upload, pieces }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(id, recovery)| Command::Recover { member: MemberId(id), recovery }),
+        (number(), number()).prop_map(|(id, recovery)| Command::Recover { member: MemberId(id), recovery }),
     ]
 }
 
@@ -387,18 +393,19 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
 
 pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     let member = || {
-        (any::<u64>(), member_spec(), any::<bool>(), any::<u64>()).prop_map(
-            |(id, spec, draining, revision)| Arc::new(Member { id: MemberId(id), spec, draining, revision }),
-        )
+        (number(), member_spec(), any::<bool>(), number()).prop_map(|(id, spec, draining, revision)| {
+            Arc::new(Member { id: MemberId(id), spec, draining, revision })
+        })
     };
     let pool =
-        (pool_name(), pool_spec(), any::<u64>(), any::<u32>()).prop_map(|(name, spec, revision, count)| {
+        (pool_name(), pool_spec(), number(), any::<u32>()).prop_map(|(name, spec, revision, count)| {
             Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize)
         });
-    let backend = (pool_name(), backend_name(), backend_spec(), any::<u64>()).prop_map(
-        |(pool, name, spec, revision)| Outcome::Backend(pool, Arc::new(Backend { name, spec, revision })),
-    );
-    let listener = (listener_name(), listener_spec(), any::<u64>())
+    let backend =
+        (pool_name(), backend_name(), backend_spec(), number()).prop_map(|(pool, name, spec, revision)| {
+            Outcome::Backend(pool, Arc::new(Backend { name, spec, revision }))
+        });
+    let listener = (listener_name(), listener_spec(), number())
         .prop_map(|(name, spec, revision)| Outcome::Listener(Arc::new(Listener { name, spec, revision })));
     prop_oneof![
         member().prop_map(Outcome::Founded),

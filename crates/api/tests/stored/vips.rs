@@ -6,12 +6,13 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
+use trestle_model::defaults::TIME_MS_MAX;
 use trestle_model::{
     Command, InterfaceName, MemberId, OnQuorumLoss, Outcome, Tenure, Vip, VipAddress, VipName, VipPatch,
     VipSpec,
 };
 
-use crate::strategies::{NAME, member_name};
+use crate::strategies::{NAME, member_name, number};
 
 fn vip_name() -> impl Strategy<Value = VipName> {
     NAME.prop_map(|name| VipName::parse(&name).unwrap())
@@ -50,7 +51,7 @@ fn reason() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn tenure() -> impl Strategy<Value = Tenure> {
-    (1..4_u64, 0..9_u64, any::<u32>()).prop_map(|(member, term, reach)| Tenure {
+    (1..4_u64, 0..9_u64, 0..3_600_000_000_u32).prop_map(|(member, term, reach)| Tenure {
         member: MemberId(member),
         term,
         reach: Duration::from_micros(reach.into()),
@@ -77,12 +78,12 @@ pub(crate) fn command() -> BoxedStrategy<Command> {
 /// Takings and releases of a few members in a few terms.
 pub(crate) fn holding() -> BoxedStrategy<Command> {
     prop_oneof![
-        (tenure(), any::<u64>(), reason()).prop_map(|(tenure, time_ms, reason)| Command::TakeVips {
+        (tenure(), 0..=TIME_MS_MAX, reason()).prop_map(|(tenure, time_ms, reason)| Command::TakeVips {
             tenure,
             time_ms,
             reason
         }),
-        (tenure(), any::<u64>(), reason()).prop_map(|(Tenure { member, term, .. }, time_ms, reason)| {
+        (tenure(), 0..=TIME_MS_MAX, reason()).prop_map(|(Tenure { member, term, .. }, time_ms, reason)| {
             Command::ReleaseVips { member, term, time_ms, reason }
         }),
     ]
@@ -100,7 +101,7 @@ pub(crate) fn fitting() -> BoxedStrategy<Command> {
 }
 
 pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
-    (vip_name(), vip_spec(), any::<u64>())
+    (vip_name(), vip_spec(), number())
         .prop_map(|(name, spec, revision)| Outcome::Vip(Arc::new(Vip { name, spec, revision })))
         .boxed()
 }
