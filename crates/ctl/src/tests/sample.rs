@@ -33,7 +33,7 @@ pub(crate) fn sample_pool(name: &str) -> v1::Pool {
         stickiness: Some(duration(0)),
         idle_timeout: Some(duration(0)),
         max_lifetime: Some(duration(0)),
-        dead_peer_timeout: Some(duration(120)),
+        dead_peer_timeout: Some(duration(120_000)),
         send_proxy: v1::SendProxy::Off.into(),
         backend_count: 2,
         revision: 12,

@@ -202,23 +202,24 @@ mod tests {
     fn a_description_has_every_setting() {
         assert_eq!(
             PoolView::from(sample_pool("web")).description(),
-            "NAME              web\n\
-             ALGORITHM         round-robin\n\
-             CHECK             tcp every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own, at first unknown\n\
-             CONNECT-TIMEOUT   2s\n\
-             CONNECT-RETRIES   3\n\
-             ON-DOWN           close\n\
-             ALL-DOWN          refuse\n\
-             MINIMUM-HEALTHY   1\n\
-             QUEUE             1000 for 5s\n\
-             SLOW-START        off\n\
-             STICKINESS        off\n\
-             IDLE-TIMEOUT      off\n\
-             MAX-LIFETIME      off\n\
-             SEND-PROXY        off\n\
-             BACKENDS          2\n\
-             REVISION          12\n\
-             ETAG              12\n"
+            "NAME                web\n\
+             ALGORITHM           round-robin\n\
+             CHECK               tcp every 2s (500ms while in doubt), timeout 1s, rise 2, fall 3, jitter 10 %, port the backend's own, at first unknown\n\
+             CONNECT-TIMEOUT     2s\n\
+             CONNECT-RETRIES     3\n\
+             ON-DOWN             close\n\
+             ALL-DOWN            refuse\n\
+             MINIMUM-HEALTHY     1\n\
+             QUEUE               1000 for 5s\n\
+             SLOW-START          off\n\
+             STICKINESS          off\n\
+             IDLE-TIMEOUT        off\n\
+             MAX-LIFETIME        off\n\
+             DEAD-PEER-TIMEOUT   2m\n\
+             SEND-PROXY          off\n\
+             BACKENDS            2\n\
+             REVISION            12\n\
+             ETAG                12\n"
         );
     }
 
