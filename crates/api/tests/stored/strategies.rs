@@ -397,16 +397,30 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
             Arc::new(Member { id: MemberId(id), spec, draining, revision })
         })
     };
-    let pool =
-        (pool_name(), pool_spec(), number(), any::<u32>()).prop_map(|(name, spec, revision, count)| {
-            Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize)
-        });
-    let backend =
-        (pool_name(), backend_name(), backend_spec(), number()).prop_map(|(pool, name, spec, revision)| {
+    let pool = (pool_name(), pool_spec(), number(), any::<u32>()).prop_map(|(name, any, revision, count)| {
+        // What was accepted is within its bounds, and so are the defaults.
+        let PoolSpec { algorithm, on_down, all_down, send_proxy, .. } = any;
+        let spec = PoolSpec { algorithm, on_down, all_down, send_proxy, ..PoolSpec::default() };
+        Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize)
+    });
+    let backend = (pool_name(), backend_name(), backend_spec(), number()).prop_map(
+        |(pool, name, mut spec, revision)| {
+            spec.weight %= 257;
+            spec.max_connections %= 1_000_001;
             Outcome::Backend(pool, Arc::new(Backend { name, spec, revision }))
-        });
-    let listener = (listener_name(), listener_spec(), number())
-        .prop_map(|(name, spec, revision)| Outcome::Listener(Arc::new(Listener { name, spec, revision })));
+        },
+    );
+    let listener = (listener_name(), listener_spec(), number()).prop_map(|(name, mut spec, revision)| {
+        for number in [
+            &mut spec.max_connections,
+            &mut spec.max_connections_per_source,
+            &mut spec.accept_rate,
+            &mut spec.accept_rate_per_source,
+        ] {
+            *number %= 1_000_001;
+        }
+        Outcome::Listener(Arc::new(Listener { name, spec, revision }))
+    });
     prop_oneof![
         member().prop_map(Outcome::Founded),
         member().prop_map(Outcome::Member),

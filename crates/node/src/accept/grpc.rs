@@ -61,11 +61,20 @@ pub(super) fn group(path: &str) -> Group {
         ("trestle.peer.v1.RaftService", _) => Group::Raft,
         ("grpc.health.v1.Health", _)
         | ("grpc.reflection.v1.ServerReflection", _)
-        | (_, "WatchCluster" | "WaitForRevision" | "AddMember" | "PromoteMember") => Group::Streaming,
+        | (_, "WatchCluster" | "WaitForRevision" | "AddMember" | "PromoteMember" | "BackupConfiguration") => {
+            Group::Streaming
+        }
         (
             _,
-            "AwaitRevision" | "RequestJoin" | "Adopt" | "Dismiss" | "RemoveMember" | "MoveVips"
-            | "TransferLeadership" | "BootstrapCluster",
+            "AwaitRevision"
+            | "RequestJoin"
+            | "Adopt"
+            | "Dismiss"
+            | "RemoveMember"
+            | "MoveVips"
+            | "TransferLeadership"
+            | "BootstrapCluster"
+            | "RestoreConfiguration",
         ) => Group::Waiting,
         _ => Group::Unary,
     }
@@ -75,6 +84,7 @@ pub(super) fn group(path: &str) -> Group {
 fn streams_in(path: &str) -> bool {
     path.ends_with("/AppendStream")
         || path.ends_with("/InstallSnapshot")
+        || path.ends_with("/RestoreConfiguration")
         || path.contains("ServerReflection/")
 }
 
@@ -338,12 +348,12 @@ mod tests {
                         continue;
                     }
                     assert_eq!(group == Group::Streaming, method.server_streaming(), "{path}");
-                    assert!(!method.client_streaming(), "{path}");
+                    assert_eq!(streams_in(&path), method.client_streaming(), "{path}");
                     streams += usize::from(method.server_streaming());
                 }
             }
         }
-        assert_eq!(streams, 4);
+        assert_eq!(streams, 5);
         assert_eq!(group("/grpc.health.v1.Health/Check"), Group::Health);
         assert_eq!(group("/x"), Group::Unary);
     }
