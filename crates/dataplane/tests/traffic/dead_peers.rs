@@ -74,7 +74,8 @@ fn is_given_up(scene: Scene) {
             let counts = plane.listener_counts("l");
             counts.closed(CloseReason::ClientLost) + counts.closed(CloseReason::BackendLost)
         };
-        until("the connection is given up", || lost() == 1).await;
+        until("the connection ends", || plane.listener_counts("l").active == 0).await;
+        assert_eq!(lost(), 1, "{:?}", plane.listener_counts("l"));
     });
 }
 
