@@ -65,6 +65,9 @@ fn is_given_up(scene: Scene) {
                 assert_eq!(backend.read_u8().await.unwrap(), b'x');
             }
             Scene::HalfClosed => {
+                // A client that ends before it has said anything may be forgotten while its backend is connected.
+                client.write_all(b"x").await.unwrap();
+                assert_eq!(backend.read_u8().await.unwrap(), b'x');
                 client.shutdown().await.unwrap();
                 assert_eq!(backend.read(&mut [0; 1]).await.unwrap(), 0);
             }
