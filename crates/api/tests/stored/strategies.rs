@@ -12,7 +12,7 @@ use trestle_model::{
     GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
     ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown,
     Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Restored, Route,
-    SendProxy, StatusRange, TlsCheck,
+    SendProxy, StatusRange, TlsCheck, Violations,
 };
 
 use crate::vips;
@@ -405,8 +405,11 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     });
     let backend = (pool_name(), backend_name(), backend_spec(), number()).prop_map(
         |(pool, name, mut spec, revision)| {
-            spec.weight %= 257;
-            spec.max_connections %= 1_000_001;
+            let mut violations = Violations::new();
+            spec.check_numbers(&mut violations);
+            if !violations.is_empty() {
+                spec = BackendSpec::at(spec.address);
+            }
             Outcome::Backend(pool, Arc::new(Backend { name, spec, revision }))
         },
     );
