@@ -1,5 +1,6 @@
 //! Checking backends, on a thread of its own. What a check does is in one file for each kind.
 
+mod check_error;
 mod crypto;
 mod exchange;
 mod expiry;

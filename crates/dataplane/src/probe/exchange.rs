@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use trestle_model::{ExchangeCheck, ExchangeStep};
 
+use super::check_error::CheckError;
 use super::fault::{self, shown};
 use super::plan::Limit;
 use super::search::Search;
@@ -47,20 +48,20 @@ impl ExchangePlan {
     /// Sends, and reads until the answer is there, step by step.
     ///
     /// # Errors
-    /// What is wrong with the backend.
+    /// What is wrong with the backend, or what this member lacks.
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
-    ) -> Result<CheckResult, String> {
+    ) -> Result<CheckResult, CheckError> {
         match &self.tls {
-            None => self.exchange(stream, limit).await,
+            None => Ok(self.exchange(stream, limit).await?),
             Some(tls) => {
                 let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
                 let result = self.exchange(&mut stream, limit).await;
                 stream::finish(&mut stream).await;
-                result
+                Ok(result?)
             }
         }
     }
@@ -73,8 +74,9 @@ impl ExchangePlan {
         let mut come = if speaks { greeting(stream, limit).await } else { Vec::new() };
         for step in &self.steps {
             // A backend that closes early may have said why; what is read tells more than that it cannot be written to.
-            let sent =
-                async { Ok(stream.write_all(&step.send).await.is_ok() && stream.flush().await.is_ok()) };
+            let sent = async {
+                Ok::<_, String>(stream.write_all(&step.send).await.is_ok() && stream.flush().await.is_ok())
+            };
             limit.bound("sending", sent).await?;
             come = expect(stream, limit, come, &step.expect).await?;
         }

@@ -11,6 +11,9 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use trestle_model::Secret;
 
+use super::check_error::CheckError;
+use crate::shortage::Shortage;
+
 /// How long the files are not looked at again: with thousands of backends in a pool, each check would ask for their dates
 /// and have a thread started for that.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -52,7 +55,7 @@ struct Seen<T> {
 struct Look<T> {
     /// `None` when they have to be read again, because they could not be.
     stamps: Option<Vec<Stamp>>,
-    made: Result<T, Arc<str>>,
+    made: Result<T, CheckError>,
 }
 
 /// What differs when a file was written or replaced, or its permissions were: inode, size, and time of the last change
@@ -73,8 +76,8 @@ impl<T: Clone + Send + 'static> FromFiles<T> {
     /// What is made from the files.
     ///
     /// # Errors
-    /// What is wrong with them.
-    pub(super) async fn get(&self) -> Result<T, String> {
+    /// What is wrong with them, or what this member lacks to read them.
+    pub(super) async fn get(&self) -> Result<T, CheckError> {
         let mut seen = self.seen.lock().await;
         let last = seen.last.as_ref().filter(|(at, _)| at.elapsed() < LOOK_AGAIN);
         let look = match last {
@@ -88,12 +91,13 @@ impl<T: Clone + Send + 'static> FromFiles<T> {
                     .get_or_insert_with(|| spawn_blocking(move || look(&files, &directory, &make, known)))
                     .await;
                 seen.looking = None;
-                let look = look.map_err(|_| "a file of the check could not be read".to_owned())?;
+                let look = look
+                    .map_err(|_| CheckError::Backend("a file of the check could not be read".to_owned()))?;
                 seen.last = Some((Instant::now(), look.clone()));
                 look
             }
         };
-        look.made.map_err(|words| words.to_string())
+        look.made
     }
 }
 
@@ -102,24 +106,27 @@ fn look<T: Clone>(files: &[Named], directory: &Path, make: &Make<T>, known: Opti
     let stamps: Result<Vec<_>, _> = files.iter().map(|file| stamp(file, directory)).collect();
     let stamps = match stamps {
         Ok(stamps) => stamps,
-        Err(words) => return Look { stamps: None, made: Err(words.into()) },
+        Err(error) => return Look { stamps: None, made: Err(error) },
     };
     if let Some(known) = known.filter(|known| known.stamps.as_ref() == Some(&stamps)) {
         return known;
     }
     let contents: Result<Vec<_>, _> = files.iter().map(read).collect();
     match contents {
-        Err(words) => Look { stamps: None, made: Err(words.into()) },
-        Ok(contents) => Look { stamps: Some(stamps), made: make(&contents).map_err(Into::into) },
+        Err(error) => Look { stamps: None, made: Err(error) },
+        Ok(contents) => Look { stamps: Some(stamps), made: make(&contents).map_err(CheckError::from) },
     }
 }
 
-fn unreadable((what, path): &Named, error: &io::Error) -> String {
-    match error.kind() {
+fn unreadable((what, path): &Named, error: &io::Error) -> CheckError {
+    if let Some(shortage) = Shortage::of(error) {
+        return CheckError::Own(shortage);
+    }
+    CheckError::Backend(match error.kind() {
         io::ErrorKind::NotFound => format!("{what} {path}: no such file"),
         io::ErrorKind::PermissionDenied => format!("{what} {path}: permission denied"),
         _ => format!("{what} {path}: {error}"),
-    }
+    })
 }
 
 /// Whether a path leads below the directory as it is written. Links below it lead where this machine's owner wants. Looked at
@@ -128,25 +135,25 @@ fn is_below(path: &Path, directory: &Path) -> bool {
     path.starts_with(directory) && !path.components().any(|part| part == Component::ParentDir)
 }
 
-fn stamp(file: &Named, directory: &Path) -> Result<Stamp, String> {
+fn stamp(file: &Named, directory: &Path) -> Result<Stamp, CheckError> {
     let (what, path) = file;
     if !is_below(Path::new(&**path), directory) {
         let directory = directory.display();
-        return Err(format!(
+        return Err(CheckError::Backend(format!(
             "{what} {path}: is not below {directory}, the check_directory of this member's configuration"
-        ));
+        )));
     }
     let about = std::fs::metadata(&**path).map_err(|error| unreadable(file, &error))?;
     if !about.is_file() {
-        return Err(format!("{what} {path}: not a file"));
+        return Err(format!("{what} {path}: not a file").into());
     }
     if about.len() > FILE_MAX {
-        return Err(format!("{what} {path}: has over {FILE_MAX} bytes"));
+        return Err(format!("{what} {path}: has over {FILE_MAX} bytes").into());
     }
     Ok([about.ino().cast_signed(), about.size().cast_signed(), about.ctime(), about.ctime_nsec()])
 }
 
-fn read(file: &Named) -> Result<Secret<Vec<u8>>, String> {
+fn read(file: &Named) -> Result<Secret<Vec<u8>>, CheckError> {
     let mut contents = Vec::new();
     let read = File::open(&*file.1).and_then(|file| file.take(FILE_MAX).read_to_end(&mut contents));
     read.map_err(|error| unreadable(file, &error))?;
@@ -156,6 +163,22 @@ fn read(file: &Named) -> Result<Secret<Vec<u8>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_member_lacks_to_read_a_file_is_no_fault_of_the_file() {
+        let file: Named = ("HTTP: token", "/etc/trestle/checks/token".into());
+        let error = |number| unreadable(&file, &io::Error::from_raw_os_error(number));
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert!(matches!(error(number), CheckError::Own(_)), "{number}");
+        }
+        for (number, words) in [
+            (libc::ENOENT, "HTTP: token /etc/trestle/checks/token: no such file"),
+            (libc::EACCES, "HTTP: token /etc/trestle/checks/token: permission denied"),
+            (libc::EIO, "HTTP: token /etc/trestle/checks/token: Input/output error (os error 5)"),
+        ] {
+            assert!(matches!(error(number), CheckError::Backend(said) if said == words), "{number}");
+        }
+    }
 
     #[test]
     fn a_path_is_below_the_directory_as_it_is_written() {

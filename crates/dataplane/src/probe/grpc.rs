@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use trestle_model::GrpcCheck;
 
+use super::check_error::CheckError;
 use super::fault::{self, shown};
 use super::plan::Limit;
 use super::stream::{self, CheckStream};
@@ -86,20 +87,20 @@ impl GrpcPlan {
     /// Asks and looks at the answer.
     ///
     /// # Errors
-    /// What is wrong with the backend.
+    /// What is wrong with the backend, or what this member lacks.
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
-    ) -> Result<CheckResult, String> {
+    ) -> Result<CheckResult, CheckError> {
         match &self.tls {
-            None => limit.bound("gRPC", Box::pin(self.call(stream, address))).await,
+            None => Ok(limit.bound("gRPC", Box::pin(self.call(stream, address))).await?),
             Some(tls) => {
                 let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
                 let result = limit.bound("gRPC", Box::pin(self.call(&mut stream, address))).await;
                 stream::finish(&mut stream).await;
-                result
+                Ok(result?)
             }
         }
     }

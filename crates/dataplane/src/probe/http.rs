@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use trestle_model::{HttpCheck, Secret, StatusRange};
 
+use super::check_error::CheckError;
 use super::fault;
 use super::files::FromFiles;
 use super::plan::Limit;
@@ -76,13 +77,13 @@ impl HttpPlan {
     /// Asks and looks at the answer.
     ///
     /// # Errors
-    /// What is wrong with the backend.
+    /// What is wrong with the backend, or what this member lacks.
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
         address: SocketAddr,
         limit: Limit,
-    ) -> Result<CheckResult, String> {
+    ) -> Result<CheckResult, CheckError> {
         let status = match &self.tls {
             None => {
                 let status = limit.bound("HTTP", self.exchange(&mut *stream, address)).await;
@@ -101,7 +102,7 @@ impl HttpPlan {
     }
 
     /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
-    async fn exchange<S>(&self, stream: &mut S, address: SocketAddr) -> Result<u16, String>
+    async fn exchange<S>(&self, stream: &mut S, address: SocketAddr) -> Result<u16, CheckError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -123,7 +124,7 @@ impl HttpPlan {
         };
         match interim.load(Ordering::Relaxed) {
             0..=INTERIM_MAX => answer,
-            _ => Err(format!("HTTP: sent more than {INTERIM_MAX} interim answers (1xx)")),
+            _ => Err(format!("HTTP: sent more than {INTERIM_MAX} interim answers (1xx)").into()),
         }
     }
 
@@ -133,7 +134,7 @@ impl HttpPlan {
         mut sender: SendRequest<Empty<Bytes>>,
         address: SocketAddr,
         interim: Arc<AtomicUsize>,
-    ) -> Result<u16, String> {
+    ) -> Result<u16, CheckError> {
         let mut request = self.request.clone();
         on_informational(&mut request, move |_| {
             interim.fetch_add(1, Ordering::Relaxed);
@@ -150,11 +151,11 @@ impl HttpPlan {
         let status = answer.status().as_u16();
         if !self.expect.iter().any(|range| range.contains(status)) {
             let wanted: Vec<String> = self.expect.iter().map(ToString::to_string).collect();
-            return Err(format!("HTTP {status}, wanted {}", wanted.join(", ")));
+            return Err(format!("HTTP {status}, wanted {}", wanted.join(", ")).into());
         }
         match &self.body_contains {
             Some(text) if !contains(answer.into_body(), text.as_bytes()).await? => {
-                Err(format!("HTTP {status}, body does not contain {text:?}"))
+                Err(format!("HTTP {status}, body does not contain {text:?}").into())
             }
             _ => Ok(status),
         }

@@ -51,13 +51,13 @@ pub(super) struct Limit {
 
 impl Limit {
     /// Awaits a step of a check; `protocol` names in the error what took too long.
-    pub(super) async fn bound<T>(
+    pub(super) async fn bound<T, E: From<String>>(
         self,
         protocol: &str,
-        step: impl Future<Output = Result<T, String>>,
-    ) -> Result<T, String> {
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let ended = self.reach(step).await;
-        ended.unwrap_or_else(|| Err(self.exceeded(&format!("{protocol}: timed out"))))
+        ended.unwrap_or_else(|| Err(self.exceeded(&format!("{protocol}: timed out")).into()))
     }
 
     /// Awaits a step of a check; `None` when it does not end in time.
@@ -137,8 +137,14 @@ impl Plan {
             Kind::None | Kind::Tcp | Kind::Impossible(_) => Ok(CheckResult::Connected),
         };
         // Also after an answer that was not the right one: a replica that a role check calls down is healthy otherwise.
+        let lacks = stream.lacks();
         Box::pin(stream.say_goodbye()).await;
-        result.unwrap_or_else(|words| CheckResult::Wrong(words.into()))
+        match (result, lacks) {
+            (Ok(result), _) => result,
+            // Whatever it looked like from above.
+            (Err(_), Some(shortage)) => CheckResult::NotMade(shortage),
+            (Err(error), None) => error.into(),
+        }
     }
 
     /// A header for a connection that this member makes on its own account. Version 1 names the check's own addresses, as

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::shortage::Shortage;
+
 /// Most that one check reads, in bytes, with what TLS and HTTP add: four times what is searched for a text. A backend that
 /// sends without end costs a check no more.
 const READ_MAX: usize = 256 * 1024;
@@ -24,6 +26,8 @@ pub(super) struct CheckStream {
     tcp: TcpStream,
     /// Bytes that may still be read.
     left: usize,
+    /// What this member lacked when it read or wrote.
+    lacks: Option<Shortage>,
 }
 
 /// What is wrong with a backend that sends more than a check reads.
@@ -33,7 +37,22 @@ pub(super) struct Overrun;
 
 impl CheckStream {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, left: READ_MAX }
+        Self { tcp, left: READ_MAX, lacks: None }
+    }
+
+    /// What this member lacked on the way, if it did: errors of the protocols above tell nothing of it.
+    pub(super) fn lacks(&self) -> Option<Shortage> {
+        self.lacks.clone()
+    }
+
+    /// Takes note of what an error of the socket says about this member.
+    fn noted<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(shortage) = Shortage::of(error)
+        {
+            self.lacks = Some(shortage);
+        }
+        polled
     }
 
     /// The two ends, this member's first.
@@ -84,13 +103,14 @@ impl AsyncRead for CheckStream {
         let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
         // The last read may go beyond by the reader's buffer.
         self.left = self.left.saturating_sub(buf.filled().len().saturating_sub(before));
-        polled
+        self.noted(polled)
     }
 }
 
 impl AsyncWrite for CheckStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, data)
+        let polled = Pin::new(&mut self.tcp).poll_write(cx, data);
+        self.noted(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -170,6 +190,22 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_this_member_lacks_on_the_way_is_noted() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut stream = CheckStream::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let error = |number| Poll::Ready(io::Result::<()>::Err(io::Error::from_raw_os_error(number)));
+        for number in [libc::ECONNRESET, libc::EPIPE, libc::ETIMEDOUT] {
+            assert!(stream.noted(error(number)).is_ready());
+            assert_eq!(stream.lacks(), None, "{number} comes from the backend");
+        }
+        for number in [libc::ENOMEM, libc::ENOBUFS] {
+            stream.lacks = None;
+            assert!(stream.noted(error(number)).is_ready());
+            assert!(stream.lacks().is_some(), "{number}");
+        }
+    }
 
     #[tokio::test]
     async fn a_check_reads_256_kib_at_most() {

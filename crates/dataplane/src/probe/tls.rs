@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trestle_model::TlsCheck;
 
+use super::check_error::CheckError;
 use super::files::FromFiles;
 use super::identity::identity;
 use super::plan::Limit;
@@ -76,12 +77,12 @@ impl TlsPlan {
     /// Does the handshake and looks at the certificate's dates.
     ///
     /// # Errors
-    /// What is wrong with the backend's TLS.
+    /// What is wrong with the backend's TLS, or what this member lacks.
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
         address: SocketAddr,
-    ) -> Result<TlsStream<S>, String> {
+    ) -> Result<TlsStream<S>, CheckError> {
         // An address is not sent as SNI (RFC 6066 §3); rustls sees to that.
         let name = self.name.clone().unwrap_or_else(|| address.ip().into());
         let config = match &self.identity {
@@ -97,7 +98,7 @@ impl TlsPlan {
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             if let Some(words) = leaf.and_then(|leaf| expiry::complaint(leaf, self.min_days_left, now)) {
-                return Err(format!("TLS: {words}"));
+                return Err(format!("TLS: {words}").into());
             }
         }
         Ok(stream)
@@ -107,22 +108,22 @@ impl TlsPlan {
 /// Does a handshake and says goodbye.
 ///
 /// # Errors
-/// What is wrong with the backend's TLS.
+/// What is wrong with the backend's TLS, or what this member lacks.
 pub(super) async fn check(
     plan: &TlsPlan,
     stream: &mut CheckStream,
     address: SocketAddr,
     limit: Limit,
-) -> Result<CheckResult, String> {
+) -> Result<CheckResult, CheckError> {
     let stream = limit.bound("TLS", plan.handshake(stream, address)).await?;
     // A backend that takes its time with this has nevertheless done what the check asks for.
-    let closed = limit.bound("TLS", async { Ok(timeout(CLOSING, close(stream)).await) }).await;
+    let closed = limit.reach(timeout(CLOSING, close(stream))).await;
     // With TLS 1.3 a server looks at the client's certificate when the handshake is over for the client. Where there is
     // one, that it is taken is part of the check.
-    if let (Some(_), Ok(Ok(Err(error)))) = (&plan.identity, closed)
+    if let (Some(_), Some(Ok(Err(error)))) = (&plan.identity, closed)
         && let Some(words) = fault::refused(&error)
     {
-        return Err(words);
+        return Err(words.into());
     }
     Ok(CheckResult::Secured)
 }
