@@ -396,4 +396,4 @@ impl DataPlane {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -109,3 +109,50 @@ impl Drop for Visit {
         shard.end(self.client, self.tenure, self.keep, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    impl Memory {
+        /// Clients that are remembered.
+        pub(crate) fn len(&self) -> usize {
+            self.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
+        }
+    }
+
+    /// Remembers as many clients, each with an address of its own.
+    fn fill(memory: &Arc<Memory>, clients: u32) {
+        let sticky =
+            Sticky { memory: memory.clone(), keep: Duration::from_secs(3600), positions: vec![(1, 0)] };
+        for client in 0..clients {
+            let client = SocketAddr::from((client.to_be_bytes(), 1));
+            drop(sticky.begin(client, 1, false));
+        }
+    }
+
+    #[test]
+    fn all_pools_together_remember_no_more_clients_than_the_bound() {
+        for pools in (1..=100).chain([1_000, trestle_model::defaults::POOLS_MAX]) {
+            let one = room(pools) as usize * SHARDS;
+            assert!(one <= CLIENTS_MAX && one * pools <= ALL_CLIENTS_MAX, "{one} in each of {pools}");
+        }
+        assert_eq!(room(1) as usize * SHARDS, CLIENTS_MAX);
+    }
+
+    #[test]
+    fn a_pool_forgets_clients_as_others_begin_to_remember() {
+        let memory = Arc::new(Memory::new(1));
+        fill(&memory, 20_000);
+        assert_eq!(memory.len(), 20_000);
+        memory.share(100);
+        assert_eq!(memory.len(), ALL_CLIENTS_MAX / 100);
+        fill(&memory, 20_000);
+        assert_eq!(memory.len(), ALL_CLIENTS_MAX / 100);
+        // Fewer pools leave each more room again.
+        memory.share(50);
+        fill(&memory, 40_000);
+        assert_eq!(memory.len(), ALL_CLIENTS_MAX / 50);
+    }
+}

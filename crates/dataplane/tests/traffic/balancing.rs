@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
-use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, Host, PoolSpec};
+use trestle_dataplane::{CloseReason, Settings};
+use trestle_model::{
+    AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, Command, Host, HostPort, MemberName,
+    MemberSpec, PoolSpec,
+};
 
 use crate::harness::*;
 
@@ -18,6 +21,28 @@ async fn round_robin_takes_turns() {
     assert_eq!(word, "abcabcabc");
     assert_eq!(plane.listener_counts("l").connections, 9);
     assert_eq!(plane.backend_counts("p", "b").connections, 3);
+}
+
+#[tokio::test]
+async fn each_members_turns_begin_at_a_place_of_its_own() {
+    let servers_of_pool = [Server::start("a").await, Server::start("b").await, Server::start("c").await];
+    let backends: Vec<_> =
+        ["a", "b", "c"].into_iter().zip(servers_of_pool.iter().map(|s| at(s.address))).collect();
+    let names = ["m1", "m2", "m3"].map(|name| MemberName::parse(name).unwrap());
+    let mut words = Vec::new();
+    for name in &names {
+        let mut plane = Plane::with(Settings { member: Some(name.clone()), ..settings() });
+        for (number, name) in names.iter().enumerate() {
+            let address = HostPort::parse(&format!("192.0.2.{}:7481", number + 1)).unwrap();
+            let spec =
+                MemberSpec { name: name.clone(), peer_address: address.clone(), admin_address: address };
+            plane.prepare(Command::AddMember(spec));
+        }
+        plane.pool("p", unchecked(), &backends).await;
+        let front = plane.listener("l", "p").await;
+        words.push(servers(front, 3).await);
+    }
+    assert_eq!(words, ["abc", "bca", "cab"]);
 }
 
 #[tokio::test]
