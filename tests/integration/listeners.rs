@@ -80,6 +80,10 @@ async fn changes_touch_no_other_connection() {
     for target in &moved {
         assert_eq!(fetch_http(*target), Ok("two".to_owned()));
     }
+    let views = health(&api, "moving").await.views;
+    let bound: Vec<&[String]> = views.iter().map(|view| &view.bound[..]).collect();
+    let ranges: Vec<_> = cluster.members.iter().map(|member| [format!("{}:8081-8082", member.ip)]).collect();
+    assert_eq!(bound, ranges, "neighbouring ports are told as one range");
 
     let request = DeleteListenerRequest { name, ..DeleteListenerRequest::default() };
     api.listeners().delete_listener(request).await.unwrap();

@@ -122,7 +122,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
         Refusal::NoTenure { .. } => (Code::FailedPrecondition, "NO_TENURE"),
         Refusal::BindTaken { .. } => (Code::AlreadyExists, "ADDRESS_IN_USE"),
-        Refusal::Full { .. } => (Code::ResourceExhausted, "LIMIT_REACHED"),
+        Refusal::Full { .. } | Refusal::TooManyPorts { .. } => (Code::ResourceExhausted, "LIMIT_REACHED"),
         Refusal::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Refusal::Configured { .. } => (Code::AlreadyExists, "CONFIGURED"),
         Refusal::StagingLost => (Code::Aborted, "STAGING_LOST"),

@@ -1,66 +1,118 @@
 //! Listening sockets: opening them, and saying why one could not be opened.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use trestle_model::{Bind, ListenerName};
 
 use crate::keepalive::Keepalive;
+use crate::shortage::Shortage;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
 
-/// Why an address of a listener does not accept connections. Tried again at every drift interval.
-#[derive(Debug, thiserror::Error)]
+/// Why an address of a listener does not accept connections, in words when displayed. Tried again at every drift interval.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum BindError {
     /// Another process has it.
-    #[error(
-        "{0}: address already in use by another process; stop that process or choose another address or port"
-    )]
-    InUse(SocketAddr),
+    #[error("address already in use by another process; stop that process or choose another address or port")]
+    InUse,
     /// It belongs to no interface of this member.
     #[error(
-        "{0}: cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
+        "cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
     )]
-    NotHere(SocketAddr),
+    NotHere,
     /// Another listener means the same address on this member.
     #[error(
-        "{address}: listener \"{listener}\" has this address on this member; choose another address or port for one of them"
+        "listener \"{0}\" has this address on this member; choose another address or port for one of them"
     )]
-    Taken {
-        /// The address.
-        address: SocketAddr,
-        /// The listener that has it.
-        listener: ListenerName,
-    },
+    Taken(ListenerName),
     /// This member is drained, and no virtual IP has this address.
-    #[error("{0}: not listening: this member is drained")]
-    Drained(SocketAddr),
+    #[error("not listening: this member is drained")]
+    Drained,
     /// This member is stopping.
-    #[error("{0}: not listening: this member is stopping")]
-    Stopped(SocketAddr),
+    #[error("not listening: this member is stopping")]
+    Stopped,
     /// The first checks of the backends that the listener leads to have not ended yet. Lasts two seconds at most.
-    #[error("{0}: not listening yet: waits for the first checks of its backends")]
-    Unchecked(SocketAddr),
+    #[error("not listening yet: waits for the first checks of its backends")]
+    Unchecked,
+    /// Others come first; its own turn is a moment away.
+    #[error("not listening yet: being opened")]
+    Opening,
+    /// Listening sockets have all descriptors that they may have, which are as many as this.
+    #[error(
+        "not listening: this member may have {0} listening sockets, half of its file descriptors for connections, and has \
+         them; raise its limit (LimitNOFILE, ulimit -n) or name fewer ports"
+    )]
+    TooMany(usize),
+    /// Connections have the descriptors that are left.
+    #[error(
+        "not listening yet: connections have all file descriptors that this member has for them; tried again as they end, \
+         or raise its limit (LimitNOFILE, ulimit -n)"
+    )]
+    Crowded,
+    /// This member lacks something else for a socket.
+    #[error("cannot listen: {0}")]
+    Lacks(Shortage),
     /// The operating system refused for another reason.
-    #[error("{address}: cannot listen: {source}")]
-    Refused {
-        /// The address.
-        address: SocketAddr,
-        /// What the operating system says.
-        source: io::Error,
-    },
+    #[error("cannot listen: {0}")]
+    Refused(Arc<str>),
 }
 
 impl BindError {
-    fn new(address: SocketAddr, source: io::Error) -> Self {
+    fn new(source: &io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::AddrInUse => Self::InUse(address),
-            io::ErrorKind::AddrNotAvailable => Self::NotHere(address),
-            _ => Self::Refused { address, source },
+            io::ErrorKind::AddrInUse => Self::InUse,
+            io::ErrorKind::AddrNotAvailable => Self::NotHere,
+            _ => match Shortage::of(source) {
+                Some(shortage) => Self::Lacks(shortage),
+                None => Self::Refused(source.to_string().into()),
+            },
         }
     }
+
+    /// Whether the address will be bound by itself, and soon.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unchecked | Self::Opening)
+    }
+
+    /// Whether the address has no socket because that is wanted.
+    pub(crate) fn is_meant(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Drained)
+    }
+
+    /// Whether it is for a load, which may be anybody's and goes, and not for this member's settings.
+    pub(crate) fn is_load(&self) -> bool {
+        matches!(self, Self::Crowded | Self::Lacks(_))
+    }
+}
+
+/// Most reasons, and most ranges of addresses for each of them, that are told of one listener.
+const TOLD_MAX: usize = 8;
+
+/// What keeps addresses from being bound: one text for each reason, with its addresses in ranges.
+pub(crate) fn told<'a>(failed: impl IntoIterator<Item = (SocketAddr, &'a BindError)>) -> Vec<String> {
+    let mut reasons: BTreeMap<&BindError, Vec<SocketAddr>> = BTreeMap::new();
+    for (address, error) in failed {
+        reasons.entry(error).or_default().push(address);
+    }
+    let mut texts: Vec<String> = reasons.iter().take(TOLD_MAX).map(|(why, at)| text(at, why)).collect();
+    let rest: usize = reasons.values().skip(TOLD_MAX).map(Vec::len).sum();
+    if rest > 0 {
+        texts.push(format!("{rest} more addresses are not bound, for other reasons"));
+    }
+    texts
+}
+
+fn text(addresses: &[SocketAddr], why: &BindError) -> String {
+    let ranges = Bind::ranges(addresses.iter().copied());
+    let shown: Vec<String> = ranges.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+    let rest: usize = ranges.iter().skip(TOLD_MAX).map(|range| range.ports()).sum();
+    let more = if rest > 0 { format!(" and {rest} more addresses") } else { String::new() };
+    format!("{}{more}: {why}", shown.join(", "))
 }
 
 /// The addresses that a configured one means on a member with this data address.
@@ -116,5 +168,43 @@ pub(crate) fn open(
         }
         (0..count).map(|_| listening(address, ahead)).collect()
     };
-    open().map_err(|source| BindError::new(address, source))
+    open().map_err(|source| BindError::new(&source))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn addresses(text: &str) -> Vec<SocketAddr> {
+        Bind::parse(text).unwrap().sockets().collect()
+    }
+
+    #[test]
+    fn what_is_not_bound_is_told_by_reason_and_in_ranges() {
+        let range = addresses("10.0.0.1:30000-32767");
+        let all = range.iter().map(|address| (*address, &BindError::NotHere));
+        let said = told(all);
+        assert_eq!(said, [format!("10.0.0.1:30000-32767: {}", BindError::NotHere)]);
+        let (taken, in_use) = (BindError::Taken(ListenerName::parse("other").unwrap()), BindError::InUse);
+        let mixed = [(range[0], &in_use), (range[1], &taken), (range[2], &in_use), (range[3], &in_use)];
+        assert_eq!(
+            told(mixed),
+            [format!("10.0.0.1:30000, 10.0.0.1:30002-30003: {in_use}"), format!("10.0.0.1:30001: {taken}")]
+        );
+        assert!(told([]).is_empty());
+    }
+
+    #[test]
+    fn what_is_told_stays_short_whatever_fails() {
+        let range = addresses("10.0.0.1:1000-3000");
+        let every_second = range.iter().step_by(2).map(|address| (*address, &BindError::InUse));
+        let said = told(every_second);
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("10.0.0.1:1014 and 993 more addresses: address already in use"), "{said:?}");
+        let reasons: Vec<_> = (0..range.len()).map(BindError::TooMany).collect();
+        let said = told(range.iter().copied().zip(&reasons));
+        assert_eq!(said.len(), 9);
+        assert_eq!(said[8], "1993 more addresses are not bound, for other reasons");
+    }
 }

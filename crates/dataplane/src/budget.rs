@@ -14,6 +14,18 @@ pub(crate) const PER_CONNECTION: usize = 2;
 /// always, then each that ends would wake every listener only to let one of them accept.
 const RESUME: usize = 64;
 
+/// Part of the budget that listening sockets may have, so that connections have the rest whatever is configured.
+const LISTENING: usize = 2;
+
+/// Why there are no descriptors for listening sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// Listening sockets have all that they may have, which are as many as this.
+    Listening(usize),
+    /// Connections have what is left.
+    Connections,
+}
+
 /// The use of a [`Budget`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetUse {
@@ -25,7 +37,7 @@ pub struct BudgetUse {
     pub pauses: u64,
 }
 
-/// Descriptors that may be used, and those that are. What is taken is taken; but while there is no room for one more
+/// Descriptors that may be used, and those that are. What a connection takes is taken; but while there is no room for one more
 /// connection, none is accepted. Workers that look at the same moment may each find room for the same one, and so have one
 /// more between them; there is a reserve.
 #[derive(Debug)]
@@ -34,6 +46,8 @@ pub(crate) struct Budget {
     /// Use up to which a pause ends.
     resume: usize,
     used: AtomicUsize,
+    /// Those of listening sockets among them.
+    listening: AtomicUsize,
     paused: AtomicBool,
     pauses: AtomicU64,
     free: Notify,
@@ -47,6 +61,7 @@ impl Budget {
             limit,
             resume: limit.saturating_sub((limit / RESUME).max(PER_CONNECTION)),
             used: AtomicUsize::new(0),
+            listening: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             pauses: AtomicU64::new(0),
             free: Notify::new(),
@@ -106,6 +121,27 @@ impl Budget {
     pub(crate) fn try_take(&self, count: usize) -> bool {
         let more = |used: usize| used.checked_add(count).filter(|used| *used <= self.limit);
         self.used.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    /// Uses descriptors for listening sockets.
+    ///
+    /// # Errors
+    /// Why there is no room for them; then none is used.
+    pub(crate) fn listen(&self, count: usize) -> Result<(), NoRoom> {
+        let most = (self.limit / LISTENING).max(1);
+        let more = |listening: usize| listening.checked_add(count).filter(|listening| *listening <= most);
+        self.listening.fetch_update(SeqCst, SeqCst, more).map_err(|_| NoRoom::Listening(most))?;
+        if self.try_take(count) {
+            return Ok(());
+        }
+        self.listening.fetch_sub(count, SeqCst);
+        Err(NoRoom::Connections)
+    }
+
+    /// Gives the descriptors of listening sockets back.
+    pub(crate) fn unlisten(&self, count: usize) {
+        self.listening.fetch_sub(count, SeqCst);
+        self.give(count);
     }
 
     /// Gives descriptors back that were taken.
@@ -182,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn listening_sockets_may_take_more_than_there_is() {
+    fn what_was_taken_too_much_ends_no_pause() {
         let budget = Budget::new(Some(4));
         budget.take(10);
         assert!(!budget.has_room());
@@ -192,6 +228,25 @@ mod tests {
         endless.take(1 << 40);
         assert!(endless.has_room());
         assert_eq!(endless.read().limit, None);
+    }
+
+    #[test]
+    fn listening_sockets_have_half_of_it_at_most_and_nothing_that_connections_have() {
+        let budget = Budget::new(Some(20));
+        assert_eq!(budget.listen(8), Ok(()));
+        assert_eq!(budget.listen(3), Err(NoRoom::Listening(10)));
+        assert_eq!(budget.read().used, 8, "what was refused takes nothing");
+        budget.take(11);
+        assert_eq!(budget.listen(2), Err(NoRoom::Connections));
+        assert_eq!(budget.listen(1), Ok(()));
+        budget.give(11);
+        budget.unlisten(4);
+        assert_eq!(budget.listen(5), Ok(()));
+        assert_eq!(budget.read().used, 10);
+        assert!(budget.has_room());
+        // However little there is, one address can be listened at.
+        assert_eq!(Budget::new(Some(0)).listen(1), Ok(()));
+        assert_eq!(Budget::new(None).listen(1 << 40), Ok(()));
     }
 
     #[test]

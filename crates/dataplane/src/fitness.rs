@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 use trestle_engine::Verdict;
 use trestle_model::{AdminState, ListenerName, PoolName};
 
-use crate::bind::BindError;
+use crate::bind;
 use crate::pulse::Pulse;
-use crate::table::{Pool, Table};
+use crate::table::{Listener, Pool, Table};
 use crate::worker::Order;
 
 /// Why connections are not accepted wherever virtual IPs are reached.
@@ -58,26 +59,22 @@ impl Watch {
     }
 }
 
-/// Addresses at which virtual IPs are reached and that are not bound.
+/// Listeners that are not bound at an address at which virtual IPs are reached, for another reason than load.
 pub(crate) fn closed(table: &Table) -> Vec<AcceptFault> {
     let meets = |address: SocketAddr| {
         let ip = address.ip();
         table.vips.contains(&ip)
             || ip.is_unspecified() && table.vips.iter().any(|vip| vip.is_ipv4() == ip.is_ipv4())
     };
-    let binds = table
-        .listeners
-        .values()
-        .flat_map(|listener| listener.binds.iter().map(move |bind| (&listener.config.name, bind)));
-    let failing = binds.filter(|(_, bind)| meets(bind.effective));
-    let failing = failing.filter_map(|(name, bind)| Some((name, bind.error.as_deref()?)));
-    // One that waits for its first checks does so on every member, and not for long.
-    let failing = failing.filter(|(_, error)| !matches!(error, BindError::Unchecked(_)));
-    let fault = |(name, error): (&ListenerName, &BindError)| {
-        let why = format!("listener {name}: {error}");
-        AcceptFault { listener: Some(name.clone()), why }
+    let fault = |listener: &Arc<Listener>| {
+        // One that waits for its first checks, which is none that failed, does so on every member, and not for long.
+        let failed = listener.failed().filter(|(address, error)| !error.is_load() && meets(*address));
+        let why = bind::told(failed).join("; ");
+        let name = &listener.config.name;
+        let why = (!why.is_empty()).then(|| format!("listener {name}: {why}"))?;
+        Some(AcceptFault { listener: Some(name.clone()), why })
     };
-    failing.map(fault).collect()
+    table.listeners.values().filter_map(fault).collect()
 }
 
 /// Pools that a listener leads to and whose backends are all unhealthy here.

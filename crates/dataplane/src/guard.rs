@@ -18,12 +18,20 @@ struct Port {
     /// Whether this member does at all addresses of this machine, of either family.
     all_v4: bool,
     all_v6: bool,
+    /// Whether wildcards of the cluster are here, of either family: the others listen at each of their own addresses.
+    elsewhere_v4: bool,
+    elsewhere_v6: bool,
 }
 
 impl Port {
-    fn covers(&self, ip: IpAddr, local: &HashSet<IpAddr>) -> bool {
-        let all = if ip.is_ipv4() { self.all_v4 } else { self.all_v6 };
-        self.ips.contains(&ip) || all && (ip.is_loopback() || local.contains(&ip))
+    fn covers(&self, ip: IpAddr, guard: &Guard) -> bool {
+        let (all, elsewhere) = match ip {
+            IpAddr::V4(_) => (self.all_v4, self.elsewhere_v4),
+            IpAddr::V6(_) => (self.all_v6, self.elsewhere_v6),
+        };
+        self.ips.contains(&ip)
+            || all && (ip.is_loopback() || guard.local.contains(&ip))
+            || elsewhere && guard.others.contains(&ip)
     }
 
     fn add(&mut self, ip: IpAddr, bound: bool) {
@@ -73,6 +81,8 @@ pub(crate) struct Guard {
     networks: Vec<Cidr>,
     /// This machine's addresses, if they matter.
     local: HashSet<IpAddr>,
+    /// Where the other members and the virtual IPs are. Once for all ports: wildcards may have thousands.
+    others: HashSet<IpAddr>,
 }
 
 impl Guard {
@@ -84,19 +94,19 @@ impl Guard {
         own: Option<IpAddr>,
         targets: &OwnTargets,
     ) -> Self {
-        let mut guard = Self { networks: targets.networks.clone(), ..Self::default() };
         let vips: HashSet<IpAddr> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
-        let others: Vec<IpAddr> = addresses_of_members(state, own).chain(vips.iter().copied()).collect();
+        let others = addresses_of_members(state, own).chain(vips.iter().copied()).collect();
+        let mut guard = Self { networks: targets.networks.clone(), others, ..Self::default() };
         for listener in listeners {
             for status in &listener.binds {
                 // Another program of this machine has it, and that may be a backend.
-                let foreign = matches!(status.error.as_deref(), Some(BindError::InUse(_)));
+                let foreign = status.error == Some(BindError::InUse);
                 if !foreign {
                     guard.add(status.effective, status.error.is_none());
                 }
             }
             for bind in &listener.config.spec.binds {
-                guard.add_elsewhere(*bind, &others);
+                guard.add_elsewhere(*bind);
                 // Whoever holds it listens there, whatever this member's own socket came to.
                 if vips.contains(&bind.ip) {
                     bind.sockets().for_each(|address| guard.add(address, true));
@@ -140,20 +150,21 @@ impl Guard {
 
     /// A wildcard where the other members and the virtual IPs are. Members may differ in whether the wildcard stands for
     /// one address of theirs, so a virtual IP counts in any case: it is at the same place for all of them.
-    fn add_elsewhere(&mut self, bind: Bind, others: &[IpAddr]) {
+    fn add_elsewhere(&mut self, bind: Bind) {
         if !bind.ip.is_unspecified() {
             return;
         }
-        for port in bind.sockets().map(|socket| socket.port()) {
-            let same = others.iter().filter(|ip| ip.is_ipv4() == bind.ip.is_ipv4());
-            self.ports.entry(port).or_default().ips.extend(same);
+        for socket in bind.sockets() {
+            let port = self.ports.entry(socket.port()).or_default();
+            port.elsewhere_v4 |= bind.ip.is_ipv4();
+            port.elsewhere_v6 |= bind.ip.is_ipv6();
         }
     }
 
     /// Why no connection goes to this address, if none does.
     pub(crate) fn bars(&self, address: SocketAddr) -> Option<Barred> {
         let listeners = self.ports.get(&address.port());
-        if listeners.is_some_and(|port| port.covers(dialled(address), &self.local)) {
+        if listeners.is_some_and(|port| port.covers(dialled(address), self)) {
             return Some(Barred::Listener);
         }
         self.bars_check(address)
@@ -172,7 +183,7 @@ impl Guard {
     /// Whether a member's own port is there.
     pub(crate) fn is_own_port(&self, address: SocketAddr) -> bool {
         let port = self.own_ports.get(&address.port());
-        port.is_some_and(|port| port.covers(dialled(address), &self.local))
+        port.is_some_and(|port| port.covers(dialled(address), self))
     }
 }
 
@@ -209,7 +220,6 @@ fn addresses_of_members(state: &ClusterState, own: Option<IpAddr>) -> impl Itera
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::io;
     use std::sync::Arc;
 
     use trestle_model::{
@@ -223,7 +233,6 @@ mod tests {
     /// A listener that is bound, or is not for this reason.
     fn listener(bind: &str, own: Option<IpAddr>, error: Option<BindError>) -> Listener {
         let bind = Bind::parse(bind).unwrap();
-        let error = error.map(Arc::new);
         let binds = crate::bind::effective(bind, own)
             .map(|effective| BindStatus { configured: bind, effective, error: error.clone() })
             .collect();
@@ -293,10 +302,23 @@ mod tests {
         let one = guard(v4, None, None);
         assert!(covers(&one, v4) && !covers(&one, "203.0.113.50:81") && !covers(&one, v6));
         // Another program has the port on this member, or the wildcard is one address here; the holder may be another.
-        let in_use = || Some(BindError::InUse(v4.parse().unwrap()));
+        let in_use = || Some(BindError::InUse);
         assert!(covers(&guard(v4, None, in_use()), v4) && covers(&guard("*:80", None, in_use()), v4));
         assert!(covers(&guard("*:80", Some("203.0.113.9".parse().unwrap()), None), v4));
         assert!(!covers(&guard("203.0.113.9:80", None, None), v4));
+    }
+
+    #[test]
+    fn a_port_of_a_range_costs_the_same_however_many_members_there_are() {
+        let addresses: Vec<String> = (1..=15).map(|member| format!("203.0.113.{member}:7481")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let state = with_vips(state(&addresses), &["203.0.113.50/24"]);
+        let guard =
+            Guard::new(&state, &[listener("*:30000-32767", None, None)], None, &OwnTargets::default());
+        assert_eq!(guard.ports.len(), 2768);
+        assert!(guard.ports.values().all(|port| port.ips.is_empty()));
+        assert!(covers(&guard, "203.0.113.15:32767") && covers(&guard, "203.0.113.50:30000"));
+        assert!(!covers(&guard, "203.0.113.15:32768"));
     }
 
     #[test]
@@ -314,7 +336,6 @@ mod tests {
 
     #[test]
     fn what_others_bind_counts_and_what_another_program_has_does_not() {
-        let address: SocketAddr = "203.0.113.1:80".parse().unwrap();
         let guard = |error| {
             Guard::new(
                 &state(&[]),
@@ -323,9 +344,9 @@ mod tests {
                 &OwnTargets::default(),
             )
         };
-        assert!(covers(&guard(BindError::NotHere(address)), "203.0.113.1:80"));
-        assert!(!covers(&guard(BindError::InUse(address)), "203.0.113.1:80"));
-        let refused = BindError::Refused { address, source: io::ErrorKind::PermissionDenied.into() };
+        assert!(covers(&guard(BindError::NotHere), "203.0.113.1:80"));
+        assert!(!covers(&guard(BindError::InUse), "203.0.113.1:80"));
+        let refused = BindError::Refused("Permission denied (os error 13)".into());
         assert!(covers(&guard(refused), "203.0.113.1:80"));
     }
 

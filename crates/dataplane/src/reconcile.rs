@@ -2,6 +2,7 @@
 
 mod listeners;
 mod names;
+mod open_sockets;
 mod pools;
 mod schedule;
 
@@ -101,6 +102,7 @@ impl Reconciler {
             let verdicts = self.pools.is_dirty().then(|| self.published + VERDICT_PAUSE);
             let drain = self.pools.next_deadline().map(|d| self.origin + d);
             let release = match self.is_released() {
+                _ if self.listeners.is_opening() => Some(Instant::now()),
                 true => Some(self.released + RELEASE_PAUSE),
                 false => self.listeners.next_release().map(|d| self.origin + d),
             };
@@ -139,7 +141,7 @@ impl Reconciler {
                     if self.pools.is_dirty() {
                         self.publish();
                     }
-                    if drift <= Instant::now() || self.is_released() {
+                    if drift <= Instant::now() || self.is_released() || self.listeners.is_opening() {
                         self.released = Instant::now();
                         self.follow(self.state.clone(), true).await;
                         drift = Instant::now() + self.drift_interval;
@@ -187,7 +189,7 @@ impl Reconciler {
         if again || !listeners::same(&self.state, &state) {
             let before = *self.in_force.borrow();
             self.listeners.hold(&state, before, now, self.pools.unchecked());
-            self.listeners.follow(&state).await;
+            self.listeners.follow(&state, before).await;
         }
         self.state = state;
         self.publish();

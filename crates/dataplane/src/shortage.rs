@@ -41,7 +41,7 @@ impl ShortageKind {
 }
 
 /// A shortage of this member, in words when displayed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shortage {
     /// Of what.
     pub kind: ShortageKind,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trestle_engine::{Picked, Schedule, Standing, Verdict};
 use trestle_model::{self as model, AdminState, BackendName, Bind, ListenerName, PoolName, Revision};
 
-use crate::bind::BindError;
+use crate::bind::{self, BindError};
 use crate::counters::Counters;
 use crate::gate::Gate;
 use crate::guard::{Barred, Guard};
@@ -71,27 +71,33 @@ impl Listener {
         self.binds.iter().filter(|b| b.error.is_none()).map(|b| b.effective)
     }
 
-    /// What keeps the other addresses from being bound; that they wait for the first checks is no error.
-    pub fn errors(&self) -> impl Iterator<Item = &BindError> {
-        let errors = self.binds.iter().filter_map(|b| b.error.as_deref());
-        errors.filter(|error| !matches!(error, BindError::Unchecked(_)))
+    /// The other addresses, with what keeps them from being bound; that they wait for the first checks or for their turn is no
+    /// error.
+    pub fn failed(&self) -> impl Iterator<Item = (SocketAddr, &BindError)> {
+        let failed = self.binds.iter().filter_map(|b| Some((b.effective, b.error.as_ref()?)));
+        failed.filter(|(_, error)| !error.is_passing())
+    }
+
+    /// What keeps addresses from being bound, in words: one text for each reason.
+    pub fn errors(&self) -> Vec<String> {
+        bind::told(self.failed())
     }
 
     /// Whether it waits for the first checks of its backends.
     pub fn is_unchecked(&self) -> bool {
-        self.binds.iter().any(|b| matches!(b.error.as_deref(), Some(BindError::Unchecked(_))))
+        self.binds.iter().any(|b| b.error == Some(BindError::Unchecked))
     }
 }
 
 /// One socket address of a listener on this member.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindStatus {
     /// The address as configured.
     pub configured: Bind,
     /// The address on this member: its data address in place of a wildcard, if it has one of that family.
     pub effective: SocketAddr,
     /// Why it does not accept connections, if it does not.
-    pub error: Option<Arc<BindError>>,
+    pub error: Option<BindError>,
 }
 
 /// A pool with its backends, prepared for picking.

@@ -181,6 +181,22 @@ impl Bind {
         (self.first.get()..=self.last.get()).map(move |port| SocketAddr::new(self.ip, port))
     }
 
+    /// Addresses as few ranges: those with neighbouring ports that follow one another stand together.
+    pub fn ranges(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<Self> {
+        let mut ranges: Vec<Self> = Vec::new();
+        for address in addresses {
+            // Port 0 is no address that anybody can reach.
+            let Some(port) = Port::new(address.port()) else { continue };
+            match ranges.last_mut() {
+                Some(range) if range.ip == address.ip() && range.last.checked_add(1) == Some(port) => {
+                    range.last = port;
+                }
+                _ => ranges.push(Self { ip: address.ip(), first: port, last: port }),
+            }
+        }
+        ranges
+    }
+
     /// Whether an address is named by both.
     pub fn overlaps(self, other: Self) -> bool {
         self.ip == other.ip && self.first <= other.last && other.first <= self.last
@@ -318,6 +334,20 @@ mod tests {
         for text in ["*:81-80", "*:0-80", "*:80-", "*:-80", "*:80-65536", "*:80-81-82", "*:80-x"] {
             assert!(Bind::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn neighbouring_ports_stand_together() {
+        let ranges = |list: &[&str]| -> Vec<String> {
+            let addresses = list.iter().filter_map(|address| address.parse().ok());
+            Bind::ranges(addresses).iter().map(ToString::to_string).collect()
+        };
+        let bound = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.1:82", "10.0.0.1:90", "[::1]:91", "[::1]:92"];
+        assert_eq!(ranges(&bound), ["10.0.0.1:80-82", "10.0.0.1:90", "[::1]:91-92"]);
+        assert_eq!(ranges(&["10.0.0.1:65535", "10.0.0.1:1", "10.0.0.1:0"]).len(), 2);
+        assert!(ranges(&[]).is_empty());
+        let all = Bind::parse("0.0.0.0:30000-32767").map(|bind| Bind::ranges(bind.sockets()));
+        assert_eq!(all.map(|ranges| ranges.len()), Ok(1));
     }
 
     #[test]

@@ -398,6 +398,21 @@ impl ClusterState {
         changed(index, ChangeKind::Deleted, Resource::Backend(pool.clone(), backend))
     }
 
+    /// One with more ports than before must leave all listeners together no more than they may have.
+    fn check_ports(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
+        let before = self.listeners.get(name).map_or(0, |listener| listener.spec.ports());
+        let ports = spec.ports();
+        if ports <= before {
+            return Ok(());
+        }
+        let others = self.listeners.values().map(|other| other.spec.ports()).sum::<usize>() - before;
+        let max = defaults::PORTS_MAX;
+        if others + ports <= max {
+            return Ok(());
+        }
+        Err(Refusal::TooManyPorts { listener: name.to_string(), ports, others, max })
+    }
+
     /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
     fn check_listener(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
         valid(|v| spec.check(v))?;
@@ -413,7 +428,7 @@ impl ClusterState {
                 return Err(Refusal::BindTaken { bind: bind.to_string(), listener: other.name.to_string() });
             }
         }
-        Ok(())
+        self.check_ports(name, spec)
     }
 
     fn create_listener(&self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {

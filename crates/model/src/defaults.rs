@@ -95,8 +95,11 @@ pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(120);
 pub const DEAD_PEER_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_secs(5)..=Duration::from_secs(900);
 
-/// Most ports of one listener, over all its addresses. Each takes a socket for each core.
-pub const LISTENER_PORTS_MAX: usize = 256;
+/// Most ports of one listener, over all its addresses: the range of Kubernetes' NodePorts (2 768) at two addresses, and some
+/// more.
+pub const LISTENER_PORTS_MAX: usize = 8_192;
+/// Most ports of all listeners together, more than there may be listeners. Each takes one socket at least, on every member.
+pub const PORTS_MAX: usize = 16_384;
 /// Most routes of one listener.
 pub const ROUTES_MAX: usize = 64;
 /// Most names, and most protocols, of one route.

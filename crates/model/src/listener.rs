@@ -83,7 +83,7 @@ impl Route {
 /// The settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
-    /// Addresses that every member binds; 1 to 16 with at most 256 ports, none named twice.
+    /// Addresses that every member binds; 1 to 16 with at most 8 192 ports, none named twice.
     pub binds: Vec<Bind>,
     /// The pool that connections go to that no route takes.
     pub pool: PoolName,
@@ -127,6 +127,11 @@ impl ListenerSpec {
         }
     }
 
+    /// How many ports it has, over all its addresses.
+    pub fn ports(&self) -> usize {
+        self.binds.iter().map(|bind| bind.ports()).sum()
+    }
+
     /// Every pool that connections may go to; the same one may come more than once.
     pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
         std::iter::once(&self.pool).chain(self.routes.iter().map(|route| &route.pool))
@@ -138,9 +143,12 @@ impl ListenerSpec {
             let rule = format!("must name 1 to {} addresses", defaults::BINDS_MAX);
             v.add("listener.binds", format!("{} addresses", self.binds.len()), rule);
         }
-        let ports: usize = self.binds.iter().map(|bind| bind.ports()).sum();
+        let ports = self.ports();
         if ports > defaults::LISTENER_PORTS_MAX {
-            let rule = format!("must be at most {} over all addresses", defaults::LISTENER_PORTS_MAX);
+            let rule = format!(
+                "must be at most {} over all addresses; name only ports that clients use, or several listeners",
+                defaults::LISTENER_PORTS_MAX
+            );
             v.add("listener.binds", format!("{ports} ports"), rule);
         }
         for (i, bind) in self.binds.iter().enumerate() {

@@ -88,6 +88,21 @@ pub enum Refusal {
         /// The listener that has it.
         listener: String,
     },
+    /// All listeners together would have too many ports.
+    #[error(
+        "listener \"{listener}\" would have {ports} ports beside {others} of the other listeners, and all together may have \
+         {max}; name fewer ports, or delete a listener that nobody needs"
+    )]
+    TooManyPorts {
+        /// The listener.
+        listener: String,
+        /// The ports that it would have.
+        ports: usize,
+        /// The ports of all others.
+        others: usize,
+        /// The bound.
+        max: usize,
+    },
     /// A bound of the cluster is reached.
     #[error("there are {max} {kind}s already, which is the most there can be")]
     Full {

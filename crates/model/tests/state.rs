@@ -149,6 +149,42 @@ fn an_address_has_one_listener() {
 }
 
 #[test]
+fn ports_of_listeners_are_bounded_alone_and_together() {
+    let mut state = web();
+    let ports = |name: &str, binds: &[&str]| create_listener(name, binds, "web");
+    // Kubernetes' NodePorts, and what one listener may have at most.
+    state.apply(4, &ports("nodes", &["0.0.0.0:30000-32767", "[::]:30000-32767"])).unwrap();
+    let Refusal::Invalid(found) = refused(&mut state, &ports("all", &["10.0.0.1:1-8193"])) else { panic!() };
+    assert_eq!(
+        found.to_string(),
+        "listener.binds \"8193 ports\": must be at most 8192 over all addresses; name only ports that clients use, or \
+         several listeners"
+    );
+    state.apply(5, &ports("most", &["10.0.0.1:1-8192"])).unwrap();
+    // 5536 and 8192 are taken, and one by "web".
+    let more = ports("more", &["10.0.0.2:1-2656"]);
+    assert_eq!(
+        refused(&mut state, &more).to_string(),
+        "listener \"more\" would have 2656 ports beside 13729 of the other listeners, and all together may have 16384; \
+         name fewer ports, or delete a listener that nobody needs"
+    );
+    state.apply(6, &ports("more", &["10.0.0.2:1-2655"])).unwrap();
+    let rebind = |name: &str, bind: &str| {
+        let binds = Some(vec![Bind::parse(bind).unwrap()]);
+        let patch = ListenerPatch { binds, ..ListenerPatch::default() };
+        Command::UpdateListener { name: listener(name), patch, expect: None }
+    };
+    assert!(matches!(
+        refused(&mut state, &rebind("more", "10.0.0.2:1-2656")),
+        Refusal::TooManyPorts { ports: 2656, others: 13_729, .. }
+    ));
+    // Other ports, and other settings, take no more.
+    state.apply(7, &rebind("more", "10.0.0.2:2-2656")).unwrap();
+    state.apply(8, &rebind("more", "10.0.0.2:2-3")).unwrap();
+    state.apply(9, &ports("other", &["10.0.0.3:1-2653"])).unwrap();
+}
+
+#[test]
 fn a_check_needs_a_port() {
     let mut state = web();
     let portless = create_backend("web", "b", "10.0.0.2");

@@ -239,7 +239,7 @@ impl Moment {
         let about = ("trestle_listener_addresses_bound", "Addresses that accept connections");
         family(encoder, about, MetricType::Gauge, gauge(|listener, _| listener.bound().count() as u64))?;
         let about = ("trestle_listener_addresses_failed", "Addresses that could not be bound");
-        family(encoder, about, MetricType::Gauge, gauge(|listener, _| listener.errors().count() as u64))?;
+        family(encoder, about, MetricType::Gauge, gauge(|listener, _| listener.failed().count() as u64))?;
         for (name, help, value) in LISTENER_COUNTS {
             let values = all.iter().map(|(labels, _, counts)| (labels.clone(), value(counts)));
             family(encoder, (name, help), MetricType::Counter, values)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use trestle_api::{convert, peer, v1};
 use trestle_dataplane::{Backend, CloseReason, Listener, Table, Verdict};
-use trestle_model::{PoolName, Revision};
+use trestle_model::{Bind, PoolName, Revision};
 
 use crate::member::Member;
 
@@ -79,7 +79,7 @@ impl Member {
             in_force_revision: *self.plane.in_force().borrow(),
             digest: if no_digest { String::new() } else { self.digest() },
             listeners_bound: count(listeners.clone().map(|l| l.bound().count()).sum()),
-            listeners_failed: count(listeners.clone().map(|l| l.errors().count()).sum()),
+            listeners_failed: count(listeners.clone().map(|l| l.failed().count()).sum()),
             active_connections: listeners.map(|l| l.counters.active()).sum(),
             backends_unhealthy: count(
                 table
@@ -193,8 +193,8 @@ fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
     v1::ListenerView {
         listener: convert::listener_name(&listener.config.name),
         member: member.to_owned(),
-        bound: listener.bound().map(|address| address.to_string()).collect(),
-        errors: listener.errors().map(ToString::to_string).collect(),
+        bound: Bind::ranges(listener.bound()).iter().map(ToString::to_string).collect(),
+        errors: listener.errors(),
         active_connections: counts.active,
         connections: counts.connections,
         bytes_in: counts.bytes_in,

@@ -22,8 +22,8 @@ pub(crate) enum ListenerCommand {
     Create {
         /// Name of the new listener
         name: String,
-        /// Address to accept connections on, or a virtual IP's name for it, as in 0.0.0.0:6443, 0.0.0.0:30000-30100 or
-        /// api:443; several with commas or by repeating the option
+        /// Address to accept connections on, or a virtual IP's name for it, as in 0.0.0.0:6443, 0.0.0.0:30000-32767 or
+        /// api:443; several with commas or by repeating the option, with at most 8192 ports
         #[arg(long, value_name = "ADDR:PORT[-PORT]", required = true, value_delimiter = ',')]
         bind: Vec<String>,
         /// Pool that connections go to that no route takes

@@ -1,7 +1,5 @@
 //! Listeners, with where they are bound.
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 use trestle_api::v1;
 
@@ -86,26 +84,6 @@ impl From<v1::Listener> for ListenerView {
             ready: None,
         }
     }
-}
-
-/// Addresses with neighbouring ports as ranges; what is no address is left as it is.
-fn in_ranges(addresses: &[String]) -> Vec<String> {
-    let mut ranges: Vec<(SocketAddr, u16)> = Vec::new();
-    for address in addresses {
-        let Ok(socket) = address.parse::<SocketAddr>() else { return addresses.to_vec() };
-        match ranges.last_mut() {
-            Some((first, last))
-                if first.ip() == socket.ip() && last.checked_add(1) == Some(socket.port()) =>
-            {
-                *last = socket.port();
-            }
-            _ => ranges.push((socket, socket.port())),
-        }
-    }
-    let text = |(first, last): (SocketAddr, u16)| {
-        if first.port() == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    ranges.into_iter().map(text).collect()
 }
 
 impl MemberView {
@@ -258,9 +236,10 @@ impl ListenerView {
         let Some(ready) = self.ready.as_ref().filter(|r| r.members > 0) else {
             return settings;
         };
-        let seen = ready.views.iter().map(|v| {
-            [v.member.clone(), in_ranges(&v.bound).join(","), v.errors.join("; "), v.connections.to_string()]
-        });
+        let seen = ready
+            .views
+            .iter()
+            .map(|v| [v.member.clone(), v.bound.join(","), v.errors.join("; "), v.connections.to_string()]);
         let silent = ready
             .unreachable
             .iter()
@@ -332,15 +311,6 @@ mod tests {
                  m4       -              unreachable                       -\n"
             )
         );
-    }
-
-    #[test]
-    fn neighbouring_ports_are_told_as_ranges() {
-        let ranges = |list: &[&str]| in_ranges(&list.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
-        let bound = ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.1:82", "10.0.0.1:90", "[::1]:91", "[::1]:92"];
-        assert_eq!(ranges(&bound), ["10.0.0.1:80-82", "10.0.0.1:90", "[::1]:91-92"]);
-        assert_eq!(ranges(&["10.0.0.1:65535", "10.0.0.1:1", "somewhere"]).len(), 3);
-        assert!(ranges(&[]).is_empty());
     }
 
     #[test]

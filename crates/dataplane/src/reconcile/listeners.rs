@@ -1,12 +1,11 @@
 //! Listening sockets: which addresses this member should have, and opening and closing them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use trestle_model::{self as model, ClusterState, ListenerName, PoolName, Revision};
 
 use crate::bind::{self, BindError};
@@ -16,8 +15,12 @@ use crate::plane::Shared;
 use crate::table::{BindStatus, Listener};
 use crate::worker::Order;
 
-/// How long workers may take to empty the queues of sockets that are closed.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+use super::open_sockets::OpenSockets;
+
+/// Ports of a listener up to which each of them has a socket for each worker, so that all cores accept there. With more, each
+/// port has one socket, and the workers share the ports out: thousands of ports would else cost as many descriptors for
+/// each core.
+const SPREAD_PORTS_MAX: usize = 256;
 
 /// How long a listener that is new here waits for the first checks of its backends. HAProxy serves at once and leads to
 /// servers that it then finds down; much longer than a check takes, and clients had better be served by anybody.
@@ -30,13 +33,6 @@ struct Hold {
     until: Duration,
     /// What is in force without it.
     before: Revision,
-}
-
-/// The address that orders sockets by port first, so that neighbours on a port are found without a search.
-type Key = (u16, IpAddr);
-
-fn key(address: SocketAddr) -> Key {
-    (address.port(), address.ip())
 }
 
 type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
@@ -52,12 +48,7 @@ pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
 /// All listeners.
 pub(super) struct Listeners {
     data_address: Option<IpAddr>,
-    workers: Vec<mpsc::UnboundedSender<Order>>,
-    shared: Arc<Shared>,
-    /// Addresses whose sockets are open.
-    open: BTreeMap<Key, SocketAddr>,
-    /// Sockets that are open and not with the workers yet.
-    fresh: Vec<(SocketAddr, Vec<TcpListener>)>,
+    sockets: OpenSockets,
     published: Published,
     guard: Arc<Guard>,
     targets: OwnTargets,
@@ -67,6 +58,8 @@ pub(super) struct Listeners {
     vips: Arc<BTreeSet<IpAddr>>,
     /// Listeners that are new and wait.
     held: BTreeMap<ListenerName, Hold>,
+    /// What was in force before the first address was put off that is not open yet.
+    opening: Option<Revision>,
     drained: bool,
     stopped: bool,
 }
@@ -80,16 +73,14 @@ impl Listeners {
     ) -> Self {
         Self {
             data_address,
-            workers,
-            shared,
-            open: BTreeMap::new(),
-            fresh: Vec::new(),
+            sockets: OpenSockets::new(workers, shared),
             published: Published::default(),
             guard: Arc::default(),
             targets,
             replaced: Vec::new(),
             vips: Arc::default(),
             held: BTreeMap::new(),
+            opening: None,
             drained: false,
             stopped: false,
         }
@@ -158,39 +149,40 @@ impl Listeners {
         self.held.values().map(|hold| hold.until).min()
     }
 
-    /// What is in force of a configuration at `revision`.
-    pub(super) fn in_force(&self, revision: Revision) -> Revision {
-        self.held.values().map(|hold| hold.before).fold(revision, Revision::min)
+    /// Whether an address waits for its turn to be opened.
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.is_some()
     }
 
-    /// Why this address is to have no socket now, if it is not.
-    fn closed(&self, address: SocketAddr) -> Option<BindError> {
-        match () {
-            () if self.stopped => Some(BindError::Stopped(address)),
-            // Nobody reaches a virtual IP here while another member has it; once this one does, it must answer.
-            () if self.drained && !self.vips.contains(&address.ip()) => Some(BindError::Drained(address)),
-            () => None,
-        }
+    /// What is in force of a configuration at `revision`.
+    pub(super) fn in_force(&self, revision: Revision) -> Revision {
+        self.held.values().map(|hold| hold.before).chain(self.opening).fold(revision, Revision::min)
     }
 
     /// Opens and closes sockets so that they are those of `state`, as far as the operating system allows, and
-    /// prepares the table entries.
-    pub(super) async fn follow(&mut self, state: &ClusterState) {
+    /// prepares the table entries. What takes too long is left to the next call; `before` is the revision in force until then.
+    pub(super) async fn follow(&mut self, state: &ClusterState, before: Revision) {
         self.vips = Arc::new(state.vips.values().map(|vip| vip.spec.address.ip).collect());
         let owners = self.owners(state);
-        self.close_except(&owners).await;
+        let closed = |address| closed(self.stopped, self.drained, &self.vips, address);
+        let keep = |address| owners.contains_key(&address) && closed(address).is_none();
+        self.sockets.close_except(keep).await;
+        self.sockets.begin();
         let mut listeners = BTreeMap::new();
         let mut routes = BTreeMap::new();
-        for (name, config) in &state.listeners {
+        // Where descriptors are few, thousands of ports must not take them from the listeners that have one.
+        let mut by_size: Vec<_> = state.listeners.iter().collect();
+        by_size.sort_by_key(|(_, config)| config.spec.ports());
+        for (name, config) in by_size {
             let was = self.published.0.get(name).cloned();
-            let binds: Vec<BindStatus> =
-                config.spec.binds.iter().flat_map(|b| self.bind(name, *b, &owners)).collect();
+            let binds = self.bind(config, &owners);
             let listener = entry(config, binds, was.as_ref());
             for status in listener.binds.iter().filter(|b| b.error.is_none()) {
                 routes.insert(status.effective, listener.clone());
             }
             listeners.insert(name.clone(), listener);
         }
+        self.opening = self.sockets.has_put_off().then_some(self.opening.unwrap_or(before));
         let (before, _) = &self.published;
         let unchanged = before.len() == listeners.len()
             && before.values().zip(listeners.values()).all(|(a, b)| Arc::ptr_eq(a, b));
@@ -219,82 +211,53 @@ impl Listeners {
         owners
     }
 
-    /// Closes the sockets whose address nobody owns or that is to have none; returns once the workers have accepted what
-    /// waited there.
-    async fn close_except(&mut self, owners: &BTreeMap<SocketAddr, ListenerName>) {
-        let (done, mut all_done) = mpsc::channel(1);
-        let mut open = std::mem::take(&mut self.open);
-        open.retain(|_, address| {
-            let keep = owners.contains_key(address) && self.closed(*address).is_none();
-            if !keep {
-                self.shared.budget.give(self.workers.len());
-                for worker in &self.workers {
-                    // Fails only when the worker's thread is gone, and its sockets with it.
-                    let _ = worker.send(Order::Close(*address, done.clone()));
-                }
-            }
-            keep
-        });
-        self.open = open;
-        drop(done);
-        if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
-            tracing::warn!(
-                "a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on"
-            );
-        }
-    }
-
+    /// Opens what a listener lacks, and says how it is at each of its addresses.
     fn bind(
         &mut self,
-        name: &ListenerName,
-        configured: model::Bind,
+        config: &model::Listener,
         owners: &BTreeMap<SocketAddr, ListenerName>,
     ) -> Vec<BindStatus> {
-        let addresses = bind::effective(configured, self.data_address);
-        let status = |effective| {
-            let error = match owners.get(&effective) {
-                Some(owner) if owner != name => {
-                    Some(BindError::Taken { address: effective, listener: owner.clone() })
-                }
-                _ if self.held.contains_key(name) => Some(BindError::Unchecked(effective)),
-                _ => self.open(effective).err(),
-            };
-            BindStatus { configured, effective, error: error.map(Arc::new) }
-        };
-        addresses.map(status).collect()
+        let spread = config.spec.ports() <= SPREAD_PORTS_MAX;
+        let held = self.held.contains_key(&config.name);
+        let mut binds = Vec::new();
+        for configured in &config.spec.binds {
+            for effective in bind::effective(*configured, self.data_address) {
+                let error = match owners.get(&effective) {
+                    Some(owner) if *owner != config.name => Some(BindError::Taken(owner.clone())),
+                    _ if held => Some(BindError::Unchecked),
+                    _ => self.open(effective, spread).err(),
+                };
+                binds.push(BindStatus { configured: *configured, effective, error });
+            }
+        }
+        binds
     }
 
-    fn open(&mut self, address: SocketAddr) -> Result<(), BindError> {
-        if self.open.contains_key(&key(address)) {
+    fn open(&mut self, address: SocketAddr, spread: bool) -> Result<(), BindError> {
+        if self.sockets.is_open(address) {
             return Ok(());
         }
-        if let Some(why) = self.closed(address) {
-            return Err(why);
+        match closed(self.stopped, self.drained, &self.vips, address) {
+            Some(why) => Err(why),
+            None => self.sockets.open(address, spread, self.vips.contains(&address.ip())),
         }
-        // A wildcard beside an address of the same port is meant: the kernel gives connections to the more specific
-        // one. The test for strangers would only find our own socket.
-        let same_port = (address.port(), IpAddr::from([0; 4]))..=(address.port(), IpAddr::from([0xff; 16]));
-        let overlaps = self.open.range(same_port).any(|(_, other)| {
-            other.is_ipv4() == address.is_ipv4()
-                && (other.ip().is_unspecified() || address.ip().is_unspecified())
-        });
-        let ahead = self.vips.contains(&address.ip());
-        let sockets = bind::open(address, self.workers.len(), !overlaps, ahead)?;
-        self.shared.budget.take(sockets.len());
-        self.open.insert(key(address), address);
-        self.fresh.push((address, sockets));
-        Ok(())
     }
 
     /// Gives new sockets to the workers, and tells connections that wait to come in what has changed; the table must have
     /// the listeners by now.
     pub(super) fn hand_over(&mut self) {
         self.replaced.drain(..).for_each(|gate| gate.replaced());
-        for (address, sockets) in self.fresh.drain(..) {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.send(Order::Listen(address, socket));
-            }
-        }
+        self.sockets.hand_over();
+    }
+}
+
+/// Why an address is to have no socket now, if it is not.
+fn closed(stopped: bool, drained: bool, vips: &BTreeSet<IpAddr>, address: SocketAddr) -> Option<BindError> {
+    match () {
+        () if stopped => Some(BindError::Stopped),
+        // Nobody reaches a virtual IP here while another member has it; once this one does, it must answer.
+        () if drained && !vips.contains(&address.ip()) => Some(BindError::Drained),
+        () => None,
     }
 }
 
@@ -303,32 +266,23 @@ fn pools(listener: &model::Listener) -> impl Iterator<Item = &PoolName> {
     listener.spec.routes.iter().map(|route| &route.pool).chain([&listener.spec.pool])
 }
 
-/// Whether an address has no socket because that is wanted.
-fn meant(error: &BindError) -> bool {
-    matches!(error, BindError::Stopped(_) | BindError::Drained(_) | BindError::Unchecked(_))
-}
-
 /// A listener's table entry: the old one where nothing is different.
 fn entry(
     config: &Arc<model::Listener>,
     binds: Vec<BindStatus>,
     was: Option<&Arc<Listener>>,
 ) -> Arc<Listener> {
-    let text = |b: &BindStatus| b.error.as_ref().map(|e| e.to_string());
-    let known = |b: &BindStatus| was.is_some_and(|w| w.binds.iter().any(|o| text(o) == text(b)));
-    for status in binds.iter().filter(|b| !known(b)) {
-        if let Some(error) = status.error.as_deref().filter(|e| !meant(e)) {
-            tracing::warn!(listener = %config.name, %error, "a listener's address is not bound; tried again on a timer");
-        }
+    match was {
+        Some(was) if Arc::ptr_eq(&was.config, config) && was.binds == binds => return was.clone(),
+        _ => {}
     }
     let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
     let gate = was.map(|w| w.gate.clone()).unwrap_or_default();
-    match was {
-        Some(was)
-            if Arc::ptr_eq(&was.config, config) && was.binds.iter().map(text).eq(binds.iter().map(text)) =>
-        {
-            was.clone()
-        }
-        _ => Arc::new(Listener { config: config.clone(), binds, counters, gate }),
+    let new = Listener { config: config.clone(), binds, counters, gate };
+    let known: BTreeMap<_, _> = was.iter().flat_map(|was| was.failed()).collect();
+    let come = new.failed().filter(|(at, error)| !error.is_meant() && known.get(at) != Some(error));
+    for error in bind::told(come) {
+        tracing::warn!(listener = %config.name, %error, "addresses of a listener are not bound; tried again on a timer");
     }
+    Arc::new(new)
 }

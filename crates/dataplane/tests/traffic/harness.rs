@@ -231,7 +231,7 @@ impl Plane {
 
     pub(crate) fn errors(&self, listener: &str) -> Vec<String> {
         let table = self.plane.table();
-        table.listeners[&listener_name(listener)].errors().map(ToString::to_string).collect()
+        table.listeners[&listener_name(listener)].errors()
     }
 }
 

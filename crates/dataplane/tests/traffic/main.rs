@@ -22,6 +22,7 @@ mod names;
 mod outages;
 mod policies;
 mod queueing;
+mod ranges;
 mod relaying;
 mod scale;
 mod shortages;
