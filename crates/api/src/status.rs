@@ -78,14 +78,14 @@ pub enum Failure {
     #[error("{0}")]
     Membership(String),
     /// A request is larger than what the log takes.
-    #[error(
-        "the request takes {size} bytes, and the most that the log takes is {max}; give fewer or shorter settings, or split it up"
-    )]
+    #[error("the request takes {size} bytes, and the most that the log takes is {max}{}", remedy(.settings, *.max))]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The bound in bytes.
         max: usize,
+        /// What of it can be given in another request, and the bytes that it takes; empty where nothing can.
+        settings: Vec<(&'static str, usize)>,
     },
     /// The member is about to stop.
     #[error("this member is shutting down; ask another")]
@@ -93,6 +93,18 @@ pub enum Failure {
     /// Something that should not happen.
     #[error("internal failure: {0}; see the member's log")]
     Internal(String),
+}
+
+/// What to do with a request that is too large.
+fn remedy(settings: &[(&str, usize)], max: usize) -> String {
+    let sizes: Vec<String> = settings.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
+    match settings {
+        [] => "; give fewer or shorter settings, or split it up".to_owned(),
+        [(largest, bytes), ..] if *bytes >= max => {
+            format!(" ({}); give fewer or shorter {largest}", sizes.join(", "))
+        }
+        _ => format!(" ({}); set some of them in an update of their own", sizes.join(", ")),
+    }
 }
 
 /// Reason of a status that is about the member that answers.
@@ -188,6 +200,23 @@ mod tests {
             details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["pool_id", "pool.connect_timeout"]);
         assert_eq!(details.error_info().unwrap().reason, "INVALID_VALUE");
+    }
+
+    #[test]
+    fn what_is_too_large_says_what_takes_how_much_and_what_to_do() {
+        let said = |settings: &[(&'static str, usize)]| {
+            Failure::TooLarge { size: 9000, max: 7168, settings: settings.to_vec() }.to_string()
+        };
+        let head = "the request takes 9000 bytes, and the most that the log takes is 7168";
+        assert_eq!(said(&[]), format!("{head}; give fewer or shorter settings, or split it up"));
+        assert_eq!(
+            said(&[("routes", 6000), ("deny", 2900)]),
+            format!("{head} (routes 6000, deny 2900); set some of them in an update of their own")
+        );
+        assert_eq!(
+            said(&[("routes", 8000), ("deny", 900)]),
+            format!("{head} (routes 8000, deny 900); give fewer or shorter routes")
+        );
     }
 
     #[test]

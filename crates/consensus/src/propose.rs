@@ -11,6 +11,7 @@ use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
 use trestle_api::storage;
+use trestle_api::stored::splittable;
 use trestle_model::{Command, Invalid, Outcome, Proposal, Refusal, Revision, Violation};
 
 use crate::error::Error;
@@ -207,7 +208,8 @@ fn check(proposal: &Proposal) -> Result<(), Error> {
     let message = storage::Proposal::from(proposal);
     let size = message.encoded_len();
     if size > PROPOSAL_MAX {
-        return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
+        let settings = splittable(&message);
+        return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX, settings }));
     }
     match Proposal::try_from(message) {
         Ok(_) => Ok(()),

@@ -34,7 +34,7 @@ impl Core {
     ) -> Result<Accepted, Error> {
         let bytes = storage::Proposal::from(&proposal).encode_to_vec();
         if bytes.len() > STAGED_MAX {
-            return Err(Failure::TooLarge { size: bytes.len(), max: STAGED_MAX }.into());
+            return Err(Failure::TooLarge { size: bytes.len(), max: STAGED_MAX, settings: Vec::new() }.into());
         }
         // A document with mistakes must not cost an entry for each of its pieces.
         let view = self.read(within).await?;

@@ -11,8 +11,11 @@ mod machine;
 mod member;
 mod outcome;
 mod pool;
+mod sizes;
 mod vip;
 mod whole;
+
+pub use sizes::splittable;
 
 use std::time::Duration;
 

@@ -1,8 +1,14 @@
 //! Writes and reads through any member.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use trestle_model::{Command, Outcome, PoolName, Proposal, Request as Named};
+use trestle_api::status::Failure;
+use trestle_model::{
+    Bind, CheckKind, Cidr, ClientIdentity, Command, HealthPatch, HttpCheck, ListenerName, ListenerPatch,
+    ListenerSpec, NamePattern, Outcome, PoolName, PoolPatch, PoolSpec, Proposal, Request as Named, Route,
+    StatusRange, TlsCheck, defaults,
+};
 
 use super::cluster::{Cluster, create_pool, delete_pool, named, proposal};
 use crate::{DEFAULT_WAIT, Error};
@@ -107,15 +113,95 @@ async fn a_repeated_request_is_applied_once_whoever_forwards_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposal_that_the_log_would_not_take_is_refused_before_it_is_proposed() {
     let cluster = Cluster::of(1).await;
-    let binds = vec![trestle_model::Bind::parse("10.0.0.1:1").unwrap(); 1000];
-    let spec = trestle_model::ListenerSpec::new(binds, PoolName::parse("a").unwrap());
-    let name = trestle_model::ListenerName::parse("l").unwrap();
-    let refused = cluster
-        .at(0)
-        .propose(proposal(Command::CreateListener { name, spec }), DEFAULT_WAIT)
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, Error::Failed(trestle_api::status::Failure::TooLarge { .. })), "{refused}");
+    let binds = vec![Bind::parse("10.0.0.1:1").unwrap(); 1000];
+    let spec = ListenerSpec::new(binds, PoolName::parse("a").unwrap());
+    let refused = refusal(&cluster, Command::CreateListener { name: listener("l"), spec }).await;
+    assert!(
+        refused
+            .ends_with("and the most that the log takes is 7168 (binds 12000); give fewer or shorter binds")
+    );
+}
+
+fn listener(name: &str) -> ListenerName {
+    ListenerName::parse(name).unwrap()
+}
+
+async fn refusal(cluster: &Cluster, command: Command) -> String {
+    let refused = cluster.at(0).propose(proposal(command), DEFAULT_WAIT).await.unwrap_err();
+    assert!(matches!(refused, Error::Failed(Failure::TooLarge { .. })), "{refused}");
+    refused.to_string()
+}
+
+/// A check whose texts are as long as they may be together, beside a CA that is as long as it may be.
+fn largest_check() -> CheckKind {
+    let file =
+        |letter: &str| -> Arc<str> { format!("/{}", letter.repeat(defaults::CHECK_FILE_MAX - 1)).into() };
+    let label = "a".repeat(63);
+    let pem = "-----BEGIN CERTIFICATE-----";
+    let tls = TlsCheck {
+        ca: Some(format!("{pem}{}", "x".repeat(defaults::CHECK_CA_MAX - pem.len())).into()),
+        server_name: Some([&label[..], &label, &label, &label[..61]].join(".").into()),
+        min_days_left: defaults::CHECK_DAYS_MAX,
+        identity: Some(ClientIdentity { certificate_file: file("c"), key_file: file("k") }),
+    };
+    let expect = (0..defaults::CHECK_RANGES_MAX).map(|n| format!("{}-599", 100 + n));
+    let mut check = HttpCheck {
+        tls: Some(tls),
+        path: format!("/{}", "p".repeat(defaults::CHECK_TEXT_MAX - 1)).into(),
+        host: Some("a.example".into()),
+        body_contains: Some("b".repeat(defaults::CHECK_TEXT_MAX).into()),
+        expect: expect.map(|range| StatusRange::parse(&range).unwrap()).collect(),
+        ..HttpCheck::default()
+    };
+    // What is left of the sum, spread over all the fields that there may be.
+    let used = 253 + 2 * defaults::CHECK_FILE_MAX + 2 * defaults::CHECK_TEXT_MAX + "a.example".len();
+    let each = (defaults::CHECK_SUM_MAX - used) / defaults::CHECK_HEADERS_MAX;
+    check.headers = (0..defaults::CHECK_HEADERS_MAX)
+        .map(|n| (format!("x-{n}").into(), "v".repeat(each - "x-0".len()).into()))
+        .collect();
+    CheckKind::Http(check)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_settings_fit_or_it_is_said_what_takes_how_much() {
+    let cluster = Cluster::of(1).await;
+    let propose = |command| cluster.at(0).propose(proposal(command), DEFAULT_WAIT);
+    let pool = PoolName::parse(&"p".repeat(63)).unwrap();
+    let mut spec = PoolSpec::default();
+    spec.health.kind = largest_check();
+    propose(Command::CreatePool { name: pool.clone(), spec: spec.clone() }).await.unwrap();
+    // Changed as a whole too.
+    let health = HealthPatch { kind: Some(spec.health.kind), ..HealthPatch::default() };
+    let patch = PoolPatch { health, connect_retries: Some(1), ..PoolPatch::default() };
+    propose(Command::UpdatePool { name: pool.clone(), patch, expect: None }).await.unwrap();
+
+    // All addresses and networks of a listener that there may be fit, one list with another.
+    let binds: Vec<Bind> = (0..defaults::BINDS_MAX)
+        .map(|n| Bind::parse(&format!("[2001:db8::{n:x}]:30000-30511")).unwrap())
+        .collect();
+    assert_eq!(binds.iter().map(|bind| bind.ports()).sum::<usize>(), defaults::LISTENER_PORTS_MAX);
+    let networks = || -> Vec<Cidr> {
+        let network = |n| Cidr::parse(&format!("2001:db8:1111:2222:3333:4444:5555:{n:x}/128")).unwrap();
+        (0x1000..).take(defaults::NETWORKS_MAX).map(network).collect()
+    };
+    let small = ListenerSpec::new(binds, pool.clone());
+    let whole = ListenerSpec { allow: networks(), deny: networks(), ..small.clone() };
+    propose(Command::CreateListener { name: listener("l"), spec: whole.clone() }).await.unwrap();
+    // Three full lists do not, together; one after the other they do.
+    let whole = ListenerSpec { accept_proxy_from: networks(), ..whole };
+    let refused = refusal(&cluster, Command::CreateListener { name: listener("m"), spec: whole }).await;
+    assert!(refused.contains("(accept_proxy_from 2819, allow 2819, deny 2819, binds 431)"), "{refused}");
+    assert!(refused.ends_with("; set some of them in an update of their own"), "{refused}");
+    let patch = ListenerPatch { accept_proxy_from: Some(networks()), ..ListenerPatch::default() };
+    propose(Command::UpdateListener { name: listener("l"), patch, expect: None }).await.unwrap();
+    // Routes of the longest names do not at all.
+    let name = NamePattern::parse(&format!("{}.example", ["n"; 60].join("."))).unwrap();
+    let route = Route { server_names: vec![name; defaults::ROUTE_NAMES_MAX], alpn: Vec::new(), pool };
+    let routes = vec![route; defaults::ROUTES_MAX];
+    let patch = ListenerPatch { routes: Some(routes), ..ListenerPatch::default() };
+    let refused =
+        refusal(&cluster, Command::UpdateListener { name: listener("l"), patch, expect: None }).await;
+    assert!(refused.ends_with("; give fewer or shorter routes"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
