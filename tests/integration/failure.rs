@@ -1,7 +1,6 @@
 //! A part of a member dies: the member gives up what others can take over, ends what it serves in order, and can be started
 //! again.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -9,8 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use trestle_testkit::{Cluster, Origin, get, wait_for};
+use trestle_testkit::{get, wait_for};
 
+use crate::shutdown::{ask, serving};
 use crate::trestled;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -24,24 +24,11 @@ fn limitable(dir: &TempDir) -> PathBuf {
     path
 }
 
-/// One request on a connection that stays open.
-fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: origin\r\n\r\n")?;
-    let mut answer = [0; 1024];
-    let count = stream.read(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_log_cannot_be_written_lets_connections_finish_and_can_be_started_again() {
     let dir = TempDir::with_prefix("trestle-limitable-").unwrap();
-    let mut cluster = Cluster::start(limitable(&dir), 1).await;
-    let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
+    let (mut cluster, _origin) = serving(limitable(&dir), 1).await;
     let api = cluster.api(0);
-    api.create_pool("web", None).await.unwrap();
-    api.create_backend("web", "a", origin.address()).await.unwrap();
-    api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
-    cluster.agreed().await;
     let member = &mut cluster.members[0];
     let (target, http) = ((member.ip, 8080), member.http());
     let mut open = TcpStream::connect(target).unwrap();

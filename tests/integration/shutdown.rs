@@ -2,14 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use trestle_testkit::{Cluster, Origin, Traffic, fetch_http, get, wait_for};
 
 use crate::trestled;
 
-async fn serving(size: u8) -> (Cluster, Origin) {
-    let mut cluster = Cluster::start(trestled(), size).await;
+/// A cluster of so many members, started with this program, that leads port 8080 to an origin.
+pub(crate) async fn serving(daemon: impl AsRef<Path>, size: u8) -> (Cluster, Origin) {
+    let mut cluster = Cluster::start(daemon, size).await;
     let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
     let api = cluster.api(0);
     api.create_pool("web", None).await.unwrap();
@@ -20,7 +22,7 @@ async fn serving(size: u8) -> (Cluster, Origin) {
 }
 
 /// One request on a connection that stays open.
-fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
+pub(crate) fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: origin\r\n\r\n")?;
     let mut answer = [0; 1024];
     let count = stream.read(&mut answer)?;
@@ -29,7 +31,7 @@ fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_stops_lets_connections_finish() {
-    let (mut cluster, _origin) = serving(3).await;
+    let (mut cluster, _origin) = serving(trestled(), 3).await;
     let leader = cluster.leader().await;
     let others: Vec<SocketAddr> = (0..3)
         .filter(|number| *number != leader)
@@ -68,7 +70,7 @@ async fn a_member_that_stops_lets_connections_finish() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_it_at_once() {
-    let (mut cluster, _origin) = serving(1).await;
+    let (mut cluster, _origin) = serving(trestled(), 1).await;
     let member = &mut cluster.members[0];
     let mut open = TcpStream::connect((member.ip, 8080)).unwrap();
     ask(&mut open).unwrap();
@@ -87,7 +89,7 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_members_are_restarted_one_by_one_while_others_serve() {
-    let (mut cluster, _origin) = serving(3).await;
+    let (mut cluster, _origin) = serving(trestled(), 3).await;
     for number in 0..3 {
         let others: Vec<SocketAddr> = (0..3)
             .filter(|other| *other != number)
