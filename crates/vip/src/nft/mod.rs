@@ -317,6 +317,8 @@ impl Nft {
             for (family, set) in nft.sets(address.is_ipv4(), leases) {
                 nft.no_element(family, set, address);
             }
+            // Nothing passes any more, or all does; what was kept out for a time would look like another program's doing.
+            nft.no_element(FAMILY_INET, if address.is_ipv4() { QUIET4 } else { QUIET6 }, address);
             nft.commit()
         })
     }

@@ -37,7 +37,7 @@ struct Serving {
 
 impl Serving {
     /// In a lab of so many members; `None` where labs cannot be built, or without the command that changes fences.
-    fn build(members: usize) -> Option<Self> {
+    fn build(members: u32) -> Option<Self> {
         let lab = Lab::build(members)?;
         if !has_tools(&["nft"]) {
             return None;
@@ -130,6 +130,17 @@ fn what_is_open_stays_open_while_the_fence_is_put_back() {
         let lost = asked[first..].iter().filter(|asked| !asked.answered).count();
         assert_eq!(lost, 0, "of {} questions", asked.len());
     }
+}
+
+#[test]
+fn an_address_that_was_quiet_when_it_was_released_is_no_change_of_others() {
+    let Some(Serving { lab, kernel, events, .. }) = Serving::build(1) else { return };
+    kernel.quiesce(LONG).unwrap();
+    kernel.release(vip(V4).address).unwrap();
+    // The comparison goes through IPv4 first.
+    nft(&lab.members[0], "add element inet trestle_member vips6 { fd77::51 }");
+    let found = rebuilt(&events, "the change");
+    assert!(found.contains("vips6"), "{found}");
 }
 
 #[test]
