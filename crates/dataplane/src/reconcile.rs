@@ -1,5 +1,7 @@
 //! Bringing the table and the sockets in line with the configuration and the verdicts: the only writer of the table.
 
+mod backends;
+mod changes;
 mod listeners;
 mod names;
 mod open_sockets;

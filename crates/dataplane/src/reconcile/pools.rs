@@ -1,21 +1,19 @@
 //! Pools and backends: from configuration and check reports to table entries, checks and close signals.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trestle_engine::{Admission, Closing, Outage, Schedule, Verdict};
-use trestle_model::{
-    self as model, AdminState, BackendName, ClusterState, MemberName, OnDown, PoolEntry, PoolName,
-};
+use trestle_engine::{Closing, Verdict};
+use trestle_model::{self as model, AdminState, BackendName, ClusterState, MemberName, PoolEntry, PoolName};
 
+use super::backends::{BackendState, PoolState, close};
+use super::changes::changes;
 use super::names::Names;
-use super::schedule::{Lasting, candidate};
+use super::schedule::Lasting;
 use crate::connections::{self, Roll};
-use crate::history::History;
 use crate::live::{Live, next_epoch};
 use crate::names;
 use crate::probe::{self, Check, CheckId, Plan, Report};
@@ -24,63 +22,6 @@ use crate::reason::CloseReason;
 use crate::table::{Backend, CheckResult, Pool};
 
 type Prober = mpsc::UnboundedSender<probe::Order>;
-
-/// A backend and all that this member knows of it.
-struct BackendState {
-    entry: Arc<Backend>,
-    admission: Admission,
-    deadline: Option<Duration>,
-    check: Option<CheckId>,
-    /// What becomes of its connections while it is down.
-    outage: Outage,
-}
-
-impl BackendState {
-    /// A backend of which nothing is known yet, whose clients wait in `queue`.
-    fn new(pool: &PoolName, wanted: &Arc<model::Backend>, queue: &Arc<Queue>) -> Self {
-        Self {
-            entry: Arc::new(Backend {
-                config: wanted.clone(),
-                verdict: Verdict::Unknown,
-                reason: CheckResult::Awaited,
-                unchecked: None,
-                since: Instant::now(),
-                ip: None,
-                history: History::default(),
-                risen: None,
-                live: Arc::new(Live::new(pool.clone(), wanted.name.clone(), queue.clone())),
-                epoch: 0,
-            }),
-            admission: Admission::default(),
-            deadline: None,
-            check: None,
-            outage: Outage::default(),
-        }
-    }
-}
-
-/// A pool, its backends, how they are checked, and what outlives its table entries.
-struct PoolState {
-    config: Arc<PoolEntry>,
-    plan: Arc<Plan>,
-    backends: BTreeMap<BackendName, BackendState>,
-    lasting: Lasting,
-}
-
-impl PoolState {
-    /// Closes what is left on backends that are down, where clients are led to better ones.
-    fn close_down(&mut self, signals: &mut Vec<(Arc<Live>, u32)>) {
-        let spec = &self.config.pool.spec;
-        let elsewhere = Schedule::elsewhere(spec, self.backends.values().map(|b| candidate(&b.entry)));
-        for state in self.backends.values_mut() {
-            if state.outage.closes(elsewhere) && spec.on_down == OnDown::Close {
-                let mut entry = Backend::clone(&state.entry);
-                close(signals, &mut entry, CloseReason::BackendDown);
-                state.entry = Arc::new(entry);
-            }
-        }
-    }
-}
 
 /// All pools.
 pub(super) struct Pools {
@@ -450,39 +391,4 @@ impl Pools {
             queue.follow(pool);
         }
     }
-}
-
-fn close(signals: &mut Vec<(Arc<Live>, u32)>, entry: &mut Backend, reason: CloseReason) {
-    entry.epoch = next_epoch(entry.epoch, reason);
-    signals.push((entry.live.clone(), entry.epoch));
-}
-
-type Wanted = Arc<model::Backend>;
-
-/// What is different in `new`: backends as they are now, or `None` for one that is gone. With `all`, also what is not
-/// different. Walks both in order, because a pool can have 20 000 backends of which one changed.
-fn changes(
-    old: &BTreeMap<BackendName, Wanted>,
-    new: &BTreeMap<BackendName, Wanted>,
-    all: bool,
-) -> Vec<(BackendName, Option<Wanted>)> {
-    let (mut old, mut new) = (old.values().peekable(), new.values().peekable());
-    let mut found = Vec::new();
-    while let Some(order) = match (old.peek(), new.peek()) {
-        (None, None) => None,
-        (Some(_), None) => Some(Ordering::Less),
-        (None, Some(_)) => Some(Ordering::Greater),
-        (Some(was), Some(is)) if Arc::ptr_eq(was, is) => Some(Ordering::Equal),
-        (Some(was), Some(is)) => Some(was.name.cmp(&is.name)),
-    } {
-        let was = old.next_if(|_| order.is_le());
-        let is = new.next_if(|_| order.is_ge());
-        match (was, is) {
-            (Some(was), None) => found.push((was.name.clone(), None)),
-            (Some(was), Some(is)) if Arc::ptr_eq(was, is) && !all => {}
-            (_, Some(is)) => found.push((is.name.clone(), Some(is.clone()))),
-            (None, None) => {}
-        }
-    }
-    found
 }
