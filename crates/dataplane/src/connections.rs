@@ -8,7 +8,7 @@ mod entry;
 mod handle;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -202,6 +202,27 @@ pub(crate) fn close(rolls: &[Arc<Roll>], ids: &[u64], reason: CloseReason) -> us
         });
     }
     closed
+}
+
+/// Closes connections to these addresses of these backends.
+pub(crate) fn close_at(rolls: &[Arc<Roll>], addresses: &[(Arc<Live>, IpAddr)], reason: CloseReason) {
+    if addresses.is_empty() {
+        return;
+    }
+    let is_there = |entry: &Entry| match &entry.progress().stage {
+        Stage::Relaying { live, backend, .. } => {
+            let ip = SocketAddr::from(*backend).ip();
+            addresses.iter().any(|(of, at)| *at == ip && Arc::ptr_eq(of, live))
+        }
+        Stage::Accepted | Stage::Opening(_) | Stage::Waiting(_) => false,
+    };
+    for roll in rolls {
+        roll.each(|entry| {
+            if is_there(entry) {
+                entry.end(reason);
+            }
+        });
+    }
 }
 
 /// Wakes the connections of these backends, so that they see that an epoch has begun. All connections are looked at,

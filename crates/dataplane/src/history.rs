@@ -1,5 +1,6 @@
 //! The last changes of a backend's verdict.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,16 @@ pub struct VerdictChange {
     pub verdict: Verdict,
     /// What it rested on.
     pub reason: CheckResult,
+    /// The address that was checked, of a backend that is known by name.
+    pub ip: Option<IpAddr>,
 }
 
 impl VerdictChange {
+    /// What it rested on, in words.
+    pub fn grounds(&self) -> String {
+        self.reason.at(self.ip)
+    }
+
     /// How long ago that was.
     pub fn ago(&self) -> Duration {
         self.at.elapsed()
@@ -56,7 +64,7 @@ mod tests {
         assert!(history.changes().is_empty());
         for number in 0..40 {
             let reason = CheckResult::Failed(number);
-            history.add(VerdictChange { at: Instant::now(), verdict: Verdict::Unhealthy, reason });
+            history.add(VerdictChange { at: Instant::now(), verdict: Verdict::Unhealthy, reason, ip: None });
             let kept: Vec<i32> = history
                 .changes()
                 .iter()

@@ -1,10 +1,12 @@
 //! What belongs to a backend and outlives the tables that it appears in: its counters and the signal that closes its
 //! connections.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use trestle_engine::CANDIDATES_MAX;
 use trestle_model::{BackendName, PoolName};
 
 use crate::counters::Counters;
@@ -24,7 +26,9 @@ pub(crate) struct Live {
     /// sees, whenever it first looks, that the backend's is another one.
     epoch: AtomicU32,
     /// Told when a connect of a client fails, so that the backend is checked soon.
-    pub(crate) doubted: Notify,
+    doubted: Notify,
+    /// Where clients' connects have failed since somebody asked.
+    failed: Mutex<Vec<IpAddr>>,
     /// Where clients of the pool wait for a place; told when one comes free here.
     pub(crate) queue: Arc<Queue>,
     tenure: AtomicU64,
@@ -55,9 +59,32 @@ impl Live {
             counters: Counters::default(),
             epoch: AtomicU32::new(0),
             doubted: Notify::new(),
+            failed: Mutex::default(),
             queue,
             tenure: AtomicU64::new(next_tenure()),
         }
+    }
+
+    /// It has not served a client, and may be down.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// A client's connect to one of its addresses has failed.
+    pub(crate) fn connect_failed(&self, ip: IpAddr) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody may ask for long.
+        if failed.len() < CANDIDATES_MAX && !failed.contains(&ip) {
+            failed.push(ip);
+        }
+        drop(failed);
+        self.doubt();
+    }
+
+    /// Waits until it is in doubt, and says at which addresses connects have failed since this ended the last time.
+    pub(crate) async fn doubted(&self) -> Vec<IpAddr> {
+        self.doubted.notified().await;
+        std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What clients are remembered with: another number after each time that the backend went down, so that nobody

@@ -1,114 +1,194 @@
-//! Names of backends. Every member looks them up for itself, on a thread of its own, and again when an answer expires.
+//! Names of backends. Every member looks them up for itself, on a thread of its own, and again when an answer expires or is in
+//! doubt.
 
+mod hosts;
 mod lookup;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use trestle_engine::{AskTimer, Family, NameRecord};
 
 use crate::threads;
-use lookup::Resolver;
+use lookup::{Late, Resolver, certain};
 
-/// An answer is used for as long as it says, but at least this long: some servers answer with a TTL of 0 to be asked for
-/// each connection, and a member asks for none.
-const TTL_MIN: Duration = Duration::from_secs(1);
+/// How often resolv.conf and /etc/hosts are looked at. DHCP clients and people change them.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// And at most this long: a TTL of hours is a promise that is often not kept when a machine has to be replaced.
-const TTL_MAX: Duration = Duration::from_secs(300);
-
-/// Time between two attempts while there is no answer: about the time that a resolver gives a server (5 s in
-/// resolv.conf(5)), so that a server that is down is asked little more often than it is waited for.
-const RETRY: Duration = Duration::from_secs(3);
-
-/// Lookups under way at a time. Each takes up to two sockets for each name server.
-const AT_A_TIME: usize = 32;
-
-/// What the reconciler asks for.
+/// What is asked for.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Look a name up from now on.
     Watch(Arc<str>),
     /// No longer.
     Forget(Arc<str>),
+    /// A check or a connect has failed at what it stands for.
+    Doubt(Arc<str>),
 }
 
 /// What a name stands for, each time that this is something else.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) name: Arc<str>,
-    /// Its address. Or, as long as none was ever found, why not, in words.
-    pub(crate) found: Result<IpAddr, Arc<str>>,
+    /// Its addresses, never none. Or, as long as none was ever found, why not, in words.
+    pub(crate) found: Result<Arc<[IpAddr]>, Arc<str>>,
 }
 
-/// Runs until the reconciler is gone. `resolv_conf` says whom to ask.
+struct Watched {
+    task: AbortHandle,
+    doubted: Arc<Notify>,
+}
+
+/// Runs until the reconciler and the prober are gone. `resolv_conf` says whom to ask, and `hosts` what need not be asked.
 pub(crate) async fn run(
     resolv_conf: PathBuf,
+    hosts: PathBuf,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let resolver = Arc::new(Resolver::new(resolv_conf));
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
-    let mut watched: HashMap<Arc<str>, AbortHandle> = HashMap::new();
-    while let Some(order) = orders.recv().await {
-        match order {
-            Order::Watch(name) => {
-                let watching = watch(name.clone(), resolver.clone(), places.clone(), reports.clone());
-                let watching = tokio::spawn(threads::watched("the look-ups of a name", watching));
-                watched.insert(name, watching.abort_handle());
+    let resolver = Arc::new(Resolver::new(resolv_conf, hosts));
+    let mut watched: HashMap<Arc<str>, Watched> = HashMap::new();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = look.tick() => {
+                if resolver.follow_files() {
+                    watched.values().for_each(|name| name.doubted.notify_one());
+                }
+                continue;
             }
-            Order::Forget(name) => {
-                if let Some(watching) = watched.remove(&name) {
-                    watching.abort();
+        };
+        match order {
+            None => return,
+            Some(Order::Watch(name)) => {
+                let doubted = Arc::new(Notify::new());
+                let watch = Watch::new(name.clone(), reports.clone()).run(resolver.clone(), doubted.clone());
+                let task = tokio::spawn(threads::watched("the look-ups of a name", watch)).abort_handle();
+                watched.insert(name, Watched { task, doubted });
+            }
+            Some(Order::Forget(name)) => {
+                if let Some(watched) = watched.remove(&name) {
+                    watched.task.abort();
+                }
+            }
+            Some(Order::Doubt(name)) => {
+                if let Some(watched) = watched.get(&name) {
+                    watched.doubted.notify_one();
                 }
             }
         }
     }
 }
 
-async fn watch(
+/// One name that is looked up again and again.
+struct Watch {
     name: Arc<str>,
-    resolver: Arc<Resolver>,
-    places: Arc<Semaphore>,
     reports: mpsc::UnboundedSender<Report>,
-) {
-    let mut found: Option<Result<IpAddr, Arc<str>>> = None;
-    let mut answered = true;
-    loop {
-        let current = found.as_ref().and_then(|found| found.as_ref().ok().copied());
-        let Ok(place) = places.acquire().await else { return };
-        let looked_up = resolver.look_up(&name, current).await;
-        drop(place);
-        let wait = looked_up.as_ref().map_or(RETRY, |(_, ttl)| (*ttl).clamp(TTL_MIN, TTL_MAX));
-        let answer = match (looked_up, current) {
-            (Ok((ip, _)), _) => Ok(ip),
-            // The last good answer stays: that a name server is out of order says nothing of the backend.
-            (Err(reason), Some(ip)) => {
-                if std::mem::take(&mut answered) {
-                    tracing::warn!(%name, %ip, %reason, "name cannot be looked up again; its address stays");
-                }
-                sleep(wait).await;
-                continue;
-            }
-            (Err(reason), None) => Err(format!("name {name}: {reason}").into()),
-        };
-        answered = answer.is_ok();
-        if found.as_ref() != Some(&answer) {
-            match (&answer, current) {
-                (Ok(ip), Some(was)) => tracing::info!(%name, %was, %ip, "name has another address"),
-                (Ok(ip), None) => tracing::debug!(%name, %ip, "name has an address"),
-                (Err(reason), _) => tracing::warn!("{reason}"),
-            }
-            if reports.send(Report { name: name.clone(), found: answer.clone() }).is_err() {
-                return;
-            }
-            found = Some(answer);
-        }
-        sleep(wait).await;
+    record: NameRecord,
+    /// Why no address was ever found, as it was reported.
+    missed: Option<Arc<str>>,
+    /// Whether the last question was answered.
+    answered: bool,
+}
+
+impl Watch {
+    fn new(name: Arc<str>, reports: mpsc::UnboundedSender<Report>) -> Self {
+        Self { name, reports, record: NameRecord::default(), missed: None, answered: true }
     }
+
+    /// Runs until nobody listens.
+    async fn run(mut self, resolver: Arc<Resolver>, doubted: Arc<Notify>) {
+        let (origin, mut timer, mut late) = (Instant::now(), AskTimer::default(), None::<Late>);
+        while !self.reports.is_closed() {
+            timer.asked(origin.elapsed());
+            let ttl = match resolver.look_up(&self.name, late.take()).await {
+                Ok(answer) => {
+                    late = answer.late;
+                    self.learn([(Family::V4, answer.v4), (Family::V6, answer.v6)]);
+                    Some(answer.ttl)
+                }
+                Err(reason) => {
+                    self.miss(&reason);
+                    None
+                }
+            };
+            timer.answered(ttl, origin.elapsed());
+            loop {
+                tokio::select! {
+                    () = sleep_until((origin + timer.due()).into()) => break,
+                    () = doubted.notified() => timer.doubt(),
+                    (family, found) = arrival(&mut late), if late.is_some() => {
+                        late = None;
+                        self.learn([(family, certain(found))]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn<const N: usize>(&mut self, answers: [(Family, Option<Vec<IpAddr>>); N]) {
+        let before = self.record.candidates().to_vec();
+        for (family, addresses) in answers {
+            if let Some(addresses) = addresses {
+                self.record.learn(family, addresses);
+            }
+        }
+        let found = self.record.candidates();
+        if found.is_empty() {
+            return self.miss("has no address");
+        }
+        (self.answered, self.missed) = (true, None);
+        if *found == *before {
+            return;
+        }
+        let (name, addresses) = (&self.name, shown(found));
+        if before.is_empty() {
+            tracing::debug!(%name, %addresses, "name has addresses");
+        } else {
+            tracing::info!(%name, was = %shown(&before), %addresses, "name has other addresses");
+        }
+        self.report(Ok(found.into()));
+    }
+
+    /// The last good answer stays: that a name server is out of order says nothing of the backend.
+    fn miss(&mut self, reason: &str) {
+        let (name, found) = (&self.name, self.record.candidates());
+        if !found.is_empty() {
+            if std::mem::take(&mut self.answered) {
+                tracing::warn!(%name, addresses = %shown(found), %reason, "name cannot be looked up again; its addresses stay");
+            }
+            return;
+        }
+        let reason: Arc<str> = format!("name {name}: {reason}").into();
+        if self.missed.as_ref() != Some(&reason) {
+            tracing::warn!("{reason}");
+            self.missed = Some(reason.clone());
+            self.report(Err(reason));
+        }
+    }
+
+    fn report(&self, found: Result<Arc<[IpAddr]>, Arc<str>>) {
+        // Fails only when the reconciler is gone, and this ends then.
+        let _ = self.reports.send(Report { name: self.name.clone(), found });
+    }
+}
+
+/// The answer that is still on its way.
+async fn arrival(late: &mut Option<Late>) -> (Family, lookup::Found) {
+    match late {
+        Some(late) => (late.family, late.answer.as_mut().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn shown(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -46,8 +46,10 @@ pub struct Settings {
     /// Time between two comparisons of everything with the configuration, in which failed binds are tried again.
     pub drift_interval: Duration,
     /// Whom to ask for the addresses of backends that are known by name: a file in the form of resolv.conf(5), read
-    /// when names are looked up.
+    /// again when it changes.
     pub resolv_conf: PathBuf,
+    /// Names that are not asked for, with their addresses: a file in the form of hosts(5), read again when it changes.
+    pub hosts: PathBuf,
     /// Files that checks read must be below this directory of this machine.
     pub check_directory: PathBuf,
     /// This machine's addresses that connections to backends, and checks, come from.
@@ -199,10 +201,11 @@ impl DataPlane {
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
-        let probed = shared.clone();
+        let (resolver, questions) = mpsc::unbounded_channel();
+        let (probed, doubts) = (shared.clone(), resolver.clone());
         let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
         beats.push(beat.clone());
-        let probe = move || beat.during(probe::run(probed, checks, reports));
+        let probe = move || beat.during(probe::run(probed, doubts, checks, reports));
         threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -220,9 +223,8 @@ impl DataPlane {
         let (revision, in_force) = watch::channel(0);
         let (sender, orders) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();
-        let (resolver, questions) = mpsc::unbounded_channel();
-        let resolv_conf = settings.resolv_conf.clone();
-        spawn("trestle-names".to_owned(), Box::pin(names::run(resolv_conf, questions, answers)))?;
+        let files = (settings.resolv_conf.clone(), settings.hosts.clone());
+        spawn("trestle-names".to_owned(), Box::pin(names::run(files.0, files.1, questions, answers)))?;
         let watch = Mutex::new(Watch::new(&workers));
         let reconciler =
             Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);

@@ -16,24 +16,28 @@ mod stream;
 mod tcp;
 mod tls;
 mod verifier;
+mod watch;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as channel};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use trestle_engine::{Health, Verdict};
+use tokio::time::{MissedTickBehavior, interval};
+use trestle_engine::{Candidates, Verdict};
+use trestle_model::Port;
 
 use crate::live::Live;
+use crate::names;
 use crate::plane::Shared;
 use crate::table::CheckResult;
 use crate::threads;
 
 pub(crate) use plan::Plan;
 use sockets::Sockets;
+use watch::{Context, Run};
 
 /// Names one run of checks; a changed check is another run.
 pub(crate) type CheckId = u64;
@@ -46,6 +50,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(crate) enum Order {
     /// Check a backend from now on.
     Watch(CheckId, Check),
+    /// A backend's name stands for other addresses, among them the one in use.
+    Renew(CheckId, Arc<[IpAddr]>),
     /// No longer.
     Forget(CheckId),
 }
@@ -53,7 +59,12 @@ pub(crate) enum Order {
 /// What is checked, and how.
 #[derive(Debug)]
 pub(crate) struct Check {
-    pub(crate) address: SocketAddr,
+    /// Where it is, with the address in use.
+    pub(crate) candidates: Candidates,
+    /// The backend's name, if it is known by one.
+    pub(crate) name: Option<Arc<str>>,
+    /// The port that is checked; `None` where none is.
+    pub(crate) port: Option<Port>,
     /// How; one for all backends of a pool.
     pub(crate) plan: Arc<Plan>,
     /// What is known so far.
@@ -62,43 +73,65 @@ pub(crate) struct Check {
     pub(crate) live: Arc<Live>,
 }
 
-/// A verdict, or another reason for the one that stands.
+/// A verdict, another reason for the one that stands, or another address.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) id: CheckId,
+    /// The address that is in use from now on.
+    pub(crate) ip: IpAddr,
     pub(crate) verdict: Verdict,
-    pub(crate) result: CheckResult,
+    /// What the verdict rests on, a check at that address; `None` when it rests on what it did before.
+    pub(crate) result: Option<CheckResult>,
+    /// Addresses that were left and have turned out to be dead.
+    pub(crate) dead: Vec<IpAddr>,
     pub(crate) at: Instant,
 }
 
-/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor).
+struct Watched {
+    task: AbortHandle,
+    /// Of a backend that is known by name.
+    addresses: Option<channel::Sender<Arc<[IpAddr]>>>,
+}
+
+/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor). `names` is told which are in doubt.
 pub(crate) async fn run(
     shared: Arc<Shared>,
+    names: mpsc::UnboundedSender<names::Order>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let sockets = Arc::new(Sockets::new(shared.source.clone()));
-    let mut runs: HashMap<CheckId, AbortHandle> = HashMap::new();
+    let sockets = Sockets::new(shared.source.clone());
+    let context = Arc::new(Context { shared, sockets, names, reports });
+    let mut runs: HashMap<CheckId, Watched> = HashMap::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
             _ = sweep.tick() => {
-                sockets.sweep();
+                context.sockets.sweep();
                 continue;
             }
         };
         match order {
             None => return,
             Some(Order::Watch(id, check)) => {
-                let run = watch(id, check, shared.clone(), sockets.clone(), reports.clone());
-                let run = tokio::spawn(threads::watched("a check", run));
-                runs.insert(id, run.abort_handle());
+                let (sender, addresses) = match &check.name {
+                    Some(_) => Some(channel::channel(Arc::default())).unzip(),
+                    None => (None, None),
+                };
+                let run = Run::new(id, check, context.clone()).run(addresses);
+                let task = tokio::spawn(threads::watched("a check", run)).abort_handle();
+                runs.insert(id, Watched { task, addresses: sender });
+            }
+            Some(Order::Renew(id, addresses)) => {
+                if let Some(sender) = runs.get(&id).and_then(|run| run.addresses.as_ref()) {
+                    sender.send_replace(addresses);
+                }
             }
             Some(Order::Forget(id)) => {
                 if let Some(run) = runs.remove(&id) {
-                    run.abort();
+                    run.task.abort();
                 }
             }
         }
@@ -110,55 +143,4 @@ fn random() -> u32 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     // The low half of the hash; all its bits are equally good.
     RandomState::new().build_hasher().finish() as u32
-}
-
-async fn watch(
-    id: CheckId,
-    check: Check,
-    shared: Arc<Shared>,
-    sockets: Arc<Sockets>,
-    reports: mpsc::UnboundedSender<Report>,
-) {
-    let origin = Instant::now();
-    let mut health = Health::new(check.verdict);
-    let mut reported = None;
-    loop {
-        let Some(place) = sockets.place().await else { return };
-        let started = origin.elapsed();
-        let barred = shared.table.load().guard.bars_check(check.address);
-        let result = match barred {
-            Some(barred) => CheckResult::Wrong(barred.words().into()),
-            None => check.plan.check(check.address, &sockets).await,
-        };
-        drop(place);
-        let (success, now) = (result.is_success(), origin.elapsed());
-        let (next, agrees) = if let CheckResult::NotMade(shortage) = &result {
-            let next = health.put_off(&check.plan.health, started, now, random());
-            shared.shortages.note(shortage, next.saturating_sub(now), origin + now);
-            (next, true)
-        } else {
-            check.live.counters.checked(success);
-            let observed = health.observe(&check.plan.health, success, started, now, random());
-            // A result that contradicts the verdict is no reason for it.
-            (observed.next, success == (health.verdict() == Verdict::Healthy))
-        };
-        let verdict = health.verdict();
-        if agrees && reported.as_ref() != Some(&(verdict, result.clone())) {
-            reported = Some((verdict, result.clone()));
-            if reports.send(Report { id, verdict, result, at: origin + now }).is_err() {
-                return;
-            }
-        }
-        // A client's failed connect brings the next check forward, but is no result of one: rise and fall count what
-        // this member asked for itself, at a pace of its own.
-        let pace = &check.plan.health;
-        let soonest = started + pace.fast_interval.min(pace.interval);
-        tokio::select! {
-            () = sleep_until((origin + next).into()) => {}
-            () = async {
-                check.live.doubted.notified().await;
-                sleep_until((origin + soonest).into()).await;
-            } => {}
-        }
-    }
 }

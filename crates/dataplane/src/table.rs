@@ -218,12 +218,16 @@ pub struct Backend {
     pub verdict: Verdict,
     /// The check result that the verdict rests on.
     pub reason: CheckResult,
+    /// The address that was checked, of a backend that is known by name.
+    pub reason_ip: Option<IpAddr>,
     /// What keeps this member from checking it now, if anything does; then the verdict stays as it was.
     pub unchecked: Option<Shortage>,
     /// Since when the verdict stands.
     pub since: Instant,
-    /// Where it is dialled: its address, or what its name stands for; `None` while that is not known.
+    /// Where it is dialled: its address, or the one in use of those of its name; `None` while that is not known.
     pub ip: Option<IpAddr>,
+    /// What its name stands for, in the order in which it is tried; empty for a backend that is known by its address.
+    pub addresses: Arc<[IpAddr]>,
     pub(crate) history: History,
     /// When it came back: it became healthy after it was unhealthy, or was enabled after it was drained or disabled.
     pub(crate) risen: Option<Instant>,
@@ -256,6 +260,13 @@ impl Backend {
         }
     }
 
+    /// Its other addresses, beginning with the one after that in use.
+    pub fn other_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let current = self.addresses.iter().position(|ip| Some(*ip) == self.ip);
+        let (before, from) = self.addresses.split_at(current.unwrap_or(0));
+        from.iter().skip(usize::from(current.is_some())).chain(before).copied()
+    }
+
     /// Takes over a verdict or another reason for the one that stands.
     pub(crate) fn judge(&mut self, verdict: Verdict, reason: CheckResult, at: Instant) {
         if self.verdict != verdict {
@@ -270,16 +281,21 @@ impl Backend {
                 self.live.fell();
             }
             (self.verdict, self.since) = (verdict, at);
-            self.history.add(VerdictChange { at, verdict, reason: reason.clone() });
+            self.history.add(VerdictChange { at, verdict, reason: reason.clone(), ip: self.reason_ip });
         }
         (self.reason, self.unchecked) = (reason, None);
     }
 
     /// Why the verdict is what it is, in words, and what keeps this member from checking it.
     pub fn grounds(&self) -> String {
+        let mut grounds = self.reason.at(self.reason_ip);
+        let others = self.addresses.len().saturating_sub(1);
+        if others > 0 && self.verdict == Verdict::Unhealthy && self.reason != CheckResult::Awaited {
+            grounds = format!("{grounds}; its other addresses ({others}) fail too");
+        }
         match &self.unchecked {
-            Some(shortage) => format!("{}; now {}", self.reason, CheckResult::NotMade(shortage.clone())),
-            None => self.reason.to_string(),
+            Some(shortage) => format!("{grounds}; now {}", CheckResult::NotMade(shortage.clone())),
+            None => grounds,
         }
     }
 }
@@ -318,6 +334,15 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
+    /// In words, with the address that was checked where that is not plain.
+    pub fn at(&self, ip: Option<IpAddr>) -> String {
+        let is_of_check = !matches!(self, Self::Awaited | Self::Off | Self::Unresolved(_));
+        match ip.filter(|_| is_of_check) {
+            Some(ip) => format!("{ip}: {self}"),
+            None => self.to_string(),
+        }
+    }
+
     /// Whether the check succeeded.
     pub fn is_success(&self) -> bool {
         use CheckResult::{Answered, Connected, Expected, Secured, Serving};

@@ -67,6 +67,7 @@ fn settings() -> Settings {
         drift_interval: Duration::from_secs(5),
         check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
+        hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),

@@ -35,6 +35,7 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         drift_interval,
         check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
+        hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),

@@ -1,14 +1,16 @@
 //! Decisions without effects: which verdict a backend earns, which backend takes the next connection, and when the
-//! connections of a backend are closed; who may connect, how often, and what the first bytes of a connection say; which
-//! VIPs a member serves.
+//! connections of a backend are closed; which address of its name is used; who may connect, how often, and what the first bytes
+//! of a connection say; which VIPs a member serves.
 //!
 //! Time comes in as an argument and answers are values, so that every rule here is tested without a clock or a socket.
 
 pub mod access;
+mod addresses;
 mod balance;
 pub mod client_hello;
 mod drain;
 mod health;
+mod name_record;
 mod outage;
 pub mod ownership;
 pub mod proxy;
@@ -16,7 +18,9 @@ pub mod rate;
 pub mod routes;
 pub mod share;
 
+pub use addresses::{Candidates, Round};
 pub use balance::{Candidate, Picked, Schedule, Standing, Stickiness, Warmth};
 pub use drain::{Admission, CloseCause, Closing};
 pub use health::{Health, Observed, Verdict};
+pub use name_record::{AskTimer, CANDIDATES_MAX, Family, NameRecord};
 pub use outage::{Elsewhere, Outage};

@@ -52,7 +52,8 @@ pub(crate) fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
 pub enum Host {
     /// An IP address.
     Ip(IpAddr),
-    /// A name that each member looks up in the DNS, and looks up again when its answer has expired; in lower case.
+    /// A name that each member looks up in /etc/hosts and the DNS, and looks up again when its answer has expired; in lower
+    /// case. One that ends with a dot is not completed by a search list.
     Name(Arc<str>),
 }
 
@@ -66,14 +67,14 @@ pub struct BackendAddress {
 }
 
 impl BackendAddress {
-    /// Parses `10.0.0.1:8080`, `10.0.0.1`, `[2001:db8::1]:8080`, `[2001:db8::1]`, `web.example:8080` or `web.example`; the
-    /// error is the broken rule.
+    /// Parses `10.0.0.1:8080`, `10.0.0.1`, `[2001:db8::1]:8080`, `[2001:db8::1]`, `web.example:8080` or `web.example`, also
+    /// with a final dot; the error is the broken rule.
     ///
     /// # Errors
     /// When the text is none of these, the port is 0, or the address is a wildcard, multicast or broadcast one.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-        if is_dns_name(name) {
+        if is_dns_name(name.strip_suffix('.').unwrap_or(name)) {
             let port = port.map(parse_port).transpose()?;
             return Ok(Self { host: Host::Name(name.to_ascii_lowercase().into()), port });
         }
@@ -261,7 +262,8 @@ mod tests {
 
     #[test]
     fn backend_addresses_round_trip() {
-        let names = ["web.example:80", "web", "_http._tcp.web.example", "3com.example:1"];
+        let names =
+            ["web.example:80", "web", "_http._tcp.web.example", "3com.example:1", "web_1.x.:80", "web."];
         for text in
             ["10.0.0.1:8080", "10.0.0.1", "[2001:db8::1]:443", "[2001:db8::1]"].into_iter().chain(names)
         {
@@ -283,7 +285,9 @@ mod tests {
             "-host:80",
             "ho st:80",
             "host:80:90",
-            "host.:80",
+            "host..:80",
+            ".:80",
+            "10.0.0.1.:80",
             "10.0.0.300:80",
             "0.0.0.0:80",
             "224.0.0.1:80",

@@ -167,13 +167,19 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
         connect_failures: counts.connect_failures,
+        address: backend.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        other_addresses: backend
+            .other_addresses()
+            .filter(|_| with_history)
+            .map(|ip| ip.to_string())
+            .collect(),
         history: backend
             .history()
             .iter()
             .filter(|_| with_history)
             .map(|change| v1::VerdictChange {
                 verdict: verdict(change.verdict).into(),
-                reason: change.reason.to_string(),
+                reason: change.grounds(),
                 ago: Some(convert::duration(change.ago())),
             })
             .collect(),

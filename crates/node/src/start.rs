@@ -260,6 +260,7 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         drift_interval: DRIFT_INTERVAL,
         check_directory: config.check_directory.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
+        hosts: "/etc/hosts".into(),
         source: config.source.clone(),
         member: Some(config.name.clone()),
         descriptors: descriptors::budget(),

@@ -1,7 +1,10 @@
 //! Backends, with what the members see of them.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::BackendAddress;
 
 use super::{or_dash, short_name, troubles, typed_age, typed_duration};
 use crate::table;
@@ -76,6 +79,10 @@ struct MemberView {
     bytes_in: u64,
     bytes_out: u64,
     connect_failures: u64,
+    /// Where the member dials it; `None` while its name has no address.
+    address: Option<String>,
+    /// What else its name stands for.
+    other_addresses: Vec<String>,
     /// The last changes of the verdict, the oldest first.
     history: Vec<ChangeView>,
 }
@@ -119,6 +126,8 @@ impl From<v1::MemberView> for MemberView {
             bytes_in: view.bytes_in,
             bytes_out: view.bytes_out,
             connect_failures: view.connect_failures,
+            address: Some(view.address).filter(|address| !address.is_empty()),
+            other_addresses: view.other_addresses,
             history: view.history.into_iter().map(Into::into).collect(),
         }
     }
@@ -196,17 +205,51 @@ impl BackendState {
         self.health.as_ref().map_or_else(|| "-".to_owned(), |h| h.connections.to_string())
     }
 
+    /// Whether the members look its address up.
+    fn is_named(&self) -> bool {
+        BackendAddress::parse(&self.backend.address).is_ok_and(|address| address.ip().is_none())
+    }
+
+    /// The address as configured; of a name with what it stands for, "web.example:80 (10.0.0.1)".
+    fn address(&self) -> String {
+        let views = self.health.iter().flat_map(|health| &health.views);
+        let found: BTreeSet<_> = views.filter_map(|view| view.address.as_deref()).collect();
+        let configured = &self.backend.address;
+        if found.is_empty() || !self.is_named() {
+            return configured.clone();
+        }
+        format!("{configured} ({})", found.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
+    /// What each member sees.
+    fn views(&self, health: &HealthView) -> String {
+        let seen = health.views.iter().map(|v| {
+            let (member, verdict) = (v.member.clone(), v.verdict.to_owned());
+            let (since, address) = (or_dash(v.since.as_ref()), or_dash(v.address.as_ref()));
+            let (reason, others) = (v.reason.clone(), v.other_addresses.join(", "));
+            [member, verdict, reason, since, v.connections.to_string(), address, others]
+        });
+        let silent = health.unreachable.iter().map(|member| {
+            let mut row = std::array::from_fn(|_| "-".to_owned());
+            [row[0], row[1]] = [member.clone(), "unreachable".to_owned()];
+            row
+        });
+        let rows = seen.chain(silent);
+        if self.is_named() {
+            let headings =
+                ["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS", "ADDRESS", "OTHER ADDRESSES"];
+            return table::table(headings, rows);
+        }
+        let shorter = rows.map(|[member, verdict, reason, since, connections, ..]| {
+            [member, verdict, reason, since, connections]
+        });
+        table::table(["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"], shorter)
+    }
+
     /// One line for each backend.
     pub(crate) fn table(backends: &[Self]) -> String {
         let row = |b: &Self| {
-            [
-                b.backend.name.clone(),
-                b.backend.address.clone(),
-                b.weight(),
-                b.state(),
-                b.health(),
-                b.connections(),
-            ]
+            [b.backend.name.clone(), b.address(), b.weight(), b.state(), b.health(), b.connections()]
         };
         table::table(
             ["NAME", "ADDRESS", "WEIGHT", "STATE", "HEALTH", "CONNECTIONS"],
@@ -229,15 +272,7 @@ impl BackendState {
         let Some(health) = self.health.as_ref().filter(|h| h.members > 0) else {
             return settings;
         };
-        let seen = health.views.iter().map(|v| {
-            let (member, verdict) = (v.member.clone(), v.verdict.to_owned());
-            [member, verdict, v.reason.clone(), or_dash(v.since.as_ref()), v.connections.to_string()]
-        });
-        let silent = health.unreachable.iter().map(|member| {
-            let dash = || "-".to_owned();
-            [member.clone(), "unreachable".to_owned(), dash(), dash(), dash()]
-        });
-        let views = table::table(["MEMBER", "VERDICT", "REASON", "SINCE", "CONNECTIONS"], seen.chain(silent));
+        let views = self.views(health);
         let changes = health.views.iter().flat_map(|v| {
             let row = |c: &ChangeView| {
                 [v.member.clone(), or_dash(c.ago.as_ref()), c.verdict.to_owned(), c.reason.clone()]
@@ -354,6 +389,37 @@ mod tests {
         );
         let json = serde_json::to_value(&joined).unwrap();
         assert_eq!(json[0]["health"]["views"][0]["history"][0]["reason"], "connection refused");
+    }
+
+    #[test]
+    fn of_a_name_the_addresses_in_use_are_shown() {
+        let named = v1::Backend { address: "web.example:8080".to_owned(), ..sample_backend("a", 1) };
+        let first = v1::MemberView {
+            address: "10.0.0.5".to_owned(),
+            other_addresses: vec!["10.0.0.6".to_owned(), "2001:db8::1".to_owned()],
+            ..sample_view("m1", Healthy, "10.0.0.5: connected")
+        };
+        let second = v1::MemberView { address: "10.0.0.6".to_owned(), ..sample_view("m2", Healthy, "") };
+        let pool = |views| v1::PoolHealth {
+            backends: vec![health("a", views)],
+            unreachable_members: vec!["members/m3".to_owned()],
+        };
+        let joined =
+            BackendState::join(vec![named.clone()], Some(pool(vec![first.clone(), second, first.clone()])));
+        assert_eq!(joined[0].address(), "web.example:8080 (10.0.0.5, 10.0.0.6)");
+        let joined = BackendState::join(vec![named.clone()], Some(pool(vec![first])));
+        let text = joined[0].description();
+        let (_, table) = text.rsplit_once("\n\n").unwrap();
+        assert_eq!(
+            table,
+            "MEMBER   VERDICT       REASON                SINCE   CONNECTIONS   ADDRESS    OTHER ADDRESSES\n\
+             m1       healthy       10.0.0.5: connected   1m5s    3             10.0.0.5   10.0.0.6, 2001:db8::1\n\
+             m3       unreachable   -                     -       -             -          -\n"
+        );
+        let json = serde_json::to_value(&joined).unwrap();
+        assert_eq!(json[0]["health"]["views"][0]["address"], "10.0.0.5");
+        let unknown = BackendState::join(vec![named], Some(pool(vec![sample_view("m1", Unknown, "")])));
+        assert_eq!(unknown[0].address(), "web.example:8080");
     }
 
     #[test]

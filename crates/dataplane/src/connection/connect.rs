@@ -18,14 +18,17 @@ use crate::place::Place;
 use crate::reason::CloseReason;
 use crate::shortage::Shortage;
 use crate::source::ConnectError;
+use crate::table::Pool;
 
-/// Connects to the backend of the attempt, and on failure to others, each once, as often as the pool allows.
+/// Connects to the backend of the attempt, and on failure to others or at other addresses, each once, as often as the pool
+/// allows.
 pub(super) async fn connect(
     accepted: &Handle,
     client: &Leg,
     mut attempt: Attempt,
 ) -> Result<Connected, CloseReason> {
     let mut tried: Vec<Arc<Live>> = Vec::new();
+    let mut dialled: Vec<SocketAddr> = Vec::new();
     loop {
         let (place, address) = match attempt.target.take() {
             Some(target) => target,
@@ -46,8 +49,8 @@ pub(super) async fn connect(
         } else {
             let shared = accepted.shared();
             let lacks = |shortage: &Shortage| shared.shortages.note(shortage, Duration::ZERO, Instant::now());
-            let dialled = dial(address, spec.connect_timeout, &shared.source, lacks);
-            match served(client, &attempt, dialled).await? {
+            let dialling = dial(address, spec.connect_timeout, &shared.source, lacks);
+            match served(client, &attempt, dialling).await? {
                 Ok(backend) => {
                     let (first, header) = first(accepted, &mut attempt);
                     let pool = attempt.pool;
@@ -60,33 +63,59 @@ pub(super) async fn connect(
                 }
                 Err(ConnectError::Peer(error)) => {
                     tracing::debug!(backend = %address, %error, "connect failed");
-                    place.live.doubted.notify_one();
                     CloseReason::ConnectFailed
                 }
             }
         };
-        let counters = [&place.live.counters, &accepted.listener().counters];
+        let live = place.live.clone();
+        let counters = [&live.counters, &accepted.listener().counters];
         // What this member lacks towards one backend it may have towards another, and is no failure of the first.
         if failure != CloseReason::NoResources {
             counters.iter().for_each(|c| c.connect_failed());
+            live.connect_failed(address.ip());
         }
-        if tried.len() >= spec.connect_retries as usize {
+        if dialled.len() >= spec.connect_retries as usize {
             return Err(failure);
         }
-        tried.push(place.live.clone());
-        attempt.target = again(accepted, &mut attempt, &tried).ok_or(failure)?;
+        dialled.push(address);
+        attempt.target = again(accepted, &mut attempt, place, &mut tried, &dialled).ok_or(failure)?;
         counters.iter().for_each(|c| c.retried());
         accepted.retried();
     }
 }
 
-/// Where to try next. The table may have moved on while the connect was under way.
-fn again(accepted: &Handle, attempt: &mut Attempt, tried: &[Arc<Live>]) -> Option<Target> {
+/// Where to try next, after the connect for `place` that is the last of those `dialled`: another address of that backend, or
+/// else another backend, and more addresses only where there is none. The table may have moved on while the connect was under
+/// way.
+fn again(
+    accepted: &Handle,
+    attempt: &mut Attempt,
+    place: Place,
+    tried: &mut Vec<Arc<Live>>,
+    dialled: &[SocketAddr],
+) -> Option<Target> {
     let table = accepted.shared().table.load();
     let pool = table.pools.get(&attempt.pool.config.name)?;
-    let target = attempt.arriving.aim(pool, tried)?;
+    let address = elsewhere(pool, &place, attempt.arriving.dialled, dialled);
+    let is_first = tried.last().is_none_or(|last| !Arc::ptr_eq(last, &place.live));
     attempt.pool = pool.clone();
-    Some(target)
+    if let (Some(address), true) = (address, is_first) {
+        tried.push(place.live.clone());
+        return Some(Some((place, address)));
+    }
+    if is_first {
+        tried.push(place.live.clone());
+    }
+    attempt.arriving.aim(pool, tried).or_else(|| Some(Some((place, address?))))
+}
+
+/// Another address of the backend that has a place, which was not dialled yet.
+fn elsewhere(pool: &Pool, place: &Place, port: u16, dialled: &[SocketAddr]) -> Option<SocketAddr> {
+    let backend = pool.backend(&place.live.name).filter(|backend| Arc::ptr_eq(&backend.live, &place.live))?;
+    let port = backend.config.spec.address.port_for(port);
+    let all =
+        backend.ip.filter(|_| !backend.addresses.is_empty()).into_iter().chain(backend.other_addresses());
+    all.map(|ip| SocketAddr::new(ip, port)).find(|address| !dialled.contains(address))
 }
 
 impl From<Departure> for CloseReason {

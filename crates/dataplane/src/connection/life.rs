@@ -77,7 +77,7 @@ fn relay(
         drop(relay);
         // It accepts and does not serve, which its check may see sooner than at its usual time.
         if reason == CloseReason::BackendReset && accepted.unanswered() {
-            live.doubted.notify_one();
+            live.doubt();
         }
         accepted.close(reason);
     }

@@ -1,127 +1,329 @@
-//! One lookup: whom to ask, and which address of the answer to take.
+//! One lookup: whom to ask, for which names, and what the answers say.
 
+use std::fs::Metadata;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use tokio::sync::Semaphore;
+use tokio::time::sleep_until;
+use trestle_engine::Family;
 
-/// How long resolv.conf and /etc/hosts are not read again. DHCP clients and people change them.
-const READ_AGAIN: Duration = Duration::from_secs(10);
+use super::hosts::Hosts;
 
 /// Whom to ask where resolv.conf names nobody or is not there, as resolv.conf(5) has it.
 const NOBODY_NAMED: &[u8] = b"\nnameserver 127.0.0.1\n";
 
-/// Looks names up as this machine's configuration says: /etc/hosts, name servers, search list.
+/// Questions under way at a time for each family, so that those for AAAA that some name servers drop keep back none for A.
+/// Each takes a socket for each name server that is asked.
+const AT_A_TIME: usize = 32;
+
+/// How long the second family is waited for when the first has been answered (RFC 8305 §3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// What of a file tells that it is another one, or was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    size: u64,
+}
+
+/// Where names are looked up, as the two files of this machine say that were read last.
+struct Configuration {
+    stamps: [Option<Stamp>; 2],
+    hosts: Hosts,
+    /// Or, in words, why no name server can be asked.
+    servers: Result<Servers, String>,
+}
+
+/// The name servers and how they are asked.
+#[derive(Clone)]
+struct Servers {
+    resolver: TokioResolver,
+    search: Arc<[Name]>,
+    /// Names of as many dots are looked up as they are first.
+    ndots: usize,
+    /// `options no-aaaa`: AAAA is not asked for.
+    no_aaaa: bool,
+}
+
+/// Looks names up as getent(1) does: /etc/hosts, then name servers with the search list.
 pub(super) struct Resolver {
     resolv_conf: PathBuf,
-    made: Mutex<Option<(Instant, TokioResolver)>>,
+    hosts: PathBuf,
+    read: Mutex<Option<Arc<Configuration>>>,
+    places: [Semaphore; 2],
 }
 
-/// Why a lookup for one family gave no address.
+/// Why a question gave no address.
 #[derive(Debug)]
-struct Miss {
+pub(super) struct Miss {
+    kind: MissKind,
     words: String,
-    /// Whether a server said that there is none, rather than nothing.
-    certain: bool,
 }
 
-type Found = Result<Vec<IpAddr>, Miss>;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MissKind {
+    /// A server said that there is no such name.
+    NoName,
+    /// A server said that it has no address of the family.
+    NoAddress,
+    /// A server said that it cannot tell.
+    Refused,
+    /// Nobody said anything.
+    Lost,
+}
+
+/// Addresses and how long they may be used.
+pub(super) type Found = Result<(Vec<IpAddr>, Duration), Miss>;
+
+type Asked = Pin<Box<dyn Future<Output = Found> + Send>>;
+
+/// The answer for one family that is still on its way.
+pub(super) struct Late {
+    name: Name,
+    pub(super) family: Family,
+    pub(super) answer: Asked,
+}
+
+/// What was found.
+pub(super) struct Answer {
+    /// The addresses of IPv4 and of IPv6; `None` where nobody has said what they are.
+    pub(super) v4: Option<Vec<IpAddr>>,
+    pub(super) v6: Option<Vec<IpAddr>>,
+    pub(super) ttl: Duration,
+    pub(super) late: Option<Late>,
+}
+
+/// The addresses that an answer states for sure.
+pub(super) fn certain(found: Found) -> Option<Vec<IpAddr>> {
+    match found {
+        Ok((addresses, _)) => Some(addresses),
+        Err(Miss { kind: MissKind::NoName | MissKind::NoAddress, .. }) => Some(Vec::new()),
+        Err(Miss { kind: MissKind::Refused | MissKind::Lost, .. }) => None,
+    }
+}
 
 impl Resolver {
-    pub(super) fn new(resolv_conf: PathBuf) -> Self {
-        Self { resolv_conf, made: Mutex::new(None) }
+    pub(super) fn new(resolv_conf: PathBuf, hosts: PathBuf) -> Self {
+        let places = [(); 2].map(|()| Semaphore::new(AT_A_TIME));
+        Self { resolv_conf, hosts, read: Mutex::default(), places }
     }
 
-    /// The address to take for `name`, where `current` has been taken so far, and how long it may be used.
+    /// Reads the files anew if they have changed since they were read, and says whether they have.
+    pub(super) fn follow_files(&self) -> bool {
+        let stamps = [&self.resolv_conf, &self.hosts].map(|file| std::fs::metadata(file).ok().map(stamp));
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = read.as_ref().is_none_or(|read| read.stamps != stamps);
+        if changed {
+            // Without it, or where it cannot be read, name servers are asked, as getent(1) does.
+            let hosts = std::fs::read(&self.hosts).unwrap_or_default();
+            let hosts = Hosts::parse(&String::from_utf8_lossy(&hosts));
+            *read = Some(Arc::new(Configuration { stamps, hosts, servers: servers(&self.resolv_conf) }));
+        }
+        changed
+    }
+
+    fn configuration(&self) -> Option<Arc<Configuration>> {
+        self.follow_files();
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What `name` stands for; `late` is what is still on its way from the time before.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// Why no address was found, in words.
     pub(super) async fn look_up(
-        &self,
+        self: &Arc<Self>,
         name: &str,
-        current: Option<IpAddr>,
-    ) -> Result<(IpAddr, Duration), String> {
-        let resolver = self.resolver()?;
-        // Not `lookup_ip`, which hides that one of the two failed: then an address of the other family would be taken
-        // because a packet was lost.
-        let (v4, v6) =
-            tokio::join!(resolver.lookup(name, RecordType::A), resolver.lookup(name, RecordType::AAAA));
-        let until = [&v4, &v6].into_iter().flatten().map(Lookup::valid_until).min();
-        let ttl = until.unwrap_or_else(Instant::now).saturating_duration_since(Instant::now());
-        choose(current, found(v4), found(v6)).map(|ip| (ip, ttl))
+        mut late: Option<Late>,
+    ) -> Result<Answer, String> {
+        let configuration = self.configuration().ok_or("no configuration was read")?;
+        if let Some(addresses) = configuration.hosts.find(name) {
+            let (v4, v6) = addresses.iter().copied().partition(IpAddr::is_ipv4);
+            return Ok(Answer { v4: Some(v4), v6: Some(v6), ttl: Duration::MAX, late: None });
+        }
+        let servers = configuration.servers.clone()?;
+        drop(configuration);
+        let mut missed: Option<Miss> = None;
+        for name in servers.names(name)? {
+            let late = late.take_if(|late| late.name == name);
+            let (v4, v6, late) = self.ask(&servers, &name, late).await;
+            if let Some(ttl) = [&v4, &v6].into_iter().flatten().flatten().map(|(_, ttl)| *ttl).min() {
+                return Ok(Answer { v4: v4.and_then(certain), v6: v6.and_then(certain), ttl, late });
+            }
+            // Of several reasons, the one that leaves most open, and of two such that of the first question.
+            for miss in [v4, v6].into_iter().flatten().filter_map(Result::err) {
+                if missed.as_ref().is_none_or(|before| before.kind < miss.kind) {
+                    missed = Some(miss);
+                }
+            }
+            // To go on would be to take what the next name stands for because a packet was lost; as resolv.conf(5) has it.
+            if missed.as_ref().is_some_and(|miss| miss.kind == MissKind::Lost) {
+                break;
+            }
+        }
+        Err(missed.map_or_else(|| "has no address".to_owned(), |miss| miss.words))
     }
 
-    fn resolver(&self) -> Result<TokioResolver, String> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, resolver)) = &*made
-            && at.elapsed() < READ_AGAIN
-        {
-            return Ok(resolver.clone());
-        }
-        let file = self.resolv_conf.display();
-        let mut text = match std::fs::read(&self.resolv_conf) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|error| format!("{file} cannot be read: {error}"))?,
+    /// Asks for the addresses of both families. Once one is answered, the other is waited for only a moment: a name server
+    /// that drops one kind of question holds nothing up.
+    ///
+    /// Not hickory's `lookup_ip`, which hides that one of the two failed: then an address of the other family would be taken
+    /// because a packet was lost.
+    async fn ask(
+        self: &Arc<Self>,
+        servers: &Servers,
+        name: &Name,
+        late: Option<Late>,
+    ) -> (Option<Found>, Option<Found>, Option<Late>) {
+        let (late_v4, late_v6) = match late {
+            Some(late) if late.family == Family::V4 => (Some(late.answer), None),
+            late => (None, late.map(|late| late.answer)),
         };
-        if !text.split(|byte| *byte == b'\n').any(|line| line.trim_ascii_start().starts_with(b"nameserver")) {
-            text.extend_from_slice(NOBODY_NAMED);
+        let mut asked_v4 = late_v4.unwrap_or_else(|| self.question(servers, name, Family::V4));
+        let mut asked_v6 = late_v6.unwrap_or_else(|| self.question(servers, name, Family::V6));
+        let (mut v4, mut v6): (Option<Found>, Option<Found>) = (None, None);
+        let mut end: Option<Instant> = None;
+        while v4.is_none() || v6.is_none() {
+            tokio::select! {
+                biased;
+                found = &mut asked_v4, if v4.is_none() => v4 = Some(found),
+                found = &mut asked_v6, if v6.is_none() => v6 = Some(found),
+                () = sleep_until(end.unwrap_or_else(Instant::now).into()), if end.is_some() => break,
+            }
+            // That there is no such name holds for every family (RFC 8020); but some servers say so wherever they are asked for
+            // AAAA (RFC 4074 §4.2).
+            let is_none = matches!(&v4, Some(Err(miss)) if miss.kind == MissKind::NoName);
+            if is_none || [&v4, &v6].into_iter().flatten().any(Result::is_ok) {
+                end.get_or_insert_with(|| Instant::now() + RESOLUTION_DELAY);
+            }
         }
-        let (config, mut options) =
-            parse_resolv_conf(&text).map_err(|error| format!("{file} cannot be understood: {error}"))?;
-        // Nothing asks twice while an answer is good, and a name that is missing shall be found soon after it is there.
-        options.cache_size = 0;
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let resolver = builder.build().map_err(|error| format!("no resolver: {error}"))?;
-        *made = Some((Instant::now(), resolver.clone()));
-        Ok(resolver)
+        let late = |family, answer| Late { name: name.clone(), family, answer };
+        let late = match (&v4, &v6) {
+            (None, _) => Some(late(Family::V4, asked_v4)),
+            (_, None) => Some(late(Family::V6, asked_v6)),
+            _ => None,
+        };
+        (v4, v6, late)
     }
+
+    fn question(self: &Arc<Self>, servers: &Servers, name: &Name, family: Family) -> Asked {
+        let (this, resolver, name) = (self.clone(), servers.resolver.clone(), name.clone());
+        let is_asked = family == Family::V4 || !servers.no_aaaa;
+        Box::pin(async move {
+            if !is_asked {
+                return Err(Miss { kind: MissKind::NoAddress, words: "has no address".to_owned() });
+            }
+            let [v4, v6] = &this.places;
+            let (places, record) = match family {
+                Family::V4 => (v4, RecordType::A),
+                Family::V6 => (v6, RecordType::AAAA),
+            };
+            // Fails only when it is closed, which nobody does.
+            let _place = places.acquire().await;
+            found(resolver.lookup(name, record).await)
+        })
+    }
+}
+
+impl Servers {
+    /// The names that are asked for in place of one: without a final dot it is completed by the search list.
+    fn names(&self, name: &str) -> Result<Vec<Name>, String> {
+        // Not the stricter reading as a host name, which takes no underscore.
+        let name = Name::from_ascii(name).map_err(|error| format!("is no name of the DNS: {error}"))?;
+        let mut whole = name.clone();
+        whole.set_fqdn(true);
+        if name.is_fqdn() {
+            return Ok(vec![whole]);
+        }
+        let mut names = Vec::new();
+        if usize::from(name.num_labels()) > self.ndots || name.is_localhost() {
+            names.push(whole.clone());
+        }
+        // One that would be too long is none.
+        names.extend(self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()));
+        names.push(whole);
+        let mut once: Vec<Name> = Vec::new();
+        for name in names {
+            if !once.contains(&name) {
+                once.push(name);
+            }
+        }
+        Ok(once)
+    }
+}
+
+fn stamp(file: Metadata) -> Stamp {
+    Stamp { inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()), size: file.size() }
+}
+
+/// Reads a file in the form of resolv.conf(5).
+fn servers(file: &Path) -> Result<Servers, String> {
+    let shown = file.display();
+    let mut text = match std::fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|error| format!("{shown} cannot be read: {error}"))?,
+    };
+    if !text.split(|byte| *byte == b'\n').any(|line| line.trim_ascii_start().starts_with(b"nameserver")) {
+        text.extend_from_slice(NOBODY_NAMED);
+    }
+    let (config, mut options) =
+        parse_resolv_conf(&text).map_err(|error| format!("{shown} cannot be understood: {error}"))?;
+    // Of this option hickory says nothing.
+    let (parsed, _) = resolv_conf::Config::parse_with_errors(text.as_slice());
+    // Nothing asks twice while an answer is good, and a name that is missing shall be found soon after it is there.
+    options.cache_size = 0;
+    // This is read here, where it goes before both kinds of questions.
+    options.use_hosts_file = ResolveHosts::Never;
+    let search: Vec<&Name> = match config.search() {
+        [] => config.domain().into_iter().collect(),
+        search => search.iter().collect(),
+    };
+    let search = search.into_iter().cloned().collect();
+    let ndots = options.ndots;
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    let resolver = builder.build().map_err(|error| format!("no resolver: {error}"))?;
+    Ok(Servers { resolver, search, ndots, no_aaaa: parsed.no_aaaa })
 }
 
 fn found(answer: Result<Lookup, NetError>) -> Found {
-    match answer {
-        Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect()),
-        Err(error) => Err(Miss { certain: error.is_no_records_found(), words: words(&error) }),
+    let lookup = answer.map_err(|error| miss(&error))?;
+    let addresses: Vec<IpAddr> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
+    if addresses.is_empty() {
+        // A name for another name that has none.
+        return Err(Miss { kind: MissKind::NoAddress, words: "has no address".to_owned() });
     }
+    Ok((addresses, lookup.valid_until().saturating_duration_since(Instant::now())))
 }
 
-fn words(error: &NetError) -> String {
-    match error {
-        _ if error.is_nx_domain() => "no such name".to_owned(),
-        _ if error.is_no_records_found() => "has no address".to_owned(),
-        NetError::Timeout => "no answer from a name server".to_owned(),
-        NetError::Io(_) | NetError::NoConnections => "no name server can be reached".to_owned(),
-        NetError::Dns(DnsError::ResponseCode(code)) => format!("the name server answered: {code}"),
-        other => format!("lookup failed: {other}"),
-    }
-}
-
-/// Takes one address. The current one is kept while it is still among the answers, and also while its family was not
-/// answered for; otherwise it is the first by number, IPv4 before IPv6, so that all members take the same.
-fn choose(current: Option<IpAddr>, v4: Found, v6: Found) -> Result<IpAddr, String> {
-    // Wildcards are what some filters answer for names that they block; a connect would reach this machine.
-    let usable = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
-    let mut addresses: Vec<IpAddr> =
-        [&v4, &v6].into_iter().flatten().flatten().copied().filter(usable).collect();
-    addresses.sort_unstable();
-    if let Some(current) = current {
-        if addresses.contains(&current) {
-            return Ok(current);
+fn miss(error: &NetError) -> Miss {
+    let (kind, words) = match error {
+        _ if error.is_nx_domain() => (MissKind::NoName, "no such name".to_owned()),
+        _ if error.is_no_records_found() => (MissKind::NoAddress, "has no address".to_owned()),
+        NetError::Timeout => (MissKind::Lost, "no answer from a name server".to_owned()),
+        NetError::Io(_) | NetError::NoConnections => {
+            (MissKind::Lost, "no name server can be reached".to_owned())
         }
-        if let Err(Miss { words, certain: false }) = if current.is_ipv4() { &v4 } else { &v6 } {
-            return Err(words.clone());
+        NetError::Dns(DnsError::ResponseCode(code)) => {
+            (MissKind::Refused, format!("the name server answered: {code}"))
         }
-    }
-    let miss = [v4.err(), v6.err()].into_iter().flatten().next();
-    addresses.first().copied().ok_or_else(|| miss.map_or("has no address".to_owned(), |miss| miss.words))
+        other => (MissKind::Lost, format!("lookup failed: {other}")),
+    };
+    Miss { kind, words }
 }
 
 #[cfg(test)]
@@ -129,40 +331,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn ips(addresses: &[&str]) -> Found {
-        Ok(addresses.iter().map(|ip| ip.parse().unwrap()).collect())
+    fn names(resolv_conf: &str, name: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("resolv.conf");
+        std::fs::write(&file, resolv_conf).unwrap();
+        servers(&file).unwrap().names(name).unwrap().iter().map(Name::to_ascii).collect()
     }
 
-    fn miss(certain: bool) -> Found {
-        Err(Miss { words: if certain { "none" } else { "lost" }.to_owned(), certain })
-    }
-
-    fn chosen(current: &str, v4: Found, v6: Found) -> String {
-        choose(current.parse().ok(), v4, v6).map_or_else(|words| words, |ip| ip.to_string())
-    }
-
-    #[test]
-    fn the_first_by_number_is_taken_and_then_kept() {
-        let v4 = || ips(&["10.0.0.9", "10.0.0.10", "10.0.0.2"]);
-        assert_eq!(chosen("", v4(), ips(&["::1"])), "10.0.0.2");
-        assert_eq!(chosen("10.0.0.9", v4(), miss(true)), "10.0.0.9");
-        assert_eq!(chosen("10.0.0.8", v4(), miss(false)), "10.0.0.2");
-        assert_eq!(chosen("2001:db8::1", v4(), ips(&["2001:db8::1"])), "2001:db8::1");
-        assert_eq!(chosen("", miss(true), ips(&["2001:db8::2", "2001:db8::1"])), "2001:db8::1");
-    }
-
-    #[test]
-    fn a_lost_answer_is_no_reason_to_take_another_family() {
-        assert_eq!(chosen("10.0.0.1", miss(false), ips(&["2001:db8::1"])), "lost");
-        assert_eq!(chosen("10.0.0.1", miss(true), ips(&["2001:db8::1"])), "2001:db8::1");
-        assert_eq!(chosen("2001:db8::1", ips(&["10.0.0.1"]), miss(false)), "lost");
-        assert_eq!(chosen("", miss(false), ips(&["2001:db8::1"])), "2001:db8::1");
-        assert_eq!(chosen("", miss(false), miss(true)), "lost");
-    }
-
-    #[test]
-    fn what_cannot_be_dialled_is_no_address() {
-        assert_eq!(chosen("", ips(&["0.0.0.0", "224.0.0.1"]), ips(&["::"])), "has no address");
-        assert_eq!(chosen("", ips(&["0.0.0.0", "10.0.0.1"]), miss(true)), "10.0.0.1");
+    #[tokio::test]
+    async fn the_search_list_completes_names_that_have_no_final_dot() {
+        let conf = "nameserver 127.0.0.1\nsearch my_corp.example b.example .\n";
+        assert_eq!(names(conf, "web.")[..], ["web."]);
+        assert_eq!(names(conf, "web"), ["web.my_corp.example.", "web.b.example.", "web."]);
+        assert_eq!(names(conf, "web_1.x"), ["web_1.x.", "web_1.x.my_corp.example.", "web_1.x.b.example."]);
+        let dots = "nameserver 127.0.0.1\nsearch a.example\noptions ndots:5\n";
+        assert_eq!(names(dots, "web.b"), ["web.b.a.example.", "web.b."]);
+        let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        assert_eq!(names(dots, &long), [long + "."]);
     }
 }

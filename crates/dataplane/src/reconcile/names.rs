@@ -13,7 +13,7 @@ use crate::names::{Order, Report};
 pub(super) type User = (PoolName, BackendName);
 
 struct Known {
-    found: Result<IpAddr, Arc<str>>,
+    found: Result<Arc<[IpAddr]>, Arc<str>>,
     /// No lookup has ended yet.
     awaited: bool,
     users: BTreeSet<User>,
@@ -30,10 +30,10 @@ impl Names {
         Self { resolver, known: BTreeMap::new() }
     }
 
-    /// The address of `host`, which `user` uses from now on; or, in words, why it is not known.
-    pub(super) fn find(&mut self, host: &Host, user: User) -> Result<IpAddr, Arc<str>> {
+    /// The addresses of `host`, which `user` uses from now on; or, in words, why none is known.
+    pub(super) fn find(&mut self, host: &Host, user: User) -> Result<Arc<[IpAddr]>, Arc<str>> {
         let name = match host {
-            Host::Ip(ip) => return Ok(*ip),
+            Host::Ip(ip) => return Ok([*ip].into()),
             Host::Name(name) => name,
         };
         let known = self.known.entry(name.clone()).or_insert_with(|| {

@@ -1,13 +1,16 @@
 //! Pools and backends: from configuration and check reports to table entries, checks and close signals.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trestle_engine::{Closing, Verdict};
-use trestle_model::{self as model, AdminState, BackendName, ClusterState, MemberName, PoolEntry, PoolName};
+use trestle_engine::{Candidates, Closing, Verdict};
+use trestle_model::{
+    self as model, AdminState, BackendName, ClusterState, Host, MemberName, OnDown, PoolEntry, PoolName,
+};
 
 use super::backends::{BackendState, PoolState, close};
 use super::changes::changes;
@@ -50,6 +53,9 @@ pub(super) struct Pools {
     queues: Vec<(Arc<Queue>, Weak<Pool>)>,
     /// Epochs that begin, and so connections that close, once the table is published.
     signals: Vec<(Arc<Live>, u32)>,
+    /// Addresses of backends that are dead while others of the same backend are not; connections there close once the table is
+    /// published.
+    dead: Vec<(Arc<Live>, IpAddr)>,
 }
 
 impl Pools {
@@ -75,6 +81,7 @@ impl Pools {
             growing: BTreeMap::new(),
             queues: Vec::new(),
             signals: Vec::new(),
+            dead: Vec::new(),
         }
     }
 
@@ -208,44 +215,59 @@ impl Pools {
     ) {
         let address = &entry.config.spec.address;
         let user = (pool_name.clone(), entry.config.name.clone());
-        let ip = match self.names.find(&address.host, user.clone()) {
-            Ok(ip) => ip,
+        let found = self.names.find(&address.host, user.clone());
+        let candidates =
+            found.and_then(|all| Ok((Candidates::new(&all, entry.ip).ok_or_else(Arc::<str>::default)?, all)));
+        let (candidates, addresses) = match candidates {
+            Ok(found) => found,
             Err(reason) => {
                 entry.ip = None;
                 return entry.judge(Verdict::Unknown, CheckResult::Unresolved(reason), Instant::now());
             }
         };
+        let ip = candidates.current();
         let moved = entry.ip.replace(ip) != Some(ip) || moved;
-        let Some(port) = plan.port(address.port) else {
-            return entry.judge(Verdict::Unknown, CheckResult::Off, Instant::now());
+        let name = match &address.host {
+            Host::Name(name) => Some(name.clone()),
+            Host::Ip(_) => None,
         };
-        if moved || entry.reason == CheckResult::Off {
+        entry.addresses = if name.is_some() { addresses } else { Arc::default() };
+        let port = plan.port(address.port);
+        if port.is_none() {
+            entry.judge(Verdict::Unknown, CheckResult::Off, Instant::now());
+        } else if moved || entry.reason == CheckResult::Off {
             let verdict = plan.health.initial_state.into();
             entry.judge(verdict, CheckResult::Awaited, Instant::now());
+        }
+        if port.is_none() && name.is_none() {
+            return;
         }
         self.last_check += 1;
         self.checks.insert(self.last_check, user);
         *check = Some(self.last_check);
-        let started = Check {
-            address: (ip, port.get()).into(),
-            plan: plan.clone(),
-            verdict: entry.verdict,
-            live: entry.live.clone(),
-        };
+        let (plan, verdict, live) = (plan.clone(), entry.verdict, entry.live.clone());
+        let started = Check { candidates, name, port, plan, verdict, live };
         // Fails only when the prober's thread is gone, of which the log tells.
         let _ = self.prober.send(probe::Order::Watch(self.last_check, started));
     }
 
-    /// Takes over what a name stands for. Backends of that name move there: their checks start anew, and connections to
-    /// the former address go on.
+    /// Takes over what a name stands for. A backend whose address is still among those stays there. Others of that name move:
+    /// their checks start anew, and connections to the former address go on.
     pub(super) fn resolved(&mut self, report: names::Report) {
+        let found = report.found.clone();
         for (pool_name, name) in self.names.report(report) {
             let Some(mut pool) = self.pools.remove(&pool_name) else { continue };
             if let Some(state) = pool.backends.get_mut(&name) {
                 let mut entry = Backend::clone(&state.entry);
-                self.forget(state.check.take());
-                self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
-                state.outage.renew();
+                let is_kept = |all: &&Arc<[IpAddr]>| entry.ip.is_some_and(|ip| all.contains(&ip));
+                if let (Some(id), Some(all)) = (state.check, found.as_ref().ok().filter(is_kept)) {
+                    entry.addresses = all.clone();
+                    let _ = self.prober.send(probe::Order::Renew(id, all.clone()));
+                } else {
+                    self.forget(state.check.take());
+                    self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
+                    state.outage.renew();
+                }
                 state.entry = Arc::new(entry);
             }
             self.dirty.insert(pool_name.clone());
@@ -279,7 +301,7 @@ impl Pools {
         move |pool| *known.entry(pool.clone()).or_insert_with(|| self.is_unchecked(pool))
     }
 
-    /// Takes over a verdict; a report of a run that was replaced is ignored.
+    /// Takes over a verdict or an address; a report of a run that was replaced is ignored.
     pub(super) fn report(&mut self, report: Report) {
         let Some((pool_name, name)) = self.checks.get(&report.id) else {
             return;
@@ -290,27 +312,29 @@ impl Pools {
         let Some(state) = pool.backends.get_mut(name) else {
             return;
         };
-        let was = &state.entry;
-        if let CheckResult::NotMade(shortage) = report.result {
-            state.entry = Arc::new(Backend { unchecked: Some(shortage), ..Backend::clone(was) });
-            self.dirty.insert(pool_name.clone());
+        self.dirty.insert(pool_name.clone());
+        let mut entry = Backend::clone(&state.entry);
+        if let Some(CheckResult::NotMade(shortage)) = report.result {
+            entry.unchecked = Some(shortage);
+            state.entry = Arc::new(entry);
             return;
         }
-        if was.verdict != report.verdict {
-            let (pool, backend, reason) = (pool_name, name, &report.result);
-            match (was.verdict, report.verdict) {
-                // What every backend goes through when it is added is no news.
-                (Verdict::Unknown, Verdict::Healthy) => {
-                    tracing::debug!(%pool, backend = %backend, %reason, "backend is healthy");
-                }
-                (_, verdict) => tracing::info!(%pool, backend = %backend, %reason, "backend is {verdict}"),
-            }
+        if entry.addresses.contains(&report.ip)
+            && let Some(was) = entry.ip.replace(report.ip).filter(|was| *was != report.ip)
+        {
+            let (pool, ip) = (pool_name, report.ip);
+            tracing::info!(%pool, backend = %name, %was, %ip, "backend is led to at another address of its name");
         }
-        state.outage.found(report.verdict == Verdict::Healthy);
-        let mut entry = Backend::clone(was);
-        entry.judge(report.verdict, report.result, report.at);
+        if pool.config.pool.spec.on_down == OnDown::Close {
+            self.dead.extend(report.dead.into_iter().map(|ip| (entry.live.clone(), ip)));
+        }
+        if let Some(result) = report.result {
+            tell(pool_name, name, &entry, report.verdict, &result);
+            state.outage.found(report.verdict == Verdict::Healthy);
+            entry.reason_ip = (!entry.addresses.is_empty()).then_some(report.ip);
+            entry.judge(report.verdict, result, report.at);
+        }
         state.entry = Arc::new(entry);
-        self.dirty.insert(pool_name.clone());
     }
 
     /// Closes what is left on backends whose drain has ended by `now`, and lets shares grow that are to by then.
@@ -387,8 +411,23 @@ impl Pools {
             backends.push(live);
         }
         connections::wake(rolls, &backends);
+        connections::close_at(rolls, &std::mem::take(&mut self.dead), CloseReason::BackendDown);
         for (queue, pool) in self.queues.drain(..) {
             queue.follow(pool);
         }
+    }
+}
+
+/// Tells the log of another verdict.
+fn tell(pool: &PoolName, backend: &BackendName, was: &Backend, verdict: Verdict, reason: &CheckResult) {
+    let ip = (!was.addresses.is_empty()).then_some(was.ip).flatten();
+    let reason = reason.at(ip);
+    match (was.verdict, verdict) {
+        (was, is) if was == is => {}
+        // What every backend goes through when it is added is no news.
+        (Verdict::Unknown, Verdict::Healthy) => {
+            tracing::debug!(%pool, backend = %backend, %reason, "backend is healthy");
+        }
+        (_, verdict) => tracing::info!(%pool, backend = %backend, %reason, "backend is {verdict}"),
     }
 }

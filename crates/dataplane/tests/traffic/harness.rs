@@ -92,6 +92,7 @@ pub(crate) fn settings() -> Settings {
         drift_interval: Duration::from_millis(100),
         check_directory: "/".into(),
         resolv_conf: "/etc/resolv.conf".into(),
+        hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),

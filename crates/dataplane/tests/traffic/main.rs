@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod access_log;
+mod addresses;
 mod balancing;
 mod bulk;
 mod check_cost;
@@ -18,6 +19,7 @@ mod http_checks;
 mod identities;
 mod limits;
 mod listeners;
+mod name_server;
 mod names;
 mod outages;
 mod policies;

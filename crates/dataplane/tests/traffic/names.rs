@@ -1,128 +1,12 @@
-//! Backends that are known by name, and a name server that says what the test wants.
+//! Backends that are known by name: what the name stands for.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use trestle_dataplane::{Settings, Verdict};
-use trestle_model::{BackendAddress, BackendSpec};
+use trestle_dataplane::Verdict;
 
 use crate::harness::*;
-
-/// What is answered about a name.
-#[derive(Clone)]
-enum Answer {
-    /// These addresses, for a second.
-    A(Vec<Ipv4Addr>),
-    /// Nothing at all.
-    Silence,
-    /// That something is wrong with the server.
-    Failure,
-}
-
-#[derive(Default)]
-struct Zone {
-    answers: BTreeMap<String, Answer>,
-    asked: BTreeMap<String, usize>,
-}
-
-/// A name server on an address of its own, and the resolv.conf that leads to it.
-struct NameServer {
-    zone: Arc<Mutex<Zone>>,
-    dir: TempDir,
-}
-
-const A: u8 = 1;
-
-impl NameServer {
-    fn start() -> Self {
-        let address = SocketAddr::new(ip(), 53);
-        let socket = UdpSocket::bind(address)
-            .unwrap_or_else(|error| panic!("{address}: {error}; these tests need the right to bind port 53"));
-        let zone: Arc<Mutex<Zone>> = Arc::default();
-        let dir = tempfile::tempdir().unwrap();
-        let resolv_conf = format!("nameserver {}\noptions timeout:1 attempts:1\n", address.ip());
-        std::fs::write(dir.path().join("resolv.conf"), resolv_conf).unwrap();
-        let answered = zone.clone();
-        // Ends with the process.
-        std::thread::spawn(move || {
-            let mut query = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut query) {
-                if let Some(answer) = answer(&query[..length], &answered) {
-                    let _ = socket.send_to(&answer, from);
-                }
-            }
-        });
-        Self { zone, dir }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings { resolv_conf: self.dir.path().join("resolv.conf"), ..settings() }
-    }
-
-    fn set(&self, name: &str, answer: Answer) {
-        self.zone.lock().unwrap().answers.insert(name.to_owned(), answer);
-    }
-
-    fn point(&self, name: &str, addresses: &[IpAddr]) {
-        let v4 = |ip: &IpAddr| if let IpAddr::V4(ip) = ip { *ip } else { panic!("{ip} is not IPv4") };
-        self.set(name, Answer::A(addresses.iter().map(v4).collect()));
-    }
-
-    fn asked(&self, name: &str) -> usize {
-        self.zone.lock().unwrap().asked.get(name).copied().unwrap_or(0)
-    }
-
-    /// Waits until the name was looked up again, and that had time to be seen.
-    async fn until_asked_again(&self, name: &str) {
-        let before = self.asked(name);
-        until("the name is looked up again", || self.asked(name) >= before + 3).await;
-    }
-}
-
-/// The answer to a query with one question (RFC 1035 §4).
-fn answer(query: &[u8], zone: &Mutex<Zone>) -> Option<Vec<u8>> {
-    let (mut labels, mut at) = (Vec::new(), 12);
-    while let length @ 1.. = query[at] as usize {
-        labels.push(std::str::from_utf8(&query[at + 1..=at + length]).unwrap().to_ascii_lowercase());
-        at += length + 1;
-    }
-    let kind = query[at + 2];
-    let name = labels.join(".");
-    let mut zone = zone.lock().unwrap();
-    let known = zone.answers.get(&name).cloned();
-    if kind == A {
-        *zone.asked.entry(name).or_default() += 1;
-    }
-    let (code, addresses) = match known {
-        Some(Answer::Silence) => return None,
-        Some(Answer::Failure) => (2, Vec::new()),
-        Some(Answer::A(addresses)) if kind == A => (0, addresses),
-        Some(Answer::A(_)) => (0, Vec::new()),
-        None => (3, Vec::new()),
-    };
-    let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
-    answer.extend(&query[12..at + 5]);
-    for address in addresses {
-        answer.extend([0xc0, 12, 0, A, 0, 1, 0, 0, 0, 1, 0, 4]);
-        answer.extend(address.octets());
-    }
-    Some(answer)
-}
-
-fn named(name: &str, port: u16) -> BackendSpec {
-    BackendSpec::at(BackendAddress::parse(&format!("{name}:{port}")).unwrap())
-}
-
-fn dialled(plane: &Plane, name: &str) -> Option<IpAddr> {
-    plane.plane.table().pools[&pool_name("p")].backend(&backend_name(name)).unwrap().ip
-}
-
-async fn until_dialled(plane: &Plane, name: &str, ip: IpAddr) {
-    until(&format!("{name} is dialled at {ip}"), || dialled(plane, name) == Some(ip)).await;
-}
+use crate::name_server::*;
 
 #[tokio::test]
 async fn a_name_is_looked_up_checked_and_dialled_and_followed_when_it_moves() {
@@ -184,7 +68,7 @@ async fn the_last_answer_is_kept_while_there_is_no_other() {
     plane.until_verdict("p", "w", Verdict::Healthy).await;
     names.set("web.example", Answer::Failure);
     names.until_asked_again("web.example").await;
-    names.zone.lock().unwrap().answers.clear();
+    names.forget_all();
     names.until_asked_again("web.example").await;
     assert_eq!(plane.verdict("p", "w"), (Verdict::Healthy, "connected".to_owned()));
     assert_eq!(servers(front, 1).await, "a");
@@ -210,4 +94,93 @@ async fn of_several_addresses_the_first_is_taken_and_then_kept() {
     plane.remove_backend("p", "v").await;
     names.point("web.example", &[high]);
     until_dialled(&plane, "w", high).await;
+}
+
+#[tokio::test]
+async fn names_of_the_hosts_file_are_not_asked_for_and_followed_when_it_changes() {
+    let (a, b) = (Server::start("a").await, ip());
+    let b = Server::start_at("b", (b, a.address.port()).into()).await;
+    let (names, port) = (NameServer::start(), a.address.port());
+    names.point("web_1.example", &[b.address.ip()]);
+    names.hosts(&format!("{} other Web_1.example\n", a.address.ip()));
+    let mut plane = Plane::with(names.settings());
+    let backends = [("v", named("web_1.example.", port)), ("w", named("web_1.example", port))];
+    plane.pool("p", checked(), &backends).await;
+    for backend in ["v", "w"] {
+        plane.until_verdict("p", backend, Verdict::Healthy).await;
+        assert_eq!(dialled(&plane, backend), Some(a.address.ip()));
+    }
+    // All of them, and only them, whatever the family.
+    names.hosts(&format!("{0} web_1.example\n::1 web_1.example\n{1} web_1.example\n", b.address.ip(), ip()));
+    until_dialled(&plane, "w", b.address.ip()).await;
+    assert_eq!(seen(&plane, "w").other_addresses().count(), 2);
+    assert_eq!((names.asked("web_1.example", A), names.asked("web_1.example", AAAA)), (0, 0));
+    names.hosts("");
+    until("name servers are asked", || names.asked("web_1.example", A) > 0).await;
+}
+
+#[tokio::test]
+async fn underscores_and_a_final_dot_are_looked_up() {
+    let names = NameServer::start();
+    names.configure("search my_corp.example\noptions timeout:1 attempts:1");
+    let wanted: Vec<(&str, &str, IpAddr)> = vec![
+        ("a", "web_1.example", ip()),
+        ("b", "my_svc", ip()),
+        ("c", "_srv._tcp.example", ip()),
+        ("d", "whole.", ip()),
+    ];
+    for (_, name, ip) in &wanted {
+        names.point(name.trim_end_matches('.'), &[*ip]);
+    }
+    names.point("whole.my_corp.example", &[ip()]);
+    let searched = ip();
+    names.point("short.my_corp.example", &[searched]);
+    let mut plane = Plane::with(names.settings());
+    let mut backends: Vec<_> = wanted.iter().map(|(backend, name, _)| (*backend, named(name, 1))).collect();
+    backends.push(("e", named("short", 1)));
+    plane.pool("p", unchecked(), &backends).await;
+    for (backend, _, ip) in wanted {
+        until_dialled(&plane, backend, ip).await;
+    }
+    until_dialled(&plane, "e", searched).await;
+}
+
+#[tokio::test]
+async fn a_name_server_that_drops_aaaa_holds_nothing_up() {
+    let names = NameServer::start();
+    let patience = Duration::from_secs(30);
+    names.configure(&format!("options timeout:{} attempts:2", patience.as_secs()));
+    let (dropped, late, denied) = (ip(), ip(), ip());
+    names.set("denied.example", Answer::NoNameForAaaa(vec![denied]));
+    names.set("dropped.example", Answer::OnlyA(vec![dropped]));
+    let both = vec![late, Ipv6Addr::LOCALHOST.into()];
+    names.set("late.example", Answer::LateAaaa(both, Duration::from_millis(500)));
+    let mut plane = Plane::with(names.settings());
+    let start = Instant::now();
+    let backends = [
+        ("u", named("denied.example", 1)),
+        ("v", named("dropped.example", 1)),
+        ("w", named("late.example", 1)),
+    ];
+    plane.pool("p", unchecked(), &backends).await;
+    until_dialled(&plane, "u", denied).await;
+    until_dialled(&plane, "v", dropped).await;
+    until_dialled(&plane, "w", late).await;
+    assert!(start.elapsed() < patience);
+    // What comes late is taken as well, and the one in use stays.
+    until("the late answer is there", || seen(&plane, "w").other_addresses().count() == 1).await;
+    assert_eq!(dialled(&plane, "w"), Some(late));
+}
+
+#[tokio::test]
+async fn aaaa_is_not_asked_for_where_resolv_conf_says_so() {
+    let (names, only) = (NameServer::start(), ip());
+    names.configure("options no-aaaa");
+    names.point("web.example", &[only, Ipv6Addr::LOCALHOST.into()]);
+    let mut plane = Plane::with(names.settings());
+    plane.pool("p", unchecked(), &[("w", named("web.example", 1))]).await;
+    until_dialled(&plane, "w", only).await;
+    names.until_asked_again("web.example").await;
+    assert_eq!(names.asked("web.example", AAAA), 0);
+    assert_eq!(seen(&plane, "w").other_addresses().count(), 0);
 }

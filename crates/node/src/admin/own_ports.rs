@@ -38,7 +38,8 @@ fn dials<'a>(state: &'a ClusterState, command: &'a Command) -> Vec<(&'static str
 
 /// Whether a member has told others to reach it by this name.
 fn is_told(state: &ClusterState, name: &str, port: Port) -> bool {
-    let dialled = format!("{name}:{port}");
+    // The dot of the root is only for look-ups.
+    let dialled = format!("{}:{port}", name.strip_suffix('.').unwrap_or(name));
     let told = state.members.values().flat_map(|m| [&m.spec.peer_address, &m.spec.admin_address]);
     told.into_iter().any(|address| address.as_str().eq_ignore_ascii_case(&dialled))
 }
