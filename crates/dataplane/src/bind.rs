@@ -20,6 +20,12 @@ pub enum BindError {
     /// Another process has it.
     #[error("address already in use by another process; stop that process or choose another address or port")]
     InUse,
+    /// Another process has it, or a connection that the kernel has given the port to.
+    #[error(
+        "address already in use by another process, or by a connection: the kernel gives this port to connections \
+         (net.ipv4.ip_local_port_range); end what has it, and keep the port back in net.ipv4.ip_local_reserved_ports"
+    )]
+    InUseEphemeral,
     /// It belongs to no interface of this member.
     #[error(
         "cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
@@ -42,10 +48,10 @@ pub enum BindError {
     /// Others come first; its own turn is a moment away.
     #[error("not listening yet: being opened")]
     Opening,
-    /// Listening sockets have all descriptors that they may have, which are as many as this.
+    /// Listening sockets have all descriptors that are for them, which are as many as this.
     #[error(
-        "not listening: this member may have {0} listening sockets, half of its file descriptors for connections, and has \
-         them; raise its limit (LimitNOFILE, ulimit -n) or name fewer ports"
+        "not listening: the {0} file descriptors that this member has for listening sockets are taken; raise its limit \
+         (LimitNOFILE, ulimit -n) or name fewer ports"
     )]
     TooMany(usize),
     /// Connections have the descriptors that are left.
@@ -63,8 +69,9 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn new(source: &io::Error) -> Self {
+    fn new(address: SocketAddr, source: &io::Error) -> Self {
         match source.kind() {
+            io::ErrorKind::AddrInUse if is_ephemeral(address.port()) => Self::InUseEphemeral,
             io::ErrorKind::AddrInUse => Self::InUse,
             io::ErrorKind::AddrNotAvailable => Self::NotHere,
             _ => match Shortage::of(source) {
@@ -72,6 +79,11 @@ impl BindError {
                 None => Self::Refused(source.to_string().into()),
             },
         }
+    }
+
+    /// Whether something that is not ours has the address.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse | Self::InUseEphemeral)
     }
 
     /// Whether the address will be bound by itself, and soon.
@@ -88,6 +100,13 @@ impl BindError {
     pub(crate) fn is_load(&self) -> bool {
         matches!(self, Self::Crowded | Self::Lacks(_))
     }
+}
+
+/// Whether the kernel may give a port to a connection that names none.
+fn is_ephemeral(port: u16) -> bool {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
+    bounds.next().zip(bounds.next()).is_some_and(|(first, last)| (first..=last).contains(&port))
 }
 
 /// Most reasons, and most ranges of addresses for each of them, that are told of one listener.
@@ -168,7 +187,7 @@ pub(crate) fn open(
         }
         (0..count).map(|_| listening(address, ahead)).collect()
     };
-    open().map_err(|source| BindError::new(&source))
+    open().map_err(|source| BindError::new(address, &source))
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ const RESUME: usize = 64;
 /// Part of the budget that listening sockets may have, so that connections have the rest whatever is configured.
 const LISTENING: usize = 2;
 
+/// Part of that which is kept for listeners with few ports, so that one with thousands does not leave the next one nothing.
+const FEW_PORTS: usize = 8;
+
 /// Why there are no descriptors for listening sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
@@ -123,12 +126,13 @@ impl Budget {
         self.used.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
-    /// Uses descriptors for listening sockets.
+    /// Uses descriptors for listening sockets, of a listener with `many` ports or with few.
     ///
     /// # Errors
     /// Why there is no room for them; then none is used.
-    pub(crate) fn listen(&self, count: usize) -> Result<(), NoRoom> {
-        let most = (self.limit / LISTENING).max(1);
+    pub(crate) fn listen(&self, count: usize, many: bool) -> Result<(), NoRoom> {
+        let all = (self.limit / LISTENING).max(1);
+        let most = if many { all - all / FEW_PORTS } else { all };
         let more = |listening: usize| listening.checked_add(count).filter(|listening| *listening <= most);
         self.listening.fetch_update(SeqCst, SeqCst, more).map_err(|_| NoRoom::Listening(most))?;
         if self.try_take(count) {
@@ -233,20 +237,22 @@ mod tests {
     #[test]
     fn listening_sockets_have_half_of_it_at_most_and_nothing_that_connections_have() {
         let budget = Budget::new(Some(20));
-        assert_eq!(budget.listen(8), Ok(()));
-        assert_eq!(budget.listen(3), Err(NoRoom::Listening(10)));
+        assert_eq!(budget.listen(8, true), Ok(()));
+        // An eighth of what listening sockets may have is for listeners with few ports.
+        assert_eq!(budget.listen(2, true), Err(NoRoom::Listening(9)));
+        assert_eq!(budget.listen(3, false), Err(NoRoom::Listening(10)));
         assert_eq!(budget.read().used, 8, "what was refused takes nothing");
         budget.take(11);
-        assert_eq!(budget.listen(2), Err(NoRoom::Connections));
-        assert_eq!(budget.listen(1), Ok(()));
+        assert_eq!(budget.listen(2, false), Err(NoRoom::Connections));
+        assert_eq!(budget.listen(1, false), Ok(()));
         budget.give(11);
         budget.unlisten(4);
-        assert_eq!(budget.listen(5), Ok(()));
+        assert_eq!(budget.listen(5, false), Ok(()));
         assert_eq!(budget.read().used, 10);
         assert!(budget.has_room());
         // However little there is, one address can be listened at.
-        assert_eq!(Budget::new(Some(0)).listen(1), Ok(()));
-        assert_eq!(Budget::new(None).listen(1 << 40), Ok(()));
+        assert_eq!(Budget::new(Some(0)).listen(1, true), Ok(()));
+        assert_eq!(Budget::new(None).listen(1 << 40, true), Ok(()));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Guard {
         for listener in listeners {
             for status in &listener.binds {
                 // Another program of this machine has it, and that may be a backend.
-                let foreign = status.error == Some(BindError::InUse);
+                let foreign = status.error.as_ref().is_some_and(BindError::is_in_use);
                 if !foreign {
                     guard.add(status.effective, status.error.is_none());
                 }

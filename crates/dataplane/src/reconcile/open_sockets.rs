@@ -125,11 +125,11 @@ impl OpenSockets {
     /// The workers that get a socket at a port, for which there are descriptors from now on.
     fn take_room(&self, port: u16, spread: bool) -> Result<Range<usize>, BindError> {
         let (budget, all) = (&self.shared.budget, self.workers.len());
-        if spread && budget.listen(all).is_ok() {
+        if spread && budget.listen(all, false).is_ok() {
             return Ok(0..all);
         }
         let one = usize::from(port) % all.max(1);
-        budget.listen(1).map(|()| one..one + 1).map_err(|no_room| match no_room {
+        budget.listen(1, !spread).map(|()| one..one + 1).map_err(|no_room| match no_room {
             NoRoom::Listening(most) => BindError::TooMany(most),
             NoRoom::Connections => BindError::Crowded,
         })
@@ -236,18 +236,18 @@ mod tests {
         let stranger = TcpListener::bind(("127.8.255.3", 0)).unwrap();
         let (taken, other) = (stranger.local_addr().unwrap(), free());
         sockets.begin();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUse));
+        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
         drop(stranger);
         sockets.until = Instant::now();
         assert_eq!(sockets.open(other, true, false), Err(BindError::Opening));
         // The round goes on with those that were not tried, or it would never end.
         sockets.begin();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUse));
+        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
         sockets.open(other, true, false).unwrap();
         // In the next round it is tried again; until then it is as it was.
         sockets.begin();
         sockets.until = Instant::now();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUse));
+        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
         assert!(sockets.has_put_off());
         sockets.begin();
         sockets.open(taken, true, false).unwrap();
