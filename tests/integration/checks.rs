@@ -123,6 +123,15 @@ async fn kubeadms_api_servers_are_asked_for_their_health() {
     api.verdict("api", |_| true, Verdict::Healthy).await;
     run(&cluster, &["pool", "update", "api", "--health-body", "not there"]);
     api.verdict("api", |_| true, Verdict::Unhealthy).await;
+
+    // A backend that is known by name shows where it was checked.
+    run(&cluster, &[&["pool", "create", "named"], &OFTEN[..]].concat());
+    run(&cluster, &["backend", "add", "named/one", "localhost.:1"]);
+    reason(&api, "named", Verdict::Unhealthy, "127.0.0.1: connection refused").await;
+    let listed = run(&cluster, &["backend", "list", "named"]);
+    assert!(listed.contains("localhost.:1 (127.0.0.1)"), "{listed}");
+    let shown = run(&cluster, &["backend", "get", "named/one", "-o", "json"]);
+    assert!(shown.contains("\"address\": \"127.0.0.1\""), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

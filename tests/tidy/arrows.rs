@@ -50,6 +50,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("h2", &["trestle-dataplane", "trestle-node"]),
     ("hickory-resolver", &["trestle-dataplane"]),
     ("hyper", &["trestle-dataplane", "trestle-node"]),
+    ("resolv-conf", &["trestle-dataplane"]),
     ("rustls", &["trestle-dataplane"]),
     ("tokio-rustls", &["trestle-dataplane"]),
     ("x509-parser", &["trestle-dataplane"]),

@@ -138,11 +138,22 @@ async fn underscores_and_a_final_dot_are_looked_up() {
     let mut plane = Plane::with(names.settings());
     let mut backends: Vec<_> = wanted.iter().map(|(backend, name, _)| (*backend, named(name, 1))).collect();
     backends.push(("e", named("short", 1)));
+    // A host of that name elsewhere is another one, although it has an address of the other family,
+    names.point("short", &[Ipv6Addr::LOCALHOST.into()]);
+    // and so it is although nobody says what stands before it in the list.
+    backends.push(("f", named("silent", 1)));
+    names.set("silent.my_corp.example", Answer::Silence);
+    names.point("silent", &[ip()]);
     plane.pool("p", unchecked(), &backends).await;
     for (backend, _, ip) in wanted {
         until_dialled(&plane, backend, ip).await;
     }
     until_dialled(&plane, "e", searched).await;
+    names.until_asked_again("short.my_corp.example").await;
+    assert_eq!(seen(&plane, "e").other_addresses().count(), 0);
+    let lost = (Verdict::Unknown, "name silent: no answer from a name server".to_owned());
+    until("the silence is noticed", || plane.verdict("p", "f") == lost).await;
+    assert_eq!(dialled(&plane, "f"), None);
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ mod tests {
         };
         let state = apply(&Command::CreatePool { name: pool(), spec: PoolSpec::default() });
         let found = |command: &Command| leading_to_own_ports(&state, command, is_own).len();
-        for own in ["127.0.0.1:7480", "[::1]:7480", "m1.example:7481"] {
+        for own in ["127.0.0.1:7480", "[::1]:7480", "m1.example:7481", "m1.example.:7481"] {
             assert_eq!(found(&backend(own)), 1, "{own}");
         }
         for other in ["127.0.0.1:7483", "127.0.0.1", "10.0.0.1:7480", "m1.example:80", "m2.example:7481"] {
