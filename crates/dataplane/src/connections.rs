@@ -7,10 +7,10 @@
 mod entry;
 mod handle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use trestle_model::{BackendName, ListenerName, PoolName};
@@ -83,7 +83,8 @@ pub(crate) struct Roll {
 
 impl Roll {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, slab: Mutex::default(), deadlines: Mutex::default() }
+        let deadlines = Mutex::new(Deadlines::new(Instant::now()));
+        Self { shared, slab: Mutex::default(), deadlines }
     }
 
     fn slab(&self) -> MutexGuard<'_, Slab> {
@@ -139,8 +140,8 @@ impl Roll {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes bounded connections whose time is over; false when there are none left to look at.
-    pub(crate) fn close_due(&self, now: Instant) -> bool {
+    /// Closes bounded connections whose time is over; `None` when there are none left to look at, or when to look next.
+    pub(crate) fn close_due(&self, now: Instant) -> Option<Instant> {
         let mut over = Vec::new();
         let mut deadlines = self.deadlines();
         let slab = self.slab();
@@ -154,12 +155,12 @@ impl Roll {
             }
         }
         drop(slab);
-        let go_on = deadlines.go_on();
+        let next = deadlines.next_look(now);
         drop(deadlines);
         for (entry, reason) in over {
             entry.end(reason);
         }
-        go_on
+        next
     }
 
     /// Looks at each connection of this worker that has not ended. Those that begin or end meanwhile may be left out.
@@ -223,6 +224,29 @@ pub(crate) fn close_at(rolls: &[Arc<Roll>], addresses: &[(Arc<Live>, IpAddr)], r
             }
         });
     }
+}
+
+/// The connections that relay to these backends, by the place of the backend in memory, with their numbers. All connections are
+/// looked at once, however many backends there are.
+pub(crate) fn of(
+    rolls: &[Arc<Roll>],
+    backends: &[Arc<Live>],
+) -> BTreeMap<*const Live, Vec<(u64, Weak<Entry>)>> {
+    let mut found: BTreeMap<_, Vec<_>> =
+        backends.iter().map(|backend| (Arc::as_ptr(backend), Vec::new())).collect();
+    if found.is_empty() {
+        return found;
+    }
+    for roll in rolls {
+        roll.each(|entry| {
+            if let Stage::Relaying { live, .. } = &entry.progress().stage
+                && let Some(connections) = found.get_mut(&Arc::as_ptr(live))
+            {
+                connections.push((entry.id, Arc::downgrade(entry)));
+            }
+        });
+    }
+    found
 }
 
 /// Wakes the connections of these backends, so that they see that an epoch has begun. All connections are looked at,

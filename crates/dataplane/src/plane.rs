@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) access_log: Option<Log>,
     /// Connections that are open on all workers.
     open: AtomicUsize,
+    /// Connections that ended because this member stopped.
+    cut: AtomicUsize,
     /// Number of the last connection.
     last: AtomicU64,
     all_ended: Notify,
@@ -104,6 +106,7 @@ impl Shared {
             shortages: Shortages::default(),
             access_log: settings.access_log.clone().map(Log::start).transpose()?,
             open: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             all_ended: Notify::new(),
         })
@@ -115,7 +118,11 @@ impl Shared {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn ended(&self) {
+    /// A connection has ended for this reason.
+    pub(crate) fn ended(&self, reason: CloseReason) {
+        if reason == CloseReason::MemberShutdown {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.all_ended.notify_waiters();
         }
@@ -368,15 +375,15 @@ impl DataPlane {
         self.order(Order::StopAccepting { done: None });
     }
 
-    /// Stops accepting, lets connections finish for `grace`, resets those that are left, and ends all threads.
-    /// Returns how many connections were reset; a second call does nothing and returns 0.
+    /// Stops accepting, lets connections finish for `grace`, resets those that are left, and ends all threads. Those of each
+    /// pool are reset over the last [part](trestle_model::PoolSpec::close_spread_percent) of that time. Returns how many were
+    /// reset; a second call does nothing and returns 0.
     pub async fn finish(&self, grace: Duration) -> usize {
         let (done, stopped) = oneshot::channel();
         self.order(Order::StopAccepting { done: Some(done) });
         let _ = stopped.await;
-        let mut forced = 0;
+        self.order(Order::EndWithin(grace));
         if timeout(grace, self.shared.idle()).await.is_err() {
-            forced = self.shared.open();
             self.order(Order::CloseAll);
             let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;
         }
@@ -393,7 +400,7 @@ impl DataPlane {
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the data plane ended by a panic; see the log above");
         }
-        forced
+        self.shared.cut.swap(0, Ordering::Relaxed)
     }
 }
 

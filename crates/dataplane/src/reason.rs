@@ -37,15 +37,17 @@ pub enum CloseReason {
     BackendDisabled,
     /// This member found the backend unhealthy, and its pool closes connections then.
     BackendDown,
-    /// The backend was drained and the deadline passed.
+    /// The backend is a backup, a primary was usable again, and its pool closes connections then.
+    PrimaryUp,
+    /// The backend was drained and the deadline passed, or would have soon.
     Drained,
-    /// This member stopped and its grace time passed.
+    /// This member stopped and its grace time passed, or would have soon.
     MemberShutdown,
     /// Somebody asked for it, by number or with a filter.
     ClosedByOperator,
     /// No byte came from either side for as long as the pool allows.
     IdleTimeout,
-    /// It was open for as long as the pool allows.
+    /// It was open for as long as the pool allows, or nearly so.
     Expired,
     /// The listener's networks do not allow the client's address.
     Denied,
@@ -63,7 +65,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [CloseReason; 25] = [
+    pub const ALL: [CloseReason; 26] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -78,6 +80,7 @@ impl CloseReason {
         Self::BackendRemoved,
         Self::BackendDisabled,
         Self::BackendDown,
+        Self::PrimaryUp,
         Self::Drained,
         Self::MemberShutdown,
         Self::ClosedByOperator,
@@ -108,6 +111,7 @@ impl CloseReason {
             Self::BackendRemoved => "backend_removed",
             Self::BackendDisabled => "backend_disabled",
             Self::BackendDown => "backend_down",
+            Self::PrimaryUp => "primary_up",
             Self::Drained => "drained",
             Self::MemberShutdown => "member_shutdown",
             Self::ClosedByOperator => "closed_by_operator",

@@ -2,6 +2,7 @@
 
 mod backends;
 mod changes;
+mod endings;
 mod listeners;
 mod names;
 mod open_sockets;
@@ -21,6 +22,7 @@ use crate::plane::{Settings, Shared};
 use crate::probe::{self, Report};
 use crate::table::Table;
 use crate::worker;
+use endings::Grace;
 use listeners::Listeners;
 use names::Names;
 use pools::Pools;
@@ -43,6 +45,8 @@ pub(crate) enum Order {
     },
     /// Close every listening socket but those of virtual IPs and open none, or open them again.
     Drain(bool),
+    /// End all connections within this time from now, spread over the last part of it.
+    EndWithin(Duration),
     /// Close every connection.
     CloseAll,
 }
@@ -139,7 +143,7 @@ impl Reconciler {
                     }
                 }
                 () = sleep_until(wake.into()) => {
-                    self.pools.expire(self.origin.elapsed());
+                    self.pools.expire(self.origin.elapsed(), &self.rolls);
                     if self.pools.is_dirty() {
                         self.publish();
                     }
@@ -174,6 +178,7 @@ impl Reconciler {
                     self.follow(self.state.clone(), true).await;
                 }
             }
+            Order::EndWithin(time) => self.pools.end_within(Grace { since: self.origin.elapsed(), time }),
             Order::CloseAll => {
                 self.pools.close_all();
                 self.publish();

@@ -10,7 +10,7 @@ mod warmth;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use trestle_model::{AdminState, Algorithm, AllDown, Backend, PoolSpec};
+use trestle_model::{AdminState, Algorithm, AllDown, Backend, OnPrimaryUp, PoolSpec};
 
 use crate::health::Verdict;
 use crate::outage::Elsewhere;
@@ -73,7 +73,8 @@ pub enum Picked {
 pub struct Schedule {
     algorithm: Algorithm,
     /// Best first: healthy primaries, unknown primaries, healthy backups, unknown backups; or, in a pool that is down
-    /// and fails open, all primaries and all backups. Empty tiers are left out.
+    /// and fails open, all primaries and all backups. Empty tiers are left out, and backups where the pool leads nobody there
+    /// while a primary is usable.
     tiers: Vec<Tier>,
 }
 
@@ -81,7 +82,9 @@ impl Schedule {
     /// Prepares the backends of a pool, given in the order of their names.
     ///
     /// Usable is what is enabled, has a weight and an address, and is not unhealthy. Healthy backends come before those
-    /// of which nothing is known; backups come only when no other backend is usable.
+    /// of which nothing is known; backups come only when no other backend is usable, or when those that are have failed the
+    /// client. Not even then in a pool that [closes](OnPrimaryUp::Close) the connections of its backups for a primary: who was
+    /// led there would stay.
     ///
     /// The pool is down when fewer backends than its `minimum_healthy` are usable, backups counted: so one backend more
     /// that goes down never brings a pool up, as it can where the last primary no longer hides the backups (HAProxy's
@@ -121,6 +124,7 @@ impl Schedule {
         }
         let down = usable.iter().map(Vec::len).sum::<usize>() < spec.minimum_healthy as usize;
         let tiers = match (down, spec.all_down) {
+            (false, _) if spec.on_primary_up == OnPrimaryUp::Close && has_primary(&usable) => &usable[..2],
             (false, _) => &usable[..],
             (true, AllDown::FailOpen) => &all[..],
             (true, AllDown::Refuse) => &[],
@@ -144,6 +148,21 @@ impl Schedule {
             false if healthy => Elsewhere::Healthy,
             false => Elsewhere::Unproven,
         }
+    }
+
+    /// Whether a pool with these backends is not down and leads its clients to primaries, by the rules of [`Schedule::build`].
+    pub fn leads_to_primaries<'a>(
+        spec: &PoolSpec,
+        candidates: impl IntoIterator<Item = Candidate<'a>>,
+    ) -> bool {
+        let usable =
+            |candidate: &Candidate<'a>| candidate.is_wanted() && candidate.verdict != Verdict::Unhealthy;
+        let (mut count, mut primary) = (0, false);
+        for candidate in candidates.into_iter().filter(usable) {
+            count += 1;
+            primary |= !candidate.backend.spec.backup;
+        }
+        primary && count >= spec.minimum_healthy as usize
     }
 
     fn table(members: &[Member<'_>], before: Option<&Self>) -> Arc<Maglev> {
@@ -199,6 +218,11 @@ impl Schedule {
         }
         Picked::Nothing
     }
+}
+
+/// Whether of these, in the order of [`Schedule`]'s tiers, any is a primary.
+fn has_primary([healthy, unknown, ..]: &[Vec<Member<'_>>; 4]) -> bool {
+    !healthy.is_empty() || !unknown.is_empty()
 }
 
 #[cfg(test)]

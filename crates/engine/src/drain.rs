@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use trestle_model::AdminState;
 
+use crate::spread;
+
 /// Why a backend's connections are closed by this member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCause {
@@ -20,8 +22,9 @@ pub enum CloseCause {
 pub enum Closing {
     /// They go on.
     Never,
-    /// Those that are left then are closed, on the clock that was passed in.
-    At(Duration),
+    /// Each of those that are left is closed at a moment of its own between these two, on the clock that was passed in; at the
+    /// second one none is left.
+    Between(Duration, Duration),
     /// They are closed now.
     Now(CloseCause),
 }
@@ -36,8 +39,9 @@ impl Admission {
     /// Takes note of what the operator wants at `now`, on a monotonic clock.
     ///
     /// The deadline of a drain counts from the first time that this member learned of it: a repeated drain with
-    /// another deadline moves the end, not the beginning. A deadline that has passed closes now, as often as asked.
-    pub fn learn(&mut self, wanted: AdminState, now: Duration) -> Closing {
+    /// another deadline moves the end, not the beginning. A deadline that has passed closes now, as often as asked. Ends are
+    /// spread over the last `spread_percent` of the time.
+    pub fn learn(&mut self, wanted: AdminState, spread_percent: u32, now: Duration) -> Closing {
         match wanted {
             AdminState::Enabled => {
                 self.draining_since = None;
@@ -49,11 +53,12 @@ impl Admission {
             }
             AdminState::Draining { timeout } => {
                 let since = *self.draining_since.get_or_insert(now);
-                match timeout.map(|t| since.saturating_add(t)) {
-                    None => Closing::Never,
-                    Some(deadline) if deadline <= now => Closing::Now(CloseCause::Drained),
-                    Some(deadline) => Closing::At(deadline),
+                let Some(timeout) = timeout else { return Closing::Never };
+                let deadline = since.saturating_add(timeout);
+                if deadline <= now {
+                    return Closing::Now(CloseCause::Drained);
                 }
+                Closing::Between(deadline - spread::last_part(timeout, spread_percent), deadline)
             }
         }
     }
@@ -73,28 +78,37 @@ mod tests {
 
     #[test]
     fn a_drain_without_a_deadline_closes_nothing() {
-        assert_eq!(Admission::default().learn(drain(None), at(5)), Closing::Never);
+        assert_eq!(Admission::default().learn(drain(None), 10, at(5)), Closing::Never);
     }
 
     #[test]
     fn a_deadline_counts_from_the_first_notice() {
         let mut admission = Admission::default();
-        assert_eq!(admission.learn(drain(Some(10)), at(5)), Closing::At(at(15)));
-        assert_eq!(admission.learn(drain(Some(20)), at(9)), Closing::At(at(25)));
-        assert_eq!(admission.learn(drain(Some(3)), at(9)), Closing::Now(CloseCause::Drained));
+        assert_eq!(admission.learn(drain(Some(10)), 10, at(5)), Closing::Between(at(14), at(15)));
+        assert_eq!(admission.learn(drain(Some(20)), 10, at(9)), Closing::Between(at(23), at(25)));
+        assert_eq!(admission.learn(drain(Some(3)), 10, at(9)), Closing::Now(CloseCause::Drained));
+    }
+
+    #[test]
+    fn ends_are_spread_over_the_last_part_as_long_as_the_deadline_has_not_come() {
+        let mut admission = Admission::default();
+        assert_eq!(admission.learn(drain(Some(10)), 0, at(5)), Closing::Between(at(15), at(15)));
+        assert_eq!(admission.learn(drain(Some(10)), 50, at(14)), Closing::Between(at(10), at(15)));
+        assert_eq!(admission.learn(drain(Some(10)), 50, at(15)), Closing::Now(CloseCause::Drained));
     }
 
     #[test]
     fn enabling_forgets_the_drain() {
         let mut admission = Admission::default();
-        admission.learn(drain(Some(10)), at(5));
-        assert_eq!(admission.learn(AdminState::Enabled, at(6)), Closing::Never);
-        assert_eq!(admission.learn(drain(Some(10)), at(20)), Closing::At(at(30)));
+        admission.learn(drain(Some(10)), 10, at(5));
+        assert_eq!(admission.learn(AdminState::Enabled, 10, at(6)), Closing::Never);
+        assert_eq!(admission.learn(drain(Some(10)), 10, at(20)), Closing::Between(at(29), at(30)));
     }
 
     #[test]
     fn disabling_closes_now() {
         let mut admission = Admission::default();
-        assert_eq!(admission.learn(AdminState::Disabled, at(1)), Closing::Now(CloseCause::Disabled));
+        let closing = admission.learn(AdminState::Disabled, 10, at(1));
+        assert_eq!(closing, Closing::Now(CloseCause::Disabled));
     }
 }

@@ -86,6 +86,11 @@ pub const MINIMUM_HEALTHY_BOUNDS: RangeInclusive<u32> = 1..=20_000;
 /// Longest idle time and lifetime of a connection; 0 for no bound. There is none by default: keepalive finds dead peers,
 /// and pools of database connections are rightly idle for days.
 pub const LIFE_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * 24 * 3600);
+/// The last part of a time over which ends are spread, in percent: as much as gRPC's servers move the longest age of a
+/// connection by.
+pub const CLOSE_SPREAD_PERCENT: u32 = 10;
+/// Bounds of that part; with 0 all end at once.
+pub const CLOSE_SPREAD_BOUNDS: RangeInclusive<u32> = 0..=50;
 
 /// Time without an answer after which a peer is dead. Links and routers that fail over take seconds, mobile clients that
 /// change their network up to a minute.

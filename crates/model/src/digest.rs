@@ -10,8 +10,8 @@ use crate::listener::{Listener, ListenerSpec, Route};
 use crate::machine::{Machine, Staged};
 use crate::member::{Member, MemberSpec};
 use crate::pool::{
-    AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, Pool, PoolSpec,
-    SendProxy,
+    AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, OnPrimaryUp,
+    Pool, PoolSpec, SendProxy,
 };
 use crate::state::ClusterState;
 use crate::tenure::{Tenure, VipEvent, VipEventKind};
@@ -72,6 +72,7 @@ impl Feeder {
             connect_timeout,
             connect_retries,
             on_down,
+            on_primary_up,
             all_down,
             minimum_healthy,
             queue_length,
@@ -80,6 +81,7 @@ impl Feeder {
             stickiness,
             idle_timeout,
             max_lifetime,
+            close_spread_percent,
             dead_peer_timeout,
             send_proxy,
         } = spec;
@@ -105,6 +107,8 @@ impl Feeder {
             .time(*max_lifetime)
             .time(*dead_peer_timeout)
             .number(send_proxy)
+            .number(*on_primary_up == OnPrimaryUp::Close)
+            .number(*close_spread_percent)
     }
 
     fn health(&mut self, health: &HealthCheck) -> &mut Self {

@@ -41,7 +41,7 @@ pub use member::{ClusterId, Member, MemberId, MemberSpec};
 pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 pub use pool::{
     AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch,
-    InitialState, OnDown, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
+    InitialState, OnDown, OnPrimaryUp, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
 };
 pub use refusal::{Kind, Refusal};
 pub use secret::Secret;

@@ -66,6 +66,17 @@ pub enum OnDown {
     Keep,
 }
 
+/// What a pool does with the connections of its backups when a backend that is no backup is usable again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnPrimaryUp {
+    /// Leaves them alone.
+    #[default]
+    Keep,
+    /// Resets both legs, and leads nobody to a backup for as long as such a backend is usable: there are never two sides
+    /// that take writes, as far as this member sees.
+    Close,
+}
+
 /// What a pool does with new connections while it is down: while fewer backends are usable than it wants at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllDown {
@@ -128,6 +139,8 @@ pub struct PoolSpec {
     pub connect_retries: u32,
     /// What happens to connections to a backend that is found unhealthy.
     pub on_down: OnDown,
+    /// What happens to connections to backups when a primary is usable again.
+    pub on_primary_up: OnPrimaryUp,
     /// What happens to new connections while the pool is down.
     pub all_down: AllDown,
     /// Usable backends below which the pool is down: enabled ones that are not found unhealthy, backups too.
@@ -145,6 +158,9 @@ pub struct PoolSpec {
     pub idle_timeout: Duration,
     /// Time after which a connection is reset, whatever it does; 0 for no bound.
     pub max_lifetime: Duration,
+    /// The last part of a longest lifetime, of a drain's time and of a member's grace time over which ends are spread, in
+    /// percent; 0 for all at once.
+    pub close_spread_percent: u32,
     /// Time without any answer from a peer's system after which a connection is reset.
     pub dead_peer_timeout: Duration,
     /// The header that backends are sent.
@@ -159,6 +175,7 @@ impl Default for PoolSpec {
             connect_timeout: defaults::CONNECT_TIMEOUT,
             connect_retries: defaults::CONNECT_RETRIES,
             on_down: OnDown::default(),
+            on_primary_up: OnPrimaryUp::default(),
             all_down: AllDown::default(),
             minimum_healthy: defaults::MINIMUM_HEALTHY,
             queue_length: defaults::QUEUE_LENGTH,
@@ -167,6 +184,7 @@ impl Default for PoolSpec {
             stickiness: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             max_lifetime: Duration::ZERO,
+            close_spread_percent: defaults::CLOSE_SPREAD_PERCENT,
             dead_peer_timeout: defaults::DEAD_PEER_TIMEOUT,
             send_proxy: SendProxy::default(),
         }
@@ -203,6 +221,8 @@ impl PoolSpec {
         within(v, "pool.stickiness", &self.stickiness, &defaults::STICKINESS_BOUNDS);
         within(v, "pool.idle_timeout", &self.idle_timeout, &defaults::LIFE_BOUNDS);
         within(v, "pool.max_lifetime", &self.max_lifetime, &defaults::LIFE_BOUNDS);
+        let spread = "pool.close_spread_percent";
+        within(v, spread, &self.close_spread_percent, &defaults::CLOSE_SPREAD_BOUNDS);
         let dead_peer = "pool.dead_peer_timeout";
         within(v, dead_peer, &self.dead_peer_timeout, &defaults::DEAD_PEER_TIMEOUT_BOUNDS);
         within(v, "pool.health_check.interval", &h.interval, &defaults::CHECK_INTERVAL_BOUNDS);
@@ -222,6 +242,7 @@ impl PoolSpec {
             connect_timeout: patch.connect_timeout.unwrap_or(self.connect_timeout),
             connect_retries: patch.connect_retries.unwrap_or(self.connect_retries),
             on_down: patch.on_down.unwrap_or(self.on_down),
+            on_primary_up: patch.on_primary_up.unwrap_or(self.on_primary_up),
             all_down: patch.all_down.unwrap_or(self.all_down),
             minimum_healthy: patch.minimum_healthy.unwrap_or(self.minimum_healthy),
             queue_length: patch.queue_length.unwrap_or(self.queue_length),
@@ -230,6 +251,7 @@ impl PoolSpec {
             stickiness: patch.stickiness.unwrap_or(self.stickiness),
             idle_timeout: patch.idle_timeout.unwrap_or(self.idle_timeout),
             max_lifetime: patch.max_lifetime.unwrap_or(self.max_lifetime),
+            close_spread_percent: patch.close_spread_percent.unwrap_or(self.close_spread_percent),
             dead_peer_timeout: patch.dead_peer_timeout.unwrap_or(self.dead_peer_timeout),
             send_proxy: patch.send_proxy.unwrap_or(self.send_proxy),
             health: HealthCheck {
@@ -258,6 +280,8 @@ pub struct PoolPatch {
     pub connect_retries: Option<u32>,
     /// What happens to connections to a backend that is found unhealthy.
     pub on_down: Option<OnDown>,
+    /// What happens to connections to backups when a primary is usable again.
+    pub on_primary_up: Option<OnPrimaryUp>,
     /// What happens to new connections while the pool is down.
     pub all_down: Option<AllDown>,
     /// Usable backends below which the pool is down.
@@ -274,6 +298,8 @@ pub struct PoolPatch {
     pub idle_timeout: Option<Duration>,
     /// Longest connection.
     pub max_lifetime: Option<Duration>,
+    /// The last part of a time over which ends are spread, in percent.
+    pub close_spread_percent: Option<u32>,
     /// Time without an answer after which a peer is dead.
     pub dead_peer_timeout: Option<Duration>,
     /// The header that backends are sent.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use trestle_model::{
     AdminState, Applied, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, Change, ChangeKind,
     CheckKind, ClusterId, ClusterState, Command, HealthPatch, HostPort, ListenerName, ListenerPatch,
-    ListenerSpec, Machine, MemberId, MemberName, MemberSpec, Outcome, PoolName, PoolPatch, PoolSpec,
-    Proposal, Refusal, Request, RequestId, Resource, defaults,
+    ListenerSpec, Machine, MemberId, MemberName, MemberSpec, OnPrimaryUp, Outcome, PoolName, PoolPatch,
+    PoolSpec, Proposal, Refusal, Request, RequestId, Resource, defaults,
 };
 
 fn pool(name: &str) -> PoolName {
@@ -297,6 +297,16 @@ fn a_digest_tells_every_field_apart() {
     for patch in patches {
         let mut changed = state.clone();
         let update = Command::UpdateBackend { pool: pool("web"), name: backend("a"), patch, expect: None };
+        changed.apply(4, &update).unwrap();
+        assert!(!seen.contains(&changed.digest()), "{update:?}");
+        seen.push(changed.digest());
+    }
+    for patch in [
+        PoolPatch { on_primary_up: Some(OnPrimaryUp::Close), ..Default::default() },
+        PoolPatch { close_spread_percent: Some(0), ..Default::default() },
+    ] {
+        let mut changed = state.clone();
+        let update = Command::UpdatePool { name: pool("web"), patch, expect: None };
         changed.apply(4, &update).unwrap();
         assert!(!seen.contains(&changed.digest()), "{update:?}");
         seen.push(changed.digest());

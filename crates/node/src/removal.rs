@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use trestle_model::ClusterState;
+use trestle_model::{AdminState, Backend, ClusterState};
 
 /// How far a member has got out of its cluster.
 #[derive(Debug, Default)]
@@ -17,7 +17,8 @@ pub(crate) struct Removal {
 
 impl Removal {
     /// What is left of the state that this member `known`: all of it while it is a member; for the time of `grace` after it was
-    /// removed no listener and no virtual IP, so that open connections can finish; then nothing. Also answers when to ask again.
+    /// removed no listener and no virtual IP, and backends that are drained, so that open connections can finish and those that do
+    /// not end one after another; then nothing. Also answers when to ask again.
     pub(crate) fn left_of(
         &mut self,
         known: Arc<ClusterState>,
@@ -42,7 +43,19 @@ impl Removal {
         let mut left = ClusterState::clone(&known);
         left.listeners.clear();
         left.vips.clear();
+        for pool in left.pools.values_mut() {
+            for backend in Arc::make_mut(pool).backends.values_mut() {
+                drain(backend, grace);
+            }
+        }
         (Arc::new(left), end)
+    }
+}
+
+/// Drains a backend that is not drained or disabled anyway; the time of a drain counts from when it began.
+fn drain(backend: &mut Arc<Backend>, timeout: Duration) {
+    if backend.spec.admin_state == AdminState::Enabled {
+        Arc::make_mut(backend).spec.admin_state = AdminState::Draining { timeout: Some(timeout) };
     }
 }
 
@@ -50,17 +63,30 @@ impl Removal {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use trestle_model::{Bind, Command, ListenerName, ListenerSpec, PoolName, PoolSpec};
+    use trestle_model::{
+        BackendAddress, BackendName, BackendSpec, Bind, Command, ListenerName, ListenerSpec, PoolName,
+        PoolSpec,
+    };
 
     use super::*;
+
+    const DRAINED: AdminState = AdminState::Draining { timeout: None };
 
     fn serving() -> Arc<ClusterState> {
         let mut state = ClusterState::default();
         let pool = PoolName::parse("web").unwrap();
         state.apply(1, &Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+        for (index, name, admin_state) in
+            [(2, "on", AdminState::Enabled), (3, "off", AdminState::Disabled), (4, "out", DRAINED)]
+        {
+            let address = BackendAddress::parse("10.0.0.1:80").unwrap();
+            let spec = BackendSpec { admin_state, ..BackendSpec::at(address) };
+            let (pool, name) = (pool.clone(), BackendName::parse(name).unwrap());
+            state.apply(index, &Command::CreateBackend { pool, name, spec }).unwrap();
+        }
         let spec = ListenerSpec::new(vec![Bind::parse("0.0.0.0:80").unwrap()], pool);
         let name = ListenerName::parse("web").unwrap();
-        state.apply(2, &Command::CreateListener { name, spec }).unwrap();
+        state.apply(5, &Command::CreateListener { name, spec }).unwrap();
         Arc::new(state)
     }
 
@@ -74,7 +100,11 @@ mod tests {
         assert_eq!(at(0, false), (known.clone(), None));
         let (left, end) = at(1, true);
         assert!(left.listeners.is_empty() && left.vips.is_empty());
-        assert_eq!((&left.pools, left.revision), (&known.pools, known.revision));
+        assert_eq!(left.revision, known.revision);
+        let states = left.pools.values().flat_map(|pool| pool.backends.values());
+        let states: Vec<_> = states.map(|b| (b.name.as_str(), b.spec.admin_state)).collect();
+        let draining = AdminState::Draining { timeout: Some(grace) };
+        assert_eq!(states, [("off", AdminState::Disabled), ("on", draining), ("out", DRAINED)]);
         assert_eq!(end, Some(start + Duration::from_secs(31)));
         assert_eq!(at(30, true).0, left);
         assert_eq!(at(31, true), (Arc::default(), None));

@@ -25,6 +25,8 @@ pub(super) async fn values(api: &Api) -> Vec<Case> {
         ("connect_timeout", timeout(seconds(i64::MAX))),
         ("connect_retries", Pool { connect_retries: Some(11), ..Default::default() }),
         ("algorithm", Pool { algorithm: 99, ..Default::default() }),
+        ("on_primary_up", Pool { on_primary_up: 3, ..Default::default() }),
+        ("close_spread_percent", Pool { close_spread_percent: Some(51), ..Default::default() }),
         ("health_check.interval", check(HealthCheck { interval: seconds(3601), ..Default::default() })),
         ("health_check.timeout", check(HealthCheck { timeout: seconds(0), ..Default::default() })),
         ("health_check.rise", check(HealthCheck { rise: Some(0), ..Default::default() })),

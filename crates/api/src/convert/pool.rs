@@ -1,8 +1,8 @@
 //! Pools.
 
 use trestle_model::{
-    Algorithm, AllDown, Command, HealthCheck, HealthPatch, InitialState, Invalid, OnDown, Pool, PoolName,
-    PoolPatch, PoolSpec, SendProxy, Violations,
+    Algorithm, AllDown, Command, HealthCheck, HealthPatch, InitialState, Invalid, OnDown, OnPrimaryUp, Pool,
+    PoolName, PoolPatch, PoolSpec, SendProxy, Violations,
 };
 
 use super::check;
@@ -13,6 +13,7 @@ use crate::v1;
 const ALGORITHMS: &str = "ALGORITHM_ROUND_ROBIN (1), ALGORITHM_LEAST_CONNECTIONS (2), ALGORITHM_RANDOM_TWO (3), \
                           ALGORITHM_SOURCE_HASH (4), ALGORITHM_FIRST (5) or ALGORITHM_SOURCE_PORT_HASH (6)";
 const ON_DOWN: &str = "ON_DOWN_CLOSE (1) or ON_DOWN_KEEP (2)";
+const ON_PRIMARY_UP: &str = "ON_PRIMARY_UP_KEEP (1) or ON_PRIMARY_UP_CLOSE (2)";
 const ALL_DOWN: &str = "ALL_DOWN_REFUSE (1) or ALL_DOWN_FAIL_OPEN (2)";
 const SEND_PROXY: &str = "SEND_PROXY_OFF (1), SEND_PROXY_V1 (2) or SEND_PROXY_V2 (3)";
 const INITIAL_STATE: &str =
@@ -23,6 +24,7 @@ const PATHS: &[&str] = &[
     "connect_timeout",
     "connect_retries",
     "on_down",
+    "on_primary_up",
     "all_down",
     "minimum_healthy",
     "queue_length",
@@ -31,6 +33,7 @@ const PATHS: &[&str] = &[
     "stickiness",
     "idle_timeout",
     "max_lifetime",
+    "close_spread_percent",
     "dead_peer_timeout",
     "send_proxy",
     "health_check.kind",
@@ -81,6 +84,10 @@ pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
         OnDown::Close => v1::OnDown::Close,
         OnDown::Keep => v1::OnDown::Keep,
     };
+    let on_primary_up = match spec.on_primary_up {
+        OnPrimaryUp::Keep => v1::OnPrimaryUp::Keep,
+        OnPrimaryUp::Close => v1::OnPrimaryUp::Close,
+    };
     let all_down = match spec.all_down {
         AllDown::Refuse => v1::AllDown::Refuse,
         AllDown::FailOpen => v1::AllDown::FailOpen,
@@ -97,6 +104,7 @@ pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
         connect_timeout: Some(duration(spec.connect_timeout)),
         connect_retries: Some(spec.connect_retries),
         on_down: on_down.into(),
+        on_primary_up: on_primary_up.into(),
         all_down: all_down.into(),
         minimum_healthy: Some(spec.minimum_healthy),
         queue_length: Some(spec.queue_length),
@@ -105,6 +113,7 @@ pub fn pool(pool: &Pool, backends: usize) -> v1::Pool {
         stickiness: Some(duration(spec.stickiness)),
         idle_timeout: Some(duration(spec.idle_timeout)),
         max_lifetime: Some(duration(spec.max_lifetime)),
+        close_spread_percent: Some(spec.close_spread_percent),
         dead_peer_timeout: Some(duration(spec.dead_peer_timeout)),
         send_proxy: send_proxy.into(),
         backend_count: u32::try_from(backends).unwrap_or(u32::MAX),
@@ -173,6 +182,10 @@ fn parse(pool: &v1::Pool, v: &mut Violations) -> PoolSpec {
             Some(v1::OnDown::Keep) => OnDown::Keep,
             Some(v1::OnDown::Close | v1::OnDown::Unspecified) | None => OnDown::Close,
         },
+        on_primary_up: match field::known("pool.on_primary_up", pool.on_primary_up, ON_PRIMARY_UP, v) {
+            Some(v1::OnPrimaryUp::Close) => OnPrimaryUp::Close,
+            Some(v1::OnPrimaryUp::Keep | v1::OnPrimaryUp::Unspecified) | None => OnPrimaryUp::Keep,
+        },
         all_down: match field::known("pool.all_down", pool.all_down, ALL_DOWN, v) {
             Some(v1::AllDown::FailOpen) => AllDown::FailOpen,
             Some(v1::AllDown::Refuse | v1::AllDown::Unspecified) | None => AllDown::Refuse,
@@ -184,6 +197,7 @@ fn parse(pool: &v1::Pool, v: &mut Violations) -> PoolSpec {
         stickiness: stickiness.unwrap_or(default.stickiness),
         idle_timeout: idle_timeout.unwrap_or(default.idle_timeout),
         max_lifetime: max_lifetime.unwrap_or(default.max_lifetime),
+        close_spread_percent: pool.close_spread_percent.unwrap_or(default.close_spread_percent),
         dead_peer_timeout: dead_peer_timeout.unwrap_or(default.dead_peer_timeout),
         send_proxy: match field::known("pool.send_proxy", pool.send_proxy, SEND_PROXY, v) {
             Some(v1::SendProxy::V1) => SendProxy::V1,
@@ -203,6 +217,7 @@ fn patch(spec: PoolSpec, paths: &[&str]) -> PoolPatch {
         connect_timeout: named("connect_timeout").then_some(spec.connect_timeout),
         connect_retries: named("connect_retries").then_some(spec.connect_retries),
         on_down: named("on_down").then_some(spec.on_down),
+        on_primary_up: named("on_primary_up").then_some(spec.on_primary_up),
         all_down: named("all_down").then_some(spec.all_down),
         minimum_healthy: named("minimum_healthy").then_some(spec.minimum_healthy),
         queue_length: named("queue_length").then_some(spec.queue_length),
@@ -211,6 +226,7 @@ fn patch(spec: PoolSpec, paths: &[&str]) -> PoolPatch {
         stickiness: named("stickiness").then_some(spec.stickiness),
         idle_timeout: named("idle_timeout").then_some(spec.idle_timeout),
         max_lifetime: named("max_lifetime").then_some(spec.max_lifetime),
+        close_spread_percent: named("close_spread_percent").then_some(spec.close_spread_percent),
         dead_peer_timeout: named("dead_peer_timeout").then_some(spec.dead_peer_timeout),
         send_proxy: named("send_proxy").then_some(spec.send_proxy),
         health: HealthPatch {

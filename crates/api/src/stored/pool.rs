@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_model::{
-    Algorithm, AllDown, Backend, HealthCheck, HealthPatch, InitialState, OnDown, Pool, PoolEntry, PoolName,
-    PoolPatch, PoolSpec, Port, SendProxy,
+    Algorithm, AllDown, Backend, HealthCheck, HealthPatch, InitialState, OnDown, OnPrimaryUp, Pool,
+    PoolEntry, PoolName, PoolPatch, PoolSpec, Port, SendProxy,
 };
 
 use super::check;
@@ -49,6 +49,21 @@ fn on_down(number: i32) -> Result<OnDown, DecodeError> {
         Ok(storage::OnDown::Close | storage::OnDown::Unspecified) => Ok(OnDown::Close),
         Ok(storage::OnDown::Keep) => Ok(OnDown::Keep),
         Err(_) => Err(DecodeError::rule("policy on_down", number, "is none that this version knows")),
+    }
+}
+
+fn on_primary_up_message(on_primary_up: OnPrimaryUp) -> i32 {
+    match on_primary_up {
+        OnPrimaryUp::Keep => storage::OnPrimaryUp::Keep.into(),
+        OnPrimaryUp::Close => storage::OnPrimaryUp::Close.into(),
+    }
+}
+
+fn on_primary_up(number: i32) -> Result<OnPrimaryUp, DecodeError> {
+    match storage::OnPrimaryUp::try_from(number) {
+        Ok(storage::OnPrimaryUp::Keep | storage::OnPrimaryUp::Unspecified) => Ok(OnPrimaryUp::Keep),
+        Ok(storage::OnPrimaryUp::Close) => Ok(OnPrimaryUp::Close),
+        Err(_) => Err(DecodeError::rule("policy on_primary_up", number, "is none that this version knows")),
     }
 }
 
@@ -119,6 +134,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             connect_timeout,
             connect_retries,
             on_down,
+            on_primary_up,
             all_down,
             minimum_healthy,
             queue_length,
@@ -127,6 +143,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             stickiness,
             idle_timeout,
             max_lifetime,
+            close_spread_percent,
             dead_peer_timeout,
             send_proxy,
             health,
@@ -149,6 +166,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             connect_timeout: time(connect_timeout),
             connect_retries: *connect_retries,
             on_down: on_down.map(on_down_message),
+            on_primary_up: on_primary_up.map(on_primary_up_message),
             all_down: all_down.map(all_down_message),
             minimum_healthy: *minimum_healthy,
             queue_length: *queue_length,
@@ -157,6 +175,7 @@ impl From<&PoolPatch> for storage::PoolSpec {
             stickiness: time(stickiness),
             idle_timeout: time(idle_timeout),
             max_lifetime: time(max_lifetime),
+            close_spread_percent: *close_spread_percent,
             dead_peer_timeout: time(dead_peer_timeout),
             send_proxy: send_proxy.map(send_proxy_message),
             check_kind: check.kind,
@@ -195,6 +214,7 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
             connect_timeout: time("connect timeout", m.connect_timeout)?,
             connect_retries: m.connect_retries,
             on_down: m.on_down.map(on_down).transpose()?,
+            on_primary_up: m.on_primary_up.map(on_primary_up).transpose()?,
             all_down: m.all_down.map(all_down).transpose()?,
             minimum_healthy: m.minimum_healthy,
             queue_length: m.queue_length,
@@ -203,6 +223,7 @@ impl TryFrom<storage::PoolSpec> for PoolPatch {
             stickiness: time("stickiness", m.stickiness)?,
             idle_timeout: time("idle timeout", m.idle_timeout)?,
             max_lifetime: time("longest lifetime", m.max_lifetime)?,
+            close_spread_percent: m.close_spread_percent,
             dead_peer_timeout: time("dead peer timeout", m.dead_peer_timeout)?,
             send_proxy: m.send_proxy.map(send_proxy).transpose()?,
             health: HealthPatch {
@@ -231,6 +252,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             connect_timeout,
             connect_retries,
             on_down,
+            on_primary_up,
             all_down,
             minimum_healthy,
             queue_length,
@@ -239,6 +261,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             stickiness,
             idle_timeout,
             max_lifetime,
+            close_spread_percent,
             dead_peer_timeout,
             send_proxy,
             health,
@@ -261,6 +284,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             connect_timeout: Some(*connect_timeout),
             connect_retries: Some(*connect_retries),
             on_down: chosen(on_down, default.on_down),
+            on_primary_up: chosen(on_primary_up, default.on_primary_up),
             all_down: chosen(all_down, default.all_down),
             minimum_healthy: chosen(minimum_healthy, default.minimum_healthy),
             queue_length: chosen(queue_length, default.queue_length),
@@ -269,6 +293,7 @@ impl From<&PoolSpec> for storage::PoolSpec {
             stickiness: chosen(stickiness, default.stickiness),
             idle_timeout: chosen(idle_timeout, default.idle_timeout),
             max_lifetime: chosen(max_lifetime, default.max_lifetime),
+            close_spread_percent: chosen(close_spread_percent, default.close_spread_percent),
             dead_peer_timeout: chosen(dead_peer_timeout, default.dead_peer_timeout),
             send_proxy: chosen(send_proxy, default.send_proxy),
             health: HealthPatch {

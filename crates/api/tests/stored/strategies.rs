@@ -11,8 +11,8 @@ use trestle_model::{
     CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
     GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
     ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown,
-    Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Restored, Route,
-    SendProxy, StatusRange, TlsCheck, Violations,
+    OnPrimaryUp, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Restored,
+    Route, SendProxy, StatusRange, TlsCheck, Violations,
 };
 
 use crate::vips;
@@ -131,6 +131,10 @@ fn kind() -> BoxedStrategy<CheckKind> {
     .boxed()
 }
 
+fn on_primary_up() -> impl Strategy<Value = OnPrimaryUp> {
+    prop_oneof![Just(OnPrimaryUp::Keep), Just(OnPrimaryUp::Close)]
+}
+
 fn on_down() -> impl Strategy<Value = OnDown> {
     prop_oneof![Just(OnDown::Close), Just(OnDown::Keep)]
 }
@@ -178,14 +182,15 @@ fn health_patch() -> BoxedStrategy<HealthPatch> {
 }
 
 fn pool_patch() -> BoxedStrategy<PoolPatch> {
-    let choices = (of(algorithm()), of(on_down()), of(all_down()), of(send_proxy()));
+    let choices = (of(algorithm()), of(on_down()), of(all_down()), of(send_proxy()), of(on_primary_up()));
     let times = (of(time()), of(time()), of(time()), of(time()), of(time()), of(time()));
-    (choices, times, any::<(Option<u32>, Option<u32>, Option<u32>)>(), health_patch())
+    (choices, times, any::<(Option<u32>, Option<u32>, Option<u32>, Option<u32>)>(), health_patch())
         .prop_map(|(choices, times, counts, health)| PoolPatch {
             algorithm: choices.0,
             on_down: choices.1,
             all_down: choices.2,
             send_proxy: choices.3,
+            on_primary_up: choices.4,
             connect_timeout: times.0,
             queue_timeout: times.1,
             slow_start: times.2,
@@ -196,6 +201,7 @@ fn pool_patch() -> BoxedStrategy<PoolPatch> {
             connect_retries: counts.0,
             minimum_healthy: counts.1,
             queue_length: counts.2,
+            close_spread_percent: counts.3,
             health,
         })
         .boxed()
@@ -399,8 +405,9 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     };
     let pool = (pool_name(), pool_spec(), number(), any::<u32>()).prop_map(|(name, any, revision, count)| {
         // What was accepted is within its bounds, and so are the defaults.
-        let PoolSpec { algorithm, on_down, all_down, send_proxy, .. } = any;
-        let spec = PoolSpec { algorithm, on_down, all_down, send_proxy, ..PoolSpec::default() };
+        let PoolSpec { algorithm, on_down, on_primary_up, all_down, send_proxy, .. } = any;
+        let spec =
+            PoolSpec { algorithm, on_down, on_primary_up, all_down, send_proxy, ..PoolSpec::default() };
         Outcome::Pool(Arc::new(Pool { name, spec, revision }), count as usize)
     });
     let backend = (pool_name(), backend_name(), backend_spec(), number()).prop_map(

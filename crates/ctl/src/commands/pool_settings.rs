@@ -34,6 +34,15 @@ pub(crate) enum OnDown {
     Keep,
 }
 
+/// What happens to connections to backups when a backend that is no backup is usable again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnPrimaryUp {
+    /// Leave them alone
+    Keep,
+    /// Reset both legs, and lead nobody to a backup while such a backend is usable
+    Close,
+}
+
 /// What happens to new connections while fewer backends are healthy than the pool wants at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AllDown {
@@ -63,6 +72,9 @@ pub(crate) struct PoolSettings {
     /// What happens to connections to a backend that is found unhealthy [default: close]
     #[arg(long, value_name = "POLICY")]
     pub(crate) on_down: Option<OnDown>,
+    /// What happens to connections to backups when a backend that is no backup is usable again [default: keep]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) on_primary_up: Option<OnPrimaryUp>,
     /// What happens to new connections while the pool is down [default: refuse]
     #[arg(long, value_name = "POLICY")]
     pub(crate) all_down: Option<AllDown>,
@@ -104,9 +116,13 @@ pub(crate) struct ConnectionSettings {
     /// Time without a byte in either direction after which a connection is reset, up to 365days [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) idle_timeout: Option<String>,
-    /// Time after which a connection is reset, or up to a tenth earlier, up to 365days [default: off]
+    /// Time after which a connection is reset, up to 365days; see --close-spread-percent [default: off]
     #[arg(long, value_name = "DURATION|off")]
     pub(crate) max_lifetime: Option<String>,
+    /// The last part of --max-lifetime, of a drain's --deadline and of a member's shutdown_grace over which connections are
+    /// reset, each at a moment of its own, 0 to 50 [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) close_spread_percent: Option<u32>,
     /// Time without any answer from the system of a client or backend after which it counts as dead and the connection is
     /// reset, 5s to 15m; one that answers and does not read stays [default: 2m]
     #[arg(long, value_name = "DURATION")]
@@ -153,6 +169,8 @@ impl PoolSettings {
         pool.connect_retries = given.note("connect_retries", self.connections.connect_retries);
         pool.queue_length = given.note("queue_length", self.connections.queue_length);
         pool.minimum_healthy = given.note("minimum_healthy", self.minimum_healthy);
+        let spread = self.connections.close_spread_percent;
+        pool.close_spread_percent = given.note("close_spread_percent", spread);
     }
 
     fn set_durations(&self, given: &mut Given, pool: &mut v1::Pool, input: &mut Input) {
@@ -191,6 +209,12 @@ impl PoolSettings {
             pool.set_on_down(match on_down {
                 OnDown::Close => v1::OnDown::Close,
                 OnDown::Keep => v1::OnDown::Keep,
+            });
+        }
+        if let Some(on_primary_up) = given.note("on_primary_up", self.on_primary_up) {
+            pool.set_on_primary_up(match on_primary_up {
+                OnPrimaryUp::Keep => v1::OnPrimaryUp::Keep,
+                OnPrimaryUp::Close => v1::OnPrimaryUp::Close,
             });
         }
         if let Some(all_down) = given.note("all_down", self.all_down) {
@@ -277,12 +301,41 @@ mod tests {
         assert_eq!((check.rise, check.timeout, pool.connect_retries), (None, None, None));
     }
 
+    const ALL_PATHS: [&str; 25] = [
+        "algorithm",
+        "all_down",
+        "close_spread_percent",
+        "connect_retries",
+        "connect_timeout",
+        "dead_peer_timeout",
+        "health_check.fall",
+        "health_check.fast_interval",
+        "health_check.initial_state",
+        "health_check.interval",
+        "health_check.jitter_percent",
+        "health_check.port",
+        "health_check.rise",
+        "health_check.tcp",
+        "health_check.timeout",
+        "idle_timeout",
+        "max_lifetime",
+        "minimum_healthy",
+        "on_down",
+        "on_primary_up",
+        "queue_length",
+        "queue_timeout",
+        "send_proxy",
+        "slow_start",
+        "stickiness",
+    ];
+
     #[test]
     fn every_setting_has_its_path() {
         let text = || Some("1s".to_owned());
         let settings = PoolSettings {
             algorithm: Some(Algorithm::SourcePortHash),
             on_down: Some(OnDown::Keep),
+            on_primary_up: Some(OnPrimaryUp::Close),
             all_down: Some(AllDown::FailOpen),
             minimum_healthy: Some(2),
             slow_start: text(),
@@ -294,6 +347,7 @@ mod tests {
                 queue_timeout: text(),
                 idle_timeout: text(),
                 max_lifetime: Some("off".to_owned()),
+                close_spread_percent: Some(0),
                 dead_peer_timeout: text(),
                 send_proxy: Some(SendProxy::V2),
             },
@@ -311,36 +365,10 @@ mod tests {
         };
         let PoolChange { pool, mut paths, .. } = settings.change(&mut Input::default());
         paths.sort();
-        assert_eq!(
-            paths,
-            [
-                "algorithm",
-                "all_down",
-                "connect_retries",
-                "connect_timeout",
-                "dead_peer_timeout",
-                "health_check.fall",
-                "health_check.fast_interval",
-                "health_check.initial_state",
-                "health_check.interval",
-                "health_check.jitter_percent",
-                "health_check.port",
-                "health_check.rise",
-                "health_check.tcp",
-                "health_check.timeout",
-                "idle_timeout",
-                "max_lifetime",
-                "minimum_healthy",
-                "on_down",
-                "queue_length",
-                "queue_timeout",
-                "send_proxy",
-                "slow_start",
-                "stickiness",
-            ]
-        );
+        assert_eq!(paths, ALL_PATHS);
         assert_eq!((pool.on_down(), pool.all_down()), (v1::OnDown::Keep, v1::AllDown::FailOpen));
         assert_eq!((pool.algorithm(), pool.send_proxy()), (v1::Algorithm::SourcePortHash, v1::SendProxy::V2));
+        assert_eq!((pool.on_primary_up(), pool.close_spread_percent), (v1::OnPrimaryUp::Close, Some(0)));
         assert_eq!((pool.queue_length, pool.minimum_healthy), (Some(0), Some(2)));
         let seconds = [pool.slow_start, pool.stickiness, pool.idle_timeout, pool.max_lifetime];
         assert_eq!(seconds.map(|d| d.unwrap().seconds), [1, 1, 1, 0]);

@@ -17,6 +17,7 @@ pub(crate) struct PoolView {
     connect_timeout: Option<String>,
     connect_retries: Option<u32>,
     on_down: &'static str,
+    on_primary_up: &'static str,
     all_down: &'static str,
     minimum_healthy: Option<u32>,
     queue_length: Option<u32>,
@@ -26,6 +27,7 @@ pub(crate) struct PoolView {
     stickiness: Option<String>,
     idle_timeout: Option<String>,
     max_lifetime: Option<String>,
+    close_spread_percent: Option<u32>,
     dead_peer_timeout: Option<String>,
     send_proxy: &'static str,
     backends: u32,
@@ -48,6 +50,10 @@ impl From<v1::Pool> for PoolView {
             v1::OnDown::Keep => "keep",
             v1::OnDown::Close | v1::OnDown::Unspecified => "close",
         };
+        let on_primary_up = match pool.on_primary_up() {
+            v1::OnPrimaryUp::Close => "close",
+            v1::OnPrimaryUp::Keep | v1::OnPrimaryUp::Unspecified => "keep",
+        };
         let all_down = match pool.all_down() {
             v1::AllDown::FailOpen => "fail-open",
             v1::AllDown::Refuse | v1::AllDown::Unspecified => "refuse",
@@ -64,6 +70,7 @@ impl From<v1::Pool> for PoolView {
             connect_timeout: typed_duration(pool.connect_timeout.as_ref()),
             connect_retries: pool.connect_retries,
             on_down,
+            on_primary_up,
             all_down,
             minimum_healthy: pool.minimum_healthy,
             queue_length: pool.queue_length,
@@ -72,6 +79,7 @@ impl From<v1::Pool> for PoolView {
             stickiness: unless_off(pool.stickiness),
             idle_timeout: unless_off(pool.idle_timeout),
             max_lifetime: unless_off(pool.max_lifetime),
+            close_spread_percent: pool.close_spread_percent,
             dead_peer_timeout: typed_duration(pool.dead_peer_timeout.as_ref()),
             send_proxy,
             backends: pool.backend_count,
@@ -112,13 +120,14 @@ impl PoolView {
     }
 
     /// Settings beside algorithm and check, one pair for each.
-    fn settings(&self) -> [(&'static str, String); 12] {
+    fn settings(&self) -> [(&'static str, String); 14] {
         let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let or_off = |duration: &Option<String>| duration.clone().unwrap_or_else(|| "off".to_owned());
         [
             ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
             ("CONNECT-RETRIES", count(self.connect_retries)),
             ("ON-DOWN", self.on_down.to_owned()),
+            ("ON-PRIMARY-UP", self.on_primary_up.to_owned()),
             ("ALL-DOWN", self.all_down.to_owned()),
             ("MINIMUM-HEALTHY", count(self.minimum_healthy)),
             ("QUEUE", format!("{} for {}", count(self.queue_length), or_dash(self.queue_timeout.as_ref()))),
@@ -126,13 +135,14 @@ impl PoolView {
             ("STICKINESS", or_off(&self.stickiness)),
             ("IDLE-TIMEOUT", or_off(&self.idle_timeout)),
             ("MAX-LIFETIME", or_off(&self.max_lifetime)),
+            ("CLOSE-SPREAD", format!("{} %", count(self.close_spread_percent))),
             ("DEAD-PEER-TIMEOUT", or_dash(self.dead_peer_timeout.as_ref())),
             ("SEND-PROXY", self.send_proxy.to_owned()),
         ]
     }
 
     /// Those settings that are not the default, in words: "on-down keep, slow-start 10s".
-    fn special(&self, defaults: Option<&[(&'static str, String); 12]>) -> String {
+    fn special(&self, defaults: Option<&[(&'static str, String); 14]>) -> String {
         let is_special = |pair: &(&'static str, String)| defaults.is_none_or(|all| !all.contains(pair));
         let words = |(name, value): (&str, String)| format!("{} {value}", name.to_lowercase());
         let special = self.settings().into_iter().filter(is_special);
@@ -190,10 +200,11 @@ mod tests {
             let mut pool = sample_pool("web");
             pool.set_algorithm(algorithm);
             pool.set_on_down(v1::OnDown::Keep);
+            pool.set_on_primary_up(v1::OnPrimaryUp::Close);
             pool.set_all_down(v1::AllDown::FailOpen);
             pool.set_send_proxy(v1::SendProxy::V2);
             let view = PoolView::from(pool);
-            assert_eq!(view.send_proxy, "v2");
+            assert_eq!((view.send_proxy, view.on_primary_up), ("v2", "close"));
             assert_eq!((view.algorithm, view.on_down, view.all_down), (word, "keep", "fail-open"));
         }
     }
@@ -208,6 +219,7 @@ mod tests {
              CONNECT-TIMEOUT     2s\n\
              CONNECT-RETRIES     3\n\
              ON-DOWN             close\n\
+             ON-PRIMARY-UP       keep\n\
              ALL-DOWN            refuse\n\
              MINIMUM-HEALTHY     1\n\
              QUEUE               1000 for 5s\n\
@@ -215,6 +227,7 @@ mod tests {
              STICKINESS          off\n\
              IDLE-TIMEOUT        off\n\
              MAX-LIFETIME        off\n\
+             CLOSE-SPREAD        10 %\n\
              DEAD-PEER-TIMEOUT   2m\n\
              SEND-PROXY          off\n\
              BACKENDS            2\n\
@@ -250,6 +263,7 @@ mod tests {
   "connect_timeout": "2s",
   "connect_retries": 3,
   "on_down": "close",
+  "on_primary_up": "keep",
   "all_down": "refuse",
   "minimum_healthy": 1,
   "queue_length": 1000,
@@ -258,6 +272,7 @@ mod tests {
   "stickiness": null,
   "idle_timeout": null,
   "max_lifetime": null,
+  "close_spread_percent": 10,
   "dead_peer_timeout": "2m",
   "send_proxy": "off",
   "backends": 2,
@@ -293,6 +308,7 @@ mod tests {
                connect_timeout: 2s\n  \
                connect_retries: 3\n  \
                on_down: close\n  \
+               on_primary_up: keep\n  \
                all_down: refuse\n  \
                minimum_healthy: 1\n  \
                queue_length: 1000\n  \
@@ -301,6 +317,7 @@ mod tests {
                stickiness: null\n  \
                idle_timeout: null\n  \
                max_lifetime: null\n  \
+               close_spread_percent: 10\n  \
                dead_peer_timeout: 2m\n  \
                send_proxy: \"off\"\n  \
                backends: 2\n  \

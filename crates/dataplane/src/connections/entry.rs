@@ -139,7 +139,7 @@ impl Entry {
     }
 
     /// Has it closed for `reason`, unless it is about to be closed already.
-    pub(super) fn end(&self, reason: CloseReason) -> bool {
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
         let first = self.close(reason);
         if first {
             // The reason is there before this looks for the waker, and the task looks at the reason after it has left

@@ -16,7 +16,6 @@ use crate::deadlines::{self, Bounded};
 use crate::gate::Stay;
 use crate::live::Live;
 use crate::plane::Shared;
-use crate::random::random;
 use crate::reason::CloseReason;
 use crate::table::Listener;
 
@@ -84,7 +83,7 @@ impl Handle {
             return;
         }
         let (entry, now) = (&self.entry, Instant::now());
-        let bounded = Bounded::new(entry.slot, spec, entry.opened, now, random());
+        let bounded = Bounded::new(entry.slot, entry.id, spec, entry.opened, now);
         if self.roll.deadlines().add(entry.id, bounded, now) {
             tokio::spawn(deadlines::run(self.roll.clone()));
         }
@@ -171,6 +170,6 @@ impl Drop for Handle {
             log.push(Ended { entry: entry.clone(), reason, at: Instant::now() });
         }
         shared.budget.give(PER_CONNECTION);
-        shared.ended();
+        shared.ended(reason);
     }
 }

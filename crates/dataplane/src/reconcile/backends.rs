@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use trestle_engine::{Admission, Outage, Schedule, Verdict};
+use trestle_engine::{Admission, Failback, Outage, Schedule, Verdict};
 use trestle_model::{self as model, BackendName, OnDown, PoolEntry, PoolName};
 
+use super::endings::Ending;
 use super::schedule::{Lasting, candidate};
 use crate::history::History;
 use crate::live::{Live, next_epoch};
@@ -19,10 +20,13 @@ use crate::table::{Backend, CheckResult};
 pub(super) struct BackendState {
     pub(super) entry: Arc<Backend>,
     pub(super) admission: Admission,
-    pub(super) deadline: Option<Duration>,
+    /// How its connections end, if they do.
+    pub(super) ending: Option<Ending>,
     pub(super) check: Option<CheckId>,
     /// What becomes of its connections while it is down.
     pub(super) outage: Outage,
+    /// What becomes of them when it is a backup.
+    failback: Failback,
 }
 
 impl BackendState {
@@ -44,9 +48,10 @@ impl BackendState {
                 epoch: 0,
             }),
             admission: Admission::default(),
-            deadline: None,
+            ending: None,
             check: None,
             outage: Outage::default(),
+            failback: Failback::default(),
         }
     }
 }
@@ -60,16 +65,28 @@ pub(super) struct PoolState {
 }
 
 impl PoolState {
-    /// Closes what is left on backends that are down, where clients are led to better ones.
-    pub(super) fn close_down(&mut self, signals: &mut Vec<(Arc<Live>, u32)>) {
+    /// Closes what is left on backends that are down, where clients are led to better ones, and on backups, where they are
+    /// led to primaries.
+    pub(super) fn close_left(&mut self, signals: &mut Vec<(Arc<Live>, u32)>) {
         let spec = &self.config.pool.spec;
-        let elsewhere = Schedule::elsewhere(spec, self.backends.values().map(|b| candidate(&b.entry)));
+        let candidates = || self.backends.values().map(|b| candidate(&b.entry));
+        let elsewhere = Schedule::elsewhere(spec, candidates());
+        let primaries = Schedule::leads_to_primaries(spec, candidates());
         for state in self.backends.values_mut() {
-            if state.outage.closes(elsewhere) && spec.on_down == OnDown::Close {
-                let mut entry = Backend::clone(&state.entry);
-                close(signals, &mut entry, CloseReason::BackendDown);
-                state.entry = Arc::new(entry);
+            let is_backup = state.entry.config.spec.backup;
+            let is_down = state.outage.closes(elsewhere) && spec.on_down == OnDown::Close;
+            let is_spare = state.failback.closes(is_backup, primaries, spec.on_primary_up);
+            let reason = match (is_down, is_spare) {
+                (true, _) => CloseReason::BackendDown,
+                (_, true) => CloseReason::PrimaryUp,
+                (false, false) => continue,
+            };
+            let connections = state.entry.live.counters.active();
+            if reason == CloseReason::PrimaryUp && connections > 0 {
+                let (pool, backend) = (&state.entry.live.pool, &state.entry.config.name);
+                tracing::info!(%pool, %backend, connections, "a primary is usable: its backup's connections are reset");
             }
+            close(signals, Arc::make_mut(&mut state.entry), reason);
         }
     }
 }

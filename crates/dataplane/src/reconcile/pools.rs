@@ -14,6 +14,7 @@ use trestle_model::{
 
 use super::backends::{BackendState, PoolState, close};
 use super::changes::changes;
+use super::endings::{Ending, Grace};
 use super::names::Names;
 use super::schedule::Lasting;
 use crate::connections::{self, Roll};
@@ -45,8 +46,10 @@ pub(super) struct Pools {
     /// Which backend each run of checks is for.
     checks: BTreeMap<CheckId, (PoolName, BackendName)>,
     last_check: CheckId,
-    /// Ends of drains.
-    deadlines: BTreeSet<(Duration, PoolName, BackendName)>,
+    /// When connections end next of backends that are drained, or of which this member takes leave.
+    endings: BTreeSet<(Duration, PoolName, BackendName)>,
+    /// In which everything ends, once this member stops.
+    grace: Option<Grace>,
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
     /// Queues of pools that are published, or gone; their clients are looked at once the table is.
@@ -77,7 +80,8 @@ impl Pools {
             dirty: BTreeSet::new(),
             checks: BTreeMap::new(),
             last_check: 0,
-            deadlines: BTreeSet::new(),
+            endings: BTreeSet::new(),
+            grace: None,
             growing: BTreeMap::new(),
             queues: Vec::new(),
             signals: Vec::new(),
@@ -89,13 +93,13 @@ impl Pools {
         !self.dirty.is_empty()
     }
 
-    /// When the next drain ends or the next share grows.
+    /// When the next connection ends or the next share grows.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.next_drain().into_iter().chain(self.growing.values().copied()).min()
+        self.next_ending().into_iter().chain(self.growing.values().copied()).min()
     }
 
-    fn next_drain(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _, _)| *deadline)
+    fn next_ending(&self) -> Option<Duration> {
+        self.endings.first().map(|(at, _, _)| *at)
     }
 
     /// Takes over the pools of `state`; those that did not change cost one comparison of addresses.
@@ -137,12 +141,15 @@ impl Pools {
         if rechecked {
             pool.plan = Arc::new(Plan::new(is, &self.check_directory));
         }
-        for (backend, wanted) in changes(&pool.config.backends, &config.backends, rechecked) {
+        let spread = is.close_spread_percent;
+        let all = rechecked || was.close_spread_percent != spread;
+        for (backend, wanted) in changes(&pool.config.backends, &config.backends, all) {
             let was = pool.backends.remove(&backend);
             match wanted {
                 Some(wanted) => {
                     let was = was.unwrap_or_else(|| BackendState::new(name, &wanted, &pool.lasting.queue));
-                    let mut state = self.update(name, &pool.plan, &wanted, was, rechecked, now);
+                    let mut state = self.update(name, &pool.plan, &wanted, was, rechecked);
+                    self.plan_end(name, &mut state, spread, now);
                     if asked_anew {
                         state.outage.renew();
                     }
@@ -158,8 +165,8 @@ impl Pools {
     fn remove(&mut self, pool: &PoolName, name: &BackendName, was: BackendState) {
         self.forget(was.check);
         self.names.leave(&was.entry.config.spec.address.host, &(pool.clone(), name.clone()));
-        if let Some(deadline) = was.deadline {
-            self.deadlines.remove(&(deadline, pool.clone(), name.clone()));
+        if let Some(ending) = was.ending {
+            self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
         }
         let epoch = next_epoch(was.entry.epoch, CloseReason::BackendRemoved);
         self.signals.push((was.entry.live.clone(), epoch));
@@ -173,7 +180,6 @@ impl Pools {
         wanted: &Arc<model::Backend>,
         mut state: BackendState,
         rechecked: bool,
-        now: Duration,
     ) -> BackendState {
         let was = &state.entry.config.spec.address;
         let moved = *was != wanted.spec.address;
@@ -189,19 +195,42 @@ impl Pools {
         if moved {
             state.outage.renew();
         }
-        if let Some(deadline) = state.deadline.take() {
-            self.deadlines.remove(&(deadline, pool_name.clone(), wanted.name.clone()));
-        }
-        match state.admission.learn(wanted.spec.admin_state, now) {
-            Closing::Never => {}
-            Closing::At(deadline) => {
-                state.deadline = Some(deadline);
-                self.deadlines.insert((deadline, pool_name.clone(), wanted.name.clone()));
-            }
-            Closing::Now(cause) => self.close(&mut entry, cause.into()),
-        }
         state.entry = Arc::new(entry);
         state
+    }
+
+    /// Finds out when a backend's connections end, by what the operator wants of it and by when this member stops.
+    fn plan_end(&mut self, pool: &PoolName, state: &mut BackendState, spread_percent: u32, now: Duration) {
+        let (name, wanted) = (state.entry.config.name.clone(), state.entry.config.spec.admin_state);
+        if let Some(ending) = state.ending.take() {
+            self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
+        }
+        let drain = match state.admission.learn(wanted, spread_percent, now) {
+            Closing::Never => None,
+            Closing::Between(from, deadline) => Some(Ending::new(CloseReason::Drained, from, deadline)),
+            Closing::Now(cause) => {
+                close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
+                self.dirty.insert(pool.clone());
+                None
+            }
+        };
+        let leave = self.grace.map(|grace| grace.ending(spread_percent));
+        state.ending = drain.into_iter().chain(leave).min_by_key(Ending::deadline);
+        if let Some(ending) = &state.ending {
+            self.endings.insert((ending.next(), pool.clone(), name));
+        }
+    }
+
+    /// Ends all connections by the end of `grace`, each pool's spread over the last part of it.
+    pub(super) fn end_within(&mut self, grace: Grace) {
+        self.grace = Some(grace);
+        for (name, mut pool) in std::mem::take(&mut self.pools) {
+            let spread = pool.config.pool.spec.close_spread_percent;
+            for state in pool.backends.values_mut() {
+                self.plan_end(&name, state, spread, grace.since);
+            }
+            self.pools.insert(name, pool);
+        }
     }
 
     /// Starts checks; what is known of the backend stays, unless it is at another address now.
@@ -337,29 +366,41 @@ impl Pools {
         state.entry = Arc::new(entry);
     }
 
-    /// Closes what is left on backends whose drain has ended by `now`, and lets shares grow that are to by then.
-    pub(super) fn expire(&mut self, now: Duration) {
+    /// Ends connections whose moment has come by `now`, and what is left on backends whose drain has ended; lets shares grow
+    /// that are to by then.
+    pub(super) fn expire(&mut self, now: Duration, rolls: &[Arc<Roll>]) {
         let due = self.growing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
         self.dirty.extend(due);
-        while self.next_drain().is_some_and(|deadline| deadline <= now) {
-            let Some((_, pool, name)) = self.deadlines.pop_first() else {
-                return;
-            };
+        let mut due = Vec::new();
+        while self.next_ending().is_some_and(|at| at <= now) {
+            due.extend(self.endings.pop_first());
+        }
+        let blank = due.iter().filter_map(|(_, pool, name)| {
+            let state = self.pools.get(pool)?.backends.get(name)?;
+            state.ending.as_ref()?.is_blank(now).then(|| state.entry.live.clone())
+        });
+        let mut connections = connections::of(rolls, &blank.collect::<Vec<_>>());
+        for (_, pool, name) in due {
             let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
                 continue;
             };
-            state.deadline = None;
-            let mut entry = Backend::clone(&state.entry);
-            if let Closing::Now(cause) = state.admission.learn(entry.config.spec.admin_state, now) {
-                close(&mut self.signals, &mut entry, cause.into());
+            let Some(ending) = &mut state.ending else { continue };
+            if let Some(connections) = connections.remove(&Arc::as_ptr(&state.entry.live)) {
+                ending.fill(connections);
             }
-            state.entry = Arc::new(entry);
+            if ending.deadline() > now {
+                ending.end_due(now);
+                self.endings.insert((ending.next(), pool, name));
+                continue;
+            }
+            state.ending = None;
+            let wanted = state.entry.config.spec.admin_state;
+            // What is left when this member stops is closed with everything else.
+            if let Closing::Now(cause) = state.admission.learn(wanted, 0, now) {
+                close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
+            }
             self.dirty.insert(pool);
         }
-    }
-
-    fn close(&mut self, entry: &mut Backend, reason: CloseReason) {
-        close(&mut self.signals, entry, reason);
     }
 
     /// Closes every connection.
@@ -388,7 +429,7 @@ impl Pools {
                 self.queues.extend(before.map(|gone| (gone.queue.clone(), Weak::new())));
                 continue;
             };
-            state.close_down(&mut self.signals);
+            state.close_left(&mut self.signals);
             let backends = state.backends.values().map(|b| b.entry.clone()).collect();
             let before = before.as_ref().map(|p| &p.schedule);
             let (entry, holds) = state.lasting.entry(&state.config.pool, self.remembering, backends, before);

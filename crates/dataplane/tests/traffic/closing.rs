@@ -2,10 +2,10 @@
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, Algorithm, BackendPatch, Command, OnDown, PoolPatch};
+use trestle_model::{AdminState, Algorithm, BackendPatch, Command, OnDown, PoolPatch, PoolSpec};
 
 use crate::harness::*;
 
@@ -110,6 +110,7 @@ async fn other_changes_close_nothing() {
             ..Default::default()
         },
         on_down: Some(OnDown::Keep),
+        close_spread_percent: Some(50),
         ..PoolPatch::default()
     };
     plane.update_pool("p", patch).await;
@@ -150,4 +151,93 @@ async fn after_the_grace_time_what_is_left_is_reset() {
     assert_eq!(soon("finish", plane.plane.finish(Duration::from_millis(50))).await, 1);
     assert_eq!(stays.end().await, Some(ErrorKind::ConnectionReset));
     assert_eq!(plane.listener_counts("l").closed(CloseReason::MemberShutdown), 1);
+}
+
+/// How long after `begin` each of these clients was reset, the first one first.
+async fn ends(clients: Vec<Client>, begin: Instant) -> Vec<Duration> {
+    let ends = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            assert_eq!(client.end().await, Some(ErrorKind::ConnectionReset));
+            begin.elapsed()
+        })
+    });
+    let mut times = Vec::new();
+    for end in ends.collect::<Vec<_>>() {
+        times.push(end.await.unwrap());
+    }
+    times.sort();
+    times
+}
+
+/// A pool that spreads ends over half of a time, and 40 clients of it.
+async fn many() -> (Plane, Server, Vec<Client>) {
+    let server = Server::start("a").await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec { close_spread_percent: 50, ..unchecked() };
+    plane.pool("p", spec, &[("a", at(server.address))]).await;
+    let front = plane.listener("l", "p").await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(Client::connect(front).await.unwrap());
+    }
+    (plane, server, clients)
+}
+
+/// A time over whose second half ends are spread: long enough for a machine that stands still for a while.
+const TIME: Duration = Duration::from_secs(2);
+
+/// Whether 40 ends lie in the second half of the time and fill half of that at least.
+fn are_spread(ends: &[Duration]) {
+    assert!(ends[0] >= TIME / 2, "{ends:?}");
+    assert!(ends[39] - ends[0] >= TIME / 4, "{ends:?}");
+}
+
+#[tokio::test]
+async fn connections_end_one_after_another_before_a_drain_does() {
+    let (mut plane, _server, clients) = many().await;
+    let begin = Instant::now();
+    plane.admin("p", "a", AdminState::Draining { timeout: Some(TIME) }).await;
+    are_spread(&ends(clients, begin).await);
+    plane.until_closed("l", CloseReason::Drained, 40).await;
+}
+
+#[tokio::test]
+async fn a_drain_that_is_taken_back_ends_no_more() {
+    let (mut plane, _server, clients) = many().await;
+    let begin = Instant::now();
+    plane.admin("p", "a", AdminState::Draining { timeout: Some(TIME) }).await;
+    until("one has ended", || plane.listener_counts("l").closed(CloseReason::Drained) > 0).await;
+    plane.admin("p", "a", AdminState::Enabled).await;
+    let drained = || plane.listener_counts("l").closed(CloseReason::Drained);
+    let before = drained();
+    assert!(before < 40, "all have ended at once");
+    tokio::time::sleep((TIME + Duration::from_millis(100)).saturating_sub(begin.elapsed())).await;
+    assert_eq!(drained(), before);
+    drop(clients);
+}
+
+#[tokio::test]
+async fn connections_end_one_after_another_before_the_grace_time_does() {
+    let (plane, _server, clients) = many().await;
+    let begin = Instant::now();
+    let (cut, ends) = tokio::join!(plane.plane.finish(TIME), ends(clients, begin));
+    are_spread(&ends);
+    assert_eq!(cut, 40);
+    assert_eq!(plane.listener_counts("l").closed(CloseReason::MemberShutdown), 40);
+}
+
+#[tokio::test]
+async fn lifetimes_that_began_together_end_one_after_another() {
+    let server = Server::start("a").await;
+    let mut plane = Plane::start();
+    let spec = PoolSpec { close_spread_percent: 50, max_lifetime: TIME, ..unchecked() };
+    plane.pool("p", spec, &[("a", at(server.address))]).await;
+    let front = plane.listener("l", "p").await;
+    let begin = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(Client::connect(front).await.unwrap());
+    }
+    are_spread(&ends(clients, begin).await);
+    plane.until_closed("l", CloseReason::Expired, 40).await;
 }

@@ -11,6 +11,7 @@ mod closing;
 mod connections;
 mod dead_peers;
 mod exchange_checks;
+mod failback;
 mod greetings;
 mod grpc_checks;
 mod harness;

@@ -3,20 +3,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// FNV-1a by Fowler, Noll and Vo, 64 bits: simple enough to stay as it is for ever, and these inputs are short.
+use crate::mix::mix;
+
+/// FNV-1a by Fowler, Noll and Vo, 64 bits: simple enough to stay as it is for ever, and these inputs are short. It leaves its
+/// high bits alike for inputs that differ in their last byte, as neighbouring addresses and numbered names do, so what it
+/// gives is mixed.
 fn fnv1a<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     bytes.into_iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
-}
-
-/// The next number of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). FNV-1a leaves its high bits alike for inputs that
-/// differ in their last byte, as neighbouring addresses and numbered names do; this spreads each bit over all.
-fn mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Two independent numbers for a backend's name.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use trestle_model::{
-    AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendSpec, PoolSpec,
+    AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendSpec, OnPrimaryUp, PoolSpec,
 };
 
 use super::turns::gcd;

@@ -16,6 +16,60 @@ fn backups_wait_until_no_primary_is_usable() {
 }
 
 #[test]
+fn a_pool_that_closes_for_a_primary_leads_nobody_to_a_backup_beside_one() {
+    let mut specs = [backend(1), backend(1), backend(1)];
+    specs[2].backup = true;
+    let keep = pool(Algorithm::RoundRobin);
+    let close = PoolSpec { on_primary_up: OnPrimaryUp::Close, ..keep.clone() };
+    use Verdict::{Healthy, Unhealthy, Unknown};
+    let picked = |spec: &PoolSpec, verdicts: [Verdict; 3]| {
+        let schedule = build(spec, &specs, &verdicts);
+        let backends = named(&specs);
+        let candidates = backends.iter().zip(verdicts).map(|(b, verdict)| Candidate::new(b, verdict));
+        let mut places = order(&schedule);
+        places.sort_unstable();
+        (places, Schedule::leads_to_primaries(spec, candidates))
+    };
+    for (verdicts, beside, alone) in [
+        ([Healthy, Healthy, Healthy], vec![0, 1, 2], vec![0, 1]),
+        ([Unhealthy, Unknown, Healthy], vec![1, 2], vec![1]),
+    ] {
+        assert_eq!(picked(&keep, verdicts), (beside, true));
+        assert_eq!(picked(&close, verdicts), (alone.clone(), true));
+        // Neither by what is remembered of a client.
+        let schedule = build(&close, &specs, &verdicts);
+        assert!((0..3).all(|position| schedule.admits(position) == alone.contains(&position)));
+    }
+    for spec in [&keep, &close] {
+        assert_eq!(picked(spec, [Unhealthy, Unhealthy, Healthy]), (vec![2], false));
+        let two = PoolSpec { minimum_healthy: 2, ..spec.clone() };
+        assert_eq!(picked(&two, [Healthy, Unhealthy, Unhealthy]), (vec![], false), "a pool that is down");
+        let open = PoolSpec { all_down: AllDown::FailOpen, ..two };
+        assert_eq!(picked(&open, [Unhealthy, Unhealthy, Healthy]), (vec![0, 1, 2], false));
+    }
+}
+
+#[test]
+fn what_an_operator_took_out_is_no_usable_primary() {
+    let mut specs = [backend(1), backend(1)];
+    specs[1].backup = true;
+    let leads = |specs: &[BackendSpec]| {
+        let backends = named(specs);
+        let candidates = backends.iter().map(|b| Candidate::new(b, Verdict::Healthy));
+        Schedule::leads_to_primaries(&pool(Algorithm::RoundRobin), candidates)
+    };
+    assert!(leads(&specs));
+    for out in [
+        BackendSpec { weight: 0, ..backend(1) },
+        BackendSpec { admin_state: AdminState::Disabled, ..backend(1) },
+        BackendSpec { admin_state: AdminState::Draining { timeout: None }, ..backend(1) },
+    ] {
+        specs[0] = out;
+        assert!(!leads(&specs), "{specs:?}");
+    }
+}
+
+#[test]
 fn a_pool_is_down_with_fewer_usable_backends_than_it_wants() {
     use Verdict::{Healthy, Unhealthy, Unknown};
     let mut specs = [backend(1), backend(1), backend(1)];

@@ -1,0 +1,83 @@
+//! Connections that end one after another before a deadline: that of their backend's drain, or of this member's grace time.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use trestle_engine::spread;
+
+use crate::connections::Entry;
+use crate::reason::CloseReason;
+
+/// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The time in which a member that stops lets connections finish, on the clock of the reconciler.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grace {
+    pub(super) since: Duration,
+    pub(super) time: Duration,
+}
+
+impl Grace {
+    /// How connections end whose pool spreads ends over this part of a time.
+    pub(super) fn ending(self, spread_percent: u32) -> Ending {
+        let deadline = self.since.saturating_add(self.time);
+        let from = deadline.saturating_sub(spread::last_part(self.time, spread_percent));
+        Ending::new(CloseReason::MemberShutdown, from, deadline)
+    }
+}
+
+/// How the connections of one backend end: each at a moment of its own, which its number gives, so that it stays the same when
+/// this is made anew. What is left at the deadline is closed in another way.
+#[derive(Debug)]
+pub(super) struct Ending {
+    reason: CloseReason,
+    from: Duration,
+    deadline: Duration,
+    /// Those that are left, the next one last; `None` before the first moment comes.
+    left: Option<Vec<(Duration, Weak<Entry>)>>,
+    next: Duration,
+}
+
+impl Ending {
+    /// Ends between two moments.
+    pub(super) fn new(reason: CloseReason, from: Duration, deadline: Duration) -> Self {
+        Self { reason, from, deadline, left: None, next: from }
+    }
+
+    /// When nothing may be left.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// When there is something to do.
+    pub(super) fn next(&self) -> Duration {
+        self.next
+    }
+
+    /// Whether there is time to end connections one after another after `now`, and they are not known yet.
+    pub(super) fn is_blank(&self, now: Duration) -> bool {
+        self.left.is_none() && self.deadline > now
+    }
+
+    /// Takes the backend's connections. Nobody is led any more to a backend that is drained, nor through a member that stops;
+    /// who is on the way all the same is closed at the deadline.
+    pub(super) fn fill(&mut self, connections: Vec<(u64, Weak<Entry>)>) {
+        let moment = |(id, entry)| (spread::moment(id, self.from, self.deadline), entry);
+        let mut all: Vec<_> = connections.into_iter().map(moment).collect();
+        all.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        self.left = Some(all);
+    }
+
+    /// Ends those connections whose moment has come.
+    pub(super) fn end_due(&mut self, now: Duration) {
+        let left = self.left.get_or_insert_default();
+        while let Some((_, entry)) = left.pop_if(|(at, _)| *at <= now) {
+            if let Some(entry) = entry.upgrade() {
+                entry.end(self.reason);
+            }
+        }
+        let next = left.last().map_or(self.deadline, |(at, _)| (*at).max(now + PAUSE));
+        self.next = next.min(self.deadline);
+    }
+}
