@@ -10,8 +10,9 @@ use serde_json::Value;
 use tokio::net::TcpSocket;
 use tonic::Code;
 use trestle_api::v1::{
-    BootstrapClusterRequest, CloseConnectionsRequest, CloseConnectionsResponse, Connection, ConnectionFilter,
-    ConnectionState, ListConnectionsRequest, ListConnectionsResponse,
+    BootstrapClusterRequest, CloseConnectionsGraduallyRequest, CloseConnectionsRequest,
+    CloseConnectionsResponse, Connection, ConnectionFilter, ConnectionState, ListConnectionsRequest,
+    ListConnectionsResponse,
 };
 use trestle_testkit::{Api, Cluster, Member, Origin, Subnet, fetch_http, get, wait_until};
 
@@ -145,6 +146,59 @@ async fn any_member_lists_the_connections_of_all() {
     cluster.members[2].kill();
     let rest = list(&api, ConnectionFilter::default()).await;
     assert_eq!((rest.connections.len(), rest.unreachable_members), (6, vec!["members/m3".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_is_closed_and_at_a_rate() {
+    let (mut cluster, _origin) = two_services().await;
+    let mut fronts = Vec::new();
+    for member in &cluster.members {
+        for _ in 0..14 {
+            fronts.push(open(cluster.subnet.ip(21), (member.ip, 8080).into()).await);
+        }
+    }
+    let (api, endpoints) = (cluster.api(0), cluster.endpoints());
+    let pool = ConnectionFilter { pool: "pools/front".to_owned(), ..ConnectionFilter::default() };
+    let filter = || Some(pool.clone());
+    let some =
+        |share_percent| CloseConnectionsRequest { filter: filter(), share_percent, ..Default::default() };
+    let in_all = |answer: &CloseConnectionsResponse| closed(answer).iter().sum::<u64>();
+    let tried = close(&api, CloseConnectionsRequest { validate_only: true, ..some(10) }).await;
+    assert_eq!((in_all(&tried), count(&api, pool.clone()).await), (5, 42), "a tenth of 42, rounded up");
+    let close_front = ["connection", "close", "--pool", "front"];
+    let slow = trestle(&endpoints, &[&close_front[..], &["--rate", "36/h"]].concat());
+    assert_eq!(slow.code, Some(1), "{}", slow.stderr);
+    assert!(slow.stderr.contains("must be at least 0.02 a second for 42 connections"), "{}", slow.stderr);
+    assert_eq!(count(&api, pool.clone()).await, 42);
+    assert_eq!(in_all(&close(&api, some(10)).await), 5);
+    wait_until("37 are left", LIMIT, async || match count(&api, pool.clone()).await {
+        37 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+
+    let gradually = CloseConnectionsGraduallyRequest { closing: Some(some(0)), rate: 4.0 };
+    let answer = api.connections().close_connections_gradually(gradually).await.unwrap();
+    let mut progress = answer.into_inner();
+    let first = progress.message().await.unwrap().unwrap();
+    let gone: u64 = first.members.iter().map(|member| member.count).sum();
+    assert!((1..=6).contains(&gone) && gone + first.remaining == 37, "4 a second: {first:?}");
+    drop(progress);
+    // What was on its way as the call was cancelled may still end.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left = count(&api, pool.clone()).await;
+    assert!((30..37).contains(&left), "{left}");
+
+    cluster.members[2].kill();
+    let said = trestle(&endpoints, &[&close_front[..], &["--share", "100%", "--rate", "20/s"]].concat());
+    assert_eq!(said.code, Some(1), "m3 did not answer: {}", said.stderr);
+    assert!(said.stdout.starts_with("closed ") && said.stderr.contains(" to go"), "{}", said.stderr);
+    wait_until("none left", LIMIT, async || match count(&api, pool.clone()).await {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    assert!(fronts[..28].iter_mut().all(was_reset));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trestle_model::{
     BackendAddress, BackendName, Bind, Cidr, HostPort, InterfaceName, ListenerName, MemberName, PoolName,
-    RequestId, Violations, VipName,
+    RequestId, Violations, VipName, defaults,
 };
 
 use crate::error::Error;
@@ -121,6 +121,35 @@ impl Input {
             self.refuse(label, text, "is longer than any bound");
             prost_types::Duration::default()
         })
+    }
+
+    /// A share, as in 20%, in percent.
+    pub(crate) fn share(&mut self, label: &str, text: &str) -> u32 {
+        let bounds = defaults::CLOSE_SHARE_BOUNDS;
+        let parsed = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        let parsed = parsed.filter(|percent| bounds.contains(percent)).ok_or_else(|| {
+            format!("must be whole percent from {}% to {}%, as in 20%", bounds.start(), bounds.end())
+        });
+        self.found.take(label, text, parsed).unwrap_or_default()
+    }
+
+    /// A rate, as in 50/s or 30/m, in a second.
+    pub(crate) fn rate(&mut self, label: &str, text: &str) -> f64 {
+        let bounds = defaults::CLOSE_RATE_BOUNDS;
+        let parsed = text.split_once('/').and_then(|(number, unit)| {
+            let number: u32 = number.parse().ok()?;
+            let seconds = match unit {
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+            Some(f64::from(number) / seconds)
+        });
+        let parsed = parsed.filter(|rate| bounds.contains(rate)).ok_or_else(|| {
+            "must be a number each second, minute or hour, as in 50/s, 30/m or 100/h, from 36/h to 10000/s".to_owned()
+        });
+        self.found.take(label, text, parsed).unwrap_or_default()
     }
 
     /// The request id that was given, or a random one, so that a write can be repeated when its answer is lost.
@@ -241,6 +270,24 @@ mod tests {
         input.duration_or_off("--idle-timeout", "none");
         let text = input.finish().unwrap_err().render();
         assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn shares_and_rates_have_units_and_bounds() {
+        let mut input = Input::default();
+        assert_eq!(["1%", "20%", "100%"].map(|text| input.share("--share", text)), [1, 20, 100]);
+        assert_eq!(["50/s", "30/m", "36/h"].map(|text| input.rate("--rate", text)), [50.0, 0.5, 0.01]);
+        assert!(input.finish().is_ok());
+        let mut input = Input::default();
+        let wrong = ["0%", "101%", "20", "-1%", "1.5%", "%"];
+        for text in wrong {
+            input.share("--share", text);
+        }
+        let slow = ["0/s", "35/h", "10001/s", "50", "50/d", "/s", "-1/s", "0.5/s"];
+        for text in slow {
+            input.rate("--rate", text);
+        }
+        assert_eq!(input.finish().unwrap_err().render().lines().count(), wrong.len() + slow.len());
     }
 
     #[test]

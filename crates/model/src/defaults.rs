@@ -118,6 +118,13 @@ pub const PREFERENCE_DELAY: Duration = Duration::from_secs(10);
 /// Bounds of that time.
 pub const PREFERENCE_DELAY_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 
+/// Bounds of the share of connections that is closed, in percent.
+pub const CLOSE_SHARE_BOUNDS: RangeInclusive<u32> = 1..=100;
+/// Bounds of the rate at which connections are closed, in connections a second.
+pub const CLOSE_RATE_BOUNDS: RangeInclusive<f64> = 0.01..=10_000.0;
+/// How long closing at a rate may take: a call that takes longer is more likely forgotten than wanted.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(3600);
+
 /// Longest drain deadline.
 pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);

@@ -1,5 +1,6 @@
 //! This member's own connections, as the API shows and closes them.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use trestle_api::convert::{self, ConnectionFilter};
@@ -74,22 +75,28 @@ impl Member {
         }
     }
 
-    /// Closes what `filter` matches, or without one what has these numbers, and says how many that were.
+    /// Closes what `filter` matches, or without one what has these numbers, and says how many that were; or says only which
+    /// would be closed.
     pub(crate) fn close_connections(
         &self,
         filter: Option<&ConnectionFilter>,
         numbers: &[u64],
         validate_only: bool,
-    ) -> u64 {
+    ) -> peer::CloseConnectionsResponse {
         let found: Vec<u64> = match filter {
             Some(filter) => self.matching(filter).iter().map(|connection| connection.id).collect(),
+            None if validate_only => {
+                let named: BTreeSet<u64> = numbers.iter().copied().collect();
+                self.plane.connections().iter().map(|c| c.id).filter(|id| named.contains(id)).collect()
+            }
             None => numbers.to_vec(),
         };
-        match (validate_only, filter) {
-            (false, _) => self.plane.close_connections(&found) as u64,
-            (true, Some(_)) => found.len() as u64,
-            // A request has at most 1000 numbers.
-            (true, None) => self.plane.connections().iter().filter(|c| found.contains(&c.id)).count() as u64,
+        match validate_only {
+            true => peer::CloseConnectionsResponse { count: found.len() as u64, numbers: found },
+            false => {
+                let count = self.plane.close_connections(&found) as u64;
+                peer::CloseConnectionsResponse { count, numbers: Vec::new() }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trestle_model::{BackendName, Cidr, Invalid, ListenerName, MemberName, PoolName, Violations};
+use trestle_model::{BackendName, Cidr, Invalid, ListenerName, MemberName, PoolName, Violations, defaults};
 
 use super::name::{
     backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
@@ -39,6 +39,17 @@ pub enum Closing {
     Matching(Box<ConnectionFilter>),
     /// These numbers on these members.
     Named(BTreeMap<MemberName, Vec<u64>>),
+}
+
+/// What to close, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseRequest {
+    /// What.
+    pub closing: Closing,
+    /// The share of it, in percent; 100 for all.
+    pub share_percent: u32,
+    /// Whether it is only counted.
+    pub validate_only: bool,
 }
 
 fn filter(given: Option<&v1::ConnectionFilter>, v: &mut Violations) -> ConnectionFilter {
@@ -106,9 +117,35 @@ fn parse_connection_name(field: &str, name: &str, v: &mut Violations) -> Option<
 ///
 /// # Errors
 /// Every mistake; among them that nothing is named, or the same in two ways.
-pub fn parse_close_connections(request: &v1::CloseConnectionsRequest) -> Result<Closing, Invalid> {
+pub fn parse_close_connections(request: &v1::CloseConnectionsRequest) -> Result<CloseRequest, Invalid> {
     let mut v = Violations::new();
-    let filter = filter(request.filter.as_ref(), &mut v);
+    let request = close_request(request, &mut v);
+    v.into_result()?;
+    Ok(request)
+}
+
+/// Parses what is to be closed, and how many connections a second.
+///
+/// # Errors
+/// Every mistake.
+pub fn parse_close_gradually(
+    request: &v1::CloseConnectionsGraduallyRequest,
+) -> Result<(CloseRequest, f64), Invalid> {
+    let mut v = Violations::new();
+    let closing = close_request(&request.closing.clone().unwrap_or_default(), &mut v);
+    if closing.validate_only {
+        v.add("closing.validate_only", "true", "must be false: CloseConnections answers how many there are");
+    }
+    let bounds = defaults::CLOSE_RATE_BOUNDS;
+    if !bounds.contains(&request.rate) {
+        v.add("rate", request.rate, format!("must be {} to {} a second", bounds.start(), bounds.end()));
+    }
+    v.into_result()?;
+    Ok((closing, request.rate))
+}
+
+fn close_request(request: &v1::CloseConnectionsRequest, v: &mut Violations) -> CloseRequest {
+    let filter = filter(request.filter.as_ref(), v);
     let filtered = request.filter.as_ref().is_some_and(|given| *given != v1::ConnectionFilter::default());
     let named = !request.names.is_empty();
     match [filtered, named, request.all].into_iter().filter(|given| *given).count() {
@@ -121,12 +158,21 @@ pub fn parse_close_connections(request: &v1::CloseConnectionsRequest) -> Result<
     }
     let mut members: BTreeMap<MemberName, Vec<u64>> = BTreeMap::new();
     for (i, name) in request.names.iter().enumerate().take(NAMES_MAX) {
-        if let Some((member, number)) = parse_connection_name(&format!("names[{i}]"), name, &mut v) {
+        if let Some((member, number)) = parse_connection_name(&format!("names[{i}]"), name, v) {
             members.entry(member).or_default().push(number);
         }
     }
-    v.into_result()?;
-    Ok(if named { Closing::Named(members) } else { Closing::Matching(Box::new(filter)) })
+    let share_percent = match request.share_percent {
+        0 => 100,
+        share => share,
+    };
+    let bounds = defaults::CLOSE_SHARE_BOUNDS;
+    if !bounds.contains(&share_percent) {
+        let rule = format!("must be {} to {}, or 0 for all", bounds.start(), bounds.end());
+        v.add("share_percent", share_percent, rule);
+    }
+    let closing = if named { Closing::Named(members) } else { Closing::Matching(Box::new(filter)) };
+    CloseRequest { closing, share_percent, validate_only: request.validate_only }
 }
 
 #[cfg(test)]
@@ -187,13 +233,15 @@ mod tests {
             assert!(found.to_string().contains("`all: true` closes all"), "{found}");
         }
         let all = v1::CloseConnectionsRequest { all: true, ..nothing.clone() };
-        assert_eq!(parse_close_connections(&all), Ok(Closing::Matching(Box::default())));
+        let everything = Closing::Matching(Box::default());
+        let expected = CloseRequest { closing: everything, share_percent: 100, validate_only: false };
+        assert_eq!(parse_close_connections(&all), Ok(expected));
         let both = v1::CloseConnectionsRequest { filter: Some(full()), ..all };
         assert!(parse_close_connections(&both).is_err());
         let names = ["members/m1/connections/17", "members/m2/connections/1", "members/m1/connections/18"];
         let named =
             v1::CloseConnectionsRequest { names: names.map(str::to_owned).to_vec(), ..nothing.clone() };
-        let Ok(Closing::Named(members)) = parse_close_connections(&named) else { panic!() };
+        let Closing::Named(members) = parse_close_connections(&named).unwrap().closing else { panic!() };
         let members: Vec<_> =
             members.iter().map(|(member, numbers)| (member.as_str(), numbers.as_slice())).collect();
         assert_eq!(members, [("m1", &[17, 18][..]), ("m2", &[1])]);
@@ -204,5 +252,23 @@ mod tests {
         }
         let many = v1::CloseConnectionsRequest { names: vec![names[0].to_owned(); NAMES_MAX + 1], ..nothing };
         assert!(parse_close_connections(&many).is_err());
+    }
+
+    #[test]
+    fn shares_and_rates_have_bounds_and_all_mistakes_are_told() {
+        let all =
+            |share_percent| v1::CloseConnectionsRequest { all: true, share_percent, ..Default::default() };
+        assert_eq!(parse_close_connections(&all(20)).unwrap().share_percent, 20);
+        assert!(parse_close_connections(&all(101)).is_err());
+        let gradually = |closing, rate| v1::CloseConnectionsGraduallyRequest { closing: Some(closing), rate };
+        assert_eq!(parse_close_gradually(&gradually(all(0), 0.5)).unwrap().1, 0.5);
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e5] {
+            let wrong = v1::CloseConnectionsRequest { validate_only: true, ..all(101) };
+            let Invalid(found) = parse_close_gradually(&gradually(wrong, rate)).unwrap_err();
+            let fields: Vec<_> = found.iter().map(|violation| violation.field.as_str()).collect();
+            assert_eq!(fields, ["share_percent", "closing.validate_only", "rate"], "{rate}");
+        }
+        let nothing = v1::CloseConnectionsGraduallyRequest { closing: None, rate: 1.0 };
+        assert!(parse_close_gradually(&nothing).is_err());
     }
 }

@@ -16,8 +16,8 @@ mod watch;
 pub use backend::{backend, create_backend, delete_backend, update_backend};
 pub use configuration::{configuration, configuration_parts, merge_configuration, restore_configuration};
 pub use connection::{
-    Closing, ConnectionFilter, connection_filter, connection_name, parse_close_connections,
-    parse_connection_filter,
+    CloseRequest, Closing, ConnectionFilter, connection_filter, connection_name, parse_close_connections,
+    parse_close_gradually, parse_connection_filter,
 };
 pub use listener::{create_listener, delete_listener, listener, update_listener};
 pub use member::{drain_member, enable_member, member, parse_add_member, update_member};

@@ -1,5 +1,7 @@
 //! `trestle connection`.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use trestle_api::v1;
 use trestle_model::MemberName;
@@ -9,6 +11,9 @@ use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, connections};
 use crate::view::{ClosedView, ConnectionView, short_name};
+
+/// Progress comes about once a second, and a second later where a member does not answer.
+const QUIET_MAX: Duration = Duration::from_secs(5);
 
 /// What to do with connections.
 #[derive(Debug, Subcommand)]
@@ -23,19 +28,30 @@ pub(crate) enum ConnectionCommand {
         limit: usize,
     },
     /// Reset connections on all members: those that are named, or those that all filters match
-    Close {
-        /// Connections as they are listed, as in m1/17
-        #[arg(value_name = "NAME")]
-        names: Vec<String>,
-        #[command(flatten)]
-        filter: FilterArgs,
-        /// All connections
-        #[arg(long)]
-        all: bool,
-        /// Say what would be closed and close nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Close(CloseArgs),
+}
+
+/// Which connections are closed, and how fast.
+#[derive(Debug, Args)]
+pub(crate) struct CloseArgs {
+    /// Connections as they are listed, as in m1/17
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All connections
+    #[arg(long)]
+    all: bool,
+    /// Only this share of them, drawn at random over all members and rounded up, as in 20%
+    #[arg(long, value_name = "PERCENT")]
+    share: Option<String>,
+    /// Close no more than so many in a time, on all members together, as in 50/s, 30/m or 100/h, and wait until all are
+    /// closed, which may take an hour; what is left when this is stopped stays open [default: all at once]
+    #[arg(long, value_name = "N/UNIT")]
+    rate: Option<String>,
+    /// Say what would be closed and close nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Which connections.
@@ -84,9 +100,7 @@ impl ConnectionCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::List { filter, limit } => list(session, &filter, limit).await,
-            Self::Close { names, filter, all, dry_run } => {
-                close(session, &names, &filter, all, dry_run).await
-            }
+            Self::Close(args) => close(session, &args).await,
         }
     }
 }
@@ -141,34 +155,63 @@ fn resource(input: &mut Input, name: &str) -> String {
     input.valid("NAME", name, parsed.ok_or_else(rule)).unwrap_or_default()
 }
 
-async fn close(
-    session: &mut Session<'_>,
-    names: &[String],
-    filter: &FilterArgs,
-    all: bool,
-    dry_run: bool,
-) -> Result<(), Error> {
+async fn close(session: &mut Session<'_>, args: &CloseArgs) -> Result<(), Error> {
     let mut input = Input::default();
-    let filter = filter.parse(&mut input);
+    let filter = args.filter.parse(&mut input);
     let filtered = filter != v1::ConnectionFilter::default();
-    let names: Vec<_> = names.iter().map(|name| resource(&mut input, name)).collect();
-    match [filtered, !names.is_empty(), all].into_iter().filter(|given| *given).count() {
+    let names: Vec<_> = args.names.iter().map(|name| resource(&mut input, name)).collect();
+    match [filtered, !names.is_empty(), args.all].into_iter().filter(|given| *given).count() {
         0 => input.refuse("NAME", "", "name what to close, by name or with a filter; --all closes all"),
         1 => {}
         _ => input.refuse("NAME", "", "give one of names, filters and --all"),
     }
+    let share_percent = args.share.as_deref().map(|share| input.share("--share", share)).unwrap_or_default();
+    let rate = args.rate.as_deref().map(|rate| input.rate("--rate", rate));
     input.finish()?;
     let request = v1::CloseConnectionsRequest {
         filter: filtered.then_some(filter),
         names,
-        all,
-        validate_only: dry_run,
+        all: args.all,
+        validate_only: args.dry_run,
+        share_percent,
     };
-    let make = async |channel| connections(channel).close_connections(request.clone()).await;
-    let view = ClosedView::new(session.call(Repeat::Step, make).await?, dry_run);
+    let answer = match rate.filter(|_| !args.dry_run) {
+        Some(rate) => close_gradually(session, request, rate).await?,
+        None => {
+            let make = async |channel| connections(channel).close_connections(request.clone()).await;
+            session.call(Repeat::Step, make).await?
+        }
+    };
+    let view = ClosedView::new(answer, args.dry_run);
     session.print(&view, || view.text())?;
     match view.unreachable() {
         [] => Ok(()),
         members => Err(Error::NotClosed(members.to_vec())),
     }
+}
+
+/// Closes at a rate and tells progress, in some 20 lines whatever the number; answers what was closed.
+async fn close_gradually(
+    session: &mut Session<'_>,
+    request: v1::CloseConnectionsRequest,
+    rate: f64,
+) -> Result<v1::CloseConnectionsResponse, Error> {
+    let request = v1::CloseConnectionsGraduallyRequest { closing: Some(request), rate };
+    let make = async |channel| connections(channel).close_connections_gradually(request.clone()).await;
+    let mut stream = session.call(Repeat::Step, make).await?;
+    let patience = session.timeout().max(QUIET_MAX);
+    let (mut last, mut told) = (v1::CloseConnectionsGraduallyResponse::default(), 0);
+    loop {
+        let closed: u64 = last.members.iter().map(|member| member.count).sum();
+        let advice = format!("{closed} connections were closed for certain; what is left stays open");
+        let Some(progress) = session.next(&mut stream, patience, &advice).await? else { break };
+        let closed: u64 = progress.members.iter().map(|member| member.count).sum();
+        if progress.remaining > 0 && (closed - told) * 20 >= closed + progress.remaining {
+            told = closed;
+            session.terminal.note(format_args!("closed {closed}, {} to go", progress.remaining));
+        }
+        last = progress;
+    }
+    let v1::CloseConnectionsGraduallyResponse { members, unreachable_members, .. } = last;
+    Ok(v1::CloseConnectionsResponse { members, unreachable_members })
 }

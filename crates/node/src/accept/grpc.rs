@@ -61,9 +61,15 @@ pub(super) fn group(path: &str) -> Group {
         ("trestle.peer.v1.RaftService", _) => Group::Raft,
         ("grpc.health.v1.Health", _)
         | ("grpc.reflection.v1.ServerReflection", _)
-        | (_, "WatchCluster" | "WaitForRevision" | "AddMember" | "PromoteMember" | "BackupConfiguration") => {
-            Group::Streaming
-        }
+        | (
+            _,
+            "WatchCluster"
+            | "WaitForRevision"
+            | "AddMember"
+            | "PromoteMember"
+            | "BackupConfiguration"
+            | "CloseConnectionsGradually",
+        ) => Group::Streaming,
         (
             _,
             "AwaitRevision"
@@ -353,7 +359,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(streams, 5);
+        assert_eq!(streams, 6);
         assert_eq!(group("/grpc.health.v1.Health/Check"), Group::Health);
         assert_eq!(group("/x"), Group::Unary);
     }

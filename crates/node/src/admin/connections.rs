@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tonic::{Request, Response, Status};
-use trestle_api::convert::{self, Closing, ConnectionFilter};
+use trestle_api::convert::{self, ConnectionFilter};
 use trestle_api::v1::connection_service_server::ConnectionService;
 use trestle_api::{peer, status, v1};
 use trestle_model::{Invalid, Kind, Member, MemberId, MemberName, Refusal, Violation, Violations};
 
-use super::{Admin, page_size};
+use super::{Admin, closing, page_size};
 use crate::member::REPORT_TIMEOUT;
 
 /// Where a page begins: after this connection of this member.
@@ -66,7 +66,7 @@ fn invalid(found: &Invalid) -> Status {
 
 impl Admin {
     /// The members that are concerned, in the order of their ids.
-    fn concerned(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
+    pub(super) fn concerned(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
         let known = self.member.known();
         let Some(name) = only else { return Ok(known) };
         let found: Vec<_> = known.into_iter().filter(|member| member.spec.name == *name).collect();
@@ -94,27 +94,11 @@ impl Admin {
         let mut client = self.member.clients.peer(&member.spec.peer_address)?;
         in_time(client.list_connections(ask)).await
     }
-
-    async fn close_at(&self, member: &Member, closing: &Closing, validate_only: bool) -> Result<u64, Status> {
-        let (filter, numbers) = match closing {
-            Closing::Matching(filter) => (Some(&**filter), Vec::new()),
-            Closing::Named(members) => (None, members.get(&member.spec.name).cloned().unwrap_or_default()),
-        };
-        if Some(member.id) == self.member.id() {
-            return Ok(self.member.close_connections(filter, &numbers, validate_only));
-        }
-        let ask = peer::CloseConnectionsRequest {
-            to: self.member.destination(Some(member.id)),
-            filter: filter.map(convert::connection_filter),
-            numbers,
-            validate_only,
-        };
-        let mut client = self.member.clients.peer(&member.spec.peer_address)?;
-        Ok(in_time(client.close_connections(ask)).await?.count)
-    }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+pub(super) async fn in_time<T>(
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
     Ok(tokio::time::timeout(REPORT_TIMEOUT, answer).await.map_err(late)??.into_inner())
 }
@@ -159,28 +143,19 @@ impl ConnectionService for Admin {
         request: Request<v1::CloseConnectionsRequest>,
     ) -> Result<Response<v1::CloseConnectionsResponse>, Status> {
         let request = request.get_ref();
-        let closing = convert::parse_close_connections(request).map_err(|found| invalid(&found))?;
-        let members = match &closing {
-            Closing::Matching(filter) => self.concerned(filter.member.as_ref())?,
-            Closing::Named(named) => {
-                let mut members = Vec::new();
-                for name in named.keys() {
-                    members.extend(self.concerned(Some(name))?);
-                }
-                members.sort_by_key(|member| member.id);
-                members
-            }
-        };
-        let asked = members.iter().map(|member| self.close_at(member, &closing, request.validate_only));
-        let mut answer = v1::CloseConnectionsResponse::default();
-        for (member, closed) in members.iter().zip(join_all(asked).await) {
-            let member = convert::member_name(&member.spec.name);
-            match closed {
-                Ok(count) => answer.members.push(v1::ClosedConnections { member, count }),
-                Err(_) => answer.unreachable_members.push(member),
-            }
-        }
-        Ok(Response::new(answer))
+        let request = convert::parse_close_connections(request).map_err(|found| invalid(&found))?;
+        Ok(Response::new(self.close(&request).await?))
+    }
+
+    type CloseConnectionsGraduallyStream = closing::Stream;
+
+    async fn close_connections_gradually(
+        &self,
+        request: Request<v1::CloseConnectionsGraduallyRequest>,
+    ) -> Result<Response<Self::CloseConnectionsGraduallyStream>, Status> {
+        let (request, rate) =
+            convert::parse_close_gradually(request.get_ref()).map_err(|found| invalid(&found))?;
+        Ok(Response::new(self.close_gradually(&request, rate).await?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The admin API: parse, propose or read, render. Decisions are the state's and Raft's; nothing is decided here.
 
+mod closing;
 mod cluster;
 mod configuration;
 mod connections;

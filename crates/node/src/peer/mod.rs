@@ -183,8 +183,7 @@ impl PeerService for Peers {
         let filter = filter.map_err(|found| status::invalid(&found))?;
         let member = self.member.clone();
         self.on_api(async move {
-            let count = member.close_connections(filter.as_ref(), &request.numbers, request.validate_only);
-            Ok(peer::CloseConnectionsResponse { count })
+            Ok(member.close_connections(filter.as_ref(), &request.numbers, request.validate_only))
         })
         .await
     }

@@ -136,4 +136,13 @@ impl ConnectionService for Fake {
     ) -> Answer<v1::CloseConnectionsResponse> {
         not_scripted()
     }
+
+    type CloseConnectionsGraduallyStream = Stream<v1::CloseConnectionsGraduallyResponse>;
+
+    async fn close_connections_gradually(
+        &self,
+        _: Request<v1::CloseConnectionsGraduallyRequest>,
+    ) -> Answer<Self::CloseConnectionsGraduallyStream> {
+        not_scripted()
+    }
 }
