@@ -13,6 +13,7 @@ mod plan;
 mod search;
 mod sockets;
 mod stream;
+mod target;
 mod tcp;
 mod tls;
 mod verifier;

@@ -28,8 +28,8 @@ pub enum CheckKind {
 /// How a check does TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsCheck {
-    /// Name sent as SNI, and that a verified certificate must be for; `None` for none, and then a verified certificate
-    /// must be for the backend's address.
+    /// Name sent as SNI, and that a verified certificate must be for; `None` for the name that requests ask for when one is
+    /// set, else the backend's name, else none, and then a verified certificate must be for the backend's address.
     pub server_name: Option<Arc<str>>,
     /// Whom to trust, as PEM certificates; `None` verifies nothing, as for the self-signed certificates of control
     /// planes.
@@ -55,6 +55,9 @@ pub struct ClientIdentity {
 pub struct GrpcCheck {
     /// How to do TLS; `None` for HTTP/2 without.
     pub tls: Option<TlsCheck>,
+    /// Whom requests ask for (`:authority`); `None` for the server name of `tls`, else the backend's name or address, with
+    /// the port unless it is the scheme's own.
+    pub authority: Option<Arc<str>>,
     /// The service that is asked about; `None` for the server as a whole.
     pub service: Option<Arc<str>>,
 }
@@ -90,7 +93,8 @@ pub struct HttpCheck {
     pub method: Method,
     /// Target of the request, with its query if any.
     pub path: Arc<str>,
-    /// Value of the Host field; `None` for the backend's address.
+    /// Value of the Host field; `None` for the backend's name or address, with the port unless it is a name and the scheme's
+    /// own port.
     pub host: Option<Arc<str>>,
     /// Path of a file on each member that holds the token of the Authorization field, or its scheme and credentials; `None`
     /// for no such field. The token itself is not replicated.
@@ -203,6 +207,13 @@ fn is_host(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']'))
 }
 
+/// Notes whom requests ask for if it is no host.
+fn check_host(field: &str, host: Option<&str>, v: &mut Violations) {
+    if let Some(host) = host.filter(|host| !is_host(host)) {
+        v.add(field, host, "must be a host name or address, with a port if need be");
+    }
+}
+
 /// A field name is a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {
     let other = |b| b"!#$%&'*+-.^_`|~".contains(&b);
@@ -268,15 +279,17 @@ impl TlsCheck {
 
 impl GrpcCheck {
     fn check(&self, v: &mut Violations) {
+        const FIELD: &str = "pool.health_check.grpc";
         if let Some(tls) = &self.tls {
             tls.check(v);
         }
+        check_host(&format!("{FIELD}.authority"), self.authority.as_deref(), v);
         let max = defaults::CHECK_TEXT_MAX;
         let bad =
             |name: &&str| name.is_empty() || name.len() > max || !name.bytes().all(|b| b.is_ascii_graphic());
         if let Some(name) = self.service.as_deref().filter(bad) {
             let rule = format!("must be at most {max} printable ASCII characters, no spaces");
-            v.add("pool.health_check.grpc.service", name, rule);
+            v.add(format!("{FIELD}.service"), name, rule);
         }
     }
 }
@@ -327,9 +340,7 @@ impl HttpCheck {
                 format!("must begin with '/' and have at most {max} printable ASCII characters, no spaces");
             v.add(format!("{FIELD}.path"), &self.path, rule);
         }
-        if let Some(host) = self.host.as_deref().filter(|host| !is_host(host)) {
-            v.add(format!("{FIELD}.host"), host, "must be a host name or address, with a port if need be");
-        }
+        check_host(&format!("{FIELD}.host"), self.host.as_deref(), v);
         if let Some(path) = self.token_file.as_deref().filter(|path| !is_file(path)) {
             let max = defaults::CHECK_FILE_MAX;
             let rule =
@@ -400,7 +411,9 @@ impl CheckKind {
                 let texts: usize = texts.into_iter().map(|text| length(text.as_ref())).sum();
                 tls(&check.tls) + check.path.len() + fields + texts
             }
-            CheckKind::Grpc(check) => tls(&check.tls) + length(check.service.as_ref()),
+            CheckKind::Grpc(check) => {
+                tls(&check.tls) + length(check.authority.as_ref()) + length(check.service.as_ref())
+            }
             CheckKind::Exchange(check) => {
                 let then: usize = check.then.iter().map(|step| step.send.len() + step.expect.len()).sum();
                 tls(&check.tls) + check.send.len() + check.expect.len() + then

@@ -147,8 +147,9 @@ impl Feeder {
                 }
                 self.texts(expect).optional(body_contains.as_deref()).optional(token_file.as_deref())
             }
-            CheckKind::Grpc(GrpcCheck { tls, service }) => {
-                self.number(4_u64).optional_tls(tls.as_ref()).optional(service.as_deref())
+            CheckKind::Grpc(GrpcCheck { tls, authority, service }) => {
+                self.number(4_u64).optional_tls(tls.as_ref());
+                self.optional(authority.as_deref()).optional(service.as_deref())
             }
             CheckKind::Exchange(ExchangeCheck { tls, send, expect, then }) => {
                 self.number(5_u64).optional_tls(tls.as_ref()).bytes(send).bytes(expect);

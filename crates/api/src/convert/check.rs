@@ -34,6 +34,7 @@ pub(super) fn render(kind: &CheckKind) -> Kind {
         CheckKind::Grpc(grpc) => Kind::Grpc(v1::GrpcCheck {
             tls: grpc.tls.as_ref().map(render_tls),
             service: optional_text(grpc.service.as_ref()),
+            authority: optional_text(grpc.authority.as_ref()),
         }),
         CheckKind::Exchange(exchange) => Kind::Exchange(v1::ExchangeCheck {
             tls: exchange.tls.as_ref().map(render_tls),
@@ -76,6 +77,7 @@ pub(super) fn parse(kind: &Kind, v: &mut Violations) -> CheckKind {
         Kind::Http(http) => CheckKind::Http(parse_http(http, v)),
         Kind::Grpc(grpc) => CheckKind::Grpc(GrpcCheck {
             tls: grpc.tls.as_ref().map(parse_tls),
+            authority: optional(&grpc.authority),
             service: optional(&grpc.service),
         }),
         Kind::Exchange(exchange) => CheckKind::Exchange(ExchangeCheck {

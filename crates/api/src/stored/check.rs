@@ -27,9 +27,12 @@ pub(super) fn message(kind: &CheckKind) -> Message {
         CheckKind::Tcp => of(storage::CheckKind::Tcp),
         CheckKind::Tls(tls) => Message { tls: Some(tls.into()), ..of(storage::CheckKind::Tls) },
         CheckKind::Http(http) => Message { http: Some(http.into()), ..of(storage::CheckKind::Http) },
-        CheckKind::Grpc(GrpcCheck { tls, service }) => {
-            let grpc =
-                storage::GrpcCheck { tls: tls.as_ref().map(Into::into), service: service.as_ref().map(text) };
+        CheckKind::Grpc(GrpcCheck { tls, authority, service }) => {
+            let grpc = storage::GrpcCheck {
+                tls: tls.as_ref().map(Into::into),
+                service: service.as_ref().map(text),
+                authority: authority.as_ref().map(text),
+            };
             Message { grpc: Some(grpc), ..of(storage::CheckKind::Grpc) }
         }
         CheckKind::Exchange(ExchangeCheck { tls, send, expect, then }) => {
@@ -58,9 +61,14 @@ pub(super) fn kind(message: Message) -> Result<Option<CheckKind>, DecodeError> {
             CheckKind::Http(required(MESSAGE, "HTTP settings", message.http)?.try_into()?)
         }
         Ok(storage::CheckKind::Grpc) => {
-            let storage::GrpcCheck { tls, service } = required(MESSAGE, "gRPC settings", message.grpc)?;
+            let storage::GrpcCheck { tls, service, authority } =
+                required(MESSAGE, "gRPC settings", message.grpc)?;
             let tls = tls.map(TryInto::try_into).transpose()?;
-            CheckKind::Grpc(GrpcCheck { tls, service: service.map(Into::into) })
+            CheckKind::Grpc(GrpcCheck {
+                tls,
+                authority: authority.map(Into::into),
+                service: service.map(Into::into),
+            })
         }
         Ok(storage::CheckKind::Exchange) => {
             let exchange = required(MESSAGE, "exchange settings", message.exchange)?;

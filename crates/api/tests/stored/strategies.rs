@@ -122,7 +122,8 @@ fn kind() -> BoxedStrategy<CheckKind> {
         Just(CheckKind::Tcp),
         tls_check().prop_map(CheckKind::Tls),
         http_check().prop_map(CheckKind::Http),
-        (of(tls_check()), of(text())).prop_map(|(tls, service)| CheckKind::Grpc(GrpcCheck { tls, service })),
+        (of(tls_check()), of(text()), of(text()))
+            .prop_map(|(tls, authority, service)| CheckKind::Grpc(GrpcCheck { tls, authority, service })),
         (of(tls_check()), exchange_step(), vec(exchange_step(), 0..3)).prop_map(|(tls, first, then)| {
             let ExchangeStep { send, expect } = first;
             CheckKind::Exchange(ExchangeCheck { tls, send, expect, then })

@@ -19,6 +19,8 @@ pub(super) enum With {
     OptionalTls,
     /// Those by HTTP.
     Http,
+    /// Those whose requests ask for somebody.
+    Host,
     /// Those whose answer is looked at by a setting.
     Answer,
     /// Those by gRPC.
@@ -37,6 +39,7 @@ impl With {
             Self::Tls => &["tls", "https", "grpc", "exchange"],
             Self::OptionalTls => &["grpc", "exchange"],
             Self::Http => &["http", "https"],
+            Self::Host => &["http", "https", "grpc"],
             Self::Answer => &["http", "https", "exchange"],
             Self::Grpc => &["grpc"],
             Self::Exchange => &["exchange"],
@@ -112,6 +115,7 @@ impl CheckFlags {
             }
             Kind::Grpc(grpc) => {
                 self.choose_tls(&mut grpc.tls, input);
+                set(&mut grpc.authority, &self.host);
                 set(&mut grpc.service, &self.service);
             }
             Kind::Exchange(exchange) => {

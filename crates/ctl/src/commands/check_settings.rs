@@ -84,8 +84,9 @@ pub(crate) struct CheckSettings {
     #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub(crate) health_tls: Option<bool>,
-    /// With TLS: name sent as SNI, and that a verified certificate must be for [default: none, and then a verified
-    /// certificate must be for the backend's address]
+    /// With TLS: name sent as SNI, and that a verified certificate must be for [default: the name in --health-host if given,
+    /// else the backend's name; for a backend known by its address none is sent, and a verified certificate must be for
+    /// that]
     #[arg(long, value_name = "NAME")]
     pub(crate) health_server_name: Option<String>,
     /// With TLS: file with the PEM certificates to trust, at most 4096 bytes [default: nothing is verified]
@@ -107,7 +108,8 @@ pub(crate) struct CheckSettings {
     /// http, https: path, with its query if any [default: /]
     #[arg(long, value_name = "PATH")]
     pub(crate) health_path: Option<String>,
-    /// http, https: value of the Host field [default: the backend's address]
+    /// http, https, grpc: value of the Host field, or of :authority [default: the backend's name or address, with the port
+    /// unless it is a name and port 80, or 443 with TLS; grpc: --health-server-name if given]
     #[arg(long, value_name = "HOST")]
     pub(crate) health_host: Option<String>,
     /// http, https: further field of the request, as in 'Accept: */*'; may be repeated
@@ -185,7 +187,7 @@ impl CheckSettings {
             (With::Tls, "--health-client-key", self.health_client_key.clone()),
             (With::Http, "--health-method", self.health_method.clone()),
             (With::Http, "--health-path", self.health_path.clone()),
-            (With::Http, "--health-host", self.health_host.clone()),
+            (With::Host, "--health-host", self.health_host.clone()),
             (With::Http, "--health-header", self.health_header.first().cloned()),
             (With::Http, "--health-token-file", self.health_token_file.clone()),
             (With::Answer, "--health-expect", self.health_expect.first().cloned()),

@@ -44,6 +44,8 @@ struct TlsView {
 
 #[derive(Debug, Serialize)]
 struct GrpcView {
+    /// `None` for the server name, or what the backend is known by.
+    authority: Option<String>,
     /// `None` for the server as a whole.
     service: Option<String>,
 }
@@ -63,7 +65,7 @@ struct ExchangeView {
 struct HttpView {
     method: String,
     path: String,
-    /// `None` for the backend's address.
+    /// `None` for what the backend is known by.
     host: Option<String>,
     /// Each as it is typed, "Name: value".
     headers: Vec<String>,
@@ -95,7 +97,7 @@ impl From<v1::HealthCheck> for CheckView {
             }
             Kind::Grpc(check) => {
                 tls = check.tls;
-                grpc = Some(GrpcView { service: set(check.service) });
+                grpc = Some(GrpcView { authority: set(check.authority), service: set(check.service) });
             }
             Kind::Exchange(check) => {
                 tls = check.tls;
@@ -199,6 +201,15 @@ impl TlsView {
     }
 }
 
+impl GrpcView {
+    fn words(&self) -> String {
+        let word = |name: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!(" {name} {value}")).unwrap_or_default()
+        };
+        word("host", &self.authority) + &word("service", &self.service)
+    }
+}
+
 impl ExchangeView {
     fn words(&self) -> String {
         let send = if self.send.is_empty() { String::new() } else { format!(" send '{}'", self.send) };
@@ -211,8 +222,7 @@ impl CheckView {
     /// What it does, for example "https GET /readyz expect 200-299".
     fn words(&self) -> String {
         let http = self.http.as_ref().map(|http| format!(" {}", http.words())).unwrap_or_default();
-        let service = self.grpc.as_ref().and_then(|grpc| grpc.service.as_ref());
-        let grpc = service.map(|service| format!(" service {service}")).unwrap_or_default();
+        let grpc = self.grpc.as_ref().map(GrpcView::words).unwrap_or_default();
         let exchange = self.exchange.as_ref().map(ExchangeView::words).unwrap_or_default();
         // The words tls and https say it themselves.
         let over = if self.tls.is_some() && (self.grpc.is_some() || self.exchange.is_some()) {
@@ -276,7 +286,11 @@ mod tests {
         };
         let plain = v1::HttpCheck { tls: None, ..https.clone() };
         let tls = v1::TlsCheck { server_name: "cart".to_owned(), ..v1::TlsCheck::default() };
-        let grpc = v1::GrpcCheck { tls: Some(tls), service: "shop.Cart".to_owned() };
+        let grpc = v1::GrpcCheck {
+            tls: Some(tls),
+            service: "shop.Cart".to_owned(),
+            authority: "cart.example".to_owned(),
+        };
         let exchange = v1::ExchangeCheck {
             send: b"PING\r\n".to_vec(),
             expect: b"+PONG".to_vec(),
@@ -296,7 +310,7 @@ mod tests {
                  certificate /etc/trestle/check.pem key /etc/trestle/check.key every 2s",
             ),
             (Check::Grpc.plain(), "grpc every 2s"),
-            (Kind::Grpc(grpc), "grpc service shop.Cart over TLS name cart every 2s"),
+            (Kind::Grpc(grpc), "grpc host cart.example service shop.Cart over TLS name cart every 2s"),
             (
                 Kind::Exchange(exchange),
                 "exchange send 'PING\\r\\n' expect '+PONG' send 'QUIT' expect '+OK' every 2s",

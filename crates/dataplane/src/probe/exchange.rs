@@ -1,6 +1,5 @@
 //! The send/expect check, for protocols that have none of their own.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::fault::{self, shown};
 use super::plan::Limit;
 use super::search::Search;
 use super::stream::{self, CheckStream};
+use super::target::Target;
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
@@ -41,7 +41,7 @@ impl ExchangePlan {
         if steps.iter().any(|step| step.expect.is_empty()) {
             return Err("nothing is expected of the answer".to_owned());
         }
-        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[], directory)).transpose()?;
+        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, None, &[], directory)).transpose()?;
         Ok(Self { tls, steps })
     }
 
@@ -52,13 +52,13 @@ impl ExchangePlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        address: SocketAddr,
+        target: &Target,
         limit: Limit,
     ) -> Result<CheckResult, CheckError> {
         match &self.tls {
             None => Ok(self.exchange(stream, limit).await?),
             Some(tls) => {
-                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
+                let mut stream = limit.bound("TLS", tls.handshake(stream, target)).await?;
                 let result = self.exchange(&mut stream, limit).await;
                 stream::finish(&mut stream).await;
                 Ok(result?)

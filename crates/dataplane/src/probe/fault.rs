@@ -15,10 +15,19 @@ const NOT_OURS: &str = "certificate is not signed by the CA given";
 
 /// Why a handshake failed with a backend that goes by `name`; `verified` when its certificate must be signed by a CA.
 pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> String {
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    // The one alert that is about what the check asked for.
+    if let Some(Error::AlertReceived(alert @ AlertDescription::UnrecognisedName)) = of_tls {
+        let asked = match name {
+            ServerName::DnsName(name) => format!("it was asked for {}", name.as_ref()),
+            _ => "it was asked for no name".to_owned(),
+        };
+        return format!("{}; {asked}", refusal(*alert));
+    }
     if let Some(words) = refused(error) {
         return words;
     }
-    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+    let Some(error) = of_tls else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof => "TLS: connection closed during the handshake",
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {

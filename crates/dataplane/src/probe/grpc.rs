@@ -1,6 +1,5 @@
 //! The gRPC check: one call of `grpc.health.v1.Health/Check`, over TLS if so told.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::check_error::CheckError;
 use super::fault::{self, shown};
 use super::plan::Limit;
 use super::stream::{self, CheckStream};
+use super::target::{Target, named_by_host};
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
@@ -57,7 +57,7 @@ enum ServingStatus {
 #[derive(Debug)]
 pub(super) struct GrpcPlan {
     tls: Option<TlsPlan>,
-    /// Name of the server in requests; `None` for the backend's address.
+    /// Whom requests ask for; `None` for what the backend is known by.
     authority: Option<Authority>,
     service: Option<Arc<str>>,
     /// The message that is sent, with what stands before it.
@@ -70,18 +70,22 @@ impl GrpcPlan {
     /// # Errors
     /// Why no call can be made with these settings.
     pub(super) fn new(check: &GrpcCheck, directory: &Arc<Path>) -> Result<Self, String> {
-        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, &[b"h2"], directory)).transpose()?;
-        let name = check.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let name = check.authority.as_deref().and_then(named_by_host);
+        let tls = check.tls.as_ref().map(|tls| TlsPlan::new(tls, name, &[b"h2"], directory)).transpose()?;
+        let server_name = check.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let authority = match &check.authority {
+            Some(authority) => Some(
+                authority
+                    .parse()
+                    .map_err(|_| format!("gRPC: authority {authority:?} is not a host name or address"))?,
+            ),
+            None => server_name.and_then(|name| name.parse().ok()),
+        };
         let service = check.service.as_deref().unwrap_or_default().to_owned();
         let message = HealthCheckRequest { service }.encode_to_vec();
         let length = u32::try_from(message.len()).map_err(|_| "gRPC: the service's name is too long")?;
         let question = [&[0], &length.to_be_bytes()[..], &message].concat().into();
-        Ok(Self {
-            tls,
-            authority: name.and_then(|name| name.parse().ok()),
-            service: check.service.clone(),
-            question,
-        })
+        Ok(Self { tls, authority, service: check.service.clone(), question })
     }
 
     /// Asks and looks at the answer.
@@ -91,21 +95,21 @@ impl GrpcPlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        address: SocketAddr,
+        target: &Target,
         limit: Limit,
     ) -> Result<CheckResult, CheckError> {
         match &self.tls {
-            None => Ok(limit.bound("gRPC", Box::pin(self.call(stream, address))).await?),
+            None => Ok(limit.bound("gRPC", Box::pin(self.call(stream, target))).await?),
             Some(tls) => {
-                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
-                let result = limit.bound("gRPC", Box::pin(self.call(&mut stream, address))).await;
+                let mut stream = limit.bound("TLS", tls.handshake(stream, target)).await?;
+                let result = limit.bound("gRPC", Box::pin(self.call(&mut stream, target))).await;
                 stream::finish(&mut stream).await;
                 Ok(result?)
             }
         }
     }
 
-    async fn call<S>(&self, stream: &mut S, address: SocketAddr) -> Result<CheckResult, String>
+    async fn call<S>(&self, stream: &mut S, target: &Target) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -114,7 +118,7 @@ impl GrpcPlan {
         settings.enable_push(false).max_header_list_size(16 * 1024);
         let opened = settings.handshake(stream).await;
         let (sender, connection) = opened.map_err(|error| fault::http2(&error))?;
-        let answer = self.ask(sender, address);
+        let answer = self.ask(sender, target);
         tokio::pin!(connection, answer);
         // Both in this task, so that nothing is left of a check that is given up.
         tokio::select! {
@@ -132,7 +136,7 @@ impl GrpcPlan {
         }
     }
 
-    fn request(&self, address: SocketAddr) -> Result<Request<()>, String> {
+    fn request(&self, target: &Target) -> Result<Request<()>, String> {
         let wrong = |error: hyper::http::Error| format!("gRPC: no request can be made: {error}");
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let uri = Uri::builder()
@@ -140,7 +144,7 @@ impl GrpcPlan {
             .path_and_query(PathAndQuery::from_static("/grpc.health.v1.Health/Check"));
         let uri = match &self.authority {
             Some(name) => uri.authority(name.clone()),
-            None => uri.authority(address.to_string()),
+            None => uri.authority(target.authority(self.tls.is_some())),
         };
         Request::builder()
             .method(Method::POST)
@@ -152,8 +156,8 @@ impl GrpcPlan {
             .map_err(wrong)
     }
 
-    async fn ask(&self, sender: SendRequest<Bytes>, address: SocketAddr) -> Result<CheckResult, String> {
-        let request = self.request(address)?;
+    async fn ask(&self, sender: SendRequest<Bytes>, target: &Target) -> Result<CheckResult, String> {
+        let request = self.request(target)?;
         let broken = |error: h2::Error| fault::http2(&error);
         let mut sender = sender.ready().await.map_err(broken)?;
         let (answer, mut body) = sender.send_request(request, false).map_err(broken)?;

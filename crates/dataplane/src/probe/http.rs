@@ -1,6 +1,5 @@
 //! The HTTP check: one request, over TLS if so told, and a look at the answer.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +20,7 @@ use super::files::FromFiles;
 use super::plan::Limit;
 use super::search::Search;
 use super::stream::{self, AskFirst, CheckStream};
+use super::target::{Target, named_by_host};
 use super::tls::TlsPlan;
 use crate::table::CheckResult;
 
@@ -34,7 +34,7 @@ const INTERIM_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct HttpPlan {
     tls: Option<TlsPlan>,
-    /// The request; without Host if that is the backend's address.
+    /// The request; without Host if that is what the backend is known by.
     request: Request<Empty<Bytes>>,
     /// Value of the Authorization field.
     token: Option<FromFiles<HeaderValue>>,
@@ -50,7 +50,10 @@ impl HttpPlan {
     pub(super) fn new(check: &HttpCheck, directory: &Arc<Path>) -> Result<Self, String> {
         let tls = match &check.tls {
             None => None,
-            Some(tls) => Some(TlsPlan::new(tls, &[b"http/1.1"], directory)?),
+            Some(tls) => {
+                let name = check.host.as_deref().and_then(named_by_host);
+                Some(TlsPlan::new(tls, name, &[b"http/1.1"], directory)?)
+            }
         };
         let mut request =
             Request::builder().method(check.method.as_str()).uri(&*check.path).header(CONNECTION, "close");
@@ -81,18 +84,18 @@ impl HttpPlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        address: SocketAddr,
+        target: &Target,
         limit: Limit,
     ) -> Result<CheckResult, CheckError> {
         let status = match &self.tls {
             None => {
-                let status = limit.bound("HTTP", self.exchange(&mut *stream, address)).await;
+                let status = limit.bound("HTTP", self.exchange(&mut *stream, target)).await;
                 stream::await_close(stream).await;
                 status
             }
             Some(tls) => {
-                let mut stream = limit.bound("TLS", tls.handshake(stream, address)).await?;
-                let status = limit.bound("HTTP", self.exchange(&mut stream, address)).await;
+                let mut stream = limit.bound("TLS", tls.handshake(stream, target)).await?;
+                let status = limit.bound("HTTP", self.exchange(&mut stream, target)).await;
                 stream::await_close(&mut stream).await;
                 stream::finish(&mut stream).await;
                 status
@@ -102,7 +105,7 @@ impl HttpPlan {
     }
 
     /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
-    async fn exchange<S>(&self, stream: &mut S, address: SocketAddr) -> Result<u16, CheckError>
+    async fn exchange<S>(&self, stream: &mut S, target: &Target) -> Result<u16, CheckError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -113,7 +116,7 @@ impl HttpPlan {
         let stream = AskFirst::new(stream, move || bounded.load(Ordering::Relaxed) <= INTERIM_MAX);
         let (sender, connection) =
             settings.handshake(TokioIo::new(stream)).await.map_err(|error| fault::http(&error))?;
-        let answer = self.ask(sender, address, interim.clone());
+        let answer = self.ask(sender, target, interim.clone());
         tokio::pin!(connection, answer);
         // Both in this task, so that nothing is left of a check that is given up.
         let answer = tokio::select! {
@@ -132,16 +135,17 @@ impl HttpPlan {
     async fn ask(
         &self,
         mut sender: SendRequest<Empty<Bytes>>,
-        address: SocketAddr,
+        target: &Target,
         interim: Arc<AtomicUsize>,
     ) -> Result<u16, CheckError> {
         let mut request = self.request.clone();
         on_informational(&mut request, move |_| {
             interim.fetch_add(1, Ordering::Relaxed);
         });
-        if let (false, Ok(host)) =
-            (request.headers().contains_key(HOST), HeaderValue::try_from(address.to_string()))
-        {
+        if let (false, Ok(host)) = (
+            request.headers().contains_key(HOST),
+            HeaderValue::try_from(target.authority(self.tls.is_some())),
+        ) {
             request.headers_mut().insert(HOST, host);
         }
         if let Some(token) = &self.token {

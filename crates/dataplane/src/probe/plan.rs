@@ -1,7 +1,6 @@
 //! What a pool's check does, worked out once for all its backends.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
 use super::sockets::Sockets;
 use super::stream::CheckStream;
+use super::target::Target;
 use super::tcp;
 use super::tls::{self, TlsPlan};
 use crate::table::CheckResult;
@@ -86,7 +86,7 @@ impl Plan {
             CheckKind::None => Ok(Kind::None),
             CheckKind::Tcp => Ok(Kind::Tcp),
             CheckKind::Tls(check) => {
-                TlsPlan::new(check, &[], directory).map(|plan| Kind::Tls(Box::new(plan)))
+                TlsPlan::new(check, None, &[], directory).map(|plan| Kind::Tls(Box::new(plan)))
             }
             CheckKind::Http(check) => HttpPlan::new(check, directory).map(|plan| Kind::Http(Box::new(plan))),
             CheckKind::Grpc(check) => GrpcPlan::new(check, directory).map(|plan| Kind::Grpc(Box::new(plan))),
@@ -107,19 +107,19 @@ impl Plan {
     }
 
     /// Checks once; ends within the check's timeout.
-    pub(super) async fn check(&self, address: SocketAddr, sockets: &Sockets) -> CheckResult {
+    pub(super) async fn check(&self, target: &Target, sockets: &Sockets) -> CheckResult {
         let timeout = self.health.timeout;
         match &self.kind {
             Kind::Impossible(words) => CheckResult::Wrong(words.clone()),
-            Kind::None | Kind::Tcp => tcp::check(address, timeout, sockets).await,
-            _ => self.talk(address, timeout, sockets).await,
+            Kind::None | Kind::Tcp => tcp::check(target.address, timeout, sockets).await,
+            _ => self.talk(target, timeout, sockets).await,
         }
     }
 
     /// Checks by what the backend says.
-    async fn talk(&self, address: SocketAddr, timeout: Duration, sockets: &Sockets) -> CheckResult {
+    async fn talk(&self, target: &Target, timeout: Duration, sockets: &Sockets) -> CheckResult {
         let limit = Limit { end: Instant::now() + timeout, timeout };
-        let mut stream = match tcp::connect(address, timeout, sockets).await {
+        let mut stream = match tcp::connect(target.address, timeout, sockets).await {
             Ok(stream) => CheckStream::new(stream),
             Err(result) => return result,
         };
@@ -130,10 +130,10 @@ impl Plan {
         }
         // In boxes, because the tasks of backends that wait for their next check would keep room for them.
         let result = match &self.kind {
-            Kind::Tls(plan) => Box::pin(tls::check(plan, &mut stream, address, limit)).await,
-            Kind::Http(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
-            Kind::Grpc(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
-            Kind::Exchange(plan) => Box::pin(plan.check(&mut stream, address, limit)).await,
+            Kind::Tls(plan) => Box::pin(tls::check(plan, &mut stream, target, limit)).await,
+            Kind::Http(plan) => Box::pin(plan.check(&mut stream, target, limit)).await,
+            Kind::Grpc(plan) => Box::pin(plan.check(&mut stream, target, limit)).await,
+            Kind::Exchange(plan) => Box::pin(plan.check(&mut stream, target, limit)).await,
             Kind::None | Kind::Tcp | Kind::Impossible(_) => Ok(CheckResult::Connected),
         };
         // Also after an answer that was not the right one: a replica that a role check calls down is healthy otherwise.

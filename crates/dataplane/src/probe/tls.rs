@@ -1,7 +1,6 @@
 //! The TLS check: a handshake, and a look at the certificate.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,6 +19,7 @@ use super::files::FromFiles;
 use super::identity::identity;
 use super::plan::Limit;
 use super::stream::CheckStream;
+use super::target::Target;
 use super::verifier::Verifier;
 use super::{crypto, expiry, fault};
 use crate::table::CheckResult;
@@ -33,7 +33,7 @@ pub(super) struct TlsPlan {
     config: Arc<ClientConfig>,
     /// Whether certificates must be signed by a CA.
     verified: bool,
-    /// `None` for the backend's address.
+    /// Whom it asks for, and whom a verified certificate must be for; `None` for what the backend is known by.
     name: Option<ServerName<'static>>,
     min_days_left: u32,
     /// What the check proves itself with.
@@ -41,13 +41,19 @@ pub(super) struct TlsPlan {
 }
 
 impl TlsPlan {
-    /// Prepares handshakes that offer the protocols `alpn`. Files are read below `directory`.
+    /// Prepares handshakes that offer the protocols `alpn`, and ask for `name` where the settings have no name of their own.
+    /// Files are read below `directory`.
     ///
     /// # Errors
     /// Why no handshake can be made with these settings.
-    pub(super) fn new(check: &TlsCheck, alpn: &[&[u8]], directory: &Arc<Path>) -> Result<Self, String> {
+    pub(super) fn new(
+        check: &TlsCheck,
+        name: Option<ServerName<'static>>,
+        alpn: &[&[u8]],
+        directory: &Arc<Path>,
+    ) -> Result<Self, String> {
         let name = match &check.server_name {
-            None => None,
+            None => name,
             Some(name) => Some(
                 ServerName::try_from(name.to_string())
                     .map_err(|_| format!("TLS: server name {name:?} is not a host name or an address"))?,
@@ -81,10 +87,9 @@ impl TlsPlan {
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-        address: SocketAddr,
+        target: &Target,
     ) -> Result<TlsStream<S>, CheckError> {
-        // An address is not sent as SNI (RFC 6066 §3); rustls sees to that.
-        let name = self.name.clone().unwrap_or_else(|| address.ip().into());
+        let name = self.name.clone().unwrap_or_else(|| target.server_name());
         let config = match &self.identity {
             None => self.config.clone(),
             Some(identity) => identity.get().await?,
@@ -112,10 +117,10 @@ impl TlsPlan {
 pub(super) async fn check(
     plan: &TlsPlan,
     stream: &mut CheckStream,
-    address: SocketAddr,
+    target: &Target,
     limit: Limit,
 ) -> Result<CheckResult, CheckError> {
-    let stream = limit.bound("TLS", plan.handshake(stream, address)).await?;
+    let stream = limit.bound("TLS", plan.handshake(stream, target)).await?;
     // A backend that takes its time with this has nevertheless done what the check asks for.
     let closed = limit.reach(timeout(CLOSING, close(stream))).await;
     // With TLS 1.3 a server looks at the client's certificate when the handshake is over for the client. Where there is
@@ -148,7 +153,7 @@ mod tests {
     use super::*;
 
     fn refusal(check: &TlsCheck) -> String {
-        TlsPlan::new(check, &[], &Path::new("/").into()).unwrap_err()
+        TlsPlan::new(check, None, &[], &Path::new("/").into()).unwrap_err()
     }
 
     #[test]
@@ -168,7 +173,7 @@ mod tests {
         assert_eq!(refusal(&check), "TLS: server name \"api.example:6443\" is not a host name or an address");
         for name in ["api.example", "etcd_0.example", "10.0.0.1", "::1"] {
             let check = TlsCheck { server_name: Some(name.into()), ..TlsCheck::default() };
-            assert!(TlsPlan::new(&check, &[], &Path::new("/").into()).is_ok(), "{name}");
+            assert!(TlsPlan::new(&check, None, &[], &Path::new("/").into()).is_ok(), "{name}");
         }
     }
 }

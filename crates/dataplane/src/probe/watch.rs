@@ -13,6 +13,7 @@ use trestle_engine::{Health, Verdict};
 use trestle_model::Port;
 
 use super::sockets::Sockets;
+use super::target::Target;
 use super::{Check, CheckId, Report, random};
 use crate::names;
 use crate::plane::Shared;
@@ -206,10 +207,11 @@ impl Run {
         // There is none only when the thread ends.
         let Some(place) = sockets.place().await else { return pending().await };
         let address = SocketAddr::new(ip, port.get());
+        let target = Target { address, name: self.check.name.clone() };
         let barred = shared.table.load().guard.bars_check(address);
         let result = match barred {
             Some(barred) => CheckResult::Wrong(barred.words().into()),
-            None => self.check.plan.check(address, sockets).await,
+            None => self.check.plan.check(&target, sockets).await,
         };
         drop(place);
         if let Some(success) = made(&result) {

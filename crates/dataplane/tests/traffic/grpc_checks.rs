@@ -30,11 +30,11 @@ async fn healthy() -> (SocketAddr, HealthReporter) {
 }
 
 fn about(service: Option<&str>) -> CheckKind {
-    CheckKind::Grpc(GrpcCheck { tls: None, service: service.map(Into::into) })
+    CheckKind::Grpc(GrpcCheck { service: service.map(Into::into), ..GrpcCheck::default() })
 }
 
 fn secured(tls: TlsCheck) -> CheckKind {
-    CheckKind::Grpc(GrpcCheck { tls: Some(tls), service: None })
+    CheckKind::Grpc(GrpcCheck { tls: Some(tls), ..GrpcCheck::default() })
 }
 
 #[tokio::test]

@@ -64,30 +64,33 @@ async fn openssl_demands_our_certificate_and_takes_it() {
     }
 }
 
-/// nginx that answers only those who have a certificate from this CA.
-struct Nginx {
+/// nginx that is ended with the test.
+pub(crate) struct Nginx {
     process: Child,
     _dir: TempDir,
 }
 
 impl Nginx {
-    async fn start(address: std::net::SocketAddr, ca: &Authority) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    /// Answers only those who have a certificate from this CA.
+    async fn start(address: SocketAddr, ca: &Authority) -> Self {
         let (certificate, key) = ca.sign("a.example");
+        let server = format!(
+            "server {{\nlisten {address} ssl;\nssl_certificate cert.pem;\nssl_certificate_key key.pem;\n\
+             ssl_client_certificate ca.pem;\nssl_verify_client on;\nlocation / {{ return 200 ok; }}\n}}\n"
+        );
+        let files = [("cert.pem", &*certificate), ("key.pem", &key), ("ca.pem", &ca.pem)];
+        Self::serving(address, &server, &files).await
+    }
+
+    /// nginx with these servers, which listen at `address`, and these files.
+    pub(crate) async fn serving(address: SocketAddr, servers: &str, files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let configuration = format!(
             "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{}}\nhttp {{\n\
              access_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\n\
-             uwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\nserver {{\nlisten {address} ssl;\nssl_certificate cert.pem;\n\
-             ssl_certificate_key key.pem;\nssl_client_certificate ca.pem;\nssl_verify_client on;\n\
-             location / {{ return 200 ok; }}\n}}\n}}\n"
+             uwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n{servers}}}\n"
         );
-        let contents = [
-            ("nginx.conf", &*configuration),
-            ("cert.pem", &certificate),
-            ("key.pem", &key),
-            ("ca.pem", &ca.pem),
-        ];
-        for (name, content) in contents {
+        for (name, content) in files.iter().chain([&("nginx.conf", &*configuration)]) {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
         let mut nginx = Command::new("nginx");

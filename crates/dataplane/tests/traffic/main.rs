@@ -5,6 +5,7 @@ mod access_log;
 mod addresses;
 mod balancing;
 mod bulk;
+mod by_name;
 mod check_cost;
 mod checking;
 mod closing;
