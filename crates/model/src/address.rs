@@ -10,6 +10,11 @@ pub type Port = NonZeroU16;
 
 const PORT_RULE: &str = "port must be 1 to 65535";
 const BRACKETS_RULE: &str = "an IPv6 address with a port needs brackets, as in [2001:db8::1]:443";
+/// An interface has another number, and mostly another name, on each member.
+const LINK_LOCAL_RULE: &str = "must not be link-local (fe80::/10), which reaches the network of one interface, and that \
+                               cannot be told for all members: use an address that is routed, as of fd00::/8";
+const ZONE_RULE: &str =
+    "must have no zone, as %eth0: only link-local addresses have one, which cannot be used";
 
 fn parse_port(text: &str) -> Result<Port, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -22,7 +27,7 @@ fn parse_ip_port(text: &str, example: &str) -> Result<(IpAddr, Option<Port>), St
     let wrong = || format!("must be an IP address with a port, as in {example}");
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, after) = rest.split_once(']').ok_or_else(wrong)?;
-        let ip: Ipv6Addr = ip.parse().map_err(|_| wrong())?;
+        let ip = parse_v6(ip).ok_or_else(wrong)??;
         let port = match after.strip_prefix(':') {
             Some(port) => Some(parse_port(port)?),
             None if after.is_empty() => None,
@@ -40,11 +45,33 @@ fn parse_ip_port(text: &str, example: &str) -> Result<(IpAddr, Option<Port>), St
     }
 }
 
-pub(crate) fn refuse_unusable(ip: IpAddr) -> Result<IpAddr, String> {
+/// An IPv6 address as it stands in brackets; `None` when it is none, an error when its zone (RFC 4007 §11) is one too many.
+fn parse_v6(text: &str) -> Option<Result<Ipv6Addr, String>> {
+    let Some((ip, _zone)) = text.split_once('%') else { return text.parse().ok().map(Ok) };
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    Some(Err(if ip.is_unicast_link_local() { LINK_LOCAL_RULE } else { ZONE_RULE }.to_owned()))
+}
+
+fn refuse_multicast(ip: IpAddr) -> Result<IpAddr, String> {
     if ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]) {
         return Err("must be a unicast address: tcp has neither multicast nor broadcast".to_owned());
     }
     Ok(ip)
+}
+
+/// An address that TCP can use on every member.
+///
+/// # Errors
+/// The broken rule, for a multicast or broadcast address, for IPv6's link-local ones, and for an IPv4 address in IPv6 form.
+pub fn usable_ip(ip: IpAddr) -> Result<IpAddr, String> {
+    match refuse_multicast(ip)? {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(LINK_LOCAL_RULE.to_owned()),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => Err(format!("must not be an IPv4 address in IPv6 form: write {v4}")),
+            None => Ok(ip),
+        },
+        IpAddr::V4(_) => Ok(ip),
+    }
 }
 
 /// What a backend's address names.
@@ -71,8 +98,22 @@ impl BackendAddress {
     /// with a final dot; the error is the broken rule.
     ///
     /// # Errors
-    /// When the text is none of these, the port is 0, or the address is a wildcard, multicast or broadcast one.
+    /// When the text is none of these, the port is 0, or the address is a wildcard, or none that is [usable](usable_ip).
     pub fn parse(text: &str) -> Result<Self, String> {
+        let address = Self::decode(text)?;
+        address.ip().map_or(Ok(()), |ip| usable_ip(ip).map(drop))?;
+        Ok(address)
+    }
+
+    /// As [`BackendAddress::parse`], for what is stored: takes whatever was taken once.
+    ///
+    /// # Errors
+    /// When the text is none of these, the port is 0, or the address is a wildcard, multicast or broadcast one.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        // The first group of an IPv6 address can be a name too.
+        if parse_v6(text).is_some() {
+            return Err(BRACKETS_RULE.to_owned());
+        }
         let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
         if is_dns_name(name.strip_suffix('.').unwrap_or(name)) {
             let port = port.map(parse_port).transpose()?;
@@ -82,7 +123,7 @@ impl BackendAddress {
         if ip.is_unspecified() {
             return Err("must be an address that can be dialled, not the wildcard".to_owned());
         }
-        Ok(Self { host: Host::Ip(refuse_unusable(ip)?), port })
+        Ok(Self { host: Host::Ip(refuse_multicast(ip)?), port })
     }
 
     /// The IP address, unless the backend is known by name.
@@ -147,9 +188,20 @@ impl Bind {
     /// `0.0.0.0:30000-30100`; the error is the broken rule.
     ///
     /// # Errors
+    /// When the text is none of these, the port is missing or 0, the range runs backwards, or the address is none that is
+    /// [usable](usable_ip).
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bind = Self::decode(text)?;
+        usable_ip(bind.ip)?;
+        Ok(bind)
+    }
+
+    /// As [`Bind::parse`], for what is stored: takes whatever was taken once.
+    ///
+    /// # Errors
     /// When the text is none of these, the port is missing or 0, the range runs backwards, or the address is a multicast
     /// or broadcast one.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn decode(text: &str) -> Result<Self, String> {
         // HAProxy writes the IPv4 wildcard as `*:6443` and `:6443`.
         let text = match text.strip_prefix('*').unwrap_or(text) {
             rest if rest.starts_with(':') && !rest.starts_with("::") => format!("0.0.0.0{rest}"),
@@ -169,7 +221,7 @@ impl Bind {
                 "must be a range of ports that begins with the smaller one, as in 30000-30100".to_owned()
             );
         }
-        Ok(Self { ip: refuse_unusable(ip)?, first, last })
+        Ok(Self { ip: refuse_multicast(ip)?, first, last })
     }
 
     /// How many ports it names.
@@ -226,11 +278,26 @@ impl HostPort {
         parse_port(port)?;
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let good = match bracketed {
-            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+            Some(v6) => parse_v6(v6).transpose()?.is_some(),
             None if host.contains(':') => return Err(BRACKETS_RULE.to_owned()),
             None => host.len() <= 253 && host.split('.').all(is_label),
         };
         if good { Ok(Self(text.into())) } else { Err(wrong()) }
+    }
+
+    /// As [`HostPort::parse`], for what a member tells others, who must be able to dial it.
+    ///
+    /// # Errors
+    /// When it is no [`HostPort`], or its address is a wildcard, or none that is [usable](usable_ip).
+    pub fn parse_reachable(text: &str) -> Result<Self, String> {
+        let address = Self::parse(text)?;
+        if let Some(socket) = address.as_socket() {
+            if socket.ip().is_unspecified() {
+                return Err("must be an address that others can dial, not the wildcard".to_owned());
+            }
+            usable_ip(socket.ip())?;
+        }
+        Ok(address)
     }
 
     /// The text as it was parsed.
@@ -300,6 +367,58 @@ mod tests {
             assert!(BackendAddress::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(BackendAddress::parse("2001:db8::1:443"), Err(BRACKETS_RULE.to_owned()));
+    }
+
+    /// What can never work, and a part of the reason that is given.
+    const UNUSABLE: [(&str, &str); 5] = [
+        ("fe80::5", "link-local (fe80::/10)"),
+        ("fe80::5%eth0", "link-local (fe80::/10)"),
+        ("febf::5%2", "link-local (fe80::/10)"),
+        ("fd00::5%eth0", "no zone"),
+        ("::ffff:127.0.0.1", "write 127.0.0.1"),
+    ];
+
+    #[test]
+    fn what_can_never_work_is_refused_with_the_reason_and_is_still_read_from_disk() {
+        for (ip, reason) in UNUSABLE {
+            let text = format!("[{ip}]:9000");
+            let refused = [
+                BackendAddress::parse(&text).unwrap_err(),
+                BackendAddress::parse(&format!("[{ip}]")).unwrap_err(),
+                Bind::parse(&text).unwrap_err(),
+                Bind::parse(&format!("{text}-9100")).unwrap_err(),
+                HostPort::parse_reachable(&text).unwrap_err(),
+            ];
+            for said in refused {
+                assert!(said.contains(reason), "{ip}: {said}");
+            }
+            // Zones were never taken.
+            if !ip.contains('%') {
+                assert_eq!(BackendAddress::decode(&text).map(|a| a.to_string()), Ok(text.clone()));
+                assert_eq!(Bind::decode(&text).map(|b| b.to_string()), Ok(text.clone()));
+                assert!(HostPort::parse(&text).is_ok());
+            }
+        }
+        for text in ["[fec0::5]:9000", "[::102:304]:9000", "240.0.0.1:9000", "169.254.0.1:9000", "[::1]:9000"]
+        {
+            assert_eq!(BackendAddress::parse(text).map(|a| a.to_string()), Ok(text.to_owned()));
+            assert_eq!(Bind::parse(text).map(|b| b.to_string()), Ok(text.to_owned()));
+            assert!(HostPort::parse_reachable(text).is_ok(), "{text}");
+        }
+        for text in ["0.0.0.0:9000", "[::]:9000", "224.0.0.1:9000", "255.255.255.255:9000"] {
+            assert!(HostPort::parse_reachable(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_ipv6_address_gets_the_rule_about_brackets_whatever_it_begins_with() {
+        for text in
+            ["fd00::5", "fd00::5:9000", "2001:db8::1:443", "::1", "fe80::5%eth0", "1:2:3:4:5:6:7:8:443"]
+        {
+            assert_eq!(BackendAddress::parse(text), Err(BRACKETS_RULE.to_owned()), "{text}");
+            assert!(Bind::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(BackendAddress::parse("host:80:90"), Err(PORT_RULE.to_owned()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod tenure;
 mod violation;
 mod vip;
 
-pub use address::{BackendAddress, Bind, Host, HostPort, Port};
+pub use address::{BackendAddress, Bind, Host, HostPort, Port, usable_ip};
 pub use check::{
     CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
     TlsCheck,

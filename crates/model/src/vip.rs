@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::refuse_unusable;
+use crate::address::usable_ip;
 use crate::defaults;
 use crate::name::{MemberName, VipName};
 use crate::pool::within;
@@ -68,7 +68,7 @@ impl VipAddress {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "must be an address with the length of its prefix, as in 10.0.3.100/24".to_owned();
         let (ip, length) = text.split_once('/').map_or((text, None), |(ip, length)| (ip, Some(length)));
-        let ip = refuse_unusable(ip.parse::<IpAddr>().map_err(|_| wrong())?)?;
+        let ip = usable_ip(ip.parse::<IpAddr>().map_err(|_| wrong())?)?;
         let max = if ip.is_ipv4() { 32 } else { 128 };
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let prefix_len = match length {
@@ -79,10 +79,7 @@ impl VipAddress {
         if !(1..=max).contains(&prefix_len) {
             return Err(format!("must have a prefix of 1 to {max} bits"));
         }
-        let local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
-        };
+        let local = matches!(ip, IpAddr::V4(ip) if ip.is_link_local());
         if ip.is_unspecified() || ip.is_loopback() || local {
             return Err(
                 "must be an address that other hosts reach, not a wildcard, loopback or link-local one"

@@ -29,9 +29,17 @@ pub(super) async fn names(api: &Api) -> Vec<Case> {
 
 pub(super) async fn addresses(api: &Api) -> Vec<Case> {
     let mut cases = Vec::new();
-    for address in
-        ["", "10.0.0.1:0", "10.0.0.1:65536", "non sense", "2001:db8::1:443", "0.0.0.0:80", "10.0.0.1:"]
-    {
+    for address in [
+        "",
+        "10.0.0.1:0",
+        "10.0.0.1:65536",
+        "non sense",
+        "2001:db8::1:443",
+        "0.0.0.0:80",
+        "10.0.0.1:",
+        "[fe80::5]:80",
+        "[::ffff:10.0.0.1]:80",
+    ] {
         let answer = backend(api, "b", at(address)).await;
         cases.push(case(
             format!("backend at {address:?}"),
@@ -49,7 +57,9 @@ pub(super) async fn addresses(api: &Api) -> Vec<Case> {
         Code::InvalidArgument,
         &["health_check.port"],
     ));
-    for bind in ["", "127.0.0.1", "127.0.0.1:0", "::1:80", "eth0:80"] {
+    for bind in
+        ["", "127.0.0.1", "127.0.0.1:0", "::1:80", "eth0:80", "[fe80::5%eth0]:80", "[::ffff:10.0.0.1]:80"]
+    {
         let answer = listener(api, "l", &[bind], "pools/web").await;
         cases.push(case(format!("listener on {bind:?}"), answer, Code::InvalidArgument, &["binds", bind]));
     }

@@ -23,10 +23,11 @@ pub fn member(member: &Member) -> v1::Member {
 /// Parses the address of a member that is to be added.
 ///
 /// # Errors
-/// When it is not HOST:PORT.
+/// When it is not HOST:PORT, or no address that others can dial.
 pub fn parse_add_member(request: &v1::AddMemberRequest) -> Result<HostPort, Invalid> {
     let given = &request.peer_address;
-    HostPort::parse(given).map_err(|rule| Invalid(vec![Violation::new("peer_address", given, rule)]))
+    HostPort::parse_reachable(given)
+        .map_err(|rule| Invalid(vec![Violation::new("peer_address", given, rule)]))
 }
 
 /// Parses the beginning of a drain.
@@ -68,7 +69,7 @@ pub fn update_member(
     let name = parse_member_name("name", &request.name, &mut v);
     let mut address = |field: &str, text: &str| match text {
         "" => None,
-        text => v.take(field, text, HostPort::parse(text)),
+        text => v.take(field, text, HostPort::parse_reachable(text)),
     };
     let peer = address("peer_address", &request.peer_address);
     let admin = address("admin_address", &request.admin_address);

@@ -47,7 +47,7 @@ impl TryFrom<storage::BackendSpec> for BackendPatch {
             u16::try_from(weight)
                 .map_err(|_| DecodeError::rule("backend weight", weight, "must be 0 to 65535"))
         };
-        let address = |text: String| parsed("backend address", &text, BackendAddress::parse);
+        let address = |text: String| parsed("backend address", &text, BackendAddress::decode);
         let timeout = message.drain_timeout;
         Ok(Self {
             address: message.address.map(address).transpose()?,

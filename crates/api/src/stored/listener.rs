@@ -85,7 +85,7 @@ impl TryFrom<storage::ListenerSpec> for ListenerPatch {
         let changed = message.no_binds || !message.binds.is_empty();
         let routes = message.routes.map(|m| m.routes.into_iter().map(route).collect());
         Ok(Self {
-            binds: if changed { Some(list("listener address", &message.binds, Bind::parse)?) } else { None },
+            binds: if changed { Some(list("listener address", &message.binds, Bind::decode)?) } else { None },
             pool: message.pool.map(|pool| parsed("pool name", &pool, PoolName::parse)).transpose()?,
             routes: routes.transpose()?,
             accept_proxy_from: networks("network of PROXY headers", message.accept_proxy_from)?,

@@ -1,6 +1,8 @@
 use trestle_api::storage;
 use trestle_api::stored::DecodeError;
-use trestle_model::{Command, Machine, PoolName, PoolSpec, Proposal};
+use trestle_model::{
+    BackendPatch, Command, ListenerPatch, Machine, MemberSpec, PoolName, PoolSpec, Proposal,
+};
 
 fn good() -> storage::Proposal {
     let command = Command::CreatePool { name: PoolName::parse("web").unwrap(), spec: PoolSpec::default() };
@@ -46,4 +48,27 @@ fn a_damaged_machine_is_refused() {
     assert!(error.contains("cluster id \"short\""), "{error}");
     let message = storage::Machine { pools: vec![storage::PoolEntry::default()], ..Default::default() };
     assert!(Machine::try_from(message).unwrap_err().to_string().contains("lacks its pool"));
+}
+
+/// Older versions took addresses that can never work, and their logs and snapshots must still be read.
+#[test]
+fn addresses_that_are_refused_today_are_read() {
+    for address in ["[fe80::5]:9000", "[::ffff:127.0.0.1]:9000"] {
+        let backend = storage::BackendSpec { address: Some(address.to_owned()), ..Default::default() };
+        let backend = BackendPatch::try_from(backend).unwrap();
+        assert_eq!(backend.address.unwrap().to_string(), address);
+        let listener = storage::ListenerSpec { binds: vec![address.to_owned()], ..Default::default() };
+        let listener = ListenerPatch::try_from(listener).unwrap();
+        assert_eq!(listener.binds.unwrap()[0].to_string(), address);
+        let member = storage::MemberSpec {
+            name: "m1".to_owned(),
+            peer_address: address.to_owned(),
+            admin_address: address.to_owned(),
+        };
+        assert_eq!(MemberSpec::try_from(member).unwrap().peer_address.as_str(), address);
+    }
+    for address in ["[ff02::1]:9000", "224.0.0.1:9000"] {
+        let backend = storage::BackendSpec { address: Some(address.to_owned()), ..Default::default() };
+        assert!(BackendPatch::try_from(backend).is_err(), "{address}");
+    }
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trestle_dataplane::{AccessLogFormat, Sources};
-use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations};
+use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
-use super::connections::CHECK_DIRECTORY;
+use super::connections::{CHECK_DIRECTORY, own_address};
 use super::given::{Given, Source};
 use super::vip::VipConfig;
 
@@ -121,7 +121,9 @@ impl Reader<'_> {
     fn socket(&mut self, name: &str, default_port: u16) -> Option<SocketAddr> {
         let default = &format!("127.0.0.1:{default_port}");
         self.read(name, default, |text| match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() > 0 => Ok(address),
+            // With its zone a link-local address is one of this machine's.
+            Ok(SocketAddr::V6(v6)) if v6.port() > 0 && v6.scope_id() > 0 => Ok(v6.into()),
+            Ok(address) if address.port() > 0 => usable_ip(address.ip()).map(|_| address),
             _ => Err(format!("must be IP:PORT with a port of 1 to 65535, as in {default}")),
         })
     }
@@ -134,11 +136,15 @@ impl Reader<'_> {
     /// What others dial: as given, or the address itself unless it is a wildcard, which nobody can dial.
     fn advertised(&mut self, name: &str, bound_name: &str, bound: Option<SocketAddr>) -> Option<HostPort> {
         if self.given.text(name).is_some() {
-            return self.optional(name, HostPort::parse);
+            return self.optional(name, HostPort::parse_reachable);
         }
         let bound = bound?;
         if bound.ip().is_unspecified() {
             self.note(bound_name, bound, &format!("is a wildcard that others cannot dial: set {name} too"));
+        }
+        if matches!(bound, SocketAddr::V6(v6) if v6.scope_id() > 0) {
+            let rule = format!("has a zone, which means nothing to others: set {name} too");
+            self.note(bound_name, bound, &rule);
         }
         Some(bound.into())
     }
@@ -258,10 +264,7 @@ impl Config {
         }
         let advertise_admin = r.advertised("advertise_admin_address", "admin_address", admin);
         let advertise_peer = r.advertised("advertise_peer_address", "peer_address", peer);
-        let data_address = r.optional("data_address", |text| match text.parse::<IpAddr>() {
-            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
-            _ => Err("must be an IP address of this machine, without a port".to_owned()),
-        });
+        let data_address = r.optional("data_address", own_address);
         let join = r.peers();
         let profile = r.read("profile", "default", profile);
         let workers = r.read("workers", "0", workers);
@@ -409,6 +412,27 @@ mod tests {
         let wildcard = [("name", "m1"), ("insecure", "true"), ("peer_address", "0.0.0.0:7481")];
         let found = Config::check(&given(&wildcard), Violations::new()).unwrap_err().0;
         assert!(found.iter().any(|f| f.rule.contains("advertise_peer_address")), "{found:?}");
+    }
+
+    #[test]
+    fn addresses_that_can_never_work_are_refused_with_the_reason() {
+        let rules = |key, text| -> String {
+            let pairs = [("name", "m1"), ("insecure", "true"), (key, text)];
+            let found = Config::check(&given(&pairs), Violations::new());
+            found.err().into_iter().flat_map(|invalid| invalid.0).map(|violation| violation.rule).collect()
+        };
+        for key in ["admin_address", "peer_address", "http_address", "advertise_peer_address"] {
+            assert!(rules(key, "[fe80::1]:7480").contains("link-local"), "{key}");
+            assert!(rules(key, "[::ffff:10.0.0.1]:7480").contains("write 10.0.0.1"), "{key}");
+        }
+        for key in ["source_address", "data_address"] {
+            assert!(rules(key, "fe80::1").contains("link-local"), "{key}");
+            assert!(rules(key, "::ffff:10.0.0.1").contains("write 10.0.0.1"), "{key}");
+        }
+        assert!(rules("advertise_admin_address", "0.0.0.0:7480").contains("wildcard"));
+        // A zone means something on this machine, where nobody else is told of it.
+        assert_eq!(rules("http_address", "[fe80::1%2]:7482"), "");
+        assert!(rules("admin_address", "[fe80::1%2]:7480").contains("set advertise_admin_address too"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use trestle_dataplane::{AccessLogFormat, Sources};
-use trestle_model::Cidr;
+use trestle_model::{Cidr, usable_ip};
 
 use super::checked::{Config, Reader};
 
@@ -35,9 +35,10 @@ fn directory(text: &str) -> Result<PathBuf, String> {
     if plain { Ok(path) } else { Err("must be the absolute path of a directory, without ..".to_owned()) }
 }
 
-fn own_address(text: &str) -> Result<IpAddr, String> {
+/// An address of this machine that connections can come from, or arrive at.
+pub(super) fn own_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
-        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        Ok(ip) if !ip.is_unspecified() => usable_ip(ip),
         _ => Err("must be an IP address of this machine, without a port".to_owned()),
     }
 }
