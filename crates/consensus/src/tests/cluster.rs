@@ -108,6 +108,14 @@ pub(super) struct Place {
     running: Option<Running>,
 }
 
+/// A process whose member goes on in another one: its memory and its disk are as they were.
+pub(super) struct Paused {
+    running: Running,
+    dir: TempDir,
+    address: SocketAddr,
+    ways: Vec<((usize, usize), Proxy)>,
+}
+
 /// Members by number, running or not, with a way from each to each that can be cut.
 pub(super) struct Cluster {
     timing: Timing,
@@ -290,7 +298,7 @@ impl Cluster {
         consensus.shutdown().await;
     }
 
-    /// A copy of the directory of a member that has stopped.
+    /// A copy of the directory of a member that has stopped, or writes nothing.
     pub(super) fn copy(&self, at: usize) -> TempDir {
         let copy = TempDir::new().unwrap();
         copy_all(self.places[at].dir.path(), copy.path());
@@ -302,6 +310,47 @@ impl Cluster {
         let dir = TempDir::new().unwrap();
         copy_all(copy.path(), dir.path());
         self.places[at].dir = dir;
+    }
+
+    /// Cuts a member off as it is, and goes on with its data in another process, which the others find in its place.
+    pub(super) async fn fork(&mut self, at: usize) -> Paused {
+        self.isolate(at, true);
+        until("loss of the leader", || self.at(at).role().borrow().leader.is_none().then_some(())).await;
+        let copy = self.copy(at);
+        let mut ways = Vec::new();
+        for to in (0..self.places.len()).filter(|to| *to != at) {
+            let new = Proxy::to(self.places[to].address).await;
+            ways.extend(self.ways.insert((at, to), new).map(|way| ((at, to), way)));
+        }
+        let address = free_address().await;
+        let place = &mut self.places[at];
+        let paused = Paused {
+            running: place.running.take().unwrap(),
+            dir: std::mem::replace(&mut place.dir, copy),
+            address: std::mem::replace(&mut place.address, address),
+            ways,
+        };
+        self.lead_here(at);
+        self.start(at).await;
+        paused
+    }
+
+    /// Goes on, in place of a process that has stopped, with one whose member went on in it.
+    pub(super) fn resume(&mut self, at: usize, paused: Paused) {
+        let place = &mut self.places[at];
+        assert!(place.running.is_none());
+        (place.running, place.dir, place.address) = (Some(paused.running), paused.dir, paused.address);
+        self.ways.extend(paused.ways);
+        self.lead_here(at);
+        self.isolate(at, false);
+    }
+
+    /// Leads the others to where the member is now.
+    fn lead_here(&self, at: usize) {
+        for (_, proxy) in self.ways.iter().filter(|((_, to), _)| *to == at) {
+            proxy.lead_to(self.places[at].address);
+            proxy.set_open(true);
+        }
     }
 
     fn detour(&self) {

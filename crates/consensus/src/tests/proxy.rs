@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     open: watch::Sender<bool>,
+    target: watch::Sender<SocketAddr>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -19,13 +20,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (open, gate) = watch::channel(true);
+        let (target, leads) = watch::channel(target);
         let task = tokio::spawn(async move {
             let mut pumps = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                pumps.spawn(relay(client, target, gate.clone()));
+                pumps.spawn(relay(client, leads.clone(), gate.clone()));
             }
         });
-        Self { address, open, task }
+        Self { address, open, target, task }
+    }
+
+    /// From now on it leads to `target`; what led elsewhere ends.
+    pub(super) fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     pub(super) fn set_open(&self, open: bool) {
@@ -39,11 +46,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn relay(client: TcpStream, target: SocketAddr, mut gate: watch::Receiver<bool>) {
+async fn relay(client: TcpStream, mut target: watch::Receiver<SocketAddr>, mut gate: watch::Receiver<bool>) {
     if gate.wait_for(|open| *open).await.is_err() {
         return;
     }
-    let Ok(server) = TcpStream::connect(target).await else { return };
+    let to = *target.borrow_and_update();
+    let Ok(server) = TcpStream::connect(to).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -51,6 +59,7 @@ async fn relay(client: TcpStream, target: SocketAddr, mut gate: watch::Receiver<
     tokio::select! {
         () = pump(from_client, to_server, gate.clone()) => {}
         () = pump(from_server, to_client, gate) => {}
+        _ = target.changed() => {}
     }
 }
 

@@ -141,3 +141,62 @@ async fn a_transfer_that_nobody_takes_is_taken_back() {
     cluster.isolate(target, false);
     cluster.converged(&[0, 1, 2]).await;
 }
+
+/// Three voters, of which the second one to lead is never the victim, and a process of the victim that is put back in its
+/// place as it was before four more writes: a virtual machine that is resumed from an older image of its memory and disk.
+/// No start asks anybody then.
+async fn put_memory_back(cluster: &mut Cluster, lead_on: bool) -> (usize, usize) {
+    let leader = cluster.leader().await;
+    let victim = (leader + 1) % 3;
+    let third = 3 - leader - victim;
+    write(cluster, leader, &["before"]).await;
+    cluster.converged(&[0, 1, 2]).await;
+    let before = cluster.fork(victim).await;
+    write(cluster, leader, &["a", "b", "c", "d"]).await;
+    cluster.converged(&[0, 1, 2]).await;
+    if !lead_on {
+        cluster.at(leader).transfer(Some(cluster.id(third))).await.unwrap();
+        cluster.converged(&[0, 1, 2]).await;
+    }
+    cluster.stop(third).await;
+    if lead_on {
+        // What it is asked for now is on these two alone.
+        write(cluster, leader, &["e"]).await;
+    }
+    cluster.stop(victim).await;
+    cluster.resume(victim, before);
+    (leader, victim)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_that_went_back_is_filled_again_and_counts_only_for_what_it_has() {
+    let mut cluster = Cluster::of(3).await;
+    let (leader, victim) = put_memory_back(&mut cluster, true).await;
+    let third = 3 - leader - victim;
+    assert!(!cluster.pools(victim).contains(&"d".to_owned()), "it knows what it knew");
+    // A quorum is these two.
+    write(&cluster, leader, &["after"]).await;
+    cluster.converged(&[leader, victim]).await;
+    for pool in ["before", "d", "e", "after"] {
+        assert!(cluster.pools(victim).contains(&pool.to_owned()), "{pool} is on one disk alone");
+    }
+    until("end of the abstention", || cluster.at(victim).abstains().is_none().then_some(())).await;
+    cluster.start(third).await;
+    cluster.converged(&[0, 1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_that_went_back_helps_nobody_while_no_leader_can_fill_it() {
+    let mut cluster = Cluster::of(3).await;
+    let (knows, victim) = put_memory_back(&mut cluster, false).await;
+    let third = 3 - knows - victim;
+    let why = until("its abstention", || cluster.at(victim).abstains()).await;
+    assert!(why.contains("has seen it store entry"), "{why}");
+    let refused = cluster.at(victim).read(Duration::from_millis(50)).await.unwrap_err();
+    assert!(refused.to_string().contains("answers no reads"), "{refused}");
+    until("loss of the leader", || cluster.at(knows).role().borrow().leader.is_none().then_some(())).await;
+    assert!(cluster.at(victim).abstains().is_some());
+    cluster.start(third).await;
+    cluster.converged(&[0, 1, 2]).await;
+    until("end of the abstention", || cluster.at(victim).abstains().is_none().then_some(())).await;
+}
