@@ -21,8 +21,12 @@ use trestle_model::MemberName;
 
 use crate::connections::Entry;
 use crate::reason::CloseReason;
+use crate::threads;
 use format::Clock;
 use sink::Sink;
+
+/// The name of the thread.
+const NAME: &str = "trestle-access";
 
 /// Lines that wait to be written: what 160 000 connections a second end in [`GATHER`]. 32 bytes each.
 const QUEUE: usize = 16_384;
@@ -84,11 +88,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Starts the thread that writes, which opens the file and ends with this.
+    /// Starts the thread that writes, which opens the file and ends with this; that it ends earlier is told `ended`. That it
+    /// waits, for the reader of a pipe or a slow disk, is its business: lines are dropped meanwhile.
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub(crate) fn start(settings: AccessLog) -> io::Result<Self> {
+    pub(crate) fn start(settings: AccessLog, ended: &threads::Ended) -> io::Result<Self> {
         let (queue, messages) = sync_channel(QUEUE);
         let log = Self { queue, dropped: Arc::default(), reopen: Arc::default() };
         let writer = Writer {
@@ -101,7 +106,11 @@ impl Log {
             chunk: Vec::new(),
             lines: 0,
         };
-        Builder::new().name("trestle-access".to_owned()).spawn(move || writer.run(&messages))?;
+        let watched = ended.thread(NAME);
+        Builder::new().name(NAME.to_owned()).spawn(move || {
+            let _watched = watched;
+            writer.run(&messages);
+        })?;
         Ok(log)
     }
 
@@ -203,5 +212,22 @@ impl Writer {
         }
         self.chunk.clear();
         self.lines = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_writer_is_told() {
+        let ended = threads::Ended::default();
+        let member = MemberName::parse("m1").unwrap();
+        let file = Some(PathBuf::from("/dev/null"));
+        let log = Log::start(AccessLog { format: AccessLogFormat::Text, file, member }, &ended).unwrap();
+        drop(log);
+        let told = tokio::time::timeout(Duration::from_secs(60), ended.first()).await.unwrap();
+        assert_eq!(told, "thread trestle-access has ended");
     }
 }

@@ -95,7 +95,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(settings: &Settings) -> io::Result<Self> {
+    fn new(settings: &Settings, ended: &Ended) -> io::Result<Self> {
         // What this member knows by itself holds from the first check on.
         let guard = Guard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
         Ok(Self {
@@ -104,7 +104,7 @@ impl Shared {
             clients: ClientCounts::default(),
             source: settings.source.clone(),
             shortages: Shortages::default(),
-            access_log: settings.access_log.clone().map(Log::start).transpose()?,
+            access_log: settings.access_log.clone().map(|log| Log::start(log, ended)).transpose()?,
             open: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             last: AtomicU64::new(0),
@@ -196,8 +196,8 @@ impl DataPlane {
     /// # Errors
     /// When the operating system gives no thread or no event queue.
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(&settings)?);
         let (ended, mut beats, mut threads) = (Ended::default(), Vec::new(), Vec::new());
+        let shared = Arc::new(Shared::new(&settings, &ended)?);
         let (mut workers, mut rolls) = (Vec::new(), Vec::new());
         for number in 0..settings.workers.get() {
             let (sender, receiver) = mpsc::unbounded_channel();

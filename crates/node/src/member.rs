@@ -58,7 +58,7 @@ impl Member {
 
     /// Whether all parts that there is one of give signs of life. Asked by the thread that keeps the leases, so it is quick.
     pub(crate) fn is_whole(&self) -> bool {
-        self.supervisor.is_whole() && self.plane.silent().is_empty()
+        self.supervisor.is_whole() && self.vips.is_whole() && self.plane.silent().is_empty()
     }
 
     /// This member's id, once it belongs to a cluster.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::alive::Alive;
 use crate::capability::require_capabilities;
 use crate::error::VipError;
 use crate::event::Event;
@@ -70,6 +71,7 @@ pub struct Kernel {
     leasing: Option<JoinHandle<()>>,
     /// `None` without nftables.
     watching: Option<(JoinHandle<()>, Asking)>,
+    alive: [Alive; 3],
     /// Goes last: whoever has it may remove what is there.
     lock: Option<Lock>,
 }
@@ -123,6 +125,8 @@ impl Kernel {
         let (notes, received, waker) = notes().map_err(VipError::system("open an event descriptor"))?;
         let (lease_orders, orders) = channel();
         let tampering = SharedTampering::default();
+        let alive = ["vip lease", "vip upkeep", "vip watch"].map(Alive::new);
+        let [leasing_alive, keeping_alive, watching_alive] = alive.clone();
 
         let upkeep = Upkeep::new(
             Route::open().map_err(VipError::system("open a routing socket"))?,
@@ -131,11 +135,14 @@ impl Kernel {
             lease_orders.clone(),
             settings.on_event,
             Arc::clone(&tampering),
+            keeping_alive,
         );
         let (table, shut) = (scrub::table(&settings.name), Shut::default());
-        let watcher = nft.as_ref().map(|fence| watcher(fence, &table, &lease_orders, &notes, &shut));
+        let watcher =
+            nft.as_ref().map(|fence| watcher(fence, &table, &lease_orders, &notes, &shut, &watching_alive));
         let watcher = watcher.transpose().map_err(VipError::system("listen to nftables"))?;
-        let lease_thread = LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog);
+        let lease_thread =
+            LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog, leasing_alive);
         let (own_pulse, real_time) = (Arc::clone(&pulse), settings.real_time);
         let keeping = spawn("vip upkeep", Box::new(move || upkeep.run(&received, &waker)))?;
         let leasing = spawn(
@@ -163,6 +170,7 @@ impl Kernel {
             upkeep: Some(keeping),
             leasing: Some(leasing),
             watching,
+            alive,
             lock: None,
         })
     }
@@ -282,6 +290,14 @@ impl Kernel {
             .or(watching.map(|_| "vip watch"))
     }
 
+    /// The threads of this kernel that give no sign of life, each with the time since its last one. Takes no lock.
+    pub fn silent_threads(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
+        let now = Instant::now();
+        // Without nftables there is nothing to watch.
+        let running = if self.watching.is_some() { 3 } else { 2 };
+        self.alive.iter().take(running).filter_map(move |alive| alive.silent(now))
+    }
+
     /// What is true now. Reads what the threads last heard from the kernel; asks nobody.
     pub fn facts(&self) -> Facts {
         let vips = locked(&self.held);
@@ -367,6 +383,7 @@ fn watcher(
     lease_thread: &Sender<Order>,
     notes: &Notes,
     shut: &Shut,
+    alive: &Alive,
 ) -> std::io::Result<(Watcher, Asking)> {
     let (queue, asked) = channel();
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -378,6 +395,7 @@ fn watcher(
         lease_thread: lease_thread.clone(),
         notes: notes.clone(),
         shut: Arc::clone(shut),
+        alive: alive.clone(),
         asked,
         wake: Arc::clone(&wake),
     };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::alive::{Alive, REST};
 use crate::error::VipError;
 use crate::lease::Lease;
 use crate::moment::Moment;
@@ -82,6 +83,7 @@ pub(crate) struct LeaseThread {
     pub(crate) notes: Notes,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) watchdog: Option<Watchdog>,
+    alive: Alive,
     held: Vec<Held>,
     /// Everything that the kernel fences: what is held, and what was released and may still be there.
     fenced: BTreeSet<IpAddr>,
@@ -103,6 +105,7 @@ impl LeaseThread {
         notes: Notes,
         pulse: Arc<Pulse>,
         watchdog: Option<Watchdog>,
+        alive: Alive,
     ) -> Self {
         let asleep = asleep();
         Self {
@@ -110,6 +113,7 @@ impl LeaseThread {
             notes,
             pulse,
             watchdog,
+            alive,
             held: Vec::new(),
             fenced: BTreeSet::new(),
             check: None,
@@ -124,11 +128,10 @@ impl LeaseThread {
     pub(crate) fn run(mut self, orders: &Receiver<Order>) {
         let mut next = Instant::now();
         loop {
+            self.alive.beat();
             let period = self.period();
-            let order = match period {
-                Some(_) => orders.recv_timeout(next.saturating_duration_since(Instant::now())),
-                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            let left = period.map_or(REST, |_| next.saturating_duration_since(Instant::now()));
+            let order = orders.recv_timeout(left.min(REST));
             match order {
                 Ok(Order::Stop) => {
                     if let Some(fence) = &mut self.fence {
@@ -143,6 +146,8 @@ impl LeaseThread {
                         next = Instant::now() + TICK;
                     }
                 }
+                // Only a sign of life.
+                Err(RecvTimeoutError::Timeout) if period.is_none() || left > REST => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let now = Instant::now();
                     let on_time = self.pulse.woke(now.saturating_duration_since(next));
@@ -416,7 +421,7 @@ mod tests {
     #[test]
     fn leases_lapse_resume_and_end_with_the_sleep_of_the_machine() {
         let (notes, received, _waker) = notes().unwrap();
-        let mut thread = LeaseThread::new(None, notes, Arc::default(), None);
+        let mut thread = LeaseThread::new(None, notes, Arc::default(), None, Alive::new("vip lease"));
         let (address, lease) = (IpAddr::from([192, 0, 2, 1]), Lease::new());
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);

@@ -37,6 +37,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod alive;
 mod capability;
 mod error;
 mod event;

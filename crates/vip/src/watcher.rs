@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{read, write};
 
+use crate::alive::{Alive, REST};
 use crate::lease_thread::Order;
 use crate::nft::{Nft, Noticed, Watch};
 use crate::route::Route;
@@ -37,6 +38,7 @@ pub(crate) struct Watcher {
     pub(crate) notes: Notes,
     pub(crate) shut: Shut,
     pub(crate) asked: Receiver<Ask>,
+    pub(crate) alive: Alive,
     /// Readable when something is asked.
     pub(crate) wake: Arc<OwnedFd>,
 }
@@ -71,6 +73,7 @@ impl Watcher {
         let (mut look, mut others_due) = (Instant::now(), None);
         let mut others_done: Option<Instant> = None;
         loop {
+            self.alive.beat();
             let now = Instant::now();
             let _ = read(&self.wake, &mut [0; 8]);
             loop {
@@ -106,7 +109,7 @@ impl Watcher {
 
     /// Waits until something was changed, asked or is due.
     fn wait(&self, due: Instant) {
-        let left = due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = due.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), REST);
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),

@@ -30,7 +30,7 @@ fn settings() -> Settings {
 }
 
 pub(crate) fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(&settings()).unwrap())
+    Arc::new(Shared::new(&settings(), &Ended::default()).unwrap())
 }
 
 /// How many of these connections the server has ended by now; they must not block.

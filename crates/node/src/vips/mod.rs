@@ -254,10 +254,24 @@ impl Vips {
         drop(self.shared.shown().kernel.take());
     }
 
-    /// The threads of the kernel's part that have ended, in words.
-    pub(crate) fn missing(&self) -> Option<String> {
-        let kernel = self.shared.shown().kernel.clone()?;
-        kernel.ended_thread().map(|name| format!("thread {name} has ended"))
+    /// The threads of the kernel's part that have ended or give no sign of life, in words.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let Some(kernel) = self.shared.shown().kernel.clone() else { return Vec::new() };
+        let ended = kernel.ended_thread().map(|name| format!("thread {name} has ended"));
+        let silent = kernel.silent_threads().map(|(name, silent)| {
+            format!("thread {name} has given no sign of life for {} s", silent.as_secs())
+        });
+        ended.into_iter().chain(silent).collect()
+    }
+
+    /// Whether they all are there and alive. For one of them, the thread that keeps the leases: it waits for nobody.
+    pub(crate) fn is_whole(&self) -> bool {
+        // Whoever has it now is alive.
+        let Ok(shown) = self.shared.shown.try_lock() else { return true };
+        shown
+            .kernel
+            .as_ref()
+            .is_none_or(|kernel| kernel.ended_thread().is_none() && kernel.silent_threads().next().is_none())
     }
 
     /// Why another member had better hold the virtual IPs, in words.

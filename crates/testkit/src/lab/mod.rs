@@ -14,6 +14,7 @@ mod leftovers;
 mod prober;
 mod product;
 mod second;
+mod threads;
 mod trestle;
 mod trial;
 mod witness;
@@ -30,6 +31,7 @@ pub use host::{Host, Mac};
 pub use keepalived::Keepalived;
 pub use prober::{Attempt, Failure, Gap, Prober, gap};
 pub use product::Product;
+pub use threads::{HungThreads, break_thread, hang_threads};
 pub use trestle::Trestle;
 pub use trial::{Fault, Trial, settle};
 

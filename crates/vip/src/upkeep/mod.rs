@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::alive::{Alive, REST};
 use crate::event::Event;
 use crate::facts::Tampering;
 use crate::frames::Heard;
@@ -43,6 +44,7 @@ pub(crate) struct Upkeep {
     pub(crate) lease_thread: Sender<lease_thread::Order>,
     pub(crate) on_event: Box<dyn FnMut(Event) + Send>,
     tampering: SharedTampering,
+    alive: Alive,
     kept: Vec<Kept>,
     wires: Vec<ArpWire>,
 }
@@ -55,6 +57,7 @@ impl Upkeep {
         lease_thread: Sender<lease_thread::Order>,
         on_event: Box<dyn FnMut(Event) + Send>,
         tampering: SharedTampering,
+        alive: Alive,
     ) -> Self {
         let discovery = Discovery::open().ok();
         Self {
@@ -65,6 +68,7 @@ impl Upkeep {
             lease_thread,
             on_event,
             tampering,
+            alive,
             kept: Vec::new(),
             wires: Vec::new(),
         }
@@ -73,6 +77,7 @@ impl Upkeep {
     /// Runs until it is told to stop or nobody is left to tell it.
     pub(crate) fn run(mut self, notes: &Receiver<Note>, waker: &Waker) {
         loop {
+            self.alive.beat();
             waker.rest();
             loop {
                 match notes.try_recv() {
@@ -95,19 +100,18 @@ impl Upkeep {
     fn wait(&self, waker: &Waker) {
         let now = Instant::now();
         let due = self.kept.iter().filter_map(|kept| kept.due(now)).min();
-        let timeout = due.map(|due| {
-            // At least a millisecond, so that rounding never makes this spin.
-            let left = due.saturating_duration_since(now).max(Duration::from_millis(1));
-            let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
-            Timespec { tv_sec: seconds, tv_nsec: i64::from(left.subsec_nanos()) }
-        });
+        let left = due.map_or(REST, |due| due.saturating_duration_since(now));
+        // At least a millisecond, so that rounding never makes this spin, and not so long that it looks dead.
+        let left = left.clamp(Duration::from_millis(1), REST);
+        let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: i64::from(left.subsec_nanos()) };
         let mut sources = vec![waker.as_fd(), self.changes.as_fd()];
         sources.extend(self.wires.iter().map(AsFd::as_fd));
         sources.extend(self.discovery.iter().map(AsFd::as_fd));
         let mut polled: Vec<PollFd<'_>> =
             sources.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // Interrupted or not: whatever there is to do is looked for anyway.
-        let _ = poll(&mut polled, timeout.as_ref());
+        let _ = poll(&mut polled, Some(&timeout));
     }
 
     fn tampered(&self, change: impl FnOnce(&mut Tampering)) {
