@@ -1,4 +1,4 @@
-//! One data directory on two machines, or on another one, or as it once was.
+//! One data directory on two machines, or on another one, or as it once was; and addresses that are somebody else's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use trestle_api::v1::{ListMembersRequest, Member as Record, UpdateMemberRequest};
 use trestle_testkit::{Api, Cluster, Member, get, wait_for, wait_until};
 
-use crate::trestled;
+use crate::{trestle, trestled};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -180,4 +180,76 @@ async fn a_disk_that_was_put_back_is_filled_again() {
         page if page.status == 200 => Ok(()),
         page => Err(page.body),
     });
+}
+
+/// Adds a line to a member's file.
+fn configure(member: &Member, line: &str) {
+    let config = std::fs::read_to_string(member.config()).unwrap();
+    std::fs::write(member.config(), format!("{config}{line}\n")).unwrap();
+}
+
+/// The documents that a cluster refuses: a backup with another address of its virtual IP.
+fn refuses_restore(endpoint: &str, address: &str, why: &str) {
+    let saved = trestle(endpoint, &["backup"]).expect_success();
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("document.json").display().to_string();
+    std::fs::write(&path, saved.replace("192.0.2.10/24", address)).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let finished = trestle(endpoint, &[&["restore", "--replace", &path], more].concat());
+        assert_eq!(finished.code, Some(1), "{}{}", finished.stdout, finished.stderr);
+        assert!(finished.stderr.contains(why), "{}", finished.stderr);
+    }
+    assert_eq!(trestle(endpoint, &["backup"]).expect_success(), saved);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_virtual_ip_and_an_address_of_a_member_are_not_the_same_whichever_comes_first() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let (api, endpoint) = (cluster.api(0), cluster.members[0].admin().to_string());
+    // Of documentation (RFC 5737), so that no machine has it; and on an interface that cannot hold it.
+    let create = ["vip", "create", "192.0.2.10/24", "--name", "front", "--interface", "lo"];
+    trestle(&endpoint, &create).expect_success();
+    let of_vip = "192.0.2.10:7480 is the address of vip \"front\", so it cannot be a member's own";
+
+    let new = cluster.prepare();
+    configure(&cluster.members[new], "advertise_admin_address = \"192.0.2.10:7480\"");
+    cluster.members[new].start();
+    let refused = api.add_member(cluster.members[new].peer()).await.unwrap_err();
+    assert!(refused.message().contains(of_vip), "{refused}");
+
+    cluster.members[2].stop();
+    let update = |peer: &str, admin: &str| UpdateMemberRequest {
+        name: "members/m3".to_owned(),
+        peer_address: peer.to_owned(),
+        admin_address: admin.to_owned(),
+    };
+    for (peer, admin) in [("192.0.2.10:7481", ""), ("", "192.0.2.10:7480")] {
+        let refused = api.members().update_member(update(peer, admin)).await.unwrap_err();
+        assert!(refused.message().contains("is the address of vip \"front\""), "{refused}");
+    }
+    api.members().update_member(update("", "192.0.2.33:7480")).await.unwrap();
+    let why = "must not be the admin address of member \"m3\": two hosts would answer for it";
+    refuses_restore(&endpoint, "192.0.2.33/24", why);
+    refuses_restore(&endpoint, "192.0.2.255/24", "it is the broadcast address of its network");
+
+    // One that comes up with the address of a virtual IP says so, and is not recorded there.
+    configure(&cluster.members[2], "advertise_admin_address = \"192.0.2.10:7480\"");
+    cluster.members[2].start();
+    says(&cluster.members[2], of_vip);
+    wait_until("the problem in the status", LIMIT, async || {
+        let status = api.status().await.map_err(|status| status.to_string())?;
+        let told = status.members.iter().flat_map(|member| &member.problems);
+        let found = told.filter(|problem| problem.contains("virtual IP 192.0.2.10 is its admin address"));
+        if found.count() == 1 { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let log = cluster.members[2].output();
+    assert!(
+        log.lines().any(|line| line.contains("ERROR") && line.contains("a virtual IP is its admin address")),
+        "{log}"
+    );
+    assert_eq!(record(&api, "m3").await.unwrap().admin_address, "192.0.2.33:7480");
+    api.create_pool("after", None).await.unwrap();
+    // In good order, so that no fence stays in this machine's network.
+    cluster.members.iter_mut().for_each(|member| assert!(member.stop().success()));
 }

@@ -1,4 +1,5 @@
-//! Virtual IPs as listeners and health see them; that nobody holds them here, because no member has their interface.
+//! Virtual IPs as listeners and health see them; that nobody holds them here, because their interface is no
+//! Ethernet.
 
 use prost_types::FieldMask;
 use tonic::transport::Endpoint;
@@ -14,7 +15,7 @@ use crate::trestled;
 
 /// Creates a virtual IP at an address of documentation (RFC 5737).
 async fn create_vip(cluster: &Cluster, name: &str, address: &str) {
-    let vip = Some(Vip { address: address.to_owned(), interface: "nowhere0".to_owned(), ..Vip::default() });
+    let vip = Some(Vip { address: address.to_owned(), interface: "lo".to_owned(), ..Vip::default() });
     let request = CreateVipRequest { vip_id: name.to_owned(), vip, ..CreateVipRequest::default() };
     vips(cluster).create_vip(request).await.unwrap();
 }

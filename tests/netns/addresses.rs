@@ -112,7 +112,18 @@ fn an_address_that_no_member_can_have_takes_no_other_away_and_can_be_mended_or_d
     prepare(&bed.lab);
     let holder = bed.settle();
     let watch = bed.watch();
-    bed.run(&["vip", "create", &format!("{SECOND}/24"), "--name", "second", "--interface", "nowhere0"]);
+    let create = ["vip", "create", &format!("{SECOND}/24"), "--name", "second", "--interface", "nowhere0"];
+    let refusal = bed.refusal(&create);
+    assert!(refusal.contains("must be one that a member could hold"), "{refusal}");
+    for member in 0..MEMBERS {
+        let there = if member == BRIDGED { "eth0, eth1, lan" } else { "eth0, eth1" };
+        let words = format!("{}: there is no interface nowhere0, but {there}", bed.name(member));
+        assert!(refusal.contains(&words), "{words}: {refusal}");
+    }
+    // What one member has may be meant.
+    bed.lab.members[holder].ip("link add nowhere0 type veth peer name nowhere1");
+    bed.run(&create);
+    bed.lab.members[holder].ip("link delete nowhere0");
     bed.run(&["listener", "create", "second", "--bind", "second:80", "--pool", "web"]);
     for member in 0..MEMBERS {
         bed.unfit(member, "there is no interface nowhere0");
@@ -126,6 +137,8 @@ fn an_address_that_no_member_can_have_takes_no_other_away_and_can_be_mended_or_d
     );
 
     let lan = format!("{}=lan", bed.name(BRIDGED));
+    let refusal = bed.refusal(&["vip", "update", "second", "--interface", "nowhere2"]);
+    assert!(refusal.contains("there is no interface nowhere2"), "{refusal}");
     bed.run(&["vip", "update", "second", "--interface", "eth1", "--interface-on", &lan]);
     bed.served(SocketAddr::new(SECOND, 80), |_| true);
 

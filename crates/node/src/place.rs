@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use trestle_api::status::{self, Failure};
 use trestle_api::{convert, peer};
 use trestle_consensus::RaftState;
@@ -126,7 +126,7 @@ fn two(own: &HostPort, known: &HostPort) -> String {
 
 fn displace(member: &Member, why: String) {
     if member.consensus.abstains().as_ref() != Some(&why) {
-        warn!("this process abstains: {why}");
+        error!("this process abstains: {why}");
     }
     member.consensus.displace(Some(why));
 }
@@ -209,6 +209,15 @@ impl Member {
         let moved = known.peer_address != peer || raft.is_some_and(|raft| raft != peer.as_str());
         if replaces == request.start && known.admin_address == admin && !moved {
             return Ok(None);
+        }
+        for (known, new) in [(&known.peer_address, &peer), (&known.admin_address, &admin)] {
+            if known != new
+                && let Some(why) = self.refuse_vip_at(new).await
+            {
+                return Ok(Some(format!(
+                    "its address is not recorded: {why}; give it another one and restart it"
+                )));
+            }
         }
         // Whoever answers at an address is the member there, whatever anybody says.
         match answers_as(self, &peer, id).await {

@@ -1,46 +1,78 @@
 //! Whether this machine could hold a virtual IP, before there is one.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::error::VipError;
 use crate::route::Route;
 
-/// What this machine's addresses say of a virtual IP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What this machine's addresses and interfaces say of a virtual IP.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fit {
-    /// It could hold it, or it is told on which interface.
+    /// It could hold it.
     Fits,
     /// The address is one of its own.
     Own,
     /// No interface has an address in its network.
     NoNetwork,
+    /// It has no interface of that name.
+    NoInterface {
+        /// The names of those that it has and that could hold one, in order.
+        there: Vec<String>,
+    },
 }
 
-/// Looks at the addresses of this machine; `named` when the interface is named. Takes no capability.
+/// Looks at the addresses of this machine, and for the interface if one is named. Takes no capability.
+///
+/// # Errors
+/// When the kernel does not list its addresses or interfaces.
+pub fn fit(address: IpAddr, interface: Option<&str>) -> Result<Fit, VipError> {
+    let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
+    if lasting(&mut route)?.contains(&address) {
+        return Ok(Fit::Own);
+    }
+    let Some(name) = interface else {
+        let found = route.interface_in(address).map_err(VipError::system("list addresses"))?;
+        return Ok(if found.is_some() { Fit::Fits } else { Fit::NoNetwork });
+    };
+    let interfaces = route.interfaces().map_err(VipError::system("list interfaces"))?;
+    if interfaces.iter().any(|found| found.is_called(name)) {
+        return Ok(Fit::Fits);
+    }
+    let ethernet = interfaces.into_iter().filter(|found| found.mac.is_some());
+    let there: BTreeSet<String> = ethernet.map(|found| found.name).collect();
+    Ok(Fit::NoInterface { there: there.into_iter().collect() })
+}
+
+/// The addresses that this machine has for good; a virtual IP that is held is none of them. Takes no capability.
 ///
 /// # Errors
 /// When the kernel does not list its addresses.
-pub fn fit(address: IpAddr, named: bool) -> Result<Fit, VipError> {
-    let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
+pub fn lasting_addresses() -> Result<BTreeSet<IpAddr>, VipError> {
+    lasting(&mut Route::open().map_err(VipError::system("open a routing socket"))?)
+}
+
+fn lasting(route: &mut Route) -> Result<BTreeSet<IpAddr>, VipError> {
     let addresses = route.addresses().map_err(VipError::system("list addresses"))?;
-    // A virtual IP that is held does not last.
-    if addresses.iter().any(|own| own.lasting && own.address == address) {
-        return Ok(Fit::Own);
-    }
-    let found = named || route.interface_in(address).map_err(VipError::system("list addresses"))?.is_some();
-    Ok(if found { Fit::Fits } else { Fit::NoNetwork })
+    Ok(addresses.into_iter().filter(|own| own.lasting).map(|own| own.address).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     #[test]
-    fn own_addresses_and_strange_networks_are_told() {
-        assert_eq!(fit([127, 0, 0, 1].into(), true).unwrap(), Fit::Own);
+    fn own_addresses_strange_networks_and_missing_interfaces_are_told() {
+        assert_eq!(fit([127, 0, 0, 1].into(), Some("lo")).unwrap(), Fit::Own);
+        assert!(lasting_addresses().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
         // Reserved (RFC 1112, section 4): in no network.
-        assert_eq!(fit([240, 0, 0, 7].into(), false).unwrap(), Fit::NoNetwork);
-        assert_eq!(fit([240, 0, 0, 7].into(), true).unwrap(), Fit::Fits);
+        let strange = IpAddr::from([240, 0, 0, 7]);
+        assert_eq!(fit(strange, None).unwrap(), Fit::NoNetwork);
+        assert_eq!(fit(strange, Some("lo")).unwrap(), Fit::Fits);
+        let Fit::NoInterface { there } = fit(strange, Some("nowhere0")).unwrap() else {
+            panic!("there is an interface of that name");
+        };
+        assert!(!there.contains(&"lo".to_owned()), "{there:?}");
     }
 }

@@ -64,7 +64,7 @@ pub use capability::{drop_all_capabilities, drop_other_capabilities, require_cap
 pub use error::VipError;
 pub use event::{Event, Mac};
 pub use facts::{Facts, Fence, Punctuality, Tampering, VipFacts};
-pub use fit::{Fit, fit};
+pub use fit::{Fit, fit, lasting_addresses};
 pub use kernel::{Kernel, Settings};
 pub use lease::Lease;
 pub use lease_thread::{TICK, Watchdog};

@@ -34,7 +34,11 @@ impl Admin {
             ));
         };
         let request = merged(parts).await?;
-        let (revision, outcome) = self.write(convert::restore_configuration(&request)).await?;
+        let write = convert::restore_configuration(&request);
+        if let (Ok(_), Some(document)) = (&write, &request.part) {
+            self.refuse_addresses_of_members(document).await?;
+        }
+        let (revision, outcome) = self.write(write).await?;
         match outcome {
             Outcome::Restored(restored) => Ok(v1::RestoreConfigurationResponse {
                 revision,

@@ -122,6 +122,7 @@ impl MemberService for Admin {
             return MemberServiceClient::new(leader).update_member(forwarded(request.into_inner())).await;
         }
         let id = self.member_id(&convert::member_name(&name))?;
+        self.refuse_vips([peer.as_ref(), admin.as_ref()]).await?;
         let member = self.member.consensus.relocate(id, peer, admin).await?;
         Ok(Response::new(self.member.rendered(&member)))
     }
@@ -181,18 +182,23 @@ impl Admin {
         Ok(())
     }
 
+    /// Refuses addresses of a member that are virtual IPs.
+    async fn refuse_vips(&self, addresses: [Option<&HostPort>; 2]) -> Result<(), Status> {
+        for own in addresses.into_iter().flatten() {
+            if let Some(why) = self.member.refuse_vip_at(own).await {
+                return Err(status::failure(&status::Failure::Membership(why)));
+            }
+        }
+        Ok(())
+    }
+
     async fn add_here(
         &self,
         address: HostPort,
         progress: mpsc::Sender<Progress>,
     ) -> Result<v1::MemberProgress, Status> {
         let spec = self.describe(&address).await?;
-        for own in [&spec.peer_address, &spec.admin_address] {
-            if let Some(vip) = self.vip_at(own).await {
-                let why = format!("{own} is the address of vip \"{vip}\", so it cannot be a member's own");
-                return Err(status::failure(&status::Failure::Membership(why)));
-            }
-        }
+        self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;
         let member = self.member.consensus.add(spec, &progress).await?;
         Ok(self.done(member.id, Vec::new()))
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tonic::Status;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{HostPort, Invalid, Violations, VipAddress};
+use trestle_model::{HostPort, Invalid, Violation, Violations, VipAddress, defaults};
 
 use super::Admin;
+use crate::member::Member;
 
 /// How long a name server may take; a name that it does not know in time is compared no further.
 const LOOKUP_MAX: Duration = Duration::from_secs(1);
@@ -22,63 +23,110 @@ async fn addresses(of: &HostPort) -> Vec<IpAddr> {
     found.ok().and_then(Result::ok).map(|found| found.map(|socket| socket.ip()).collect()).unwrap_or_default()
 }
 
-fn refused(address: &str, rule: String) -> Status {
-    let mut v = Violations::new();
-    v.add("vip.address", address, rule);
-    status::invalid(&Invalid(v.into_vec()))
+fn violation(field: &str, vip: &v1::Vip, rule: String) -> Violation {
+    Violation::new(field, &vip.address, rule)
 }
 
+fn refused(found: Vec<Violation>) -> Status {
+    status::invalid(&Invalid(found))
+}
+
+impl Member {
+    /// Why this cannot be an address of a member: a virtual IP has it.
+    pub(crate) async fn refuse_vip_at(&self, of: &HostPort) -> Option<String> {
+        let found = addresses(of).await;
+        let state = self.consensus.view().borrow().state.clone();
+        let vip = state.vips.values().find(|vip| found.contains(&vip.spec.address.ip))?;
+        Some(format!("{of} is the address of vip \"{}\", so it cannot be a member's own", vip.name))
+    }
+}
+
+/// What the members say of an address.
+struct Answers {
+    /// The rule that it breaks.
+    own: Option<String>,
+    /// Who cannot hold it, and why.
+    problems: Vec<String>,
+    answered: usize,
+}
+
+/// The recorded addresses of the members: whose, which, and where.
+type Recorded = Vec<(String, &'static str, Vec<IpAddr>)>;
+
 impl Admin {
-    /// Refuses a virtual IP that is an address of a member, or that none of those that answer could hold.
-    pub(super) async fn refuse_unfit(&self, vip: &v1::Vip) -> Result<(), Status> {
-        let Ok(address) = VipAddress::parse(&vip.address) else { return Ok(()) };
+    async fn recorded(&self) -> Recorded {
         let known = self.member.known();
         let recorded = known.iter().flat_map(|member| {
             let spec = &member.spec;
             [(&spec.name, "peer", &spec.peer_address), (&spec.name, "admin", &spec.admin_address)]
         });
-        let recorded = recorded.map(|(name, what, at)| async move { (name, what, addresses(at).await) });
-        for (name, what, found) in join_all(recorded).await {
-            if found.contains(&address.ip) {
-                let rule = format!(
-                    "must not be the {what} address of member \"{name}\": two hosts would answer for it"
-                );
-                return Err(refused(&vip.address, rule));
-            }
+        let found =
+            recorded.map(|(name, what, at)| async move { (name.to_string(), what, addresses(at).await) });
+        join_all(found).await
+    }
+
+    /// Asks the members about a virtual IP.
+    async fn answers(&self, recorded: &Recorded, vip: &v1::Vip, address: IpAddr) -> Answers {
+        let is_it = |(_, _, found): &&(String, _, Vec<IpAddr>)| found.contains(&address);
+        let mut answers = Answers { own: None, problems: Vec::new(), answered: 0 };
+        if let Some((name, what, _)) = recorded.iter().find(is_it) {
+            let rule =
+                format!("must not be the {what} address of member \"{name}\": two hosts would answer for it");
+            answers.own = Some(rule);
+            return answers;
         }
         let ask =
             peer::ReportRequest { vip_candidate: Some(vip.clone()), no_digest: true, ..Default::default() };
         let (reports, _) = self.member.ask_all(ask).await;
-        let mut problems = Vec::new();
+        answers.answered = reports.len();
         for report in &reports {
             let Some(fit) = &report.vip_fit else { continue };
             let name = report.status.as_ref().and_then(|status| status.member.as_ref());
             let name = name.map_or("", |member| member.name.strip_prefix("members/").unwrap_or(&member.name));
             if !fit.own.is_empty() {
                 let rule = format!("must not be an address that member \"{name}\" has: it is {}", fit.own);
-                return Err(refused(&vip.address, rule));
+                answers.own = Some(rule);
             }
             if !fit.problem.is_empty() {
-                problems.push(format!("{name}: {}", fit.problem));
+                answers.problems.push(format!("{name}: {}", fit.problem));
             }
         }
-        // A member that does not answer, or does not say, might.
-        if problems.is_empty() || problems.len() < reports.len() {
-            return Ok(());
-        }
-        let rule = format!(
-            "must be one that a member could hold; name an interface if that is meant ({})",
-            problems.join("; ")
-        );
-        Err(refused(&vip.address, rule))
+        answers
     }
 
-    /// The virtual IP that an address of a member is, by its name.
-    pub(super) async fn vip_at(&self, of: &HostPort) -> Option<String> {
-        let found = addresses(of).await;
-        let state = self.member.consensus.view().borrow().state.clone();
-        let vip = state.vips.values().find(|vip| found.contains(&vip.spec.address.ip))?;
-        Some(vip.name.to_string())
+    /// Refuses a virtual IP that is an address of a member, or that none of those that answer could hold.
+    pub(super) async fn refuse_unfit(&self, vip: &v1::Vip) -> Result<(), Status> {
+        let Ok(address) = VipAddress::parse(&vip.address) else { return Ok(()) };
+        let answers = self.answers(&self.recorded().await, vip, address.ip).await;
+        if let Some(rule) = answers.own {
+            return Err(refused(vec![violation("vip.address", vip, rule)]));
+        }
+        // A member that does not answer, or does not say, might.
+        if answers.problems.is_empty() || answers.problems.len() < answers.answered {
+            return Ok(());
+        }
+        let rule = format!("must be one that a member could hold ({})", answers.problems.join("; "));
+        Err(refused(vec![violation("vip.address", vip, rule)]))
+    }
+
+    /// Refuses a document of which a virtual IP is an address of a member. Where nobody could hold one is no reason: its
+    /// interfaces may come later, and the status names it.
+    pub(super) async fn refuse_addresses_of_members(
+        &self,
+        document: &v1::Configuration,
+    ) -> Result<(), Status> {
+        let parsed = |vip: &v1::Vip| VipAddress::parse(&vip.address).ok().map(|address| address.ip);
+        let vips = document.vips.iter().filter_map(|vip| Some((vip, parsed(vip)?))).take(defaults::VIPS_MAX);
+        let recorded = self.recorded().await;
+        let asked = vips.map(|(vip, address)| {
+            let recorded = &recorded;
+            async move {
+                let rule = self.answers(recorded, vip, address).await.own?;
+                Some(violation(&format!("{}.address", vip.name), vip, rule))
+            }
+        });
+        let found: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        if found.is_empty() { Ok(()) } else { Err(refused(found)) }
     }
 
     /// As [`Self::refuse_unfit`], for a change that may leave a virtual IP without a named interface.

@@ -73,8 +73,8 @@ fn places(shown: std::sync::MutexGuard<'_, Shown>, faults: &mut Faults) {
     let mut add = |address: IpAddr, words| {
         faults.insert(FaultKey::of_member(Fault::Interface(address)), words);
     };
-    for address in misplaced {
-        add(address, format!("no interface here suits {address}"));
+    for (address, why) in misplaced {
+        add(address, why);
     }
     let mut links: BTreeMap<String, Option<String>> = BTreeMap::new();
     for (address, name) in interfaces {

@@ -1,34 +1,75 @@
-//! What this member says of a virtual IP that somebody wants to make.
+//! Whether a virtual IP can be one, by what this member knows of its own addresses, interfaces, and the other members.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use trestle_api::{convert, peer, v1};
-use trestle_model::VipAddress;
+use trestle_model::{ClusterState, VipAddress};
 use trestle_vip::Fit;
 
+use crate::config::Config;
 use crate::member::Member;
+
+/// Most interfaces that a refusal names.
+const NAMED_MAX: usize = 16;
+
+/// The addresses that the configuration gives this member, with what they are.
+pub(super) struct OwnAddresses(Vec<(&'static str, IpAddr)>);
+
+impl OwnAddresses {
+    pub(super) fn of(config: &Config) -> Self {
+        let told = |address: &trestle_model::HostPort| address.as_socket().map(|socket| socket.ip());
+        let all = [
+            ("its admin address", Some(config.admin_address.ip())),
+            ("its peer address", Some(config.peer_address.ip())),
+            ("its HTTP address", Some(config.http_address.ip())),
+            ("its data address", config.data_address),
+            ("its admin address", told(&config.advertise_admin_address)),
+            ("its peer address", told(&config.advertise_peer_address)),
+        ];
+        Self(all.into_iter().filter_map(|(what, address)| Some((what, address?))).collect())
+    }
+
+    /// What an address is to this member or, as one of `host`, to its machine.
+    pub(super) fn what(&self, address: IpAddr, host: &BTreeSet<IpAddr>) -> Option<&'static str> {
+        let own = self.0.iter().find(|(_, own)| *own == address).map(|(what, _)| *what);
+        own.or_else(|| host.contains(&address).then_some("an address of its host"))
+    }
+}
+
+/// Of which member an address is the recorded one, and which. Names are not looked up here.
+pub(super) fn recorded(state: &ClusterState, address: IpAddr) -> Option<String> {
+    state.members.values().find_map(|member| {
+        let spec = &member.spec;
+        let all = [("peer", &spec.peer_address), ("admin", &spec.admin_address)];
+        let is_it = |at: &trestle_model::HostPort| at.as_socket().is_some_and(|at| at.ip() == address);
+        let (what, _) = all.into_iter().find(|(_, at)| is_it(at))?;
+        Some(format!("the {what} address of member \"{}\"", spec.name))
+    })
+}
 
 impl Member {
     /// Whether this member could hold it.
     pub(crate) fn vip_fit(&self, candidate: &v1::Vip) -> peer::VipFit {
         let Ok(address) = VipAddress::parse(&candidate.address) else { return peer::VipFit::default() };
-        let config = &self.config;
-        let own = [
-            ("its admin address", Some(config.admin_address.ip())),
-            ("its peer address", Some(config.peer_address.ip())),
-            ("its HTTP address", Some(config.http_address.ip())),
-            ("its data address", config.data_address),
-        ];
-        if let Some((what, _)) = own.iter().find(|(_, ip)| *ip == Some(address.ip)) {
-            return peer::VipFit { own: (*what).to_owned(), problem: String::new() };
+        let own = |what: &str| peer::VipFit { own: what.to_owned(), problem: String::new() };
+        let unable = |problem| peer::VipFit { own: String::new(), problem };
+        if let Some(what) = OwnAddresses::of(&self.config).what(address.ip, &BTreeSet::new()) {
+            return own(what);
         }
-        let me = convert::member_name(&config.name);
-        let named = !candidate.interface.is_empty()
-            || candidate.interface_overrides.iter().any(|one| one.member == me);
-        match trestle_vip::fit(address.ip, named) {
-            Ok(Fit::Own) => peer::VipFit { own: "an address of its host".to_owned(), problem: String::new() },
-            Ok(Fit::NoNetwork) => peer::VipFit {
-                own: String::new(),
-                problem: format!("no interface has an address in the network of {address}"),
-            },
+        let me = convert::member_name(&self.config.name);
+        let here = candidate.interface_overrides.iter().find(|one| one.member == me);
+        let named = here.map_or(&candidate.interface, |here| &here.interface);
+        match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
+            Ok(Fit::Own) => own("an address of its host"),
+            Ok(Fit::NoNetwork) => unable(format!(
+                "no interface has an address in the network of {address}; name one if that is meant"
+            )),
+            Ok(Fit::NoInterface { there }) => {
+                let listed = there.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let listed = if listed.is_empty() { "none that would do".to_owned() } else { listed };
+                unable(format!("there is no interface {named}, but {listed}"))
+            }
             // What cannot be asked about says nothing.
             Ok(Fit::Fits) | Err(_) => peer::VipFit::default(),
         }

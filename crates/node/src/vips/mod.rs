@@ -62,8 +62,10 @@ struct Shown {
     unable: Option<String>,
     /// Where each virtual IP is, or would be, served here.
     interfaces: BTreeMap<IpAddr, String>,
-    /// Those for which there is no such interface.
-    misplaced: BTreeSet<IpAddr>,
+    /// Those for which there is no place here, with the reason.
+    misplaced: BTreeMap<IpAddr, String>,
+    /// Those that are addresses of this member or of its host, with what they are.
+    own: BTreeMap<IpAddr, &'static str>,
     /// The configuration that both were found with.
     placed: Revision,
     /// What keeps each one from being served here.
@@ -272,6 +274,18 @@ impl Vips {
             .kernel
             .as_ref()
             .is_none_or(|kernel| kernel.ended_thread().is_none() && kernel.silent_threads().next().is_none())
+    }
+
+    /// The virtual IPs that are addresses of this member itself, in words.
+    pub(crate) fn own_addresses(&self) -> Vec<String> {
+        let shown = self.shared.shown();
+        let words = |(address, what): (&IpAddr, &&str)| {
+            format!(
+                "virtual IP {address} is {what}, so it is not served here and two hosts may answer for it: delete the virtual IP, \
+                 or give this member or its host another address"
+            )
+        };
+        shown.own.iter().map(words).collect()
     }
 
     /// Why another member had better hold the virtual IPs, in words.

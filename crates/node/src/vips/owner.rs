@@ -16,6 +16,7 @@ use trestle_engine::ownership::{self, Action, Cause, Elected, Event, Fault, Owne
 use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenure};
 use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
+use super::fit::OwnAddresses;
 use super::{Order, Shared, watchdog};
 use crate::member::Member;
 use crate::supervise::{Pulse, Supervisor};
@@ -40,6 +41,8 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     orders: Sender<Order>,
     name: MemberName,
+    /// Where this member itself is.
+    own: OwnAddresses,
     real_time: bool,
     consensus: Consensus,
     grip: Grip,
@@ -75,6 +78,7 @@ impl Owner {
             shared,
             orders,
             name: member.config.name.clone(),
+            own: OwnAddresses::of(&member.config),
             real_time: member.config.vip.real_time,
             consensus: member.consensus.clone(),
             grip: Grip::Unused,

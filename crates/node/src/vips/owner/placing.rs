@@ -1,13 +1,31 @@
 //! Where each virtual IP belongs on this member, and what is in the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tracing::error;
 use trestle_engine::ownership::{self, Event};
 use trestle_model::{MemberName, VipSpec};
 
+use super::super::fit;
 use super::{Grip, Owner};
+
+/// Why a virtual IP has no place here.
+struct Misplaced {
+    /// For the virtual IP itself.
+    problem: String,
+    /// For the member, which is unfit because of it.
+    fault: String,
+}
+
+/// Everything that is known of the virtual IPs' places.
+#[derive(Default)]
+struct Places {
+    interfaces: BTreeMap<IpAddr, String>,
+    misplaced: BTreeMap<IpAddr, Misplaced>,
+    own: BTreeMap<IpAddr, &'static str>,
+}
 
 impl Owner {
     /// Brings what the machine knows of the configuration in line with it: which virtual IPs there are for this member, on
@@ -17,20 +35,13 @@ impl Owner {
             return;
         }
         self.get_a_grip();
+        let places = self.places();
         let id = |name: &MemberName| self.state.member_named(name).map(|member| member.id);
-        let (mut vips, mut interfaces, mut lost) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut vips = BTreeMap::new();
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
             // What cannot be served here is the machine's business too: it hands that over like everything else.
-            let mut place = String::new();
-            match self.interface_of(&vip.spec) {
-                Some(Ok(name)) => {
-                    place.clone_from(&name);
-                    interfaces.insert(address, name);
-                }
-                Some(Err(why)) => drop(lost.insert(address, why)),
-                None => {}
-            }
+            let place = places.interfaces.get(&address).map(String::as_str).unwrap_or_default();
             let wanted = ownership::Vip {
                 prefix_len: vip.spec.address.prefix_len,
                 interface: place.into(),
@@ -40,17 +51,58 @@ impl Owner {
             };
             vips.insert(address, Arc::new(wanted));
         }
+        self.show(places);
+        self.feed(Event::Vips(vips));
+    }
+
+    fn places(&self) -> Places {
+        let mut places = Places::default();
+        if self.state.vips.is_empty() {
+            return places;
+        }
+        // What cannot be asked about says nothing.
+        let host = trestle_vip::lasting_addresses().unwrap_or_default();
+        for vip in self.state.vips.values() {
+            let address = vip.spec.address.ip;
+            // What is held here is no address of the host, whoever makes it last.
+            let host = if self.leases.contains_key(&address) { &BTreeSet::new() } else { &host };
+            if let Some(what) = self.own.what(address, host) {
+                places.own.insert(address, what);
+                places.misplaced.insert(address, taken(address, what));
+            } else if let Some(what) = fit::recorded(&self.state, address) {
+                places.misplaced.insert(address, taken(address, &what));
+            } else {
+                match self.interface_of(&vip.spec) {
+                    Some(Ok(name)) => drop(places.interfaces.insert(address, name)),
+                    Some(Err(problem)) => {
+                        let fault = format!("no interface here suits {address}");
+                        places.misplaced.insert(address, Misplaced { problem, fault });
+                    }
+                    None => {}
+                }
+            }
+        }
+        places
+    }
+
+    fn show(&self, places: Places) {
         let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let mut shown = self.shared.shown();
-        shown.interfaces = interfaces;
-        shown.misplaced = lost.keys().copied().collect();
+        let faults = places.misplaced.iter().map(|(address, found)| (*address, found.fault.clone()));
+        let before = std::mem::replace(&mut shown.misplaced, faults.collect());
+        let over = |address: &IpAddr| before.contains_key(address) && !places.misplaced.contains_key(address);
+        shown.problems.retain(|address, _| known.contains(address) && !over(address));
+        shown.interfaces = places.interfaces;
         shown.placed = self.state.revision;
-        shown.problems.retain(|address, _| known.contains(address));
+        let own_before = std::mem::replace(&mut shown.own, places.own.clone());
         drop(shown);
-        for (address, why) in lost {
-            self.problem(address, why);
+        for (address, what) in places.own.into_iter().filter(|(address, _)| !own_before.contains_key(address))
+        {
+            error!(vip = %address, "a virtual IP is {what}; it is not served here, and two hosts may answer for it");
         }
-        self.feed(Event::Vips(vips));
+        for (address, found) in places.misplaced {
+            self.problem(address, found.problem);
+        }
     }
 
     /// Where a virtual IP belongs here, or why nowhere; `None` without the kernel.
@@ -67,5 +119,13 @@ impl Owner {
             )),
             Err(error) => Err(error.to_string()),
         })
+    }
+}
+
+/// Nobody serves what is somebody's own address, so that the two are not cut off from one another.
+fn taken(address: IpAddr, what: &str) -> Misplaced {
+    Misplaced {
+        problem: format!("it is {what}; delete it, or give that member or host another address"),
+        fault: format!("virtual IP {address} is {what}"),
     }
 }
