@@ -270,3 +270,55 @@ async fn one_survivor_is_made_a_cluster_and_members_of_before_stay_out() {
     let api = cluster.api(1);
     leads_alone(&api, "m2", &id).await;
 }
+
+/// What the status of the member at `endpoint` says is wrong.
+fn told(endpoint: &str, words: &str) -> Result<(), String> {
+    let status = trestle(endpoint, &["status"]).stdout;
+    if status.contains(words) { Ok(()) } else { Err(status) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_recoveries_of_one_cluster_are_told_apart_and_neither_changes_the_other() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    cluster.api(0).create_pool("before", None).await.unwrap();
+    let id = cluster.agreed().await.cluster_id;
+    cluster.members.iter_mut().for_each(|member| member.kill());
+    let configs: Vec<_> = cluster.members.iter().map(Member::config).collect();
+    recover(&configs[0], None).expect_success();
+    // The second one is warned while the first runs; and made a cluster all the same once that is stopped.
+    cluster.members[0].start();
+    leads_alone(&cluster.api(0), "m1", &id).await;
+    refused(&recover(&configs[1], None), 1, "m1 at");
+    refused(&recover(&configs[1], None), 1, "was made all of the cluster already");
+    cluster.members[0].kill();
+    recover(&configs[1], None).expect_success();
+    let endpoints: Vec<String> = cluster.members.iter().map(|member| member.admin().to_string()).collect();
+    let mut saved = Vec::new();
+    for (number, name) in [(0, "m1"), (1, "m2")] {
+        cluster.members[number].start();
+        let api = cluster.api(number);
+        leads_alone(&api, name, &id).await;
+        api.create_pool(&format!("of-{name}"), None).await.unwrap();
+        saved.push(trestle(&endpoints[number], &["backup"]).expect_success());
+    }
+    for (number, other) in [(0, 1), (1, 0)] {
+        let name = &cluster.members[other].name;
+        let words = format!("and member \"{name}\" at {} is of the other one", cluster.members[other].peer());
+        wait_until("the other recovery in the status", LIMIT, async || told(&endpoints[number], &words))
+            .await;
+        let address = cluster.members[other].peer().to_string();
+        let added = trestle(&endpoints[number], &["member", "add", &address]);
+        refused(&added, 1, "of this cluster by another recovery (number 1)");
+    }
+    for (number, name) in [(0, "m1"), (1, "m2")] {
+        leads_alone(&cluster.api(number), name, &id).await;
+        assert_eq!(trestle(&endpoints[number], &["backup"]).expect_success(), saved[number]);
+    }
+    // One is kept, and the other rejoins.
+    cluster.members[1].stop();
+    cluster.members[1].wipe();
+    cluster.members[1].start();
+    cluster.take_in(1).await;
+    let listed = trestle(&endpoints[1], &["pool", "list"]).expect_success();
+    assert!(listed.contains("of-m1") && !listed.contains("of-m2"), "{listed}");
+}

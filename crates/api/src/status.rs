@@ -47,6 +47,18 @@ pub enum Failure {
         /// The newest one.
         newest: u64,
     },
+    /// The cluster was recovered twice, and the members are of one each.
+    #[error(
+        "the cluster was made anew from two members, each of which goes on by itself (recovery {number}), and {who} is of the \
+         other one: decide which of the two stays, stop all members of the other, wipe their data directories, start them and \
+         let them rejoin with \"trestle member add HOST:PORT\""
+    )]
+    RecoveredTwice {
+        /// The number of both recoveries.
+        number: u64,
+        /// Who is of the other one, from the point of view of whoever reads this.
+        who: String,
+    },
     /// The member belongs to a cluster already.
     #[error(
         "this member belongs to cluster {0} already; start it with an empty data directory to use it elsewhere"
@@ -170,6 +182,7 @@ pub fn failure(failure: &Failure) -> Status {
             return with_metadata(Code::FailedPrecondition, CALLER_REMOVED, failure.to_string(), metadata);
         }
         Failure::Recovered { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED"),
+        Failure::RecoveredTwice { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED_TWICE"),
         Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
         Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),
         Failure::Unknown(_) => (Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),

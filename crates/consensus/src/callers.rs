@@ -142,7 +142,8 @@ impl Core {
             cluster_id: identity.cluster_id.to_string(),
             member_id: leader,
             promise_ms: timing.promise_ms(),
-            recovery: identity.recovery,
+            recovery: identity.recovery.number,
+            recovery_draw: identity.recovery.draw,
             ..Default::default()
         };
         let request = proto::ConfirmTransferRequest { to: Some(destination), term, to_member_id: to };

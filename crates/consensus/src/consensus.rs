@@ -1,7 +1,7 @@
 //! The one handle that the rest of the program has on Raft.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use crate::network::MESSAGE_MAX;
 use crate::network::WINDOW;
 use crate::office::Office;
 use crate::propose::Accepted;
+use crate::recovery::Recovery;
 use crate::replica::View;
 use crate::service::Service;
 use crate::shared::{Core, Settings};
@@ -99,7 +100,7 @@ impl Consensus {
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.core.why_abstains().into_iter().collect();
         problems.extend(self.core.problems());
-        problems.extend(self.core.recoveries.superseded());
+        problems.extend(self.core.recoveries.problems(Instant::now()));
         problems
     }
 
@@ -153,8 +154,8 @@ impl Consensus {
         self.core.clone().bootstrap(cluster_id, spec).await
     }
 
-    /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. `recovery` says
-    /// how often the cluster was made anew from one member. Does nothing when it has that identity.
+    /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. `recovery` is
+    /// the last time that the cluster was made anew from one member. Does nothing when it has that identity.
     ///
     /// # Errors
     /// When the member belongs to another cluster or has another id, or the disk fails.
@@ -162,7 +163,7 @@ impl Consensus {
         &self,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: u64,
+        recovery: Recovery,
     ) -> Result<(), Error> {
         self.core.clone().adopt(cluster_id, member_id, recovery).await
     }

@@ -6,9 +6,10 @@ use std::io;
 use std::path::PathBuf;
 
 use trestle_api::storage;
-use trestle_model::{ClusterId, MemberId, MemberName};
+use trestle_model::{ClusterId, HostPort, MemberId, MemberName, defaults};
 
 use crate::data_dir::{ASIDE, DataDir, replace_file};
+use crate::recovery::Recovery;
 use crate::store::record::{RecordError, seal, unseal};
 use crate::store::{OpenError, Owner};
 
@@ -26,8 +27,19 @@ pub struct Identity {
     pub name: MemberName,
     /// True once it was removed from the cluster; such a member takes part in nothing any more.
     pub removed: bool,
-    /// How often the cluster was made anew from one member, as far as this one was part of it.
-    pub recovery: u64,
+    /// The last time that the cluster was made anew from one member, as far as this one was part of it.
+    pub recovery: Recovery,
+    /// On the member that it was made from: who else voted before.
+    pub former: Vec<FormerVoter>,
+}
+
+/// A voter of before a recovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerVoter {
+    /// Its id.
+    pub id: MemberId,
+    /// Where it was reached.
+    pub peer_address: HostPort,
 }
 
 impl fmt::Display for Identity {
@@ -75,14 +87,20 @@ impl Identity {
     }
 
     pub(crate) fn message(&self) -> storage::Identity {
-        let Self { cluster_id, member_id, name, removed, recovery } = self;
+        let Self { cluster_id, member_id, name, removed, recovery, former } = self;
+        let former = former.iter().map(|voter| storage::FormerVoter {
+            member_id: voter.id.0,
+            peer_address: voter.peer_address.to_string(),
+        });
         storage::Identity {
             format: STORAGE_FORMAT,
             cluster_id: cluster_id.to_string(),
             member_id: member_id.0,
             name: name.to_string(),
             removed: *removed,
-            recovery: *recovery,
+            recovery: recovery.number,
+            recovery_draw: recovery.draw,
+            former_voters: former.collect(),
         }
     }
 
@@ -93,7 +111,8 @@ impl Identity {
             member_id: MemberId(message.member_id),
             name: MemberName::parse(&message.name).map_err(|rule| format!("the member name {rule}"))?,
             removed: message.removed,
-            recovery: message.recovery,
+            recovery: Recovery { number: message.recovery, draw: message.recovery_draw },
+            former: former(message.former_voters)?,
         })
     }
 
@@ -105,6 +124,22 @@ impl Identity {
     pub(crate) fn owner(&self, dir: &DataDir) -> Owner {
         Owner { dir: dir.path().to_owned(), member: self.name.to_string() }
     }
+}
+
+fn former(voters: Vec<storage::FormerVoter>) -> Result<Vec<FormerVoter>, String> {
+    if voters.len() > defaults::MEMBERS_MAX {
+        return Err(format!(
+            "there are {} former voters, and a cluster has at most {}",
+            voters.len(),
+            defaults::MEMBERS_MAX
+        ));
+    }
+    let parse = |voter: storage::FormerVoter| {
+        let peer_address = HostPort::parse(&voter.peer_address);
+        let peer_address = peer_address.map_err(|rule| format!("the address of a former voter {rule}"))?;
+        Ok(FormerVoter { id: MemberId(voter.member_id), peer_address })
+    };
+    voters.into_iter().map(parse).collect()
 }
 
 #[cfg(test)]
@@ -119,8 +154,31 @@ mod tests {
             member_id: MemberId(12),
             name: MemberName::parse("east-1").unwrap(),
             removed: true,
-            recovery: 3,
+            recovery: Recovery { number: 3, draw: 0x0123_4567_89ab_cdef },
+            former: vec![FormerVoter {
+                id: MemberId(4),
+                peer_address: HostPort::parse("m4.example:7481").unwrap(),
+            }],
         }
+    }
+
+    #[test]
+    fn one_of_before_there_were_draws_is_read_with_none() {
+        let mut message = identity().message();
+        message.recovery_draw = 0;
+        message.former_voters.clear();
+        let read = Identity::decode(message).unwrap();
+        assert_eq!((read.recovery, read.former.len()), (Recovery { number: 3, draw: 0 }, 0));
+    }
+
+    #[test]
+    fn former_voters_have_a_bound_and_addresses() {
+        let mut message = identity().message();
+        message.former_voters = vec![message.former_voters[0].clone(); 16];
+        assert!(Identity::decode(message.clone()).unwrap_err().contains("16 former voters"));
+        message.former_voters.truncate(1);
+        message.former_voters[0].peer_address = "nowhere".to_owned();
+        assert!(Identity::decode(message).unwrap_err().contains("the address of a former voter"));
     }
 
     #[test]

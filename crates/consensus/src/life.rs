@@ -21,6 +21,7 @@ use crate::network::Network;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_types::PeerNode;
+use crate::recovery::Recovery;
 use crate::replica::{self, KnownRequests, Published, View};
 use crate::shared::{Core, Running, Settings, Shown};
 use crate::status::RaftState;
@@ -120,6 +121,7 @@ impl Core {
         self.spawn_watched("leadership", self.clone().attend(raft.clone(), end.clone()));
         self.spawn_watched("Raft's news", self.clone().follow(raft.clone(), end.clone()));
         self.spawn_watched("removal", self.clone().watch_removal(raft, end));
+        self.look_for_the_other_recovery(identity.former);
         Ok(())
     }
 
@@ -128,10 +130,10 @@ impl Core {
         &self,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: u64,
+        recovery: Recovery,
     ) -> Result<(), Error> {
         let name = self.settings.name.clone();
-        let identity = Identity { cluster_id, member_id, name, removed: false, recovery };
+        let identity = Identity { cluster_id, member_id, name, removed: false, recovery, former: Vec::new() };
         let published = Published {
             view: self.view.clone(),
             history: Box::new(self.history.clone()),
@@ -159,7 +161,7 @@ impl Core {
             Some(identity)
                 if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
-            None => self.become_member(cluster, FOUNDER, 0).await?,
+            None => self.become_member(cluster, FOUNDER, Recovery::default()).await?,
         }
         self.run().await?;
         let raft = self.running()?;
@@ -190,7 +192,7 @@ impl Core {
         self: Arc<Self>,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: u64,
+        recovery: Recovery,
     ) -> Result<(), Error> {
         // A later id in its own cluster: it was removed, and may not have heard of it.
         let later = |identity: &Identity| identity.cluster_id == cluster_id && identity.member_id < member_id;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use trestle_model::{Command, Machine, MemberId, Proposal, Revision};
+use trestle_model::{Command, HostPort, Machine, MemberId, Proposal, Revision, defaults};
 
 use crate::data_dir::DataDir;
-use crate::identity::Identity;
+use crate::identity::{FormerVoter, Identity};
 use crate::raft_types::{Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, Vote};
+use crate::recovery::Recovery;
 use crate::snapshot::SnapshotFiles;
 use crate::staging::resolved;
 use crate::store::{ClosedLog, OpenError};
@@ -146,13 +147,14 @@ impl Survivor {
     }
 
     /// Makes the member the only one of its cluster: everything that its log has stays, committed or not, and an entry after
-    /// it names this member as the only voter. Answers the number of the recovery. Blocks.
+    /// it names this member as the only voter. `draw`, a random number, tells this recovery from another one of the same
+    /// cluster. Answers the number of the recovery. Blocks.
     ///
     /// # Errors
     /// When the disk cannot be written. The member can be recovered again then.
-    pub fn recover(mut self) -> Result<u64, RecoverError> {
+    pub fn recover(mut self, draw: u64) -> Result<u64, RecoverError> {
         let me = self.identity.member_id;
-        let recovery = self.identity.recovery.max(self.machine.state.recovery) + 1;
+        let recovery = self.identity.recovery.number.max(self.machine.state.recovery) + 1;
         let last = self.log.last();
         let term = self.log.vote().map_or(0, |vote| vote.leader_id.term);
         let leader = LeaderId { term: last.map_or(0, |id| id.leader_id.term).max(term) + 1, node_id: me.0 };
@@ -171,7 +173,12 @@ impl Survivor {
         ];
         // First the number: with it and the old voters this member reaches nobody and can be recovered again; the other way
         // round it would lead and let members of before in.
-        self.identity.recovery = recovery;
+        let former = self.others().into_iter().filter_map(|voter| {
+            let peer_address = HostPort::parse(&voter.peer_address).ok()?;
+            Some(FormerVoter { id: voter.id, peer_address })
+        });
+        self.identity.former = former.take(defaults::MEMBERS_MAX).collect();
+        self.identity.recovery = Recovery { number: recovery, draw };
         self.identity.write(&self.dir)?;
         self.log.append(&Vote { leader_id: leader, committed: true }, &entries)?;
         Ok(recovery)

@@ -15,6 +15,7 @@ use trestle_model::{ClusterId, MemberId, Outcome, Proposal};
 use crate::error::Error;
 use crate::network::Lane;
 use crate::propose::{Accepted, Retry};
+use crate::recovery::Recovery;
 use crate::shared::Core;
 use crate::standing::Verdict;
 
@@ -80,7 +81,8 @@ impl Core {
         let message = proto::ProposeRequest {
             cluster_id: self.cluster()?.to_string(),
             proposal: Some(proposal.into()),
-            recovery: self.recovery(),
+            recovery: self.recovery().number,
+            recovery_draw: self.recovery().draw,
         };
         let mut request = Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -99,8 +101,9 @@ impl Core {
 
     /// Asks the leader at `address` what a linearizable read must have applied.
     pub(crate) async fn ask_index(&self, address: &str, deadline: Instant) -> Result<u64, Retry> {
-        let request =
-            proto::ReadIndexRequest { cluster_id: self.cluster()?.to_string(), recovery: self.recovery() };
+        let Recovery { number: recovery, draw: recovery_draw } = self.recovery();
+        let cluster_id = self.cluster()?.to_string();
+        let request = proto::ReadIndexRequest { cluster_id, recovery, recovery_draw };
         let mut peer = self.peer(address)?;
         match timeout_at(deadline, peer.read_index(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().index),
@@ -129,7 +132,7 @@ impl Core {
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
-        self.same_recovery(request.recovery)?;
+        self.same_recovery(Recovery { number: request.recovery, draw: request.recovery_draw })?;
         let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("a proposal is missing"))?;
         let proposal = Proposal::try_from(proposal).map_err(|e| Status::invalid_argument(e.to_string()))?;
         if !proposal.command.is_clients() {
@@ -146,7 +149,7 @@ impl Core {
         request: proto::ReadIndexRequest,
     ) -> Result<proto::ReadIndexResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
-        self.same_recovery(request.recovery)?;
+        self.same_recovery(Recovery { number: request.recovery, draw: request.recovery_draw })?;
         Ok(proto::ReadIndexResponse { index: self.read_index_here(FORWARDED_WAIT).await? })
     }
 
@@ -164,7 +167,8 @@ impl Core {
         if request.member_id == 0 {
             return Err(Status::invalid_argument("the member id must not be 0"));
         }
-        self.adopt(cluster, MemberId(request.member_id), request.recovery).await?;
+        let recovery = Recovery { number: request.recovery, draw: request.recovery_draw };
+        self.adopt(cluster, MemberId(request.member_id), recovery).await?;
         Ok(proto::AdoptResponse {})
     }
 
@@ -174,7 +178,7 @@ impl Core {
     ) -> Result<proto::DismissResponse, Status> {
         let to = request.to.ok_or_else(|| Status::invalid_argument("a dismissal names no destination"))?;
         self.of_this_cluster(&to.cluster_id)?;
-        self.same_recovery(to.recovery)?;
+        self.same_recovery(Recovery { number: to.recovery, draw: to.recovery_draw })?;
         if self.me() != Some(MemberId(to.member_id)) {
             return Err(Status::failed_precondition(format!("the dismissal is for member {}", to.member_id)));
         }
@@ -208,7 +212,8 @@ impl Core {
             cluster_id: self.cluster()?.to_string(),
             member_id: id.0,
             name: name.to_owned(),
-            recovery: self.recovery(),
+            recovery: self.recovery().number,
+            recovery_draw: self.recovery().draw,
         };
         let call = async { Ok::<_, Error>(self.peer(address)?.adopt(request).await) };
         let why = match timeout_at(Instant::now() + within, call).await {
@@ -230,7 +235,8 @@ impl Core {
         let to = proto::Destination {
             cluster_id: cluster.to_string(),
             member_id: id.0,
-            recovery: self.recovery(),
+            recovery: self.recovery().number,
+            recovery_draw: self.recovery().draw,
             ..Default::default()
         };
         match tokio::time::timeout(within, peer.dismiss(proto::DismissRequest { to: Some(to) })).await {

@@ -153,7 +153,7 @@ impl Core {
         missing.retain(|id, _| !answered.contains(id));
     }
 
-    async fn ask(self: &Arc<Self>, id: u64, address: &str) -> bool {
+    pub(crate) async fn ask(self: &Arc<Self>, id: u64, address: &str) -> bool {
         let (Some(identity), Ok(channel)) = (self.identity(), self.channels.to(address, Lane::Pulse)) else {
             return false;
         };
@@ -163,15 +163,19 @@ impl Core {
             promise_ms: self.settings.timing.promise_ms(),
             known: Some(wire::mark_message(&self.witness.of(id))),
             own: Some(wire::mark_message(&self.stored())),
-            recovery: identity.recovery,
+            recovery: identity.recovery.number,
+            recovery_draw: identity.recovery.draw,
         };
         let request = proto::RecallRequest { to: Some(to), member_id: identity.member_id.0 };
         let mut service = RaftServiceClient::new(channel);
         let asked = tokio::time::timeout(self.settings.timing.patience(), service.recall(request)).await;
         let answer = match asked {
             Ok(Ok(answer)) => answer.into_inner(),
-            // An older version, which knows nothing.
-            Ok(Err(status)) => return status.code() == Code::Unimplemented,
+            Ok(Err(status)) => {
+                self.recoveries.note(&status);
+                // An older version, which knows nothing.
+                return status.code() == Code::Unimplemented;
+            }
             Err(_) => return false,
         };
         let (Ok(known), Ok(own)) = (wire::mark(answer.known.as_ref()), wire::mark(answer.own.as_ref()))

@@ -1,21 +1,42 @@
 //! Members of before and of after a recovery: when a quorum was lost for good, one member was made a cluster of one, and its
 //! log goes on without the others. What those have may differ from it, so none of them takes part again: each call says of
-//! which recovery its caller is, and a member talks only with its like.
+//! which recovery its caller is, and a member talks only with its like. Of two members that were each made a cluster, by
+//! mistake, neither is of before: what was drawn at each recovery tells them apart.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tonic::Status;
 use trestle_api::status::{self, Failure};
 
+use crate::identity::FormerVoter;
 use crate::peers::reason;
 use crate::shared::Core;
 
 /// How often the log tells of members of before.
 const TELL: Duration = Duration::from_secs(30);
 
+/// Time between two looks for another member that was made a cluster too.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How long it is shown after it was last heard of.
+const SHOWN: Duration = Duration::from_secs(25);
+
 /// The reason in the status that a member of before gets.
 const RECOVERED: &str = "CLUSTER_RECOVERED";
+
+/// The reason in the status that a member of another recovery with the same number gets.
+const RECOVERED_TWICE: &str = "CLUSTER_RECOVERED_TWICE";
+
+/// Which recovery of its cluster a member is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// How often the cluster was made anew from one member; 0 for never.
+    pub number: u64,
+    /// What was drawn at the last time; 0 where nothing was, as before there were draws.
+    pub draw: u64,
+}
 
 #[derive(Debug, Default)]
 struct Told {
@@ -23,6 +44,8 @@ struct Told {
     superseded: Option<String>,
     /// When the log last told of a caller of before.
     refused: Option<Instant>,
+    /// What was last heard of the other recovery of the same number, and when.
+    twice: Option<(String, Instant)>,
 }
 
 /// What this member has heard of recoveries. Hearsay: it is shown and decides nothing.
@@ -30,28 +53,52 @@ struct Told {
 pub(crate) struct Recoveries(Mutex<Told>);
 
 impl Recoveries {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn supersede(&self, why: &str) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         if told.superseded.as_deref() != Some(why) {
             tracing::error!("{why}");
             told.superseded = Some(why.to_owned());
         }
     }
 
-    /// Notes it when an answer says that this member is one of before.
-    pub(crate) fn note(&self, answer: &Status) {
-        if reason(answer).as_deref() == Some(RECOVERED) {
-            self.supersede(answer.message());
+    /// Notes that there is another recovery with the number of this member's.
+    fn hear_of_another(&self, why: &str, now: Instant) {
+        let mut told = self.told();
+        let is_new = told.twice.as_ref().is_none_or(|(_, at)| now.saturating_duration_since(*at) > SHOWN);
+        if is_new {
+            tracing::error!("{why}");
+            told.twice = Some((why.to_owned(), now));
+        } else if let Some((known, at)) = &mut told.twice {
+            *at = now;
+            // One that says who it is tells more than one that only calls.
+            if known.len() < why.len() {
+                why.clone_into(known);
+            }
         }
     }
 
-    /// Why this member is one of before a recovery, if it has heard so.
-    pub(crate) fn superseded(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).superseded.clone()
+    /// Notes it when an answer says that this member is one of before, or of another recovery.
+    pub(crate) fn note(&self, answer: &Status) {
+        match reason(answer).as_deref() {
+            Some(RECOVERED) => self.supersede(answer.message()),
+            Some(RECOVERED_TWICE) => self.hear_of_another(answer.message(), Instant::now()),
+            _ => {}
+        }
+    }
+
+    /// What is wrong, in words: that this member is one of before a recovery, or that there are two recoveries.
+    pub(crate) fn problems(&self, now: Instant) -> Vec<String> {
+        let told = self.told();
+        let twice = told.twice.as_ref().filter(|(_, at)| now.saturating_duration_since(*at) <= SHOWN);
+        told.superseded.iter().chain(twice.map(|(why, _)| why)).cloned().collect()
     }
 
     fn refuse(&self, theirs: u64, mine: u64) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         if told.refused.is_none_or(|at| at.elapsed() >= TELL) {
             told.refused = Some(Instant::now());
             tracing::warn!(
@@ -65,24 +112,74 @@ impl Recoveries {
 
 impl Core {
     /// Of which recovery this member is.
-    pub(crate) fn recovery(&self) -> u64 {
-        self.identity().map_or(0, |identity| identity.recovery)
+    pub(crate) fn recovery(&self) -> Recovery {
+        self.identity().map(|identity| identity.recovery).unwrap_or_default()
     }
 
     /// Refuses a caller that is of another recovery than this member.
-    pub(crate) fn same_recovery(&self, theirs: u64) -> Result<(), Status> {
+    pub(crate) fn same_recovery(&self, theirs: Recovery) -> Result<(), Status> {
         let mine = self.recovery();
         if theirs == mine {
             return Ok(());
         }
-        let of_before = Failure::Recovered { known: theirs.min(mine), newest: theirs.max(mine) };
-        if theirs < mine {
-            self.recoveries.refuse(theirs, mine);
+        let Recovery { number: theirs, .. } = theirs;
+        if theirs == mine.number {
+            let of = |who: String| Failure::RecoveredTwice { number: theirs, who };
+            let caller = of("a member that has called".to_owned()).to_string();
+            self.recoveries.hear_of_another(&caller, Instant::now());
+            let (name, address) = (&self.settings.name, &self.settings.peer_address);
+            return Err(status::failure(&of(format!("member \"{name}\" at {address}"))));
+        }
+        let of_before =
+            Failure::Recovered { known: theirs.min(mine.number), newest: theirs.max(mine.number) };
+        if theirs < mine.number {
+            self.recoveries.refuse(theirs, mine.number);
             return Err(status::failure(&of_before));
         }
         self.recoveries.supersede(&of_before.to_string());
         Err(Status::failed_precondition(format!(
             "the member that was called is of before recovery {theirs}: wipe its data directory and let it rejoin"
         )))
+    }
+
+    /// Calls those who voted before this member was made a cluster, time and again: one that was made a cluster too, and one
+    /// of before, have no other reason to hear of this one.
+    pub(crate) fn look_for_the_other_recovery(self: &Arc<Self>, former: Vec<FormerVoter>) {
+        if !former.is_empty() {
+            self.runtime.spawn(call_former(Arc::downgrade(self), former));
+        }
+    }
+
+    async fn call(self: &Arc<Self>, former: &[FormerVoter]) {
+        let role = self.role.borrow().clone();
+        let known: Vec<&String> = role.voters.values().chain(role.learners.values()).collect();
+        // Whoever has rejoined at such an address is called by Raft.
+        let gone = former.iter().filter(|voter| !known.iter().any(|at| *at == voter.peer_address.as_str()));
+        join_all(gone.map(|voter| self.ask(voter.id.0, voter.peer_address.as_str()))).await;
+    }
+}
+
+async fn call_former(core: Weak<Core>, former: Vec<FormerVoter>) {
+    loop {
+        let Some(core) = core.upgrade().filter(|core| !core.stopping()) else { return };
+        core.call(&former).await;
+        drop(core);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_recovery_is_shown_as_long_as_it_is_heard_of() {
+        let (recoveries, start) = (Recoveries::default(), Instant::now());
+        assert!(recoveries.problems(start).is_empty());
+        recoveries.hear_of_another("a caller", start);
+        recoveries.hear_of_another("m2 by its name", start + LOOK);
+        recoveries.hear_of_another("a caller", start + 2 * LOOK);
+        assert_eq!(recoveries.problems(start + 2 * LOOK + SHOWN), ["m2 by its name"]);
+        assert!(recoveries.problems(start + 3 * LOOK + SHOWN).is_empty());
     }
 }

@@ -14,6 +14,7 @@ use trestle_model::MemberId;
 
 use crate::network::Lane;
 use crate::propose::Leader;
+use crate::recovery::Recovery;
 use crate::shared::{Core, RaftHandle};
 use crate::standing::{Account, Known, Standing, Verdict, verdict};
 
@@ -79,9 +80,15 @@ impl Core {
     async fn account(&self, id: u64, to: u64, address: &str) -> Option<(Account, Option<Place>)> {
         let cluster_id = self.identity()?.cluster_id.to_string();
         let promise_ms = self.settings.timing.promise_ms();
-        let recovery = self.recovery();
-        let destination =
-            proto::Destination { cluster_id, member_id: to, promise_ms, recovery, ..Default::default() };
+        let Recovery { number: recovery, draw: recovery_draw } = self.recovery();
+        let destination = proto::Destination {
+            cluster_id,
+            member_id: to,
+            promise_ms,
+            recovery,
+            recovery_draw,
+            ..Default::default()
+        };
         let request = proto::CheckMemberRequest { to: Some(destination), member_id: id };
         let mut service = RaftServiceClient::new(self.channels.to(address, Lane::Log).ok()?);
         let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?.ok()?.into_inner();

@@ -73,7 +73,8 @@ impl Member {
         Some(peer::Destination {
             cluster_id: identity.cluster_id.to_string(),
             member_id,
-            recovery: identity.recovery,
+            recovery: identity.recovery.number,
+            recovery_draw: identity.recovery.draw,
             ..Default::default()
         })
     }

@@ -1,5 +1,6 @@
 //! `trestled recover`: a cluster of one from what a stopped member has, when a quorum is lost for good.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use trestle_api::peer;
-use trestle_consensus::{RecoverError as Unusable, Survivor, Voter};
+use trestle_consensus::{Identity, RecoverError as Unusable, Survivor, Voter};
 use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;
 use crate::peer::Clients;
-use crate::rights;
+use crate::{place, rights};
 
 /// How long another voter has to accept a connection, and then to say who it is.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -31,6 +32,15 @@ pub enum RecoverError {
         .0.join(" and ")
     )]
     QuorumReached(Vec<String>),
+    /// Another member was made all of the cluster before.
+    #[error(
+        "{0} was made all of the cluster already: wipe this member's data directory, start it and let it rejoin with \"trestle \
+         member add HOST:PORT\"; if this one is to be kept instead, stop the other one first"
+    )]
+    Recovered(String),
+    /// There is no random number.
+    #[error("no random number can be drawn: {0}")]
+    Draw(#[from] std::io::Error),
 }
 
 impl RecoverError {
@@ -38,7 +48,8 @@ impl RecoverError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unusable(Unusable::Open(error)) => crate::start::open_exit_code(error),
-            Self::Unusable(_) | Self::QuorumReached(_) => 1,
+            Self::Draw(_) => 71, // EX_OSERR
+            Self::Unusable(_) | Self::QuorumReached(_) | Self::Recovered(_) => 1,
         }
     }
 }
@@ -47,6 +58,8 @@ impl RecoverError {
 enum Reach {
     /// It is there, or may be: what accepts connections and says nothing is perhaps only stopped.
     There(&'static str),
+    /// It is, of a later recovery than this member.
+    Recovered,
     /// It is not.
     Gone(String),
 }
@@ -66,7 +79,7 @@ fn named(voter: &Voter) -> String {
 }
 
 /// Asks whatever listens at a voter's address who it is.
-async fn reach(cluster: &str, voter: &Voter) -> Reach {
+async fn reach(own: &Identity, voter: &Voter) -> Reach {
     let connected = timeout(ANSWER_WAIT, TcpStream::connect(&voter.peer_address)).await;
     match connected {
         Err(_) => return Reach::Gone(format!("no answer within {ANSWER_WAIT:?}")),
@@ -83,8 +96,12 @@ async fn reach(cluster: &str, voter: &Voter) -> Reach {
         Ok(Err(status)) => Reach::Gone(format!("another program answers: {}", status.message())),
         Ok(Ok(answer)) => {
             let answer = answer.into_inner();
-            if answer.cluster_id == cluster && answer.member_id == voter.id.0 {
-                Reach::There("runs")
+            if answer.cluster_id == own.cluster_id.as_str() && answer.member_id == voter.id.0 {
+                match answer.recovery.cmp(&own.recovery.number) {
+                    Ordering::Greater => Reach::Recovered,
+                    Ordering::Equal => Reach::There("runs"),
+                    Ordering::Less => Reach::Gone("one of before the last recovery answers".to_owned()),
+                }
             } else if answer.cluster_id.is_empty() {
                 Reach::Gone("an empty member answers".to_owned())
             } else {
@@ -105,10 +122,12 @@ impl Recovery {
         // What was opened may have got new files, which must not belong to whoever runs this.
         rights::give_to_owner(&data_dir);
         let survivor = opened?;
-        let cluster = survivor.identity().cluster_id.to_string();
         let others = survivor.others();
-        let reached = join_all(others.iter().map(|voter| reach(&cluster, voter))).await;
+        let reached = join_all(others.iter().map(|voter| reach(survivor.identity(), voter))).await;
         let voters: Vec<_> = others.into_iter().zip(reached).collect();
+        if let Some((voter, _)) = voters.iter().find(|(_, reach)| matches!(reach, Reach::Recovered)) {
+            return Err(RecoverError::Recovered(named(voter)));
+        }
         let there = |(voter, reach): &(Voter, Reach)| matches!(reach, Reach::There(_)).then(|| voter.clone());
         let running: Vec<Voter> = voters.iter().filter_map(there).collect();
         let ids: BTreeSet<MemberId> = running.iter().map(|voter| voter.id).collect();
@@ -128,7 +147,7 @@ impl Recovery {
     /// When the disk cannot be written.
     pub fn commit(self) -> Result<String, RecoverError> {
         let name = self.survivor.identity().name.clone();
-        let recovered = self.survivor.recover();
+        let recovered = self.survivor.recover(place::draw()?);
         rights::give_to_owner(&self.data_dir);
         let number = recovered?;
         Ok(format!(
@@ -155,6 +174,7 @@ impl fmt::Display for Recovery {
         for (voter, reach) in &self.voters {
             let state = match reach {
                 Reach::There(how) => (*how).to_owned(),
+                Reach::Recovered => "was made all of the cluster".to_owned(),
                 Reach::Gone(why) => format!("not reached: {why}"),
             };
             writeln!(f, "  {}: {state}", named(voter))?;

@@ -24,7 +24,7 @@ use crate::identity::Identity;
 use crate::office::Registry;
 use crate::raft_types::{LogId, PeerNode, TypeConfig};
 use crate::recall::Witness;
-use crate::recovery::Recoveries;
+use crate::recovery::{Recoveries, Recovery};
 use crate::replica::View;
 use crate::shared::Core;
 use crate::status::Role;
@@ -36,7 +36,7 @@ use crate::wire;
 pub(crate) struct Network {
     me: MemberId,
     cluster: ClusterId,
-    recovery: u64,
+    recovery: Recovery,
     recoveries: Arc<Recoveries>,
     channels: Arc<Channels>,
     timing: Timing,
@@ -81,7 +81,8 @@ impl Network {
                     promise_ms: self.timing.promise_ms(),
                     known: None,
                     own: None,
-                    recovery: self.recovery,
+                    recovery: self.recovery.number,
+                    recovery_draw: self.recovery.draw,
                 },
                 witness: self.witness.clone(),
                 peak: self.peak.clone(),

@@ -18,6 +18,7 @@ use trestle_api::status::{self, Failure};
 use crate::ballot::Asked;
 use crate::identity::Identity;
 use crate::raft_types::{TypeConfig, Vote};
+use crate::recovery::Recovery;
 use crate::shared::{Core, RaftHandle};
 use crate::status::RaftState;
 use crate::store::Mark;
@@ -70,7 +71,7 @@ impl Core {
                 to.member_id, to.cluster_id
             )));
         }
-        self.same_recovery(to.recovery)?;
+        self.same_recovery(Recovery { number: to.recovery, draw: to.recovery_draw })?;
         Ok(identity)
     }
 

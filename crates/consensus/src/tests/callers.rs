@@ -305,6 +305,7 @@ async fn only_what_clients_ask_for_is_proposed_for_others_and_not_too_much_of_it
     let message = |command: Command| proto::ProposeRequest {
         cluster_id: cluster_id.to_string(),
         recovery: 0,
+        recovery_draw: 0,
         proposal: Some((&proposal(command)).into()),
     };
     for command in own {

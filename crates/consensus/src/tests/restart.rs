@@ -77,7 +77,7 @@ async fn a_member_that_has_promised_nothing_starts_at_once() {
     let mut cluster = Cluster::empty(timing);
     cluster.place().await;
     let id = ClusterId::parse(&"11".repeat(16)).unwrap();
-    cluster.at(0).adopt(id.clone(), MemberId(9), 0).await.unwrap();
+    cluster.at(0).adopt(id.clone(), MemberId(9), Default::default()).await.unwrap();
     cluster.stop(0).await;
     // With a vote it would wait for 2200 s.
     cluster.start(0).await;
@@ -135,10 +135,10 @@ async fn an_empty_member_takes_one_identity_and_keeps_it() {
     assert_eq!(cluster.at(0).status().state, RaftState::Empty);
     assert!(cluster.at(0).start().await.is_err());
     let id = |digits: &str| ClusterId::parse(&digits.repeat(16)).unwrap();
-    cluster.at(0).adopt(id("aa"), MemberId(7), 0).await.unwrap();
-    cluster.at(0).adopt(id("aa"), MemberId(7), 0).await.unwrap();
-    assert!(cluster.at(0).adopt(id("aa"), MemberId(8), 0).await.is_err());
-    assert!(cluster.at(0).adopt(id("bb"), MemberId(7), 0).await.is_err());
+    cluster.at(0).adopt(id("aa"), MemberId(7), Default::default()).await.unwrap();
+    cluster.at(0).adopt(id("aa"), MemberId(7), Default::default()).await.unwrap();
+    assert!(cluster.at(0).adopt(id("aa"), MemberId(8), Default::default()).await.is_err());
+    assert!(cluster.at(0).adopt(id("bb"), MemberId(7), Default::default()).await.is_err());
     assert!(cluster.at(0).bootstrap(id("cc"), cluster.spec(0)).await.is_err());
     cluster.stop(0).await;
     cluster.start(0).await;
@@ -151,7 +151,7 @@ async fn founding_goes_on_where_it_stopped() {
     cluster.place().await;
     // As if the process had died between its identity and the first entry.
     let first = ClusterId::parse(&"aa".repeat(16)).unwrap();
-    cluster.at(0).adopt(first.clone(), MemberId(1), 0).await.unwrap();
+    cluster.at(0).adopt(first.clone(), MemberId(1), Default::default()).await.unwrap();
     cluster.stop(0).await;
     cluster.start(0).await;
     cluster.found().await;

@@ -9,7 +9,7 @@ use trestle_api::convert::Write;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, v1};
-use trestle_consensus::{Progress, Removal};
+use trestle_consensus::{Progress, Recovery, Removal};
 use trestle_model::{
     HostPort, Invalid, Kind, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
 };
@@ -216,11 +216,21 @@ impl Admin {
             Ok(Err(status)) => return Err(unreachable(status.message())),
             Ok(Ok(described)) => described.into_inner(),
         };
-        let ours = self.member.consensus.identity().map(|identity| identity.cluster_id.to_string());
+        let own = self.member.consensus.identity();
+        let ours = own.as_ref().map(|identity| identity.cluster_id.to_string());
         if !described.cluster_id.is_empty() && Some(&described.cluster_id) != ours.as_ref() {
             return Err(refuse(format!(
                 "is member {} of cluster {}; to move it here, start it with an empty data directory",
                 described.member_id, described.cluster_id
+            )));
+        }
+        let theirs = Recovery { number: described.recovery, draw: described.recovery_draw };
+        let other = |own: Recovery| own.number == theirs.number && own != theirs;
+        if !described.cluster_id.is_empty() && own.is_some_and(|identity| other(identity.recovery)) {
+            return Err(refuse(format!(
+                "is member {} of this cluster by another recovery (number {}); to take it in here, start it with an empty data \
+                 directory",
+                described.member_id, theirs.number
             )));
         }
         let (theirs, mine) = (described.promise_ms, self.member.consensus.timing().promise_ms());

@@ -67,13 +67,15 @@ impl PeerService for Peers {
     ) -> Result<Response<peer::DescribeResponse>, Status> {
         let config = &self.member.config;
         let identity = self.member.consensus.identity();
+        let recovery = identity.as_ref().map(|identity| identity.recovery).unwrap_or_default();
         Ok(Response::new(peer::DescribeResponse {
             name: config.name.to_string(),
             peer_address: config.advertise_peer_address.to_string(),
             admin_address: config.advertise_admin_address.to_string(),
             cluster_id: identity.as_ref().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
             member_id: identity.as_ref().map_or(0, |i| i.member_id.0),
-            recovery: identity.map_or(0, |i| i.recovery),
+            recovery: recovery.number,
+            recovery_draw: recovery.draw,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
             promise_ms: self.member.consensus.timing().promise_ms(),

@@ -29,7 +29,8 @@ pub(crate) fn identity() -> Identity {
         member_id: MemberId(7),
         name: MemberName::parse("east-1").unwrap(),
         removed: false,
-        recovery: 0,
+        recovery: Default::default(),
+        former: Vec::new(),
     }
 }
 
