@@ -413,12 +413,14 @@ impl ClusterState {
         Err(Refusal::TooManyPorts { listener: name.to_string(), ports, others, max })
     }
 
-    /// A listener's settings must be in order, lead to a pool, and claim no address that another listener has.
-    fn check_listener(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
+    /// A listener's settings must be in order and lead to a pool.
+    fn check_listener(&self, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
         valid(|v| spec.check(v))?;
-        for pool in spec.pools() {
-            self.pool(pool)?;
-        }
+        spec.pools().try_for_each(|pool| self.pool(pool).map(|_| ()))
+    }
+
+    /// A listener must claim no address that another one has, nor too many.
+    fn check_addresses(&self, name: &ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
         let holder = |bind: &Bind| {
             let taken = |other: &&Arc<Listener>| other.spec.binds.iter().any(|b| b.overlaps(*bind));
             self.listeners.values().filter(|other| other.name != *name).find(taken)
@@ -432,13 +434,20 @@ impl ClusterState {
     }
 
     fn create_listener(&self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {
+        let applied = self.create_listener_alone(index, name, spec)?;
+        self.check_addresses(name, spec)?;
+        Ok(applied)
+    }
+
+    /// As [`create_listener`](Self::create_listener), whatever addresses other listeners have.
+    fn create_listener_alone(&self, index: Revision, name: &ListenerName, spec: &ListenerSpec) -> Result {
         if let Some(listener) = self.listeners.get(name) {
             return Err(exists(Kind::Listener, name, listener.revision));
         }
         if self.listeners.len() >= defaults::LISTENERS_MAX {
             return Err(Refusal::Full { kind: Kind::Listener, max: defaults::LISTENERS_MAX });
         }
-        self.check_listener(name, spec)?;
+        self.check_listener(spec)?;
         let listener = Arc::new(Listener { name: name.clone(), spec: spec.clone(), revision: index });
         changed(index, ChangeKind::Created, Resource::Listener(listener))
     }
@@ -456,7 +465,8 @@ impl ClusterState {
         if spec == listener.spec {
             return unchanged(listener.revision, Outcome::Listener(listener.clone()));
         }
-        self.check_listener(name, &spec)?;
+        self.check_listener(&spec)?;
+        self.check_addresses(name, &spec)?;
         let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
         changed(index, ChangeKind::Updated, Resource::Listener(listener))
     }

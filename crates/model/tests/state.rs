@@ -1,6 +1,7 @@
 //! The state as its users see it: commands in, answers, changes and digests out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_model::{
@@ -437,4 +438,56 @@ fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
     assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
     state.apply(6, &Command::RemoveMember(MemberId(2))).unwrap();
     assert!(state.starts.is_empty());
+}
+
+proptest::proptest! {
+    /// A restore compares each listener with all others at once; creations one after another compare them one by one.
+    #[test]
+    fn a_restore_takes_the_listeners_that_could_be_created_one_after_another(
+        listeners in proptest::collection::vec(
+            proptest::collection::vec((0_u8..2, 1_u16..40, 0_u16..12), 1..3), 1..12,
+        ),
+        large in 0_u16..4,
+    ) {
+        let mut state = web();
+        let bind = |(ip, first, more): (u8, u16, u16)| Bind::parse(&format!("10.0.0.{ip}:{first}-{}", first + more));
+        let mut wanted: Vec<_> = listeners
+            .iter()
+            .enumerate()
+            .map(|(number, binds)| {
+                let binds = binds.iter().map(|b| bind(*b).unwrap()).collect();
+                (listener(&format!("l{number}")), ListenerSpec::new(binds, pool("web")))
+            })
+            .collect();
+        // Some that have many ports, so that all together may have too many.
+        for number in 0..large {
+            let binds = vec![Bind::parse(&format!("10.0.1.{number}:1-6000")).unwrap()];
+            wanted.push((listener(&format!("large{number}")), ListenerSpec::new(binds, pool("web"))));
+        }
+        let mut document = state.configuration();
+        document.listeners = wanted.clone();
+        state.apply(4, &Command::DeleteListener { name: listener("web"), expect: None }).unwrap();
+        let mut one_by_one = state.clone();
+        let refused: Vec<String> = wanted
+            .into_iter()
+            .filter_map(|(name, spec)| {
+                let command = Command::CreateListener { name: name.clone(), spec };
+                one_by_one.apply(5, &command).err().map(|_| format!("listeners/{name}"))
+            })
+            .collect();
+        let restore = Command::Restore { configuration: Arc::new(document), replace: true };
+        match state.apply(5, &restore) {
+            Ok(_) => {
+                proptest::prop_assert_eq!(refused, Vec::<String>::new());
+                proptest::prop_assert_eq!(&state, &one_by_one);
+            }
+            Err(Refusal::Invalid(found)) => {
+                let mut fields: Vec<_> =
+                    found.0.iter().map(|f| f.field.split(':').next().unwrap().to_owned()).collect();
+                fields.dedup();
+                proptest::prop_assert_eq!(fields, refused);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }

@@ -21,6 +21,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// hold up nothing else. Above what a thousand listeners take.
 const OPEN_FOR: Duration = Duration::from_millis(50);
 
+/// The same where that much takes long to publish, so that most of the time goes into opening.
+const OPEN_FOR_MAX: Duration = Duration::from_millis(500);
+
 /// The address that orders sockets by port first, so that neighbours on a port are found without a search.
 type Key = (u16, IpAddr);
 
@@ -72,10 +75,14 @@ impl OpenSockets {
 
     /// Begins to open sockets, or goes on with those that were put off.
     pub(super) fn begin(&mut self) {
-        if !std::mem::take(&mut self.put_off) {
+        let now = Instant::now();
+        let paused = now.saturating_duration_since(self.until);
+        self.until = now + OPEN_FOR;
+        if std::mem::take(&mut self.put_off) {
+            self.until = now + (2 * paused).clamp(OPEN_FOR, OPEN_FOR_MAX);
+        } else {
             self.round += 1;
         }
-        self.until = Instant::now() + OPEN_FOR;
     }
 
     /// Whether an address was put off: opening is to go on as soon as everything else has had its turn.

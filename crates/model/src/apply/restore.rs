@@ -1,12 +1,18 @@
 //! Making the configuration exactly what a document says.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Result;
+use crate::address::Port;
 use crate::command::Outcome;
 use crate::configuration::{Configuration, Restored};
+use crate::defaults::PORTS_MAX;
 use crate::diff::{Change, ChangeKind};
+use crate::listener::ListenerSpec;
 use crate::machine::Applied;
+use crate::name::ListenerName;
 use crate::pool::PoolEntry;
 use crate::refusal::Refusal;
 use crate::state::{ClusterState, Revision};
@@ -38,6 +44,36 @@ fn count(changes: &[Change]) -> Restored {
         created: of(ChangeKind::Created),
         updated: of(ChangeKind::Updated),
         deleted: of(ChangeKind::Deleted),
+    }
+}
+
+/// The addresses of a document's listeners. Found by address, because there may be ten thousand listeners, and each would
+/// else be compared with each.
+#[derive(Default)]
+struct Addresses<'a> {
+    /// Ranges of ports of each address by their first one: the last one, and whose they are.
+    ranges: BTreeMap<(IpAddr, Port), (Port, &'a ListenerName)>,
+    /// Ports of all listeners.
+    ports: usize,
+}
+
+impl<'a> Addresses<'a> {
+    /// Adds those of a listener, all or none.
+    fn claim(&mut self, name: &'a ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
+        for bind in &spec.binds {
+            // Ranges do not overlap, so that only the last one that begins before the end of this one can.
+            let before = self.ranges.range((bind.ip, Port::MIN)..=(bind.ip, bind.last)).next_back();
+            if let Some((_, (_, holder))) = before.filter(|(_, (last, _))| *last >= bind.first) {
+                return Err(Refusal::BindTaken { bind: bind.to_string(), listener: holder.to_string() });
+            }
+        }
+        let (ports, others, max) = (spec.ports(), self.ports, PORTS_MAX);
+        if others + ports > max {
+            return Err(Refusal::TooManyPorts { listener: name.to_string(), ports, others, max });
+        }
+        self.ports += ports;
+        self.ranges.extend(spec.binds.iter().map(|bind| ((bind.ip, bind.first), (bind.last, name))));
+        Ok(())
     }
 }
 
@@ -97,8 +133,10 @@ impl ClusterState {
             let decided = new.create_backend(index, pool, name, spec);
             add(&mut new, &|| format!("pools/{pool}/backends/{name}"), decided);
         }
+        let mut addresses = Addresses::default();
         for (name, spec) in &document.listeners {
-            let decided = new.create_listener(index, name, spec);
+            let decided = new.create_listener_alone(index, name, spec);
+            let decided = decided.and_then(|applied| addresses.claim(name, spec).map(|()| applied));
             add(&mut new, &|| format!("listeners/{name}"), decided);
         }
         if found.is_empty() { Ok(new) } else { Err(Invalid(found).into()) }
