@@ -18,10 +18,15 @@ use crate::name_server::{NameServer, named};
 /// What a check asked a server for: the server name of TLS, and the Host field or authority.
 type Asked = (Option<String>, String);
 
+/// A name as certificates and requests have it.
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
 /// A member that knows this name as the address.
 fn knowing(name: &str, address: SocketAddr) -> (Plane, NameServer) {
     let names = NameServer::start();
-    names.point(&name.to_ascii_lowercase(), &[address.ip()]);
+    names.point(&plain(name), &[address.ip()]);
     (Plane::with(names.settings()), names)
 }
 
@@ -93,13 +98,13 @@ fn trusting(ca: &Authority, name: Option<&str>) -> TlsCheck {
 #[tokio::test]
 async fn the_name_is_what_is_asked_for_and_verified() {
     let ca = Authority::new("ours");
-    for name in ["web.example", "WEB.Example"] {
+    for name in ["web.example", "WEB.Example", "web.example.", "web_1.example", "web_1"] {
         let (seen, mut asked) = mpsc::unbounded_channel();
-        let lower = name.to_ascii_lowercase();
-        let address = secure_web(ca.server(&[&lower], 30), seen).await;
+        let plain = plain(name);
+        let address = secure_web(ca.server(&[&plain], 30), seen).await;
         assert_eq!(found(name, https(trusting(&ca, None), None), address).await, good("HTTP 200"), "{name}");
-        let host = format!("{lower}:{}", address.port());
-        assert_eq!(soon("a request", asked.recv()).await, Some((Some(lower), host)));
+        let host = format!("{plain}:{}", address.port());
+        assert_eq!(soon("a request", asked.recv()).await, Some((Some(plain), host)));
     }
     let (seen, mut asked) = mpsc::unbounded_channel();
     let address = web(seen).await;
