@@ -1,9 +1,10 @@
 //! The holder dies, in one way or another, or a part of it.
 
+use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use trestle_testkit::lab::{Fault, hang_threads};
+use trestle_testkit::lab::{Fault, MEMBERS, VIP, break_thread, hang_threads};
 use trestle_testkit::{get, wait_for};
 
 use crate::Bed;
@@ -76,5 +77,27 @@ fn each_part_of_a_member_that_hangs_is_named_and_keeps_the_watchdog_from_being_f
             page => Err(page.body),
         });
         wait_for("a watchdog that is fed", LIMIT, || is_well(&manager).then_some(()).ok_or_else(String::new));
+    }
+}
+
+#[test]
+fn a_part_that_panics_ends_its_member_after_the_virtual_ips_were_let_go_of() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    for thread in ["trestle-table", "trestle-probe"] {
+        let holder = bed.settle();
+        if !break_thread(bed.product.members[holder].process().id(), thread) {
+            return;
+        }
+        assert_eq!(bed.product.members[holder].exited().code(), Some(74));
+        assert_eq!(
+            bed.lab.members[holder].interface_with(IpAddr::V4(VIP)),
+            None,
+            "the address is still there"
+        );
+        let log = bed.product.members[holder].output();
+        let why = format!("thread {thread} panicked");
+        assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(&why)), "{log}");
+        assert!(log.contains("released"), "{log}");
+        bed.served(bed.lab.target(), |by| by != holder && by < MEMBERS);
     }
 }

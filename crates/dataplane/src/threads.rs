@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Time between two signs of life of a thread.
 const BEAT: Duration = Duration::from_secs(1);
@@ -14,9 +14,20 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A thread that has given no sign of life for longer hangs: longer than anything that a busy machine does to it.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 
-/// The first thread or task that ended, and how.
+/// How long after an end the panic is waited for that may have brought it about: what panics lets go of what it holds, and
+/// others end because of that, before the panic itself is told.
+const CAUSE_WAIT: Duration = Duration::from_millis(250);
+
+/// How a thread or task ended, in words.
+#[derive(Debug, Clone)]
+struct End {
+    words: String,
+    panicked: bool,
+}
+
+/// The first thread or task that ended, or that panicked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ended(Arc<watch::Sender<Option<String>>>);
+pub(crate) struct Ended(Arc<watch::Sender<Option<End>>>);
 
 thread_local! {
     static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) };
@@ -42,17 +53,18 @@ pub(crate) struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let how = match (std::thread::panicking(), self.any) {
+        let panicked = std::thread::panicking();
+        let how = match (panicked, self.any) {
             (true, _) => "panicked; see the log",
             (false, true) => "has ended",
             (false, false) => return,
         };
         self.ended.0.send_if_modified(|first| {
-            let is_first = first.is_none();
-            if is_first {
-                *first = Some(format!("{} {how}", self.what));
+            let counts = first.as_ref().is_none_or(|first| panicked && !first.panicked);
+            if counts {
+                *first = Some(End { words: format!("{} {how}", self.what), panicked });
             }
-            is_first
+            counts
         });
     }
 }
@@ -68,13 +80,16 @@ impl Ended {
         ENDED.set(Some(self.clone()));
     }
 
-    /// Waits for the first end.
+    /// Waits for the first end, or for the panic that brought it about.
     pub(crate) async fn first(&self) -> String {
         let mut ended = self.0.subscribe();
-        let first = ended.wait_for(Option::is_some).await.ok().and_then(|how| how.clone());
+        // Both can only fail without a sender, which lives as long as `self`.
+        let _ = ended.wait_for(Option::is_some).await;
+        let cause = ended.wait_for(|end| end.as_ref().is_some_and(|end| end.panicked));
+        let _ = timeout(CAUSE_WAIT, cause).await;
+        let first = self.0.borrow().as_ref().map(|end| end.words.clone());
         match first {
-            Some(how) => how,
-            // The sender lives as long as `self`.
+            Some(words) => words,
             None => std::future::pending().await,
         }
     }
@@ -142,6 +157,23 @@ mod tests {
         let ended = Ended::default();
         drop(ended.thread("trestle-probe"));
         assert_eq!(first(&ended).await, "thread trestle-probe has ended");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_rather_than_what_ended_because_of_it() {
+        let ended = Ended::default();
+        let (cause, effect) = (ended.thread("trestle-table"), ended.thread("trestle-data-0"));
+        let told = tokio::spawn({
+            let ended = ended.clone();
+            async move { first(&ended).await }
+        });
+        std::thread::spawn(move || {
+            let _cause = cause;
+            // What ends because of it is told first.
+            std::thread::spawn(move || drop(effect)).join().unwrap();
+            panic!("on purpose");
+        });
+        assert_eq!(told.await.unwrap(), "thread trestle-table panicked; see the log");
     }
 
     #[tokio::test]
