@@ -26,6 +26,9 @@ pub enum BindError {
          (net.ipv4.ip_local_port_range); end what has it, and keep the port back in net.ipv4.ip_local_reserved_ports"
     )]
     InUseEphemeral,
+    /// This member's admin API, peers or HTTP are there.
+    #[error("it is a port of this member itself (admin API, peers or HTTP); choose another address or port")]
+    OwnPort,
     /// It belongs to no interface of this member.
     #[error(
         "cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
@@ -81,9 +84,9 @@ impl BindError {
         }
     }
 
-    /// Whether something that is not ours has the address.
+    /// Whether something that is no listener has the address.
     pub(crate) fn is_in_use(&self) -> bool {
-        matches!(self, Self::InUse | Self::InUseEphemeral)
+        matches!(self, Self::InUse | Self::InUseEphemeral | Self::OwnPort)
     }
 
     /// Whether the address will be bound by itself, and soon.

@@ -187,6 +187,17 @@ impl Guard {
     }
 }
 
+impl OwnTargets {
+    /// Whether one of this member's own ports keeps a listener from an address.
+    pub(crate) fn takes(&self, address: SocketAddr) -> bool {
+        let meets = |own: &SocketAddr| {
+            let same = own.ip() == address.ip() || own.ip().is_unspecified() || address.ip().is_unspecified();
+            own.port() == address.port() && same
+        };
+        self.ports.iter().any(meets)
+    }
+}
+
 impl Barred {
     /// As the reason of a check.
     pub(crate) fn words(self) -> &'static str {

@@ -239,7 +239,12 @@ impl Listeners {
         }
         match closed(self.stopped, self.drained, &self.vips, address) {
             Some(why) => Err(why),
-            None => self.sockets.open(address, spread, self.vips.contains(&address.ip())),
+            None => {
+                let opened = self.sockets.open(address, spread, self.vips.contains(&address.ip()));
+                // No other process is to be stopped then.
+                let own = |error: &BindError| error.is_in_use() && self.targets.takes(address);
+                opened.map_err(|error| if own(&error) { BindError::OwnPort } else { error })
+            }
         }
     }
 

@@ -139,6 +139,26 @@ async fn an_address_for_which_connections_leave_no_descriptors_is_bound_as_they_
 }
 
 #[tokio::test]
+async fn a_range_with_a_port_of_the_member_itself_says_which_and_has_the_others() {
+    let server = Server::start("a").await;
+    let ip = ip();
+    // As the admin API's, at one address of several.
+    let own = std::net::TcpListener::bind((ip, FIRST + 5)).unwrap();
+    let own_ports = vec![own.local_addr().unwrap()];
+    let mut plane = Plane::with(Settings { own_ports, ..settings() });
+    plane.prepare_pool("p", unchecked(), &[("a", at(server.address))]);
+    prepare(&mut plane, "l", range(ip, FIRST + 9));
+    plane.publish().await;
+    let at_it = format!("{ip}:{}: it is a port of this member itself", FIRST + 5);
+    assert!(
+        plane.errors("l").len() == 1 && plane.errors("l")[0].starts_with(&at_it),
+        "{:?}",
+        plane.errors("l")
+    );
+    assert_eq!(servers((ip, FIRST + 6).into(), 1).await, "a");
+}
+
+#[tokio::test]
 async fn a_range_that_another_process_has_is_told_in_one_line_and_bound_when_it_is_free() {
     let server = Server::start("a").await;
     let mut plane = Plane::start();
