@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use openraft::storage::RaftLogStorage;
 use tempfile::TempDir;
@@ -19,7 +20,16 @@ async fn good() -> TempDir {
 
 /// Changes records behind the store's back.
 fn tamper(dir: &Path, change: impl FnOnce(&sled::Tree, &sled::Tree)) {
-    let db = sled::Config::new().path(dir.join("store")).flush_every_ms(None).open().unwrap();
+    let config = sled::Config::new().path(dir.join("store")).flush_every_ms(None);
+    let start = Instant::now();
+    // A process that another test is starting has the lock too, until it becomes another program.
+    let db = loop {
+        match config.open() {
+            Ok(db) => break db,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     change(&db.open_tree("log").unwrap(), &db.open_tree("meta").unwrap());
     db.flush().unwrap();
 }
