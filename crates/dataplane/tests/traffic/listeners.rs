@@ -114,15 +114,23 @@ async fn an_address_in_use_is_reported_and_tried_again() {
 
 /// Reports of other balancers and of Kubernetes tell of it: nobody listens there, and yet the port is taken.
 #[tokio::test]
-async fn a_port_that_a_connection_has_is_told_as_such() {
+async fn a_port_that_a_connection_has_is_told_as_such_and_bound_when_it_ends() {
     let (mut plane, servers_of_pools) = with_pools().await;
-    let connection = tokio::net::TcpStream::connect(servers_of_pools[0].address).await.unwrap();
+    // From an address of its own: one port of 127.0.0.1 may have connections of several tests, in TIME-WAIT too, if their
+    // destinations differ.
+    let source = tokio::net::TcpSocket::new_v4().unwrap();
+    source.bind((ip(), 0).into()).unwrap();
+    let connection = source.connect(servers_of_pools[0].address).await.unwrap();
     let front = connection.local_addr().unwrap();
     plane.listener_at("l", front, "a").await;
     let [error] = &plane.errors("l")[..] else { panic!("one error, not {:?}", plane.errors("l")) };
     assert!(
         error.starts_with(&format!("{front}: address already in use by another process, or by a connection"))
     );
+    connection.set_zero_linger().unwrap();
+    drop(connection);
+    until("it is bound after all", || plane.errors("l").is_empty()).await;
+    assert_eq!(servers(front, 1).await, "a");
 }
 
 #[tokio::test]

@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 use trestle_testkit::wait_for;
 
 use super::agent::{Agent, LEASE};
-use super::lab::{Lab, vip};
+use super::lab::{LIMIT, Lab, vip};
 use super::probing::{Prober, Question, last_answered};
 
 /// How late a fence may close.
 const GOAL: Duration = Duration::from_millis(20);
-/// How long the kernel is given for removing addresses whose lifetime is over. It does so from a work queue, which came 20 s
-/// late on a machine of two processors that were both busy; the fence does not wait for that.
-const REMOVAL: Duration = Duration::from_secs(60);
 const V4: &str = "10.77.0.50/24";
 const V6: &str = "fd77::50/64";
 
@@ -49,7 +46,7 @@ fn a_stopped_holder_falls_silent_and_stays_silent() {
     let agent = Agent::start(&lab.members[0], &[V4, V6]);
     let running = probers(&lab);
     let stopped = agent.stop();
-    wait_for("the removal of both addresses", REMOVAL, || {
+    wait_for("the removal of both addresses", LIMIT, || {
         let there = [V4, V6].map(|text| lab.members[0].has(&vip(text).address.to_string()));
         if there == [false, false] { Ok(()) } else { Err(format!("{there:?}")) }
     });
@@ -66,7 +63,7 @@ fn a_killed_holder_falls_silent() {
     let mut agent = Agent::start(&lab.members[0], &[V4, V6]);
     let running = probers(&lab);
     let stopped = agent.kill();
-    wait_for("the removal of both addresses", REMOVAL, || {
+    wait_for("the removal of both addresses", LIMIT, || {
         let there = [V4, V6].map(|text| lab.members[0].has(&vip(text).address.to_string()));
         if there == [false, false] { Ok(()) } else { Err(format!("{there:?}")) }
     });
