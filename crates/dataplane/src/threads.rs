@@ -2,17 +2,11 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-
-/// Time between two signs of life of a thread.
-const BEAT: Duration = Duration::from_secs(1);
-
-/// A thread that has given no sign of life for longer hangs: longer than anything that a busy machine does to it.
-const SILENT_MAX: Duration = Duration::from_secs(10);
+use trestle_engine::{SIGN_INTERVAL, SignOfLife};
 
 /// How long after an end the panic is waited for that may have brought it about: what panics lets go of what it holds, and
 /// others end because of that, before the panic itself is told.
@@ -100,35 +94,29 @@ impl Ended {
 pub(crate) struct Beat {
     pub(crate) name: String,
     origin: Instant,
-    /// Milliseconds from the origin to the last one.
-    last: AtomicU64,
+    sign: SignOfLife,
 }
 
 impl Beat {
     pub(crate) fn new(name: String) -> Self {
-        Self { name, origin: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        Self { name, origin: Instant::now(), sign: SignOfLife::default() }
     }
 
     /// How long it has been missing, if that is too long.
     pub(crate) fn silent(&self) -> Option<Duration> {
-        let silent = Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)));
-        (silent > SILENT_MAX).then_some(silent)
+        self.sign.silent(self.origin.elapsed())
     }
 
     /// Runs `body`, on a runtime of its own, and gives signs of life as long as the thread comes round.
     pub(crate) async fn during(self: Arc<Self>, body: impl Future<Output = ()>) {
         tokio::pin!(body);
-        let mut beats = interval(BEAT);
+        let mut beats = interval(SIGN_INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = &mut body => return,
-                _ = beats.tick() => self.last.store(self.now(), Ordering::Relaxed),
+                _ = beats.tick() => self.sign.give(self.origin.elapsed()),
             }
         }
     }
@@ -137,6 +125,8 @@ impl Beat {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use trestle_engine::SILENT_MAX;
+
     use super::*;
 
     async fn first(ended: &Ended) -> String {

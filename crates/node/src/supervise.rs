@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,37 +16,25 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::error;
+use trestle_engine::{SIGN_INTERVAL, SignOfLife};
 
-/// Time between two signs of life of a task.
-const BEAT: Duration = Duration::from_secs(1);
-
-/// A part that has given no sign of life for longer hangs. Longer than anything that a busy machine does to it, and well
-/// below what a service manager waits for.
-const SILENT_MAX: Duration = Duration::from_secs(10);
-
-/// A sign of life, without a lock.
+/// The sign of life of a part.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     name: &'static str,
     origin: Instant,
-    /// Milliseconds from the origin to the last one.
-    last: AtomicU64,
+    sign: SignOfLife,
     ended: AtomicBool,
 }
 
 impl Pulse {
     /// Gives a sign of life.
     pub(crate) fn beat(&self) {
-        self.last.store(self.now(), Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.sign.give(self.origin.elapsed());
     }
 
     fn silent(&self) -> Option<Duration> {
-        let silent = Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)));
-        (silent > SILENT_MAX && !self.ended.load(Ordering::Relaxed)).then_some(silent)
+        self.sign.silent(self.origin.elapsed()).filter(|_| !self.ended.load(Ordering::Relaxed))
     }
 }
 
@@ -108,8 +96,8 @@ impl Supervisor {
     }
 
     fn watched(&self, name: &'static str, lasts: Lasts) -> Watched {
-        let pulse =
-            Pulse { name, origin: self.0.origin, last: AtomicU64::new(0), ended: AtomicBool::new(false) };
+        let (origin, sign) = (self.0.origin, SignOfLife::default());
+        let pulse = Pulse { name, origin, sign, ended: AtomicBool::new(false) };
         let pulse = Arc::new(pulse);
         pulse.beat();
         self.pulses().push(pulse.clone());
@@ -129,7 +117,7 @@ impl Supervisor {
             // All of it: its end is told when it is dropped.
             let watched = &mut watched;
             tokio::pin!(body);
-            let mut beats = interval(BEAT);
+            let mut beats = interval(SIGN_INTERVAL);
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
@@ -222,6 +210,8 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use trestle_engine::SILENT_MAX;
+
     use super::*;
 
     async fn failure(supervisor: &Supervisor) -> String {
@@ -286,7 +276,7 @@ mod tests {
         let hangs = supervisor.watched("hangs", Lasts::UntilStop);
         let runs = supervisor.watched("runs", Lasts::UntilStop);
         assert!(supervisor.is_whole());
-        hangs.pulse.last.store(0, Ordering::Relaxed);
+        hangs.pulse.sign.give(Duration::ZERO);
         runs.pulse.beat();
         assert_eq!(supervisor.missing(), ["hangs has given no sign of life for 20 s"]);
         assert!(!supervisor.is_whole());

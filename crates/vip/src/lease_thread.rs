@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use trestle_engine::SIGN_INTERVAL;
 
-use crate::alive::{Alive, REST};
+use crate::alive::Alive;
 use crate::error::VipError;
 use crate::lease::Lease;
 use crate::moment::Moment;
@@ -130,8 +131,8 @@ impl LeaseThread {
         loop {
             self.alive.beat();
             let period = self.period();
-            let left = period.map_or(REST, |_| next.saturating_duration_since(Instant::now()));
-            let order = orders.recv_timeout(left.min(REST));
+            let left = period.map_or(SIGN_INTERVAL, |_| next.saturating_duration_since(Instant::now()));
+            let order = orders.recv_timeout(left.min(SIGN_INTERVAL));
             match order {
                 Ok(Order::Stop) => {
                     if let Some(fence) = &mut self.fence {
@@ -147,7 +148,7 @@ impl LeaseThread {
                     }
                 }
                 // Only a sign of life.
-                Err(RecvTimeoutError::Timeout) if period.is_none() || left > REST => {}
+                Err(RecvTimeoutError::Timeout) if period.is_none() || left > SIGN_INTERVAL => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let now = Instant::now();
                     let on_time = self.pulse.woke(now.saturating_duration_since(next));

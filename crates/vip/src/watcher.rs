@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{read, write};
+use trestle_engine::SIGN_INTERVAL;
 
-use crate::alive::{Alive, REST};
+use crate::alive::Alive;
 use crate::lease_thread::Order;
 use crate::nft::{Nft, Noticed, Watch};
 use crate::route::Route;
@@ -109,7 +110,8 @@ impl Watcher {
 
     /// Waits until something was changed, asked or is due.
     fn wait(&self, due: Instant) {
-        let left = due.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), REST);
+        let left =
+            due.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), SIGN_INTERVAL);
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),

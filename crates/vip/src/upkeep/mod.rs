@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use trestle_engine::SIGN_INTERVAL;
 
-use crate::alive::{Alive, REST};
+use crate::alive::Alive;
 use crate::event::Event;
 use crate::facts::Tampering;
 use crate::frames::Heard;
@@ -100,9 +101,9 @@ impl Upkeep {
     fn wait(&self, waker: &Waker) {
         let now = Instant::now();
         let due = self.kept.iter().filter_map(|kept| kept.due(now)).min();
-        let left = due.map_or(REST, |due| due.saturating_duration_since(now));
+        let left = due.map_or(SIGN_INTERVAL, |due| due.saturating_duration_since(now));
         // At least a millisecond, so that rounding never makes this spin, and not so long that it looks dead.
-        let left = left.clamp(Duration::from_millis(1), REST);
+        let left = left.clamp(Duration::from_millis(1), SIGN_INTERVAL);
         let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
         let timeout = Timespec { tv_sec: seconds, tv_nsec: i64::from(left.subsec_nanos()) };
         let mut sources = vec![waker.as_fd(), self.changes.as_fd()];
