@@ -8,6 +8,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use trestle_model::{Bind, ListenerName};
 
+use crate::dial::ephemeral;
 use crate::keepalive::Keepalive;
 use crate::shortage::Shortage;
 
@@ -74,7 +75,9 @@ pub enum BindError {
 impl BindError {
     fn new(address: SocketAddr, source: &io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::AddrInUse if is_ephemeral(address.port()) => Self::InUseEphemeral,
+            io::ErrorKind::AddrInUse if ephemeral().is_some_and(|range| range.contains(&address.port())) => {
+                Self::InUseEphemeral
+            }
             io::ErrorKind::AddrInUse => Self::InUse,
             io::ErrorKind::AddrNotAvailable => Self::NotHere,
             _ => match Shortage::of(source) {
@@ -103,13 +106,6 @@ impl BindError {
     pub(crate) fn is_load(&self) -> bool {
         matches!(self, Self::Crowded | Self::Lacks(_))
     }
-}
-
-/// Whether the kernel may give a port to a connection that names none.
-fn is_ephemeral(port: u16) -> bool {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
-    bounds.next().zip(bounds.next()).is_some_and(|(first, last)| (first..=last).contains(&port))
 }
 
 /// Most reasons, and most ranges of addresses for each of them, that are told of one listener.

@@ -16,10 +16,12 @@ use crate::source::{ConnectError, Sources};
 
 /// Ports that the kernel picks sources from, as they were when this process first connected; all where that cannot be
 /// read.
-static EPHEMERAL: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    range(&text).unwrap_or(0..=u16::MAX)
-});
+static EPHEMERAL: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| ephemeral().unwrap_or(0..=u16::MAX));
+
+/// Ports that the kernel gives to connections that name none, as they are now; `None` where that cannot be read.
+pub(crate) fn ephemeral() -> Option<RangeInclusive<u16>> {
+    range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
+}
 
 /// Reads `first last`, separated by white space.
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
