@@ -1,16 +1,15 @@
 //! A part of a member dies: the member gives up what others can take over, ends what it serves in order, and can be started
 //! again.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use trestle_testkit::{get, wait_for};
 
-use crate::shutdown::{ask, serving};
+use crate::shutdown::{ask, ends_in_order, serving};
 use crate::trestled;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,7 +29,7 @@ async fn a_member_whose_log_cannot_be_written_lets_connections_finish_and_can_be
     let (mut cluster, _origin) = serving(limitable(&dir), 1).await;
     let api = cluster.api(0);
     let member = &mut cluster.members[0];
-    let (target, http) = ((member.ip, 8080), member.http());
+    let target = SocketAddr::from((member.ip, 8080));
     let mut open = TcpStream::connect(target).unwrap();
     open.set_read_timeout(Some(LIMIT)).unwrap();
     assert!(ask(&mut open).unwrap().contains("origin"));
@@ -44,20 +43,7 @@ async fn a_member_whose_log_cannot_be_written_lets_connections_finish_and_can_be
         written += 1;
         assert!(written < 5000, "the log goes on");
     }
-    wait_for("readiness to fail", LIMIT, || match get(http, "/readyz") {
-        Ok(page) if page.status == 200 => Err("it is ready"),
-        _ => Ok(()),
-    });
-    wait_for("new connections to be refused", LIMIT, || match TcpStream::connect(target) {
-        Ok(_) => Err("one was accepted"),
-        Err(_) => Ok(()),
-    });
-    for _ in 0..3 {
-        assert!(ask(&mut open).unwrap().contains("origin"), "an open connection goes on");
-    }
-    assert!(member.is_running(), "it waits for the open connection");
-    drop(open);
-    let status = member.exited();
+    let status = ends_in_order(member, target, open, LIMIT);
     assert_eq!(status.code(), Some(74), "{}", member.output());
     assert!(member.output().contains("this member cannot go on"), "{}", member.output());
 

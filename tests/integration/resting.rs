@@ -1,13 +1,14 @@
 //! What keeps a member from starting, or from stopping, and passes by itself: it runs again once the cause has gone.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use trestle_testkit::{Cluster, Member, Origin, Subnet, skip, wait_for};
+use trestle_testkit::{Cluster, Member, Subnet, skip, wait_for};
 
+use crate::shutdown::{ask, serve};
 use crate::{finish, trestle, trestled};
 
 /// Long enough for a debug build on a machine that does other things.
@@ -179,16 +180,10 @@ fn an_address_that_is_not_there_yet_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_without_a_quorum_takes_no_longer_than_the_grace_time_and_five_seconds() {
     let mut cluster = Cluster::start_with(trestled(), 3, "shutdown_grace = \"9s\"\n").await;
-    let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
-    let api = cluster.api(0);
-    api.create_pool("web", None).await.unwrap();
-    api.create_backend("web", "a", origin.address()).await.unwrap();
-    api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
-    cluster.agreed().await;
+    let _origin = serve(&mut cluster).await;
     let leader = cluster.leader().await;
     let mut open = TcpStream::connect((cluster.members[leader].ip, 8080)).unwrap();
-    open.write_all(b"GET / HTTP/1.1\r\nHost: origin\r\n\r\n").unwrap();
-    assert!(open.read(&mut [0; 1024]).unwrap() > 0);
+    assert!(!ask(&mut open).unwrap().is_empty());
     for number in (0..3).filter(|number| *number != leader) {
         cluster.members[number].kill();
     }

@@ -3,22 +3,29 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use trestle_testkit::{Cluster, Origin, Traffic, fetch_http, get, wait_for};
+use trestle_testkit::{Cluster, Member, Origin, Traffic, fetch_http, get, wait_for};
 
 use crate::trestled;
 
 /// A cluster of so many members, started with this program, that leads port 8080 to an origin.
 pub(crate) async fn serving(daemon: impl AsRef<Path>, size: u8) -> (Cluster, Origin) {
     let mut cluster = Cluster::start(daemon, size).await;
+    let origin = serve(&mut cluster).await;
+    (cluster, origin)
+}
+
+/// Has a cluster lead port 8080 to an origin.
+pub(crate) async fn serve(cluster: &mut Cluster) -> Origin {
     let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
     let api = cluster.api(0);
     api.create_pool("web", None).await.unwrap();
     api.create_backend("web", "a", origin.address()).await.unwrap();
     api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
     cluster.agreed().await;
-    (cluster, origin)
+    origin
 }
 
 /// One request on a connection that stays open.
@@ -27,6 +34,30 @@ pub(crate) fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut answer = [0; 1024];
     let count = stream.read(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
+}
+
+/// Waits until a member has ended that fails readiness and takes no new connections, each within this time, and goes on with
+/// an open one until that ends.
+pub(crate) fn ends_in_order(
+    member: &mut Member,
+    target: SocketAddr,
+    mut open: TcpStream,
+    limit: Duration,
+) -> ExitStatus {
+    wait_for("readiness to fail", limit, || match get(member.http(), "/readyz") {
+        Ok(page) if page.status == 200 => Err("it is ready"),
+        _ => Ok(()),
+    });
+    wait_for("new connections to be refused", limit, || match TcpStream::connect(target) {
+        Ok(_) => Err("one was accepted"),
+        Err(_) => Ok(()),
+    });
+    for _ in 0..3 {
+        assert!(ask(&mut open).unwrap().contains("origin"), "an open connection goes on");
+    }
+    assert!(member.is_running(), "it waits for the open connection");
+    drop(open);
+    member.exited()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,20 +78,8 @@ async fn a_member_that_stops_lets_connections_finish() {
     assert_eq!(get(member.http(), "/readyz").unwrap().status, 200);
 
     member.process().terminate();
-    wait_for("readiness to fail", Duration::from_secs(10), || match get(member.http(), "/readyz") {
-        Ok(page) if page.status == 200 => Err("it is ready"),
-        _ => Ok(()),
-    });
-    wait_for("new connections to be refused", Duration::from_secs(10), || match TcpStream::connect(target) {
-        Ok(_) => Err("one was accepted"),
-        Err(_) => Ok(()),
-    });
-    for _ in 0..3 {
-        assert!(ask(&mut open).unwrap().contains("origin"), "an open connection goes on");
-    }
-    assert!(member.is_running(), "it waits for the open connection");
-    drop(open);
-    assert_eq!(member.exited().code(), Some(0), "{}", member.output());
+    let status = ends_in_order(member, target, open, Duration::from_secs(10));
+    assert_eq!(status.code(), Some(0), "{}", member.output());
 
     traffic.next(3);
     traffic.stop().assert_no_failure();
