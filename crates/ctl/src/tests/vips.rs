@@ -114,6 +114,7 @@ fn a_list_shows_the_holder_by_the_kernels_words() {
             "name",
             "on_quorum_loss",
             "preference_delay",
+            "preference_delay_seconds",
             "preferred",
             "problems",
             "revision",

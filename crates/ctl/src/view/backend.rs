@@ -6,7 +6,8 @@ use serde::Serialize;
 use trestle_api::v1;
 use trestle_model::BackendAddress;
 
-use super::{or_dash, short_name, troubles, typed_age, typed_duration};
+use super::span::{self, Span};
+use super::{or_dash, short_name, troubles};
 use crate::table;
 
 /// A backend as it is configured.
@@ -20,7 +21,8 @@ pub(crate) struct BackendView {
     /// `None` for no bound.
     max_connections: Option<u32>,
     state: &'static str,
-    drain_deadline: Option<String>,
+    #[serde(flatten, serialize_with = "span::drain_deadline")]
+    drain_deadline: Option<Span>,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -42,7 +44,7 @@ impl From<v1::Backend> for BackendView {
             backup: backend.backup,
             max_connections: (backend.max_connections > 0).then_some(backend.max_connections),
             state,
-            drain_deadline: typed_duration(backend.drain_timeout.as_ref()),
+            drain_deadline: Span::setting(backend.drain_timeout.as_ref()),
             revision: backend.revision,
             etag: backend.etag,
         }
@@ -72,7 +74,11 @@ struct MemberView {
     member: String,
     verdict: &'static str,
     reason: String,
+    /// Since when it is so.
     since: Option<String>,
+    /// How long it is so.
+    #[serde(flatten, serialize_with = "span::age")]
+    age: Option<Span>,
     connections: u64,
     /// Counted since the member has had the backend or was started, as all below.
     connections_total: u64,
@@ -91,8 +97,9 @@ struct MemberView {
 struct ChangeView {
     verdict: &'static str,
     reason: String,
-    /// How long ago, in whole seconds.
-    ago: Option<String>,
+    time: Option<String>,
+    #[serde(flatten, serialize_with = "span::ago")]
+    ago: Option<Span>,
 }
 
 /// The word for a verdict.
@@ -106,21 +113,25 @@ pub(crate) fn verdict_word(verdict: v1::Verdict) -> &'static str {
 
 impl From<v1::VerdictChange> for ChangeView {
     fn from(change: v1::VerdictChange) -> Self {
+        let ago = Span::seconds(change.ago.as_ref());
         Self {
             verdict: verdict_word(change.verdict()),
             reason: change.reason,
-            ago: typed_age(change.ago.as_ref()),
+            time: ago.and_then(Span::ago),
+            ago,
         }
     }
 }
 
 impl From<v1::MemberView> for MemberView {
     fn from(view: v1::MemberView) -> Self {
+        let age = Span::seconds(view.since.as_ref());
         Self {
             member: short_name(&view.member),
             verdict: verdict_word(view.verdict()),
             reason: view.reason,
-            since: typed_age(view.since.as_ref()),
+            since: age.and_then(Span::ago),
+            age,
             connections: view.active_connections,
             connections_total: view.connections,
             bytes_in: view.bytes_in,
@@ -225,7 +236,7 @@ impl BackendState {
     fn views(&self, health: &HealthView) -> String {
         let seen = health.views.iter().map(|v| {
             let (member, verdict) = (v.member.clone(), v.verdict.to_owned());
-            let (since, address) = (or_dash(v.since.as_ref()), or_dash(v.address.as_ref()));
+            let (since, address) = (or_dash(v.age.as_ref()), or_dash(v.address.as_ref()));
             let (reason, others) = (v.reason.clone(), v.other_addresses.join(", "));
             [member, verdict, reason, since, v.connections.to_string(), address, others]
         });

@@ -4,7 +4,8 @@ use serde::Serialize;
 use trestle_api::v1;
 use trestle_api::v1::health_check::Kind;
 
-use super::{or_dash, typed_duration};
+use super::or_dash;
+use super::span::{self, Span};
 use crate::commands::check_settings::Check;
 use crate::escape;
 
@@ -20,9 +21,12 @@ pub(crate) struct CheckView {
     grpc: Option<GrpcView>,
     /// `None` unless the kind is exchange.
     exchange: Option<ExchangeView>,
-    interval: Option<String>,
-    fast_interval: Option<String>,
-    timeout: Option<String>,
+    #[serde(flatten, serialize_with = "span::interval")]
+    interval: Option<Span>,
+    #[serde(flatten, serialize_with = "span::fast_interval")]
+    fast_interval: Option<Span>,
+    #[serde(flatten, serialize_with = "span::timeout")]
+    timeout: Option<Span>,
     rise: Option<u32>,
     fall: Option<u32>,
     jitter_percent: Option<u32>,
@@ -117,9 +121,9 @@ impl From<v1::HealthCheck> for CheckView {
             http,
             grpc,
             exchange,
-            interval: typed_duration(check.interval.as_ref()),
-            fast_interval: typed_duration(check.fast_interval.as_ref()),
-            timeout: typed_duration(check.timeout.as_ref()),
+            interval: Span::setting(check.interval.as_ref()),
+            fast_interval: Span::setting(check.fast_interval.as_ref()),
+            timeout: Span::setting(check.timeout.as_ref()),
             rise: check.rise,
             fall: check.fall,
             jitter_percent: check.jitter_percent,
@@ -361,8 +365,11 @@ mod tests {
   "grpc": null,
   "exchange": null,
   "interval": "2s",
+  "interval_seconds": 2.0,
   "fast_interval": "500ms",
+  "fast_interval_seconds": 0.5,
   "timeout": "1s",
+  "timeout_seconds": 1.0,
   "rise": 2,
   "fall": 3,
   "jitter_percent": 10,

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use trestle_api::v1;
 
-use super::{or_dash, short_name, typed_age, typed_duration};
+use super::span::{self, Span};
+use super::{or_dash, short_name};
 use crate::table;
 
 /// A connection.
@@ -18,8 +19,12 @@ pub(crate) struct ConnectionView {
     backend_address: Option<String>,
     server_name: Option<String>,
     state: &'static str,
-    age: Option<String>,
-    connect_time: Option<String>,
+    /// When the client came.
+    since: Option<String>,
+    #[serde(flatten, serialize_with = "span::age")]
+    age: Option<Span>,
+    #[serde(flatten, serialize_with = "span::connect_time")]
+    connect_time: Option<Span>,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -27,6 +32,7 @@ pub(crate) struct ConnectionView {
 impl From<v1::Connection> for ConnectionView {
     fn from(connection: v1::Connection) -> Self {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let age = Span::seconds(connection.age.as_ref());
         Self {
             name: short_name(&connection.name),
             state: match connection.state() {
@@ -42,8 +48,9 @@ impl From<v1::Connection> for ConnectionView {
             backend: some(short_name(&connection.backend)),
             backend_address: some(connection.backend_address),
             server_name: some(connection.server_name),
-            age: typed_age(connection.age.as_ref()),
-            connect_time: typed_duration(connection.connect_time.as_ref()),
+            since: age.and_then(Span::ago),
+            age,
+            connect_time: Span::micros(connection.connect_time.as_ref()),
             bytes_in: connection.bytes_in,
             bytes_out: connection.bytes_out,
         }

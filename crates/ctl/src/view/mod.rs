@@ -1,5 +1,5 @@
-//! What JSON and YAML show: stable documents with the words of the command line. Durations are written as they are
-//! typed, names without the API's prefixes, and every key is always there.
+//! What JSON and YAML show: stable documents with the words of the command line. Durations are there as they are typed and
+//! in seconds ([`span`]), names without the API's prefixes, and every key is always there.
 
 mod backend;
 mod check;
@@ -8,6 +8,7 @@ mod event;
 mod listener;
 mod member;
 mod pool;
+mod span;
 mod status;
 mod vip;
 mod vip_facts;
@@ -23,10 +24,6 @@ pub(crate) use status::StatusView;
 pub(crate) use vip::VipView;
 pub(crate) use vip_history::VipEventView;
 
-use std::time::Duration;
-
-use crate::output::duration_text;
-
 /// A resource's name as the command line takes it: "web", "web/a", "m1".
 pub(crate) fn short_name(resource: &str) -> String {
     let parts: Vec<&str> = resource.split('/').collect();
@@ -38,23 +35,9 @@ pub(crate) fn short_name(resource: &str) -> String {
     }
 }
 
-/// A duration as it can be typed, if it is set and not negative.
-fn typed_duration(duration: Option<&prost_types::Duration>) -> Option<String> {
-    std_duration(duration).map(duration_text)
-}
-
-/// A duration that tells how long something has lasted, in whole seconds.
-fn typed_age(duration: Option<&prost_types::Duration>) -> Option<String> {
-    std_duration(duration).map(|d| duration_text(Duration::from_secs(d.as_secs())))
-}
-
-fn std_duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
-    duration.and_then(|d| Duration::try_from(*d).ok())
-}
-
 /// Plain words for what may be missing.
-fn or_dash(text: Option<&String>) -> String {
-    text.cloned().unwrap_or_else(|| "-".to_owned())
+fn or_dash(value: Option<&impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 /// Members with what is wrong on each, those with the same trouble together: "m1, m3: timed out; m2: unreachable".

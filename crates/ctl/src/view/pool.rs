@@ -5,7 +5,8 @@ use trestle_api::v1;
 use trestle_model::{Pool, PoolName, PoolSpec};
 
 use super::check::CheckView;
-use super::{or_dash, short_name, typed_duration};
+use super::span::{self, Span};
+use super::{or_dash, short_name};
 use crate::table;
 
 /// A pool.
@@ -14,21 +15,28 @@ pub(crate) struct PoolView {
     name: String,
     algorithm: &'static str,
     health_check: CheckView,
-    connect_timeout: Option<String>,
+    #[serde(flatten, serialize_with = "span::connect_timeout")]
+    connect_timeout: Option<Span>,
     connect_retries: Option<u32>,
     on_down: &'static str,
     on_primary_up: &'static str,
     all_down: &'static str,
     minimum_healthy: Option<u32>,
     queue_length: Option<u32>,
-    queue_timeout: Option<String>,
+    #[serde(flatten, serialize_with = "span::queue_timeout")]
+    queue_timeout: Option<Span>,
     /// `None` when it is off, as for the three below.
-    slow_start: Option<String>,
-    stickiness: Option<String>,
-    idle_timeout: Option<String>,
-    max_lifetime: Option<String>,
+    #[serde(flatten, serialize_with = "span::slow_start")]
+    slow_start: Option<Span>,
+    #[serde(flatten, serialize_with = "span::stickiness")]
+    stickiness: Option<Span>,
+    #[serde(flatten, serialize_with = "span::idle_timeout")]
+    idle_timeout: Option<Span>,
+    #[serde(flatten, serialize_with = "span::max_lifetime")]
+    max_lifetime: Option<Span>,
     close_spread_percent: Option<u32>,
-    dead_peer_timeout: Option<String>,
+    #[serde(flatten, serialize_with = "span::dead_peer_timeout")]
+    dead_peer_timeout: Option<Span>,
     send_proxy: &'static str,
     backends: u32,
     /// Revision that last changed it.
@@ -67,30 +75,26 @@ impl From<v1::Pool> for PoolView {
             name: short_name(&pool.name),
             algorithm,
             health_check: pool.health_check.unwrap_or_default().into(),
-            connect_timeout: typed_duration(pool.connect_timeout.as_ref()),
+            connect_timeout: Span::setting(pool.connect_timeout.as_ref()),
             connect_retries: pool.connect_retries,
             on_down,
             on_primary_up,
             all_down,
             minimum_healthy: pool.minimum_healthy,
             queue_length: pool.queue_length,
-            queue_timeout: typed_duration(pool.queue_timeout.as_ref()),
-            slow_start: unless_off(pool.slow_start),
-            stickiness: unless_off(pool.stickiness),
-            idle_timeout: unless_off(pool.idle_timeout),
-            max_lifetime: unless_off(pool.max_lifetime),
+            queue_timeout: Span::setting(pool.queue_timeout.as_ref()),
+            slow_start: Span::unless_off(pool.slow_start.as_ref()),
+            stickiness: Span::unless_off(pool.stickiness.as_ref()),
+            idle_timeout: Span::unless_off(pool.idle_timeout.as_ref()),
+            max_lifetime: Span::unless_off(pool.max_lifetime.as_ref()),
             close_spread_percent: pool.close_spread_percent,
-            dead_peer_timeout: typed_duration(pool.dead_peer_timeout.as_ref()),
+            dead_peer_timeout: Span::setting(pool.dead_peer_timeout.as_ref()),
             send_proxy,
             backends: pool.backend_count,
             revision: pool.revision,
             etag: pool.etag,
         }
     }
-}
-
-fn unless_off(duration: Option<prost_types::Duration>) -> Option<String> {
-    typed_duration(duration.filter(|d| *d != prost_types::Duration::default()).as_ref())
 }
 
 impl PoolView {
@@ -122,7 +126,7 @@ impl PoolView {
     /// Settings beside algorithm and check, one pair for each.
     fn settings(&self) -> [(&'static str, String); 14] {
         let count = |n: Option<u32>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        let or_off = |duration: &Option<String>| duration.clone().unwrap_or_else(|| "off".to_owned());
+        let or_off = |span: &Option<Span>| span.map_or_else(|| "off".to_owned(), |span| span.to_string());
         [
             ("CONNECT-TIMEOUT", or_dash(self.connect_timeout.as_ref())),
             ("CONNECT-RETRIES", count(self.connect_retries)),
@@ -252,8 +256,11 @@ mod tests {
     "grpc": null,
     "exchange": null,
     "interval": "2s",
+    "interval_seconds": 2.0,
     "fast_interval": "500ms",
+    "fast_interval_seconds": 0.5,
     "timeout": "1s",
+    "timeout_seconds": 1.0,
     "rise": 2,
     "fall": 3,
     "jitter_percent": 10,
@@ -261,6 +268,7 @@ mod tests {
     "initial": "unknown"
   },
   "connect_timeout": "2s",
+  "connect_timeout_seconds": 2.0,
   "connect_retries": 3,
   "on_down": "close",
   "on_primary_up": "keep",
@@ -268,12 +276,18 @@ mod tests {
   "minimum_healthy": 1,
   "queue_length": 1000,
   "queue_timeout": "5s",
+  "queue_timeout_seconds": 5.0,
   "slow_start": null,
+  "slow_start_seconds": null,
   "stickiness": null,
+  "stickiness_seconds": null,
   "idle_timeout": null,
+  "idle_timeout_seconds": null,
   "max_lifetime": null,
+  "max_lifetime_seconds": null,
   "close_spread_percent": 10,
   "dead_peer_timeout": "2m",
+  "dead_peer_timeout_seconds": 120.0,
   "send_proxy": "off",
   "backends": 2,
   "revision": 12,
@@ -298,14 +312,18 @@ mod tests {
                  grpc: null\n    \
                  exchange: null\n    \
                  interval: 2s\n    \
+                 interval_seconds: 2.0\n    \
                  fast_interval: 500ms\n    \
+                 fast_interval_seconds: 0.5\n    \
                  timeout: 1s\n    \
+                 timeout_seconds: 1.0\n    \
                  rise: 2\n    \
                  fall: 3\n    \
                  jitter_percent: 10\n    \
                  port: null\n    \
                  initial: unknown\n  \
                connect_timeout: 2s\n  \
+               connect_timeout_seconds: 2.0\n  \
                connect_retries: 3\n  \
                on_down: close\n  \
                on_primary_up: keep\n  \
@@ -313,12 +331,18 @@ mod tests {
                minimum_healthy: 1\n  \
                queue_length: 1000\n  \
                queue_timeout: 5s\n  \
+               queue_timeout_seconds: 5.0\n  \
                slow_start: null\n  \
+               slow_start_seconds: null\n  \
                stickiness: null\n  \
+               stickiness_seconds: null\n  \
                idle_timeout: null\n  \
+               idle_timeout_seconds: null\n  \
                max_lifetime: null\n  \
+               max_lifetime_seconds: null\n  \
                close_spread_percent: 10\n  \
                dead_peer_timeout: 2m\n  \
+               dead_peer_timeout_seconds: 120.0\n  \
                send_proxy: \"off\"\n  \
                backends: 2\n  \
                revision: 12\n  \

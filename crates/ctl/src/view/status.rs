@@ -8,7 +8,8 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::member::{MemberView, yes_no};
-use super::{short_name, typed_age, typed_duration};
+use super::span::{self, Span};
+use super::{or_dash, short_name};
 use crate::table;
 
 /// The cluster as its members describe it.
@@ -49,7 +50,10 @@ struct MemberStatusView {
     connections: u64,
     backends_unhealthy: u32,
     version: String,
-    uptime: Option<String>,
+    /// When its process was started.
+    started: Option<String>,
+    #[serde(flatten, serialize_with = "span::uptime")]
+    uptime: Option<Span>,
     descriptors_used: u64,
     /// `None` for no bound.
     descriptors_max: Option<u64>,
@@ -59,7 +63,8 @@ struct MemberStatusView {
     /// Why it should not hold virtual IPs while another member can.
     unfit: Vec<String>,
     /// `None` when the member says nothing of it.
-    election_timeout_max: Option<String>,
+    #[serde(flatten, serialize_with = "span::election_timeout_max")]
+    election_timeout_max: Option<Span>,
     /// What the member finds wrong with itself.
     problems: Vec<String>,
 }
@@ -67,6 +72,7 @@ struct MemberStatusView {
 impl From<v1::MemberStatus> for MemberStatusView {
     fn from(status: v1::MemberStatus) -> Self {
         let member = MemberView::from(status.member.unwrap_or_default());
+        let uptime = Span::seconds(status.uptime.as_ref());
         Self {
             name: member.name,
             id: member.id,
@@ -87,13 +93,14 @@ impl From<v1::MemberStatus> for MemberStatusView {
             connections: status.active_connections,
             backends_unhealthy: status.backends_unhealthy,
             version: status.version,
-            uptime: typed_age(status.uptime.as_ref()),
+            started: uptime.and_then(Span::ago),
+            uptime,
             descriptors_used: status.descriptors_used,
             descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
             draining: member.draining,
             vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
             unfit: status.unfit,
-            election_timeout_max: typed_duration(status.election_timeout_max.as_ref()),
+            election_timeout_max: Span::setting(status.election_timeout_max.as_ref()),
             problems: status.problems,
         }
     }
@@ -192,7 +199,7 @@ impl StatusView {
         let Some(right) = leader.or_else(|| said().next()) else { return Vec::new() };
         let differs = |m: &&MemberStatusView| m.election_timeout_max != right.election_timeout_max;
         let describe = |m: &MemberStatusView| {
-            let [theirs, rights] = [m, right].map(|m| m.election_timeout_max.as_deref().unwrap_or_default());
+            let [theirs, rights] = [m, right].map(|m| or_dash(m.election_timeout_max.as_ref()));
             format!(
                 "{} has election timeouts of up to {theirs} and {} of up to {rights}: they take no part in each other's \
                  elections and writes until all members have the same profile",

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use trestle_api::v1;
 
+use super::span::{self, Span};
 use super::vip_facts::FactsView;
-use super::{short_name, troubles, typed_duration};
+use super::{or_dash, short_name, troubles};
 use crate::table;
 
 /// A virtual IP with who holds it.
@@ -21,7 +22,8 @@ pub(crate) struct VipView {
     interface_overrides: BTreeMap<String, String>,
     on_quorum_loss: &'static str,
     preferred: Vec<String>,
-    preference_delay: Option<String>,
+    #[serde(flatten, serialize_with = "span::preference_delay")]
+    preference_delay: Option<Span>,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -53,7 +55,7 @@ impl From<v1::Vip> for VipView {
             interface_overrides: overrides.map(|o| (short_name(&o.member), o.interface)).collect(),
             on_quorum_loss,
             preferred: vip.preferred.iter().map(|name| short_name(name)).collect(),
-            preference_delay: typed_duration(vip.preference_delay.as_ref()),
+            preference_delay: Span::setting(vip.preference_delay.as_ref()),
             revision: vip.revision,
             etag: vip.etag,
             holder: None,
@@ -175,7 +177,7 @@ impl VipView {
             ("INTERFACE-ON", overrides.join(",")),
             ("ON-QUORUM-LOSS", self.on_quorum_loss.to_owned()),
             ("PREFER", self.preferred.join(",")),
-            ("PREFERENCE-DELAY", self.preference_delay.clone().unwrap_or_default()),
+            ("PREFERENCE-DELAY", or_dash(self.preference_delay.as_ref())),
             ("HOLDER", self.holders()),
             ("LEASE", self.lease()),
             ("REVISION", self.revision.to_string()),

@@ -6,8 +6,8 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::member::yes_no;
-use super::{or_dash, short_name, std_duration};
-use crate::output::duration_text;
+use super::span::{self, Span};
+use super::{or_dash, short_name};
 
 /// How long it is told that another program changed a fence, which has been put back at once.
 const TAMPERED: Duration = Duration::from_secs(10 * 60);
@@ -20,51 +20,58 @@ pub(crate) struct FactsView {
     pub(super) holds: bool,
     address_present: bool,
     /// `None` when the fence is shut.
-    fence_open_for: Option<String>,
+    #[serde(flatten, serialize_with = "span::fence_open_for")]
+    fence_open_for: Option<Span>,
     degraded_fence: bool,
     /// `None` when none suits.
     pub(super) interface: Option<String>,
     /// `None` when it never was.
-    announced_ago: Option<String>,
+    announced: Option<String>,
+    #[serde(flatten, serialize_with = "span::announced_ago")]
+    announced_ago: Option<Span>,
     /// `None` when no other host was heard to claim the address.
     foreign_mac: Option<String>,
-    foreign_ago: Option<String>,
+    foreign_heard: Option<String>,
+    #[serde(flatten, serialize_with = "span::foreign_ago")]
+    foreign_ago: Option<Span>,
     without_quorum: bool,
     problems: Vec<String>,
     fence_repairs: u64,
     /// `None` when it was never put back.
-    fence_repaired_ago: Option<String>,
+    fence_repaired: Option<String>,
+    #[serde(flatten, serialize_with = "span::fence_repaired_ago")]
+    fence_repaired_ago: Option<Span>,
     fence_change: Option<String>,
     /// It was put back a short while ago.
     #[serde(skip)]
     tampered: bool,
 }
 
-/// A duration as it can be typed, in whole milliseconds: leases are short.
-fn typed_millis(duration: Option<&prost_types::Duration>) -> Option<String> {
-    let whole = |d: Duration| Duration::new(d.as_secs(), d.subsec_millis() * 1_000_000);
-    std_duration(duration).map(|d| duration_text(whole(d)))
-}
-
 impl From<v1::VipView> for FactsView {
     fn from(view: v1::VipView) -> Self {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let announced_ago = Span::millis(view.announced_ago.as_ref());
+        let foreign_ago = Span::millis(view.foreign_ago.as_ref());
+        let fence_repaired_ago = Span::millis(view.fence_repaired_ago.as_ref());
         Self {
             member: short_name(&view.member),
             holds: view.holds,
             address_present: view.address_present,
-            fence_open_for: typed_millis(view.fence_open_for.as_ref()),
+            fence_open_for: Span::millis(view.fence_open_for.as_ref()),
             degraded_fence: view.degraded_fence,
             interface: some(view.interface),
-            announced_ago: typed_millis(view.announced_ago.as_ref()),
+            announced: announced_ago.and_then(Span::ago),
+            announced_ago,
             foreign_mac: some(view.foreign_mac),
-            foreign_ago: typed_millis(view.foreign_ago.as_ref()),
+            foreign_heard: foreign_ago.and_then(Span::ago),
+            foreign_ago,
             without_quorum: view.without_quorum,
             problems: view.problems,
             fence_repairs: view.fence_repairs,
-            fence_repaired_ago: typed_millis(view.fence_repaired_ago.as_ref()),
+            fence_repaired: fence_repaired_ago.and_then(Span::ago),
+            fence_repaired_ago,
             fence_change: some(view.fence_change),
-            tampered: std_duration(view.fence_repaired_ago.as_ref()).is_some_and(|ago| ago < TAMPERED),
+            tampered: fence_repaired_ago.is_some_and(|ago| ago.get() < TAMPERED),
         }
     }
 }
@@ -123,7 +130,7 @@ impl FactsView {
             words.push(format!("{mac} claims the address too{}", heard.unwrap_or_default()));
         }
         if self.tampered {
-            let ago = self.fence_repaired_ago.as_deref().unwrap_or_default();
+            let ago = or_dash(self.fence_repaired_ago.as_ref());
             let what = self.fence_change.as_deref().unwrap_or_default();
             let count = self.fence_repairs;
             words.push(format!(
@@ -150,21 +157,32 @@ mod tests {
             "holds",
             "address_present",
             "fence_open_for",
+            "fence_open_for_seconds",
             "degraded_fence",
             "interface",
+            "announced",
             "announced_ago",
+            "announced_ago_seconds",
             "foreign_mac",
+            "foreign_heard",
             "foreign_ago",
+            "foreign_ago_seconds",
             "without_quorum",
             "problems",
             "fence_repairs",
+            "fence_repaired",
             "fence_repaired_ago",
+            "fence_repaired_ago_seconds",
             "fence_change",
         ];
         expected.sort_unstable();
         assert_eq!(keys, expected);
         let json = serde_json::to_value(FactsView::from(sample_vip_view("api", "m1", true))).unwrap();
         assert_eq!((&json["fence_open_for"], &json["announced_ago"]), (&"212ms".into(), &"3s".into()));
+        assert_eq!(
+            (&json["fence_open_for_seconds"], &json["announced_ago_seconds"]),
+            (&0.212.into(), &3.0.into())
+        );
     }
 
     #[test]

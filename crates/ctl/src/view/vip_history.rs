@@ -1,15 +1,11 @@
 //! Who held the virtual IPs when, and why that changed.
 
-use std::time::{Duration, SystemTime};
-
 use serde::Serialize;
 use trestle_api::v1;
 
+use super::span::rfc3339;
 use super::{or_dash, short_name};
 use crate::table;
-
-/// The last second of the year 9999, beyond which RFC 3339 has no words.
-const LAST_SECOND: u64 = 253_402_300_799;
 
 /// One line of the history.
 #[derive(Debug, Serialize)]
@@ -23,13 +19,6 @@ pub(crate) struct VipEventView {
     reason: String,
     vips: Vec<String>,
     index: u64,
-}
-
-fn rfc3339(time: prost_types::Timestamp) -> Option<String> {
-    let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= LAST_SECOND)?;
-    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-    let at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
-    Some(humantime::format_rfc3339_millis(at).to_string())
 }
 
 impl From<v1::VipEvent> for VipEventView {
@@ -92,12 +81,5 @@ mod tests {
         );
         let json = serde_json::to_value(&views[0]).unwrap();
         assert_eq!((&json["event"], &json["index"]), (&"taken".into(), &31.into()));
-    }
-
-    #[test]
-    fn times_that_have_no_words_are_left_out() {
-        let time = |seconds, nanos| rfc3339(prost_types::Timestamp { seconds, nanos });
-        assert_eq!(time(253_402_300_799, 999_999_999).as_deref(), Some("9999-12-31T23:59:59.999Z"));
-        assert_eq!((time(253_402_300_800, 0), time(-1, 0), time(0, -1)), (None, None, None));
     }
 }
