@@ -54,7 +54,7 @@ fn the_address_follows_leadership_and_preference() {
     bed.run(&["vip", "update", "front", "--no-prefer"]);
     let vip = bed.json(&["vip", "get", "front"]);
     assert_eq!(
-        (vip["preferred"].as_array().map(Vec::len), &vip["preference_delay"]),
+        (vip["prefer"].as_array().map(Vec::len), &vip["preference_delay"]),
         (Some(0), &"1s".into()),
         "{vip}"
     );

@@ -11,7 +11,7 @@ use crate::table;
 #[derive(Debug, Serialize)]
 pub(crate) struct ListenerView {
     name: String,
-    binds: Vec<String>,
+    bind: Vec<String>,
     pool: String,
     routes: Vec<RouteView>,
     accept_proxy_from: Vec<String>,
@@ -69,7 +69,7 @@ impl From<v1::Listener> for ListenerView {
         };
         Self {
             name: short_name(&listener.name),
-            binds: listener.binds,
+            bind: listener.binds,
             pool: short_name(&listener.pool),
             routes: listener.routes.into_iter().map(route).collect(),
             accept_proxy_from: listener.accept_proxy_from,
@@ -201,7 +201,7 @@ impl ListenerView {
     pub(crate) fn table(listeners: &[Self]) -> String {
         let row = |l: &Self| {
             let pool = l.pool.clone();
-            [l.name.clone(), l.binds.join(","), pool, l.ready(), l.connections(), l.special()]
+            [l.name.clone(), l.bind.join(","), pool, l.ready(), l.connections(), l.special()]
         };
         table::table(["NAME", "BIND", "POOL", "READY", "CONNECTIONS", "SETTINGS"], listeners.iter().map(row))
     }
@@ -212,7 +212,7 @@ impl ListenerView {
             if list.is_empty() { none.to_owned() } else { list.join(",") }
         };
         let bound = |bound: Option<u32>| bound.map_or_else(|| "no bound".to_owned(), |n| n.to_string());
-        let head = [("NAME", self.name.clone()), ("BIND", self.binds.join(",")), ("POOL", self.pool.clone())];
+        let head = [("NAME", self.name.clone()), ("BIND", self.bind.join(",")), ("POOL", self.pool.clone())];
         let route = |r: &RouteView| ("ROUTE", route_text(&r.server_names, &r.alpn, &r.pool));
         let rest = [
             ("ACCEPT-PROXY", self.proxies()),

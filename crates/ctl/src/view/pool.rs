@@ -14,7 +14,7 @@ use crate::table;
 pub(crate) struct PoolView {
     name: String,
     algorithm: &'static str,
-    health_check: CheckView,
+    health: CheckView,
     #[serde(flatten, serialize_with = "span::connect_timeout")]
     connect_timeout: Option<Span>,
     connect_retries: Option<u32>,
@@ -38,7 +38,7 @@ pub(crate) struct PoolView {
     #[serde(flatten, serialize_with = "span::dead_peer_timeout")]
     dead_peer_timeout: Option<Span>,
     send_proxy: &'static str,
-    backends: u32,
+    backend_count: u32,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -74,7 +74,7 @@ impl From<v1::Pool> for PoolView {
         Self {
             name: short_name(&pool.name),
             algorithm,
-            health_check: pool.health_check.unwrap_or_default().into(),
+            health: pool.health_check.unwrap_or_default().into(),
             connect_timeout: Span::setting(pool.connect_timeout.as_ref()),
             connect_retries: pool.connect_retries,
             on_down,
@@ -90,7 +90,7 @@ impl From<v1::Pool> for PoolView {
             close_spread_percent: pool.close_spread_percent,
             dead_peer_timeout: Span::setting(pool.dead_peer_timeout.as_ref()),
             send_proxy,
-            backends: pool.backend_count,
+            backend_count: pool.backend_count,
             revision: pool.revision,
             etag: pool.etag,
         }
@@ -111,8 +111,8 @@ impl PoolView {
             [
                 p.name.clone(),
                 p.algorithm.to_owned(),
-                p.health_check.brief(),
-                p.backends.to_string(),
+                p.health.brief(),
+                p.backend_count.to_string(),
                 p.revision.to_string(),
                 p.special(defaults.as_ref()),
             ]
@@ -158,10 +158,10 @@ impl PoolView {
         let first = [
             ("NAME", self.name.clone()),
             ("ALGORITHM", self.algorithm.to_owned()),
-            ("CHECK", self.health_check.full()),
+            ("CHECK", self.health.full()),
         ];
         let last = [
-            ("BACKENDS", self.backends.to_string()),
+            ("BACKENDS", self.backend_count.to_string()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
         ];
@@ -249,7 +249,7 @@ mod tests {
             r#"{
   "name": "web",
   "algorithm": "round-robin",
-  "health_check": {
+  "health": {
     "kind": "tcp",
     "tls": null,
     "http": null,
@@ -289,7 +289,7 @@ mod tests {
   "dead_peer_timeout": "2m",
   "dead_peer_timeout_seconds": 120.0,
   "send_proxy": "off",
-  "backends": 2,
+  "backend_count": 2,
   "revision": 12,
   "etag": "12"
 }
@@ -305,7 +305,7 @@ mod tests {
             yaml,
             "- name: web\n  \
                algorithm: round-robin\n  \
-               health_check:\n    \
+               health:\n    \
                  kind: tcp\n    \
                  tls: null\n    \
                  http: null\n    \
@@ -344,7 +344,7 @@ mod tests {
                dead_peer_timeout: 2m\n  \
                dead_peer_timeout_seconds: 120.0\n  \
                send_proxy: \"off\"\n  \
-               backends: 2\n  \
+               backend_count: 2\n  \
                revision: 12\n  \
                etag: \"12\"\n"
         );

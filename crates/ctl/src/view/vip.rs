@@ -19,9 +19,9 @@ pub(crate) struct VipView {
     /// `None` for the one that has an address of the same network.
     interface: Option<String>,
     /// By member.
-    interface_overrides: BTreeMap<String, String>,
+    interface_on: BTreeMap<String, String>,
     on_quorum_loss: &'static str,
-    preferred: Vec<String>,
+    prefer: Vec<String>,
     #[serde(flatten, serialize_with = "span::preference_delay")]
     preference_delay: Option<Span>,
     /// Revision that last changed it.
@@ -52,9 +52,9 @@ impl From<v1::Vip> for VipView {
             name: short_name(&vip.name),
             address: vip.address,
             interface: Some(vip.interface).filter(|name| !name.is_empty()),
-            interface_overrides: overrides.map(|o| (short_name(&o.member), o.interface)).collect(),
+            interface_on: overrides.map(|o| (short_name(&o.member), o.interface)).collect(),
             on_quorum_loss,
-            preferred: vip.preferred.iter().map(|name| short_name(name)).collect(),
+            prefer: vip.preferred.iter().map(|name| short_name(name)).collect(),
             preference_delay: Span::setting(vip.preference_delay.as_ref()),
             revision: vip.revision,
             etag: vip.etag,
@@ -136,11 +136,11 @@ impl VipView {
 
     fn preference(&self) -> String {
         let after = self.preference_delay.as_ref().map(|delay| format!(" after {delay}")).unwrap_or_default();
-        if self.preferred.is_empty() { String::new() } else { self.preferred.join(",") + &after }
+        if self.prefer.is_empty() { String::new() } else { self.prefer.join(",") + &after }
     }
 
     fn overrides(&self) -> impl Iterator<Item = String> {
-        self.interface_overrides.iter().map(|(member, interface)| format!("{member}={interface}"))
+        self.interface_on.iter().map(|(member, interface)| format!("{member}={interface}"))
     }
 
     /// What is not the default, in words: "interface-on m2=eth1, on-quorum-loss hold, prefer m1 after 10s".
@@ -149,7 +149,7 @@ impl VipView {
         if self.on_quorum_loss != "release" {
             words.push(format!("on-quorum-loss {}", self.on_quorum_loss));
         }
-        if !self.preferred.is_empty() {
+        if !self.prefer.is_empty() {
             words.push(format!("prefer {}", self.preference()));
         }
         words.join(", ")
@@ -176,7 +176,7 @@ impl VipView {
             ("INTERFACE", self.interface.clone().unwrap_or_else(own)),
             ("INTERFACE-ON", overrides.join(",")),
             ("ON-QUORUM-LOSS", self.on_quorum_loss.to_owned()),
-            ("PREFER", self.preferred.join(",")),
+            ("PREFER", self.prefer.join(",")),
             ("PREFERENCE-DELAY", or_dash(self.preference_delay.as_ref())),
             ("HOLDER", self.holders()),
             ("LEASE", self.lease()),
