@@ -14,6 +14,7 @@ mod connections;
 mod control_plane;
 mod databases;
 mod dev;
+mod endpoints;
 mod failover;
 mod failure;
 mod greetings;

@@ -119,6 +119,10 @@ fn remedy(settings: &[(&str, usize)], max: usize) -> String {
     }
 }
 
+/// Reason of a status of a member that belongs to no cluster.
+pub const NO_CLUSTER: &str = "NO_CLUSTER";
+/// Reason of a status of a member that is of before its cluster was made anew.
+pub const CLUSTER_RECOVERED: &str = "CLUSTER_RECOVERED";
 /// Reason of a status that is about the member that answers.
 pub const MEMBER_REMOVED: &str = "MEMBER_REMOVED";
 /// Reason of a status that is about the member that called.
@@ -175,13 +179,13 @@ pub fn invalid(invalid: &Invalid) -> Status {
 /// The status of any other failure.
 pub fn failure(failure: &Failure) -> Status {
     let (code, reason) = match failure {
-        Failure::NoCluster => (Code::FailedPrecondition, "NO_CLUSTER"),
+        Failure::NoCluster => (Code::FailedPrecondition, NO_CLUSTER),
         Failure::Removed => (Code::FailedPrecondition, MEMBER_REMOVED),
         Failure::CallerRemoved { applied, .. } => {
             let metadata = HashMap::from([(APPLIED_KEY.to_owned(), applied.to_string())]);
             return with_metadata(Code::FailedPrecondition, CALLER_REMOVED, failure.to_string(), metadata);
         }
-        Failure::Recovered { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED"),
+        Failure::Recovered { .. } => (Code::FailedPrecondition, CLUSTER_RECOVERED),
         Failure::RecoveredTwice { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED_TWICE"),
         Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
         Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),

@@ -7,6 +7,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 use trestle_model::Invalid;
 
+use crate::endpoint::Outside;
 use crate::output::duration_text;
 
 /// Exit code for a command that failed.
@@ -62,11 +63,9 @@ pub(crate) enum Error {
     /// Some members did not answer, and may or may not have closed connections.
     #[error("{} did not answer, and may or may not have closed connections; see \"trestle status\"", .0.join(", "))]
     NotClosed(Vec<String>),
-    /// The member that answers knows no leader.
-    #[error(
-        "{0} knows no leader; see \"trestle status\" for the members that answer, more than half of the voters must"
-    )]
-    NoLeader(String),
+    /// No member knows a leader.
+    #[error("no member knows a leader")]
+    NoLeader(Vec<Failure>),
     /// An answer that breaks the contract of the API.
     #[error("{0}; the member's version may not fit this program's, compare with \"trestle status\"")]
     BadAnswer(String),
@@ -103,6 +102,18 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// True when a member took the call, and false when none was reached.
     pub(crate) answered: bool,
+    /// Set when it answers and the cluster is not managed there; the words are in `reason` too.
+    pub(crate) outside: Option<Outside>,
+}
+
+impl Failure {
+    /// The endpoint with what went wrong there, in one line.
+    pub(crate) fn line(&self) -> String {
+        match self.outside {
+            Some(what) => format!("{} {what}", self.endpoint),
+            None => format!("{}: {}", self.endpoint, self.reason),
+        }
+    }
 }
 
 impl Error {
@@ -119,8 +130,8 @@ impl Error {
     pub(crate) fn brief(&self) -> String {
         match self {
             Self::NoAnswer { failures, .. } => {
-                let each = failures.iter().map(|f| format!("{}: {}", f.endpoint, f.reason));
-                format!("{}: {}", nobody(failures), each.collect::<Vec<_>>().join("; "))
+                let each: Vec<_> = failures.iter().map(Failure::line).collect();
+                format!("{}: {}", nobody(failures), each.join("; "))
             }
             other => other.to_string(),
         }
@@ -133,6 +144,11 @@ impl Error {
             Self::Refused(status) => refused(status),
             Self::NoAnswer { failures, tried_for, request_id } => {
                 no_answer(failures, *tried_for, request_id.as_deref())
+            }
+            Self::NoLeader(failures) => {
+                let advice =
+                    "see \"trestle status\" for the members that answer: more than half of the voters must";
+                listed(&self.to_string(), failures, advice)
             }
             Self::Unknown { advice, .. } => format!("error: {self}\n  {advice}"),
             other => format!("error: {other}"),
@@ -162,26 +178,49 @@ fn refused(status: &Status) -> String {
     lines(heading.into_iter().chain(violations.iter().map(|v| format!("{} {}", v.field, v.description))))
 }
 
+fn outside_all(failures: &[Failure]) -> bool {
+    failures.iter().all(|failure| failure.outside.is_some())
+}
+
+/// What helps where no endpoint belongs to a cluster. One is only to be founded where all are known to have none: beside another
+/// one that nobody can see from here it would be a second one.
+fn where_the_cluster_is(failures: &[Failure]) -> &'static str {
+    if failures.iter().all(|failure| failure.outside == Some(Outside::NoCluster)) {
+        "found a cluster with \"trestle cluster bootstrap\", or take the members into one with \"trestle member add \
+         HOST:PORT\" on a member of that cluster"
+    } else if failures.iter().any(|failure| failure.outside.is_some_and(Outside::has_no_cluster)) {
+        "to take a member into the cluster run \"trestle member add HOST:PORT\" on a member of that cluster"
+    } else {
+        "name the admin address of a member of the cluster with --endpoint or TRESTLE_ENDPOINT"
+    }
+}
+
 fn nobody(failures: &[Failure]) -> &'static str {
+    if !failures.is_empty() && outside_all(failures) {
+        return "no endpoint is the admin port of a member of the cluster";
+    }
     if failures.iter().any(|f| f.answered) { "no member could do it" } else { "no member answers" }
+}
+
+/// What went wrong, at each endpoint, and what to do.
+fn listed(what: &str, failures: &[Failure], advice: &str) -> String {
+    let each: String = failures.iter().map(|failure| format!("\n  {}", failure.line())).collect();
+    format!("error: {what}{each}\n  {advice}")
 }
 
 fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Option<&str>) -> String {
     let answered = failures.iter().any(|f| f.answered);
     let what = nobody(failures);
     let time = tried_for.map(|t| format!(" (tried for {})", duration_text(t))).unwrap_or_default();
-    let mut text = format!("error: {what}{time}");
-    for failure in failures {
-        text.push_str(&format!("\n  {}: {}", failure.endpoint, failure.reason));
-    }
     let next = match (answered, request_id) {
+        _ if outside_all(failures) => where_the_cluster_is(failures),
         (false, _) => {
             "check that trestled runs there and that --endpoint or TRESTLE_ENDPOINT names its admin address"
         }
         (true, Some(_)) => "see \"trestle status\" for the members that answer",
         (true, None) => "see \"trestle status\"; reads take --local to show what one member knows",
     };
-    text.push_str(&format!("\n  {next}"));
+    let mut text = listed(&format!("{what}{time}"), failures, next);
     if let Some(id) = request_id {
         text.push_str(&format!(
             "\n  repeat the command with --request-id {id}, which applies it at most once"

@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod document;
+mod endpoint;
 mod error;
 mod escape;
 mod input;

@@ -1,5 +1,6 @@
 //! Calls: which member is asked, what happens when it does not answer, and when a call is made again.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use trestle_api::v1::vip_service_client::VipServiceClient;
 use trestle_model::{HostPort, Violations};
 
 use crate::args::{Format, Global};
+use crate::endpoint::{self, Outside};
 use crate::error::{Error, Failure};
 use crate::output::{Terminal, duration_text, render};
 
@@ -66,6 +68,8 @@ pub(crate) struct Session<'t> {
     /// Where output goes.
     pub(crate) terminal: &'t mut Terminal,
     connected: Option<(usize, Channel)>,
+    /// Endpoints that were passed over and told of.
+    passed_over: BTreeSet<String>,
 }
 
 impl<'t> Session<'t> {
@@ -86,6 +90,7 @@ impl<'t> Session<'t> {
             format: global.output,
             terminal,
             connected: None,
+            passed_over: BTreeSet::new(),
         })
     }
 
@@ -152,12 +157,15 @@ impl<'t> Session<'t> {
                 Err(failures) => failures,
             };
             rounds += 1;
-            let again =
-                matches!(repeat, Repeat::Write(_) | Repeat::Watch) && Instant::now() + pause < deadline;
+            // A member that has no part in the cluster has none in a moment either.
+            let hopeless = failures.iter().all(|failure| failure.outside.is_some());
+            let again = matches!(repeat, Repeat::Write(_) | Repeat::Watch)
+                && !hopeless
+                && Instant::now() + pause < deadline;
             if !again {
                 let request_id = match repeat {
-                    Repeat::Write(id) => Some(id.to_owned()),
-                    Repeat::Read | Repeat::Watch | Repeat::Step => None,
+                    Repeat::Write(id) if !hopeless => Some(id.to_owned()),
+                    Repeat::Write(_) | Repeat::Read | Repeat::Watch | Repeat::Step => None,
                 };
                 let tried_for = (rounds > 1).then_some(self.timeout);
                 return Err(Error::NoAnswer { failures, tried_for, request_id });
@@ -187,8 +195,61 @@ impl<'t> Session<'t> {
     }
 
     fn tell(&mut self, failures: &[Failure]) {
-        for Failure { endpoint, reason, .. } in failures {
-            self.terminal.note(format_args!("{endpoint}: {reason}"));
+        for failure in failures {
+            self.terminal.note(failure.line());
+        }
+    }
+
+    /// Tells of endpoints that answer and do not belong to the cluster, once each: whoever named them wants to know.
+    fn tell_passed_over(&mut self, failures: &[Failure]) {
+        for failure in failures.iter().filter(|failure| failure.outside.is_some()) {
+            if self.passed_over.insert(failure.endpoint.clone()) {
+                self.terminal.note(failure.line());
+            }
+        }
+    }
+
+    /// The cluster's status from the first endpoint that belongs to one and of which nothing is `lacking`, or else the first
+    /// answer, and what went wrong at each endpoint. Every member answers it, also one that knows nothing of the cluster.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub(crate) async fn cluster_status(
+        &mut self,
+        local_only: bool,
+        lacking: impl Fn(&v1::ClusterStatus) -> Option<String>,
+    ) -> Result<(v1::ClusterStatus, Vec<Failure>), Error> {
+        let make = async |channel| {
+            cluster(channel).get_cluster_status(v1::GetClusterStatusRequest { local_only }).await
+        };
+        let deadline = Instant::now() + self.timeout;
+        let first = self.connected.as_ref().map_or(0, |(index, _)| *index);
+        let (mut second_best, mut failures) = (None, Vec::new());
+        for step in 0..self.endpoints.len() {
+            let index = (first + step) % self.endpoints.len();
+            let answer = match self.attempt(index, &make, deadline).await {
+                Ok(answer) => answer,
+                Err(Attempt::Refused(status)) => return Err(Error::Refused(status)),
+                Err(Attempt::TimedOut(failure) | Attempt::NotDone(failure) | Attempt::Lost(failure)) => {
+                    failures.push(failure);
+                    continue;
+                }
+            };
+            let outside = Outside::of_member(&answer);
+            let Some(reason) = outside.map(|what| what.to_string()).or_else(|| lacking(&answer)) else {
+                self.tell_passed_over(&failures);
+                return Ok((answer, failures));
+            };
+            let endpoint = self.endpoint().to_owned();
+            failures.push(Failure { endpoint, reason, answered: true, outside });
+            // A member of the cluster knows more of it than one without.
+            if second_best.as_ref().is_none_or(|(_, without)| *without && outside.is_none()) {
+                second_best = Some((answer, outside.is_some()));
+            }
+        }
+        match second_best {
+            Some((answer, _)) => Ok((answer, failures)),
+            None => Err(Error::NoAnswer { failures, tried_for: None, request_id: None }),
         }
     }
 
@@ -207,7 +268,10 @@ impl<'t> Session<'t> {
         for step in 0..self.endpoints.len() {
             let index = (first + step) % self.endpoints.len();
             match self.attempt(index, make, deadline).await {
-                Ok(answer) => return Ok(Ok(answer)),
+                Ok(answer) => {
+                    self.tell_passed_over(&failures);
+                    return Ok(Ok(answer));
+                }
                 Err(Attempt::Refused(status)) => return Ok(Err(Error::Refused(status))),
                 // Reads change nothing, so all that is to be told is how each endpoint failed.
                 Err(Attempt::TimedOut(failure)) if matches!(repeat, Repeat::Read | Repeat::Watch) => {
@@ -232,7 +296,15 @@ impl<'t> Session<'t> {
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
     {
         let endpoint = self.endpoints.get(index).cloned().unwrap_or_default();
-        let failure = |reason: String, answered| Failure { endpoint: endpoint.clone(), reason, answered };
+        let failure = |reason: String, answered| Failure {
+            endpoint: endpoint.clone(),
+            reason,
+            answered,
+            outside: None,
+        };
+        let outside = |what: Outside| {
+            Attempt::NotDone(Failure { outside: Some(what), ..failure(what.to_string(), true) })
+        };
         let channel = match self.connected.take() {
             Some((connected, channel)) if connected == index => channel,
             _ => connect(&endpoint, deadline)
@@ -252,10 +324,24 @@ impl<'t> Session<'t> {
         };
         // Statuses that the transport makes up carry their cause; those that a member sent do not.
         if status.source().is_some() {
+            if let Some(what) = endpoint::http_at(&endpoint, deadline).await {
+                return Err(outside(what));
+            }
             return Err(Attempt::Lost(failure(format!("connection lost: {}", root_cause(&status)), false)));
         }
-        self.connected = Some((index, channel));
         let reason = status.message().to_owned();
+        if let Some(mut what) = Outside::of(&status) {
+            if what == Outside::NoCluster && is_joining(channel, deadline).await {
+                what = Outside::Joining;
+            }
+            // The words of the only endpoint say what to do.
+            let only = self.endpoints.len() == 1 && what != Outside::Joining;
+            return Err(if only { Attempt::Refused(Box::new(status)) } else { outside(what) });
+        }
+        if status.code() == Code::Unimplemented && endpoint::is_peer_port(channel.clone(), deadline).await {
+            return Err(outside(Outside::PeerPort));
+        }
+        self.connected = Some((index, channel));
         match status.code() {
             Code::Unavailable => Err(Attempt::NotDone(failure(reason, true))),
             Code::DeadlineExceeded => Err(Attempt::Lost(failure(reason, true))),
@@ -308,6 +394,14 @@ fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
         }
     };
     Error::Unknown { endpoint: failure.endpoint, reason: failure.reason, advice }
+}
+
+/// Whether a member without a cluster asks to be taken into one.
+async fn is_joining(channel: Channel, deadline: Instant) -> bool {
+    let request = v1::GetClusterStatusRequest { local_only: true };
+    let answer = timeout_at(deadline, cluster(channel).get_cluster_status(request)).await;
+    let status = answer.ok().and_then(Result::ok).map(Response::into_inner);
+    status.is_some_and(|status| Outside::of_member(&status) == Some(Outside::Joining))
 }
 
 async fn connect(address: &str, deadline: Instant) -> Result<Channel, String> {

@@ -98,9 +98,18 @@ impl Member {
             election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
             problems: self.problems(),
             abstains: self.consensus.abstains().is_some(),
+            join_addresses: self.join_addresses(),
             dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
             vip_faults,
             fitness_revision,
+        }
+    }
+
+    /// Whom this member asks to be taken in, while it belongs to no cluster.
+    fn join_addresses(&self) -> Vec<String> {
+        match self.id() {
+            Some(_) => Vec::new(),
+            None => self.config.join.iter().map(ToString::to_string).collect(),
         }
     }
 

@@ -67,9 +67,15 @@ impl Cluster {
 
     /// Prepares one more member, which is started and added by the caller; answers its place in `members`.
     pub fn prepare(&mut self) -> usize {
+        self.prepare_with("")
+    }
+
+    /// As [`Cluster::prepare`], with lines for the configuration file of that member alone.
+    pub fn prepare_with(&mut self, more: &str) -> usize {
         let number = self.members.len() + 1;
         let ip = self.subnet.ip(u8::try_from(number).unwrap());
-        self.members.push(Member::new(&self.binary, &format!("m{number}"), ip, &self.more));
+        let more = format!("{}{more}", self.more);
+        self.members.push(Member::new(&self.binary, &format!("m{number}"), ip, &more));
         number - 1
     }
 

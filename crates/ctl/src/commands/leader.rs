@@ -41,11 +41,10 @@ impl LeaderCommand {
 }
 
 async fn show(session: &mut Session<'_>) -> Result<(), Error> {
-    let request = v1::GetClusterStatusRequest { local_only: true };
-    let make = async |channel| cluster(channel).get_cluster_status(request).await;
-    let status = session.call(Repeat::Read, make).await?;
+    let unknown = |status: &v1::ClusterStatus| status.leader.is_empty().then(|| "knows no leader".to_owned());
+    let (status, failures) = session.cluster_status(true, unknown).await?;
     if status.leader.is_empty() {
-        return Err(Error::NoLeader(session.endpoint().to_owned()));
+        return Err(Error::NoLeader(failures));
     }
     let leader = Leader { leader: short_name(&status.leader), term: status.term };
     session.print(&leader, || {

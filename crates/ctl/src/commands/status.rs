@@ -1,10 +1,10 @@
 //! `trestle status`.
 
 use clap::Args;
-use trestle_api::v1;
 
-use crate::error::Error;
-use crate::session::{Repeat, Session, cluster};
+use crate::endpoint::Outside;
+use crate::error::{Error, Failure};
+use crate::session::Session;
 use crate::view::StatusView;
 
 /// Options of `status`.
@@ -17,9 +17,20 @@ pub(crate) struct StatusArgs {
 
 impl StatusArgs {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
-        let request = v1::GetClusterStatusRequest { local_only: self.local };
-        let make = async |channel| cluster(channel).get_cluster_status(request).await;
-        let view = StatusView::from(session.call(Repeat::Read, make).await?);
+        let (status, failures) = session.cluster_status(self.local, |_| None).await?;
+        let view = if status.cluster_id.is_empty() {
+            // Others may belong to a cluster, as far as can be seen from here.
+            for failure in failures.iter().filter(|failure| failure.outside.is_none()) {
+                session.terminal.note(failure.line());
+            }
+            StatusView::without_cluster(status, failures.iter().all(has_none))
+        } else {
+            StatusView::from(status)
+        };
         session.print(&view, || view.text())
     }
+}
+
+fn has_none(failure: &Failure) -> bool {
+    failure.outside == Some(Outside::NoCluster)
 }

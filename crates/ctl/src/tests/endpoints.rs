@@ -4,9 +4,12 @@ use std::io;
 use std::net::TcpListener;
 
 use tonic::Status;
+use trestle_api::status::{Failure, failure};
+use trestle_api::v1;
 
 use super::fake::{Member, Script};
-use super::{closed, trestle};
+use super::sample::{sample_member_status, sample_status};
+use super::{at, closed, trestle};
 
 /// A listener that takes connections and closes them without an answer.
 fn hanging_up() -> String {
@@ -139,4 +142,90 @@ fn a_write_that_nobody_answers_is_tried_until_the_time_is_up() {
         "{}",
         done.err
     );
+}
+
+fn refusing(why: &Failure) -> Member {
+    let status =
+        v1::ClusterStatus { members: vec![sample_member_status("m9", 0, "empty")], ..Default::default() };
+    Member::start(Script { refusals: [failure(why)].into(), status: Some(status), ..Script::default() })
+}
+
+#[test]
+fn members_without_a_part_in_the_cluster_are_passed_over() {
+    for (why, words) in [
+        (Failure::NoCluster, "belongs to no cluster yet"),
+        (Failure::Removed, "was removed from its cluster"),
+        (
+            Failure::Recovered { known: 0, newest: 1 },
+            "is of before the cluster was made anew, and takes no part in it any more",
+        ),
+    ] {
+        let (outside, member) = (refusing(&why), Member::start(Script::default()));
+        let endpoints = [outside.address.to_string(), member.address.to_string()];
+        let done = trestle(&endpoints, &["pool", "create", "web"]);
+        assert_eq!((done.code, done.out.as_str()), (0, "pool web created (revision 12)\n"), "{}", done.err);
+        assert_eq!(done.err, format!("{} {words}\n", endpoints[0]));
+
+        // The only one says itself what to do, and at once.
+        let done = trestle(&at(&refusing(&why)), &["pool", "create", "web"]);
+        assert_eq!((done.code, done.err), (1, format!("error: {why}\n")));
+    }
+}
+
+#[test]
+fn founding_is_advised_where_every_endpoint_is_without_a_cluster() {
+    let members = [refusing(&Failure::NoCluster), refusing(&Failure::NoCluster)];
+    let endpoints = [members[0].address.to_string(), members[1].address.to_string()];
+    let done = trestle(&endpoints, &["pool", "create", "web"]);
+    assert_eq!(done.code, 1);
+    let end = "  found a cluster with \"trestle cluster bootstrap\", or take the members into one with \"trestle member add \
+               HOST:PORT\" on a member of that cluster\n";
+    assert!(done.err.ends_with(end), "{}", done.err);
+}
+
+#[test]
+fn a_leader_is_looked_for_at_every_endpoint() {
+    let leaderless = v1::ClusterStatus { leader: String::new(), ..sample_status() };
+    let leaderless = || Member::start(Script { status: Some(leaderless.clone()), ..Script::default() });
+    let (without, with) = (leaderless(), Member::start(Script::default()));
+    let endpoints = [without.address.to_string(), with.address.to_string()];
+    let done = trestle(&endpoints, &["leader", "show"]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("LEADER   TERM\nm1       3\n", ""));
+
+    let endpoints = [without.address.to_string(), closed()];
+    let done = trestle(&endpoints, &["leader", "show"]);
+    assert_eq!(
+        (done.code, done.err),
+        (
+            1,
+            format!(
+                "error: no member knows a leader\n  {}: knows no leader\n  {}: connection refused\n  \
+                 see \"trestle status\" for the members that answer: more than half of the voters must\n",
+                endpoints[0], endpoints[1]
+            )
+        )
+    );
+}
+
+#[test]
+fn a_web_server_is_no_member() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = io::Read::read(&mut connection, &mut [0; 1024]);
+            let _ = io::Write::write_all(
+                &mut connection,
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+            );
+        }
+    });
+    let member = Member::start(Script::default());
+    let endpoints = [address.clone(), member.address.to_string()];
+    // A change without a request id would not go on where it may have been made.
+    let done = trestle(&endpoints, &["vip", "move"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let words = "is the port of a web server, and not of a member; the admin port is 7480 by default";
+    assert_eq!(done.err, format!("{address} {words}\n"));
 }

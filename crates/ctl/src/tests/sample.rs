@@ -149,6 +149,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         election_timeout_max: Some(duration(300)),
         problems: Vec::new(),
         abstains: false,
+        join_addresses: Vec::new(),
     }
 }
 

@@ -67,6 +67,8 @@ struct MemberStatusView {
     election_timeout_max: Option<Span>,
     /// What the member finds wrong with itself.
     problems: Vec<String>,
+    /// Whom it asks to take it in while it belongs to no cluster.
+    join_addresses: Vec<String>,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -102,6 +104,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             unfit: status.unfit,
             election_timeout_max: Span::setting(status.election_timeout_max.as_ref()),
             problems: status.problems,
+            join_addresses: status.join_addresses,
         }
     }
 }
@@ -122,24 +125,42 @@ impl From<v1::ClusterStatus> for StatusView {
             problems: Vec::new(),
         };
         view.problems =
-            if view.cluster_id.is_empty() { vec![view.no_cluster()] } else { view.find_problems() };
+            if view.cluster_id.is_empty() { vec![view.no_cluster(true)] } else { view.find_problems() };
         view
     }
 }
 
 impl StatusView {
+    /// What a member says that belongs to no cluster; `found` when one may be founded, because none is known of.
+    pub(crate) fn without_cluster(status: v1::ClusterStatus, found: bool) -> Self {
+        let mut view = Self::from(status);
+        view.problems = vec![view.no_cluster(found)];
+        view
+    }
+
     /// What is wrong, and what to do, one sentence each.
     pub(crate) fn into_problems(self) -> Vec<String> {
         self.problems
     }
 
-    fn no_cluster(&self) -> String {
-        let peer = self.members.first().map(|m| m.peer_address.as_str()).filter(|a| !a.is_empty());
-        format!(
-            "this member belongs to no cluster yet: found one with \"trestle cluster bootstrap\", or, on a member of a \
-             cluster, take this one in with \"trestle member add {}\"",
-            peer.unwrap_or("HOST:PORT")
-        )
+    fn no_cluster(&self, found: bool) -> String {
+        let own = self.members.first();
+        let peer = own.map(|m| m.peer_address.as_str()).filter(|a| !a.is_empty()).unwrap_or("HOST:PORT");
+        let asked = own.map(|m| m.join_addresses.join(", ")).filter(|asked| !asked.is_empty());
+        let none = "this member belongs to no cluster yet";
+        match asked {
+            Some(asked) => format!(
+                "{none} and asks {asked} to take it in: see its log for why that takes long, or run \"trestle member add \
+                 {peer}\" on a member of the cluster"
+            ),
+            None if found => format!(
+                "{none}: found one with \"trestle cluster bootstrap\", or, on a member of a cluster, take this one in with \
+                 \"trestle member add {peer}\""
+            ),
+            None => {
+                format!("{none}: run \"trestle member add {peer}\" on a member of the cluster to take it in")
+            }
+        }
     }
 
     fn find_problems(&self) -> Vec<String> {

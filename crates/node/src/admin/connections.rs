@@ -67,6 +67,7 @@ fn invalid(found: &Invalid) -> Status {
 impl Admin {
     /// The members that are concerned, in the order of their ids.
     pub(super) fn concerned(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
+        self.belongs()?;
         let known = self.member.known();
         let Some(name) = only else { return Ok(known) };
         let found: Vec<_> = known.into_iter().filter(|member| member.spec.name == *name).collect();

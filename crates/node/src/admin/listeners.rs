@@ -110,6 +110,7 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::GetListenerHealthRequest>,
     ) -> Result<Response<v1::ListenerHealth>, Status> {
+        self.belongs()?;
         let name = &request.get_ref().name;
         if !name.is_empty() {
             parse_listener(name)?;

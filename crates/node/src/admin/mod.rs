@@ -89,6 +89,7 @@ impl Admin {
             }
         };
         let view = if local {
+            self.belongs()?;
             if let Some(why) = self.member.consensus.abstains() {
                 let why = format!("this member answers no reads; {why}");
                 return Err(status::failure(&status::Failure::NoLeader(why)));
@@ -100,11 +101,23 @@ impl Admin {
         Ok(self.read_of(view, local))
     }
 
+    /// Refuses what is asked of a member that belongs to no cluster: what it does not know of exists all the same.
+    fn belongs(&self) -> Result<(), Status> {
+        if self.member.consensus.was_removed() {
+            return Err(status::failure(&status::Failure::Removed));
+        }
+        match self.member.id() {
+            Some(_) => Ok(()),
+            None => Err(status::failure(&status::Failure::NoCluster)),
+        }
+    }
+
     /// The newest state that can be had: what members see of backends is most wanted when there is no leader.
-    async fn read_anyhow(&self) -> Read {
+    async fn read_anyhow(&self) -> Result<Read, Status> {
+        self.belongs()?;
         let fresh = self.member.consensus.read(HEALTH_WAIT).await;
         let view = fresh.unwrap_or_else(|_| self.member.consensus.view().borrow().clone());
-        self.read_of(view, true)
+        Ok(self.read_of(view, true))
     }
 
     fn read_of(&self, view: Arc<View>, possibly_stale: bool) -> Read {

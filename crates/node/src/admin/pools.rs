@@ -151,7 +151,7 @@ impl PoolService for Admin {
         request: Request<v1::GetPoolHealthRequest>,
     ) -> Result<Response<v1::PoolHealth>, Status> {
         let name = request.into_inner().name;
-        let read = self.read_anyhow().await;
+        let read = self.read_anyhow().await?;
         let pools: Vec<(&PoolName, &Arc<PoolEntry>)> = if name == ALL_POOLS {
             read.state().pools.iter().collect()
         } else {

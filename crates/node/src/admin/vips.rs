@@ -74,10 +74,11 @@ impl VipService for Admin {
         &self,
         request: Request<v1::GetVipStatusRequest>,
     ) -> Result<Response<v1::VipStatus>, Status> {
+        self.belongs()?;
         let asked = request.get_ref().name.as_str();
         if !asked.is_empty() {
             let name = parse_vip(asked)?;
-            self.read_anyhow().await.state().vips.get(&name).ok_or_else(|| missing(&name))?;
+            self.read_anyhow().await?.state().vips.get(&name).ok_or_else(|| missing(&name))?;
         }
         let ask = peer::ReportRequest { vips: true, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
