@@ -15,6 +15,7 @@ mod control_plane;
 mod databases;
 mod dev;
 mod endpoints;
+mod events;
 mod failover;
 mod failure;
 mod greetings;

@@ -19,6 +19,7 @@ use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
 use crate::client_counts::ClientCounts;
 use crate::connections::{self, Connection, Roll};
+use crate::event::OnEvent;
 use crate::fitness::{self, AcceptFault, Watch};
 use crate::guard::{Guard, OwnTargets};
 use crate::names;
@@ -67,6 +68,8 @@ pub struct Settings {
     /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
     /// every member leads its first client to the same backend; `None` for the first.
     pub member: Option<MemberName>,
+    /// Who is told what is found out about backends and pools.
+    pub on_event: OnEvent,
 }
 
 impl Settings {

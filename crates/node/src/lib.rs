@@ -6,6 +6,7 @@ pub mod config;
 mod connections;
 pub mod descriptors;
 mod dev;
+mod events;
 mod http;
 mod join;
 mod member;

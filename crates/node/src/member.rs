@@ -12,6 +12,7 @@ use trestle_model::{MemberId, MemberSpec, Revision};
 
 use crate::admin::Waits;
 use crate::config::Config;
+use crate::events::Journal;
 use crate::peer::Clients;
 use crate::ports::Ports;
 use crate::supervise::Supervisor;
@@ -31,6 +32,8 @@ pub(crate) struct Member {
     /// What other members are asked for those who wait.
     pub(crate) waits: Waits,
     pub(crate) supervisor: Supervisor,
+    /// What happens here.
+    pub(crate) journal: Journal,
     pub(crate) started: Instant,
     /// The number that this process drew when it started.
     pub(crate) start: u64,

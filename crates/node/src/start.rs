@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trestle_consensus::{Consensus, OpenError, RaftState, Timing};
-use trestle_dataplane::{AccessLog, DataPlane};
+use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
 
 use crate::admin::Admin;
 use crate::config::{Config, Profile};
+use crate::events::{self, Event, Journal};
 use crate::http::Http;
 use crate::member::Member;
 use crate::own_sockets::OwnSockets;
@@ -123,7 +124,8 @@ impl Node {
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
-        let plane = DataPlane::start(plane_settings(&config), follow)?;
+        let journal = Journal::default();
+        let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
         let ports = Ports::new(&consensus);
         let member = Arc::new(Member {
@@ -135,6 +137,7 @@ impl Node {
             clients: Default::default(),
             waits: Default::default(),
             supervisor: Supervisor::new(),
+            journal,
             started,
             start,
             last_digest: Default::default(),
@@ -142,6 +145,7 @@ impl Node {
         log_start(&member.config);
         // Before Raft, so that no vote is given that nobody was asked about.
         member.vips.start(&member)?;
+        events::follow(&member);
 
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let api = tokio::runtime::Handle::current();
@@ -253,7 +257,8 @@ impl Node {
     }
 }
 
-fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
+fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Settings {
+    let journal = journal.clone();
     trestle_dataplane::Settings {
         workers: config.workers,
         data_address: config.data_address,
@@ -266,6 +271,7 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         descriptors: descriptors::budget(),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
+        on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),
         access_log: config.access_log.map(|format| AccessLog {
             format,
             file: config.access_log_file.clone(),

@@ -18,6 +18,7 @@ use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
 use super::fit::OwnAddresses;
 use super::{Order, Shared, watchdog};
+use crate::events::{Event as Happened, Journal};
 use crate::member::Member;
 use crate::supervise::{Pulse, Supervisor};
 
@@ -62,6 +63,7 @@ pub(super) struct Owner {
     recording: Arc<AtomicBool>,
     idle_watchdog: Option<watchdog::Systemd>,
     supervisor: Supervisor,
+    journal: Journal,
     whole: watchdog::Whole,
     /// This member was removed and holds nothing any more.
     withdrawn: bool,
@@ -93,6 +95,7 @@ impl Owner {
             recording: Arc::default(),
             idle_watchdog: watchdog::Systemd::from_environment(&whole),
             supervisor: member.supervisor.clone(),
+            journal: member.journal.clone(),
             whole,
             withdrawn: false,
             scrub_at: None,
@@ -268,7 +271,7 @@ impl Owner {
     fn problem(&self, address: IpAddr, why: String) {
         let known = self.shared.shown().problems.insert(address, why.clone());
         if known.as_ref() != Some(&why) {
-            warn!(vip = %address, problem = why, "cannot be served here");
+            self.journal.emit(&Happened::Unserved { vip: address, why });
         }
     }
 
@@ -292,18 +295,16 @@ impl Owner {
 
     fn heard(&mut self, event: trestle_vip::Event) {
         use trestle_vip::Event as Seen;
+        self.journal.emit(&Happened::Kernel(event.clone()));
         match &event {
-            Seen::NotRestored(address, why) => self.problem(*address, why.clone()),
+            Seen::NotRestored(address, why) => {
+                self.shared.shown().problems.insert(*address, why.clone());
+            }
             Seen::AddressRestored(address) => {
                 self.shared.shown().problems.remove(address);
-                info!("{event}");
             }
-            Seen::Slept => {
-                self.slept = self.shared.now();
-                warn!("{event}");
-            }
-            Seen::LinkUp(_) | Seen::Resumed(_) | Seen::Renamed { .. } => info!("{event}"),
-            _ => warn!("{event}"),
+            Seen::Slept => self.slept = self.shared.now(),
+            _ => {}
         }
         match event {
             Seen::Conflict { address, .. } => self.feed(Event::Foreign { address, term: None }),
