@@ -189,7 +189,7 @@ impl Api {
     /// When that takes more than 60 s.
     pub async fn verdict(&self, pool: &str, concerns: impl Fn(&str) -> bool, verdict: Verdict) {
         wait_until(&format!("verdict {verdict:?} in pool {pool}"), Duration::from_secs(60), async || {
-            let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+            let request = GetPoolHealthRequest { name: format!("pools/{pool}"), ..Default::default() };
             let answer = self.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
             let health = answer.into_inner();
             let concerned: Vec<_> =

@@ -58,9 +58,9 @@ fn snapshot(at: u64) -> Snapshot {
         at: seconds(at),
         endpoint: "127.0.0.1:7480".to_owned(),
         status,
-        listeners: v1::ListenerHealth { views: views.collect(), unreachable_members: vec![] },
+        listeners: v1::ListenerHealth { views: views.collect(), ..Default::default() },
         pools: vec![sample_pool("web"), sample_pool("idle")],
-        health: v1::PoolHealth { backends: vec![backend("a"), backend("b")], unreachable_members: vec![] },
+        health: v1::PoolHealth { backends: vec![backend("a"), backend("b")], ..Default::default() },
         vips: Vec::new(),
         missing: None,
     }

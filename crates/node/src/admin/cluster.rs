@@ -8,7 +8,19 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
 use super::forward::forwarded;
+use super::paging::{Bounds, abridge};
 use super::{Admin, configuration, wait, watch};
+
+/// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
+const TOLD: Bounds = Bounds { items: 100, bytes: 64 * 1024 };
+
+/// Cuts what one member says of itself to what an answer has of it. Members among themselves need all of it.
+pub(super) fn shorten(status: &mut v1::MemberStatus) {
+    status.dead_pools.truncate(TOLD.items);
+    status.vip_faults.truncate(TOLD.items);
+    abridge(&mut status.unfit, TOLD, "reasons");
+    abridge(&mut status.problems, TOLD, "problems");
+}
 
 #[tonic::async_trait]
 impl ClusterService for Admin {
@@ -31,7 +43,7 @@ impl ClusterService for Admin {
     ) -> Result<Response<v1::ClusterStatus>, Status> {
         let ask = peer::ReportRequest::default();
         let known = self.member.known();
-        let members = if request.get_ref().local_only || known.is_empty() {
+        let mut members: Vec<v1::MemberStatus> = if request.get_ref().local_only || known.is_empty() {
             self.member.report(&ask).status.into_iter().collect()
         } else {
             let answers = join_all(known.iter().map(|member| self.member.ask(member, &ask))).await;
@@ -49,6 +61,7 @@ impl ClusterService for Admin {
             };
             known.iter().zip(answers).map(entry).collect()
         };
+        members.iter_mut().for_each(shorten);
         Ok(Response::new(self.member.cluster_status(members)))
     }
 
