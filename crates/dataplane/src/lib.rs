@@ -52,6 +52,7 @@ pub use event::{Event, OnEvent};
 pub use fitness::AcceptFault;
 pub use history::VerdictChange;
 pub use plane::{DataPlane, Settings};
+pub use probe::LocalCheck;
 pub use reason::CloseReason;
 pub use shortage::{Shortage, ShortageKind};
 pub use source::Sources;

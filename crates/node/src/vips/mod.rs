@@ -74,8 +74,10 @@ struct Shown {
     faults: Faults,
     /// For which faults this member gave them up not long ago.
     back_off: BackOff,
-    /// Why the operator's own check fails, if it does.
-    check: Option<String>,
+    /// Why the operator's own checks fail, by their names; those that do.
+    checks: BTreeMap<String, String>,
+    /// Those whose last run failed, although they do not count as failing yet.
+    doubted_checks: BTreeSet<String>,
 }
 
 /// What the owner, the votes and the status share.
