@@ -330,12 +330,18 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use trestle_model::Violations;
+
     use super::*;
-    use crate::config::SHUTDOWN_GRACE;
+    use crate::config::{Given, SHUTDOWN_GRACE};
 
     const UNIT: &str = include_str!("../../../deploy/systemd/trestled.service");
     const COMPOSE: &str = include_str!("../../../deploy/compose.yaml");
     const POD: &str = include_str!("../../../deploy/kubernetes/trestled.yaml");
+    const POD_CONFIG: &str = include_str!("../../../deploy/kubernetes/trestled.toml");
 
     fn value(text: &'static str, key: &str) -> &'static str {
         text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap().trim()
@@ -371,6 +377,49 @@ mod tests {
         ] {
             // One second for connections that are cut, and one to spare.
             assert!(SHUTDOWN_GRACE + CLOSE_WAIT + Duration::from_secs(2) <= allowed, "{allowed:?}");
+        }
+    }
+
+    /// The entries of a map that YAML has on one line, `{a: b, c: d}`.
+    fn entries(map: &str) -> BTreeMap<&str, &str> {
+        let map = map.trim().trim_start_matches('{').trim_end_matches('}');
+        map.split(", ").map(|entry| entry.split_once(": ").unwrap()).collect()
+    }
+
+    /// What the configuration comes to with this file.
+    fn configured(toml: &str) -> Config {
+        let mut v = Violations::new();
+        let given = Given::from_toml(Path::new("trestled.toml"), toml, &mut v);
+        Config::check(&given, v).unwrap()
+    }
+
+    #[test]
+    fn the_kubelet_probes_the_pod_where_it_answers() {
+        let (default, shipped) = (configured("name = \"m1\""), configured(POD_CONFIG));
+        let mut probes = BTreeMap::new();
+        let lines: Vec<&str> = POD.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            let [probe, get] = pair else { continue };
+            if let Some(get) = get.strip_prefix("httpGet:") {
+                let get = entries(get);
+                // Without a host a kubelet asks the pod's address, which in the host's network is the node's.
+                let address: SocketAddr = format!("{}:{}", get["host"], get["port"]).parse().unwrap();
+                assert_eq!(address, default.http_address, "{probe}");
+                assert_eq!(address, shipped.http_address, "{probe}");
+                probes.insert(*probe, get["path"]);
+            }
+        }
+        let wanted =
+            [("livenessProbe:", "/livez"), ("readinessProbe:", "/readyz"), ("startupProbe:", "/livez")];
+        assert_eq!(probes, wanted.into());
+        let mounted: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("- {name: "))
+            .filter(|line| line.contains("mountPath"))
+            .collect();
+        for path in [Path::new("/etc/trestle"), &shipped.data_dir] {
+            let found = mounted.iter().any(|mount| mount.contains(&format!("mountPath: {}", path.display())));
+            assert!(found, "{} is not in {mounted:?}", path.display());
         }
     }
 }
