@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use prost::Message;
 use tonic::Code;
 use trestle_api::v1::{GetListenerHealthRequest, GetPoolHealthRequest};
-use trestle_testkit::{Api, Cluster, Origin, fetch_http};
+use trestle_testkit::{Api, Cluster, Origin, fetch_http, message_bytes};
 
 use crate::trestled;
 
@@ -62,7 +61,7 @@ async fn health_in_pages(api: &Api) {
         let (name, page_token) = ("pools/-".to_owned(), token);
         let request = GetPoolHealthRequest { name, page_token, ..Default::default() };
         let page = api.pools().get_pool_health(request).await.unwrap().into_inner();
-        assert!(page.encoded_len() < PAGE_MAX && page.unreachable_members.is_empty());
+        assert!(message_bytes(&page) < PAGE_MAX && page.unreachable_members.is_empty());
         for backend in &page.backends {
             let members: Vec<_> = backend.views.iter().map(|view| view.member.as_str()).collect();
             assert_eq!(members, ["members/m1", "members/m2", "members/m3"], "{}", backend.name);
@@ -79,7 +78,7 @@ async fn health_in_pages(api: &Api) {
     loop {
         let request = GetListenerHealthRequest { page_size: 400, page_token: token, ..Default::default() };
         let page = api.listeners().get_listener_health(request).await.unwrap().into_inner();
-        assert!(page.encoded_len() < PAGE_MAX && page.views.len() <= 3 * 400);
+        assert!(message_bytes(&page) < PAGE_MAX && page.views.len() <= 3 * 400);
         listeners.extend(page.views.into_iter().map(|view| (view.listener, view.member)));
         token = page.next_page_token;
         if token.is_empty() {

@@ -24,6 +24,11 @@ use crate::wait::wait_until;
 /// How long [`Api`] repeats a write that found no leader: elections follow one another when a machine is busy.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
 
+/// Bytes that a message has on the wire.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
 /// Repeats a call with the same request id while no leader is there to take it, as automation should.
 async fn persist<T>(
     mut call: impl AsyncFnMut(String) -> Result<tonic::Response<T>, Status>,

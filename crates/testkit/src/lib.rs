@@ -21,7 +21,7 @@ mod tools;
 mod traffic;
 mod wait;
 
-pub use api::Api;
+pub use api::{Api, message_bytes};
 pub use certificate::{Authority, Certificate};
 pub use cluster::Cluster;
 pub use document::{Section, shell};
