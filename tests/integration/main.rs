@@ -15,7 +15,6 @@ mod control_plane;
 mod databases;
 mod dev;
 mod endpoints;
-mod events;
 mod failover;
 mod failure;
 mod greetings;
@@ -35,6 +34,7 @@ mod scale;
 mod secrets;
 mod shutdown;
 mod startup;
+mod status;
 mod store;
 mod vips;
 

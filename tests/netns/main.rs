@@ -10,7 +10,6 @@ mod addresses;
 mod baseline;
 mod bed;
 mod beside;
-mod control_planes;
 mod deaths;
 mod drains;
 mod fitness;

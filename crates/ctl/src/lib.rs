@@ -10,7 +10,6 @@ mod error;
 mod escape;
 mod input;
 mod output;
-mod pages;
 mod session;
 mod table;
 mod top;

@@ -5,7 +5,6 @@ mod changes;
 mod endings;
 mod listeners;
 mod names;
-mod news;
 mod open_sockets;
 mod pools;
 mod schedule;
@@ -87,13 +86,7 @@ impl Reconciler {
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
-            pools: Pools::new(
-                prober,
-                Names::new(resolver),
-                settings.check_directory.into(),
-                settings.member,
-                settings.on_event,
-            ),
+            pools: Pools::new(prober, Names::new(resolver), settings.check_directory.into(), settings.member),
             state: Arc::default(),
             published: now,
             released: now,

@@ -21,7 +21,6 @@ mod http_checks;
 mod identities;
 mod limits;
 mod listeners;
-mod local_checks;
 mod name_server;
 mod names;
 mod outages;

@@ -274,8 +274,7 @@ impl Config {
         let check_directory = r.check_directory();
         let source = r.source();
         let backend_networks = r.backend_networks();
-        let own: Vec<SocketAddr> = [admin, peer, http].into_iter().flatten().collect();
-        let vip = r.vip(&own);
+        let vip = r.vip();
         r.v.into_result()?;
         let config = || {
             Some(Self {
