@@ -21,7 +21,7 @@ fn run(cluster: &Cluster, arguments: &[&str]) -> String {
 /// Waits until every member has the verdict on every backend of the pool, for a reason that contains these words.
 async fn reason(api: &Api, pool: &str, verdict: Verdict, words: &str) {
     wait_until(&format!("{verdict:?} for {words:?}"), Duration::from_secs(60), async || {
-        let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+        let request = GetPoolHealthRequest { name: format!("pools/{pool}"), ..Default::default() };
         let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
         let health = health.into_inner();
         let fits = |view: &MemberView| view.verdict() == verdict && view.reason.contains(words);

@@ -48,7 +48,7 @@ async fn set_states(api: &Api, backend: &str, state: AdminState) {
 async fn drained(api: &Api, backend: &str) {
     for (_, pool, _) in SERVICES {
         wait_until(&format!("end of {backend}'s connections"), Duration::from_secs(30), async || {
-            let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+            let request = GetPoolHealthRequest { name: format!("pools/{pool}"), ..Default::default() };
             let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
             let health = health.into_inner();
             let open = health.backends.iter().filter(|b| b.name.ends_with(backend)).flat_map(|b| &b.views);

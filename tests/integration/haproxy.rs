@@ -178,7 +178,7 @@ impl Server {
 async fn seen_by_trestle(api: &Api) -> Result<Said<Verdict>, String> {
     let mut seen = BTreeMap::new();
     for (pool, ..) in WAYS {
-        let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+        let request = GetPoolHealthRequest { name: format!("pools/{pool}"), ..Default::default() };
         let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
         for backend in health.into_inner().backends {
             let name = backend.name.rsplit('/').next().unwrap_or_default().to_owned();

@@ -15,7 +15,7 @@ use crate::trestled;
 const LIMIT: Duration = Duration::from_secs(20);
 
 async fn health(api: &Api, name: &str) -> ListenerHealth {
-    let request = GetListenerHealthRequest { name: format!("listeners/{name}") };
+    let request = GetListenerHealthRequest { name: format!("listeners/{name}"), ..Default::default() };
     api.listeners().get_listener_health(request).await.unwrap().into_inner()
 }
 

@@ -15,6 +15,7 @@ mod control_plane;
 mod databases;
 mod dev;
 mod endpoints;
+mod events;
 mod failover;
 mod failure;
 mod greetings;
@@ -34,7 +35,6 @@ mod scale;
 mod secrets;
 mod shutdown;
 mod startup;
-mod status;
 mod store;
 mod vips;
 

@@ -478,7 +478,7 @@ async fn backends_outside_of_the_members_networks_are_not_reached() {
     let front = SocketAddr::from((member.ip, 8080));
     api.create_listener("web", front, "web").await.unwrap();
     wait_until("the verdict", LIMIT, async || {
-        let request = GetPoolHealthRequest { name: "pools/web".to_owned() };
+        let request = GetPoolHealthRequest { name: "pools/web".to_owned(), ..Default::default() };
         let health = api.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
         let health = format!("{health:?}");
         if health.contains("backend_networks") { Ok(()) } else { Err(health) }

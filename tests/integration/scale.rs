@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use trestle_testkit::{Api, Cluster, Origin, fetch_http};
+use tonic::Code;
+use trestle_api::v1::{GetListenerHealthRequest, GetPoolHealthRequest};
+use trestle_testkit::{Api, Cluster, Origin, fetch_http, message_bytes};
 
 use crate::trestled;
 
@@ -16,6 +18,9 @@ const BACKENDS_PER_POOL: usize = 10;
 const WRITERS: usize = 32;
 /// The first of the listeners' ports; below the range that the kernel picks client ports from.
 const FIRST_PORT: usize = 20_000;
+
+/// Bytes that no page has: a full one has 1 MiB and what it is wrapped in.
+const PAGE_MAX: usize = (1 << 20) + 4096;
 
 /// Backend `number` of all 10 000, on an address of its own: 127.128.0.1 and so on.
 fn backend(number: usize) -> Ipv4Addr {
@@ -49,6 +54,42 @@ fn balanced(ip: Ipv4Addr) {
     }
 }
 
+/// Walks through what all members see of everything, with a client that takes messages of 4 MiB as any does.
+async fn health_in_pages(api: &Api) {
+    let (mut seen, mut token, mut pages) = (BTreeSet::new(), String::new(), 0);
+    loop {
+        let (name, page_token) = ("pools/-".to_owned(), token);
+        let request = GetPoolHealthRequest { name, page_token, ..Default::default() };
+        let page = api.pools().get_pool_health(request).await.unwrap().into_inner();
+        assert!(message_bytes(&page) < PAGE_MAX && page.unreachable_members.is_empty());
+        for backend in &page.backends {
+            let members: Vec<_> = backend.views.iter().map(|view| view.member.as_str()).collect();
+            assert_eq!(members, ["members/m1", "members/m2", "members/m3"], "{}", backend.name);
+            assert!(seen.insert(backend.name.clone()), "{} comes twice", backend.name);
+        }
+        pages += 1;
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert!(seen.len() == LISTENERS * BACKENDS_PER_POOL && pages > 1, "{} on {pages} pages", seen.len());
+    let (mut listeners, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = GetListenerHealthRequest { page_size: 400, page_token: token, ..Default::default() };
+        let page = api.listeners().get_listener_health(request).await.unwrap().into_inner();
+        assert!(message_bytes(&page) < PAGE_MAX && page.views.len() <= 3 * 400);
+        listeners.extend(page.views.into_iter().map(|view| (view.listener, view.member)));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert!(listeners.is_sorted() && listeners.len() == 3 * LISTENERS, "{} views", listeners.len());
+    let request = GetListenerHealthRequest { page_token: "elsewhere".to_owned(), ..Default::default() };
+    assert_eq!(api.listeners().get_listener_health(request).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_listeners_and_ten_thousand_backends() {
     let mut cluster = Cluster::start(trestled(), 3).await;
@@ -79,6 +120,8 @@ async fn a_thousand_listeners_and_ten_thousand_backends() {
     for thread in threads.collect::<Vec<_>>() {
         thread.join().unwrap();
     }
+
+    health_in_pages(&cluster.api(0)).await;
 
     // And all of it is there again after a restart.
     let digest = status.members[0].digest.clone();

@@ -17,8 +17,8 @@ fn check(config: &str) -> Finished {
 
 #[test]
 fn shipped_examples_are_in_order() {
-    for name in ["loopback", "network"] {
-        let path = format!("{}/deploy/examples/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    for name in ["examples/loopback", "examples/network", "kubernetes/trestled"] {
+        let path = format!("{}/deploy/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         finish(Command::new(trestled()).args(["--config", &path, "--check-config"])).expect_success();
     }
 }

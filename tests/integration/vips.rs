@@ -61,7 +61,7 @@ async fn a_listener_may_name_a_virtual_ip() {
 
     // It is ready before any member has the address.
     cluster.agreed().await;
-    let request = GetListenerHealthRequest { name: first.name.clone() };
+    let request = GetListenerHealthRequest { name: first.name.clone(), ..Default::default() };
     let health = listeners.get_listener_health(request).await.unwrap().into_inner();
     assert_eq!(health.views[0].bound, ["192.0.2.10:6443"], "{:?}", health.views);
 

@@ -10,6 +10,7 @@ mod addresses;
 mod baseline;
 mod bed;
 mod beside;
+mod control_planes;
 mod deaths;
 mod drains;
 mod fitness;

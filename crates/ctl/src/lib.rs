@@ -10,6 +10,7 @@ mod error;
 mod escape;
 mod input;
 mod output;
+mod pages;
 mod session;
 mod table;
 mod top;

@@ -32,7 +32,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Views of 20 000 backends by 15 members stay below this; gRPC's own bound is 4 MiB.
+/// Members of earlier versions answer what they see of all backends in one message, which stays below this; gRPC's own bound is
+/// 4 MiB.
 const ANSWER_MAX: usize = 256 * 1024 * 1024;
 
 /// Whether a call may be made again when its answer is lost.

@@ -19,17 +19,18 @@ use crate::access_log::{AccessLog, Log};
 use crate::budget::{Budget, BudgetUse};
 use crate::client_counts::ClientCounts;
 use crate::connections::{self, Connection, Roll};
+use crate::event::OnEvent;
 use crate::fitness::{self, AcceptFault, Watch};
 use crate::guard::{Guard, OwnTargets};
 use crate::names;
-use crate::probe;
+use crate::probe::{self, LocalCheck, LocalRun};
 use crate::reactor;
 use crate::reason::CloseReason;
 use crate::reconcile::{Order, Reconciler};
 use crate::relay::count_pipes;
 use crate::shortage::{ShortageKind, Shortages};
 use crate::source::Sources;
-use crate::table::Table;
+use crate::table::{CheckResult, Table};
 use crate::threads::{Beat, Ended};
 use crate::worker;
 
@@ -67,6 +68,8 @@ pub struct Settings {
     /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
     /// every member leads its first client to the same backend; `None` for the first.
     pub member: Option<MemberName>,
+    /// Who is told what is found out about backends and pools.
+    pub on_event: OnEvent,
 }
 
 impl Settings {
@@ -154,6 +157,7 @@ pub struct DataPlane {
     rolls: Vec<Arc<Roll>>,
     in_force: watch::Receiver<Revision>,
     orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
+    local_checks: mpsc::UnboundedSender<LocalRun>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     watch: Mutex<Watch>,
     ended: Ended,
@@ -208,11 +212,12 @@ impl DataPlane {
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
+        let (local_checks, local) = mpsc::unbounded_channel();
         let (resolver, questions) = mpsc::unbounded_channel();
         let (probed, doubts) = (shared.clone(), resolver.clone());
         let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
         beats.push(beat.clone());
-        let probe = move || beat.during(probe::run(probed, doubts, checks, reports));
+        let probe = move || beat.during(probe::run(probed, doubts, checks, local, reports));
         threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -237,7 +242,7 @@ impl DataPlane {
             Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
         spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
         let (orders, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
-        Ok(Self { shared, rolls, in_force, orders, threads, watch, ended, beats })
+        Ok(Self { shared, rolls, in_force, orders, local_checks, threads, watch, ended, beats })
     }
 
     /// Resolves when a thread, or a task that nobody else would miss, has ended although the data plane was not told to,
@@ -357,6 +362,13 @@ impl DataPlane {
     /// drained or disabled, and this member has found all of those unhealthy.
     pub fn dead_pools(&self) -> Vec<PoolName> {
         fitness::dead_pools(&self.shared.table.load())
+    }
+
+    /// Makes a check of a service on this machine, on the thread that checks backends. `None` once the data plane has stopped.
+    pub async fn check_local(&self, check: &Arc<LocalCheck>) -> Option<CheckResult> {
+        let (answer, answered) = oneshot::channel();
+        self.local_checks.send(LocalRun { check: check.clone(), answer }).ok()?;
+        answered.await.ok()
     }
 
     /// The names of threads that have ended, in words.

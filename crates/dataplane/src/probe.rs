@@ -9,6 +9,7 @@ mod files;
 mod grpc;
 mod http;
 mod identity;
+mod local;
 mod plan;
 mod search;
 mod sockets;
@@ -33,9 +34,12 @@ use trestle_model::Port;
 use crate::live::Live;
 use crate::names;
 use crate::plane::Shared;
+use crate::source::Sources;
 use crate::table::CheckResult;
 use crate::threads;
 
+pub use local::LocalCheck;
+pub(crate) use local::LocalRun;
 pub(crate) use plan::Plan;
 use sockets::Sockets;
 use watch::{Context, Run};
@@ -94,14 +98,18 @@ struct Watched {
     addresses: Option<channel::Sender<Arc<[IpAddr]>>>,
 }
 
-/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor). `names` is told which are in doubt.
+/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::reactor). `names` is told which are in doubt;
+/// `local` asks for checks of this machine's own services.
 pub(crate) async fn run(
     shared: Arc<Shared>,
     names: mpsc::UnboundedSender<names::Order>,
     mut orders: mpsc::UnboundedReceiver<Order>,
+    mut local: mpsc::UnboundedReceiver<LocalRun>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let sockets = Sockets::new(shared.source.clone());
+    // From wherever the system chooses: what `source_address` names is for ways out of this machine.
+    let local_sockets = Arc::new(Sockets::new(Sources::default()));
     let context = Arc::new(Context { shared, sockets, names, reports });
     let mut runs: HashMap<CheckId, Watched> = HashMap::new();
     let mut sweep = interval(SWEEP);
@@ -109,8 +117,15 @@ pub(crate) async fn run(
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
+            Some(run) = local.recv() => {
+                let sockets = local_sockets.clone();
+                let run = async move { run.run(&sockets).await };
+                tokio::spawn(threads::watched("a check", run));
+                continue;
+            }
             _ = sweep.tick() => {
                 context.sockets.sweep();
+                local_sockets.sweep();
                 continue;
             }
         };

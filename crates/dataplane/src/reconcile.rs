@@ -5,6 +5,7 @@ mod changes;
 mod endings;
 mod listeners;
 mod names;
+mod news;
 mod open_sockets;
 mod pools;
 mod schedule;
@@ -86,7 +87,13 @@ impl Reconciler {
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
-            pools: Pools::new(prober, Names::new(resolver), settings.check_directory.into(), settings.member),
+            pools: Pools::new(
+                prober,
+                Names::new(resolver),
+                settings.check_directory.into(),
+                settings.member,
+                settings.on_event,
+            ),
             state: Arc::default(),
             published: now,
             released: now,

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use trestle_engine::Repeats;
+
 /// What there is none of, or what is not permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ShortageKind {
@@ -138,9 +140,7 @@ const TOLD_APART_MAX: usize = 16;
 struct Met {
     shortage: Shortage,
     until: Instant,
-    logged: Instant,
-    /// How often since then.
-    unlogged: u64,
+    lines: Repeats,
 }
 
 /// The shortages that this member meets.
@@ -166,15 +166,13 @@ impl Shortages {
         met.retain(|known| known.until > now);
         if let Some(known) = met.iter_mut().find(|known| known.shortage == *shortage) {
             known.until = known.until.max(until);
-            known.unlogged += 1;
-            if now.saturating_duration_since(known.logged) >= LOG_INTERVAL {
-                let times = std::mem::take(&mut known.unlogged);
-                known.logged = now;
-                tracing::warn!(kind = shortage.kind.as_str(), times, "this member falls short: {shortage}");
-            }
         } else if met.len() < TOLD_APART_MAX {
-            met.push(Met { shortage: shortage.clone(), until, logged: now, unlogged: 0 });
-            tracing::warn!(kind = shortage.kind.as_str(), times = 1, "this member falls short: {shortage}");
+            met.push(Met { shortage: shortage.clone(), until, lines: Repeats::new(LOG_INTERVAL, 1) });
+        }
+        let known = met.iter_mut().find(|known| known.shortage == *shortage);
+        if let Some(untold) = known.and_then(|known| known.lines.tell(now)) {
+            let times = untold + 1;
+            tracing::warn!(kind = shortage.kind.as_str(), times, "this member falls short: {shortage}");
         }
     }
 

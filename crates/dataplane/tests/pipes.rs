@@ -39,6 +39,7 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),
+        on_event: trestle_dataplane::OnEvent::nobody(),
         backend_networks: Vec::new(),
         access_log: None,
         member: None,

@@ -6,9 +6,9 @@ pub mod config;
 mod connections;
 pub mod descriptors;
 mod dev;
+mod events;
 mod http;
 mod join;
-mod lag;
 mod member;
 mod metrics;
 mod own_sockets;
@@ -24,7 +24,6 @@ mod rights;
 mod serve;
 mod start;
 mod supervise;
-mod troubles;
 mod vips;
 
 pub use dev::Dev;

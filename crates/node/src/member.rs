@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tonic::Status;
-use trestle_api::{convert, peer, unanswered, v1};
+use trestle_api::{convert, peer, v1};
 use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
 use trestle_model::{MemberId, MemberSpec, Revision};
 
 use crate::admin::Waits;
 use crate::config::Config;
-use crate::lag::Lag;
+use crate::events::Journal;
 use crate::peer::Clients;
 use crate::ports::Ports;
 use crate::supervise::Supervisor;
@@ -32,7 +32,8 @@ pub(crate) struct Member {
     /// What other members are asked for those who wait.
     pub(crate) waits: Waits,
     pub(crate) supervisor: Supervisor,
-    pub(crate) lag: Lag,
+    /// What happens here.
+    pub(crate) journal: Journal,
     pub(crate) started: Instant,
     /// The number that this process drew when it started.
     pub(crate) start: u64,
@@ -113,11 +114,8 @@ impl Member {
         let mut client = self.clients.peer(&member.spec.peer_address)?;
         let ask = peer::ReportRequest { to: self.destination(Some(member.id)), ..ask.clone() };
         let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(ask)).await;
-        match answer {
-            Ok(Ok(report)) => Ok(report.into_inner()),
-            Ok(Err(status)) => Err(Status::new(status.code(), unanswered::why(&status))),
-            Err(_) => Err(Status::deadline_exceeded(unanswered::none_within(REPORT_TIMEOUT))),
-        }
+        let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
+        Ok(answer.map_err(late)??.into_inner())
     }
 
     /// Asks all members for a report, and names those that did not answer.

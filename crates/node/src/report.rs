@@ -1,19 +1,35 @@
 //! What this member says of itself: facts that it can see now, never what it should be.
 
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use prost::Message;
 use trestle_api::{convert, peer, v1};
 use trestle_dataplane::{Backend, CloseReason, Listener, Table, Verdict};
-use trestle_model::{Bind, PoolName, Revision};
+use trestle_model::{Bind, PoolName, Revision, Violations};
 
+use crate::admin::{Bounds, fill};
 use crate::member::Member;
-use crate::troubles;
 
 /// Stands for all pools where one is asked for (AIP-159).
 pub(crate) const ALL_POOLS: &str = "pools/-";
 
-pub(crate) fn count(n: usize) -> u32 {
+/// What a page begins after; `None` to begin with the first.
+fn parse_after<K>(
+    ask: &peer::ReportRequest,
+    parse: impl Fn(&str, &str, &mut Violations) -> Option<K>,
+) -> Option<K> {
+    let page = ask.page.as_ref().filter(|page| !page.after.is_empty())?;
+    parse("after", &page.after, &mut Violations::new())
+}
+
+fn bounds(ask: &peer::ReportRequest) -> Bounds {
+    let bytes = ask.page.as_ref().map(|page| usize::try_from(page.bytes_max).unwrap_or(usize::MAX));
+    bytes.map_or(Bounds::NONE, |bytes| Bounds { bytes, ..Bounds::NONE })
+}
+
+fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
@@ -25,36 +41,58 @@ impl Member {
 
     /// Answers a report that a peer, or this member itself, asks for.
     pub(crate) fn report(&self, ask: &peer::ReportRequest) -> peer::ReportResponse {
-        let name = convert::member_name(&self.config.name);
         let table = self.plane.table();
+        let (backends, more_backends) = self.backend_reports(&table, ask);
+        let (listeners, more_listeners) = self.listener_reports(&table, ask);
+        let vips = if ask.vips { self.vip_views() } else { Vec::new() };
+        let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
+        let status = ask.page.is_none().then(|| self.status(ask.no_digest));
+        peer::ReportResponse {
+            status,
+            backends,
+            listeners,
+            vips,
+            vip_fit,
+            more: more_backends || more_listeners,
+        }
+    }
+
+    /// The backends that are asked for, and whether there are more after them.
+    fn backend_reports(&self, table: &Table, ask: &peer::ReportRequest) -> (Vec<peer::BackendReport>, bool) {
+        let member = convert::member_name(&self.config.name);
         let all = ask.pool == ALL_POOLS;
         let pool = ask.pool.strip_prefix("pools/").and_then(|id| PoolName::parse(id).ok());
-        let backends = table
-            .pools
-            .iter()
-            .filter(|(id, _)| all || pool.as_ref() == Some(*id))
-            .flat_map(|(id, entry)| entry.backends.iter().map(move |backend| (id, backend)))
-            .map(|(id, backend)| peer::BackendReport {
-                name: convert::backend_name(id, &backend.config.name),
-                view: Some(view(&name, &table, backend, !all)),
-            })
-            .collect();
+        let after = parse_after(ask, convert::parse_backend_name);
+        let asked = table.pools.iter().filter(|(id, _)| all || pool.as_ref() == Some(*id));
+        let backends = asked.flat_map(|(id, entry)| {
+            let seen = |backend: &Arc<Backend>| {
+                let after = after.as_ref();
+                after.is_some_and(|(pool, name)| (id, &backend.config.name) <= (pool, name))
+            };
+            let first = entry.backends.partition_point(seen);
+            entry.backends.iter().skip(first).map(move |backend| (id, backend))
+        });
+        let reports = backends.map(|(id, backend)| {
+            let view = Some(view(&member, table, backend, !all));
+            ((), peer::BackendReport { name: convert::backend_name(id, &backend.config.name), view })
+        });
+        let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
+        (reports, rest.is_some())
+    }
+
+    /// The same of listeners.
+    fn listener_reports(&self, table: &Table, ask: &peer::ReportRequest) -> (Vec<v1::ListenerView>, bool) {
+        let member = convert::member_name(&self.config.name);
+        let after = parse_after(ask, convert::parse_listener_name);
+        let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let wanted = |listener: &&Arc<Listener>| {
             ask.listeners
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
         };
-        let listeners =
-            table.listeners.values().filter(wanted).map(|listener| listener_view(&name, listener)).collect();
-        let vips = if ask.vips { self.vip_views() } else { Vec::new() };
-        let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
-        let mut status = self.status(ask.no_digest);
-        if ask.troubles {
-            status.unbound_listeners = troubles::unbound_listeners(&name, &table);
-            status.troubled_pools = troubles::troubled_pools(&table);
-            status.held_vips =
-                self.vip_views().into_iter().filter(|view| view.holds).map(|view| view.vip).collect();
-        }
-        peer::ReportResponse { status: Some(status), backends, listeners, vips, vip_fit }
+        let listeners = table.listeners.range((start, Bound::Unbounded)).map(|(_, listener)| listener);
+        let reports = listeners.filter(wanted).map(|listener| ((), listener_view(&member, listener)));
+        let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
+        (reports, rest.is_some())
     }
 
     fn status(&self, no_digest: bool) -> v1::MemberStatus {
@@ -76,6 +114,7 @@ impl Member {
         let listeners = table.listeners.values();
         let descriptors = self.plane.descriptors();
         let (fitness_revision, vip_faults) = self.fitness();
+        let dead_pools: Vec<_> = self.plane.dead_pools().iter().map(convert::pool_name).collect();
         v1::MemberStatus {
             member: Some(record),
             reachable: true,
@@ -107,12 +146,11 @@ impl Member {
             problems: self.problems(),
             abstains: self.consensus.abstains().is_some(),
             join_addresses: self.join_addresses(),
-            dead_pools: self.plane.dead_pools().iter().map(convert::pool_name).collect(),
+            dead_pools_total: count(dead_pools.len()),
+            dead_pools,
+            vip_faults_total: count(vip_faults.len()),
             vip_faults,
             fitness_revision,
-            time: Some(SystemTime::now().into()),
-            in_force_lag: self.lag.lasts(Instant::now()).map(convert::duration),
-            ..Default::default()
         }
     }
 
@@ -159,7 +197,6 @@ impl Member {
                 listeners: count(view.state.listeners.len()),
                 vips: count(view.state.vips.len()),
             }),
-            vips: view.state.vips.keys().map(convert::vip_name).collect(),
         }
     }
 }
@@ -222,7 +259,6 @@ fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
         member: member.to_owned(),
         bound: Bind::ranges(listener.bound()).iter().map(ToString::to_string).collect(),
         errors: listener.errors(),
-        bind_failures: troubles::bind_failures(listener),
         active_connections: counts.active,
         connections: counts.connections,
         bytes_in: counts.bytes_in,

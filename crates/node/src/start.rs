@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trestle_consensus::{Consensus, OpenError, RaftState, Timing};
-use trestle_dataplane::{AccessLog, DataPlane};
+use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
 
 use crate::admin::Admin;
 use crate::config::{Config, Profile};
+use crate::events::{self, Event, Journal};
 use crate::http::Http;
 use crate::member::Member;
 use crate::own_sockets::OwnSockets;
@@ -22,7 +23,7 @@ use crate::ports::Ports;
 use crate::removal::Removal;
 use crate::supervise::{Lasts, Supervisor};
 use crate::vips::Vips;
-use crate::{descriptors, join, lag, place, serve};
+use crate::{descriptors, join, place, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -123,7 +124,8 @@ impl Node {
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
-        let plane = DataPlane::start(plane_settings(&config), follow)?;
+        let journal = Journal::default();
+        let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
         let ports = Ports::new(&consensus);
         let member = Arc::new(Member {
@@ -135,7 +137,7 @@ impl Node {
             clients: Default::default(),
             waits: Default::default(),
             supervisor: Supervisor::new(),
-            lag: Default::default(),
+            journal,
             started,
             start,
             last_digest: Default::default(),
@@ -143,6 +145,7 @@ impl Node {
         log_start(&member.config);
         // Before Raft, so that no vote is given that nobody was asked about.
         member.vips.start(&member)?;
+        events::follow(&member);
 
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let api = tokio::runtime::Handle::current();
@@ -170,7 +173,6 @@ impl Node {
         ];
         let node = Self { member, leaving, stop, servers };
         api.spawn(place::follow(node.member.clone(), node.stop.clone()));
-        api.spawn(lag::follow(node.member.clone(), node.stop.clone()));
         if node.member.consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);
@@ -255,7 +257,8 @@ impl Node {
     }
 }
 
-fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
+fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Settings {
+    let journal = journal.clone();
     trestle_dataplane::Settings {
         workers: config.workers,
         data_address: config.data_address,
@@ -268,6 +271,7 @@ fn plane_settings(config: &Config) -> trestle_dataplane::Settings {
         descriptors: descriptors::budget(),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
+        on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),
         access_log: config.access_log.map(|format| AccessLog {
             format,
             file: config.access_log_file.clone(),
@@ -326,12 +330,18 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use trestle_model::Violations;
+
     use super::*;
-    use crate::config::SHUTDOWN_GRACE;
+    use crate::config::{Given, SHUTDOWN_GRACE};
 
     const UNIT: &str = include_str!("../../../deploy/systemd/trestled.service");
     const COMPOSE: &str = include_str!("../../../deploy/compose.yaml");
     const POD: &str = include_str!("../../../deploy/kubernetes/trestled.yaml");
+    const POD_CONFIG: &str = include_str!("../../../deploy/kubernetes/trestled.toml");
 
     fn value(text: &'static str, key: &str) -> &'static str {
         text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap().trim()
@@ -367,6 +377,49 @@ mod tests {
         ] {
             // One second for connections that are cut, and one to spare.
             assert!(SHUTDOWN_GRACE + CLOSE_WAIT + Duration::from_secs(2) <= allowed, "{allowed:?}");
+        }
+    }
+
+    /// The entries of a map that YAML has on one line, `{a: b, c: d}`.
+    fn entries(map: &str) -> BTreeMap<&str, &str> {
+        let map = map.trim().trim_start_matches('{').trim_end_matches('}');
+        map.split(", ").map(|entry| entry.split_once(": ").unwrap()).collect()
+    }
+
+    /// What the configuration comes to with this file.
+    fn configured(toml: &str) -> Config {
+        let mut v = Violations::new();
+        let given = Given::from_toml(Path::new("trestled.toml"), toml, &mut v);
+        Config::check(&given, v).unwrap()
+    }
+
+    #[test]
+    fn the_kubelet_probes_the_pod_where_it_answers() {
+        let (default, shipped) = (configured("name = \"m1\""), configured(POD_CONFIG));
+        let mut probes = BTreeMap::new();
+        let lines: Vec<&str> = POD.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            let [probe, get] = pair else { continue };
+            if let Some(get) = get.strip_prefix("httpGet:") {
+                let get = entries(get);
+                // Without a host a kubelet asks the pod's address, which in the host's network is the node's.
+                let address: SocketAddr = format!("{}:{}", get["host"], get["port"]).parse().unwrap();
+                assert_eq!(address, default.http_address, "{probe}");
+                assert_eq!(address, shipped.http_address, "{probe}");
+                probes.insert(*probe, get["path"]);
+            }
+        }
+        let wanted =
+            [("livenessProbe:", "/livez"), ("readinessProbe:", "/readyz"), ("startupProbe:", "/livez")];
+        assert_eq!(probes, wanted.into());
+        let mounted: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("- {name: "))
+            .filter(|line| line.contains("mountPath"))
+            .collect();
+        for path in [Path::new("/etc/trestle"), &shipped.data_dir] {
+            let found = mounted.iter().any(|mount| mount.contains(&format!("mountPath: {}", path.display())));
+            assert!(found, "{} is not in {mounted:?}", path.display());
         }
     }
 }

@@ -24,6 +24,11 @@ use crate::wait::wait_until;
 /// How long [`Api`] repeats a write that found no leader: elections follow one another when a machine is busy.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
 
+/// Bytes that a message has on the wire.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
 /// Repeats a call with the same request id while no leader is there to take it, as automation should.
 async fn persist<T>(
     mut call: impl AsyncFnMut(String) -> Result<tonic::Response<T>, Status>,
@@ -189,7 +194,7 @@ impl Api {
     /// When that takes more than 60 s.
     pub async fn verdict(&self, pool: &str, concerns: impl Fn(&str) -> bool, verdict: Verdict) {
         wait_until(&format!("verdict {verdict:?} in pool {pool}"), Duration::from_secs(60), async || {
-            let request = GetPoolHealthRequest { name: format!("pools/{pool}") };
+            let request = GetPoolHealthRequest { name: format!("pools/{pool}"), ..Default::default() };
             let answer = self.pools().get_pool_health(request).await.map_err(|status| status.to_string())?;
             let health = answer.into_inner();
             let concerned: Vec<_> =

@@ -9,6 +9,7 @@
 mod api;
 mod certificate;
 mod cluster;
+mod document;
 mod fetch;
 pub mod lab;
 mod member;
@@ -20,9 +21,10 @@ mod tools;
 mod traffic;
 mod wait;
 
-pub use api::Api;
+pub use api::{Api, message_bytes};
 pub use certificate::{Authority, Certificate};
 pub use cluster::Cluster;
+pub use document::{Section, shell};
 pub use fetch::{Page, fetch_http, fetch_tls, get};
 pub use member::{Member, Usage};
 pub use nginx::Nginx;

@@ -12,10 +12,10 @@ use crate::certificate::Certificate;
 use crate::process::Process;
 use crate::wait::wait_for;
 
-/// A request for `/healthz` is answered with 503 while this file is there.
+/// A request for `/healthz` or `/readyz` is answered with 503 while this file is there.
 const UNHEALTHY: &str = "unhealthy";
 
-/// An nginx that answers every request with its name over TLS, and `/healthz` as it is told.
+/// An nginx that answers every request with its name over TLS, and `/healthz` and `/readyz` as it is told.
 #[derive(Debug)]
 pub struct Nginx {
     name: String,
@@ -50,7 +50,7 @@ impl Nginx {
         self.restart();
     }
 
-    /// From now on `/healthz` is answered with 200 or with 503.
+    /// From now on `/healthz` and `/readyz` are answered with 200 or with 503.
     ///
     /// # Panics
     /// When the file that says so cannot be written.
@@ -113,7 +113,7 @@ fn configuration(name: &str, listening: &[SocketAddr], unhealthy: &Path) -> Stri
          http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n  \
          fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  server {{\n{listen}    \
          ssl_certificate cert.pem;\n    ssl_certificate_key key.pem;\n    \
-         location = /healthz {{ if (-f {unhealthy}) {{ return 503; }} return 200 \"ok\\n\"; }}\n    \
+         location ~ ^/(healthz|readyz)$ {{ if (-f {unhealthy}) {{ return 503; }} return 200 \"ok\\n\"; }}\n    \
          location / {{ return 200 \"{name}\\n\"; }}\n  }}\n}}\n"
     )
 }

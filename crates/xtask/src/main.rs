@@ -10,7 +10,7 @@ usage: cargo xtask COMMAND
 
   verify           format check, clippy with warnings as errors, all tests; writes nothing
   fix              format, and what clippy can mend by itself
-  bench control    build the release programs and print the control plane's figures
+  bench control    build the programs as they are shipped and print the control plane's figures
   bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
   bench failover   what faults of a virtual IP's holder cost, beside keepalived and HAProxy; --trials N for more, as root
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
@@ -38,10 +38,11 @@ fn fix() -> Vec<Step<'static>> {
 
 fn bench(what: &str) -> Vec<Step<'_>> {
     vec![
-        vec!["build", "--release", "--locked", "--bin", "trestled", "--bin", "trestle"],
+        vec!["build", "--profile", "dist", "--locked", "--bin", "trestled", "--bin", "trestle"],
         vec![
             "run",
-            "--release",
+            "--profile",
+            "dist",
             "--locked",
             "--package",
             "trestle-testkit",

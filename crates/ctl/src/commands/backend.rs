@@ -9,6 +9,7 @@ use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
+use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::{BackendState, BackendView};
 use crate::write::{Deleted, Write};
@@ -260,8 +261,7 @@ async fn get(session: &mut Session<'_>, path: &str, read: &ReadArgs) -> Result<(
 
 /// What the members see of a pool. The configuration is worth showing without it, so a refusal is only told.
 async fn health(session: &mut Session<'_>, pool: String) -> Option<v1::PoolHealth> {
-    let request = v1::GetPoolHealthRequest { name: pool };
-    let make = async |channel| pools(channel).get_pool_health(request.clone()).await;
+    let make = async |channel| pages::pool_health(channel, &pool).await;
     session.call_for_extra("health", make).await
 }
 

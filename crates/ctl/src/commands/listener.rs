@@ -10,6 +10,7 @@ use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
+use crate::pages;
 use crate::session::{Repeat, Session, listeners};
 use crate::view::ListenerView;
 use crate::write::{Deleted, Write};
@@ -181,8 +182,7 @@ async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(
 
 /// Where members have a listener, or all of them, bound. The configuration is worth showing without it.
 async fn health(session: &mut Session<'_>, name: String) -> Option<v1::ListenerHealth> {
-    let request = v1::GetListenerHealthRequest { name };
-    let make = async |channel| listeners(channel).get_listener_health(request.clone()).await;
+    let make = async |channel| pages::listener_health(channel, &name).await;
     session.call_for_extra("readiness", make).await
 }
 

@@ -203,14 +203,14 @@ fn all_pages_are_listed() {
 #[test]
 fn backends_are_listed_with_their_health_and_without() {
     let views = vec![sample_view("m1", v1::Verdict::Unhealthy, "connection refused")];
-    let health = v1::PoolHealth {
-        backends: vec![v1::BackendHealth {
-            name: "pools/web/backends/a".to_owned(),
-            views,
-            ..v1::BackendHealth::default()
-        }],
-        unreachable_members: vec![],
+    let seen = |name: &str, views| v1::BackendHealth {
+        name: format!("pools/web/backends/{name}"),
+        views,
+        ..v1::BackendHealth::default()
     };
+    // It comes on the second page.
+    let backends = vec![seen("0", vec![]), seen("a", views)];
+    let health = v1::PoolHealth { backends, ..Default::default() };
     let member = Member::start(Script { health: Some(health), ..Script::default() });
     let done = trestle(&at(&member), &["backend", "list", "web"]);
     let row = "web/a   10.0.0.1:8080   1        enabled   0/1 healthy (m1: connection refused)   3\n";
@@ -298,13 +298,14 @@ fn top_prints_what_one_look_shows_where_there_is_no_screen() {
             admin_state: v1::AdminState::Enabled.into(),
         }],
         unreachable_members: vec!["members/m3".to_owned()],
+        ..Default::default()
     };
     let script = Script {
         health: Some(health),
         pools: ["empty", "web", "zero"].map(sample_pool).to_vec(),
         bound: v1::ListenerHealth {
             views: vec![bound("m1"), bound("m2"), bound("m3")],
-            unreachable_members: vec![],
+            ..Default::default()
         },
         ..Script::default()
     };

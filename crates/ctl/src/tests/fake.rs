@@ -156,9 +156,16 @@ impl PoolService for Fake {
         Ok(Response::new(sample_backend("a", 1)))
     }
 
-    async fn get_pool_health(&self, _: Request<v1::GetPoolHealthRequest>) -> Answer<v1::PoolHealth> {
+    /// One backend a page.
+    async fn get_pool_health(&self, request: Request<v1::GetPoolHealthRequest>) -> Answer<v1::PoolHealth> {
         let health = self.0.lock().unwrap().health.clone();
-        health.map(Response::new).ok_or_else(|| Status::not_found("pool \"web\" does not exist"))
+        let mut health = health.ok_or_else(|| Status::not_found("pool \"web\" does not exist"))?;
+        let first: usize = request.get_ref().page_token.parse().unwrap_or(0);
+        if first + 1 < health.backends.len() {
+            health.next_page_token = (first + 1).to_string();
+        }
+        health.backends = health.backends.into_iter().skip(first).take(1).collect();
+        Ok(Response::new(health))
     }
 
     async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Answer<v1::Pool> {
@@ -210,11 +217,18 @@ impl ListenerService for Fake {
 
     async fn get_listener_health(
         &self,
-        _: Request<v1::GetListenerHealthRequest>,
+        request: Request<v1::GetListenerHealthRequest>,
     ) -> Answer<v1::ListenerHealth> {
         let mut script = self.0.lock().unwrap();
-        let health = script.bound.clone();
-        script.bound.views.iter_mut().for_each(|view| view.connections += 10);
+        let mut health = script.bound.clone();
+        let first: usize = request.get_ref().page_token.parse().unwrap_or(0);
+        // One view a page.
+        if first + 1 < health.views.len() {
+            health.next_page_token = (first + 1).to_string();
+        } else {
+            script.bound.views.iter_mut().for_each(|view| view.connections += 10);
+        }
+        health.views = health.views.into_iter().skip(first).take(1).collect();
         Ok(Response::new(health))
     }
 

@@ -8,7 +8,8 @@ use tonic::{Code, Response, Status};
 use trestle_api::v1;
 
 use crate::error::Error;
-use crate::session::{Repeat, Session, cluster, listeners, pools, vips};
+use crate::pages;
+use crate::session::{Repeat, Session, cluster, pools, vips};
 
 /// Most pools that the API puts on a page.
 const PAGE_SIZE: i32 = 1000;
@@ -63,8 +64,7 @@ async fn cluster_status(channel: Channel) -> Result<v1::ClusterStatus, Status> {
 }
 
 async fn listener_health(channel: Channel) -> Result<v1::ListenerHealth, Status> {
-    let request = v1::GetListenerHealthRequest { name: String::new() };
-    Ok(listeners(channel).get_listener_health(request).await?.into_inner())
+    Ok(pages::listener_health(channel, "").await?.into_inner())
 }
 
 async fn vip_views(channel: Channel) -> Result<Vec<v1::VipView>, Status> {
@@ -93,10 +93,9 @@ async fn all_pools(channel: Channel) -> Result<Vec<v1::Pool>, Status> {
     }
 }
 
-/// What is seen of all backends, or why not: a member may have too many of them, or be too old to be asked for all.
+/// What is seen of all backends, or why not: a member of an earlier version may have too many of them, or be too old to be asked for all.
 async fn all_health(channel: Channel) -> Result<(v1::PoolHealth, Option<String>), Status> {
-    let request = v1::GetPoolHealthRequest { name: "pools/-".to_owned() };
-    match pools(channel).get_pool_health(request).await {
+    match pages::pool_health(channel, "pools/-").await {
         Ok(answer) => Ok((answer.into_inner(), None)),
         Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) => {
             Ok((v1::PoolHealth::default(), Some(status.message().to_owned())))

@@ -335,7 +335,7 @@ mod tests {
                     vec![sample_view("m1", Unknown, "no check"), sample_view("m2", Unknown, "no check")],
                 ),
             ],
-            unreachable_members: vec![],
+            ..Default::default()
         };
         assert_eq!(
             BackendState::table(&BackendState::join(backends, Some(health))),
@@ -355,6 +355,7 @@ mod tests {
                 vec![sample_view("m1", Healthy, ""), sample_view("m2", Unhealthy, "")],
             )],
             unreachable_members: vec!["members/m3".to_owned()],
+            ..Default::default()
         };
         let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
         assert_eq!(joined[0].health(), "1/3 healthy (m2: unhealthy; m3: unreachable)");
@@ -387,7 +388,7 @@ mod tests {
         let seen = v1::MemberView { history, ..sample_view("m1", Healthy, "") };
         let pool = v1::PoolHealth {
             backends: vec![health("a", vec![seen, sample_view("m2", Healthy, "")])],
-            unreachable_members: vec![],
+            ..Default::default()
         };
         let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
         let text = joined[0].description();
@@ -414,6 +415,7 @@ mod tests {
         let pool = |views| v1::PoolHealth {
             backends: vec![health("a", views)],
             unreachable_members: vec!["members/m3".to_owned()],
+            ..Default::default()
         };
         let joined =
             BackendState::join(vec![named.clone()], Some(pool(vec![first.clone(), second, first.clone()])));

@@ -275,6 +275,7 @@ mod tests {
                 view("m3", &[], &[]),
             ],
             unreachable_members: vec!["members/m4".to_owned()],
+            ..Default::default()
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
         let ready = "1/4 (m2: cannot assign requested address; m3: not bound yet; m4: unreachable)";
@@ -317,7 +318,7 @@ mod tests {
     fn all_is_well_in_three_characters() {
         let health = v1::ListenerHealth {
             views: vec![view("m1", &["0.0.0.0:6443"], &[]), view("m2", &["0.0.0.0:6443"], &[])],
-            unreachable_members: vec![],
+            ..Default::default()
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
         assert_eq!(listeners[0].ready(), "2/2");

@@ -23,6 +23,7 @@ fn settings() -> Settings {
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),
+        on_event: crate::event::OnEvent::nobody(),
         backend_networks: Vec::new(),
         access_log: None,
         member: None,

@@ -62,6 +62,8 @@ pub(super) struct PoolState {
     pub(super) plan: Arc<Plan>,
     pub(super) backends: BTreeMap<BackendName, BackendState>,
     pub(super) lasting: Lasting,
+    /// Whether it was told last that none of its backends is usable.
+    pub(super) down: bool,
 }
 
 impl PoolState {

@@ -16,8 +16,10 @@ use super::backends::{BackendState, PoolState, close};
 use super::changes::changes;
 use super::endings::{Ending, Grace};
 use super::names::Names;
+use super::news;
 use super::schedule::Lasting;
 use crate::connections::{self, Roll};
+use crate::event::OnEvent;
 use crate::live::{Live, next_epoch};
 use crate::names;
 use crate::probe::{self, Check, CheckId, Plan, Report};
@@ -36,6 +38,7 @@ pub(super) struct Pools {
     /// Pools that remember their clients.
     remembering: usize,
     prober: Prober,
+    on_event: OnEvent,
     names: Names,
     /// Where files of checks are.
     check_directory: Arc<Path>,
@@ -67,12 +70,14 @@ impl Pools {
         names: Names,
         check_directory: Arc<Path>,
         member: Option<MemberName>,
+        on_event: OnEvent,
     ) -> Self {
         Self {
             member,
             first_turn: 0,
             remembering: 0,
             prober,
+            on_event,
             names,
             check_directory,
             pools: BTreeMap::new(),
@@ -133,6 +138,7 @@ impl Pools {
             plan: Arc::new(Plan::new(&config.pool.spec, &self.check_directory)),
             backends: BTreeMap::new(),
             lasting: Lasting::new(self.first_turn),
+            down: false,
         });
         let (was, is) = (&pool.config.pool.spec, &config.pool.spec);
         let rechecked = was.health != is.health || was.send_proxy != is.send_proxy;
@@ -358,7 +364,8 @@ impl Pools {
             self.dead.extend(report.dead.into_iter().map(|ip| (entry.live.clone(), ip)));
         }
         if let Some(result) = report.result {
-            tell(pool_name, name, &entry, report.verdict, &result);
+            let event = news::of_verdict(pool_name, name, &entry, report.verdict, &result);
+            event.into_iter().for_each(|event| self.on_event.tell(event));
             state.outage.found(report.verdict == Verdict::Healthy);
             entry.reason_ip = (!entry.addresses.is_empty()).then_some(report.ip);
             entry.judge(report.verdict, result, report.at);
@@ -436,6 +443,8 @@ impl Pools {
             if let Some(holds) = holds {
                 self.growing.insert(name.clone(), now.saturating_add(holds));
             }
+            let event = news::of_pool(&entry, &mut state.down);
+            event.into_iter().for_each(|event| self.on_event.tell(event));
             let entry = Arc::new(entry);
             self.queues.push((entry.queue.clone(), Arc::downgrade(&entry)));
             pools.insert(name, entry);
@@ -456,19 +465,5 @@ impl Pools {
         for (queue, pool) in self.queues.drain(..) {
             queue.follow(pool);
         }
-    }
-}
-
-/// Tells the log of another verdict.
-fn tell(pool: &PoolName, backend: &BackendName, was: &Backend, verdict: Verdict, reason: &CheckResult) {
-    let ip = (!was.addresses.is_empty()).then_some(was.ip).flatten();
-    let reason = reason.at(ip);
-    match (was.verdict, verdict) {
-        (was, is) if was == is => {}
-        // What every backend goes through when it is added is no news.
-        (Verdict::Unknown, Verdict::Healthy) => {
-            tracing::debug!(%pool, backend = %backend, %reason, "backend is healthy");
-        }
-        (_, verdict) => tracing::info!(%pool, backend = %backend, %reason, "backend is {verdict}"),
     }
 }

@@ -96,6 +96,7 @@ pub(crate) fn settings() -> Settings {
         source: Sources::default(),
         descriptors: None,
         own_ports: Vec::new(),
+        on_event: trestle_dataplane::OnEvent::nobody(),
         backend_networks: Vec::new(),
         access_log: None,
         member: None,

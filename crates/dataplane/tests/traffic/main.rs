@@ -21,6 +21,7 @@ mod http_checks;
 mod identities;
 mod limits;
 mod listeners;
+mod local_checks;
 mod name_server;
 mod names;
 mod outages;

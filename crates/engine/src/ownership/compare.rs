@@ -46,7 +46,8 @@ pub struct FitnessReport {
     pub revision: Revision,
     /// Everything that is wrong now.
     pub faults: BTreeSet<FaultKey>,
-    /// Faults that are gone and for which it gave VIPs up not long ago; see [`BackOff`].
+    /// Faults that it does not have, but counts as having where another member looks for a fitter one: those for which it gave
+    /// VIPs up not long ago ([`BackOff`]), and that of a check whose last run failed.
     pub recovering: BTreeSet<Fault>,
     /// Something is wrong that this version has no word for.
     pub unknown: bool,

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
+use trestle_engine::Repeats;
 
 use super::Source;
 
@@ -13,42 +14,22 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Sources that are kept apart in that time; what others do is told as everybody else's.
 const SOURCES_MAX: usize = 256;
 
-#[derive(Debug)]
-struct Told {
-    at: Instant,
-    /// How often it was since then.
-    since: u64,
-}
-
 /// What was told lately.
 #[derive(Debug, Default)]
-pub(crate) struct Reports(Mutex<HashMap<(Option<Source>, &'static str), Told>>);
+pub(crate) struct Reports(Mutex<HashMap<(Option<Source>, &'static str), Repeats>>);
 
 impl Reports {
     /// Whether to tell this now, and how often it was before without being told.
     fn tells(&self, source: Source, what: &'static str, now: Instant) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= SOURCES_MAX && !told.contains_key(&(Some(source), what)) {
-            told.retain(|_, told| now.saturating_duration_since(told.at) < QUIET);
+            told.retain(|_, lines| !lines.is_over(now));
         }
         let key = match told.contains_key(&(Some(source), what)) || told.len() < SOURCES_MAX {
             true => (Some(source), what),
             false => (None, what),
         };
-        match told.get_mut(&key) {
-            Some(told) if now.saturating_duration_since(told.at) < QUIET => {
-                told.since += 1;
-                None
-            }
-            Some(told) => {
-                told.at = now;
-                Some(std::mem::take(&mut told.since))
-            }
-            None => {
-                told.insert(key, Told { at: now, since: 0 });
-                Some(0)
-            }
-        }
+        told.entry(key).or_insert(Repeats::new(QUIET, 1)).tell(now)
     }
 
     /// Tells what a source did, or what was done to it, unless that was told in the last minute.

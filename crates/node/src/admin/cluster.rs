@@ -1,13 +1,26 @@
 //! The cluster as a whole.
 
+use futures_util::future::join_all;
 use tonic::{Request, Response, Status};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::cluster_service_server::ClusterService;
-use trestle_api::{convert, status, v1};
+use trestle_api::{convert, peer, status, v1};
 use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
-use super::forward::{answered, forwarded};
+use super::forward::forwarded;
+use super::paging::{Bounds, abridge};
 use super::{Admin, configuration, wait, watch};
+
+/// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
+const TOLD: Bounds = Bounds { items: 100, bytes: 64 * 1024 };
+
+/// Cuts what one member says of itself to what an answer has of it. Members among themselves need all of it.
+pub(super) fn shorten(status: &mut v1::MemberStatus) {
+    status.dead_pools.truncate(TOLD.items);
+    status.vip_faults.truncate(TOLD.items);
+    abridge(&mut status.unfit, TOLD, "reasons");
+    abridge(&mut status.problems, TOLD, "problems");
+}
 
 #[tonic::async_trait]
 impl ClusterService for Admin {
@@ -28,7 +41,28 @@ impl ClusterService for Admin {
         &self,
         request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
-        Ok(Response::new(self.cluster_status(request.get_ref().local_only).await))
+        let ask = peer::ReportRequest::default();
+        let known = self.member.known();
+        let mut members: Vec<v1::MemberStatus> = if request.get_ref().local_only || known.is_empty() {
+            self.member.report(&ask).status.into_iter().collect()
+        } else {
+            let answers = join_all(known.iter().map(|member| self.member.ask(member, &ask))).await;
+            let entry = |(member, answer): (&std::sync::Arc<_>, Result<peer::ReportResponse, Status>)| {
+                let record = self.member.rendered(member);
+                match answer.map(|report| report.status.unwrap_or_default()) {
+                    // What role each has is answered from one view, so that no two claim to lead.
+                    Ok(status) => v1::MemberStatus { member: Some(record), ..status },
+                    Err(error) => v1::MemberStatus {
+                        member: Some(record),
+                        error: error.message().to_owned(),
+                        ..Default::default()
+                    },
+                }
+            };
+            known.iter().zip(answers).map(entry).collect()
+        };
+        members.iter_mut().for_each(shorten);
+        Ok(Response::new(self.member.cluster_status(members)))
     }
 
     async fn transfer_leadership(
@@ -37,7 +71,7 @@ impl ClusterService for Admin {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
             let mut leader = ClusterServiceClient::new(leader);
-            return answered(leader.transfer_leadership(forwarded(request.into_inner())).await);
+            return leader.transfer_leadership(forwarded(request.into_inner())).await;
         }
         let (leader, term) = self.hand_over(&request.get_ref().to).await?;
         Ok(Response::new(v1::TransferLeadershipResponse { leader, term }))

@@ -9,7 +9,8 @@ use trestle_api::v1::connection_service_server::ConnectionService;
 use trestle_api::{peer, status, v1};
 use trestle_model::{Invalid, Kind, Member, MemberId, MemberName, Refusal, Violation, Violations};
 
-use super::{Admin, closing, page_size};
+use super::paging::page_size;
+use super::{Admin, closing};
 use crate::member::REPORT_TIMEOUT;
 
 /// Where a page begins: after this connection of this member.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trestle_api::v1::listener_service_server::ListenerService;
-use trestle_api::{convert, peer, status, v1};
+use trestle_api::{convert, status, v1};
 use trestle_model::{Kind, Listener, ListenerName, Outcome, Refusal, Violations};
 
-use super::{Admin, mismatch, page};
+use super::paging::page;
+use super::{Admin, mismatch};
 use binds::Binds;
 
-fn parse_listener(name: &str) -> Result<ListenerName, Status> {
+pub(super) fn parse_listener(name: &str) -> Result<ListenerName, Status> {
     let mut v = Violations::new();
     let parsed = convert::parse_listener_name("name", name, &mut v);
     parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))
@@ -110,16 +111,6 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::GetListenerHealthRequest>,
     ) -> Result<Response<v1::ListenerHealth>, Status> {
-        self.belongs()?;
-        let name = &request.get_ref().name;
-        if !name.is_empty() {
-            parse_listener(name)?;
-        }
-        let ask = peer::ReportRequest { listeners: true, listener: name.clone(), ..Default::default() };
-        let (reports, unreachable_members) = self.member.ask_all(ask).await;
-        let mut views: Vec<_> = reports.into_iter().flat_map(|report| report.listeners).collect();
-        // Reports come in the order of members' ids, and the sort keeps that order within a listener.
-        views.sort_by(|a, b| a.listener.cmp(&b.listener));
-        Ok(Response::new(v1::ListenerHealth { views, unreachable_members }))
+        self.listener_health(request.get_ref()).await.map(Response::new)
     }
 }

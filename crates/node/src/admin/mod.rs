@@ -2,19 +2,24 @@
 
 mod closing;
 mod cluster;
-mod cluster_status;
 mod configuration;
 mod connections;
 mod forward;
+mod health;
 mod listeners;
 mod members;
 mod own_ports;
+mod paging;
 mod pools;
 mod vip_addresses;
 mod vips;
 mod wait;
 mod watch;
 
+#[cfg(test)]
+mod largest;
+
+pub(crate) use paging::{Bounds, fill};
 pub(crate) use wait::Waits;
 
 use std::sync::Arc;
@@ -24,19 +29,12 @@ use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{DEFAULT_WAIT, View};
-use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation, Violations};
+use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation};
 
 use crate::member::Member;
 
-/// Pages are this long when the caller names no size.
-const PAGE_DEFAULT: usize = 100;
 /// How long a question about health waits for a leader before it is answered from what this member knows.
 const HEALTH_WAIT: Duration = Duration::from_secs(1);
-/// Longest page.
-const PAGE_MAX: usize = 1000;
-/// Bytes with which a page is full: far below the 4 MiB that clients take.
-const PAGE_BYTES: usize = 1 << 20;
-
 /// The admin services of one member.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -162,87 +160,4 @@ fn draw() -> Result<String, Status> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| internal(&format!("no random bytes: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// One page of resources in the order of their names.
-struct Page<T> {
-    items: Vec<T>,
-    next: String,
-}
-
-/// How long a page is for a caller that asks for `size`.
-fn page_size(size: i32, v: &mut Violations) -> usize {
-    if size < 0 {
-        v.add("page_size", size, "must not be negative");
-    }
-    match usize::try_from(size) {
-        Ok(0) | Err(_) => PAGE_DEFAULT,
-        Ok(size) => size.min(PAGE_MAX),
-    }
-}
-
-/// Cuts a page out of what comes after `token`, the id that the page before ended with. It has as many items as were asked
-/// for, or fewer where they are large.
-fn page<K: Ord + ToString, V, T: prost::Message>(
-    all: &std::collections::BTreeMap<K, V>,
-    size: i32,
-    token: &str,
-    parse: impl Fn(&str) -> Result<K, String>,
-    render: impl Fn(&V) -> T,
-) -> Result<Page<T>, Status> {
-    let mut v = Violations::new();
-    let size = page_size(size, &mut v);
-    let after = match token {
-        "" => None,
-        token => {
-            v.take("page_token", token, parse(token).map_err(|_| "must be a next_page_token".to_owned()))
-        }
-    };
-    v.into_result().map_err(|found| status::invalid(&found))?;
-    let start = after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
-    for (key, value) in all.range((start, std::ops::Bound::Unbounded)) {
-        let item = render(value);
-        bytes += item.encoded_len();
-        if let Some(last) = last
-            && (items.len() == size || bytes > PAGE_BYTES)
-        {
-            return Ok(Page { items, next: K::to_string(last) });
-        }
-        items.push(item);
-        last = Some(key);
-    }
-    Ok(Page { items, next: String::new() })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn pages_cover_everything_once() {
-        let all: BTreeMap<String, u64> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
-        let parse = |t: &str| Ok(t.to_owned());
-        let (mut seen, mut token) = (Vec::new(), String::new());
-        loop {
-            let page = page(&all, 10, &token, parse, |n| *n).unwrap();
-            seen.extend(page.items);
-            if page.next.is_empty() {
-                break;
-            }
-            token = page.next;
-        }
-        assert_eq!(seen, (0..25).collect::<Vec<_>>());
-        assert_eq!(page(&all, 25, "", parse, |n| *n).unwrap().next, "");
-        assert!(page(&all, -1, "", parse, |n| *n).is_err());
-        let large: BTreeMap<String, u64> = (0..25).map(|n| (format!("{n:03}"), n)).collect();
-        let render = |_: &u64| "x".repeat(PAGE_BYTES / 4);
-        let page_of = |token: &str| page(&large, 25, token, parse, render).unwrap();
-        let first = page_of("");
-        assert_eq!((first.items.len(), first.next.as_str()), (3, "002"));
-        assert_eq!(page(&large, 25, "", parse, |_| "x".repeat(2 * PAGE_BYTES)).unwrap().items.len(), 1);
-        assert!(page(&all, 1, "x", |_| Err::<String, _>(String::new()), |n| *n).is_err());
-    }
 }

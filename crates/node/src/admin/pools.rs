@@ -1,24 +1,20 @@
 //! Pools and their backends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trestle_api::v1::pool_service_server::PoolService;
-use trestle_api::{convert, peer, status, v1};
+use trestle_api::{convert, status, v1};
 use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Violations};
 
-use super::{Admin, Read, mismatch, page};
-use crate::report::ALL_POOLS;
+use super::paging::page;
+use super::{Admin, Read, mismatch};
 
-/// Most backends of one answer about health: as many as one pool can have.
-const BACKENDS_AT_ONCE: usize = trestle_model::defaults::BACKENDS_PER_POOL_MAX;
-
-fn missing(kind: Kind, name: impl ToString) -> Status {
+pub(super) fn missing(kind: Kind, name: impl ToString) -> Status {
     status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
 }
 
-fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
+pub(super) fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
     let mut v = Violations::new();
     let parsed = convert::parse_pool_name(field, name, &mut v);
     parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))
@@ -150,43 +146,6 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::GetPoolHealthRequest>,
     ) -> Result<Response<v1::PoolHealth>, Status> {
-        let name = request.into_inner().name;
-        let read = self.read_anyhow().await?;
-        let pools: Vec<(&PoolName, &Arc<PoolEntry>)> = if name == ALL_POOLS {
-            read.state().pools.iter().collect()
-        } else {
-            let name = parse_pool("name", &name)?;
-            vec![read.state().pools.get_key_value(&name).ok_or_else(|| missing(Kind::Pool, &name))?]
-        };
-        let all: Vec<v1::Backend> = pools
-            .into_iter()
-            .flat_map(|(pool, entry)| entry.backends.values().map(|b| convert::backend(pool, b)))
-            .collect();
-        if all.len() > BACKENDS_AT_ONCE {
-            return Err(Status::failed_precondition(format!(
-                "{} backends are more than the {BACKENDS_AT_ONCE} that one answer may have: ask for one pool",
-                all.len()
-            )));
-        }
-        let mut views: BTreeMap<String, Vec<v1::MemberView>> =
-            all.iter().map(|backend| (backend.name.clone(), Vec::new())).collect();
-        let ask = peer::ReportRequest { pool: name, ..Default::default() };
-        let (reports, unreachable_members) = self.member.ask_all(ask).await;
-        for report in reports {
-            for backend in report.backends {
-                // A member may be a revision ahead or behind: only what exists now is shown.
-                if let (Some(views), Some(view)) = (views.get_mut(&backend.name), backend.view) {
-                    views.push(view);
-                }
-            }
-        }
-        let with_views = |backend: v1::Backend| v1::BackendHealth {
-            views: views.remove(&backend.name).unwrap_or_default(),
-            admin_state: backend.admin_state,
-            name: backend.name,
-            address: backend.address,
-        };
-        let backends = all.into_iter().map(with_views).collect();
-        Ok(Response::new(v1::PoolHealth { backends, unreachable_members }))
+        self.pool_health(request.get_ref()).await.map(Response::new)
     }
 }

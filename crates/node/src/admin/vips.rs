@@ -6,7 +6,8 @@ use trestle_api::v1::vip_service_server::VipService;
 use trestle_api::{convert, peer, status, v1};
 use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 
-use super::forward::{answered, forwarded};
+use super::forward::forwarded;
+use super::paging::{Bounds, abridge, shorten_text};
 use super::{Admin, mismatch};
 
 fn parse_vip(name: &str) -> Result<VipName, Status> {
@@ -24,6 +25,18 @@ fn answer(outcome: Outcome) -> Result<Response<v1::Vip>, Status> {
 
 fn missing(name: &VipName) -> Status {
     status::refusal(&Refusal::NotFound { kind: Kind::Vip, name: name.to_string() })
+}
+
+/// Most of what is said in words of a virtual IP on one member: 15 members have 64 of them.
+const TOLD: Bounds = Bounds { items: 16, bytes: 2048 };
+
+/// Longest text about what was found of a fence.
+const CHANGE_MAX: usize = 512;
+
+pub(super) fn shorten(view: &mut v1::VipView) {
+    abridge(&mut view.problems, TOLD, "problems");
+    // It may name all addresses that a set had, and all that it should have had.
+    shorten_text(&mut view.fence_change, CHANGE_MAX);
 }
 
 #[tonic::async_trait]
@@ -84,6 +97,7 @@ impl VipService for Admin {
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         let views = reports.into_iter().flat_map(|report| report.vips);
         let mut views: Vec<_> = views.filter(|view| asked.is_empty() || view.vip == asked).collect();
+        views.iter_mut().for_each(shorten);
         // Members answer in the order of their ids, which a stable sort keeps.
         views.sort_by(|one, other| one.vip.cmp(&other.vip));
         Ok(Response::new(v1::VipStatus { views, unreachable_members }))
@@ -94,7 +108,7 @@ impl VipService for Admin {
         request: Request<v1::MoveVipsRequest>,
     ) -> Result<Response<v1::MoveVipsResponse>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            return answered(VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await);
+            return VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await;
         }
         let (holder, term) = self.hand_over(&request.get_ref().to).await?;
         Ok(Response::new(v1::MoveVipsResponse { holder, term }))

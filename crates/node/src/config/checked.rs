@@ -274,7 +274,8 @@ impl Config {
         let check_directory = r.check_directory();
         let source = r.source();
         let backend_networks = r.backend_networks();
-        let vip = r.vip();
+        let own: Vec<SocketAddr> = [admin, peer, http].into_iter().flatten().collect();
+        let vip = r.vip(&own);
         r.v.into_result()?;
         let config = || {
             Some(Self {

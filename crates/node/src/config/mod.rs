@@ -8,6 +8,7 @@ mod checked;
 mod connections;
 mod flags;
 mod given;
+mod local_check;
 mod vip;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
 pub use flags::{Invocation, NotConfigured, command, invocation};
 pub use given::{Given, Source};
+pub use local_check::LocalCheckConfig;
 pub use vip::VipConfig;
 
 /// A key of the configuration.
@@ -97,11 +99,22 @@ pub const KEYS: &[Key] = &[
         "PATH",
         "program that says by exit code 0 that this member is fit to hold virtual IPs [default: none]",
     ),
-    key("vip.check_interval", "TIME", "time between two runs of it, 100ms to 1h [default: 2s]"),
+    key(
+        "vip.local_check",
+        "URL",
+        "service of this machine that must answer for it to be fit to hold virtual IPs: https://IP:PORT/PATH, http:// or \
+         tcp:// [default: none]",
+    ),
+    key(
+        "vip.local_check_ca",
+        "PATH",
+        "PEM certificates that the service's must be signed by, for its address [default: nothing is verified]",
+    ),
+    key("vip.check_interval", "TIME", "time between two runs of either check, 100ms to 1h [default: 2s]"),
     key(
         "vip.check_timeout",
         "TIME",
-        "when it is killed and has failed, up to the interval [default: 1s, or the interval if that is shorter]",
+        "when a run is ended and has failed, up to the interval [default: 1s, or the interval if that is shorter]",
     ),
     key("vip.check_rise", "N", "successes in a row that make this member fit again, 1 to 100 [default: 2]"),
     key("vip.check_fall", "N", "failures in a row that make it unfit, 1 to 100 [default: 3]"),

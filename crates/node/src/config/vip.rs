@@ -1,11 +1,13 @@
-//! What the configuration says about this member as a holder of virtual IPs: its own check, and its lease thread.
+//! What the configuration says about this member as a holder of virtual IPs: its own checks, and its lease thread.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::LocalCheckConfig;
 use super::checked::{Config, Reader, boolean};
 
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
@@ -22,9 +24,12 @@ pub struct VipConfig {
     /// A program whose exit code says whether this member is fit to hold virtual IPs: 0 means that it is. `None` for no
     /// such check.
     pub check: Option<PathBuf>,
-    /// Time between two starts of it. Default 2 s; 100 ms to 1 h.
+    /// A service of this machine that must answer for this member to be fit. `None` for no such check. Both checks may be
+    /// given; each has a rise and fall of its own, and while either fails the member is unfit.
+    pub local_check: Option<LocalCheckConfig>,
+    /// Time between two starts of a check. Default 2 s; 100 ms to 1 h.
     pub check_interval: Duration,
-    /// How long it may run before it is killed, which counts as a failure. Default 1 s, or the interval if that is
+    /// How long a run may take before it is ended, which counts as a failure. Default 1 s, or the interval if that is
     /// shorter; 10 ms to the interval.
     pub check_timeout: Duration,
     /// Successes in a row after which a member that was found unfit is fit. Default 2; up to 100.
@@ -40,6 +45,7 @@ impl Default for VipConfig {
     fn default() -> Self {
         Self {
             check: None,
+            local_check: None,
             check_interval: INTERVAL_DEFAULT,
             check_timeout: TIMEOUT_DEFAULT,
             check_rise: NonZeroU32::MIN.saturating_add(RISE_DEFAULT - 1),
@@ -83,10 +89,11 @@ fn times(text: &str) -> Result<NonZeroU32, String> {
 }
 
 impl Reader<'_> {
-    /// The keys of the table `vip`.
-    pub(super) fn vip(&mut self) -> Option<VipConfig> {
+    /// The keys of the table `vip`; `own` are this member's own ports.
+    pub(super) fn vip(&mut self, own: &[SocketAddr]) -> Option<VipConfig> {
         let shown = |time: Duration| humantime::format_duration(time).to_string();
         let check = self.read("vip.check", "", program);
+        let local_check = self.local_check(own);
         let check_interval = self.read("vip.check_interval", &shown(INTERVAL_DEFAULT), interval);
         // Measured against the longest interval where the one given is a mistake of its own.
         let longest = check_interval.unwrap_or(*INTERVAL_BOUNDS.end());
@@ -97,6 +104,7 @@ impl Reader<'_> {
         let real_time = self.read("vip.real_time", "false", boolean);
         Some(VipConfig {
             check: check?,
+            local_check: local_check?,
             check_interval: check_interval?,
             check_timeout: check_timeout?,
             check_rise: check_rise?,
@@ -112,6 +120,10 @@ impl Config {
         let vip = &self.vip;
         writeln!(f, "\n[vip]")?;
         writeln!(f, "check = {:?}", vip.check.as_deref().unwrap_or(Path::new("")))?;
+        let local = vip.local_check.as_ref();
+        writeln!(f, "local_check = {:?}", local.map_or("", |check| &check.url))?;
+        let ca = local.and_then(|check| check.ca_file.as_deref());
+        writeln!(f, "local_check_ca = {:?}", ca.unwrap_or(Path::new("")))?;
         writeln!(f, "check_interval = \"{}\"", humantime::format_duration(vip.check_interval))?;
         writeln!(f, "check_timeout = \"{}\"", humantime::format_duration(vip.check_timeout))?;
         writeln!(f, "check_rise = {}", vip.check_rise)?;
@@ -138,8 +150,8 @@ mod tests {
     fn the_table_is_read_and_shown() {
         assert_eq!(check(""), Ok(VipConfig::default()));
         assert_eq!(check("[vip]"), Ok(VipConfig::default()));
-        let text = "\n[vip]\ncheck = \"/bin/true\"\ncheck_interval = \"500ms\"\ncheck_timeout = \"100ms\"\n\
-                    check_rise = 1\ncheck_fall = 5\nreal_time = true";
+        let text = "\n[vip]\ncheck = \"/bin/true\"\nlocal_check = \"https://127.0.0.1:6443/readyz\"\n\
+                    local_check_ca = \"/ca.pem\"\ncheck_interval = \"500ms\"\ncheck_timeout = \"100ms\"\ncheck_rise = 1\ncheck_fall = 5\nreal_time = true";
         let given = Given::from_toml(Path::new("t.toml"), text, &mut Violations::new());
         let config = Config::check(&given, Violations::new()).unwrap();
         let milliseconds = Duration::from_millis;

@@ -1,17 +1,20 @@
-//! The operator's own check: a program that says by its exit code whether this member should hold virtual IPs, as
-//! keepalived's `track_script` does.
+//! The operator's own checks: a program that says by its exit code whether this member should hold virtual IPs, as
+//! keepalived's `track_script` does, and a service of this machine that must answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, timeout};
+use trestle_dataplane::{CheckResult, LocalCheck};
 use trestle_engine::ownership::OwnCheck;
 
+use crate::config::VipConfig;
 use crate::member::Member;
 use crate::reaper;
 
@@ -59,21 +62,75 @@ async fn run(member: &str, program: &Path, limit: Duration) -> Result<(), String
     outcome.unwrap_or_else(|_| Err(format!("did not end within {limit:?}")))
 }
 
-/// Runs the check of the configuration for ever, if there is one, and shows what it says.
+/// One of the checks of the configuration, with the name by which it is told of.
+enum Check {
+    Program(PathBuf),
+    Service(String, Arc<LocalCheck>),
+}
+
+impl Check {
+    fn name(&self) -> String {
+        match self {
+            Self::Program(path) => path.display().to_string(),
+            Self::Service(url, _) => url.clone(),
+        }
+    }
+
+    /// Runs once; the error is why it failed, in words that follow its name. `None` when it could not be run for want of
+    /// something that says nothing of the service.
+    async fn run(&self, member: &Member) -> Option<Result<(), String>> {
+        let config = &member.config;
+        let limit = config.vip.check_timeout;
+        match self {
+            Self::Program(path) => Some(run(config.name.as_str(), path, limit).await),
+            Self::Service(_, check) => match timeout(limit + SPARE, member.plane.check_local(check)).await {
+                Ok(Some(CheckResult::NotMade(_)) | None) => None,
+                Ok(Some(result)) if result.is_success() => Some(Ok(())),
+                Ok(Some(result)) => Some(Err(format!("fails: {result}"))),
+                Err(_) => Some(Err(format!("did not end within {limit:?}"))),
+            },
+        }
+    }
+}
+
+/// The checks that the configuration names.
+fn checks(config: &VipConfig) -> Vec<Check> {
+    let program = config.check.iter().cloned().map(Check::Program);
+    let service = config.local_check.iter().map(|local| {
+        let ca_file = local.ca_file.as_deref();
+        let check = LocalCheck::new(local.kind.clone(), local.address, ca_file, config.check_timeout);
+        Check::Service(local.url.clone(), Arc::new(check))
+    });
+    program.chain(service).collect()
+}
+
+/// Runs the checks of the configuration for ever, if there are any, and shows what they say.
 pub(super) async fn follow(member: Arc<Member>) {
+    join_all(checks(&member.config.vip).iter().map(|check| follow_one(&member, check))).await;
+}
+
+async fn follow_one(member: &Member, check: &Check) {
     let config = &member.config.vip;
-    let Some(program) = &config.check else { return };
-    let mut check = OwnCheck::default();
+    let mut rise_and_fall = OwnCheck::default();
     let mut ticks = tokio::time::interval(config.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = run(member.config.name.as_str(), program, config.check_timeout).await;
-        let failing = check.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
+        let Some(result) = check.run(member).await else { continue };
+        let failing = rise_and_fall.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
         let mut shown = member.vips.shared.shown();
+        let name = check.name();
         match (failing, result) {
-            (false, _) => shown.check = None,
-            (true, Err(why)) => shown.check = Some(format!("its own check {} {why}", program.display())),
+            (false, Ok(())) => {
+                shown.checks.remove(&name);
+                shown.doubted_checks.remove(&name);
+            }
+            (false, Err(_)) => drop(shown.doubted_checks.insert(name)),
+            (true, Err(why)) => {
+                let words = format!("its own check {name} {why}");
+                shown.doubted_checks.remove(&name);
+                shown.checks.insert(name, words);
+            }
             // It succeeds again, but not often enough yet.
             (true, Ok(())) => {}
         }

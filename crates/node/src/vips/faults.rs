@@ -27,8 +27,9 @@ impl Member {
         }
         let shown = self.vips.shared.shown();
         let revision = in_force.min(shown.placed);
-        if let Some(why) = shown.check.clone() {
-            add(Fault::Check, why);
+        if !shown.checks.is_empty() {
+            let failing: Vec<&str> = shown.checks.values().map(String::as_str).collect();
+            add(Fault::Check, failing.join("; "));
         }
         if self.consensus.view().borrow().state.vips.is_empty() {
             return (revision, faults);
@@ -60,7 +61,13 @@ impl Member {
         let (revision, faults) = self.own_faults();
         let mut told: Vec<_> = faults.keys().map(|key| message(key, false)).collect();
         let recovering = self.vips.shared.recovering();
-        told.extend(recovering.iter().map(|(fault, _)| message(&FaultKey::of_member(*fault), true)));
+        let mut against: BTreeSet<Fault> = recovering.iter().map(|(fault, _)| *fault).collect();
+        // What many machines share fails on all of them within an interval or so. The first that is sure of it must not hand
+        // over to one that is about to be.
+        if !self.vips.shared.shown().doubted_checks.is_empty() {
+            against.insert(Fault::Check);
+        }
+        told.extend(against.into_iter().map(|fault| message(&FaultKey::of_member(fault), true)));
         (revision, told)
     }
 }
@@ -73,8 +80,8 @@ fn places(shown: std::sync::MutexGuard<'_, Shown>, faults: &mut Faults) {
     let mut add = |address: IpAddr, words| {
         faults.insert(FaultKey::of_member(Fault::Interface(address)), words);
     };
-    for (address, found) in misplaced {
-        add(address, found.fault);
+    for (address, why) in misplaced {
+        add(address, why);
     }
     let mut links: BTreeMap<String, Option<String>> = BTreeMap::new();
     for (address, name) in interfaces {

@@ -7,7 +7,6 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tracing::{info, warn};
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::CAUGHT_UP_WITHIN;
 use trestle_engine::ownership::{Event, Fault, FaultKey, FitnessReport, OwnFaults};
@@ -15,6 +14,7 @@ use trestle_model::MemberId;
 
 use super::faults::{self, Faults};
 use super::{Order, check};
+use crate::events::Event as Happened;
 use crate::member::Member;
 use crate::supervise::Lasts;
 
@@ -143,10 +143,10 @@ fn show(member: &Member, new: Faults) {
     );
     drop(shown);
     for why in come {
-        warn!(why, "this member should not hold virtual IPs while another one can");
+        member.journal.emit(&Happened::Unfit { why });
     }
     if none && !known.is_empty() {
-        info!("nothing keeps this member from holding virtual IPs any more");
+        member.journal.emit(&Happened::Fit);
     }
 }
 

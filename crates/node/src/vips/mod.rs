@@ -36,7 +36,7 @@ pub use check_exec::CheckExec;
 use crate::config::{Config, Profile};
 use crate::member::Member;
 use faults::Faults;
-use owner::{Misplaced, Owner};
+use owner::Owner;
 
 /// What the owner is told.
 pub(crate) enum Order {
@@ -62,20 +62,22 @@ struct Shown {
     unable: Option<String>,
     /// Where each virtual IP is, or would be, served here.
     interfaces: BTreeMap<IpAddr, String>,
-    /// Those for which there is no place here.
-    misplaced: BTreeMap<IpAddr, Misplaced>,
+    /// Those for which there is no place here, with the reason.
+    misplaced: BTreeMap<IpAddr, String>,
     /// Those that are addresses of this member or of its host, with what they are.
     own: BTreeMap<IpAddr, &'static str>,
     /// The configuration that both were found with.
     placed: Revision,
-    /// Those that the machine wants to serve and the kernel would not take, with the reason.
-    refused: BTreeMap<IpAddr, String>,
+    /// What keeps each one from being served here.
+    problems: BTreeMap<IpAddr, String>,
     /// Why another member had better hold them, with the words for it.
     faults: Faults,
     /// For which faults this member gave them up not long ago.
     back_off: BackOff,
-    /// Why the operator's own check fails, if it does.
-    check: Option<String>,
+    /// Why the operator's own checks fail, by their names; those that do.
+    checks: BTreeMap<String, String>,
+    /// Those whose last run failed, although they do not count as failing yet.
+    doubted_checks: BTreeSet<String>,
 }
 
 /// What the owner, the votes and the status share.

@@ -3,8 +3,6 @@
 mod placing;
 mod withdraw;
 
-pub(super) use placing::Misplaced;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +18,7 @@ use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
 use super::fit::OwnAddresses;
 use super::{Order, Shared, watchdog};
+use crate::events::{Event as Happened, Journal};
 use crate::member::Member;
 use crate::supervise::{Pulse, Supervisor};
 
@@ -64,6 +63,7 @@ pub(super) struct Owner {
     recording: Arc<AtomicBool>,
     idle_watchdog: Option<watchdog::Systemd>,
     supervisor: Supervisor,
+    journal: Journal,
     whole: watchdog::Whole,
     /// This member was removed and holds nothing any more.
     withdrawn: bool,
@@ -95,6 +95,7 @@ impl Owner {
             recording: Arc::default(),
             idle_watchdog: watchdog::Systemd::from_environment(&whole),
             supervisor: member.supervisor.clone(),
+            journal: member.journal.clone(),
             whole,
             withdrawn: false,
             scrub_at: None,
@@ -235,11 +236,11 @@ impl Owner {
         match kernel.claim(&wanted, lease) {
             Ok(()) => {
                 info!(vip = %wanted, "holds");
-                self.shared.shown().refused.remove(&address);
+                self.shared.shown().problems.remove(&address);
             }
             // Its own threads put back what is missing.
             Err(VipError::Held(_)) => {}
-            Err(error) => self.refused(address, error.to_string()),
+            Err(error) => self.problem(address, error.to_string()),
         }
     }
 
@@ -255,8 +256,6 @@ impl Owner {
             lease.end();
         }
         self.told.remove(&address);
-        // What is not wanted is not refused.
-        self.shared.shown().refused.remove(&address);
         let Grip::Firm(kernel) = &self.grip else { return };
         match kernel.release(address) {
             Ok(()) => info!(vip = %address, "released"),
@@ -268,11 +267,11 @@ impl Owner {
         }
     }
 
-    /// Notes why the kernel would not take a virtual IP, and says so once. It is asked again as long as the machine wants it.
-    fn refused(&self, address: IpAddr, why: String) {
-        let known = self.shared.shown().refused.insert(address, why.clone());
+    /// Notes what keeps a virtual IP from being served, and says so once.
+    fn problem(&self, address: IpAddr, why: String) {
+        let known = self.shared.shown().problems.insert(address, why.clone());
         if known.as_ref() != Some(&why) {
-            warn!(vip = %address, problem = why, "cannot be served here");
+            self.journal.emit(&Happened::Unserved { vip: address, why });
         }
     }
 
@@ -296,15 +295,16 @@ impl Owner {
 
     fn heard(&mut self, event: trestle_vip::Event) {
         use trestle_vip::Event as Seen;
+        self.journal.emit(&Happened::Kernel(event.clone()));
         match &event {
-            Seen::Slept => {
-                self.slept = self.shared.now();
-                warn!("{event}");
+            Seen::NotRestored(address, why) => {
+                self.shared.shown().problems.insert(*address, why.clone());
             }
-            Seen::AddressRestored(_) | Seen::LinkUp(_) | Seen::Resumed(_) | Seen::Renamed { .. } => {
-                info!("{event}")
+            Seen::AddressRestored(address) => {
+                self.shared.shown().problems.remove(address);
             }
-            _ => warn!("{event}"),
+            Seen::Slept => self.slept = self.shared.now(),
+            _ => {}
         }
         match event {
             Seen::Conflict { address, .. } => self.feed(Event::Foreign { address, term: None }),

@@ -142,6 +142,11 @@ impl Lab {
         self.backends.iter().map(Backend::address).collect()
     }
 
+    /// The machines that the backends are on.
+    pub fn servers(&self) -> &[Host] {
+        &self.hosts[self.hosts.len() - self.backends.len()..]
+    }
+
     /// Takes the cable of a member out of the switch, or puts it back.
     ///
     /// # Panics

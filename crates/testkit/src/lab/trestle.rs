@@ -8,6 +8,7 @@ use tonic::Status;
 use trestle_api::v1::ClusterStatus;
 
 use super::{Lab, PORT, Product, VIP};
+use crate::document::shell;
 use crate::member::Member;
 use crate::wait::wait_for;
 
@@ -91,6 +92,21 @@ impl Trestle {
         wait_for(&format!("trestle {}", arguments.join(" ")), LIMIT, || self.try_run(lab, arguments))
     }
 
+    /// Runs commands as documentation has them, in a shell on the client's machine; all must succeed.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn follow(&self, lab: &Lab, script: &str) {
+        let output = lab.client.run(|| shell(&self.command, &self.endpoints(), script).output().unwrap());
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{script}\n{}{}", said(&output.stdout), said(&output.stderr));
+    }
+
+    fn endpoints(&self) -> String {
+        let endpoints: Vec<String> = self.members.iter().map(|member| member.admin().to_string()).collect();
+        endpoints.join(",")
+    }
+
     /// Runs the command on the client's machine.
     ///
     /// # Errors
@@ -99,9 +115,8 @@ impl Trestle {
     /// # Panics
     /// When it does not understand its arguments.
     pub fn try_run(&self, lab: &Lab, arguments: &[&str]) -> Result<String, String> {
-        let endpoints: Vec<String> = self.members.iter().map(|member| member.admin().to_string()).collect();
         let mut command = Command::new(&self.command);
-        command.env("TRESTLE_ENDPOINT", endpoints.join(",")).args(arguments);
+        command.env("TRESTLE_ENDPOINT", self.endpoints()).args(arguments);
         let output = lab.client.run(|| command.output().unwrap());
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::error;
 use trestle_engine::ownership::{self, Event};
 use trestle_model::{MemberName, VipSpec};
 
@@ -12,12 +12,11 @@ use super::super::fit;
 use super::{Grip, Owner};
 
 /// Why a virtual IP has no place here.
-#[derive(Clone)]
-pub(in super::super) struct Misplaced {
+struct Misplaced {
     /// For the virtual IP itself.
-    pub(in super::super) problem: String,
+    problem: String,
     /// For the member, which is unfit because of it.
-    pub(in super::super) fault: String,
+    fault: String,
 }
 
 /// Everything that is known of the virtual IPs' places.
@@ -87,8 +86,12 @@ impl Owner {
     }
 
     fn show(&self, places: Places) {
+        let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let mut shown = self.shared.shown();
-        let before = std::mem::replace(&mut shown.misplaced, places.misplaced.clone());
+        let faults = places.misplaced.iter().map(|(address, found)| (*address, found.fault.clone()));
+        let before = std::mem::replace(&mut shown.misplaced, faults.collect());
+        let over = |address: &IpAddr| before.contains_key(address) && !places.misplaced.contains_key(address);
+        shown.problems.retain(|address, _| known.contains(address) && !over(address));
         shown.interfaces = places.interfaces;
         shown.placed = self.state.revision;
         let own_before = std::mem::replace(&mut shown.own, places.own.clone());
@@ -97,11 +100,8 @@ impl Owner {
         {
             error!(vip = %address, "a virtual IP is {what}; it is not served here, and two hosts may answer for it");
         }
-        let news = |address: &IpAddr, found: &Misplaced| {
-            before.get(address).is_none_or(|known| known.problem != found.problem)
-        };
-        for (address, found) in places.misplaced.iter().filter(|(address, found)| news(address, found)) {
-            warn!(vip = %address, problem = found.problem, "cannot be served here");
+        for (address, found) in places.misplaced {
+            self.problem(address, found.problem);
         }
     }
 

@@ -1,0 +1,146 @@
+//! What may happen on a member, how bad it is, and the words for it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use trestle_dataplane::{self as dataplane, Verdict};
+use trestle_model::MemberName;
+
+/// How bad an event is; also the level of its line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    /// News, good or neutral.
+    Info,
+    /// Something is worse than it was, and clients need not notice.
+    Warning,
+    /// Clients are not served, or nothing can be changed.
+    Error,
+}
+
+/// Something that happened on this member. In words when displayed, for its log and for whoever asks.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// Something was found out about a backend or a pool.
+    DataPlane(dataplane::Event),
+    /// This member leads.
+    Leads { term: u64, by_transfer: bool },
+    /// No quorum has been there for so long.
+    QuorumLost { silent: Duration },
+    /// There is one again, after so long without.
+    QuorumBack { after: Duration, leader: MemberName, term: u64 },
+    /// Another member has not answered the leader, this one, for so long.
+    MemberGone { member: MemberName, silent: Duration },
+    /// It answers again, after so long.
+    MemberBack { member: MemberName, after: Duration },
+    /// Another member is a voter now, or none any more; told by the leader.
+    Voter { member: MemberName, votes: bool },
+    /// Something happened in the kernel to a virtual IP, its interface or its fence.
+    Kernel(trestle_vip::Event),
+    /// A virtual IP cannot be served here.
+    Unserved { vip: IpAddr, why: String },
+    /// This member should not hold virtual IPs while another one can.
+    Unfit { why: String },
+    /// Nothing keeps this member from holding virtual IPs any more.
+    Fit,
+}
+
+impl Event {
+    /// The kind, in words of lower-case letters with hyphens: what is alike has the same.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Unhealthy, .. }) => "backend-down",
+            Self::DataPlane(dataplane::Event::Verdict { .. }) => "backend-up",
+            Self::DataPlane(dataplane::Event::PoolDown { .. }) => "pool-down",
+            Self::DataPlane(dataplane::Event::PoolUp { .. }) => "pool-up",
+            Self::Leads { .. } => "leader",
+            Self::QuorumLost { .. } => "quorum-lost",
+            Self::QuorumBack { .. } => "quorum-back",
+            Self::MemberGone { .. } => "member-gone",
+            Self::MemberBack { .. } => "member-back",
+            Self::Voter { votes: true, .. } => "member-promoted",
+            Self::Voter { votes: false, .. } => "member-demoted",
+            Self::Kernel(event) => of_kernel(event).0,
+            Self::Unserved { .. } => "vip-unserved",
+            Self::Unfit { .. } => "member-unfit",
+            Self::Fit => "member-fit",
+        }
+    }
+
+    /// How bad it is.
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Unhealthy, .. })
+            | Self::MemberGone { .. }
+            | Self::MemberBack { .. }
+            | Self::Unserved { .. }
+            | Self::Unfit { .. } => Severity::Warning,
+            Self::DataPlane(dataplane::Event::PoolDown { .. }) | Self::QuorumLost { .. } => Severity::Error,
+            Self::Kernel(event) => of_kernel(event).1,
+            Self::DataPlane(_)
+            | Self::Leads { .. }
+            | Self::QuorumBack { .. }
+            | Self::Voter { .. }
+            | Self::Fit => Severity::Info,
+        }
+    }
+}
+
+/// The kind of an event of the kernel, and how bad it is.
+fn of_kernel(event: &trestle_vip::Event) -> (&'static str, Severity) {
+    use Severity::{Info, Warning};
+    use trestle_vip::Event as Seen;
+    match event {
+        Seen::Lapsed(_) => ("vip-lapsed", Warning),
+        Seen::Resumed(_) => ("vip-resumed", Info),
+        Seen::AddressLost(_) => ("vip-address-lost", Warning),
+        Seen::AddressRestored(_) => ("vip-address-restored", Info),
+        Seen::NotRestored(..) => ("vip-address-not-restored", Warning),
+        Seen::NotRemoved(..) => ("vip-address-not-removed", Warning),
+        Seen::LinkDown(_) => ("interface-down", Warning),
+        Seen::LinkUp(_) => ("interface-up", Info),
+        Seen::Renamed { .. } => ("interface-renamed", Info),
+        Seen::InterfaceGone(_) => ("interface-gone", Warning),
+        Seen::Conflict { .. } => ("vip-conflict", Warning),
+        Seen::FenceRebuilt(_) => ("fence-repaired", Warning),
+        Seen::Scrubbed(_) => ("scrubbed", Warning),
+        Seen::FenceFailed(_) => ("fence-failed", Warning),
+        Seen::Slept => ("slept", Warning),
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |time: &Duration| format!("{:.1} s", time.as_secs_f64());
+        match self {
+            Self::DataPlane(event) => event.fmt(f),
+            Self::Leads { term, by_transfer: true } => {
+                write!(f, "leads in term {term}: leadership was handed to it")
+            }
+            Self::Leads { term, by_transfer: false } => write!(f, "leads in term {term}: it was elected"),
+            Self::QuorumLost { silent } => write!(
+                f,
+                "no quorum for {}: nothing can be changed until a majority of the voters answers; \"trestle status\" names \
+                 those that do not",
+                seconds(silent)
+            ),
+            Self::QuorumBack { after, leader, term } => {
+                write!(f, "there is a quorum again after {}: {leader} leads in term {term}", seconds(after))
+            }
+            Self::MemberGone { member, silent } => {
+                write!(f, "member {member} has not answered for {}", seconds(silent))
+            }
+            Self::MemberBack { member, after } => {
+                write!(f, "member {member} answers again after {}", seconds(after))
+            }
+            Self::Voter { member, votes: true } => write!(f, "member {member} is a voter now"),
+            Self::Voter { member, votes: false } => write!(f, "member {member} is no voter any more"),
+            Self::Kernel(event) => event.fmt(f),
+            Self::Unserved { vip, why } => write!(f, "virtual IP {vip} cannot be served here: {why}"),
+            Self::Unfit { why } => {
+                write!(f, "this member should not hold virtual IPs while another one can: {why}")
+            }
+            Self::Fit => f.write_str("nothing keeps this member from holding virtual IPs any more"),
+        }
+    }
+}
