@@ -53,7 +53,9 @@ fn a_holder_whose_own_check_fails_hands_over_until_it_succeeds() {
     bed.handed_over(holder, to, &format!("the holder was unfit: {why}"));
     bed.unfit(holder, &why);
     let status = bed.json(&["status"]);
-    let problem = format!("{name} should not hold virtual IPs while another member can: {why}");
+    let problem = format!(
+        "{name} should not hold virtual IPs while another member can: {why}; \"trestle vip list\" shows each"
+    );
     assert!(status["problems"].as_array().unwrap().contains(&problem.into()), "{status}");
     let refusal = bed.refusal(&["vip", "move", "--to", &name]);
     assert!(refusal.contains(&format!("member \"{name}\" cannot take over: ")), "{refusal}");

@@ -38,6 +38,39 @@ fn a_link_that_goes_down_for_a_moment_comes_back_with_the_address() {
 }
 
 #[test]
+fn what_an_interface_kept_from_being_served_is_told_no_longer_than_it_lacks() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    let everywhere = |bed: &Bed, commands: &[&str]| {
+        for (host, command) in bed.lab.members.iter().flat_map(|host| commands.iter().map(move |c| (host, c)))
+        {
+            host.ip(command);
+        }
+    };
+    let add = ["link add lan type bridge", "link set lan up"];
+    everywhere(&bed, &add);
+    bed.run(&["vip", "create", "10.79.0.50/24", "--name", "second", "--interface", "lan"]);
+    let holder = bed.settle();
+    let wait = |bed: &Bed, what: &str, done: &dyn Fn(&str) -> bool| {
+        wait_for(what, LIMIT, || {
+            let told = bed.json(&["vip", "get", "second"])["problems"].to_string();
+            if done(&told) { Ok(()) } else { Err(told) }
+        });
+    };
+    wait(&bed, "two that are held", &|told| told == "[]");
+
+    // Nobody can hold it: who leads next tries in vain, and then leads no more.
+    everywhere(&bed, &["link delete lan"]);
+    wait(&bed, "the word of the interface", &|told| told.contains("interface lan"));
+    let tries = bed.after(holder, 1);
+    bed.run(&["leader", "transfer", "--to", &bed.name(tries)]);
+    let word = format!("{}: 10.79.0.50/24 on lan: no interface has this name", bed.name(tries));
+    wait(&bed, "the word of who tries", &|told| told.contains(&word));
+    bed.run(&["leader", "transfer", "--to", &bed.name(holder)]);
+    everywhere(&bed, &add);
+    wait(&bed, "no word any more", &|told| told == "[]");
+}
+
+#[test]
 fn a_fence_that_somebody_changes_is_put_back_without_a_failed_connection_and_told() {
     let Some(mut bed) = Bed::unhurried() else { return };
     let holder = bed.settle();
@@ -63,6 +96,9 @@ fn a_fence_that_somebody_changes_is_put_back_without_a_failed_connection_and_tol
     let told: Vec<_> =
         log.lines().filter(|line| line.contains("fence changed by someone else, put back")).collect();
     assert!(!told.is_empty() && told.iter().all(|line| line.contains(" WARN ")), "{told:?}");
+    let word =
+        format!("problem: {}: its fence was changed by another program and put back, ", bed.name(holder));
+    assert!(bed.run(&["status"]).contains(&word), "{}", bed.run(&["status"]));
     let failed = watch.end();
     assert!(failed.is_empty(), "{failed:?}");
 }

@@ -20,7 +20,8 @@ const TELL: Duration = Duration::from_secs(30);
 /// Time between two looks for another member that was made a cluster too.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long it is shown after it was last heard of.
+/// How long what was heard of recoveries is shown after it was heard last. Those who say so call, or are called, every few
+/// seconds; once they are gone, it is not known any more to be so.
 const SHOWN: Duration = Duration::from_secs(25);
 
 /// The reason in the status that a member of before gets.
@@ -40,8 +41,8 @@ pub struct Recovery {
 
 #[derive(Debug, Default)]
 struct Told {
-    /// Why this member is one of before, in the words of one that is not.
-    superseded: Option<String>,
+    /// Why this member is one of before, in the words of one that is not, and when it was last said.
+    superseded: Option<(String, Instant)>,
     /// When the log last told of a caller of before.
     refused: Option<Instant>,
     /// What was last heard of the other recovery of the same number, and when.
@@ -57,12 +58,12 @@ impl Recoveries {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn supersede(&self, why: &str) {
+    fn supersede(&self, why: &str, now: Instant) {
         let mut told = self.told();
-        if told.superseded.as_deref() != Some(why) {
+        if told.superseded.as_ref().is_none_or(|(known, _)| known != why) {
             tracing::error!("{why}");
-            told.superseded = Some(why.to_owned());
         }
+        told.superseded = Some((why.to_owned(), now));
     }
 
     /// Notes that there is another recovery with the number of this member's.
@@ -84,7 +85,7 @@ impl Recoveries {
     /// Notes it when an answer says that this member is one of before, or of another recovery.
     pub(crate) fn note(&self, answer: &Status) {
         match reason(answer).as_deref() {
-            Some(RECOVERED) => self.supersede(answer.message()),
+            Some(RECOVERED) => self.supersede(answer.message(), Instant::now()),
             Some(RECOVERED_TWICE) => self.hear_of_another(answer.message(), Instant::now()),
             _ => {}
         }
@@ -93,8 +94,9 @@ impl Recoveries {
     /// What is wrong, in words: that this member is one of before a recovery, or that there are two recoveries.
     pub(crate) fn problems(&self, now: Instant) -> Vec<String> {
         let told = self.told();
-        let twice = told.twice.as_ref().filter(|(_, at)| now.saturating_duration_since(*at) <= SHOWN);
-        told.superseded.iter().chain(twice.map(|(why, _)| why)).cloned().collect()
+        let heard = told.superseded.iter().chain(&told.twice);
+        let lately = heard.filter(|(_, at)| now.saturating_duration_since(*at) <= SHOWN);
+        lately.map(|(why, _)| why.clone()).collect()
     }
 
     fn refuse(&self, theirs: u64, mine: u64) {
@@ -136,7 +138,7 @@ impl Core {
             self.recoveries.refuse(theirs, mine.number);
             return Err(status::failure(&of_before));
         }
-        self.recoveries.supersede(&of_before.to_string());
+        self.recoveries.supersede(&of_before.to_string(), Instant::now());
         Err(Status::failed_precondition(format!(
             "the member that was called is of before recovery {theirs}: wipe its data directory and let it rejoin"
         )))
@@ -181,5 +183,15 @@ mod tests {
         recoveries.hear_of_another("a caller", start + 2 * LOOK);
         assert_eq!(recoveries.problems(start + 2 * LOOK + SHOWN), ["m2 by its name"]);
         assert!(recoveries.problems(start + 3 * LOOK + SHOWN).is_empty());
+    }
+
+    #[test]
+    fn that_this_member_is_of_before_is_shown_as_long_as_it_is_heard() {
+        let (recoveries, start) = (Recoveries::default(), Instant::now());
+        recoveries.supersede("of before", start);
+        recoveries.supersede("of before", start + LOOK);
+        assert_eq!(recoveries.problems(start + LOOK + SHOWN), ["of before"]);
+        // Those who said so are gone, as when it was they who were recovered by mistake.
+        assert!(recoveries.problems(start + 2 * LOOK + SHOWN).is_empty());
     }
 }

@@ -91,7 +91,8 @@ impl Core {
         };
         let request = proto::CheckMemberRequest { to: Some(destination), member_id: id };
         let mut service = RaftServiceClient::new(self.channels.to(address, Lane::Log).ok()?);
-        let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?.ok()?.into_inner();
+        let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?;
+        let answer = answer.inspect_err(|status| self.recoveries.note(status)).ok()?.into_inner();
         let standing = match answer.standing() {
             proto::MemberStanding::Unspecified => Standing::Unknown,
             proto::MemberStanding::Voter => Standing::Voter,

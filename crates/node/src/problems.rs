@@ -8,8 +8,13 @@ impl Member {
         let missing = self.missing_parts().into_iter();
         let missing =
             missing.map(|part| format!("{part}; restart trestled there, and report this with its log"));
-        let own =
-            self.plane.shortages().into_iter().chain(self.other_name()).chain(self.vips.own_addresses());
+        let own = self
+            .plane
+            .shortages()
+            .into_iter()
+            .chain(self.other_name())
+            .chain(self.vips.own_addresses())
+            .chain(self.fence_problems());
         missing.chain(self.consensus.problems()).chain(own).collect()
     }
 

@@ -92,6 +92,8 @@ pub struct VipFacts {
     pub conflicts: u64,
     /// Who said so last, and when.
     pub last_conflict: Option<(Mac, Instant)>,
+    /// Why the address cannot be put back at present; `None` while it can, or need not.
+    pub failing: Option<String>,
     /// Why its packets are dropped on this machine although its own fence is open: the fence of another member stands against
     /// it. `None` for nothing.
     pub shut_by: Option<String>,
@@ -109,6 +111,7 @@ impl VipFacts {
             repairs: 0,
             conflicts: 0,
             last_conflict: None,
+            failing: None,
             shut_by: None,
         }
     }

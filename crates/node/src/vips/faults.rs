@@ -80,8 +80,8 @@ fn places(shown: std::sync::MutexGuard<'_, Shown>, faults: &mut Faults) {
     let mut add = |address: IpAddr, words| {
         faults.insert(FaultKey::of_member(Fault::Interface(address)), words);
     };
-    for (address, why) in misplaced {
-        add(address, why);
+    for (address, found) in misplaced {
+        add(address, found.fault);
     }
     let mut links: BTreeMap<String, Option<String>> = BTreeMap::new();
     for (address, name) in interfaces {

@@ -36,7 +36,7 @@ pub use check_exec::CheckExec;
 use crate::config::{Config, Profile};
 use crate::member::Member;
 use faults::Faults;
-use owner::Owner;
+use owner::{Misplaced, Owner};
 
 /// What the owner is told.
 pub(crate) enum Order {
@@ -62,14 +62,14 @@ struct Shown {
     unable: Option<String>,
     /// Where each virtual IP is, or would be, served here.
     interfaces: BTreeMap<IpAddr, String>,
-    /// Those for which there is no place here, with the reason.
-    misplaced: BTreeMap<IpAddr, String>,
+    /// Those for which there is no place here.
+    misplaced: BTreeMap<IpAddr, Misplaced>,
     /// Those that are addresses of this member or of its host, with what they are.
     own: BTreeMap<IpAddr, &'static str>,
     /// The configuration that both were found with.
     placed: Revision,
-    /// What keeps each one from being served here.
-    problems: BTreeMap<IpAddr, String>,
+    /// Those that the machine wants to serve and the kernel would not take, with the reason.
+    refused: BTreeMap<IpAddr, String>,
     /// Why another member had better hold them, with the words for it.
     faults: Faults,
     /// For which faults this member gave them up not long ago.

@@ -3,6 +3,8 @@
 mod placing;
 mod withdraw;
 
+pub(super) use placing::Misplaced;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -236,11 +238,11 @@ impl Owner {
         match kernel.claim(&wanted, lease) {
             Ok(()) => {
                 info!(vip = %wanted, "holds");
-                self.shared.shown().problems.remove(&address);
+                self.shared.shown().refused.remove(&address);
             }
             // Its own threads put back what is missing.
             Err(VipError::Held(_)) => {}
-            Err(error) => self.problem(address, error.to_string()),
+            Err(error) => self.refused(address, error.to_string()),
         }
     }
 
@@ -256,6 +258,8 @@ impl Owner {
             lease.end();
         }
         self.told.remove(&address);
+        // What is not wanted is not refused.
+        self.shared.shown().refused.remove(&address);
         let Grip::Firm(kernel) = &self.grip else { return };
         match kernel.release(address) {
             Ok(()) => info!(vip = %address, "released"),
@@ -267,9 +271,9 @@ impl Owner {
         }
     }
 
-    /// Notes what keeps a virtual IP from being served, and says so once.
-    fn problem(&self, address: IpAddr, why: String) {
-        let known = self.shared.shown().problems.insert(address, why.clone());
+    /// Notes why the kernel would not take a virtual IP, and says so once. It is asked again as long as the machine wants it.
+    fn refused(&self, address: IpAddr, why: String) {
+        let known = self.shared.shown().refused.insert(address, why.clone());
         if known.as_ref() != Some(&why) {
             self.journal.emit(&Happened::Unserved { vip: address, why });
         }
@@ -296,15 +300,8 @@ impl Owner {
     fn heard(&mut self, event: trestle_vip::Event) {
         use trestle_vip::Event as Seen;
         self.journal.emit(&Happened::Kernel(event.clone()));
-        match &event {
-            Seen::NotRestored(address, why) => {
-                self.shared.shown().problems.insert(*address, why.clone());
-            }
-            Seen::AddressRestored(address) => {
-                self.shared.shown().problems.remove(address);
-            }
-            Seen::Slept => self.slept = self.shared.now(),
-            _ => {}
+        if event == Seen::Slept {
+            self.slept = self.shared.now();
         }
         match event {
             Seen::Conflict { address, .. } => self.feed(Event::Foreign { address, term: None }),

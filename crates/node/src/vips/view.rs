@@ -1,12 +1,13 @@
 //! What this member says of the virtual IPs.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use trestle_api::{convert, v1};
 use trestle_engine::ownership::Standing;
 use trestle_vip::{Facts, Fence};
 
-use super::Vips;
+use super::{Shown, Vips};
 use crate::member::Member;
 
 impl Vips {
@@ -14,12 +15,10 @@ impl Vips {
     pub(crate) fn standing(&self) -> &'static str {
         let machine = self.shared.machine();
         let Some(machine) = machine.as_ref() else { return "" };
-        if self.shared.shown().unable.is_some() {
-            return "unable";
-        }
         match machine.standing(self.shared.now()) {
-            Standing::Scrubbing => "scrubbing",
             Standing::Idle => "",
+            _ if self.shared.shown().unable.is_some() => "unable",
+            Standing::Scrubbing => "scrubbing",
             Standing::Following => "following",
             Standing::CatchingUp => "catching-up",
             Standing::WaitingForOldLease { .. } => "waiting-for-old-lease",
@@ -32,7 +31,21 @@ impl Vips {
     }
 }
 
+/// How long it is told that somebody changed the fence: whoever did may do so again.
+const REPAIR_SHOWN: Duration = Duration::from_secs(600);
+
 impl Member {
+    /// What is wrong with the fence of the virtual IPs, in words.
+    pub(crate) fn fence_problems(&self) -> Vec<String> {
+        let kernel = self.vips.shared.shown().kernel.clone();
+        match kernel {
+            Some(kernel) if !self.consensus.view().borrow().state.vips.is_empty() => {
+                fence_problems(&kernel.facts(), Instant::now())
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Every virtual IP as this member's kernel has it.
     pub(crate) fn vip_views(&self) -> Vec<v1::VipView> {
         let state = self.consensus.view().borrow().state.clone();
@@ -50,7 +63,7 @@ impl Member {
                 vip: convert::vip_name(&vip.name),
                 member: member.clone(),
                 interface: shown.interfaces.get(&address).cloned().unwrap_or_default(),
-                problems: shown.unable.iter().chain(shown.problems.get(&address)).cloned().collect(),
+                problems: in_the_way(&shown, address),
                 ..Default::default()
             };
             if let Some(facts) = &facts {
@@ -64,8 +77,42 @@ impl Member {
     }
 }
 
+fn fence_problems(facts: &Facts, now: Instant) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Fence::Degraded { why } = &facts.fence {
+        problems.push(format!(
+            "virtual IPs are fenced by their lifetimes alone, so they move seconds later than they could: nftables cannot be used \
+             ({why}); load nf_tables (\"modprobe nf_tables\") or run a kernel that has it, then restart trestled there"
+        ));
+    }
+    let tampering = &facts.tampering;
+    if let Some(why) = &tampering.failing {
+        problems.push(format!(
+            "its fence cannot be renewed, so it loses the virtual IPs it holds: {why}; \"nft list ruleset\" shows what is there"
+        ));
+    }
+    if let Some((at, what)) = &tampering.last_repair {
+        let ago = now.saturating_duration_since(*at);
+        if ago <= REPAIR_SHOWN {
+            let (times, ago) = (tampering.repairs, ago.as_secs());
+            problems.push(format!(
+                "its fence was changed by another program and put back, {times} times so far and last {ago} s ago ({what}): \
+                 \"nft monitor\" shows who changes nftables there"
+            ));
+        }
+    }
+    problems
+}
+
+/// What keeps a virtual IP from being served here: what is so now, or what came of the last attempt that is still wanted.
+fn in_the_way(shown: &Shown, address: IpAddr) -> Vec<String> {
+    let misplaced = shown.misplaced.get(&address).map(|found| &found.problem);
+    let refused = shown.refused.get(&address);
+    shown.unable.iter().chain(misplaced).chain(refused).cloned().collect()
+}
+
 /// Adds what the kernel has confirmed.
-fn fill(view: &mut v1::VipView, facts: &Facts, address: std::net::IpAddr, now: Instant) {
+fn fill(view: &mut v1::VipView, facts: &Facts, address: IpAddr, now: Instant) {
     view.degraded_fence = matches!(facts.fence, Fence::Degraded { .. });
     let ago = |at: Instant| convert::duration(now.saturating_duration_since(at));
     view.fence_repairs = facts.tampering.repairs;
@@ -93,7 +140,46 @@ fn fill(view: &mut v1::VipView, facts: &Facts, address: std::net::IpAddr, now: I
         view.foreign_mac = mac.to_string();
         view.foreign_ago = Some(ago(at));
     }
-    if !found.link_up {
+    view.problems.extend(found.failing.clone());
+    if !found.link_up && found.failing.is_none() {
         view.problems.push(format!("interface {} is down", found.vip.interface));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trestle_vip::{Punctuality, Tampering};
+
+    use super::*;
+
+    #[test]
+    fn a_fence_is_told_to_be_degraded_failing_or_meddled_with() {
+        let (start, later) = (Instant::now(), |seconds| Instant::now() + Duration::from_secs(seconds));
+        let facts = |fence, tampering| Facts {
+            fence,
+            punctuality: Punctuality::default(),
+            tampering,
+            vips: Vec::new(),
+        };
+        let full = || Fence::Full { announcements: true };
+        assert_eq!(fence_problems(&facts(full(), Tampering::default()), start), [""; 0]);
+        let degraded = Fence::Degraded { why: "no nf_tables".to_owned() };
+        let told = fence_problems(&facts(degraded, Tampering::default()), start).join("");
+        assert!(told.contains("(no nf_tables); load nf_tables"), "{told}");
+        let seen = Tampering {
+            repairs: 2,
+            last_repair: Some((start, "table removed".to_owned())),
+            failing: Some("busy".to_owned()),
+        };
+        let told = fence_problems(&facts(full(), seen.clone()), later(12));
+        assert!(
+            told[0].starts_with("its fence cannot be renewed") && told[0].contains(": busy; "),
+            "{told:?}"
+        );
+        let words = "its fence was changed by another program and put back, 2 times so far and last 12 s ago (table removed)";
+        assert!(told[1].starts_with(words), "{told:?}");
+        // What has stopped is told no more.
+        let over = Tampering { failing: None, ..seen };
+        assert_eq!(fence_problems(&facts(full(), over), later(700)), [""; 0]);
     }
 }

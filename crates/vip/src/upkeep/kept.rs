@@ -152,7 +152,7 @@ impl Upkeep {
     pub(super) fn withdraw(&mut self, at: usize) {
         let kept = &mut self.kept[at];
         kept.present = false;
-        kept.show(|facts| facts.address_present = false);
+        kept.show(|facts| (facts.address_present, facts.failing) = (false, None));
         // What fails here goes by its lifetime.
         let _ = self.route.remove(kept.vip.address, kept.interface.index);
     }
@@ -173,7 +173,10 @@ impl Upkeep {
     /// Puts the address back or renews it; answers whether it is there.
     fn renewed(&mut self, at: usize, now: Instant) -> bool {
         if self.kept[at].interface.index == 0 && !self.find_interface(at) {
-            self.kept[at].refresh = now + RETRY;
+            let kept = &mut self.kept[at];
+            kept.refresh = now + RETRY;
+            let why = format!("there is no interface {} any more", kept.vip.interface);
+            kept.show(|facts| facts.failing = Some(why));
             return false;
         }
         let outcome = self.put(at, now);
@@ -182,6 +185,7 @@ impl Upkeep {
         if let Err(error) = outcome {
             kept.lost(now);
             kept.refresh = now + RETRY;
+            kept.show(|facts| facts.failing = Some(format!("its address cannot be put back: {error}")));
             if !std::mem::replace(&mut kept.complained, true) {
                 self.say(Event::NotRestored(address, error.to_string()));
             }
@@ -233,7 +237,7 @@ impl Upkeep {
         kept.present = true;
         kept.complained = false;
         kept.refresh = now + refresh;
-        kept.show(|facts| facts.address_present = true);
+        kept.show(|facts| (facts.address_present, facts.failing) = (true, None));
         if self.degraded {
             kept.shown.set(now + lifetime);
         }

@@ -10,13 +10,15 @@ use trestle_model::{MemberName, VipSpec};
 
 use super::super::fit;
 use super::{Grip, Owner};
+use crate::events::Event as Happened;
 
 /// Why a virtual IP has no place here.
-struct Misplaced {
+#[derive(Clone)]
+pub(in super::super) struct Misplaced {
     /// For the virtual IP itself.
-    problem: String,
+    pub(in super::super) problem: String,
     /// For the member, which is unfit because of it.
-    fault: String,
+    pub(in super::super) fault: String,
 }
 
 /// Everything that is known of the virtual IPs' places.
@@ -86,12 +88,8 @@ impl Owner {
     }
 
     fn show(&self, places: Places) {
-        let known: Vec<IpAddr> = self.state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let mut shown = self.shared.shown();
-        let faults = places.misplaced.iter().map(|(address, found)| (*address, found.fault.clone()));
-        let before = std::mem::replace(&mut shown.misplaced, faults.collect());
-        let over = |address: &IpAddr| before.contains_key(address) && !places.misplaced.contains_key(address);
-        shown.problems.retain(|address, _| known.contains(address) && !over(address));
+        let before = std::mem::replace(&mut shown.misplaced, places.misplaced.clone());
         shown.interfaces = places.interfaces;
         shown.placed = self.state.revision;
         let own_before = std::mem::replace(&mut shown.own, places.own.clone());
@@ -100,8 +98,11 @@ impl Owner {
         {
             error!(vip = %address, "a virtual IP is {what}; it is not served here, and two hosts may answer for it");
         }
-        for (address, found) in places.misplaced {
-            self.problem(address, found.problem);
+        let news = |address: &IpAddr, found: &Misplaced| {
+            before.get(address).is_none_or(|known| known.problem != found.problem)
+        };
+        for (address, found) in places.misplaced.iter().filter(|(address, found)| news(address, found)) {
+            self.journal.emit(&Happened::Unserved { vip: *address, why: found.problem.clone() });
         }
     }
 
