@@ -35,6 +35,7 @@ mod scale;
 mod secrets;
 mod shutdown;
 mod startup;
+mod status;
 mod store;
 mod vips;
 

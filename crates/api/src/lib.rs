@@ -4,6 +4,7 @@ pub mod convert;
 mod generated;
 pub mod status;
 pub mod stored;
+pub mod unanswered;
 
 /// Generated from `proto/trestle/v1`: what operators and automation use.
 pub mod v1 {

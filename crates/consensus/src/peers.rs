@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::status::{APPLIED_KEY, CALLER_REMOVED, Failure};
+use trestle_api::unanswered;
 use trestle_model::{ClusterId, MemberId, Outcome, Proposal};
 
 use crate::error::Error;
@@ -54,9 +55,9 @@ fn retry(status: Status) -> Retry {
         Some("OUTCOME_UNKNOWN") => Retry::Perhaps(status.message().to_owned()),
         Some(_) => Retry::Never(Error::Relayed(Box::new(status))),
         None if never_left(&status) => {
-            Retry::Safe(format!("the leader cannot be reached: {}", status.message()))
+            Retry::Safe(format!("the leader cannot be reached: {}", unanswered::why(&status)))
         }
-        None => Retry::Perhaps(format!("the call to the leader failed: {}", status.message())),
+        None => Retry::Perhaps(format!("the call to the leader failed: {}", unanswered::why(&status))),
     }
 }
 

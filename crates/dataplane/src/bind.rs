@@ -1,6 +1,7 @@
 //! Listening sockets: opening them, and saying why one could not be opened.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -111,26 +112,53 @@ impl BindError {
 /// Most reasons, and most ranges of addresses for each of them, that are told of one listener.
 const TOLD_MAX: usize = 8;
 
-/// What keeps addresses from being bound: one text for each reason, with its addresses in ranges.
-pub(crate) fn told<'a>(failed: impl IntoIterator<Item = (SocketAddr, &'a BindError)>) -> Vec<String> {
+/// Addresses of a listener that one reason keeps from being bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindFailure {
+    /// The first ranges of them.
+    pub ranges: Vec<Bind>,
+    /// How many more addresses there are.
+    pub more: usize,
+    /// The reason, in words.
+    pub why: String,
+    /// Whether the addresses have no socket because that is wanted: this member is drained, or stops.
+    pub meant: bool,
+}
+
+impl fmt::Display for BindFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
+        let more = if self.more > 0 { format!(" and {} more addresses", self.more) } else { String::new() };
+        write!(f, "{}{more}: {}", ranges.join(", "), self.why)
+    }
+}
+
+/// What keeps addresses from being bound, by reason; and how many addresses there are with further reasons.
+pub(crate) fn failures<'a>(
+    failed: impl IntoIterator<Item = (SocketAddr, &'a BindError)>,
+) -> (Vec<BindFailure>, usize) {
     let mut reasons: BTreeMap<&BindError, Vec<SocketAddr>> = BTreeMap::new();
     for (address, error) in failed {
         reasons.entry(error).or_default().push(address);
     }
-    let mut texts: Vec<String> = reasons.iter().take(TOLD_MAX).map(|(why, at)| text(at, why)).collect();
-    let rest: usize = reasons.values().skip(TOLD_MAX).map(Vec::len).sum();
+    let failure = |(error, addresses): (&&BindError, &Vec<SocketAddr>)| {
+        let mut ranges = Bind::ranges(addresses.iter().copied());
+        let more = ranges.iter().skip(TOLD_MAX).map(|range| range.ports()).sum();
+        ranges.truncate(TOLD_MAX);
+        BindFailure { ranges, more, why: error.to_string(), meant: error.is_meant() }
+    };
+    let rest = reasons.values().skip(TOLD_MAX).map(Vec::len).sum();
+    (reasons.iter().take(TOLD_MAX).map(failure).collect(), rest)
+}
+
+/// What keeps addresses from being bound: one text for each reason, with its addresses in ranges.
+pub(crate) fn told<'a>(failed: impl IntoIterator<Item = (SocketAddr, &'a BindError)>) -> Vec<String> {
+    let (failures, rest) = failures(failed);
+    let mut texts: Vec<String> = failures.iter().map(ToString::to_string).collect();
     if rest > 0 {
         texts.push(format!("{rest} more addresses are not bound, for other reasons"));
     }
     texts
-}
-
-fn text(addresses: &[SocketAddr], why: &BindError) -> String {
-    let ranges = Bind::ranges(addresses.iter().copied());
-    let shown: Vec<String> = ranges.iter().take(TOLD_MAX).map(ToString::to_string).collect();
-    let rest: usize = ranges.iter().skip(TOLD_MAX).map(|range| range.ports()).sum();
-    let more = if rest > 0 { format!(" and {rest} more addresses") } else { String::new() };
-    format!("{}{more}: {why}", shown.join(", "))
 }
 
 /// The addresses that a configured one means on a member with this data address.

@@ -1,6 +1,5 @@
 //! What this member's data plane can tell of its fitness to hold virtual IPs.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,10 +78,8 @@ pub(crate) fn closed(table: &Table) -> Vec<AcceptFault> {
 
 /// Pools that a listener leads to and whose backends are all unhealthy here.
 pub(crate) fn dead_pools(table: &Table) -> Vec<PoolName> {
-    let specs = table.listeners.values().map(|listener| &listener.config.spec);
-    let led_to: BTreeSet<&PoolName> =
-        specs.flat_map(|spec| spec.routes.iter().map(|route| &route.pool).chain([&spec.pool])).collect();
-    led_to.into_iter().filter(|name| table.pools.get(*name).is_some_and(|p| is_dead(p))).cloned().collect()
+    let used = table.used_pools().into_iter();
+    used.filter(|name| table.pools.get(*name).is_some_and(|p| is_dead(p))).cloned().collect()
 }
 
 /// What an operator has drained or disabled is no sign of anything.

@@ -44,7 +44,7 @@ mod threads;
 mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};
-pub use bind::BindError;
+pub use bind::{BindError, BindFailure};
 pub use budget::BudgetUse;
 pub use connections::{Connection, ConnectionState};
 pub use counters::{Counters, Counts};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use trestle_engine::{Picked, Schedule, Standing, Verdict};
 use trestle_model::{self as model, AdminState, BackendName, Bind, ListenerName, PoolName, Revision};
 
-use crate::bind::{self, BindError};
+use crate::bind::{self, BindError, BindFailure};
 use crate::counters::Counters;
 use crate::gate::Gate;
 use crate::guard::{Barred, Guard};
@@ -51,6 +51,12 @@ impl Table {
             Barred::Network => Some("is in none of this member's backend_networks"),
         }
     }
+
+    /// The pools that listeners lead to.
+    pub fn used_pools(&self) -> BTreeSet<&PoolName> {
+        let specs = self.listeners.values().map(|listener| &listener.config.spec);
+        specs.flat_map(|spec| spec.routes.iter().map(|route| &route.pool).chain([&spec.pool])).collect()
+    }
 }
 
 /// A listener on this member.
@@ -81,6 +87,11 @@ impl Listener {
     /// What keeps addresses from being bound, in words: one text for each reason.
     pub fn errors(&self) -> Vec<String> {
         bind::told(self.failed())
+    }
+
+    /// What keeps addresses from being bound, by reason: the first eight reasons.
+    pub fn bind_failures(&self) -> Vec<BindFailure> {
+        bind::failures(self.failed()).0
     }
 
     /// Whether it waits for the first checks of its backends.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use trestle_api::peer;
+use trestle_api::{peer, unanswered};
 
 use crate::member::Member;
 
@@ -31,11 +31,13 @@ pub(crate) async fn ask(member: Arc<Member>, stop: CancellationToken) {
                     return;
                 }
                 // The same reason again and again is said once.
-                Err(status) if told != status.message() => {
-                    warn!(through = %address, why = status.message(), "not taken in yet; asking again every {RETRY:?}");
-                    told = status.message().to_owned();
+                Err(status) => {
+                    let why = unanswered::why(&status);
+                    if told != why {
+                        warn!(through = %address, why, "not taken in yet; asking again every {RETRY:?}");
+                        told = why;
+                    }
                 }
-                Err(_) => {}
             }
         }
         tokio::select! {

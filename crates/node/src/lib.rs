@@ -9,6 +9,7 @@ mod dev;
 mod events;
 mod http;
 mod join;
+mod lag;
 mod member;
 mod metrics;
 mod own_sockets;
@@ -24,6 +25,7 @@ mod rights;
 mod serve;
 mod start;
 mod supervise;
+mod troubles;
 mod vips;
 
 pub use dev::Dev;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tonic::Status;
-use trestle_api::{convert, peer, v1};
+use trestle_api::{convert, peer, unanswered, v1};
 use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
 use trestle_model::{MemberId, MemberSpec, Revision};
@@ -13,6 +13,7 @@ use trestle_model::{MemberId, MemberSpec, Revision};
 use crate::admin::Waits;
 use crate::config::Config;
 use crate::events::Journal;
+use crate::lag::Lag;
 use crate::peer::Clients;
 use crate::ports::Ports;
 use crate::supervise::Supervisor;
@@ -34,6 +35,7 @@ pub(crate) struct Member {
     pub(crate) supervisor: Supervisor,
     /// What happens here.
     pub(crate) journal: Journal,
+    pub(crate) lag: Lag,
     pub(crate) started: Instant,
     /// The number that this process drew when it started.
     pub(crate) start: u64,
@@ -114,8 +116,11 @@ impl Member {
         let mut client = self.clients.peer(&member.spec.peer_address)?;
         let ask = peer::ReportRequest { to: self.destination(Some(member.id)), ..ask.clone() };
         let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(ask)).await;
-        let late = |_| Status::deadline_exceeded(format!("no answer within {REPORT_TIMEOUT:?}"));
-        Ok(answer.map_err(late)??.into_inner())
+        match answer {
+            Ok(Ok(report)) => Ok(report.into_inner()),
+            Ok(Err(status)) => Err(Status::new(status.code(), unanswered::why(&status))),
+            Err(_) => Err(Status::deadline_exceeded(unanswered::none_within(REPORT_TIMEOUT))),
+        }
     }
 
     /// Asks all members for a report, and names those that did not answer.

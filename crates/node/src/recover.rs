@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use trestle_api::peer;
+use trestle_api::{peer, unanswered};
 use trestle_consensus::{Identity, RecoverError as Unusable, Survivor, Voter};
 use trestle_model::{HostPort, MemberId};
 
@@ -93,7 +93,7 @@ async fn reach(own: &Identity, voter: &Voter) -> Reach {
     let asked = async { clients.peer(&address)?.describe(peer::DescribeRequest {}).await };
     match timeout(ANSWER_WAIT, asked).await {
         Err(_) => Reach::There("accepts connections and does not answer"),
-        Ok(Err(status)) => Reach::Gone(format!("another program answers: {}", status.message())),
+        Ok(Err(status)) => Reach::Gone(format!("another program answers: {}", unanswered::why(&status))),
         Ok(Ok(answer)) => {
             let answer = answer.into_inner();
             if answer.cluster_id == own.cluster_id.as_str() && answer.member_id == voter.id.0 {

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use prost::Message;
 use trestle_api::{convert, peer, v1};
@@ -11,6 +11,7 @@ use trestle_model::{Bind, PoolName, Revision, Violations};
 
 use crate::admin::{Bounds, fill};
 use crate::member::Member;
+use crate::troubles;
 
 /// Stands for all pools where one is asked for (AIP-159).
 pub(crate) const ALL_POOLS: &str = "pools/-";
@@ -29,7 +30,7 @@ fn bounds(ask: &peer::ReportRequest) -> Bounds {
     bytes.map_or(Bounds::NONE, |bytes| Bounds { bytes, ..Bounds::NONE })
 }
 
-fn count(n: usize) -> u32 {
+pub(crate) fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
@@ -46,7 +47,14 @@ impl Member {
         let (listeners, more_listeners) = self.listener_reports(&table, ask);
         let vips = if ask.vips { self.vip_views() } else { Vec::new() };
         let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
-        let status = ask.page.is_none().then(|| self.status(ask.no_digest));
+        let mut status = ask.page.is_none().then(|| self.status(ask.no_digest));
+        if let Some(status) = status.as_mut().filter(|_| ask.troubles) {
+            let name = convert::member_name(&self.config.name);
+            status.unbound_listeners = troubles::unbound_listeners(&name, &table);
+            status.troubled_pools = troubles::troubled_pools(&table);
+            let held = self.vip_views().into_iter().filter(|view| view.holds);
+            status.held_vips = held.map(|view| view.vip).collect();
+        }
         peer::ReportResponse {
             status,
             backends,
@@ -151,6 +159,9 @@ impl Member {
             vip_faults_total: count(vip_faults.len()),
             vip_faults,
             fitness_revision,
+            time: Some(SystemTime::now().into()),
+            in_force_lag: self.lag.lasts(Instant::now()).map(convert::duration),
+            ..Default::default()
         }
     }
 
@@ -197,6 +208,7 @@ impl Member {
                 listeners: count(view.state.listeners.len()),
                 vips: count(view.state.vips.len()),
             }),
+            vips: view.state.vips.keys().map(convert::vip_name).collect(),
         }
     }
 }
@@ -259,6 +271,7 @@ fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
         member: member.to_owned(),
         bound: Bind::ranges(listener.bound()).iter().map(ToString::to_string).collect(),
         errors: listener.errors(),
+        bind_failures: troubles::bind_failures(listener),
         active_connections: counts.active,
         connections: counts.connections,
         bytes_in: counts.bytes_in,

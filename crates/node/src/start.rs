@@ -23,7 +23,7 @@ use crate::ports::Ports;
 use crate::removal::Removal;
 use crate::supervise::{Lasts, Supervisor};
 use crate::vips::Vips;
-use crate::{descriptors, join, place, serve};
+use crate::{descriptors, join, lag, place, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -138,6 +138,7 @@ impl Node {
             waits: Default::default(),
             supervisor: Supervisor::new(),
             journal,
+            lag: Default::default(),
             started,
             start,
             last_digest: Default::default(),
@@ -148,12 +149,11 @@ impl Node {
         events::follow(&member);
 
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
-        let api = tokio::runtime::Handle::current();
+        let (api, raft) = (tokio::runtime::Handle::current(), member.consensus.runtime());
         let admin = Admin::new(member.clone());
         let peers = Peers::new(member.clone(), api.clone());
         let ports = member.ports.clone();
         let http = Http::new(member.clone(), leaving.clone(), log_lines_dropped);
-        let raft = member.consensus.runtime();
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
         let peers = serve::peers(
             own.peer.into_std()?,
@@ -172,7 +172,7 @@ impl Node {
             part("state follower", Box::pin(follow_state(member.clone(), state))),
         ];
         let node = Self { member, leaving, stop, servers };
-        api.spawn(place::follow(node.member.clone(), node.stop.clone()));
+        node.watch_itself(&api);
         if node.member.consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);
@@ -183,6 +183,12 @@ impl Node {
             node.member.supervisor.spawn(&api, "join", Lasts::UntilDone, join);
         }
         Ok(node)
+    }
+
+    /// Starts what looks after this member's place in the cluster, and how far its data plane is.
+    fn watch_itself(&self, api: &tokio::runtime::Handle) {
+        api.spawn(place::follow(self.member.clone(), self.stop.clone()));
+        api.spawn(lag::follow(self.member.clone(), self.stop.clone()));
     }
 
     /// Resolves when Raft, its storage, or another part that there is one of has died and the process must end, with the

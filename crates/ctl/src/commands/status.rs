@@ -25,7 +25,7 @@ impl StatusArgs {
             }
             StatusView::without_cluster(status, failures.iter().all(has_none))
         } else {
-            StatusView::from(status)
+            StatusView::new(status, self.local)
         };
         session.print(&view, || view.text())
     }

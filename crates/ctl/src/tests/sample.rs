@@ -150,8 +150,35 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         fitness_revision: 0,
         election_timeout_max: Some(duration(300)),
         problems: Vec::new(),
-        abstains: false,
-        join_addresses: Vec::new(),
+        ..v1::MemberStatus::default()
+    }
+}
+
+/// A pool with some unhealthy backends of which these are named.
+pub(crate) fn sample_trouble(pool: &str, enabled: u32, unhealthy: u32, named: &[&str]) -> v1::PoolTrouble {
+    let example = |backend: &&str| v1::UnhealthyBackend {
+        backend: format!("pools/{pool}/backends/{backend}"),
+        reason: "connection refused".to_owned(),
+    };
+    v1::PoolTrouble {
+        pool: format!("pools/{pool}"),
+        backends: enabled,
+        enabled,
+        unhealthy,
+        used: true,
+        fail_open: false,
+        examples: named.iter().map(example).collect(),
+    }
+}
+
+/// A listener that is not bound at an address.
+pub(crate) fn sample_unbound(listener: &str, address: &str, reason: &str) -> v1::ListenerView {
+    let (addresses, reason) = (vec![address.to_owned()], reason.to_owned());
+    v1::ListenerView {
+        listener: format!("listeners/{listener}"),
+        errors: vec![format!("{address}: {reason}")],
+        bind_failures: vec![v1::BindFailure { addresses, more: 0, reason }],
+        ..v1::ListenerView::default()
     }
 }
 
@@ -167,6 +194,7 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
             sample_member_status("m3", 3, "follower"),
         ],
         counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1, vips: 0 }),
+        vips: Vec::new(),
     }
 }
 

@@ -149,7 +149,8 @@ fn without_a_leader_a_list_says_so_and_shows_what_is_known() {
             member.address
         )
     );
-    let problem = "no member holds it: only 1 of 3 voters answer, and 2 are needed: bring back 1 of them\n";
+    let problem =
+        "no member holds it: only 1 of 3 voters answer, and 2 are needed: bring back 1 of them (m2, m3)\n";
     assert!(done.out.ends_with(problem), "{}", done.out);
 }
 

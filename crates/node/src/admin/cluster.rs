@@ -1,18 +1,27 @@
 //! The cluster as a whole.
 
-use futures_util::future::join_all;
 use tonic::{Request, Response, Status};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::cluster_service_server::ClusterService;
-use trestle_api::{convert, peer, status, v1};
+use trestle_api::{convert, status, v1};
 use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
-use super::forward::forwarded;
-use super::paging::{Bounds, abridge};
+use super::forward::{answered, forwarded};
+use super::paging::{Bounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
 
 /// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
 const TOLD: Bounds = Bounds { items: 100, bytes: 64 * 1024 };
+/// Bytes of unbound listeners, and of troubled pools.
+const TROUBLES_BYTES: usize = 24 * 1024;
+/// Bytes of a reason among them.
+const REASON_MAX: usize = 512;
+
+/// The first of them, up to the bounds.
+fn within<T: prost::Message>(all: Vec<T>) -> Vec<T> {
+    let bounds = Bounds { bytes: TROUBLES_BYTES, ..TOLD };
+    fill(all.into_iter().map(|one| ((), one)), bounds, T::encoded_len).0
+}
 
 /// Cuts what one member says of itself to what an answer has of it. Members among themselves need all of it.
 pub(super) fn shorten(status: &mut v1::MemberStatus) {
@@ -20,6 +29,16 @@ pub(super) fn shorten(status: &mut v1::MemberStatus) {
     status.vip_faults.truncate(TOLD.items);
     abridge(&mut status.unfit, TOLD, "reasons");
     abridge(&mut status.problems, TOLD, "problems");
+    for listener in &mut status.unbound_listeners {
+        listener.errors.clear();
+        let failures = listener.bind_failures.iter_mut();
+        failures.for_each(|failure| shorten_text(&mut failure.reason, REASON_MAX));
+    }
+    for pool in &mut status.troubled_pools {
+        pool.examples.iter_mut().for_each(|example| shorten_text(&mut example.reason, REASON_MAX));
+    }
+    status.unbound_listeners = within(std::mem::take(&mut status.unbound_listeners));
+    status.troubled_pools = within(std::mem::take(&mut status.troubled_pools));
 }
 
 #[tonic::async_trait]
@@ -41,28 +60,9 @@ impl ClusterService for Admin {
         &self,
         request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
-        let ask = peer::ReportRequest::default();
-        let known = self.member.known();
-        let mut members: Vec<v1::MemberStatus> = if request.get_ref().local_only || known.is_empty() {
-            self.member.report(&ask).status.into_iter().collect()
-        } else {
-            let answers = join_all(known.iter().map(|member| self.member.ask(member, &ask))).await;
-            let entry = |(member, answer): (&std::sync::Arc<_>, Result<peer::ReportResponse, Status>)| {
-                let record = self.member.rendered(member);
-                match answer.map(|report| report.status.unwrap_or_default()) {
-                    // What role each has is answered from one view, so that no two claim to lead.
-                    Ok(status) => v1::MemberStatus { member: Some(record), ..status },
-                    Err(error) => v1::MemberStatus {
-                        member: Some(record),
-                        error: error.message().to_owned(),
-                        ..Default::default()
-                    },
-                }
-            };
-            known.iter().zip(answers).map(entry).collect()
-        };
-        members.iter_mut().for_each(shorten);
-        Ok(Response::new(self.member.cluster_status(members)))
+        let mut status = self.cluster_status(request.get_ref().local_only).await;
+        status.members.iter_mut().for_each(shorten);
+        Ok(Response::new(status))
     }
 
     async fn transfer_leadership(
@@ -71,7 +71,7 @@ impl ClusterService for Admin {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
             let mut leader = ClusterServiceClient::new(leader);
-            return leader.transfer_leadership(forwarded(request.into_inner())).await;
+            return answered(leader.transfer_leadership(forwarded(request.into_inner())).await);
         }
         let (leader, term) = self.hand_over(&request.get_ref().to).await?;
         Ok(Response::new(v1::TransferLeadershipResponse { leader, term }))

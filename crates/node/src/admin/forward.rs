@@ -1,8 +1,11 @@
 //! Operations that only the leader can carry out reach it over its peer port, where every member serves the same API.
 
+use std::error::Error;
+
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use trestle_api::status::{self, Failure};
+use trestle_api::unanswered;
 use trestle_consensus::DEFAULT_WAIT;
 use trestle_model::MemberId;
 
@@ -16,6 +19,16 @@ pub(super) fn forwarded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
     request
+}
+
+/// What the leader answered; where it did not, why.
+pub(super) fn answered<T>(answer: Result<T, Status>) -> Result<T, Status> {
+    answer.map_err(|status| match status.source() {
+        Some(_) => {
+            Status::new(status.code(), format!("the leader did not answer: {}", unanswered::why(&status)))
+        }
+        None => status,
+    })
 }
 
 impl Admin {

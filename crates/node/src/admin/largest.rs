@@ -41,6 +41,21 @@ fn member() -> v1::Member {
     }
 }
 
+fn unbound() -> v1::ListenerView {
+    let failure = v1::BindFailure { addresses: vec!["a".repeat(50); 8], more: 1, reason: words() };
+    v1::ListenerView {
+        listener: name("listeners"),
+        errors: vec![words(); 8],
+        bind_failures: vec![failure; 8],
+        ..Default::default()
+    }
+}
+
+fn trouble() -> v1::PoolTrouble {
+    let example = v1::UnhealthyBackend { backend: name("pools") + &name("/backends"), reason: words() };
+    v1::PoolTrouble { pool: name("pools"), examples: vec![example; 4], ..Default::default() }
+}
+
 fn member_status() -> v1::MemberStatus {
     let fault = v1::VipFault { kind: 3, subject: name("listeners"), recovering: true };
     v1::MemberStatus {
@@ -55,6 +70,9 @@ fn member_status() -> v1::MemberStatus {
         vip_faults: vec![fault; 20_000],
         vip_faults_total: u32::MAX,
         uptime: long(),
+        unbound_listeners: vec![unbound(); 64],
+        troubled_pools: vec![trouble(); 64],
+        held_vips: vec![name("vips"); VIPS_MAX],
         ..Default::default()
     }
 }

@@ -8,13 +8,13 @@ use tonic::{Request, Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::member_service_server::MemberService;
-use trestle_api::{convert, peer, status, v1};
+use trestle_api::{convert, peer, status, unanswered, v1};
 use trestle_consensus::{Progress, Recovery, Removal};
 use trestle_model::{
     HostPort, Invalid, Kind, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
 };
 
-use super::forward::forwarded;
+use super::forward::{answered, forwarded};
 use super::{Admin, mismatch};
 use crate::member::REPORT_TIMEOUT;
 
@@ -57,7 +57,8 @@ impl MemberService for Admin {
         let address =
             convert::parse_add_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader).add_member(forwarded(request.into_inner())).await?;
+            let answer = MemberServiceClient::new(leader).add_member(forwarded(request.into_inner())).await;
+            let answer = answered(answer)?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let admin = self.clone();
@@ -71,8 +72,9 @@ impl MemberService for Admin {
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<Self::PromoteMemberStream>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer =
-                MemberServiceClient::new(leader).promote_member(forwarded(request.into_inner())).await?;
+            let answer = answered(
+                MemberServiceClient::new(leader).promote_member(forwarded(request.into_inner())).await,
+            )?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
         let id = self.member_id(&request.get_ref().name)?;
@@ -89,7 +91,7 @@ impl MemberService for Admin {
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
             let mut leader = MemberServiceClient::new(leader);
-            return leader.remove_member(forwarded(request.into_inner())).await;
+            return answered(leader.remove_member(forwarded(request.into_inner())).await);
         }
         let id = self.member_id(&request.get_ref().name)?;
         match self.member.consensus.remove(id).await? {
@@ -100,7 +102,7 @@ impl MemberService for Admin {
             Removal::LeadershipMustMove => {
                 let (to, _) = self.member.hand_over(None).await?;
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
-                leader.remove_member(forwarded(request.into_inner())).await
+                answered(leader.remove_member(forwarded(request.into_inner())).await)
             }
         }
     }
@@ -119,7 +121,9 @@ impl MemberService for Admin {
         let (name, peer, admin) =
             convert::update_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            return MemberServiceClient::new(leader).update_member(forwarded(request.into_inner())).await;
+            let answer =
+                MemberServiceClient::new(leader).update_member(forwarded(request.into_inner())).await;
+            return answered(answer);
         }
         let id = self.member_id(&convert::member_name(&name))?;
         self.refuse_vips([peer.as_ref(), admin.as_ref()]).await?;
@@ -212,8 +216,8 @@ impl Admin {
             refuse(format!("does not answer ({why}); start trestled there and give its peer address"))
         };
         let described = match answer {
-            Err(_) => return Err(unreachable(&format!("no answer within {REPORT_TIMEOUT:?}"))),
-            Ok(Err(status)) => return Err(unreachable(status.message())),
+            Err(_) => return Err(unreachable(&unanswered::none_within(REPORT_TIMEOUT))),
+            Ok(Err(status)) => return Err(unreachable(&unanswered::why(&status))),
             Ok(Ok(described)) => described.into_inner(),
         };
         let own = self.member.consensus.identity();

@@ -2,6 +2,7 @@
 
 mod closing;
 mod cluster;
+mod cluster_status;
 mod configuration;
 mod connections;
 mod forward;

@@ -6,7 +6,7 @@ use trestle_api::v1::vip_service_server::VipService;
 use trestle_api::{convert, peer, status, v1};
 use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 
-use super::forward::forwarded;
+use super::forward::{answered, forwarded};
 use super::paging::{Bounds, abridge, shorten_text};
 use super::{Admin, mismatch};
 
@@ -108,7 +108,7 @@ impl VipService for Admin {
         request: Request<v1::MoveVipsRequest>,
     ) -> Result<Response<v1::MoveVipsResponse>, Status> {
         if let Some(leader) = self.leader_elsewhere(&request).await? {
-            return VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await;
+            return answered(VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await);
         }
         let (holder, term) = self.hand_over(&request.get_ref().to).await?;
         Ok(Response::new(v1::MoveVipsResponse { holder, term }))

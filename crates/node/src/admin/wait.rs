@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use trestle_api::{convert, peer, status, v1};
+use trestle_api::{convert, peer, status, unanswered, v1};
 use trestle_model::{Invalid, MemberId, Revision, Violation};
 
 use super::Admin;
@@ -44,7 +44,7 @@ impl Admin {
                 let error = match &answer {
                     Ok(true) => String::new(),
                     Ok(false) => format!("not in force within {timeout:?}"),
-                    Err(status) => status.message().to_owned(),
+                    Err(status) => unanswered::why(status),
                 };
                 let message = v1::WaitForRevisionResponse {
                     member: convert::member_name(&member.spec.name),

@@ -57,3 +57,61 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| wanted(address));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use trestle_api::{peer, unanswered};
+
+    use super::*;
+
+    /// The address of a server that does this with each connection.
+    fn server(serve: impl Fn(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || listener.incoming().flatten().for_each(serve));
+        address
+    }
+
+    /// Reads what a client begins with, and says this.
+    fn says(words: &'static [u8]) -> String {
+        server(move |mut stream| {
+            let _ = stream.read(&mut [0; 100]);
+            let _ = stream.write_all(words);
+            // Read to the end, so that closing resets nothing.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        })
+    }
+
+    async fn why(address: &str) -> String {
+        let clients = Clients::default();
+        let mut client = clients.peer(&HostPort::parse(address).unwrap()).unwrap();
+        let asked = client.report(peer::ReportRequest::default());
+        let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        unanswered::why(&answer.unwrap().unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_told_in_words() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        assert_eq!(why(&closed).await, "connection refused: nothing listens there");
+        assert!(why("nowhere.invalid:7481").await.starts_with("its name was not found: "));
+        let other =
+            "what answers there does not speak gRPC: it is another program's port, or an HTTP or TLS one";
+        // An alert: an HTTP/2 preface is no ClientHello.
+        assert_eq!(why(&says(&[0x15, 3, 3, 0, 2, 2, 10])).await, other);
+        assert_eq!(why(&says(b"SSH-2.0-OpenSSH_9.2\r\n")).await, other);
+        let http = why(&says(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")).await;
+        let closes = why(&server(drop)).await;
+        assert!(closes.starts_with("the connection was closed from there: "), "{closes}");
+        assert!(http == closes || http == other, "{http}");
+        // Kept, and never read: as of a process that is stopped. The kernel accepts for it.
+        let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = why(&frozen.local_addr().unwrap().to_string()).await;
+        assert!(silent.starts_with("its connection has gone silent: the process is frozen"), "{silent}");
+    }
+}

@@ -1,15 +1,17 @@
 //! What the status says of the virtual IPs.
 
 use super::StatusView;
+use super::problems::grouped;
 
 impl StatusView {
     /// Members that cannot take over, or hold on to what they should hand over. Without virtual IPs there is nothing to
     /// take over, and a member needs no rights for it.
     pub(super) fn vip_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
         if self.vips == 0 {
-            return problems;
+            return Vec::new();
         }
+        let mut problems = self.holder_problems();
+        let mut unfit = Vec::new();
         for m in self.members.iter().filter(|m| m.reachable) {
             let (name, why) = (&m.name, m.unfit.join("; "));
             // A drain is no trouble, unless nobody takes over.
@@ -18,17 +20,46 @@ impl StatusView {
             }
             match m.vip_standing.as_deref() {
                 Some("unable") if why.is_empty() => problems.push(format!("{name} cannot hold virtual IPs")),
-                Some("unable") => problems.push(format!("{name} cannot hold virtual IPs: {why}")),
+                Some("unable") => problems.push(format!("{name} cannot hold virtual IPs: {why}; \"trestle vip list\" shows each")),
                 Some("without-quorum") => problems.push(format!(
                     "{name} leads and hears from no quorum: \"trestle vip list\" says what it holds all the same"
                 )),
-                _ if !why.is_empty() => {
-                    problems.push(format!(
-                        "{name} should not hold virtual IPs while another member can: {why}"
-                    ));
-                }
+                _ if !why.is_empty() => unfit.push((name.clone(), why)),
                 _ => {}
             }
+        }
+        problems.extend(grouped(unfit).into_iter().map(|(why, names)| {
+            let names = names.join(", ");
+            format!("{names} should not hold virtual IPs while another member can: {why}; \"trestle vip list\" shows each")
+        }));
+        problems
+    }
+
+    /// Virtual IPs that are not held by exactly one member. One member alone knows nothing of that.
+    fn holder_problems(&self) -> Vec<String> {
+        let known = if self.of_one { &[][..] } else { &self.vip_names[..] };
+        let mut orphans = Vec::new();
+        let mut problems = Vec::new();
+        for vip in known {
+            let holders = self.members.iter().filter(|m| m.held_vips.contains(vip));
+            let holders: Vec<&str> = holders.map(|m| m.name.as_str()).collect();
+            match holders.as_slice() {
+                [_] => {}
+                [] => orphans.push(vip.as_str()),
+                several => problems.push(format!(
+                    "vip {vip} is HELD BY {} AT ONCE: clients may reach any of them; \"trestle vip get {vip}\" shows each",
+                    several.join(" AND ")
+                )),
+            }
+        }
+        if let [first, ..] = orphans.as_slice() {
+            let why = self.why_none_holds().map(|why| format!(" ({why})")).unwrap_or_default();
+            let who =
+                if self.members.iter().all(|m| m.reachable) { "no member" } else { "no member that answers" };
+            problems.push(format!(
+                "vip {}: {who} holds it{why}; \"trestle vip get {first}\" shows each member",
+                orphans.join(", ")
+            ));
         }
         problems
     }
@@ -71,9 +102,9 @@ mod tests {
         assert_eq!(
             StatusView::from(status.clone()).problems,
             [
-                "m1 should not hold virtual IPs while another member can: its own check fails",
-                "m2 cannot hold virtual IPs: CAP_NET_ADMIN is missing",
+                "m2 cannot hold virtual IPs: CAP_NET_ADMIN is missing; \"trestle vip list\" shows each",
                 "m3 leads and hears from no quorum: \"trestle vip list\" says what it holds all the same",
+                "m1 should not hold virtual IPs while another member can: its own check fails; \"trestle vip list\" shows each",
             ]
         );
         for member in &mut status.members {
@@ -82,7 +113,32 @@ mod tests {
         let problems = StatusView::from(status).problems;
         assert_eq!(
             problems,
-            ["m1 should not hold virtual IPs while another member can: its own check fails"]
+            [
+                "m1 should not hold virtual IPs while another member can: its own check fails; \"trestle vip list\" shows each"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_vip_is_held_by_one_member() {
+        let mut status = sample_status();
+        status.counts.as_mut().unwrap().vips = 3;
+        status.vips = ["vips/api", "vips/db", "vips/web"].map(str::to_owned).to_vec();
+        status.members[0].held_vips = vec!["vips/api".to_owned()];
+        status.members[1].held_vips = vec!["vips/api".to_owned(), "vips/web".to_owned()];
+        assert_eq!(
+            StatusView::from(status.clone()).problems,
+            [
+                "vip api is HELD BY m1 AND m2 AT ONCE: clients may reach any of them; \"trestle vip get api\" shows each",
+                "vip db: no member holds it (m1 leads, and is following); \"trestle vip get db\" shows each member",
+            ]
+        );
+        // Asked alone, a member does not know who holds what.
+        status.members.truncate(1);
+        let alone = StatusView::new(status, true);
+        assert!(
+            alone.problems.is_empty()
+                && alone.text().ends_with("\nno problems, as far as this member knows\n")
         );
     }
 

@@ -1,0 +1,70 @@
+//! What this member sees wrong with listeners and pools, for the status.
+
+use trestle_api::{convert, v1};
+use trestle_dataplane::{Listener, Pool, Table, Verdict};
+use trestle_model::{AdminState, AllDown, PoolName};
+
+use crate::report::count;
+
+/// Most listeners, and most pools, that are told of.
+const TOLD_MAX: usize = 64;
+/// Most unhealthy backends of a pool that are named.
+const EXAMPLES_MAX: usize = 4;
+
+/// What keeps a listener's addresses from being bound, by reason.
+pub(crate) fn bind_failures(listener: &Listener) -> Vec<v1::BindFailure> {
+    let failures = listener.bind_failures().into_iter();
+    failures.map(|failure| message(&failure)).collect()
+}
+
+fn message(failure: &trestle_dataplane::BindFailure) -> v1::BindFailure {
+    v1::BindFailure {
+        addresses: failure.ranges.iter().map(ToString::to_string).collect(),
+        more: count(failure.more),
+        reason: failure.why.clone(),
+    }
+}
+
+/// The listeners that lack addresses which they should have.
+pub(crate) fn unbound_listeners(member: &str, table: &Table) -> Vec<v1::ListenerView> {
+    let unbound = |listener: &std::sync::Arc<Listener>| {
+        let failures: Vec<_> =
+            listener.bind_failures().into_iter().filter(|failure| !failure.meant).collect();
+        (!failures.is_empty()).then(|| v1::ListenerView {
+            listener: convert::listener_name(&listener.config.name),
+            member: member.to_owned(),
+            bind_failures: failures.iter().map(message).collect(),
+            ..Default::default()
+        })
+    };
+    table.listeners.values().filter_map(unbound).take(TOLD_MAX).collect()
+}
+
+/// The pools that can do less than they were given to.
+pub(crate) fn troubled_pools(table: &Table) -> Vec<v1::PoolTrouble> {
+    let used = table.used_pools();
+    let trouble = |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| trouble(name, pool, used.contains(name));
+    table.pools.iter().filter_map(trouble).take(TOLD_MAX).collect()
+}
+
+fn trouble(name: &PoolName, pool: &Pool, used: bool) -> Option<v1::PoolTrouble> {
+    let enabled = || pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled);
+    let unhealthy = || enabled().filter(|backend| backend.verdict == Verdict::Unhealthy);
+    let (all, bad) = (enabled().count(), unhealthy().count());
+    if bad == 0 && (all > 0 || !used) {
+        return None;
+    }
+    let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| v1::UnhealthyBackend {
+        backend: convert::backend_name(name, &backend.config.name),
+        reason: backend.grounds(),
+    };
+    Some(v1::PoolTrouble {
+        pool: convert::pool_name(name),
+        backends: count(pool.backends.len()),
+        enabled: count(all),
+        unhealthy: count(bad),
+        used,
+        fail_open: pool.config.spec.all_down == AllDown::FailOpen,
+        examples: unhealthy().take(EXAMPLES_MAX).map(example).collect(),
+    })
+}
