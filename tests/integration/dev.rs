@@ -55,6 +55,12 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
         assert_eq!(finished.code, Some(0), "{line}\n{}{}", finished.stdout, finished.stderr);
         assert!(!finished.stdout.is_empty() || !finished.stderr.is_empty(), "{line} says nothing");
     }
+    let status = shell("trestle status -o json").expect_success();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let members = status["members"].as_array().unwrap();
+    let shares = members.iter().map(|member| member["descriptors_max"].as_u64().unwrap()).sum::<u64>();
+    let limit = process.open_files_max();
+    assert!(members.len() == 3 && shares < limit, "three members may have {shares} of {limit} descriptors");
     let list = || shell("trestle pool list -o json").expect_success();
     shell("trestle pool create kept").expect_success();
     let before = list();

@@ -1,5 +1,7 @@
 //! File descriptors: how many this process may have, and how many of them the data plane may have.
 
+use std::num::NonZeroUsize;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::accept::Limits;
@@ -55,9 +57,15 @@ impl OwnPorts {
     }
 }
 
-/// Those of this process, with its limit as it is now.
-pub(crate) fn own_ports() -> OwnPorts {
-    OwnPorts::of(getrlimit(Resource::Nofile).current)
+/// How many descriptors one of so many members in this process may have, with the limit as it is now; `None` for no limit.
+fn share(members: NonZeroUsize) -> Option<u64> {
+    let members = u64::try_from(members.get()).unwrap_or(u64::MAX);
+    getrlimit(Resource::Nofile).current.map(|limit| limit / members)
+}
+
+/// Those of one of so many members in this process.
+pub(crate) fn own_ports(members: NonZeroUsize) -> OwnPorts {
+    OwnPorts::of(share(members))
 }
 
 /// Bounds of what is kept for everything but the sockets of the data plane and the own ports: checks have at most 1024 at a
@@ -73,9 +81,9 @@ pub(crate) fn for_connections(limit: u64) -> usize {
     usize::try_from(limit - reserve - own_ports).unwrap_or(usize::MAX)
 }
 
-/// As [`for_connections`], with this process's limit as it is now; `None` for no limit.
-pub(crate) fn budget() -> Option<usize> {
-    getrlimit(Resource::Nofile).current.map(for_connections)
+/// As [`for_connections`], of the share of one of so many members in this process; `None` for no limit.
+pub(crate) fn budget(members: NonZeroUsize) -> Option<usize> {
+    share(members).map(for_connections)
 }
 
 #[cfg(test)]
@@ -88,6 +96,17 @@ mod tests {
             [(0, 0), (400, 200), (1024, 512), (2000, 1244), (20_000, 17_912), (1_048_576, 1_045_440)]
         {
             assert_eq!(for_connections(limit), connections, "of {limit}");
+        }
+    }
+
+    #[test]
+    fn members_of_one_process_share_its_descriptors() {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+        for members in [1, 3] {
+            let members = NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN);
+            let one = budget(members).unwrap_or_default() + own_ports(members).descriptors();
+            let all = (one * members.get()) as u64;
+            assert!(all <= limit && all > limit / 2, "{members} members may have {all} of {limit}");
         }
     }
 

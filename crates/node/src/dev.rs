@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,7 @@ impl Dev {
             let name = MemberName::parse(&format!("m{number}")).map_err(DevError::Forming)?;
             let mut config = Config::on_loopback(name, host(number), data_dir.join(format!("m{number}")));
             config.shutdown_grace = SHUTDOWN_GRACE;
+            config.members_in_process = NonZeroUsize::MIN.saturating_add(MEMBERS.len() - 1);
             let node = Node::start(config, Arc::new(|| 0)).await;
             nodes.push(node.map_err(|error| DevError::Member { number, error })?);
         }

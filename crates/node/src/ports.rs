@@ -1,5 +1,6 @@
 //! The member's own ports.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -25,9 +26,9 @@ pub(crate) struct PortUse {
 }
 
 impl Ports {
-    /// The ports of a member with as many connections as this process has descriptors for.
-    pub(crate) fn new(consensus: &Consensus) -> Self {
-        let limits = descriptors::own_ports();
+    /// The ports of one of so many members in this process, with as many connections as it has descriptors for.
+    pub(crate) fn new(consensus: &Consensus, members: NonZeroUsize) -> Self {
+        let limits = descriptors::own_ports(members);
         let view = consensus.view();
         let is_member: IsMember = Arc::new(move |ip| {
             let state = view.borrow().state.clone();

@@ -127,7 +127,7 @@ impl Node {
         let journal = Journal::default();
         let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
-        let ports = Ports::new(&consensus);
+        let ports = Ports::new(&consensus, config.members_in_process);
         let member = Arc::new(Member {
             config,
             ports,
@@ -274,7 +274,7 @@ fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Sett
         hosts: "/etc/hosts".into(),
         source: config.source.clone(),
         member: Some(config.name.clone()),
-        descriptors: descriptors::budget(),
+        descriptors: descriptors::budget(config.members_in_process),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
         on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),

@@ -39,6 +39,13 @@ impl Process {
         self.child.id()
     }
 
+    /// How many files it may have open: the soft limit, as it is now.
+    pub fn open_files_max(&self) -> u64 {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap_or(u64::MAX)
+    }
+
     /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         // Fails only when it has been waited for already.

@@ -84,6 +84,8 @@ pub struct Config {
     pub source: Sources,
     /// Networks that backends may be in; empty for all.
     pub backend_networks: Vec<Cidr>,
+    /// Members in this process, among which its descriptors are shared out: one, but three in `trestled dev`.
+    pub members_in_process: NonZeroUsize,
     /// What is this member's own about holding virtual IPs.
     pub vip: VipConfig,
 }
@@ -233,6 +235,7 @@ impl Config {
             check_directory: CHECK_DIRECTORY.into(),
             source: Sources::default(),
             backend_networks: Vec::new(),
+            members_in_process: NonZeroUsize::MIN,
             vip: VipConfig::default(),
         }
     }
@@ -298,6 +301,7 @@ impl Config {
                 check_directory: check_directory?,
                 source,
                 backend_networks,
+                members_in_process: NonZeroUsize::MIN,
                 vip: vip?,
             })
         };
