@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use trestle_testkit::lab::{Fault, MEMBERS, VIP, break_thread, hang_threads};
+use trestle_testkit::lab::{Fault, MEMBERS, VIP, break_thread, hang_threads, panic_thread};
 use trestle_testkit::{get, wait_for};
 
 use crate::Bed;
@@ -37,55 +37,76 @@ const THREADS: [&str; 6] =
 /// Members that have a service manager: what they tell it comes to a socket beside their file.
 const MANAGED: &str = "export NOTIFY_SOCKET=\"$2.notify\" WATCHDOG_USEC=2000000 WATCHDOG_PID=$$";
 
-/// Whether a member tells its service manager within three seconds that it is well, which it does each second.
+/// Whether a member tells its service manager within two seconds that it is well, which it does each second.
 fn is_well(manager: &UnixDatagram) -> bool {
     manager.set_nonblocking(true).unwrap();
     while manager.recv(&mut [0; 256]).is_ok() {}
     manager.set_nonblocking(false).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut told = [0; 256];
     manager.recv(&mut told).is_ok_and(|length| told[..length].starts_with(b"WATCHDOG=1"))
 }
 
+/// The answer of a member's readiness, once it names all of these as silent.
+fn not_ready(bed: &Bed, member: usize, named: &[&str]) -> String {
+    wait_for("what hangs in the readiness", LIMIT, || {
+        let page = bed.lab.members[member].run(|| get(bed.product.members[member].http(), "/readyz"))?;
+        let silent = |name: &&&str| page.body.contains(&format!("{name} has given no sign of life"));
+        let missing: Vec<_> = named.iter().filter(|name| !silent(name)).collect();
+        if page.status == 503 && missing.is_empty() {
+            Ok(page.body)
+        } else {
+            Err(format!("{missing:?}: {}", page.body))
+        }
+    })
+}
+
 #[test]
-fn each_part_of_a_member_that_hangs_is_named_and_keeps_the_watchdog_from_being_fed() {
+fn a_part_that_hangs_is_named_and_unfed_to_the_watchdog_and_another_member_serves_in_its_place() {
     let Some(mut bed) = Bed::unhurried_by(MANAGED) else { return };
     let member = bed.settle();
     let manager =
         UnixDatagram::bind(bed.product.members[member].config().with_extension("toml.notify")).unwrap();
     wait_for("a watchdog that is fed", LIMIT, || is_well(&manager).then_some(()).ok_or_else(String::new));
-    let ready =
-        |bed: &Bed| bed.lab.members[member].run(|| get(bed.product.members[member].http(), "/readyz"));
-    for together in [&THREADS[1..2], &THREADS] {
-        let Some(hung) = hang_threads(bed.product.members[member].process().id(), together) else { return };
-        wait_for("all that hangs in the readiness", LIMIT, || {
-            let page = ready(&bed)?;
-            let named = |name: &&&str| page.body.contains(&format!("{name} has given no sign of life"));
-            let missing: Vec<_> = together.iter().filter(|name| !named(name)).collect();
-            if page.status == 503 && missing.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{missing:?}: {}", page.body))
-            }
-        });
-        assert!(!is_well(&manager), "the watchdog is fed while {together:?} hang");
-        let told = bed.json(&["status"])["problems"].to_string();
-        assert!(told.contains("has given no sign of life"), "{told}");
-        drop(hung);
-        wait_for("readiness", LIMIT, || match ready(&bed)? {
+    let process = bed.product.members[member].process().id();
+    let watch = bed.watch();
+    // Nothing ends this member: its manager is a test.
+    let Some(owner) = hang_threads(process, &THREADS[..1]) else { return };
+    let to = bed.served(bed.lab.target(), |by| by != member && by < MEMBERS);
+    not_ready(&bed, member, &THREADS[..1]);
+    assert!(!is_well(&manager), "the watchdog is fed while {} hangs", THREADS[0]);
+    bed.unfit(member, "the thread that holds them has given no sign of life");
+    let Some(others) = hang_threads(process, &THREADS[1..]) else { return };
+    not_ready(&bed, member, &THREADS);
+    let told = bed.json(&["status"])["problems"].to_string();
+    assert!(told.contains("has given no sign of life"), "{told}");
+    drop((owner, others));
+    wait_for("readiness", LIMIT, || {
+        match bed.lab.members[member].run(|| get(bed.product.members[member].http(), "/readyz"))? {
             page if page.status == 200 => Ok(()),
             page => Err(page.body),
-        });
-        wait_for("a watchdog that is fed", LIMIT, || is_well(&manager).then_some(()).ok_or_else(String::new));
-    }
+        }
+    });
+    wait_for("a watchdog that is fed", LIMIT, || is_well(&manager).then_some(()).ok_or_else(String::new));
+    // What the owner had in its queue brings nothing back.
+    assert_eq!(bed.served(bed.lab.target(), |by| by < MEMBERS), to);
+    watch.end();
 }
 
 #[test]
 fn a_part_that_panics_ends_its_member_after_the_virtual_ips_were_let_go_of() {
-    let Some(mut bed) = Bed::unhurried() else { return };
-    for thread in ["trestle-table", "trestle-probe"] {
+    let Some(mut bed) = Bed::new() else { return };
+    type Break = fn(u32, &str) -> bool;
+    // Those that keep the virtual IPs wait for others to tell them, and have no descriptor to break. Without them the kernel lets go.
+    let parts: [(&str, Break, &str, &str); 4] = [
+        ("trestle-table", break_thread, "thread trestle-table panicked", "released"),
+        ("trestle-probe", break_thread, "thread trestle-probe panicked", "released"),
+        ("vip owner", panic_thread, "part=\"vip owner\" why=\"it panicked", "ended"),
+        ("vip lease", panic_thread, "part=\"vip lease\"", "the kernel has closed the fence"),
+    ];
+    for (thread, broken, why, how) in parts {
         let holder = bed.settle();
-        if !break_thread(bed.product.members[holder].process().id(), thread) {
+        if !broken(bed.product.members[holder].process().id(), thread) {
             return;
         }
         assert_eq!(bed.product.members[holder].exited().code(), Some(74));
@@ -95,9 +116,8 @@ fn a_part_that_panics_ends_its_member_after_the_virtual_ips_were_let_go_of() {
             "the address is still there"
         );
         let log = bed.product.members[holder].output();
-        let why = format!("thread {thread} panicked");
-        assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(&why)), "{log}");
-        assert!(log.contains("released"), "{log}");
+        assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(why)), "{log}");
+        assert!(log.contains(how), "{how:?} is not in {log}");
         bed.served(bed.lab.target(), |by| by != holder && by < MEMBERS);
     }
 }

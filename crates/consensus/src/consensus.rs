@@ -323,8 +323,8 @@ impl Consensus {
     /// Hands leadership over, to the voter that is best caught up unless `to` names one; on the leader only. Answers who
     /// leads then, and its term.
     ///
-    /// Only what decides who serves the virtual IPs may call this, after this member has let go of all of them and that is
-    /// on record: a transfer makes voters disregard the lease of the leader that begins it.
+    /// Only what decides who serves the virtual IPs may call this, after this member has let go of all of them: a transfer makes
+    /// voters disregard the lease of the leader that begins it. Where that is not on record the successor waits for the lease.
     ///
     /// # Errors
     /// When this member does not lead, the target is not fit to, or another was elected.

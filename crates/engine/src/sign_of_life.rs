@@ -22,8 +22,12 @@ impl SignOfLife {
 
     /// How long there has been none, if that is too long.
     pub fn silent(&self, now: Duration) -> Option<Duration> {
-        let silent = Duration::from_millis(millis(now).saturating_sub(self.0.load(Ordering::Relaxed)));
-        (silent > SILENT_MAX).then_some(silent)
+        Some(self.silence(now)).filter(|silence| *silence > SILENT_MAX)
+    }
+
+    /// How long there has been none.
+    pub fn silence(&self, now: Duration) -> Duration {
+        Duration::from_millis(millis(now).saturating_sub(self.0.load(Ordering::Relaxed)))
     }
 }
 

@@ -9,7 +9,7 @@ use trestle_model::Revision;
 
 use v1::vip_fault::Kind;
 
-use super::Shown;
+use super::{Shown, silence};
 use crate::member::Member;
 
 /// Everything that is wrong, with the words for it.
@@ -36,6 +36,9 @@ impl Member {
         }
         if let Some(why) = &shown.unable {
             add(Fault::Unable, why.clone());
+        }
+        if let Some(silence) = self.vips.owner_hangs() {
+            add(Fault::Unable, silence::words(silence));
         }
         places(shown, &mut faults);
         self.accept_faults(&mut faults);

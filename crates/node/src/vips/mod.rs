@@ -13,6 +13,7 @@ mod fitness;
 mod hand_over;
 mod news;
 mod owner;
+mod silence;
 mod view;
 mod watchdog;
 
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     lease: Lease,
     machine: Mutex<Option<Ownership>>,
     shown: Mutex<Shown>,
+    /// What is seen of the owner.
+    silence: silence::Silence,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,6 +105,11 @@ impl Shared {
     fn instant(&self, at: Duration) -> Instant {
         let far = || Instant::now() + Duration::from_secs(365 * 24 * 3600);
         self.base.checked_add(at).unwrap_or_else(far)
+    }
+
+    /// Notes that the owner runs.
+    fn beat(&self) {
+        self.silence.end(self.now());
     }
 
     /// A moment of this process on the machine's clock.
@@ -187,6 +195,7 @@ impl Vips {
             lease: lease(config.profile),
             machine: Mutex::default(),
             shown: Mutex::default(),
+            silence: silence::Silence::default(),
         };
         let (orders, queue) = channel();
         let queue = Mutex::new(Some(queue));
@@ -228,6 +237,7 @@ impl Vips {
         *locked(&self.owner) = Some(thread);
         news::follow(member, &self.orders);
         fitness::follow(member, &self.orders);
+        silence::follow(member);
         Ok(())
     }
 

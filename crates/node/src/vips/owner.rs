@@ -115,6 +115,7 @@ impl Owner {
         let mut look = Instant::now() + LOOK;
         loop {
             pulse.beat();
+            self.shared.beat();
             if matches!(self.grip, Grip::Unused | Grip::Failed(_))
                 && let Some(watchdog) = &mut self.idle_watchdog
             {
@@ -134,6 +135,8 @@ impl Owner {
             }
         }
         self.let_go();
+        // What is done gives no signs of life.
+        self.shared.silence.is_no_fault();
     }
 
     /// The kernel's threads have no say of their own when they end.
@@ -198,6 +201,8 @@ impl Owner {
     }
 
     fn act(&mut self, action: Action, events: &mut VecDeque<Event>) {
+        // What the kernel is asked for takes a while when there are many virtual IPs.
+        self.shared.beat();
         match action {
             Action::Scrub => events.push_back(Event::Scrubbed),
             Action::ProposeTake { term, reach } => self.propose_take(term, reach),

@@ -31,7 +31,7 @@ pub use host::{Host, Mac};
 pub use keepalived::Keepalived;
 pub use prober::{Attempt, Failure, Gap, Prober, gap};
 pub use product::Product;
-pub use threads::{HungThreads, break_thread, hang_threads};
+pub use threads::{HungThreads, break_thread, hang_threads, panic_thread};
 pub use trestle::Trestle;
 pub use trial::{Fault, Trial, settle};
 

@@ -36,6 +36,16 @@ pub fn break_thread(process: u32, name: &str) -> bool {
     traced("break", process, &[name]).is_some_and(|mut child| child.wait().unwrap().success())
 }
 
+/// Has the thread of this name panic in the next function of the product that it calls, wherever it waits now. False, with a word of
+/// explanation, where that cannot be done.
+///
+/// # Panics
+/// When there is no such thread.
+pub fn panic_thread(process: u32, name: &str) -> bool {
+    has_tools(&["nm"])
+        && traced("panic", process, &[name]).is_some_and(|mut child| child.wait().unwrap().success())
+}
+
 fn traced(action: &str, process: u32, names: &[&str]) -> Option<Child> {
     if !cfg!(target_arch = "x86_64") {
         skip("threads are traced on x86-64 only");
