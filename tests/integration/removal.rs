@@ -1,14 +1,14 @@
 //! Members that were removed: what they do, what they are believed, and how they come back.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 use trestle_api::v1::{GetClusterStatusRequest, MemberStatus, RemoveMemberRequest};
 use trestle_testkit::{Api, Cluster, Origin, fetch_http, get, wait_for, wait_until};
 
-use crate::trestled;
+use crate::{trestle, trestled};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -77,11 +77,13 @@ async fn a_removed_member_drains_and_stays_out_until_it_is_added_again() {
     api.create_pool("web", None).await.unwrap();
     api.create_backend("web", "a", origin.address()).await.unwrap();
     api.create_listener("web", "0.0.0.0:8080", "web").await.unwrap();
+    let drained = drained_without_a_deadline(&cluster, &origin).await;
     let before = cluster.agreed().await;
     let target = SocketAddr::from((cluster.members[2].ip, 8080));
     let mut open = TcpStream::connect(target).unwrap();
     assert!(ask(&mut open).unwrap() > 0);
 
+    let ends = std::thread::spawn(move || ends(drained));
     remove(&api, "m3").await;
     wait_for("new connections to be refused", LIMIT, || match TcpStream::connect(target) {
         Ok(_) => Err("one was accepted"),
@@ -92,6 +94,10 @@ async fn a_removed_member_drains_and_stays_out_until_it_is_added_again() {
         Ok(0) | Err(_) => Ok(()),
         Ok(_) => Err("it goes on"),
     });
+    let ends = ends.join().unwrap();
+    let (first, last) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
+    // Half of five seconds is what they are spread over.
+    assert!(last.saturating_duration_since(*first) > Duration::from_secs(1), "all end at once: {ends:?}");
     stays_out(&cluster, target).await;
 
     // It knows what it is after a restart as well.
@@ -116,6 +122,42 @@ async fn a_removed_member_drains_and_stays_out_until_it_is_added_again() {
     assert!(old.join("store").is_dir(), "{} is missing", old.display());
     let said = cluster.members[2].output();
     assert!(said.contains(&old.display().to_string()), "{said}");
+}
+
+/// Connections through the third member to a backend that is drained for as long as they take.
+async fn drained_without_a_deadline(cluster: &Cluster, origin: &Origin) -> Vec<TcpStream> {
+    let endpoint = cluster.members[0].admin().to_string();
+    let address = origin.address().to_string();
+    for arguments in [
+        &["pool", "create", "old", "--health", "none", "--close-spread-percent", "50"][..],
+        &["backend", "add", "old/a", &address],
+        &["listener", "create", "old", "--bind", "0.0.0.0:8081", "--pool", "old", "--wait"],
+    ] {
+        trestle(&endpoint, arguments).expect_success();
+    }
+    let target = SocketAddr::from((cluster.members[2].ip, 8081));
+    let connect = |_| {
+        let mut stream = TcpStream::connect(target).unwrap();
+        assert!(ask(&mut stream).unwrap() > 0);
+        stream
+    };
+    let streams = (0..20).map(connect).collect();
+    trestle(&endpoint, &["backend", "drain", "old/a", "--wait"]).expect_success();
+    streams
+}
+
+/// When each of these connections ends.
+fn ends(streams: Vec<TcpStream>) -> Vec<Instant> {
+    let wait = |mut stream: TcpStream| {
+        std::thread::spawn(move || {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            let end = stream.read(&mut [0; 1]);
+            assert!(matches!(&end, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{end:?}");
+            Instant::now()
+        })
+    };
+    let waiting: Vec<_> = streams.into_iter().map(wait).collect();
+    waiting.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
 /// The third member is there, says what has become of it, and does nothing else.

@@ -381,6 +381,13 @@ impl DataPlane {
         ended.map(|t| format!("thread {} has ended; see the log", t.thread().name().unwrap_or("?"))).collect()
     }
 
+    /// Ends all connections within `time` from now as [`CloseReason::Drained`], unless a drain ends them sooner: those of each
+    /// pool over the last [part](trestle_model::PoolSpec::close_spread_percent) of the time, however they are drained. `None`
+    /// lets them go on after all. For a member that was removed, and may be taken in again.
+    pub fn end_within(&self, time: Option<Duration>) {
+        self.order(Order::EndWithin(time.map(|time| (time, CloseReason::Drained))));
+    }
+
     /// Closes every listening socket, after accepting what waits there. Established connections go on, and the
     /// configuration is followed in everything else.
     pub fn stop_accepting(&self) {
@@ -394,7 +401,7 @@ impl DataPlane {
         let (done, stopped) = oneshot::channel();
         self.order(Order::StopAccepting { done: Some(done) });
         let _ = stopped.await;
-        self.order(Order::EndWithin(grace));
+        self.order(Order::EndWithin(Some((grace, CloseReason::MemberShutdown))));
         if timeout(grace, self.shared.idle()).await.is_err() {
             self.order(Order::CloseAll);
             let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;

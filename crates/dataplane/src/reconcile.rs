@@ -21,6 +21,7 @@ use crate::connections::Roll;
 use crate::names as resolver;
 use crate::plane::{Settings, Shared};
 use crate::probe::{self, Report};
+use crate::reason::CloseReason;
 use crate::table::Table;
 use crate::worker;
 use endings::Grace;
@@ -46,8 +47,9 @@ pub(crate) enum Order {
     },
     /// Close every listening socket but those of virtual IPs and open none, or open them again.
     Drain(bool),
-    /// End all connections within this time from now, spread over the last part of it.
-    EndWithin(Duration),
+    /// End all connections within this time from now, spread over the last part of it, those that are left for this reason;
+    /// or, without a time, let them go on after all.
+    EndWithin(Option<(Duration, CloseReason)>),
     /// Close every connection.
     CloseAll,
 }
@@ -185,7 +187,13 @@ impl Reconciler {
                     self.follow(self.state.clone(), true).await;
                 }
             }
-            Order::EndWithin(time) => self.pools.end_within(Grace { since: self.origin.elapsed(), time }),
+            Order::EndWithin(wanted) => {
+                let since = self.origin.elapsed();
+                let grace = wanted.map(|(time, reason)| Grace { since, time, reason });
+                self.pools.end_within(grace, since);
+                // Drains whose time has come begin an epoch.
+                self.publish();
+            }
             Order::CloseAll => {
                 self.pools.close_all();
                 self.publish();

@@ -16,9 +16,14 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
+    /// Whether this member takes its leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// What is left of the state that this member `known`: all of it while it is a member; for the time of `grace` after it was
-    /// removed no listener and no virtual IP, and backends that are drained, so that open connections can finish and those that do
-    /// not end one after another; then nothing. Also answers when to ask again.
+    /// removed no listener and no virtual IP, and backends that are drained, so that open connections can finish; then nothing.
+    /// Also answers when to ask again.
     pub(crate) fn left_of(
         &mut self,
         known: Arc<ClusterState>,
@@ -45,17 +50,18 @@ impl Removal {
         left.vips.clear();
         for pool in left.pools.values_mut() {
             for backend in Arc::make_mut(pool).backends.values_mut() {
-                drain(backend, grace);
+                drain(backend);
             }
         }
         (Arc::new(left), end)
     }
 }
 
-/// Drains a backend that is not drained or disabled anyway; the time of a drain counts from when it began.
-fn drain(backend: &mut Arc<Backend>, timeout: Duration) {
+/// Drains a backend that is not drained or disabled anyway. Nothing is said of a deadline: the time of a drain counts from when
+/// it began, which for some is long ago, and the data plane knows when this member takes its leave.
+fn drain(backend: &mut Arc<Backend>) {
     if backend.spec.admin_state == AdminState::Enabled {
-        Arc::make_mut(backend).spec.admin_state = AdminState::Draining { timeout: Some(timeout) };
+        Arc::make_mut(backend).spec.admin_state = AdminState::Draining { timeout: None };
     }
 }
 
@@ -103,8 +109,7 @@ mod tests {
         assert_eq!(left.revision, known.revision);
         let states = left.pools.values().flat_map(|pool| pool.backends.values());
         let states: Vec<_> = states.map(|b| (b.name.as_str(), b.spec.admin_state)).collect();
-        let draining = AdminState::Draining { timeout: Some(grace) };
-        assert_eq!(states, [("off", AdminState::Disabled), ("on", draining), ("out", DRAINED)]);
+        assert_eq!(states, [("off", AdminState::Disabled), ("on", DRAINED), ("out", DRAINED)]);
         assert_eq!(end, Some(start + Duration::from_secs(31)));
         assert_eq!(at(30, true).0, left);
         assert_eq!(at(31, true), (Arc::default(), None));

@@ -312,7 +312,11 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
         let addresses: Vec<_> =
             known.members.values().map(|member| member.spec.peer_address.clone()).collect();
         member.clients.keep(|address| addresses.contains(address));
-        let (new, again) = removal.left_of(known, removed, member.config.shutdown_grace, Instant::now());
+        let (grace, was_leaving) = (member.config.shutdown_grace, removal.is_leaving());
+        let (new, again) = removal.left_of(known, removed, grace, Instant::now());
+        if removal.is_leaving() != was_leaving {
+            member.plane.end_within(removal.is_leaving().then_some(grace));
+        }
         let grace_ends = async move {
             match again {
                 Some(at) => tokio::time::sleep_until(at.into()).await,

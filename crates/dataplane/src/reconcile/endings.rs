@@ -11,11 +11,13 @@ use crate::reason::CloseReason;
 /// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The time in which a member that stops lets connections finish, on the clock of the reconciler.
+/// The time in which a member that takes its leave lets connections finish, on the clock of the reconciler.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grace {
     pub(super) since: Duration,
     pub(super) time: Duration,
+    /// What those end as that do not finish.
+    pub(super) reason: CloseReason,
 }
 
 impl Grace {
@@ -23,7 +25,7 @@ impl Grace {
     pub(super) fn ending(self, spread_percent: u32) -> Ending {
         let deadline = self.since.saturating_add(self.time);
         let from = deadline.saturating_sub(spread::last_part(self.time, spread_percent));
-        Ending::new(CloseReason::MemberShutdown, from, deadline)
+        Ending::new(self.reason, from, deadline)
     }
 }
 

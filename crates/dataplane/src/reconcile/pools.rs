@@ -51,7 +51,7 @@ pub(super) struct Pools {
     last_check: CheckId,
     /// When connections end next of backends that are drained, or of which this member takes leave.
     endings: BTreeSet<(Duration, PoolName, BackendName)>,
-    /// In which everything ends, once this member stops.
+    /// In which everything ends, once this member takes its leave.
     grace: Option<Grace>,
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
@@ -227,13 +227,14 @@ impl Pools {
         }
     }
 
-    /// Ends all connections by the end of `grace`, each pool's spread over the last part of it.
-    pub(super) fn end_within(&mut self, grace: Grace) {
-        self.grace = Some(grace);
+    /// Ends all connections by the end of `grace`, each pool's spread over the last part of it; without one, lets those go on
+    /// that nothing else ends.
+    pub(super) fn end_within(&mut self, grace: Option<Grace>, now: Duration) {
+        self.grace = grace;
         for (name, mut pool) in std::mem::take(&mut self.pools) {
             let spread = pool.config.pool.spec.close_spread_percent;
             for state in pool.backends.values_mut() {
-                self.plan_end(&name, state, spread, grace.since);
+                self.plan_end(&name, state, spread, now);
             }
             self.pools.insert(name, pool);
         }

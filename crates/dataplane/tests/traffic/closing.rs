@@ -227,6 +227,21 @@ async fn connections_end_one_after_another_before_the_grace_time_does() {
 }
 
 #[tokio::test]
+async fn a_member_that_takes_its_leave_spreads_the_ends_of_drains_without_a_deadline_too() {
+    let (mut plane, _server, clients) = many().await;
+    plane.admin("p", "a", AdminState::Draining { timeout: None }).await;
+    // One that is taken in again ends nothing.
+    plane.plane.end_within(Some(TIME));
+    plane.plane.end_within(None);
+    tokio::time::sleep(TIME + Duration::from_millis(100)).await;
+    assert_eq!(plane.plane.open_connections(), 40);
+    let begin = Instant::now();
+    plane.plane.end_within(Some(TIME));
+    are_spread(&ends(clients, begin).await);
+    plane.until_closed("l", CloseReason::Drained, 40).await;
+}
+
+#[tokio::test]
 async fn lifetimes_that_began_together_end_one_after_another() {
     let server = Server::start("a").await;
     let mut plane = Plane::start();
