@@ -6,6 +6,7 @@ use std::time::Duration;
 use trestle_api::v1::{ListMembersRequest, Member as Record, UpdateMemberRequest};
 use trestle_testkit::{Api, Cluster, Member, get, wait_for, wait_until};
 
+use crate::vips::restore_vip;
 use crate::{trestle, trestled};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -207,8 +208,7 @@ async fn a_virtual_ip_and_an_address_of_a_member_are_not_the_same_whichever_come
     let mut cluster = Cluster::start(trestled(), 3).await;
     let (api, endpoint) = (cluster.api(0), cluster.members[0].admin().to_string());
     // Of documentation (RFC 5737), so that no machine has it; and on an interface that cannot hold it.
-    let create = ["vip", "create", "192.0.2.10/24", "--name", "front", "--interface", "lo"];
-    trestle(&endpoint, &create).expect_success();
+    restore_vip(&endpoint, "front", "192.0.2.10/24");
     let of_vip = "192.0.2.10:7480 is the address of vip \"front\", so it cannot be a member's own";
 
     let new = cluster.prepare();

@@ -1,5 +1,5 @@
 //! Virtual IPs as listeners and health see them; that nobody holds them here, because their interface is no
-//! Ethernet.
+//! Ethernet. Such a one is refused when it is created, and taken from a document.
 
 use prost_types::FieldMask;
 use tonic::transport::Endpoint;
@@ -11,13 +11,54 @@ use trestle_api::v1::{
 };
 use trestle_testkit::{Cluster, get};
 
-use crate::trestled;
+use crate::{trestle, trestled};
 
-/// Creates a virtual IP at an address of documentation (RFC 5737).
+/// Brings a virtual IP that nobody can hold into the configuration: at an address of documentation (RFC 5737), and on an
+/// interface where it cannot be announced.
+pub(crate) fn restore_vip(endpoint: &str, name: &str, address: &str) {
+    let saved = trestle(endpoint, &["backup"]).expect_success();
+    let mut document: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    let vip = serde_json::json!({"name": format!("vips/{name}"), "address": address, "interface": "lo"});
+    let mut vips = document["vips"].as_array().cloned().unwrap_or_default();
+    vips.push(vip);
+    document["vips"] = vips.into();
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("document.json");
+    std::fs::write(&path, document.to_string()).unwrap();
+    trestle(endpoint, &["restore", "--replace", &path.display().to_string()]).expect_success();
+}
+
 async fn create_vip(cluster: &Cluster, name: &str, address: &str) {
-    let vip = Some(Vip { address: address.to_owned(), interface: "lo".to_owned(), ..Vip::default() });
-    let request = CreateVipRequest { vip_id: name.to_owned(), vip, ..CreateVipRequest::default() };
-    vips(cluster).create_vip(request).await.unwrap();
+    restore_vip(&cluster.members[0].admin().to_string(), name, address);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interface_without_an_ethernet_address_is_refused_where_no_member_could_hold_it() {
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let create = |interface: &str, validate_only| CreateVipRequest {
+        vip_id: "front".to_owned(),
+        vip: Some(Vip {
+            address: "192.0.2.10/24".to_owned(),
+            interface: interface.to_owned(),
+            ..Vip::default()
+        }),
+        validate_only,
+        ..CreateVipRequest::default()
+    };
+    for (interface, why) in [
+        ("lo", "m1: the interface lo has no Ethernet address, so a virtual IP on it cannot be announced"),
+        ("nowhere0", "m1: there is no interface nowhere0, but "),
+    ] {
+        for validate_only in [true, false] {
+            let status = vips(&cluster).create_vip(create(interface, validate_only)).await.unwrap_err();
+            refused(&status, why);
+            let field = format!("vip.interface \"{interface}\": must be one that a member could hold");
+            refused(&status, &field);
+        }
+    }
+    let endpoint = cluster.members[0].admin().to_string();
+    assert_eq!(trestle(&endpoint, &["-o", "json", "vip", "list"]).expect_success().trim(), "[]");
+    assert!(cluster.members[0].stop().success());
 }
 
 fn vips(cluster: &Cluster) -> VipServiceClient<tonic::transport::Channel> {

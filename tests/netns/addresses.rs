@@ -114,7 +114,8 @@ fn an_address_that_no_member_can_have_takes_no_other_away_and_can_be_mended_or_d
     let watch = bed.watch();
     let create = ["vip", "create", &format!("{SECOND}/24"), "--name", "second", "--interface", "nowhere0"];
     let refusal = bed.refusal(&create);
-    assert!(refusal.contains("must be one that a member could hold"), "{refusal}");
+    let named = format!("vip.interface \"nowhere0\": must be one that a member could hold {SECOND}/24 on");
+    assert!(refusal.contains(&named), "{refusal}");
     for member in 0..MEMBERS {
         let there = if member == BRIDGED { "eth0, eth1, lan" } else { "eth0, eth1" };
         let words = format!("{}: there is no interface nowhere0, but {there}", bed.name(member));

@@ -20,6 +20,11 @@ pub enum Fit {
         /// The names of those that it has and that could hold one, in order.
         there: Vec<String>,
     },
+    /// The interface of that name has no Ethernet address, so nothing could be announced on it.
+    NotEthernet {
+        /// As above.
+        there: Vec<String>,
+    },
 }
 
 /// Looks at the addresses of this machine, and for the interface if one is named. Takes no capability.
@@ -36,12 +41,14 @@ pub fn fit(address: IpAddr, interface: Option<&str>) -> Result<Fit, VipError> {
         return Ok(if found.is_some() { Fit::Fits } else { Fit::NoNetwork });
     };
     let interfaces = route.interfaces().map_err(VipError::system("list interfaces"))?;
-    if interfaces.iter().any(|found| found.is_called(name)) {
+    let named = interfaces.iter().find(|found| found.is_called(name)).map(|found| found.mac.is_some());
+    if named == Some(true) {
         return Ok(Fit::Fits);
     }
     let ethernet = interfaces.into_iter().filter(|found| found.mac.is_some());
     let there: BTreeSet<String> = ethernet.map(|found| found.name).collect();
-    Ok(Fit::NoInterface { there: there.into_iter().collect() })
+    let there = there.into_iter().collect();
+    Ok(if named.is_some() { Fit::NotEthernet { there } } else { Fit::NoInterface { there } })
 }
 
 /// The addresses that this machine has for good; a virtual IP that is held is none of them. Takes no capability.
@@ -69,7 +76,10 @@ mod tests {
         // Reserved (RFC 1112, section 4): in no network.
         let strange = IpAddr::from([240, 0, 0, 7]);
         assert_eq!(fit(strange, None).unwrap(), Fit::NoNetwork);
-        assert_eq!(fit(strange, Some("lo")).unwrap(), Fit::Fits);
+        let Fit::NotEthernet { there } = fit(strange, Some("lo")).unwrap() else {
+            panic!("nothing can be announced on loopback");
+        };
+        assert!(!there.contains(&"lo".to_owned()), "{there:?}");
         let Fit::NoInterface { there } = fit(strange, Some("nowhere0")).unwrap() else {
             panic!("there is an interface of that name");
         };

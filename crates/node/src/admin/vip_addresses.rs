@@ -23,6 +23,30 @@ async fn addresses(of: &HostPort) -> Vec<IpAddr> {
     found.ok().and_then(Result::ok).map(|found| found.map(|socket| socket.ip()).collect()).unwrap_or_default()
 }
 
+/// The interface that a virtual IP names for a member, and the field that does.
+fn named<'a>(vip: &'a v1::Vip, member: &str) -> Option<(&'static str, &'a str)> {
+    let here = vip.interface_overrides.iter().find(|one| one.member.strip_prefix("members/") == Some(member));
+    match here {
+        Some(here) => Some(("vip.interface_overrides", &here.interface)),
+        None => Some(("vip.interface", vip.interface.as_str())).filter(|(_, name)| !name.is_empty()),
+    }
+}
+
+/// What is wrong with a virtual IP that nobody could hold: its interfaces, where one is named for everybody who says why, or
+/// else its address.
+fn unfit(vip: &v1::Vip, problems: &[(String, String)]) -> Violation {
+    let words: Vec<String> = problems.iter().map(|(member, why)| format!("{member}: {why}")).collect();
+    let words = words.join("; ");
+    let blamed: Option<Vec<_>> = problems.iter().map(|(member, _)| named(vip, member)).collect();
+    match blamed.and_then(|blamed| blamed.into_iter().min()) {
+        Some((field, interface)) => {
+            let rule = format!("must be one that a member could hold {} on ({words})", vip.address);
+            Violation::new(field, interface, rule)
+        }
+        None => violation("vip.address", vip, format!("must be one that a member could hold ({words})")),
+    }
+}
+
 fn violation(field: &str, vip: &v1::Vip, rule: String) -> Violation {
     Violation::new(field, &vip.address, rule)
 }
@@ -46,7 +70,7 @@ struct Answers {
     /// The rule that it breaks.
     own: Option<String>,
     /// Who cannot hold it, and why.
-    problems: Vec<String>,
+    problems: Vec<(String, String)>,
     answered: usize,
 }
 
@@ -88,7 +112,7 @@ impl Admin {
                 answers.own = Some(rule);
             }
             if !fit.problem.is_empty() {
-                answers.problems.push(format!("{name}: {}", fit.problem));
+                answers.problems.push((name.to_owned(), fit.problem.clone()));
             }
         }
         answers
@@ -105,8 +129,7 @@ impl Admin {
         if answers.problems.is_empty() || answers.problems.len() < answers.answered {
             return Ok(());
         }
-        let rule = format!("must be one that a member could hold ({})", answers.problems.join("; "));
-        Err(refused(vec![violation("vip.address", vip, rule)]))
+        Err(refused(vec![unfit(vip, &answers.problems)]))
     }
 
     /// Refuses a document of which a virtual IP is an address of a member. Where nobody could hold one is no reason: its
@@ -153,5 +176,37 @@ impl Admin {
             wanted.interface_overrides.clone_from(&change.interface_overrides);
         }
         self.refuse_unfit(&wanted).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(members: &[&str]) -> Vec<(String, String)> {
+        members.iter().map(|member| ((*member).to_owned(), "why".to_owned())).collect()
+    }
+
+    #[test]
+    fn the_field_that_nobody_could_hold_it_by_is_named() {
+        let over = v1::InterfaceOverride { member: "members/m2".to_owned(), interface: "tun1".to_owned() };
+        let vip = |interface: &str, overrides: &[&v1::InterfaceOverride]| v1::Vip {
+            address: "10.0.3.100/24".to_owned(),
+            interface: interface.to_owned(),
+            interface_overrides: overrides.iter().map(|one| (*one).clone()).collect(),
+            ..Default::default()
+        };
+        let blamed = |vip: v1::Vip, members: &[&str]| {
+            let found = unfit(&vip, &problems(members));
+            (found.field, found.value)
+        };
+        let is = |field: &str, value: &str| (field.to_owned(), value.to_owned());
+        assert_eq!(blamed(vip("lo", &[]), &["m1", "m2"]), is("vip.interface", "lo"));
+        assert_eq!(blamed(vip("lo", &[&over]), &["m1", "m2"]), is("vip.interface", "lo"));
+        assert_eq!(blamed(vip("", &[&over]), &["m2"]), is("vip.interface_overrides", "tun1"));
+        // Of the first member nothing but the address is to blame.
+        assert_eq!(blamed(vip("", &[&over]), &["m1", "m2"]), is("vip.address", "10.0.3.100/24"));
+        let rule = unfit(&vip("lo", &[]), &problems(&["m1", "m2"])).rule;
+        assert_eq!(rule, "must be one that a member could hold 10.0.3.100/24 on (m1: why; m2: why)");
     }
 }

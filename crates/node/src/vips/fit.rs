@@ -48,6 +48,12 @@ pub(super) fn recorded(state: &ClusterState, address: IpAddr) -> Option<String> 
     })
 }
 
+/// The interfaces that could hold a virtual IP, in words.
+fn listed(there: &[String]) -> String {
+    let named = there.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if named.is_empty() { "none that would do".to_owned() } else { named }
+}
+
 impl Member {
     /// Whether this member could hold it.
     pub(crate) fn vip_fit(&self, candidate: &v1::Vip) -> peer::VipFit {
@@ -66,10 +72,12 @@ impl Member {
                 "no interface has an address in the network of {address}; name one if that is meant"
             )),
             Ok(Fit::NoInterface { there }) => {
-                let listed = there.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-                let listed = if listed.is_empty() { "none that would do".to_owned() } else { listed };
-                unable(format!("there is no interface {named}, but {listed}"))
+                unable(format!("there is no interface {named}, but {}", listed(&there)))
             }
+            Ok(Fit::NotEthernet { there }) => unable(format!(
+                "the interface {named} has no Ethernet address, so a virtual IP on it cannot be announced; there is {}",
+                listed(&there)
+            )),
             // What cannot be asked about says nothing.
             Ok(Fit::Fits) | Err(_) => peer::VipFit::default(),
         }
