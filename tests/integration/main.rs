@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod access_log;
+mod addresses;
 mod automation;
 mod balancing;
 mod checks;

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
-use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSpec, Proposal};
+use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Proposal};
 
 use crate::error::{Error, StartError};
 use crate::history::History;
@@ -297,12 +297,19 @@ impl Consensus {
         self.core.relocate(id, peer_address, admin_address).await
     }
 
-    /// Records which process is a member now; on the leader only. `replaces` is what was recorded before, or 0.
+    /// Records which process is a member now, and where it listens; on the leader only. `replaces` is what was recorded before,
+    /// or 0.
     ///
     /// # Errors
     /// When this member does not lead, there is no such member, or something else is recorded by now.
-    pub async fn note_start(&self, member: MemberId, start: u64, replaces: u64) -> Result<(), Error> {
-        self.core.note_start(member, start, replaces).await
+    pub async fn note_start(
+        &self,
+        member: MemberId,
+        start: u64,
+        replaces: u64,
+        sockets: Option<MemberSockets>,
+    ) -> Result<(), Error> {
+        self.core.note_start(member, start, replaces, sockets).await
     }
 
     /// Has this member abstain because another process is the member that it was, for this reason in a sentence to follow its

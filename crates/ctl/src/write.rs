@@ -62,6 +62,13 @@ impl Write {
     }
 }
 
+/// Tells what may be meant otherwise, of what was done all the same.
+pub(crate) fn warn(session: &mut Session<'_>, warnings: &[String]) {
+    for warning in warnings {
+        session.terminal.note(format_args!("warning: {warning}"));
+    }
+}
+
 /// What is left to tell of a resource that was deleted.
 #[derive(Debug, Serialize)]
 pub(crate) struct Deleted<'a> {

@@ -31,6 +31,11 @@ pub enum BindError {
     /// This member's admin API, peers or HTTP are there.
     #[error("it is a port of this member itself (admin API, peers or HTTP); choose another address or port")]
     OwnPort,
+    /// Those of another member on this machine are there.
+    #[error(
+        "it is a port of another member on this machine (admin API, peers or HTTP); choose another address or port"
+    )]
+    NeighbourPort,
     /// It belongs to no interface of this member.
     #[error(
         "cannot assign requested address: it is not on this machine; add it to an interface or change the listener"
@@ -90,7 +95,7 @@ impl BindError {
 
     /// Whether something that is no listener has the address.
     pub(crate) fn is_in_use(&self) -> bool {
-        matches!(self, Self::InUse | Self::InUseEphemeral | Self::OwnPort)
+        matches!(self, Self::InUse | Self::InUseEphemeral | Self::OwnPort | Self::NeighbourPort)
     }
 
     /// Whether the address will be bound by itself, and soon.
@@ -163,8 +168,7 @@ pub(crate) fn told<'a>(failed: impl IntoIterator<Item = (SocketAddr, &'a BindErr
 
 /// The addresses that a configured one means on a member with this data address.
 pub(crate) fn effective(bind: Bind, data_address: Option<IpAddr>) -> impl Iterator<Item = SocketAddr> {
-    let own = data_address.filter(|own| bind.ip.is_unspecified() && own.is_ipv4() == bind.ip.is_ipv4());
-    bind.sockets().map(move |socket| SocketAddr::new(own.unwrap_or(socket.ip()), socket.port()))
+    bind.on(data_address).sockets()
 }
 
 fn socket(address: SocketAddr, share: bool, ahead: bool) -> io::Result<Socket> {

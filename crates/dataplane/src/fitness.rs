@@ -79,12 +79,12 @@ pub(crate) fn closed(table: &Table) -> Vec<AcceptFault> {
 /// Pools that a listener leads to and whose backends are all unhealthy here.
 pub(crate) fn dead_pools(table: &Table) -> Vec<PoolName> {
     let used = table.used_pools().into_iter();
-    used.filter(|name| table.pools.get(*name).is_some_and(|p| is_dead(p))).cloned().collect()
+    used.filter(|name| table.pools.get(*name).is_some_and(|p| is_dead(table, p))).cloned().collect()
 }
 
 /// What an operator has drained or disabled is no sign of anything.
-fn is_dead(pool: &Pool) -> bool {
+fn is_dead(table: &Table, pool: &Pool) -> bool {
     let mut in_use =
         pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled).peekable();
-    in_use.peek().is_some() && in_use.all(|backend| backend.verdict == Verdict::Unhealthy)
+    in_use.peek().is_some() && in_use.all(|backend| table.verdict(backend) == Verdict::Unhealthy)
 }

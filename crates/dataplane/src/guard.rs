@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use trestle_model::{Bind, Cidr, ClusterState};
+use trestle_model::{Bind, Cidr, ClusterState, Member, MemberName, stands_in_the_way};
 
 use crate::bind::BindError;
 use crate::interfaces;
@@ -55,6 +55,10 @@ pub(crate) struct OwnTargets {
     pub(crate) ports: Vec<SocketAddr>,
     /// Networks that backends may be in; empty for all.
     pub(crate) networks: Vec<Cidr>,
+    /// This member's name, if it is one.
+    pub(crate) member: Option<MemberName>,
+    /// As [`MemberSockets::network`](trestle_model::MemberSockets) of this member.
+    pub(crate) network: u64,
 }
 
 /// Why no connection goes to an address.
@@ -95,7 +99,8 @@ impl Guard {
         targets: &OwnTargets,
     ) -> Self {
         let vips: HashSet<IpAddr> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
-        let others = addresses_of_members(state, own).chain(vips.iter().copied()).collect();
+        let others =
+            addresses_of_listeners(state, own, targets.network).chain(vips.iter().copied()).collect();
         let mut guard = Self { networks: targets.networks.clone(), others, ..Self::default() };
         for listener in listeners {
             for status in &listener.binds {
@@ -113,7 +118,7 @@ impl Guard {
                 }
             }
         }
-        guard.add_own_ports(state, &targets.ports);
+        guard.add_own_ports(state, targets);
         let mut ports = guard.ports.values().chain(guard.own_ports.values());
         if ports.any(|port| port.all_v4 || port.all_v6) {
             guard.local = interfaces::addresses();
@@ -121,24 +126,49 @@ impl Guard {
         guard
     }
 
-    /// The ports of this member, as they are bound, and of the others, as they are recorded. Where they serve HTTP is not
-    /// recorded; it is the port of this member's, unless somebody chose otherwise. Whoever holds a virtual IP may be bound to
-    /// a wildcard.
-    fn add_own_ports(&mut self, state: &ClusterState, bound: &[SocketAddr]) {
-        let told = state.members.values().flat_map(|m| [&m.spec.peer_address, &m.spec.admin_address]);
-        let told: Vec<SocketAddr> = told.filter_map(|address| address.as_socket()).collect();
-        for address in bound {
-            self.own_ports.entry(address.port()).or_default().add(address.ip(), true);
+    /// The ports of this member, as they are bound, and of the others, as they are recorded: their wildcards are where they say
+    /// that they are reached, and everywhere on this machine if they are on it. Whoever holds a virtual IP may be bound to a
+    /// wildcard. Of a member that did not say where it serves HTTP, it is the port of this member's.
+    fn add_own_ports(&mut self, state: &ClusterState, targets: &OwnTargets) {
+        for address in &targets.ports {
+            self.add_own_port(*address, true);
         }
-        for address in &told {
-            self.own_ports.entry(address.port()).or_default().add(address.ip(), false);
-            if let Some(http) = bound.last() {
-                self.own_ports.entry(http.port()).or_default().add(address.ip(), false);
+        for (id, member) in &state.members {
+            let told: Vec<_> = told(member).collect();
+            told.iter().for_each(|address| self.add_own_port(*address, false));
+            let Some(sockets) = state.sockets.get(id) else {
+                let http = targets.ports.last().map(SocketAddr::port);
+                let assumed = told.iter().zip(http.into_iter().cycle());
+                assumed.for_each(|(at, http)| self.add_own_port(SocketAddr::new(at.ip(), http), false));
+                continue;
+            };
+            let here = targets.network != 0 && targets.network == sockets.network;
+            for (_, socket) in sockets.ports() {
+                if here {
+                    // This member's own are known from itself: it may have other ports than when the record was made.
+                    let own = targets.member.as_ref() == Some(&member.spec.name);
+                    if !own {
+                        self.add_own_port(socket, true);
+                    }
+                } else if !socket.ip().to_canonical().is_loopback() {
+                    self.add_own_port(socket, false);
+                }
+                if socket.ip().is_unspecified() {
+                    let reached = told.iter().map(|at| SocketAddr::new(at.ip(), socket.port()));
+                    reached.for_each(|address| self.add_own_port(address, false));
+                }
             }
         }
         for port in self.own_ports.values_mut() {
             port.ips.extend(state.vips.values().map(|vip| vip.spec.address.ip.to_canonical()));
         }
+    }
+
+    fn add_own_port(&mut self, address: SocketAddr, bound: bool) {
+        let port = self.own_ports.entry(address.port()).or_default();
+        port.add(address.ip(), bound);
+        // A member's own sockets take IPv4 at the wildcard of IPv6 as well.
+        port.all_v4 |= port.all_v6;
     }
 
     /// An address of this member's, which is `bound` or would be.
@@ -190,11 +220,13 @@ impl Guard {
 impl OwnTargets {
     /// Whether one of this member's own ports keeps a listener from an address.
     pub(crate) fn takes(&self, address: SocketAddr) -> bool {
-        let meets = |own: &SocketAddr| {
-            let same = own.ip() == address.ip() || own.ip().is_unspecified() || address.ip().is_unspecified();
-            own.port() == address.port() && same
-        };
-        self.ports.iter().any(meets)
+        self.ports.iter().any(|own| meets(*own, address))
+    }
+
+    /// The own ports of all members that are on this machine, as far as they are recorded.
+    pub(crate) fn of_this_machine(&self, state: &ClusterState) -> Vec<SocketAddr> {
+        let here = state.sockets.values().filter(|s| self.network != 0 && s.network == self.network);
+        here.flat_map(|sockets| sockets.ports()).map(|(_, own)| own).collect()
     }
 }
 
@@ -218,196 +250,37 @@ fn dialled(address: SocketAddr) -> IpAddr {
     }
 }
 
-/// Where members say that they are reached, as far as they say it in numbers. Of a family in which a wildcard stands for
-/// one address here, none: so it does on the others, and which one that is they alone know.
-fn addresses_of_members(state: &ClusterState, own: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-    let told = state.members.values().flat_map(|m| [&m.spec.peer_address, &m.spec.admin_address]);
-    told.filter_map(|address| Some(address.as_socket()?.ip().to_canonical()))
+/// Whether a member's own socket keeps a listener from an address.
+pub(crate) fn meets(own: SocketAddr, address: SocketAddr) -> bool {
+    Bind::ranges([address]).into_iter().any(|address| stands_in_the_way(own, address))
+}
+
+/// Where a member says that it is reached, as far as it says it in numbers.
+fn told(member: &Member) -> impl Iterator<Item = SocketAddr> {
+    [&member.spec.peer_address, &member.spec.admin_address].into_iter().filter_map(|at| at.as_socket())
+}
+
+/// Where wildcards of listeners are on the members: at their data addresses, and of a family without one where they say that
+/// they are reached. Of a member that did not say whether it has one, none in the family in which this one has: so it has, and
+/// which one that is it alone knows.
+fn addresses_of_listeners(
+    state: &ClusterState,
+    own: Option<IpAddr>,
+    network: u64,
+) -> impl Iterator<Item = IpAddr> {
+    state.members.iter().flat_map(move |(id, member)| {
+        let sockets = state.sockets.get(id);
+        let data_address = sockets.map_or(own, |sockets| sockets.data_address);
+        let reached = told(member).map(|address| address.ip().to_canonical());
         // A loopback address is another machine's own, or on the same machine as this member.
-        .filter(move |ip| !ip.is_loopback() && own.is_none_or(|own| own.is_ipv4() != ip.is_ipv4()))
+        let reached = reached.filter(move |ip| {
+            !ip.is_loopback() && data_address.is_none_or(|at| at.is_ipv4() != ip.is_ipv4())
+        });
+        let here = sockets.is_some_and(|sockets| network != 0 && sockets.network == network);
+        let at = sockets.and_then(|sockets| sockets.data_address).filter(|at| here || !at.is_loopback());
+        at.into_iter().chain(reached)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::Arc;
-
-    use trestle_model::{
-        HostPort, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSpec, PoolName, Vip,
-        VipAddress, VipSpec,
-    };
-
-    use super::*;
-    use crate::table::BindStatus;
-
-    /// A listener that is bound, or is not for this reason.
-    fn listener(bind: &str, own: Option<IpAddr>, error: Option<BindError>) -> Listener {
-        let bind = Bind::parse(bind).unwrap();
-        let binds = crate::bind::effective(bind, own)
-            .map(|effective| BindStatus { configured: bind, effective, error: error.clone() })
-            .collect();
-        let config = trestle_model::Listener {
-            name: ListenerName::parse("l").unwrap(),
-            spec: ListenerSpec::new(vec![bind], PoolName::parse("p").unwrap()),
-            revision: 1,
-        };
-        Listener { config: Arc::new(config), binds, counters: Arc::default(), gate: Arc::default() }
-    }
-
-    fn state(members: &[&str]) -> ClusterState {
-        let mut state = ClusterState::default();
-        for (number, address) in members.iter().enumerate() {
-            let address = HostPort::parse(address).unwrap();
-            let name = MemberName::parse(&format!("m{number}")).unwrap();
-            let spec = MemberSpec { name, peer_address: address.clone(), admin_address: address };
-            let id = MemberId(number as u64);
-            state.members.insert(id, Arc::new(Member { id, spec, draining: false, revision: 1 }));
-        }
-        state
-    }
-
-    fn covers(guard: &Guard, address: &str) -> bool {
-        guard.bars(address.parse().unwrap()).is_some()
-    }
-
-    #[test]
-    fn wildcards_are_here_and_where_the_members_are() {
-        let state = state(&["203.0.113.1:7481", "[2001:db8::1]:7481", "127.0.0.1:7481", "m.example:7481"]);
-        let guard =
-            Guard::new(&state, &[listener("0.0.0.0:80-81", None, None)], None, &OwnTargets::default());
-        for address in ["127.0.0.1:80", "127.9.9.9:81", "203.0.113.1:80", "[::ffff:203.0.113.1]:81"] {
-            assert!(covers(&guard, address), "{address}");
-        }
-        for address in ["127.0.0.1:82", "203.0.113.1:7483", "203.0.113.2:80", "[2001:db8::1]:80", "[::1]:80"]
-        {
-            assert!(!covers(&guard, address), "{address}");
-        }
-        let guard = Guard::new(&state, &[listener("[::]:80", None, None)], None, &OwnTargets::default());
-        assert!(covers(&guard, "[2001:db8::1]:80") && covers(&guard, "[::1]:80"));
-        assert!(!covers(&guard, "203.0.113.1:80") && !covers(&guard, "127.0.0.1:80"));
-    }
-
-    fn with_vips(mut state: ClusterState, vips: &[&str]) -> ClusterState {
-        for address in vips {
-            let address = VipAddress::parse(address).unwrap();
-            let (name, spec) = (address.default_name().unwrap(), VipSpec::new(address));
-            state.vips.insert(name.clone(), Arc::new(Vip { name, spec, revision: 1 }));
-        }
-        state
-    }
-
-    #[test]
-    fn virtual_ips_are_the_clusters_own() {
-        let state = with_vips(state(&[]), &["203.0.113.50/24", "2001:db8::50/64"]);
-        let (v4, v6) = ("203.0.113.50:80", "[2001:db8::50]:80");
-        let guard =
-            |bind, own, error| Guard::new(&state, &[listener(bind, own, error)], own, &OwnTargets::default());
-        let any = guard("*:80-81", None, None);
-        assert!(
-            covers(&any, v4) && covers(&any, "203.0.113.50:81") && covers(&any, "[::ffff:203.0.113.50]:80")
-        );
-        assert!(!covers(&any, "203.0.113.50:82") && !covers(&any, v6) && !covers(&any, "203.0.113.51:80"));
-        let six = guard("[::]:80", None, None);
-        assert!(covers(&six, v6) && !covers(&six, v4));
-        let one = guard(v4, None, None);
-        assert!(covers(&one, v4) && !covers(&one, "203.0.113.50:81") && !covers(&one, v6));
-        // Another program has the port on this member, or the wildcard is one address here; the holder may be another.
-        let in_use = || Some(BindError::InUse);
-        assert!(covers(&guard(v4, None, in_use()), v4) && covers(&guard("*:80", None, in_use()), v4));
-        assert!(covers(&guard("*:80", Some("203.0.113.9".parse().unwrap()), None), v4));
-        assert!(!covers(&guard("203.0.113.9:80", None, None), v4));
-    }
-
-    #[test]
-    fn a_port_of_a_range_costs_the_same_however_many_members_there_are() {
-        let addresses: Vec<String> = (1..=15).map(|member| format!("203.0.113.{member}:7481")).collect();
-        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let state = with_vips(state(&addresses), &["203.0.113.50/24"]);
-        let guard =
-            Guard::new(&state, &[listener("*:30000-32767", None, None)], None, &OwnTargets::default());
-        assert_eq!(guard.ports.len(), 2768);
-        assert!(guard.ports.values().all(|port| port.ips.is_empty()));
-        assert!(covers(&guard, "203.0.113.15:32767") && covers(&guard, "203.0.113.50:30000"));
-        assert!(!covers(&guard, "203.0.113.15:32768"));
-    }
-
-    #[test]
-    fn with_a_data_address_a_wildcard_is_that_alone() {
-        let own = Some("203.0.113.9".parse().unwrap());
-        let guard = Guard::new(
-            &state(&["203.0.113.1:7481"]),
-            &[listener("*:80", own, None)],
-            own,
-            &OwnTargets::default(),
-        );
-        assert!(covers(&guard, "203.0.113.9:80"));
-        assert!(!covers(&guard, "203.0.113.1:80") && !covers(&guard, "127.0.0.1:80"));
-    }
-
-    #[test]
-    fn what_others_bind_counts_and_what_another_program_has_does_not() {
-        let guard = |error| {
-            Guard::new(
-                &state(&[]),
-                &[listener("203.0.113.1:80", None, Some(error))],
-                None,
-                &OwnTargets::default(),
-            )
-        };
-        assert!(covers(&guard(BindError::NotHere), "203.0.113.1:80"));
-        assert!(!covers(&guard(BindError::InUse), "203.0.113.1:80"));
-        let refused = BindError::Refused("Permission denied (os error 13)".into());
-        assert!(covers(&guard(refused), "203.0.113.1:80"));
-    }
-
-    fn targets(ports: &[&str], networks: &[&str]) -> OwnTargets {
-        OwnTargets {
-            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
-            networks: networks.iter().map(|network| Cidr::parse(network).unwrap()).collect(),
-        }
-    }
-
-    #[test]
-    fn no_connection_and_no_check_goes_to_a_members_own_port() {
-        let state = with_vips(
-            state(&["203.0.113.1:7481", "203.0.113.2:8481", "127.0.0.2:7481"]),
-            &["203.0.113.50/24"],
-        );
-        let own = targets(&["127.0.0.1:7480", "203.0.113.1:7481", "0.0.0.0:7482"], &[]);
-        let guard = Guard::new(&state, &[], None, &own);
-        for address in [
-            "127.0.0.1:7480",
-            "[::ffff:127.0.0.1]:7480",
-            "0.0.0.0:7480",
-            "203.0.113.1:7481",
-            "203.0.113.2:8481",
-            "203.0.113.2:7482",
-            "127.0.0.2:7481",
-            "127.9.9.9:7482",
-            "203.0.113.50:7480",
-            "203.0.113.50:7482",
-        ] {
-            let address = address.parse().unwrap();
-            assert_eq!(guard.bars(address), Some(Barred::OwnPort), "{address}");
-            assert_eq!(guard.bars_check(address), Some(Barred::OwnPort), "{address}");
-        }
-        for address in
-            ["127.0.0.1:7483", "127.0.0.2:7480", "203.0.113.3:7481", "203.0.113.50:80", "[::1]:7482"]
-        {
-            assert!(!covers(&guard, address), "{address}");
-        }
-    }
-
-    #[test]
-    fn networks_of_backends_can_be_narrowed() {
-        let own = targets(&[], &["10.0.0.0/8", "2001:db8::/32"]);
-        let guard = Guard::new(&state(&[]), &[], None, &own);
-        for address in ["10.1.2.3:80", "[2001:db8::1]:80", "[::ffff:10.0.0.1]:80"] {
-            assert!(!covers(&guard, address), "{address}");
-        }
-        for address in ["169.254.169.254:80", "127.0.0.1:80", "[fe80::1]:80"] {
-            assert_eq!(guard.bars(address.parse().unwrap()), Some(Barred::Network), "{address}");
-        }
-    }
-}
+mod tests;

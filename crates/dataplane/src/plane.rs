@@ -61,6 +61,8 @@ pub struct Settings {
     /// Where this member's admin API, peers and HTTP are bound, in this order: no connection and no check goes there, or to
     /// where the others' are.
     pub own_ports: Vec<SocketAddr>,
+    /// As [`MemberSockets::network`](trestle_model::MemberSockets) of this member; 0 where that is not known.
+    pub network: u64,
     /// Networks that backends may be in; empty for all. Connections and checks to others fail.
     pub backend_networks: Vec<Cidr>,
     /// Where connections are logged when they end; `None` for nowhere.
@@ -75,7 +77,12 @@ pub struct Settings {
 impl Settings {
     /// Where connections may go.
     pub(crate) fn targets(&self) -> OwnTargets {
-        OwnTargets { ports: self.own_ports.clone(), networks: self.backend_networks.clone() }
+        OwnTargets {
+            ports: self.own_ports.clone(),
+            networks: self.backend_networks.clone(),
+            member: self.member.clone(),
+            network: self.network,
+        }
     }
 }
 

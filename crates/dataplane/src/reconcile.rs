@@ -224,7 +224,9 @@ impl Reconciler {
         let pools = self.pools.publish(self.origin.elapsed());
         let (listeners, routes) = self.listeners.published();
         let (revision, guard, vips) = (self.state.revision, self.listeners.guard(), self.listeners.vips());
-        self.shared.table.store(Arc::new(Table { revision, listeners, pools, routes, guard, vips }));
+        let shadowed = self.listeners.shadowed();
+        let table = Table { revision, listeners, pools, routes, guard, vips, shadowed };
+        self.shared.table.store(Arc::new(table));
         self.pools.signal(&self.rolls);
         self.published = Instant::now();
     }

@@ -35,11 +35,26 @@ pub struct Table {
     pub(crate) routes: Arc<BTreeMap<SocketAddr, Arc<Listener>>>,
     /// Where no connection may go.
     pub(crate) guard: Arc<Guard>,
+    /// Listeners that are bound to a wildcard and get no connections at an address of another one, in words.
+    pub shadowed: Arc<[String]>,
     /// Addresses of virtual IPs, whether or not this member holds them.
     pub(crate) vips: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Table {
+    /// What this member says of a backend: nothing good of one to which it leads nobody, whatever its checks find.
+    pub fn verdict(&self, backend: &Backend) -> Verdict {
+        if self.barred(backend).is_some() { Verdict::Unhealthy } else { backend.verdict }
+    }
+
+    /// Why that is its verdict, in words.
+    pub fn grounds(&self, backend: &Backend) -> String {
+        match self.barred(backend) {
+            Some(why) => format!("{why}, so no client is led there; {}", backend.grounds()),
+            None => backend.grounds(),
+        }
+    }
+
     /// Why no client is ever led to a backend with a port of its own, if that is so: it is a listener of this cluster, a
     /// member's own port, or outside of this member's networks.
     pub fn barred(&self, backend: &Backend) -> Option<&'static str> {

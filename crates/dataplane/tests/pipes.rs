@@ -38,6 +38,7 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
         hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
+        network: 0,
         own_ports: Vec::new(),
         on_event: trestle_dataplane::OnEvent::nobody(),
         backend_networks: Vec::new(),

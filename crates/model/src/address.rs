@@ -229,6 +229,18 @@ impl Bind {
         usize::from(self.last.get() - self.first.get()) + 1
     }
 
+    /// Whether this address is one of those that it names.
+    pub fn names(self, address: SocketAddr) -> bool {
+        self.ip == address.ip() && (self.first.get()..=self.last.get()).contains(&address.port())
+    }
+
+    /// What it means on a member with this data address, which stands for the wildcard of its family.
+    #[must_use]
+    pub fn on(self, data_address: Option<IpAddr>) -> Self {
+        let own = data_address.filter(|own| self.ip.is_unspecified() && own.is_ipv4() == self.ip.is_ipv4());
+        Self { ip: own.unwrap_or(self.ip), ..self }
+    }
+
     /// Every address that it names.
     pub fn sockets(self) -> impl Iterator<Item = SocketAddr> {
         (self.first.get()..=self.last.get()).map(move |port| SocketAddr::new(self.ip, port))

@@ -105,7 +105,13 @@ impl ClusterState {
         match command {
             Command::FoundCluster { cluster_id, .. } => self.cluster_id = Some(cluster_id.clone()),
             Command::Recover { recovery, .. } => self.recovery = self.recovery.max(*recovery),
-            Command::NoteStart { member, start, .. } => drop(self.starts.insert(*member, *start)),
+            Command::NoteStart { member, start, sockets, .. } => {
+                self.starts.insert(*member, *start);
+                match sockets {
+                    Some(sockets) => drop(self.sockets.insert(*member, sockets.clone())),
+                    None => drop(self.sockets.remove(member)),
+                }
+            }
             _ => {}
         }
         for change in &applied.changes {
@@ -130,7 +136,7 @@ impl ClusterState {
             Command::UpdateMember { id, peer_address, admin_address } => {
                 self.update_member(index, *id, peer_address.as_ref(), admin_address.as_ref())
             }
-            Command::NoteStart { member, start, replaces } => {
+            Command::NoteStart { member, start, replaces, .. } => {
                 self.note_start(index, *member, *start, *replaces)
             }
             Command::CreatePool { name, spec } => self.create_pool(index, name, spec),
@@ -166,6 +172,7 @@ impl ClusterState {
             Resource::Member(member) if gone => {
                 self.members.remove(&member.id);
                 self.starts.remove(&member.id);
+                self.sockets.remove(&member.id);
             }
             Resource::Member(member) => drop(self.members.insert(member.id, member.clone())),
             Resource::Pool(pool, _) if gone => drop(self.pools.remove(&pool.name)),
@@ -448,7 +455,8 @@ impl ClusterState {
             return Err(Refusal::Full { kind: Kind::Listener, max: defaults::LISTENERS_MAX });
         }
         self.check_listener(spec)?;
-        let listener = Arc::new(Listener { name: name.clone(), spec: spec.clone(), revision: index });
+        let listener = Listener { name: name.clone(), spec: spec.clone(), revision: index, created: index };
+        let listener = Arc::new(listener);
         changed(index, ChangeKind::Created, Resource::Listener(listener))
     }
 
@@ -467,7 +475,8 @@ impl ClusterState {
         }
         self.check_listener(&spec)?;
         self.check_addresses(name, &spec)?;
-        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index });
+        let created = listener.created;
+        let listener = Arc::new(Listener { name: name.clone(), spec, revision: index, created });
         changed(index, ChangeKind::Updated, Resource::Listener(listener))
     }
 

@@ -10,6 +10,7 @@ use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolPatch, PoolSpec};
+use crate::sockets::MemberSockets;
 use crate::state::Revision;
 use crate::tenure::Tenure;
 use crate::vip::{Vip, VipPatch, VipSpec};
@@ -95,6 +96,8 @@ pub enum Command {
         start: u64,
         /// The number that was recorded when it was asked for; 0 for none. Refused when another one is by now.
         replaces: u64,
+        /// Where it listens; `None` from one that does not say.
+        sockets: Option<Arc<MemberSockets>>,
     },
     /// Creates a pool.
     CreatePool {

@@ -13,6 +13,7 @@ use crate::pool::{
     AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, OnPrimaryUp,
     Pool, PoolSpec, SendProxy,
 };
+use crate::sockets::MemberSockets;
 use crate::state::ClusterState;
 use crate::tenure::{Tenure, VipEvent, VipEventKind};
 use crate::vip::{OnQuorumLoss, Vip, VipSpec};
@@ -191,7 +192,8 @@ impl Feeder {
     }
 
     fn listener(&mut self, listener: &Listener) -> &mut Self {
-        let Listener { name, spec, revision } = listener;
+        // Of an old listener, versions differ in what they know of when it was created.
+        let Listener { name, spec, revision, created: _ } = listener;
         let ListenerSpec {
             binds,
             pool,
@@ -254,6 +256,7 @@ impl ClusterState {
             members,
             vips,
             starts: _,
+            sockets: _,
             tenure: _,
             vip_events: _,
         } = self;
@@ -283,13 +286,19 @@ impl ClusterState {
 }
 
 impl Machine {
-    /// The digest of the state, of the members' starts, of who holds the virtual IPs, and of the remembered requests.
+    /// The digest of the state, of the members' starts and sockets, of who holds the virtual IPs, and of the remembered requests.
     pub fn digest(&self) -> Digest {
         let mut f = Feeder(Sha256::new());
         f.0.update(self.state.digest().0);
         f.number(self.state.starts.len() as u64);
         for (member, start) in &self.state.starts {
             f.number(member.0).number(*start);
+        }
+        f.number(self.state.sockets.len() as u64);
+        for (member, sockets) in &self.state.sockets {
+            let MemberSockets { admin, peer, http, data_address, network } = &**sockets;
+            f.number(member.0).texts(&[admin, peer, http]).number(*network);
+            f.optional(data_address.map(|address| address.to_string()).as_deref());
         }
         f.number(self.state.tenure.is_some());
         if let Some(Tenure { member, term, reach, released }) = self.state.tenure {

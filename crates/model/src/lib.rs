@@ -17,9 +17,11 @@ mod listener;
 mod machine;
 mod member;
 mod name;
+mod overlap;
 mod pool;
 mod refusal;
 mod secret;
+mod sockets;
 mod state;
 mod tenure;
 mod violation;
@@ -39,12 +41,14 @@ pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
 pub use member::{ClusterId, Member, MemberId, MemberSpec};
 pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
+pub use overlap::{Claim, Overlaps};
 pub use pool::{
     AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch,
     InitialState, OnDown, OnPrimaryUp, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
 };
 pub use refusal::{Kind, Refusal};
 pub use secret::Secret;
+pub use sockets::{MemberSockets, stands_in_the_way};
 pub use state::{ClusterState, Revision};
 pub use tenure::{Tenure, VipEvent, VipEventKind};
 pub use violation::{Invalid, Violation, Violations};

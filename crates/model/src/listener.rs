@@ -238,4 +238,7 @@ pub struct Listener {
     pub spec: ListenerSpec,
     /// Revision that last changed it.
     pub revision: Revision,
+    /// Revision that created it: of two listeners that mean the same address on a member, the older one has it. Of one that is
+    /// older than this record, the revision at which it was first stored with it.
+    pub created: Revision,
 }

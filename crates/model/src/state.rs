@@ -7,6 +7,7 @@ use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 use crate::pool::{Backend, PoolEntry};
+use crate::sockets::MemberSockets;
 use crate::tenure::{Tenure, VipEvent};
 use crate::vip::Vip;
 
@@ -34,6 +35,8 @@ pub struct ClusterState {
     /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same
     /// member, it tells which one started later. No configuration: changing it makes no revision.
     pub starts: BTreeMap<MemberId, u64>,
+    /// Where that process listens; of no member whose process did not say. As little a configuration.
+    pub sockets: BTreeMap<MemberId, Arc<MemberSockets>>,
     /// Who may hold them. No configuration: changing it makes no revision.
     pub tenure: Option<Tenure>,
     /// Who took and released them, oldest first; as little a configuration.

@@ -1,14 +1,15 @@
 //! The state as its users see it: commands in, answers, changes and digests out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_model::{
     AdminState, Applied, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, Change, ChangeKind,
     CheckKind, ClusterId, ClusterState, Command, HealthPatch, HostPort, ListenerName, ListenerPatch,
-    ListenerSpec, Machine, MemberId, MemberName, MemberSpec, OnPrimaryUp, Outcome, PoolName, PoolPatch,
-    PoolSpec, Proposal, Refusal, Request, RequestId, Resource, defaults,
+    ListenerSpec, Machine, MemberId, MemberName, MemberSockets, MemberSpec, OnPrimaryUp, Outcome, PoolName,
+    PoolPatch, PoolSpec, Proposal, Refusal, Request, RequestId, Resource, defaults,
 };
 
 fn pool(name: &str) -> PoolName {
@@ -147,42 +148,6 @@ fn an_address_has_one_listener() {
         expect: None,
     };
     state.apply(9, &update).unwrap();
-}
-
-#[test]
-fn ports_of_listeners_are_bounded_alone_and_together() {
-    let mut state = web();
-    let ports = |name: &str, binds: &[&str]| create_listener(name, binds, "web");
-    // Kubernetes' NodePorts, and what one listener may have at most.
-    state.apply(4, &ports("nodes", &["0.0.0.0:30000-32767", "[::]:30000-32767"])).unwrap();
-    let Refusal::Invalid(found) = refused(&mut state, &ports("all", &["10.0.0.1:1-8193"])) else { panic!() };
-    assert_eq!(
-        found.to_string(),
-        "listener.binds \"8193 ports\": must be at most 8192 over all addresses; name only ports that clients use, or \
-         several listeners"
-    );
-    state.apply(5, &ports("most", &["10.0.0.1:1-8192"])).unwrap();
-    // 5536 and 8192 are taken, and one by "web".
-    let more = ports("more", &["10.0.0.2:1-2656"]);
-    assert_eq!(
-        refused(&mut state, &more).to_string(),
-        "listener \"more\" would have 2656 ports beside 13729 of the other listeners, and all together may have 16384; \
-         name fewer ports, or delete a listener that nobody needs"
-    );
-    state.apply(6, &ports("more", &["10.0.0.2:1-2655"])).unwrap();
-    let rebind = |name: &str, bind: &str| {
-        let binds = Some(vec![Bind::parse(bind).unwrap()]);
-        let patch = ListenerPatch { binds, ..ListenerPatch::default() };
-        Command::UpdateListener { name: listener(name), patch, expect: None }
-    };
-    assert!(matches!(
-        refused(&mut state, &rebind("more", "10.0.0.2:1-2656")),
-        Refusal::TooManyPorts { ports: 2656, others: 13_729, .. }
-    ));
-    // Other ports, and other settings, take no more.
-    state.apply(7, &rebind("more", "10.0.0.2:2-2656")).unwrap();
-    state.apply(8, &rebind("more", "10.0.0.2:2-3")).unwrap();
-    state.apply(9, &ports("other", &["10.0.0.3:1-2653"])).unwrap();
 }
 
 #[test]
@@ -425,19 +390,35 @@ fn a_member_is_reached_elsewhere_but_never_where_another_one_is() {
 #[test]
 fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
     let mut state = two_members();
-    let note = |start, replaces| Command::NoteStart { member: MemberId(2), start, replaces };
+    let sockets = |http: &str| {
+        let address: SocketAddr = "127.0.0.1:7480".parse().unwrap();
+        let http = http.parse().unwrap();
+        Arc::new(MemberSockets { admin: address, peer: address, http, data_address: None, network: 7 })
+    };
+    let (first, second) = (sockets("127.0.0.1:7482"), sockets("127.0.0.1:8482"));
+    let note = |start, replaces| Command::NoteStart {
+        member: MemberId(2),
+        start,
+        replaces,
+        sockets: Some(if start == 70 { first.clone() } else { second.clone() }),
+    };
     let (revision, digest) = (state.revision, state.digest());
     assert!(state.apply(3, &note(70, 0)).unwrap().changes.is_empty());
     state.apply(4, &note(80, 70)).unwrap();
     // Said again, it changes nothing; and one that was judged by what was before is too late.
     state.apply(5, &note(80, 70)).unwrap();
     assert!(matches!(refused(&mut state, &note(90, 70)), Refusal::Moved { expected: 70, actual: 80, .. }));
-    assert_eq!(state.starts[&MemberId(2)], 80);
+    assert_eq!((state.starts[&MemberId(2)], &state.sockets[&MemberId(2)]), (80, &second));
     assert_eq!((state.revision, state.digest()), (revision, digest), "no configuration");
-    let nobody = Command::NoteStart { member: MemberId(9), start: 1, replaces: 0 };
+    let nobody = Command::NoteStart { member: MemberId(9), start: 1, replaces: 0, sockets: None };
     assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
-    state.apply(6, &Command::RemoveMember(MemberId(2))).unwrap();
-    assert!(state.starts.is_empty());
+    // One that does not say where it listens is taken to listen where nobody knows.
+    let silent = Command::NoteStart { member: MemberId(2), start: 90, replaces: 80, sockets: None };
+    state.apply(6, &silent).unwrap();
+    assert!(state.sockets.is_empty());
+    state.apply(7, &note(70, 90)).unwrap();
+    state.apply(8, &Command::RemoveMember(MemberId(2))).unwrap();
+    assert!(state.starts.is_empty() && state.sockets.is_empty());
 }
 
 proptest::proptest! {

@@ -8,13 +8,14 @@ use tonic::Status;
 use trestle_api::{convert, peer, unanswered, v1};
 use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
-use trestle_model::{MemberId, MemberSpec, Revision};
+use trestle_model::{MemberId, MemberSockets, MemberSpec, Revision};
 
 use crate::admin::Waits;
 use crate::config::Config;
 use crate::events::Journal;
 use crate::lag::Lag;
 use crate::peer::Clients;
+use crate::place;
 use crate::ports::Ports;
 use crate::supervise::Supervisor;
 use crate::vips::Vips;
@@ -50,6 +51,17 @@ impl Member {
             name: self.config.name.clone(),
             peer_address: self.config.advertise_peer_address.clone(),
             admin_address: self.config.advertise_admin_address.clone(),
+        }
+    }
+
+    /// Where this process listens.
+    pub(crate) fn sockets(&self) -> MemberSockets {
+        MemberSockets {
+            admin: self.config.admin_address,
+            peer: self.config.peer_address,
+            http: self.config.http_address,
+            data_address: self.config.data_address,
+            network: place::network(),
         }
     }
 

@@ -263,7 +263,7 @@ impl Moment {
         let verdicts = all.iter().flat_map(|(labels, backend, _)| {
             [Verdict::Unknown, Verdict::Healthy, Verdict::Unhealthy].map(|verdict| {
                 let labels = [labels.clone(), vec![("verdict", verdict.to_string())]].concat();
-                (labels, u64::from(backend.verdict == verdict))
+                (labels, u64::from(self.table.verdict(backend) == verdict))
             })
         });
         let about = ("trestle_backend_verdict", "1 for this member's verdict on the backend");

@@ -2,6 +2,7 @@
 //! that has moved look alike: both have the member's data and another address. So each process draws a number when it starts,
 //! the log records it, and an address changes by itself only when nothing at the recorded one answers as the member.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tracing::{error, info, warn};
 use trestle_api::status::{self, Failure};
 use trestle_api::{convert, peer};
 use trestle_consensus::RaftState;
-use trestle_model::{HostPort, MemberId};
+use trestle_model::{HostPort, MemberId, MemberSockets};
 
 use crate::member::{Member, REPORT_TIMEOUT};
 
@@ -32,6 +33,18 @@ pub(crate) fn draw() -> std::io::Result<u64> {
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
     // 0 stands for none.
     Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+/// A number that processes have in common whose loopback is the same: of this boot of the machine, and of the network namespace
+/// in it. 0 where that cannot be known.
+pub(crate) fn network() -> u64 {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let namespace = std::fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino());
+    match (u64::from_str_radix(&digits, 16), namespace) {
+        (Ok(boot), Ok(namespace)) => boot ^ namespace,
+        _ => 0,
+    }
 }
 
 /// What came of an attempt to be recorded.
@@ -82,7 +95,9 @@ async fn step(member: &Arc<Member>, recorded: &mut bool, rival: &mut Option<Inst
         );
         return;
     }
-    if *recorded && member.consensus.status().leader.is_some() {
+    // A leader that knows nothing of sockets records none.
+    let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == member.sockets());
+    if *recorded && told && member.consensus.status().leader.is_some() {
         return;
     }
     let own = &member.config.advertise_peer_address;
@@ -153,6 +168,7 @@ async fn register(member: &Arc<Member>, me: MemberId) -> Attempt {
         start: member.start,
         peer_address: member.config.advertise_peer_address.to_string(),
         admin_address: member.config.advertise_admin_address.to_string(),
+        sockets: Some((&member.sockets()).into()),
     };
     if member.consensus.office().borrow().leads.is_some() {
         return match member.register(&request).await {
@@ -200,6 +216,8 @@ impl Member {
         let address =
             |text: &str| HostPort::parse(text).map_err(|rule| invalid(&format!("\"{text}\" {rule}")));
         let (peer, admin) = (address(&request.peer_address)?, address(&request.admin_address)?);
+        let sockets = request.sockets.as_ref().map(MemberSockets::try_from).transpose();
+        let sockets = sockets.map_err(|error| invalid(&error.to_string()))?;
         let id = MemberId(request.member_id);
         let state = self.consensus.view().borrow().state.clone();
         let Some(record) = state.members.get(&id) else { return Err(invalid("there is no such member")) };
@@ -207,7 +225,8 @@ impl Member {
         let replaces = state.starts.get(&id).copied().unwrap_or(0);
         let raft = self.consensus.role().borrow().address_of(id).map(str::to_owned);
         let moved = known.peer_address != peer || raft.is_some_and(|raft| raft != peer.as_str());
-        if replaces == request.start && known.admin_address == admin && !moved {
+        let told = state.sockets.get(&id).map(|known| **known) == sockets;
+        if replaces == request.start && known.admin_address == admin && !moved && told {
             return Ok(None);
         }
         for (known, new) in [(&known.peer_address, &peer), (&known.admin_address, &admin)] {
@@ -233,8 +252,10 @@ impl Member {
         if moved || known.admin_address != admin {
             self.consensus.relocate(id, Some(peer), Some(admin)).await?;
         }
-        self.consensus.note_start(id, request.start, replaces).await?;
-        info!(member = %convert::member_name(&known.name), "a process of this member has started");
+        self.consensus.note_start(id, request.start, replaces, sockets).await?;
+        if replaces != request.start {
+            info!(member = %convert::member_name(&known.name), "a process of this member has started");
+        }
         Ok(None)
     }
 }

@@ -15,7 +15,8 @@ impl Member {
             .chain(self.other_name())
             .chain(self.vips.own_addresses())
             .chain(self.fence_problems());
-        missing.chain(self.consensus.problems()).chain(own).collect()
+        let shadowed = self.plane.table().shadowed.clone();
+        missing.chain(self.consensus.problems()).chain(own).chain(shadowed.iter().cloned()).collect()
     }
 
     /// Whether its configuration gives it another name than the cluster knows.

@@ -141,7 +141,7 @@ impl Member {
                     .pools
                     .values()
                     .flat_map(|p| &p.backends)
-                    .filter(|b| b.verdict == Verdict::Unhealthy)
+                    .filter(|b| table.verdict(b) == Verdict::Unhealthy)
                     .count(),
             ),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -226,11 +226,8 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
     let counts = backend.counters().read();
     v1::MemberView {
         member: member.to_owned(),
-        verdict: verdict(backend.verdict).into(),
-        reason: match table.barred(backend) {
-            Some(why) => format!("{why}, so no client is led there; {}", backend.grounds()),
-            None => backend.grounds(),
-        },
+        verdict: verdict(table.verdict(backend)).into(),
+        reason: table.grounds(backend),
         since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
         active_connections: counts.active,
         connections: counts.connections,
@@ -246,7 +243,8 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
         history: backend
             .history()
             .iter()
-            .filter(|_| with_history)
+            // What checks found of a listener of the cluster is no verdict on a backend.
+            .filter(|_| with_history && table.barred(backend).is_none())
             .map(|change| v1::VerdictChange {
                 verdict: verdict(change.verdict).into(),
                 reason: change.grounds(),

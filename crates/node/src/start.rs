@@ -275,6 +275,7 @@ fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Sett
         source: config.source.clone(),
         member: Some(config.name.clone()),
         descriptors: descriptors::budget(config.members_in_process),
+        network: place::network(),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
         on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),

@@ -43,20 +43,21 @@ pub(crate) fn unbound_listeners(member: &str, table: &Table) -> Vec<v1::Listener
 /// The pools that can do less than they were given to.
 pub(crate) fn troubled_pools(table: &Table) -> Vec<v1::PoolTrouble> {
     let used = table.used_pools();
-    let trouble = |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| trouble(name, pool, used.contains(name));
+    let trouble =
+        |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| trouble(table, name, pool, used.contains(name));
     table.pools.iter().filter_map(trouble).take(TOLD_MAX).collect()
 }
 
-fn trouble(name: &PoolName, pool: &Pool, used: bool) -> Option<v1::PoolTrouble> {
+fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<v1::PoolTrouble> {
     let enabled = || pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled);
-    let unhealthy = || enabled().filter(|backend| backend.verdict == Verdict::Unhealthy);
+    let unhealthy = || enabled().filter(|backend| table.verdict(backend) == Verdict::Unhealthy);
     let (all, bad) = (enabled().count(), unhealthy().count());
     if bad == 0 && (all > 0 || !used) {
         return None;
     }
     let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| v1::UnhealthyBackend {
         backend: convert::backend_name(name, &backend.config.name),
-        reason: backend.grounds(),
+        reason: table.grounds(backend),
     };
     Some(v1::PoolTrouble {
         pool: convert::pool_name(name),

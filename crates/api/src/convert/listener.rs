@@ -11,7 +11,7 @@ use super::name::{listener_name, pool_name};
 use super::{Write, etag, field, finish, parse_etag, parse_listener_name, parse_pool_name};
 use crate::v1;
 
-const OUTPUT_ONLY: &[&str] = &["revision", "etag", "name"];
+const OUTPUT_ONLY: &[&str] = &["revision", "etag", "name", "warnings"];
 const PATHS: &[&str] = &[
     "binds",
     "pool",
@@ -51,6 +51,7 @@ pub fn listener(listener: &Listener) -> v1::Listener {
         accept_rate_per_source: spec.accept_rate_per_source,
         revision: listener.revision,
         etag: etag(listener.revision),
+        warnings: Vec::new(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    BackendName, Command, HostPort, ListenerName, MemberId, MemberName, PoolName, Proposal, Request,
-    RequestId, Revision,
+    BackendName, Command, HostPort, ListenerName, ListenerPatch, MemberId, MemberName, PoolName, Proposal,
+    Request, RequestId, Revision,
 };
 
 use super::member::started;
@@ -53,7 +53,8 @@ fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
 
 fn note_start(m: &storage::NoteStart) -> Result<Command, DecodeError> {
     let member = member::member_id(m.member_id)?;
-    Ok(Command::NoteStart { member, start: m.start, replaces: m.replaces })
+    let sockets = m.sockets.as_ref().map(|sockets| sockets.try_into().map(Arc::new)).transpose()?;
+    Ok(Command::NoteStart { member, start: m.start, replaces: m.replaces, sockets })
 }
 
 fn update_member(m: storage::UpdateMember) -> Result<Command, DecodeError> {
@@ -64,6 +65,14 @@ fn update_member(m: storage::UpdateMember) -> Result<Command, DecodeError> {
         peer_address: address("peer address", m.peer_address)?,
         admin_address: address("admin address", m.admin_address)?,
     })
+}
+
+fn updated_listener(
+    name: &ListenerName,
+    patch: &ListenerPatch,
+    expect: Option<u64>,
+) -> storage::UpdateListener {
+    storage::UpdateListener { name: name.to_string(), patch: Some(patch.into()), expect }
 }
 
 impl From<&Command> for Message {
@@ -77,7 +86,9 @@ impl From<&Command> for Message {
             Command::UpdateMember { id, peer_address, admin_address } => {
                 Self::UpdateMember(updated_member(*id, peer_address.as_ref(), admin_address.as_ref()))
             }
-            Command::NoteStart { member: m, start: s, replaces: r } => Self::NoteStart(started(*m, *s, *r)),
+            Command::NoteStart { member, start, replaces, sockets } => {
+                Self::NoteStart(started(*member, *start, *replaces, sockets.as_deref()))
+            }
             Command::CreatePool { name, spec } => Self::CreatePool(whole::create_pool(name, spec)),
             Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
                 name: name.to_string(),
@@ -103,11 +114,7 @@ impl From<&Command> for Message {
                 Self::CreateListener(whole::create_listener(name, spec))
             }
             Command::UpdateListener { name, patch, expect } => {
-                Self::UpdateListener(storage::UpdateListener {
-                    name: name.to_string(),
-                    patch: Some(patch.into()),
-                    expect: *expect,
-                })
+                Self::UpdateListener(updated_listener(name, patch, *expect))
             }
             Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
             Command::DrainMember { name, draining } => Self::DrainMember(member::drained(name, *draining)),

@@ -147,8 +147,8 @@ impl TryFrom<storage::ListenerSpec> for ListenerSpec {
 
 impl From<&Listener> for storage::Listener {
     fn from(listener: &Listener) -> Self {
-        let Listener { name, spec, revision } = listener;
-        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision }
+        let Listener { name, spec, revision, created } = listener;
+        Self { name: name.to_string(), spec: Some(spec.into()), revision: *revision, created: *created }
     }
 }
 
@@ -159,6 +159,12 @@ impl TryFrom<storage::Listener> for Listener {
         let spec: ListenerSpec = required("listener", "settings", message.spec)?.try_into()?;
         in_bounds(|v| spec.check_numbers(v))?;
         let name = parsed("listener name", &message.name, ListenerName::parse)?;
-        Ok(Self { name, spec, revision: number("revision", message.revision)? })
+        let revision = number("revision", message.revision)?;
+        // Without a record of it, it is no older than it is.
+        let created = match number("revision of the creation", message.created)? {
+            0 => revision,
+            created => created,
+        };
+        Ok(Self { name, spec, revision, created })
     }
 }

@@ -46,6 +46,7 @@ impl From<&Machine> for storage::Machine {
             members,
             vips,
             starts,
+            sockets,
             tenure,
             vip_events,
         } = &machine.state;
@@ -64,7 +65,7 @@ impl From<&Machine> for storage::Machine {
             vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
             starts: starts
                 .iter()
-                .map(|(member, start)| storage::NoteStart { member_id: member.0, start: *start, replaces: 0 })
+                .map(|(id, start)| member::started(*id, *start, 0, sockets.get(id).map(|s| s.as_ref())))
                 .collect(),
             tenure: tenure.as_ref().map(Into::into),
             vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
@@ -94,6 +95,9 @@ impl TryFrom<storage::Machine> for Machine {
             let vip = Vip::try_from(m)?;
             Ok((vip.name.clone(), Arc::new(vip)))
         });
+        let sockets =
+            message.starts.iter().filter_map(|m| Some((MemberId(m.member_id), m.sockets.as_ref()?)));
+        let sockets = sockets.map(|(id, sockets)| Ok((id, Arc::new(sockets.try_into()?))));
         let vip_events = message.vip_events.into_iter().map(|m| VipEvent::try_from(m).map(Arc::new));
         let state = ClusterState {
             cluster_id: match message.cluster_id.as_str() {
@@ -107,6 +111,7 @@ impl TryFrom<storage::Machine> for Machine {
             members: members.collect::<Result<_, DecodeError>>()?,
             vips: vips.collect::<Result<_, DecodeError>>()?,
             starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
+            sockets: sockets.collect::<Result<_, DecodeError>>()?,
             tenure: message.tenure.map(TryInto::try_into).transpose()?,
             vip_events: vip_events.collect::<Result<_, DecodeError>>()?,
         };

@@ -1,6 +1,6 @@
 //! Members and what they say of themselves.
 
-use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSpec};
+use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSockets, MemberSpec};
 
 use super::{DecodeError, number, parsed, required};
 use crate::storage;
@@ -17,8 +17,48 @@ pub(super) fn founded(cluster: &ClusterId, member: &MemberSpec) -> storage::Foun
     storage::FoundCluster { cluster_id: cluster.to_string(), member: Some(member.into()) }
 }
 
-pub(super) fn started(member: MemberId, start: u64, replaces: u64) -> storage::NoteStart {
-    storage::NoteStart { member_id: member.0, start, replaces }
+pub(super) fn started(
+    member: MemberId,
+    start: u64,
+    replaces: u64,
+    sockets: Option<&MemberSockets>,
+) -> storage::NoteStart {
+    storage::NoteStart { member_id: member.0, start, replaces, sockets: sockets.map(Into::into) }
+}
+
+impl From<&MemberSockets> for storage::MemberSockets {
+    fn from(sockets: &MemberSockets) -> Self {
+        let MemberSockets { admin, peer, http, data_address, network } = sockets;
+        Self {
+            admin: admin.to_string(),
+            peer: peer.to_string(),
+            http: http.to_string(),
+            data_address: data_address.map(|address| address.to_string()).unwrap_or_default(),
+            network: *network,
+        }
+    }
+}
+
+impl TryFrom<&storage::MemberSockets> for MemberSockets {
+    type Error = DecodeError;
+
+    fn try_from(message: &storage::MemberSockets) -> Result<Self, DecodeError> {
+        let socket = |field, text: &str| {
+            parsed(field, text, |text| text.parse().map_err(|_| "must be IP:PORT".to_owned()))
+        };
+        let ip = |text: &str| text.parse().map_err(|_| "must be an IP address".to_owned());
+        let data_address = match message.data_address.as_str() {
+            "" => None,
+            text => Some(parsed("data address of a member", text, ip)?),
+        };
+        Ok(Self {
+            admin: socket("admin socket of a member", &message.admin)?,
+            peer: socket("peer socket of a member", &message.peer)?,
+            http: socket("HTTP socket of a member", &message.http)?,
+            data_address,
+            network: message.network,
+        })
+    }
 }
 
 pub(super) fn drained(name: &MemberName, draining: bool) -> storage::DrainMember {

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
     CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
     GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
-    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSpec, Method, NamePattern, OnDown,
-    OnPrimaryUp, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request, RequestId, Restored,
-    Route, SendProxy, StatusRange, TlsCheck, Violations,
+    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Method,
+    NamePattern, OnDown, OnPrimaryUp, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
+    RequestId, Restored, Route, SendProxy, StatusRange, TlsCheck, Violations,
 };
 
 use crate::vips;
@@ -282,6 +282,19 @@ fn listener_patch() -> BoxedStrategy<ListenerPatch> {
         .boxed()
 }
 
+fn member_sockets() -> impl Strategy<Value = MemberSockets> {
+    let socket = || (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
+    (socket(), socket(), socket(), of(any::<IpAddr>()), any::<u64>()).prop_map(
+        |(admin, peer, http, data_address, network)| MemberSockets {
+            admin,
+            peer,
+            http,
+            data_address,
+            network,
+        },
+    )
+}
+
 fn founding_and_members() -> impl Strategy<Value = Command> {
     let found = ("[0-9a-f]{32}", member_spec()).prop_map(|(id, member)| Command::FoundCluster {
         cluster_id: ClusterId::parse(&id).unwrap(),
@@ -298,9 +311,12 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
                 admin_address: admin.map(|spec| spec.admin_address),
             }
         }),
-        (0..1u64 << 32, any::<u64>(), any::<u64>()).prop_map(|(member, start, replaces)| {
-            Command::NoteStart { member: MemberId(member), start, replaces }
-        }),
+        (0..1u64 << 32, any::<u64>(), any::<u64>(), of(member_sockets())).prop_map(
+            |(member, start, replaces, sockets)| {
+                let sockets = sockets.map(Arc::new);
+                Command::NoteStart { member: MemberId(member), start, replaces, sockets }
+            },
+        ),
     ]
 }
 
@@ -430,7 +446,7 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
         ] {
             *number %= 1_000_001;
         }
-        Outcome::Listener(Arc::new(Listener { name, spec, revision }))
+        Outcome::Listener(Arc::new(Listener { name, spec, revision, created: 1 + revision / 2 }))
     });
     prop_oneof![
         member().prop_map(Outcome::Founded),

@@ -1,7 +1,7 @@
 //! Where a member is, and which of its processes is the member.
 
 use openraft::ChangeMembers;
-use trestle_model::{Command, HostPort, Member, MemberId, Outcome, Proposal};
+use trestle_model::{Command, HostPort, Member, MemberId, MemberSockets, Outcome, Proposal};
 
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
@@ -72,8 +72,15 @@ impl Core {
     }
 
     /// Records which process is a member now, unless another one was recorded since `replaces` was. On the leader only.
-    pub(crate) async fn note_start(&self, member: MemberId, start: u64, replaces: u64) -> Result<(), Error> {
-        let command = Command::NoteStart { member, start, replaces };
+    pub(crate) async fn note_start(
+        &self,
+        member: MemberId,
+        start: u64,
+        replaces: u64,
+        sockets: Option<MemberSockets>,
+    ) -> Result<(), Error> {
+        let sockets = sockets.map(std::sync::Arc::new);
+        let command = Command::NoteStart { member, start, replaces, sockets };
         self.propose_here(Proposal { request: None, command }, DEFAULT_WAIT).await.map(|_| ())
     }
 }

@@ -106,9 +106,10 @@ impl Replica {
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.view.send_modify(|view| {
-            // Who may hold the virtual IPs, and whose process started when, changes without a revision.
+            // Who may hold the virtual IPs, and whose process started when and where, changes without a revision.
             let holding = |state: &trestle_model::ClusterState| {
-                (state.tenure, state.vip_events.back().map(|event| event.revision), state.starts.clone())
+                let noted = state.vip_events.back().map(|event| event.revision);
+                (state.tenure, noted, state.starts.clone(), state.sockets.clone())
             };
             let unchanged = view.state.revision == state.revision
                 && view.state.cluster_id == state.cluster_id

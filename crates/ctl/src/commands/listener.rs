@@ -13,7 +13,7 @@ use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, listeners};
 use crate::view::ListenerView;
-use crate::write::{Deleted, Write};
+use crate::write::{Deleted, Write, warn};
 
 /// What to do with listeners.
 #[derive(Debug, Subcommand)]
@@ -141,6 +141,7 @@ async fn create(
     };
     let make = async |channel| listeners(channel).create_listener(request.clone()).await;
     let view = ListenerView::from(session.call(write.repeat(), make).await?);
+    warn(session, &view.warnings);
     write.finish(session, &format!("listener {name}"), "created", view.revision, &view).await
 }
 
@@ -208,6 +209,7 @@ async fn update(
     };
     let make = async |channel| listeners(channel).update_listener(request.clone()).await;
     let view = ListenerView::from(session.call(write.repeat(), make).await?);
+    warn(session, &view.warnings);
     write.finish(session, &format!("listener {name}"), "updated", view.revision, &view).await
 }
 

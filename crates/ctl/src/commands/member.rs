@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, connections, members};
 use crate::view::MemberView;
-use crate::write::{Deleted, Write, for_people, in_force};
+use crate::write::{Deleted, Write, for_people, in_force, warn};
 
 /// What to do with members.
 #[derive(Debug, Subcommand)]
@@ -225,12 +225,6 @@ async fn enable(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Resul
 
 async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Result<(), Error> {
     if wait.wait { in_force(session, revision).await } else { Ok(()) }
-}
-
-fn warn(session: &mut Session<'_>, warnings: &[String]) {
-    for warning in warnings {
-        session.terminal.note(format_args!("warning: {warning}"));
-    }
 }
 
 /// Tells progress until the change is done; returns the member as it is then. Catching up may take longer than one

@@ -13,7 +13,7 @@ use crate::document;
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Session, cluster};
-use crate::write::Write;
+use crate::write::{Write, warn};
 
 /// A large configuration takes an entry of the log for every few KiB.
 const TIME: Duration = Duration::from_secs(120);
@@ -37,6 +37,8 @@ struct RestoredView {
     created: u32,
     updated: u32,
     deleted: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 fn read(file: &str) -> Result<String, Error> {
@@ -71,8 +73,9 @@ impl RestoreArgs {
         }
         let make = async |channel| cluster(channel).restore_configuration(iter(requests.clone())).await;
         let answer = session.call(write.repeat(), make).await?;
-        let v1::RestoreConfigurationResponse { revision, created, updated, deleted } = answer;
-        let view = RestoredView { revision, created, updated, deleted };
+        let v1::RestoreConfigurationResponse { revision, created, updated, deleted, warnings } = answer;
+        warn(session, &warnings);
+        let view = RestoredView { revision, created, updated, deleted, warnings };
         let done = format!("restored: {created} created, {updated} updated, {deleted} deleted");
         write.finish(session, "configuration", &done, revision, &view).await
     }

@@ -26,6 +26,9 @@ pub(crate) struct ListenerView {
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
+    /// Of a write: what may be meant otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// `None` when the members' views could not be had, or were not asked for.
     ready: Option<ReadyView>,
 }
@@ -81,6 +84,7 @@ impl From<v1::Listener> for ListenerView {
             accept_rate_per_source: bound(listener.accept_rate_per_source),
             revision: listener.revision,
             etag: listener.etag,
+            warnings: listener.warnings,
             ready: None,
         }
     }

@@ -22,6 +22,7 @@ fn settings() -> Settings {
         hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
+        network: 0,
         own_ports: Vec::new(),
         on_event: crate::event::OnEvent::nobody(),
         backend_networks: Vec::new(),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use trestle_model::{self as model, ClusterState, ListenerName, PoolName, Revision};
+use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, PoolName, Port, Revision};
 
 use crate::bind::{self, BindError};
 use crate::gate::Gate;
-use crate::guard::{Guard, OwnTargets};
+use crate::guard::{Guard, OwnTargets, meets};
 use crate::plane::Shared;
 use crate::table::{BindStatus, Listener};
 use crate::worker::Order;
@@ -35,14 +35,20 @@ struct Hold {
     before: Revision,
 }
 
+/// Most addresses beside a wildcard that are told one by one.
+const SHADOWED_MAX: usize = 8;
+
 type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
 
-/// Whether two states have the same listeners, members and virtual IPs.
+/// Whether two states have the same listeners, members, sockets of those and virtual IPs.
 pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
     fn all<K, V>(old: &BTreeMap<K, Arc<V>>, new: &BTreeMap<K, Arc<V>>) -> bool {
         old.len() == new.len() && old.values().zip(new.values()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
-    all(&old.listeners, &new.listeners) && all(&old.members, &new.members) && all(&old.vips, &new.vips)
+    all(&old.listeners, &new.listeners)
+        && all(&old.members, &new.members)
+        && all(&old.sockets, &new.sockets)
+        && all(&old.vips, &new.vips)
 }
 
 /// All listeners.
@@ -52,6 +58,10 @@ pub(super) struct Listeners {
     published: Published,
     guard: Arc<Guard>,
     targets: OwnTargets,
+    /// Own ports of the members on this machine.
+    neighbours: Vec<SocketAddr>,
+    /// Wildcards that get no connections at an address of another listener, in words.
+    shadowed: Arc<[String]>,
     /// Of listeners that are published with other settings, or no more.
     replaced: Vec<Arc<Gate>>,
     /// The addresses of virtual IPs.
@@ -77,6 +87,8 @@ impl Listeners {
             published: Published::default(),
             guard: Arc::default(),
             targets,
+            neighbours: Vec::new(),
+            shadowed: Arc::default(),
             replaced: Vec::new(),
             vips: Arc::default(),
             held: BTreeMap::new(),
@@ -93,6 +105,11 @@ impl Listeners {
     /// Where no connection may go.
     pub(super) fn guard(&self) -> Arc<Guard> {
         self.guard.clone()
+    }
+
+    /// Wildcards that get no connections at an address of another listener, in words.
+    pub(super) fn shadowed(&self) -> Arc<[String]> {
+        self.shadowed.clone()
     }
 
     /// The addresses of virtual IPs.
@@ -163,6 +180,7 @@ impl Listeners {
     /// prepares the table entries. What takes too long is left to the next call; `before` is the revision in force until then.
     pub(super) async fn follow(&mut self, state: &ClusterState, before: Revision) {
         self.vips = Arc::new(state.vips.values().map(|vip| vip.spec.address.ip).collect());
+        self.neighbours = self.targets.of_this_machine(state);
         let owners = self.owners(state);
         let closed = |address| closed(self.stopped, self.drained, &self.vips, address);
         let keep = |address| owners.contains_key(&address) && closed(address).is_none();
@@ -193,19 +211,32 @@ impl Listeners {
             self.replaced.extend(before.values().filter(|was| !stays(was)).map(|was| was.gate.clone()));
             self.published = (Arc::new(listeners), Arc::new(routes));
         }
+        self.shadowed = shadowed(&self.published, self.data_address);
         // Always anew: interfaces come and go.
         let listeners = self.published.0.values().map(|listener| &**listener);
         self.guard = Arc::new(Guard::new(state, listeners, self.data_address, &self.targets));
     }
 
-    /// The listener that each address belongs to: the first by name, on every member alike.
+    /// The listener that each address belongs to: the one that has it here, or else the oldest, on every member alike. It was
+    /// there when the others came, whatever they are called and however often it has changed since.
     fn owners(&self, state: &ClusterState) -> BTreeMap<SocketAddr, ListenerName> {
         let mut owners = BTreeMap::new();
-        for (name, listener) in &state.listeners {
+        let mut by_age: Vec<_> = state.listeners.values().collect();
+        by_age.sort_by_key(|listener| listener.created);
+        for listener in by_age {
             for bind in &listener.spec.binds {
                 for address in bind::effective(*bind, self.data_address) {
-                    owners.entry(address).or_insert_with(|| name.clone());
+                    owners.entry(address).or_insert_with(|| listener.name.clone());
                 }
+            }
+        }
+        for (address, listener) in &*self.published.1 {
+            let (name, owner) = (&listener.config.name, owners.get_mut(address));
+            let Some(owner) = owner.filter(|owner| *owner != name) else { continue };
+            let binds = state.listeners.get(name).map(|listener| &listener.spec.binds);
+            let mut binds = binds.into_iter().flatten().map(|bind| bind.on(self.data_address));
+            if binds.any(|bind| bind.names(*address)) {
+                owner.clone_from(name);
             }
         }
         owners
@@ -242,8 +273,13 @@ impl Listeners {
             None => {
                 let opened = self.sockets.open(address, spread, self.vips.contains(&address.ip()));
                 // No other process is to be stopped then.
-                let own = |error: &BindError| error.is_in_use() && self.targets.takes(address);
-                opened.map_err(|error| if own(&error) { BindError::OwnPort } else { error })
+                opened.map_err(|error| match error.is_in_use() {
+                    true if self.targets.takes(address) => BindError::OwnPort,
+                    true if self.neighbours.iter().any(|own| meets(*own, address)) => {
+                        BindError::NeighbourPort
+                    }
+                    _ => error,
+                })
             }
         }
     }
@@ -254,6 +290,36 @@ impl Listeners {
         self.replaced.drain(..).for_each(|gate| gate.replaced());
         self.sockets.hand_over();
     }
+}
+
+/// Where listeners are beside one another of which one is bound to the wildcard, in words. The kernel gives connections to the
+/// more specific one.
+fn shadowed((listeners, routes): &Published, data_address: Option<IpAddr>) -> Arc<[String]> {
+    let binds = listeners.values().map(|listener| (&listener.config.name, &*listener.config.spec.binds));
+    let found = Overlaps::of(binds, data_address).shadows;
+    let is_bound = |claim: &Claim<'_>, port: Port| {
+        let at = routes.get(&SocketAddr::new(claim.effective.ip, port.get()));
+        at.is_some_and(|listener| listener.config.name == *claim.listener)
+    };
+    let mut both = found.iter().filter(|(wildcard, one)| {
+        let port = wildcard.effective.first.max(one.effective.first);
+        is_bound(wildcard, port) && is_bound(one, port)
+    });
+    let words = |(wildcard, one): &(Claim<'_>, Claim<'_>)| {
+        format!(
+            "listener \"{}\" at {} takes the connections there from listener \"{}\" at {}; if that is not meant, give one of \
+             them another address or port",
+            one.listener, one.effective, wildcard.listener, wildcard.effective
+        )
+    };
+    let mut told: Vec<String> = both.by_ref().take(SHADOWED_MAX).map(words).collect();
+    let rest = both.count();
+    if rest > 0 {
+        told.push(format!(
+            "{rest} more addresses take the connections there from listeners that have the wildcard"
+        ));
+    }
+    told.into()
 }
 
 /// Why an address is to have no socket now, if it is not.

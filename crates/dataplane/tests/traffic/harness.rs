@@ -95,6 +95,7 @@ pub(crate) fn settings() -> Settings {
         hosts: "/etc/hosts".into(),
         source: Sources::default(),
         descriptors: None,
+        network: 0,
         own_ports: Vec::new(),
         on_event: trestle_dataplane::OnEvent::nobody(),
         backend_networks: Vec::new(),

@@ -149,26 +149,49 @@ async fn an_address_of_another_machine_is_reported_and_the_rest_is_bound() {
 }
 
 #[tokio::test]
-async fn a_wildcard_means_the_data_address_and_the_first_name_has_it() {
+async fn a_wildcard_means_the_data_address_and_the_listener_that_is_there_has_it() {
     let (a, b) = (Server::start("a").await, Server::start("b").await);
     let own = ip();
     let mut plane = Plane::with(trestle_dataplane::Settings { data_address: Some(own), ..settings() });
     plane.pool("a", unchecked(), &[("a", at(a.address))]).await;
     plane.pool("b", unchecked(), &[("b", at(b.address))]).await;
     let front = SocketAddr::new(own, 7001);
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 7001);
     plane.listener_at("exact", front, "b").await;
     assert_eq!(servers(front, 1).await, "b");
-    plane.listener_at("any", SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 7001), "a").await;
-    // "any" sorts before "exact", on every member alike.
-    assert_eq!(servers(front, 1).await, "a");
-    assert!(plane.errors("any").is_empty());
-    let [error] = &plane.errors("exact")[..] else { panic!("one error, not {:?}", plane.errors("exact")) };
-    assert!(error.contains("listener \"any\" has this address"), "{error}");
+    // Another one that sorts before it takes nothing from it, whatever becomes of it.
+    plane.listener_at("any", any, "a").await;
+    plane.apply(limited("exact", 1000)).await;
+    assert_eq!(servers(front, 2).await, "bb");
+    let [error] = &plane.errors("any")[..] else { panic!("one error, not {:?}", plane.errors("any")) };
+    assert!(error.contains("listener \"exact\" has this address"), "{error}");
+    assert!(plane.errors("exact").is_empty());
     let elsewhere = SocketAddr::new(ip(), 7001);
     assert!(std::net::TcpStream::connect(elsewhere).is_err(), "the wildcard itself is bound");
-    plane.remove_listener("any").await;
-    assert_eq!(servers(front, 1).await, "b");
-    assert!(plane.errors("exact").is_empty());
+    plane.remove_listener("exact").await;
+    assert_eq!(servers(front, 1).await, "a");
+    assert!(plane.errors("any").is_empty());
+}
+
+/// A change of a listener that nobody notices.
+fn limited(name: &str, max_connections: u32) -> Command {
+    let patch = ListenerPatch { max_connections: Some(max_connections), ..ListenerPatch::default() };
+    Command::UpdateListener { name: listener_name(name), patch, expect: None }
+}
+
+#[tokio::test]
+async fn of_two_listeners_that_come_at_once_the_older_has_the_address_however_often_it_changed() {
+    let (a, b) = (Server::start("a").await, Server::start("b").await);
+    let own = ip();
+    let mut plane = Plane::with(trestle_dataplane::Settings { data_address: Some(own), ..settings() });
+    plane.prepare_pool("a", unchecked(), &[("a", at(a.address))]);
+    plane.prepare_pool("b", unchecked(), &[("b", at(b.address))]);
+    let front = SocketAddr::new(own, 7001);
+    plane.prepare_listener("older", front, "b");
+    plane.prepare_listener("newer", SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 7001), "a");
+    plane.apply(limited("older", 1000)).await;
+    assert_eq!(servers(front, 2).await, "bb");
+    assert_eq!(plane.errors("newer").len(), 1);
 }
 
 #[tokio::test]
@@ -179,6 +202,11 @@ async fn a_wildcard_beside_an_address_leaves_that_address_its_own() {
     plane.listener_at("any", any, "a").await;
     plane.listener_at("specific", specific, "b").await;
     assert!(plane.errors("any").is_empty() && plane.errors("specific").is_empty());
+    let words = format!(
+        "listener \"specific\" at {specific} takes the connections there from listener \"any\" at {any}; if that is not meant, \
+         give one of them another address or port"
+    );
+    assert_eq!(*plane.plane.table().shadowed, [words]);
     assert_eq!(servers(specific, 4).await, "bbbb");
     assert_eq!(servers(SocketAddr::new(ip(), any.port()), 4).await, "aaaa");
 }

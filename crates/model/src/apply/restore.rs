@@ -92,7 +92,11 @@ impl ClusterState {
             keep_unchanged(entry, old, |a, b| a == b);
         }
         for (name, listener) in &mut new.listeners {
-            keep_unchanged(listener, self.listeners.get(name), |a, b| a.spec == b.spec);
+            let old = self.listeners.get(name);
+            if let Some(old) = old {
+                Arc::make_mut(listener).created = old.created;
+            }
+            keep_unchanged(listener, old, |a, b| a.spec == b.spec);
         }
         for (name, vip) in &mut new.vips {
             keep_unchanged(vip, self.vips.get(name), |a, b| a.spec == b.spec);

@@ -38,6 +38,11 @@ impl Admin {
         if let (Ok(_), Some(document)) = (&write, &request.part) {
             self.refuse_addresses_of_members(document).await?;
         }
+        let mut warnings = Vec::new();
+        if let Ok(write) = &write {
+            let judged = self.judge_addresses(&write.proposal.command).await?;
+            warnings = judged.map_err(|found| status::invalid(&found))?;
+        }
         let (revision, outcome) = self.write(write).await?;
         match outcome {
             Outcome::Restored(restored) => Ok(v1::RestoreConfigurationResponse {
@@ -45,6 +50,7 @@ impl Admin {
                 created: restored.created,
                 updated: restored.updated,
                 deleted: restored.deleted,
+                warnings,
             }),
             other => Err(mismatch(&other)),
         }

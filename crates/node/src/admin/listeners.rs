@@ -1,13 +1,15 @@
 //! Listeners.
 
+mod addresses;
 mod binds;
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use trestle_api::convert::Write;
 use trestle_api::v1::listener_service_server::ListenerService;
 use trestle_api::{convert, status, v1};
-use trestle_model::{Kind, Listener, ListenerName, Outcome, Refusal, Violations};
+use trestle_model::{Invalid, Kind, Listener, ListenerName, Outcome, Refusal, Violations};
 
 use super::paging::page;
 use super::{Admin, mismatch};
@@ -19,9 +21,11 @@ pub(super) fn parse_listener(name: &str) -> Result<ListenerName, Status> {
     parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))
 }
 
-fn answer(outcome: Outcome) -> Result<Response<v1::Listener>, Status> {
+fn answer(outcome: Outcome, warnings: Vec<String>) -> Result<Response<v1::Listener>, Status> {
     match outcome {
-        Outcome::Listener(listener) => Ok(Response::new(convert::listener(&listener))),
+        Outcome::Listener(listener) => {
+            Ok(Response::new(v1::Listener { warnings, ..convert::listener(&listener) }))
+        }
         other => Err(mismatch(&other)),
     }
 }
@@ -35,6 +39,19 @@ impl Admin {
         }
         let read = self.read(v1::Consistency::Linearizable.into()).await?;
         Ok(Binds::resolve(asked, &read.state().vips))
+    }
+
+    /// Writes a listener whose addresses each member that is known can have.
+    async fn write_listener(
+        &self,
+        parsed: Result<Write, Invalid>,
+        binds: &Binds,
+    ) -> Result<Response<v1::Listener>, Status> {
+        let explained = |found| status::invalid(&binds.explain(found));
+        let write = parsed.map_err(explained)?;
+        let warnings = self.judge_addresses(&write.proposal.command).await?.map_err(explained)?;
+        let (_, outcome) = self.write(Ok(write)).await?;
+        answer(outcome, warnings)
     }
 }
 
@@ -50,9 +67,8 @@ impl ListenerService for Admin {
         if let Some(listener) = &mut resolved.listener {
             listener.binds = binds.resolved();
         }
-        let parsed = convert::create_listener(&resolved).map_err(|found| binds.explain(found));
-        let (_, outcome) = self.write(parsed.map(|write| write.recognised_by(request))).await?;
-        answer(outcome)
+        let parsed = convert::create_listener(&resolved).map(|write| write.recognised_by(request));
+        self.write_listener(parsed, &binds).await
     }
 
     async fn get_listener(
@@ -94,9 +110,8 @@ impl ListenerService for Admin {
         if let Some(listener) = &mut resolved.listener {
             listener.binds = binds.resolved();
         }
-        let parsed = convert::update_listener(&resolved).map_err(|found| binds.explain(found));
-        let (_, outcome) = self.write(parsed.map(|write| write.recognised_by(request))).await?;
-        answer(outcome)
+        let parsed = convert::update_listener(&resolved).map(|write| write.recognised_by(request));
+        self.write_listener(parsed, &binds).await
     }
 
     async fn delete_listener(

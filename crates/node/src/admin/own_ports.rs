@@ -1,10 +1,14 @@
 //! Keeping the data plane away from the members' own ports, whose loopback side believes whoever reaches it.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tonic::Status;
 use trestle_api::status;
-use trestle_model::{BackendAddress, ClusterState, Command, Host, Invalid, Port, Violation};
+use trestle_model::{
+    BackendAddress, BackendName, BackendSpec, ClusterState, Command, Host, HostPort, Invalid, PoolName, Port,
+    Violation,
+};
 
 use super::Admin;
 
@@ -12,14 +16,12 @@ const RULE: &str = "is the admin, peer or HTTP port of a member of this cluster:
                     check may go there";
 
 /// What a command would have dialled: the field to name, where, and at which port.
-fn dials<'a>(state: &'a ClusterState, command: &'a Command) -> Vec<(&'static str, &'a Host, Option<Port>)> {
+fn dials<'a>(state: &'a ClusterState, command: &'a Command) -> Vec<(String, &'a Host, Option<Port>)> {
     let check_port = |pool| state.pools.get(pool).and_then(|entry| entry.pool.spec.health.port);
-    let of = |address: &'a BackendAddress, pool| {
-        vec![
-            ("backend.address", &address.host, address.port),
-            ("backend.address", &address.host, check_port(pool)),
-        ]
+    let both = |field: String, address: &'a BackendAddress, check_port| {
+        vec![(field.clone(), &address.host, address.port), (field, &address.host, check_port)]
     };
+    let of = |address, pool| both("backend.address".to_owned(), address, check_port(pool));
     match command {
         Command::CreateBackend { pool, spec, .. } => of(&spec.address, pool),
         Command::UpdateBackend { pool, patch, .. } => {
@@ -30,18 +32,56 @@ fn dials<'a>(state: &'a ClusterState, command: &'a Command) -> Vec<(&'static str
                 return Vec::new();
             };
             let hosts = entry.backends.values().map(|backend| &backend.spec.address.host);
-            hosts.map(|host| ("pool.health_check.port", host, Some(port))).collect()
+            hosts.map(|host| ("pool.health_check.port".to_owned(), host, Some(port))).collect()
+        }
+        Command::Restore { configuration, .. } => {
+            let pools: BTreeMap<_, _> =
+                configuration.pools.iter().map(|(name, spec)| (name, spec.health.port)).collect();
+            let backends = configuration.backends.iter();
+            let of = |(pool, name, spec): &'a (PoolName, BackendName, BackendSpec)| {
+                let field = format!("pools/{pool}/backends/{name}: backend.address");
+                both(field, &spec.address, pools.get(pool).copied().flatten())
+            };
+            backends.flat_map(of).collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// Whether a member has told others to reach it by this name.
+/// Whether a member has told others to reach it by this name, there or where it says that it listens.
 fn is_told(state: &ClusterState, name: &str, port: Port) -> bool {
     // The dot of the root is only for look-ups.
-    let dialled = format!("{}:{port}", name.strip_suffix('.').unwrap_or(name));
-    let told = state.members.values().flat_map(|m| [&m.spec.peer_address, &m.spec.admin_address]);
-    told.into_iter().any(|address| address.as_str().eq_ignore_ascii_case(&dialled))
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let dialled = format!("{name}:{port}");
+    state.members.iter().any(|(id, member)| {
+        let told = [&member.spec.peer_address, &member.spec.admin_address].map(HostPort::as_str);
+        let is_name =
+            |text: &&str| text.rsplit_once(':').is_some_and(|(host, _)| host.eq_ignore_ascii_case(name));
+        let listens = |socket: SocketAddr| !socket.ip().is_loopback() && socket.port() == port.get();
+        let mut sockets = state.sockets.get(id).into_iter().flat_map(|sockets| sockets.ports());
+        told.iter().any(|text| text.eq_ignore_ascii_case(&dialled))
+            || told.iter().any(is_name) && sockets.any(|(_, socket)| listens(socket))
+    })
+}
+
+/// Whether a member says that it listens at this address: whatever that is on the other members, on that one it is its own.
+fn is_said(state: &ClusterState, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    state.sockets.values().flat_map(|sockets| sockets.ports()).any(|(_, socket)| {
+        let own = socket.ip().to_canonical();
+        // At the wildcard of IPv6 it is reached over IPv4 too.
+        let meets = own.is_ipv4() == ip.is_ipv4() || own.is_ipv6();
+        socket.port() == address.port() && (own == ip || own.is_unspecified() && ip.is_loopback() && meets)
+    })
+}
+
+/// The addresses that a name stands for on every member, whatever name servers say (RFC 6761, section 6.3).
+fn loopback(name: &str) -> Vec<IpAddr> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match name.eq_ignore_ascii_case("localhost") {
+        true => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        false => Vec::new(),
+    }
 }
 
 /// What of a command leads to a member's own port; `is_own` tells it of an address.
@@ -50,20 +90,24 @@ fn leading_to_own_ports(
     command: &Command,
     is_own: impl Fn(SocketAddr) -> bool,
 ) -> Vec<Violation> {
-    let own = |(field, host, port): (&'static str, &Host, Option<Port>)| {
+    let own = |(field, host, port): (String, &Host, Option<Port>)| {
         let port = port?;
+        let own_at = |ip: IpAddr| {
+            let address = SocketAddr::new(ip, port.get());
+            is_own(address) || is_said(state, address)
+        };
         let (own, dialled) = match host {
-            Host::Ip(ip) => {
-                let address = SocketAddr::new(*ip, port.get());
-                (is_own(address), address.to_string())
+            Host::Ip(ip) => (own_at(*ip), SocketAddr::new(*ip, port.get()).to_string()),
+            Host::Name(name) => {
+                let own = is_told(state, name, port) || loopback(name).into_iter().any(own_at);
+                (own, format!("{name}:{port}"))
             }
-            Host::Name(name) => (is_told(state, name, port), format!("{name}:{port}")),
         };
         own.then(|| Violation::new(field, dialled, RULE))
     };
     let mut found: Vec<_> = dials(state, command).into_iter().filter_map(own).collect();
-    found.truncate(8);
     found.dedup();
+    found.truncate(8);
     found
 }
 
@@ -83,8 +127,8 @@ mod tests {
     use std::sync::Arc;
 
     use trestle_model::{
-        BackendName, BackendPatch, BackendSpec, HostPort, Member, MemberId, MemberName, MemberSpec, PoolName,
-        PoolPatch, PoolSpec,
+        BackendPatch, Configuration, Member, MemberId, MemberName, MemberSockets, MemberSpec, PoolPatch,
+        PoolSpec,
     };
 
     use super::*;
@@ -98,8 +142,8 @@ mod tests {
         PoolName::parse("p").unwrap()
     }
 
-    #[test]
-    fn what_leads_to_a_members_port_is_found() {
+    /// A cluster of one, which says where it listens.
+    fn cluster() -> ClusterState {
         let mut state = ClusterState::default();
         let peer = HostPort::parse("M1.example:7481").unwrap();
         let spec = MemberSpec {
@@ -109,6 +153,16 @@ mod tests {
         };
         let member = Member { id: MemberId(1), spec, draining: false, revision: 1 };
         state.members.insert(MemberId(1), Arc::new(member));
+        let at = |text: &str| text.parse().unwrap();
+        let (admin, peer, http) = (at("127.0.0.1:9480"), at("0.0.0.0:7481"), at("[::]:8482"));
+        let sockets = MemberSockets { admin, peer, http, data_address: None, network: 0 };
+        state.sockets.insert(MemberId(1), Arc::new(sockets));
+        state
+    }
+
+    #[test]
+    fn what_leads_to_a_members_port_is_found() {
+        let mut state = cluster();
         let is_own = |address: SocketAddr| address.port() == 7480 && address.ip().is_loopback();
         let mut apply = |command: &Command| {
             let index = state.revision + 2;
@@ -117,16 +171,51 @@ mod tests {
         };
         let state = apply(&Command::CreatePool { name: pool(), spec: PoolSpec::default() });
         let found = |command: &Command| leading_to_own_ports(&state, command, is_own).len();
-        for own in ["127.0.0.1:7480", "[::1]:7480", "m1.example:7481", "m1.example.:7481"] {
+        for own in [
+            "127.0.0.1:7480",
+            "[::1]:7480",
+            "m1.example:7481",
+            "m1.example.:7481",
+            "m1.example:8482",
+            "127.0.0.1:9480",
+            "127.0.0.1:8482",
+            "[::1]:8482",
+            "127.9.9.9:7481",
+            "localhost:8482",
+            "localhost.:7480",
+        ] {
             assert_eq!(found(&backend(own)), 1, "{own}");
         }
-        for other in ["127.0.0.1:7483", "127.0.0.1", "10.0.0.1:7480", "m1.example:80", "m2.example:7481"] {
+        for other in [
+            "127.0.0.1:7483",
+            "127.0.0.1",
+            "10.0.0.1:7480",
+            "m1.example:80",
+            "m1.example:9480",
+            "m2.example:7481",
+            "10.0.0.1:8482",
+            "localhost:9999",
+        ] {
             assert_eq!(found(&backend(other)), 0, "{other}");
         }
         let address = Some(BackendAddress::parse("127.0.0.1:7480").unwrap());
         let patch = BackendPatch { address, ..BackendPatch::default() };
         let name = BackendName::parse("b").unwrap();
         assert_eq!(found(&Command::UpdateBackend { pool: pool(), name, patch, expect: None }), 1);
+        let document = |address: &str, check: Option<u16>| {
+            let mut spec = PoolSpec::default();
+            spec.health.port = check.and_then(Port::new);
+            let at = BackendSpec::at(BackendAddress::parse(address).unwrap());
+            let configuration = Configuration {
+                pools: vec![(pool(), spec)],
+                backends: vec![(pool(), BackendName::parse("b").unwrap(), at)],
+                ..Configuration::default()
+            };
+            Command::Restore { configuration: Arc::new(configuration), replace: true }
+        };
+        assert_eq!(found(&document("127.0.0.1:8482", None)), 1);
+        assert_eq!(found(&document("127.0.0.1:80", Some(8482))), 1);
+        assert_eq!(found(&document("127.0.0.1:80", Some(81))), 0);
         let state = apply(&backend("127.0.0.1:80"));
         let mut patch = PoolPatch::default();
         patch.health.port = Some(Port::new(7480));

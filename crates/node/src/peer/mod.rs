@@ -80,6 +80,7 @@ impl PeerService for Peers {
             storage_format: STORAGE_FORMAT,
             promise_ms: self.member.consensus.timing().promise_ms(),
             start: self.member.start,
+            sockets: Some((&self.member.sockets()).into()),
         }))
     }
 

@@ -1,0 +1,111 @@
+//! Listeners as the state keeps them: how old they are, and how many ports they have.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use trestle_model::{
+    Bind, ClusterState, Command, Configuration, ListenerName, ListenerPatch, ListenerSpec, PoolName,
+    PoolSpec, Refusal,
+};
+
+fn pool(name: &str) -> PoolName {
+    PoolName::parse(name).unwrap()
+}
+
+fn listener(name: &str) -> ListenerName {
+    ListenerName::parse(name).unwrap()
+}
+
+fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
+    let binds = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
+    Command::CreateListener { name: listener(name), spec: ListenerSpec::new(binds, pool(to)) }
+}
+
+/// A state with pool web (revision 1) and listener web (3).
+fn web() -> ClusterState {
+    let mut state = ClusterState::default();
+    state.apply(1, &Command::CreatePool { name: pool("web"), spec: PoolSpec::default() }).unwrap();
+    state.apply(3, &create_listener("web", &["0.0.0.0:80"], "web")).unwrap();
+    state
+}
+
+/// A refusal leaves the state as it was.
+fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
+    let before = state.clone();
+    let refusal = state.apply(99, command).unwrap_err();
+    assert_eq!(*state, before, "a refused command changed the state");
+    refusal
+}
+
+#[test]
+fn a_listener_is_as_old_as_its_creation_however_often_it_changes() {
+    let mut state = web();
+    let created = |state: &ClusterState, name| state.listeners[&listener(name)].created;
+    assert_eq!(created(&state, "web"), 3);
+    let update = |max_connections| Command::UpdateListener {
+        name: listener("web"),
+        patch: ListenerPatch { max_connections: Some(max_connections), ..ListenerPatch::default() },
+        expect: None,
+    };
+    state.apply(7, &update(7)).unwrap();
+    let web = &state.listeners[&listener("web")];
+    assert_eq!((web.revision, web.created), (7, 3));
+    // A restore keeps what stays, changed or not.
+    let spec = |state: &ClusterState| (listener("web"), state.listeners[&listener("web")].spec.clone());
+    let (name, changed) = (
+        listener("new"),
+        state.listeners[&listener("web")].spec.patched(&ListenerPatch {
+            binds: Some(vec![Bind::parse("10.0.0.1:81").unwrap()]),
+            ..ListenerPatch::default()
+        }),
+    );
+    let configuration = Configuration {
+        pools: vec![(pool("web"), PoolSpec::default())],
+        listeners: vec![(name, changed), spec(&state)],
+        ..Configuration::default()
+    };
+    let restore = Command::Restore { configuration: Arc::new(configuration), replace: true };
+    state.apply(9, &update(9)).unwrap();
+    state.apply(11, &restore).unwrap();
+    let web = &state.listeners[&listener("web")];
+    assert_eq!((web.revision, web.created, created(&state, "new")), (11, 3, 11));
+    state.apply(12, &Command::DeleteListener { name: listener("web"), expect: None }).unwrap();
+    state.apply(13, &create_listener("web", &["0.0.0.0:443"], "web")).unwrap();
+    assert_eq!(created(&state, "web"), 13);
+}
+
+#[test]
+fn ports_of_listeners_are_bounded_alone_and_together() {
+    let mut state = web();
+    let ports = |name: &str, binds: &[&str]| create_listener(name, binds, "web");
+    // Kubernetes' NodePorts, and what one listener may have at most.
+    state.apply(4, &ports("nodes", &["0.0.0.0:30000-32767", "[::]:30000-32767"])).unwrap();
+    let Refusal::Invalid(found) = refused(&mut state, &ports("all", &["10.0.0.1:1-8193"])) else { panic!() };
+    assert_eq!(
+        found.to_string(),
+        "listener.binds \"8193 ports\": must be at most 8192 over all addresses; name only ports that clients use, or \
+         several listeners"
+    );
+    state.apply(5, &ports("most", &["10.0.0.1:1-8192"])).unwrap();
+    // 5536 and 8192 are taken, and one by "web".
+    let more = ports("more", &["10.0.0.2:1-2656"]);
+    assert_eq!(
+        refused(&mut state, &more).to_string(),
+        "listener \"more\" would have 2656 ports beside 13729 of the other listeners, and all together may have 16384; \
+         name fewer ports, or delete a listener that nobody needs"
+    );
+    state.apply(6, &ports("more", &["10.0.0.2:1-2655"])).unwrap();
+    let rebind = |name: &str, bind: &str| {
+        let binds = Some(vec![Bind::parse(bind).unwrap()]);
+        let patch = ListenerPatch { binds, ..ListenerPatch::default() };
+        Command::UpdateListener { name: listener(name), patch, expect: None }
+    };
+    assert!(matches!(
+        refused(&mut state, &rebind("more", "10.0.0.2:1-2656")),
+        Refusal::TooManyPorts { ports: 2656, others: 13_729, .. }
+    ));
+    // Other ports, and other settings, take no more.
+    state.apply(7, &rebind("more", "10.0.0.2:2-2656")).unwrap();
+    state.apply(8, &rebind("more", "10.0.0.2:2-3")).unwrap();
+    state.apply(9, &ports("other", &["10.0.0.3:1-2653"])).unwrap();
+}

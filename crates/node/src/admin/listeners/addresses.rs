@@ -1,0 +1,322 @@
+//! Addresses of listeners that a member could not have beside those that it has, and those that take connections from
+//! another's wildcard. That is judged where a write comes in, and never where it is applied: members differ in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use futures_util::future::join_all;
+use tonic::Status;
+use trestle_api::peer;
+use trestle_model::{
+    Bind, Claim, ClusterState, Command, Invalid, ListenerName, MemberName, MemberSockets, Overlaps, Violation,
+};
+
+use super::super::Admin;
+use crate::member::REPORT_TIMEOUT;
+
+/// Most mistakes, and most warnings, of one answer.
+const TOLD_MAX: usize = 8;
+
+/// A member that says where it listens.
+type Known = (MemberName, MemberSockets);
+
+/// Listeners with their addresses.
+type Binds<'a> = Vec<(&'a ListenerName, &'a [Bind])>;
+
+/// What is said of a write.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Judged {
+    refused: Vec<Violation>,
+    warnings: Vec<String>,
+}
+
+/// The names of members, in words.
+fn members(names: &BTreeSet<&MemberName>) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    match names.split_last() {
+        None => "no member".to_owned(),
+        Some((one, [])) => format!("member {one}"),
+        Some((last, others)) => format!("members {} and {last}", others.join(", ")),
+    }
+}
+
+/// What is in both.
+fn common(one: Bind, other: Bind) -> Bind {
+    Bind { first: one.first.max(other.first), last: one.last.min(other.last), ..one }
+}
+
+/// A write, with the listeners as they would be after it.
+struct Judge<'a> {
+    before: &'a ClusterState,
+    after: Binds<'a>,
+    /// Whether each mistake names its listener, of several.
+    is_document: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// Whether a listener gets an address by this write: what it has is not judged again.
+    fn is_new(&self, claim: &Claim<'a>) -> bool {
+        let before = self.before.listeners.get(claim.listener);
+        before.is_none_or(|listener| !listener.spec.binds.contains(&claim.configured))
+    }
+
+    fn violation(&self, claim: &Claim<'a>, rule: String) -> Violation {
+        let binds = self.after.iter().find(|(name, _)| *name == claim.listener).map_or(&[][..], |(_, b)| b);
+        let place = binds.iter().position(|bind| *bind == claim.configured).unwrap_or_default();
+        let place = if binds.len() > 1 { format!("[{place}]") } else { String::new() };
+        let document =
+            if self.is_document { format!("listeners/{}: ", claim.listener) } else { String::new() };
+        Violation::new(format!("{document}listener.binds{place}"), claim.configured, rule)
+    }
+
+    fn own_ports(&self, known: &[Known]) -> Vec<Violation> {
+        let mut found: BTreeMap<(&ListenerName, Bind, &str), BTreeSet<&MemberName>> = BTreeMap::new();
+        for (listener, binds) in &self.after {
+            for configured in *binds {
+                let claim = Claim { listener, configured: *configured, effective: *configured };
+                if !self.is_new(&claim) {
+                    continue;
+                }
+                for (member, sockets) in known {
+                    if let Some((what, _)) = sockets.in_the_way_of(configured.on(sockets.data_address)) {
+                        found.entry((listener, *configured, what)).or_default().insert(member);
+                    }
+                }
+            }
+        }
+        let violation = |((listener, configured, what), names): (_, BTreeSet<&MemberName>)| {
+            let claim = Claim { listener, configured, effective: configured };
+            let whose = if names.len() > 1 { "themselves" } else { "itself" };
+            let at = known.iter().find(|(name, _)| names.contains(name));
+            let at = at.and_then(|(_, sockets)| sockets.in_the_way_of(configured.on(sockets.data_address)));
+            let at = at.map(|(_, at)| at.to_string()).unwrap_or_default();
+            let rule = format!(
+                "meets the {what} port ({at}) of {} {whose}; choose another address or port",
+                members(&names)
+            );
+            self.violation(&claim, rule)
+        };
+        found.into_iter().map(violation).collect()
+    }
+
+    /// Judges by what is known of the members.
+    fn judge(&self, known: &[Known]) -> Judged {
+        let mut by_address: BTreeMap<Option<IpAddr>, BTreeSet<&MemberName>> = BTreeMap::new();
+        for (name, sockets) in known {
+            by_address.entry(sockets.data_address).or_default().insert(name);
+        }
+        let mut judged = Judged { refused: self.own_ports(known), warnings: Vec::new() };
+        let mut shadows: BTreeMap<String, BTreeSet<&MemberName>> = BTreeMap::new();
+        for (data_address, names) in &by_address {
+            let overlaps = Overlaps::of(self.after.iter().copied(), *data_address);
+            for (one, other) in &overlaps.clashes {
+                let (new, there) = if self.is_new(other) { (other, one) } else { (one, other) };
+                if self.is_new(new) {
+                    let rule = format!(
+                        "meets listener \"{}\" at {}: both are {} on {}; choose another address or port",
+                        there.listener,
+                        there.configured,
+                        common(new.effective, there.effective),
+                        members(names)
+                    );
+                    judged.refused.push(self.violation(new, rule));
+                }
+            }
+            for (wildcard, one) in overlaps.shadows.iter().filter(|(w, o)| self.is_new(w) || self.is_new(o)) {
+                let text = format!(
+                    "listener \"{}\" at {} takes the connections there from listener \"{}\" at {}",
+                    one.listener, one.effective, wildcard.listener, wildcard.effective
+                );
+                shadows.entry(text).or_default().extend(names);
+            }
+        }
+        let rest = shadows.len().saturating_sub(TOLD_MAX);
+        let shown = shadows.into_iter().take(TOLD_MAX);
+        judged.warnings = shown.map(|(text, names)| format!("{text}, on {}", members(&names))).collect();
+        if rest > 0 {
+            judged
+                .warnings
+                .push(format!("{rest} more addresses take connections from wildcards of other listeners"));
+        }
+        judged.refused.truncate(TOLD_MAX);
+        judged
+    }
+}
+
+/// The listeners as they would be after a command; none when it gives no listener an address.
+fn after<'a>(state: &'a ClusterState, command: &'a Command) -> Binds<'a> {
+    let (name, binds) = match command {
+        Command::CreateListener { name, spec } => (name, &spec.binds),
+        Command::UpdateListener { name, patch, .. } => match &patch.binds {
+            Some(binds) if state.listeners.contains_key(name) => (name, binds),
+            _ => return Vec::new(),
+        },
+        Command::Restore { configuration, .. } => {
+            let listeners = configuration.listeners.iter();
+            return listeners.map(|(name, spec)| (name, spec.binds.as_slice())).collect();
+        }
+        _ => return Vec::new(),
+    };
+    let others = state.listeners.values().filter(|listener| listener.name != *name);
+    let others = others.map(|listener| (&listener.name, listener.spec.binds.as_slice()));
+    others.chain([(name, binds.as_slice())]).collect()
+}
+
+impl Admin {
+    /// Where the members listen: this one as it knows, others as they are recorded, and those that are not as they say when
+    /// asked. Of one that does not answer nothing is guessed.
+    async fn known(&self, state: &ClusterState) -> Vec<Known> {
+        let asked = state.members.iter().map(|(id, member)| async move {
+            let name = member.spec.name.clone();
+            if Some(*id) == self.member.id() {
+                return Some((name, self.member.sockets()));
+            }
+            if let Some(sockets) = state.sockets.get(id) {
+                return Some((name, **sockets));
+            }
+            let mut client = self.member.clients.peer(&member.spec.peer_address).ok()?;
+            let asked = client.describe(peer::DescribeRequest {});
+            let described = tokio::time::timeout(REPORT_TIMEOUT, asked).await.ok()?.ok()?.into_inner();
+            let is_it = described.member_id == id.0;
+            let sockets = described.sockets.filter(|_| is_it)?;
+            Some((name, MemberSockets::try_from(&sockets).ok()?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Refuses addresses of listeners that some member could not have; answers what else is to be said of them.
+    ///
+    /// # Errors
+    /// `Err` when there is no state to judge by; the inner one with all mistakes.
+    pub(in super::super) async fn judge_addresses(
+        &self,
+        command: &Command,
+    ) -> Result<Result<Vec<String>, Invalid>, Status> {
+        let gives = matches!(
+            command,
+            Command::CreateListener { .. } | Command::UpdateListener { .. } | Command::Restore { .. }
+        );
+        if !gives {
+            return Ok(Ok(Vec::new()));
+        }
+        // Not what this member happens to know: another may have taken the one before.
+        let view = self.member.consensus.read(trestle_consensus::DEFAULT_WAIT).await?;
+        let state = &view.state;
+        let after = after(state, command);
+        if after.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let known = self.known(state).await;
+        let is_document = matches!(command, Command::Restore { .. });
+        let judged = Judge { before: state, after, is_document }.judge(&known);
+        Ok(if judged.refused.is_empty() { Ok(judged.warnings) } else { Err(Invalid(judged.refused)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use trestle_model::{ListenerPatch, ListenerSpec, PoolName, PoolSpec};
+
+    use super::*;
+
+    fn create(name: &str, binds: &[&str]) -> Command {
+        let binds = binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect();
+        let spec = ListenerSpec::new(binds, PoolName::parse("p").unwrap());
+        Command::CreateListener { name: ListenerName::parse(name).unwrap(), spec }
+    }
+
+    fn state(commands: &[Command]) -> ClusterState {
+        let mut state = ClusterState::default();
+        let pool = Command::CreatePool { name: PoolName::parse("p").unwrap(), spec: PoolSpec::default() };
+        for (index, command) in [pool].iter().chain(commands).enumerate() {
+            state.apply(index as u64 + 1, command).unwrap();
+        }
+        state
+    }
+
+    fn known(members: &[(&str, &str, Option<&str>)]) -> Vec<Known> {
+        let member = |(name, at, data_address): &(&str, &str, Option<&str>)| {
+            let port = |port| format!("{at}:{port}").parse().unwrap();
+            let data_address = data_address.map(|ip| ip.parse().unwrap());
+            let (admin, peer, http) = (port(7480), port(7481), port(7482));
+            let sockets = MemberSockets { admin, peer, http, data_address, network: 0 };
+            (MemberName::parse(name).unwrap(), sockets)
+        };
+        members.iter().map(member).collect()
+    }
+
+    /// Mistakes and warnings, as they are told.
+    fn said(state: &ClusterState, command: &Command, known: &[Known]) -> (Vec<String>, Vec<String>) {
+        let judge = Judge { before: state, after: after(state, command), is_document: false };
+        let judged = judge.judge(known);
+        (judged.refused.iter().map(ToString::to_string).collect(), judged.warnings)
+    }
+
+    #[test]
+    fn one_address_that_is_two_listeners_is_refused_where_it_is() {
+        let state = state(&[create("web", &["0.0.0.0:7400"])]);
+        let known = known(&[
+            ("m1", "127.0.0.1", Some("127.0.0.1")),
+            ("m2", "127.0.0.2", Some("127.0.0.2")),
+            ("m3", "127.0.0.3", None),
+        ]);
+        let (refused, warnings) = said(&state, &create("aaa", &["10.0.0.1:80", "127.0.0.1:7400"]), &known);
+        assert_eq!(
+            refused,
+            [
+                "listener.binds[1] \"127.0.0.1:7400\": meets listener \"web\" at 0.0.0.0:7400: both are 127.0.0.1:7400 on \
+              member m1; choose another address or port"
+            ]
+        );
+        let shadow = "listener \"aaa\" at 127.0.0.1:7400 takes the connections there from listener \"web\" at 0.0.0.0:7400, on member m3";
+        assert_eq!(warnings, [shadow]);
+        // Nothing is said of members that are not known, nor of addresses that nobody has.
+        assert_eq!(said(&state, &create("aaa", &["127.0.0.1:7400"]), &[]), (vec![], vec![]));
+        assert_eq!(said(&state, &create("aaa", &["127.0.0.9:7401"]), &known), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_members_own_ports_are_refused() {
+        let state = state(&[]);
+        let known = known(&[("m1", "10.0.0.1", None), ("m2", "10.0.0.2", Some("10.0.0.9"))]);
+        let refused = |bind: &str| said(&state, &create("a", &[bind]), &known).0;
+        assert_eq!(
+            refused("0.0.0.0:7000-7480"),
+            [
+                "listener.binds \"0.0.0.0:7000-7480\": meets the admin port (10.0.0.1:7480) of member m1 itself; choose another \
+              address or port"
+            ]
+        );
+        assert_eq!(refused("10.0.0.2:7482").len(), 1);
+        assert_eq!(refused("10.0.0.3:7482"), Vec::<String>::new());
+        let known = self::known(&[("m1", "0.0.0.0", None), ("m2", "0.0.0.0", None)]);
+        let (told, _) = said(&state, &create("a", &["10.0.0.7:7481"]), &known);
+        assert_eq!(
+            told,
+            [
+                "listener.binds \"10.0.0.7:7481\": meets the peer port (0.0.0.0:7481) of members m1 and m2 themselves; choose \
+              another address or port"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_listener_has_is_not_judged_again() {
+        // As they can be when one of them came while a member was down.
+        let state =
+            state(&[create("web", &["0.0.0.0:80", "0.0.0.0:7480"]), create("aaa", &["127.0.0.1:80"])]);
+        let known = known(&[("m1", "127.0.0.1", Some("127.0.0.1")), ("m2", "127.0.0.2", None)]);
+        let update = |name: &str, binds: &[&str]| {
+            let binds = Some(binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect());
+            let patch = ListenerPatch { binds, ..Default::default() };
+            Command::UpdateListener { name: ListenerName::parse(name).unwrap(), patch, expect: None }
+        };
+        let nothing = (vec![], vec![]);
+        let same = update("web", &["0.0.0.0:80", "0.0.0.0:7480", "0.0.0.0:81"]);
+        assert_eq!(said(&state, &same, &known), nothing);
+        assert_eq!(said(&state, &update("nobody", &["0.0.0.0:80"]), &known), nothing);
+        let (refused, warnings) = said(&state, &update("web", &["0.0.0.0:79-80"]), &known);
+        assert_eq!((refused.len(), warnings.len()), (1, 1), "{refused:?} {warnings:?}");
+    }
+}
