@@ -2,15 +2,15 @@
 //! answered meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpSocket;
 use trestle_api::v1::{
     BootstrapClusterRequest, GetPoolHealthRequest, WaitForRevisionRequest, WatchClusterRequest,
     WatchClusterResponse,
 };
+use trestle_testkit::attacks::{self, connect_from};
 use trestle_testkit::{Cluster, Member, Origin, Subnet, fetch_http, get, wait_for, wait_until};
 
 use crate::trestled;
@@ -25,82 +25,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Members that share two cores with an attacker and other tests: what counts is that nothing keeps heartbeats for seconds.
 const PATIENT: &str = "profile = \"wide\"\n";
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// An HTTP/2 frame (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A field whose name is in HPACK's static table, not indexed (RFC 7541 §6.2.2).
-fn field(index: u8, value: &str) -> Vec<u8> {
-    let mut field = if index < 15 { vec![index] } else { vec![0x0f, index - 15] };
-    // An integer with a prefix of seven bits.
-    match value.len() {
-        length @ ..127 => field.push(length as u8),
-        length => {
-            field.push(127);
-            let mut rest = length - 127;
-            while rest >= 128 {
-                field.push((rest % 128) as u8 | 128);
-                rest /= 128;
-            }
-            field.push(rest as u8);
-        }
-    }
-    field.extend(value.bytes());
-    field
-}
-
-/// The head of a gRPC call, without the end of the stream; `padding` is the value of one more field.
-fn head(stream: u32, path: &str, padding: &str) -> Vec<u8> {
-    // :method POST and :scheme http are entries of the static table.
-    let mut block = vec![0x83, 0x86];
-    block.extend(field(4, path));
-    block.extend(field(1, "trestle"));
-    block.extend(field(31, "application/grpc"));
-    if !padding.is_empty() {
-        block.extend(field(58, padding));
-    }
-    frame(1, 4, stream, &block)
-}
-
-/// An HTTP/2 connection that says what a test likes.
-struct Raw(TcpStream);
-
-impl Raw {
-    fn open(target: SocketAddr) -> Self {
-        let stream = TcpStream::connect(target).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let mut raw = Self(stream);
-        assert!(raw.send(PREFACE) && raw.send(&frame(4, 0, 0, &[])));
-        raw
-    }
-
-    /// Whether the member still takes what is sent.
-    fn send(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).is_ok()
-    }
-
-    /// The settings with which the member begins.
-    fn settings(&mut self) -> Vec<(u16, u32)> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).unwrap();
-        assert_eq!(head[3], 4, "a server's first frame is SETTINGS (RFC 9113 §3.4)");
-        let mut payload = vec![0; usize::from(head[2])];
-        self.0.read_exact(&mut payload).unwrap();
-        let setting =
-            |s: &[u8]| (u16::from_be_bytes([s[0], s[1]]), u32::from_be_bytes([s[2], s[3], s[4], s[5]]));
-        payload.chunks(6).map(setting).collect()
-    }
-}
-
 /// Whether the other side has ended the connection, without waiting.
 fn is_over(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
@@ -114,15 +38,6 @@ fn is_over(stream: &mut TcpStream) -> bool {
     };
     stream.set_nonblocking(false).unwrap();
     over
-}
-
-async fn connect_from(from: Ipv4Addr, target: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind((from, 0).into())?;
-    let stream = socket.connect(target).await?.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    Ok(stream)
 }
 
 /// Asks all that an operator asks, `count` times, and answers the longest wait.
@@ -170,20 +85,13 @@ async fn grpc_ports_tell_their_bounds_and_one_connection_stays_within_them() {
     let subnet = Subnet::claim();
     let (mut member, _dir) = alone(&subnet, 2000).await;
     for target in [member.admin(), member.peer()] {
-        let settings = Raw::open(target).settings();
+        let settings = attacks::Raw::open(target).unwrap().settings();
         assert!(settings.contains(&(3, 128)), "SETTINGS_MAX_CONCURRENT_STREAMS at {target}: {settings:?}");
         assert!(settings.contains(&(6, 16_384)), "SETTINGS_MAX_HEADER_LIST_SIZE at {target}: {settings:?}");
     }
     let before = member.usage().resident;
-    let padding = "x".repeat(12_000);
     for target in [member.admin(), member.peer()] {
-        let mut raw = Raw::open(target);
-        for number in 0..10_000 {
-            // The member may well have ended the connection by now.
-            if !raw.send(&head(2 * number + 1, "/trestle.v1.PoolService/ListPools", &padding)) {
-                break;
-            }
-        }
+        attacks::endless_headers(target).unwrap();
     }
     assert!(slowest(&member, 5).await < ANSWER_MAX);
     let grown = member.usage().resident.saturating_sub(before);
@@ -203,13 +111,7 @@ async fn calls_without_bodies_keep_nobody_from_the_api() {
         (target, "/trestle.v1.ClusterService/GetClusterStatus", 22),
         (peer, "/trestle.peer.v1.RaftService/AppendStream", 8),
     ] {
-        for _ in 0..connections {
-            let mut raw = Raw::open(target);
-            for number in 0..200 {
-                raw.send(&head(2 * number + 1, path, ""));
-            }
-            held.push(raw);
-        }
+        held.extend(attacks::calls_without_bodies(target, path, connections));
     }
     for _ in 0..3 {
         let slowest = slowest(&cluster.members[leader], 5).await;
@@ -228,13 +130,8 @@ async fn connections_that_say_nothing_are_closed_and_stop_nothing() {
     let (front, _origin) = service(&member, &subnet).await;
     let mut silent = Vec::new();
     for (target, words) in [(member.http(), "G"), (member.admin(), "P"), (member.peer(), "")] {
-        for number in 0..700_u32 {
-            let from = subnet.ip(30 + (number % 100) as u8);
-            // Some are refused at once.
-            let Ok(mut stream) = connect_from(from, target).await else { continue };
-            let _ = stream.write_all(words.as_bytes());
-            silent.push(stream);
-        }
+        // Some are refused at once.
+        silent.extend(attacks::silent_connections(&subnet, target, words, 700).await);
         assert!(slowest(&member, 3).await < ANSWER_MAX);
         assert_eq!(fetch_http(front).unwrap(), "origin");
         let open = member.descriptors();
@@ -263,13 +160,7 @@ async fn raft_keeps_its_lanes_in_a_flood_of_connections_to_the_peer_port() {
     let mut held = Vec::new();
     for round in 0..4 {
         for number in 0..cluster.members.len() {
-            let target = cluster.members[number].peer();
-            for source in 0..60_u8 {
-                let from = cluster.subnet.ip(100 + (source + round) % 100);
-                held.extend(connect_from(from, target).await);
-            }
-            // From where the members themselves come.
-            held.extend((0..80).filter_map(|_| TcpStream::connect(target).ok()));
+            held.extend(attacks::peer_flood(&cluster.subnet, cluster.members[number].peer(), round).await);
         }
         cluster.api(leader).create_pool(&format!("p{round}"), None).await.unwrap();
     }
@@ -285,13 +176,8 @@ async fn one_rendering_of_the_metrics_serves_all_and_eight_fetch_it() {
     big_pool(&member, 400).await;
     let before = member.usage();
     let http = member.http();
-    let ask = |from| connect_from(from, http);
-    let mut scrapes = Vec::new();
-    for number in 0..60_u8 {
-        let mut stream = ask(subnet.ip(20 + number)).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        scrapes.push(stream);
-    }
+    let mut scrapes = attacks::scrapers(&subnet, http, 60).await;
+    assert_eq!(scrapes.len(), 60);
     assert!(slowest(&member, 5).await < ANSWER_MAX);
     let mut codes = Vec::new();
     for stream in &mut scrapes {
@@ -308,7 +194,7 @@ async fn one_rendering_of_the_metrics_serves_all_and_eight_fetch_it() {
     assert!(after.resident.saturating_sub(before.resident) < GROWTH_MAX);
     drop(scrapes);
     // A scraper that keeps its connection is served on it again and again.
-    let mut stream = ask(subnet.ip(20)).await.unwrap();
+    let mut stream = connect_from(subnet.ip(20), http).await.unwrap();
     for _ in 0..3 {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let mut answer = [0; 4096];
@@ -354,11 +240,7 @@ async fn a_client_with_very_many_connections_stops_nobody_else() {
     let subnet = Subnet::claim();
     let (member, _dir) = alone(&subnet, 1000).await;
     let (front, _origin) = service(&member, &subnet).await;
-    let hog = subnet.ip(66);
-    let mut held = Vec::new();
-    for _ in 0..1200 {
-        held.extend(connect_from(hog, front).await);
-    }
+    let _held = attacks::hog(subnet.ip(66), front, 1200).await;
     let mut waits = Vec::new();
     for number in 0..20_u8 {
         let start = Instant::now();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod api;
+pub mod attacks;
 mod certificate;
 mod cluster;
 mod document;

@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
   bench failover   what faults of a virtual IP's holder cost, beside keepalived and HAProxy; --trials N for more, as root
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
+  bench attacks    what a well-behaved client notices of attacks on a member's ports; a word of an attack's name for it alone
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
@@ -84,7 +85,9 @@ fn main() -> ExitCode {
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
-        ["bench", what @ ("control" | "relay" | "failover" | "calm" | "soak"), ..] => (bench(what), 2),
+        ["bench", what @ ("control" | "relay" | "failover" | "calm" | "soak" | "attacks"), ..] => {
+            (bench(what), 2)
+        }
         _ => {
             write(USAGE);
             return ExitCode::from(2);

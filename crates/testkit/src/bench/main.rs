@@ -1,9 +1,10 @@
 //! `cargo xtask bench control`: the control plane's figures, measured on real release processes, with etcd in the same
 //! run as opponent for the write figures. `cargo xtask bench relay`: the data plane's, with HAProxy and nginx. `cargo xtask
-//! bench soak [MINUTES]`: a member at its limits for a long time.
+//! bench soak [MINUTES]`: a member at its limits for a long time. `cargo xtask bench attacks [NAME]`: what others notice of attacks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod attacks;
 mod calm;
 mod control;
 mod etcd;
@@ -13,12 +14,22 @@ mod relay;
 mod soak;
 mod writes;
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// The daemon beside this program, as cargo puts it there.
 fn trestled() -> PathBuf {
     let path = std::env::current_exe().unwrap().with_file_name("trestled");
     assert!(path.is_file(), "{} is not there; start this with cargo xtask bench control", path.display());
+    path
+}
+
+/// A program in `dir` that runs `trestled` with so many open files.
+fn limited(trestled: &Path, open_files: usize, dir: &Path) -> PathBuf {
+    let path = dir.join("trestled");
+    let script = format!("#!/bin/sh\nulimit -n {open_files}\nexec {} \"$@\"\n", trestled.display());
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 
@@ -29,7 +40,7 @@ fn alone<T>(future: impl Future<Output = T>) -> T {
 
 fn usage() -> ! {
     eprintln!(
-        "usage: trestle-bench control | relay [--pairs N] [--only PART] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES]"
+        "usage: trestle-bench control | relay [--pairs N] [--only PART] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES] | attacks [NAME]"
     );
     std::process::exit(2);
 }
@@ -47,6 +58,11 @@ fn main() {
         "calm" => {
             let Ok(minutes) = rest.first().map_or(Ok(30), |minutes| minutes.parse()) else { usage() };
             if !calm::run(&trestled(), minutes) {
+                std::process::exit(1);
+            }
+        }
+        "attacks" => {
+            if !attacks::run(&trestled(), rest.first().map(String::as_str)) {
                 std::process::exit(1);
             }
         }

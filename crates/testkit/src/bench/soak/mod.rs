@@ -6,7 +6,6 @@ mod backends;
 mod clients;
 mod streams;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use trestle_api::v1::{HealthCheck, NoCheck, Pool, health_check};
 use trestle_testkit::{Cluster, Member};
 
 use crate::figures::line;
+use crate::limited;
 use clients::Clients;
 
 /// Open files of the member: each connection takes two, so that the limit is reached with clients of one process.
@@ -43,19 +43,10 @@ fn held(member: &mut Member) -> Held {
     Held { descriptors: targets.len(), pipes, resident: member.usage().resident }
 }
 
-/// A program that runs `trestled` with fewer open files.
-fn limited(trestled: &Path, dir: &Path) -> PathBuf {
-    let path = dir.join("trestled");
-    let script = format!("#!/bin/sh\nulimit -n {LIMIT}\nexec {} \"$@\"\n", trestled.display());
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
 /// Runs load for `minutes` and prints what was held before and after.
 pub(crate) async fn run(trestled: &Path, minutes: u64) -> bool {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(limited(trestled, dir.path()), 1).await;
+    let mut cluster = Cluster::start(limited(trestled, LIMIT, dir.path()), 1).await;
     let faults = backends::Faults::default();
     let targets = configure(&cluster, &faults).await;
     let member = &mut cluster.members[0];
