@@ -1,11 +1,13 @@
-//! What happens on members is told, in their logs.
+//! What happens on members is told, in their logs and by `trestle events`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::Value;
 use trestle_api::v1::Verdict;
 use trestle_testkit::{Cluster, Member, Origin, wait_for};
 
-use crate::trestled;
+use crate::{trestle, trestled};
 
 /// Long enough for what members find out within seconds, on a machine that does other things.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,8 +55,147 @@ async fn each_fault_has_its_level_in_the_log_once_and_so_has_its_end() {
         cluster.members[*number].kill();
     }
     logged(&cluster.members[leader], "ERROR", "no quorum for ", 1);
+    // Nor do events need one.
+    let listed = trestle(&cluster.members[leader].admin().to_string(), &["events"]).expect_success();
+    assert!(listed.lines().any(|line| line.contains("error     no quorum for ")), "{listed}");
     for number in &others {
         cluster.members[*number].start();
     }
     logged(&cluster.members[leader], "INFO", "there is a quorum again after ", 1);
+}
+
+/// `trestle events -f -o json` as it runs, with what it printed so far.
+struct Follower {
+    process: trestle_testkit::Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Follower {
+    fn start(endpoints: &str, since: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trestle"));
+        command.args(["events", "-f", "-o", "json", "--endpoint", endpoints]);
+        if !since.is_empty() {
+            command.args(["--since", since]);
+        }
+        let log = dir.path().join("events.log");
+        Self { process: trestle_testkit::Process::spawn("trestle events", &mut command, &log), _dir: dir }
+    }
+
+    /// The events so far.
+    fn events(&self) -> Vec<Value> {
+        let output = self.process.output();
+        output
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Waits for an event of this kind about these words; answers it.
+    fn sees(&self, kind: &str, words: &str) -> Value {
+        wait_for(&format!("{kind} {words:?}"), LIMIT, || {
+            let events = self.events();
+            let found = events.iter().find(|event| event["event"] == kind && text(event).contains(words));
+            found.cloned().ok_or_else(|| self.process.output())
+        })
+    }
+}
+
+fn text(event: &Value) -> &str {
+    event["text"].as_str().unwrap()
+}
+
+fn ids(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_all_members_are_told_once_each_also_when_the_member_that_tells_them_dies() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let mut origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    // A member that does not lead tells them, until it dies.
+    let (teller, witness) = (others[0], others[1]);
+    let endpoints = [teller, witness].map(|number| cluster.members[number].admin().to_string()).join(",");
+    let follower = Follower::start(&endpoints, "");
+    // Nothing of before, and what began after: the stream is there once it is told.
+    let api = cluster.api(witness);
+    let mut number = 0;
+    wait_for("the stream", LIMIT, || {
+        number += 1;
+        let name = format!("first{number}");
+        let at = cluster.members[witness].admin().to_string();
+        trestle(&at, &["pool", "create", &name]).expect_success();
+        std::thread::sleep(Duration::from_millis(300));
+        if follower.events().is_empty() { Err(follower.process.output()) } else { Ok(()) }
+    });
+    assert!(
+        follower.events().iter().all(|event| event["event"] == "configuration"),
+        "{:?}",
+        follower.events()
+    );
+
+    let at = cluster.members[witness].admin().to_string();
+    trestle(&at, &["pool", "create", "web", "--health-interval", "100ms", "--request-id", "mine"])
+        .expect_success();
+    let created = follower.sees("configuration", "pool web created");
+    assert_eq!(created["member"], cluster.members[witness].name.as_str(), "{created}");
+    assert_eq!(created["detail"]["request_id"], "mine", "{created}");
+    assert!(created["detail"]["client"].as_str().is_some_and(|ip| ip.starts_with("127.")), "{created}");
+    assert!(text(&created).contains(", asked for by 127."), "{created}");
+
+    api.create_backend("web", "a", origin.address()).await.unwrap();
+    api.verdict("web", |_| true, Verdict::Healthy).await;
+    origin.stop();
+    wait_for("the verdicts of all members", LIMIT, || {
+        let seen = |event: &&Value| event["event"] == "backend-down";
+        let members: BTreeSet<String> =
+            follower.events().iter().filter(seen).map(|event| event["member"].to_string()).collect();
+        if members.len() == 3 { Ok(()) } else { Err(format!("{members:?}")) }
+    });
+    follower.sees("pool-down", "pool web has no usable backend");
+
+    // What the others knew is told on by the next member, and what happens meanwhile.
+    cluster.members[teller].kill();
+    let gone = cluster.members[teller].name.clone();
+    follower.sees("member-gone", &format!("member {gone} has not answered"));
+    api.create_pool("later", None).await.unwrap();
+    follower.sees("configuration", "pool later created");
+    assert!(follower.process.output().contains("following on"), "{}", follower.process.output());
+    let events = follower.events();
+    let once: BTreeSet<_> = ids(&events).into_iter().collect();
+    assert_eq!(once.len(), events.len(), "told twice: {:?}", ids(&events));
+
+    all_are_listed(&at, &gone, &events);
+    // Whoever begins in the past is told of that and not of what was before.
+    let since = created["time"].as_str().unwrap();
+    let again = Follower::start(&at, since);
+    again.sees("configuration", "pool later created");
+    assert!(
+        again.events().iter().all(|event| event["time"].as_str().unwrap() >= since),
+        "{:?}",
+        again.events()
+    );
+}
+
+/// What was followed is listed too, with what was before, in the order of time; `gone` does not answer.
+fn all_are_listed(at: &str, gone: &str, followed: &[Value]) {
+    let listed = trestle(at, &["events", "-o", "json"]);
+    assert!(listed.stderr.contains(&format!("{gone} does not answer")), "{}", listed.stderr);
+    let listed: Vec<Value> = serde_json::from_str(&listed.expect_success()).unwrap();
+    let times: Vec<_> = listed.iter().map(|event| event["time"].as_str().unwrap().to_owned()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    for (kind, words) in [
+        ("member-joined", "joined as number"),
+        ("member-promoted", "is a voter now"),
+        ("leader", "leads in term"),
+        ("configuration", "backend web/a created"),
+    ] {
+        assert!(listed.iter().any(|e| e["event"] == kind && text(e).contains(words)), "{kind}: {listed:?}");
+    }
+    let of_follower: BTreeSet<_> = ids(followed).into_iter().filter(|id| !id.starts_with(gone)).collect();
+    let of_list: BTreeSet<_> = ids(&listed).into_iter().collect();
+    assert!(of_follower.is_subset(&of_list), "{:?}", of_follower.difference(&of_list).collect::<Vec<_>>());
 }

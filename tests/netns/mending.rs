@@ -92,6 +92,10 @@ fn a_fence_that_somebody_changes_is_put_back_without_a_failed_connection_and_tol
         watch.served_by(host.ip);
     }
     assert!(bed.run(&["vip", "get", "front"]).contains("another program changed its fence"));
+    let repaired = |event: &serde_json::Value| {
+        event["event"] == "fence-repaired" && event["member"] == *bed.name(holder)
+    };
+    assert!(bed.json(&["events"]).as_array().unwrap().iter().any(repaired));
     let log = bed.product.members[holder].output();
     let told: Vec<_> =
         log.lines().filter(|line| line.contains("fence changed by someone else, put back")).collect();

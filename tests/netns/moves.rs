@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use trestle_testkit::lab::Fault;
 
 use crate::Bed;
@@ -14,7 +15,27 @@ fn a_planned_move_fails_no_new_connection() {
         assert_ne!(trial.after, Some(trial.holder), "{trial:?}");
         assert!(trial.failed.is_empty(), "{trial:?}");
     }
+    events_tell_the_history(&bed);
     members_rest(&mut bed);
+}
+
+/// There is one history of who held them, whoever is asked in whichever way.
+fn events_tell_the_history(bed: &Bed) {
+    let history = bed.json(&["vip", "history"]);
+    let events = bed.json(&["events"]);
+    let line = |kind: &Value, of: &Value| format!("{kind} {} {} {}", of["member"], of["time"], kind);
+    let told = |event: &Value| match event["event"].as_str() {
+        Some(kind @ ("vip-taken" | "vip-released")) => {
+            let kind = kind.trim_start_matches("vip-").into();
+            Some(line(&kind, event) + event["detail"]["reason"].as_str().unwrap())
+        }
+        _ => None,
+    };
+    let events: Vec<String> = events.as_array().unwrap().iter().filter_map(told).collect();
+    let history = history.as_array().unwrap();
+    let history: Vec<String> =
+        history.iter().map(|e| line(&e["event"], e) + e["reason"].as_str().unwrap()).collect();
+    assert!(history.len() >= 9 && events == history, "{events:#?}\n{history:#?}");
 }
 
 /// A thread that waits for a moment that has passed takes a whole processor.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use trestle_api::status::Failure;
-use trestle_model::{Change, Revision};
+use trestle_model::{Change, Command, Origin, Proposal, RequestId, Revision};
 
 /// Revisions whose changes are kept. A change is a few shared pointers, so this is a few MiB at most.
 pub const HISTORY_KEPT: usize = 16_384;
@@ -17,6 +17,12 @@ pub struct Batch {
     pub revision: Revision,
     /// What changed, in order.
     pub changes: Arc<[Change]>,
+    /// Where it came from; `None` when an earlier version wrote it.
+    pub origin: Option<Origin>,
+    /// The request's id, if it had one.
+    pub request: Option<RequestId>,
+    /// Whether it began or ended the draining of a member.
+    pub drain: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +62,7 @@ impl History {
     }
 
     /// Notes the changes of a revision; revisions only grow.
-    pub(crate) fn record(&self, revision: Revision, changes: Vec<Change>) {
+    pub(crate) fn record(&self, revision: Revision, changes: Vec<Change>, by: &Proposal) {
         if changes.is_empty() {
             return;
         }
@@ -70,7 +76,13 @@ impl History {
         {
             ring.floor = oldest.revision;
         }
-        ring.batches.push_back(Batch { revision, changes: changes.into() });
+        ring.batches.push_back(Batch {
+            revision,
+            changes: changes.into(),
+            origin: by.origin,
+            request: by.request.as_ref().map(|request| request.id.clone()),
+            drain: matches!(by.command, Command::DrainMember { .. }),
+        });
         ring.last = revision;
         drop(ring);
         self.0.woken.send_replace(revision);
@@ -93,6 +105,14 @@ impl History {
     pub(crate) fn close(&self) {
         self.0.ring().closed = true;
         self.0.woken.send_modify(|_| {});
+    }
+
+    /// The newest batches that are kept and come after revision `after`, at most `max` of them, the oldest first.
+    pub fn newest(&self, after: Revision, max: usize) -> Vec<Batch> {
+        let ring = self.0.ring();
+        let from = ring.batches.partition_point(|batch| batch.revision <= after);
+        let from = from.max(ring.batches.len().saturating_sub(max));
+        ring.batches.range(from..).cloned().collect()
     }
 
     /// Every change from revision `from` on, each once and in order; 0 for those after the newest one known here.
@@ -162,6 +182,10 @@ mod tests {
     use super::*;
     use trestle_model::{ChangeKind, HostPort, Member, MemberId, MemberName, MemberSpec, Resource};
 
+    fn by() -> Proposal {
+        Proposal { origin: None, request: None, command: Command::RemoveMember(MemberId(1)) }
+    }
+
     fn changes() -> Vec<Change> {
         let address = HostPort::parse("127.0.0.1:1").unwrap();
         let spec = MemberSpec {
@@ -177,14 +201,14 @@ mod tests {
     async fn replay_and_live_meet_without_gap_or_duplicate() {
         let history = History::new();
         for revision in 1..=100 {
-            history.record(revision, changes());
+            history.record(revision, changes(), &by());
         }
         let mut reader = history.subscribe(40).unwrap();
         let writer = tokio::spawn({
             let history = history.clone();
             async move {
                 for revision in 101..=1000 {
-                    history.record(revision, changes());
+                    history.record(revision, changes(), &by());
                     if revision % 7 == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -203,7 +227,7 @@ mod tests {
         let mut reader = history.subscribe(1).unwrap();
         let kept = HISTORY_KEPT as u64;
         for revision in 1..=kept + 5 {
-            history.record(revision, changes());
+            history.record(revision, changes(), &by());
         }
         assert_eq!(reader.next().await.unwrap_err(), Failure::Lagged(1));
         assert_eq!(history.subscribe(5).unwrap_err(), Failure::Compacted { asked: 5, oldest: 6 });
@@ -213,11 +237,11 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_cuts_only_those_that_it_skips() {
         let history = History::new();
-        history.record(3, changes());
+        history.record(3, changes(), &by());
         let mut behind = history.subscribe(2).unwrap();
         let mut level = history.subscribe(8).unwrap();
         history.restart_at(7);
-        history.record(9, changes());
+        history.record(9, changes(), &by());
         assert_eq!(behind.next().await.unwrap_err(), Failure::Lagged(2));
         assert_eq!(level.next().await.unwrap().revision, 9);
         assert!(history.subscribe(7).is_err());
@@ -226,18 +250,18 @@ mod tests {
     #[test]
     fn what_is_applied_again_is_not_recorded_again() {
         let history = History::new();
-        history.record(3, changes());
-        history.record(3, changes());
-        history.record(2, changes());
+        history.record(3, changes(), &by());
+        history.record(3, changes(), &by());
+        history.record(2, changes(), &by());
         assert_eq!(history.0.ring().batches.len(), 1);
     }
 
     #[tokio::test]
     async fn zero_means_from_now_on() {
         let history = History::new();
-        history.record(3, changes());
+        history.record(3, changes(), &by());
         let mut reader = history.subscribe(0).unwrap();
-        history.record(5, changes());
+        history.record(5, changes(), &by());
         assert_eq!(reader.next().await.unwrap().revision, 5);
     }
 }

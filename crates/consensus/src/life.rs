@@ -34,8 +34,8 @@ const FOUNDER: MemberId = MemberId(1);
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 impl replica::History for History {
-    fn changed(&mut self, revision: Revision, changes: Vec<Change>) {
-        self.record(revision, changes);
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &Proposal) {
+        self.record(revision, changes, by);
     }
 
     fn jumped(&mut self, revision: Revision) {
@@ -177,7 +177,7 @@ impl Core {
         drop(step);
         let cluster_id = self.identity().map(|identity| identity.cluster_id).ok_or(Failure::NoCluster)?;
         let command = Command::FoundCluster { cluster_id: cluster_id.clone(), member: spec };
-        match self.propose(Proposal { request: None, command }, DEFAULT_WAIT).await {
+        match self.propose(Proposal { origin: None, request: None, command }, DEFAULT_WAIT).await {
             Ok(accepted) => match accepted.outcome {
                 Outcome::Founded(member) => Ok(member),
                 other => Err(Error::internal(format!("founding was answered with {other:?}"))),

@@ -168,7 +168,7 @@ impl Survivor {
             Entry { log_id: LogId::new(leader, next), payload: Payload::Membership(alone) },
             Entry {
                 log_id: LogId::new(leader, next + 1),
-                payload: Payload::Normal(Proposal { request: None, command }.into()),
+                payload: Payload::Normal(Proposal { origin: None, request: None, command }.into()),
             },
         ];
         // First the number: with it and the old voters this member reaches nobody and can be recovered again; the other way

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::impls::ProgressResponder;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
 use trestle_api::storage;
 use trestle_api::stored::splittable;
-use trestle_model::{Command, Invalid, Outcome, Proposal, Refusal, Revision, Violation};
+use trestle_model::{Command, Invalid, Origin, Outcome, Proposal, Refusal, Revision, Violation};
 
 use crate::error::Error;
 use crate::raft_types::{Answer, LeaderId, LogCommand, TypeConfig};
@@ -121,8 +121,19 @@ impl Core {
         self.propose_one(proposal, within).await
     }
 
+    /// Notes where a proposal comes from, if that is this member itself.
+    fn sign(&self, proposal: &mut Proposal) {
+        let own = || Origin { time_ms: wall_clock(), member: self.me(), client: None };
+        proposal.origin.get_or_insert_with(own);
+    }
+
     /// Proposes what fits into one entry.
-    pub(crate) async fn propose_one(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+    pub(crate) async fn propose_one(
+        &self,
+        mut proposal: Proposal,
+        within: Duration,
+    ) -> Result<Accepted, Error> {
+        self.sign(&mut proposal);
         let deadline = Instant::now() + within;
         let repeatable = proposal.request.is_some() || is_idempotent(&proposal.command);
         let proposal = Arc::new(proposal);
@@ -142,11 +153,16 @@ impl Core {
     }
 
     /// Proposes on this member, which must lead.
-    pub(crate) async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+    pub(crate) async fn propose_here(
+        &self,
+        mut proposal: Proposal,
+        within: Duration,
+    ) -> Result<Accepted, Error> {
         self.running()?;
         if !matches!(self.leader(), Some(Leader::Here)) {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }
+        self.sign(&mut proposal);
         Ok(self.write(Arc::new(proposal), Instant::now() + within).await?)
     }
 
@@ -199,14 +215,26 @@ const NO_QUORUM: &str = "the leader did not reach a quorum in time";
 
 /// Size of a proposal in the log, in bytes.
 fn proposal_size(proposal: &Proposal) -> usize {
-    storage::Proposal::from(proposal).encoded_len()
+    size_of(&storage::Proposal::from(proposal))
+}
+
+/// The same without where it came from, which nobody asked for: at most 48 bytes more.
+fn size_of(message: &storage::Proposal) -> usize {
+    // Two bytes of tag and one of length.
+    message.encoded_len() - message.origin.as_ref().map_or(0, |origin| 3 + origin.encoded_len())
+}
+
+/// Now, in milliseconds since the beginning of 1970.
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Refuses a proposal that the log does not take: one that is too large, or that no member could read back, which would stop
 /// each that gets it.
 fn check(proposal: &Proposal) -> Result<(), Error> {
     let message = storage::Proposal::from(proposal);
-    let size = message.encoded_len();
+    let size = size_of(&message);
     if size > PROPOSAL_MAX {
         let settings = splittable(&message);
         return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX, settings }));

@@ -43,11 +43,12 @@ impl Core {
         let mut pieces = 0;
         for piece in bytes.chunks(PIECE_MAX) {
             let command = Command::StagePiece { upload, number: pieces, bytes: piece.into() };
-            self.propose_one(Proposal { request: None, command }, within).await?;
+            self.propose_one(Proposal { origin: None, request: None, command }, within).await?;
             pieces += 1;
         }
         let command = Command::ApplyStaged { upload, pieces };
-        self.propose_one(Proposal { request: proposal.request, command }, within).await
+        let origin = proposal.origin;
+        self.propose_one(Proposal { origin, request: proposal.request, command }, within).await
     }
 }
 

@@ -384,7 +384,7 @@ mod tests {
         let node = |id: u64| (id, PeerNode { peer_address: format!("10.0.0.{id}:7481") });
         let nodes: BTreeMap<_, _> = [1, 2, 9].map(node).into();
         let joint = Membership::new(vec![[1, 2].into(), [1, 2, 9].into()], nodes).unwrap();
-        let proposal = Proposal { request: None, command: Command::RemoveMember(MemberId(2)) };
+        let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(MemberId(2)) };
         let payloads = [Payload::Blank, Payload::Membership(joint), Payload::Normal(proposal.into())];
         (5..).zip(payloads).map(|(index, payload)| Entry { log_id: id(index), payload }).collect()
     }

@@ -1,6 +1,6 @@
 //! What users type, checked before anything is sent, so that all mistakes are told at once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use trestle_model::{
     BackendAddress, BackendName, Bind, Cidr, HostPort, InterfaceName, ListenerName, MemberName, PoolName,
@@ -11,6 +11,20 @@ use crate::error::Error;
 
 /// The rule for durations, as it is told to users.
 pub(crate) const DURATION_RULE: &str = "must be a duration with a unit, as in 500ms, 2s or 1m30s";
+
+/// The rule for moments in the past.
+const SINCE_RULE: &str =
+    "must be a duration with a unit, as in 90s or 1h30m, or a time, as in 2026-01-31T12:00:00Z";
+
+/// A moment: so long ago, or a time of RFC 3339 in UTC.
+///
+/// # Errors
+/// When it is neither, or before 1970.
+pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
+    let ago = humantime::parse_duration(text).ok().map(|ago| SystemTime::now().checked_sub(ago));
+    let at = ago.unwrap_or_else(|| humantime::parse_rfc3339(text).ok());
+    at.filter(|at| *at >= SystemTime::UNIX_EPOCH).ok_or_else(|| SINCE_RULE.to_owned())
+}
 
 /// Collects mistakes. Each method notes what breaks a rule and returns something to go on with; what it returned may
 /// be used only after [`Input::finish`] said that there were no mistakes.

@@ -11,6 +11,7 @@ use tonic::{Code, Response, Status, Streaming};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::connection_service_client::ConnectionServiceClient;
+use trestle_api::v1::event_service_client::EventServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
@@ -455,6 +456,11 @@ pub(crate) fn members(channel: Channel) -> MemberServiceClient<Channel> {
 /// A client of the virtual IP service.
 pub(crate) fn vips(channel: Channel) -> VipServiceClient<Channel> {
     VipServiceClient::new(channel)
+}
+
+/// A client of the event service.
+pub(crate) fn events(channel: Channel) -> EventServiceClient<Channel> {
+    EventServiceClient::new(channel)
 }
 
 /// A client of the cluster service.

@@ -1,6 +1,7 @@
 //! Commands: what the log holds, and what applying one answers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::HostPort;
@@ -60,8 +61,22 @@ pub struct Request {
 pub struct Proposal {
     /// The client's request, if it named itself.
     pub request: Option<Request>,
+    /// Where it came from. Decides nothing: it is for those who look at what changed.
+    pub origin: Option<Origin>,
     /// What to do.
     pub command: Command,
+}
+
+/// Where a proposal came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// When, by the clock of the member that took it: milliseconds since the beginning of 1970, UTC.
+    pub time_ms: u64,
+    /// The member that took it from a client, or wanted it by itself; `None` before it had an id.
+    pub member: Option<MemberId>,
+    /// The client's address; `None` for what a member wants by itself or takes from another member, and for a client on the
+    /// same machine that has none.
+    pub client: Option<IpAddr>,
 }
 
 /// One change to the replicated state. `expect` is the revision that the caller last saw of the resource; when it is

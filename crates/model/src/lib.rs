@@ -33,7 +33,7 @@ pub use check::{
     TlsCheck,
 };
 pub use cidr::Cidr;
-pub use command::{Command, Outcome, Proposal, Request, RequestId};
+pub use command::{Command, Origin, Outcome, Proposal, Request, RequestId};
 pub use configuration::{Configuration, Restored};
 pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;

@@ -209,7 +209,11 @@ fn member_ids_come_from_the_log_and_never_come_again() {
 }
 
 fn named(id: &str, fingerprint: u64, command: Command) -> Proposal {
-    Proposal { request: Some(Request { id: RequestId::parse(id).unwrap(), fingerprint }), command }
+    Proposal {
+        origin: None,
+        request: Some(Request { id: RequestId::parse(id).unwrap(), fingerprint }),
+        command,
+    }
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn a_repeated_request_changes_nothing_and_gets_the_first_answer() {
 fn the_table_of_requests_is_bounded_and_survives_a_restore() {
     let mut machine = Machine::default();
     let many = defaults::REQUESTS_REMEMBERED as u64 + 10;
-    machine.apply(1, &Proposal { request: None, command: create_pool("web") }).unwrap();
+    machine.apply(1, &Proposal { origin: None, request: None, command: create_pool("web") }).unwrap();
     for n in 0..many {
         let patch = PoolPatch { connect_retries: Some(u32::try_from(n % 2).unwrap()), ..Default::default() };
         let command = Command::UpdatePool { name: pool("web"), patch, expect: None };

@@ -214,7 +214,7 @@ fn pieces_are_kept_in_order_and_only_of_one_proposal() {
     let mut machine = Machine::default();
     let piece = |upload, number, byte: u8| {
         let command = Command::StagePiece { upload, number, bytes: [byte; 3].into() };
-        Proposal { request: None, command }
+        Proposal { origin: None, request: None, command }
     };
     machine.apply(1, &piece(7, 0, 1)).unwrap();
     machine.apply(2, &piece(7, 1, 2)).unwrap();
@@ -230,7 +230,7 @@ fn pieces_are_kept_in_order_and_only_of_one_proposal() {
     machine
         .apply(
             8 + defaults::STAGED_FOR,
-            &Proposal { request: None, command: create("front", "192.0.2.1/24") },
+            &Proposal { origin: None, request: None, command: create("front", "192.0.2.1/24") },
         )
         .unwrap();
     assert_eq!(machine.staged, None, "nobody went on with it");

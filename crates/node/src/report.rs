@@ -213,7 +213,7 @@ impl Member {
     }
 }
 
-fn verdict(verdict: Verdict) -> v1::Verdict {
+pub(crate) fn verdict(verdict: Verdict) -> v1::Verdict {
     match verdict {
         Verdict::Unknown => v1::Verdict::Unknown,
         Verdict::Healthy => v1::Verdict::Healthy,

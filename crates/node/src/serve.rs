@@ -10,6 +10,7 @@ use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
 use trestle_api::v1::connection_service_server::ConnectionServiceServer;
+use trestle_api::v1::event_service_server::EventServiceServer;
 use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
@@ -56,6 +57,7 @@ pub(crate) async fn admin(
     health.set_serving::<MemberServiceServer<Admin>>().await;
     health.set_serving::<ClusterServiceServer<Admin>>().await;
     health.set_serving::<VipServiceServer<Admin>>().await;
+    health.set_serving::<EventServiceServer<Admin>>().await;
     tokio::spawn(async move {
         leaving.cancelled().await;
         // The empty name stands for the server as a whole (grpc.health.v1).
@@ -66,6 +68,7 @@ pub(crate) async fn admin(
         health.set_not_serving::<MemberServiceServer<Admin>>().await;
         health.set_not_serving::<ClusterServiceServer<Admin>>().await;
         health.set_not_serving::<VipServiceServer<Admin>>().await;
+        health.set_not_serving::<EventServiceServer<Admin>>().await;
     });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(trestle_api::DESCRIPTORS)
@@ -90,6 +93,7 @@ pub(crate) async fn admin(
             .add_service(
                 ClusterServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
             )
+            .add_service(EventServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);

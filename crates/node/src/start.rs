@@ -124,7 +124,7 @@ impl Node {
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
-        let journal = Journal::default();
+        let journal = Journal::new(config.name.clone(), start);
         let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
         let ports = Ports::new(&consensus, config.members_in_process);

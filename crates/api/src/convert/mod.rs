@@ -26,8 +26,8 @@ pub use name::{
     parse_pool_name, parse_vip_name, pool_name, vip_name,
 };
 pub use pool::{create_pool, delete_pool, pool, update_pool};
-pub use vip::{create_vip, delete_vip, update_vip, vip, vip_event};
-pub use watch::{current_event, event};
+pub use vip::{create_vip, delete_vip, time_of_millis, update_vip, vip, vip_event};
+pub use watch::{current_event, event, resource_change};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -95,7 +95,7 @@ fn finish<R: Message + prost::Name>(
         return Err(Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")]));
     };
     let request = id.map(|id| Request { id, fingerprint: fingerprint(request) });
-    Ok(Write { proposal: Proposal { request, command }, validate_only })
+    Ok(Write { proposal: Proposal { origin: None, request, command }, validate_only })
 }
 
 /// Recognises a request that comes again: the first 8 bytes of the SHA-256 of its type and content.

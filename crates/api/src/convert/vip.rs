@@ -41,18 +41,23 @@ pub fn vip(vip: &Vip) -> v1::Vip {
     }
 }
 
+/// Renders a time, given in milliseconds since the beginning of 1970.
+pub fn time_of_millis(time_ms: u64) -> prost_types::Timestamp {
+    let (seconds, millis) = (time_ms / 1000, time_ms % 1000);
+    prost_types::Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: i32::try_from(millis * 1_000_000).unwrap_or(0),
+    }
+}
+
 /// Renders a line of the virtual IPs' history.
 pub fn vip_event(event: &VipEvent) -> v1::VipEvent {
     let kind = match event.kind {
         VipEventKind::Taken => v1::VipEventType::Taken,
         VipEventKind::Released => v1::VipEventType::Released,
     };
-    let (seconds, millis) = (event.time_ms / 1000, event.time_ms % 1000);
     v1::VipEvent {
-        time: Some(prost_types::Timestamp {
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            nanos: i32::try_from(millis * 1_000_000).unwrap_or(0),
-        }),
+        time: Some(time_of_millis(event.time_ms)),
         r#type: kind.into(),
         member: event.name.as_ref().map(member_name).unwrap_or_default(),
         term: event.term,

@@ -2,7 +2,7 @@
 
 use trestle_model::{Change, ChangeKind, Resource};
 
-use super::{backend, listener, member, pool, vip};
+use super::{backend, listener, member, name, pool, vip};
 use crate::v1;
 
 fn resource(resource: &Resource) -> v1::event::Resource {
@@ -15,14 +15,29 @@ fn resource(resource: &Resource) -> v1::event::Resource {
     }
 }
 
-/// Renders a change.
-pub fn event(change: &Change) -> v1::Event {
-    let kind = match change.kind {
+fn kind(change: &Change) -> v1::EventType {
+    match change.kind {
         ChangeKind::Created => v1::EventType::Created,
         ChangeKind::Updated => v1::EventType::Updated,
         ChangeKind::Deleted => v1::EventType::Deleted,
+    }
+}
+
+/// Renders a change without the settings of what changed.
+pub fn resource_change(change: &Change) -> v1::ResourceChange {
+    let name = match &change.resource {
+        Resource::Pool(pool, _) => name::pool_name(&pool.name),
+        Resource::Backend(pool, backend) => name::backend_name(pool, &backend.name),
+        Resource::Listener(listener) => name::listener_name(&listener.name),
+        Resource::Member(member) => name::member_name(&member.spec.name),
+        Resource::Vip(vip) => name::vip_name(&vip.name),
     };
-    v1::Event { r#type: kind.into(), resource: Some(resource(&change.resource)) }
+    v1::ResourceChange { r#type: kind(change).into(), name }
+}
+
+/// Renders a change.
+pub fn event(change: &Change) -> v1::Event {
+    v1::Event { r#type: kind(change).into(), resource: Some(resource(&change.resource)) }
 }
 
 /// Renders what exists, from a change that would make it.

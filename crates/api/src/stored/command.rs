@@ -225,11 +225,12 @@ impl TryFrom<Message> for Command {
 
 impl From<&Proposal> for storage::Proposal {
     fn from(proposal: &Proposal) -> Self {
-        let Proposal { request, command } = proposal;
+        let Proposal { request, origin, command } = proposal;
         Self {
             request_id: request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
             fingerprint: request.as_ref().map(|r| r.fingerprint).unwrap_or_default(),
             command: Some(command.into()),
+            origin: origin.as_ref().map(Into::into),
         }
     }
 }
@@ -246,6 +247,7 @@ impl TryFrom<storage::Proposal> for Proposal {
             }),
         };
         let command = required("proposal", "command", message.command)?.try_into()?;
-        Ok(Self { request, command })
+        let origin = message.origin.map(Into::into);
+        Ok(Self { request, origin, command })
     }
 }

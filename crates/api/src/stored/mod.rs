@@ -9,6 +9,7 @@ mod command;
 mod listener;
 mod machine;
 mod member;
+mod origin;
 mod outcome;
 mod pool;
 mod sizes;
@@ -156,7 +157,7 @@ mod tests {
         let spec = PoolSpec { connect_timeout: Duration::from_secs(61), ..PoolSpec::default() };
         // It is refused when it is applied, but it was written.
         let command = Command::CreatePool { name: name.clone(), spec: spec.clone() };
-        let proposal = Proposal { request: None, command };
+        let proposal = Proposal { origin: None, request: None, command };
         assert_eq!(Proposal::try_from(storage::Proposal::from(&proposal)), Ok(proposal));
         let pool = storage::Pool::from(&Pool { name, spec, revision: 1 });
         let error = Pool::try_from(pool.clone()).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use trestle_api::storage;
 use trestle_model::{
     AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
     ClusterId, Command, HealthCheck, HealthPatch, HostPort, ListenerName, ListenerPatch, ListenerSpec,
-    MemberId, MemberName, MemberSpec, OnDown, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
+    MemberId, MemberName, MemberSpec, OnDown, Origin, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
     RequestId,
 };
 
@@ -122,11 +122,17 @@ fn proposals() -> Vec<(&'static str, Proposal)> {
     commands.extend(pool_commands());
     commands.extend(backend_commands());
     commands.extend(listener_commands());
-    let mut proposals: Vec<_> =
-        commands.into_iter().map(|(name, command)| (name, Proposal { request: None, command })).collect();
+    let mut proposals: Vec<_> = commands
+        .into_iter()
+        .map(|(name, command)| (name, Proposal { origin: None, request: None, command }))
+        .collect();
     let request = Request { id: RequestId::parse("request-1").unwrap(), fingerprint: 0x0123_4567_89ab_cdef };
     let command = Command::DeletePool { name: pool(), expect: None };
-    proposals.push(("with-request", Proposal { request: Some(request), command }));
+    proposals.push(("with-request", Proposal { origin: None, request: Some(request), command }));
+    let origin =
+        Origin { time_ms: 1_700_000_000_250, member: Some(MemberId(2)), client: Some([10, 0, 0, 5].into()) };
+    let command = Command::DeletePool { name: pool(), expect: None };
+    proposals.push(("with-origin", Proposal { origin: Some(origin), request: None, command }));
     proposals
 }
 

@@ -6,7 +6,7 @@ use trestle_model::{
 
 fn good() -> storage::Proposal {
     let command = Command::CreatePool { name: PoolName::parse("web").unwrap(), spec: PoolSpec::default() };
-    storage::Proposal::from(&Proposal { request: None, command })
+    storage::Proposal::from(&Proposal { origin: None, request: None, command })
 }
 
 fn with(change: impl FnOnce(&mut storage::CreatePool)) -> Result<Proposal, DecodeError> {
@@ -37,7 +37,7 @@ fn a_damaged_proposal_is_refused_with_what_is_wrong() {
     );
     let empty = storage::Proposal { command: None, ..good() };
     assert!(text(empty.try_into()).contains("lacks its command"));
-    let request = storage::Proposal { request_id: "two words".to_owned(), ..good() };
+    let request = storage::Proposal { origin: None, request_id: "two words".to_owned(), ..good() };
     assert!(text(request.try_into()).contains("request id \"two words\""));
 }
 

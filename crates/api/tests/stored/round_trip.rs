@@ -29,7 +29,7 @@ proptest! {
         let mut machine = Machine::default();
         let fitting = (1..).zip(fitting).map(|(number, (named, command))| {
             let id = RequestId::parse(&format!("request-{}", number * 7 % 100)).unwrap();
-            Proposal { request: named.then_some(Request { id, fingerprint: number }), command }
+            Proposal { origin: None, request: named.then_some(Request { id, fingerprint: number }), command }
         });
         let mut accepted = 0;
         for (index, proposal) in (1..).zip(any.into_iter().chain(fitting)) {
@@ -71,7 +71,7 @@ fn remembered_answers_keep_their_order() {
         let request = Request { id: RequestId::parse(id).unwrap(), fingerprint: index };
         let name = PoolName::parse(id).unwrap();
         let command = Command::CreatePool { name, spec: PoolSpec::default() };
-        machine.apply(index, &Proposal { request: Some(request), command }).unwrap();
+        machine.apply(index, &Proposal { origin: None, request: Some(request), command }).unwrap();
     }
     let restored = Machine::try_from(again(&storage::Machine::from(&machine))).unwrap();
     let order: Vec<_> = restored.remembered().map(|answer| answer.id.to_string()).collect();

@@ -11,8 +11,8 @@ use trestle_model::{
     CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
     GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
     ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Method,
-    NamePattern, OnDown, OnPrimaryUp, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
-    RequestId, Restored, Route, SendProxy, StatusRange, TlsCheck, Violations,
+    NamePattern, OnDown, OnPrimaryUp, Origin, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal,
+    Request, RequestId, Restored, Route, SendProxy, StatusRange, TlsCheck, Violations,
 };
 
 use crate::vips;
@@ -379,10 +379,20 @@ pub(crate) fn command() -> BoxedStrategy<Command> {
     .boxed()
 }
 
+fn origin() -> impl Strategy<Value = Origin> {
+    (any::<u64>(), of(1..u64::MAX), of(any::<IpAddr>())).prop_map(|(time_ms, member, client)| Origin {
+        time_ms,
+        member: member.map(MemberId),
+        client,
+    })
+}
+
 pub(crate) fn proposal() -> BoxedStrategy<Proposal> {
     let request = ("[!-~]{1,64}", any::<u64>())
         .prop_map(|(id, fingerprint)| Request { id: RequestId::parse(&id).unwrap(), fingerprint });
-    (of(request), command()).prop_map(|(request, command)| Proposal { request, command }).boxed()
+    (of(request), of(origin()), command())
+        .prop_map(|(request, origin, command)| Proposal { request, origin, command })
+        .boxed()
 }
 
 /// Commands that find what they name more often than not, and are in bounds.

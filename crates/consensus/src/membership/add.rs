@@ -51,7 +51,7 @@ impl Core {
             let (kind, name, revision) = (Kind::Member, spec.name.to_string(), member.revision);
             return Err(Refusal::Exists { kind, name, revision }.into());
         }
-        let proposal = Proposal { request: None, command: Command::AddMember(spec) };
+        let proposal = Proposal { origin: None, request: None, command: Command::AddMember(spec) };
         match self.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
             Outcome::Member(member) => Ok(member),
             other => Err(Error::internal(format!("a new member was answered with {other:?}"))),

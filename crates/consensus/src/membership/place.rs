@@ -47,7 +47,7 @@ impl Core {
         self.settled(|_| Ok(())).await?;
         let before = self.member(id)?;
         let command = Command::UpdateMember { id, peer_address, admin_address };
-        let proposal = Proposal { request: None, command };
+        let proposal = Proposal { origin: None, request: None, command };
         let after = match self.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
             Outcome::Member(member) => member,
             other => return Err(Error::internal(format!("a changed member was answered with {other:?}"))),
@@ -81,6 +81,6 @@ impl Core {
     ) -> Result<(), Error> {
         let sockets = sockets.map(std::sync::Arc::new);
         let command = Command::NoteStart { member, start, replaces, sockets };
-        self.propose_here(Proposal { request: None, command }, DEFAULT_WAIT).await.map(|_| ())
+        self.propose_here(Proposal { origin: None, request: None, command }, DEFAULT_WAIT).await.map(|_| ())
     }
 }

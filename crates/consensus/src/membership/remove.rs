@@ -29,7 +29,7 @@ impl Core {
         } else if status.learners.contains(&id) {
             self.change_members(ChangeMembers::RemoveNodes([id.0].into()), false).await?;
         }
-        let proposal = Proposal { request: None, command: Command::RemoveMember(id) };
+        let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(id) };
         let revision = self.propose_here(proposal, DEFAULT_WAIT).await?.revision;
         tracing::info!(member = %member.spec.name, %id, "was removed");
         self.call_dismiss(member.spec.peer_address.as_str(), id, STEP_WAIT).await;

@@ -150,7 +150,7 @@ impl Replica {
                     let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
                     shown.requests.add(&proposal, &self.current.machine);
                     if !applied.changes.is_empty() {
-                        shown.history.changed(applied.revision, applied.changes);
+                        shown.history.changed(applied.revision, applied.changes, &proposal);
                     }
                     Answer::Applied { revision: applied.revision, outcome: applied.outcome }
                 }

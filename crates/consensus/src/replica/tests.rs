@@ -79,7 +79,7 @@ enum Event {
 struct Recorded(Arc<Mutex<Vec<Event>>>);
 
 impl History for Recorded {
-    fn changed(&mut self, revision: Revision, changes: Vec<Change>) {
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, _: &Proposal) {
         self.0.lock().unwrap().push(Event::Changed(revision, changes.len()));
     }
 
@@ -126,7 +126,7 @@ impl Member {
         let id = RequestId::parse(&format!("request-{number}")).unwrap();
         let command = Command::CreatePool { name, spec: PoolSpec::default() };
         let request = Some(Request { id, fingerprint: number });
-        self.raft.client_write(Proposal { request, command }.into()).await.unwrap().data
+        self.raft.client_write(Proposal { origin: None, request, command }.into()).await.unwrap().data
     }
 
     async fn snapshot(&self) -> (u64, Digest) {

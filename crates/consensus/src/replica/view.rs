@@ -26,8 +26,8 @@ pub struct View {
 
 /// Takes the changes in order, for those who watch.
 pub(crate) trait History: Send + 'static {
-    /// A command was applied. Called before the view with this revision is published, with growing revisions.
-    fn changed(&mut self, revision: Revision, changes: Vec<Change>);
+    /// A command was applied, of the proposal `by`. Called before the view with this revision is published, with growing revisions.
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &Proposal);
 
     /// The state jumped to this revision by a snapshot: what led to it is not known here.
     fn jumped(&mut self, revision: Revision);

@@ -33,7 +33,7 @@ fn machine(index: u64) -> Machine {
         let name = PoolName::parse(&format!("pool-{index}")).unwrap();
         let request = Request { id: RequestId::parse(&format!("r{index}")).unwrap(), fingerprint: index };
         let command = Command::CreatePool { name, spec: PoolSpec::default() };
-        machine.apply(index, &Proposal { request: Some(request), command }).unwrap();
+        machine.apply(index, &Proposal { origin: None, request: Some(request), command }).unwrap();
     }
     machine
 }

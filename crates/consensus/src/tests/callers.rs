@@ -139,7 +139,7 @@ async fn entries_that_no_leader_sends_change_nothing_and_stop_nobody() {
     let reason = "r".repeat(2 * PROPOSAL_MAX);
     let tenure = Tenure { member: MemberId(id), term, reach: Duration::from_secs(1), released: false };
     let large = Command::TakeVips { tenure, time_ms: 0, reason: reason.into() };
-    let large = Payload::Normal(Proposal { request: None, command: large }.into());
+    let large = Payload::Normal(Proposal { origin: None, request: None, command: large }.into());
     let sitting = leads(term, id);
     let other = |entry: &Entry| LogId::new(LeaderId { term, node_id: id + 1 }, entry.log_id.index - 2);
     let cases = [

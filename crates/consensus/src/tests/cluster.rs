@@ -53,6 +53,13 @@ impl PeerService for Peer {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn await_events(
+        &self,
+        _: Request<proto::AwaitEventsRequest>,
+    ) -> Answer<proto::AwaitEventsResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Answer<proto::DescribeResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
@@ -138,11 +145,15 @@ pub(super) fn delete_pool(name: &str) -> Command {
 }
 
 pub(super) fn proposal(command: Command) -> Proposal {
-    Proposal { request: None, command }
+    Proposal { origin: None, request: None, command }
 }
 
 pub(super) fn named(id: &str, command: Command) -> Proposal {
-    Proposal { request: Some(Named { id: RequestId::parse(id).unwrap(), fingerprint: 7 }), command }
+    Proposal {
+        origin: None,
+        request: Some(Named { id: RequestId::parse(id).unwrap(), fingerprint: 7 }),
+        command,
+    }
 }
 
 /// A listener for progress that nobody looks at.

@@ -59,7 +59,7 @@ async fn what_is_certain_to_be_refused_takes_no_entry() {
             let refused = cluster.at(at).propose(named("x", delete_pool("missing")), DEFAULT_WAIT).await;
             assert!(refused.unwrap_err().to_string().contains("\"missing\" does not exist"));
             let other = Named { fingerprint: 9, ..named("once", create_pool("c")).request.unwrap() };
-            let other = Proposal { request: Some(other), ..proposal(create_pool("c")) };
+            let other = Proposal { origin: None, request: Some(other), ..proposal(create_pool("c")) };
             let refused = cluster.at(at).propose(other, DEFAULT_WAIT).await.unwrap_err();
             assert!(refused.to_string().contains("was used for a different request"), "{refused}");
             let again = cluster.at(at).propose(named("once", create_pool("b")), DEFAULT_WAIT).await;

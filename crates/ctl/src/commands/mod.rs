@@ -8,6 +8,7 @@ pub(crate) mod check_settings;
 mod cluster;
 mod completions;
 mod connection;
+mod events;
 mod leader;
 mod listener;
 pub(crate) mod listener_settings;
@@ -38,7 +39,9 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     /// Show traffic and health live: listeners, pools, backends
     Top(top::TopArgs),
-    /// Show changes as they come, until interrupted
+    /// Show what happened on the cluster and its members: health, leaders, virtual IPs, configuration
+    Events(events::EventsArgs),
+    /// Show changes of the configuration as they come, until interrupted; "events" shows what happens
     Watch(watch::WatchArgs),
     /// Found a cluster
     #[command(subcommand)]
@@ -81,6 +84,7 @@ impl Command {
         match self {
             Self::Status(args) => args.run(session).await,
             Self::Top(args) => Box::pin(args.run(session)).await,
+            Self::Events(args) => args.run(session).await,
             Self::Watch(args) => args.run(session).await,
             Self::Cluster(command) => command.run(session).await,
             Self::Pool(command) => Box::pin(command.run(session)).await,

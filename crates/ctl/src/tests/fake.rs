@@ -1,5 +1,6 @@
 //! A member that says what a test tells it to, over a real connection.
 
+mod happening;
 mod ownership;
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use trestle_api::v1::connection_service_server::ConnectionServiceServer;
+use trestle_api::v1::event_service_server::EventServiceServer;
 use trestle_api::v1::listener_service_server::{ListenerService, ListenerServiceServer};
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::{PoolService, PoolServiceServer};
@@ -41,6 +43,12 @@ pub(crate) struct Script {
     pub(crate) status: Option<v1::ClusterStatus>,
     /// Streams of WatchCluster, one for each call; OUT_OF_RANGE when there are no more.
     pub(crate) watches: VecDeque<Vec<Result<v1::WatchClusterResponse, Status>>>,
+    /// Messages of ListEvents.
+    pub(crate) happened: Vec<v1::ListEventsResponse>,
+    /// Streams of WatchEvents, one for each call; RESOURCE_EXHAUSTED when there are no more.
+    pub(crate) happening: VecDeque<Vec<Result<v1::WatchEventsResponse, Status>>>,
+    /// What was asked for with each.
+    pub(crate) followed: Vec<v1::WatchEventsRequest>,
     /// Creations that arrived.
     pub(crate) created: Vec<v1::CreatePoolRequest>,
     /// Changes of pools that arrived.
@@ -96,6 +104,7 @@ impl Member {
                     .add_service(VipServiceServer::new(fake.clone()))
                     .add_service(MemberServiceServer::new(fake.clone()))
                     .add_service(ConnectionServiceServer::new(fake.clone()))
+                    .add_service(EventServiceServer::new(fake.clone()))
                     .add_service(ClusterServiceServer::new(fake))
                     .serve_with_incoming(TcpIncoming::from(listener)),
             );

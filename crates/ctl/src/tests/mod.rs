@@ -4,6 +4,7 @@
 mod answers;
 mod endpoints;
 pub(crate) mod fake;
+mod happening;
 pub(crate) mod sample;
 mod streams;
 mod vips;

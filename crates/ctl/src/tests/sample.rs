@@ -7,6 +7,23 @@ pub(crate) fn duration(millis: i32) -> Duration {
     Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 }
 }
 
+pub(crate) fn sample_event(member: &str, number: u64) -> v1::ClusterEvent {
+    let member = format!("members/{member}");
+    v1::ClusterEvent {
+        id: Some(v1::EventId { member: member.clone(), start: 7, number }),
+        time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 250_000_000 }),
+        severity: v1::EventSeverity::Warning.into(),
+        kind: "backend-down".to_owned(),
+        text: "backend web/a is unhealthy: connection refused".to_owned(),
+        member,
+        detail: Some(v1::cluster_event::Detail::Verdict(v1::VerdictEvent {
+            backend: "pools/web/backends/a".to_owned(),
+            verdict: v1::Verdict::Unhealthy.into(),
+            reason: "connection refused".to_owned(),
+        })),
+    }
+}
+
 pub(crate) fn sample_pool(name: &str) -> v1::Pool {
     v1::Pool {
         name: format!("pools/{name}"),

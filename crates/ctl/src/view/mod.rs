@@ -3,6 +3,7 @@
 
 mod backend;
 mod check;
+mod cluster_event;
 mod connection;
 mod event;
 mod listener;
@@ -15,6 +16,7 @@ mod vip_facts;
 mod vip_history;
 
 pub(crate) use backend::{BackendState, BackendView, verdict_word};
+pub(crate) use cluster_event::ClusterEventView;
 pub(crate) use connection::{ClosedView, ConnectionView};
 pub(crate) use event::EventView;
 pub(crate) use listener::ListenerView;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +23,7 @@ use tower::ServiceExt;
 
 use super::calls::{Calls, Group, Ticket, too_many};
 use super::connection::{Connection, Watched};
-use super::{Port, Serve};
+use super::{Port, Serve, Source};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -36,6 +37,19 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// As long for calls that wait: what they wait for has bounds of its own, 300 s at most.
 const WAITING_DEADLINE: Duration = Duration::from_secs(330);
+
+tokio::task_local! {
+    /// Whose call is being answered.
+    static CLIENT: Source;
+}
+
+/// The address of the client whose call is being answered by this task, if it has one; of IPv6 the network of 64 bits.
+pub(crate) fn client() -> Option<IpAddr> {
+    match CLIENT.try_get() {
+        Ok(Source::Address(ip)) => Some(ip),
+        Ok(Source::Local) | Err(_) => None,
+    }
+}
 
 /// What ports differ in.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +78,8 @@ pub(super) fn group(path: &str) -> Group {
         | (
             _,
             "WatchCluster"
+            | "ListEvents"
+            | "WatchEvents"
             | "WaitForRevision"
             | "AddMember"
             | "PromoteMember"
@@ -73,6 +89,7 @@ pub(super) fn group(path: &str) -> Group {
         (
             _,
             "AwaitRevision"
+            | "AwaitEvents"
             | "RequestJoin"
             | "Adopt"
             | "Dismiss"
@@ -245,7 +262,8 @@ impl Port {
             Body::new(Asked { body, ticket, port, deadline, streams, begun: false })
         };
         let answering = async {
-            let answering = services.oneshot(request.map(asked));
+            let source = connection.source;
+            let answering = CLIENT.scope(source, services.oneshot(request.map(asked)));
             match limit {
                 None => Some(answering.await),
                 Some(limit) => timeout(limit, answering).await.ok(),
@@ -359,7 +377,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(streams, 6);
+        assert_eq!(streams, 8);
         assert_eq!(group("/grpc.health.v1.Health/Check"), Group::Health);
         assert_eq!(group("/x"), Group::Unary);
     }

@@ -30,7 +30,7 @@ use tracing::error;
 use calls::Calls;
 use connection::Connection;
 pub(crate) use connection::{Deadlines, Watched};
-pub(crate) use grpc::{Grpc, Http2};
+pub(crate) use grpc::{Grpc, Http2, client};
 pub(crate) use http::Http1;
 pub(crate) use listener::{Listener, Source};
 use places::{Places, Refused};

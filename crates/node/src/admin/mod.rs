@@ -5,6 +5,7 @@ mod cluster;
 mod cluster_status;
 mod configuration;
 mod connections;
+mod events;
 mod forward;
 mod health;
 mod listeners;
@@ -24,14 +25,15 @@ pub(crate) use paging::{Bounds, fill};
 pub(crate) use wait::Waits;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{DEFAULT_WAIT, View};
-use trestle_model::{ClusterState, Invalid, Outcome, Request, RequestId, Revision, Violation};
+use trestle_model::{ClusterState, Invalid, Origin, Outcome, Request, RequestId, Revision, Violation};
 
+use crate::accept;
 use crate::member::Member;
 
 /// How long a question about health waits for a leader before it is answered from what this member knows.
@@ -126,6 +128,13 @@ impl Admin {
         Read { view, info }
     }
 
+    /// Where what the current call asks for comes from.
+    fn origin(&self) -> Origin {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Origin { time_ms, member: self.member.id(), client: accept::client() }
+    }
+
     /// Proposes a parsed write, or tries it on a copy of the state.
     async fn write(&self, parsed: Result<Write, Invalid>) -> Result<(Revision, Outcome), Status> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
@@ -137,12 +146,15 @@ impl Admin {
             return Ok((applied.revision, applied.outcome));
         }
         let mut proposal = write.proposal;
+        proposal.origin = Some(self.origin());
         if proposal.request.is_none() {
             // Under a name of its own the write can be repeated here when the leader dies under it, and is applied once.
             let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;
             proposal.request = Some(Request { id, fingerprint: 0 });
         }
-        let accepted = self.member.consensus.propose(proposal, DEFAULT_WAIT).await?;
+        let proposed = self.member.consensus.propose(proposal, DEFAULT_WAIT);
+        // A proposal is large, and so is what waits for it.
+        let accepted = Box::pin(proposed).await?;
         Ok((accepted.revision, accepted.outcome))
     }
 }

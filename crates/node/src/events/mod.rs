@@ -1,20 +1,35 @@
 //! What happens on this member, in its log and for whoever asks.
 //!
 //! [`Journal::emit`] is the only place that tells either, so that the two cannot differ. It waits for nothing: the log has a
-//! bounded queue of its own, and no thread that moves bytes of clients calls it.
+//! bounded queue of its own, and no thread that moves bytes of clients calls it. What the replicated log says is told from
+//! there ([`sources`]): changes of the configuration, and who took or released the virtual IPs.
 
+mod detail;
 mod event;
+mod merge;
 mod raft;
+mod ring;
+mod sources;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
+use trestle_api::v1;
 use trestle_engine::Repeats;
+use trestle_model::MemberName;
 
 pub(crate) use event::{Event, Severity};
+pub(crate) use merge::{Position, moment};
 pub(crate) use raft::follow;
+use ring::Ring;
+pub(crate) use stream::{List, Watch};
+
+/// Clients that a member tells events at a time: what they have not fetched yet is held for them.
+const READERS_MAX: usize = 32;
 
 /// Lines of the log about events of one kind in a window; the others are counted.
 const LINES_MAX: u32 = 10;
@@ -35,20 +50,68 @@ impl Default for Lines {
 }
 
 /// What happens on this member. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct Journal(Arc<Mutex<BTreeMap<&'static str, Lines>>>);
+#[derive(Clone)]
+pub(crate) struct Journal(Arc<Shared>);
+
+struct Shared {
+    member: MemberName,
+    /// The number that this process drew when it started.
+    start: u64,
+    lines: Mutex<BTreeMap<&'static str, Lines>>,
+    ring: Mutex<Ring>,
+    /// The number of the last event.
+    last: watch::Sender<u64>,
+    readers: Arc<Semaphore>,
+}
 
 impl Journal {
+    /// Of a member of this name, whose process drew `start`.
+    pub(crate) fn new(member: MemberName, start: u64) -> Self {
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        let (lines, ring, last) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        Self(Arc::new(Shared { member, start, lines, ring, last, readers }))
+    }
+
     fn lines(&self) -> MutexGuard<'_, BTreeMap<&'static str, Lines>> {
         // Whole between any two statements that can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of something that has just happened.
     pub(crate) fn emit(&self, event: &Event) {
+        let message = detail::of_event(event, &self.0.member);
+        let number = self.ring().push(message, self.0.start, SystemTime::now());
+        self.0.last.send_if_modified(|last| {
+            let newer = number > *last;
+            *last = number.max(*last);
+            newer
+        });
         for (severity, text) in self.logged(event, Instant::now()) {
             log(severity, event.kind(), &text);
         }
+    }
+
+    /// The start of this process, the number of its last event, and its events after `number` of the process `start`, up to so
+    /// many bytes.
+    pub(crate) fn after(
+        &self,
+        (start, number): (u64, u64),
+        bytes_max: usize,
+    ) -> (u64, u64, Vec<Arc<v1::ClusterEvent>>) {
+        let ring = self.ring();
+        let number = if start == self.0.start { number } else { 0 };
+        (self.0.start, ring.last(), ring.after(number, bytes_max))
+    }
+
+    /// Waits until there is an event after `number` of the process `start`, at most for `time`.
+    pub(crate) async fn news(&self, (start, number): (u64, u64), time: Duration) {
+        let number = if start == self.0.start { number } else { 0 };
+        let mut last = self.0.last.subscribe();
+        let _ = tokio::time::timeout(time, last.wait_for(|last| *last > number)).await;
     }
 
     /// The lines of the log for an event.
@@ -124,7 +187,8 @@ mod tests {
 
     #[test]
     fn many_alike_are_a_few_lines_and_a_count() {
-        let (journal, start) = (Journal::default(), Instant::now());
+        let member = MemberName::parse("m1").unwrap();
+        let (journal, start) = (Journal::new(member, 1), Instant::now());
         let lines: Vec<_> = (0..25).flat_map(|number| journal.logged(&down(number), start)).collect();
         assert_eq!(lines.len(), LINES_MAX as usize);
         assert_eq!(

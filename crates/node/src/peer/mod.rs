@@ -160,6 +160,14 @@ impl PeerService for Peers {
         Ok(Response::new(peer::AwaitRevisionResponse { in_force }))
     }
 
+    async fn await_events(
+        &self,
+        request: Request<peer::AwaitEventsRequest>,
+    ) -> Result<Response<peer::AwaitEventsResponse>, Status> {
+        self.meant_for_me(request.get_ref().to.as_ref())?;
+        Ok(Response::new(self.member.await_events(request.get_ref()).await))
+    }
+
     async fn list_connections(
         &self,
         request: Request<peer::ListConnectionsRequest>,

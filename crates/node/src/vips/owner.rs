@@ -413,7 +413,7 @@ impl Owner {
         }
         let (consensus, recording) = (self.consensus.clone(), self.recording.clone());
         self.consensus.runtime().spawn(async move {
-            let proposal = Proposal { request: None, command };
+            let proposal = Proposal { origin: None, request: None, command };
             let done = consensus.propose_in_term(proposal, term, RECORD_WAIT).await;
             recording.store(false, Ordering::Release);
             if let Err(error) = done {

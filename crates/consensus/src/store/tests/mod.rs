@@ -51,7 +51,7 @@ fn entry(term: u64, index: u64) -> Entry {
     };
     Entry {
         log_id: log_id(term, index),
-        payload: Payload::Normal(Proposal { request: None, command }.into()),
+        payload: Payload::Normal(Proposal { origin: None, request: None, command }.into()),
     }
 }
 

@@ -4,7 +4,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use trestle_model::{Change, Revision};
+use trestle_model::{Change, Proposal, Revision};
 
 use super::identity;
 use crate::data_dir::DataDir;
@@ -16,7 +16,7 @@ use crate::store::LogStore;
 pub(super) struct Unwatched;
 
 impl History for Unwatched {
-    fn changed(&mut self, _: Revision, _: Vec<Change>) {}
+    fn changed(&mut self, _: Revision, _: Vec<Change>, _: &Proposal) {}
     fn jumped(&mut self, _: Revision) {}
 }
 

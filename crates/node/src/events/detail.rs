@@ -1,0 +1,145 @@
+//! Events as messages.
+
+use trestle_api::v1::cluster_event::Detail;
+use trestle_api::{convert, v1};
+use trestle_consensus::Batch;
+use trestle_dataplane as dataplane;
+use trestle_model::{ChangeKind, Member, MemberId, MemberName, Resource, VipEvent, VipEventKind};
+
+use super::{Event, Severity};
+
+/// Changes of one revision that an event lists; the others are counted.
+const CHANGES_MAX: usize = 20;
+
+fn severity(severity: Severity) -> i32 {
+    let severity = match severity {
+        Severity::Info => v1::EventSeverity::Info,
+        Severity::Warning => v1::EventSeverity::Warning,
+        Severity::Error => v1::EventSeverity::Error,
+    };
+    severity.into()
+}
+
+/// An event of this member, without its number and time.
+pub(super) fn of_event(event: &Event, me: &MemberName) -> v1::ClusterEvent {
+    let member = convert::member_name(me);
+    let leader = |leader: String, term| Some(Detail::Leader(v1::LeaderEvent { leader, term }));
+    let peer = |peer| Some(Detail::Peer(v1::PeerEvent { peer: convert::member_name(peer) }));
+    let pool = |pool, down| Some(Detail::Pool(v1::PoolEvent { pool: convert::pool_name(pool), down }));
+    let detail = match event {
+        Event::DataPlane(dataplane::Event::Verdict { pool, backend, verdict, reason }) => {
+            Some(Detail::Verdict(v1::VerdictEvent {
+                backend: convert::backend_name(pool, backend),
+                verdict: crate::report::verdict(*verdict).into(),
+                reason: reason.clone(),
+            }))
+        }
+        Event::DataPlane(dataplane::Event::PoolDown { pool: name, .. }) => pool(name, true),
+        Event::DataPlane(dataplane::Event::PoolUp { pool: name }) => pool(name, false),
+        Event::Leads { term, .. } => leader(member.clone(), *term),
+        Event::QuorumLost { .. } => leader(String::new(), 0),
+        Event::QuorumBack { leader: name, term, .. } => leader(convert::member_name(name), *term),
+        Event::MemberGone { member, .. } | Event::MemberBack { member, .. } | Event::Voter { member, .. } => {
+            peer(member)
+        }
+        Event::Kernel(_) | Event::Unserved { .. } | Event::Unfit { .. } | Event::Fit => None,
+    };
+    v1::ClusterEvent {
+        severity: severity(event.severity()),
+        kind: event.kind().to_owned(),
+        text: event.to_string(),
+        member,
+        detail,
+        ..Default::default()
+    }
+}
+
+/// The id of what the replicated log says at an index.
+fn of_log(index: u64) -> Option<v1::EventId> {
+    Some(v1::EventId { member: String::new(), start: 0, number: index })
+}
+
+/// A line of the virtual IPs' history.
+pub(super) fn of_vips(event: &VipEvent) -> v1::ClusterEvent {
+    let line = convert::vip_event(event);
+    let vips: Vec<String> = event.vips.iter().map(ToString::to_string).collect();
+    let (kind, verb) = match event.kind {
+        VipEventKind::Taken => ("vip-taken", "took"),
+        VipEventKind::Released => ("vip-released", "released"),
+    };
+    v1::ClusterEvent {
+        id: of_log(event.revision),
+        time: line.time,
+        severity: severity(Severity::Info),
+        kind: kind.to_owned(),
+        text: format!("{verb} the virtual IPs {} in term {}: {}", vips.join(", "), event.term, event.reason),
+        member: line.member.clone(),
+        detail: Some(Detail::Vip(line)),
+    }
+}
+
+/// What a change of one member is, and the words for it.
+fn of_member(kind: ChangeKind, member: &Member, drain: bool) -> (&'static str, String) {
+    let (name, spec) = (&member.spec.name, &member.spec);
+    match (kind, drain, member.draining) {
+        (ChangeKind::Created, ..) => (
+            "member-joined",
+            format!("member {name} joined as number {}, at {}", member.id, spec.peer_address),
+        ),
+        (ChangeKind::Deleted, ..) => ("member-removed", format!("member {name} was removed")),
+        (ChangeKind::Updated, true, true) => ("member-drained", format!("member {name} drains")),
+        (ChangeKind::Updated, true, false) => ("member-enabled", format!("member {name} drains no more")),
+        (ChangeKind::Updated, false, _) => {
+            let (peers, admin) = (&spec.peer_address, &spec.admin_address);
+            ("member-updated", format!("member {name} is at {peers} now, its admin API at {admin}"))
+        }
+    }
+}
+
+fn words(change: &v1::ResourceChange) -> String {
+    let done = match change.r#type() {
+        v1::EventType::Created => "created",
+        v1::EventType::Deleted => "deleted",
+        _ => "updated",
+    };
+    let mut parts = change.name.split('/');
+    match (parts.next(), parts.next(), parts.nth(1)) {
+        (Some("pools"), Some(pool), Some(backend)) => format!("backend {pool}/{backend} {done}"),
+        (Some(kind), Some(name), None) => format!("{} {name} {done}", kind.trim_end_matches('s')),
+        _ => format!("{} {done}", change.name),
+    }
+}
+
+/// The changes of one revision; `name_of` tells the names of members.
+pub(super) fn of_batch(batch: &Batch, name_of: impl Fn(MemberId) -> Option<MemberName>) -> v1::ClusterEvent {
+    let changes: Vec<_> = batch.changes.iter().take(CHANGES_MAX).map(convert::resource_change).collect();
+    let (kind, text) = match &batch.changes[..] {
+        [only] if matches!(only.resource, Resource::Member(_)) => match &only.resource {
+            Resource::Member(member) => of_member(only.kind, member, batch.drain),
+            _ => ("configuration", String::new()),
+        },
+        all => {
+            let first = changes.first().map(words).unwrap_or_default();
+            let more = all.len().saturating_sub(1);
+            ("configuration", if more == 0 { first } else { format!("{first}, and {more} more changes") })
+        }
+    };
+    let client = batch.origin.and_then(|origin| origin.client).map(|ip| ip.to_string()).unwrap_or_default();
+    let from = if client.is_empty() { String::new() } else { format!(", asked for by {client}") };
+    let member = batch.origin.and_then(|origin| origin.member).and_then(name_of);
+    v1::ClusterEvent {
+        id: of_log(batch.revision),
+        time: batch.origin.map(|origin| convert::time_of_millis(origin.time_ms)),
+        severity: severity(Severity::Info),
+        kind: kind.to_owned(),
+        text: text + &from,
+        member: member.as_ref().map(convert::member_name).unwrap_or_default(),
+        detail: Some(Detail::Configuration(v1::ConfigurationEvent {
+            revision: batch.revision,
+            changes,
+            change_count: u32::try_from(batch.changes.len()).unwrap_or(u32::MAX),
+            client,
+            request_id: batch.request.as_ref().map(ToString::to_string).unwrap_or_default(),
+        })),
+    }
+}

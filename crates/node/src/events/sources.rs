@@ -1,0 +1,123 @@
+//! Where events come from: this member's ring, the rings of the others, and what this member has of the replicated log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tonic::Status;
+use trestle_api::{convert, peer, v1};
+
+use super::detail;
+use super::merge::Position;
+use crate::member::{Member, REPORT_TIMEOUT};
+
+/// Bytes of events in one answer between members.
+const ANSWER_BYTES: usize = 64 * 1024;
+/// Longest wait for news that another member may ask for.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Changes of the configuration that are told of before now.
+const CHANGES_MAX: usize = 4096;
+/// Answers that another member is asked for at a time, which is more than it keeps.
+const ROUNDS_MAX: usize = 64;
+
+/// What one source says.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) events: Vec<v1::ClusterEvent>,
+    /// Its process and the number of its last event.
+    pub(super) last: (u64, u64),
+}
+
+impl Member {
+    /// This member's own events after a position.
+    pub(super) fn own_events(&self, after: (u64, u64)) -> Told {
+        let (start, last, events) = self.journal.after(after, usize::MAX);
+        Told {
+            events: events.iter().map(|event| v1::ClusterEvent::clone(event)).collect(),
+            last: (start, last),
+        }
+    }
+
+    /// What the replicated log says after an index, as far as this member has applied it.
+    pub(super) fn logged_events(&self, (_, after): (u64, u64)) -> Told {
+        // The view first: what was applied after it is told the next time.
+        let view = self.consensus.view().borrow().clone();
+        let state = &view.state;
+        let name_of = |id| state.members.get(&id).map(|member| member.spec.name.clone());
+        let batches = self.consensus.history().newest(after, CHANGES_MAX);
+        let batches = batches.iter().filter(|batch| batch.revision <= view.applied);
+        let mut events: Vec<_> = batches.map(|batch| detail::of_batch(batch, name_of)).collect();
+        let vips = state.vip_events.iter().filter(|event| event.revision > after);
+        events.extend(vips.map(|event| detail::of_vips(event)));
+        events.sort_by_key(|event| event.id.as_ref().map(|id| id.number));
+        Told { events, last: (0, view.applied.max(after)) }
+    }
+
+    /// Asks another member for its events after a position, and waits for one if it has none.
+    pub(super) async fn events_of(
+        &self,
+        other: &trestle_model::Member,
+        after: (u64, u64),
+        wait: Duration,
+    ) -> Result<Told, Status> {
+        let mut told = Told { events: Vec::new(), last: after };
+        for round in 0..ROUNDS_MAX {
+            let wait = if round == 0 { wait } else { Duration::ZERO };
+            let mut client = self.clients.peer(&other.spec.peer_address)?;
+            let ask = peer::AwaitEventsRequest {
+                to: self.destination(Some(other.id)),
+                start: told.last.0,
+                after: told.last.1,
+                wait: Some(convert::duration(wait)),
+            };
+            let answer = tokio::time::timeout(wait + REPORT_TIMEOUT, client.await_events(ask)).await;
+            let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
+            let reached = answer.events.last().and_then(|event| Some(event.id.as_ref()?.number));
+            let reached = reached.unwrap_or(answer.last);
+            told.last = (answer.start, reached);
+            told.events.extend(answer.events);
+            if reached >= answer.last {
+                break;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Answers another member.
+    pub(crate) async fn await_events(&self, ask: &peer::AwaitEventsRequest) -> peer::AwaitEventsResponse {
+        let wait = ask.wait.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
+        let after = (ask.start, ask.after);
+        self.journal.news(after, wait.min(WAIT_MAX)).await;
+        let (start, last, events) = self.journal.after(after, ANSWER_BYTES);
+        let events = events.iter().map(|event| v1::ClusterEvent::clone(event)).collect();
+        peer::AwaitEventsResponse { start, last, events }
+    }
+
+    /// The other members.
+    pub(super) fn others(&self) -> Vec<Arc<trestle_model::Member>> {
+        let me = self.id();
+        self.known().into_iter().filter(|member| Some(member.id) != me).collect()
+    }
+
+    /// What all sources say after a position, by source, and who does not answer.
+    pub(super) async fn all_events(&self, told: &Position) -> (Vec<(String, Told)>, Vec<String>) {
+        let others = self.others();
+        let ask = |other: &Arc<trestle_model::Member>| {
+            let (other, name) = (other.clone(), convert::member_name(&other.spec.name));
+            let after = told.of_source(&name);
+            async move { (name, self.events_of(&other, after, Duration::ZERO).await) }
+        };
+        let answers = join_all(others.iter().map(ask)).await;
+        let me = convert::member_name(&self.config.name);
+        let own = self.own_events(told.of_source(&me));
+        let mut sources = vec![(String::new(), self.logged_events(told.of_source(""))), (me, own)];
+        let mut unreachable = Vec::new();
+        for (name, answer) in answers {
+            match answer {
+                Ok(told) => sources.push((name, told)),
+                Err(_) => unreachable.push(name),
+            }
+        }
+        (sources, unreachable)
+    }
+}
