@@ -11,14 +11,14 @@ use trestle_testkit::{Cluster, Process, get, has_tools, is_root, skip, wait_for}
 use crate::{trestle, trestled};
 
 /// A PostgreSQL with a fresh database, run by the user that Debian's package makes.
-struct Postgres {
+pub(crate) struct Postgres {
     process: Process,
     _dir: TempDir,
 }
 
 impl Postgres {
     /// Where Debian puts the server's programs, of whichever version there is.
-    fn programs() -> Option<PathBuf> {
+    pub(crate) fn programs() -> Option<PathBuf> {
         let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
         versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").exists())
     }
@@ -29,7 +29,7 @@ impl Postgres {
         command
     }
 
-    fn start(programs: &Path, address: SocketAddr) -> Self {
+    pub(crate) fn start(programs: &Path, address: SocketAddr) -> Self {
         let dir = TempDir::with_prefix("trestle-postgres-").unwrap();
         let data = dir.path().join("data");
         let owned = Command::new("chown").arg("postgres").arg(dir.path()).status().unwrap();

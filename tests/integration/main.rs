@@ -28,6 +28,7 @@ mod places;
 mod policies;
 mod ports;
 mod programs;
+mod recipes;
 mod recovering;
 mod refusals;
 mod removal;

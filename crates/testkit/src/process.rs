@@ -64,6 +64,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
