@@ -1,11 +1,13 @@
 //! What happens on members is told, in their logs and by `trestle events`.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use trestle_api::v1::Verdict;
-use trestle_testkit::{Cluster, Member, Origin, wait_for};
+use trestle_api::v1::event_service_client::EventServiceClient;
+use trestle_api::v1::{ListEventsRequest, Verdict, WatchEventsRequest};
+use trestle_testkit::{Cluster, Member, Origin, wait_for, wait_until};
 
 use crate::{trestle, trestled};
 
@@ -33,6 +35,7 @@ async fn each_fault_has_its_level_in_the_log_once_and_so_has_its_end() {
     api.create_backend("web", "a", origin.address()).await.unwrap();
     api.verdict("web", |_| true, Verdict::Healthy).await;
 
+    at_most_16_are_told(cluster.members[leader].admin()).await;
     origin.stop();
     for member in &cluster.members {
         logged(member, "WARN", "backend web/a is unhealthy: connection refused", 1);
@@ -62,6 +65,23 @@ async fn each_fault_has_its_level_in_the_log_once_and_so_has_its_end() {
         cluster.members[*number].start();
     }
     logged(&cluster.members[leader], "INFO", "there is a quorum again after ", 1);
+}
+
+/// One client more is told so, until another one has gone.
+async fn at_most_16_are_told(admin: SocketAddr) {
+    let mut client = EventServiceClient::connect(format!("http://{admin}")).await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(client.watch_events(WatchEventsRequest::default()).await.unwrap());
+    }
+    let refused = client.list_events(ListEventsRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("tells 16 clients its events already"), "{refused}");
+    drop(streams.pop());
+    wait_until("the place of the one that has gone", LIMIT, async || {
+        client.list_events(ListEventsRequest::default()).await.map(drop)
+    })
+    .await;
 }
 
 /// `trestle events -f -o json` as it runs, with what it printed so far.

@@ -28,8 +28,9 @@ pub(crate) use raft::follow;
 use ring::Ring;
 pub(crate) use stream::{List, Watch};
 
-/// Clients that a member tells events at a time: what they have not fetched yet is held for them.
-const READERS_MAX: usize = 32;
+/// Clients that a member tells events at a time: what they have not fetched yet is held for them, up to 1 MiB of each member
+/// and as much of the log.
+const READERS_MAX: usize = 16;
 
 /// Lines of the log about events of one kind in a window; the others are counted.
 const LINES_MAX: u32 = 10;
