@@ -25,6 +25,12 @@ impl Terminal {
         Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), interactive }
     }
 
+    /// How many columns a person sees; `None` where output goes elsewhere, and is not to be broken.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let size = self.interactive.then(ratatui::crossterm::terminal::size)?;
+        size.ok().map(|(columns, _)| usize::from(columns)).filter(|columns| *columns > 0)
+    }
+
     /// Tells something that is not data.
     pub(crate) fn note(&mut self, text: impl std::fmt::Display) {
         // When nobody listens to warnings, the command goes on all the same.

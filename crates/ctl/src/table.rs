@@ -62,6 +62,29 @@ pub(crate) fn escaped(text: &str) -> String {
     shown
 }
 
+/// A text in lines of at most so many columns, broken at blanks, those after the first one indented; what has no blank is
+/// left as it is.
+pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(' ').unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let blanks = after.len() - after.trim_start_matches(' ').len();
+        let (gap, next) = after.split_at(blanks);
+        if line.trim_end().chars().count() > indent && line.chars().count() + word.chars().count() > width {
+            lines.push(line.trim_end().to_owned());
+            line = " ".repeat(indent);
+        }
+        line.push_str(word);
+        line.push_str(gap);
+        rest = next;
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +111,18 @@ mod tests {
             fields([("NAME", "web".to_owned()), ("REVISION", "12".to_owned())]),
             "NAME       web\nREVISION   12\n"
         );
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks() {
+        assert_eq!(wrapped("one two  three four", 9, 2), ["one two", "  three", "  four"]);
+        assert_eq!(wrapped("0123456789 x", 5, 2), ["0123456789", "  x"]);
+        assert_eq!(
+            (wrapped("short", 80, 2), wrapped("", 80, 2)),
+            (vec!["short".to_owned()], vec![String::new()])
+        );
+        // A table's gaps stay.
+        assert_eq!(wrapped("NAME   ID", 80, 2), ["NAME   ID"]);
     }
 
     #[test]

@@ -164,7 +164,8 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     }
     let health = health(session, String::new()).await;
     let views = ListenerView::join(found, health);
-    session.print(&views, || ListenerView::table(&views))
+    let width = session.terminal.width();
+    session.print(&views, || ListenerView::table(&views, width))
 }
 
 async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
+use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::PoolView;
 use crate::write::{Deleted, Write};
@@ -116,19 +117,28 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
             Some(next) => page_token = next,
             None => {
                 session.note_freshness(answer.read.as_ref());
-                return session.print(&views, || PoolView::table(&views));
+                break;
             }
         }
     }
+    let health = if views.is_empty() { None } else { health(session, "pools/-").await };
+    views.iter_mut().for_each(|view| view.join(health.as_ref()));
+    session.print(&views, || PoolView::table(&views))
+}
+
+/// What the members see of a pool's backends, or of all. The configuration is worth showing without it.
+async fn health(session: &mut Session<'_>, name: &str) -> Option<v1::PoolHealth> {
+    session.call_for_extra("health", async |channel| pages::pool_health(channel, name).await).await
 }
 
 async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
     let mut input = Input::default();
     let name = input.pool("NAME", name);
     input.finish()?;
-    let request = v1::GetPoolRequest { name, consistency: consistency(read) };
+    let request = v1::GetPoolRequest { name: name.clone(), consistency: consistency(read) };
     let make = async |channel| pools(channel).get_pool(request.clone()).await;
-    let view = PoolView::from(session.call(Repeat::Read, make).await?);
+    let mut view = PoolView::from(session.call(Repeat::Read, make).await?);
+    view.join(health(session, &name).await.as_ref());
     session.print(&view, || view.description())
 }
 

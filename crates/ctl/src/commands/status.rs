@@ -27,7 +27,8 @@ impl StatusArgs {
         } else {
             StatusView::new(status, self.local)
         };
-        session.print(&view, || view.text())
+        let width = session.terminal.width();
+        session.print(&view, || view.text(width))
     }
 }
 

@@ -314,14 +314,14 @@ fn top_prints_what_one_look_shows_where_there_is_no_screen() {
     let done = trestle(&endpoints, &["top", "--interval", "100ms"]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     let lines: Vec<&str> = done.out.lines().collect();
-    let summary = format!("leader m1   3 of 3 voters answer   revision 12   through {}", member.address);
+    let summary = format!("leader m1   3 of 3 voters answer   revision 12   via {}", member.address);
     assert_eq!(lines[0], summary);
     assert_eq!(lines[1], "m1 leader 5 conns   m2 follower 5 conns   m3 follower 5 conns");
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
     assert!(words(lines[4]).starts_with("front 3/3 6 "), "{}", done.out);
     assert_eq!(words(lines[7]), "empty 0 - - - - no backends", "{}", done.out);
     assert_eq!(words(lines[8]), "web 6 0 0 B 0 B 0 0/1 healthy", "{}", done.out);
-    let row = "a ok DOWN - 6 0 0 B 0 B 0 connection refused 10.0.0.1:8080";
+    let row = "a ok DOWN - 6 0 0 B 0 B 0 m2: connection refused 10.0.0.1:8080";
     assert_eq!(words(lines[9]), row, "{}", done.out);
     assert_eq!(lines.len(), 11, "{}", done.out);
 

@@ -168,7 +168,8 @@ impl PoolService for Fake {
     /// One backend a page.
     async fn get_pool_health(&self, request: Request<v1::GetPoolHealthRequest>) -> Answer<v1::PoolHealth> {
         let health = self.0.lock().unwrap().health.clone();
-        let mut health = health.ok_or_else(|| Status::not_found("pool \"web\" does not exist"))?;
+        let none = (request.get_ref().name == "pools/-").then(v1::PoolHealth::default);
+        let mut health = health.or(none).ok_or_else(|| Status::not_found("pool \"web\" does not exist"))?;
         let first: usize = request.get_ref().page_token.parse().unwrap_or(0);
         if first + 1 < health.backends.len() {
             health.next_page_token = (first + 1).to_string();
@@ -249,7 +250,8 @@ impl ListenerService for Fake {
         &self,
         _: Request<v1::ListListenersRequest>,
     ) -> Answer<v1::ListListenersResponse> {
-        not_scripted()
+        let listeners = vec![sample_listener("front")];
+        Ok(Response::new(v1::ListListenersResponse { listeners, ..Default::default() }))
     }
 
     async fn delete_listener(

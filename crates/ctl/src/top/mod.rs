@@ -2,6 +2,8 @@
 //!
 //! State and drawing are pure: snapshots and keys come in as values. Only this file knows the terminal.
 
+mod columns;
+mod detail;
 mod draw;
 mod overview;
 mod panel;
@@ -125,24 +127,27 @@ fn events() -> mpsc::Receiver<io::Result<Event>> {
     receive
 }
 
-/// What an event asks for; changes of size need no more than to be drawn.
+/// The key of an event; changes of size need no more than to be drawn.
 fn key(event: &Event) -> Option<Key> {
     let Event::Key(KeyEvent { code, modifiers, kind, .. }) = event else { return None };
     if *kind == KeyEventKind::Release {
         return None;
     }
     match (code, modifiers.contains(KeyModifiers::CONTROL)) {
-        (KeyCode::Char('c'), true) | (KeyCode::Char('q') | KeyCode::Esc, false) => Some(Key::Quit),
-        (KeyCode::Up | KeyCode::Char('k'), false) => Some(Key::Up),
-        (KeyCode::Down | KeyCode::Char('j'), false) => Some(Key::Down),
+        (KeyCode::Char('c'), true) => Some(Key::Interrupt),
+        (KeyCode::Char(c), false) => Some(Key::Char(*c)),
+        (KeyCode::Up, _) => Some(Key::Up),
+        (KeyCode::Down, _) => Some(Key::Down),
+        (KeyCode::Left, _) => Some(Key::Left),
+        (KeyCode::Right, _) => Some(Key::Right),
         (KeyCode::PageUp, _) => Some(Key::PageUp),
-        (KeyCode::PageDown | KeyCode::Char(' '), _) => Some(Key::PageDown),
-        (KeyCode::Home | KeyCode::Char('g'), false) => Some(Key::Home),
-        (KeyCode::End | KeyCode::Char('G'), false) => Some(Key::End),
-        (KeyCode::Tab | KeyCode::BackTab, _) => Some(Key::NextPanel),
-        (KeyCode::Char('p'), false) => Some(Key::Pause),
-        (KeyCode::Right | KeyCode::Char('>'), false) => Some(Key::SortRight),
-        (KeyCode::Left | KeyCode::Char('<'), false) => Some(Key::SortLeft),
+        (KeyCode::PageDown, _) => Some(Key::PageDown),
+        (KeyCode::Home, _) => Some(Key::Home),
+        (KeyCode::End, _) => Some(Key::End),
+        (KeyCode::Tab | KeyCode::BackTab, _) => Some(Key::Tab),
+        (KeyCode::Enter, _) => Some(Key::Enter),
+        (KeyCode::Esc, _) => Some(Key::Escape),
+        (KeyCode::Backspace, _) => Some(Key::Backspace),
         _ => None,
     }
 }

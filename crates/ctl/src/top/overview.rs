@@ -6,7 +6,7 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::snapshot::Snapshot;
-use crate::view::{StatusView, short_name, verdict_word};
+use crate::view::{StatusView, short_name, troubles, verdict_word};
 
 /// The whole cluster at one time. Rates are `None` until they can be told.
 #[derive(Debug, Default, Serialize)]
@@ -73,6 +73,8 @@ pub(crate) struct PoolRow {
     pub(crate) name: String,
     #[serde(flatten)]
     pub(crate) traffic: Traffic,
+    /// Whether it has a health check.
+    pub(crate) checked: bool,
     pub(crate) backends: Vec<BackendRow>,
 }
 
@@ -88,8 +90,13 @@ pub(crate) struct BackendRow {
     pub(crate) verdicts: Vec<&'static str>,
     #[serde(flatten)]
     pub(crate) traffic: Traffic,
-    /// Why it is not healthy, or empty.
+    /// Why it is not healthy, with the members that say so unless all do; or empty.
     pub(crate) reason: String,
+    /// Whether its pool has a health check.
+    pub(crate) checked: bool,
+    /// The traffic on each member that says something.
+    #[serde(skip)]
+    pub(crate) by_member: BTreeMap<String, Traffic>,
 }
 
 impl BackendRow {
@@ -247,10 +254,15 @@ fn listener_rows(before: Option<&Before>, now: &Snapshot, members: usize) -> Vec
         by_listener.entry(&view.listener).or_default().push(view);
     }
     let silent: Vec<String> = now.listeners.unreachable_members.iter().map(|m| short_name(m)).collect();
-    let silent = silent.join(", ");
     let row = |(resource, views): (&str, Vec<&v1::ListenerView>)| {
         let ready = |v: &&&v1::ListenerView| v.errors.is_empty() && !v.bound.is_empty();
-        let trouble = views.iter().find(|v| !v.errors.is_empty());
+        let reasons = |v: &v1::ListenerView| {
+            let reasons: Vec<&str> = v.bind_failures.iter().map(|failure| failure.reason.as_str()).collect();
+            if reasons.is_empty() { v.errors.join("; ") } else { reasons.join("; ") }
+        };
+        let failed = views.iter().filter(|v| !v.errors.is_empty());
+        let failed = failed.map(|v| (short_name(&v.member), reasons(v)));
+        let silent = silent.iter().map(|member| (member.clone(), "unreachable".to_owned()));
         ListenerRow {
             name: short_name(resource),
             ready: views.iter().filter(ready).count(),
@@ -260,25 +272,25 @@ fn listener_rows(before: Option<&Before>, now: &Snapshot, members: usize) -> Vec
                 resource,
                 views.iter().map(|v| (v.member.as_str(), v.active_connections, Counts::of_listener(v))),
             ),
-            problem: match (trouble, silent.as_str()) {
-                (Some(view), _) => format!("{}: {}", short_name(&view.member), view.errors.join("; ")),
-                (None, "") => String::new(),
-                (None, silent) => format!("{silent}: unreachable"),
-            },
+            problem: troubles(members.max(views.len()), failed.chain(silent)),
         }
     };
     by_listener.into_iter().map(row).collect()
 }
 
 fn pool_rows(before: Option<&Before>, now: &Snapshot, members: &[MemberRow]) -> Vec<PoolRow> {
+    let unchecked: BTreeSet<String> =
+        now.pools.iter().filter(|pool| is_unchecked(pool)).map(|pool| short_name(&pool.name)).collect();
     let names = now.pools.iter().map(|pool| short_name(&pool.name));
     let mut by_pool: BTreeMap<String, Vec<BackendRow>> = names.map(|name| (name, Vec::new())).collect();
     for backend in &now.health.backends {
-        let row = backend_row(before, backend, members);
+        let mut row = backend_row(before, backend, members);
         let pool = row.name.split_once('/').map(|(pool, _)| pool.to_owned()).unwrap_or_default();
+        row.checked = !unchecked.contains(&pool);
         by_pool.entry(pool).or_default().push(row);
     }
     let row = |(name, backends): (String, Vec<BackendRow>)| PoolRow {
+        checked: !unchecked.contains(&name),
         name,
         traffic: backends.iter().map(|b| b.traffic).fold(Traffic::default(), Traffic::plus),
         backends,
@@ -286,12 +298,22 @@ fn pool_rows(before: Option<&Before>, now: &Snapshot, members: &[MemberRow]) -> 
     by_pool.into_iter().map(row).collect()
 }
 
+fn is_unchecked(pool: &v1::Pool) -> bool {
+    let kind = pool.health_check.as_ref().and_then(|check| check.kind.as_ref());
+    matches!(kind, Some(v1::health_check::Kind::None(_)))
+}
+
 fn backend_row(before: Option<&Before>, backend: &v1::BackendHealth, members: &[MemberRow]) -> BackendRow {
     let said: BTreeMap<String, &v1::MemberView> =
         backend.views.iter().map(|view| (short_name(&view.member), view)).collect();
     let verdict =
         |member: &MemberRow| said.get(&member.name).map_or("-", |view| verdict_word(view.verdict()));
-    let trouble = backend.views.iter().find(|view| view.verdict() != v1::Verdict::Healthy);
+    let unwell = backend.views.iter().filter(|view| view.verdict() != v1::Verdict::Healthy);
+    let reasons = unwell.map(|view| (short_name(&view.member), view.reason.clone()));
+    let of_one = |view: &v1::MemberView| {
+        let counted = [(view.member.as_str(), view.active_connections, Counts::of_backend(view))];
+        (short_name(&view.member), Traffic::sum(before, &backend.name, counted.into_iter()))
+    };
     BackendRow {
         name: short_name(&backend.name),
         address: backend.address.clone(),
@@ -306,6 +328,8 @@ fn backend_row(before: Option<&Before>, backend: &v1::BackendHealth, members: &[
             &backend.name,
             backend.views.iter().map(|v| (v.member.as_str(), v.active_connections, Counts::of_backend(v))),
         ),
-        reason: trouble.map(|view| view.reason.clone()).unwrap_or_default(),
+        reason: troubles(backend.views.len(), reasons),
+        checked: true,
+        by_member: backend.views.iter().map(of_one).collect(),
     }
 }

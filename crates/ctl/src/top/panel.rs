@@ -2,8 +2,18 @@
 
 use std::cmp::Ordering;
 
+use super::columns::Keep;
 use super::overview::{BackendRow, ListenerRow, Overview, PoolRow, Traffic};
 use crate::table;
+
+/// What a line is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    Listener(String),
+    Pool(String),
+    /// POOL/NAME.
+    Backend(String),
+}
 
 /// How a line is to be taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +34,14 @@ pub(crate) struct Line {
     /// One text for each column.
     pub(crate) cells: Vec<String>,
     pub(crate) tone: Tone,
+    pub(crate) item: Item,
 }
 
 /// Lines under headings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Panel {
     pub(crate) title: String,
-    pub(crate) headings: Vec<String>,
+    pub(crate) headings: Vec<(Keep, String)>,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -115,7 +126,7 @@ fn bytes(value: Option<f64>) -> String {
 }
 
 impl Traffic {
-    fn cells(&self) -> [String; 5] {
+    pub(crate) fn cells(&self) -> [String; 5] {
         [
             self.connections.to_string(),
             rate(self.connections_per_second),
@@ -128,9 +139,54 @@ impl Traffic {
 
 const RATES: [Column; 5] = [Column::Connections, Column::New, Column::In, Column::Out, Column::Failures];
 
-fn headings(first: &[&str], last: &[&str]) -> Vec<String> {
-    let rates = RATES.iter().map(|column| column.heading());
-    first.iter().copied().chain(rates).chain(last.iter().copied()).map(str::to_owned).collect()
+/// How long rates stay: what goes to clients says more than what comes from them.
+fn keep_rate(column: Column) -> Keep {
+    Keep::Until(match column {
+        Column::Name | Column::Connections => 1,
+        Column::New => 2,
+        Column::Failures => 3,
+        Column::Out => 4,
+        Column::In => 5,
+    })
+}
+
+fn headings(first: &[&str], last: &[(Keep, &str)]) -> Vec<(Keep, String)> {
+    let first = first.iter().map(|heading| (Keep::Always, *heading));
+    let rates = RATES.iter().map(|column| (keep_rate(*column), column.heading()));
+    let all = first.chain(rates).chain(last.iter().copied());
+    all.map(|(keep, heading)| (keep, heading.to_owned())).collect()
+}
+
+/// Most of a width that columns for members may take; where they need more, one counts them.
+fn members_fit(names: &[&str], width: usize) -> bool {
+    let wanted: usize = names.iter().map(|name| name.chars().count().max("DOWN".len()) + 2).sum();
+    wanted <= width * 2 / 5
+}
+
+/// Whether any text has another one in it, whatever the case.
+fn has<'a>(filter: &str, texts: impl IntoIterator<Item = &'a str>) -> bool {
+    let filter = filter.to_lowercase();
+    texts.into_iter().any(|text| text.to_lowercase().contains(&filter))
+}
+
+/// "3 listeners", or "1 of 3 listeners".
+fn found(shown: usize, all: usize, one: &str, more: &str) -> String {
+    if shown == all { count(all, one, more) } else { format!("{shown} of {}", count(all, one, more)) }
+}
+
+/// How panels are to be shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout<'a> {
+    pub(crate) sort: Column,
+    /// Only what has this in it; empty for all.
+    pub(crate) filter: &'a str,
+    /// Columns that there are.
+    pub(crate) width: usize,
+}
+
+impl Layout<'static> {
+    /// All of it, by name.
+    pub(crate) const FULL: Self = Self { sort: Column::Name, filter: "", width: usize::MAX / 4 };
 }
 
 fn count(count: usize, one: &str, more: &str) -> String {
@@ -149,7 +205,7 @@ impl Overview {
             }
             (all, answering) => format!("{answering} of {all} voters answer"),
         };
-        format!("leader {leader}   {quorum}   revision {}   through {}", self.revision, self.endpoint)
+        format!("leader {leader}   {quorum}   revision {}   via {}", self.revision, self.endpoint)
     }
 
     /// The members, in one line: "m1 leader 12 conns   m2 unreachable".
@@ -171,53 +227,51 @@ impl Overview {
     }
 
     /// The listeners.
-    pub(crate) fn listener_panel(&self, sort: Column) -> Panel {
-        let mut rows: Vec<&ListenerRow> = self.listeners.iter().collect();
-        rows.sort_by(|a, b| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
+    pub(crate) fn listener_panel(&self, layout: Layout<'_>) -> Panel {
+        let matches = |row: &&ListenerRow| has(layout.filter, [row.name.as_str(), &row.problem]);
+        let mut rows: Vec<&ListenerRow> = self.listeners.iter().filter(matches).collect();
+        rows.sort_by(|a, b| layout.sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
         let line = |row: &ListenerRow| {
             let ready = format!("{}/{}", row.ready, row.members);
             let first = [row.name.clone(), ready];
             let cells = first.into_iter().chain(row.traffic.cells()).chain([row.problem.clone()]);
             let tone = if row.ready < row.members { Tone::Bad } else { Tone::Plain };
-            Line { cells: cells.collect(), tone }
+            Line { cells: cells.collect(), tone, item: Item::Listener(row.name.clone()) }
         };
         Panel {
-            title: count(rows.len(), "listener", "listeners"),
-            headings: headings(&["NAME", "READY"], &["PROBLEM"]),
+            title: found(rows.len(), self.listeners.len(), "listener", "listeners"),
+            headings: headings(&["NAME", "READY"], &[(Keep::Words, "PROBLEM")]),
             lines: rows.into_iter().map(line).collect(),
         }
     }
 
     /// The pools, each with its backends below it.
-    pub(crate) fn pool_panel(&self, sort: Column) -> Panel {
-        let mut pools: Vec<&PoolRow> = self.pools.iter().collect();
-        pools.sort_by(|a, b| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
-        let backends: usize = pools.iter().map(|pool| pool.backends.len()).sum();
+    pub(crate) fn pool_panel(&self, layout: Layout<'_>) -> Panel {
         let members: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
+        let each = members_fit(&members, layout.width);
+        let members = if each { members } else { vec!["UP"] };
+        let sort = layout.sort;
+        let mut pools: Vec<(&PoolRow, Vec<&BackendRow>)> =
+            self.pools.iter().filter_map(|pool| pool.matching(layout.filter)).collect();
+        pools.sort_by(|(a, _), (b, _)| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
+        let shown: usize = pools.iter().map(|(_, backends)| backends.len()).sum();
+        let backends: usize = self.pools.iter().map(|pool| pool.backends.len()).sum();
+        let title = format!(
+            "{}, {}",
+            found(pools.len(), self.pools.len(), "pool", "pools"),
+            found(shown, backends, "backend", "backends")
+        );
+        let lines = pools.into_iter().flat_map(|(pool, mut backends)| {
+            backends.sort_by(|a, b| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
+            let head = pool.head(members.len());
+            std::iter::once(head).chain(backends.into_iter().map(move |row| row.line(each)))
+        });
+        let last = [(Keep::Words, "STATE"), (Keep::Until(6), "ADDRESS")];
         Panel {
-            title: format!(
-                "{}, {}",
-                count(pools.len(), "pool", "pools"),
-                count(backends, "backend", "backends")
-            ),
-            headings: headings(&[&["NAME"], members.as_slice()].concat(), &["STATE", "ADDRESS"]),
-            lines: pools.into_iter().flat_map(|pool| self.pool_lines(pool, sort)).collect(),
+            title,
+            lines: lines.collect(),
+            headings: headings(&[&["NAME"], members.as_slice()].concat(), &last),
         }
-    }
-
-    fn pool_lines(&self, pool: &PoolRow, sort: Column) -> Vec<Line> {
-        let mut backends: Vec<&BackendRow> = pool.backends.iter().collect();
-        backends.sort_by(|a, b| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
-        let healthy = backends.iter().filter(|b| b.healthy()).count();
-        let state = match backends.len() {
-            0 => "no backends".to_owned(),
-            all => format!("{healthy}/{all} healthy"),
-        };
-        let blank = self.members.iter().map(|_| String::new());
-        let cells = std::iter::once(pool.name.clone()).chain(blank).chain(pool.traffic.cells());
-        let cells = cells.chain([state, String::new()]).collect();
-        let head = Line { cells, tone: Tone::Group };
-        std::iter::once(head).chain(backends.into_iter().map(backend_line)).collect()
     }
 
     /// All of it as text, for where there is no screen.
@@ -227,35 +281,80 @@ impl Overview {
         for problem in &self.problems {
             text.push_str(&format!("problem: {}\n", table::plain(problem)));
         }
-        for panel in [self.listener_panel(Column::Name), self.pool_panel(Column::Name)] {
+        for panel in [self.listener_panel(Layout::FULL), self.pool_panel(Layout::FULL)] {
+            let headings = panel.headings.into_iter().map(|(_, heading)| heading).collect();
             let rows = panel.lines.into_iter().map(|line| line.cells);
-            text.push_str(&format!("\n{}", table::columns(panel.headings, rows)));
+            text.push_str(&format!("\n{}", table::columns(headings, rows)));
         }
         text
     }
 }
 
 /// Short words, so that a column for each member fits on a screen.
-fn verdict(word: &str) -> &'static str {
+fn verdict(word: &str, checked: bool) -> &'static str {
     match word {
         "healthy" => "ok",
         "unhealthy" => "DOWN",
+        "unknown" if !checked => "",
         "unknown" => "?",
         _ => "-",
     }
 }
 
-fn backend_line(row: &BackendRow) -> Line {
-    let short = row.name.split_once('/').map_or(row.name.as_str(), |(_, backend)| backend);
-    let said = row.verdicts.iter().map(|word| verdict(word).to_owned());
-    let bad = row.verdicts.contains(&"unhealthy");
-    let (state, tone) = match row.state {
-        "enabled" if bad => (row.reason.clone(), Tone::Bad),
-        "enabled" if row.healthy() => (String::new(), Tone::Plain),
-        "enabled" => (row.reason.clone(), Tone::Faint),
-        state if row.reason.is_empty() => (state.to_owned(), Tone::Faint),
-        state => (format!("{state}; {}", row.reason), Tone::Faint),
-    };
-    let cells = std::iter::once(format!("  {short}")).chain(said).chain(row.traffic.cells());
-    Line { cells: cells.chain([state, row.address.clone()]).collect(), tone }
+impl PoolRow {
+    /// The pool with those of its backends that have this in them; all of them when its own name has.
+    fn matching(&self, filter: &str) -> Option<(&Self, Vec<&BackendRow>)> {
+        let whole = has(filter, [self.name.as_str()]);
+        let matches = |row: &&BackendRow| {
+            whole || has(filter, [row.name.as_str(), &row.address, &row.reason, row.state])
+        };
+        let backends: Vec<&BackendRow> = self.backends.iter().filter(matches).collect();
+        (whole || !backends.is_empty()).then_some((self, backends))
+    }
+
+    /// How many of its backends are healthy, in words.
+    pub(crate) fn state(&self) -> String {
+        let healthy = self.backends.iter().filter(|b| b.healthy()).count();
+        match self.backends.len() {
+            0 => "no backends".to_owned(),
+            _ if !self.checked => "no check".to_owned(),
+            all => format!("{healthy}/{all} healthy"),
+        }
+    }
+
+    fn head(&self, members: usize) -> Line {
+        let blank = std::iter::repeat_n(String::new(), members);
+        let cells = std::iter::once(self.name.clone()).chain(blank).chain(self.traffic.cells());
+        let cells = cells.chain([self.state(), String::new()]).collect();
+        let down =
+            self.checked && !self.backends.is_empty() && !self.backends.iter().any(BackendRow::healthy);
+        let tone = if down { Tone::Bad } else { Tone::Group };
+        Line { cells, tone, item: Item::Pool(self.name.clone()) }
+    }
+}
+
+impl BackendRow {
+    fn line(&self, each: bool) -> Line {
+        let said: Vec<String> = match each {
+            true => self.verdicts.iter().map(|word| verdict(word, self.checked).to_owned()).collect(),
+            false if !self.checked => vec![String::new()],
+            false => {
+                let up = self.verdicts.iter().filter(|word| **word == "healthy").count();
+                vec![format!("{up}/{}", self.verdicts.len())]
+            }
+        };
+        let bad = self.verdicts.contains(&"unhealthy");
+        let (state, tone) = match self.state {
+            "enabled" if !self.checked => ("no check".to_owned(), Tone::Plain),
+            "enabled" if bad => (self.reason.clone(), Tone::Bad),
+            "enabled" if self.healthy() => (String::new(), Tone::Plain),
+            "enabled" => (self.reason.clone(), Tone::Faint),
+            state if self.reason.is_empty() || !self.checked => (state.to_owned(), Tone::Faint),
+            state => (format!("{state}; {}", self.reason), Tone::Faint),
+        };
+        let short = self.name.split_once('/').map_or(self.name.as_str(), |(_, backend)| backend);
+        let cells = std::iter::once(format!("  {short}")).chain(said).chain(self.traffic.cells());
+        let cells = cells.chain([state, self.address.clone()]).collect();
+        Line { cells, tone, item: Item::Backend(self.name.clone()) }
+    }
 }

@@ -9,7 +9,7 @@ use trestle_api::v1;
 
 use crate::error::Error;
 use crate::pages;
-use crate::session::{Repeat, Session, cluster, pools, vips};
+use crate::session::{Repeat, Session, cluster, listeners, pools, vips};
 
 /// Most pools that the API puts on a page.
 const PAGE_SIZE: i32 = 1000;
@@ -23,6 +23,7 @@ pub(crate) struct Snapshot {
     pub(crate) endpoint: String,
     pub(crate) status: v1::ClusterStatus,
     pub(crate) listeners: v1::ListenerHealth,
+    pub(crate) listener_configs: Vec<v1::Listener>,
     pub(crate) pools: Vec<v1::Pool>,
     pub(crate) health: v1::PoolHealth,
     /// What members' kernels have of the virtual IPs.
@@ -36,13 +37,14 @@ pub(crate) struct Snapshot {
 /// # Errors
 /// When none does, or the member refuses.
 pub(crate) async fn take(session: &mut Session<'_>, began: Instant) -> Result<Snapshot, Error> {
-    // A member that waits for others that do not answer gives up after a second: asked one after another, five calls
-    // would make that five.
+    // A member that waits for others that do not answer gives up after a second: asked one after another, six calls
+    // would make that six.
     let make = async |channel: Channel| {
-        let (status, listeners, pools, health, vips) = Box::pin(async {
+        let (status, bound, configs, pools, health, vips) = Box::pin(async {
             tokio::join!(
                 cluster_status(channel.clone()),
                 listener_health(channel.clone()),
+                all_listeners(channel.clone()),
                 all_pools(channel.clone()),
                 all_health(channel.clone()),
                 vip_views(channel.clone()),
@@ -50,9 +52,20 @@ pub(crate) async fn take(session: &mut Session<'_>, began: Instant) -> Result<Sn
         })
         .await;
         let (health, missing) = health?;
-        let (status, listeners, pools, vips) = (status?, listeners?, pools?, vips?);
+        let (status, listeners, listener_configs) = (status?, bound?, configs?);
+        let (pools, vips) = (pools?, vips?);
         let (at, endpoint) = (began.elapsed(), String::new());
-        Ok(Response::new(Snapshot { at, endpoint, status, listeners, pools, health, vips, missing }))
+        Ok(Response::new(Snapshot {
+            at,
+            endpoint,
+            status,
+            listeners,
+            listener_configs,
+            pools,
+            health,
+            vips,
+            missing,
+        }))
     };
     let snapshot = session.call(Repeat::Read, make).await?;
     Ok(Snapshot { endpoint: session.endpoint().to_owned(), ..snapshot })
@@ -86,6 +99,22 @@ async fn all_pools(channel: Channel) -> Result<Vec<v1::Pool>, Status> {
             v1::ListPoolsRequest { page_size: PAGE_SIZE, page_token: page_token.clone(), consistency };
         let answer = pools(channel.clone()).list_pools(request).await?.into_inner();
         found.extend(answer.pools);
+        if answer.next_page_token.is_empty() || answer.next_page_token == page_token {
+            return Ok(found);
+        }
+        page_token = answer.next_page_token;
+    }
+}
+
+/// The same of listeners.
+async fn all_listeners(channel: Channel) -> Result<Vec<v1::Listener>, Status> {
+    let (mut found, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let consistency = v1::Consistency::Local.into();
+        let request =
+            v1::ListListenersRequest { page_size: PAGE_SIZE, page_token: page_token.clone(), consistency };
+        let answer = listeners(channel.clone()).list_listeners(request).await?.into_inner();
+        found.extend(answer.listeners);
         if answer.next_page_token.is_empty() || answer.next_page_token == page_token {
             return Ok(found);
         }

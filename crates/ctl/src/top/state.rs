@@ -2,24 +2,30 @@
 
 use std::time::Duration;
 
+use super::detail;
 use super::overview::Overview;
-use super::panel::{Column, Panel};
+use super::panel::{Column, Item, Layout, Panel};
 use super::snapshot::Snapshot;
 
-/// What a key asks for.
+/// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
-    Quit,
+    /// One that stands for a letter or sign.
+    Char(char),
     Up,
     Down,
+    Left,
+    Right,
     PageUp,
     PageDown,
     Home,
     End,
-    NextPanel,
-    Pause,
-    SortRight,
-    SortLeft,
+    Tab,
+    Enter,
+    Escape,
+    Backspace,
+    /// Control and C.
+    Interrupt,
 }
 
 /// The part of the screen that keys are for.
@@ -30,6 +36,19 @@ pub(crate) enum Focus {
     Pools,
 }
 
+/// What is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Screen {
+    /// Listeners and pools.
+    #[default]
+    Main,
+    Help,
+    /// All problems in full.
+    Problems,
+    /// All that is known of a thing.
+    Detail(Item),
+}
+
 /// A panel with what the user did to it.
 #[derive(Debug, Default)]
 pub(crate) struct Pane {
@@ -37,34 +56,43 @@ pub(crate) struct Pane {
     pub(crate) sort: Column,
     /// The first line that is shown.
     pub(crate) offset: usize,
+    /// The line that is chosen, and what it is about, so that it stays chosen when lines move.
+    pub(crate) chosen: usize,
+    item: Option<Item>,
     /// How many lines there are, and how many fit: told by the last drawing.
     pub(crate) lines: usize,
     pub(crate) fit: usize,
 }
 
 impl Pane {
-    fn last(&self) -> usize {
-        self.lines.saturating_sub(self.fit)
+    /// Notes what there is to show, and keeps what is chosen on the screen.
+    pub(crate) fn fit(&mut self, panel: &Panel, fit: usize) {
+        (self.lines, self.fit) = (panel.lines.len(), fit);
+        let moved =
+            self.item.as_ref().and_then(|item| panel.lines.iter().position(|line| line.item == *item));
+        self.chosen = moved.unwrap_or(self.chosen).min(self.lines.saturating_sub(1));
+        self.item = panel.lines.get(self.chosen).map(|line| line.item.clone());
+        let least = (self.chosen + 1).saturating_sub(fit);
+        self.offset = self.offset.clamp(least, self.chosen.max(least)).min(self.lines.saturating_sub(fit));
     }
 
-    /// Notes what there is to show, and keeps the offset within it.
-    pub(crate) fn fit(&mut self, lines: usize, fit: usize) {
-        (self.lines, self.fit) = (lines, fit);
-        self.offset = self.offset.min(self.last());
-    }
-
-    fn scroll(&mut self, key: Key) {
+    fn choose(&mut self, key: Key) {
         let page = self.fit.max(1);
-        let offset = match key {
-            Key::Up => self.offset.saturating_sub(1),
-            Key::Down => self.offset + 1,
-            Key::PageUp => self.offset.saturating_sub(page),
-            Key::PageDown => self.offset + page,
+        self.chosen = match key {
+            Key::Up => self.chosen.saturating_sub(1),
+            Key::Down => self.chosen + 1,
+            Key::PageUp => self.chosen.saturating_sub(page),
+            Key::PageDown => self.chosen + page,
             Key::Home => 0,
-            Key::End => self.last(),
-            _ => self.offset,
+            Key::End => self.lines.saturating_sub(1),
+            _ => return,
         };
-        self.offset = offset.min(self.last());
+        self.chosen = self.chosen.min(self.lines.saturating_sub(1));
+        self.item = None;
+    }
+
+    fn begin(&mut self) {
+        (self.offset, self.chosen, self.item) = (0, 0, None);
     }
 }
 
@@ -78,6 +106,14 @@ pub(crate) struct State {
     /// Why the last attempt to learn more failed.
     pub(crate) trouble: Option<String>,
     pub(crate) paused: bool,
+    pub(crate) screen: Screen,
+    /// The first line that is shown where a screen is one text; and the last that makes sense, told by the last drawing.
+    pub(crate) scroll: u16,
+    pub(crate) scroll_max: u16,
+    /// What is searched for.
+    pub(crate) filter: String,
+    /// Whether letters go there.
+    pub(crate) searching: bool,
     pub(crate) focus: Focus,
     pub(crate) listeners: Pane,
     pub(crate) pools: Pane,
@@ -106,31 +142,126 @@ impl State {
 
     /// Does what a key asks for; `false` when that is the end.
     pub(crate) fn press(&mut self, key: Key) -> bool {
+        if key == Key::Interrupt {
+            return false;
+        }
+        if self.searching {
+            self.search(key);
+            return true;
+        }
+        match key {
+            Key::Char('q') => return false,
+            Key::Char('p') => self.paused = !self.paused,
+            Key::Char('?') => self.toggle(Screen::Help),
+            Key::Char('!') => self.toggle(Screen::Problems),
+            Key::Escape if self.screen != Screen::Main => self.show(Screen::Main),
+            // The way back ends here: who wants to end presses q.
+            Key::Escape => self.set_filter(String::new()),
+            _ if self.screen == Screen::Main => self.press_main(moves(key)),
+            _ => self.press_text(moves(key)),
+        }
+        true
+    }
+
+    fn press_main(&mut self, key: Key) {
         let pane = match self.focus {
             Focus::Listeners => &mut self.listeners,
             Focus::Pools => &mut self.pools,
         };
         match key {
-            Key::Quit => return false,
-            Key::Pause => self.paused = !self.paused,
-            Key::NextPanel => {
+            Key::Char('/') => self.searching = true,
+            Key::Enter => {
+                if let Some(item) = pane.item.clone() {
+                    self.show(Screen::Detail(item));
+                }
+            }
+            Key::Tab => {
                 self.focus = match self.focus {
                     Focus::Listeners => Focus::Pools,
                     Focus::Pools => Focus::Listeners,
                 };
             }
-            Key::SortRight | Key::SortLeft => {
-                pane.sort = pane.sort.beside(key == Key::SortRight);
-                pane.offset = 0;
+            Key::Left | Key::Right => {
+                pane.sort = pane.sort.beside(key == Key::Right);
+                pane.begin();
             }
-            _ => pane.scroll(key),
+            _ => pane.choose(key),
         }
-        true
     }
 
-    /// The two panels, sorted.
-    pub(crate) fn panels(&self) -> Option<(Panel, Panel)> {
+    fn press_text(&mut self, key: Key) {
+        const PAGE: u16 = 10;
+        let scroll = match key {
+            Key::Up => self.scroll.saturating_sub(1),
+            Key::Down => self.scroll.saturating_add(1),
+            Key::PageUp => self.scroll.saturating_sub(PAGE),
+            Key::PageDown => self.scroll.saturating_add(PAGE),
+            Key::Home => 0,
+            Key::End => u16::MAX,
+            _ => self.scroll,
+        };
+        self.scroll = scroll.min(self.scroll_max);
+    }
+
+    fn search(&mut self, key: Key) {
+        let mut filter = std::mem::take(&mut self.filter);
+        match key {
+            Key::Char(c) => filter.push(c),
+            Key::Backspace => drop(filter.pop()),
+            Key::Enter => self.searching = false,
+            Key::Escape => {
+                self.searching = false;
+                filter.clear();
+            }
+            _ => {}
+        }
+        self.set_filter(filter);
+    }
+
+    fn set_filter(&mut self, filter: String) {
+        if self.filter != filter {
+            self.listeners.begin();
+            self.pools.begin();
+        }
+        self.filter = filter;
+    }
+
+    fn show(&mut self, screen: Screen) {
+        (self.screen, self.scroll) = (screen, 0);
+    }
+
+    fn toggle(&mut self, screen: Screen) {
+        let next = if self.screen == screen { Screen::Main } else { screen };
+        self.show(next);
+    }
+
+    /// The two panels, sorted, for a width.
+    pub(crate) fn panels(&self, width: usize) -> Option<(Panel, Panel)> {
         let overview = self.overview.as_ref()?;
-        Some((overview.listener_panel(self.listeners.sort), overview.pool_panel(self.pools.sort)))
+        let layout = |sort| Layout { sort, filter: &self.filter, width };
+        let listeners = overview.listener_panel(layout(self.listeners.sort));
+        Some((listeners, overview.pool_panel(layout(self.pools.sort))))
+    }
+
+    /// All that is known of a thing, as text.
+    pub(crate) fn detail(&self, item: &Item) -> String {
+        match (&self.now, &self.overview) {
+            (Some(now), Some(overview)) => detail::text(item, now, overview),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Letters that stand for other keys, as in vi and less.
+fn moves(key: Key) -> Key {
+    match key {
+        Key::Char('k') => Key::Up,
+        Key::Char('j') => Key::Down,
+        Key::Char(' ') => Key::PageDown,
+        Key::Char('g') => Key::Home,
+        Key::Char('G') => Key::End,
+        Key::Char('>') => Key::Right,
+        Key::Char('<') => Key::Left,
+        other => other,
     }
 }

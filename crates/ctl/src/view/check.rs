@@ -223,6 +223,11 @@ impl ExchangeView {
 }
 
 impl CheckView {
+    /// Whether anything is checked.
+    pub(super) fn is_made(&self) -> bool {
+        self.kind != "none"
+    }
+
     /// What it does, for example "https GET /readyz expect 200-299".
     fn words(&self) -> String {
         let http = self.http.as_ref().map(|http| format!(" {}", http.words())).unwrap_or_default();

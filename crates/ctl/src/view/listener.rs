@@ -3,7 +3,7 @@
 use serde::Serialize;
 use trestle_api::v1;
 
-use super::{short_name, troubles};
+use super::{grouped, short_name, unbound};
 use crate::commands::listener_settings::{ANYWHERE, route_text};
 use crate::table;
 
@@ -54,6 +54,8 @@ struct MemberView {
     member: String,
     bound: Vec<String>,
     errors: Vec<String>,
+    #[serde(skip)]
+    failures_by_reason: Vec<v1::BindFailure>,
     connections: u64,
     /// Counted since the member has had the listener or was started, as all below.
     connections_total: u64,
@@ -94,10 +96,6 @@ impl MemberView {
     fn ready(&self) -> bool {
         self.errors.is_empty() && !self.bound.is_empty()
     }
-
-    fn trouble(&self) -> String {
-        if self.errors.is_empty() { "not bound yet".to_owned() } else { self.errors.join("; ") }
-    }
 }
 
 impl ReadyView {
@@ -105,14 +103,23 @@ impl ReadyView {
         format!("{}/{}", self.ready, self.members)
     }
 
-    /// "3/3", or with what differs: "2/3 (m2: cannot assign requested address)".
-    fn brief(&self) -> String {
-        if self.ready == self.members {
-            return self.count();
-        }
-        let seen = self.views.iter().filter(|v| !v.ready()).map(|v| (v.member.clone(), v.trouble()));
+    /// What keeps it from being ready, one text for each reason.
+    fn reasons(&self) -> Vec<String> {
+        let failures = self
+            .views
+            .iter()
+            .flat_map(|v| v.failures_by_reason.iter().map(|failure| (v.member.clone(), failure.clone())));
+        let mut reasons: Vec<String> =
+            unbound(failures).into_iter().map(|(places, why)| format!("{places}: {why}")).collect();
+        // Members of earlier versions say it in words only.
+        let words = self.views.iter().filter(|v| v.failures_by_reason.is_empty());
+        let words = words.flat_map(|v| v.errors.iter().map(|error| (v.member.clone(), error.clone())));
+        let waiting = self.views.iter().filter(|v| v.errors.is_empty() && v.bound.is_empty());
+        let waiting = waiting.map(|v| (v.member.clone(), "not bound yet".to_owned()));
         let silent = self.unreachable.iter().map(|member| (member.clone(), "unreachable".to_owned()));
-        format!("{} ({})", self.count(), troubles(self.members, seen.chain(silent)))
+        let rest = grouped(words.chain(waiting).chain(silent)).into_iter();
+        reasons.extend(rest.map(|(why, members)| format!("{}: {why}", members.join(", "))));
+        reasons
     }
 }
 
@@ -130,6 +137,7 @@ impl ListenerView {
                 member: short_name(&view.member),
                 bound: view.bound,
                 errors: view.errors,
+                failures_by_reason: view.bind_failures,
                 connections: view.active_connections,
                 connections_total: view.connections,
                 bytes_in: view.bytes_in,
@@ -151,7 +159,7 @@ impl ListenerView {
     }
 
     fn ready(&self) -> String {
-        self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::brief)
+        self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::count)
     }
 
     fn connections(&self) -> String {
@@ -201,17 +209,30 @@ impl ListenerView {
         words.join(", ")
     }
 
-    /// One line for each listener.
-    pub(crate) fn table(listeners: &[Self]) -> String {
+    /// One line for each listener, then one for each reason that keeps one from being ready, broken to a width if there is
+    /// one.
+    pub(crate) fn table(listeners: &[Self], width: Option<usize>) -> String {
         let row = |l: &Self| {
             let pool = l.pool.clone();
             [l.name.clone(), l.bind.join(","), pool, l.ready(), l.connections(), l.special()]
         };
-        table::table(["NAME", "BIND", "POOL", "READY", "CONNECTIONS", "SETTINGS"], listeners.iter().map(row))
+        let headings = ["NAME", "BIND", "POOL", "READY", "CONNECTIONS", "SETTINGS"];
+        let mut text = table::table(headings, listeners.iter().map(row));
+        let reasons = listeners.iter().flat_map(|l| {
+            let reasons = l.ready.iter().flat_map(ReadyView::reasons);
+            reasons.map(|why| format!("{}: {}", l.name, table::escaped(&why)))
+        });
+        for (number, reason) in reasons.enumerate() {
+            text.push_str(if number == 0 { "\n" } else { "" });
+            for line in table::wrapped(&reason, width.unwrap_or(usize::MAX), 2) {
+                text.push_str(&format!("{line}\n"));
+            }
+        }
+        text
     }
 
     /// The settings, one to a line.
-    fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         let some = |list: &[String], none: &str| {
             if list.is_empty() { none.to_owned() } else { list.join(",") }
         };
@@ -232,6 +253,18 @@ impl ListenerView {
             ("ETAG", self.etag.clone()),
         ];
         table::fields(head.into_iter().chain(self.routes.iter().map(route)).chain(rest))
+    }
+
+    /// Where each member has it bound, and what keeps others from that.
+    pub(crate) fn places(&self) -> String {
+        let Some(ready) = &self.ready else { return String::new() };
+        let rows =
+            ready.views.iter().map(|v| [v.member.clone(), v.bound.join(","), v.connections.to_string()]);
+        let mut text = table::table(["MEMBER", "BOUND", "CONNECTIONS"], rows);
+        for reason in ready.reasons() {
+            text.push_str(&format!("\n{}\n", table::escaped(&reason)));
+        }
+        text
     }
 
     /// All settings, then where each member has it bound.
@@ -282,14 +315,14 @@ mod tests {
             ..Default::default()
         };
         let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
-        let ready = "1/4 (m2: cannot assign requested address; m3: not bound yet; m4: unreachable)";
         assert_eq!(
-            ListenerView::table(&listeners),
-            format!(
-                "NAME    BIND           POOL   READY{}CONNECTIONS   SETTINGS\n\
-                 front   0.0.0.0:6443   web    {ready}   12            -\n",
-                " ".repeat(ready.len() - "READY".len() + 3)
-            )
+            ListenerView::table(&listeners, None),
+            "NAME    BIND           POOL   READY   CONNECTIONS   SETTINGS\n\
+             front   0.0.0.0:6443   web    1/4     12            -\n\
+             \n\
+             front: m2: cannot assign requested address\n\
+             front: m3: not bound yet\n\
+             front: m4: unreachable\n"
         );
         assert_eq!(
             listeners[0].description(),
@@ -316,6 +349,30 @@ mod tests {
                  m4       -              unreachable                       -\n"
             )
         );
+    }
+
+    #[test]
+    fn a_reason_of_several_members_stands_once_within_the_width() {
+        let taken =
+            "address already in use by another process; stop that process or choose another address or port";
+        let views = ["m1", "m2", "m3"].iter().enumerate().map(|(number, member)| {
+            let address = format!("127.0.0.{}:6443", number + 1);
+            let failure = v1::BindFailure { addresses: vec![address], more: 0, reason: taken.to_owned() };
+            v1::ListenerView { bind_failures: vec![failure], ..view(member, &[], &[taken]) }
+        });
+        let health = v1::ListenerHealth { views: views.collect(), ..Default::default() };
+        let listeners = ListenerView::join(vec![sample_listener("front")], Some(health));
+        let text = ListenerView::table(&listeners, Some(80));
+        assert_eq!(
+            text,
+            "NAME    BIND           POOL   READY   CONNECTIONS   SETTINGS\n\
+             front   0.0.0.0:6443   web    0/3     12            -\n\
+             \n\
+             front: 127.0.0.1:6443 on m1, 127.0.0.2:6443 on m2, 127.0.0.3:6443 on m3: address\n  \
+               already in use by another process; stop that process or choose another address\n  \
+               or port\n"
+        );
+        assert!(text.lines().all(|line| line.len() <= 80));
     }
 
     #[test]

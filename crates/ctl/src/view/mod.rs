@@ -26,6 +26,8 @@ pub(crate) use status::StatusView;
 pub(crate) use vip::VipView;
 pub(crate) use vip_history::VipEventView;
 
+use trestle_api::v1;
+
 /// A resource's name as the command line takes it: "web", "web/a", "m1".
 pub(crate) fn short_name(resource: &str) -> String {
     let parts: Vec<&str> = resource.split('/').collect();
@@ -37,6 +39,46 @@ pub(crate) fn short_name(resource: &str) -> String {
     }
 }
 
+/// For how long something has been so, in whole seconds; "-" where that is not known.
+pub(crate) fn age_text(age: Option<&prost_types::Duration>) -> String {
+    or_dash(span::Span::seconds(age).as_ref())
+}
+
+/// What keeps a listener's addresses from being bound, with the members and their addresses: one pair for each reason.
+fn unbound(each: impl IntoIterator<Item = (String, v1::BindFailure)>) -> Vec<(String, String)> {
+    const ADDRESSES_MAX: usize = 3;
+    let at = |failure: &v1::BindFailure| {
+        let named: Vec<&str> = failure.addresses.iter().take(ADDRESSES_MAX).map(String::as_str).collect();
+        let left = failure.addresses.len().saturating_sub(ADDRESSES_MAX) as u64 + u64::from(failure.more);
+        let more = if left > 0 { format!(" and {left} more") } else { String::new() };
+        format!("{}{more}", named.join(", "))
+    };
+    let reasons = grouped(each.into_iter().map(|(member, failure)| {
+        let place = at(&failure);
+        ((member, place), failure.reason)
+    }));
+    let places = |(reason, places): (String, Vec<(String, String)>)| {
+        // Members with data addresses of their own have it at other ones.
+        let by_address = grouped(places).into_iter();
+        let each: Vec<String> =
+            by_address.map(|(at, members)| format!("{at} on {}", members.join(", "))).collect();
+        (each.join(", "), reason)
+    };
+    reasons.into_iter().map(places).collect()
+}
+
+/// What several have in common stands once, in the order in which it comes first.
+fn grouped<W, T: PartialEq>(each: impl IntoIterator<Item = (W, T)>) -> Vec<(T, Vec<W>)> {
+    let mut groups: Vec<(T, Vec<W>)> = Vec::new();
+    for (who, what) in each {
+        match groups.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, all)) => all.push(who),
+            None => groups.push((what, vec![who])),
+        }
+    }
+    groups
+}
+
 /// Plain words for what may be missing.
 fn or_dash(value: Option<&impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
@@ -44,14 +86,8 @@ fn or_dash(value: Option<&impl ToString>) -> String {
 
 /// Members with what is wrong on each, those with the same trouble together: "m1, m3: timed out; m2: unreachable".
 /// Only the trouble, when all of several members have the same.
-fn troubles(members: usize, each: impl IntoIterator<Item = (String, String)>) -> String {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for (member, trouble) in each {
-        match groups.iter_mut().find(|(known, _)| *known == trouble) {
-            Some((_, names)) => names.push(member),
-            None => groups.push((trouble, vec![member])),
-        }
-    }
+pub(crate) fn troubles(members: usize, each: impl IntoIterator<Item = (String, String)>) -> String {
+    let groups = grouped(each);
     match groups.as_slice() {
         [(trouble, names)] if names.len() == members && members > 1 => trouble.clone(),
         _ => {

@@ -39,6 +39,8 @@ pub(crate) struct PoolView {
     dead_peer_timeout: Option<Span>,
     send_proxy: &'static str,
     backend_count: u32,
+    /// Backends that every member which answers finds healthy; `None` without a check, and where it is not known.
+    healthy_backends: Option<usize>,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -91,6 +93,7 @@ impl From<v1::Pool> for PoolView {
             dead_peer_timeout: Span::setting(pool.dead_peer_timeout.as_ref()),
             send_proxy,
             backend_count: pool.backend_count,
+            healthy_backends: None,
             revision: pool.revision,
             etag: pool.etag,
         }
@@ -104,6 +107,26 @@ impl PoolView {
         Ok(trestle_api::convert::pool(&pool, 0).into())
     }
 
+    /// Adds what the members see of its backends, of which there may be others in it.
+    pub(crate) fn join(&mut self, health: Option<&v1::PoolHealth>) {
+        let Some(health) = health.filter(|_| self.health.is_made()) else { return };
+        let prefix = format!("{}/", self.name);
+        let own = health.backends.iter().filter(|backend| short_name(&backend.name).starts_with(&prefix));
+        let healthy = |backend: &&v1::BackendHealth| {
+            !backend.views.is_empty() && backend.views.iter().all(|v| v.verdict() == v1::Verdict::Healthy)
+        };
+        self.healthy_backends = Some(own.filter(healthy).count());
+    }
+
+    /// "2/3", "no check", or "-" where it is not known.
+    fn health_brief(&self) -> String {
+        match self.healthy_backends {
+            _ if !self.health.is_made() => "no check".to_owned(),
+            Some(healthy) => format!("{healthy}/{}", self.backend_count),
+            None => "-".to_owned(),
+        }
+    }
+
     /// One line for each pool.
     pub(crate) fn table(pools: &[Self]) -> String {
         let defaults = Self::plain().map(|plain| plain.settings()).ok();
@@ -113,12 +136,13 @@ impl PoolView {
                 p.algorithm.to_owned(),
                 p.health.brief(),
                 p.backend_count.to_string(),
+                p.health_brief(),
                 p.revision.to_string(),
                 p.special(defaults.as_ref()),
             ]
         };
         table::table(
-            ["NAME", "ALGORITHM", "CHECK", "BACKENDS", "REVISION", "SETTINGS"],
+            ["NAME", "ALGORITHM", "CHECK", "BACKENDS", "HEALTH", "REVISION", "SETTINGS"],
             pools.iter().map(row),
         )
     }
@@ -162,6 +186,7 @@ impl PoolView {
         ];
         let last = [
             ("BACKENDS", self.backend_count.to_string()),
+            ("HEALTH", self.health_brief()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
         ];
@@ -175,7 +200,7 @@ mod tests {
     use super::*;
     use crate::args::Format;
     use crate::output::render;
-    use crate::tests::sample::sample_pool;
+    use crate::tests::sample::{sample_pool, sample_view};
 
     #[test]
     fn a_list_has_one_line_for_each_pool() {
@@ -184,12 +209,28 @@ mod tests {
         unchecked.set_on_down(v1::OnDown::Keep);
         unchecked.slow_start = Some(prost_types::Duration { seconds: 10, nanos: 0 });
         unchecked.health_check.as_mut().unwrap().kind = Some(v1::health_check::Kind::None(v1::NoCheck {}));
-        let pools: Vec<PoolView> = vec![sample_pool("web").into(), unchecked.into()];
+        let mut pools: Vec<PoolView> = vec![sample_pool("web").into(), unchecked.into()];
+        let seen = |pool: &str, name: &str, verdicts: [v1::Verdict; 2]| v1::BackendHealth {
+            name: format!("pools/{pool}/backends/{name}"),
+            views: verdicts.map(|verdict| sample_view("m1", verdict, "")).to_vec(),
+            ..v1::BackendHealth::default()
+        };
+        use v1::Verdict::{Healthy, Unhealthy, Unknown};
+        let backends = vec![
+            seen("web", "a", [Healthy, Healthy]),
+            // What one member cannot reach is not healthy.
+            seen("web", "b", [Healthy, Unhealthy]),
+            seen("web-2", "a", [Healthy, Healthy]),
+            seen("a-longer-name", "a", [Unknown, Unknown]),
+        ];
+        let health = v1::PoolHealth { backends, ..v1::PoolHealth::default() };
+        assert!(PoolView::table(&pools).contains("   2          -          12         -\n"), "not known yet");
+        pools.iter_mut().for_each(|pool| pool.join(Some(&health)));
         assert_eq!(
             PoolView::table(&pools),
-            "NAME            ALGORITHM           CHECK          BACKENDS   REVISION   SETTINGS\n\
-             web             round-robin         tcp every 2s   2          12         -\n\
-             a-longer-name   least-connections   none           2          12         on-down keep, slow-start 10s\n"
+            "NAME            ALGORITHM           CHECK          BACKENDS   HEALTH     REVISION   SETTINGS\n\
+             web             round-robin         tcp every 2s   2          1/2        12         -\n\
+             a-longer-name   least-connections   none           2          no check   12         on-down keep, slow-start 10s\n"
         );
     }
 
@@ -235,6 +276,7 @@ mod tests {
              DEAD-PEER-TIMEOUT   2m\n\
              SEND-PROXY          off\n\
              BACKENDS            2\n\
+             HEALTH              -\n\
              REVISION            12\n\
              ETAG                12\n"
         );
@@ -290,6 +332,7 @@ mod tests {
   "dead_peer_timeout_seconds": 120.0,
   "send_proxy": "off",
   "backend_count": 2,
+  "healthy_backends": null,
   "revision": 12,
   "etag": "12"
 }
@@ -345,6 +388,7 @@ mod tests {
                dead_peer_timeout_seconds: 120.0\n  \
                send_proxy: \"off\"\n  \
                backend_count: 2\n  \
+               healthy_backends: null\n  \
                revision: 12\n  \
                etag: \"12\"\n"
         );

@@ -81,8 +81,12 @@ impl StatusView {
         self.problems
     }
 
-    /// The cluster, its members, and what is wrong.
-    pub(crate) fn text(&self) -> String {
+    /// The cluster, its members, and what is wrong, broken to a width if there is one.
+    pub(crate) fn text(&self, width: Option<usize>) -> String {
+        let width = width.unwrap_or(usize::MAX);
+        let told = |what: &str, text: &str| {
+            table::wrapped(&format!("{what}: {}", table::plain(text)), width, 2).join("\n") + "\n"
+        };
         let none = || "none".to_owned();
         let some_id = Some(&self.cluster_id).filter(|id| !id.is_empty());
         let mut text = table::fields([
@@ -101,7 +105,7 @@ impl StatusView {
         }
         text.push('\n');
         for problem in &self.problems {
-            text.push_str(&format!("problem: {}\n", table::plain(problem)));
+            text.push_str(&told("problem", problem));
         }
         if self.problems.is_empty() {
             text.push_str(if self.of_one {
@@ -111,7 +115,7 @@ impl StatusView {
             });
         }
         for note in &self.notes {
-            text.push_str(&format!("note: {}\n", table::plain(note)));
+            text.push_str(&told("note", note));
         }
         text
     }
@@ -151,7 +155,7 @@ mod tests {
         status.members[2].vip_standing.clear();
         status.members[2].member.as_mut().unwrap().draining = true;
         assert_eq!(
-            StatusView::from(status).text(),
+            StatusView::from(status).text(None),
             "CLUSTER     00112233445566778899aabbccddeeff\n\
              LEADER      m1\n\
              TERM        3\n\
@@ -194,7 +198,7 @@ mod tests {
                 "m3 does not answer at 127.0.0.3:7481: connection refused; \"systemctl status trestled\" there says whether it runs",
             ]
         );
-        let text = view.text();
+        let text = view.text(None);
         let row = "m2     2    voter   unreachable   no       -          -          -           -             -           \
                    127.0.0.2:7480   -\n";
         assert!(text.contains(row), "{text}");
@@ -287,7 +291,7 @@ mod tests {
         assert_eq!(view.problems.len(), 1);
         assert!(view.problems[0].contains("\"trestle cluster bootstrap\""));
         assert!(view.problems[0].contains("\"trestle member add 127.0.0.0:7481\""), "{:?}", view.problems);
-        assert!(view.text().starts_with("CLUSTER     none\nLEADER      none\n"));
+        assert!(view.text(None).starts_with("CLUSTER     none\nLEADER      none\n"));
     }
 
     #[test]
@@ -295,6 +299,6 @@ mod tests {
         let mut status = sample_status();
         status.members[2].listeners_failed = 2;
         let view = StatusView::from(status);
-        assert!(view.text().contains("   1/3         "), "{}", view.text());
+        assert!(view.text(None).contains("   1/3         "), "{}", view.text(None));
     }
 }

@@ -1,14 +1,12 @@
 //! Listeners and pools that can do less than they were told to, by member.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use trestle_api::v1;
 
 use super::StatusView;
-use super::problems::grouped;
-use crate::view::short_name;
-
-/// Most addresses of a listener that a line names.
-const ADDRESSES_MAX: usize = 3;
+use crate::view::{grouped, short_name, unbound};
 
 /// A listener that lacks addresses on a member.
 #[derive(Debug, Serialize)]
@@ -62,12 +60,10 @@ impl From<v1::BindFailure> for BindFailureView {
     }
 }
 
-impl BindFailureView {
-    /// "0.0.0.0:80", "10.0.0.1:80, 10.0.0.1:443 and 2 more".
-    pub(super) fn at(&self) -> String {
-        let named = self.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>().join(", ");
-        let left = self.addresses.len().saturating_sub(ADDRESSES_MAX) as u64 + u64::from(self.more);
-        if left > 0 { format!("{named} and {left} more") } else { named }
+impl From<&BindFailureView> for v1::BindFailure {
+    fn from(failure: &BindFailureView) -> Self {
+        let (addresses, reason) = (failure.addresses.clone(), failure.reason.clone());
+        Self { addresses, more: failure.more, reason }
     }
 }
 
@@ -163,27 +159,22 @@ impl StatusView {
 
     /// Listeners that lack addresses: one line for each reason, whatever the members' own addresses are.
     pub(super) fn listener_problems(&self) -> Vec<String> {
-        let each = self.members.iter().flat_map(|m| {
-            m.unbound_listeners.iter().flat_map(move |unbound| {
-                let failures = unbound.failures.iter();
-                failures
-                    .map(move |f| ((m.name.clone(), f.at()), (unbound.listener.clone(), f.reason.clone())))
-            })
-        });
-        let line = |((listener, reason), places): ((String, String), Vec<(String, String)>)| {
-            let at = &places[0].1;
-            let names: Vec<&str> = places.iter().map(|(name, _)| name.as_str()).collect();
-            let place = if places.iter().all(|(_, other)| other == at) {
-                format!("{at} on {}", names.join(", "))
-            } else {
-                let each: Vec<String> = places.iter().map(|(name, at)| format!("{at} on {name}")).collect();
-                each.join(", ")
+        let mut by_listener: BTreeMap<&str, Vec<(String, v1::BindFailure)>> = BTreeMap::new();
+        for m in &self.members {
+            for listener in &m.unbound_listeners {
+                let failures = listener.failures.iter().map(|f| (m.name.clone(), f.into()));
+                by_listener.entry(&listener.listener).or_default().extend(failures);
+            }
+        }
+        let lines = |(listener, each): (&str, Vec<(String, v1::BindFailure)>)| {
+            let line = |(places, reason)| {
+                format!(
+                    "listener {listener} is not bound to {places}: {reason}; \"trestle listener get {listener}\" shows each member"
+                )
             };
-            format!(
-                "listener {listener} is not bound to {place}: {reason}; \"trestle listener get {listener}\" shows each member"
-            )
+            unbound(each).into_iter().map(line).collect::<Vec<_>>()
         };
-        grouped(each).into_iter().map(line).collect()
+        by_listener.into_iter().flat_map(lines).collect()
     }
 }
 
@@ -272,10 +263,12 @@ mod tests {
         assert_eq!(own.len(), 1);
         let places = "listener front is not bound to 127.0.0.1:80 on m1, 127.0.0.2:80 on m2, 127.0.0.3:80 on m3: address";
         assert!(own[0].starts_with(places), "{own:?}");
-        let mut many = sample_unbound("front", "10.0.0.1:80", taken);
-        many.bind_failures[0].addresses = (0..5).map(|port| format!("10.0.0.1:8{port}")).collect();
-        many.bind_failures[0].more = 7;
-        let at = UnboundView::from(many).failures[0].at();
-        assert_eq!(at, "10.0.0.1:80, 10.0.0.1:81, 10.0.0.1:82 and 9 more");
+        let many = problems(|status| {
+            let mut view = sample_unbound("front", "10.0.0.1:80", taken);
+            view.bind_failures[0].addresses = (0..5).map(|port| format!("10.0.0.1:8{port}")).collect();
+            view.bind_failures[0].more = 7;
+            status.members[1].unbound_listeners = vec![view];
+        });
+        assert!(many[0].contains(" to 10.0.0.1:80, 10.0.0.1:81, 10.0.0.1:82 and 9 more on m2: "), "{many:?}");
     }
 }

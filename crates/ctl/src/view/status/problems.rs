@@ -4,22 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::StatusView;
 use super::member::MemberStatusView;
-use crate::view::or_dash;
+use crate::view::{grouped, or_dash};
 
 /// How long a data plane may lack a revision, in seconds: a new listener waits 2 s for the first checks of its backends.
 const LAG_MAX: f64 = 3.0;
-
-/// What several have in common stands once, in the order in which it comes first.
-pub(super) fn grouped<W, T: PartialEq>(each: impl IntoIterator<Item = (W, T)>) -> Vec<(T, Vec<W>)> {
-    let mut groups: Vec<(T, Vec<W>)> = Vec::new();
-    for (who, what) in each {
-        match groups.iter_mut().find(|(known, _)| *known == what) {
-            Some((_, all)) => all.push(who),
-            None => groups.push((what, vec![who])),
-        }
-    }
-    groups
-}
 
 impl StatusView {
     pub(super) fn no_cluster(&self, found: bool) -> String {

@@ -1,7 +1,7 @@
 //! What the status says of the virtual IPs.
 
 use super::StatusView;
-use super::problems::grouped;
+use crate::view::grouped;
 
 impl StatusView {
     /// Members that cannot take over, or hold on to what they should hand over. Without virtual IPs there is nothing to
@@ -138,7 +138,7 @@ mod tests {
         let alone = StatusView::new(status, true);
         assert!(
             alone.problems.is_empty()
-                && alone.text().ends_with("\nno problems, as far as this member knows\n")
+                && alone.text(None).ends_with("\nno problems, as far as this member knows\n")
         );
     }
 
