@@ -314,6 +314,30 @@ async fn two_recoveries_of_one_cluster_are_told_apart_and_neither_changes_the_ot
         leads_alone(&cluster.api(number), name, &id).await;
         assert_eq!(trestle(&endpoints[number], &["backup"]).expect_success(), saved[number]);
     }
+    // One of them grows, and is recovered again: the other is no member of before for that.
+    let peer = cluster.members[2].peer().to_string();
+    cluster.members[2].wipe();
+    cluster.members[2].start();
+    trestle(&endpoints[0], &["member", "add", &peer]).expect_success();
+    trestle(&endpoints[0], &["member", "promote", "m3"]).expect_success();
+    cluster.members[2].kill();
+    cluster.members[0].stop();
+    let done = recover(&configs[0], None).expect_success();
+    assert!(done.contains("recovery 2"), "{done}");
+    cluster.members[0].start();
+    leads_alone(&cluster.api(0), "m1", &id).await;
+    let (name, at) = (&cluster.members[0].name, cluster.members[0].peer());
+    let words = format!("(recovery 1), and member \"{name}\" at {at} is of the other one");
+    for (number, words) in
+        [(1, &*words), (0, "(recovery 1), and a member that has called is of the other one")]
+    {
+        wait_until("the other recovery in the status", LIMIT, async || told(&endpoints[number], words)).await;
+        let status = trestle(&endpoints[number], &["status"]).stdout;
+        assert!(!status.contains("is of before"), "{status}");
+    }
+    let added = trestle(&endpoints[0], &["member", "add", &cluster.members[1].peer().to_string()]);
+    refused(&added, 1, "of this cluster by another recovery (number 1)");
+
     // One is kept, and the other rejoins.
     cluster.members[1].stop();
     cluster.members[1].wipe();

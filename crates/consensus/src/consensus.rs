@@ -297,6 +297,12 @@ impl Consensus {
         self.core.relocate(id, peer_address, admin_address).await
     }
 
+    /// Whether a member is of a recovery of this cluster that this member is neither of before nor of after: there are two
+    /// clusters of that name then.
+    pub fn is_another_recovery(&self, theirs: Recovery) -> bool {
+        self.core.is_another_recovery(theirs)
+    }
+
     /// Records which process is a member now, and where it listens; on the leader only. `replaces` is what was recorded before,
     /// or 0.
     ///

@@ -163,7 +163,7 @@ impl Survivor {
         let peer_address = recorded.ok_or(RecoverError::Unrecorded)?;
         let alone = Membership::new(vec![[me.0].into()], BTreeMap::from([(me.0, PeerNode { peer_address })]));
         let alone = alone.map_err(|_| RecoverError::Unrecorded)?;
-        let command = Command::Recover { member: me, recovery };
+        let command = Command::Recover { member: me, recovery, draw };
         let entries = [
             Entry { log_id: LogId::new(leader, next), payload: Payload::Membership(alone) },
             Entry {

@@ -118,14 +118,25 @@ impl Core {
         self.identity().map(|identity| identity.recovery).unwrap_or_default()
     }
 
+    /// Whether a member is of a recovery that this one is not of before or after, as far as this one can know: of the same
+    /// number, or of the number of an earlier one at which something else was drawn.
+    pub(crate) fn is_another_recovery(&self, theirs: Recovery) -> bool {
+        let mine = self.recovery();
+        let drawn = self.view.borrow().state.recovery_draws.get(&theirs.number).copied();
+        let earlier = theirs.number < mine.number && theirs.draw != 0;
+        theirs.number == mine.number && theirs != mine
+            || earlier && drawn.is_some_and(|drawn| drawn != theirs.draw)
+    }
+
     /// Refuses a caller that is of another recovery than this member.
     pub(crate) fn same_recovery(&self, theirs: Recovery) -> Result<(), Status> {
         let mine = self.recovery();
         if theirs == mine {
             return Ok(());
         }
+        let is_another = self.is_another_recovery(theirs);
         let Recovery { number: theirs, .. } = theirs;
-        if theirs == mine.number {
+        if is_another {
             let of = |who: String| Failure::RecoveredTwice { number: theirs, who };
             let caller = of("a member that has called".to_owned()).to_string();
             self.recoveries.hear_of_another(&caller, Instant::now());

@@ -104,7 +104,7 @@ impl ClusterState {
         let applied = self.decide(index, command)?;
         match command {
             Command::FoundCluster { cluster_id, .. } => self.cluster_id = Some(cluster_id.clone()),
-            Command::Recover { recovery, .. } => self.recovery = self.recovery.max(*recovery),
+            Command::Recover { recovery, draw, .. } => self.note_recovery(*recovery, *draw),
             Command::NoteStart { member, start, sockets, .. } => {
                 self.starts.insert(*member, *start);
                 match sockets {
@@ -157,7 +157,7 @@ impl ClusterState {
             Command::UpdateVip { name, patch, expect } => self.update_vip(index, name, patch, *expect),
             Command::DeleteVip { name, expect } => self.delete_vip(index, name, *expect),
             Command::Restore { configuration, replace } => self.restore(index, configuration, *replace),
-            Command::Recover { member, recovery } => self.recover(index, *member, *recovery),
+            Command::Recover { member, recovery, .. } => self.recover(index, *member, *recovery),
             Command::TakeVips { .. }
             | Command::ReleaseVips { .. }
             | Command::StagePiece { .. }
@@ -269,6 +269,18 @@ impl ClusterState {
             expect_revision(Kind::Member, member, Some(replaces), recorded)?;
         }
         Ok(noted(index))
+    }
+
+    fn note_recovery(&mut self, recovery: u64, draw: u64) {
+        if recovery > self.recovery {
+            self.recovery = recovery;
+            if draw != 0 {
+                self.recovery_draws.insert(recovery, draw);
+            }
+            while self.recovery_draws.len() > defaults::RECOVERIES_KEPT {
+                self.recovery_draws.pop_first();
+            }
+        }
     }
 
     fn recover(&self, index: Revision, left: MemberId, recovery: u64) -> Result {

@@ -250,6 +250,8 @@ pub enum Command {
         member: MemberId,
         /// Tells members of before from members of after; grows.
         recovery: u64,
+        /// Tells it from another recovery of the same number; 0 for nothing, as before there were draws.
+        draw: u64,
     },
     /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
     TakeVips {

@@ -129,6 +129,10 @@ pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(3600);
 pub const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);
 
+/// Recoveries of which it is kept what was drawn at them: as many as tell members of two recoveries apart for as long as anybody
+/// remembers them.
+pub const RECOVERIES_KEPT: usize = 16;
+
 /// Most pools in a cluster.
 pub const POOLS_MAX: usize = 10_000;
 /// Most backends in one pool.

@@ -250,6 +250,7 @@ impl ClusterState {
         let Self {
             cluster_id,
             recovery,
+            recovery_draws: _,
             revision,
             pools,
             listeners,

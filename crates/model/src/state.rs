@@ -22,6 +22,8 @@ pub struct ClusterState {
     pub cluster_id: Option<ClusterId>,
     /// How often the cluster was made anew from a single member; 0 for never.
     pub recovery: u64,
+    /// What was drawn at the last of these times, by their numbers, as far as it was recorded. No configuration.
+    pub recovery_draws: BTreeMap<u64, u64>,
     /// Index of the last entry that changed this state.
     pub revision: Revision,
     /// Pools by name.

@@ -392,6 +392,20 @@ fn a_member_is_reached_elsewhere_but_never_where_another_one_is() {
 }
 
 #[test]
+fn what_was_drawn_at_the_last_recoveries_is_kept() {
+    let mut state = two_members();
+    for recovery in 1..=20 {
+        let command = Command::Recover { member: MemberId(1), recovery, draw: 100 + recovery };
+        state.apply(10 + recovery, &command).unwrap();
+    }
+    // One that is late changes nothing.
+    let late = Command::Recover { member: MemberId(1), recovery: 20, draw: 7 };
+    state.apply(40, &late).unwrap();
+    let kept: Vec<_> = state.recovery_draws.iter().map(|(number, draw)| (*number, *draw)).collect();
+    assert_eq!((kept.len(), kept[0], kept[15]), (defaults::RECOVERIES_KEPT, (5, 105), (20, 120)));
+}
+
+#[test]
 fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
     let mut state = two_members();
     let sockets = |http: &str| {

@@ -67,6 +67,10 @@ fn update_member(m: storage::UpdateMember) -> Result<Command, DecodeError> {
     })
 }
 
+fn recover(m: &storage::Recover) -> Command {
+    Command::Recover { member: MemberId(m.member_id), recovery: m.recovery, draw: m.draw }
+}
+
 fn updated_listener(
     name: &ListenerName,
     patch: &ListenerPatch,
@@ -134,8 +138,8 @@ impl From<&Command> for Message {
             Command::ApplyStaged { upload, pieces } => {
                 Self::ApplyStaged(storage::ApplyStaged { upload: *upload, pieces: *pieces })
             }
-            Command::Recover { member, recovery } => {
-                Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery })
+            Command::Recover { member, recovery, draw } => {
+                Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery, draw: *draw })
             }
             Command::TakeVips { tenure, time_ms, reason } => {
                 Self::TakeVips(vip::take_message(tenure, *time_ms, reason))
@@ -216,7 +220,7 @@ impl TryFrom<Message> for Command {
                 Self::StagePiece { upload: m.upload, number: m.number, bytes: m.bytes.into() }
             }
             Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
-            Message::Recover(m) => Self::Recover { member: MemberId(m.member_id), recovery: m.recovery },
+            Message::Recover(m) => recover(&m),
             Message::TakeVips(m) => vip::take(m)?,
             Message::ReleaseVips(m) => vip::release(m)?,
         })

@@ -40,6 +40,7 @@ impl From<&Machine> for storage::Machine {
         let ClusterState {
             cluster_id,
             recovery,
+            recovery_draws,
             revision,
             pools,
             listeners,
@@ -71,6 +72,10 @@ impl From<&Machine> for storage::Machine {
             vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
             staged,
             recovery: *recovery,
+            recoveries: recovery_draws
+                .iter()
+                .map(|(recovery, draw)| storage::Recover { member_id: 0, recovery: *recovery, draw: *draw })
+                .collect(),
         }
     }
 }
@@ -105,6 +110,7 @@ impl TryFrom<storage::Machine> for Machine {
                 id => Some(member::cluster_id(id)?),
             },
             recovery: number("recovery number", message.recovery)?,
+            recovery_draws: message.recoveries.iter().map(|m| (m.recovery, m.draw)).collect(),
             revision: number("revision", message.revision)?,
             pools: pools.collect::<Result<_, DecodeError>>()?,
             listeners: listeners.collect::<Result<_, DecodeError>>()?,

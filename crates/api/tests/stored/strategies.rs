@@ -342,7 +342,11 @@ fn whole() -> impl Strategy<Value = Command> {
             Command::StagePiece { upload, number, bytes: Arc::new(bytes) }
         }),
         (any::<u64>(), any::<u32>()).prop_map(|(upload, pieces)| Command::ApplyStaged { upload, pieces }),
-        (number(), number()).prop_map(|(id, recovery)| Command::Recover { member: MemberId(id), recovery }),
+        (number(), number(), any::<u64>()).prop_map(|(id, recovery, draw)| Command::Recover {
+            member: MemberId(id),
+            recovery,
+            draw
+        }),
     ]
 }
 

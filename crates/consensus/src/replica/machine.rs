@@ -106,10 +106,12 @@ impl Replica {
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.view.send_modify(|view| {
-            // Who may hold the virtual IPs, and whose process started when and where, changes without a revision.
+            // Who may hold the virtual IPs, whose process started when and where, and that the cluster was recovered, changes
+            // without a revision.
             let holding = |state: &trestle_model::ClusterState| {
                 let noted = state.vip_events.back().map(|event| event.revision);
-                (state.tenure, noted, state.starts.clone(), state.sockets.clone())
+                let places = (state.starts.clone(), state.sockets.clone());
+                (state.tenure, noted, places, state.recovery_draws.clone())
             };
             let unchanged = view.state.revision == state.revision
                 && view.state.cluster_id == state.cluster_id

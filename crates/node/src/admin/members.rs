@@ -229,8 +229,7 @@ impl Admin {
             )));
         }
         let theirs = Recovery { number: described.recovery, draw: described.recovery_draw };
-        let other = |own: Recovery| own.number == theirs.number && own != theirs;
-        if !described.cluster_id.is_empty() && own.is_some_and(|identity| other(identity.recovery)) {
+        if !described.cluster_id.is_empty() && self.member.consensus.is_another_recovery(theirs) {
             return Err(refuse(format!(
                 "is member {} of this cluster by another recovery (number {}); to take it in here, start it with an empty data \
                  directory",
