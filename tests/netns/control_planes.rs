@@ -192,7 +192,7 @@ fn the_three_shapes_of_a_control_plane_work_as_they_are_written_down() {
     outlives_an_api_server(&plane, OWN, &mut servers, &nodes);
     plane.clear();
 
-    plane.configure("The virtual IP alone", "check_interval = \"300ms\"\n");
+    plane.configure("The virtual IP alone", "check_interval = \"500ms\"\n");
     plane.follow("The virtual IP alone", &nodes);
     follows_the_api_server(&plane, &mut servers);
     a_taken_port_stops_nothing(&plane);

@@ -66,11 +66,14 @@ impl Watch {
     /// Looks once; false when the owner has ended.
     async fn look(&mut self, member: &Member, orders: &Sender<Order>) -> bool {
         // The others are asked before this member looks at itself: what they had in force then is in force here by now, or
-        // their answers are not compared.
+        // their answers are not compared. Not so a check of its own: what many machines share fails on all at about the same time,
+        // and an answer from before says nothing of a failure that came while it was awaited.
+        let failing = !member.vips.shared.shown().checks.is_empty();
         let others = if member.leads() { ask(member).await } else { Vec::new() };
         let (revision, mut faults) = member.own_faults();
         self.add_blindness(member, &others, &mut faults);
-        self.own.observe(revision, &faults.keys().cloned().collect());
+        let known = |key: &&FaultKey| failing || key.fault != Fault::Check;
+        self.own.observe(revision, &faults.keys().filter(known).cloned().collect());
         show(member, faults);
         let (targets, reasons) = self.decide(member, &others);
         let gone: Vec<Fault> = self.told.difference(&reasons).copied().collect();
