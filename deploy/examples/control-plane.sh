@@ -8,14 +8,16 @@
 #       (and so on: no port of its own, so each connection goes to the port it came in on)
 #
 # TRESTLE_ENDPOINT names the members: TRESTLE_ENDPOINT=10.0.0.11:7480,10.0.0.12:7480,10.0.0.13:7480
+# It may be run again: what is there already as it says is left alone. It stops, with exit code 4 and what differs, where
+# something else has the name; "trestle ... update" changes that.
 set -eu
 
-trestle pool create back --health tls --health-port 6443
-trestle backend add back/k0s-controller1 10.0.0.1
-trestle backend add back/k0s-controller2 10.0.0.2
-trestle backend add back/k0s-controller3 10.0.0.3
+trestle pool create back --health tls --health-port 6443 --if-absent
+trestle backend add back/k0s-controller1 10.0.0.1 --if-absent
+trestle backend add back/k0s-controller2 10.0.0.2 --if-absent
+trestle backend add back/k0s-controller3 10.0.0.3 --if-absent
 
-trestle listener create kubeAPI --bind :6443 --pool back
-trestle listener create konnectivityAgent --bind :8132 --pool back
-trestle listener create konnectivityServer --bind :8133 --pool back
-trestle listener create controllerJoinAPI --bind :9443 --pool back
+trestle listener create kubeAPI --bind :6443 --pool back --if-absent
+trestle listener create konnectivityAgent --bind :8132 --pool back --if-absent
+trestle listener create konnectivityServer --bind :8133 --pool back --if-absent
+trestle listener create controllerJoinAPI --bind :9443 --pool back --if-absent

@@ -56,30 +56,39 @@ fn shown(line: &str, finished: &Finished) -> String {
     format!("$ trestle {line}\n{}{}[{code}]\n\n", marked(stdout, "  "), marked(stderr, "! "))
 }
 
+/// Types each line of a session; what is said must be what `golden` says, with the member's address written as 127.0.0.1.
+pub(crate) fn golden_session(
+    cluster: &Cluster,
+    session: &str,
+    file: &str,
+    golden: &str,
+    mask: impl Fn(&str) -> String,
+) {
+    let (endpoints, ip) = (cluster.endpoints(), cluster.subnet.ip(1).to_string());
+    // The member's address as the golden file writes it.
+    let typed = |line: &str| {
+        let line = line.replace("127.0.0.1", &ip);
+        trestle(&endpoints, &line.split(' ').collect::<Vec<_>>())
+    };
+    let said: String =
+        session.lines().filter(|line| !line.is_empty()).map(|line| shown(line, &typed(line))).collect();
+    let status = trestle(&endpoints, &["status", "-o", "json"]).expect_success();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let said = said.replace(&ip, "127.0.0.1").replace(status["cluster_id"].as_str().unwrap(), "CLUSTER-ID");
+    let said = mask(&said);
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    std::fs::write(&found, &said).unwrap();
+    for (number, (said, golden)) in said.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(said, golden, "line {} of {} is not as in golden/{file}", number + 1, found.display());
+    }
+    assert_eq!(said.lines().count(), golden.lines().count(), "{} has more or fewer lines", found.display());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_looks_as_it_should() {
     // One member that is never in doubt about its leadership: every run gives the same revisions.
     let cluster = Cluster::start_with(trestled(), 1, "profile = \"wide\"\n").await;
-    let (endpoints, ip) = (cluster.endpoints(), cluster.subnet.ip(1).to_string());
-    let said: String = SESSION
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| shown(line, &trestle(&endpoints, &line.split(' ').collect::<Vec<_>>())))
-        .collect();
-    let said = said.replace(&ip, "127.0.0.1");
-    let golden = include_str!("golden/session.txt");
-    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).join("session.txt");
-    std::fs::write(&found, &said).unwrap();
-    for (number, (said, golden)) in said.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(
-            said,
-            golden,
-            "line {} of {} is not as in golden/session.txt",
-            number + 1,
-            found.display()
-        );
-    }
-    assert_eq!(said.lines().count(), golden.lines().count(), "{} has more or fewer lines", found.display());
+    golden_session(&cluster, SESSION, "session.txt", include_str!("golden/session.txt"), str::to_owned);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ impl Writer {
                     calls += 1;
                     let (pool_id, request_id) = (name.clone(), format!("writer-{number}"));
                     let pool = Some(Pool::default());
-                    let request = CreatePoolRequest { pool_id, pool, request_id, validate_only: false };
+                    let request = CreatePoolRequest { pool_id, pool, request_id, ..Default::default() };
                     let mut pools = api.pools();
                     let call = pools.create_pool(request);
                     match tokio::time::timeout(Duration::from_secs(2), call).await {

@@ -34,6 +34,7 @@ mod refusals;
 mod removal;
 mod resting;
 mod scale;
+mod scripts;
 mod secrets;
 mod shutdown;
 mod startup;

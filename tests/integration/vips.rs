@@ -74,6 +74,7 @@ fn create(bind: &str, request_id: &str, validate_only: bool) -> CreateListenerRe
         listener: Some(listener),
         request_id: request_id.to_owned(),
         validate_only,
+        ..CreateListenerRequest::default()
     }
 }
 

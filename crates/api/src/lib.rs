@@ -1,6 +1,7 @@
 //! The wire: generated code, conversions to and from the model, and the one table from errors to statuses.
 
 pub mod convert;
+pub mod differences;
 mod generated;
 pub mod status;
 pub mod stored;

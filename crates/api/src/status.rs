@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use trestle_model::{Invalid, Kind, Refusal, Violation};
+use trestle_model::{Invalid, Kind, Refusal, Revision, Violation};
 
 /// Domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "trestle";
@@ -123,6 +123,20 @@ fn remedy(settings: &[(&str, usize)], max: usize) -> String {
 pub const NO_CLUSTER: &str = "NO_CLUSTER";
 /// Reason of a status of a member that is of before its cluster was made anew.
 pub const CLUSTER_RECOVERED: &str = "CLUSTER_RECOVERED";
+/// The status of a creation of what is there already, with other settings: those that are `found` to differ.
+pub fn differs(kind: Kind, name: &str, revision: Revision, found: &[Violation]) -> Status {
+    let mut details = ErrorDetails::with_error_info(EXISTS, DOMAIN, HashMap::new());
+    details.set_bad_request(violations(found));
+    let message = format!(
+        "{kind} \"{name}\" exists already (revision {revision}), with other settings; update it, or choose another name"
+    );
+    Status::with_error_details(Code::AlreadyExists, message, details)
+}
+
+/// Reason of a status that is about what is there already under the name of what was to be created.
+pub const EXISTS: &str = "ALREADY_EXISTS";
+/// Metadata key of an answer to a creation: what was asked for was there already, and nothing was changed.
+pub const EXISTING_KEY: &str = "trestle-existing";
 /// Reason of a status that is about the member that answers.
 pub const MEMBER_REMOVED: &str = "MEMBER_REMOVED";
 /// Reason of a status that is about the member that called.
@@ -144,7 +158,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
     let (code, reason) = match refusal {
         Refusal::Invalid(found) => return invalid(found),
         Refusal::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
-        Refusal::Exists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS"),
+        Refusal::Exists { .. } => (Code::AlreadyExists, EXISTS),
         Refusal::Moved { .. } => (Code::Aborted, "ETAG_MISMATCH"),
         Refusal::InUse { kind: Kind::Pool, .. } => (Code::FailedPrecondition, "POOL_IN_USE"),
         Refusal::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
@@ -162,13 +176,17 @@ pub fn refusal(refusal: &Refusal) -> Status {
 /// Most mistakes that one status lists. Details travel in trailers, which gRPC clients bound at 8 KiB.
 const VIOLATIONS_MAX: usize = 10;
 
+fn violations(found: &[Violation]) -> Vec<FieldViolation> {
+    let violation =
+        |v: &Violation| FieldViolation::new(v.field.clone(), format!("\"{}\": {}", v.value, v.rule));
+    found.iter().take(VIOLATIONS_MAX).map(violation).collect()
+}
+
 /// The status of an input with mistakes.
 pub fn invalid(invalid: &Invalid) -> Status {
     let mut details = ErrorDetails::with_error_info("INVALID_VALUE", DOMAIN, HashMap::new());
     let shown: Vec<_> = invalid.0.iter().take(VIOLATIONS_MAX).cloned().collect();
-    let violation =
-        |v: &Violation| FieldViolation::new(v.field.clone(), format!("\"{}\": {}", v.value, v.rule));
-    details.set_bad_request(shown.iter().map(violation).collect::<Vec<_>>());
+    details.set_bad_request(violations(&shown));
     let mut message = Invalid(shown).to_string();
     if invalid.0.len() > VIOLATIONS_MAX {
         message.push_str(&format!("; and {} more", invalid.0.len() - VIOLATIONS_MAX));

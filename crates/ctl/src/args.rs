@@ -1,5 +1,6 @@
 //! Arguments that commands share.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
@@ -23,7 +24,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that every command takes.
+/// Options that every command takes. They are hidden, because [`crate::help`] shows them once.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Admin addresses of members, tried in order until one answers
@@ -34,18 +35,11 @@ pub(crate) struct Global {
         value_name = "HOST:PORT",
         value_delimiter = ',',
         default_value = "127.0.0.1:7480",
-        help_heading = "Global options"
+        hide = true
     )]
     pub(crate) endpoint: Vec<String>,
     /// Form of the output
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FORMAT",
-        default_value = "table",
-        help_heading = "Global options"
-    )]
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide = true)]
     pub(crate) output: Format,
     /// How long one call may take, with all its attempts
     #[arg(
@@ -54,7 +48,7 @@ pub(crate) struct Global {
         value_name = "DURATION",
         default_value = "10s",
         value_parser = timeout,
-        help_heading = "Global options"
+        hide = true
     )]
     pub(crate) timeout: Duration,
 }
@@ -68,9 +62,20 @@ pub(crate) struct WriteArgs {
     /// Say what would happen and change nothing
     #[arg(long, conflicts_with = "wait")]
     pub(crate) dry_run: bool,
-    /// Name of this request: repeated with the same id, it is applied once [default: a random one]
+    /// Name of this request, a random one unless given: repeated with the same id, it is applied once
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
+}
+
+/// Options of commands that create something.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Succeed, and change nothing, where it is there already with the settings that are given; fail with exit code 4 where a
+    /// setting differs
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
 }
 
 /// Options of commands that change who is a member.
@@ -100,10 +105,49 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// The form that a command line asks for, when it could not be parsed.
+pub(crate) fn format_of(args: &[OsString]) -> Format {
+    let mut args = args.iter().skip(1).map_while(|arg| arg.to_str()).take_while(|arg| *arg != "--");
+    let mut format = Format::Table;
+    while let Some(arg) = args.next() {
+        let value = match arg {
+            "-o" | "--output" => args.next(),
+            _ => arg
+                .strip_prefix("--output=")
+                .or_else(|| arg.strip_prefix("-o="))
+                .or_else(|| arg.strip_prefix("-o")),
+        };
+        format = value.and_then(|value| Format::from_str(value, false).ok()).unwrap_or(format);
+    }
+    format
+}
+
 fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
         Ok(duration) => Ok(duration),
         Err(_) => Err(crate::input::DURATION_RULE.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_known_though_the_rest_is_wrong() {
+        let format = |line: &str| format_of(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in [
+            "trestle -o json x",
+            "trestle x -ojson",
+            "trestle --output=json",
+            "trestle --output json -o=json",
+        ] {
+            assert_eq!(format(line), Format::Json, "{line}");
+        }
+        for line in ["trestle x", "trestle -o", "trestle -o nothing", "trestle -- -o json"] {
+            assert_eq!(format(line), Format::Table, "{line}");
+        }
+        assert_eq!(format("trestle frobnicate -o yaml"), Format::Yaml);
     }
 }

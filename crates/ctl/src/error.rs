@@ -1,5 +1,7 @@
 //! What can go wrong, and how it is told.
 
+mod document;
+
 use std::time::Duration;
 
 use tonic::Code;
@@ -7,16 +9,17 @@ use tonic::Status;
 use tonic_types::StatusExt;
 use trestle_model::Invalid;
 
+pub(crate) use self::document::{ErrorDocument, usage_document};
 use crate::endpoint::Outside;
+use crate::exit::Exit;
 use crate::output::duration_text;
 
-/// Exit code for a command that failed.
-const FAILED: u8 = 1;
-/// Exit code for arguments that are wrong; nothing was sent.
-pub(crate) const USAGE: u8 = 2;
+/// Reasons of refusals because what was to be made is there already: a resource, a configuration where one is restored, a
+/// cluster where one is founded.
+const EXISTS: [&str; 3] = [trestle_api::status::EXISTS, "CONFIGURED", "IN_CLUSTER"];
 
-/// Exit code when what was to be made is there already.
-const EXISTS: u8 = 4;
+const NO_LEADER_ADVICE: &str =
+    "see \"trestle status\" for the members that answer: more than half of the voters must";
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -117,12 +120,12 @@ impl Failure {
 }
 
 impl Error {
-    /// The process's exit code.
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// How the process ends.
+    pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Invalid(_) | Self::NothingToChange(_) => USAGE,
-            Self::Refused(status) if status.code() == Code::AlreadyExists => EXISTS,
-            _ => FAILED,
+            Self::Invalid(_) | Self::NothingToChange(_) => Exit::Usage,
+            Self::Refused(status) if EXISTS.contains(&reason(status).as_str()) => Exit::Exists,
+            _ => Exit::Failed,
         }
     }
 
@@ -145,15 +148,21 @@ impl Error {
             Self::NoAnswer { failures, tried_for, request_id } => {
                 no_answer(failures, *tried_for, request_id.as_deref())
             }
-            Self::NoLeader(failures) => {
-                let advice =
-                    "see \"trestle status\" for the members that answer: more than half of the voters must";
-                listed(&self.to_string(), failures, advice)
-            }
+            Self::NoLeader(failures) => listed(&self.to_string(), failures, NO_LEADER_ADVICE),
             Self::Unknown { advice, .. } => format!("error: {self}\n  {advice}"),
             other => format!("error: {other}"),
         }
     }
+}
+
+/// The word for why a member refused: its own, or that of gRPC.
+fn reason(status: &Status) -> String {
+    if let Some(info) = status.get_details_error_info().filter(|info| !info.reason.is_empty()) {
+        return info.reason;
+    }
+    let name = format!("{:?}", status.code());
+    let word = |c: char| if c.is_uppercase() { format!("_{c}") } else { c.to_ascii_uppercase().to_string() };
+    name.chars().map(word).collect::<String>().trim_start_matches('_').to_owned()
 }
 
 fn lines(texts: impl Iterator<Item = String>) -> String {
@@ -209,9 +218,14 @@ fn listed(what: &str, failures: &[Failure], advice: &str) -> String {
 }
 
 fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Option<&str>) -> String {
-    let answered = failures.iter().any(|f| f.answered);
     let what = nobody(failures);
     let time = tried_for.map(|t| format!(" (tried for {})", duration_text(t))).unwrap_or_default();
+    listed(&format!("{what}{time}"), failures, &advice(failures, request_id).join("\n  "))
+}
+
+/// What to do when no endpoint could be used.
+fn advice(failures: &[Failure], request_id: Option<&str>) -> Vec<String> {
+    let answered = failures.iter().any(|f| f.answered);
     let next = match (answered, request_id) {
         _ if outside_all(failures) => where_the_cluster_is(failures),
         (false, _) => {
@@ -220,11 +234,6 @@ fn no_answer(failures: &[Failure], tried_for: Option<Duration>, request_id: Opti
         (true, Some(_)) => "see \"trestle status\" for the members that answer",
         (true, None) => "see \"trestle status\"; reads take --local to show what one member knows",
     };
-    let mut text = listed(&format!("{what}{time}"), failures, next);
-    if let Some(id) = request_id {
-        text.push_str(&format!(
-            "\n  repeat the command with --request-id {id}, which applies it at most once"
-        ));
-    }
-    text
+    let again = |id| format!("repeat the command with --request-id {id}, which applies it at most once");
+    [Some(next.to_owned()), request_id.map(again)].into_iter().flatten().collect()
 }

@@ -97,6 +97,14 @@ impl Input {
         let mut parse = |text: &String| {
             let parsed =
                 if on_vip(text) { Ok(text.clone()) } else { Bind::parse(text).map(|b| b.to_string()) };
+            // A port alone is what other programs take.
+            let port_alone = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+            let parsed = match Bind::parse(&format!(":{text}")) {
+                Ok(_) if port_alone => Err(format!(
+                    "must name an address and a port; \":{text}\" is this port on every IPv4 address"
+                )),
+                _ => parsed,
+            };
             self.found.take(label, text, parsed)
         };
         texts.iter().filter_map(&mut parse).collect()
@@ -262,7 +270,7 @@ mod tests {
         {
             let mut input = Input::default();
             assert!(input.binds("--bind", &[text.to_owned()]).is_empty(), "{text}");
-            assert_eq!(input.finish().unwrap_err().exit_code(), 2, "{text}");
+            assert_eq!(input.finish().unwrap_err().exit().code(), 2, "{text}");
         }
     }
 
@@ -312,6 +320,6 @@ mod tests {
         assert!(RequestId::parse(&first).is_ok());
         assert_eq!(input.request_id(Some("mine")).unwrap(), "mine");
         input.request_id(Some("with space")).unwrap();
-        assert_eq!(input.finish().unwrap_err().exit_code(), 2);
+        assert_eq!(input.finish().unwrap_err().exit().code(), 2);
     }
 }

@@ -8,6 +8,9 @@ mod document;
 mod endpoint;
 mod error;
 mod escape;
+mod exit;
+mod help;
+mod hint;
 mod input;
 mod output;
 mod pages;
@@ -24,10 +27,11 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::args::Cli;
-use crate::error::Error;
+use crate::error::{Error, usage_document};
+use crate::exit::Exit;
 use crate::output::Terminal;
 use crate::session::Session;
 
@@ -41,18 +45,27 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_on(args: impl IntoIterator<Item = OsString>, mut terminal: Terminal) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut command = help::command();
+    let parsed = command.try_get_matches_from_mut(&args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(refused) => return explain(&refused, &mut terminal),
-    };
-    match execute(cli, &mut terminal) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Output(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal.note(error.render());
-            ExitCode::from(error.exit_code())
+        Err(refused) => {
+            terminal.format = args::format_of(&args);
+            return explain(&refused, hint::hint(&args).as_deref(), &mut terminal).into();
         }
-    }
+    };
+    terminal.format = cli.global.output;
+    let exit = match execute(cli, &mut terminal) {
+        Ok(()) => Exit::Done,
+        Err(Error::Output(cause)) if cause.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            let document = error.document(terminal.request_id.take());
+            terminal.fail(&error.render(), &document);
+            error.exit()
+        }
+    };
+    exit.into()
 }
 
 fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
@@ -63,13 +76,16 @@ fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
 }
 
 /// Prints clap's own answer: help and version are data, mistakes are not.
-fn explain(refused: &clap::Error, terminal: &mut Terminal) -> ExitCode {
-    let text = refused.render();
-    // A reader that has gone away wants no help any more, and there is nobody else to tell.
+fn explain(refused: &clap::Error, hint: Option<&str>, terminal: &mut Terminal) -> Exit {
+    let mut text = refused.render().to_string();
     if refused.use_stderr() {
-        let _ = write!(terminal.err, "{text}");
-        return ExitCode::from(error::USAGE);
+        if let Some(hint) = hint {
+            text = text.replacen("\n\nUsage:", &format!("\n\n  tip: {hint}\n\nUsage:"), 1);
+        }
+        terminal.fail(&text, &usage_document(refused, hint));
+        return Exit::Usage;
     }
+    // A reader that has gone away wants no help any more, and there is nobody else to tell.
     let _ = write!(terminal.out, "{text}").and_then(|()| terminal.out.flush());
-    ExitCode::SUCCESS
+    Exit::Done
 }

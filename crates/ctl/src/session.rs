@@ -150,6 +150,9 @@ impl<'t> Session<'t> {
     where
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
     {
+        if let Repeat::Write(id) = repeat {
+            self.terminal.request_id = Some(id.to_owned());
+        }
         let deadline = Instant::now() + self.timeout;
         let mut pause = PAUSE_FIRST;
         let mut rounds = 0u32;

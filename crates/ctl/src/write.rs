@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming};
+use trestle_api::status::EXISTING_KEY;
 use trestle_api::v1;
 
-use crate::args::{Format, WriteArgs};
+use crate::args::{CreateArgs, Format, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster};
@@ -23,7 +24,28 @@ pub(crate) struct Write {
     pub(crate) request_id: String,
     /// Change nothing.
     pub(crate) dry_run: bool,
+    /// Take what is there already, when it is as it should be.
+    pub(crate) if_absent: bool,
     wait: bool,
+}
+
+/// A resource that a creation answered.
+#[derive(Clone)]
+pub(crate) struct Created<T> {
+    /// The resource.
+    pub(crate) resource: T,
+    /// It was there before, and nothing was changed.
+    pub(crate) existing: bool,
+}
+
+impl<T> Created<T> {
+    /// Reads the answer to a creation, whose metadata tells whether anything was created.
+    pub(crate) fn read(answer: Result<Response<T>, Status>) -> Result<Response<Self>, Status> {
+        answer.map(|answer| {
+            let existing = answer.metadata().contains_key(EXISTING_KEY);
+            Response::new(Self { resource: answer.into_inner(), existing })
+        })
+    }
 }
 
 impl Write {
@@ -33,12 +55,48 @@ impl Write {
     /// When the operating system gives no random bytes.
     pub(crate) fn new(args: &WriteArgs, input: &mut Input) -> Result<Self, Error> {
         let request_id = input.request_id(args.request_id.as_deref())?;
-        Ok(Self { request_id, dry_run: args.dry_run, wait: args.wait })
+        Ok(Self { request_id, dry_run: args.dry_run, if_absent: false, wait: args.wait })
+    }
+
+    /// As [`Write::new`], of a creation.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub(crate) fn create(args: &CreateArgs, input: &mut Input) -> Result<Self, Error> {
+        Ok(Self { if_absent: args.if_absent, ..Self::new(&args.write, input)? })
     }
 
     /// How the call may be repeated.
     pub(crate) fn repeat(&self) -> Repeat<'_> {
         Repeat::Write(&self.request_id)
+    }
+
+    /// As [`Write::finish`], of a creation, which may have found that the resource was there already.
+    ///
+    /// # Errors
+    /// As [`Write::finish`].
+    pub(crate) async fn finish_created<T: Serialize>(
+        &self,
+        session: &mut Session<'_>,
+        what: &str,
+        done: &str,
+        existing: bool,
+        (revision, view): (u64, &T),
+    ) -> Result<(), Error> {
+        if !existing {
+            return self.finish(session, what, done, revision, view).await;
+        }
+        let told = format!("{what} exists already, unchanged (revision {revision})");
+        session.print(view, || {
+            format!(
+                "{told}
+"
+            )
+        })?;
+        if !for_people(session) {
+            session.terminal.note(told);
+        }
+        if self.wait { in_force(session, revision).await } else { Ok(()) }
     }
 
     /// Tells the result and, if asked to, waits until it is in force. `what` is for example "pool web", `done` is

@@ -215,7 +215,8 @@ fn dial(host: Ipv4Addr) -> Result<Channel, DevError> {
 
 async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), DevError> {
     for number in MEMBERS.into_iter().skip(1) {
-        let request = v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)) };
+        let request =
+            v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)), ..Default::default() };
         let mut progress = members.add_member(request).await?.into_inner();
         while progress.message().await?.is_some() {}
         let request = v1::PromoteMemberRequest { name: format!("members/m{number}") };

@@ -123,7 +123,7 @@ impl Api {
     pub async fn create_pool_with(&self, name: &str, pool: Pool) -> Result<Pool, Status> {
         persist(async |request_id| {
             let (pool_id, pool) = (name.to_owned(), Some(pool.clone()));
-            let request = CreatePoolRequest { pool_id, pool, request_id, validate_only: false };
+            let request = CreatePoolRequest { pool_id, pool, request_id, ..Default::default() };
             self.pools().create_pool(request).await
         })
         .await
@@ -146,7 +146,7 @@ impl Api {
                 backend_id: name.to_owned(),
                 backend: Some(backend.clone()),
                 request_id,
-                validate_only: false,
+                ..Default::default()
             };
             self.pools().create_backend(request).await
         })
@@ -167,7 +167,7 @@ impl Api {
         let listener = Listener { binds, pool: format!("pools/{pool}"), ..Listener::default() };
         persist(async |request_id| {
             let (listener_id, listener) = (name.to_owned(), Some(listener.clone()));
-            let request = CreateListenerRequest { listener_id, listener, request_id, validate_only: false };
+            let request = CreateListenerRequest { listener_id, listener, request_id, ..Default::default() };
             self.listeners().create_listener(request).await
         })
         .await
@@ -213,7 +213,7 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn add_member(&self, peer: SocketAddr) -> Result<MemberProgress, Status> {
-        let request = AddMemberRequest { peer_address: peer.to_string() };
+        let request = AddMemberRequest { peer_address: peer.to_string(), if_absent: false };
         follow(self.members().add_member(request).await?.into_inner()).await
     }
 

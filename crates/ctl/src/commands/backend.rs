@@ -6,13 +6,16 @@ use trestle_api::v1;
 
 use super::pool_settings::Given;
 use super::{PAGE_SIZE, consistency, next_page};
-use crate::args::{ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::{BackendState, BackendView};
-use crate::write::{Deleted, Write};
+use crate::write::{Created, Deleted, Write};
+
+/// Stands for all pools in a question about health.
+const ALL_POOLS: &str = "pools/-";
 
 /// What to do with backends.
 #[derive(Debug, Subcommand)]
@@ -37,13 +40,13 @@ pub(crate) enum BackendCommand {
         #[arg(long, value_name = "COUNT")]
         max_connections: Option<u32>,
         #[command(flatten)]
-        write: WriteArgs,
+        write: CreateArgs,
     },
-    /// List the backends of a pool, with what the members see of them
+    /// List the backends of a pool, or of all pools, with what the members see of them
     #[command(visible_alias = "ls")]
     List {
-        /// The pool
-        pool: String,
+        /// The pool [default: all pools]
+        pool: Option<String>,
         #[command(flatten)]
         read: ReadArgs,
     },
@@ -144,7 +147,7 @@ impl BackendCommand {
                     v1::Backend { address, weight, backup, max_connections, ..v1::Backend::default() };
                 add(session, &path, backend, &write).await
             }
-            Self::List { pool, read } => list(session, &pool, &read).await,
+            Self::List { pool, read } => list(session, pool.as_deref(), &read).await,
             Self::Get { path, read } => get(session, &path, &read).await,
             Self::Update { path, settings, etag, write } => {
                 let mut input = Input::default();
@@ -198,12 +201,12 @@ async fn add(
     session: &mut Session<'_>,
     path: &str,
     mut backend: v1::Backend,
-    write: &WriteArgs,
+    write: &CreateArgs,
 ) -> Result<(), Error> {
     let mut input = Input::default();
     let named = input.backend(path);
     backend.address = input.address("ADDRESS", &backend.address);
-    let write = Write::new(write, &mut input)?;
+    let write = Write::create(write, &mut input)?;
     input.finish()?;
     let request = v1::CreateBackendRequest {
         parent: named.parent(),
@@ -211,20 +214,48 @@ async fn add(
         backend: Some(backend),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
+        if_absent: write.if_absent,
     };
-    let make = async |channel| pools(channel).create_backend(request.clone()).await;
-    let view = BackendView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("backend {path}"), "added", view.revision, &view).await
+    let make = async |channel| Created::read(pools(channel).create_backend(request.clone()).await);
+    let Created { resource, existing } = session.call(write.repeat(), make).await?;
+    let view = BackendView::from(resource);
+    let what = format!("backend {path}");
+    write.finish_created(session, &what, "added", existing, (view.revision, &view)).await
 }
 
-async fn list(session: &mut Session<'_>, pool: &str, read: &ReadArgs) -> Result<(), Error> {
+async fn list(session: &mut Session<'_>, pool: Option<&str>, read: &ReadArgs) -> Result<(), Error> {
     let mut input = Input::default();
-    let parent = input.pool("POOL", pool);
+    let parent = pool.map(|name| input.pool("POOL", name));
     input.finish()?;
-    let (mut backends, mut page_token) = (Vec::new(), String::new());
+    let (mut backends, mut info) = (Vec::new(), None);
+    let parents = match &parent {
+        Some(parent) => vec![parent.clone()],
+        None => {
+            let (pools, read) = super::pool::all(session, read).await?;
+            info = read;
+            pools.into_iter().map(|pool| pool.name).collect()
+        }
+    };
+    for parent in parents {
+        info = list_one(session, &parent, read, &mut backends).await?.or(info);
+    }
+    session.note_freshness(info.as_ref());
+    let health = health(session, parent.unwrap_or_else(|| ALL_POOLS.to_owned())).await;
+    let joined = BackendState::join(backends, health);
+    session.print(&joined, || BackendState::table(&joined))
+}
+
+/// Adds the backends of one pool.
+async fn list_one(
+    session: &mut Session<'_>,
+    parent: &str,
+    read: &ReadArgs,
+    backends: &mut Vec<v1::Backend>,
+) -> Result<Option<v1::ReadInfo>, Error> {
+    let mut page_token = String::new();
     loop {
         let request = v1::ListBackendsRequest {
-            parent: parent.clone(),
+            parent: parent.to_owned(),
             page_size: PAGE_SIZE,
             page_token: page_token.clone(),
             consistency: consistency(read),
@@ -234,15 +265,9 @@ async fn list(session: &mut Session<'_>, pool: &str, read: &ReadArgs) -> Result<
         backends.extend(answer.backends);
         match next_page(&page_token, answer.next_page_token)? {
             Some(next) => page_token = next,
-            None => {
-                session.note_freshness(answer.read.as_ref());
-                break;
-            }
+            None => return Ok(answer.read),
         }
     }
-    let health = health(session, parent).await;
-    let joined = BackendState::join(backends, health);
-    session.print(&joined, || BackendState::table(&joined))
 }
 
 async fn get(session: &mut Session<'_>, path: &str, read: &ReadArgs) -> Result<(), Error> {

@@ -30,7 +30,9 @@ impl CompletionsArgs {
         };
         let mut script = Vec::new();
         // Into memory first: the generator panics when its writer fails.
-        clap_complete::generate(shell, &mut Cli::command(), "trestle", &mut script);
+        // They are hidden from help alone.
+        let mut command = Cli::command().mut_args(|arg| arg.hide(false));
+        clap_complete::generate(shell, &mut command, "trestle", &mut script);
         session.terminal.data(&String::from_utf8_lossy(&script))
     }
 }

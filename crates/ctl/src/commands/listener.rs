@@ -7,13 +7,13 @@ use trestle_api::v1;
 use super::listener_settings::{Emptied, ListenerSettings};
 use super::pool_settings::Given;
 use super::{PAGE_SIZE, consistency, next_page};
-use crate::args::{ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, listeners};
 use crate::view::ListenerView;
-use crate::write::{Deleted, Write, warn};
+use crate::write::{Created, Deleted, Write, warn};
 
 /// What to do with listeners.
 #[derive(Debug, Subcommand)]
@@ -33,7 +33,7 @@ pub(crate) enum ListenerCommand {
         #[command(flatten)]
         settings: Box<ListenerSettings>,
         #[command(flatten)]
-        write: WriteArgs,
+        write: CreateArgs,
     },
     /// List the listeners, with where they are bound
     #[command(visible_alias = "ls")]
@@ -128,21 +128,24 @@ async fn create(
     name: &str,
     listener: v1::Listener,
     mut input: Input,
-    write: &WriteArgs,
+    write: &CreateArgs,
 ) -> Result<(), Error> {
     input.listener("NAME", name);
-    let write = Write::new(write, &mut input)?;
+    let write = Write::create(write, &mut input)?;
     input.finish()?;
     let request = v1::CreateListenerRequest {
         listener_id: name.to_owned(),
         listener: Some(listener),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
+        if_absent: write.if_absent,
     };
-    let make = async |channel| listeners(channel).create_listener(request.clone()).await;
-    let view = ListenerView::from(session.call(write.repeat(), make).await?);
+    let make = async |channel| Created::read(listeners(channel).create_listener(request.clone()).await);
+    let Created { resource, existing } = session.call(write.repeat(), make).await?;
+    let view = ListenerView::from(resource);
     warn(session, &view.warnings);
-    write.finish(session, &format!("listener {name}"), "created", view.revision, &view).await
+    let what = format!("listener {name}");
+    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {

@@ -23,6 +23,9 @@ pub(crate) enum MemberCommand {
         /// Its peer address
         #[arg(value_name = "HOST:PORT")]
         peer_address: String,
+        /// Succeed where a member with this peer address is there already
+        #[arg(long)]
+        if_absent: bool,
         #[command(flatten)]
         wait: WaitArgs,
     },
@@ -77,7 +80,7 @@ pub(crate) enum MemberCommand {
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     wait: WaitArgs,
-    /// Name of this request: repeated with the same id, it is applied once [default: a random one]
+    /// Name of this request, a random one unless given: repeated with the same id, it is applied once
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
@@ -93,7 +96,9 @@ impl MemberCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::List(read) => list(session, &read).await,
-            Self::Add { peer_address, wait } => add(session, &peer_address, &wait).await,
+            Self::Add { peer_address, if_absent, wait } => {
+                add(session, &peer_address, if_absent, &wait).await
+            }
             Self::Promote { name, wait } => promote(session, &name, &wait).await,
             Self::Drain { name, drain: args } => drain(session, &name, args).await,
             Self::Enable { name, drain } => enable(session, &name, drain).await,
@@ -114,16 +119,30 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     session.print(&views, || MemberView::table(&views))
 }
 
-async fn add(session: &mut Session<'_>, peer_address: &str, wait: &WaitArgs) -> Result<(), Error> {
+async fn add(
+    session: &mut Session<'_>,
+    peer_address: &str,
+    if_absent: bool,
+    wait: &WaitArgs,
+) -> Result<(), Error> {
     let mut input = Input::default();
     let peer_address = input.host_port("HOST:PORT", peer_address);
     input.finish()?;
-    let request = v1::AddMemberRequest { peer_address };
+    let request = v1::AddMemberRequest { peer_address, if_absent };
     let make = async |channel| members(channel).add_member(request.clone()).await;
     let mut stream = session.call(Repeat::Step, make).await?;
-    let member = follow(session, &mut stream).await?;
-    session.print(&member, || format!("member {} added as learner (id {})\n", member.name, member.id))?;
-    if for_people(session) {
+    let (member, existing) = follow(session, &mut stream).await?;
+    if existing {
+        let told =
+            format!("member {} exists already, unchanged (id {}, {})", member.name, member.id, member.role);
+        session.print(&member, || format!("{told}\n"))?;
+        if !for_people(session) {
+            session.terminal.note(told);
+        }
+    } else {
+        session.print(&member, || format!("member {} added as learner (id {})\n", member.name, member.id))?;
+    }
+    if for_people(session) && member.role == "learner" {
         session
             .terminal
             .note(format_args!("next: give it a vote with \"trestle member promote {}\"", member.name));
@@ -138,7 +157,7 @@ async fn promote(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resu
     let request = v1::PromoteMemberRequest { name: resource };
     let make = async |channel| members(channel).promote_member(request.clone()).await;
     let mut stream = session.call(Repeat::Step, make).await?;
-    let member = follow(session, &mut stream).await?;
+    let (member, _) = follow(session, &mut stream).await?;
     session.print(&member, || format!("member {} promoted to voter (id {})\n", member.name, member.id))?;
     settle(session, wait, member.revision).await
 }
@@ -227,12 +246,12 @@ async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Re
     if wait.wait { in_force(session, revision).await } else { Ok(()) }
 }
 
-/// Tells progress until the change is done; returns the member as it is then. Catching up may take longer than one
-/// call, so only silence is bounded by --timeout.
+/// Tells progress until the change is done; returns the member as it is then, and whether it was there before. Catching up may take
+/// longer than one call, so only silence is bounded by --timeout.
 async fn follow(
     session: &mut Session<'_>,
     stream: &mut Streaming<v1::MemberProgress>,
-) -> Result<MemberView, Error> {
+) -> Result<(MemberView, bool), Error> {
     let advice = "the change may be half done: repeat the command, it goes on where it stopped";
     let patience = session.timeout();
     let mut told = String::new();
@@ -242,12 +261,12 @@ async fn follow(
             0 => progress.step,
             last => format!("{} ({} of {last} log entries)", progress.step, progress.matched_index),
         };
-        if line != told {
+        if line != told && !progress.existing {
             session.terminal.note(&line);
             told = line;
         }
         if progress.done {
-            return Ok(progress.member.unwrap_or_default().into());
+            return Ok((progress.member.unwrap_or_default().into(), progress.existing));
         }
     }
     Err(Error::BadAnswer("the progress ended without its last message".to_owned()))

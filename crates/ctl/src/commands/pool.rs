@@ -7,13 +7,13 @@ use trestle_api::v1;
 use super::check_settings::Check;
 use super::pool_settings::{PoolChange, PoolSettings};
 use super::{PAGE_SIZE, consistency, next_page};
-use crate::args::{ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::PoolView;
-use crate::write::{Deleted, Write};
+use crate::write::{Created, Deleted, Write};
 
 /// What to do with pools.
 #[derive(Debug, Subcommand)]
@@ -26,7 +26,7 @@ pub(crate) enum PoolCommand {
         #[command(flatten)]
         settings: Box<PoolSettings>,
         #[command(flatten)]
-        write: WriteArgs,
+        write: CreateArgs,
     },
     /// List the pools
     #[command(visible_alias = "ls")]
@@ -85,45 +85,55 @@ async fn create(
     session: &mut Session<'_>,
     name: &str,
     settings: &PoolSettings,
-    write: &WriteArgs,
+    write: &CreateArgs,
 ) -> Result<(), Error> {
     let mut input = Input::default();
     input.pool("NAME", name);
     let mut change = settings.change(&mut input);
     change.complete(Check::Tcp.plain(), &mut input);
-    let write = Write::new(write, &mut input)?;
+    let write = Write::create(write, &mut input)?;
     input.finish()?;
     let request = v1::CreatePoolRequest {
         pool_id: name.to_owned(),
         pool: Some(change.pool),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
+        if_absent: write.if_absent,
     };
-    let make = async |channel| pools(channel).create_pool(request.clone()).await;
-    let view = PoolView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("pool {name}"), "created", view.revision, &view).await
+    let make = async |channel| Created::read(pools(channel).create_pool(request.clone()).await);
+    let Created { resource, existing } = session.call(write.repeat(), make).await?;
+    let view = PoolView::from(resource);
+    let what = format!("pool {name}");
+    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
-    let (mut views, mut page_token) = (Vec::<PoolView>::new(), String::new());
+    let (found, info) = all(session, read).await?;
+    let mut views: Vec<PoolView> = found.into_iter().map(PoolView::from).collect();
+    session.note_freshness(info.as_ref());
+    let health = if views.is_empty() { None } else { health(session, "pools/-").await };
+    views.iter_mut().for_each(|view| view.join(health.as_ref()));
+    session.print(&views, || PoolView::table(&views))
+}
+
+/// All pools, and how fresh that is.
+pub(super) async fn all(
+    session: &mut Session<'_>,
+    read: &ReadArgs,
+) -> Result<(Vec<v1::Pool>, Option<v1::ReadInfo>), Error> {
+    let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
         let consistency = consistency(read);
         let request =
             v1::ListPoolsRequest { page_size: PAGE_SIZE, page_token: page_token.clone(), consistency };
         let make = async |channel| pools(channel).list_pools(request.clone()).await;
         let answer = session.call(Repeat::Read, make).await?;
-        views.extend(answer.pools.into_iter().map(PoolView::from));
+        found.extend(answer.pools);
         match next_page(&page_token, answer.next_page_token)? {
             Some(next) => page_token = next,
-            None => {
-                session.note_freshness(answer.read.as_ref());
-                break;
-            }
+            None => return Ok((found, answer.read)),
         }
     }
-    let health = if views.is_empty() { None } else { health(session, "pools/-").await };
-    views.iter_mut().for_each(|view| view.join(health.as_ref()));
-    session.print(&views, || PoolView::table(&views))
 }
 
 /// What the members see of a pool's backends, or of all. The configuration is worth showing without it.

@@ -8,12 +8,12 @@ use trestle_model::{VipAddress, VipName};
 
 use super::consistency;
 use super::vip_settings::{VipEmptied, VipSettings};
-use crate::args::{ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster, vips};
 use crate::view::{StatusView, VipEventView, VipView, short_name};
-use crate::write::{Deleted, Write};
+use crate::write::{Created, Deleted, Write};
 
 /// What to do with virtual IPs.
 #[derive(Debug, Subcommand)]
@@ -30,7 +30,7 @@ pub(crate) enum VipCommand {
         #[command(flatten)]
         settings: VipSettings,
         #[command(flatten)]
-        write: WriteArgs,
+        write: CreateArgs,
     },
     /// List the virtual IPs, with who holds them by what the members' kernels say
     #[command(visible_alias = "ls")]
@@ -128,20 +128,23 @@ async fn create(
     name: Option<String>,
     vip: v1::Vip,
     mut input: Input,
-    write: &WriteArgs,
+    write: &CreateArgs,
 ) -> Result<(), Error> {
     let name = named(address, name, &mut input);
-    let write = Write::new(write, &mut input)?;
+    let write = Write::create(write, &mut input)?;
     input.finish()?;
     let request = v1::CreateVipRequest {
         vip_id: name.clone(),
         vip: Some(v1::Vip { address: address.to_owned(), ..vip }),
         request_id: write.request_id.clone(),
         validate_only: write.dry_run,
+        if_absent: write.if_absent,
     };
-    let make = async |channel| vips(channel).create_vip(request.clone()).await;
-    let view = VipView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("vip {name}"), "created", view.revision, &view).await
+    let make = async |channel| Created::read(vips(channel).create_vip(request.clone()).await);
+    let Created { resource, existing } = session.call(write.repeat(), make).await?;
+    let view = VipView::from(resource);
+    let what = format!("vip {name}");
+    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {

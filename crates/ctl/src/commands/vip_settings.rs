@@ -161,7 +161,7 @@ mod tests {
         settings.change(&VipEmptied::default(), &mut input);
         let error = input.finish().unwrap_err();
         let text = error.render();
-        assert_eq!((error.exit_code(), text.lines().count()), (2, 7), "{text}");
+        assert_eq!((error.exit().code(), text.lines().count()), (2, 7), "{text}");
         assert!(text.contains("--prefer \"m1\": must not be named twice"), "{text}");
     }
 }

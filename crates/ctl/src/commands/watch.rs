@@ -8,6 +8,7 @@ use trestle_api::v1;
 
 use crate::args::Format;
 use crate::error::Error;
+use crate::output::one_line;
 use crate::session::{Repeat, Session, cluster};
 use crate::view::EventView;
 
@@ -100,7 +101,7 @@ async fn follow(
 fn show(session: &mut Session<'_>, view: &EventView) -> Result<(), Error> {
     let text = match session.format() {
         Format::Table => view.line(),
-        Format::Json => serde_json::to_string(view).map_err(|e| Error::Encode(e.to_string()))? + "\n",
+        Format::Json => one_line(view)? + "\n",
         Format::Yaml => {
             let document = serde_saphyr::to_string(view).map_err(|e| Error::Encode(e.to_string()))?;
             format!("---\n{document}")

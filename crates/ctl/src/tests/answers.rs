@@ -197,7 +197,7 @@ fn all_pages_are_listed() {
     let json: serde_json::Value = serde_json::from_str(&done.out).unwrap();
     let names: Vec<_> = json.as_array().unwrap().iter().map(|pool| pool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
-    assert_eq!(done.err, "read from m1 alone, at revision 12: may be stale\n");
+    assert_eq!(done.err, "{\"note\":\"read from m1 alone, at revision 12: may be stale\"}\n");
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_reader_that_went_away_is_no_failure() {
     }
     let member = Member::start(Script::default());
     let err = Buffer::default();
-    let terminal = Terminal { out: Box::new(Closed), err: Box::new(err.clone()), interactive: false };
+    let terminal = Terminal::new(Closed, err.clone());
     let address = member.address.to_string();
     let exit = run_on(["trestle", "--endpoint", &address, "status"].map(Into::into), terminal);
     assert_eq!((exit, err.text().as_str()), (ExitCode::SUCCESS, ""));

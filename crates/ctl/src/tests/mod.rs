@@ -3,6 +3,7 @@
 
 mod answers;
 mod endpoints;
+mod errors;
 pub(crate) mod fake;
 mod happening;
 pub(crate) mod sample;
@@ -48,7 +49,7 @@ struct Done {
 
 fn trestle(endpoints: &[String], args: &[&str]) -> Done {
     let (out, err) = (Buffer::default(), Buffer::default());
-    let terminal = Terminal { out: Box::new(out.clone()), err: Box::new(err.clone()), interactive: false };
+    let terminal = Terminal::new(out.clone(), err.clone());
     let endpoints = endpoints.join(",");
     let all: Vec<std::ffi::OsString> =
         ["trestle", "--endpoint", &endpoints].iter().chain(args).map(Into::into).collect();

@@ -68,7 +68,14 @@ impl ListenerService for Admin {
             listener.binds = binds.resolved();
         }
         let parsed = convert::create_listener(&resolved).map(|write| write.recognised_by(request));
-        self.write_listener(parsed, &binds).await
+        let command = parsed.as_ref().ok().map(|write| write.proposal.command.clone());
+        let wanted = request.if_absent.then(|| request.listener.clone().unwrap_or_default());
+        match (Box::pin(self.write_listener(parsed, &binds)).await, command.zip(wanted)) {
+            (Err(refused), Some((command, wanted))) => {
+                Box::pin(self.existing(&command, &wanted, refused)).await
+            }
+            (answered, _) => answered,
+        }
     }
 
     async fn get_listener(

@@ -61,8 +61,8 @@ impl MemberService for Admin {
             let answer = answered(answer)?;
             return Ok(Response::new(Box::pin(answer.into_inner())));
         }
-        let admin = self.clone();
-        Ok(streamed(|progress| async move { admin.add_here(address, progress).await }))
+        let (admin, if_absent) = (self.clone(), request.get_ref().if_absent);
+        Ok(streamed(move |progress| async move { admin.add_here(address, if_absent, progress).await }))
     }
 
     type PromoteMemberStream = Stream;
@@ -178,7 +178,7 @@ where
 impl Admin {
     /// Takes in the empty member at `address`, wherever the leader is.
     pub(crate) async fn take_in(&self, address: HostPort) -> Result<(), Status> {
-        let request = v1::AddMemberRequest { peer_address: address.to_string() };
+        let request = v1::AddMemberRequest { peer_address: address.to_string(), if_absent: false };
         let mut progress = self.add_member(Request::new(request)).await?.into_inner();
         while let Some(message) = tokio_stream::StreamExt::next(&mut progress).await {
             message?;
@@ -199,12 +199,25 @@ impl Admin {
     async fn add_here(
         &self,
         address: HostPort,
+        if_absent: bool,
         progress: mpsc::Sender<Progress>,
     ) -> Result<v1::MemberProgress, Status> {
+        let known = if if_absent { self.recorded_at(&address).await? } else { None };
+        if let Some((id, true)) = known {
+            return Ok(v1::MemberProgress { existing: true, ..self.done(id, Vec::new()) });
+        }
         let spec = self.describe(&address).await?;
         self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;
         let member = self.member.consensus.add(spec, &progress).await?;
-        Ok(self.done(member.id, Vec::new()))
+        Ok(v1::MemberProgress { existing: known.is_some(), ..self.done(member.id, Vec::new()) })
+    }
+
+    /// The member that is recorded at a peer address, and whether it has a vote.
+    async fn recorded_at(&self, address: &HostPort) -> Result<Option<(MemberId, bool)>, Status> {
+        let read = self.read(v1::Consistency::Linearizable.into()).await?;
+        let member = read.state().members.values().find(|member| member.spec.peer_address == *address);
+        let voter = |member| self.member.rendered(member).role() == v1::MemberRole::Voter;
+        Ok(member.map(|member| (member.id, voter(member))))
     }
 
     /// Asks the process at `address` who it is; it must belong to no other cluster.
@@ -264,6 +277,7 @@ impl Admin {
             done: true,
             member: state.members.get(&id).map(|member| self.member.rendered(member)),
             warnings,
+            existing: false,
         }
     }
 }

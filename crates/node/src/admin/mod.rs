@@ -8,6 +8,7 @@ mod connections;
 mod events;
 mod forward;
 mod health;
+mod if_absent;
 mod listeners;
 mod members;
 mod own_ports;

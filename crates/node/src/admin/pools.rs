@@ -44,8 +44,9 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::CreatePoolRequest>,
     ) -> Result<Response<v1::Pool>, Status> {
-        let (_, outcome) = self.write(convert::create_pool(request.get_ref())).await?;
-        pool_answer(outcome)
+        let request = request.into_inner();
+        let wanted = request.if_absent.then(|| request.pool.clone().unwrap_or_default());
+        self.create(convert::create_pool(&request), pool_answer, wanted.as_ref()).await
     }
 
     async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Result<Response<v1::Pool>, Status> {
@@ -90,8 +91,9 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::CreateBackendRequest>,
     ) -> Result<Response<v1::Backend>, Status> {
-        let (_, outcome) = self.write(convert::create_backend(request.get_ref())).await?;
-        backend_answer(outcome)
+        let request = request.into_inner();
+        let wanted = request.if_absent.then(|| request.backend.clone().unwrap_or_default());
+        self.create(convert::create_backend(&request), backend_answer, wanted.as_ref()).await
     }
 
     async fn get_backend(

@@ -42,12 +42,16 @@ pub(super) fn shorten(view: &mut v1::VipView) {
 #[tonic::async_trait]
 impl VipService for Admin {
     async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let write = convert::create_vip(request.get_ref());
-        if let (Ok(_), Some(vip)) = (&write, &request.get_ref().vip) {
-            self.refuse_unfit(vip).await?;
+        let request = request.into_inner();
+        let write = convert::create_vip(&request);
+        let wanted = request.if_absent.then(|| request.vip.clone().unwrap_or_default());
+        if let (Ok(write), Some(vip)) = (&write, &request.vip)
+            && let Err(unfit) = self.refuse_unfit(vip).await
+        {
+            let Some(wanted) = &wanted else { return Err(unfit) };
+            return Box::pin(self.existing(&write.proposal.command, wanted, unfit)).await;
         }
-        let (_, outcome) = self.write(write).await?;
-        answer(outcome)
+        self.create(write, answer, wanted.as_ref()).await
     }
 
     async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Result<Response<v1::Vip>, Status> {

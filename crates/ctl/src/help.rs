@@ -1,0 +1,201 @@
+//! Help as it is shown: examples for each noun, global options once and not below every command, and no defaults where what
+//! is not given stays as it is.
+
+use clap::{Command, CommandFactory};
+
+use crate::args::Cli;
+use crate::exit::Exit;
+
+/// Below the help of every command but the first.
+const FOLDED: &str = "Global options: see \"trestle --help\"";
+
+/// Examples, by command.
+const EXAMPLES: [(&str, &[&str]); 15] = [
+    (
+        "trestle pool",
+        &[
+            "trestle pool create web",
+            "trestle pool create kube-api --health https --health-path /readyz --if-absent",
+            "trestle pool update kube-api --health-path /livez --wait",
+            "trestle pool get web -o yaml",
+        ],
+    ),
+    ("trestle pool create", &["trestle pool create kube-api --algorithm least-connections --health tls"]),
+    ("trestle pool update", &["trestle pool update web --slow-start 30s --on-down keep"]),
+    (
+        "trestle backend",
+        &[
+            "trestle backend add web/a 10.0.0.1:8080",
+            "trestle backend list web",
+            "trestle backend drain web/a --deadline 5m",
+            "trestle backend enable web/a",
+        ],
+    ),
+    ("trestle backend add", &["trestle backend add web/a 10.0.0.1:8080 --weight 2 --if-absent"]),
+    (
+        "trestle listener",
+        &[
+            "trestle listener create front --bind 0.0.0.0:443 --pool web --wait",
+            "trestle listener create api --bind api:6443 --pool kube-api    # on the virtual IP \"api\"",
+            "trestle listener update front --bind 0.0.0.0:443,[::]:443",
+            "trestle listener list",
+        ],
+    ),
+    (
+        "trestle listener create",
+        &["trestle listener create edge --bind :443 --pool web --route '*.a.example=a'"],
+    ),
+    (
+        "trestle vip",
+        &[
+            "trestle vip create 10.0.3.100/24 --name api",
+            "trestle vip list",
+            "trestle vip move --to m2",
+            "trestle vip history",
+        ],
+    ),
+    (
+        "trestle member",
+        &[
+            "trestle member add 10.0.0.2:7481    # the new member's peer address",
+            "trestle member promote m2",
+            "trestle member drain m1",
+            "trestle member list",
+        ],
+    ),
+    (
+        "trestle connection",
+        &[
+            "trestle connection list --pool web --client 10.0.0.0/8",
+            "trestle connection close --backend web/a --min-age 1h --dry-run",
+        ],
+    ),
+    ("trestle cluster", &["trestle --endpoint 10.0.0.1:7480 cluster bootstrap"]),
+    ("trestle leader", &["trestle leader show", "trestle leader transfer --to m2"]),
+    ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
+    ("trestle backup", &["trestle backup trestle.json"]),
+    (
+        "trestle restore",
+        &["trestle restore trestle.json --dry-run", "trestle restore trestle.json --replace"],
+    ),
+];
+
+/// The command line with its help.
+pub(crate) fn command() -> Command {
+    let command = Cli::command();
+    let options = global_options(&command);
+    let command = nested(command, "trestle");
+    command.after_help(format!(
+        "{options}\n\n{}\n\nErrors are told on standard error; with -o json, as a line {{\"error\": {{...}}}} with code, message and \
+         violations.",
+        Exit::table()
+    ))
+}
+
+fn nested(mut command: Command, path: &str) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        let path = format!("{path} {name}");
+        command = command.mut_subcommand(&name, |sub| {
+            let sub = if name == "update" { sub.mut_args(without_default) } else { sub };
+            let examples = examples(&path);
+            nested(sub, &path).after_help(format!("{examples}{FOLDED}"))
+        });
+    }
+    command
+}
+
+fn examples(path: &str) -> String {
+    let Some((_, lines)) = EXAMPLES.iter().find(|(of, _)| *of == path) else { return String::new() };
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("Examples:\n{lines}\n")
+}
+
+/// What is not given in an update stays as it is, whatever it is at first.
+fn without_default(arg: clap::Arg) -> clap::Arg {
+    let Some(help) = arg.get_help().map(ToString::to_string) else { return arg };
+    match help.split_once(" [default: ") {
+        Some((before, after)) => {
+            let rest = after.split_once(']').map_or("", |(_, rest)| rest).to_owned();
+            arg.help(format!("{before}{rest}"))
+        }
+        None => arg,
+    }
+}
+
+/// The options that every command takes. They are hidden, so that they do not fill each command's help.
+fn global_options(command: &Command) -> String {
+    let line = |arg: &clap::Arg| {
+        let value = arg.get_value_names().and_then(<[_]>::first).map(ToString::to_string).unwrap_or_default();
+        let short = arg.get_short().map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        let default = arg.get_default_values().first().and_then(|value| value.to_str()).unwrap_or_default();
+        let env = arg.get_env().and_then(|name| name.to_str()).map(|name| format!("; or {name}"));
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let option = format!("{short}--{} <{value}>", arg.get_id());
+        format!("  {option:<30}{help} [default: {default}{}]", env.unwrap_or_default())
+    };
+    let lines: Vec<String> = command.get_arguments().filter(|arg| arg.is_global_set()).map(line).collect();
+    format!("Global options, which every command takes:\n{}", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    fn find<'c>(command: &'c Command, path: &str) -> &'c Command {
+        path.split(' ').skip(1).fold(command, |command, name| {
+            command.find_subcommand(name).unwrap_or_else(|| panic!("{path}: no command {name}"))
+        })
+    }
+
+    #[test]
+    fn examples_are_commands_that_there_are() {
+        let command = command();
+        for (path, examples) in EXAMPLES {
+            find(&command, path);
+            for example in examples {
+                let line = example.split(" | ").next().unwrap_or_default();
+                let line = line.split(" #").next().unwrap_or_default().trim().replace('\'', "");
+                let parsed = command.clone().try_get_matches_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{example}: {}", parsed.map(|_| ()).unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn every_noun_has_examples() {
+        let command = command();
+        for noun in command.get_subcommands().filter(|noun| noun.has_subcommands()) {
+            let path = format!("trestle {}", noun.get_name());
+            assert!(!examples(&path).is_empty(), "{path} has no examples");
+        }
+    }
+
+    #[test]
+    fn no_update_shows_a_default_and_creations_do() {
+        let command = command();
+        for noun in command.get_subcommands() {
+            let Some(update) = noun.find_subcommand("update") else { continue };
+            let help = update.clone().render_long_help().to_string();
+            assert!(!help.contains("[default"), "{} update: {help}", noun.get_name());
+        }
+        let create = find(&command, "trestle pool create").clone().render_help().to_string();
+        assert!(create.contains("[default: round-robin]"), "{create}");
+    }
+
+    #[test]
+    fn global_options_are_told_once() {
+        let command = command();
+        let all = command.clone().render_help().to_string();
+        for option in ["--endpoint <HOST:PORT>", "-o, --output <FORMAT>", "--timeout <DURATION>"] {
+            assert!(all.contains(option), "{all}");
+        }
+        let mut built = command;
+        built.build();
+        for noun in built.get_subcommands() {
+            let help = noun.clone().render_help().to_string();
+            assert!(!help.contains("--endpoint <") && help.contains(FOLDED), "{help}");
+        }
+    }
+}
