@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use trestle_testkit::{Cluster, Member, Subnet, skip, wait_for};
+use trestle_testkit::{Cluster, Member, Subnet, has_tools, skip, wait_for};
 
 use crate::shutdown::{ask, serve};
 use crate::{finish, trestle, trestled};
@@ -20,12 +20,15 @@ struct Mounted(std::process::Child);
 impl Mounted {
     /// Mounts a file system of 24 MiB on `dir`; `None` where that is not allowed.
     fn new(dir: &Path) -> Option<Self> {
+        if !has_tools(&["unshare", "nsenter", "mount"]) {
+            return None;
+        }
         std::fs::create_dir_all(dir).unwrap();
         let script =
             format!("mount -t tmpfs -o size=24m tmpfs '{}' && echo mounted && exec cat", dir.display());
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = unshare.stderr(Stdio::null()).spawn().ok()?;
+        let mut child = unshare.stderr(Stdio::null()).spawn().unwrap();
         let mut said = [0; 8];
         if child.stdout.as_mut().unwrap().read_exact(&mut said).is_err() {
             let _ = child.wait();

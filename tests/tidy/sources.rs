@@ -62,3 +62,38 @@ fn modules_have_names_that_mean_something() {
         names.filter(|name| name.trim_end_matches(".rs").split('/').any(|part| EMPTY_NAMES.contains(&part)));
     expect_none("modules named after nothing in particular", &wrong.collect::<Vec<_>>());
 }
+
+/// Places at which a test tells that it does not run and returns without [`trestle_testkit::skip`], which fails where every tool
+/// is there.
+fn silent_skips(text: &str) -> Vec<usize> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let tells = |line: &str| line.starts_with("eprintln!(") || line.starts_with("println!(");
+    let silent = |at: &usize| {
+        let (line, next) = (lines[*at], lines.get(at + 1).copied().unwrap_or_default());
+        // A crate that the test kit is not for may look at the variable itself.
+        let looked = lines[at.saturating_sub(3)..*at].iter().any(|line| line.contains("TRESTLE_TEST_ALL"));
+        (line.contains("return eprintln!(") || tells(line) && next.starts_with("return")) && !looked
+    };
+    (0..lines.len()).filter(silent).map(|at| at + 1).collect()
+}
+
+#[test]
+fn no_test_skips_itself_silently() {
+    let mut wrong = Vec::new();
+    for (name, text) in
+        sources().into_iter().filter(|(name, _)| name.contains("test") && !name.contains("/bench/"))
+    {
+        wrong.extend(silent_skips(&text).into_iter().map(|line| format!("{name}:{line}")));
+    }
+    expect_none("tests that return without testkit's skip()", &wrong);
+}
+
+#[test]
+fn silent_skips_are_seen() {
+    // Put together here, so that this file does not find itself.
+    let tell = ["eprint", "ln!(\"skipped: x\")"].concat();
+    assert_eq!(silent_skips(&format!("if x {{\n    {tell};\n    return;\n}}")), [2]);
+    assert_eq!(silent_skips(&format!("Err(_) => return {tell},")), [1]);
+    assert_eq!(silent_skips(&format!("assert!(TRESTLE_TEST_ALL);\n{tell};\nreturn;")), [0; 0]);
+    assert_eq!(silent_skips(&format!("{tell};\ngo_on();")), [0; 0]);
+}
