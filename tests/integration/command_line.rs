@@ -65,6 +65,11 @@ pub(crate) fn golden_session(
     mask: impl Fn(&str) -> String,
 ) {
     let (endpoints, ip) = (cluster.endpoints(), cluster.subnet.ip(1).to_string());
+    // An entry of the member's own, which would come between those of the session, sooner or later.
+    wait_for("the member's start to be recorded", Duration::from_secs(30), || {
+        let output = cluster.members[0].output();
+        if output.contains("a process of this member has started") { Ok(()) } else { Err(output) }
+    });
     // The member's address as the golden file writes it.
     let typed = |line: &str| {
         let line = line.replace("127.0.0.1", &ip);

@@ -45,7 +45,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("clap", &["trestle-node", "trestle-ctl", "trestle"]),
     ("comfy-table", &["trestle-ctl"]),
     ("ratatui", &["trestle-ctl"]),
-    ("prost-reflect", &["trestle-ctl"]),
+    ("prost-reflect", &["trestle-api", "trestle-ctl"]),
     ("arc-swap", &["trestle-dataplane"]),
     ("h2", &["trestle-dataplane", "trestle-node"]),
     ("hickory-resolver", &["trestle-dataplane"]),
