@@ -83,7 +83,10 @@ fn a_drained_holder_hands_over_and_lets_open_connections_end() {
     open.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with(&format!(" {}", own.ip())), "{answer:?}");
     let refusal = bed.refusal(&["vip", "move", "--to", &name]);
-    assert!(refusal.contains(&format!("member \"{name}\" cannot take over: ")), "{refusal}");
+    let words = format!(
+        "member \"{name}\" cannot take over: it is drained: end that with \"trestle member enable {name}\""
+    );
+    assert!(refusal.contains(&words), "{refusal}");
 
     bed.run(&["member", "enable", &name]);
     bed.served(own, |by| by == holder);

@@ -26,6 +26,8 @@ pub struct Leads {
     pub term: u64,
     /// Whether its call for votes told the voters that the leader before wished it; also when that is not known.
     pub by_transfer: bool,
+    /// Whether it asked nobody for a vote in this term: it founded the cluster, or was its only voter.
+    pub alone: bool,
     /// Whether this leader has begun to hand leadership over, for whatever reason. Never taken back in the same term.
     pub transferring: bool,
     /// When the last call left that a quorum of the voters has answered in this term, or a little earlier; `None` before the
@@ -106,6 +108,7 @@ impl Books {
             leads: Some(Leads {
                 term: seat.term,
                 by_transfer: self.called != (seat.term, false),
+                alone: self.called.0 != seat.term,
                 transferring: self.transferred.0 == seat.term,
                 quorum_acked: seat.acked(answers, Instant::now()),
             }),

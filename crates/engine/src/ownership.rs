@@ -266,7 +266,7 @@ impl Ownership {
         match &mut self.reign {
             Some(reign) if reign.term == term => {
                 // Told both ways: the one that promises less holds.
-                if elected == Elected::ByTransfer {
+                if elected != Elected::ByTimeout {
                     reign.elected = elected;
                 }
             }

@@ -75,7 +75,7 @@ impl Lease {
         let drifted = reach.saturating_add(reach.saturating_mul(DRIFT_PPM) / 1_000_000);
         match elected {
             Elected::ByTimeout => drifted.saturating_sub(self.vote_refusal),
-            Elected::ByTransfer => drifted,
+            Elected::ByTransfer | Elected::Alone => drifted,
         }
     }
 }
@@ -87,6 +87,8 @@ pub enum Elected {
     ByTimeout,
     /// The election was started by the old leader, whose lease voters then disregard; also when it is not known.
     ByTransfer,
+    /// It needed no other vote: it founded the cluster, or is its only voter. It waits as after a transfer.
+    Alone,
 }
 
 #[cfg(test)]
@@ -97,7 +99,9 @@ mod tests {
     fn after_an_election_by_timeout_nobody_waits() {
         for lease in [Lease::default(), Lease::fast(), Lease::wide()] {
             assert_eq!(lease.wait(lease.reach(), Elected::ByTimeout), Duration::ZERO);
-            assert!(lease.wait(lease.reach(), Elected::ByTransfer) > lease.reach());
+            for elected in [Elected::ByTransfer, Elected::Alone] {
+                assert!(lease.wait(lease.reach(), elected) > lease.reach());
+            }
         }
     }
 

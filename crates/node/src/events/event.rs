@@ -24,7 +24,7 @@ pub(crate) enum Event {
     /// Something was found out about a backend or a pool.
     DataPlane(dataplane::Event),
     /// This member leads.
-    Leads { term: u64, by_transfer: bool },
+    Leads { term: u64, why: &'static str },
     /// No quorum has been there for so long.
     QuorumLost { silent: Duration },
     /// There is one again, after so long without.
@@ -114,10 +114,7 @@ impl fmt::Display for Event {
         let seconds = |time: &Duration| format!("{:.1} s", time.as_secs_f64());
         match self {
             Self::DataPlane(event) => event.fmt(f),
-            Self::Leads { term, by_transfer: true } => {
-                write!(f, "leads in term {term}: leadership was handed to it")
-            }
-            Self::Leads { term, by_transfer: false } => write!(f, "leads in term {term}: it was elected"),
+            Self::Leads { term, why } => write!(f, "leads in term {term}: {why}"),
             Self::QuorumLost { silent } => write!(
                 f,
                 "no quorum for {}: nothing can be changed until a majority of the voters answers; \"trestle status\" names \

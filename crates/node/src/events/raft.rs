@@ -11,6 +11,7 @@ use trestle_model::{MemberId, MemberName};
 use super::Event;
 use crate::member::Member;
 use crate::supervise::Lasts;
+use crate::vips::{elected, why_it_leads};
 
 /// Time between two looks at what is silent.
 const LOOK: Duration = Duration::from_millis(200);
@@ -52,8 +53,8 @@ struct Raft {
     leader: Option<(MemberName, u64)>,
     /// When a leader last heard from a quorum; for a follower, the present while it hears one.
     quorum: Option<Instant>,
-    /// The term in which this member leads, if it does, and whether it was handed to it.
-    leads: Option<(u64, bool)>,
+    /// The term in which this member leads, if it does, and how it came to that, in words.
+    leads: Option<(u64, &'static str)>,
     /// The other members, with when the leader, this one, last heard from each.
     others: BTreeMap<MemberId, (MemberName, Option<Instant>)>,
     voters: BTreeSet<MemberId>,
@@ -78,7 +79,7 @@ impl Member {
             ),
             leader,
             quorum,
-            leads: office.leads.map(|leads| (leads.term, leads.by_transfer)),
+            leads: office.leads.map(|leads| (leads.term, why_it_leads(elected(&leads), leads.term))),
             others: others.map(|m| (m.id, (m.spec.name.clone(), status.heard.get(&m.id).copied()))).collect(),
             voters: status.voters,
         }
@@ -132,8 +133,8 @@ impl Seen {
         }
         // Whom another leader has heard is not known here.
         self.heard = raft.others.keys().map(|id| (*id, (now, false))).collect();
-        if let Some((term, by_transfer)) = raft.leads {
-            tell(Event::Leads { term, by_transfer });
+        if let Some((term, why)) = raft.leads {
+            tell(Event::Leads { term, why });
         }
     }
 
@@ -204,7 +205,7 @@ mod tests {
                 takes_part: true,
                 leader: Some((name("m1"), 5)),
                 quorum: Some(now),
-                leads: Some((5, false)),
+                leads: Some((5, "it was elected leader")),
                 others: others.into(),
                 voters: [1, 2, 3].map(MemberId).into(),
             };
@@ -276,7 +277,8 @@ mod tests {
         let mut bench = Bench::new();
         (bench.raft.leads, bench.raft.leader, bench.raft.quorum) = (None, None, None);
         bench.look(SILENCE / 2);
-        (bench.raft.leads, bench.raft.leader) = (Some((6, true)), Some((name("m1"), 6)));
+        (bench.raft.leads, bench.raft.leader) =
+            (Some((6, "leadership was handed to it")), Some((name("m1"), 6)));
         bench.raft.quorum = Some(bench.now);
         bench.look(SILENCE / 2);
         assert_eq!(bench.told(), ["leader"]);

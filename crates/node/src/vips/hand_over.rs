@@ -10,7 +10,7 @@ use trestle_api::status::{self, Failure};
 use trestle_engine::ownership::{Event, MoveRefusal};
 use trestle_model::MemberId;
 
-use super::{Order, fitness};
+use super::{Order, fitness, obstacles};
 use crate::member::Member;
 
 /// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.
@@ -58,7 +58,7 @@ impl Member {
                 Ok(()) => break,
                 // A member that is busy may have been late with its answer.
                 Err(_) if Instant::now() < deadline => {}
-                Err(refusal) => return Err(self.cannot(refusal)),
+                Err(refusal) => return Err(self.cannot(refusal).await),
             }
         }
         let arrived = self.successor(term, Instant::now() + HAND_OVER_WAIT, true).await;
@@ -104,24 +104,25 @@ impl Member {
         Ok(Ok(()))
     }
 
-    fn cannot(&self, refusal: MoveRefusal) -> Status {
+    async fn cannot(&self, refusal: MoveRefusal) -> Status {
         match refusal {
             MoveRefusal::NotLeading => {
                 refused("this member does not lead, so it holds no virtual IP; ask the leader")
             }
             MoveRefusal::Unfit(to) => refused(format!(
-                "member \"{}\" cannot take over: it must be another voter that answers, has caught up and is fit; \
-                 see \"trestle status\", or name another member",
-                self.name_of(to)
+                "member \"{}\" cannot take over: it {}, or name another member",
+                self.name_of(to),
+                obstacles::of(self, to).await
             )),
-            MoveRefusal::NoTarget => refused(
-                "nobody can take over: no other voter answers, has caught up and is fit; see \"trestle status\"",
-            ),
+            MoveRefusal::NoTarget => refused(match obstacles::of_all(self).await.as_slice() {
+                [] => "nobody can take over: there is no other member".to_owned(),
+                all => format!("nobody can take over: {}", all.join("; ")),
+            }),
         }
     }
 
     /// The name of a member; its number when it is not known here.
-    fn name_of(&self, id: MemberId) -> String {
+    pub(super) fn name_of(&self, id: MemberId) -> String {
         let state = self.consensus.view().borrow().state.clone();
         state.members.get(&id).map_or_else(|| id.to_string(), |member| member.spec.name.to_string())
     }
@@ -131,8 +132,8 @@ impl Member {
         loop {
             match self.movable(to)? {
                 Ok(()) => return Ok(()),
-                Err(refusal @ MoveRefusal::NotLeading) => return Err(self.cannot(refusal)),
-                Err(refusal) if Instant::now() >= deadline => return Err(self.cannot(refusal)),
+                Err(refusal @ MoveRefusal::NotLeading) => return Err(self.cannot(refusal).await),
+                Err(refusal) if Instant::now() >= deadline => return Err(self.cannot(refusal).await),
                 Err(_) => sleep_until(Instant::now() + TARGETS_LOOK).await,
             }
         }

@@ -12,6 +12,7 @@ mod fit;
 mod fitness;
 mod hand_over;
 mod news;
+mod obstacles;
 mod owner;
 mod silence;
 mod view;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) use news::{elected, why_it_leads};
 pub(crate) use watchdog::{Systemd, Whole};
 
 use trestle_consensus::Ballot;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use trestle_consensus::Office;
+use trestle_consensus::{Leads, Office};
 use trestle_engine::ownership::{Elected, Event};
 use trestle_model::MemberId;
 
@@ -20,10 +20,31 @@ pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     parts.spawn(&runtime, "identity news", Lasts::UntilStop, identity(member.clone(), orders.clone()));
 }
 
+/// Raft's term in which whoever founds a cluster leads.
+const FIRST_TERM: u64 = 1;
+
+/// How a member came to lead.
+pub(crate) fn elected(leads: &Leads) -> Elected {
+    match leads {
+        Leads { alone: true, .. } => Elected::Alone,
+        Leads { by_transfer: true, .. } => Elected::ByTransfer,
+        _ => Elected::ByTimeout,
+    }
+}
+
+/// The same in words.
+pub(crate) fn why_it_leads(elected: Elected, term: u64) -> &'static str {
+    match elected {
+        Elected::Alone if term == FIRST_TERM => "it founded the cluster",
+        Elected::Alone => "it is the only voter",
+        Elected::ByTransfer => "leadership was handed to it",
+        Elected::ByTimeout => "it was elected leader",
+    }
+}
+
 fn events(member: &Member, office: Office) -> Vec<Event> {
     let Some(leads) = office.leads else { return vec![Event::Following] };
-    let elected = if leads.by_transfer { Elected::ByTransfer } else { Elected::ByTimeout };
-    let mut events = vec![Event::Leading { term: leads.term, elected }];
+    let mut events = vec![Event::Leading { term: leads.term, elected: elected(&leads) }];
     if leads.transferring {
         events.push(Event::TransferBegan);
     }

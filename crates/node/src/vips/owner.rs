@@ -19,7 +19,7 @@ use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenur
 use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
 
 use super::fit::OwnAddresses;
-use super::{Order, Shared, watchdog};
+use super::{Order, Shared, news, watchdog};
 use crate::events::{Event as Happened, Journal};
 use crate::member::Member;
 use crate::supervise::{Pulse, Supervisor};
@@ -369,10 +369,7 @@ impl Owner {
     fn propose_take(&self, term: u64, reach: Duration) {
         let Some(member) = self.me else { return };
         let tenure = Tenure { member, term, reach, released: false };
-        let reason = match self.elected {
-            Elected::ByTransfer => "leadership was handed to it",
-            Elected::ByTimeout => "it was elected leader",
-        };
+        let reason = news::why_it_leads(self.elected, term);
         self.record(term, Command::TakeVips { tenure, time_ms: wall_clock(), reason: reason.into() });
     }
 
