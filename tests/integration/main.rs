@@ -41,6 +41,7 @@ mod startup;
 mod status;
 mod store;
 mod vips;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

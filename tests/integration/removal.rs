@@ -142,7 +142,9 @@ async fn drained_without_a_deadline(cluster: &Cluster, origin: &Origin) -> Vec<T
         stream
     };
     let streams = (0..20).map(connect).collect();
-    trestle(&endpoint, &["backend", "drain", "old/a", "--wait"]).expect_success();
+    // A drain that is waited for takes until no connection is left.
+    trestle(&endpoint, &["backend", "drain", "old/a"]).expect_success();
+    trestle(&endpoint, &["backend", "update", "old/a", "--weight", "2", "--wait"]).expect_success();
     streams
 }
 

@@ -1,11 +1,15 @@
 //! An operator moves the address.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use trestle_testkit::lab::Fault;
+use trestle_testkit::wait_for;
 
 use crate::Bed;
+use crate::bed::LIMIT;
 
 #[test]
 fn a_planned_move_fails_no_new_connection() {
@@ -36,6 +40,38 @@ fn events_tell_the_history(bed: &Bed) {
     let history: Vec<String> =
         history.iter().map(|e| line(&e["event"], e) + e["reason"].as_str().unwrap()).collect();
     assert!(history.len() >= 9 && events == history, "{events:#?}\n{history:#?}");
+}
+
+/// Waits until a connection with this address of the client is open through a member.
+fn open_through(bed: &Bed, local: &str, member: usize) {
+    wait_for("the open connection", LIMIT, || {
+        let list = bed.run(&["connection", "list", "--member", &bed.name(member)]);
+        if list.contains(local) { Ok(()) } else { Err(list) }
+    });
+}
+
+#[test]
+fn a_move_that_is_waited_for_answers_when_it_is_served_and_says_what_is_left_behind() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    let holder = bed.settle();
+    let founded = bed.history(usize::MAX).remove(0);
+    assert_eq!((&*founded.event, &*founded.reason), ("taken", "it founded the cluster"), "{founded:?}");
+    let mut open = bed.lab.client.run(|| TcpStream::connect(bed.lab.target())).unwrap();
+    open.write_all(b"GET / HTTP/1.0\r\n").unwrap();
+    open_through(&bed, &open.local_addr().unwrap().to_string(), holder);
+
+    let moved = bed.json(&["vip", "move", "--wait"]);
+    let vips = bed.json(&["vip", "list"]);
+    assert_eq!((&moved["former_holder"], &moved["connections_left"]), (&bed.name(holder).into(), &1.into()));
+    assert_eq!(vips[0]["holders"], serde_json::json!([moved["holder"]]), "{vips}");
+    // The new holder knows nothing of it, and its kernel says so.
+    open.set_read_timeout(Some(LIMIT)).unwrap();
+    open.write_all(b"\r\n").unwrap();
+    let ended = open.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{ended}");
+
+    let nothing = bed.json(&["vip", "move", "--wait", "--to", moved["holder"].as_str().unwrap()]);
+    assert_eq!((&nothing["holder"], &nothing["connections_left"]), (&moved["holder"], &0.into()));
 }
 
 /// A thread that waits for a moment that has passed takes a whole processor.

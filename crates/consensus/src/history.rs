@@ -193,7 +193,7 @@ mod tests {
             peer_address: address.clone(),
             admin_address: address,
         };
-        let member = Member { id: MemberId(1), spec, draining: false, revision: 1 };
+        let member = Member { id: MemberId(1), spec, draining: false, drain_timeout: None, revision: 1 };
         vec![Change::new(ChangeKind::Created, Resource::Member(Arc::new(member)))]
     }
 

@@ -63,6 +63,39 @@ pub(crate) enum Error {
         /// The members.
         members: Vec<String>,
     },
+    /// The listener is not bound on some members that can be reached.
+    #[error("listener {listener} is not bound on {}; see \"trestle listener get {listener}\"", .members.join(", "))]
+    NotBound {
+        /// The listener.
+        listener: String,
+        /// The members.
+        members: Vec<String>,
+    },
+    /// The member does not serve virtual IPs that were moved to it.
+    #[error("{holder} leads and does not serve all virtual IPs: {}; see \"trestle vip list\"", .missing.join("; "))]
+    NotServing {
+        /// The member.
+        holder: String,
+        /// What is missing.
+        missing: Vec<String>,
+    },
+    /// The drain that was waited for is over, because somebody said so.
+    #[error("{0} is not draining any more: it was enabled, disabled or removed meanwhile")]
+    DrainEnded(String),
+    /// No connection is left on the members that answer, and others may have some.
+    #[error(
+        "no connection is left on {name} as far as members answer, and {} may have some; see \"trestle status\"",
+        .members.join(", ")
+    )]
+    SilentInDrain {
+        /// What is drained.
+        name: String,
+        /// The members that do not answer.
+        members: Vec<String>,
+    },
+    /// Ctrl-C; with what is left in force.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
     /// Some members did not answer, and may or may not have closed connections.
     #[error("{} did not answer, and may or may not have closed connections; see \"trestle status\"", .0.join(", "))]
     NotClosed(Vec<String>),

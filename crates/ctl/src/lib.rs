@@ -18,6 +18,7 @@ mod session;
 mod table;
 mod top;
 mod view;
+mod wait;
 mod write;
 
 #[cfg(test)]

@@ -112,11 +112,31 @@ impl Write {
         revision: u64,
         view: &T,
     ) -> Result<(), Error> {
+        self.tell(session, what, done, revision, view)?;
+        if self.waits() { in_force(session, revision).await } else { Ok(()) }
+    }
+
+    /// Tells the result alone.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(crate) fn tell<T: Serialize>(
+        &self,
+        session: &mut Session<'_>,
+        what: &str,
+        done: &str,
+        revision: u64,
+        view: &T,
+    ) -> Result<(), Error> {
         if self.dry_run {
             return session.print(view, || format!("{what} would be {done} (dry run)\n"));
         }
-        session.print(view, || format!("{what} {done} (revision {revision})\n"))?;
-        if self.wait { in_force(session, revision).await } else { Ok(()) }
+        session.print(view, || format!("{what} {done} (revision {revision})\n"))
+    }
+
+    /// Whether something was changed that is to be waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.wait && !self.dry_run
     }
 }
 

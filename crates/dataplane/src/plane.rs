@@ -345,10 +345,13 @@ impl DataPlane {
     /// clients and outer balancers go elsewhere; established connections go on. `false` opens them again. Said again it
     /// changes nothing.
     ///
+    /// `within` ends the connections that are left by that time after the sockets were closed first, those of each pool over the
+    /// last [part](trestle_model::PoolSpec::close_spread_percent) of it; another time moves the end, and `None` leaves them.
+    ///
     /// Wildcards are closed too, through which virtual IPs are reached as well: say `true` only once this member holds
     /// none, and `false` before it claims one, which it does while no other member can.
-    pub fn drain(&self, drained: bool) {
-        self.order(Order::Drain(drained));
+    pub fn drain(&self, drained: bool, within: Option<Duration>) {
+        self.order(Order::Drain { drained, within });
     }
 
     /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers by what it saw

@@ -46,7 +46,12 @@ pub(crate) enum Order {
         done: Option<oneshot::Sender<()>>,
     },
     /// Close every listening socket but those of virtual IPs and open none, or open them again.
-    Drain(bool),
+    Drain {
+        /// Close them.
+        drained: bool,
+        /// End all connections within this time from when they were closed first, spread over the last part of it.
+        within: Option<Duration>,
+    },
     /// End all connections within this time from now, spread over the last part of it, those that are left for this reason;
     /// or, without a time, let them go on after all.
     EndWithin(Option<(Duration, CloseReason)>),
@@ -69,6 +74,10 @@ pub(crate) struct Reconciler {
     published: Instant,
     /// When listeners opened last that had waited.
     released: Instant,
+    /// Since when this member takes no new connections because it is drained.
+    drained_since: Option<Duration>,
+    /// When the connections that are left are closed for that reason.
+    drain_ends: Option<Instant>,
 }
 
 impl Reconciler {
@@ -99,6 +108,8 @@ impl Reconciler {
             state: Arc::default(),
             published: now,
             released: now,
+            drained_since: None,
+            drain_ends: None,
         }
     }
 
@@ -181,10 +192,19 @@ impl Reconciler {
                     let _ = done.send(());
                 }
             }
-            Order::Drain(drained) => {
+            Order::Drain { drained, within } => {
+                let now = self.origin.elapsed();
+                let since = drained.then(|| *self.drained_since.get_or_insert(now));
+                self.drained_since = since;
+                let drain = since.zip(within);
+                let grace = |(since, time)| Grace { since, time, reason: CloseReason::Drained };
+                self.pools.drain(drain.map(grace), now);
+                self.drain_ends = drain.map(|(since, time)| self.origin + since + time);
                 if self.listeners.drain(drained) {
                     tracing::info!(drained, "listening sockets follow the drain of this member");
                     self.follow(self.state.clone(), true).await;
+                } else {
+                    self.publish();
                 }
             }
             Order::EndWithin(wanted) => {
@@ -225,7 +245,8 @@ impl Reconciler {
         let (listeners, routes) = self.listeners.published();
         let (revision, guard, vips) = (self.state.revision, self.listeners.guard(), self.listeners.vips());
         let shadowed = self.listeners.shadowed();
-        let table = Table { revision, listeners, pools, routes, guard, vips, shadowed };
+        let (drained, drain_ends) = (self.drained_since.is_some(), self.drain_ends);
+        let table = Table { revision, listeners, pools, routes, guard, vips, shadowed, drained, drain_ends };
         self.shared.table.store(Arc::new(table));
         self.pools.signal(&self.rolls);
         self.published = Instant::now();

@@ -39,6 +39,10 @@ pub struct Table {
     pub shadowed: Arc<[String]>,
     /// Addresses of virtual IPs, whether or not this member holds them.
     pub(crate) vips: Arc<BTreeSet<IpAddr>>,
+    /// Whether this member takes no new connections because it is drained.
+    pub drained: bool,
+    /// When the connections that are left on it are closed for that reason.
+    pub drain_ends: Option<Instant>,
 }
 
 impl Table {
@@ -257,6 +261,8 @@ pub struct Backend {
     pub(crate) history: History,
     /// When it came back: it became healthy after it was unhealthy, or was enabled after it was drained or disabled.
     pub(crate) risen: Option<Instant>,
+    /// When the connections that are left are closed, because it is drained with a deadline.
+    pub drain_ends: Option<Instant>,
     pub(crate) live: Arc<Live>,
     /// Value of [`Live::epoch`] that connections picked from this entry belong to.
     pub(crate) epoch: u32,

@@ -4,6 +4,7 @@ mod restore;
 mod vips;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::{Bind, HostPort};
 use crate::check::CheckKind;
@@ -12,7 +13,7 @@ use crate::defaults;
 use crate::diff::{Change, ChangeKind, Resource};
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::machine::Applied;
-use crate::member::{Member, MemberId, MemberSpec};
+use crate::member::{Member, MemberId, MemberSpec, check_drain_timeout};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolEntry, PoolPatch, PoolSpec};
 use crate::refusal::{Kind, Refusal};
@@ -152,7 +153,9 @@ impl ClusterState {
                 self.update_listener(index, name, patch, *expect)
             }
             Command::DeleteListener { name, expect } => self.delete_listener(index, name, *expect),
-            Command::DrainMember { name, draining } => self.drain_member(index, name, *draining),
+            Command::DrainMember { name, draining, timeout } => {
+                self.drain_member(index, name, *draining, *timeout)
+            }
             Command::CreateVip { name, spec } => self.create_vip(index, name, spec),
             Command::UpdateVip { name, patch, expect } => self.update_vip(index, name, patch, *expect),
             Command::DeleteVip { name, expect } => self.delete_vip(index, name, *expect),
@@ -220,7 +223,7 @@ impl ClusterState {
         if self.members.len() >= defaults::MEMBERS_MAX {
             return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
-        let member = Arc::new(Member { id, spec: spec.clone(), draining: false, revision: index });
+        let member = Arc::new(Member::joined(id, spec.clone(), index));
         changed(index, ChangeKind::Created, Resource::Member(member))
     }
 
@@ -293,12 +296,20 @@ impl ClusterState {
         Ok(Applied { revision: index, outcome: Outcome::Member(member.clone()), changes: changes.collect() })
     }
 
-    fn drain_member(&self, index: Revision, name: &MemberName, draining: bool) -> Result {
+    fn drain_member(
+        &self,
+        index: Revision,
+        name: &MemberName,
+        draining: bool,
+        timeout: Option<Duration>,
+    ) -> Result {
+        valid(|v| check_drain_timeout(timeout, v))?;
         let member = self.member_named(name).ok_or_else(|| missing(Kind::Member, name))?;
-        if member.draining == draining {
+        let drain_timeout = timeout.filter(|_| draining);
+        if (member.draining, member.drain_timeout) == (draining, drain_timeout) {
             return unchanged(member.revision, Outcome::Member(member.clone()));
         }
-        let member = Arc::new(Member { draining, revision: index, ..Member::clone(member) });
+        let member = Arc::new(Member { draining, drain_timeout, revision: index, ..Member::clone(member) });
         changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::HostPort;
 use crate::configuration::{Configuration, Restored};
@@ -195,6 +196,8 @@ pub enum Command {
         name: MemberName,
         /// Whether it is to drain.
         draining: bool,
+        /// Time after which connections that are left are closed.
+        timeout: Option<Duration>,
     },
     /// Creates a virtual IP.
     CreateVip {

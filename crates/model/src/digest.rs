@@ -216,10 +216,20 @@ impl Feeder {
     }
 
     fn member(&mut self, member: &Member) -> &mut Self {
-        let Member { id, spec: MemberSpec { name, peer_address, admin_address }, draining, revision } =
-            member;
+        let Member {
+            id,
+            spec: MemberSpec { name, peer_address, admin_address },
+            draining,
+            drain_timeout,
+            revision,
+        } = member;
         self.number(id.0).number(*revision).text(name.as_str());
-        self.text(peer_address.as_str()).text(admin_address.as_str()).number(*draining)
+        self.text(peer_address.as_str()).text(admin_address.as_str());
+        // As before there were drains with a time, where there is none.
+        match drain_timeout {
+            Some(timeout) => self.number(2_u64).time(*timeout),
+            None => self.number(*draining),
+        }
     }
 
     fn vip(&mut self, vip: &Vip) -> &mut Self {

@@ -39,7 +39,7 @@ pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
 pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
-pub use member::{ClusterId, Member, MemberId, MemberSpec};
+pub use member::{ClusterId, Member, MemberId, MemberSpec, check_drain_timeout};
 pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 pub use overlap::{Claim, Overlaps};
 pub use pool::{

@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::HostPort;
+use crate::defaults;
 use crate::name::MemberName;
+use crate::pool::within;
 use crate::state::Revision;
+use crate::violation::Violations;
 
 /// Identity of a member in Raft: allocated by the log, and never used again, even after a reinstallation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +67,22 @@ pub struct Member {
     pub spec: MemberSpec,
     /// Whether an operator drains it: it takes no new connections, and holds no virtual IP while another member can.
     pub draining: bool,
+    /// While it is drained: time after which it closes the connections that are left, counted from when it takes no new ones.
+    pub drain_timeout: Option<Duration>,
     /// Revision that last changed this record.
     pub revision: Revision,
+}
+
+impl Member {
+    /// A member that has just joined.
+    pub(crate) fn joined(id: MemberId, spec: MemberSpec, revision: Revision) -> Self {
+        Self { id, spec, draining: false, drain_timeout: None, revision }
+    }
+}
+
+/// Notes the time of a member's drain if it is out of bounds.
+pub fn check_drain_timeout(timeout: Option<Duration>, v: &mut Violations) {
+    if let Some(timeout) = timeout {
+        within(v, "drain_timeout", &timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
+    }
 }

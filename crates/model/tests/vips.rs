@@ -158,7 +158,7 @@ fn the_history_is_bounded_and_so_are_its_reasons() {
 #[test]
 fn a_drain_is_kept_with_the_member() {
     let mut state = cluster();
-    let drain = |draining| Command::DrainMember { name: member("m2"), draining };
+    let drain = |draining| Command::DrainMember { name: member("m2"), draining, timeout: None };
     let digest = state.digest();
     let applied = state.apply(7, &drain(true)).unwrap();
     let Outcome::Member(now) = &applied.outcome else { panic!() };
@@ -167,7 +167,7 @@ fn a_drain_is_kept_with_the_member() {
     assert!(state.apply(8, &drain(true)).unwrap().changes.is_empty());
     state.apply(9, &drain(false)).unwrap();
     assert!(!state.members[&MemberId(2)].draining);
-    let nobody = Command::DrainMember { name: member("m3"), draining: true };
+    let nobody = Command::DrainMember { name: member("m3"), draining: true, timeout: None };
     assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
 }
 

@@ -51,6 +51,14 @@ impl Member {
         }
     }
 
+    /// How many connections came in through virtual IPs.
+    pub(crate) fn connections_on_vips(&self) -> u64 {
+        let state = self.consensus.view().borrow().state.clone();
+        let vips: BTreeSet<_> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
+        self.plane.connections().iter().filter(|connection| vips.contains(&connection.local.ip())).count()
+            as u64
+    }
+
     fn matching(&self, filter: &ConnectionFilter) -> Vec<Connection> {
         let mut connections = self.plane.connections();
         let now = Instant::now();

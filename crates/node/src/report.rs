@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
 use trestle_api::{convert, peer, v1};
@@ -157,6 +157,8 @@ impl Member {
             dead_pools_total: count(dead_pools.len()),
             dead_pools,
             vip_faults_total: count(vip_faults.len()),
+            drained: table.drained,
+            drain_left: table.drain_ends.map(left).map(convert::duration),
             vip_faults,
             fitness_revision,
             time: Some(SystemTime::now().into()),
@@ -213,6 +215,11 @@ impl Member {
     }
 }
 
+/// Time until a moment; none once it has come.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 pub(crate) fn verdict(verdict: Verdict) -> v1::Verdict {
     match verdict {
         Verdict::Unknown => v1::Verdict::Unknown,
@@ -240,6 +247,7 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
             .filter(|_| with_history)
             .map(|ip| ip.to_string())
             .collect(),
+        drain_left: backend.drain_ends.map(left).map(convert::duration),
         history: backend
             .history()
             .iter()

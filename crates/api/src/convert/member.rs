@@ -1,9 +1,11 @@
 //! Members.
 
-use trestle_model::{Command, HostPort, Invalid, Member, MemberName, Violation, Violations};
+use trestle_model::{
+    Command, HostPort, Invalid, Member, MemberName, Violation, Violations, check_drain_timeout,
+};
 
 use super::name::member_name;
-use super::{Write, finish, parse_member_name};
+use super::{Write, duration, field, finish, parse_member_name};
 use crate::v1;
 
 /// Renders a member's record; `role` and `leader` are Raft's to know and left for the caller to set.
@@ -17,6 +19,7 @@ pub fn member(member: &Member) -> v1::Member {
         leader: false,
         revision: member.revision,
         draining: member.draining,
+        drain_timeout: member.drain_timeout.map(duration),
     }
 }
 
@@ -35,7 +38,7 @@ pub fn parse_add_member(request: &v1::AddMemberRequest) -> Result<HostPort, Inva
 /// # Errors
 /// Every value that breaks a rule.
 pub fn drain_member(request: &v1::DrainMemberRequest) -> Result<Write, Invalid> {
-    drained(request, &request.name, &request.request_id, true)
+    drained(request, &request.name, &request.request_id, true, request.drain_timeout.as_ref())
 }
 
 /// Parses the end of a drain.
@@ -43,7 +46,7 @@ pub fn drain_member(request: &v1::DrainMemberRequest) -> Result<Write, Invalid> 
 /// # Errors
 /// Every value that breaks a rule.
 pub fn enable_member(request: &v1::EnableMemberRequest) -> Result<Write, Invalid> {
-    drained(request, &request.name, &request.request_id, false)
+    drained(request, &request.name, &request.request_id, false, None)
 }
 
 fn drained<R: prost::Message + prost::Name>(
@@ -51,10 +54,13 @@ fn drained<R: prost::Message + prost::Name>(
     name: &str,
     request_id: &str,
     draining: bool,
+    timeout: Option<&prost_types::Duration>,
 ) -> Result<Write, Invalid> {
     let mut v = Violations::new();
     let name = parse_member_name("name", name, &mut v);
-    let command = name.map(|name| Command::DrainMember { name, draining });
+    let timeout = field::duration("drain_timeout", timeout, &mut v);
+    check_drain_timeout(timeout, &mut v);
+    let command = name.map(|name| Command::DrainMember { name, draining, timeout });
     finish(request, request_id, false, command, v)
 }
 

@@ -9,7 +9,7 @@ use trestle_model::{
 
 use super::member::started;
 use super::vip::{self, vip_name};
-use super::{DecodeError, member, parsed, required, whole};
+use super::{DecodeError, duration, member, parsed, required, whole};
 use crate::storage::{self, proposal::Command as Message};
 
 fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
@@ -121,7 +121,7 @@ impl From<&Command> for Message {
                 Self::UpdateListener(updated_listener(name, patch, *expect))
             }
             Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
-            Command::DrainMember { name, draining } => Self::DrainMember(member::drained(name, *draining)),
+            Command::DrainMember { name, draining, timeout } => member::drained(name, *draining, *timeout),
             Command::CreateVip { name, spec } => Self::CreateVip(whole::create_vip(name, spec)),
             Command::UpdateVip { name, patch, expect } => Self::UpdateVip(storage::UpdateVip {
                 name: name.to_string(),
@@ -202,6 +202,7 @@ impl TryFrom<Message> for Command {
             Message::DrainMember(m) => Self::DrainMember {
                 name: parsed("member name", &m.name, MemberName::parse)?,
                 draining: m.draining,
+                timeout: m.timeout.map(|time| duration("drain timeout", time)).transpose()?,
             },
             Message::CreateVip(m) => Self::CreateVip {
                 name: vip_name(&m.name)?,

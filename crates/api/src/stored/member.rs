@@ -1,9 +1,11 @@
 //! Members and what they say of themselves.
 
+use std::time::Duration;
+
 use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSockets, MemberSpec};
 
-use super::{DecodeError, number, parsed, required};
-use crate::storage;
+use super::{DecodeError, duration, duration_message, number, parsed, required};
+use crate::storage::{self, proposal::Command as Message};
 
 pub(super) fn cluster_id(text: &str) -> Result<ClusterId, DecodeError> {
     parsed("cluster id", text, ClusterId::parse)
@@ -61,8 +63,12 @@ impl TryFrom<&storage::MemberSockets> for MemberSockets {
     }
 }
 
-pub(super) fn drained(name: &MemberName, draining: bool) -> storage::DrainMember {
-    storage::DrainMember { name: name.to_string(), draining }
+pub(super) fn drained(name: &MemberName, draining: bool, timeout: Option<Duration>) -> Message {
+    Message::DrainMember(storage::DrainMember {
+        name: name.to_string(),
+        draining,
+        timeout: timeout.map(duration_message),
+    })
 }
 
 impl From<&MemberSpec> for storage::MemberSpec {
@@ -90,8 +96,14 @@ impl TryFrom<storage::MemberSpec> for MemberSpec {
 
 impl From<&Member> for storage::Member {
     fn from(member: &Member) -> Self {
-        let Member { id, spec, draining, revision } = member;
-        Self { id: id.0, spec: Some(spec.into()), draining: *draining, revision: *revision }
+        let Member { id, spec, draining, drain_timeout, revision } = member;
+        Self {
+            id: id.0,
+            spec: Some(spec.into()),
+            draining: *draining,
+            drain_timeout: drain_timeout.map(duration_message),
+            revision: *revision,
+        }
     }
 }
 
@@ -103,6 +115,7 @@ impl TryFrom<storage::Member> for Member {
             id: member_id(message.id)?,
             spec: required("member", "settings", message.spec)?.try_into()?,
             draining: message.draining,
+            drain_timeout: message.drain_timeout.map(|time| duration("drain timeout", time)).transpose()?,
             revision: number("revision", message.revision)?,
         })
     }

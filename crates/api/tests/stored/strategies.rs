@@ -158,7 +158,7 @@ pub(crate) fn number() -> impl Strategy<Value = u64> {
     0..=NUMBER_MAX
 }
 
-fn time() -> impl Strategy<Value = Duration> {
+pub(super) fn time() -> impl Strategy<Value = Duration> {
     (0..DURATION_MAX.as_secs(), 0..1_000_000_000_u32)
         .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
@@ -430,9 +430,11 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
 
 pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     let member = || {
-        (number(), member_spec(), any::<bool>(), number()).prop_map(|(id, spec, draining, revision)| {
-            Arc::new(Member { id: MemberId(id), spec, draining, revision })
-        })
+        (number(), member_spec(), any::<bool>(), of(time()), number()).prop_map(
+            |(id, spec, draining, drain_timeout, revision)| {
+                Arc::new(Member { id: MemberId(id), spec, draining, drain_timeout, revision })
+            },
+        )
     };
     let pool = (pool_name(), pool_spec(), number(), any::<u32>()).prop_map(|(name, any, revision, count)| {
         // What was accepted is within its bounds, and so are the defaults.

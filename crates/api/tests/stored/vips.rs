@@ -12,7 +12,7 @@ use trestle_model::{
     VipSpec,
 };
 
-use crate::strategies::{NAME, member_name, number};
+use crate::strategies::{NAME, member_name, number, time};
 
 fn vip_name() -> impl Strategy<Value = VipName> {
     NAME.prop_map(|name| VipName::parse(&name).unwrap())
@@ -62,7 +62,8 @@ fn tenure() -> impl Strategy<Value = Tenure> {
 pub(crate) fn command() -> BoxedStrategy<Command> {
     let expect = any::<Option<u64>>;
     prop_oneof![
-        (member_name(), any::<bool>()).prop_map(|(name, draining)| Command::DrainMember { name, draining }),
+        (member_name(), any::<bool>(), of(time()))
+            .prop_map(|(name, draining, timeout)| Command::DrainMember { name, draining, timeout }),
         (vip_name(), vip_spec()).prop_map(|(name, spec)| Command::CreateVip { name, spec }),
         (vip_name(), vip_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdateVip {
             name,

@@ -12,6 +12,7 @@ use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::{BackendState, BackendView};
+use crate::wait::{Drain, drained};
 use crate::write::{Created, Deleted, Write};
 
 /// Stands for all pools in a question about health.
@@ -73,7 +74,8 @@ pub(crate) enum BackendCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Let it finish its connections and give it no new ones
+    /// Let it finish its connections and give it no new ones; with --wait until none is left or the deadline has closed them,
+    /// however long that takes: Ctrl-C leaves the drain in force
     Drain {
         /// The backend
         #[arg(value_name = "POOL/NAME")]
@@ -136,6 +138,8 @@ struct Change {
     backend: v1::Backend,
     paths: Vec<String>,
     done: &'static str,
+    /// It is to be waited for until no connection is left.
+    drains: bool,
 }
 
 impl BackendCommand {
@@ -157,7 +161,8 @@ impl BackendCommand {
             }
             Self::Drain { path, deadline, write } => {
                 let mut input = Input::default();
-                let mut change = admin_change(v1::AdminState::Draining, "draining");
+                let mut change =
+                    Change { drains: true, ..admin_change(v1::AdminState::Draining, "draining") };
                 change.backend.drain_timeout = deadline.map(|text| input.duration("--deadline", &text));
                 update(session, &path, change, input, &write).await
             }
@@ -179,7 +184,7 @@ impl BackendCommand {
 /// A change of nothing but what the operator wants of the backend. The drain's deadline belongs to it.
 fn admin_change(state: v1::AdminState, done: &'static str) -> Change {
     let backend = v1::Backend { admin_state: state.into(), ..v1::Backend::default() };
-    Change { backend, paths: vec!["admin_state".to_owned()], done }
+    Change { backend, paths: vec!["admin_state".to_owned()], done, drains: false }
 }
 
 impl BackendSettings {
@@ -193,7 +198,7 @@ impl BackendSettings {
             max_connections: given.note("max_connections", self.max_connections).unwrap_or_default(),
             ..v1::Backend::default()
         };
-        Change { backend, paths: given.paths, done: "updated" }
+        Change { backend, paths: given.paths, done: "updated", drains: false }
     }
 }
 
@@ -311,7 +316,13 @@ async fn update(
     };
     let make = async |channel| pools(channel).update_backend(request.clone()).await;
     let view = BackendView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("backend {path}"), change.done, view.revision, &view).await
+    let what = format!("backend {path}");
+    if change.drains && write.waits() {
+        write.tell(session, &what, change.done, view.revision, &view)?;
+        let drain = Drain::Backend { pool: named.pool, backend: named.backend };
+        return drained(session, &drain, view.revision).await;
+    }
+    write.finish(session, &what, change.done, view.revision, &view).await
 }
 
 async fn remove(session: &mut Session<'_>, path: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, listeners};
 use crate::view::ListenerView;
+use crate::wait::bound;
 use crate::write::{Created, Deleted, Write, warn};
 
 /// What to do with listeners.
@@ -145,7 +146,8 @@ async fn create(
     let view = ListenerView::from(resource);
     warn(session, &view.warnings);
     let what = format!("listener {name}");
-    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await
+    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await?;
+    if write.waits() { bound(session, name).await } else { Ok(()) }
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
@@ -214,7 +216,8 @@ async fn update(
     let make = async |channel| listeners(channel).update_listener(request.clone()).await;
     let view = ListenerView::from(session.call(write.repeat(), make).await?);
     warn(session, &view.warnings);
-    write.finish(session, &format!("listener {name}"), "updated", view.revision, &view).await
+    write.finish(session, &format!("listener {name}"), "updated", view.revision, &view).await?;
+    if write.waits() { bound(session, name).await } else { Ok(()) }
 }
 
 async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {

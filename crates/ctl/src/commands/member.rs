@@ -8,8 +8,9 @@ use super::consistency;
 use crate::args::{ReadArgs, WaitArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
-use crate::session::{Repeat, Session, connections, members};
+use crate::session::{Repeat, Session, cluster, connections, members};
 use crate::view::MemberView;
+use crate::wait::{Drain, connections_left, drained};
 use crate::write::{Deleted, Write, for_people, in_force, warn};
 
 /// What to do with members.
@@ -36,10 +37,15 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end
+    /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end; with --wait
+    /// until none is left or the deadline has closed them, however long that takes: Ctrl-C leaves the drain in force
     Drain {
         /// The member
         name: String,
+        /// Close connections that are left after this time, counted from when it takes no new ones, 1ms to 7days
+        /// [default: never]
+        #[arg(long, value_name = "DURATION")]
+        deadline: Option<String>,
         #[command(flatten)]
         drain: DrainArgs,
     },
@@ -100,7 +106,9 @@ impl MemberCommand {
                 add(session, &peer_address, if_absent, &wait).await
             }
             Self::Promote { name, wait } => promote(session, &name, &wait).await,
-            Self::Drain { name, drain: args } => drain(session, &name, args).await,
+            Self::Drain { name, deadline, drain: args } => {
+                drain(session, &name, deadline.as_deref(), args).await
+            }
             Self::Enable { name, drain } => enable(session, &name, drain).await,
             Self::Update { name, peer_address, admin_address, wait } => {
                 update(session, &name, [peer_address, admin_address], &wait).await
@@ -115,7 +123,13 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let make = async |channel| members(channel).list_members(request).await;
     let answer = session.call(Repeat::Read, make).await?;
     session.note_freshness(answer.read.as_ref());
-    let views: Vec<MemberView> = answer.members.into_iter().map(Into::into).collect();
+    let mut views: Vec<MemberView> = answer.members.into_iter().map(Into::into).collect();
+    if views.iter().any(|member| member.draining) {
+        let request = v1::GetClusterStatusRequest { local_only: false };
+        let make = async |channel| cluster(channel).get_cluster_status(request).await;
+        let status = session.call_for_extra("what is left on drained members", make).await;
+        MemberView::note_drains(&mut views, status.map(|status| status.members).unwrap_or_default());
+    }
     session.print(&views, || MemberView::table(&views))
 }
 
@@ -199,15 +213,28 @@ async fn update(
     settle(session, wait, member.revision).await
 }
 
-async fn drain(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Result<(), Error> {
+async fn drain(
+    session: &mut Session<'_>,
+    name: &str,
+    deadline: Option<&str>,
+    args: DrainArgs,
+) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.member("NAME", name);
+    let drain_timeout = deadline.map(|text| input.duration("--deadline", text));
     let write = args.write(&mut input)?;
     input.finish()?;
-    let request = v1::DrainMemberRequest { name: resource.clone(), request_id: write.request_id.clone() };
+    let request = v1::DrainMemberRequest {
+        name: resource.clone(),
+        request_id: write.request_id.clone(),
+        drain_timeout,
+    };
     let make = async |channel| members(channel).drain_member(request.clone()).await;
     let view = MemberView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("member {name}"), "draining", view.revision, &view).await?;
+    write.tell(session, &format!("member {name}"), "draining", view.revision, &view)?;
+    if write.waits() {
+        return drained(session, &Drain::Member(name.to_owned()), view.revision).await;
+    }
     if for_people(session) {
         tell_what_is_left(session, name, resource).await;
     }
@@ -222,9 +249,7 @@ async fn tell_what_is_left(session: &mut Session<'_>, name: &str, member: String
     let Some(answer) = session.call_for_extra("what is left there", make).await else { return };
     let left = match (answer.unreachable_members.contains(&member), answer.total_size) {
         (true, _) => "it does not answer, so what is left there is not known".to_owned(),
-        (false, 0) => "no connection is left there".to_owned(),
-        (false, 1) => "1 connection is left there".to_owned(),
-        (false, count) => format!("{count} connections are left there"),
+        (false, count) => format!("{} there", connections_left(count)),
     };
     session.terminal.note(format_args!(
         "{left}: see \"trestle connection list --member {name}\"; end the drain with \"trestle member enable {name}\""

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster, vips};
 use crate::view::{StatusView, VipEventView, VipView, short_name};
+use crate::wait::serving;
 use crate::write::{Created, Deleted, Write};
 
 /// What to do with virtual IPs.
@@ -74,6 +75,9 @@ pub(crate) enum VipCommand {
         /// The voter that shall hold them [default: the one that is best caught up]
         #[arg(long, value_name = "MEMBER")]
         to: Option<String>,
+        /// Wait until it serves them: by what its kernel says the addresses are present and their fences open
+        #[arg(long)]
+        wait: bool,
     },
     /// Show who held the virtual IPs when, and why they moved; times are UTC
     #[command(alias = "events")]
@@ -99,7 +103,7 @@ impl VipCommand {
             Self::Delete { name, etag, write } => {
                 delete(session, &name, etag.unwrap_or_default(), &write).await
             }
-            Self::Move { to } => move_to(session, to.as_deref()).await,
+            Self::Move { to, wait } => move_to(session, to.as_deref(), wait).await,
             Self::History(read) => history(session, &read).await,
         }
     }
@@ -244,19 +248,56 @@ async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &Wri
 struct Moved {
     holder: String,
     term: u64,
+    former_holder: Option<String>,
+    /// Connections through the virtual IPs that the former holder had, and that do not go on.
+    connections_left: u64,
 }
 
-async fn move_to(session: &mut Session<'_>, to: Option<&str>) -> Result<(), Error> {
+async fn move_to(session: &mut Session<'_>, to: Option<&str>, wait: bool) -> Result<(), Error> {
     let mut input = Input::default();
     let to = to.map(|name| input.member("--to", name)).unwrap_or_default();
     input.finish()?;
     let request = v1::MoveVipsRequest { to };
     let make = async |channel| vips(channel).move_vips(request.clone()).await;
     let answer = session.call(Repeat::Step, make).await?;
-    let moved = Moved { holder: short_name(&answer.holder), term: answer.term };
+    let moved = Moved {
+        holder: short_name(&answer.holder),
+        term: answer.term,
+        former_holder: Some(short_name(&answer.former_holder)).filter(|name| !name.is_empty()),
+        connections_left: answer.connections_left,
+    };
     session.print(&moved, || {
         format!("{} leads and holds the virtual IPs now (term {})\n", moved.holder, moved.term)
-    })
+    })?;
+    if let Some(left) = moved.left_behind() {
+        session.terminal.note(left);
+    }
+    if wait {
+        let served = serving(session, &moved.holder).await?;
+        session.terminal.note(match served.as_slice() {
+            [] => format!("{}: there is no virtual IP to serve", moved.holder),
+            served => format!("{}: serves {}: address present, fence open", moved.holder, served.join(", ")),
+        });
+    }
+    Ok(())
+}
+
+impl Moved {
+    /// What the move has cost, in words.
+    fn left_behind(&self) -> Option<String> {
+        let from = self.former_holder.as_ref()?;
+        match self.connections_left {
+            0 => None,
+            1 => Some(format!(
+                "1 connection through the virtual IPs was left behind on {from} and does not go on: its client must connect \
+                 again"
+            )),
+            count => Some(format!(
+                "{count} connections through the virtual IPs were left behind on {from} and do not go on: their clients must \
+                 connect again"
+            )),
+        }
+    }
 }
 
 async fn history(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {

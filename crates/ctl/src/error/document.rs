@@ -122,7 +122,10 @@ impl Error {
                 view.endpoints = failures.iter().map(Into::into).collect();
                 view.advice = Some(NO_LEADER_ADVICE.to_owned());
             }
-            Self::NotInForce { members, .. } | Self::NotClosed(members) => view.members.clone_from(members),
+            Self::NotInForce { members, .. }
+            | Self::NotBound { members, .. }
+            | Self::SilentInDrain { members, .. }
+            | Self::NotClosed(members) => view.members.clone_from(members),
             _ => {}
         }
         ErrorDocument { error: view }
@@ -137,7 +140,11 @@ impl Error {
             Self::NoAnswer { .. } => "NO_ANSWER",
             Self::Unknown { .. } => "OUTCOME_UNKNOWN",
             Self::NotInForce { .. } => "NOT_IN_FORCE",
-            Self::NotClosed(_) => "MEMBERS_UNREACHABLE",
+            Self::NotClosed(_) | Self::SilentInDrain { .. } => "MEMBERS_UNREACHABLE",
+            Self::NotBound { .. } => "NOT_BOUND",
+            Self::NotServing { .. } => "NOT_SERVING",
+            Self::DrainEnded(_) => "DRAIN_ENDED",
+            Self::Interrupted(_) => "INTERRUPTED",
             Self::NoLeader(_) => "NO_LEADER",
             Self::BadAnswer(_) => "BAD_ANSWER",
             Self::Output(_) | Self::File { .. } => "IO",

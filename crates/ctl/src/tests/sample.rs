@@ -136,6 +136,7 @@ pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
         leader: false,
         revision: 1,
         draining: false,
+        drain_timeout: None,
     }
 }
 

@@ -168,9 +168,15 @@ fn moving_tells_the_new_holder_and_history_who_held_them() {
     let member = Member::start(Script { events: vec![event], ..Script::default() });
     let done = trestle(&at(&member), &["vip", "move", "--to", "m2"]);
     assert_eq!(done.out, "m2 leads and holds the virtual IPs now (term 4)\n", "{}", done.err);
+    let left = "2 connections through the virtual IPs were left behind on m1 and do not go on: their clients must connect \
+                again\n";
+    assert_eq!(done.err, left);
     assert_eq!(member.script.lock().unwrap().moved[0].to, "members/m2");
     let answer = json(&trestle(&at(&member), &["vip", "move", "-o", "json"]));
-    assert_eq!(answer, serde_json::json!({"holder": "m2", "term": 4}));
+    assert_eq!(
+        answer,
+        serde_json::json!({"holder": "m2", "term": 4, "former_holder": "m1", "connections_left": 2})
+    );
     let done = trestle(&at(&member), &["vip", "history"]);
     assert!(done.out.contains("2023-11-14T22:13:20.000Z   m2       taken   4"), "{}{}", done.out, done.err);
     let done = trestle(&at(&member), &["vip", "history", "--local"]);
@@ -203,4 +209,31 @@ fn a_listener_is_sent_with_a_vips_name() {
     assert_eq!(done.code, 0, "{}", done.err);
     let listener = member.script.lock().unwrap().listened[0].listener.clone().unwrap();
     assert_eq!(listener.binds, ["api:443", "10.0.3.100:80"]);
+}
+
+#[test]
+fn a_move_is_waited_for_by_what_the_kernel_of_the_holder_says() {
+    let mut held = held("m2");
+    let member = Member::start(Script { held: held.clone(), ..Script::default() });
+    let done = trestle(&at(&member), &["vip", "move", "--wait"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.err.ends_with("\nm2: serves api: address present, fence open\n"), "{}", done.err);
+
+    for (fence_open_for, address_present, words) in
+        [(None, true, "its fence is shut"), (None, false, "its address is not there")]
+    {
+        held.views[1] = v1::VipView {
+            fence_open_for,
+            address_present,
+            problems: vec!["interface eth0 is down".to_owned()],
+            ..sample_vip_view("api", "m2", false)
+        };
+        member.script.lock().unwrap().held = held.clone();
+        let done = trestle(&at(&member), &["--timeout", "300ms", "vip", "move", "--wait"]);
+        let error = format!(
+            "\nerror: m2 leads and does not serve all virtual IPs: api: {words} (interface eth0 is down); see \"trestle vip \
+             list\"\n"
+        );
+        assert!(done.code == 1 && done.err.ends_with(&error), "{}", done.err);
+    }
 }

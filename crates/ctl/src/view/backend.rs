@@ -65,6 +65,9 @@ struct HealthView {
     healthy: usize,
     members: usize,
     connections: u64,
+    /// Time until connections that are left are closed, because of a drain with a deadline.
+    #[serde(flatten, serialize_with = "span::drain_left")]
+    drain_left: Option<Span>,
     views: Vec<MemberView>,
     unreachable: Vec<String>,
 }
@@ -85,6 +88,9 @@ struct MemberView {
     bytes_in: u64,
     bytes_out: u64,
     connect_failures: u64,
+    /// Time until connections that are left there are closed, because of a drain with a deadline.
+    #[serde(flatten, serialize_with = "span::drain_left")]
+    drain_left: Option<Span>,
     /// Where the member dials it; `None` while its name has no address.
     address: Option<String>,
     /// What else its name stands for.
@@ -137,6 +143,7 @@ impl From<v1::MemberView> for MemberView {
             bytes_in: view.bytes_in,
             bytes_out: view.bytes_out,
             connect_failures: view.connect_failures,
+            drain_left: Span::seconds(view.drain_left.as_ref()),
             address: Some(view.address).filter(|address| !address.is_empty()),
             other_addresses: view.other_addresses,
             history: view.history.into_iter().map(Into::into).collect(),
@@ -170,6 +177,16 @@ impl HealthView {
     }
 }
 
+/// How far a drain is: "draining, 12 open, 2m14s left".
+pub(super) fn draining(open: u64, left: Option<Span>, deadline: Option<Span>) -> String {
+    match (left, deadline) {
+        (Some(left), _) => format!("draining, {open} open, {left} left"),
+        // Not known yet, or to a member of an older version only.
+        (None, Some(deadline)) => format!("draining, {open} open (deadline {deadline})"),
+        (None, None) => format!("draining, {open} open"),
+    }
+}
+
 impl BackendState {
     /// Joins backends with the members' views of their pool, which may be missing or list other backends.
     pub(crate) fn join(backends: Vec<v1::Backend>, health: Option<v1::PoolHealth>) -> Vec<Self> {
@@ -186,6 +203,7 @@ impl BackendState {
                 healthy: seen.iter().filter(|v| v.verdict == "healthy").count(),
                 members: seen.len() + unreachable.len(),
                 connections: seen.iter().map(|v| v.connections).sum(),
+                drain_left: seen.iter().filter_map(|v| v.drain_left).max(),
                 views: seen,
                 unreachable: unreachable.clone(),
             };
@@ -195,9 +213,13 @@ impl BackendState {
     }
 
     fn state(&self) -> String {
-        let state = match &self.backend.drain_deadline {
-            Some(deadline) => format!("{} (deadline {deadline})", self.backend.state),
-            None => self.backend.state.to_owned(),
+        let state = self.backend.state;
+        let state = match (&self.health, &self.backend.drain_deadline) {
+            (Some(health), deadline) if state == "draining" => {
+                draining(health.connections, health.drain_left, *deadline)
+            }
+            (None, Some(deadline)) => format!("{state} (deadline {deadline})"),
+            _ => state.to_owned(),
         };
         let backup = if self.backend.backup { ", backup" } else { "" };
         let max = self.backend.max_connections.map(|max| format!(", at most {max} connections"));
@@ -321,11 +343,16 @@ mod tests {
         draining.drain_timeout = Some(prost_types::Duration { seconds: 300, nanos: 0 });
         draining.backup = true;
         draining.max_connections = 100;
+        let left = prost_types::Duration { seconds: 134, nanos: 900_000_000 };
+        let ending = |view: v1::MemberView| v1::MemberView { drain_left: Some(left), ..view };
         let backends = vec![sample_backend("a", 1), draining, sample_backend("c", 3), sample_backend("d", 4)];
         let health = v1::PoolHealth {
             backends: vec![
                 health("a", vec![sample_view("m1", Healthy, ""), sample_view("m2", Healthy, "")]),
-                health("b", vec![sample_view("m1", Healthy, ""), sample_view("m2", Unhealthy, "timed out")]),
+                health(
+                    "b",
+                    vec![ending(sample_view("m1", Healthy, "")), sample_view("m2", Unhealthy, "timed out")],
+                ),
                 health(
                     "c",
                     vec![sample_view("m1", Unhealthy, "no route"), sample_view("m2", Unhealthy, "no route")],
@@ -339,11 +366,11 @@ mod tests {
         };
         assert_eq!(
             BackendState::table(&BackendState::join(backends, Some(health))),
-            "NAME    ADDRESS         WEIGHT   STATE                                                     HEALTH                        CONNECTIONS\n\
-             web/a   10.0.0.1:8080   1        enabled                                                   2/2 healthy                   6\n\
-             web/b   10.0.0.2:8080   1        draining (deadline 5m), backup, at most 100 connections   1/2 healthy (m2: timed out)   6\n\
-             web/c   10.0.0.3:8080   1        enabled                                                   0/2 healthy (no route)        6\n\
-             web/d   10.0.0.4:8080   1        enabled                                                   unknown (no check)            6\n"
+            "NAME    ADDRESS         WEIGHT   STATE                                                           HEALTH                        CONNECTIONS\n\
+             web/a   10.0.0.1:8080   1        enabled                                                         2/2 healthy                   6\n\
+             web/b   10.0.0.2:8080   1        draining, 6 open, 2m14s left, backup, at most 100 connections   1/2 healthy (m2: timed out)   6\n\
+             web/c   10.0.0.3:8080   1        enabled                                                         0/2 healthy (no route)        6\n\
+             web/d   10.0.0.4:8080   1        enabled                                                         unknown (no check)            6\n"
         );
     }
 

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use trestle_api::v1;
 
+use super::backend::draining;
 use super::short_name;
+use super::span::{self, Span};
 use crate::table;
 
 /// A member's record.
@@ -25,6 +27,14 @@ pub(crate) struct MemberView {
     pub(crate) revision: u64,
     /// Whether it is drained.
     pub(crate) draining: bool,
+    /// Time after which it closes the connections that are left.
+    #[serde(flatten, serialize_with = "span::drain_deadline")]
+    drain_deadline: Option<Span>,
+    /// Connections that are open on it; only known of one that is drained.
+    connections: Option<u64>,
+    /// Time until they are closed.
+    #[serde(flatten, serialize_with = "span::drain_left")]
+    drain_left: Option<Span>,
 }
 
 impl From<v1::Member> for MemberView {
@@ -42,6 +52,9 @@ impl From<v1::Member> for MemberView {
             admin_address: member.admin_address,
             revision: member.revision,
             draining: member.draining,
+            drain_deadline: Span::setting(member.drain_timeout.as_ref()),
+            connections: None,
+            drain_left: None,
         }
     }
 }
@@ -52,11 +65,30 @@ pub(crate) fn yes_no(value: bool) -> String {
 }
 
 impl MemberView {
+    /// Adds how far drains are, by what the members say of themselves.
+    pub(crate) fn note_drains(members: &mut [Self], said: Vec<v1::MemberStatus>) {
+        for status in said.into_iter().filter(|status| status.reachable) {
+            let id = status.member.as_ref().map(|record| record.id);
+            if let Some(member) = members.iter_mut().find(|m| m.draining && Some(m.id) == id) {
+                member.connections = Some(status.active_connections);
+                member.drain_left = Span::seconds(status.drain_left.as_ref());
+            }
+        }
+    }
+
+    fn state(&self) -> String {
+        match (self.draining, self.connections) {
+            (false, _) => "enabled".to_owned(),
+            (true, Some(open)) => draining(open, self.drain_left, self.drain_deadline),
+            (true, None) => "draining".to_owned(),
+        }
+    }
+
     /// One line for each member.
     pub(crate) fn table(members: &[Self]) -> String {
         let row = |m: &Self| {
             let (role, id) = (m.role.to_owned(), m.id.to_string());
-            let state = if m.draining { "draining" } else { "enabled" }.to_owned();
+            let state = m.state();
             let (peer, admin) = (m.peer_address.clone(), m.admin_address.clone());
             [m.name.clone(), id, role, yes_no(m.leader), state, peer, admin]
         };
@@ -69,8 +101,9 @@ impl MemberView {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::tests::sample::sample_member;
+    use crate::tests::sample::{sample_member, sample_member_status};
 
     #[test]
     fn a_list_says_who_votes_and_who_leads() {
@@ -85,5 +118,23 @@ mod tests {
              m1     1    voter     yes      enabled    127.0.0.1:7481   127.0.0.1:7480\n\
              m2     2    learner   no       draining   127.0.0.2:7481   127.0.0.2:7480\n"
         );
+    }
+
+    #[test]
+    fn a_list_says_how_far_a_drain_is() {
+        let mut members = [1, 2, 3].map(|id| MemberView::from(sample_member(&format!("m{id}"), id)));
+        members[0].draining = true;
+        members[1].draining = true;
+        let said = |id, seconds| v1::MemberStatus {
+            active_connections: 12,
+            drain_left: Some(prost_types::Duration { seconds, nanos: 5 }),
+            ..sample_member_status(&format!("m{id}"), id, "follower")
+        };
+        let silent = v1::MemberStatus { reachable: false, ..said(2, 9) };
+        MemberView::note_drains(&mut members, vec![said(1, 134), silent, said(3, 7)]);
+        let states = members.each_ref().map(MemberView::state);
+        assert_eq!(states, ["draining, 12 open, 2m14s left", "draining", "enabled"]);
+        let json = serde_json::to_value(&members[0]).unwrap();
+        assert_eq!((&json["drain_left"], &json["drain_left_seconds"]), (&"2m14s".into(), &134.0.into()));
     }
 }

@@ -32,7 +32,9 @@ fn state(members: &[&str]) -> ClusterState {
         let name = MemberName::parse(&format!("m{number}")).unwrap();
         let spec = MemberSpec { name, peer_address: address.clone(), admin_address: address };
         let id = MemberId(number as u64);
-        state.members.insert(id, Arc::new(Member { id, spec, draining: false, revision: 1 }));
+        state
+            .members
+            .insert(id, Arc::new(Member { id, spec, draining: false, drain_timeout: None, revision: 1 }));
     }
     state
 }

@@ -44,6 +44,7 @@ impl BackendState {
                 addresses: Arc::default(),
                 history: History::default(),
                 risen: None,
+                drain_ends: None,
                 live: Arc::new(Live::new(pool.clone(), wanted.name.clone(), queue.clone())),
                 epoch: 0,
             }),

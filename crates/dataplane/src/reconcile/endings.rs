@@ -11,7 +11,7 @@ use crate::reason::CloseReason;
 /// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The time in which a member that takes its leave lets connections finish, on the clock of the reconciler.
+/// The time in which a member that takes its leave, or is drained, lets connections finish, on the clock of the reconciler.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grace {
     pub(super) since: Duration,
@@ -23,9 +23,13 @@ pub(super) struct Grace {
 impl Grace {
     /// How connections end whose pool spreads ends over this part of a time.
     pub(super) fn ending(self, spread_percent: u32) -> Ending {
-        let deadline = self.since.saturating_add(self.time);
-        let from = deadline.saturating_sub(spread::last_part(self.time, spread_percent));
-        Ending::new(self.reason, from, deadline)
+        let from = self.deadline().saturating_sub(spread::last_part(self.time, spread_percent));
+        Ending::new(self.reason, from, self.deadline())
+    }
+
+    /// When nothing may be left.
+    pub(super) fn deadline(self) -> Duration {
+        self.since.saturating_add(self.time)
     }
 }
 

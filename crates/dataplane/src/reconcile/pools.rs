@@ -1,5 +1,7 @@
 //! Pools and backends: from configuration and check reports to table entries, checks and close signals.
 
+mod ends;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,14 +9,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use trestle_engine::{Candidates, Closing, Verdict};
+use trestle_engine::{Candidates, Verdict};
 use trestle_model::{
     self as model, AdminState, BackendName, ClusterState, Host, MemberName, OnDown, PoolEntry, PoolName,
 };
 
 use super::backends::{BackendState, PoolState, close};
 use super::changes::changes;
-use super::endings::{Ending, Grace};
+use super::endings::Grace;
 use super::names::Names;
 use super::news;
 use super::schedule::Lasting;
@@ -53,6 +55,8 @@ pub(super) struct Pools {
     endings: BTreeSet<(Duration, PoolName, BackendName)>,
     /// In which everything ends, once this member takes its leave.
     grace: Option<Grace>,
+    /// In which everything ends while this member is drained with a deadline.
+    drain: Option<Grace>,
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
     /// Queues of pools that are published, or gone; their clients are looked at once the table is.
@@ -87,6 +91,7 @@ impl Pools {
             last_check: 0,
             endings: BTreeSet::new(),
             grace: None,
+            drain: None,
             growing: BTreeMap::new(),
             queues: Vec::new(),
             signals: Vec::new(),
@@ -203,41 +208,6 @@ impl Pools {
         }
         state.entry = Arc::new(entry);
         state
-    }
-
-    /// Finds out when a backend's connections end, by what the operator wants of it and by when this member stops.
-    fn plan_end(&mut self, pool: &PoolName, state: &mut BackendState, spread_percent: u32, now: Duration) {
-        let (name, wanted) = (state.entry.config.name.clone(), state.entry.config.spec.admin_state);
-        if let Some(ending) = state.ending.take() {
-            self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
-        }
-        let drain = match state.admission.learn(wanted, spread_percent, now) {
-            Closing::Never => None,
-            Closing::Between(from, deadline) => Some(Ending::new(CloseReason::Drained, from, deadline)),
-            Closing::Now(cause) => {
-                close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
-                self.dirty.insert(pool.clone());
-                None
-            }
-        };
-        let leave = self.grace.map(|grace| grace.ending(spread_percent));
-        state.ending = drain.into_iter().chain(leave).min_by_key(Ending::deadline);
-        if let Some(ending) = &state.ending {
-            self.endings.insert((ending.next(), pool.clone(), name));
-        }
-    }
-
-    /// Ends all connections by the end of `grace`, each pool's spread over the last part of it; without one, lets those go on
-    /// that nothing else ends.
-    pub(super) fn end_within(&mut self, grace: Option<Grace>, now: Duration) {
-        self.grace = grace;
-        for (name, mut pool) in std::mem::take(&mut self.pools) {
-            let spread = pool.config.pool.spec.close_spread_percent;
-            for state in pool.backends.values_mut() {
-                self.plan_end(&name, state, spread, now);
-            }
-            self.pools.insert(name, pool);
-        }
     }
 
     /// Starts checks; what is known of the backend stays, unless it is at another address now.
@@ -372,43 +342,6 @@ impl Pools {
             entry.judge(report.verdict, result, report.at);
         }
         state.entry = Arc::new(entry);
-    }
-
-    /// Ends connections whose moment has come by `now`, and what is left on backends whose drain has ended; lets shares grow
-    /// that are to by then.
-    pub(super) fn expire(&mut self, now: Duration, rolls: &[Arc<Roll>]) {
-        let due = self.growing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
-        self.dirty.extend(due);
-        let mut due = Vec::new();
-        while self.next_ending().is_some_and(|at| at <= now) {
-            due.extend(self.endings.pop_first());
-        }
-        let blank = due.iter().filter_map(|(_, pool, name)| {
-            let state = self.pools.get(pool)?.backends.get(name)?;
-            state.ending.as_ref()?.is_blank(now).then(|| state.entry.live.clone())
-        });
-        let mut connections = connections::of(rolls, &blank.collect::<Vec<_>>());
-        for (_, pool, name) in due {
-            let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
-                continue;
-            };
-            let Some(ending) = &mut state.ending else { continue };
-            if let Some(connections) = connections.remove(&Arc::as_ptr(&state.entry.live)) {
-                ending.fill(connections);
-            }
-            if ending.deadline() > now {
-                ending.end_due(now);
-                self.endings.insert((ending.next(), pool, name));
-                continue;
-            }
-            state.ending = None;
-            let wanted = state.entry.config.spec.admin_state;
-            // What is left when this member stops is closed with everything else.
-            if let Closing::Now(cause) = state.admission.learn(wanted, 0, now) {
-                close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
-            }
-            self.dirty.insert(pool);
-        }
     }
 
     /// Closes every connection.

@@ -123,7 +123,7 @@ async fn a_drained_member_accepts_only_at_virtual_ips() {
     plane.listener_at("virtual", reserved, "a").await;
     let mut open = Client::connect(front).await.unwrap();
 
-    plane.plane.drain(true);
+    plane.plane.drain(true, None);
     until("its own address is closed", || plane.bound("own").is_empty()).await;
     assert!(plane.errors("own")[0].ends_with("this member is drained"), "{:?}", plane.errors("own"));
     assert!(TcpStream::connect(front).is_err());
@@ -139,7 +139,7 @@ async fn a_drained_member_accepts_only_at_virtual_ips() {
     let fault = format!("listener any: {any}: not listening: this member is drained");
     assert_eq!(plane.faults(), [fault]);
 
-    plane.plane.drain(false);
+    plane.plane.drain(false, None);
     until("all are open again", || {
         ["own", "also", "any"].iter().all(|listener| plane.errors(listener).is_empty())
     })

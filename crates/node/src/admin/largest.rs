@@ -38,6 +38,7 @@ fn member() -> v1::Member {
         leader: true,
         revision: u64::MAX,
         draining: true,
+        drain_timeout: long(),
     }
 }
 

@@ -151,7 +151,7 @@ mod tests {
             peer_address: peer.clone(),
             admin_address: peer,
         };
-        let member = Member { id: MemberId(1), spec, draining: false, revision: 1 };
+        let member = Member { id: MemberId(1), spec, draining: false, drain_timeout: None, revision: 1 };
         state.members.insert(MemberId(1), Arc::new(member));
         let at = |text: &str| text.parse().unwrap();
         let (admin, peer, http) = (at("127.0.0.1:9480"), at("0.0.0.0:7481"), at("[::]:8482"));

@@ -115,7 +115,9 @@ impl VipService for Admin {
             return answered(VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await);
         }
         let (holder, term) = self.hand_over(&request.get_ref().to).await?;
-        Ok(Response::new(v1::MoveVipsResponse { holder, term }))
+        let former_holder = convert::member_name(&self.member.config.name);
+        let connections_left = if holder == former_holder { 0 } else { self.member.connections_on_vips() };
+        Ok(Response::new(v1::MoveVipsResponse { holder, term, former_holder, connections_left }))
     }
 
     async fn list_vip_events(

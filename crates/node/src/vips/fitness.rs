@@ -42,7 +42,8 @@ struct Watch {
     /// The reasons to leave that the machine was told.
     told: BTreeSet<Fault>,
     blind_since: Option<Instant>,
-    drained: bool,
+    /// What the data plane was told: whether this member is drained, and by when connections end.
+    drained: (bool, Option<Duration>),
 }
 
 async fn watch(member: Arc<Member>, orders: Sender<Order>) {
@@ -85,9 +86,12 @@ impl Watch {
         let last = come.into_iter().map(|fault| Event::Fault { fault, present: true });
         let goes_on = tell(orders, first.chain([Event::Targets(targets)]).chain(last));
         // What serves virtual IPs goes on to accept, drained or not.
-        let drain = member.is_draining() && !member.vips.holds_any();
+        let drain = match member.drain() {
+            Some(timeout) if !member.vips.holds_any() => (true, timeout),
+            _ => (false, None),
+        };
         if std::mem::replace(&mut self.drained, drain) != drain {
-            member.plane.drain(drain);
+            member.plane.drain(drain.0, drain.1);
         }
         goes_on
     }
@@ -234,7 +238,13 @@ impl Member {
 
     /// Whether its own record says that it is drained.
     pub(crate) fn is_draining(&self) -> bool {
+        self.drain().is_some()
+    }
+
+    /// The time of its drain, if it is drained.
+    fn drain(&self) -> Option<Option<Duration>> {
         let state = self.consensus.view().borrow().state.clone();
-        self.id().and_then(|id| state.members.get(&id).map(|member| member.draining)).unwrap_or(false)
+        let own = state.members.get(&self.id()?).filter(|own| own.draining)?;
+        Some(own.drain_timeout)
     }
 }

@@ -65,7 +65,12 @@ impl VipService for Fake {
 
     async fn move_vips(&self, request: Request<v1::MoveVipsRequest>) -> Answer<v1::MoveVipsResponse> {
         self.0.lock().unwrap().moved.push(request.into_inner());
-        Ok(Response::new(v1::MoveVipsResponse { holder: "members/m2".to_owned(), term: 4 }))
+        Ok(Response::new(v1::MoveVipsResponse {
+            holder: "members/m2".to_owned(),
+            term: 4,
+            former_holder: "members/m1".to_owned(),
+            connections_left: 2,
+        }))
     }
 
     async fn list_vip_events(
