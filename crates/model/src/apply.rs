@@ -1,10 +1,10 @@
 //! Applying a command to the state: deterministic, total, pure.
 
+mod members;
 mod restore;
 mod vips;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::address::{Bind, HostPort};
 use crate::check::CheckKind;
@@ -13,8 +13,8 @@ use crate::defaults;
 use crate::diff::{Change, ChangeKind, Resource};
 use crate::listener::{Listener, ListenerPatch, ListenerSpec};
 use crate::machine::Applied;
-use crate::member::{Member, MemberId, MemberSpec, check_drain_timeout};
-use crate::name::{BackendName, ListenerName, MemberName, PoolName};
+use crate::member::{Member, MemberId, MemberSpec};
+use crate::name::{BackendName, ListenerName, PoolName};
 use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolEntry, PoolPatch, PoolSpec};
 use crate::refusal::{Kind, Refusal};
 use crate::state::{ClusterState, Revision};
@@ -284,33 +284,6 @@ impl ClusterState {
                 self.recovery_draws.pop_first();
             }
         }
-    }
-
-    fn recover(&self, index: Revision, left: MemberId, recovery: u64) -> Result {
-        let member = self.members.get(&left).ok_or_else(|| missing(Kind::Member, left))?;
-        if recovery <= self.recovery {
-            return unchanged(self.revision, Outcome::Member(member.clone()));
-        }
-        let lost = self.members.values().filter(|other| other.id != left);
-        let changes = lost.map(|lost| Change::new(ChangeKind::Deleted, Resource::Member(lost.clone())));
-        Ok(Applied { revision: index, outcome: Outcome::Member(member.clone()), changes: changes.collect() })
-    }
-
-    fn drain_member(
-        &self,
-        index: Revision,
-        name: &MemberName,
-        draining: bool,
-        timeout: Option<Duration>,
-    ) -> Result {
-        valid(|v| check_drain_timeout(timeout, v))?;
-        let member = self.member_named(name).ok_or_else(|| missing(Kind::Member, name))?;
-        let drain_timeout = timeout.filter(|_| draining);
-        if (member.draining, member.drain_timeout) == (draining, drain_timeout) {
-            return unchanged(member.revision, Outcome::Member(member.clone()));
-        }
-        let member = Arc::new(Member { draining, drain_timeout, revision: index, ..Member::clone(member) });
-        changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 
     fn pool(&self, name: &PoolName) -> std::result::Result<&Arc<PoolEntry>, Refusal> {
