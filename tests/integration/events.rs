@@ -107,7 +107,8 @@ impl Follower {
         let output = self.process.output();
         output
             .lines()
-            .filter(|line| line.starts_with('{'))
+            // Notes on standard error are documents too.
+            .filter(|line| line.starts_with('{') && !line.starts_with("{\"note\":"))
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
