@@ -176,6 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_that_closes_connections_says_when() {
+        let mut status = sample_status();
+        status.members[2].member.as_mut().unwrap().draining = true;
+        status.members[2].drain_left = Some(duration(134_500));
+        let text = StatusView::from(status.clone()).text(None);
+        let note = "note: m3 is drained and has 5 connections open, which the drain closes in 2m14s: \"trestle member enable m3\" \
+                    ends that\n";
+        assert!(text.ends_with(note), "{text}");
+        status.members[2].active_connections = 0;
+        let text = StatusView::from(status).text(None);
+        assert!(
+            text.ends_with(
+                "m3 is drained and has 0 connections open: \"trestle member enable m3\" ends that\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_broken_cluster_says_so() {
         let mut status = sample_status();
         status.leader.clear();

@@ -46,6 +46,9 @@ pub(super) struct MemberStatusView {
     /// `None` for no bound.
     pub(super) descriptors_max: Option<u64>,
     pub(super) draining: bool,
+    /// When what is open is closed; `None` when it is not drained, or without a deadline.
+    #[serde(flatten, serialize_with = "span::drain_left")]
+    pub(super) drain_left: Option<Span>,
     /// `None` when the member says nothing of it.
     pub(super) vip_standing: Option<String>,
     /// Why it should not hold virtual IPs while another member can.
@@ -102,6 +105,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             descriptors_used: status.descriptors_used,
             descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
             draining: member.draining,
+            drain_left: Span::seconds(status.drain_left.as_ref()),
             vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
             unfit: status.unfit,
             election_timeout_max: Span::setting(status.election_timeout_max.as_ref()),

@@ -74,7 +74,9 @@ impl StatusView {
                 (true, 1) => " and has 1 connection open".to_owned(),
                 (true, open) => format!(" and has {open} connections open"),
             };
-            format!("{0} is drained{open}: \"trestle member enable {0}\" ends that", m.name)
+            let left = m.drain_left.filter(|_| m.connections > 0);
+            let left = left.map(|left| format!(", which the drain closes in {left}")).unwrap_or_default();
+            format!("{0} is drained{open}{left}: \"trestle member enable {0}\" ends that", m.name)
         };
         drained.map(note).collect()
     }
