@@ -17,9 +17,10 @@ const STARTED: &str = "Server startup complete";
 /// A client's first bytes in AMQP 0-9-1.
 const HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 
-/// Ports that nothing listens at, whatever the address; below those that the kernel gives to clients.
+/// Ports that nothing listens at, whatever the address; below those that the kernel gives to clients. Processes that start together
+/// have ids that are close, and begin ten ports apart.
 fn free_ports() -> [u16; 3] {
-    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    let first = u16::try_from(std::process::id() % 1_000 * 10).unwrap();
     let mut free = (0..10_000)
         .map(|step| 20_000 + (first + step) % 10_000)
         .filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
@@ -43,6 +44,8 @@ fn node(kitchen: &Kitchen, number: u8, ports: [u16; 2]) -> Process {
     std::fs::write(dir.join("rabbitmq.conf"), "handshake_timeout = 600000\n").unwrap();
     let mut server = Command::new(SERVER);
     server.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LANG", "C.UTF-8");
+    // Where the dump of one that fails goes.
+    server.current_dir(&dir);
     // The script becomes the node instead of staying before it.
     server.env("RUNNING_UNDER_SYSTEMD", "1");
     server.env("ERL_EPMD_PORT", ports[0].to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
