@@ -39,7 +39,7 @@ async fn each_fault_has_its_level_in_the_log_once_and_so_has_its_end() {
     origin.stop();
     for member in &cluster.members {
         logged(member, "WARN", "backend web/a is unhealthy: connection refused", 1);
-        logged(member, "ERROR", "pool web has no usable backend: all 1 in use are unhealthy", 1);
+        logged(member, "ERROR", "pool web has no usable backend: the only one in use is unhealthy", 1);
     }
     let _again = Origin::start(origin.address(), "origin");
     for member in &cluster.members {

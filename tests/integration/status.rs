@@ -51,6 +51,16 @@ async fn what_is_wrong_is_named_and_goes_with_its_cause() {
     let degraded =
         "problem: pool web is degraded on m1, m2, m3: 1 of 2 backends healthy (a: connection refused)";
     told(&endpoints, &[degraded]).await;
+    // Fewer than the pool wants are as bad as none, and so is one that gets no connections.
+    trestle(&endpoints, &["pool", "update", "web", "--minimum-healthy", "2"]).expect_success();
+    let few = "problem: pool web is down on m1, m2, m3: 1 of 2 backends healthy, fewer than its minimum, no listener leads to \
+               it (a: connection refused): ";
+    told(&endpoints, &[few]).await;
+    trestle(&endpoints, &["pool", "update", "web", "--minimum-healthy", "1"]).expect_success();
+    trestle(&endpoints, &["backend", "update", "web/b", "--weight", "0"]).expect_success();
+    told(&endpoints, &["problem: pool web is down on m1, m2, m3: 0 of 1 backends healthy"]).await;
+    trestle(&endpoints, &["backend", "update", "web/b", "--weight", "1"]).expect_success();
+    told(&endpoints, &[degraded]).await;
     origins[1].stop();
     let down = "problem: pool web is down on m1, m2, m3: 0 of 2 backends healthy, no listener leads to it (a, b: \
                 connection refused): \"trestle backend list web\" shows each\n";

@@ -47,13 +47,16 @@ impl fmt::Display for Event {
             }
             Self::PoolDown { pool, unhealthy, in_use, fails_open } => {
                 match unhealthy == in_use {
+                    true if *in_use == 1 => {
+                        write!(f, "pool {pool} has no usable backend: the only one in use is unhealthy; ")?
+                    }
                     true => {
                         write!(f, "pool {pool} has no usable backend: all {in_use} in use are unhealthy; ")?
                     }
                     false => write!(
                         f,
-                        "pool {pool} is down: {unhealthy} of {in_use} backends in use are unhealthy, which leaves fewer than its \
-                         minimum_healthy; "
+                        "pool {pool} is down: {unhealthy} of {in_use} backends in use are unhealthy, and of the others fewer than \
+                         its minimum_healthy can be used; "
                     )?,
                 }
                 f.write_str(match fails_open {

@@ -2,7 +2,7 @@
 
 use trestle_api::{convert, v1};
 use trestle_dataplane::{Listener, Pool, Table, Verdict};
-use trestle_model::{AdminState, AllDown, PoolName};
+use trestle_model::{AdminState, AllDown, BackendSpec, PoolName};
 
 use crate::report::count;
 
@@ -49,10 +49,13 @@ pub(crate) fn troubled_pools(table: &Table) -> Vec<v1::PoolTrouble> {
 }
 
 fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<v1::PoolTrouble> {
-    let enabled = || pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled);
-    let unhealthy = || enabled().filter(|backend| table.verdict(backend) == Verdict::Unhealthy);
+    let is_enabled = |spec: &BackendSpec| spec.admin_state == AdminState::Enabled && spec.weight > 0;
+    let enabled = || pool.backends.iter().filter(|backend| is_enabled(&backend.config.spec));
+    // No client is led to a name without an address either.
+    let unhealthy = || enabled().filter(|b| table.verdict(b) == Verdict::Unhealthy || b.ip.is_none());
     let (all, bad) = (enabled().count(), unhealthy().count());
-    if bad == 0 && (all > 0 || !used) {
+    let is_down = all.saturating_sub(bad) < pool.config.spec.minimum_healthy as usize;
+    if bad == 0 && !(is_down && used) {
         return None;
     }
     let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| v1::UnhealthyBackend {
@@ -67,5 +70,6 @@ fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<v1
         used,
         fail_open: pool.config.spec.all_down == AllDown::FailOpen,
         examples: unhealthy().take(EXAMPLES_MAX).map(example).collect(),
+        down: is_down,
     })
 }

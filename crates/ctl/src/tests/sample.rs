@@ -186,6 +186,7 @@ pub(crate) fn sample_trouble(pool: &str, enabled: u32, unhealthy: u32, named: &[
         used: true,
         fail_open: false,
         examples: named.iter().map(example).collect(),
+        down: false,
     }
 }
 

@@ -29,13 +29,15 @@ pub(super) struct BindFailureView {
 pub(super) struct TroubledPoolView {
     pub(super) pool: String,
     pub(super) backends: u32,
-    /// Neither drained nor disabled.
+    /// Neither drained nor disabled, and not of weight 0.
     pub(super) enabled: u32,
     /// Of the enabled ones.
     pub(super) unhealthy: u32,
     /// Whether a listener leads to it.
     pub(super) used: bool,
     pub(super) fail_open: bool,
+    /// The others are fewer than its `minimum_healthy`.
+    pub(super) down: bool,
     /// Some of the unhealthy ones, with the reasons.
     pub(super) examples: Vec<ExampleView>,
 }
@@ -80,6 +82,7 @@ impl From<v1::PoolTrouble> for TroubledPoolView {
             unhealthy: trouble.unhealthy,
             used: trouble.used,
             fail_open: trouble.fail_open,
+            down: trouble.down,
             examples: trouble.examples.into_iter().map(example).collect(),
         }
     }
@@ -88,12 +91,12 @@ impl From<v1::PoolTrouble> for TroubledPoolView {
 impl TroubledPoolView {
     /// Whether no backend takes connections that is known to work.
     fn is_down(&self) -> bool {
-        self.unhealthy == self.enabled
+        self.down || self.unhealthy == self.enabled
     }
 
     /// What is equal on members that see the same, whatever their reasons are.
-    fn key(&self) -> (&str, u32, u32, u32) {
-        (&self.pool, self.backends, self.enabled, self.unhealthy)
+    fn key(&self) -> (&str, u32, u32, u32, bool) {
+        (&self.pool, self.backends, self.enabled, self.unhealthy, self.down)
     }
 
     /// "a, b: connection refused; c: timed out and 2 more".
@@ -122,21 +125,22 @@ impl TroubledPoolView {
             }
             (all, 0) => {
                 return format!(
-                    "pool {pool} is down: all of its backends ({all}) are drained or disabled, so {lost}: \"trestle backend enable \
-                     {pool}/NAME\" puts one back"
+                    "pool {pool} is down: all of its backends ({all}) are drained or disabled or have weight 0, so {lost}: \"trestle \
+                     backend enable {pool}/NAME\" puts one back"
                 );
             }
             _ => {}
         }
         let (healthy, all) = (self.enabled - self.unhealthy.min(self.enabled), self.enabled);
         let (state, lost) = match self.is_down() {
+            true if healthy > 0 => ("down", format!(", fewer than its minimum, {lost}")),
             true => ("down", format!(", {lost}")),
             false => ("degraded", String::new()),
         };
+        let why = if self.unhealthy > 0 { format!(" ({})", self.reasons()) } else { String::new() };
         format!(
-            "pool {pool} is {state} on {on}: {healthy} of {all} backends healthy{lost} ({}): \"trestle backend list {pool}\" shows \
-             each",
-            self.reasons()
+            "pool {pool} is {state} on {on}: {healthy} of {all} backends healthy{lost}{why}: \"trestle backend list {pool}\" shows \
+             each"
         )
     }
 }
@@ -229,12 +233,20 @@ mod tests {
             ]
         );
         assert!(one(v1::PoolTrouble { backends: 2, ..sample_trouble("web", 0, 0, &[]) })[0].starts_with(
-            "pool web is down: all of its backends (2) are drained or disabled, so its clients are reset"
+            "pool web is down: all of its backends (2) are drained or disabled or have weight 0, so its clients are reset"
         ));
         let open = v1::PoolTrouble { fail_open: true, ..sample_trouble("web", 1, 1, &["a"]) };
         assert!(
             one(open)[0].contains("healthy, clients are led to unhealthy ones all the same (fail-open) (a: ")
         );
+        let few = v1::PoolTrouble { down: true, ..sample_trouble("web", 3, 2, &["a", "b"]) };
+        assert!(one(few)[0].starts_with(
+            "pool web is down on m1, m2, m3: 1 of 3 backends healthy, fewer than its minimum, its clients are reset (a, b: "
+        ));
+        let none_bad = v1::PoolTrouble { down: true, ..sample_trouble("web", 1, 0, &[]) };
+        assert!(one(none_bad)[0].contains(
+            "1 of 1 backends healthy, fewer than its minimum, its clients are reset: \"trestle backend list web\""
+        ));
         let unused = v1::PoolTrouble { used: false, ..sample_trouble("web", 1, 1, &["a"]) };
         assert!(one(unused)[0].contains("0 of 1 backends healthy, no listener leads to it (a: "));
     }
