@@ -38,7 +38,7 @@ pub(crate) struct Global {
         hide = true
     )]
     pub(crate) endpoint: Vec<String>,
-    /// Form of the output
+    /// Form of the output: table, json or yaml
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide = true)]
     pub(crate) output: Format,
     /// How long one call may take, with all its attempts

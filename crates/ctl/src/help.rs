@@ -98,11 +98,29 @@ fn nested(mut command: Command, path: &str) -> Command {
         let path = format!("{path} {name}");
         command = command.mut_subcommand(&name, |sub| {
             let sub = if name == "update" { sub.mut_args(without_default) } else { sub };
+            let sub = match wait_help(&path) {
+                Some(help) => sub.mut_arg("wait", |arg| arg.help(help)),
+                None => sub,
+            };
             let examples = examples(&path);
             nested(sub, &path).after_help(format!("{examples}{FOLDED}"))
         });
     }
     command
+}
+
+/// What `--wait` waits for beyond the change being in force.
+fn wait_help(path: &str) -> Option<&'static str> {
+    match path {
+        "trestle backend drain" | "trestle member drain" => Some(
+            "Wait until no connection is left or the deadline has closed them, however long that takes; Ctrl-C leaves the drain in \
+             force",
+        ),
+        "trestle listener create" | "trestle listener update" => Some(
+            "Wait until every member that can be reached has the change in force and the listener bound; fail where one has not",
+        ),
+        _ => None,
+    }
 }
 
 fn examples(path: &str) -> String {

@@ -49,6 +49,11 @@ fn words(args: &[OsString]) -> Vec<&str> {
 pub(crate) fn hint(args: &[OsString]) -> Option<String> {
     let noun = |word: &str| NOUNS.iter().find(|(typed, _)| *typed == word).map(|(_, noun)| *noun);
     match words(args).as_slice() {
+        ["help", rest @ ..] => {
+            let rest: String = rest.iter().map(|word| format!(" {}", noun(word).unwrap_or(word))).collect();
+            Some(format!("help is an option: \"trestle{rest} --help\""))
+        }
+        ["version"] => Some("the version is an option: \"trestle --version\"".to_owned()),
         [verb, typed, rest @ ..] if VERBS.contains(verb) => Some(noun_first(verb, noun(typed)?, rest)),
         // A verb of another program for a backend with its name apart.
         [typed, verb, pool, name, rest @ ..]
@@ -106,6 +111,10 @@ mod tests {
             Some("a backend is named POOL/NAME: \"trestle backend add kube-api/c3 10.0.0.3:6443 2\"")
         );
         assert_eq!(hinted("trestle frobnicate"), None);
+        assert_eq!(
+            hinted("trestle help pools").as_deref(),
+            Some("help is an option: \"trestle pool --help\"")
+        );
         assert_eq!(hinted("trestle backend add web/a 10.0.0.1:80 --nothing"), None);
     }
 }

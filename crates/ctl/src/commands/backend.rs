@@ -74,8 +74,7 @@ pub(crate) enum BackendCommand {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Let it finish its connections and give it no new ones; with --wait until none is left or the deadline has closed them,
-    /// however long that takes: Ctrl-C leaves the drain in force
+    /// Let it finish its connections and give it no new ones
     Drain {
         /// The backend
         #[arg(value_name = "POOL/NAME")]

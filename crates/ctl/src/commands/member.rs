@@ -37,8 +37,7 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
-    /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end; with --wait
-    /// until none is left or the deadline has closed them, however long that takes: Ctrl-C leaves the drain in force
+    /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end
     Drain {
         /// The member
         name: String,

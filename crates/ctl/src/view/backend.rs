@@ -164,6 +164,9 @@ impl HealthView {
 
     /// "3/3 healthy", or with what differs: "2/3 healthy (m2: connection refused)".
     fn brief(&self) -> String {
+        if self.members == 0 {
+            return "no member has checked it yet".to_owned();
+        }
         if self.healthy == self.members {
             return self.count();
         }
@@ -297,7 +300,7 @@ impl BackendState {
             ("ADDRESS", self.backend.address.clone()),
             ("WEIGHT", self.weight()),
             ("STATE", self.state()),
-            ("HEALTH", self.health.as_ref().map_or_else(|| "-".to_owned(), HealthView::count)),
+            ("HEALTH", self.health.as_ref().map_or_else(|| "-".to_owned(), HealthView::brief)),
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.backend.revision.to_string()),
             ("ETAG", self.backend.etag.clone()),
@@ -308,15 +311,16 @@ impl BackendState {
         let views = self.views(health);
         let changes = health.views.iter().flat_map(|v| {
             let row = |c: &ChangeView| {
-                [v.member.clone(), or_dash(c.ago.as_ref()), c.verdict.to_owned(), c.reason.clone()]
+                let ago = c.ago.map_or_else(|| "-".to_owned(), |ago| format!("{ago} ago"));
+                [v.member.clone(), ago, c.verdict.to_owned(), c.reason.clone()]
             };
             v.history.iter().rev().map(row)
         });
-        let mut changes = changes.peekable();
-        if changes.peek().is_none() {
+        // The one change to what is so now stands above.
+        if health.views.iter().all(|v| v.history.len() < 2) {
             return format!("{settings}\n{views}");
         }
-        let history = table::table(["MEMBER", "AGO", "VERDICT", "REASON"], changes);
+        let history = table::table(["MEMBER", "CHANGED", "TO", "REASON"], changes);
         format!("{settings}\n{views}\n{history}")
     }
 }
@@ -392,7 +396,7 @@ mod tests {
              ADDRESS       10.0.0.1:8080\n\
              WEIGHT        1\n\
              STATE         enabled\n\
-             HEALTH        1/3 healthy\n\
+             HEALTH        1/3 healthy (m2: unhealthy; m3: unreachable)\n\
              CONNECTIONS   6\n\
              REVISION      13\n\
              ETAG          13\n\
@@ -422,10 +426,12 @@ mod tests {
         let (_, table) = text.rsplit_once("\n\n").unwrap();
         assert_eq!(
             table,
-            "MEMBER   AGO     VERDICT     REASON\n\
-             m1       1m5s    healthy     -\n\
-             m1       1m30s   unhealthy   connection refused\n"
+            "MEMBER   CHANGED     TO          REASON\n\
+             m1       1m5s ago    healthy     -\n\
+             m1       1m30s ago   unhealthy   connection refused\n"
         );
+        let new = BackendState::join(vec![sample_backend("a", 1)], Some(v1::PoolHealth::default()));
+        assert_eq!(new[0].health(), "no member has checked it yet");
         let json = serde_json::to_value(&joined).unwrap();
         assert_eq!(json[0]["health"]["views"][0]["history"][0]["reason"], "connection refused");
     }

@@ -130,7 +130,13 @@ async fn follow(session: &mut Session<'_>, drain: &Drain) -> Result<(), Error> {
 
 fn line(name: &str, left: &Left) -> String {
     let mut line = match left.before {
-        Some(before) => format!("{name}: {before}, {}", connections_left(left.connections)),
+        Some(before) => {
+            let open = match left.connections {
+                1 => "1 connection".to_owned(),
+                count => format!("{count} connections"),
+            };
+            format!("{name}: {before}; {open} open")
+        }
         None => format!("{name}: {}", connections_left(left.connections)),
     };
     if let Some(time) = left.time {
@@ -193,7 +199,7 @@ async fn look_at_member(session: &mut Session<'_>, name: &str) -> Result<Left, E
     let open = session.call(Repeat::Watch, make).await?;
     let answers = own.reachable && open.unreachable_members.is_empty();
     let before = match status.leader == resource {
-        true => "still takes connections, until it has handed leadership over",
+        true => "takes connections until it has handed leadership over",
         false => "still takes connections",
     };
     Ok(Left {

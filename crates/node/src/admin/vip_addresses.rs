@@ -35,8 +35,7 @@ fn named<'a>(vip: &'a v1::Vip, member: &str) -> Option<(&'static str, &'a str)> 
 /// What is wrong with a virtual IP that nobody could hold: its interfaces, where one is named for everybody who says why, or
 /// else its address.
 fn unfit(vip: &v1::Vip, problems: &[(String, String)]) -> Violation {
-    let words: Vec<String> = problems.iter().map(|(member, why)| format!("{member}: {why}")).collect();
-    let words = words.join("; ");
+    let words = words(problems);
     let blamed: Option<Vec<_>> = problems.iter().map(|(member, _)| named(vip, member)).collect();
     match blamed.and_then(|blamed| blamed.into_iter().min()) {
         Some((field, interface)) => {
@@ -45,6 +44,20 @@ fn unfit(vip: &v1::Vip, problems: &[(String, String)]) -> Violation {
         }
         None => violation("vip.address", vip, format!("must be one that a member could hold ({words})")),
     }
+}
+
+/// Members with their problems, those with the same one together: "m1, m2: why; m3: another".
+fn words(problems: &[(String, String)]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (member, why) in problems {
+        match groups.iter_mut().find(|(known, _)| known == why) {
+            Some((_, members)) => members.push(member),
+            None => groups.push((why, vec![member])),
+        }
+    }
+    let each: Vec<String> =
+        groups.iter().map(|(why, members)| format!("{}: {why}", members.join(", "))).collect();
+    each.join("; ")
 }
 
 fn violation(field: &str, vip: &v1::Vip, rule: String) -> Violation {
@@ -207,6 +220,6 @@ mod tests {
         // Of the first member nothing but the address is to blame.
         assert_eq!(blamed(vip("", &[&over]), &["m1", "m2"]), is("vip.address", "10.0.3.100/24"));
         let rule = unfit(&vip("lo", &[]), &problems(&["m1", "m2"])).rule;
-        assert_eq!(rule, "must be one that a member could hold 10.0.3.100/24 on (m1: why; m2: why)");
+        assert_eq!(rule, "must be one that a member could hold 10.0.3.100/24 on (m1, m2: why)");
     }
 }

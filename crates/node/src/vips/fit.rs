@@ -69,7 +69,7 @@ impl Member {
         match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
             Ok(Fit::Own) => own("an address of its host"),
             Ok(Fit::NoNetwork) => unable(format!(
-                "no interface has an address in the network of {address}; name one if that is meant"
+                "no interface has an address in the network of {address}; name the interface if it is to be on one all the same"
             )),
             Ok(Fit::NoInterface { there }) => {
                 unable(format!("there is no interface {named}, but {}", listed(&there)))
