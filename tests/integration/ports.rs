@@ -117,6 +117,11 @@ async fn calls_without_bodies_keep_nobody_from_the_api() {
         let slowest = slowest(&cluster.members[leader], 5).await;
         assert!(slowest < ANSWER_MAX, "{slowest:?}");
     }
+    wait_for("the end of connections whose calls gave way to others", LIMIT, || {
+        let over = held.iter_mut().filter_map(|raw| is_over(raw.stream()).then_some(())).count();
+        // The last to come have the places.
+        if over >= 20 { Ok(()) } else { Err(format!("{over} of {} are over", held.len())) }
+    });
     let status = cluster.agreed().await;
     assert_eq!(status.term, term, "no leader was elected meanwhile");
     let grown = cluster.members[leader].usage().resident.saturating_sub(before);

@@ -80,6 +80,11 @@ impl Raw {
         self.0.write_all(bytes).is_ok()
     }
 
+    /// Its socket.
+    pub fn stream(&mut self) -> &mut std::net::TcpStream {
+        &mut self.0
+    }
+
     /// The settings with which the member begins, as numbers and values.
     ///
     /// # Panics

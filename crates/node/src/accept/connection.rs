@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -28,6 +28,10 @@ pub(crate) struct Deadlines {
     /// How long a peer may take nothing of what it is sent.
     pub(crate) write: Duration,
 }
+
+/// How many calls of a connection may give way, because their requests did not come whole, before it is ended: each takes time
+/// from the threads that answer others. A client that sends whole requests has none, however many it makes.
+const GAVE_WAY_MAX: u32 = 64;
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(crate) struct Connection {
     /// It carries Raft, and keeps its place whatever comes.
     lane: AtomicBool,
     state: Mutex<State>,
+    /// Its calls that gave way to others while their requests were still coming.
+    gave_way: AtomicU32,
     /// To be ended at once.
     cut: CancellationToken,
     /// To be ended when its calls have.
@@ -97,6 +103,7 @@ impl Connection {
             accepted: now,
             lane: AtomicBool::new(false),
             state: Mutex::new(state),
+            gave_way: AtomicU32::new(0),
             cut: CancellationToken::new(),
             leave: CancellationToken::new(),
         }
@@ -150,6 +157,13 @@ impl Connection {
         state.calls.remove(&call);
         if state.calls.is_empty() {
             state.idle_since = now;
+        }
+    }
+
+    /// A call gave way to another one while its request was still coming.
+    pub(crate) fn gives_way(&self) {
+        if self.gave_way.fetch_add(1, Relaxed) >= GAVE_WAY_MAX {
+            self.cut();
         }
     }
 

@@ -273,6 +273,7 @@ impl Port {
             answered = answering => answered,
             () = ticket.evicted() => {
                 self.call_refused();
+                connection.gives_way();
                 return refused(too_many("too many requests that do not come whole"));
             }
         };
