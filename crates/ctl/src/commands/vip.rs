@@ -266,9 +266,13 @@ async fn move_to(session: &mut Session<'_>, to: Option<&str>, wait: bool) -> Res
         former_holder: Some(short_name(&answer.former_holder)).filter(|name| !name.is_empty()),
         connections_left: answer.connections_left,
     };
-    session.print(&moved, || {
-        format!("{} leads and holds the virtual IPs now (term {})\n", moved.holder, moved.term)
-    })?;
+    let request = v1::ListVipsRequest::default();
+    let make = async |channel| vips(channel).list_vips(request).await;
+    let listed = session.call_for_extra("whether there are virtual IPs", make).await;
+    let there = listed.is_none_or(|listed| !listed.vips.is_empty());
+    let holds =
+        if there { "leads and holds the virtual IPs now" } else { "leads now; there are no virtual IPs" };
+    session.print(&moved, || format!("{} {holds} (term {})\n", moved.holder, moved.term))?;
     if let Some(left) = moved.left_behind() {
         session.terminal.note(left);
     }

@@ -165,13 +165,17 @@ fn moving_tells_the_new_holder_and_history_who_held_them() {
         vips: vec!["vips/api".to_owned()],
         index: 31,
     };
-    let member = Member::start(Script { events: vec![event], ..Script::default() });
+    let vips = vec![sample_vip("api")];
+    let member = Member::start(Script { events: vec![event], vips, ..Script::default() });
     let done = trestle(&at(&member), &["vip", "move", "--to", "m2"]);
     assert_eq!(done.out, "m2 leads and holds the virtual IPs now (term 4)\n", "{}", done.err);
     let left = "2 connections through the virtual IPs were left behind on m1 and do not go on: their clients must connect \
                 again\n";
     assert_eq!(done.err, left);
     assert_eq!(member.script.lock().unwrap().moved[0].to, "members/m2");
+    member.script.lock().unwrap().vips.clear();
+    let done = trestle(&at(&member), &["vip", "move"]);
+    assert_eq!(done.out, "m2 leads now; there are no virtual IPs (term 4)\n", "{}", done.err);
     let answer = json(&trestle(&at(&member), &["vip", "move", "-o", "json"]));
     assert_eq!(
         answer,

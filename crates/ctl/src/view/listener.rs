@@ -273,15 +273,15 @@ impl ListenerView {
         let Some(ready) = self.ready.as_ref().filter(|r| r.members > 0) else {
             return settings;
         };
-        let seen = ready
-            .views
-            .iter()
-            .map(|v| [v.member.clone(), v.bound.join(","), v.errors.join("; "), v.connections.to_string()]);
-        let silent = ready
-            .unreachable
-            .iter()
-            .map(|member| [member.clone(), "-".to_owned(), "unreachable".to_owned(), "-".to_owned()]);
-        let views = table::table(["MEMBER", "BOUND", "PROBLEM", "CONNECTIONS"], seen.chain(silent));
+        let seen =
+            ready.views.iter().map(|v| [v.member.clone(), v.bound.join(","), v.connections.to_string()]);
+        let silent =
+            ready.unreachable.iter().map(|member| [member.clone(), "unreachable".to_owned(), "-".to_owned()]);
+        let mut views = table::table(["MEMBER", "BOUND", "CONNECTIONS"], seen.chain(silent));
+        for (number, reason) in ready.reasons().iter().enumerate() {
+            views.push_str(if number == 0 { "\n" } else { "" });
+            views.push_str(&format!("problem: {}\n", table::escaped(reason)));
+        }
         format!("{settings}\n{views}")
     }
 }
@@ -342,11 +342,15 @@ mod tests {
                  REVISION                     14\n\
                  ETAG                         14\n\
                  \n\
-                 MEMBER   BOUND          PROBLEM                           CONNECTIONS\n\
-                 m1       0.0.0.0:6443   -                                 4\n\
-                 m2       -              cannot assign requested address   4\n\
-                 m3       -              -                                 4\n\
-                 m4       -              unreachable                       -\n"
+                 MEMBER   BOUND          CONNECTIONS\n\
+                 m1       0.0.0.0:6443   4\n\
+                 m2       -              4\n\
+                 m3       -              4\n\
+                 m4       unreachable    -\n\
+                 \n\
+                 problem: m2: cannot assign requested address\n\
+                 problem: m3: not bound yet\n\
+                 problem: m4: unreachable\n"
             )
         );
     }

@@ -195,6 +195,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_whose_members_are_all_drained_takes_no_connections() {
+        let mut status = sample_status();
+        status.members.iter_mut().for_each(|m| m.member.as_mut().unwrap().draining = true);
+        let problems = StatusView::from(status).into_problems();
+        let told = "all members are drained, so none takes new connections: \"trestle member enable m1\" ends that for one";
+        assert_eq!(problems, [told]);
+    }
+
+    #[test]
     fn a_broken_cluster_says_so() {
         let mut status = sample_status();
         status.leader.clear();

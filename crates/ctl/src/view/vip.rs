@@ -158,12 +158,16 @@ impl VipView {
     /// One line for each virtual IP.
     pub(crate) fn table(vips: &[Self]) -> String {
         let row = |v: &Self| {
-            let problems = v.problems.join("; ");
-            let settings = v.special();
-            [v.name.clone(), v.address.clone(), v.interface(), v.holders(), v.lease(), settings, problems]
+            [v.name.clone(), v.address.clone(), v.interface(), v.holders(), v.lease(), v.special()]
         };
-        let headings = ["NAME", "ADDRESS", "INTERFACE", "HOLDER", "LEASE", "SETTINGS", "PROBLEMS"];
-        table::table(headings, vips.iter().map(row))
+        let headings = ["NAME", "ADDRESS", "INTERFACE", "HOLDER", "LEASE", "SETTINGS"];
+        let mut text = table::table(headings, vips.iter().map(row));
+        let problems = vips.iter().flat_map(|v| v.problems.iter().map(|why| (&v.name, why)));
+        for (number, (name, why)) in problems.enumerate() {
+            text.push_str(if number == 0 { "\n" } else { "" });
+            text.push_str(&format!("{name}: {}\n", table::escaped(why)));
+        }
+        text
     }
 
     /// All settings, then what each member has of it, and what is wrong.
@@ -224,9 +228,11 @@ mod tests {
         let vips = VipView::join(vec![api, other], status(views, &[]), Some("no leader is known"));
         assert_eq!(
             VipView::table(&vips),
-            "NAME    ADDRESS         INTERFACE   HOLDER   LEASE   SETTINGS              PROBLEMS\n\
-             api     10.0.3.100/24   eth0        m1       212ms   prefer m2 after 10s   -\n\
-             other   10.0.3.100/24   -           -        -       -                     no member holds it: no leader is known\n"
+            "NAME    ADDRESS         INTERFACE   HOLDER   LEASE   SETTINGS\n\
+             api     10.0.3.100/24   eth0        m1       212ms   prefer m2 after 10s\n\
+             other   10.0.3.100/24   -           -        -       -\n\
+             \n\
+             other: no member holds it: no leader is known\n"
         );
     }
 

@@ -43,6 +43,12 @@ impl StatusView {
         problems.extend(quorum);
         problems.extend(self.silent_problems());
         problems.extend(self.vip_problems());
+        if let Some(first) = self.members.first().filter(|_| self.members.iter().all(|m| m.draining)) {
+            problems.push(format!(
+                "all members are drained, so none takes new connections: \"trestle member enable {}\" ends that for one",
+                first.name
+            ));
+        }
         problems.extend(self.pool_problems(true));
         problems.extend(self.listener_problems());
         let own =

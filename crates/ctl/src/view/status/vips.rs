@@ -114,7 +114,8 @@ mod tests {
         assert_eq!(
             problems,
             [
-                "m1 should not hold virtual IPs while another member can: its own check fails; \"trestle vip list\" shows each"
+                "m1 should not hold virtual IPs while another member can: its own check fails; \"trestle vip list\" shows each",
+                "all members are drained, so none takes new connections: \"trestle member enable m1\" ends that for one",
             ]
         );
     }
