@@ -45,6 +45,7 @@ pub fn of_transport(error: &(dyn Error + 'static)) -> String {
     // Errors of hyper and h2, whose kinds are private.
     match cause.to_string() {
         text if text.contains("timed out") => SILENT.to_owned(),
+        text if text.contains("closed") || text.contains("canceled") => CLOSED.to_owned(),
         text if text.contains("frame") || text.contains("protocol error") => OTHER_PROTOCOL.to_owned(),
         text => text,
     }
