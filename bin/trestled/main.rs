@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use trestle_node::config::{self, Config, Invocation, LogFormat, NotConfigured};
-use trestle_node::{Dev, DroppedLines, Node, RecoverError, Recovery, StartError, descriptors};
+use trestle_node::{Dev, DroppedLines, Node, RecoveryError, RecoveryPlan, StartError, descriptors};
 
 /// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
 const EXIT_FAILED: u8 = 74;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Invocation::Run(config) => {
             let limit = descriptors::raise_limit();
             // Rights belong to threads, and new ones inherit them: before any other starts.
-            let rights = trestle_node::give_up_rights(&config);
+            let rights = trestle_node::drop_capabilities(&config);
             let (_guard, dropped) = start_logging(config.log_format, "info");
             info!(open_files = limit.map_or("unlimited".to_owned(), |limit| limit.to_string()), "limit");
             if let Err(error) = rights {
@@ -220,11 +220,11 @@ fn confirmed() -> bool {
 }
 
 async fn recover(config: Config, yes: bool) -> ExitCode {
-    let failed = |error: RecoverError| {
+    let failed = |error: RecoveryError| {
         say(&format!("error: {error}"));
         ExitCode::from(error.exit_code())
     };
-    let recovery = match Recovery::prepare(&config).await {
+    let recovery = match RecoveryPlan::prepare(&config).await {
         Ok(recovery) => recovery,
         Err(error) => return failed(error),
     };

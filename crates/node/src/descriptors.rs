@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::accept::Limits;
+use crate::accept::PortLimits;
 
 /// Raises this process's limit of open files to the most that the system allows it, and answers the limit; `None` for
 /// no limit. What cannot be raised stays as it is: the data plane pauses accepting when descriptors run out.
@@ -27,16 +27,16 @@ const PORT_MIN: usize = 4;
 
 /// How many connections the own ports hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OwnPorts {
-    pub(crate) admin: Limits,
-    pub(crate) peers: Limits,
-    pub(crate) http: Limits,
+pub(crate) struct ServicePortLimits {
+    pub(crate) admin: PortLimits,
+    pub(crate) peers: PortLimits,
+    pub(crate) http: PortLimits,
 }
 
-impl OwnPorts {
+impl ServicePortLimits {
     fn new(admin: usize, peers: usize, http: usize) -> Self {
-        let peers = Limits::of(peers).with_members();
-        Self { admin: Limits::of(admin), peers, http: Limits::of(http) }
+        let peers = PortLimits::of(peers).with_members();
+        Self { admin: PortLimits::of(admin), peers, http: PortLimits::of(http) }
     }
 
     /// Those of a process with this limit: together they take a quarter of it at most.
@@ -64,8 +64,8 @@ fn share(members: NonZeroUsize) -> Option<u64> {
 }
 
 /// Those of one of so many members in this process.
-pub(crate) fn own_ports(members: NonZeroUsize) -> OwnPorts {
-    OwnPorts::of(share(members))
+pub(crate) fn own_ports(members: NonZeroUsize) -> ServicePortLimits {
+    ServicePortLimits::of(share(members))
 }
 
 /// Bounds of what is kept for everything but the sockets of the data plane and the own ports: checks have at most 1024 at a
@@ -77,7 +77,7 @@ const RESERVE_MAX: u64 = 2048;
 /// (1088, and a quarter at most) and a twentieth (256 to 2048, and a quarter at most) for the rest.
 pub(crate) fn for_connections(limit: u64) -> usize {
     let reserve = (limit / 20).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 4);
-    let own_ports = (OwnPorts::of(None).descriptors() as u64).min(limit / 4);
+    let own_ports = (ServicePortLimits::of(None).descriptors() as u64).min(limit / 4);
     usize::try_from(limit - reserve - own_ports).unwrap_or(usize::MAX)
 }
 
@@ -113,11 +113,11 @@ mod tests {
     #[test]
     fn own_ports_share_a_quarter_where_there_is_little() {
         for limit in [200, 400, 1024, 4096, 20_000] {
-            let ports = OwnPorts::of(Some(limit));
+            let ports = ServicePortLimits::of(Some(limit));
             assert!(ports.descriptors() as u64 <= limit / 4, "{limit}: {ports:?}");
             assert!(ports.admin.connections >= PORT_MIN && ports.peers.lanes > 0, "{limit}: {ports:?}");
         }
-        assert_eq!(OwnPorts::of(None), OwnPorts::of(Some(1 << 20)));
-        assert_eq!(OwnPorts::of(None).admin.per_source, 128);
+        assert_eq!(ServicePortLimits::of(None), ServicePortLimits::of(Some(1 << 20)));
+        assert_eq!(ServicePortLimits::of(None).admin.per_source, 128);
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trestle_consensus::RaftState;
 
-use crate::accept::{self, Deadlines, Http1, Port};
+use crate::accept::{self, Http1, PortDeadlines, ServicePort};
 use crate::member::Member;
 use crate::metrics;
 use crate::start::DroppedLines;
@@ -25,7 +25,7 @@ use scrapes::Scrapes;
 const CATCHING_UP: Duration = Duration::from_millis(500);
 
 /// The deadlines of the HTTP port. Prometheus keeps its connection between two scrapes, which are a minute apart by default.
-pub(crate) const DEADLINES: Deadlines = Deadlines {
+pub(crate) const DEADLINES: PortDeadlines = PortDeadlines {
     preface: (1, Duration::from_secs(5)),
     head: Some(Duration::from_secs(5)),
     idle: Duration::from_secs(180),
@@ -35,13 +35,13 @@ pub(crate) const DEADLINES: Deadlines = Deadlines {
 
 /// What the HTTP server needs.
 #[derive(Clone)]
-pub(crate) struct Http {
+pub(crate) struct HttpPages {
     member: Arc<Member>,
     leaving: CancellationToken,
     scrapes: Arc<Scrapes>,
 }
 
-impl Http {
+impl HttpPages {
     pub(crate) fn new(
         member: Arc<Member>,
         leaving: CancellationToken,
@@ -54,7 +54,7 @@ impl Http {
 }
 
 /// Serves until the process ends: while connections finish, `/readyz` must say that this member is going away.
-pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>, http: Http) {
+pub(crate) async fn serve(listener: TcpListener, port: Arc<ServicePort>, http: HttpPages) {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -65,7 +65,7 @@ pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>, http: Http) {
 }
 
 /// Ready: belongs to a cluster, is not drained, knows a leader, and its data plane reflects what it knows.
-async fn readyz(State(http): State<Http>) -> Response {
+async fn readyz(State(http): State<HttpPages>) -> Response {
     let why_not = http.not_ready().await;
     if why_not.is_empty() {
         return "ok\n".into_response();
@@ -73,11 +73,11 @@ async fn readyz(State(http): State<Http>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why_not.join("\n") + "\n").into_response()
 }
 
-async fn metrics_text(State(http): State<Http>) -> Response {
+async fn metrics_text(State(http): State<HttpPages>) -> Response {
     http.scrapes.answer(metrics::CONTENT_TYPE).await
 }
 
-impl Http {
+impl HttpPages {
     async fn not_ready(&self) -> Vec<String> {
         let mut why = Vec::new();
         if self.leaving.is_cancelled() {

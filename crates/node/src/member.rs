@@ -10,13 +10,13 @@ use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
 use trestle_model::{MemberId, MemberSockets, MemberSpec, Revision};
 
-use crate::admin::Waits;
+use crate::admin::RevisionWaits;
 use crate::config::Config;
 use crate::events::Journal;
 use crate::lag::Lag;
-use crate::peer::Clients;
-use crate::place;
-use crate::ports::Ports;
+use crate::peer::PeerClients;
+use crate::ports::ServicePorts;
+use crate::registration;
 use crate::supervise::Supervisor;
 use crate::vips::Vips;
 
@@ -26,13 +26,13 @@ pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the services of a member share.
 pub(crate) struct Member {
     pub(crate) config: Config,
-    pub(crate) ports: Ports,
+    pub(crate) ports: ServicePorts,
     pub(crate) consensus: Consensus,
     pub(crate) plane: DataPlane,
     pub(crate) vips: Vips,
-    pub(crate) clients: Clients,
+    pub(crate) clients: PeerClients,
     /// What other members are asked for those who wait.
-    pub(crate) waits: Waits,
+    pub(crate) waits: RevisionWaits,
     pub(crate) supervisor: Supervisor,
     /// What happens here.
     pub(crate) journal: Journal,
@@ -61,7 +61,7 @@ impl Member {
             peer: self.config.peer_address,
             http: self.config.http_address,
             data_address: self.config.data_address,
-            network: place::network(),
+            network: registration::network(),
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 type Labels = Vec<(&'static str, String)>;
 /// One kind of count of a listener or backend: metric name, help, and where it is found.
-type Count = (&'static str, &'static str, fn(&Counts) -> u64);
+type CounterMetric = (&'static str, &'static str, fn(&Counts) -> u64);
 
 const STATES: [RaftState; 8] = [
     RaftState::Empty,
@@ -33,13 +33,13 @@ const STATES: [RaftState; 8] = [
     RaftState::Stopped,
 ];
 
-const LISTENER_COUNTS: &[Count] = &[
+const LISTENER_COUNTS: &[CounterMetric] = &[
     ("trestle_listener_connections", "Connections accepted", |c| c.connections),
     ("trestle_listener_received_bytes", "Bytes received from clients", |c| c.bytes_in),
     ("trestle_listener_sent_bytes", "Bytes sent to clients", |c| c.bytes_out),
 ];
 
-const BACKEND_COUNTS: &[Count] = &[
+const BACKEND_COUNTS: &[CounterMetric] = &[
     ("trestle_backend_connections", "Connections established to the backend", |c| c.connections),
     ("trestle_backend_sent_bytes", "Bytes sent to the backend", |c| c.bytes_in),
     ("trestle_backend_received_bytes", "Bytes received from the backend", |c| c.bytes_out),
@@ -50,7 +50,7 @@ const BACKEND_COUNTS: &[Count] = &[
 /// Encodes everything that is counted on this member.
 pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<String, Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Moment {
+    registry.register_collector(Box::new(MetricsSnapshot {
         raft: member.consensus.status(),
         revision: member.revision(),
         in_force: *member.plane.in_force().borrow(),
@@ -69,7 +69,7 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
 }
 
 /// Everything that one answer shows.
-struct Moment {
+struct MetricsSnapshot {
     raft: RaftStatus,
     revision: u64,
     in_force: u64,
@@ -83,7 +83,7 @@ struct Moment {
     ports: [PortUse; 3],
 }
 
-impl fmt::Debug for Moment {
+impl fmt::Debug for MetricsSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Moment").field("revision", &self.revision).finish_non_exhaustive()
     }
@@ -120,7 +120,7 @@ fn value_of(mut metric: MetricEncoder<'_>, kind: MetricType, value: u64) -> Resu
     }
 }
 
-impl Collector for Moment {
+impl Collector for MetricsSnapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.encode_member(&mut encoder)?;
         self.encode_listeners(&mut encoder)?;
@@ -129,7 +129,7 @@ impl Collector for Moment {
     }
 }
 
-impl Moment {
+impl MetricsSnapshot {
     fn encode_member(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let states = STATES
             .map(|state| (vec![("state", state.as_str().to_owned())], u64::from(state == self.raft.state)));

@@ -47,13 +47,13 @@ fn refused(key: &'static str, address: SocketAddr, error: &std::io::Error) -> St
 }
 
 /// A socket that is bound, or not yet.
-struct Wanted {
+struct RequestedSocket {
     key: &'static str,
     address: SocketAddr,
     bound: Option<TcpListener>,
 }
 
-impl Wanted {
+impl RequestedSocket {
     fn new(key: &'static str, address: SocketAddr) -> Self {
         Self { key, address, bound: None }
     }
@@ -72,7 +72,7 @@ impl Wanted {
 }
 
 /// What is waited for, with the addresses that there are.
-fn missing(wanted: &[&Wanted]) -> String {
+fn missing(wanted: &[&RequestedSocket]) -> String {
     let lacking = wanted.iter().filter(|wanted| wanted.bound.is_none());
     let names: Vec<String> = lacking.map(|wanted| format!("{} {}", wanted.key, wanted.address)).collect();
     let here: BTreeSet<IpAddr> = trestle_dataplane::interfaces::addresses().into_iter().collect();
@@ -81,13 +81,13 @@ fn missing(wanted: &[&Wanted]) -> String {
 }
 
 /// Answers for the HTTP address while another address is missing: alive, and not ready.
-struct Page {
+struct WaitingPage {
     text: Arc<Mutex<String>>,
     end: CancellationToken,
     server: tokio::task::JoinHandle<()>,
 }
 
-impl Page {
+impl WaitingPage {
     fn serve(socket: std::net::TcpListener) -> std::io::Result<Self> {
         let listener = TcpListener::from_std(socket)?;
         let text = Arc::new(Mutex::new(String::new()));
@@ -133,10 +133,10 @@ impl OwnSockets {
     /// # Errors
     /// When one is in use, or may not be bound.
     pub(crate) async fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut admin = Wanted::new("admin_address", config.admin_address);
-        let mut peer = Wanted::new("peer_address", config.peer_address);
-        let mut http = Wanted::new("http_address", config.http_address);
-        let (mut told, mut page) = (None::<Instant>, None::<Page>);
+        let mut admin = RequestedSocket::new("admin_address", config.admin_address);
+        let mut peer = RequestedSocket::new("peer_address", config.peer_address);
+        let mut http = RequestedSocket::new("http_address", config.http_address);
+        let (mut told, mut page) = (None::<Instant>, None::<WaitingPage>);
         // The service manager counts from the start of the process.
         let whole: crate::vips::Whole = std::sync::Arc::new(|| true);
         let mut watchdog = Systemd::from_environment(&whole);
@@ -158,7 +158,7 @@ impl OwnSockets {
             {
                 let (own, other) = shared(listener)?;
                 http.bound = Some(own);
-                page = Some(Page::serve(other)?);
+                page = Some(WaitingPage::serve(other)?);
             }
             if let Some(page) = &page {
                 page.say(&text);

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use trestle_consensus::Consensus;
 use trestle_engine::share::client_of;
 
-use crate::accept::{IsMember, Port};
+use crate::accept::{IsMember, ServicePort};
 use crate::{descriptors, http, serve};
 
 /// Admin API, peers, HTTP.
 #[derive(Clone)]
-pub(crate) struct Ports {
-    pub(crate) admin: Arc<Port>,
-    pub(crate) peers: Arc<Port>,
-    pub(crate) http: Arc<Port>,
+pub(crate) struct ServicePorts {
+    pub(crate) admin: Arc<ServicePort>,
+    pub(crate) peers: Arc<ServicePort>,
+    pub(crate) http: Arc<ServicePort>,
 }
 
 /// What one port shows of itself: its name, the connections that are open, and each kind of refusal with its count.
@@ -25,7 +25,7 @@ pub(crate) struct PortUse {
     pub(crate) refusals: [(&'static str, u64); 4],
 }
 
-impl Ports {
+impl ServicePorts {
     /// The ports of one of so many members in this process, with as many connections as it has descriptors for.
     pub(crate) fn new(consensus: &Consensus, members: NonZeroUsize) -> Self {
         let limits = descriptors::own_ports(members);
@@ -36,7 +36,8 @@ impl Ports {
                 member.spec.peer_address.as_socket().is_some_and(|known| client_of(known.ip()) == ip)
             })
         });
-        let port = |name, limits, deadlines| Arc::new(Port::new(name, limits, deadlines, is_member.clone()));
+        let port =
+            |name, limits, deadlines| Arc::new(ServicePort::new(name, limits, deadlines, is_member.clone()));
         Self {
             admin: port("admin", limits.admin, serve::GRPC_DEADLINES),
             peers: port("peers", limits.peers, serve::GRPC_DEADLINES),
@@ -48,12 +49,12 @@ impl Ports {
     pub(crate) fn read(&self) -> [PortUse; 3] {
         [&self.admin, &self.peers, &self.http].map(|port| {
             let of = |count: &AtomicU64| count.load(Relaxed);
-            let counts = &port.counts;
+            let counters = &port.counters;
             let refusals = [
-                ("connection", of(&counts.refused)),
-                ("evicted", of(&counts.evicted)),
-                ("deadline", of(&counts.expired)),
-                ("call", of(&counts.calls_refused)),
+                ("connection", of(&counters.refused)),
+                ("evicted", of(&counters.evicted)),
+                ("deadline", of(&counters.expired)),
+                ("call", of(&counters.calls_refused)),
             ];
             PortUse { name: port.name, open: port.open() as u64, refusals }
         })

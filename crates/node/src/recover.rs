@@ -13,15 +13,15 @@ use trestle_consensus::{Identity, RecoverError as Unusable, Survivor, Voter};
 use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;
-use crate::peer::Clients;
-use crate::{place, rights};
+use crate::peer::PeerClients;
+use crate::{privileges, registration};
 
 /// How long another voter has to accept a connection, and then to say who it is.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Why no cluster of one was made.
 #[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
+pub enum RecoveryError {
     /// The data cannot be used.
     #[error(transparent)]
     Unusable(#[from] Unusable),
@@ -43,7 +43,7 @@ pub enum RecoverError {
     Draw(#[from] std::io::Error),
 }
 
-impl RecoverError {
+impl RecoveryError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -55,7 +55,7 @@ impl RecoverError {
 }
 
 /// What became of asking a voter.
-enum Reach {
+enum VoterReach {
     /// It is there, or may be: what accepts connections and says nothing is perhaps only stopped.
     There(&'static str),
     /// It is, of a later recovery than this member.
@@ -65,9 +65,9 @@ enum Reach {
 }
 
 /// A cluster of one that could be made, and what it would cost.
-pub struct Recovery {
+pub struct RecoveryPlan {
     survivor: Survivor,
-    voters: Vec<(Voter, Reach)>,
+    voters: Vec<(Voter, VoterReach)>,
     data_dir: std::path::PathBuf,
 }
 
@@ -79,56 +79,58 @@ fn named(voter: &Voter) -> String {
 }
 
 /// Asks whatever listens at a voter's address who it is.
-async fn reach(own: &Identity, voter: &Voter) -> Reach {
+async fn reach(own: &Identity, voter: &Voter) -> VoterReach {
     let connected = timeout(ANSWER_WAIT, TcpStream::connect(&voter.peer_address)).await;
     match connected {
-        Err(_) => return Reach::Gone(format!("no answer within {ANSWER_WAIT:?}")),
-        Ok(Err(error)) => return Reach::Gone(error.to_string()),
+        Err(_) => return VoterReach::Gone(format!("no answer within {ANSWER_WAIT:?}")),
+        Ok(Err(error)) => return VoterReach::Gone(error.to_string()),
         Ok(Ok(_)) => {}
     }
     let Ok(address) = HostPort::parse(&voter.peer_address) else {
-        return Reach::Gone("its address is none".to_owned());
+        return VoterReach::Gone("its address is none".to_owned());
     };
-    let clients = Clients::default();
+    let clients = PeerClients::default();
     let asked = async { clients.peer(&address)?.describe(peer::DescribeRequest {}).await };
     match timeout(ANSWER_WAIT, asked).await {
-        Err(_) => Reach::There("accepts connections and does not answer"),
-        Ok(Err(status)) => Reach::Gone(format!("another program answers: {}", unanswered::why(&status))),
+        Err(_) => VoterReach::There("accepts connections and does not answer"),
+        Ok(Err(status)) => VoterReach::Gone(format!("another program answers: {}", unanswered::why(&status))),
         Ok(Ok(answer)) => {
             let answer = answer.into_inner();
             if answer.cluster_id == own.cluster_id.as_str() && answer.member_id == voter.id.0 {
                 match answer.recovery.cmp(&own.recovery.number) {
-                    Ordering::Greater => Reach::Recovered,
-                    Ordering::Equal => Reach::There("runs"),
-                    Ordering::Less => Reach::Gone("one of before the last recovery answers".to_owned()),
+                    Ordering::Greater => VoterReach::Recovered,
+                    Ordering::Equal => VoterReach::There("runs"),
+                    Ordering::Less => VoterReach::Gone("one of before the last recovery answers".to_owned()),
                 }
             } else if answer.cluster_id.is_empty() {
-                Reach::Gone("an empty member answers".to_owned())
+                VoterReach::Gone("an empty member answers".to_owned())
             } else {
-                Reach::Gone("another member answers".to_owned())
+                VoterReach::Gone("another member answers".to_owned())
             }
         }
     }
 }
 
-impl Recovery {
+impl RecoveryPlan {
     /// Reads the data of the stopped member that `config` describes, and asks the other voters whether they run.
     ///
     /// # Errors
     /// When the member runs, its data cannot be used, or a quorum of the voters can be reached.
-    pub async fn prepare(config: &Config) -> Result<Self, RecoverError> {
+    pub async fn prepare(config: &Config) -> Result<Self, RecoveryError> {
         let data_dir = config.data_dir.clone();
         let opened = Survivor::open(&data_dir);
         // What was opened may have got new files, which must not belong to whoever runs this.
-        rights::give_to_owner(&data_dir);
+        privileges::give_to_owner(&data_dir);
         let survivor = opened?;
         let others = survivor.others();
         let reached = join_all(others.iter().map(|voter| reach(survivor.identity(), voter))).await;
         let voters: Vec<_> = others.into_iter().zip(reached).collect();
-        if let Some((voter, _)) = voters.iter().find(|(_, reach)| matches!(reach, Reach::Recovered)) {
-            return Err(RecoverError::Recovered(named(voter)));
+        if let Some((voter, _)) = voters.iter().find(|(_, reach)| matches!(reach, VoterReach::Recovered)) {
+            return Err(RecoveryError::Recovered(named(voter)));
         }
-        let there = |(voter, reach): &(Voter, Reach)| matches!(reach, Reach::There(_)).then(|| voter.clone());
+        let there = |(voter, reach): &(Voter, VoterReach)| {
+            matches!(reach, VoterReach::There(_)).then(|| voter.clone())
+        };
         let running: Vec<Voter> = voters.iter().filter_map(there).collect();
         let ids: BTreeSet<MemberId> = running.iter().map(|voter| voter.id).collect();
         if survivor.is_quorum(&ids) {
@@ -136,7 +138,7 @@ impl Recovery {
             if names.is_empty() {
                 names.push("this member alone".to_owned());
             }
-            return Err(RecoverError::QuorumReached(names));
+            return Err(RecoveryError::QuorumReached(names));
         }
         Ok(Self { survivor, voters, data_dir })
     }
@@ -145,10 +147,10 @@ impl Recovery {
     ///
     /// # Errors
     /// When the disk cannot be written.
-    pub fn commit(self) -> Result<String, RecoverError> {
+    pub fn commit(self) -> Result<String, RecoveryError> {
         let name = self.survivor.identity().name.clone();
-        let recovered = self.survivor.recover(place::draw()?);
-        rights::give_to_owner(&self.data_dir);
+        let recovered = self.survivor.recover(registration::draw()?);
+        privileges::give_to_owner(&self.data_dir);
         let number = recovered?;
         Ok(format!(
             "{name} is all of the cluster now (recovery {number}); start it, then wipe the data directories of the others and take \
@@ -157,7 +159,7 @@ impl Recovery {
     }
 }
 
-impl fmt::Display for Recovery {
+impl fmt::Display for RecoveryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let survivor = &self.survivor;
         let identity = survivor.identity();
@@ -173,9 +175,9 @@ impl fmt::Display for Recovery {
         writeln!(f, "recorded voters ({} is a {own}):", identity.name)?;
         for (voter, reach) in &self.voters {
             let state = match reach {
-                Reach::There(how) => (*how).to_owned(),
-                Reach::Recovered => "was made all of the cluster".to_owned(),
-                Reach::Gone(why) => format!("not reached: {why}"),
+                VoterReach::There(how) => (*how).to_owned(),
+                VoterReach::Recovered => "was made all of the cluster".to_owned(),
+                VoterReach::Gone(why) => format!("not reached: {why}"),
             };
             writeln!(f, "  {}: {state}", named(voter))?;
         }

@@ -8,14 +8,14 @@ use trestle_model::{AdminState, Backend, ClusterState};
 
 /// How far a member has got out of its cluster.
 #[derive(Debug, Default)]
-pub(crate) struct Removal {
+pub(crate) struct RemovalGrace {
     /// When it was removed, if it was.
     since: Option<Instant>,
     /// Whether it has ended everything.
     ended: bool,
 }
 
-impl Removal {
+impl RemovalGrace {
     /// Whether this member takes its leave.
     pub(crate) fn is_leaving(&self) -> bool {
         self.since.is_some()
@@ -24,7 +24,7 @@ impl Removal {
     /// What is left of the state that this member `known`: all of it while it is a member; for the time of `grace` after it was
     /// removed no listener and no virtual IP, and backends that are drained, so that open connections can finish; then nothing.
     /// Also answers when to ask again.
-    pub(crate) fn left_of(
+    pub(crate) fn remaining_state(
         &mut self,
         known: Arc<ClusterState>,
         removed: bool,
@@ -98,10 +98,10 @@ mod tests {
 
     #[test]
     fn a_removed_member_stops_listening_then_ends_and_may_begin_anew() {
-        let (mut removal, known, start) = (Removal::default(), serving(), Instant::now());
+        let (mut removal, known, start) = (RemovalGrace::default(), serving(), Instant::now());
         let grace = Duration::from_secs(30);
         let mut at = |seconds, removed| {
-            removal.left_of(known.clone(), removed, grace, start + Duration::from_secs(seconds))
+            removal.remaining_state(known.clone(), removed, grace, start + Duration::from_secs(seconds))
         };
         assert_eq!(at(0, false), (known.clone(), None));
         let (left, end) = at(1, true);

@@ -9,7 +9,7 @@ use trestle_api::{convert, peer, v1};
 use trestle_dataplane::{Backend, CloseReason, Listener, Table, Verdict};
 use trestle_model::{Bind, PoolName, Revision, Violations};
 
-use crate::admin::{Bounds, fill};
+use crate::admin::{PageBounds, fill};
 use crate::member::Member;
 use crate::troubles;
 
@@ -25,9 +25,9 @@ fn parse_after<K>(
     parse("after", &page.after, &mut Violations::new())
 }
 
-fn bounds(ask: &peer::ReportRequest) -> Bounds {
+fn bounds(ask: &peer::ReportRequest) -> PageBounds {
     let bytes = ask.page.as_ref().map(|page| usize::try_from(page.bytes_max).unwrap_or(usize::MAX));
-    bytes.map_or(Bounds::NONE, |bytes| Bounds { bytes, ..Bounds::NONE })
+    bytes.map_or(PageBounds::NONE, |bytes| PageBounds { bytes, ..PageBounds::NONE })
 }
 
 pub(crate) fn count(n: usize) -> u32 {

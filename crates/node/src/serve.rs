@@ -17,10 +17,10 @@ use trestle_api::v1::pool_service_server::PoolServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
 use trestle_consensus::PEER_WINDOW;
 
-use crate::accept::{self, Deadlines, Grpc, Http2, Port};
+use crate::accept::{self, Grpc, Http2, PortDeadlines, ServicePort};
 use crate::admin::Admin;
 use crate::member::Member;
-use crate::peer::Peers;
+use crate::peer::PeerServer;
 
 /// Largest request to the admin API, in bytes; the log takes far less, and nothing larger makes sense.
 const ADMIN_REQUEST_MAX: usize = 256 * 1024;
@@ -34,7 +34,7 @@ const ADMIN_HTTP2: Http2 = Http2 {
 const HTTP2_PREFACE: u64 = 24;
 
 /// The deadlines of a gRPC port. A client whose idle connection is closed opens another one by itself.
-pub(crate) const GRPC_DEADLINES: Deadlines = Deadlines {
+pub(crate) const GRPC_DEADLINES: PortDeadlines = PortDeadlines {
     preface: (HTTP2_PREFACE, Duration::from_secs(5)),
     head: None,
     idle: Duration::from_secs(600),
@@ -45,7 +45,7 @@ pub(crate) const GRPC_DEADLINES: Deadlines = Deadlines {
 /// The admin API, with health and reflection.
 pub(crate) async fn admin(
     listener: TcpListener,
-    port: Arc<Port>,
+    port: Arc<ServicePort>,
     admin: Admin,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -104,8 +104,8 @@ pub(crate) async fn admin(
 /// Raft, the questions of peers, and the operations that a member that does not lead passes on.
 pub(crate) async fn peers(
     socket: std::net::TcpListener,
-    port: Arc<Port>,
-    peers: Peers,
+    port: Arc<ServicePort>,
+    peers: PeerServer,
     admin: Admin,
     member: Arc<Member>,
     stop: CancellationToken,

@@ -15,15 +15,15 @@ use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
 use crate::admin::Admin;
 use crate::config::{Config, Profile};
 use crate::events::{self, Event, Journal};
-use crate::http::Http;
+use crate::http::HttpPages;
 use crate::member::Member;
 use crate::own_sockets::OwnSockets;
-use crate::peer::Peers;
-use crate::ports::Ports;
-use crate::removal::Removal;
-use crate::supervise::{Lasts, Supervisor};
+use crate::peer::PeerServer;
+use crate::ports::ServicePorts;
+use crate::removal::RemovalGrace;
+use crate::supervise::{Lifetime, Supervisor};
 use crate::vips::Vips;
-use crate::{descriptors, join, lag, place, serve};
+use crate::{descriptors, join, lag, registration, serve};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ impl Node {
     pub async fn start(config: Config, log_lines_dropped: DroppedLines) -> Result<Self, StartError> {
         let own = OwnSockets::bind(&config).await?;
         let vips = Vips::new(&config);
-        let start = place::draw()?;
+        let start = registration::draw()?;
         let consensus = Consensus::open(trestle_consensus::Settings {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
@@ -127,7 +127,7 @@ impl Node {
         let journal = Journal::new(config.name.clone(), start);
         let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
-        let ports = Ports::new(&consensus, config.members_in_process);
+        let ports = ServicePorts::new(&consensus, config.members_in_process);
         let member = Arc::new(Member {
             config,
             ports,
@@ -151,9 +151,9 @@ impl Node {
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let (api, raft) = (tokio::runtime::Handle::current(), member.consensus.runtime());
         let admin = Admin::new(member.clone());
-        let peers = Peers::new(member.clone(), api.clone());
+        let peers = PeerServer::new(member.clone(), api.clone());
         let ports = member.ports.clone();
-        let http = Http::new(member.clone(), leaving.clone(), log_lines_dropped);
+        let http = HttpPages::new(member.clone(), leaving.clone(), log_lines_dropped);
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
         let peers = serve::peers(
             own.peer.into_std()?,
@@ -164,9 +164,9 @@ impl Node {
             stop.clone(),
         );
         let admin = serve::admin(own.admin, ports.admin, admin, leaving.clone(), stop.clone());
-        let part = |name, body| member.supervisor.spawn(&api, name, Lasts::UntilStop, body);
+        let part = |name, body| member.supervisor.spawn(&api, name, Lifetime::UntilStop, body);
         let servers = vec![
-            member.supervisor.spawn(&raft, "peer server", Lasts::UntilStop, peers),
+            member.supervisor.spawn(&raft, "peer server", Lifetime::UntilStop, peers),
             part("admin server", Box::pin(admin) as Pin<Box<dyn Future<Output = ()> + Send>>),
             part("HTTP server", Box::pin(crate::http::serve(own.http, ports.http, http))),
             part("state follower", Box::pin(follow_state(member.clone(), state))),
@@ -180,14 +180,14 @@ impl Node {
             node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
             let join = join::ask(node.member.clone(), node.stop.clone());
-            node.member.supervisor.spawn(&api, "join", Lasts::UntilDone, join);
+            node.member.supervisor.spawn(&api, "join", Lifetime::UntilDone, join);
         }
         Ok(node)
     }
 
     /// Starts what looks after this member's place in the cluster, and how far its data plane is.
     fn watch_itself(&self, api: &tokio::runtime::Handle) {
-        api.spawn(place::follow(self.member.clone(), self.stop.clone()));
+        api.spawn(registration::follow(self.member.clone(), self.stop.clone()));
         api.spawn(lag::follow(self.member.clone(), self.stop.clone()));
     }
 
@@ -275,7 +275,7 @@ fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Sett
         source: config.source.clone(),
         member: Some(config.name.clone()),
         descriptors: descriptors::budget(config.members_in_process),
-        network: place::network(),
+        network: registration::network(),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
         on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),
@@ -306,7 +306,7 @@ fn log_start(config: &Config) {
 /// Passes each new state on to the data plane; once this member was removed, what is left of the last one.
 async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_model::ClusterState>>) {
     let (mut view, mut role) = (member.consensus.view(), member.consensus.role());
-    let mut removal = Removal::default();
+    let mut removal = RemovalGrace::default();
     loop {
         let known = view.borrow_and_update().state.clone();
         let removed = role.borrow_and_update().state == RaftState::Removed;
@@ -314,7 +314,7 @@ async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_mode
             known.members.values().map(|member| member.spec.peer_address.clone()).collect();
         member.clients.keep(|address| addresses.contains(address));
         let (grace, was_leaving) = (member.config.shutdown_grace, removal.is_leaving());
-        let (new, again) = removal.left_of(known, removed, grace, Instant::now());
+        let (new, again) = removal.remaining_state(known, removed, grace, Instant::now());
         if removal.is_leaving() != was_leaving {
             member.plane.end_within(removal.is_leaving().then_some(grace));
         }
@@ -347,7 +347,7 @@ mod tests {
     use trestle_model::Violations;
 
     use super::*;
-    use crate::config::{Given, SHUTDOWN_GRACE};
+    use crate::config::{RawConfig, SHUTDOWN_GRACE};
 
     const UNIT: &str = include_str!("../../../deploy/systemd/trestled.service");
     const COMPOSE: &str = include_str!("../../../deploy/compose.yaml");
@@ -400,7 +400,7 @@ mod tests {
     /// What the configuration comes to with this file.
     fn configured(toml: &str) -> Config {
         let mut v = Violations::new();
-        let given = Given::from_toml(Path::new("trestled.toml"), toml, &mut v);
+        let given = RawConfig::from_toml(Path::new("trestled.toml"), toml, &mut v);
         Config::check(&given, v).unwrap()
     }
 

@@ -20,14 +20,14 @@ use trestle_engine::{SIGN_INTERVAL, SignOfLife};
 
 /// The sign of life of a part.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Liveness {
     name: &'static str,
     origin: Instant,
     sign: SignOfLife,
     ended: AtomicBool,
 }
 
-impl Pulse {
+impl Liveness {
     /// Gives a sign of life.
     pub(crate) fn beat(&self) {
         self.sign.give(self.origin.elapsed());
@@ -40,7 +40,7 @@ impl Pulse {
 
 /// What a supervised part does when it has done all that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lasts {
+pub(crate) enum Lifetime {
     /// It goes on until the member stops.
     UntilStop,
     /// It may end; only a panic is a failure.
@@ -49,32 +49,32 @@ pub(crate) enum Lasts {
 
 /// Supervises the parts of one member.
 #[derive(Debug, Clone)]
-pub(crate) struct Supervisor(Arc<Shared>);
+pub(crate) struct Supervisor(Arc<SupervisorState>);
 
 #[derive(Debug)]
-struct Shared {
+struct SupervisorState {
     origin: Instant,
     stopping: AtomicBool,
     failure: watch::Sender<Option<String>>,
-    pulses: Mutex<Vec<Arc<Pulse>>>,
+    parts: Mutex<Vec<Arc<Liveness>>>,
 }
 
 /// Notes the end of a part, however it comes about.
-struct Watched {
+struct PartGuard {
     supervisor: Supervisor,
-    pulse: Arc<Pulse>,
-    lasts: Lasts,
+    liveness: Arc<Liveness>,
+    lasts: Lifetime,
     /// Whether it came to its end, and was not dropped on the way.
     done: bool,
 }
 
-impl Drop for Watched {
+impl Drop for PartGuard {
     fn drop(&mut self) {
-        self.pulse.ended.store(true, Ordering::Relaxed);
-        let name = self.pulse.name;
+        self.liveness.ended.store(true, Ordering::Relaxed);
+        let name = self.liveness.name;
         match (std::thread::panicking(), self.done, self.lasts) {
             (true, ..) => self.supervisor.fail(name, "it panicked; see the log"),
-            (false, true, Lasts::UntilStop) => self.supervisor.fail(name, "it ended by itself"),
+            (false, true, Lifetime::UntilStop) => self.supervisor.fail(name, "it ended by itself"),
             // A task that is dropped belongs to a runtime that stops.
             (false, ..) => {}
         }
@@ -83,25 +83,25 @@ impl Drop for Watched {
 
 impl Supervisor {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SupervisorState {
             origin: Instant::now(),
             stopping: AtomicBool::new(false),
             failure: watch::Sender::new(None),
-            pulses: Mutex::default(),
+            parts: Mutex::default(),
         }))
     }
 
-    fn pulses(&self) -> MutexGuard<'_, Vec<Arc<Pulse>>> {
-        self.0.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parts(&self) -> MutexGuard<'_, Vec<Arc<Liveness>>> {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watched(&self, name: &'static str, lasts: Lasts) -> Watched {
+    fn guard(&self, name: &'static str, lasts: Lifetime) -> PartGuard {
         let (origin, sign) = (self.0.origin, SignOfLife::default());
-        let pulse = Pulse { name, origin, sign, ended: AtomicBool::new(false) };
-        let pulse = Arc::new(pulse);
-        pulse.beat();
-        self.pulses().push(pulse.clone());
-        Watched { supervisor: self.clone(), pulse, lasts, done: false }
+        let liveness = Liveness { name, origin, sign, ended: AtomicBool::new(false) };
+        let liveness = Arc::new(liveness);
+        liveness.beat();
+        self.parts().push(liveness.clone());
+        PartGuard { supervisor: self.clone(), liveness, lasts, done: false }
     }
 
     /// Starts a task. Its sign of life is that it is polled in time.
@@ -109,13 +109,13 @@ impl Supervisor {
         &self,
         runtime: &Handle,
         name: &'static str,
-        lasts: Lasts,
+        lasts: Lifetime,
         body: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
-        let mut watched = self.watched(name, lasts);
+        let mut guard = self.guard(name, lasts);
         runtime.spawn(async move {
             // All of it: its end is told when it is dropped.
-            let watched = &mut watched;
+            let guard = &mut guard;
             tokio::pin!(body);
             let mut beats = interval(SIGN_INTERVAL);
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,10 +123,10 @@ impl Supervisor {
                 tokio::select! {
                     biased;
                     () = &mut body => break,
-                    _ = beats.tick() => watched.pulse.beat(),
+                    _ = beats.tick() => guard.liveness.beat(),
                 }
             }
-            watched.done = true;
+            guard.done = true;
         })
     }
 
@@ -137,15 +137,15 @@ impl Supervisor {
     pub(crate) fn thread(
         &self,
         name: &'static str,
-        body: impl FnOnce(&Pulse) + Send + 'static,
+        body: impl FnOnce(&Liveness) + Send + 'static,
     ) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let mut watched = self.watched(name, Lasts::UntilStop);
+        let mut guard = self.guard(name, Lifetime::UntilStop);
         let supervisor = self.clone();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let watched = &mut watched;
+            let guard = &mut guard;
             // Caught, so that what it held is let go of before anybody hears of it.
-            let ended = catch_unwind(AssertUnwindSafe(|| body(&watched.pulse)));
-            watched.done = ended.is_ok();
+            let ended = catch_unwind(AssertUnwindSafe(|| body(&guard.liveness)));
+            guard.done = ended.is_ok();
             if let Err(panic) = ended {
                 supervisor.fail(name, &format!("it panicked: {}", words(&*panic)));
             }
@@ -187,18 +187,18 @@ impl Supervisor {
     /// The parts that have ended or give no sign of life, in words.
     pub(crate) fn missing(&self) -> Vec<String> {
         let ended = self.0.failure.borrow().as_ref().map(|why| format!("has lost a part of itself: {why}"));
-        let silent = |pulse: &Arc<Pulse>| {
-            let seconds = pulse.silent()?.as_secs();
-            Some(format!("{} has given no sign of life for {seconds} s", pulse.name))
+        let silent = |liveness: &Arc<Liveness>| {
+            let seconds = liveness.silent()?.as_secs();
+            Some(format!("{} has given no sign of life for {seconds} s", liveness.name))
         };
-        ended.into_iter().chain(self.pulses().iter().filter_map(silent)).collect()
+        ended.into_iter().chain(self.parts().iter().filter_map(silent)).collect()
     }
 
     /// Whether everything is there and alive. For the thread that keeps the leases: it waits for nobody.
     pub(crate) fn is_whole(&self) -> bool {
         // Whoever has the list now is alive.
-        let Ok(pulses) = self.0.pulses.try_lock() else { return true };
-        self.0.failure.borrow().is_none() && pulses.iter().all(|pulse| pulse.silent().is_none())
+        let Ok(parts) = self.0.parts.try_lock() else { return true };
+        self.0.failure.borrow().is_none() && parts.iter().all(|liveness| liveness.silent().is_none())
     }
 }
 
@@ -226,8 +226,8 @@ mod tests {
     async fn a_task_that_panics_fails_the_member() {
         let supervisor = Supervisor::new();
         let runtime = Handle::current();
-        supervisor.spawn(&runtime, "well", Lasts::UntilStop, std::future::pending());
-        let task = supervisor.spawn(&runtime, "ill", Lasts::UntilDone, async { panic!("on purpose") });
+        supervisor.spawn(&runtime, "well", Lifetime::UntilStop, std::future::pending());
+        let task = supervisor.spawn(&runtime, "ill", Lifetime::UntilDone, async { panic!("on purpose") });
         assert!(task.await.unwrap_err().is_panic());
         assert_eq!(failure(&supervisor).await, "ill: it panicked; see the log");
         assert_eq!(supervisor.missing(), ["has lost a part of itself: ill: it panicked; see the log"]);
@@ -238,12 +238,12 @@ mod tests {
     async fn a_task_that_ends_fails_the_member_unless_it_may() {
         let supervisor = Supervisor::new();
         let runtime = Handle::current();
-        supervisor.spawn(&runtime, "done", Lasts::UntilDone, async {}).await.unwrap();
-        let dropped = supervisor.spawn(&runtime, "dropped", Lasts::UntilStop, std::future::pending());
+        supervisor.spawn(&runtime, "done", Lifetime::UntilDone, async {}).await.unwrap();
+        let dropped = supervisor.spawn(&runtime, "dropped", Lifetime::UntilStop, std::future::pending());
         dropped.abort();
         assert!(dropped.await.unwrap_err().is_cancelled());
         assert!(!failed_already(&supervisor));
-        supervisor.spawn(&runtime, "ended", Lasts::UntilStop, async {}).await.unwrap();
+        supervisor.spawn(&runtime, "ended", Lifetime::UntilStop, async {}).await.unwrap();
         assert_eq!(failure(&supervisor).await, "ended: it ended by itself");
     }
 
@@ -263,7 +263,7 @@ mod tests {
         let supervisor = Supervisor::new();
         supervisor.stopping();
         supervisor.thread("owner", |_| {}).unwrap().join().unwrap();
-        supervisor.spawn(&Handle::current(), "ended", Lasts::UntilStop, async {}).await.unwrap();
+        supervisor.spawn(&Handle::current(), "ended", Lifetime::UntilStop, async {}).await.unwrap();
         assert!(!failed_already(&supervisor) && supervisor.is_whole());
     }
 
@@ -273,11 +273,11 @@ mod tests {
         // As if it had been started long ago.
         shared.origin = Instant::now().checked_sub(2 * SILENT_MAX).unwrap();
         let supervisor = Supervisor(Arc::new(shared));
-        let hangs = supervisor.watched("hangs", Lasts::UntilStop);
-        let runs = supervisor.watched("runs", Lasts::UntilStop);
+        let hangs = supervisor.guard("hangs", Lifetime::UntilStop);
+        let runs = supervisor.guard("runs", Lifetime::UntilStop);
         assert!(supervisor.is_whole());
-        hangs.pulse.sign.give(Duration::ZERO);
-        runs.pulse.beat();
+        hangs.liveness.sign.give(Duration::ZERO);
+        runs.liveness.beat();
         assert_eq!(supervisor.missing(), ["hangs has given no sign of life for 20 s"]);
         assert!(!supervisor.is_whole());
         drop(hangs);

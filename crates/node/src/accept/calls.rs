@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use trestle_engine::share::may_take;
 
-use super::Source;
-use super::connection::{Connection, Phase};
+use super::ClientSource;
+use super::connection::{Phase, PortConnection};
 
 /// Calls whose request is still coming; the one that has waited for longest gives way to the next, since a request comes
 /// whole within milliseconds.
@@ -24,7 +24,7 @@ const SENDING_GIVES_WAY: Duration = Duration::from_secs(2);
 
 /// Calls that share a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Group {
+pub(crate) enum CallClass {
     /// grpc.health.v1: answered whatever else is held.
     Health,
     /// Calls that are answered as soon as they can be.
@@ -37,15 +37,15 @@ pub(crate) enum Group {
     Raft,
 }
 
-impl Group {
+impl CallClass {
     /// Calls that a port holds.
     fn max(self) -> usize {
         match self {
-            Group::Health => 64,
-            Group::Unary => 512,
-            Group::Waiting => 256,
-            Group::Streaming => 128,
-            Group::Raft => usize::MAX,
+            CallClass::Health => 64,
+            CallClass::Unary => 512,
+            CallClass::Waiting => 256,
+            CallClass::Streaming => 128,
+            CallClass::Raft => usize::MAX,
         }
     }
 }
@@ -54,16 +54,16 @@ impl Group {
 const RAFT_PER_CONNECTION: usize = 16;
 
 #[derive(Debug, Default)]
-struct Ledger {
+struct CallCounts {
     last: u64,
-    receiving: BTreeMap<u64, (Source, CancellationToken)>,
+    receiving: BTreeMap<u64, (ClientSource, CancellationToken)>,
     /// Calls of a group, of a source in it, and of a connection in it.
-    groups: HashMap<Group, usize>,
-    sources: HashMap<(Group, Source), usize>,
-    connections: HashMap<(Group, u64), usize>,
-    sending: BTreeMap<u64, (Instant, Arc<Connection>)>,
+    classes: HashMap<CallClass, usize>,
+    sources: HashMap<(CallClass, ClientSource), usize>,
+    connections: HashMap<(CallClass, u64), usize>,
+    sending: BTreeMap<u64, (Instant, Arc<PortConnection>)>,
     bytes: usize,
-    bytes_of: HashMap<Source, usize>,
+    bytes_of: HashMap<ClientSource, usize>,
 }
 
 fn decrease<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, by: usize) {
@@ -79,23 +79,23 @@ fn count<K: std::hash::Hash + Eq>(counts: &HashMap<K, usize>, key: K) -> usize {
     counts.get(&key).copied().unwrap_or(0)
 }
 
-impl Ledger {
+impl CallCounts {
     /// Whether one more call may be worked on.
-    fn has_place(&self, group: Group, connection: &Connection) -> bool {
-        if group == Group::Raft {
+    fn has_room(&self, class: CallClass, connection: &PortConnection) -> bool {
+        if class == CallClass::Raft {
             return true;
         }
-        let held = count(&self.connections, (group, connection.number));
-        let free = group.max().saturating_sub(count(&self.groups, group));
-        let of_source = count(&self.sources, (group, connection.source));
+        let held = count(&self.connections, (class, connection.number));
+        let free = class.max().saturating_sub(count(&self.classes, class));
+        let of_source = count(&self.sources, (class, connection.source));
         // Half of all places is the most that one address gets, and of those half the most that one connection gets while
         // others want some.
-        let rest = (group.max() / 2).saturating_sub(of_source).min(free);
+        let rest = (class.max() / 2).saturating_sub(of_source).min(free);
         may_take(of_source, free, 1) && may_take(held, rest, 3)
     }
 
     /// The connection whose answer has waited for longest to be fetched, and long enough.
-    fn stuck(&self, now: Instant) -> Option<Arc<Connection>> {
+    fn stuck(&self, now: Instant) -> Option<Arc<PortConnection>> {
         let stuck = |since: &Instant| now.saturating_duration_since(*since) >= SENDING_GIVES_WAY;
         self.sending.values().find(|(since, _)| stuck(since)).map(|(_, connection)| connection.clone())
     }
@@ -103,54 +103,54 @@ impl Ledger {
 
 /// The calls of one port.
 #[derive(Debug, Default)]
-pub(crate) struct Calls(Mutex<Ledger>);
+pub(crate) struct CallLimiter(Mutex<CallCounts>);
 
-impl Calls {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+impl CallLimiter {
+    fn ledger(&self) -> MutexGuard<'_, CallCounts> {
         // Whole between any two statements that can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a call may begin on this connection: before one is known as a lane, it gets few of Raft's.
-    pub(crate) fn may_begin(connection: &Connection, group: Group) -> bool {
-        group != Group::Raft || connection.is_lane() || connection.calls() < RAFT_PER_CONNECTION
+    pub(crate) fn may_begin(connection: &PortConnection, class: CallClass) -> bool {
+        class != CallClass::Raft || connection.is_lane() || connection.calls() < RAFT_PER_CONNECTION
     }
 
     /// A call whose head has come.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        group: Group,
+        connection: &Arc<PortConnection>,
+        class: CallClass,
         now: Instant,
-    ) -> Ticket {
+    ) -> CallPermit {
         let evicted = CancellationToken::new();
         let mut ledger = self.ledger();
         ledger.last += 1;
         let number = ledger.last;
-        if group != Group::Raft {
+        if class != CallClass::Raft {
             let source = connection.source;
             let of_source = ledger.receiving.values().filter(|(other, _)| *other == source).count();
-            let way = if of_source >= RECEIVING_MAX / 2 {
+            let oldest = if of_source >= RECEIVING_MAX / 2 {
                 ledger.receiving.iter().find(|(_, (other, _))| *other == source).map(|(number, _)| *number)
             } else if ledger.receiving.len() >= RECEIVING_MAX {
                 ledger.receiving.keys().next().copied()
             } else {
                 None
             };
-            if let Some((_, way)) = way.and_then(|number| ledger.receiving.remove(&number)) {
-                way.cancel();
+            if let Some((_, oldest)) = oldest.and_then(|number| ledger.receiving.remove(&number)) {
+                oldest.cancel();
             }
             ledger.receiving.insert(number, (source, evicted.clone()));
         }
         drop(ledger);
         let call = connection.begin(Phase::Receiving, now);
-        let held = Held { phase: Phase::Receiving, counted: false, bytes: 0 };
-        Ticket {
+        let held = HeldResources { phase: Phase::Receiving, counted: false, bytes: 0 };
+        CallPermit {
             calls: self.clone(),
             connection: connection.clone(),
             number,
             call,
-            group,
+            class,
             evicted,
             held: Mutex::new(held),
         }
@@ -158,7 +158,7 @@ impl Calls {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldResources {
     phase: Phase,
     /// It has a place among those that are worked on.
     counted: bool,
@@ -167,15 +167,15 @@ struct Held {
 
 /// What one call holds, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    calls: Arc<Calls>,
-    connection: Arc<Connection>,
+pub(crate) struct CallPermit {
+    calls: Arc<CallLimiter>,
+    connection: Arc<PortConnection>,
     /// Its number on the port, and on its connection.
     number: u64,
     call: u64,
-    group: Group,
+    class: CallClass,
     evicted: CancellationToken,
-    held: Mutex<Held>,
+    held: Mutex<HeldResources>,
 }
 
 /// What a caller is told who would hold too much.
@@ -183,16 +183,16 @@ pub(crate) fn too_many(what: &str) -> Status {
     Status::resource_exhausted(format!("this member holds {what}; try again later, or on another member"))
 }
 
-impl Ticket {
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
+impl CallPermit {
+    pub(crate) fn connection(&self) -> &Arc<PortConnection> {
         &self.connection
     }
 
-    pub(crate) fn group(&self) -> Group {
-        self.group
+    pub(crate) fn class(&self) -> CallClass {
+        self.class
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldResources> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +205,7 @@ impl Ticket {
     ///
     /// # Errors
     /// When that is more than is held.
-    pub(crate) fn came(&self, bytes: usize) -> Result<(), Status> {
+    pub(crate) fn add_request_bytes(&self, bytes: usize) -> Result<(), Status> {
         let source = self.connection.source;
         let mut ledger = self.calls.ledger();
         if ledger.bytes + bytes > BYTES_MAX || count(&ledger.bytes_of, source) + bytes > BYTES_PER_SOURCE {
@@ -229,17 +229,17 @@ impl Ticket {
         }
         let mut ledger = self.calls.ledger();
         ledger.receiving.remove(&self.number);
-        let (group, connection) = (self.group, &self.connection);
-        if !ledger.has_place(group, connection) {
-            let stuck = ledger.stuck(now).inspect(|stuck| stuck.cut());
+        let (class, connection) = (self.class, &self.connection);
+        if !ledger.has_room(class, connection) {
+            let stuck = ledger.stuck(now).inspect(|stuck| stuck.abort());
             // What it holds comes back when its tasks end; until then there is one call more.
             if stuck.is_none() {
                 return Err(too_many("as many calls as it can, altogether or for this address"));
             }
         }
-        *ledger.groups.entry(group).or_default() += 1;
-        *ledger.sources.entry((group, connection.source)).or_default() += 1;
-        *ledger.connections.entry((group, connection.number)).or_default() += 1;
+        *ledger.classes.entry(class).or_default() += 1;
+        *ledger.sources.entry((class, connection.source)).or_default() += 1;
+        *ledger.connections.entry((class, connection.number)).or_default() += 1;
         drop(ledger);
         held.counted = true;
         held.phase = Phase::Running;
@@ -251,38 +251,38 @@ impl Ticket {
     /// The answer's head is here, and its rest is being fetched.
     pub(crate) fn answer(&self, now: Instant) {
         let mut held = self.held();
-        held.phase = if self.group == Group::Streaming { Phase::Running } else { Phase::Sending };
+        held.phase = if self.class == CallClass::Streaming { Phase::Running } else { Phase::Sending };
         let phase = held.phase;
         drop(held);
         let mut ledger = self.calls.ledger();
         ledger.receiving.remove(&self.number);
-        if phase == Phase::Sending && self.group != Group::Raft {
+        if phase == Phase::Sending && self.class != CallClass::Raft {
             ledger.sending.insert(self.number, (now, self.connection.clone()));
         }
         drop(ledger);
         // Raft's streams of answers have no end.
-        if self.group != Group::Raft {
+        if self.class != CallClass::Raft {
             self.connection.advance(self.call, phase, now);
         }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         let (counted, bytes) = {
             let held = self.held();
             (held.counted, held.bytes)
         };
-        let (group, source) = (self.group, self.connection.source);
+        let (class, source) = (self.class, self.connection.source);
         let mut ledger = self.calls.ledger();
         ledger.receiving.remove(&self.number);
         ledger.sending.remove(&self.number);
         ledger.bytes = ledger.bytes.saturating_sub(bytes);
         decrease(&mut ledger.bytes_of, source, bytes);
         if counted {
-            decrease(&mut ledger.groups, group, 1);
-            decrease(&mut ledger.sources, (group, source), 1);
-            decrease(&mut ledger.connections, (group, self.connection.number), 1);
+            decrease(&mut ledger.classes, class, 1);
+            decrease(&mut ledger.sources, (class, source), 1);
+            decrease(&mut ledger.connections, (class, self.connection.number), 1);
         }
         drop(ledger);
         self.connection.end(self.call, Instant::now());
@@ -294,31 +294,31 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    struct Port {
-        calls: Arc<Calls>,
+    struct TestPort {
+        calls: Arc<CallLimiter>,
         now: Instant,
         last: u64,
     }
 
-    impl Port {
+    impl TestPort {
         fn new() -> Self {
             Self { calls: Arc::default(), now: Instant::now(), last: 0 }
         }
 
-        fn connection(&mut self, ip: &str) -> Arc<Connection> {
+        fn connection(&mut self, ip: &str) -> Arc<PortConnection> {
             self.last += 1;
-            Arc::new(Connection::new(self.last, Source::Address(ip.parse().unwrap()), self.now))
+            Arc::new(PortConnection::new(self.last, ClientSource::Address(ip.parse().unwrap()), self.now))
         }
 
-        fn begin(&self, connection: &Arc<Connection>, group: Group) -> Ticket {
-            self.calls.begin(connection, group, self.now)
+        fn begin(&self, connection: &Arc<PortConnection>, class: CallClass) -> CallPermit {
+            self.calls.begin(connection, class, self.now)
         }
 
         /// Begins and starts as many calls as there is place for.
-        fn fill(&self, connection: &Arc<Connection>, group: Group) -> Vec<Ticket> {
+        fn fill(&self, connection: &Arc<PortConnection>, class: CallClass) -> Vec<CallPermit> {
             let started = |_| {
-                let ticket = self.begin(connection, group);
-                ticket.start(self.now).ok().map(|()| ticket)
+                let permit = self.begin(connection, class);
+                permit.start(self.now).ok().map(|()| permit)
             };
             (0..1000).map_while(started).collect()
         }
@@ -326,31 +326,31 @@ mod tests {
 
     #[test]
     fn heads_without_bodies_push_out_one_another() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let hog = port.connection("192.0.2.1");
-        let held: Vec<_> = (0..4400).map(|_| port.begin(&hog, Group::Unary)).collect();
-        let alive = held.iter().filter(|ticket| !ticket.evicted.is_cancelled()).count();
+        let held: Vec<_> = (0..4400).map(|_| port.begin(&hog, CallClass::Unary)).collect();
+        let alive = held.iter().filter(|permit| !permit.evicted.is_cancelled()).count();
         assert_eq!(alive, RECEIVING_MAX / 2);
         // Of the same address or of another: one that comes whole is worked on.
         for ip in ["192.0.2.1", "192.0.2.2"] {
             let other = port.connection(ip);
-            let ticket = port.begin(&other, Group::Unary);
-            assert!(!ticket.evicted.is_cancelled() && ticket.start(port.now).is_ok());
+            let permit = port.begin(&other, CallClass::Unary);
+            assert!(!permit.evicted.is_cancelled() && permit.start(port.now).is_ok());
         }
     }
 
     #[test]
     fn one_address_gets_half_and_one_connection_three_quarters_of_that() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let hog = port.connection("192.0.2.1");
-        let first = port.fill(&hog, Group::Unary);
+        let first = port.fill(&hog, CallClass::Unary);
         assert!((180..=200).contains(&first.len()), "{}", first.len());
         let second = port.connection("192.0.2.1");
-        let second = port.fill(&second, Group::Unary);
+        let second = port.fill(&second, CallClass::Unary);
         assert!(!second.is_empty() && first.len() + second.len() <= 257);
         let other = port.connection("192.0.2.2");
-        assert!(port.fill(&other, Group::Unary).len() > 60);
-        let probe = port.begin(&other, Group::Health);
+        assert!(port.fill(&other, CallClass::Unary).len() > 60);
+        let probe = port.begin(&other, CallClass::Health);
         assert!(probe.start(port.now).is_ok(), "health has places of its own");
         drop((first, second, probe));
         assert!(port.calls.ledger().sources.is_empty() && port.calls.ledger().connections.is_empty());
@@ -358,37 +358,39 @@ mod tests {
 
     #[test]
     fn an_answer_that_nobody_fetches_costs_its_connection() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let hog = port.connection("192.0.2.1");
-        let held = port.fill(&hog, Group::Unary);
-        held.iter().for_each(|ticket| ticket.answer(port.now));
-        let one_more = port.begin(&hog, Group::Unary);
+        let held = port.fill(&hog, CallClass::Unary);
+        held.iter().for_each(|permit| permit.answer(port.now));
+        let one_more = port.begin(&hog, CallClass::Unary);
         assert_eq!(one_more.start(port.now).unwrap_err().code(), tonic::Code::ResourceExhausted);
         port.now += SENDING_GIVES_WAY;
-        let one_more = port.begin(&hog, Group::Unary);
+        let one_more = port.begin(&hog, CallClass::Unary);
         assert!(one_more.start(port.now).is_ok());
     }
 
     #[test]
     fn bytes_are_bounded_and_given_back() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let hog = port.connection("192.0.2.1");
-        let tickets: Vec<_> = (0..33).map(|_| port.begin(&hog, Group::Unary)).collect();
-        let taken = tickets.iter().filter(|ticket| ticket.came(1 << 20).is_ok()).count();
+        let permits: Vec<_> = (0..33).map(|_| port.begin(&hog, CallClass::Unary)).collect();
+        let taken = permits.iter().filter(|permit| permit.add_request_bytes(1 << 20).is_ok()).count();
         assert_eq!(taken, 32);
         let other = port.connection("192.0.2.2");
-        assert!(port.begin(&other, Group::Unary).came(1 << 20).is_ok());
-        drop(tickets);
+        assert!(port.begin(&other, CallClass::Unary).add_request_bytes(1 << 20).is_ok());
+        drop(permits);
         assert_eq!(port.calls.ledger().bytes, 0);
     }
 
     #[test]
     fn a_lane_is_not_bounded_and_a_stranger_is() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let (stranger, lane) = (port.connection("192.0.2.1"), port.connection("192.0.2.1"));
-        let begun = |connection: &Arc<Connection>| {
-            let begin =
-                |_| Calls::may_begin(connection, Group::Raft).then(|| port.begin(connection, Group::Raft));
+        let begun = |connection: &Arc<PortConnection>| {
+            let begin = |_| {
+                CallLimiter::may_begin(connection, CallClass::Raft)
+                    .then(|| port.begin(connection, CallClass::Raft))
+            };
             (0..1000).map_while(begin).collect::<Vec<_>>().len()
         };
         lane.make_lane();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::Source;
+use super::ClientSource;
 
 /// Times after which a connection of one port is given up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadlines {
+pub(crate) struct PortDeadlines {
     /// Bytes with which every connection begins, and how long they may take.
     pub(crate) preface: (u64, Duration),
     /// How long the head of a request may take from its first byte; `None` where many share a connection, so that bytes
@@ -31,7 +31,7 @@ pub(crate) struct Deadlines {
 
 /// How many calls of a connection may give way, because their requests did not come whole, before it is ended: each takes time
 /// from the threads that answer others. A client that sends whole requests has none, however many it makes.
-const GAVE_WAY_MAX: u32 = 64;
+const EVICTED_CALLS_MAX: u32 = 64;
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ const SENDING_IS_STUCK: Duration = Duration::from_secs(2);
 
 /// What a connection is good for when another one needs its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Occupancy {
     /// It works, and stays.
     Busy,
     /// It has waited for its client since then, and gives way.
@@ -72,23 +72,23 @@ struct State {
 
 /// A connection that was let in.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct PortConnection {
     pub(crate) number: u64,
-    pub(crate) source: Source,
+    pub(crate) source: ClientSource,
     accepted: Instant,
     /// It carries Raft, and keeps its place whatever comes.
     lane: AtomicBool,
     state: Mutex<State>,
     /// Its calls that gave way to others while their requests were still coming.
-    gave_way: AtomicU32,
+    evicted_calls: AtomicU32,
     /// To be ended at once.
-    cut: CancellationToken,
+    abort: CancellationToken,
     /// To be ended when its calls have.
     leave: CancellationToken,
 }
 
-impl Connection {
-    pub(crate) fn new(number: u64, source: Source, now: Instant) -> Self {
+impl PortConnection {
+    pub(crate) fn new(number: u64, source: ClientSource, now: Instant) -> Self {
         let state = State {
             received: 0,
             idle_since: now,
@@ -103,8 +103,8 @@ impl Connection {
             accepted: now,
             lane: AtomicBool::new(false),
             state: Mutex::new(state),
-            gave_way: AtomicU32::new(0),
-            cut: CancellationToken::new(),
+            evicted_calls: AtomicU32::new(0),
+            abort: CancellationToken::new(),
             leave: CancellationToken::new(),
         }
     }
@@ -123,15 +123,15 @@ impl Connection {
     }
 
     /// Ends it at once.
-    pub(crate) fn cut(&self) {
-        self.cut.cancel();
+    pub(crate) fn abort(&self) {
+        self.abort.cancel();
     }
 
-    pub(crate) async fn is_cut(&self) {
-        self.cut.cancelled().await;
+    pub(crate) async fn aborted(&self) {
+        self.abort.cancelled().await;
     }
 
-    pub(crate) async fn is_to_leave(&self) {
+    pub(crate) async fn close_requested(&self) {
         self.leave.cancelled().await;
     }
 
@@ -161,9 +161,9 @@ impl Connection {
     }
 
     /// A call gave way to another one while its request was still coming.
-    pub(crate) fn gives_way(&self) {
-        if self.gave_way.fetch_add(1, Relaxed) >= GAVE_WAY_MAX {
-            self.cut();
+    pub(crate) fn count_eviction(&self) {
+        if self.evicted_calls.fetch_add(1, Relaxed) >= EVICTED_CALLS_MAX {
+            self.abort();
         }
     }
 
@@ -172,9 +172,9 @@ impl Connection {
         self.state().calls.len()
     }
 
-    pub(crate) fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn occupancy(&self, now: Instant) -> Occupancy {
         if self.is_lane() {
-            return Standing::Busy;
+            return Occupancy::Busy;
         }
         let state = self.state();
         let mut since = state.idle_since;
@@ -183,14 +183,14 @@ impl Connection {
             match phase {
                 Phase::Receiving if age >= RECEIVING_IS_STUCK => since = *at,
                 Phase::Sending if age >= SENDING_IS_STUCK => since = *at,
-                _ => return Standing::Busy,
+                _ => return Occupancy::Busy,
             }
         }
-        Standing::Idle(since)
+        Occupancy::Idle(since)
     }
 
     /// Ends it if it has had its time, and says why.
-    pub(crate) fn check(&self, deadlines: &Deadlines, now: Instant) -> Option<&'static str> {
+    pub(crate) fn check(&self, deadlines: &PortDeadlines, now: Instant) -> Option<&'static str> {
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
         let state = self.state();
         let (bytes, limit) = deadlines.preface;
@@ -219,11 +219,11 @@ impl Connection {
         } else {
             return None;
         };
-        self.cut();
+        self.abort();
         Some(why)
     }
 
-    fn was_read(&self, bytes: usize) {
+    fn record_read(&self, bytes: usize) {
         let mut state = self.state();
         state.received = state.received.saturating_add(bytes as u64);
         if state.began.is_none() && state.calls.is_empty() {
@@ -231,7 +231,7 @@ impl Connection {
         }
     }
 
-    fn was_written(&self, done: bool) {
+    fn record_write(&self, done: bool) {
         let mut state = self.state();
         if done {
             state.blocked = None;
@@ -243,18 +243,18 @@ impl Connection {
 
 /// A connection's socket, or what is above it, whose progress is noted.
 #[derive(Debug)]
-pub(crate) struct Watched<Io> {
+pub(crate) struct MonitoredIo<Io> {
     io: Io,
-    connection: Arc<Connection>,
+    connection: Arc<PortConnection>,
 }
 
-impl<Io> Watched<Io> {
-    pub(crate) fn new(io: Io, connection: Arc<Connection>) -> Self {
+impl<Io> MonitoredIo<Io> {
+    pub(crate) fn new(io: Io, connection: Arc<PortConnection>) -> Self {
         Self { io, connection }
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for MonitoredIo<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -264,23 +264,23 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         let bytes = buffer.filled().len().saturating_sub(before);
         if bytes > 0 {
-            self.connection.was_read(bytes);
+            self.connection.record_read(bytes);
         }
         polled
     }
 }
 
-impl<Io: AsyncWrite + Unpin> Watched<Io> {
-    fn noted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.connection.was_written(polled.is_ready());
+impl<Io: AsyncWrite + Unpin> MonitoredIo<Io> {
+    fn record_result(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.connection.record_write(polled.is_ready());
         polled
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for MonitoredIo<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.noted(polled)
+        self.record_result(polled)
     }
 
     fn poll_write_vectored(
@@ -289,7 +289,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.noted(polled)
+        self.record_result(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -309,7 +309,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
 mod tests {
     use super::*;
 
-    const DEADLINES: Deadlines = Deadlines {
+    const DEADLINES: PortDeadlines = PortDeadlines {
         preface: (24, Duration::from_secs(5)),
         head: Some(Duration::from_secs(5)),
         idle: Duration::from_secs(60),
@@ -324,14 +324,14 @@ mod tests {
     #[test]
     fn who_says_nothing_is_given_up_and_who_speaks_is_not() {
         let now = Instant::now();
-        let silent = Connection::new(1, Source::Local, now);
+        let silent = PortConnection::new(1, ClientSource::Local, now);
         assert_eq!(silent.check(&DEADLINES, later(now, 4900)), None);
         assert_eq!(
             silent.check(&DEADLINES, later(now, 5000)),
             Some("said nothing that this port understands")
         );
-        let speaks = Connection::new(2, Source::Local, now);
-        speaks.was_read(24);
+        let speaks = PortConnection::new(2, ClientSource::Local, now);
+        speaks.record_read(24);
         let call = speaks.begin(Phase::Receiving, later(now, 1000));
         assert_eq!(speaks.check(&DEADLINES, later(now, 6000)), None);
         speaks.advance(call, Phase::Sending, later(now, 1000));
@@ -341,37 +341,37 @@ mod tests {
     #[test]
     fn a_head_that_does_not_end_is_given_up() {
         let now = Instant::now();
-        let slow = Connection::new(1, Source::Local, now);
-        slow.was_read(100);
+        let slow = PortConnection::new(1, ClientSource::Local, now);
+        slow.record_read(100);
         assert!(slow.check(&DEADLINES, later(now, 6000)).is_some_and(|why| why.contains("head")));
     }
 
     #[test]
     fn an_idle_one_is_asked_and_then_cut() {
         let now = Instant::now();
-        let idle = Connection::new(1, Source::Local, now);
-        idle.was_read(100);
+        let idle = PortConnection::new(1, ClientSource::Local, now);
+        idle.record_read(100);
         let call = idle.begin(Phase::Running, now);
         idle.end(call, now);
         assert_eq!(idle.check(&DEADLINES, later(now, 60_000)), None);
-        assert!(idle.leave.is_cancelled() && !idle.cut.is_cancelled());
+        assert!(idle.leave.is_cancelled() && !idle.abort.is_cancelled());
         assert_eq!(idle.check(&DEADLINES, later(now, 70_000)), Some("is idle"));
-        assert!(idle.cut.is_cancelled());
+        assert!(idle.abort.is_cancelled());
     }
 
     #[test]
     fn only_calls_that_work_keep_a_place() {
         let now = Instant::now();
-        let connection = Connection::new(1, Source::Local, now);
-        assert_eq!(connection.standing(now), Standing::Idle(now));
+        let connection = PortConnection::new(1, ClientSource::Local, now);
+        assert_eq!(connection.occupancy(now), Occupancy::Idle(now));
         let call = connection.begin(Phase::Receiving, now);
-        assert_eq!(connection.standing(later(now, 500)), Standing::Busy);
-        assert_eq!(connection.standing(later(now, 1000)), Standing::Idle(now));
+        assert_eq!(connection.occupancy(later(now, 500)), Occupancy::Busy);
+        assert_eq!(connection.occupancy(later(now, 1000)), Occupancy::Idle(now));
         connection.advance(call, Phase::Running, now);
-        assert_eq!(connection.standing(later(now, 100_000)), Standing::Busy);
+        assert_eq!(connection.occupancy(later(now, 100_000)), Occupancy::Busy);
         connection.advance(call, Phase::Sending, now);
-        assert_eq!(connection.standing(later(now, 2000)), Standing::Idle(now));
+        assert_eq!(connection.occupancy(later(now, 2000)), Occupancy::Idle(now));
         connection.make_lane();
-        assert_eq!(connection.standing(later(now, 2000)), Standing::Busy);
+        assert_eq!(connection.occupancy(later(now, 2000)), Occupancy::Busy);
     }
 }

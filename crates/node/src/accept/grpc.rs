@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::calls::{Calls, Group, Ticket, too_many};
-use super::connection::{Connection, Watched};
-use super::{Port, Serve, Source};
+use super::calls::{CallClass, CallLimiter, CallPermit, too_many};
+use super::connection::{MonitoredIo, PortConnection};
+use super::{ClientSource, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -40,14 +40,14 @@ const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 
 tokio::task_local! {
     /// Whose call is being answered.
-    static CLIENT: Source;
+    static CLIENT: ClientSource;
 }
 
 /// The address of the client whose call is being answered by this task, if it has one; of IPv6 the network of 64 bits.
 pub(crate) fn client() -> Option<IpAddr> {
     match CLIENT.try_get() {
-        Ok(Source::Address(ip)) => Some(ip),
-        Ok(Source::Local) | Err(_) => None,
+        Ok(ClientSource::Address(ip)) => Some(ip),
+        Ok(ClientSource::Local) | Err(_) => None,
     }
 }
 
@@ -68,11 +68,13 @@ pub(crate) struct Grpc {
 }
 
 /// The budget of a call, by its path.
-pub(super) fn group(path: &str) -> Group {
-    let Some((service, method)) = path.trim_start_matches('/').split_once('/') else { return Group::Unary };
+pub(super) fn class(path: &str) -> CallClass {
+    let Some((service, method)) = path.trim_start_matches('/').split_once('/') else {
+        return CallClass::Unary;
+    };
     match (service, method) {
-        ("grpc.health.v1.Health", "Check") => Group::Health,
-        ("trestle.peer.v1.RaftService", _) => Group::Raft,
+        ("grpc.health.v1.Health", "Check") => CallClass::Health,
+        ("trestle.peer.v1.RaftService", _) => CallClass::Raft,
         ("grpc.health.v1.Health", _)
         | ("grpc.reflection.v1.ServerReflection", _)
         | (
@@ -85,7 +87,7 @@ pub(super) fn group(path: &str) -> Group {
             | "PromoteMember"
             | "BackupConfiguration"
             | "CloseConnectionsGradually",
-        ) => Group::Streaming,
+        ) => CallClass::Streaming,
         (
             _,
             "AwaitRevision"
@@ -98,13 +100,13 @@ pub(super) fn group(path: &str) -> Group {
             | "TransferLeadership"
             | "BootstrapCluster"
             | "RestoreConfiguration",
-        ) => Group::Waiting,
-        _ => Group::Unary,
+        ) => CallClass::Waiting,
+        _ => CallClass::Unary,
     }
 }
 
 /// Whether a request is a stream that has begun once its first message is there.
-fn streams_in(path: &str) -> bool {
+fn is_client_stream(path: &str) -> bool {
     path.ends_with("/AppendStream")
         || path.ends_with("/InstallSnapshot")
         || path.ends_with("/RestoreConfiguration")
@@ -129,30 +131,30 @@ fn client_deadline(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A request as it comes.
-struct Asked {
+struct RequestBody {
     body: Incoming,
-    ticket: Arc<Ticket>,
-    port: Arc<Port>,
+    permit: Arc<CallPermit>,
+    port: Arc<ServicePort>,
     deadline: Pin<Box<Sleep>>,
     /// It has begun with its first message, and what comes then is read as it comes.
     streams: bool,
     begun: bool,
 }
 
-impl Asked {
+impl RequestBody {
     fn started(&mut self) -> Result<(), Status> {
         self.begun = true;
-        self.ticket.start(Instant::now()).inspect_err(|_| self.port.call_refused())
+        self.permit.start(Instant::now()).inspect_err(|_| self.port.call_refused())
     }
 
     /// Whether bytes that come now are held until the call ends.
     fn holds(&self) -> bool {
-        let is_raft = self.ticket.group() == Group::Raft;
-        !(self.begun || is_raft && self.port.is_trusted(self.ticket.connection()))
+        let is_raft = self.permit.class() == CallClass::Raft;
+        !(self.begun || is_raft && self.port.is_trusted(self.permit.connection()))
     }
 }
 
-impl HttpBody for Asked {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -177,7 +179,7 @@ impl HttpBody for Asked {
         };
         if let Some(data) = frame.data_ref()
             && self.holds()
-            && let Err(status) = self.ticket.came(data.len())
+            && let Err(status) = self.permit.add_request_bytes(data.len())
         {
             self.port.call_refused();
             return Poll::Ready(Some(Err(status)));
@@ -194,13 +196,13 @@ impl HttpBody for Asked {
 }
 
 /// An answer as it is fetched.
-struct Answer {
+struct ResponseBody {
     body: Body,
     /// Holds the call's place until the last of it was fetched.
-    _ticket: Option<Arc<Ticket>>,
+    _permit: Option<Arc<CallPermit>>,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -220,46 +222,46 @@ impl HttpBody for Answer {
     }
 }
 
-fn refused(status: Status) -> Response<Answer> {
-    status.into_http::<Body>().map(|body| Answer { body, _ticket: None })
+fn refused(status: Status) -> Response<ResponseBody> {
+    status.into_http::<Body>().map(|body| ResponseBody { body, _permit: None })
 }
 
-impl Port {
+impl ServicePort {
     fn call_refused(&self) {
-        self.counts.calls_refused.fetch_add(1, Relaxed);
+        self.counters.calls_refused.fetch_add(1, Relaxed);
     }
 
     /// Whether a connection carries Raft, or comes from where another one does.
-    fn is_trusted(&self, connection: &Connection) -> bool {
-        connection.is_lane() || self.places().has_lanes(connection.source)
+    fn is_trusted(&self, connection: &PortConnection) -> bool {
+        connection.is_lane() || self.admission().has_lanes(connection.source)
     }
 
     /// Answers one call.
     async fn call(
         self: Arc<Self>,
         services: Router,
-        connection: Arc<Connection>,
+        connection: Arc<PortConnection>,
         request: Request<Incoming>,
-    ) -> Response<Answer> {
+    ) -> Response<ResponseBody> {
         let path = request.uri().path();
-        let (group, streams) = (group(path), streams_in(path));
-        let limit = match group {
-            Group::Raft => None,
-            Group::Waiting => Some(REQUEST_DEADLINE + WAITING_DEADLINE),
+        let (class, streams) = (class(path), is_client_stream(path));
+        let limit = match class {
+            CallClass::Raft => None,
+            CallClass::Waiting => Some(REQUEST_DEADLINE + WAITING_DEADLINE),
             _ => Some(REQUEST_DEADLINE + CALL_DEADLINE),
         };
         let limit = limit.into_iter().chain(client_deadline(request.headers())).min();
-        if !Calls::may_begin(&connection, group) {
+        if !CallLimiter::may_begin(&connection, class) {
             self.call_refused();
             // No member does that, and each call takes time from the threads that answer heartbeats.
-            connection.cut();
+            connection.abort();
             return refused(too_many("as many of Raft's calls as it can for one stranger"));
         }
-        let ticket = Arc::new(self.calls.begin(&connection, group, Instant::now()));
+        let permit = Arc::new(self.calls.begin(&connection, class, Instant::now()));
         let deadline = Box::pin(sleep(REQUEST_DEADLINE));
         let asked = |body| {
-            let (ticket, port) = (ticket.clone(), self.clone());
-            Body::new(Asked { body, ticket, port, deadline, streams, begun: false })
+            let (permit, port) = (permit.clone(), self.clone());
+            Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
         let answering = async {
             let source = connection.source;
@@ -271,9 +273,9 @@ impl Port {
         };
         let answered = tokio::select! {
             answered = answering => answered,
-            () = ticket.evicted() => {
+            () = permit.evicted() => {
                 self.call_refused();
-                connection.gives_way();
+                connection.count_eviction();
                 return refused(too_many("too many requests that do not come whole"));
             }
         };
@@ -283,16 +285,16 @@ impl Port {
             None => return refused(Status::deadline_exceeded("the call took longer than it may")),
         };
         let failed = response.headers().get("grpc-status").is_some_and(|status| status != "0");
-        if group == Group::Raft && !failed && !connection.is_lane() {
-            self.places().make_lane(connection.number);
+        if class == CallClass::Raft && !failed && !connection.is_lane() {
+            self.admission().make_lane(connection.number);
         }
-        ticket.answer(Instant::now());
-        response.map(|body| Answer { body, _ticket: Some(ticket) })
+        permit.answer(Instant::now());
+        response.map(|body| ResponseBody { body, _permit: Some(permit) })
     }
 }
 
 /// In words, what the peer of a connection did that HTTP/2 does not allow, if that ended it.
-fn wrong(error: &hyper::Error) -> Option<&'static str> {
+fn protocol_error(error: &hyper::Error) -> Option<&'static str> {
     let error = error.source()?.downcast_ref::<h2::Error>()?;
     (error.is_library() && !error.is_io())
         .then_some("it broke the rules of HTTP/2, or began and reset too many calls")
@@ -301,9 +303,9 @@ fn wrong(error: &hyper::Error) -> Option<&'static str> {
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
     async fn serve(
         &self,
-        port: Arc<Port>,
-        connection: Arc<Connection>,
-        io: Watched<Io>,
+        port: Arc<ServicePort>,
+        connection: Arc<PortConnection>,
+        io: MonitoredIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
         let (services, shared) = (self.services.clone(), connection.clone());
@@ -326,9 +328,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
         loop {
             tokio::select! {
                 ended = serving.as_mut() => {
-                    return ended.map_err(|error| wrong(&error)).or_else(|what| what.map_or(Ok(()), Err));
+                    return ended.map_err(|error| protocol_error(&error)).or_else(|what| what.map_or(Ok(()), Err));
                 }
-                () = connection.is_to_leave(), if !leaving => {}
+                () = connection.close_requested(), if !leaving => {}
                 () = stop.cancelled(), if !leaving => {}
             }
             leaving = true;
@@ -368,18 +370,18 @@ mod tests {
                 for method in &service.method {
                     let path =
                         format!("/{}.{}/{}", file.package.as_deref().unwrap(), service.name(), method.name());
-                    let group = group(&path);
-                    if group == Group::Raft {
+                    let class = class(&path);
+                    if class == CallClass::Raft {
                         continue;
                     }
-                    assert_eq!(group == Group::Streaming, method.server_streaming(), "{path}");
-                    assert_eq!(streams_in(&path), method.client_streaming(), "{path}");
+                    assert_eq!(class == CallClass::Streaming, method.server_streaming(), "{path}");
+                    assert_eq!(is_client_stream(&path), method.client_streaming(), "{path}");
                     streams += usize::from(method.server_streaming());
                 }
             }
         }
         assert_eq!(streams, 8);
-        assert_eq!(group("/grpc.health.v1.Health/Check"), Group::Health);
-        assert_eq!(group("/x"), Group::Unary);
+        assert_eq!(class("/grpc.health.v1.Health/Check"), CallClass::Health);
+        assert_eq!(class("/x"), CallClass::Unary);
     }
 }

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::connection::{Connection, Phase, Watched};
-use super::{Port, Serve};
+use super::connection::{MonitoredIo, Phase, PortConnection};
+use super::{Serve, ServicePort};
 
 /// Most bytes of a request's head, and of an answer that wait for the client in user space.
 const BUFFER: usize = 16 * 1024;
@@ -24,24 +24,24 @@ const BUFFER: usize = 16 * 1024;
 pub(crate) struct Http1(pub(crate) Router);
 
 /// A request that is being answered.
-struct Call {
-    connection: Arc<Connection>,
+struct HttpCall {
+    connection: Arc<PortConnection>,
     number: u64,
 }
 
-impl Drop for Call {
+impl Drop for HttpCall {
     fn drop(&mut self) {
         self.connection.end(self.number, Instant::now());
     }
 }
 
 /// An answer that is being fetched.
-struct Answer {
+struct HttpResponseBody {
     body: Body,
-    _call: Call,
+    _call: HttpCall,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for HttpResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -61,23 +61,27 @@ impl HttpBody for Answer {
     }
 }
 
-async fn answer(router: Router, connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
+async fn answer(
+    router: Router,
+    connection: Arc<PortConnection>,
+    request: Request<Incoming>,
+) -> Response<HttpResponseBody> {
     let number = connection.begin(Phase::Running, Instant::now());
-    let call = Call { connection, number };
+    let call = HttpCall { connection, number };
     let response = match router.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
     call.connection.advance(number, Phase::Sending, Instant::now());
-    response.map(|body| Answer { body, _call: call })
+    response.map(|body| HttpResponseBody { body, _call: call })
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Http1 {
     async fn serve(
         &self,
-        _: Arc<Port>,
-        connection: Arc<Connection>,
-        io: Watched<Io>,
+        _: Arc<ServicePort>,
+        connection: Arc<PortConnection>,
+        io: MonitoredIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
         let router = self.0.clone();
@@ -95,7 +99,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Http1 {
             tokio::select! {
                 // What a client does wrong here it is told by 400 or 431.
                 _ = serving.as_mut() => return Ok(()),
-                () = connection.is_to_leave(), if !leaving => {}
+                () = connection.close_requested(), if !leaving => {}
                 () = stop.cancelled(), if !leaving => {}
             }
             leaving = true;

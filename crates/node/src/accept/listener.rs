@@ -9,24 +9,24 @@ use trestle_engine::share::client_of;
 
 /// Whose connection it is, as far as shares go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Source {
+pub(crate) enum ClientSource {
     /// A network address; of IPv6 the network of 64 bits.
     Address(IpAddr),
     /// A process of this machine, over a UNIX socket.
     Local,
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for ClientSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Source::Address(ip) => ip.fmt(f),
-            Source::Local => f.write_str("this machine"),
+            ClientSource::Address(ip) => ip.fmt(f),
+            ClientSource::Local => f.write_str("this machine"),
         }
     }
 }
 
 /// A socket that listens.
-pub(crate) trait Listener: Send + Sync + 'static {
+pub(crate) trait ListeningSocket: Send + Sync + 'static {
     /// What it accepts.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -34,7 +34,7 @@ pub(crate) trait Listener: Send + Sync + 'static {
     ///
     /// # Errors
     /// What accept(2) says; most of it concerns one connection only.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Source)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, ClientSource)>> + Send;
 
     /// Ends a connection that cannot be had, so that its client knows at once.
     fn refuse(io: Self::Io) {
@@ -42,15 +42,15 @@ pub(crate) trait Listener: Send + Sync + 'static {
     }
 }
 
-impl Listener for TcpListener {
+impl ListeningSocket for TcpListener {
     type Io = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Source)> {
+    async fn accept(&self) -> io::Result<(TcpStream, ClientSource)> {
         let (stream, from) = TcpListener::accept(self).await?;
         // Fails only when the client has reset already, which the first read tells. Without it an answer waits up to 40 ms
         // for the delayed acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        Ok((stream, Source::Address(client_of(from.ip()))))
+        Ok((stream, ClientSource::Address(client_of(from.ip()))))
     }
 
     fn refuse(io: TcpStream) {
@@ -59,10 +59,10 @@ impl Listener for TcpListener {
     }
 }
 
-impl Listener for UnixListener {
+impl ListeningSocket for UnixListener {
     type Io = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Source)> {
-        Ok((UnixListener::accept(self).await?.0, Source::Local))
+    async fn accept(&self) -> io::Result<(UnixStream, ClientSource)> {
+        Ok((UnixListener::accept(self).await?.0, ClientSource::Local))
     }
 }

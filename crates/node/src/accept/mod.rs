@@ -5,15 +5,15 @@
 //! that are on their way, calls that are worked on, answers that nobody fetches, and bytes. One address has a share of each.
 //! What is over a bound is refused at once; nothing queues.
 //!
-//! A connection passes through [`Watched`], which notes its progress, to what serves it; TLS belongs between the two.
+//! A connection passes through [`MonitoredIo`], which notes its progress, to what serves it; TLS belongs between the two.
 
+mod admission;
 mod calls;
 mod connection;
 mod grpc;
 mod http;
 mod listener;
-mod places;
-mod reports;
+mod refusal_log;
 
 use std::io;
 use std::net::IpAddr;
@@ -27,17 +27,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use calls::Calls;
-use connection::Connection;
-pub(crate) use connection::{Deadlines, Watched};
+use admission::{AdmittedConnections, NotAdmitted};
+use calls::CallLimiter;
+use connection::PortConnection;
+pub(crate) use connection::{MonitoredIo, PortDeadlines};
 pub(crate) use grpc::{Grpc, Http2, client};
 pub(crate) use http::Http1;
-pub(crate) use listener::{Listener, Source};
-use places::{Places, Refused};
-use reports::Reports;
+pub(crate) use listener::{ClientSource, ListeningSocket};
+use refusal_log::RefusalLog;
 
 /// How often deadlines are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const DEADLINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause when this process has no file descriptor for a connection that waits. Nothing tells when there is one again, and to
 /// try at once would keep a thread busy.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// How many connections a port holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct PortLimits {
     /// Altogether, but for members' own and lanes.
     pub(crate) connections: usize,
     /// From one address.
@@ -59,7 +59,7 @@ pub(crate) struct Limits {
     pub(crate) lanes: usize,
 }
 
-impl Limits {
+impl PortLimits {
     /// A quarter for one address, and a sixteenth for those that have none.
     pub(crate) fn of(connections: usize) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Limits {
 
 /// What a port has counted since the start.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct PortCounters {
     /// Connections that were refused, or gave way to others.
     pub(crate) refused: AtomicU64,
     pub(crate) evicted: AtomicU64,
@@ -98,15 +98,15 @@ pub(crate) struct Counts {
 pub(crate) type IsMember = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// One own port.
-pub(crate) struct Port {
+pub(crate) struct ServicePort {
     /// As metrics and log name it.
     pub(crate) name: &'static str,
-    deadlines: Deadlines,
+    deadlines: PortDeadlines,
     is_member: IsMember,
-    places: Mutex<Places>,
-    calls: Arc<Calls>,
-    pub(crate) counts: Counts,
-    reports: Reports,
+    admission: Mutex<AdmittedConnections>,
+    calls: Arc<CallLimiter>,
+    pub(crate) counters: PortCounters,
+    refusal_log: RefusalLog,
 }
 
 /// Serves the connections of one port.
@@ -114,87 +114,100 @@ pub(crate) trait Serve<Io>: Send + Sync + 'static {
     /// Serves one until it ends; in the words of the log, what its peer did wrong, if it did.
     fn serve(
         &self,
-        port: Arc<Port>,
-        connection: Arc<Connection>,
-        io: Watched<Io>,
+        port: Arc<ServicePort>,
+        connection: Arc<PortConnection>,
+        io: MonitoredIo<Io>,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), &'static str>> + Send;
 }
 
 /// A connection's place, given back when this is dropped.
-struct Place(Arc<Port>, Arc<Connection>);
+struct ConnectionPermit(Arc<ServicePort>, Arc<PortConnection>);
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.places().remove(self.1.number);
+        self.0.admission().remove(self.1.number);
     }
 }
 
-impl Port {
-    pub(crate) fn new(name: &'static str, limits: Limits, deadlines: Deadlines, is_member: IsMember) -> Self {
+impl ServicePort {
+    pub(crate) fn new(
+        name: &'static str,
+        limits: PortLimits,
+        deadlines: PortDeadlines,
+        is_member: IsMember,
+    ) -> Self {
         Self {
             name,
             deadlines,
             is_member,
-            places: Mutex::new(Places::new(limits)),
+            admission: Mutex::new(AdmittedConnections::new(limits)),
             calls: Arc::default(),
-            counts: Counts::default(),
-            reports: Reports::default(),
+            counters: PortCounters::default(),
+            refusal_log: RefusalLog::default(),
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
+    fn admission(&self) -> MutexGuard<'_, AdmittedConnections> {
         // Whole between any two statements that can panic.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
-        self.places().len()
+        self.admission().len()
     }
 
-    fn admit(self: &Arc<Self>, number: u64, source: Source) -> Option<Place> {
+    fn admit(self: &Arc<Self>, number: u64, source: ClientSource) -> Option<ConnectionPermit> {
         let now = Instant::now();
-        let connection = Arc::new(Connection::new(number, source, now));
-        let member = matches!(source, Source::Address(ip) if (self.is_member)(ip));
-        let admitted = self.places().admit(connection.clone(), member, now);
+        let connection = Arc::new(PortConnection::new(number, source, now));
+        let member = matches!(source, ClientSource::Address(ip) if (self.is_member)(ip));
+        let admitted = self.admission().admit(connection.clone(), member, now);
         match admitted {
-            Ok(way) => {
-                if let Some(way) = way {
-                    self.counts.evicted.fetch_add(1, Relaxed);
-                    self.reports.tell(self.name, way.source, "it waited, and another needed its place");
+            Ok(evicted) => {
+                if let Some(evicted) = evicted {
+                    self.counters.evicted.fetch_add(1, Relaxed);
+                    self.refusal_log.tell(
+                        self.name,
+                        evicted.source,
+                        "it waited, and another needed its place",
+                    );
                 }
-                Some(Place(self.clone(), connection))
+                Some(ConnectionPermit(self.clone(), connection))
             }
             Err(refused) => {
-                self.counts.refused.fetch_add(1, Relaxed);
+                self.counters.refused.fetch_add(1, Relaxed);
                 let what = match refused {
-                    Refused::Share => "its address has all the connections that one may have here",
-                    Refused::Full => "this port has all the connections that it may have",
+                    NotAdmitted::Share => "its address has all the connections that one may have here",
+                    NotAdmitted::Full => "this port has all the connections that it may have",
                 };
-                self.reports.tell(self.name, source, what);
+                self.refusal_log.tell(self.name, source, what);
                 None
             }
         }
     }
 
     /// Looks at all deadlines.
-    fn look(&self) {
+    fn enforce_deadlines(&self) {
         let now = Instant::now();
         let over: Vec<_> = self
-            .places()
+            .admission()
             .each()
             .filter_map(|connection| Some((connection.source, connection.check(&self.deadlines, now)?)))
             .collect();
         for (source, why) in over {
-            self.counts.expired.fetch_add(1, Relaxed);
-            self.reports.tell(self.name, source, why);
+            self.counters.expired.fetch_add(1, Relaxed);
+            self.refusal_log.tell(self.name, source, why);
         }
     }
 
     fn shortage(&self, error: &io::Error) {
-        let made = self.places().make_room(Instant::now());
-        self.reports.tell(self.name, Source::Local, "file descriptors or memory ran out on this machine");
+        let made = self.admission().make_room(Instant::now());
+        self.refusal_log.tell(
+            self.name,
+            ClientSource::Local,
+            "file descriptors or memory ran out on this machine",
+        );
         tracing::debug!(port = self.name, %error, made, "cannot accept");
     }
 }
@@ -209,22 +222,22 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// Accepts and serves until the stop, and a little longer for calls that are under way.
-pub(crate) async fn run<L, S>(listener: L, port: Arc<Port>, serve: S, stop: CancellationToken)
+pub(crate) async fn run<L, S>(listener: L, port: Arc<ServicePort>, serve: S, stop: CancellationToken)
 where
-    L: Listener,
+    L: ListeningSocket,
     S: Serve<L::Io>,
     L::Io: AsyncRead + AsyncWrite,
 {
-    let (serve, tasks, cut) = (Arc::new(serve), TaskTracker::new(), CancellationToken::new());
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (serve, tasks, abort) = (Arc::new(serve), TaskTracker::new(), CancellationToken::new());
+    let mut ticks = interval(DEADLINE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            _ = look.tick() => {
-                port.look();
+            _ = ticks.tick() => {
+                port.enforce_deadlines();
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -248,18 +261,18 @@ where
             L::refuse(io);
             continue;
         };
-        let (serve, stop, cut) = (serve.clone(), stop.clone(), cut.clone());
+        let (serve, stop, abort) = (serve.clone(), stop.clone(), abort.clone());
         tasks.spawn(async move {
             let (port, connection) = (place.0.clone(), place.1.clone());
-            let watched = Watched::new(io, connection.clone());
+            let watched = MonitoredIo::new(io, connection.clone());
             let ended = tokio::select! {
                 biased;
-                () = connection.is_cut() => return,
-                () = cut.cancelled() => return,
+                () = connection.aborted() => return,
+                () = abort.cancelled() => return,
                 ended = serve.serve(port.clone(), connection.clone(), watched, stop) => ended,
             };
             if let Err(what) = ended {
-                port.reports.tell(port.name, connection.source, what);
+                port.refusal_log.tell(port.name, connection.source, what);
             }
             drop(place);
         });
@@ -267,7 +280,7 @@ where
     drop(listener);
     tasks.close();
     if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
-        cut.cancel();
+        abort.cancel();
         if timeout(STOP_GRACE, tasks.wait()).await.is_err() {
             error!(port = port.name, "connections do not end");
         }

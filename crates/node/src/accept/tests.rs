@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-const DEADLINES: Deadlines = Deadlines {
+const DEADLINES: PortDeadlines = PortDeadlines {
     preface: (1, Duration::from_secs(1)),
     head: Some(Duration::from_secs(1)),
     idle: Duration::from_secs(60),
@@ -18,8 +18,8 @@ const DEADLINES: Deadlines = Deadlines {
     write: Duration::from_secs(60),
 };
 
-fn port(connections: usize) -> Arc<Port> {
-    Arc::new(Port::new("test", Limits::of(connections), DEADLINES, Arc::new(|_| false)))
+fn port(connections: usize) -> Arc<ServicePort> {
+    Arc::new(ServicePort::new("test", PortLimits::of(connections), DEADLINES, Arc::new(|_| false)))
 }
 
 fn router() -> axum::Router {
@@ -32,16 +32,16 @@ struct Fake {
     connections: Option<AsyncMutex<mpsc::UnboundedReceiver<DuplexStream>>>,
 }
 
-impl Listener for Fake {
+impl ListeningSocket for Fake {
     type Io = DuplexStream;
 
-    async fn accept(&self) -> io::Result<(DuplexStream, Source)> {
+    async fn accept(&self) -> io::Result<(DuplexStream, ClientSource)> {
         self.accepts.fetch_add(1, Relaxed);
         let Some(connections) = &self.connections else {
             return Err(rustix::io::Errno::MFILE.into());
         };
         match connections.lock().await.recv().await {
-            Some(stream) => Ok((stream, Source::Local)),
+            Some(stream) => Ok((stream, ClientSource::Local)),
             None => std::future::pending().await,
         }
     }
@@ -80,7 +80,7 @@ async fn the_oldest_that_waits_gives_way_and_all_ends_with_the_stop() {
     }
     // The last place is for somebody who has none.
     assert_eq!(port.open(), 15);
-    assert_eq!(port.counts.evicted.load(Relaxed), 25);
+    assert_eq!(port.counters.evicted.load(Relaxed), 25);
     let mut rest = Vec::new();
     clients[0].read_to_end(&mut rest).await.unwrap();
     stop.cancel();
@@ -109,6 +109,6 @@ async fn a_unix_socket_is_served_like_any_other() {
         let ended = timeout(Duration::from_secs(20), slow.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "{words:?}");
     }
-    assert_eq!(port.counts.expired.load(Relaxed), 2);
+    assert_eq!(port.counters.expired.load(Relaxed), 2);
     stop.cancel();
 }

@@ -25,7 +25,7 @@ pub(super) type Stream =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::CloseConnectionsGraduallyResponse, Status>> + Send>>;
 
 /// Connections that are to be closed.
-struct Chosen {
+struct ClosePlan {
     /// The members that have them, in the order of their ids.
     members: Vec<Arc<Member>>,
     /// A place among the members and a number on that one, for each connection; in random order.
@@ -41,13 +41,13 @@ fn share(count: usize, percent: u32) -> usize {
 
 impl Admin {
     /// The members that have what is to be closed, in the order of their ids.
-    fn meant(&self, closing: &Closing) -> Result<Vec<Arc<Member>>, Status> {
+    fn target_members(&self, closing: &Closing) -> Result<Vec<Arc<Member>>, Status> {
         match closing {
-            Closing::Matching(filter) => self.concerned(filter.member.as_ref()),
+            Closing::Matching(filter) => self.selected_members(filter.member.as_ref()),
             Closing::Named(named) => {
                 let mut members = Vec::new();
                 for name in named.keys() {
-                    members.extend(self.concerned(Some(name))?);
+                    members.extend(self.selected_members(Some(name))?);
                 }
                 members.sort_by_key(|member| member.id);
                 Ok(members)
@@ -91,45 +91,45 @@ impl Admin {
     }
 
     /// Draws what is to be closed from what is open now.
-    async fn choose(&self, request: &CloseRequest) -> Result<Chosen, Status> {
-        let members = self.meant(&request.closing)?;
+    async fn choose(&self, request: &CloseRequest) -> Result<ClosePlan, Status> {
+        let members = self.target_members(&request.closing)?;
         let asked = members.iter().map(|member| self.close_meant(member, &request.closing, true));
-        let mut chosen = Chosen { members: Vec::new(), connections: Vec::new(), unreachable: Vec::new() };
+        let mut plan = ClosePlan { members: Vec::new(), connections: Vec::new(), unreachable: Vec::new() };
         for (member, answer) in members.iter().zip(join_all(asked).await) {
             match answer {
                 // A member of a version that names no numbers has closed nothing, and will not.
                 Ok(answer) if answer.numbers.len() as u64 == answer.count => {
-                    let place = chosen.members.len();
-                    chosen.connections.extend(answer.numbers.into_iter().map(|number| (place, number)));
-                    chosen.members.push(member.clone());
+                    let place = plan.members.len();
+                    plan.connections.extend(answer.numbers.into_iter().map(|number| (place, number)));
+                    plan.members.push(member.clone());
                 }
-                Ok(_) | Err(_) => chosen.unreachable.push(convert::member_name(&member.spec.name)),
+                Ok(_) | Err(_) => plan.unreachable.push(convert::member_name(&member.spec.name)),
             }
         }
         // Hashes under a key that is drawn anew each time are in random order.
         let key = RandomState::new();
-        chosen.connections.sort_by_cached_key(|connection| key.hash_one(connection));
-        chosen.connections.truncate(share(chosen.connections.len(), request.share_percent));
-        Ok(chosen)
+        plan.connections.sort_by_cached_key(|connection| key.hash_one(connection));
+        plan.connections.truncate(share(plan.connections.len(), request.share_percent));
+        Ok(plan)
     }
 
     /// Closes what is meant, or says how many it would be.
     pub(super) async fn close(&self, request: &CloseRequest) -> Result<v1::CloseConnectionsResponse, Status> {
         if request.share_percent < 100 {
-            let mut chosen = self.choose(request).await?;
-            let mut counts = vec![0; chosen.members.len()];
+            let mut plan = self.choose(request).await?;
+            let mut counts = vec![0; plan.members.len()];
             if request.validate_only {
-                for (place, _) in &chosen.connections {
+                for (place, _) in &plan.connections {
                     counts.get_mut(*place).into_iter().for_each(|count| *count += 1);
                 }
             } else {
-                let count = chosen.connections.len();
-                self.close_next(&mut chosen, count, &mut counts).await;
+                let count = plan.connections.len();
+                self.close_next(&mut plan, count, &mut counts).await;
             }
-            let members = counted(&chosen.members, &counts);
-            return Ok(v1::CloseConnectionsResponse { members, unreachable_members: chosen.unreachable });
+            let members = counted(&plan.members, &counts);
+            return Ok(v1::CloseConnectionsResponse { members, unreachable_members: plan.unreachable });
         }
-        let members = self.meant(&request.closing)?;
+        let members = self.target_members(&request.closing)?;
         let asked =
             members.iter().map(|member| self.close_meant(member, &request.closing, request.validate_only));
         let mut answer = v1::CloseConnectionsResponse::default();
@@ -145,22 +145,22 @@ impl Admin {
 
     /// Closes the next of what was chosen, and adds up how many that were on each member. One that does not answer is left
     /// alone from then on.
-    async fn close_next(&self, chosen: &mut Chosen, count: usize, closed: &mut [u64]) {
+    async fn close_next(&self, plan: &mut ClosePlan, count: usize, closed: &mut [u64]) {
         let mut batch: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        let rest = chosen.connections.len().saturating_sub(count);
-        for (place, number) in chosen.connections.drain(rest..) {
+        let rest = plan.connections.len().saturating_sub(count);
+        for (place, number) in plan.connections.drain(rest..) {
             batch.entry(place).or_default().push(number);
         }
         let asked = batch.into_iter().filter_map(|(place, numbers)| {
-            let member = chosen.members.get(place)?;
+            let member = plan.members.get(place)?;
             Some(async move { (place, self.close_at(member, None, numbers, false).await) })
         });
         for (place, answer) in join_all(asked).await {
-            match (answer, closed.get_mut(place), chosen.members.get(place)) {
+            match (answer, closed.get_mut(place), plan.members.get(place)) {
                 (Ok(answer), Some(sum), _) => *sum += answer.count,
                 (Err(_), _, Some(member)) => {
-                    chosen.unreachable.push(convert::member_name(&member.spec.name));
-                    chosen.connections.retain(|(at, _)| *at != place);
+                    plan.unreachable.push(convert::member_name(&member.spec.name));
+                    plan.connections.retain(|(at, _)| *at != place);
                 }
                 (_, None, _) | (Err(_), _, None) => {}
             }
@@ -169,8 +169,8 @@ impl Admin {
 
     /// Closes what is meant at a rate, for as long as the answer is read.
     pub(super) async fn close_gradually(&self, request: &CloseRequest, rate: f64) -> Result<Stream, Status> {
-        let chosen = self.choose(request).await?;
-        let count = chosen.connections.len();
+        let plan = self.choose(request).await?;
+        let count = plan.connections.len();
         let least = count as f64 / defaults::CLOSE_TIME_MAX.as_secs_f64();
         if rate < least {
             let most = defaults::CLOSE_TIME_MAX.as_secs() / 60;
@@ -181,15 +181,15 @@ impl Admin {
             );
             return Err(status::invalid(&Invalid(vec![Violation::new("rate", rate, rule)])));
         }
-        let closed = vec![0; chosen.members.len()];
-        let begun = Gradual {
+        let closed = vec![0; plan.members.len()];
+        let begun = GradualClose {
             admin: self.clone(),
-            chosen,
+            plan,
             closed,
-            pace: Pace::new(rate, Instant::now()),
+            allowance: CloseRate::new(rate, Instant::now()),
             done: false,
         };
-        Ok(Box::pin(futures_util::stream::unfold(begun, Gradual::next)))
+        Ok(Box::pin(futures_util::stream::unfold(begun, GradualClose::next)))
     }
 }
 
@@ -203,7 +203,7 @@ fn counted(members: &[Arc<Member>], counts: &[u64]) -> Vec<v1::ClosedConnections
 
 /// How many may be closed by now.
 #[derive(Debug)]
-struct Pace {
+struct CloseRate {
     /// Connections a second.
     rate: f64,
     /// Those that may be closed, parts of one included; what a slow member held up is not made up for.
@@ -211,7 +211,7 @@ struct Pace {
     since: Instant,
 }
 
-impl Pace {
+impl CloseRate {
     /// The first may be closed at once.
     fn new(rate: f64, now: Instant) -> Self {
         Self { rate, credit: 1.0, since: now }
@@ -235,15 +235,15 @@ impl Pace {
 }
 
 /// Connections that are being closed at a rate. Nobody closes any further once this is dropped.
-struct Gradual {
+struct GradualClose {
     admin: Admin,
-    chosen: Chosen,
+    plan: ClosePlan,
     closed: Vec<u64>,
-    pace: Pace,
+    allowance: CloseRate,
     done: bool,
 }
 
-impl Gradual {
+impl GradualClose {
     /// Goes on until there is progress to tell.
     async fn next(mut self) -> Option<(Result<v1::CloseConnectionsGraduallyResponse, Status>, Self)> {
         if self.done {
@@ -251,10 +251,10 @@ impl Gradual {
         }
         let tell = Instant::now() + PROGRESS;
         loop {
-            let count = self.pace.take(Instant::now());
-            self.admin.close_next(&mut self.chosen, count, &mut self.closed).await;
-            let left = self.chosen.connections.len();
-            let pause = self.pace.pause();
+            let count = self.allowance.take(Instant::now());
+            self.admin.close_next(&mut self.plan, count, &mut self.closed).await;
+            let left = self.plan.connections.len();
+            let pause = self.allowance.pause();
             let now = Instant::now();
             self.done = left == 0;
             if self.done || now >= tell {
@@ -263,9 +263,9 @@ impl Gradual {
             sleep(pause.min(tell - now)).await;
         }
         let progress = v1::CloseConnectionsGraduallyResponse {
-            members: counted(&self.chosen.members, &self.closed),
-            remaining: self.chosen.connections.len() as u64,
-            unreachable_members: self.chosen.unreachable.clone(),
+            members: counted(&self.plan.members, &self.closed),
+            remaining: self.plan.connections.len() as u64,
+            unreachable_members: self.plan.unreachable.clone(),
         };
         Some((Ok(progress), self))
     }
@@ -284,10 +284,10 @@ mod tests {
     /// How many are closed in each second, if each pause is as long as it should be, or `late`.
     fn seconds(rate: f64, late: Duration) -> Vec<usize> {
         let begin = Instant::now();
-        let (mut pace, mut now, mut counts) = (Pace::new(rate, begin), begin, vec![0; 11]);
+        let (mut allowance, mut now, mut counts) = (CloseRate::new(rate, begin), begin, vec![0; 11]);
         while now - begin < Duration::from_secs(10) {
-            counts[(now - begin).as_secs() as usize] += pace.take(now);
-            now += pace.pause() + late;
+            counts[(now - begin).as_secs() as usize] += allowance.take(now);
+            now += allowance.pause() + late;
         }
         counts.truncate(10);
         counts

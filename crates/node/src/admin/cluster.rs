@@ -7,11 +7,11 @@ use trestle_api::{convert, status, v1};
 use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 
 use super::forward::{answered, forwarded};
-use super::paging::{Bounds, abridge, fill, shorten_text};
+use super::paging::{PageBounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
 
 /// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
-const TOLD: Bounds = Bounds { items: 100, bytes: 64 * 1024 };
+const TOLD: PageBounds = PageBounds { items: 100, bytes: 64 * 1024 };
 /// Bytes of unbound listeners, and of troubled pools.
 const TROUBLES_BYTES: usize = 24 * 1024;
 /// Bytes of a reason among them.
@@ -19,7 +19,7 @@ const REASON_MAX: usize = 512;
 
 /// The first of them, up to the bounds.
 fn within<T: prost::Message>(all: Vec<T>) -> Vec<T> {
-    let bounds = Bounds { bytes: TROUBLES_BYTES, ..TOLD };
+    let bounds = PageBounds { bytes: TROUBLES_BYTES, ..TOLD };
     fill(all.into_iter().map(|one| ((), one)), bounds, T::encoded_len).0
 }
 

@@ -15,12 +15,12 @@ use crate::member::REPORT_TIMEOUT;
 
 /// Where a page begins: after this connection of this member.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct PageStart {
     member: u64,
     connection: u64,
 }
 
-impl Place {
+impl PageStart {
     fn parse(token: &str) -> Option<Self> {
         if token.is_empty() {
             return Some(Self::default());
@@ -67,8 +67,8 @@ fn invalid(found: &Invalid) -> Status {
 
 impl Admin {
     /// The members that are concerned, in the order of their ids.
-    pub(super) fn concerned(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
-        self.belongs()?;
+    pub(super) fn selected_members(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
+        self.require_membership()?;
         let known = self.member.known();
         let Some(name) = only else { return Ok(known) };
         let found: Vec<_> = known.into_iter().filter(|member| member.spec.name == *name).collect();
@@ -114,7 +114,7 @@ impl ConnectionService for Admin {
         let request = request.get_ref();
         let mut v = Violations::new();
         let size = page_size(request.page_size, &mut v);
-        let place = Place::parse(&request.page_token);
+        let place = PageStart::parse(&request.page_token);
         if place.is_none() {
             v.add("page_token", &request.page_token, "must be a next_page_token");
         }
@@ -127,7 +127,7 @@ impl ConnectionService for Admin {
         };
         v.into_result().map_err(|found| invalid(&found))?;
         let place = place.unwrap_or_default();
-        let members = self.concerned(filter.member.as_ref())?;
+        let members = self.selected_members(filter.member.as_ref())?;
         let asked = members.iter().map(|m| self.list_at(m, &filter, place.of(m.id, size)));
         let (mut answers, mut unreachable) = (Vec::new(), Vec::new());
         for (member, answer) in members.iter().zip(join_all(asked).await) {
@@ -191,7 +191,7 @@ mod tests {
         for size in 1..=12 {
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
-                let place = Place::parse(&token).unwrap();
+                let place = PageStart::parse(&token).unwrap();
                 let answers =
                     members.iter().map(|(id, all)| listed(*id, all, place.of(MemberId(*id), size))).collect();
                 let page = assemble(answers, size);
@@ -208,6 +208,6 @@ mod tests {
             });
             assert_eq!(seen, all.collect::<Vec<_>>(), "pages of {size}");
         }
-        assert!(["x", "1", "1.x", ".", "1.2.3"].iter().all(|token| Place::parse(token).is_none()));
+        assert!(["x", "1", "1.x", ".", "1.2.3"].iter().all(|token| PageStart::parse(token).is_none()));
     }
 }

@@ -13,12 +13,12 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{BackendName, Kind, ListenerName, PoolEntry, PoolName, Violations};
 
 use super::Admin;
-use super::paging::{Bounds, PAGE_BYTES, after, fill, page_size_by_bytes};
+use super::paging::{PAGE_BYTES, PageBounds, after, fill, page_size_by_bytes};
 use super::pools::missing;
 use crate::report::ALL_POOLS;
 
 /// Where pages begin and end: in the order of pools, then of backends.
-type Place = (PoolName, BackendName);
+type BackendKey = (PoolName, BackendName);
 
 /// Parses a name, without what is wrong with it.
 fn parsed<K>(parse: impl Fn(&str, &str, &mut Violations) -> Option<K>) -> impl Fn(&str) -> Result<K, String> {
@@ -51,18 +51,19 @@ impl Admin {
     ) -> Result<v1::PoolHealth, Status> {
         let mut v = Violations::new();
         let size = page_size_by_bytes(request.page_size, &mut v);
-        let begin: Option<Place> = after(&request.page_token, parsed(convert::parse_backend_name), &mut v);
+        let begin: Option<BackendKey> =
+            after(&request.page_token, parsed(convert::parse_backend_name), &mut v);
         let one =
             (request.name != ALL_POOLS).then(|| convert::parse_pool_name("name", &request.name, &mut v));
         v.into_result().map_err(|found| status::invalid(&found))?;
-        let read = self.read_anyhow().await?;
+        let read = self.read_best_effort().await?;
         let state = &read.state().pools;
         let begin_pool = begin.as_ref().map_or(Bound::Unbounded, |(pool, _)| Bound::Included(pool));
         let pools: Vec<(&PoolName, &Arc<PoolEntry>)> = match one.flatten() {
             None => state.range((begin_pool, Bound::Unbounded)).collect(),
             Some(name) => vec![state.get_key_value(&name).ok_or_else(|| missing(Kind::Pool, &name))?],
         };
-        let name_of = |(pool, backend): &Place| convert::backend_name(pool, backend);
+        let name_of = |(pool, backend): &BackendKey| convert::backend_name(pool, backend);
         let page = self.share_after(begin.as_ref().map(name_of).unwrap_or_default());
         let ask = peer::ReportRequest { pool: request.name.clone(), page, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
@@ -92,7 +93,7 @@ impl Admin {
             };
             (place, health)
         });
-        let (backends, last) = fill(rendered, Bounds::of(size), Message::encoded_len);
+        let (backends, last) = fill(rendered, PageBounds::of(size), Message::encoded_len);
         let next_page_token = last.or(stop).as_ref().map(name_of).unwrap_or_default();
         Ok(v1::PoolHealth { backends, unreachable_members, next_page_token })
     }
@@ -109,7 +110,7 @@ impl Admin {
             convert::parse_listener_name("name", &request.name, &mut v);
         }
         v.into_result().map_err(|found| status::invalid(&found))?;
-        self.belongs()?;
+        self.require_membership()?;
         let page = self.share_after(begin.as_ref().map(convert::listener_name).unwrap_or_default());
         let (listeners, listener) = (true, request.name.clone());
         let ask = peer::ReportRequest { listeners, listener, page, ..Default::default() };
@@ -130,7 +131,7 @@ impl Admin {
             .filter(|(name, _)| begin.as_ref().is_none_or(|begin| name > begin))
             .take_while(|(name, _)| stop.as_ref().is_none_or(|stop| name <= stop));
         let bytes_of = |views: &Vec<v1::ListenerView>| views.iter().map(Message::encoded_len).sum();
-        let (views, last) = fill(of_page, Bounds::of(size), bytes_of);
+        let (views, last) = fill(of_page, PageBounds::of(size), bytes_of);
         let next_page_token = last.or(stop).as_ref().map(convert::listener_name).unwrap_or_default();
         let views = views.into_iter().flatten().collect();
         Ok(v1::ListenerHealth { views, unreachable_members, next_page_token })

@@ -177,7 +177,7 @@ where
 
 impl Admin {
     /// Takes in the empty member at `address`, wherever the leader is.
-    pub(crate) async fn take_in(&self, address: HostPort) -> Result<(), Status> {
+    pub(crate) async fn admit_member(&self, address: HostPort) -> Result<(), Status> {
         let request = v1::AddMemberRequest { peer_address: address.to_string(), if_absent: false };
         let mut progress = self.add_member(Request::new(request)).await?.into_inner();
         while let Some(message) = tokio_stream::StreamExt::next(&mut progress).await {

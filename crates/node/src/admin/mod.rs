@@ -22,8 +22,8 @@ mod watch;
 #[cfg(test)]
 mod largest;
 
-pub(crate) use paging::{Bounds, fill};
-pub(crate) use wait::Waits;
+pub(crate) use paging::{PageBounds, fill};
+pub(crate) use wait::RevisionWaits;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -47,12 +47,12 @@ pub(crate) struct Admin {
 }
 
 /// A state to read, and how fresh it is.
-struct Read {
+struct ReadView {
     view: Arc<View>,
     info: v1::ReadInfo,
 }
 
-impl Read {
+impl ReadView {
     fn state(&self) -> &ClusterState {
         &self.view.state
     }
@@ -78,7 +78,7 @@ impl Admin {
     }
 
     /// The state at the freshness that the caller asks for.
-    async fn read(&self, consistency: i32) -> Result<Read, Status> {
+    async fn read(&self, consistency: i32) -> Result<ReadView, Status> {
         let local = match v1::Consistency::try_from(consistency) {
             Ok(v1::Consistency::Local) => true,
             Ok(v1::Consistency::Linearizable | v1::Consistency::Unspecified) => false,
@@ -92,7 +92,7 @@ impl Admin {
             }
         };
         let view = if local {
-            self.belongs()?;
+            self.require_membership()?;
             if let Some(why) = self.member.consensus.abstains() {
                 let why = format!("this member answers no reads; {why}");
                 return Err(status::failure(&status::Failure::NoLeader(why)));
@@ -105,7 +105,7 @@ impl Admin {
     }
 
     /// Refuses what is asked of a member that belongs to no cluster: what it does not know of exists all the same.
-    fn belongs(&self) -> Result<(), Status> {
+    fn require_membership(&self) -> Result<(), Status> {
         if self.member.consensus.was_removed() {
             return Err(status::failure(&status::Failure::Removed));
         }
@@ -116,17 +116,17 @@ impl Admin {
     }
 
     /// The newest state that can be had: what members see of backends is most wanted when there is no leader.
-    async fn read_anyhow(&self) -> Result<Read, Status> {
-        self.belongs()?;
+    async fn read_best_effort(&self) -> Result<ReadView, Status> {
+        self.require_membership()?;
         let fresh = self.member.consensus.read(HEALTH_WAIT).await;
         let view = fresh.unwrap_or_else(|_| self.member.consensus.view().borrow().clone());
         Ok(self.read_of(view, true))
     }
 
-    fn read_of(&self, view: Arc<View>, possibly_stale: bool) -> Read {
+    fn read_of(&self, view: Arc<View>, possibly_stale: bool) -> ReadView {
         let member = convert::member_name(&self.member.config.name);
         let info = v1::ReadInfo { revision: view.state.revision, possibly_stale, member };
-        Read { view, info }
+        ReadView { view, info }
     }
 
     /// Where what the current call asks for comes from.

@@ -53,12 +53,12 @@ pub(super) fn after<K>(
 
 /// What a page has at most, but for a first item that is larger.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct PageBounds {
     pub(crate) items: usize,
     pub(crate) bytes: usize,
 }
 
-impl Bounds {
+impl PageBounds {
     pub(crate) const NONE: Self = Self { items: usize::MAX, bytes: usize::MAX };
 
     /// As many items as fit into a message.
@@ -70,7 +70,7 @@ impl Bounds {
 /// Takes items up to the bounds. Answers the key of the last one too if that leaves any.
 pub(crate) fn fill<K, T>(
     items: impl Iterator<Item = (K, T)>,
-    bounds: Bounds,
+    bounds: PageBounds,
     bytes_of: impl Fn(&T) -> usize,
 ) -> (Vec<T>, Option<K>) {
     let (mut taken, mut bytes, mut last) = (Vec::new(), 0, None);
@@ -100,7 +100,7 @@ pub(super) fn page<K: Ord + ToString, V, T: prost::Message>(
     v.into_result().map_err(|found| status::invalid(&found))?;
     let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     let rest = all.range((start, Bound::Unbounded)).map(|(key, value)| (key, render(value)));
-    let (items, last) = fill(rest, Bounds::of(size), T::encoded_len);
+    let (items, last) = fill(rest, PageBounds::of(size), T::encoded_len);
     Ok(Page { items, next: last.map(K::to_string).unwrap_or_default() })
 }
 
@@ -113,7 +113,7 @@ pub(super) fn shorten_text(text: &mut String, bytes_max: usize) {
 }
 
 /// Cuts a list of texts to the bounds, and says how many `what` it leaves out.
-pub(super) fn abridge(texts: &mut Vec<String>, bounds: Bounds, what: &str) {
+pub(super) fn abridge(texts: &mut Vec<String>, bounds: PageBounds, what: &str) {
     let (mut kept, mut room) = (0, bounds.bytes);
     for text in texts.iter_mut().take(bounds.items) {
         if text.len() > room && kept > 0 {
@@ -164,7 +164,7 @@ mod tests {
     fn texts_are_cut_by_number_and_by_bytes() {
         let cut = |texts: &[&str], items, bytes| {
             let mut texts = texts.iter().map(|text| (*text).to_owned()).collect();
-            abridge(&mut texts, Bounds { items, bytes }, "reasons");
+            abridge(&mut texts, PageBounds { items, bytes }, "reasons");
             texts
         };
         assert_eq!(cut(&["a", "b"], 2, 2), ["a", "b"]);

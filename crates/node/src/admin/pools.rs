@@ -8,7 +8,7 @@ use trestle_api::{convert, status, v1};
 use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Violations};
 
 use super::paging::page;
-use super::{Admin, Read, mismatch};
+use super::{Admin, ReadView, mismatch};
 
 pub(super) fn missing(kind: Kind, name: impl ToString) -> Status {
     status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
@@ -20,7 +20,7 @@ pub(super) fn parse_pool(field: &str, name: &str) -> Result<PoolName, Status> {
     parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))
 }
 
-fn entry<'a>(read: &'a Read, name: &PoolName) -> Result<&'a Arc<PoolEntry>, Status> {
+fn entry<'a>(read: &'a ReadView, name: &PoolName) -> Result<&'a Arc<PoolEntry>, Status> {
     read.state().pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
 }
 

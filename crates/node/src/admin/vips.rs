@@ -7,7 +7,7 @@ use trestle_api::{convert, peer, status, v1};
 use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 
 use super::forward::{answered, forwarded};
-use super::paging::{Bounds, abridge, shorten_text};
+use super::paging::{PageBounds, abridge, shorten_text};
 use super::{Admin, mismatch};
 
 fn parse_vip(name: &str) -> Result<VipName, Status> {
@@ -28,7 +28,7 @@ fn missing(name: &VipName) -> Status {
 }
 
 /// Most of what is said in words of a virtual IP on one member: 15 members have 64 of them.
-const TOLD: Bounds = Bounds { items: 16, bytes: 2048 };
+const TOLD: PageBounds = PageBounds { items: 16, bytes: 2048 };
 
 /// Longest text about what was found of a fence.
 const CHANGE_MAX: usize = 512;
@@ -91,11 +91,11 @@ impl VipService for Admin {
         &self,
         request: Request<v1::GetVipStatusRequest>,
     ) -> Result<Response<v1::VipStatus>, Status> {
-        self.belongs()?;
+        self.require_membership()?;
         let asked = request.get_ref().name.as_str();
         if !asked.is_empty() {
             let name = parse_vip(asked)?;
-            self.read_anyhow().await?.state().vips.get(&name).ok_or_else(|| missing(&name))?;
+            self.read_best_effort().await?.state().vips.get(&name).ok_or_else(|| missing(&name))?;
         }
         let ask = peer::ReportRequest { vips: true, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;

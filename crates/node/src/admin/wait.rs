@@ -83,17 +83,17 @@ fn parse(request: &v1::WaitForRevisionRequest) -> Result<Duration, Violation> {
 /// Questions to one member at a time: few enough to leave room for others on the connection to it.
 const QUESTIONS_MAX: usize = 64;
 
-type Answering = BoxFuture<'static, Result<bool, Status>>;
-type Asked = Shared<Answering>;
+type PendingAnswer = BoxFuture<'static, Result<bool, Status>>;
+type SharedAnswer = Shared<PendingAnswer>;
 
 /// What other members are being asked: once for each member and revision, however many wait for the answer. When the last
 /// of them has gone away, the question is taken back.
 #[derive(Default)]
-pub(crate) struct Waits(Mutex<BTreeMap<(MemberId, Revision), WeakShared<Answering>>>);
+pub(crate) struct RevisionWaits(Mutex<BTreeMap<(MemberId, Revision), WeakShared<PendingAnswer>>>);
 
-impl Waits {
+impl RevisionWaits {
     /// The answer to a question that is being asked, or else to the one that `ask` asks.
-    fn join<F>(&self, question: (MemberId, Revision), ask: impl FnOnce() -> F) -> Asked
+    fn join<F>(&self, question: (MemberId, Revision), ask: impl FnOnce() -> F) -> SharedAnswer
     where
         F: Future<Output = Result<bool, Status>> + Send + 'static,
     {
@@ -157,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_question_answers_all_and_is_taken_back_with_the_last() {
-        let waits = Waits::default();
+        let waits = RevisionWaits::default();
         let mut asked = 0;
         let mut ask = |answer: Option<bool>| {
             waits.join((MemberId(1), 7), || {

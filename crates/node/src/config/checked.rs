@@ -10,7 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
 use super::connections::{CHECK_DIRECTORY, own_address};
-use super::given::{Given, Source};
+use super::raw::{RawConfig, SettingSource};
 use super::vip::VipConfig;
 
 const DATA_DIR: &str = "/var/lib/trestle";
@@ -91,15 +91,15 @@ pub struct Config {
 }
 
 /// Looks keys up and notes what is wrong with them.
-pub(super) struct Reader<'a> {
-    pub(super) given: &'a Given,
+pub(super) struct SettingReader<'a> {
+    pub(super) given: &'a RawConfig,
     pub(super) v: Violations,
 }
 
-impl Reader<'_> {
-    pub(super) fn field(name: &str, source: &Source) -> String {
+impl SettingReader<'_> {
+    pub(super) fn field(name: &str, source: &SettingSource) -> String {
         match source {
-            Source::Default => name.to_owned(),
+            SettingSource::Default => name.to_owned(),
             source => format!("{name} ({source})"),
         }
     }
@@ -111,7 +111,7 @@ impl Reader<'_> {
         default: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let (text, source) = self.given.text(name).unwrap_or((default, &Source::Default));
+        let (text, source) = self.given.text(name).unwrap_or((default, &SettingSource::Default));
         self.v.take(&Self::field(name, source), text, parse(text))
     }
 
@@ -131,7 +131,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn note(&mut self, name: &str, value: impl std::fmt::Display, rule: &str) {
-        let source = self.given.text(name).map_or(&Source::Default, |(_, source)| source);
+        let source = self.given.text(name).map_or(&SettingSource::Default, |(_, source)| source);
         self.v.add(Self::field(name, source), value, rule);
     }
 
@@ -244,8 +244,8 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake.
-    pub fn check(given: &Given, found: Violations) -> Result<Self, Invalid> {
-        let mut r = Reader { given, v: found };
+    pub fn check(given: &RawConfig, found: Violations) -> Result<Self, Invalid> {
+        let mut r = SettingReader { given, v: found };
         let name = r.read("name", &host_name(), MemberName::parse);
         let data_dir = r.read("data_dir", DATA_DIR, directory);
         let admin = r.socket("admin_address", ADMIN_PORT);
@@ -344,7 +344,7 @@ impl fmt::Display for Config {
     }
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     fn peers(&mut self) -> Vec<HostPort> {
         let Some((texts, source)) = self.given.texts("join") else {
             return Vec::new();
@@ -360,8 +360,8 @@ mod tests {
     use super::super::KEYS;
     use super::*;
 
-    fn given(pairs: &[(&str, &str)]) -> Given {
-        let mut given = Given::default();
+    fn given(pairs: &[(&str, &str)]) -> RawConfig {
+        let mut given = RawConfig::default();
         for (name, text) in pairs {
             let key = KEYS.iter().find(|key| key.name == *name).unwrap();
             let texts = if key.list {
@@ -369,7 +369,7 @@ mod tests {
             } else {
                 vec![(*text).to_owned()]
             };
-            given.set(key, texts, Source::Flag(format!("--{name}")));
+            given.set(key, texts, SettingSource::Flag(format!("--{name}")));
         }
         given
     }

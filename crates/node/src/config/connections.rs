@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::{Cidr, usable_ip};
 
-use super::checked::{Config, Reader};
+use super::checked::{Config, SettingReader};
 
 fn format(text: &str) -> Result<Option<AccessLogFormat>, String> {
     match text {
@@ -43,7 +43,7 @@ pub(super) fn own_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     /// Form and file of the access log.
     pub(super) fn access_log(&mut self) -> (Option<Option<AccessLogFormat>>, Option<Option<PathBuf>>) {
         let format = self.read("access_log", "none", format);
@@ -82,7 +82,7 @@ impl Reader<'_> {
     }
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     /// The networks that backends may be in; none for all.
     pub(super) fn backend_networks(&mut self) -> Vec<Cidr> {
         let Some((texts, source)) = self.given.texts("backend_networks") else {
@@ -117,14 +117,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use trestle_model::Violations;
 
-    use super::super::{Given, KEYS, Source};
+    use super::super::{KEYS, RawConfig, SettingSource};
     use super::*;
 
     fn check(pairs: &[(&str, &[&str])]) -> Result<Config, trestle_model::Invalid> {
-        let mut given = Given::default();
+        let mut given = RawConfig::default();
         for (name, texts) in pairs {
             let key = KEYS.iter().find(|key| key.name == *name).unwrap();
-            given.set(key, texts.iter().map(|text| (*text).to_owned()).collect(), Source::Default);
+            given.set(key, texts.iter().map(|text| (*text).to_owned()).collect(), SettingSource::Default);
         }
         Config::check(&given, Violations::new())
     }

@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use trestle_model::{Invalid, Violation, Violations};
 
-use super::{Config, Given, KEYS, Key, Source};
+use super::{Config, KEYS, RawConfig, SettingKey, SettingSource};
 use crate::vips::CheckExec;
 
 const ABOUT: &str = "A member of a Trestle cluster: a TCP load balancer that is its own cluster";
@@ -64,15 +64,15 @@ pub enum Invocation {
     Scrub,
 }
 
-fn flag(key: &Key) -> String {
+fn flag(key: &SettingKey) -> String {
     key.name.replace(['_', '.'], "-")
 }
 
-fn variable(key: &Key) -> String {
+fn variable(key: &SettingKey) -> String {
     format!("TRESTLE_{}", key.name.to_uppercase().replace('.', "_"))
 }
 
-fn arg(key: &'static Key) -> Arg {
+fn arg(key: &'static SettingKey) -> Arg {
     let arg = Arg::new(key.name)
         .long(flag(key))
         .env(variable(key))
@@ -164,15 +164,15 @@ fn config(matches: &ArgMatches) -> Result<Config, NotConfigured> {
     let mut v = Violations::new();
     let mut given = match matches.get_one::<PathBuf>("config") {
         Some(path) => read(path, &mut v)?,
-        None => Given::default(),
+        None => RawConfig::default(),
     };
     for key in KEYS {
         let Some(text) = matches.get_one::<String>(key.name) else {
             continue;
         };
         let source = match matches.value_source(key.name) {
-            Some(ValueSource::EnvVariable) => Source::Variable(variable(key)),
-            _ => Source::Flag(format!("--{}", flag(key))),
+            Some(ValueSource::EnvVariable) => SettingSource::Variable(variable(key)),
+            _ => SettingSource::Flag(format!("--{}", flag(key))),
         };
         let texts = if key.list {
             text.split(',').map(|part| part.trim().to_owned()).collect()
@@ -184,9 +184,9 @@ fn config(matches: &ArgMatches) -> Result<Config, NotConfigured> {
     Ok(Config::check(&given, v)?)
 }
 
-fn read(path: &Path, v: &mut Violations) -> Result<Given, NotConfigured> {
+fn read(path: &Path, v: &mut Violations) -> Result<RawConfig, NotConfigured> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Given::from_toml(path, &text, v)),
+        Ok(text) => Ok(RawConfig::from_toml(path, &text, v)),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(NotConfigured::Unreadable { path: path.to_owned(), error })
         }

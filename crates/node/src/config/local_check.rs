@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hyper::Uri;
 use trestle_model::{CheckKind, HttpCheck, TlsCheck, Violations, usable_ip};
 
-use super::checked::Reader;
+use super::checked::SettingReader;
 
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
@@ -89,7 +89,7 @@ fn file(text: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     /// The keys `vip.local_check` and `vip.local_check_ca`. `own` are this member's own ports: that they answer says nothing
     /// of another service, and readiness may come of what the check finds.
     pub(super) fn local_check(&mut self, own: &[SocketAddr]) -> Option<Option<LocalCheckConfig>> {
@@ -125,12 +125,13 @@ fn is_verifiable(check: &LocalCheckConfig) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Config, Given, VipConfig};
+    use super::super::{Config, RawConfig, VipConfig};
     use super::*;
 
     fn check(toml: &str) -> Result<VipConfig, String> {
         let mut v = Violations::new();
-        let given = Given::from_toml(Path::new("t.toml"), &format!("name = \"m1\"\n[vip]\n{toml}"), &mut v);
+        let given =
+            RawConfig::from_toml(Path::new("t.toml"), &format!("name = \"m1\"\n[vip]\n{toml}"), &mut v);
         Config::check(&given, v).map(|config| config.vip).map_err(|invalid| invalid.to_string())
     }
 

@@ -7,21 +7,21 @@
 mod checked;
 mod connections;
 mod flags;
-mod given;
 mod local_check;
+mod raw;
 mod vip;
 
 #[cfg(test)]
 pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
 pub use flags::{Invocation, NotConfigured, command, invocation};
-pub use given::{Given, Source};
 pub use local_check::LocalCheckConfig;
+pub use raw::{RawConfig, SettingSource};
 pub use vip::VipConfig;
 
 /// A key of the configuration.
 #[derive(Debug)]
-pub struct Key {
+pub struct SettingKey {
     /// Its name in the file, after that of its table and a dot if it is in one. The flag has dashes instead of underscores
     /// and dots, the variable is in capitals after `TRESTLE_`, with underscores.
     pub name: &'static str,
@@ -33,12 +33,12 @@ pub struct Key {
     pub list: bool,
 }
 
-const fn key(name: &'static str, value: &'static str, help: &'static str) -> Key {
-    Key { name, value, help, list: false }
+const fn key(name: &'static str, value: &'static str, help: &'static str) -> SettingKey {
+    SettingKey { name, value, help, list: false }
 }
 
 /// Every key.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[SettingKey] = &[
     key("name", "NAME", "this member's name, unique in the cluster [default: the host's name]"),
     key("data_dir", "DIR", "where log, snapshots and identity are kept [default: /var/lib/trestle]"),
     key("admin_address", "IP:PORT", "where the gRPC admin API listens [default: 127.0.0.1:7480]"),
@@ -51,7 +51,7 @@ pub const KEYS: &[Key] = &[
         "IP",
         "address that listeners on a wildcard bind here [default: the wildcard itself]",
     ),
-    Key {
+    SettingKey {
         name: "join",
         value: "HOST:PORT,...",
         help: "peer addresses of members to ask to be taken in while this one is empty [default: none]",
@@ -81,14 +81,14 @@ pub const KEYS: &[Key] = &[
         "PATH",
         "directory that files of health checks must be below: certificates, keys, tokens [default: /etc/trestle/checks]",
     ),
-    Key {
+    SettingKey {
         name: "source_address",
         value: "IP,...",
         help: "this machine's addresses that connections to backends come from, in turn; each has as many local ports \
                towards a backend as net.ipv4.ip_local_port_range says [default: as the system chooses]",
         list: true,
     },
-    Key {
+    SettingKey {
         name: "backend_networks",
         value: "CIDR,...",
         help: "networks that backends and checks may be in, as 10.0.0.0/8 or 2001:db8::/32 [default: all]",

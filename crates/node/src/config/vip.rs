@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::LocalCheckConfig;
-use super::checked::{Config, Reader, boolean};
+use super::checked::{Config, SettingReader, boolean};
 
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
 const INTERVAL_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
@@ -88,7 +88,7 @@ fn times(text: &str) -> Result<NonZeroU32, String> {
     times.ok_or_else(|| format!("must be 1 to {TIMES_MAX}"))
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     /// The keys of the table `vip`; `own` are this member's own ports.
     pub(super) fn vip(&mut self, own: &[SocketAddr]) -> Option<VipConfig> {
         let shown = |time: Duration| humantime::format_duration(time).to_string();
@@ -137,12 +137,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use trestle_model::{Invalid, Violations};
 
-    use super::super::Given;
+    use super::super::RawConfig;
     use super::*;
 
     fn check(toml: &str) -> Result<VipConfig, Invalid> {
         let mut v = Violations::new();
-        let given = Given::from_toml(Path::new("t.toml"), &format!("name = \"m1\"\n{toml}"), &mut v);
+        let given = RawConfig::from_toml(Path::new("t.toml"), &format!("name = \"m1\"\n{toml}"), &mut v);
         Config::check(&given, v).map(|config| config.vip)
     }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(check("[vip]"), Ok(VipConfig::default()));
         let text = "\n[vip]\ncheck = \"/bin/true\"\nlocal_check = \"https://127.0.0.1:6443/readyz\"\n\
                     local_check_ca = \"/ca.pem\"\ncheck_interval = \"500ms\"\ncheck_timeout = \"100ms\"\ncheck_rise = 1\ncheck_fall = 5\nreal_time = true";
-        let given = Given::from_toml(Path::new("t.toml"), text, &mut Violations::new());
+        let given = RawConfig::from_toml(Path::new("t.toml"), text, &mut Violations::new());
         let config = Config::check(&given, Violations::new()).unwrap();
         let milliseconds = Duration::from_millis;
         assert_eq!(config.vip.check.as_deref(), Some(Path::new("/bin/true")));
@@ -164,7 +164,7 @@ mod tests {
         assert!(config.vip.real_time);
         let shown = config.to_string();
         assert!(shown.ends_with(text), "{shown}");
-        let again = Given::from_toml(Path::new("t.toml"), &shown, &mut Violations::new());
+        let again = RawConfig::from_toml(Path::new("t.toml"), &shown, &mut Violations::new());
         assert_eq!(Config::check(&again, Violations::new()).unwrap().vip, config.vip);
     }
 

@@ -10,7 +10,7 @@ use trestle_model::{MemberId, MemberName};
 
 use super::Event;
 use crate::member::Member;
-use crate::supervise::Lasts;
+use crate::supervise::Lifetime;
 use crate::vips::{elected, why_it_leads};
 
 /// Time between two looks at what is silent.
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Starts the task.
 pub(crate) fn follow(member: &Arc<Member>) {
     let api = tokio::runtime::Handle::current();
-    member.supervisor.spawn(&api, "events", Lasts::UntilStop, watch(member.clone()));
+    member.supervisor.spawn(&api, "events", Lifetime::UntilStop, watch(member.clone()));
 }
 
 async fn watch(member: Arc<Member>) {

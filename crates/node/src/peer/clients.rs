@@ -19,9 +19,9 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One connection for each peer address, opened when it is first used and again when it broke.
 #[derive(Debug, Default)]
-pub(crate) struct Clients(Mutex<BTreeMap<HostPort, Channel>>);
+pub(crate) struct PeerClients(Mutex<BTreeMap<HostPort, Channel>>);
 
-impl Clients {
+impl PeerClients {
     /// A channel to a peer address.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Clients {
     /// A client for a peer address.
     ///
     /// # Errors
-    /// As [`Clients::channel`].
+    /// As [`PeerClients::channel`].
     pub(crate) fn peer(&self, address: &HostPort) -> Result<PeerServiceClient<Channel>, tonic::Status> {
         Ok(PeerServiceClient::new(self.channel(address)?).max_decoding_message_size(ANSWER_MAX))
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     async fn why(address: &str) -> String {
-        let clients = Clients::default();
+        let clients = PeerClients::default();
         let mut client = clients.peer(&HostPort::parse(address).unwrap()).unwrap();
         let asked = client.report(peer::ReportRequest::default());
         let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;

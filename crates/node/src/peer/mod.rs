@@ -2,7 +2,7 @@
 
 mod clients;
 
-pub(crate) use clients::Clients;
+pub(crate) use clients::PeerClients;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +21,18 @@ const STORAGE_FORMAT: u32 = 1;
 
 /// Answers peers. Its server runs on Raft's runtime, so whatever may take long goes to the runtime of the API.
 #[derive(Clone)]
-pub(crate) struct Peers {
+pub(crate) struct PeerServer {
     member: Arc<Member>,
     api: Handle,
 }
 
-impl Peers {
+impl PeerServer {
     pub(crate) fn new(member: Arc<Member>, api: Handle) -> Self {
         Self { member, api }
     }
 
     /// Refuses a call for another cluster, or for an earlier member at this address.
-    fn meant_for_me(&self, to: Option<&peer::Destination>) -> Result<(), Status> {
+    fn check_destination(&self, to: Option<&peer::Destination>) -> Result<(), Status> {
         let mine = self.member.destination(None);
         if to.is_some() && to == mine.as_ref() {
             return Ok(());
@@ -60,7 +60,7 @@ fn invalid(field: &str, value: &str, rule: impl Into<String>) -> Status {
 }
 
 #[tonic::async_trait]
-impl PeerService for Peers {
+impl PeerService for PeerServer {
     async fn describe(
         &self,
         _: Request<peer::DescribeRequest>,
@@ -112,7 +112,7 @@ impl PeerService for Peers {
         let address = HostPort::parse(&address).map_err(|rule| invalid("peer_address", &address, rule))?;
         let admin = Admin::new(self.member.clone());
         self.on_api(async move {
-            admin.take_in(address).await?;
+            admin.admit_member(address).await?;
             Ok(peer::RequestJoinResponse {})
         })
         .await
@@ -144,7 +144,7 @@ impl PeerService for Peers {
         &self,
         request: Request<peer::ReportRequest>,
     ) -> Result<Response<peer::ReportResponse>, Status> {
-        self.meant_for_me(request.get_ref().to.as_ref())?;
+        self.check_destination(request.get_ref().to.as_ref())?;
         let member = self.member.clone();
         self.on_api(async move { Ok(member.report(request.get_ref())) }).await
     }
@@ -154,7 +154,7 @@ impl PeerService for Peers {
         request: Request<peer::AwaitRevisionRequest>,
     ) -> Result<Response<peer::AwaitRevisionResponse>, Status> {
         let request = request.into_inner();
-        self.meant_for_me(request.to.as_ref())?;
+        self.check_destination(request.to.as_ref())?;
         let timeout = request.timeout.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
         let in_force = self.member.await_here(request.revision, timeout).await;
         Ok(Response::new(peer::AwaitRevisionResponse { in_force }))
@@ -164,7 +164,7 @@ impl PeerService for Peers {
         &self,
         request: Request<peer::AwaitEventsRequest>,
     ) -> Result<Response<peer::AwaitEventsResponse>, Status> {
-        self.meant_for_me(request.get_ref().to.as_ref())?;
+        self.check_destination(request.get_ref().to.as_ref())?;
         Ok(Response::new(self.member.await_events(request.get_ref()).await))
     }
 
@@ -173,7 +173,7 @@ impl PeerService for Peers {
         request: Request<peer::ListConnectionsRequest>,
     ) -> Result<Response<peer::ListConnectionsResponse>, Status> {
         let request = request.into_inner();
-        self.meant_for_me(request.to.as_ref())?;
+        self.check_destination(request.to.as_ref())?;
         let filter = convert::parse_connection_filter(request.filter.as_ref());
         let filter = filter.map_err(|found| status::invalid(&found))?;
         let member = self.member.clone();
@@ -188,7 +188,7 @@ impl PeerService for Peers {
         request: Request<peer::CloseConnectionsRequest>,
     ) -> Result<Response<peer::CloseConnectionsResponse>, Status> {
         let request = request.into_inner();
-        self.meant_for_me(request.to.as_ref())?;
+        self.check_destination(request.to.as_ref())?;
         let filter =
             request.filter.as_ref().map(|given| convert::parse_connection_filter(Some(given))).transpose();
         let filter = filter.map_err(|found| status::invalid(&found))?;

@@ -16,7 +16,7 @@ use super::faults::{self, Faults};
 use super::{Order, check};
 use crate::events::Event as Happened;
 use crate::member::Member;
-use crate::supervise::Lasts;
+use crate::supervise::Lifetime;
 
 /// Time between two looks: short against what a fault costs, long against what a look does.
 const LOOK: Duration = Duration::from_millis(250);
@@ -31,8 +31,8 @@ const IDLE_ROUNDS: u32 = 4;
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let api = tokio::runtime::Handle::current();
     let parts = &member.supervisor;
-    parts.spawn(&api, "operator's check", Lasts::UntilDone, check::follow(member.clone()));
-    parts.spawn(&api, "fitness", Lasts::UntilStop, watch(member.clone(), orders.clone()));
+    parts.spawn(&api, "operator's check", Lifetime::UntilDone, check::follow(member.clone()));
+    parts.spawn(&api, "fitness", Lifetime::UntilStop, watch(member.clone(), orders.clone()));
 }
 
 /// What is known from one look to the next.

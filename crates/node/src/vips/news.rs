@@ -9,15 +9,15 @@ use trestle_model::MemberId;
 
 use super::Order;
 use crate::member::Member;
-use crate::supervise::Lasts;
+use crate::supervise::Lifetime;
 
 /// Starts the tasks, on Raft's runtime: nothing of the API may delay them.
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let runtime = member.consensus.runtime();
     let parts = &member.supervisor;
-    parts.spawn(&runtime, "leadership news", Lasts::UntilStop, office(member.clone(), orders.clone()));
-    parts.spawn(&runtime, "state news", Lasts::UntilStop, state(member.clone(), orders.clone()));
-    parts.spawn(&runtime, "identity news", Lasts::UntilStop, identity(member.clone(), orders.clone()));
+    parts.spawn(&runtime, "leadership news", Lifetime::UntilStop, office(member.clone(), orders.clone()));
+    parts.spawn(&runtime, "state news", Lifetime::UntilStop, state(member.clone(), orders.clone()));
+    parts.spawn(&runtime, "identity news", Lifetime::UntilStop, identity(member.clone(), orders.clone()));
 }
 
 /// Raft's term in which whoever founds a cluster leads.

@@ -22,7 +22,7 @@ use super::fit::OwnAddresses;
 use super::{Order, Shared, news, watchdog};
 use crate::events::{Event as Happened, Journal};
 use crate::member::Member;
-use crate::supervise::{Pulse, Supervisor};
+use crate::supervise::{Liveness, Supervisor};
 
 /// Longest time without a look at what nobody reports, such as an interface that appears.
 const LOOK: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl Owner {
         }
     }
 
-    pub(super) fn run(mut self, queue: &Receiver<Order>, pulse: &Pulse) {
+    pub(super) fn run(mut self, queue: &Receiver<Order>, pulse: &Liveness) {
         let mut look = Instant::now() + LOOK;
         loop {
             pulse.beat();

@@ -14,7 +14,7 @@ use trestle_engine::SignOfLife;
 
 use super::{Vips, fitness};
 use crate::member::Member;
-use crate::supervise::Lasts;
+use crate::supervise::Lifetime;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Watches the owner, on Raft's runtime: nothing of the API may delay it.
 pub(super) fn follow(member: &Arc<Member>) {
     let runtime = member.consensus.runtime();
-    member.supervisor.spawn(&runtime, "owner watch", Lasts::UntilStop, watch(member.clone()));
+    member.supervisor.spawn(&runtime, "owner watch", Lifetime::UntilStop, watch(member.clone()));
 }
 
 /// A silence as a fault.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Connection, Standing};
-use super::{Limits, Source};
+use super::connection::{Occupancy, PortConnection};
+use super::{ClientSource, PortLimits};
 
 /// Raft's lanes that one address may have: three to each member, twice as many while they are made anew, and room for several
 /// members at one address.
@@ -13,7 +13,7 @@ const LANES_PER_SOURCE: usize = 32;
 
 /// Why a connection is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum NotAdmitted {
     /// Its address has all that one may have, and all of them work.
     Share,
     /// The port has all that it may have, and all of them work.
@@ -21,27 +21,27 @@ pub(crate) enum Refused {
 }
 
 #[derive(Debug)]
-struct Entry {
-    connection: Arc<Connection>,
+struct AdmittedEntry {
+    connection: Arc<PortConnection>,
     /// It comes from where a member is, and takes no place from others.
     member: bool,
 }
 
 /// The connections of one port.
 #[derive(Debug)]
-pub(crate) struct Places {
-    limits: Limits,
-    open: BTreeMap<u64, Entry>,
+pub(crate) struct AdmittedConnections {
+    limits: PortLimits,
+    open: BTreeMap<u64, AdmittedEntry>,
     /// How many count for each source; lanes do not.
-    sources: HashMap<Source, usize>,
+    sources: HashMap<ClientSource, usize>,
     /// How many count altogether, without lanes and members' own.
     others: usize,
     members: usize,
-    lanes: HashMap<Source, usize>,
+    lanes: HashMap<ClientSource, usize>,
 }
 
-impl Places {
-    pub(crate) fn new(limits: Limits) -> Self {
+impl AdmittedConnections {
+    pub(crate) fn new(limits: PortLimits) -> Self {
         Self {
             limits,
             open: BTreeMap::new(),
@@ -58,36 +58,40 @@ impl Places {
     /// Why it is not let in.
     pub(crate) fn admit(
         &mut self,
-        connection: Arc<Connection>,
+        connection: Arc<PortConnection>,
         member: bool,
         now: Instant,
-    ) -> Result<Option<Arc<Connection>>, Refused> {
+    ) -> Result<Option<Arc<PortConnection>>, NotAdmitted> {
         let source = connection.source;
         let held = self.sources.get(&source).copied().unwrap_or(0);
         let member = member && self.members < self.limits.members;
         // The last places are for those that have none yet: somebody who asks whether this member lives.
         let places = self.limits.connections - if held > 0 { self.limits.newcomers } else { 0 };
-        let way = if held >= self.limits.per_source {
-            Some(self.oldest_idle(now, |entry| entry.connection.source == source).ok_or(Refused::Share)?)
+        let evicted = if held >= self.limits.per_source {
+            Some(self.oldest_idle(now, |entry| entry.connection.source == source).ok_or(NotAdmitted::Share)?)
         } else if !member && self.others >= places {
-            Some(self.oldest_idle(now, |entry| !entry.member).ok_or(Refused::Full)?)
+            Some(self.oldest_idle(now, |entry| !entry.member).ok_or(NotAdmitted::Full)?)
         } else {
             None
         };
-        if let Some(way) = &way {
-            self.remove(way.number);
-            way.cut();
+        if let Some(evicted) = &evicted {
+            self.remove(evicted.number);
+            evicted.abort();
         }
         *self.sources.entry(source).or_default() += 1;
         *(if member { &mut self.members } else { &mut self.others }) += 1;
-        self.open.insert(connection.number, Entry { connection, member });
-        Ok(way)
+        self.open.insert(connection.number, AdmittedEntry { connection, member });
+        Ok(evicted)
     }
 
-    fn oldest_idle(&self, now: Instant, among: impl Fn(&Entry) -> bool) -> Option<Arc<Connection>> {
-        let mut oldest: Option<(Instant, &Arc<Connection>)> = None;
+    fn oldest_idle(
+        &self,
+        now: Instant,
+        among: impl Fn(&AdmittedEntry) -> bool,
+    ) -> Option<Arc<PortConnection>> {
+        let mut oldest: Option<(Instant, &Arc<PortConnection>)> = None;
         for entry in self.open.values().filter(|entry| among(entry)) {
-            if let Standing::Idle(since) = entry.connection.standing(now)
+            if let Occupancy::Idle(since) = entry.connection.occupancy(now)
                 && oldest.is_none_or(|(before, _)| since < before)
             {
                 oldest = Some((since, &entry.connection));
@@ -100,11 +104,11 @@ impl Places {
     pub(crate) fn make_room(&mut self, now: Instant) -> bool {
         let Some(oldest) = self.oldest_idle(now, |_| true) else { return false };
         self.remove(oldest.number);
-        oldest.cut();
+        oldest.abort();
         true
     }
 
-    fn uncount(&mut self, source: Source, member: bool) {
+    fn uncount(&mut self, source: ClientSource, member: bool) {
         if let Some(held) = self.sources.get_mut(&source) {
             *held -= 1;
             if *held == 0 {
@@ -142,11 +146,11 @@ impl Places {
         self.uncount(source, member);
     }
 
-    pub(crate) fn has_lanes(&self, source: Source) -> bool {
+    pub(crate) fn has_lanes(&self, source: ClientSource) -> bool {
         self.lanes.contains_key(&source)
     }
 
-    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Connection>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<PortConnection>> {
         self.open.values().map(|entry| &entry.connection)
     }
 
@@ -163,29 +167,34 @@ mod tests {
     use super::super::connection::Phase;
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 20, per_source: 8, newcomers: 4, members: 6, lanes: 40 };
+    const LIMITS: PortLimits =
+        PortLimits { connections: 20, per_source: 8, newcomers: 4, members: 6, lanes: 40 };
 
-    struct Port {
-        places: Places,
+    struct TestPort {
+        connections: AdmittedConnections,
         now: Instant,
         last: u64,
     }
 
-    impl Port {
+    impl TestPort {
         fn new() -> Self {
-            Self { places: Places::new(LIMITS), now: Instant::now(), last: 0 }
+            Self { connections: AdmittedConnections::new(LIMITS), now: Instant::now(), last: 0 }
         }
 
-        fn open(&mut self, ip: &str, member: bool) -> Result<(Arc<Connection>, Option<u64>), Refused> {
+        fn open(
+            &mut self,
+            ip: &str,
+            member: bool,
+        ) -> Result<(Arc<PortConnection>, Option<u64>), NotAdmitted> {
             self.last += 1;
             self.now += Duration::from_millis(1);
-            let source = Source::Address(ip.parse().unwrap());
-            let connection = Arc::new(Connection::new(self.last, source, self.now));
-            let way = self.places.admit(connection.clone(), member, self.now)?;
-            Ok((connection, way.map(|way| way.number)))
+            let source = ClientSource::Address(ip.parse().unwrap());
+            let connection = Arc::new(PortConnection::new(self.last, source, self.now));
+            let evicted = self.connections.admit(connection.clone(), member, self.now)?;
+            Ok((connection, evicted.map(|evicted| evicted.number)))
         }
 
-        fn busy(&mut self, ip: &str, member: bool) -> Result<Arc<Connection>, Refused> {
+        fn busy(&mut self, ip: &str, member: bool) -> Result<Arc<PortConnection>, NotAdmitted> {
             let (connection, _) = self.open(ip, member)?;
             connection.begin(Phase::Running, self.now);
             Ok(connection)
@@ -194,82 +203,85 @@ mod tests {
 
     #[test]
     fn an_address_that_has_its_share_pushes_out_its_own_oldest() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let (stranger, _) = port.open("192.0.2.9", false).unwrap();
         for number in 2..=9 {
             assert_eq!(port.open("192.0.2.1", false).unwrap().1, None, "{number}");
         }
         assert_eq!(port.open("192.0.2.1", false).unwrap().1, Some(2));
-        assert_eq!(stranger.standing(port.now), Standing::Idle(stranger_since(&stranger)));
-        assert_eq!(port.places.len(), 9);
+        assert_eq!(stranger.occupancy(port.now), Occupancy::Idle(stranger_since(&stranger)));
+        assert_eq!(port.connections.len(), 9);
     }
 
-    fn stranger_since(connection: &Connection) -> Instant {
-        match connection.standing(Instant::now()) {
-            Standing::Idle(since) => since,
-            Standing::Busy => unreachable!(),
+    fn stranger_since(connection: &PortConnection) -> Instant {
+        match connection.occupancy(Instant::now()) {
+            Occupancy::Idle(since) => since,
+            Occupancy::Busy => unreachable!(),
         }
     }
 
     #[test]
     fn what_works_stays_and_newcomers_find_a_place() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         for source in ["192.0.2.1", "192.0.2.2"] {
             for _ in 0..8 {
                 port.busy(source, false).unwrap();
             }
-            assert_eq!(port.busy(source, false).unwrap_err(), Refused::Share);
+            assert_eq!(port.busy(source, false).unwrap_err(), NotAdmitted::Share);
         }
         // 16 of 20 are taken: the last four are for those that have none.
         assert!(port.busy("192.0.2.3", false).is_ok());
-        assert_eq!(port.busy("192.0.2.3", false).unwrap_err(), Refused::Full);
+        assert_eq!(port.busy("192.0.2.3", false).unwrap_err(), NotAdmitted::Full);
         for number in 4..7 {
             assert!(port.busy(&format!("192.0.2.{number}"), false).is_ok());
         }
-        assert_eq!(port.busy("192.0.2.200", false).unwrap_err(), Refused::Full);
+        assert_eq!(port.busy("192.0.2.200", false).unwrap_err(), NotAdmitted::Full);
     }
 
     #[test]
     fn members_and_lanes_are_not_crowded_out() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         let lane = port.busy("192.0.2.50", true).unwrap();
-        port.places.make_lane(lane.number);
+        port.connections.make_lane(lane.number);
         for number in 0..20 {
             let _ = port.busy(&format!("192.0.2.{number}"), false);
         }
-        assert_eq!(port.busy("192.0.2.200", false).unwrap_err(), Refused::Full);
+        assert_eq!(port.busy("192.0.2.200", false).unwrap_err(), NotAdmitted::Full);
         let member = port.busy("192.0.2.51", true).unwrap();
-        assert!(!port.places.make_room(port.now), "nobody waits");
-        assert!(port.places.has_lanes(lane.source) && !port.places.has_lanes(member.source));
-        port.places.remove(lane.number);
-        assert!(!port.places.has_lanes(lane.source));
+        assert!(!port.connections.make_room(port.now), "nobody waits");
+        assert!(port.connections.has_lanes(lane.source) && !port.connections.has_lanes(member.source));
+        port.connections.remove(lane.number);
+        assert!(!port.connections.has_lanes(lane.source));
     }
 
     #[test]
     fn a_lane_counts_for_nobody() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         for _ in 0..12 {
             let (connection, _) = port.open("192.0.2.1", false).unwrap();
-            port.places.make_lane(connection.number);
+            port.connections.make_lane(connection.number);
             assert!(connection.is_lane());
         }
         for _ in 0..8 {
             port.busy("192.0.2.1", false).unwrap();
         }
-        assert_eq!(port.busy("192.0.2.1", false).unwrap_err(), Refused::Share);
+        assert_eq!(port.busy("192.0.2.1", false).unwrap_err(), NotAdmitted::Share);
         for number in 1..=20 {
-            port.places.remove(number);
+            port.connections.remove(number);
         }
-        assert_eq!((port.places.others, port.places.sources.len(), port.places.lanes.len()), (0, 0, 0));
+        assert_eq!(
+            (port.connections.others, port.connections.sources.len(), port.connections.lanes.len()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn what_gave_way_is_taken_back_once() {
-        let mut port = Port::new();
+        let mut port = TestPort::new();
         for _ in 0..9 {
             port.open("192.0.2.1", false).unwrap();
         }
-        port.places.remove(1);
-        assert_eq!((port.places.others, port.places.len()), (8, 8));
+        port.connections.remove(1);
+        assert_eq!((port.connections.others, port.connections.len()), (8, 8));
     }
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use trestle_model::Violations;
 
-use super::{KEYS, Key};
+use super::{KEYS, SettingKey};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum SettingSource {
     /// A line of the file.
     File {
         /// Path of the file as it was given.
@@ -27,22 +27,22 @@ pub enum Source {
     Default,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File { path, line } => write!(f, "{path}:{line}"),
-            Source::Variable(name) => write!(f, "${name}"),
-            Source::Flag(name) => f.write_str(name),
-            Source::Default => f.write_str("default"),
+            SettingSource::File { path, line } => write!(f, "{path}:{line}"),
+            SettingSource::Variable(name) => write!(f, "${name}"),
+            SettingSource::Flag(name) => f.write_str(name),
+            SettingSource::Default => f.write_str("default"),
         }
     }
 }
 
 /// Values by key, with where each came from. A list has several texts, anything else one.
 #[derive(Debug, Clone, Default)]
-pub struct Given(BTreeMap<&'static str, (Vec<String>, Source)>);
+pub struct RawConfig(BTreeMap<&'static str, (Vec<String>, SettingSource)>);
 
-impl Given {
+impl RawConfig {
     /// Reads the keys of a TOML file, noting unknown keys and values of the wrong kind.
     pub fn from_toml(path: &Path, text: &str, v: &mut Violations) -> Self {
         let mut given = Self::default();
@@ -60,7 +60,7 @@ impl Given {
         };
         for (name, value) in entries(root.get_ref()) {
             let line = line_at(text, name.start);
-            let source = Source::File { path: path.display().to_string(), line };
+            let source = SettingSource::File { path: path.display().to_string(), line };
             let Some(key) = KEYS.iter().find(|key| key.name == name.full) else {
                 v.add(source.to_string(), &name.full, unknown_rule(&name.full));
                 continue;
@@ -76,30 +76,30 @@ impl Given {
     }
 
     /// Sets a key, over what was there.
-    pub fn set(&mut self, key: &Key, texts: Vec<String>, source: Source) {
+    pub fn set(&mut self, key: &SettingKey, texts: Vec<String>, source: SettingSource) {
         self.0.insert(key.name, (texts, source));
     }
 
     /// A key's texts and source.
-    pub(super) fn texts(&self, name: &str) -> Option<(&[String], &Source)> {
+    pub(super) fn texts(&self, name: &str) -> Option<(&[String], &SettingSource)> {
         self.0.get(name).map(|(texts, source)| (texts.as_slice(), source))
     }
 
     /// A key's one text and source.
-    pub(super) fn text(&self, name: &str) -> Option<(&str, &Source)> {
+    pub(super) fn text(&self, name: &str) -> Option<(&str, &SettingSource)> {
         let (texts, source) = self.texts(name)?;
         Some((texts.first()?, source))
     }
 }
 
 /// The name of an entry, with that of its table, and where it begins in the file.
-struct Name {
+struct EntryName {
     full: String,
     start: usize,
 }
 
 /// The entries of a file, and those of the tables that keys are in.
-fn entries<'a, 'i>(root: &'a DeTable<'i>) -> Vec<(Name, &'a DeValue<'i>)> {
+fn entries<'a, 'i>(root: &'a DeTable<'i>) -> Vec<(EntryName, &'a DeValue<'i>)> {
     let mut found = Vec::new();
     for (name, value) in root {
         let (full, start) = (name.get_ref().to_string(), name.span().start);
@@ -108,17 +108,17 @@ fn entries<'a, 'i>(root: &'a DeTable<'i>) -> Vec<(Name, &'a DeValue<'i>)> {
             DeValue::Table(table) if KEYS.iter().any(|key| key.name.starts_with(&prefix)) => {
                 found.extend(table.iter().map(|(name, value)| {
                     let full = format!("{prefix}{}", name.get_ref());
-                    (Name { full, start: name.span().start }, value.get_ref())
+                    (EntryName { full, start: name.span().start }, value.get_ref())
                 }));
             }
-            value => found.push((Name { full, start }, value)),
+            value => found.push((EntryName { full, start }, value)),
         }
     }
     found
 }
 
 /// A file may write numbers and booleans bare.
-fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
+fn texts(key: &SettingKey, value: &DeValue<'_>) -> Option<Vec<String>> {
     match value {
         DeValue::Array(items) if key.list => {
             items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
@@ -131,7 +131,7 @@ fn texts(key: &Key, value: &DeValue<'_>) -> Option<Vec<String>> {
     }
 }
 
-fn kind(key: &Key) -> &'static str {
+fn kind(key: &SettingKey) -> &'static str {
     if key.list { "an array of strings" } else { "a string, a whole number, true or false" }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     fn unknown_keys_and_wrong_kinds_are_listed_with_their_lines() {
         let mut v = Violations::new();
         let text = "name = \"m1\"\ndata_dri = \"/x\"\njoin = \"a:1\"\nworkers = 2\n[tls]\na = 1\n";
-        let given = Given::from_toml(Path::new("t.toml"), text, &mut v);
+        let given = RawConfig::from_toml(Path::new("t.toml"), text, &mut v);
         assert_eq!(given.text("workers").map(|(text, _)| text), Some("2"));
         let found: Vec<_> = v.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), 3, "{found:?}");
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_toml_names_the_line() {
         let mut v = Violations::new();
-        Given::from_toml(Path::new("t.toml"), "name = \"m1\"\nname m2\n", &mut v);
+        RawConfig::from_toml(Path::new("t.toml"), "name = \"m1\"\nname m2\n", &mut v);
         assert!(v.into_vec().iter().any(|f| f.field == "t.toml:2"));
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 use trestle_engine::Repeats;
 
-use super::Source;
+use super::ClientSource;
 
 /// Time in which the same is told once.
 const QUIET: Duration = Duration::from_secs(60);
@@ -16,11 +16,11 @@ const SOURCES_MAX: usize = 256;
 
 /// What was told lately.
 #[derive(Debug, Default)]
-pub(crate) struct Reports(Mutex<HashMap<(Option<Source>, &'static str), Repeats>>);
+pub(crate) struct RefusalLog(Mutex<HashMap<(Option<ClientSource>, &'static str), Repeats>>);
 
-impl Reports {
+impl RefusalLog {
     /// Whether to tell this now, and how often it was before without being told.
-    fn tells(&self, source: Source, what: &'static str, now: Instant) -> Option<u64> {
+    fn tells(&self, source: ClientSource, what: &'static str, now: Instant) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= SOURCES_MAX && !told.contains_key(&(Some(source), what)) {
             told.retain(|_, lines| !lines.is_over(now));
@@ -33,7 +33,7 @@ impl Reports {
     }
 
     /// Tells what a source did, or what was done to it, unless that was told in the last minute.
-    pub(crate) fn tell(&self, port: &'static str, source: Source, what: &'static str) {
+    pub(crate) fn tell(&self, port: &'static str, source: ClientSource, what: &'static str) {
         if let Some(untold) = self.tells(source, what, Instant::now()) {
             warn!(port, %source, untold, "connection closed: {what}");
         }
@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn the_same_is_told_once_a_minute_with_its_number() {
-        let reports = Reports::default();
+        let reports = RefusalLog::default();
         let now = Instant::now();
-        let source = |last| Source::Address([192, 0, 2, last].into());
+        let source = |last| ClientSource::Address([192, 0, 2, last].into());
         assert_eq!(reports.tells(source(1), "x", now), Some(0));
         for _ in 0..2580 {
             assert_eq!(reports.tells(source(1), "x", now), None);
@@ -60,12 +60,12 @@ mod tests {
 
     #[test]
     fn many_sources_are_told_together() {
-        let reports = Reports::default();
+        let reports = RefusalLog::default();
         let now = Instant::now();
         let told = (0..=u16::MAX)
             .filter(|n| {
                 let [a, b] = n.to_be_bytes();
-                reports.tells(Source::Address([10, 0, a, b].into()), "x", now).is_some()
+                reports.tells(ClientSource::Address([10, 0, a, b].into()), "x", now).is_some()
             })
             .count();
         assert_eq!(told, SOURCES_MAX + 1);

@@ -13,7 +13,7 @@ use crate::config::Config;
 ///
 /// # Errors
 /// When the kernel refuses; nothing is worse than before then.
-pub fn give_up_rights(config: &Config) -> Result<(), VipError> {
+pub fn drop_capabilities(config: &Config) -> Result<(), VipError> {
     if config.vip.real_time {
         // Root may allow itself what a service manager allows with LimitRTPRIO; others are told by the lease thread's facts.
         let _ = setrlimit(Resource::Rtprio, Rlimit { current: Some(1), maximum: Some(1) });

@@ -48,7 +48,7 @@ pub(crate) fn network() -> u64 {
 }
 
 /// What came of an attempt to be recorded.
-enum Attempt {
+enum Registration {
     Recorded,
     /// Another process is this member.
     Refused(String),
@@ -104,34 +104,34 @@ async fn step(member: &Arc<Member>, recorded: &mut bool, rival: &mut Option<Inst
     let known = member.consensus.role().borrow().address_of(me).map(str::to_owned);
     let known = known.and_then(|known| HostPort::parse(&known).ok()).filter(|known| known != own);
     if let Some(known) = &known {
-        match who(member, known).await {
+        match start_at_recorded_address(member, known).await {
             // The new address leads to the same process as the old one.
             Some(start) if start == member.start => member.consensus.displace(None),
             Some(_) => {
                 *rival = Some(Instant::now());
-                return displace(member, two(own, known));
+                return displace(member, two_processes(own, known));
             }
             None if rival.is_some_and(|at| at.elapsed() < SILENCE) => return,
             None => {}
         }
     }
     match register(member, me).await {
-        Attempt::Recorded => {
+        Registration::Recorded => {
             if let Some(known) = &known {
                 warn!(before = %known, after = %own, "the cluster reaches this member at another address now");
             }
             (*recorded, *rival) = (true, None);
             member.consensus.displace(None);
         }
-        Attempt::Refused(why) => {
+        Registration::Refused(why) => {
             *rival = Some(Instant::now());
             displace(member, why);
         }
-        Attempt::Unheard => {}
+        Registration::Unheard => {}
     }
 }
 
-fn two(own: &HostPort, known: &HostPort) -> String {
+fn two_processes(own: &HostPort, known: &HostPort) -> String {
     format!(
         "another process answers as this member at {known}, where the cluster knows it, and this one is at {own}: it takes no part \
          in elections. Two machines have the same data directory, as a clone or a restored copy does; stop one of them: this one \
@@ -147,11 +147,11 @@ fn displace(member: &Member, why: String) {
 }
 
 /// The start of the process that answers as this member at an address, if one does.
-async fn who(member: &Member, address: &HostPort) -> Option<u64> {
-    answers_as(member, address, member.id()?).await
+async fn start_at_recorded_address(member: &Member, address: &HostPort) -> Option<u64> {
+    start_of_process_at(member, address, member.id()?).await
 }
 
-async fn answers_as(member: &Member, address: &HostPort, id: MemberId) -> Option<u64> {
+async fn start_of_process_at(member: &Member, address: &HostPort, id: MemberId) -> Option<u64> {
     let cluster = member.consensus.identity()?.cluster_id;
     let mut client = member.clients.peer(address).ok()?;
     let asked = client.describe(peer::DescribeRequest {});
@@ -160,8 +160,8 @@ async fn answers_as(member: &Member, address: &HostPort, id: MemberId) -> Option
 }
 
 /// Asks every member that this one knows to record it; only the leader does.
-async fn register(member: &Arc<Member>, me: MemberId) -> Attempt {
-    let Some(identity) = member.consensus.identity() else { return Attempt::Unheard };
+async fn register(member: &Arc<Member>, me: MemberId) -> Registration {
+    let Some(identity) = member.consensus.identity() else { return Registration::Unheard };
     let request = peer::RegisterStartRequest {
         cluster_id: identity.cluster_id.to_string(),
         member_id: me.0,
@@ -172,9 +172,9 @@ async fn register(member: &Arc<Member>, me: MemberId) -> Attempt {
     };
     if member.consensus.office().borrow().leads.is_some() {
         return match member.register(&request).await {
-            Ok(None) => Attempt::Recorded,
-            Ok(Some(why)) => Attempt::Refused(why),
-            Err(_) => Attempt::Unheard,
+            Ok(None) => Registration::Recorded,
+            Ok(Some(why)) => Registration::Refused(why),
+            Err(_) => Registration::Unheard,
         };
     }
     let role = member.consensus.role().borrow().clone();
@@ -182,9 +182,9 @@ async fn register(member: &Arc<Member>, me: MemberId) -> Attempt {
     let answers = join_all(others.map(|(_, address)| ask(member, address, &request))).await;
     let refused = answers.iter().flatten().find(|refusal| !refusal.is_empty());
     match refused {
-        Some(why) => Attempt::Refused(why.clone()),
-        None if answers.iter().any(Option::is_some) => Attempt::Recorded,
-        None => Attempt::Unheard,
+        Some(why) => Registration::Refused(why.clone()),
+        None if answers.iter().any(Option::is_some) => Registration::Recorded,
+        None => Registration::Unheard,
     }
 }
 
@@ -239,15 +239,17 @@ impl Member {
             }
         }
         // Whoever answers at an address is the member there, whatever anybody says.
-        match answers_as(self, &peer, id).await {
+        match start_of_process_at(self, &peer, id).await {
             Some(start) if start == request.start => {}
-            Some(_) => return Ok(Some(two(&peer, &peer))),
+            Some(_) => return Ok(Some(two_processes(&peer, &peer))),
             None => return Err(invalid("nobody answers as this member at the address that it gives")),
         }
         if known.peer_address != peer
-            && answers_as(self, &known.peer_address, id).await.is_some_and(|start| start != request.start)
+            && start_of_process_at(self, &known.peer_address, id)
+                .await
+                .is_some_and(|start| start != request.start)
         {
-            return Ok(Some(two(&peer, &known.peer_address)));
+            return Ok(Some(two_processes(&peer, &known.peer_address)));
         }
         if moved || known.admin_address != admin {
             self.consensus.relocate(id, Some(peer), Some(admin)).await?;
