@@ -11,16 +11,16 @@ use openraft::errors::Fatal;
 use tokio::time::Instant;
 use trestle_model::{Applied, Proposal, Refusal};
 
-use crate::propose::{Accepted, Retry};
+use crate::propose::{AppliedProposal, Retry};
 use crate::raft_types::TypeConfig;
 use crate::replica::Replica;
 use crate::shared::{Core, RaftHandle};
 
 /// The answer to a proposal that needs no entry.
-type Settled = Result<Accepted, Refusal>;
+type Settled = Result<AppliedProposal, Refusal>;
 
 fn answer(applied: Result<Applied, Refusal>) -> Settled {
-    applied.map(|Applied { revision, outcome, .. }| Accepted { revision, outcome })
+    applied.map(|Applied { revision, outcome, .. }| AppliedProposal { revision, outcome })
 }
 
 /// Nothing was proposed yet.

@@ -10,20 +10,20 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
 use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Proposal};
 
-use crate::error::{Error, StartError};
-use crate::history::History;
+use crate::error::{Error, RaftStartError};
+use crate::history::ChangeHistory;
 use crate::identity::Identity;
-use crate::membership::{Progress, Removal};
+use crate::leadership::Leadership;
+use crate::membership::{MembershipProgress, RemovalOutcome};
 use crate::network::MESSAGE_MAX;
 #[cfg(test)]
 use crate::network::WINDOW;
-use crate::office::Office;
-use crate::propose::Accepted;
-use crate::recovery::Recovery;
-use crate::replica::View;
+use crate::propose::AppliedProposal;
+use crate::recovery::RecoveryId;
+use crate::replica::ClusterView;
 use crate::service::Service;
-use crate::shared::{Core, Settings};
-use crate::status::{RaftStatus, Role};
+use crate::shared::{ConsensusSettings, Core};
+use crate::status::{RaftRole, RaftStatus};
 use crate::store::OpenError;
 use crate::timing::Timing;
 
@@ -63,7 +63,7 @@ impl Consensus {
     ///
     /// # Errors
     /// When the data directory cannot be used; the error says why and what to do.
-    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+    pub async fn open(settings: ConsensusSettings) -> Result<Self, OpenError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(RAFT_THREADS)
             .thread_name("trestle-raft")
@@ -109,7 +109,7 @@ impl Consensus {
     ///
     /// # Errors
     /// When the member is empty or was removed, or Raft cannot start with what is on disk.
-    pub async fn start(&self) -> Result<(), StartError> {
+    pub async fn start(&self) -> Result<(), RaftStartError> {
         self.core.clone().start().await
     }
 
@@ -163,7 +163,7 @@ impl Consensus {
         &self,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: Recovery,
+        recovery: RecoveryId,
     ) -> Result<(), Error> {
         self.core.clone().adopt(cluster_id, member_id, recovery).await
     }
@@ -174,7 +174,7 @@ impl Consensus {
     /// # Errors
     /// The state's refusal, as such or as another member's status; no leader in time: nothing was changed; outcome
     /// unknown: it may have been written.
-    pub async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+    pub async fn propose(&self, proposal: Proposal, within: Duration) -> Result<AppliedProposal, Error> {
         self.core.propose(proposal, within).await
     }
 
@@ -182,7 +182,7 @@ impl Consensus {
     ///
     /// # Errors
     /// As [`propose`](Self::propose), but at once when this member does not lead.
-    pub async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+    pub async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<AppliedProposal, Error> {
         self.core.propose_here(proposal, within).await
     }
 
@@ -197,7 +197,7 @@ impl Consensus {
         proposal: Proposal,
         term: u64,
         within: Duration,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<AppliedProposal, Error> {
         self.core.propose_in_term(proposal, term, within).await
     }
 
@@ -205,7 +205,7 @@ impl Consensus {
     ///
     /// # Errors
     /// When no leader with a quorum is found `within` that time.
-    pub async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
+    pub async fn read(&self, within: Duration) -> Result<Arc<ClusterView>, Error> {
         self.core.read(within).await
     }
 
@@ -218,12 +218,12 @@ impl Consensus {
     }
 
     /// The state as this member knows it now, possibly stale.
-    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+    pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.core.view.subscribe()
     }
 
     /// The recent changes, for watches.
-    pub fn history(&self) -> History {
+    pub fn history(&self) -> ChangeHistory {
         self.core.history.clone()
     }
 
@@ -238,7 +238,7 @@ impl Consensus {
     }
 
     /// The part of the status that changes rarely: state, term, leader, members.
-    pub fn role(&self) -> watch::Receiver<Role> {
+    pub fn role(&self) -> watch::Receiver<RaftRole> {
         self.core.role.subscribe()
     }
 
@@ -249,8 +249,8 @@ impl Consensus {
 
     /// Whether this member leads, how it was elected, and when a quorum last confirmed it. Published as each answer arrives,
     /// whatever the disk or the API is busy with.
-    pub fn office(&self) -> watch::Receiver<Office> {
-        self.core.registry.subscribe()
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.core.quorum.subscribe()
     }
 
     /// The other voters that leadership could go to now, because they answer and have caught up; the one with most of the
@@ -267,7 +267,7 @@ impl Consensus {
     pub async fn add(
         &self,
         spec: MemberSpec,
-        progress: &mpsc::Sender<Progress>,
+        progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Arc<Member>, Error> {
         self.core.add(spec, progress).await
     }
@@ -279,7 +279,7 @@ impl Consensus {
     pub async fn promote(
         &self,
         id: MemberId,
-        progress: &mpsc::Sender<Progress>,
+        progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Vec<String>, Error> {
         self.core.promote(id, progress).await
     }
@@ -299,7 +299,7 @@ impl Consensus {
 
     /// Whether a member is of a recovery of this cluster that this member is neither of before nor of after: there are two
     /// clusters of that name then.
-    pub fn is_another_recovery(&self, theirs: Recovery) -> bool {
+    pub fn is_another_recovery(&self, theirs: RecoveryId) -> bool {
         self.core.is_another_recovery(theirs)
     }
 
@@ -329,7 +329,7 @@ impl Consensus {
     ///
     /// # Errors
     /// When this member does not lead, or those left could not form a quorum now.
-    pub async fn remove(&self, id: MemberId) -> Result<Removal, Error> {
+    pub async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
         self.core.remove(id).await
     }
 
@@ -379,11 +379,11 @@ impl Consensus {
     ///
     /// # Errors
     /// The status to answer.
-    pub async fn serve_dismiss(
+    pub async fn serve_notify_removed(
         &self,
-        request: proto::DismissRequest,
-    ) -> Result<proto::DismissResponse, Status> {
-        self.core.clone().serve_dismiss(request).await
+        request: proto::NotifyRemovedRequest,
+    ) -> Result<proto::NotifyRemovedResponse, Status> {
+        self.core.clone().serve_notify_removed(request).await
     }
 
     /// Resolves when Raft or its disk has failed, with the reason. The process must exit then: what it has in memory may

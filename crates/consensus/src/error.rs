@@ -53,7 +53,7 @@ impl From<Error> for Status {
 
 /// Why Raft did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RaftStartError {
     /// The member belongs to no cluster, was removed from it, or is stopping.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -65,10 +65,10 @@ pub enum StartError {
     Raft(String),
 }
 
-impl From<StartError> for Error {
-    fn from(error: StartError) -> Self {
+impl From<RaftStartError> for Error {
+    fn from(error: RaftStartError) -> Self {
         match error {
-            StartError::Failed(failure) => Error::Failed(failure),
+            RaftStartError::Failed(failure) => Error::Failed(failure),
             other => Error::internal(other),
         }
     }

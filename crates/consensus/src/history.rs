@@ -12,7 +12,7 @@ pub const HISTORY_KEPT: usize = 16_384;
 
 /// The changes of one revision.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub struct RevisionChanges {
     /// The revision.
     pub revision: Revision,
     /// What changed, in order.
@@ -26,7 +26,7 @@ pub struct Batch {
 }
 
 #[derive(Debug)]
-struct Ring {
+struct ChangeRing {
     /// Changes up to and including this revision are not here.
     floor: Revision,
     /// The newest revision that was recorded.
@@ -34,18 +34,18 @@ struct Ring {
     /// No more will come.
     closed: bool,
     /// In the order of revisions.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<RevisionChanges>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    ring: Mutex<Ring>,
+struct SharedHistory {
+    ring: Mutex<ChangeRing>,
     /// Woken after each change to the ring; subscribers keep a position, not a queue, so a slow one costs nothing.
     woken: watch::Sender<Revision>,
 }
 
-impl Shared {
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+impl SharedHistory {
+    fn ring(&self) -> MutexGuard<'_, ChangeRing> {
         // The ring is consistent between any two statements that can panic, so a poisoned lock changes nothing.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,12 +53,12 @@ impl Shared {
 
 /// The bounded history of changes of this member. Clones share it.
 #[derive(Debug, Clone)]
-pub struct History(Arc<Shared>);
+pub struct ChangeHistory(Arc<SharedHistory>);
 
-impl History {
+impl ChangeHistory {
     pub(crate) fn new() -> Self {
-        let ring = Ring { floor: 0, last: 0, closed: false, batches: VecDeque::new() };
-        Self(Arc::new(Shared { ring: Mutex::new(ring), woken: watch::Sender::new(0) }))
+        let ring = ChangeRing { floor: 0, last: 0, closed: false, batches: VecDeque::new() };
+        Self(Arc::new(SharedHistory { ring: Mutex::new(ring), woken: watch::Sender::new(0) }))
     }
 
     /// Notes the changes of a revision; revisions only grow.
@@ -76,7 +76,7 @@ impl History {
         {
             ring.floor = oldest.revision;
         }
-        ring.batches.push_back(Batch {
+        ring.batches.push_back(RevisionChanges {
             revision,
             changes: changes.into(),
             origin: by.origin,
@@ -108,7 +108,7 @@ impl History {
     }
 
     /// The newest batches that are kept and come after revision `after`, at most `max` of them, the oldest first.
-    pub fn newest(&self, after: Revision, max: usize) -> Vec<Batch> {
+    pub fn newest(&self, after: Revision, max: usize) -> Vec<RevisionChanges> {
         let ring = self.0.ring();
         let from = ring.batches.partition_point(|batch| batch.revision <= after);
         let from = from.max(ring.batches.len().saturating_sub(max));
@@ -134,7 +134,7 @@ impl History {
 /// A position in the history.
 #[derive(Debug)]
 pub struct Subscription {
-    shared: Arc<Shared>,
+    shared: Arc<SharedHistory>,
     next: Revision,
     woken: watch::Receiver<Revision>,
 }
@@ -150,7 +150,7 @@ impl Subscription {
     /// # Errors
     /// [`Failure::Lagged`] when the changes that come next are no longer kept: this reader was too slow, or the member was
     /// so far behind that it got a snapshot. [`Failure::ShuttingDown`] when the member stops.
-    pub async fn next(&mut self) -> Result<Batch, Failure> {
+    pub async fn next(&mut self) -> Result<RevisionChanges, Failure> {
         loop {
             self.woken.borrow_and_update();
             if let Some(batch) = self.try_next()? {
@@ -160,7 +160,7 @@ impl Subscription {
         }
     }
 
-    fn try_next(&mut self) -> Result<Option<Batch>, Failure> {
+    fn try_next(&mut self) -> Result<Option<RevisionChanges>, Failure> {
         let ring = self.shared.ring();
         if self.next <= ring.floor {
             return Err(Failure::Lagged(self.next));
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn replay_and_live_meet_without_gap_or_duplicate() {
-        let history = History::new();
+        let history = ChangeHistory::new();
         for revision in 1..=100 {
             history.record(revision, changes(), &by());
         }
@@ -223,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_too_slow_is_told_so() {
-        let history = History::new();
+        let history = ChangeHistory::new();
         let mut reader = history.subscribe(1).unwrap();
         let kept = HISTORY_KEPT as u64;
         for revision in 1..=kept + 5 {
@@ -236,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_snapshot_cuts_only_those_that_it_skips() {
-        let history = History::new();
+        let history = ChangeHistory::new();
         history.record(3, changes(), &by());
         let mut behind = history.subscribe(2).unwrap();
         let mut level = history.subscribe(8).unwrap();
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_applied_again_is_not_recorded_again() {
-        let history = History::new();
+        let history = ChangeHistory::new();
         history.record(3, changes(), &by());
         history.record(3, changes(), &by());
         history.record(2, changes(), &by());
@@ -258,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn zero_means_from_now_on() {
-        let history = History::new();
+        let history = ChangeHistory::new();
         history.record(3, changes(), &by());
         let mut reader = history.subscribe(0).unwrap();
         history.record(5, changes(), &by());

@@ -9,9 +9,9 @@ use trestle_api::storage;
 use trestle_model::{ClusterId, HostPort, MemberId, MemberName, defaults};
 
 use crate::data_dir::{ASIDE, DataDir, replace_file};
-use crate::recovery::Recovery;
+use crate::recovery::RecoveryId;
 use crate::store::record::{RecordError, seal, unseal};
-use crate::store::{OpenError, Owner};
+use crate::store::{OpenError, StorageOwner};
 
 /// Newest storage format that this program reads, and the one that it writes.
 pub(crate) const STORAGE_FORMAT: u32 = 1;
@@ -28,7 +28,7 @@ pub struct Identity {
     /// True once it was removed from the cluster; such a member takes part in nothing any more.
     pub removed: bool,
     /// The last time that the cluster was made anew from one member, as far as this one was part of it.
-    pub recovery: Recovery,
+    pub recovery: RecoveryId,
     /// On the member that it was made from: who else voted before.
     pub former: Vec<FormerVoter>,
 }
@@ -63,7 +63,7 @@ impl Identity {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(OpenError::io("read", path)(e)),
         };
-        let owner = Owner { dir: dir.path().to_owned(), member: "NAME".to_owned() };
+        let owner = StorageOwner { dir: dir.path().to_owned(), member: "NAME".to_owned() };
         let newer = |found| OpenError::NewerFormat { file: path.clone(), found, known: STORAGE_FORMAT };
         let message: storage::Identity = unseal(&record).map_err(|e| match e {
             RecordError::Newer(version) => newer(version.into()),
@@ -111,7 +111,7 @@ impl Identity {
             member_id: MemberId(message.member_id),
             name: MemberName::parse(&message.name).map_err(|rule| format!("the member name {rule}"))?,
             removed: message.removed,
-            recovery: Recovery { number: message.recovery, draw: message.recovery_draw },
+            recovery: RecoveryId { number: message.recovery, draw: message.recovery_draw },
             former: former(message.former_voters)?,
         })
     }
@@ -121,8 +121,8 @@ impl Identity {
         self.cluster_id == other.cluster_id && self.member_id == other.member_id
     }
 
-    pub(crate) fn owner(&self, dir: &DataDir) -> Owner {
-        Owner { dir: dir.path().to_owned(), member: self.name.to_string() }
+    pub(crate) fn owner(&self, dir: &DataDir) -> StorageOwner {
+        StorageOwner { dir: dir.path().to_owned(), member: self.name.to_string() }
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
             member_id: MemberId(12),
             name: MemberName::parse("east-1").unwrap(),
             removed: true,
-            recovery: Recovery { number: 3, draw: 0x0123_4567_89ab_cdef },
+            recovery: RecoveryId { number: 3, draw: 0x0123_4567_89ab_cdef },
             former: vec![FormerVoter {
                 id: MemberId(4),
                 peer_address: HostPort::parse("m4.example:7481").unwrap(),
@@ -168,7 +168,7 @@ mod tests {
         message.recovery_draw = 0;
         message.former_voters.clear();
         let read = Identity::decode(message).unwrap();
-        assert_eq!((read.recovery, read.former.len()), (Recovery { number: 3, draw: 0 }, 0));
+        assert_eq!((read.recovery, read.former.len()), (RecoveryId { number: 3, draw: 0 }, 0));
     }
 
     #[test]

@@ -8,15 +8,15 @@ use trestle_model::{Command, HostPort, Machine, MemberId, Proposal, Revision, de
 
 use crate::data_dir::DataDir;
 use crate::identity::{FormerVoter, Identity};
-use crate::raft_types::{Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, Vote};
-use crate::recovery::Recovery;
+use crate::raft_types::{LeaderId, LogCommand, LogEntry, LogId, Membership, Payload, PeerNode, Vote};
+use crate::recovery::RecoveryId;
 use crate::snapshot::SnapshotFiles;
 use crate::staging::resolved;
 use crate::store::{ClosedLog, OpenError};
 
 /// Why nothing can be made of a data directory.
 #[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
+pub enum OfflineError {
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -44,7 +44,7 @@ pub struct Voter {
 
 /// A stopped member's data, locked for as long as this lives.
 #[derive(Debug)]
-pub struct Survivor {
+pub struct OfflineMember {
     dir: Arc<DataDir>,
     identity: Identity,
     log: ClosedLog,
@@ -52,20 +52,20 @@ pub struct Survivor {
     membership: Membership,
 }
 
-impl Survivor {
+impl OfflineMember {
     /// Reads everything that the member has, and changes nothing that counts. Blocks.
     ///
     /// # Errors
     /// When the member runs, its data is damaged, or there is nothing to go on from.
-    pub fn open(data_dir: &Path) -> Result<Self, RecoverError> {
-        let none = || RecoverError::NoMember(data_dir.to_owned());
+    pub fn open(data_dir: &Path) -> Result<Self, OfflineError> {
+        let none = || OfflineError::NoMember(data_dir.to_owned());
         if !data_dir.join("identity").exists() {
             return Err(none());
         }
         let dir = Arc::new(DataDir::open(data_dir)?);
         let identity = Identity::read(&dir)?.ok_or_else(none)?;
         if identity.removed {
-            return Err(RecoverError::Removed);
+            return Err(OfflineError::Removed);
         }
         let files = SnapshotFiles::open(&dir, identity.owner(&dir))?;
         let log = ClosedLog::open(&dir, &identity)?;
@@ -76,7 +76,7 @@ impl Survivor {
             }
             None => Default::default(),
         };
-        for Entry { log_id, payload } in log.entries() {
+        for LogEntry { log_id, payload } in log.entries() {
             match payload {
                 // The newest counts for Raft, whether committed or not.
                 Payload::Membership(newer) => membership = newer,
@@ -88,7 +88,7 @@ impl Survivor {
             }
         }
         if !machine.state.members.contains_key(&identity.member_id) {
-            return Err(RecoverError::Unrecorded);
+            return Err(OfflineError::Unrecorded);
         }
         Ok(Self { dir, identity, log, machine, membership })
     }
@@ -152,7 +152,7 @@ impl Survivor {
     ///
     /// # Errors
     /// When the disk cannot be written. The member can be recovered again then.
-    pub fn recover(mut self, draw: u64) -> Result<u64, RecoverError> {
+    pub fn recover(mut self, draw: u64) -> Result<u64, OfflineError> {
         let me = self.identity.member_id;
         let recovery = self.identity.recovery.number.max(self.machine.state.recovery) + 1;
         let last = self.log.last();
@@ -160,13 +160,13 @@ impl Survivor {
         let leader = LeaderId { term: last.map_or(0, |id| id.leader_id.term).max(term) + 1, node_id: me.0 };
         let next = last.map_or(0, |id| id.index + 1);
         let recorded = self.machine.state.members.get(&me).map(|member| member.spec.peer_address.to_string());
-        let peer_address = recorded.ok_or(RecoverError::Unrecorded)?;
+        let peer_address = recorded.ok_or(OfflineError::Unrecorded)?;
         let alone = Membership::new(vec![[me.0].into()], BTreeMap::from([(me.0, PeerNode { peer_address })]));
-        let alone = alone.map_err(|_| RecoverError::Unrecorded)?;
+        let alone = alone.map_err(|_| OfflineError::Unrecorded)?;
         let command = Command::Recover { member: me, recovery, draw };
         let entries = [
-            Entry { log_id: LogId::new(leader, next), payload: Payload::Membership(alone) },
-            Entry {
+            LogEntry { log_id: LogId::new(leader, next), payload: Payload::Membership(alone) },
+            LogEntry {
                 log_id: LogId::new(leader, next + 1),
                 payload: Payload::Normal(Proposal { origin: None, request: None, command }.into()),
             },
@@ -178,7 +178,7 @@ impl Survivor {
             Some(FormerVoter { id: voter.id, peer_address })
         });
         self.identity.former = former.take(defaults::MEMBERS_MAX).collect();
-        self.identity.recovery = Recovery { number: recovery, draw };
+        self.identity.recovery = RecoveryId { number: recovery, draw };
         self.identity.write(&self.dir)?;
         self.log.append(&Vote { leader_id: leader, committed: true }, &entries)?;
         Ok(recovery)

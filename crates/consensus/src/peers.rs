@@ -14,11 +14,11 @@ use trestle_api::unanswered;
 use trestle_model::{ClusterId, MemberId, Outcome, Proposal};
 
 use crate::error::Error;
+use crate::membership_state::RemovalVerdict;
 use crate::network::Lane;
-use crate::propose::{Accepted, Retry};
-use crate::recovery::Recovery;
+use crate::propose::{AppliedProposal, Retry};
+use crate::recovery::RecoveryId;
 use crate::shared::Core;
-use crate::standing::Verdict;
 
 /// How long the leader works on a write that another member forwarded.
 const FORWARDED_WAIT: Duration = Duration::from_secs(2);
@@ -52,12 +52,12 @@ fn never_left(status: &Status) -> bool {
 fn retry(status: Status) -> Retry {
     match reason(&status).as_deref() {
         Some(reason) if NOTHING_PROPOSED.contains(&reason) => Retry::Safe(status.message().to_owned()),
-        Some("OUTCOME_UNKNOWN") => Retry::Perhaps(status.message().to_owned()),
+        Some("OUTCOME_UNKNOWN") => Retry::OutcomeUnknown(status.message().to_owned()),
         Some(_) => Retry::Never(Error::Relayed(Box::new(status))),
         None if never_left(&status) => {
             Retry::Safe(format!("the leader cannot be reached: {}", unanswered::why(&status)))
         }
-        None => Retry::Perhaps(format!("the call to the leader failed: {}", unanswered::why(&status))),
+        None => Retry::OutcomeUnknown(format!("the call to the leader failed: {}", unanswered::why(&status))),
     }
 }
 
@@ -78,7 +78,7 @@ impl Core {
         address: &str,
         proposal: &Proposal,
         deadline: Instant,
-    ) -> Result<Accepted, Retry> {
+    ) -> Result<AppliedProposal, Retry> {
         let message = proto::ProposeRequest {
             cluster_id: self.cluster()?.to_string(),
             proposal: Some(proposal.into()),
@@ -89,12 +89,12 @@ impl Core {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         let mut peer = self.peer(address)?;
         let Ok(answer) = timeout_at(deadline, peer.propose(request)).await else {
-            return Err(Retry::Perhaps("the leader did not answer in time".to_owned()));
+            return Err(Retry::OutcomeUnknown("the leader did not answer in time".to_owned()));
         };
         let answer = answer.map_err(retry)?.into_inner();
         let outcome = answer.outcome.map(Outcome::try_from);
         match outcome {
-            Some(Ok(outcome)) => Ok(Accepted { revision: answer.revision, outcome }),
+            Some(Ok(outcome)) => Ok(AppliedProposal { revision: answer.revision, outcome }),
             Some(Err(error)) => Err(Retry::Never(Error::internal(error))),
             None => Err(Retry::Never(Error::internal("the leader's answer has no outcome"))),
         }
@@ -102,7 +102,7 @@ impl Core {
 
     /// Asks the leader at `address` what a linearizable read must have applied.
     pub(crate) async fn ask_index(&self, address: &str, deadline: Instant) -> Result<u64, Retry> {
-        let Recovery { number: recovery, draw: recovery_draw } = self.recovery();
+        let RecoveryId { number: recovery, draw: recovery_draw } = self.recovery();
         let cluster_id = self.cluster()?.to_string();
         let request = proto::ReadIndexRequest { cluster_id, recovery, recovery_draw };
         let mut peer = self.peer(address)?;
@@ -133,7 +133,7 @@ impl Core {
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
-        self.same_recovery(Recovery { number: request.recovery, draw: request.recovery_draw })?;
+        self.same_recovery(RecoveryId { number: request.recovery, draw: request.recovery_draw })?;
         let proposal = request.proposal.ok_or_else(|| Status::invalid_argument("a proposal is missing"))?;
         let proposal = Proposal::try_from(proposal).map_err(|e| Status::invalid_argument(e.to_string()))?;
         if !proposal.command.is_clients() {
@@ -150,7 +150,7 @@ impl Core {
         request: proto::ReadIndexRequest,
     ) -> Result<proto::ReadIndexResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
-        self.same_recovery(Recovery { number: request.recovery, draw: request.recovery_draw })?;
+        self.same_recovery(RecoveryId { number: request.recovery, draw: request.recovery_draw })?;
         Ok(proto::ReadIndexResponse { index: self.read_index_here(FORWARDED_WAIT).await? })
     }
 
@@ -168,34 +168,34 @@ impl Core {
         if request.member_id == 0 {
             return Err(Status::invalid_argument("the member id must not be 0"));
         }
-        let recovery = Recovery { number: request.recovery, draw: request.recovery_draw };
+        let recovery = RecoveryId { number: request.recovery, draw: request.recovery_draw };
         self.adopt(cluster, MemberId(request.member_id), recovery).await?;
         Ok(proto::AdoptResponse {})
     }
 
-    pub(crate) async fn serve_dismiss(
+    pub(crate) async fn serve_notify_removed(
         self: Arc<Self>,
-        request: proto::DismissRequest,
-    ) -> Result<proto::DismissResponse, Status> {
+        request: proto::NotifyRemovedRequest,
+    ) -> Result<proto::NotifyRemovedResponse, Status> {
         let to = request.to.ok_or_else(|| Status::invalid_argument("a dismissal names no destination"))?;
         self.of_this_cluster(&to.cluster_id)?;
-        self.same_recovery(Recovery { number: to.recovery, draw: to.recovery_draw })?;
+        self.same_recovery(RecoveryId { number: to.recovery, draw: to.recovery_draw })?;
         if self.me() != Some(MemberId(to.member_id)) {
             return Err(Status::failed_precondition(format!("the dismissal is for member {}", to.member_id)));
         }
         if self.was_removed() {
-            return Ok(proto::DismissResponse {});
+            return Ok(proto::NotifyRemovedResponse {});
         }
         let core = self.clone();
-        let Ok(_one) = self.dismissal.try_lock() else {
+        let Ok(_one) = self.removal_check.try_lock() else {
             return Err(Status::unavailable("another dismissal is being looked into; try again"));
         };
-        match core.heed_dismissal().await {
-            Verdict::Removed => Ok(proto::DismissResponse {}),
-            Verdict::Member => Err(Status::failed_precondition(
+        match core.confirm_removal().await {
+            RemovalVerdict::Removed => Ok(proto::NotifyRemovedResponse {}),
+            RemovalVerdict::Member => Err(Status::failed_precondition(
                 "the leader says that this member belongs to the cluster; it goes on",
             )),
-            Verdict::Open => Err(Status::unavailable(
+            RemovalVerdict::Open => Err(Status::unavailable(
                 "no leader with a quorum, of those that this member knows, confirms that it was removed; it goes on",
             )),
         }
@@ -231,7 +231,7 @@ impl Core {
     }
 
     /// Tells a member that it was removed, if it can be reached; it also learns so when it next asks for a vote.
-    pub(crate) async fn call_dismiss(&self, address: &str, id: MemberId, within: Duration) {
+    pub(crate) async fn notify_removed(&self, address: &str, id: MemberId, within: Duration) {
         let (Ok(cluster), Ok(mut peer)) = (self.cluster(), self.peer(address)) else { return };
         let to = proto::Destination {
             cluster_id: cluster.to_string(),
@@ -240,7 +240,9 @@ impl Core {
             recovery_draw: self.recovery().draw,
             ..Default::default()
         };
-        match tokio::time::timeout(within, peer.dismiss(proto::DismissRequest { to: Some(to) })).await {
+        match tokio::time::timeout(within, peer.notify_removed(proto::NotifyRemovedRequest { to: Some(to) }))
+            .await
+        {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => tracing::info!(%id, "a removed member was not told so: {}", status.message()),
             Err(_) => tracing::info!(%id, "a removed member was not told so: it does not answer"),

@@ -15,10 +15,10 @@ use trestle_api::stored::splittable;
 use trestle_model::{Command, Invalid, Origin, Outcome, Proposal, Refusal, Revision, Violation};
 
 use crate::error::Error;
-use crate::raft_types::{Answer, LeaderId, LogCommand, TypeConfig};
+use crate::raft_types::{ApplyResponse, LeaderId, LogCommand, TypeConfig};
 use crate::shared::Core;
 use crate::staging::is_idempotent;
-use crate::status::{RaftState, Role};
+use crate::status::{RaftRole, RaftState};
 use crate::store::PROPOSAL_MAX;
 
 /// How long a write or a read waits for a leader by default: longer than any election of the default profile takes.
@@ -29,7 +29,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer to an accepted proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AppliedProposal {
     /// Revision at which the answer holds.
     pub revision: Revision,
     /// What became of the resource.
@@ -37,7 +37,7 @@ pub struct Accepted {
 }
 
 /// Where the leader is.
-pub(crate) enum Leader {
+pub(crate) enum LeaderLocation {
     Here,
     There(String),
 }
@@ -49,7 +49,7 @@ pub(crate) enum Retry {
     /// Nothing was changed.
     Safe(String),
     /// Something may have been changed.
-    Perhaps(String),
+    OutcomeUnknown(String),
 }
 
 impl From<Retry> for Error {
@@ -57,23 +57,23 @@ impl From<Retry> for Error {
         match retry {
             Retry::Never(error) => error,
             Retry::Safe(why) => Error::no_leader(why),
-            Retry::Perhaps(why) => Error::unknown(why),
+            Retry::OutcomeUnknown(why) => Error::unknown(why),
         }
     }
 }
 
 /// Where the leader is. One that says so of itself is here, whatever Raft calls it.
-fn leader(role: &Role) -> Option<Leader> {
+fn leader(role: &RaftRole) -> Option<LeaderLocation> {
     match &role.leader {
-        Some(_) if role.state == RaftState::Leader => Some(Leader::Here),
-        Some((_, address)) => Some(Leader::There(address.clone())),
+        Some(_) if role.state == RaftState::Leader => Some(LeaderLocation::Here),
+        Some((_, address)) => Some(LeaderLocation::There(address.clone())),
         None => None,
     }
 }
 
 impl Core {
     /// Where the leader is, by this member's word.
-    pub(crate) fn leader(&self) -> Option<Leader> {
+    pub(crate) fn leader(&self) -> Option<LeaderLocation> {
         leader(&self.role.borrow())
     }
 
@@ -82,10 +82,10 @@ impl Core {
         &self,
         deadline: Instant,
         repeatable: bool,
-        mut attempt: impl FnMut(Leader) -> F,
+        mut attempt: impl FnMut(LeaderLocation) -> F,
     ) -> Result<T, Error> {
         let mut why = "none is known; an election may be under way".to_owned();
-        let mut perhaps = false;
+        let mut outcome_unknown = false;
         let mut role = self.role.subscribe();
         loop {
             let leader = leader(&role.borrow_and_update());
@@ -93,7 +93,7 @@ impl Core {
                 match attempt(leader).await {
                     Ok(done) => return Ok(done),
                     Err(Retry::Safe(text)) => why = text,
-                    Err(Retry::Perhaps(text)) if repeatable => (why, perhaps) = (text, true),
+                    Err(Retry::OutcomeUnknown(text)) if repeatable => (why, outcome_unknown) = (text, true),
                     Err(last) => return Err(last.into()),
                 }
             }
@@ -105,7 +105,7 @@ impl Core {
             let go_on = may_start && Instant::now() < deadline;
             if !go_on {
                 return Err(match self.running() {
-                    _ if perhaps => Error::unknown(why),
+                    _ if outcome_unknown => Error::unknown(why),
                     Err(stopped) => stopped,
                     Ok(_) => Error::no_leader(why),
                 });
@@ -114,7 +114,11 @@ impl Core {
     }
 
     /// Proposes to the leader, wherever it is.
-    pub(crate) async fn propose(&self, proposal: Proposal, within: Duration) -> Result<Accepted, Error> {
+    pub(crate) async fn propose(
+        &self,
+        proposal: Proposal,
+        within: Duration,
+    ) -> Result<AppliedProposal, Error> {
         if matches!(proposal.command, Command::Restore { .. }) && proposal_size(&proposal) > PROPOSAL_MAX {
             return self.propose_in_pieces(proposal, within).await;
         }
@@ -132,7 +136,7 @@ impl Core {
         &self,
         mut proposal: Proposal,
         within: Duration,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<AppliedProposal, Error> {
         self.sign(&mut proposal);
         let deadline = Instant::now() + within;
         let repeatable = proposal.request.is_some() || is_idempotent(&proposal.command);
@@ -141,8 +145,8 @@ impl Core {
             let proposal = proposal.clone();
             async move {
                 match leader {
-                    Leader::Here => self.write(proposal, deadline).await,
-                    Leader::There(address) => {
+                    LeaderLocation::Here => self.write(proposal, deadline).await,
+                    LeaderLocation::There(address) => {
                         check(&proposal).map_err(Retry::Never)?;
                         self.forward(&address, &proposal, deadline).await
                     }
@@ -157,9 +161,9 @@ impl Core {
         &self,
         mut proposal: Proposal,
         within: Duration,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<AppliedProposal, Error> {
         self.running()?;
-        if !matches!(self.leader(), Some(Leader::Here)) {
+        if !matches!(self.leader(), Some(LeaderLocation::Here)) {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }
         self.sign(&mut proposal);
@@ -172,7 +176,7 @@ impl Core {
         proposal: Proposal,
         term: u64,
         within: Duration,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<AppliedProposal, Error> {
         let raft = self.running()?;
         check(&proposal)?;
         let me = self.me().ok_or(Failure::NoCluster)?;
@@ -188,7 +192,7 @@ impl Core {
             written.map_err(RaftError::APIError)
         };
         let Ok(written) = timeout_at(Instant::now() + within, written).await else {
-            return Err(Retry::Perhaps(NO_QUORUM.to_owned()).into());
+            return Err(Retry::OutcomeUnknown(NO_QUORUM.to_owned()).into());
         };
         accepted(written).map_err(|retry| match retry {
             Retry::Safe(_) => {
@@ -198,14 +202,14 @@ impl Core {
         })
     }
 
-    async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<Accepted, Retry> {
+    async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<AppliedProposal, Retry> {
         let raft = self.running().map_err(Retry::Never)?;
         check(&proposal).map_err(Retry::Never)?;
         if let Some(settled) = self.answer_without_entry(&raft, &proposal, deadline).await? {
             return settled.map_err(|refusal| Retry::Never(refusal.into()));
         }
         let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
-            return Err(Retry::Perhaps(NO_QUORUM.to_owned()));
+            return Err(Retry::OutcomeUnknown(NO_QUORUM.to_owned()));
         };
         accepted(written)
     }
@@ -250,20 +254,22 @@ fn check(proposal: &Proposal) -> Result<(), Error> {
 /// What Raft's answer to a write means.
 fn accepted(
     written: Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
-) -> Result<Accepted, Retry> {
+) -> Result<AppliedProposal, Retry> {
     match written {
         Ok(response) => match response.data {
-            Answer::Applied { revision, outcome } => Ok(Accepted { revision, outcome }),
-            Answer::Refused(refusal) => Err(Retry::Never(refusal.into())),
-            Answer::Nothing => Err(Retry::Never(Error::internal("a command was applied without an answer"))),
+            ApplyResponse::Applied { revision, outcome } => Ok(AppliedProposal { revision, outcome }),
+            ApplyResponse::Refused(refusal) => Err(Retry::Never(refusal.into())),
+            ApplyResponse::Nothing => {
+                Err(Retry::Never(Error::internal("a command was applied without an answer")))
+            }
         },
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
             Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))
         }
         Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-            Err(Retry::Perhaps("the leader changed while it was being written".to_owned()))
+            Err(Retry::OutcomeUnknown("the leader changed while it was being written".to_owned()))
         }
         Err(RaftError::APIError(error)) => Err(Retry::Never(Error::internal(error))),
-        Err(RaftError::Fatal(error)) => Err(Retry::Perhaps(format!("Raft has stopped: {error}"))),
+        Err(RaftError::Fatal(error)) => Err(Retry::OutcomeUnknown(format!("Raft has stopped: {error}"))),
     }
 }

@@ -33,7 +33,7 @@ impl fmt::Display for LogCommand {
 
 /// What the state machine answers to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ApplyResponse {
     /// To a blank entry or a change of membership.
     Nothing,
     /// To a command that was accepted.
@@ -58,7 +58,7 @@ openraft::declare_raft_types!(
     /// The types that this cluster fills openraft's parameters with.
     pub(crate) TypeConfig:
         D = LogCommand,
-        R = Answer,
+        R = ApplyResponse,
         NodeId = u64,
         Node = PeerNode,
         Term = u64,
@@ -73,7 +73,7 @@ pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
 /// Raft's vote.
 pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 /// A log entry.
-pub(crate) type Entry = alias::EntryOf<TypeConfig>;
+pub(crate) type LogEntry = alias::EntryOf<TypeConfig>;
 /// What a log entry does.
 pub(crate) type Payload = alias::PayloadOf<TypeConfig>;
 /// Who is in the Raft group.

@@ -8,23 +8,23 @@ use openraft::errors::RaftError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
-use crate::propose::{Leader, Retry};
-use crate::replica::View;
+use crate::propose::{LeaderLocation, Retry};
+use crate::replica::ClusterView;
 use crate::shared::Core;
 
-fn unheard() -> Retry {
+fn no_quorum() -> Retry {
     Retry::Safe("the leader did not hear from a quorum in time".to_owned())
 }
 
 impl Core {
     /// A state that has every write in it that was acknowledged before this call.
-    pub(crate) async fn read(&self, within: Duration) -> Result<Arc<View>, Error> {
+    pub(crate) async fn read(&self, within: Duration) -> Result<Arc<ClusterView>, Error> {
         let deadline = Instant::now() + within;
         self.readable(deadline).await?;
         let attempt = |leader| async move {
             match leader {
-                Leader::Here => self.index(deadline).await,
-                Leader::There(address) => self.ask_index(&address, deadline).await,
+                LeaderLocation::Here => self.index(deadline).await,
+                LeaderLocation::There(address) => self.ask_index(&address, deadline).await,
             }
         };
         let index = self.with_leader(deadline, true, attempt).await?;
@@ -35,7 +35,7 @@ impl Core {
     pub(crate) async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
         self.running()?;
         self.readable(Instant::now()).await?;
-        if !matches!(self.leader(), Some(Leader::Here)) {
+        if !matches!(self.leader(), Some(LeaderLocation::Here)) {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }
         Ok(self.index(Instant::now() + within).await?)
@@ -51,9 +51,9 @@ impl Core {
             Ok(Ok(linearizer)) => linearizer.read_log_id().index(),
             Ok(Err(RaftError::APIError(error))) => return Err(Retry::Safe(error.to_string())),
             Ok(Err(RaftError::Fatal(error))) => return Err(Retry::Never(Error::internal(error))),
-            Err(_) => return Err(unheard()),
+            Err(_) => return Err(no_quorum()),
         };
-        // openraft's own figure of a quorum's last answer may be too young (see `Registry`).
+        // openraft's own figure of a quorum's last answer may be too young (see `QuorumTracker`).
         self.confirmed(Some(term), deadline).await?;
         Ok(index)
     }
@@ -62,20 +62,20 @@ impl Core {
     /// can have been elected; answers the term.
     pub(crate) async fn confirmed(&self, term: Option<u64>, deadline: Instant) -> Result<u64, Retry> {
         let timing = &self.settings.timing;
-        let mut office = self.registry.subscribe();
-        let decided = office.wait_for(|office| {
-            let leads = office.leads.filter(|leads| term.is_none_or(|term| leads.term == term));
+        let mut leadership = self.quorum.subscribe();
+        let decided = leadership.wait_for(|leadership| {
+            let leads = leadership.leads.filter(|leads| term.is_none_or(|term| leads.term == term));
             // Another term decides it too.
             (term.is_some() && leads.is_none())
                 || leads.is_some_and(|leads| leads.is_safe(timing.read_lease()))
         });
         let decided = timeout_at(deadline.min(Instant::now() + timing.lease()), decided).await;
-        let leads = decided.ok().and_then(Result::ok).and_then(|office| office.leads);
-        leads.map(|leads| leads.term).filter(|now| term.is_none_or(|term| *now == term)).ok_or_else(unheard)
+        let leads = decided.ok().and_then(Result::ok).and_then(|leadership| leadership.leads);
+        leads.map(|leads| leads.term).filter(|now| term.is_none_or(|term| *now == term)).ok_or_else(no_quorum)
     }
 
     /// Waits until this member has applied `index`.
-    pub(crate) async fn applied(&self, index: u64, deadline: Instant) -> Result<Arc<View>, Error> {
+    pub(crate) async fn applied(&self, index: u64, deadline: Instant) -> Result<Arc<ClusterView>, Error> {
         let mut view = self.view.subscribe();
         match timeout_at(deadline, view.wait_for(|view| view.applied >= index)).await {
             Ok(Ok(view)) => Ok(view.clone()),

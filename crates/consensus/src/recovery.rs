@@ -32,7 +32,7 @@ const RECOVERED_TWICE: &str = "CLUSTER_RECOVERED_TWICE";
 
 /// Which recovery of its cluster a member is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Recovery {
+pub struct RecoveryId {
     /// How often the cluster was made anew from one member; 0 for never.
     pub number: u64,
     /// What was drawn at the last time; 0 where nothing was, as before there were draws.
@@ -40,7 +40,7 @@ pub struct Recovery {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct RecoveryReports {
     /// Why this member is one of before, in the words of one that is not, and when it was last said.
     superseded: Option<(String, Instant)>,
     /// When the log last told of a caller of before.
@@ -51,10 +51,10 @@ struct Told {
 
 /// What this member has heard of recoveries. Hearsay: it is shown and decides nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Recoveries(Mutex<Told>);
+pub(crate) struct Recoveries(Mutex<RecoveryReports>);
 
 impl Recoveries {
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, RecoveryReports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,13 +114,13 @@ impl Recoveries {
 
 impl Core {
     /// Of which recovery this member is.
-    pub(crate) fn recovery(&self) -> Recovery {
+    pub(crate) fn recovery(&self) -> RecoveryId {
         self.identity().map(|identity| identity.recovery).unwrap_or_default()
     }
 
     /// Whether a member is of a recovery that this one is not of before or after, as far as this one can know: of the same
     /// number, or of the number of an earlier one at which something else was drawn.
-    pub(crate) fn is_another_recovery(&self, theirs: Recovery) -> bool {
+    pub(crate) fn is_another_recovery(&self, theirs: RecoveryId) -> bool {
         let mine = self.recovery();
         let drawn = self.view.borrow().state.recovery_draws.get(&theirs.number).copied();
         let earlier = theirs.number < mine.number && theirs.draw != 0;
@@ -129,13 +129,13 @@ impl Core {
     }
 
     /// Refuses a caller that is of another recovery than this member.
-    pub(crate) fn same_recovery(&self, theirs: Recovery) -> Result<(), Status> {
+    pub(crate) fn same_recovery(&self, theirs: RecoveryId) -> Result<(), Status> {
         let mine = self.recovery();
         if theirs == mine {
             return Ok(());
         }
         let is_another = self.is_another_recovery(theirs);
-        let Recovery { number: theirs, .. } = theirs;
+        let RecoveryId { number: theirs, .. } = theirs;
         if is_another {
             let of = |who: String| Failure::RecoveredTwice { number: theirs, who };
             let caller = of("a member that has called".to_owned()).to_string();
@@ -157,7 +157,7 @@ impl Core {
 
     /// Calls those who voted before this member was made a cluster, time and again: one that was made a cluster too, and one
     /// of before, have no other reason to hear of this one.
-    pub(crate) fn look_for_the_other_recovery(self: &Arc<Self>, former: Vec<FormerVoter>) {
+    pub(crate) fn look_for_another_recovery(self: &Arc<Self>, former: Vec<FormerVoter>) {
         if !former.is_empty() {
             self.runtime.spawn(call_former(Arc::downgrade(self), former));
         }

@@ -12,11 +12,11 @@ use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_api::status::Failure;
 use trestle_model::MemberId;
 
+use crate::membership_state::{KnownMembers, MembershipReport, MembershipState, RemovalVerdict, verdict};
 use crate::network::Lane;
-use crate::propose::Leader;
-use crate::recovery::Recovery;
+use crate::propose::LeaderLocation;
+use crate::recovery::RecoveryId;
 use crate::shared::{Core, RaftHandle};
-use crate::standing::{Account, Known, Standing, Verdict, verdict};
 
 /// How long a member may take to say what it knows of another one. A leader asks a quorum first.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -29,11 +29,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A member and its peer address.
-type Place = (u64, String);
+type PeerAddress = (u64, String);
 
 impl Core {
     /// What this member knows of who is in the cluster.
-    pub(crate) fn known(&self, raft: &RaftHandle) -> Known {
+    pub(crate) fn known(&self, raft: &RaftHandle) -> KnownMembers {
         use openraft::async_runtime::watch::WatchReceiver;
         let (voters, learners) = {
             let metrics = raft.server_metrics();
@@ -44,7 +44,7 @@ impl Core {
         let view = self.view.borrow();
         let members = view.state.members.keys().map(|id| id.0).collect();
         let founded = view.state.cluster_id.is_some();
-        Known { voters, learners, members, founded, applied: view.applied }
+        KnownMembers { voters, learners, members, founded, applied: view.applied }
     }
 
     /// The other members that this one knows from its own log, and where each is reached.
@@ -62,7 +62,7 @@ impl Core {
 
     /// Asks all the members that this one knows, and the leaders that they name, what they know of the member `id`. Whoever
     /// does not answer, or was removed itself, gives no account.
-    pub(crate) async fn accounts_of(&self, id: u64) -> Vec<Account> {
+    pub(crate) async fn accounts_of(&self, id: u64) -> Vec<MembershipReport> {
         let places = self.others();
         let first = join_all(places.iter().map(|(to, at)| self.account(id, *to, at))).await;
         let mut named: BTreeMap<u64, String> = BTreeMap::new();
@@ -77,14 +77,19 @@ impl Core {
     }
 
     /// What the member `to` says of the member `id`, and who leads by its word.
-    async fn account(&self, id: u64, to: u64, address: &str) -> Option<(Account, Option<Place>)> {
+    async fn account(
+        &self,
+        id: u64,
+        to: u64,
+        address: &str,
+    ) -> Option<(MembershipReport, Option<PeerAddress>)> {
         let cluster_id = self.identity()?.cluster_id.to_string();
-        let promise_ms = self.settings.timing.promise_ms();
-        let Recovery { number: recovery, draw: recovery_draw } = self.recovery();
+        let vote_refusal_ms = self.settings.timing.vote_refusal_ms();
+        let RecoveryId { number: recovery, draw: recovery_draw } = self.recovery();
         let destination = proto::Destination {
             cluster_id,
             member_id: to,
-            promise_ms,
+            vote_refusal_ms,
             recovery,
             recovery_draw,
             ..Default::default()
@@ -94,27 +99,28 @@ impl Core {
         let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?;
         let answer = answer.inspect_err(|status| self.recoveries.note(status)).ok()?.into_inner();
         let standing = match answer.standing() {
-            proto::MemberStanding::Unspecified => Standing::Unknown,
-            proto::MemberStanding::Voter => Standing::Voter,
-            proto::MemberStanding::Learner => Standing::Learner,
-            proto::MemberStanding::Outside => Standing::Outside,
-            proto::MemberStanding::Removed => Standing::Removed,
+            proto::MemberStanding::Unspecified => MembershipState::Unknown,
+            proto::MemberStanding::Voter => MembershipState::Voter,
+            proto::MemberStanding::Learner => MembershipState::Learner,
+            proto::MemberStanding::Outside => MembershipState::Outside,
+            proto::MemberStanding::Removed => MembershipState::Removed,
         };
         let applied = (answer.applied_term, answer.applied_index);
         let leader = (answer.leader_id != 0 && !answer.leader_address.is_empty())
             .then_some((answer.leader_id, answer.leader_address));
-        Some((Account { standing, applied, leads: answer.leads }, leader))
+        Some((MembershipReport { standing, applied, leads: answer.leads }, leader))
     }
 
     /// Answers another member's `CheckMember`.
     pub(crate) async fn serve_check_member(&self, raft: &RaftHandle, id: u64) -> proto::CheckMemberResponse {
-        let leads = matches!(self.leader(), Some(Leader::Here)) && self.has_caught_up_as_leader().await;
+        let leads =
+            matches!(self.leader(), Some(LeaderLocation::Here)) && self.has_caught_up_as_leader().await;
         let standing = match self.known(raft).standing(id) {
-            Standing::Unknown => proto::MemberStanding::Unspecified,
-            Standing::Voter => proto::MemberStanding::Voter,
-            Standing::Learner => proto::MemberStanding::Learner,
-            Standing::Outside => proto::MemberStanding::Outside,
-            Standing::Removed => proto::MemberStanding::Removed,
+            MembershipState::Unknown => proto::MemberStanding::Unspecified,
+            MembershipState::Voter => proto::MemberStanding::Voter,
+            MembershipState::Learner => proto::MemberStanding::Learner,
+            MembershipState::Outside => proto::MemberStanding::Outside,
+            MembershipState::Removed => proto::MemberStanding::Removed,
         };
         let (applied_index, applied_term) = {
             let view = self.view.borrow();
@@ -136,8 +142,8 @@ impl Core {
     }
 
     /// Finds out from the leader whether this member was removed.
-    pub(crate) async fn ask_whether_removed(&self) -> Verdict {
-        let Some(me) = self.me() else { return Verdict::Open };
+    pub(crate) async fn ask_whether_removed(&self) -> RemovalVerdict {
+        let Some(me) = self.me() else { return RemovalVerdict::Open };
         let mine = {
             let view = self.view.borrow();
             (view.applied_term, view.applied)
@@ -160,12 +166,12 @@ impl Core {
                 break "the log says so";
             }
             let told = tokio::select! {
-                () = self.hearsay.news.notified() => true,
+                () = self.removal_reports.news.notified() => true,
                 _ = view.changed() => false,
                 () = tokio::time::sleep(PAUSE) => false,
                 _ = ended.wait_for(|ended| *ended) => return,
             };
-            if self.heard.lately() || matches!(self.leader(), Some(Leader::Here)) {
+            if self.leader_contact.is_recent() || matches!(self.leader(), Some(LeaderLocation::Here)) {
                 heard = Instant::now();
             }
             if !told && heard.elapsed() < SILENCE {
@@ -173,31 +179,31 @@ impl Core {
             }
             heard = Instant::now();
             match self.ask_whether_removed().await {
-                Verdict::Removed => break "the leader confirms it",
-                Verdict::Member => self.hearsay.deny(),
-                Verdict::Open => {}
+                RemovalVerdict::Removed => break "the leader confirms it",
+                RemovalVerdict::Member => self.removal_reports.deny(),
+                RemovalVerdict::Open => {}
             }
             tokio::time::sleep(PAUSE).await;
         };
         drop(raft);
-        self.note_removal(by).await;
+        self.end_membership(by).await;
     }
 
     /// Makes the removal durable, and ends this member's part in Raft.
-    async fn note_removal(self: Arc<Self>, by: &str) {
+    async fn end_membership(self: Arc<Self>, by: &str) {
         tracing::warn!("this member was removed from its cluster: {by}");
-        if let Err(error) = self.dismissed().await {
+        if let Err(error) = self.record_removal().await {
             tracing::error!("the removal could not be noted: {error}");
         }
     }
 
     /// Notes the removal of this member if the leader confirms it.
-    pub(crate) async fn heed_dismissal(self: Arc<Self>) -> Verdict {
+    pub(crate) async fn confirm_removal(self: Arc<Self>) -> RemovalVerdict {
         let verdict = self.ask_whether_removed().await;
         match verdict {
-            Verdict::Removed => self.note_removal("the leader confirms it").await,
-            Verdict::Member => self.hearsay.deny(),
-            Verdict::Open => {}
+            RemovalVerdict::Removed => self.end_membership("the leader confirms it").await,
+            RemovalVerdict::Member => self.removal_reports.deny(),
+            RemovalVerdict::Open => {}
         }
         verdict
     }
@@ -212,7 +218,7 @@ impl Core {
             let known = state.members.get(&MemberId(*id)).map(|member| member.spec.name.to_string());
             known.unwrap_or_else(|| format!("member {id}"))
         };
-        let by = self.hearsay.by(std::time::Instant::now());
+        let by = self.removal_reports.by(std::time::Instant::now());
         let names: Vec<String> = by.iter().map(name).collect();
         let says = match names.as_slice() {
             [] => return Vec::new(),

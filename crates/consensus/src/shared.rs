@@ -12,31 +12,31 @@ use tokio::sync::watch;
 use trestle_api::status::Failure;
 use trestle_model::{HostPort, MemberId, MemberName};
 
-use crate::abstain::Abstention;
-use crate::ballot::Ballot;
-use crate::callers::Vouched;
+use crate::abstention::Abstention;
+use crate::caller_check::AssumedVoters;
 use crate::data_dir::DataDir;
-use crate::durable::Durable;
+use crate::disk_rollback::KnownDisks;
 use crate::error::Error;
-use crate::heard::Heard;
-use crate::hearsay::Hearsay;
-use crate::history::History;
+use crate::history::ChangeHistory;
 use crate::identity::Identity;
+use crate::leader_contact::LeaderContact;
+use crate::leadership::QuorumTracker;
 use crate::network::Channels;
-use crate::office::Registry;
 use crate::raft_types::TypeConfig;
-use crate::recall::Witness;
 use crate::recovery::Recoveries;
-use crate::replica::{KnownRequests, Replica, View};
-use crate::status::{RaftState, Role};
-use crate::store::{Closed, LogReader, Mark};
+use crate::removal_reports::RemovalReports;
+use crate::replica::{ClusterView, KnownRequests, Replica};
+use crate::status::{RaftRole, RaftState};
+use crate::storage::Storage;
+use crate::store::{LogClosed, LogReader, SyncedIndex};
 use crate::timing::Timing;
+use crate::vote_guard::VoteGuard;
 
 pub(crate) type RaftHandle = Raft<TypeConfig, Replica>;
 
 /// Raft while it runs.
 #[derive(Clone)]
-pub(crate) struct Running {
+pub(crate) struct RunningRaft {
     pub(crate) raft: RaftHandle,
     /// The log that it writes.
     pub(crate) log: LogReader,
@@ -46,7 +46,7 @@ pub(crate) struct Running {
 
 /// What this member needs to know of itself.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ConsensusSettings {
     /// Where log, snapshots and identity are; made if it does not exist.
     pub data_dir: PathBuf,
     /// The member's name, from its configuration.
@@ -58,57 +58,57 @@ pub struct Settings {
     /// Raft's clock; the same on all members.
     pub timing: Timing,
     /// Says whether this member may vote.
-    pub ballot: Arc<dyn Ballot>,
+    pub vote_guard: Arc<dyn VoteGuard>,
 }
 
 /// What the state machine shows, and outlives it.
-pub(crate) struct Shown {
-    pub(crate) view: watch::Sender<Arc<View>>,
-    pub(crate) history: History,
+pub(crate) struct PublishedState {
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) history: ChangeHistory,
     pub(crate) requests: Arc<KnownRequests>,
 }
 
 /// The state of this member, shared by the handle, the services and Raft's followers.
 pub(crate) struct Core {
-    pub(crate) settings: Settings,
+    pub(crate) settings: ConsensusSettings,
     /// When the process had certainly started; the member has promised nothing since.
     pub(crate) opened: Instant,
     pub(crate) runtime: Handle,
     pub(crate) channels: Arc<Channels>,
     pub(crate) dir: Arc<DataDir>,
-    pub(crate) history: History,
+    pub(crate) history: ChangeHistory,
     /// The state machine publishes here; kept as well, so that the receivers outlive Raft.
-    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
     /// Requests that the state machine has answered.
     pub(crate) requests: Arc<KnownRequests>,
-    pub(crate) role: watch::Sender<Role>,
+    pub(crate) role: watch::Sender<RaftRole>,
     /// Whether and how this member leads.
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) quorum: Arc<QuorumTracker>,
     pub(crate) failure: watch::Sender<Option<String>>,
     /// Held while the member is founded, adopted, started, dismissed or stopped.
     pub(crate) step: tokio::sync::Mutex<()>,
     /// Who says that this member was removed.
-    pub(crate) hearsay: Arc<Hearsay>,
+    pub(crate) removal_reports: Arc<RemovalReports>,
     /// Held while it is found out whether a dismissal is true.
-    pub(crate) dismissal: tokio::sync::Mutex<()>,
+    pub(crate) removal_check: tokio::sync::Mutex<()>,
     /// Held while a snapshot is received: each may take much memory.
     pub(crate) receiving: tokio::sync::Mutex<()>,
     /// Whom this member takes for voters on the word of others.
-    pub(crate) vouched: Vouched,
+    pub(crate) assumed_voters: AssumedVoters,
     identity: RwLock<Option<Identity>>,
-    raft: RwLock<Option<Running>>,
-    durable: Mutex<Option<Durable>>,
-    closed: Mutex<Option<Closed>>,
+    raft: RwLock<Option<RunningRaft>>,
+    storage: Mutex<Option<Storage>>,
+    closed: Mutex<Option<LogClosed>>,
     stopping: AtomicBool,
     /// The last wrong timing of a caller that the log tells of.
-    pub(crate) mistimed: AtomicU32,
-    pub(crate) heard: Arc<Heard>,
+    pub(crate) last_mismatch_ms: AtomicU32,
+    pub(crate) leader_contact: Arc<LeaderContact>,
     /// What this member knows of the others' disks.
-    pub(crate) witness: Arc<Witness>,
+    pub(crate) known_disks: Arc<KnownDisks>,
     /// The most that was ever durable here.
-    pub(crate) peak: RwLock<Option<watch::Receiver<Mark>>>,
+    pub(crate) max_synced: RwLock<Option<watch::Receiver<SyncedIndex>>>,
     /// What those members had stored who were asked at the start.
-    pub(crate) recalled: Mutex<BTreeMap<u64, Mark>>,
+    pub(crate) reported_disks: Mutex<BTreeMap<u64, SyncedIndex>>,
     /// Why this member abstains.
     pub(crate) abstention: watch::Sender<Abstention>,
     pub(crate) recoveries: Arc<Recoveries>,
@@ -116,11 +116,11 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(
-        settings: Settings,
+        settings: ConsensusSettings,
         opened: Instant,
         runtime: Handle,
         dir: Arc<DataDir>,
-        shown: Shown,
+        shown: PublishedState,
         identity: Option<Identity>,
     ) -> Self {
         let state = match &identity {
@@ -128,11 +128,11 @@ impl Core {
             Some(identity) if identity.removed => RaftState::Removed,
             Some(_) => RaftState::Starting,
         };
-        let Shown { view, history, requests } = shown;
-        let mistimed = AtomicU32::new(settings.timing.promise_ms());
+        let PublishedState { view, history, requests } = shown;
+        let last_mismatch_ms = AtomicU32::new(settings.timing.vote_refusal_ms());
         Self {
             channels: Arc::new(Channels::new(settings.timing, runtime.clone())),
-            heard: Arc::new(Heard::new(opened, settings.timing)),
+            leader_contact: Arc::new(LeaderContact::new(opened, settings.timing)),
             settings,
             opened,
             runtime,
@@ -140,23 +140,23 @@ impl Core {
             history,
             view,
             requests,
-            role: watch::Sender::new(Role { state, ..Role::default() }),
-            registry: Arc::new(Registry::new()),
+            role: watch::Sender::new(RaftRole { state, ..RaftRole::default() }),
+            quorum: Arc::new(QuorumTracker::new()),
             failure: watch::Sender::new(None),
             step: tokio::sync::Mutex::new(()),
-            hearsay: Arc::default(),
-            dismissal: tokio::sync::Mutex::default(),
+            removal_reports: Arc::default(),
+            removal_check: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),
-            vouched: Vouched::default(),
+            assumed_voters: AssumedVoters::default(),
             identity: RwLock::new(identity),
             raft: RwLock::new(None),
-            durable: Mutex::new(None),
+            storage: Mutex::new(None),
             closed: Mutex::new(None),
             stopping: AtomicBool::new(false),
-            mistimed,
-            witness: Arc::default(),
-            peak: RwLock::new(None),
-            recalled: Mutex::default(),
+            last_mismatch_ms,
+            known_disks: Arc::default(),
+            max_synced: RwLock::new(None),
+            reported_disks: Mutex::default(),
             abstention: watch::Sender::default(),
             recoveries: Arc::default(),
         }
@@ -188,30 +188,30 @@ impl Core {
         self.raft.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.log.clone())
     }
 
-    pub(crate) fn set_raft(&self, raft: Option<Running>) -> Option<Running> {
+    pub(crate) fn set_raft(&self, raft: Option<RunningRaft>) -> Option<RunningRaft> {
         std::mem::replace(&mut *self.raft.write().unwrap_or_else(PoisonError::into_inner), raft)
     }
 
     /// The disk's side of Raft, until Raft takes it.
-    pub(crate) fn durable(&self) -> MutexGuard<'_, Option<Durable>> {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn storage(&self) -> MutexGuard<'_, Option<Storage>> {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the disk's side of Raft until Raft takes it.
-    pub(crate) fn set_durable(&self, durable: Option<Durable>) {
+    pub(crate) fn set_storage(&self, durable: Option<Storage>) {
         if let Some(durable) = &durable {
-            *self.peak.write().unwrap_or_else(PoisonError::into_inner) = Some(durable.log.peak());
+            *self.max_synced.write().unwrap_or_else(PoisonError::into_inner) = Some(durable.log.max_synced());
         }
-        *self.durable() = durable;
+        *self.storage() = durable;
     }
 
     /// What tells that the files are closed, once Raft has them.
-    pub(crate) fn closed(&self) -> MutexGuard<'_, Option<Closed>> {
+    pub(crate) fn closed(&self) -> MutexGuard<'_, Option<LogClosed>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_state(&self, state: RaftState) {
-        self.role.send_modify(|role| *role = Role { state, term: role.term, ..Role::default() });
+        self.role.send_modify(|role| *role = RaftRole { state, term: role.term, ..RaftRole::default() });
     }
 
     pub(crate) fn stopping(&self) -> bool {

@@ -12,7 +12,7 @@ use trestle_model::defaults::STAGED_MAX;
 use trestle_model::{Command, Invalid, Machine, Proposal, Refusal, Violation};
 
 use crate::error::Error;
-use crate::propose::Accepted;
+use crate::propose::AppliedProposal;
 use crate::shared::Core;
 use crate::store::PROPOSAL_MAX;
 
@@ -31,7 +31,7 @@ impl Core {
         &self,
         proposal: Proposal,
         within: Duration,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<AppliedProposal, Error> {
         let bytes = storage::Proposal::from(&proposal).encode_to_vec();
         if bytes.len() > STAGED_MAX {
             return Err(Failure::TooLarge { size: bytes.len(), max: STAGED_MAX, settings: Vec::new() }.into());

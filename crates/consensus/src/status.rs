@@ -51,7 +51,7 @@ impl RaftState {
 
 /// The part of the status that changes rarely; see [`crate::Consensus::role`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Role {
+pub struct RaftRole {
     /// This member's part.
     pub state: RaftState,
     /// Its term.
@@ -66,7 +66,7 @@ pub struct Role {
     pub joint: bool,
 }
 
-impl Role {
+impl RaftRole {
     /// Where a member is reached by its peers.
     pub fn address_of(&self, id: MemberId) -> Option<&str> {
         self.voters.get(&id).or_else(|| self.learners.get(&id)).map(String::as_str)
@@ -151,7 +151,8 @@ impl Core {
         match self.raft() {
             Some(raft) => {
                 let mut status = of_raft(&raft);
-                status.leader = status.leader.filter(|id| Some(*id) == self.me() || self.heard.lately());
+                status.leader =
+                    status.leader.filter(|id| Some(*id) == self.me() || self.leader_contact.is_recent());
                 status
             }
             None => RaftStatus { state, applied: self.view.borrow().applied, ..RaftStatus::default() },

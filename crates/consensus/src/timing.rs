@@ -46,7 +46,7 @@ impl Timing {
     }
 
     /// The same in milliseconds, as members tell it to one another.
-    pub fn promise_ms(&self) -> u32 {
+    pub fn vote_refusal_ms(&self) -> u32 {
         u32::try_from(self.lease().as_millis()).unwrap_or(u32::MAX)
     }
 
@@ -58,7 +58,7 @@ impl Timing {
 
     /// How long a voter stays out of Raft after its process started. A restarted voter has forgotten when it last heard
     /// a leader (tikv #15035 is the same fault), so it waits until any promise that it may have given has run out.
-    pub fn quarantine(&self) -> Duration {
+    pub fn startup_vote_delay(&self) -> Duration {
         self.lease() * 11 / 10
     }
 

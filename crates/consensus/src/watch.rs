@@ -12,16 +12,16 @@ use trestle_model::MemberId;
 
 use crate::raft_types::TypeConfig;
 use crate::shared::{Core, RaftHandle};
-use crate::status::{RaftState, Role, raft_state};
+use crate::status::{RaftRole, RaftState, raft_state};
 
 /// The role by Raft's word, but without a leader that `hears_leader` denies.
-fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> Role {
+fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> RaftRole {
     let membership = metrics.membership_config.membership();
     let addresses: BTreeMap<u64, &str> =
         membership.nodes().map(|(id, node)| (*id, node.peer_address.as_str())).collect();
     let address = |id: u64| addresses.get(&id).map(|address| (*address).to_owned()).unwrap_or_default();
     let with_address = |id: u64| (MemberId(id), address(id));
-    Role {
+    RaftRole {
         state: raft_state(metrics.state),
         term: metrics.vote.leader_id.term,
         leader: metrics.current_leader.filter(|id| *id == metrics.id || hears_leader).map(with_address),
@@ -32,12 +32,12 @@ fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> Role {
 }
 
 /// A task that this member cannot do without: when it panics, the member has failed.
-struct Watched {
+struct FailOnPanic {
     core: Arc<Core>,
     name: &'static str,
 }
 
-impl Drop for Watched {
+impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let why = format!("the task for {} panicked; see the log", self.name);
@@ -59,15 +59,15 @@ impl Core {
         name: &'static str,
         body: impl Future<Output = ()> + Send + 'static,
     ) {
-        let watched = Watched { core: self.clone(), name };
+        let watched = FailOnPanic { core: self.clone(), name };
         self.runtime.spawn(async move {
             let _watched = watched;
             body.await;
         });
     }
 
-    fn log(&self, old: &Role, new: &Role) {
-        let leader = |role: &Role| role.leader.as_ref().map(|(id, _)| *id);
+    fn log(&self, old: &RaftRole, new: &RaftRole) {
+        let leader = |role: &RaftRole| role.leader.as_ref().map(|(id, _)| *id);
         if (old.state, leader(old)) == (new.state, leader(new)) {
             return;
         }
@@ -89,10 +89,10 @@ impl Core {
     pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle, ended: watch::Receiver<bool>) {
         let mut metrics = raft.server_metrics();
         loop {
-            let new = role(&metrics.borrow_watched(), self.heard.lately());
+            let new = role(&metrics.borrow_watched(), self.leader_contact.is_recent());
             if let Some(old) = self.publish(&new, &ended) {
                 self.log(&old, &new);
-                self.forget_strangers(&new);
+                self.close_unknown_channels(&new);
                 if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
                     tokio::spawn(finish_membership_change(self.clone()));
                 }
@@ -113,7 +113,7 @@ impl Core {
     }
 
     /// Publishes a role that is new, and answers the old one.
-    fn publish(&self, new: &Role, ended: &watch::Receiver<bool>) -> Option<Role> {
+    fn publish(&self, new: &RaftRole, ended: &watch::Receiver<bool>) -> Option<RaftRole> {
         let mut old = None;
         self.role.send_if_modified(|role| {
             // Who stops Raft says by itself what comes of this member.
@@ -126,7 +126,7 @@ impl Core {
         old
     }
 
-    fn forget_strangers(&self, role: &Role) {
+    fn close_unknown_channels(&self, role: &RaftRole) {
         let known: Vec<String> = role.voters.values().chain(role.learners.values()).cloned().collect();
         if !known.is_empty() {
             self.channels.keep_only(&known);

@@ -15,10 +15,10 @@ use trestle_model::Proposal;
 use trestle_model::defaults::NUMBER_MAX;
 
 use crate::raft_types::{
-    Entry, LeaderId, LogCommand, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
+    LeaderId, LogCommand, LogEntry, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
     TypeConfig, Vote,
 };
-use crate::store::{Mark, PROPOSAL_MAX};
+use crate::store::{PROPOSAL_MAX, SyncedIndex};
 
 /// Why a message is not one that a member of this cluster can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,7 +137,7 @@ pub(crate) fn leader_vote(message: &'static str, field: Option<storage::Vote>) -
 }
 
 /// Encodes what a member has stored.
-pub(crate) fn mark_message(mark: &Mark) -> peer::Stored {
+pub(crate) fn synced_index_message(mark: &SyncedIndex) -> peer::Stored {
     peer::Stored {
         last_log_id: mark.last.as_ref().map(log_id_message),
         vote: mark.vote.as_ref().map(vote_message),
@@ -145,9 +145,9 @@ pub(crate) fn mark_message(mark: &Mark) -> peer::Stored {
 }
 
 /// Decodes what a member has stored; nothing for none.
-pub(crate) fn mark(message: Option<&peer::Stored>) -> Result<Mark, WireError> {
-    let Some(message) = message else { return Ok(Mark::default()) };
-    Ok(Mark { last: maybe_log_id(message.last_log_id)?, vote: message.vote.map(vote).transpose()? })
+pub(crate) fn synced_index(message: Option<&peer::Stored>) -> Result<SyncedIndex, WireError> {
+    let Some(message) = message else { return Ok(SyncedIndex::default()) };
+    Ok(SyncedIndex { last: maybe_log_id(message.last_log_id)?, vote: message.vote.map(vote).transpose()? })
 }
 
 fn membership_message(membership: &Membership) -> storage::Membership {
@@ -171,7 +171,7 @@ fn membership(message: storage::Membership) -> Result<Membership, WireError> {
 }
 
 /// Encodes a log entry.
-pub(crate) fn entry_message(entry: &Entry) -> storage::LogEntry {
+pub(crate) fn entry_message(entry: &LogEntry) -> storage::LogEntry {
     use storage::log_entry::Payload as Message;
     let payload = match &entry.payload {
         Payload::Blank => Message::Blank(storage::Blank {}),
@@ -182,14 +182,14 @@ pub(crate) fn entry_message(entry: &Entry) -> storage::LogEntry {
 }
 
 /// Decodes a log entry.
-pub(crate) fn entry(message: storage::LogEntry) -> Result<Entry, WireError> {
+pub(crate) fn entry(message: storage::LogEntry) -> Result<LogEntry, WireError> {
     use storage::log_entry::Payload as Message;
     let payload = match required("log entry", "payload", message.payload)? {
         Message::Blank(storage::Blank {}) => Payload::Blank,
         Message::Proposal(proposal) => Payload::Normal(Proposal::try_from(proposal)?.into()),
         Message::Membership(message) => Payload::Membership(membership(message)?),
     };
-    Ok(Entry { log_id: log_id(required("log entry", "log id", message.log_id)?)?, payload })
+    Ok(LogEntry { log_id: log_id(required("log entry", "log id", message.log_id)?)?, payload })
 }
 
 /// Encodes what a snapshot contains.
@@ -254,7 +254,7 @@ pub(crate) fn append_request(
 }
 
 /// Refuses an entry that a leader cannot append after `last`: Raft would take it for a failure of its storage.
-fn appended(entry: &Entry, last: Option<LogId>, vote: &Vote) -> Result<(), WireError> {
+fn appended(entry: &LogEntry, last: Option<LogId>, vote: &Vote) -> Result<(), WireError> {
     let id = entry.log_id;
     let next = last.map_or(0, |last| last.index + 1);
     let rises = last.is_none_or(|last| last.leader_id <= id.leader_id);
@@ -380,17 +380,22 @@ mod tests {
         LogId::new(LeaderId { term: 3, node_id: 9 }, index)
     }
 
-    fn entries() -> Vec<Entry> {
+    fn entries() -> Vec<LogEntry> {
         let node = |id: u64| (id, PeerNode { peer_address: format!("10.0.0.{id}:7481") });
         let nodes: BTreeMap<_, _> = [1, 2, 9].map(node).into();
         let joint = Membership::new(vec![[1, 2].into(), [1, 2, 9].into()], nodes).unwrap();
         let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(MemberId(2)) };
         let payloads = [Payload::Blank, Payload::Membership(joint), Payload::Normal(proposal.into())];
-        (5..).zip(payloads).map(|(index, payload)| Entry { log_id: id(index), payload }).collect()
+        (5..).zip(payloads).map(|(index, payload)| LogEntry { log_id: id(index), payload }).collect()
     }
 
     fn to() -> peer::Destination {
-        peer::Destination { cluster_id: "0".repeat(32), member_id: 9, promise_ms: 300, ..Default::default() }
+        peer::Destination {
+            cluster_id: "0".repeat(32),
+            member_id: 9,
+            vote_refusal_ms: 300,
+            ..Default::default()
+        }
     }
 
     /// Through the bytes, as between members.
@@ -432,10 +437,10 @@ mod tests {
     #[test]
     fn what_is_stored_round_trips() {
         let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
-        for stored in [Mark::default(), Mark { last: Some(id(7)), vote: Some(vote) }] {
-            assert_eq!(mark(Some(&again(&mark_message(&stored)))), Ok(stored));
+        for stored in [SyncedIndex::default(), SyncedIndex { last: Some(id(7)), vote: Some(vote) }] {
+            assert_eq!(synced_index(Some(&again(&synced_index_message(&stored)))), Ok(stored));
         }
-        assert_eq!(mark(None), Ok(Mark::default()));
+        assert_eq!(synced_index(None), Ok(SyncedIndex::default()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use trestle_api::{peer, unanswered};
-use trestle_consensus::{Identity, RecoverError as Unusable, Survivor, Voter};
+use trestle_consensus::{Identity, OfflineMember, OfflineError as Unusable, Voter};
 use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;
@@ -66,7 +66,7 @@ enum VoterReach {
 
 /// A cluster of one that could be made, and what it would cost.
 pub struct RecoveryPlan {
-    survivor: Survivor,
+    survivor: OfflineMember,
     voters: Vec<(Voter, VoterReach)>,
     data_dir: std::path::PathBuf,
 }
@@ -118,7 +118,7 @@ impl RecoveryPlan {
     /// When the member runs, its data cannot be used, or a quorum of the voters can be reached.
     pub async fn prepare(config: &Config) -> Result<Self, RecoveryError> {
         let data_dir = config.data_dir.clone();
-        let opened = Survivor::open(&data_dir);
+        let opened = OfflineMember::open(&data_dir);
         // What was opened may have got new files, which must not belong to whoever runs this.
         privileges::give_to_owner(&data_dir);
         let survivor = opened?;

@@ -170,7 +170,7 @@ async fn register(member: &Arc<Member>, me: MemberId) -> Registration {
         admin_address: member.config.advertise_admin_address.to_string(),
         sockets: Some((&member.sockets()).into()),
     };
-    if member.consensus.office().borrow().leads.is_some() {
+    if member.consensus.leadership().borrow().leads.is_some() {
         return match member.register(&request).await {
             Ok(None) => Registration::Recorded,
             Ok(Some(why)) => Registration::Refused(why),
@@ -205,7 +205,7 @@ impl Member {
         &self,
         request: &peer::RegisterStartRequest,
     ) -> Result<Option<String>, Status> {
-        if self.consensus.office().borrow().leads.is_none() {
+        if self.consensus.leadership().borrow().leads.is_none() {
             let why = "the member that was asked does not lead".to_owned();
             return Err(status::failure(&Failure::NoLeader(why)));
         }

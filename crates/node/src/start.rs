@@ -114,13 +114,13 @@ impl Node {
         let own = OwnSockets::bind(&config).await?;
         let vips = Vips::new(&config);
         let start = registration::draw()?;
-        let consensus = Consensus::open(trestle_consensus::Settings {
+        let consensus = Consensus::open(trestle_consensus::ConsensusSettings {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
             peer_address: config.advertise_peer_address.clone(),
             start,
             timing: timing(config.profile),
-            ballot: vips.ballot(),
+            vote_guard: vips.vote_guard(),
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());

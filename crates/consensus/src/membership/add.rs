@@ -6,7 +6,7 @@ use openraft::ChangeMembers;
 use tokio::sync::mpsc;
 use trestle_model::{Command, Kind, Member, MemberSpec, Outcome, Proposal, Refusal};
 
-use super::{CAUGHT_UP_WITHIN, POLL, Progress, STEP_WAIT, Step};
+use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, POLL, STEP_WAIT};
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_types::PeerNode;
@@ -21,18 +21,18 @@ impl Core {
     pub(crate) async fn add(
         &self,
         spec: MemberSpec,
-        progress: &mpsc::Sender<Progress>,
+        progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Arc<Member>, Error> {
         self.settled(|_| Ok(())).await?;
         let member = self.allocate(spec).await?;
-        self.report(progress, Step::Allocated, &member).await?;
+        self.report(progress, MembershipStep::Allocated, &member).await?;
         let known = self.role.borrow().clone();
         if known.voters.contains_key(&member.id) {
             return Err(Error::membership(format!("member \"{}\" is a voter already", member.spec.name)));
         }
         let address = member.spec.peer_address.as_str();
         self.call_adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
-        self.report(progress, Step::Adopted, &member).await?;
+        self.report(progress, MembershipStep::Adopted, &member).await?;
         if !known.learners.contains_key(&member.id) {
             let node = PeerNode { peer_address: address.to_owned() };
             self.change_members(ChangeMembers::AddNodes([(member.id.0, node)].into()), true).await?;
@@ -61,13 +61,14 @@ impl Core {
     /// Tells the caller how far it got; fails when the caller is gone, which leaves things as they are.
     pub(super) async fn report(
         &self,
-        to: &mpsc::Sender<Progress>,
-        step: Step,
+        to: &mpsc::Sender<MembershipProgress>,
+        step: MembershipStep,
         member: &Arc<Member>,
     ) -> Result<(), Error> {
         let status = self.status();
         let matched = status.matched.get(&member.id).copied().unwrap_or(0);
-        let progress = Progress { step, member: member.clone(), matched, last: status.last_log_index };
+        let progress =
+            MembershipProgress { step, member: member.clone(), matched, last: status.last_log_index };
         let gone =
             |_| Error::membership("the caller went away; repeat the command, which goes on where it stopped");
         to.send(progress).await.map_err(gone)
@@ -77,7 +78,7 @@ impl Core {
     pub(super) async fn caught_up(
         &self,
         member: &Arc<Member>,
-        progress: &mpsc::Sender<Progress>,
+        progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<(), Error> {
         let mut moved = (0, tokio::time::Instant::now());
         let mut told = None;
@@ -85,7 +86,7 @@ impl Core {
             let (_, status, ()) = self.settled(|_| Ok(())).await?;
             let matched = status.matched.get(&member.id).copied().unwrap_or(0);
             if told != Some(matched) {
-                self.report(progress, Step::CatchingUp, member).await?;
+                self.report(progress, MembershipStep::CatchingUp, member).await?;
                 told = Some(matched);
             }
             if matched > 0 && status.last_log_index.saturating_sub(matched) <= CAUGHT_UP_WITHIN {

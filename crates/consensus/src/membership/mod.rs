@@ -1,7 +1,7 @@
 //! Who is in the cluster: one change at a time, on the leader, each safe to repeat.
 
 mod add;
-mod place;
+mod address;
 mod promote;
 mod remove;
 mod transfer;
@@ -34,7 +34,7 @@ type ChangeError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
 /// What a change of membership is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum MembershipStep {
     /// The log has allocated an id for the member.
     Allocated,
     /// The member has taken its identity.
@@ -45,22 +45,22 @@ pub enum Step {
     Agreeing,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for MembershipStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Step::Allocated => "id allocated",
-            Step::Adopted => "member took its identity",
-            Step::CatchingUp => "catching up",
-            Step::Agreeing => "agreeing on the new voters",
+            MembershipStep::Allocated => "id allocated",
+            MembershipStep::Adopted => "member took its identity",
+            MembershipStep::CatchingUp => "catching up",
+            MembershipStep::Agreeing => "agreeing on the new voters",
         })
     }
 }
 
 /// How far a change of membership got.
 #[derive(Debug, Clone)]
-pub struct Progress {
+pub struct MembershipProgress {
     /// What is being done.
-    pub step: Step,
+    pub step: MembershipStep,
     /// Who it is about.
     pub member: Arc<Member>,
     /// Last log index that the member has.
@@ -71,7 +71,7 @@ pub struct Progress {
 
 /// What became of a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removal {
+pub enum RemovalOutcome {
     /// The member is gone.
     Done {
         /// Revision of the removal.

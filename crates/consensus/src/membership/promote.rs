@@ -6,7 +6,7 @@ use openraft::ChangeMembers;
 use tokio::sync::mpsc;
 use trestle_model::{Member, MemberId};
 
-use super::{CAUGHT_UP_WITHIN, Progress, Step, even_warning};
+use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, even_warning};
 use crate::error::Error;
 use crate::shared::Core;
 use crate::status::RaftStatus;
@@ -16,13 +16,13 @@ impl Core {
     pub(crate) async fn promote(
         &self,
         id: MemberId,
-        progress: &mpsc::Sender<Progress>,
+        progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Vec<String>, Error> {
         let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
         if status.voters.contains(&id) {
             return Ok(even_warning(status.voters.len()).into_iter().collect());
         }
-        self.report(progress, Step::Agreeing, &member).await?;
+        self.report(progress, MembershipStep::Agreeing, &member).await?;
         self.change_members(ChangeMembers::AddVoterIds([id.0].into()), true).await?;
         tracing::info!(member = %member.spec.name, %id, "is a voter now");
         Ok(even_warning(self.status().voters.len()).into_iter().collect())

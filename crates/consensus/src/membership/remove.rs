@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::ChangeMembers;
 use trestle_model::{Command, Member, MemberId, Proposal};
 
-use super::{Removal, STEP_WAIT, even_warning};
+use super::{RemovalOutcome, STEP_WAIT, even_warning};
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
 use crate::shared::Core;
@@ -14,11 +14,11 @@ use crate::status::RaftStatus;
 impl Core {
     /// Removes a member from Raft, then from the state, then tells it. A repeated call goes on where an earlier one
     /// stopped.
-    pub(crate) async fn remove(&self, id: MemberId) -> Result<Removal, Error> {
+    pub(crate) async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
         let (_, status, member) = self.settled(|status| self.check_removal(id, status)).await?;
         let votes = status.voters.contains(&id);
         if votes && Some(id) == self.me() {
-            return Ok(Removal::LeadershipMustMove);
+            return Ok(RemovalOutcome::LeadershipMustMove);
         }
         if votes {
             // A voter that died a moment ago still counts as answering, and a change that then finds no quorum cannot be
@@ -32,10 +32,10 @@ impl Core {
         let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(id) };
         let revision = self.propose_here(proposal, DEFAULT_WAIT).await?.revision;
         tracing::info!(member = %member.spec.name, %id, "was removed");
-        self.call_dismiss(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
+        self.notify_removed(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
         let left = self.status().voters.len();
         let warnings = if votes { even_warning(left) } else { None };
-        Ok(Removal::Done { revision, warnings: warnings.into_iter().collect() })
+        Ok(RemovalOutcome::Done { revision, warnings: warnings.into_iter().collect() })
     }
 
     /// The member, unless those left that answer now would be no quorum of those left.

@@ -5,11 +5,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use trestle_model::MemberId;
 
 use super::CAUGHT_UP_WITHIN;
-use crate::ballot::Asked;
 use crate::error::Error;
 use crate::raft_types::{LeaderId, LogId, Vote};
 use crate::shared::{Core, RaftHandle};
 use crate::status::{self, RaftState, RaftStatus};
+use crate::vote_guard::PendingVote;
 
 /// Added to the wait for the new leader, for a busy machine.
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -28,18 +28,18 @@ impl Core {
         // An election after a failed transfer takes a lease and a time-out; after that something else is wrong.
         let deadline = Instant::now() + 4 * timing.election_max + MARGIN;
         let mut role = self.role.subscribe();
-        let other = |role: &crate::Role| {
+        let other = |role: &crate::RaftRole| {
             role.term > status.term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.me())
         };
         let came = tokio::select! {
             came = timeout(timing.election_max, role.wait_for(other)) => came.is_ok(),
-            () = self.registry.refusal(status.term) => false,
+            () = self.quorum.transfer_refused(status.term) => false,
         };
         if !came {
-            self.stand_again(&raft, status.term, to).await?;
+            self.stand_for_reelection(&raft, status.term, to).await?;
         }
         let term = status.term;
-        let decided = |role: &crate::Role| role.term > term && role.leader.is_some();
+        let decided = |role: &crate::RaftRole| role.term > term && role.leader.is_some();
         let arrived = timeout_at(deadline, role.wait_for(decided)).await;
         let (leader, term) = match arrived {
             Ok(Ok(role)) => (role.leader.as_ref().map(|(id, _)| *id), role.term),
@@ -62,12 +62,12 @@ impl Core {
     /// Makes this leader, whose successor does not come, stand in a later term: a leader cannot take a transfer back, and only
     /// another term makes void what it has told the voters. It steps down by voting for the successor in the next term, of which
     /// nobody learns, and stands in the one after that. Does nothing when it does not lead any more, or its virtual IPs are not free.
-    async fn stand_again(&self, raft: &RaftHandle, term: u64, to: MemberId) -> Result<(), Error> {
+    async fn stand_for_reelection(&self, raft: &RaftHandle, term: u64, to: MemberId) -> Result<(), Error> {
         let now = status::of_raft(raft);
         if now.state != RaftState::Leader || now.term != term {
             return Ok(());
         }
-        let Some(asked) = Asked::ask(&self.settings.ballot, term + 1) else { return Ok(()) };
+        let Some(asked) = PendingVote::ask(&self.settings.vote_guard, term + 1) else { return Ok(()) };
         let successor = LeaderId { term: term + 1, node_id: to.0 };
         let step_down = VoteRequest {
             vote: Vote { leader_id: successor, committed: false },
@@ -79,7 +79,7 @@ impl Core {
         asked.answered(answer.vote_granted);
         if answer.vote_granted {
             tracing::warn!(term, "nobody took leadership over; this member stands again");
-            self.registry.stand_again(term + 2);
+            self.quorum.record_reelection(term + 2);
             raft.trigger().elect(false).await.map_err(Error::internal)?;
         }
         Ok(())
@@ -95,7 +95,8 @@ impl Core {
         let answering = self.answering(status);
         let matched = |id: &MemberId| status.matched.get(id).copied().unwrap_or(0);
         // One that has less than it once had is being filled again.
-        let whole = |id: &MemberId| self.witness.of(id.0).last.is_none_or(|last| matched(id) >= last.index);
+        let whole =
+            |id: &MemberId| self.known_disks.of(id.0).last.is_none_or(|last| matched(id) >= last.index);
         let fit = |id: &MemberId| {
             answering.contains(id)
                 && whole(id)

@@ -14,16 +14,15 @@ use tonic::Streaming;
 use trestle_api::peer as proto;
 
 use super::Peer;
-use super::peer::call_error;
+use super::peer::{CallError, call_error};
 use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::wire;
 
-type CallError = RPCError<TypeConfig>;
 type Appended = Result<StreamAppendResult<TypeConfig>, CallError>;
 
 /// What was asked and not answered yet.
 #[derive(Clone, Copy)]
-struct Asked {
+struct InFlightAppend {
     vote: Vote,
     /// The last log id before the entries, and the last one of them.
     prev: Option<LogId>,
@@ -34,16 +33,17 @@ struct Asked {
 
 /// Requests in the order in which they left; answers come in the same order.
 #[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<VecDeque<Asked>>>);
+struct AppendsInFlight(Arc<Mutex<VecDeque<InFlightAppend>>>);
 
-impl InFlight {
+impl AppendsInFlight {
     fn push(&self, request: &AppendEntriesRequest<TypeConfig>) {
         let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
-        let asked = Asked { vote: request.vote, prev: request.prev_log_id, last, sent: Instant::now() };
+        let asked =
+            InFlightAppend { vote: request.vote, prev: request.prev_log_id, last, sent: Instant::now() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(asked);
     }
 
-    fn pop(&self) -> Option<Asked> {
+    fn pop(&self) -> Option<InFlightAppend> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
@@ -55,7 +55,7 @@ impl InFlight {
 /// One answer as openraft wants it.
 fn stream_result(
     answer: AppendEntriesResponse<TypeConfig>,
-    Asked { prev, last, .. }: Asked,
+    InFlightAppend { prev, last, .. }: InFlightAppend,
 ) -> Result<StreamAppendResult<TypeConfig>, CallError> {
     Ok(match answer {
         AppendEntriesResponse::Success => Ok(last),
@@ -82,7 +82,7 @@ impl Peer {
         let Some(first) = input.next().await else {
             return Ok(Box::pin(stream::empty()));
         };
-        let in_flight = InFlight::default();
+        let in_flight = AppendsInFlight::default();
         let to = self.to.clone();
         let requests = stream::once(async move { first }).chain(input).map({
             let in_flight = in_flight.clone();
@@ -98,20 +98,20 @@ impl Peer {
             Ok(Err(status)) => return Err(call_error(&status)),
             Err(_) => return Err(self.timed_out(RPCTypes::AppendEntries, timeout)),
         };
-        let reader = Reader { peer: self, answers, in_flight };
+        let reader = AppendReader { peer: self, answers, in_flight };
         Ok(Box::pin(stream::unfold(Some(reader), |reader| async move { reader?.next().await })))
     }
 }
 
-struct Reader<'s> {
+struct AppendReader<'s> {
     peer: &'s Peer,
     answers: Streaming<proto::AppendEntriesResponse>,
-    in_flight: InFlight,
+    in_flight: AppendsInFlight,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> AppendReader<'s> {
     /// The next item, with the reader if more may follow.
-    async fn next(mut self) -> Option<(Appended, Option<Reader<'s>>)> {
+    async fn next(mut self) -> Option<(Appended, Option<AppendReader<'s>>)> {
         let message = match self.receive().await {
             Ok(Some(message)) => message,
             Ok(None) if self.in_flight.is_empty() => return None,

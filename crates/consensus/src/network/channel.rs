@@ -16,7 +16,7 @@ pub(crate) enum Lane {
     /// Entries, and the calls of the peer service.
     Log,
     /// Heartbeats, votes, transfers.
-    Pulse,
+    Heartbeat,
     /// Snapshots.
     Bulk,
 }

@@ -17,18 +17,18 @@ use trestle_model::{ClusterId, MemberId};
 pub use channel::WINDOW;
 pub(crate) use channel::{Channels, Lane};
 
-use crate::abstain::Abstention;
-use crate::heard::Heard;
-use crate::hearsay::Hearsay;
+use crate::abstention::Abstention;
+use crate::disk_rollback::KnownDisks;
 use crate::identity::Identity;
-use crate::office::Registry;
+use crate::leader_contact::LeaderContact;
+use crate::leadership::QuorumTracker;
 use crate::raft_types::{LogId, PeerNode, TypeConfig};
-use crate::recall::Witness;
-use crate::recovery::{Recoveries, Recovery};
-use crate::replica::View;
+use crate::recovery::{Recoveries, RecoveryId};
+use crate::removal_reports::RemovalReports;
+use crate::replica::ClusterView;
 use crate::shared::Core;
-use crate::status::Role;
-use crate::store::Mark;
+use crate::status::RaftRole;
+use crate::store::SyncedIndex;
 use crate::timing::Timing;
 use crate::wire;
 
@@ -36,18 +36,18 @@ use crate::wire;
 pub(crate) struct Network {
     me: MemberId,
     cluster: ClusterId,
-    recovery: Recovery,
+    recovery: RecoveryId,
     recoveries: Arc<Recoveries>,
     channels: Arc<Channels>,
     timing: Timing,
-    hearsay: Arc<Hearsay>,
-    view: watch::Sender<Arc<View>>,
-    heard: Arc<Heard>,
-    registry: Arc<Registry>,
-    witness: Arc<Witness>,
-    peak: Option<watch::Receiver<Mark>>,
+    removal_reports: Arc<RemovalReports>,
+    view: watch::Sender<Arc<ClusterView>>,
+    leader_contact: Arc<LeaderContact>,
+    quorum: Arc<QuorumTracker>,
+    known_disks: Arc<KnownDisks>,
+    max_synced: Option<watch::Receiver<SyncedIndex>>,
     abstention: watch::Receiver<Abstention>,
-    role: watch::Receiver<Role>,
+    role: watch::Receiver<RaftRole>,
 }
 
 impl Network {
@@ -59,12 +59,12 @@ impl Network {
             recoveries: core.recoveries.clone(),
             channels: core.channels.clone(),
             timing: core.settings.timing,
-            hearsay: core.hearsay.clone(),
+            removal_reports: core.removal_reports.clone(),
             view: core.view.clone(),
-            heard: core.heard.clone(),
-            registry: core.registry.clone(),
-            witness: core.witness.clone(),
-            peak: core.peak(),
+            leader_contact: core.leader_contact.clone(),
+            quorum: core.quorum.clone(),
+            known_disks: core.known_disks.clone(),
+            max_synced: core.max_synced(),
             abstention: core.abstention.subscribe(),
             role: core.role.subscribe(),
         }
@@ -78,24 +78,24 @@ impl Network {
                 to: proto::Destination {
                     cluster_id: self.cluster.to_string(),
                     member_id: target,
-                    promise_ms: self.timing.promise_ms(),
+                    vote_refusal_ms: self.timing.vote_refusal_ms(),
                     known: None,
                     own: None,
                     recovery: self.recovery.number,
                     recovery_draw: self.recovery.draw,
                 },
-                witness: self.witness.clone(),
-                peak: self.peak.clone(),
+                known_disks: self.known_disks.clone(),
+                max_synced: self.max_synced.clone(),
             },
             recoveries: self.recoveries.clone(),
             address: node.peer_address.clone(),
             lane,
             channels: self.channels.clone(),
             timing: self.timing,
-            hearsay: self.hearsay.clone(),
+            removal_reports: self.removal_reports.clone(),
             view: self.view.clone(),
-            heard: self.heard.clone(),
-            registry: self.registry.clone(),
+            leader_contact: self.leader_contact.clone(),
+            quorum: self.quorum.clone(),
             abstention: self.abstention.clone(),
             role: self.role.clone(),
         }
@@ -106,21 +106,21 @@ impl Network {
 #[derive(Clone)]
 struct Addressee {
     to: proto::Destination,
-    witness: Arc<Witness>,
-    peak: Option<watch::Receiver<Mark>>,
+    known_disks: Arc<KnownDisks>,
+    max_synced: Option<watch::Receiver<SyncedIndex>>,
 }
 
 impl Addressee {
     /// The address of a call that leaves now.
     fn now(&self) -> proto::Destination {
-        let own = self.peak.as_ref().map(|peak| wire::mark_message(&peak.borrow()));
-        let known = Some(wire::mark_message(&self.witness.of(self.to.member_id)));
+        let own = self.max_synced.as_ref().map(|max_synced| wire::synced_index_message(&max_synced.borrow()));
+        let known = Some(wire::synced_index_message(&self.known_disks.of(self.to.member_id)));
         proto::Destination { known, own, ..self.to.clone() }
     }
 
     /// Notes that the member has these entries on its disk.
     fn has_stored(&self, last: Option<LogId>) {
-        self.witness.note(self.to.member_id, Mark { last, vote: None });
+        self.known_disks.note(self.to.member_id, SyncedIndex { last, vote: None });
     }
 }
 
@@ -132,7 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Peer {
-        self.client(target, node, Lane::Pulse)
+        self.client(target, node, Lane::Heartbeat)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &PeerNode) -> Peer {
@@ -150,13 +150,13 @@ pub(crate) struct Peer {
     lane: Lane,
     channels: Arc<Channels>,
     timing: Timing,
-    hearsay: Arc<Hearsay>,
+    removal_reports: Arc<RemovalReports>,
     /// What this member has applied.
-    view: watch::Sender<Arc<View>>,
-    heard: Arc<Heard>,
-    registry: Arc<Registry>,
+    view: watch::Sender<Arc<ClusterView>>,
+    leader_contact: Arc<LeaderContact>,
+    quorum: Arc<QuorumTracker>,
     abstention: watch::Receiver<Abstention>,
-    role: watch::Receiver<Role>,
+    role: watch::Receiver<RaftRole>,
 }
 
 impl Peer {

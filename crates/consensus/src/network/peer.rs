@@ -18,10 +18,10 @@ use super::{Lane, Peer};
 use crate::peers::caller_removed;
 use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::replica::SnapshotData;
-use crate::store::Mark;
+use crate::store::SyncedIndex;
 use crate::wire::{self, WireError};
 
-type CallError = RPCError<TypeConfig>;
+pub(super) type CallError = RPCError<TypeConfig>;
 
 /// A member that cannot be reached is left alone for a while; any other failure is tried again at once.
 pub(super) fn call_error(status: &Status) -> CallError {
@@ -49,7 +49,7 @@ impl Peer {
         let told = answer.as_ref().err().and_then(caller_removed);
         if let Some(theirs) = told {
             let mine = self.view.borrow().applied;
-            if self.hearsay.tell(self.target, theirs, mine, Instant::now()) {
+            if self.removal_reports.tell(self.target, theirs, mine, Instant::now()) {
                 tracing::warn!(
                     by = self.target,
                     "another member says that this one was removed; asks the leader"
@@ -63,7 +63,7 @@ impl Peer {
     /// believes this leader all the same.
     pub(super) fn note_answer(&self, vote: &Vote, answer: &AppendEntriesResponse<TypeConfig>, sent: Instant) {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.registry.answered(vote, self.target, sent);
+            self.quorum.record_ack(vote, self.target, sent);
         }
     }
 
@@ -88,9 +88,9 @@ impl Peer {
     /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else. Fails as well
     /// while this member has lately heard that it was removed.
     fn check_bound(&self, rpc: &VoteRequest<TypeConfig>) -> Result<(), CallError> {
-        let why = if !rpc.leadership_transfer && self.heard.binds() {
+        let why = if !rpc.leadership_transfer && self.leader_contact.bars_votes() {
             "a leader was heard within the time for which it may count on this member"
-        } else if self.hearsay.abstains(Instant::now()) {
+        } else if self.removal_reports.abstains(Instant::now()) {
             "another member says that this one was removed"
         } else if !self.abstention.borrow().is_none() {
             "this member abstains"
@@ -168,7 +168,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     {
         match self.lane {
             // A heartbeat is one request: a stream for each would be waste.
-            Lane::Pulse => stream_append_sequential(self, input, option),
+            Lane::Heartbeat => stream_append_sequential(self, input, option),
             Lane::Log | Lane::Bulk => Box::pin(self.pipeline(input)),
         }
     }
@@ -178,18 +178,20 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         mut rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
-        rpc.leadership_transfer |= self.registry.stands_again(&rpc.vote);
+        rpc.leadership_transfer |= self.quorum.is_reelection(&rpc.vote);
         let message = wire::vote_request_message(self.to.now(), &rpc);
-        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
         self.check_bound(&rpc)?;
-        self.registry.calls(&rpc.vote, rpc.leadership_transfer);
+        self.quorum.record_vote_request(&rpc.vote, rpc.leadership_transfer);
         let call = self.noting_removal(service.vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
         self.check_term(&rpc.vote, &answer.vote)?;
         if answer.vote_granted {
             // It is on the disk before it is given, and so is everything that was to be written before.
-            self.to.witness.note(self.target, Mark { last: answer.last_log_id, vote: Some(answer.vote) });
+            self.to
+                .known_disks
+                .note(self.target, SyncedIndex { last: answer.last_log_id, vote: Some(answer.vote) });
         }
         Ok(answer)
     }
@@ -200,7 +202,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
         let message = wire::vote_request_message(self.to.now(), &rpc);
-        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
         self.check_bound(&rpc)?;
         let call = self.noting_removal(service.pre_vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
@@ -228,12 +230,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
         let message = wire::transfer_request_message(self.to.now(), &req);
-        self.registry.transfers(req.from_leader(), *req.to_node_id());
-        let mut service = self.service(Lane::Pulse).map_err(|e| call_error(&e))?;
+        self.quorum.record_transfer(req.from_leader(), *req.to_node_id());
+        let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
         let told =
             self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await;
         if told.is_err() && *req.to_node_id() == self.target {
-            self.registry.refused(req.from_leader());
+            self.quorum.record_transfer_refusal(req.from_leader());
         }
         told?;
         Ok(Ok(()))

@@ -10,11 +10,11 @@ use prost::bytes::Bytes;
 use tokio::task::spawn_blocking;
 use trestle_model::{Applied, Machine, Proposal, Refusal};
 
-use super::view::{Published, View, members};
+use super::view::{ClusterView, StatePublisher, members};
 use crate::raft_types::{
-    Answer, LogCommand, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    ApplyResponse, LogCommand, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use crate::snapshot::{self, Restored, SnapshotFiles};
+use crate::snapshot::{self, RestoredSnapshot, SnapshotFiles};
 use crate::staging::resolved;
 
 /// A snapshot on its way: the payload of a snapshot file, shared.
@@ -22,7 +22,7 @@ pub(crate) type SnapshotData = Bytes;
 
 /// What a snapshot needs to know of the machine; a clone costs pointers.
 #[derive(Debug, Clone, Default)]
-struct Current {
+struct ReplicaState {
     machine: Machine,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -58,19 +58,24 @@ async fn blocking<T: Send + 'static>(run: impl FnOnce() -> io::Result<T> + Send 
 
 /// The state machine.
 pub(crate) struct Replica {
-    current: Current,
+    current: ReplicaState,
     snapshots: Arc<Snapshots>,
     // openraft asks for `Sync`, which a history need not be.
-    published: Mutex<Published>,
+    published: Mutex<StatePublisher>,
 }
 
 impl Replica {
     /// A state machine that starts from a snapshot, or from nothing.
-    pub(crate) fn new(files: SnapshotFiles, restored: Option<Restored>, published: Published) -> Self {
+    pub(crate) fn new(
+        files: SnapshotFiles,
+        restored: Option<RestoredSnapshot>,
+        published: StatePublisher,
+    ) -> Self {
         let newest = Mutex::new(restored.as_ref().map(|restored| restored.meta.clone()));
         let snapshots = Arc::new(Snapshots { files, newest });
-        let mut replica = Self { current: Current::default(), snapshots, published: Mutex::new(published) };
-        if let Some(Restored { meta, machine }) = restored {
+        let mut replica =
+            Self { current: ReplicaState::default(), snapshots, published: Mutex::new(published) };
+        if let Some(RestoredSnapshot { meta, machine }) = restored {
             replica.jump(&meta, machine);
         }
         replica
@@ -91,7 +96,7 @@ impl Replica {
     fn jump(&mut self, meta: &SnapshotMeta, machine: Machine) {
         let revision = machine.state.revision;
         self.current =
-            Current { machine, applied: meta.last_log_id, membership: meta.last_membership.clone() };
+            ReplicaState { machine, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.requests.restart(&self.current.machine);
         shown.history.jumped(revision);
@@ -117,7 +122,7 @@ impl Replica {
                 && view.state.cluster_id == state.cluster_id
                 && holding(&view.state) == holding(state);
             let state = if unchanged { view.state.clone() } else { Arc::new(state.clone()) };
-            *view = Arc::new(View { state, applied, applied_term, voters, learners });
+            *view = Arc::new(ClusterView { state, applied, applied_term, voters, learners });
         });
     }
 
@@ -139,13 +144,13 @@ impl Replica {
         }
     }
 
-    fn apply_one(&mut self, log_id: LogId, payload: Payload) -> Answer {
+    fn apply_one(&mut self, log_id: LogId, payload: Payload) -> ApplyResponse {
         self.current.applied = Some(log_id);
         match payload {
-            Payload::Blank => Answer::Nothing,
+            Payload::Blank => ApplyResponse::Nothing,
             Payload::Membership(membership) => {
                 self.current.membership = StoredMembership::new(Some(log_id), membership);
-                Answer::Nothing
+                ApplyResponse::Nothing
             }
             Payload::Normal(LogCommand(proposal)) => match self.apply_proposal(log_id, proposal.clone()) {
                 Ok(applied) => {
@@ -154,9 +159,9 @@ impl Replica {
                     if !applied.changes.is_empty() {
                         shown.history.changed(applied.revision, applied.changes, &proposal);
                     }
-                    Answer::Applied { revision: applied.revision, outcome: applied.outcome }
+                    ApplyResponse::Applied { revision: applied.revision, outcome: applied.outcome }
                 }
-                Err(refusal) => Answer::Refused(refusal),
+                Err(refusal) => ApplyResponse::Refused(refusal),
             },
         }
     }
@@ -164,7 +169,7 @@ impl Replica {
 
 impl RaftStateMachine<TypeConfig> for Replica {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotWriter;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         Ok((self.current.applied, self.current.membership.clone()))
@@ -190,8 +195,8 @@ impl RaftStateMachine<TypeConfig> for Replica {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { current: self.current.clone(), snapshots: self.snapshots.clone() }
+    async fn get_snapshot_builder(&mut self) -> SnapshotWriter {
+        SnapshotWriter { current: self.current.clone(), snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, payload: SnapshotData) -> io::Result<()> {
@@ -226,12 +231,12 @@ impl RaftStateMachine<TypeConfig> for Replica {
 }
 
 /// Writes a snapshot of the moment at which it was made.
-pub(crate) struct Builder {
-    current: Current,
+pub(crate) struct SnapshotWriter {
+    current: ReplicaState,
     snapshots: Arc<Snapshots>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {

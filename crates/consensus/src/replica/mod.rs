@@ -4,8 +4,8 @@ mod machine;
 mod view;
 
 pub(crate) use machine::{Replica, SnapshotData};
-pub use view::View;
-pub(crate) use view::{History, KnownRequests, Published};
+pub use view::ClusterView;
+pub(crate) use view::{ChangeSink, KnownRequests, StatePublisher};
 
 #[cfg(test)]
 pub(crate) mod tests;

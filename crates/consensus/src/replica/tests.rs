@@ -16,12 +16,12 @@ use prost::bytes::Bytes;
 use tokio::sync::watch;
 use trestle_model::{Change, Command, Digest, PoolName, PoolSpec, Proposal, Request, RequestId, Revision};
 
-use super::{History, Published, Replica, SnapshotData, View};
+use super::{ChangeSink, ClusterView, Replica, SnapshotData, StatePublisher};
 use crate::data_dir::DataDir;
-use crate::durable::Durable;
-use crate::raft_types::{Answer, PeerNode, Snapshot, TypeConfig, Vote};
+use crate::raft_types::{ApplyResponse, PeerNode, Snapshot, TypeConfig, Vote};
 use crate::snapshot::decode;
-use crate::store::Closed;
+use crate::storage::Storage;
+use crate::store::LogClosed;
 use crate::store::tests::identity;
 
 /// A member that has no peers: nothing is ever sent.
@@ -78,7 +78,7 @@ enum Event {
 #[derive(Clone, Default)]
 struct Recorded(Arc<Mutex<Vec<Event>>>);
 
-impl History for Recorded {
+impl ChangeSink for Recorded {
     fn changed(&mut self, revision: Revision, changes: Vec<Change>, _: &Proposal) {
         self.0.lock().unwrap().push(Event::Changed(revision, changes.len()));
     }
@@ -90,9 +90,9 @@ impl History for Recorded {
 
 struct Member {
     raft: Raft<TypeConfig, Replica>,
-    view: watch::Receiver<Arc<View>>,
+    view: watch::Receiver<Arc<ClusterView>>,
     history: Recorded,
-    closed: Closed,
+    closed: LogClosed,
 }
 
 impl Member {
@@ -101,9 +101,9 @@ impl Member {
         let history = Recorded::default();
         let (sender, view) = watch::channel(Arc::default());
         let published =
-            Published { view: sender, history: Box::new(history.clone()), requests: Arc::default() };
-        let open = if create { Durable::create } else { Durable::open };
-        let Durable { log, replica, closed } = open(&data, &identity(), published).unwrap();
+            StatePublisher { view: sender, history: Box::new(history.clone()), requests: Arc::default() };
+        let open = if create { Storage::create } else { Storage::open };
+        let Storage { log, replica, closed } = open(&data, &identity(), published).unwrap();
         let config = Config {
             heartbeat_interval: 50,
             election_timeout_min: 150,
@@ -121,7 +121,7 @@ impl Member {
         Self { raft, view, history, closed }
     }
 
-    async fn write(&self, number: u64) -> Answer {
+    async fn write(&self, number: u64) -> ApplyResponse {
         let name = PoolName::parse(&format!("pool-{number}")).unwrap();
         let id = RequestId::parse(&format!("request-{number}")).unwrap();
         let command = Command::CreatePool { name, spec: PoolSpec::default() };
@@ -152,7 +152,7 @@ impl Member {
 async fn an_answer_comes_after_the_view_that_shows_it() {
     let dir = tempfile::tempdir().unwrap();
     let member = Member::start(dir.path(), true).await;
-    let Answer::Applied { revision, .. } = member.write(1).await else { panic!("refused") };
+    let ApplyResponse::Applied { revision, .. } = member.write(1).await else { panic!("refused") };
     let view = member.view.borrow().clone();
     assert_eq!(view.state.revision, revision);
     assert!(view.applied >= revision);
@@ -160,7 +160,9 @@ async fn an_answer_comes_after_the_view_that_shows_it() {
     assert!(view.learners.is_empty());
     assert_eq!(*member.history.0.lock().unwrap(), [Event::Changed(revision, 1)]);
     // The same request again changes nothing and is no news.
-    assert!(matches!(member.write(1).await, Answer::Applied { revision: again, .. } if again == revision));
+    assert!(
+        matches!(member.write(1).await, ApplyResponse::Applied { revision: again, .. } if again == revision)
+    );
     assert_eq!(member.history.0.lock().unwrap().len(), 1);
     assert!(Arc::ptr_eq(&view.state, &member.view.borrow().state), "an unchanged state keeps its address");
     member.stop().await;
@@ -207,12 +209,12 @@ async fn a_snapshot_that_contains_something_else_is_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(dir.path()).unwrap());
-    let published = Published {
+    let published = StatePublisher {
         view: watch::channel(Arc::default()).0,
         history: Box::new(Recorded::default()),
         requests: Arc::default(),
     };
-    let mut replica = Durable::create(&data, &identity(), published).unwrap().replica;
+    let mut replica = Storage::create(&data, &identity(), published).unwrap().replica;
     let meta = crate::raft_types::SnapshotMeta::default();
     let payload = crate::snapshot::encode(&meta, &trestle_model::Machine::default());
     replica.install_snapshot(&meta, payload.clone()).await.unwrap();

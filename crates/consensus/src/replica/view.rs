@@ -11,7 +11,7 @@ use crate::raft_types::Membership;
 
 /// What this member knows of the cluster: one immutable value, replaced as a whole after each batch of log entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
+pub struct ClusterView {
     /// The configuration.
     pub state: Arc<ClusterState>,
     /// Index of the last log entry that is part of it; 0 when there is none.
@@ -25,7 +25,7 @@ pub struct View {
 }
 
 /// Takes the changes in order, for those who watch.
-pub(crate) trait History: Send + 'static {
+pub(crate) trait ChangeSink: Send + 'static {
     /// A command was applied, of the proposal `by`. Called before the view with this revision is published, with growing revisions.
     fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &Proposal);
 
@@ -34,11 +34,11 @@ pub(crate) trait History: Send + 'static {
 }
 
 /// Where the state machine publishes to.
-pub(crate) struct Published {
+pub(crate) struct StatePublisher {
     /// The newest view.
-    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
     /// The changes.
-    pub(crate) history: Box<dyn History>,
+    pub(crate) history: Box<dyn ChangeSink>,
     /// The requests that were answered.
     pub(crate) requests: Arc<KnownRequests>,
 }

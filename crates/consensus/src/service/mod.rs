@@ -15,13 +15,13 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
 
-use crate::ballot::Asked;
 use crate::identity::Identity;
 use crate::raft_types::{TypeConfig, Vote};
-use crate::recovery::Recovery;
+use crate::recovery::RecoveryId;
 use crate::shared::{Core, RaftHandle};
 use crate::status::RaftState;
-use crate::store::Mark;
+use crate::store::SyncedIndex;
+use crate::vote_guard::PendingVote;
 use crate::wire::{self, WireError};
 
 /// Answers other members' Raft calls; until Raft runs, with `UNAVAILABLE`.
@@ -36,25 +36,25 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 /// Why an append is refused.
-enum Refused {
+enum AppendRefusal {
     /// This member has given or seen a later vote.
     Later(Vote),
     With(Status),
 }
 
-impl From<Status> for Refused {
+impl From<Status> for AppendRefusal {
     fn from(status: Status) -> Self {
-        Refused::With(status)
+        AppendRefusal::With(status)
     }
 }
 
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
+impl From<AppendRefusal> for Status {
+    fn from(refused: AppendRefusal) -> Self {
         match refused {
-            Refused::Later(vote) => {
+            AppendRefusal::Later(vote) => {
                 Status::failed_precondition(format!("this member has seen a later vote, {vote}"))
             }
-            Refused::With(status) => status,
+            AppendRefusal::With(status) => status,
         }
     }
 }
@@ -71,16 +71,20 @@ impl Core {
                 to.member_id, to.cluster_id
             )));
         }
-        self.same_recovery(Recovery { number: to.recovery, draw: to.recovery_draw })?;
+        self.same_recovery(RecoveryId { number: to.recovery, draw: to.recovery_draw })?;
         Ok(identity)
     }
 
     /// What this member knows of the disk of another one that asks, and what it has on its own.
-    fn serve_recall(self: &Arc<Self>, from: u64, to: &proto::Destination) -> Result<(Mark, Mark), Status> {
+    fn serve_check_disk(
+        self: &Arc<Self>,
+        from: u64,
+        to: &proto::Destination,
+    ) -> Result<(SyncedIndex, SyncedIndex), Status> {
         self.meant(to)?;
-        self.hear_of_disks(from, to).map_err(malformed)?;
-        let own = self.peak().map(|peak| *peak.borrow()).unwrap_or_default();
-        Ok((self.witness.of(from), own))
+        self.note_disks(from, to).map_err(malformed)?;
+        let own = self.max_synced().map(|max_synced| *max_synced.borrow()).unwrap_or_default();
+        Ok((self.known_disks.of(from), own))
     }
 
     /// A later vote than that of this leader which this member has given or seen, and forgotten with its disk.
@@ -92,7 +96,7 @@ impl Core {
     fn addressed(&self, to: Option<&proto::Destination>) -> Result<RaftHandle, Status> {
         let to = to.ok_or_else(|| Status::invalid_argument("a Raft call names no destination"))?;
         let identity = self.meant(to)?;
-        self.agrees(to.promise_ms)?;
+        self.agrees(to.vote_refusal_ms)?;
         if identity.removed || self.role.borrow().state == RaftState::Removed {
             return Err(status::failure(&Failure::Removed));
         }
@@ -103,7 +107,7 @@ impl Core {
     /// Refuses a caller whose voters stand by a leader for another time than this one's: who may serve while nobody else does
     /// follows from all having the same.
     fn agrees(&self, theirs: u32) -> Result<(), Status> {
-        let mine = self.settings.timing.promise_ms();
+        let mine = self.settings.timing.vote_refusal_ms();
         if theirs == mine {
             return Ok(());
         }
@@ -111,7 +115,7 @@ impl Core {
             "election timeouts of up to {theirs} ms do not go with this member's, of up to {mine} ms: give all members the same \
              profile"
         );
-        if self.mistimed.swap(theirs, Ordering::Relaxed) != theirs {
+        if self.last_mismatch_ms.swap(theirs, Ordering::Relaxed) != theirs {
             tracing::warn!("refused another member's Raft calls: {why}");
         }
         Err(Status::failed_precondition(why))
@@ -120,7 +124,7 @@ impl Core {
     /// The message for an answer, which is a sign of life of the leader unless it says that there is a newer one.
     fn appended(&self, answer: &AppendEntriesResponse<TypeConfig>) -> proto::AppendEntriesResponse {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.heard.note();
+            self.leader_contact.note();
         }
         wire::append_response_message(answer)
     }
@@ -129,7 +133,7 @@ impl Core {
     /// (the reported vote may be old, never too new).
     fn note_leader(&self, raft: &RaftHandle, vote: &Vote) {
         if *vote >= raft.server_metrics().borrow_watched().vote {
-            self.heard.note_leader(vote);
+            self.leader_contact.note_leader(vote);
         }
     }
 
@@ -138,13 +142,13 @@ impl Core {
         self: &Arc<Self>,
         raft: &RaftHandle,
         message: proto::AppendEntriesRequest,
-    ) -> Result<AppendEntriesRequest<TypeConfig>, Refused> {
+    ) -> Result<AppendEntriesRequest<TypeConfig>, AppendRefusal> {
         let to = message.to.clone().unwrap_or_default();
         let request = wire::append_request(message).map_err(malformed)?;
         self.admit(raft, &request.vote, true)?;
-        self.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        self.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         if let Some(later) = self.later_vote(&request.vote) {
-            return Err(Refused::Later(later));
+            return Err(AppendRefusal::Later(later));
         }
         let ids = request.prev_log_id.into_iter().chain(request.entries.iter().map(|entry| entry.log_id));
         let contradicted = self.log_reader().and_then(|log| log.contradicted(ids));
@@ -159,7 +163,7 @@ impl Core {
     /// Whether this member has heard a leader too lately to help another one, which that leader has not asked for. Raft
     /// refuses for as long, but forgets it when it hears of a transfer or has voted for anybody since.
     fn is_bound(&self, request: &VoteRequest<TypeConfig>) -> bool {
-        !request.leadership_transfer && self.heard.binds()
+        !request.leadership_transfer && self.leader_contact.bars_votes()
     }
 
     /// Refuses a candidate that can be none, and tells one that was removed so.
@@ -217,11 +221,11 @@ impl RaftService for Service {
         let request = match self.0.append_request(&raft, message) {
             Ok(request) => request,
             // The leader is not one any more, and steps down when it hears so.
-            Err(Refused::Later(vote)) => {
+            Err(AppendRefusal::Later(vote)) => {
                 let answer = AppendEntriesResponse::HigherVote(vote);
                 return Ok(Response::new(wire::append_response_message(&answer)));
             }
-            Err(Refused::With(status)) => return Err(status),
+            Err(AppendRefusal::With(status)) => return Err(status),
         };
         let answer = raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(self.0.appended(&answer)))
@@ -254,13 +258,14 @@ impl RaftService for Service {
         let to = message.to.clone().unwrap_or_default();
         let mut request = wire::vote_request(message).map_err(malformed)?;
         self.0.admit_candidate(&raft, &request)?;
-        self.0.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
-        request.leadership_transfer = request.leadership_transfer && self.0.is_wished(&request).await;
+        self.0.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        request.leadership_transfer =
+            request.leadership_transfer && self.0.is_confirmed_transfer(&request).await;
         let term = request.vote.leader_id.term;
-        if self.0.is_bound(&request) || self.0.withholds(&request) {
+        if self.0.is_bound(&request) || self.0.withholds_vote(&request) {
             return Ok(not_granted(&raft));
         }
-        let Some(asked) = Asked::ask(&self.0.settings.ballot, term) else {
+        let Some(asked) = PendingVote::ask(&self.0.settings.vote_guard, term) else {
             tracing::info!(term, "gave no vote: this member is not free to");
             return Ok(not_granted(&raft));
         };
@@ -283,10 +288,10 @@ impl RaftService for Service {
         let to = message.to.clone().unwrap_or_default();
         let mut request = wire::vote_request(message).map_err(malformed)?;
         self.0.admit_candidate(&raft, &request)?;
-        self.0.hear_of_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        self.0.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         // Nobody asks before an election that the leader wishes.
         request.leadership_transfer = false;
-        if self.0.is_bound(&request) || self.0.withholds(&request) {
+        if self.0.is_bound(&request) || self.0.withholds_vote(&request) {
             return Ok(not_granted(&raft));
         }
         let answer = raft.pre_vote(request).await.map_err(stopped)?;
@@ -303,12 +308,12 @@ impl RaftService for Service {
         let request = wire::transfer_request(message).map_err(malformed)?;
         let leader = request.from_leader().leader_id;
         self.0.admit(&raft, request.from_leader(), true)?;
-        self.0.hear_of_disks(leader.node_id, &to).map_err(malformed)?;
+        self.0.note_disks(leader.node_id, &to).map_err(malformed)?;
         if let Some(why) = self.0.why_abstains() {
             return Err(Status::failed_precondition(format!("this member cannot lead; {why}")));
         }
         // Whoever stands for election deposes the leader: that one must say so itself.
-        if !self.0.hands_over(leader.term, leader.node_id, *request.to_node_id()).await {
+        if !self.0.is_transferring_to(leader.term, leader.node_id, *request.to_node_id()).await {
             return Err(Status::failed_precondition(format!(
                 "member {} does not confirm that it hands leadership to member {}",
                 leader.node_id,
@@ -321,15 +326,15 @@ impl RaftService for Service {
         Ok(Response::new(proto::TransferLeaderResponse {}))
     }
 
-    async fn recall(
+    async fn check_disk(
         &self,
-        request: Request<proto::RecallRequest>,
-    ) -> Result<Response<proto::RecallResponse>, Status> {
+        request: Request<proto::CheckDiskRequest>,
+    ) -> Result<Response<proto::CheckDiskResponse>, Status> {
         let message = request.into_inner();
         let to = message.to.ok_or_else(|| Status::invalid_argument("a question names no destination"))?;
-        let (known, own) = self.0.serve_recall(message.member_id, &to)?;
-        let (known, own) = (Some(wire::mark_message(&known)), Some(wire::mark_message(&own)));
-        Ok(Response::new(proto::RecallResponse { known, own }))
+        let (known, own) = self.0.serve_check_disk(message.member_id, &to)?;
+        let (known, own) = (Some(wire::synced_index_message(&known)), Some(wire::synced_index_message(&own)));
+        Ok(Response::new(proto::CheckDiskResponse { known, own }))
     }
 
     async fn install_snapshot(
@@ -346,8 +351,8 @@ impl RaftService for Service {
         let message = request.into_inner();
         self.0.addressed(message.to.as_ref())?;
         let again = self.0.me().is_some_and(|me| me.0 == message.to_member_id)
-            && self.0.registry.has_stood_again(message.term);
-        let confirmed = again || self.0.registry.hands_over(message.term, message.to_member_id);
+            && self.0.quorum.was_reelected_after(message.term);
+        let confirmed = again || self.0.quorum.is_transferring_to(message.term, message.to_member_id);
         Ok(Response::new(proto::ConfirmTransferResponse { confirmed }))
     }
 

@@ -11,7 +11,7 @@ use trestle_model::Machine;
 use super::payload;
 use crate::data_dir::{DataDir, replace_file};
 use crate::raft_types::{LogId, SnapshotMeta};
-use crate::store::{OpenError, Owner};
+use crate::store::{OpenError, StorageOwner};
 
 const MAGIC: [u8; 8] = *b"TRSTSNAP";
 const FORMAT: u32 = 1;
@@ -23,12 +23,12 @@ const KEPT: usize = 2;
 #[derive(Debug)]
 pub(crate) struct SnapshotFiles {
     dir: PathBuf,
-    owner: Owner,
+    owner: StorageOwner,
 }
 
 /// A snapshot that was read.
 #[derive(Debug)]
-pub(crate) struct Restored {
+pub(crate) struct RestoredSnapshot {
     /// What it contains.
     pub(crate) meta: SnapshotMeta,
     /// The state machine.
@@ -48,7 +48,7 @@ fn header(payload: &[u8]) -> [u8; HEADER] {
 
 impl SnapshotFiles {
     /// Opens the directory, creating it if there is none.
-    pub(crate) fn open(dir: &DataDir, owner: Owner) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &DataDir, owner: StorageOwner) -> Result<Self, OpenError> {
         let path = dir.join("snapshots");
         fs::create_dir_all(&path).map_err(OpenError::io("create", &path))?;
         Ok(Self { dir: path, owner })
@@ -104,11 +104,11 @@ impl SnapshotFiles {
         Err(damaged("its checksum does not hold".to_owned()))
     }
 
-    fn restore(&self, path: &Path) -> Result<Restored, OpenError> {
+    fn restore(&self, path: &Path) -> Result<RestoredSnapshot, OpenError> {
         let content = self.read(path)?;
         let (meta, machine) =
             payload::decode(&content).map_err(|e| self.owner.damaged(path, e.to_string()))?;
-        Ok(Restored { meta, machine })
+        Ok(RestoredSnapshot { meta, machine })
     }
 
     /// Reads the payload of the snapshot that ends with this log entry.
@@ -126,7 +126,7 @@ impl SnapshotFiles {
     ///
     /// # Errors
     /// When the log has been purged and no snapshot is left that reaches so far.
-    pub(crate) fn newest(&self, purged: Option<LogId>) -> Result<Option<Restored>, OpenError> {
+    pub(crate) fn newest(&self, purged: Option<LogId>) -> Result<Option<RestoredSnapshot>, OpenError> {
         let reaches = |index: u64| purged.is_none_or(|purged| index >= purged.index);
         let files = self.list().map_err(OpenError::io("read", &self.dir))?;
         let mut passed_over = None;

@@ -3,7 +3,7 @@
 mod files;
 mod payload;
 
-pub(crate) use files::{Restored, SnapshotFiles};
+pub(crate) use files::{RestoredSnapshot, SnapshotFiles};
 pub(crate) use payload::{decode, encode};
 
 /// Log entries after which the state machine is written out.

@@ -10,7 +10,7 @@ use super::SnapshotFiles;
 use super::payload::encode;
 use crate::data_dir::DataDir;
 use crate::raft_types::{LeaderId, LogId, Membership, PeerNode, SnapshotMeta, StoredMembership};
-use crate::store::{OpenError, Owner};
+use crate::store::{OpenError, StorageOwner};
 
 fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
@@ -40,7 +40,7 @@ fn machine(index: u64) -> Machine {
 
 fn files() -> (TempDir, SnapshotFiles) {
     let dir = tempfile::tempdir().unwrap();
-    let owner = Owner { dir: dir.path().to_owned(), member: "east-1".to_owned() };
+    let owner = StorageOwner { dir: dir.path().to_owned(), member: "east-1".to_owned() };
     let files = SnapshotFiles::open(&DataDir::open(dir.path()).unwrap(), owner).unwrap();
     (dir, files)
 }

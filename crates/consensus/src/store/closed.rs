@@ -7,18 +7,18 @@ use super::disk::LogDisk;
 use super::error::OpenError;
 use super::layout;
 use super::log_store::read;
-use super::mark::{Mark, MarkFile};
 use super::memory::MemoryLog;
 use super::sled_disk::SledDisk;
+use super::synced_index::{SyncedIndex, SyncedIndexFile};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, LogId, Vote};
+use crate::raft_types::{LogEntry, LogId, Vote};
 
 /// The log, in memory and on the disk, without a thread that writes it.
 pub(crate) struct ClosedLog {
     file: PathBuf,
     disk: SledDisk,
-    mark: MarkFile,
+    synced: SyncedIndexFile,
     log: MemoryLog,
 }
 
@@ -31,8 +31,8 @@ impl std::fmt::Debug for ClosedLog {
 impl ClosedLog {
     /// Opens and checks the log of a member that has an identity.
     pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<Self, OpenError> {
-        let (file, disk, mark, log) = read(dir, identity)?;
-        Ok(Self { file, disk, mark, log })
+        let (file, disk, synced, log) = read(dir, identity)?;
+        Ok(Self { file, disk, synced, log })
     }
 
     /// The last log entry that is only in a snapshot any more.
@@ -56,17 +56,18 @@ impl ClosedLog {
     }
 
     /// All entries.
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<LogEntry> {
         self.log.range(..)
     }
 
     /// Adds entries and a vote, durably.
-    pub(crate) fn append(&mut self, vote: &Vote, entries: &[Entry]) -> Result<(), OpenError> {
+    pub(crate) fn append(&mut self, vote: &Vote, entries: &[LogEntry]) -> Result<(), OpenError> {
         let mut ops = vec![layout::put_vote(vote)];
         ops.extend(entries.iter().map(layout::put_entry));
         let last = entries.last().map(|entry| entry.log_id).or(self.log.last());
         let wrote = self.disk.apply(ops).and_then(|()| self.disk.sync());
-        let marked = wrote.and_then(|()| self.mark.advance(Mark { last, vote: Some(*vote) }));
-        marked.map_err(OpenError::io("write", &self.file))
+        let synced_at_least =
+            wrote.and_then(|()| self.synced.advance(SyncedIndex { last, vote: Some(*vote) }));
+        synced_at_least.map_err(OpenError::io("write", &self.file))
     }
 }

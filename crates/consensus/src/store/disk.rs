@@ -4,7 +4,7 @@ use std::io;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Table {
+pub(crate) enum DiskTable {
     /// Log entries; the key is the index as eight bytes, big-endian, so that keys sort as indexes do.
     Log,
     /// Everything else, by name.
@@ -12,15 +12,15 @@ pub(crate) enum Table {
 }
 
 /// A key with its sealed record.
-pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+pub(crate) type KeyedRecord = (Vec<u8>, Vec<u8>);
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Op {
+pub(crate) enum DiskOp {
     /// Writes a record.
     Put {
         /// Where.
-        table: Table,
+        table: DiskTable,
         /// Its key.
         key: Vec<u8>,
         /// The sealed record.
@@ -29,16 +29,16 @@ pub(crate) enum Op {
     /// Removes a record.
     Remove {
         /// Where.
-        table: Table,
+        table: DiskTable,
         /// Its key.
         key: Vec<u8>,
     },
 }
 
-impl Op {
-    pub(super) fn table(&self) -> Table {
+impl DiskOp {
+    pub(super) fn table(&self) -> DiskTable {
         match self {
-            Op::Put { table, .. } | Op::Remove { table, .. } => *table,
+            DiskOp::Put { table, .. } | DiskOp::Remove { table, .. } => *table,
         }
     }
 }
@@ -47,11 +47,11 @@ impl Op {
 /// applied, and at least those before the last [`sync`](Self::sync) that succeeded.
 pub(crate) trait LogDisk: Send + 'static {
     /// Applies changes in order. They need not be durable yet.
-    fn apply(&mut self, ops: Vec<Op>) -> io::Result<()>;
+    fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()>;
 
     /// Makes everything that was applied survive a loss of power.
     fn sync(&mut self) -> io::Result<()>;
 
     /// All records of a table in the order of keys.
-    fn load(&self, table: Table) -> io::Result<Vec<Pair>>;
+    fn load(&self, table: DiskTable) -> io::Result<Vec<KeyedRecord>>;
 }

@@ -86,12 +86,12 @@ impl OpenError {
 
 /// Names the data directory and its member in errors about the files in it.
 #[derive(Debug, Clone)]
-pub(crate) struct Owner {
+pub(crate) struct StorageOwner {
     pub(crate) dir: PathBuf,
     pub(crate) member: String,
 }
 
-impl Owner {
+impl StorageOwner {
     pub(crate) fn damaged(&self, file: &Path, what: impl Into<String>) -> OpenError {
         OpenError::Damaged {
             file: file.to_owned(),

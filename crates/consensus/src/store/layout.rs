@@ -2,10 +2,10 @@
 
 use trestle_api::storage;
 
-use super::disk::{Op, Table};
+use super::disk::{DiskOp, DiskTable};
 use super::record::seal;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, LogId, Vote};
+use crate::raft_types::{LogEntry, LogId, Vote};
 use crate::wire;
 
 pub(super) const VOTE: &[u8] = b"vote";
@@ -14,8 +14,8 @@ pub(super) const COMMITTED: &[u8] = b"committed";
 /// Whose log this is: an `Identity`, as in the identity file when the log was created.
 pub(super) const OWNER: &[u8] = b"owner";
 
-fn put_meta(key: &[u8], record: Vec<u8>) -> Op {
-    Op::Put { table: Table::Meta, key: key.to_vec(), record }
+fn put_meta(key: &[u8], record: Vec<u8>) -> DiskOp {
+    DiskOp::Put { table: DiskTable::Meta, key: key.to_vec(), record }
 }
 
 fn entry_key(index: u64) -> Vec<u8> {
@@ -26,16 +26,16 @@ pub(super) fn entry_index(key: &[u8]) -> Option<u64> {
     key.try_into().ok().map(u64::from_be_bytes)
 }
 
-pub(super) fn put_entry(entry: &Entry) -> Op {
+pub(super) fn put_entry(entry: &LogEntry) -> DiskOp {
     let record = seal(&wire::entry_message(entry));
-    Op::Put { table: Table::Log, key: entry_key(entry.log_id.index), record }
+    DiskOp::Put { table: DiskTable::Log, key: entry_key(entry.log_id.index), record }
 }
 
-pub(super) fn remove_entry(index: u64) -> Op {
-    Op::Remove { table: Table::Log, key: entry_key(index) }
+pub(super) fn remove_entry(index: u64) -> DiskOp {
+    DiskOp::Remove { table: DiskTable::Log, key: entry_key(index) }
 }
 
-pub(super) fn put_vote(vote: &Vote) -> Op {
+pub(super) fn put_vote(vote: &Vote) -> DiskOp {
     put_meta(VOTE, seal(&wire::vote_message(vote)))
 }
 
@@ -44,14 +44,14 @@ fn log_id_record(id: &LogId) -> Vec<u8> {
     seal(&message)
 }
 
-pub(super) fn put_purged(id: &LogId) -> Op {
+pub(super) fn put_purged(id: &LogId) -> DiskOp {
     put_meta(PURGED, log_id_record(id))
 }
 
-pub(super) fn put_committed(id: &LogId) -> Op {
+pub(super) fn put_committed(id: &LogId) -> DiskOp {
     put_meta(COMMITTED, log_id_record(id))
 }
 
-pub(super) fn put_owner(identity: &Identity) -> Op {
+pub(super) fn put_owner(identity: &Identity) -> DiskOp {
     put_meta(OWNER, seal(&identity.message()))
 }

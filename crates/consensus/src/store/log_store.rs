@@ -15,14 +15,14 @@ use tokio::sync::{oneshot, watch};
 use super::disk::LogDisk;
 use super::error::OpenError;
 use super::layout;
-use super::mark::{Mark, MarkFile};
 use super::memory::MemoryLog;
 use super::recovery::{Recovered, recover};
 use super::sled_disk::{SledDisk, db_file};
-use super::writer::{Request, Writer};
+use super::synced_index::{SyncedIndex, SyncedIndexFile};
+use super::writer::{LogWriter, WriteRequest};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, IoFlushed, LogId, Membership, Payload, TypeConfig, Vote};
+use crate::raft_types::{IoFlushed, LogEntry, LogId, Membership, Payload, TypeConfig, Vote};
 
 /// Reads the log from memory.
 #[derive(Debug, Clone)]
@@ -47,19 +47,19 @@ impl LogReader {
     }
 }
 
-/// The log. Dropping it and its clones ends the writer thread; [`Closed`] tells when that is done.
+/// The log. Dropping it and its clones ends the writer thread; [`LogClosed`] tells when that is done.
 #[derive(Debug)]
 pub(crate) struct LogStore {
     reader: LogReader,
-    writer: Sender<Request>,
-    peak: watch::Receiver<Mark>,
+    writer: Sender<WriteRequest>,
+    max_synced: watch::Receiver<SyncedIndex>,
 }
 
 /// Resolves when the writer thread has ended and the files are closed.
 #[derive(Debug)]
-pub(crate) struct Closed(oneshot::Receiver<()>);
+pub(crate) struct LogClosed(oneshot::Receiver<()>);
 
-impl Closed {
+impl LogClosed {
     /// Waits for it. Drop Raft and the [`LogStore`] first.
     pub(crate) async fn wait(self) {
         // The other end is only ever dropped, by the thread as it ends.
@@ -69,16 +69,20 @@ impl Closed {
 
 /// Creates the log of a member that joins or founds a cluster. A log that an earlier attempt left behind may be there
 /// when nothing is in it.
-pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, Closed), OpenError> {
+pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, LogClosed), OpenError> {
     let owner = identity.owner(dir);
     let store = dir.join("store");
     let file = db_file(&store);
     let created = !file.exists();
     let mut disk = SledDisk::open(&store, &owner)?;
     if !created {
-        let marked = MarkFile::path(dir.path()).exists();
-        let mark = if marked { MarkFile::open(dir.path(), &owner)?.current() } else { Mark::default() };
-        let Recovered { log, owner: stored, .. } = recover(&disk, mark, &file, &owner)?;
+        let synced_at_least = SyncedIndexFile::path(dir.path()).exists();
+        let synced = if synced_at_least {
+            SyncedIndexFile::open(dir.path(), &owner)?.current()
+        } else {
+            SyncedIndex::default()
+        };
+        let Recovered { log, owner: stored, .. } = recover(&disk, synced, &file, &owner)?;
         if log.last().is_some() || log.vote.is_some() {
             let stored = stored.map_or_else(|| "an unknown member".to_owned(), |stored| stored.to_string());
             return Err(OpenError::OtherOwner {
@@ -90,21 +94,21 @@ pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStor
     }
     let wrote = disk.apply(vec![layout::put_owner(identity)]).and_then(|()| disk.sync());
     wrote.map_err(OpenError::io("write", &file))?;
-    let mark = MarkFile::create(dir.path())?;
-    start(dir, disk, mark, MemoryLog::default())
+    let synced = SyncedIndexFile::create(dir.path())?;
+    start(dir, disk, synced, MemoryLog::default())
 }
 
 /// Opens the log of a member that has an identity.
-pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, Closed), OpenError> {
-    let (_, disk, mark, log) = read(dir, identity)?;
-    start(dir, disk, mark, log)
+pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, LogClosed), OpenError> {
+    let (_, disk, synced, log) = read(dir, identity)?;
+    start(dir, disk, synced, log)
 }
 
 /// Reads and checks the log of a member that has an identity, and makes what was read durable.
 pub(super) fn read(
     dir: &Arc<DataDir>,
     identity: &Identity,
-) -> Result<(PathBuf, SledDisk, MarkFile, MemoryLog), OpenError> {
+) -> Result<(PathBuf, SledDisk, SyncedIndexFile, MemoryLog), OpenError> {
     let owner = identity.owner(dir);
     let store = dir.join("store");
     let file = db_file(&store);
@@ -112,8 +116,8 @@ pub(super) fn read(
         return Err(owner.damaged(&file, "it is missing"));
     }
     let mut disk = SledDisk::open(&store, &owner)?;
-    let mut mark = MarkFile::open(dir.path(), &owner)?;
-    let Recovered { log, owner: stored, sweep } = recover(&disk, mark.current(), &file, &owner)?;
+    let mut synced = SyncedIndexFile::open(dir.path(), &owner)?;
+    let Recovered { log, owner: stored, sweep } = recover(&disk, synced.current(), &file, &owner)?;
     let stored = stored.ok_or_else(|| owner.damaged(&file, "it does not say whose log it is"))?;
     if !stored.is_same_member(identity) {
         let (stored, identity) = (stored.to_string(), identity.to_string());
@@ -121,22 +125,23 @@ pub(super) fn read(
     }
     // What was read may so far be in the page cache only, if the last process was killed; openraft takes it as durable.
     let synced = disk.apply(sweep).and_then(|()| disk.sync());
-    let marked = synced.and_then(|()| mark.advance(Mark { last: log.last(), vote: log.vote }));
-    marked.map_err(OpenError::io("write", &file))?;
-    Ok((file, disk, mark, log))
+    let synced_at_least =
+        synced.and_then(|()| synced.advance(SyncedIndex { last: log.last(), vote: log.vote }));
+    synced_at_least.map_err(OpenError::io("write", &file))?;
+    Ok((file, disk, synced, log))
 }
 
 pub(super) fn start(
     dir: &Arc<DataDir>,
     disk: impl LogDisk,
-    mark: MarkFile,
+    synced: SyncedIndexFile,
     log: MemoryLog,
-) -> Result<(LogStore, Closed), OpenError> {
+) -> Result<(LogStore, LogClosed), OpenError> {
     let (writer, requests) = mpsc::channel();
     let (ended, closed) = oneshot::channel::<()>();
     let held = dir.clone();
-    let writing = Writer::new(disk, mark);
-    let peak = writing.peak();
+    let writing = LogWriter::new(disk, synced);
+    let max_synced = writing.max_synced();
     let run = move || {
         writing.run(&requests);
         drop(held);
@@ -144,7 +149,7 @@ pub(super) fn start(
     };
     let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
     thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
-    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer, peak }, Closed(closed)))
+    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer, max_synced }, LogClosed(closed)))
 }
 
 fn writer_gone() -> io::Error {
@@ -163,8 +168,8 @@ impl LogStore {
     }
 
     /// The most that was ever durable in this process: what was found at its start, and what was written since.
-    pub(crate) fn peak(&self) -> watch::Receiver<Mark> {
-        self.peak.clone()
+    pub(crate) fn max_synced(&self) -> watch::Receiver<SyncedIndex> {
+        self.max_synced.clone()
     }
 
     /// The newest membership in the log, with each member's peer address; `None` when it is only in a snapshot.
@@ -176,7 +181,7 @@ impl LogStore {
         })
     }
 
-    fn ask(&self, request: Request) -> io::Result<()> {
+    fn ask(&self, request: WriteRequest) -> io::Result<()> {
         self.writer.send(request).map_err(|_| writer_gone())
     }
 }
@@ -185,7 +190,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
-    ) -> io::Result<Vec<Entry>> {
+    ) -> io::Result<Vec<LogEntry>> {
         Ok(self.log().range(range))
     }
 
@@ -208,7 +213,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, saved) = oneshot::channel();
-        self.ask(Request::Vote { vote: *vote, done })?;
+        self.ask(WriteRequest::Vote { vote: *vote, done })?;
         saved.await.map_err(|_| writer_gone())??;
         self.reader.log().vote = Some(*vote);
         Ok(())
@@ -216,7 +221,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.reader.log().committed = committed;
-        committed.map_or(Ok(()), |committed| self.ask(Request::Committed(committed)))
+        committed.map_or(Ok(()), |committed| self.ask(WriteRequest::Committed(committed)))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -225,17 +230,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn append<I>(&mut self, entries: I, callback: IoFlushed) -> io::Result<()>
     where
-        I: IntoIterator<Item = Entry> + OptionalSend,
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<Entry> = entries.into_iter().collect();
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
         {
             let mut log = self.reader.log();
             for entry in &entries {
                 log.append(entry.clone())?;
             }
         }
-        self.ask(Request::Append { entries, done: callback })
+        self.ask(WriteRequest::Append { entries, done: callback })
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
@@ -243,7 +248,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut log = self.reader.log();
             (log.truncate_after(last_log_id), log.last())
         };
-        self.ask(Request::Truncate { removed, last })
+        self.ask(WriteRequest::Truncate { removed, last })
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
@@ -251,6 +256,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut log = self.reader.log();
             (log.purge(log_id), log.last())
         };
-        self.ask(Request::Purge { upto: log_id, removed, last })
+        self.ask(WriteRequest::Purge { upto: log_id, removed, last })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 
-use crate::raft_types::{Entry, LogId, Vote};
+use crate::raft_types::{LogEntry, LogId, Vote};
 
 /// The log with its vote. Snapshots bound it to some ten thousand entries.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct MemoryLog {
     pub(super) vote: Option<Vote>,
     /// The last entry that is known to be committed.
     pub(super) committed: Option<LogId>,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
 }
 
 impl MemoryLog {
@@ -40,7 +40,7 @@ impl MemoryLog {
     }
 
     /// The entry at an index.
-    pub(super) fn get(&self, index: u64) -> Option<&Entry> {
+    pub(super) fn get(&self, index: u64) -> Option<&LogEntry> {
         let at = usize::try_from(index.checked_sub(self.first_index())?).ok()?;
         self.entries.get(at)
     }
@@ -49,7 +49,7 @@ impl MemoryLog {
     ///
     /// # Errors
     /// When it would leave a hole or cover another entry; openraft truncates first.
-    pub(super) fn append(&mut self, entry: Entry) -> io::Result<()> {
+    pub(super) fn append(&mut self, entry: LogEntry) -> io::Result<()> {
         let next = self.last().map_or(entry.log_id.index, |last| last.index + 1);
         if entry.log_id.index != next {
             let text =
@@ -78,12 +78,12 @@ impl MemoryLog {
     }
 
     /// What `find` makes of the newest entry of which it makes anything.
-    pub(super) fn newest<T>(&self, find: impl FnMut(&Entry) -> Option<T>) -> Option<T> {
+    pub(super) fn newest<T>(&self, find: impl FnMut(&LogEntry) -> Option<T>) -> Option<T> {
         self.entries.iter().rev().find_map(find)
     }
 
     /// The entries of a range, as far as they are present.
-    pub(super) fn range(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
+    pub(super) fn range(&self, range: impl RangeBounds<u64>) -> Vec<LogEntry> {
         let from = match range.start_bound() {
             Bound::Included(from) => *from,
             Bound::Excluded(before) => before.saturating_add(1),

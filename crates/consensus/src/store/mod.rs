@@ -8,11 +8,11 @@ mod disk;
 mod error;
 mod layout;
 mod log_store;
-mod mark;
 mod memory;
 pub(crate) mod record;
 mod recovery;
 mod sled_disk;
+mod synced_index;
 mod writer;
 
 #[cfg(test)]
@@ -20,9 +20,9 @@ pub(crate) mod tests;
 
 pub(crate) use closed::ClosedLog;
 pub use error::OpenError;
-pub(crate) use error::Owner;
-pub(crate) use log_store::{Closed, LogReader, LogStore, create, open};
-pub(crate) use mark::Mark;
+pub(crate) use error::StorageOwner;
+pub(crate) use log_store::{LogClosed, LogReader, LogStore, create, open};
+pub(crate) use synced_index::SyncedIndex;
 
 /// Most bytes of an encoded proposal: seventeen of them have less than 128 KiB. sled gathers up to seventeen records in a
 /// page, and a page above that goes to a file that it never syncs. The largest check of a pool fits

@@ -6,14 +6,14 @@ use std::path::Path;
 use prost::Message;
 use trestle_api::storage;
 
-use super::disk::{LogDisk, Op, Pair, Table};
-use super::error::{OpenError, Owner};
+use super::disk::{DiskOp, DiskTable, KeyedRecord, LogDisk};
+use super::error::{OpenError, StorageOwner};
 use super::layout;
-use super::mark::Mark;
 use super::memory::MemoryLog;
 use super::record::{self, RecordError, unseal};
+use super::synced_index::SyncedIndex;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, LogId, Vote};
+use crate::raft_types::{LogEntry, LogId, Vote};
 use crate::wire::{self, WireError};
 
 /// What the disk holds.
@@ -23,21 +23,21 @@ pub(super) struct Recovered {
     /// Whose log it is.
     pub(super) owner: Option<Identity>,
     /// Left-overs to remove: entries below the purge, and a torn last record.
-    pub(super) sweep: Vec<Op>,
+    pub(super) sweep: Vec<DiskOp>,
 }
 
 /// Names the file in errors.
-struct Reader<'a> {
+struct RecoveryReader<'a> {
     file: &'a Path,
-    owner: &'a Owner,
+    owner: &'a StorageOwner,
 }
 
-impl Reader<'_> {
+impl RecoveryReader<'_> {
     fn damaged(&self, what: impl Into<String>) -> OpenError {
         self.owner.damaged(self.file, what)
     }
 
-    fn load(&self, disk: &impl LogDisk, table: Table) -> Result<Vec<Pair>, OpenError> {
+    fn load(&self, disk: &impl LogDisk, table: DiskTable) -> Result<Vec<KeyedRecord>, OpenError> {
         disk.load(table).map_err(|e| match e.kind() {
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
                 self.damaged(e.to_string())
@@ -59,7 +59,7 @@ impl Reader<'_> {
 
     fn meta<M: Message + Default, T, E: ToString>(
         &self,
-        table: &[Pair],
+        table: &[KeyedRecord],
         key: &[u8],
         decode: impl FnOnce(M) -> Result<T, E>,
     ) -> Result<Option<T>, OpenError> {
@@ -73,7 +73,7 @@ impl Reader<'_> {
             .map_err(|e| self.damaged(format!("in record \"{name}\", {}", e.to_string())))
     }
 
-    fn entry(&self, index: u64, record: &[u8]) -> Result<Entry, RecordError> {
+    fn entry(&self, index: u64, record: &[u8]) -> Result<LogEntry, RecordError> {
         let message: storage::LogEntry = unseal(record)?;
         let entry = wire::entry(message).map_err(|e: WireError| RecordError::Content(e.to_string()))?;
         if entry.log_id.index != index {
@@ -86,33 +86,33 @@ impl Reader<'_> {
 /// Reads and checks everything. `mark` is what must be there at least.
 pub(super) fn recover(
     disk: &impl LogDisk,
-    mark: Mark,
+    synced: SyncedIndex,
     file: &Path,
-    owner: &Owner,
+    owner: &StorageOwner,
 ) -> Result<Recovered, OpenError> {
-    let reader = Reader { file, owner };
-    let meta = reader.load(disk, Table::Meta)?;
+    let reader = RecoveryReader { file, owner };
+    let meta = reader.load(disk, DiskTable::Meta)?;
     let vote = reader.meta(&meta, layout::VOTE, wire::vote)?;
     let purged = reader.meta(&meta, layout::PURGED, wire::log_id)?;
     let mut log = MemoryLog::new(vote, purged);
     let committed: Option<LogId> = reader.meta(&meta, layout::COMMITTED, wire::log_id)?;
     let identity = reader.meta(&meta, layout::OWNER, Identity::decode)?;
-    let sweep = read_entries(&reader, disk, mark, &mut log)?;
+    let sweep = read_entries(&reader, disk, synced, &mut log)?;
     // What lies beyond the last entry was never acknowledged by this member, whoever else has committed it.
     log.committed = committed.min(log.last());
-    check_mark(&reader, mark, &log)?;
+    check_synced_index(&reader, synced, &log)?;
     Ok(Recovered { log, owner: identity, sweep })
 }
 
 fn read_entries(
-    reader: &Reader<'_>,
+    reader: &RecoveryReader<'_>,
     disk: &impl LogDisk,
-    mark: Mark,
+    synced: SyncedIndex,
     log: &mut MemoryLog,
-) -> Result<Vec<Op>, OpenError> {
+) -> Result<Vec<DiskOp>, OpenError> {
     let mut sweep = Vec::new();
     let mut next = log.purged.map_or(0, |id| id.index.saturating_add(1));
-    let records = reader.load(disk, Table::Log)?;
+    let records = reader.load(disk, DiskTable::Log)?;
     let count = records.len();
     for (position, (key, record)) in records.into_iter().enumerate() {
         let index = layout::entry_index(&key).ok_or_else(|| {
@@ -135,7 +135,7 @@ fn read_entries(
             Err(RecordError::Newer(version)) => {
                 return Err(reader.refused(&index.to_string(), &RecordError::Newer(version)));
             }
-            Err(e) if position + 1 == count && mark.last.is_none_or(|last| last.index < index) => {
+            Err(e) if position + 1 == count && synced.last.is_none_or(|last| last.index < index) => {
                 tracing::warn!(
                     file = %reader.file.display(), index, error = %e,
                     "dropping the last record of the log: its write was interrupted, and nobody was told of it"
@@ -149,30 +149,38 @@ fn read_entries(
     Ok(sweep)
 }
 
-fn check_mark(reader: &Reader<'_>, mark: Mark, log: &MemoryLog) -> Result<(), OpenError> {
-    if let Some(marked) = mark.last {
+fn check_synced_index(
+    reader: &RecoveryReader<'_>,
+    synced: SyncedIndex,
+    log: &MemoryLog,
+) -> Result<(), OpenError> {
+    if let Some(synced_at_least) = synced.last {
         let last = log.last();
-        if last.is_none_or(|last| last.index < marked.index) {
+        if last.is_none_or(|last| last.index < synced_at_least.index) {
             let end = last
                 .map_or_else(|| "it is empty".to_owned(), |last| format!("it ends at entry {}", last.index));
-            return Err(reader.damaged(format!("{end}, but entries up to {} were durable", marked.index)));
+            return Err(
+                reader.damaged(format!("{end}, but entries up to {} were durable", synced_at_least.index))
+            );
         }
-        let found = log.get(marked.index).map(|entry| entry.log_id);
-        if found.is_some_and(|found| found != marked) {
+        let found = log.get(synced_at_least.index).map(|entry| entry.log_id);
+        if found.is_some_and(|found| found != synced_at_least) {
             return Err(reader.damaged(format!(
                 "entry {} is of term {} instead of {}",
-                marked.index,
+                synced_at_least.index,
                 found.map_or(0, |id| id.leader_id.term),
-                marked.leader_id.term
+                synced_at_least.leader_id.term
             )));
         }
     }
-    let reaches = |stored: Vote, marked| stored.partial_cmp(&marked).is_some_and(Ordering::is_ge);
-    let older = |stored: Option<Vote>, marked| stored.is_none_or(|stored| !reaches(stored, marked));
-    match mark.vote {
-        Some(marked) if older(log.vote, marked) => {
+    let reaches =
+        |stored: Vote, synced_at_least| stored.partial_cmp(&synced_at_least).is_some_and(Ordering::is_ge);
+    let older =
+        |stored: Option<Vote>, synced_at_least| stored.is_none_or(|stored| !reaches(stored, synced_at_least));
+    match synced.vote {
+        Some(synced_at_least) if older(log.vote, synced_at_least) => {
             let found = log.vote.map_or_else(|| "is missing".to_owned(), |vote| format!("is {vote}"));
-            Err(reader.damaged(format!("its vote {found}, but {marked} was durable")))
+            Err(reader.damaged(format!("its vote {found}, but {synced_at_least} was durable")))
         }
         _ => Ok(()),
     }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::disk::{LogDisk, Op, Pair, Table};
-use super::error::{OpenError, Owner};
+use super::disk::{DiskOp, DiskTable, KeyedRecord, LogDisk};
+use super::error::{OpenError, StorageOwner};
 use crate::data_dir::sync_directory;
 
 /// Records are read from memory; sled's cache only serves its own upkeep.
@@ -82,7 +82,7 @@ fn open_sled(store: &Path) -> io::Result<sled::Db> {
 
 impl SledDisk {
     /// Opens or creates the database in the directory `store`.
-    pub(crate) fn open(store: &Path, owner: &Owner) -> Result<Self, OpenError> {
+    pub(crate) fn open(store: &Path, owner: &StorageOwner) -> Result<Self, OpenError> {
         fs::create_dir_all(store).map_err(OpenError::io("create", store))?;
         set_half_written_aside(store)?;
         let path = db_file(store);
@@ -100,24 +100,24 @@ impl SledDisk {
         Ok(Self { log, meta, db, file })
     }
 
-    fn tree(&self, table: Table) -> &sled::Tree {
+    fn tree(&self, table: DiskTable) -> &sled::Tree {
         match table {
-            Table::Log => &self.log,
-            Table::Meta => &self.meta,
+            DiskTable::Log => &self.log,
+            DiskTable::Meta => &self.meta,
         }
     }
 }
 
 impl LogDisk for SledDisk {
-    fn apply(&mut self, ops: Vec<Op>) -> io::Result<()> {
+    fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()> {
         // A batch is atomic for one tree; batches in order keep the order between the trees.
         let mut ops = ops.into_iter().peekable();
-        while let Some(table) = ops.peek().map(Op::table) {
+        while let Some(table) = ops.peek().map(DiskOp::table) {
             let mut batch = sled::Batch::default();
             while let Some(op) = ops.next_if(|op| op.table() == table) {
                 match op {
-                    Op::Put { key, record, .. } => batch.insert(key, record),
-                    Op::Remove { key, .. } => batch.remove(key),
+                    DiskOp::Put { key, record, .. } => batch.insert(key, record),
+                    DiskOp::Remove { key, .. } => batch.remove(key),
                 }
             }
             guarded(|| self.tree(table).apply_batch(batch))?;
@@ -130,7 +130,7 @@ impl LogDisk for SledDisk {
         self.file.sync_data()
     }
 
-    fn load(&self, table: Table) -> io::Result<Vec<Pair>> {
+    fn load(&self, table: DiskTable) -> io::Result<Vec<KeyedRecord>> {
         let tree = self.tree(table);
         guarded(|| {
             tree.iter().map(|pair| pair.map(|(key, record)| (key.to_vec(), record.to_vec()))).collect()

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::disk::{LogDisk, Op};
+use super::disk::{DiskOp, LogDisk};
 use super::layout;
-use super::mark::{Mark, MarkFile};
-use crate::raft_types::{Entry, IoFlushed, LogId, Vote};
+use super::synced_index::{SyncedIndex, SyncedIndexFile};
+use crate::raft_types::{IoFlushed, LogEntry, LogId, Vote};
 
 /// Most requests in one write; bounds how long the first of them waits.
 const GROUP_MAX: usize = 1024;
@@ -19,9 +19,9 @@ const GROUP_MAX: usize = 1024;
 const COMMITTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Work for the writer, in the order in which it happened in memory.
-pub(super) enum Request {
+pub(super) enum WriteRequest {
     /// Adds entries, then calls back.
-    Append { entries: Vec<Entry>, done: IoFlushed },
+    Append { entries: Vec<LogEntry>, done: IoFlushed },
     /// Saves a vote, then calls back.
     Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
     /// Removes these indexes from the end; `last` is what is left.
@@ -33,16 +33,16 @@ pub(super) enum Request {
 }
 
 /// Someone who waits for a write.
-enum Waiter {
+enum WriteWaiter {
     Append(IoFlushed),
     Vote(oneshot::Sender<io::Result<()>>),
 }
 
-impl Waiter {
+impl WriteWaiter {
     fn tell(self, result: io::Result<()>) {
         match self {
-            Waiter::Append(done) => done.io_completed(result),
-            Waiter::Vote(done) => {
+            WriteWaiter::Append(done) => done.io_completed(result),
+            WriteWaiter::Vote(done) => {
                 // A caller that no longer waits has stopped; there is nobody to tell.
                 let _: Result<(), io::Result<()>> = done.send(result);
             }
@@ -52,38 +52,38 @@ impl Waiter {
 
 /// One write: changes in order, and who waits for it.
 #[derive(Default)]
-struct Group {
-    ops: Vec<Op>,
-    waiters: Vec<Waiter>,
+struct WriteGroup {
+    ops: Vec<DiskOp>,
+    waiters: Vec<WriteWaiter>,
     /// Set when entries are removed from the end: the lowest last entry on the way.
     lowest: Option<Option<LogId>>,
 }
 
 /// The state of the writer thread.
-pub(super) struct Writer<D> {
+pub(super) struct LogWriter<D> {
     disk: D,
-    mark: MarkFile,
+    synced: SyncedIndexFile,
     /// The most that was ever durable in this process: what a new leader has removed since was there all the same.
-    peak: watch::Sender<Mark>,
+    max_synced: watch::Sender<SyncedIndex>,
     committed: Option<LogId>,
     /// When the committed log id was last noted.
     noted: Instant,
     failed: Option<(io::ErrorKind, String)>,
 }
 
-impl<D: LogDisk> Writer<D> {
-    pub(super) fn new(disk: D, mark: MarkFile) -> Self {
-        let peak = watch::Sender::new(mark.current());
-        Self { disk, mark, peak, committed: None, noted: Instant::now(), failed: None }
+impl<D: LogDisk> LogWriter<D> {
+    pub(super) fn new(disk: D, synced: SyncedIndexFile) -> Self {
+        let max_synced = watch::Sender::new(synced.current());
+        Self { disk, synced, max_synced, committed: None, noted: Instant::now(), failed: None }
     }
 
     /// The most that was ever durable in this process.
-    pub(super) fn peak(&self) -> watch::Receiver<Mark> {
-        self.peak.subscribe()
+    pub(super) fn max_synced(&self) -> watch::Receiver<SyncedIndex> {
+        self.max_synced.subscribe()
     }
 
     /// Writes until nobody can ask any more.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+    pub(super) fn run(mut self, requests: &Receiver<WriteRequest>) {
         loop {
             let first = match self.committed {
                 None => requests.recv().map_err(RecvTimeoutError::from),
@@ -91,8 +91,8 @@ impl<D: LogDisk> Writer<D> {
             };
             let stop = matches!(first, Err(RecvTimeoutError::Disconnected));
             let waited = matches!(first, Err(RecvTimeoutError::Timeout));
-            let mut group = Group::default();
-            let mut target = self.mark.current();
+            let mut group = WriteGroup::default();
+            let mut target = self.synced.current();
             for request in first.into_iter().chain(requests.try_iter()).take(GROUP_MAX) {
                 self.take(request, &mut group, &mut target);
             }
@@ -110,35 +110,35 @@ impl<D: LogDisk> Writer<D> {
         }
     }
 
-    fn take(&mut self, request: Request, group: &mut Group, target: &mut Mark) {
+    fn take(&mut self, request: WriteRequest, group: &mut WriteGroup, target: &mut SyncedIndex) {
         match request {
-            Request::Append { entries, done } => {
+            WriteRequest::Append { entries, done } => {
                 target.last = entries.last().map(|entry| entry.log_id).or(target.last);
                 group.ops.extend(entries.iter().map(layout::put_entry));
-                group.waiters.push(Waiter::Append(done));
+                group.waiters.push(WriteWaiter::Append(done));
             }
-            Request::Vote { vote, done } => {
+            WriteRequest::Vote { vote, done } => {
                 target.vote = Some(vote);
                 group.ops.push(layout::put_vote(&vote));
-                group.waiters.push(Waiter::Vote(done));
+                group.waiters.push(WriteWaiter::Vote(done));
             }
-            Request::Truncate { removed, last } => {
+            WriteRequest::Truncate { removed, last } => {
                 target.last = last;
                 group.lowest = Some(group.lowest.map_or(last, |lowest| lowest.min(last)));
                 // From the end, so that no crash can leave a hole.
                 group.ops.extend(removed.rev().map(layout::remove_entry));
             }
-            Request::Purge { upto, removed, last } => {
+            WriteRequest::Purge { upto, removed, last } => {
                 target.last = last;
                 // First the note, then the entries: what is left of them below the note is swept at the next start.
                 group.ops.push(layout::put_purged(&upto));
                 group.ops.extend(removed.map(layout::remove_entry));
             }
-            Request::Committed(id) => self.committed = Some(id),
+            WriteRequest::Committed(id) => self.committed = Some(id),
         }
     }
 
-    fn write(&mut self, group: Group, target: Mark) {
+    fn write(&mut self, group: WriteGroup, target: SyncedIndex) {
         if self.failed.is_none()
             && let Err(e) = self.write_once(group.ops, group.lowest, target)
         {
@@ -157,21 +157,26 @@ impl<D: LogDisk> Writer<D> {
         }
     }
 
-    fn write_once(&mut self, ops: Vec<Op>, lowest: Option<Option<LogId>>, target: Mark) -> io::Result<()> {
-        let current = self.mark.current();
+    fn write_once(
+        &mut self,
+        ops: Vec<DiskOp>,
+        lowest: Option<Option<LogId>>,
+        target: SyncedIndex,
+    ) -> io::Result<()> {
+        let current = self.synced.current();
         if let Some(last) = lowest
             && last < current.last
         {
-            self.mark.lower(Mark { last, ..current })?;
+            self.synced.lower(SyncedIndex { last, ..current })?;
         }
         self.disk.apply(ops)?;
         self.disk.sync()?;
-        self.mark.advance(target)?;
+        self.synced.advance(target)?;
         // Before anybody is told that it is durable.
-        self.peak.send_if_modified(|peak| {
-            let before = *peak;
-            peak.raise(&target);
-            *peak != before
+        self.max_synced.send_if_modified(|max_synced| {
+            let before = *max_synced;
+            max_synced.raise(&target);
+            *max_synced != before
         });
         Ok(())
     }

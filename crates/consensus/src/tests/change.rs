@@ -7,7 +7,7 @@ use trestle_model::{Command, MemberId};
 
 use super::cluster::{Cluster, TIMING, create_pool, proposal, until, unwatched};
 use crate::raft_types::{Membership, Payload, PeerNode};
-use crate::{DEFAULT_WAIT, RaftState, Removal, Step};
+use crate::{DEFAULT_WAIT, MembershipStep, RaftState, RemovalOutcome};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_joins_as_a_learner_and_is_promoted() {
@@ -24,7 +24,7 @@ async fn a_member_joins_as_a_learner_and_is_promoted() {
         steps.push(progress.step);
     }
     steps.dedup();
-    assert_eq!(steps, [Step::Allocated, Step::Adopted, Step::CatchingUp]);
+    assert_eq!(steps, [MembershipStep::Allocated, MembershipStep::Adopted, MembershipStep::CatchingUp]);
     cluster.converged(&[0, new]).await;
     assert_eq!(cluster.at(new).status().state, RaftState::Learner);
     assert_eq!(cluster.pools(new).len(), 20);
@@ -86,7 +86,7 @@ async fn a_removed_member_is_told_and_stays_out() {
     let leader = cluster.leader().await;
     let gone = (leader + 1) % 3;
     let id = cluster.id(gone);
-    let Removal::Done { warnings, .. } = cluster.at(leader).remove(id).await.unwrap() else {
+    let RemovalOutcome::Done { warnings, .. } = cluster.at(leader).remove(id).await.unwrap() else {
         panic!("moved")
     };
     assert!(warnings[0].contains("2 voters"), "{warnings:?}");
@@ -109,7 +109,7 @@ async fn a_lost_member_is_replaced_and_learns_of_it_when_it_is_back() {
     let id = cluster.id(lost);
     cluster.stop(lost).await;
     let leader = cluster.leader().await;
-    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), Removal::Done { .. }));
+    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
     let new = cluster.place().await;
     let new_id = cluster.join(new).await;
     assert!(new_id > id);
@@ -128,12 +128,12 @@ async fn a_leader_that_is_removed_hands_over_first() {
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let id = cluster.id(first);
-    assert_eq!(cluster.at(first).remove(id).await.unwrap(), Removal::LeadershipMustMove);
+    assert_eq!(cluster.at(first).remove(id).await.unwrap(), RemovalOutcome::LeadershipMustMove);
     assert_eq!(cluster.leader().await, first);
     let (to, _) = cluster.at(first).transfer(None).await.unwrap();
     let second = cluster.leader().await;
     assert_eq!(cluster.id(second), to);
-    assert!(matches!(cluster.at(second).remove(id).await.unwrap(), Removal::Done { .. }));
+    assert!(matches!(cluster.at(second).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
     assert!(cluster.at(first).was_removed());
     assert_eq!(cluster.at(second).status().voters.len(), 2);
 }

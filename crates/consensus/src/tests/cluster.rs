@@ -19,9 +19,9 @@ use trestle_model::{
     Request as Named, RequestId,
 };
 
-use super::ballot::TestBallot;
 use super::proxy::Proxy;
-use crate::{Consensus, RaftState, Settings, Timing};
+use super::vote_guard::TestVoteGuard;
+use crate::{Consensus, ConsensusSettings, RaftState, Timing};
 
 /// Slower than the default, so that a busy test machine does not elect by accident.
 pub(super) const TIMING: Timing = Timing {
@@ -35,68 +35,71 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Peer(Consensus);
 
-type Answer<T> = Result<Response<T>, Status>;
+type PeerAnswer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl PeerService for Peer {
     async fn list_connections(
         &self,
         _: Request<proto::ListConnectionsRequest>,
-    ) -> Answer<proto::ListConnectionsResponse> {
+    ) -> PeerAnswer<proto::ListConnectionsResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
 
     async fn close_connections(
         &self,
         _: Request<proto::CloseConnectionsRequest>,
-    ) -> Answer<proto::CloseConnectionsResponse> {
+    ) -> PeerAnswer<proto::CloseConnectionsResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
 
     async fn await_events(
         &self,
         _: Request<proto::AwaitEventsRequest>,
-    ) -> Answer<proto::AwaitEventsResponse> {
+    ) -> PeerAnswer<proto::AwaitEventsResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
 
-    async fn describe(&self, _: Request<proto::DescribeRequest>) -> Answer<proto::DescribeResponse> {
+    async fn describe(&self, _: Request<proto::DescribeRequest>) -> PeerAnswer<proto::DescribeResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
     async fn register_start(
         &self,
         _: Request<proto::RegisterStartRequest>,
-    ) -> Answer<proto::RegisterStartResponse> {
+    ) -> PeerAnswer<proto::RegisterStartResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
-    async fn adopt(&self, request: Request<proto::AdoptRequest>) -> Answer<proto::AdoptResponse> {
+    async fn adopt(&self, request: Request<proto::AdoptRequest>) -> PeerAnswer<proto::AdoptResponse> {
         self.0.serve_adopt(request.into_inner()).await.map(Response::new)
     }
     async fn request_join(
         &self,
         _: Request<proto::RequestJoinRequest>,
-    ) -> Answer<proto::RequestJoinResponse> {
+    ) -> PeerAnswer<proto::RequestJoinResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
-    async fn dismiss(&self, request: Request<proto::DismissRequest>) -> Answer<proto::DismissResponse> {
-        self.0.serve_dismiss(request.into_inner()).await.map(Response::new)
+    async fn notify_removed(
+        &self,
+        request: Request<proto::NotifyRemovedRequest>,
+    ) -> PeerAnswer<proto::NotifyRemovedResponse> {
+        self.0.serve_notify_removed(request.into_inner()).await.map(Response::new)
     }
-    async fn propose(&self, request: Request<proto::ProposeRequest>) -> Answer<proto::ProposeResponse> {
+    async fn propose(&self, request: Request<proto::ProposeRequest>) -> PeerAnswer<proto::ProposeResponse> {
         self.0.serve_propose(request.into_inner()).await.map(Response::new)
     }
     async fn read_index(
         &self,
         request: Request<proto::ReadIndexRequest>,
-    ) -> Answer<proto::ReadIndexResponse> {
+    ) -> PeerAnswer<proto::ReadIndexResponse> {
         self.0.serve_read_index(request.into_inner()).await.map(Response::new)
     }
-    async fn report(&self, _: Request<proto::ReportRequest>) -> Answer<proto::ReportResponse> {
+    async fn report(&self, _: Request<proto::ReportRequest>) -> PeerAnswer<proto::ReportResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
     async fn await_revision(
         &self,
         _: Request<proto::AwaitRevisionRequest>,
-    ) -> Answer<proto::AwaitRevisionResponse> {
+    ) -> PeerAnswer<proto::AwaitRevisionResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }
 }
@@ -109,7 +112,7 @@ struct Running {
 
 pub(super) struct Place {
     pub(super) spec: MemberSpec,
-    ballot: Arc<TestBallot>,
+    vote_guard: Arc<TestVoteGuard>,
     dir: TempDir,
     address: SocketAddr,
     running: Option<Running>,
@@ -157,7 +160,7 @@ pub(super) fn named(id: &str, command: Command) -> Proposal {
 }
 
 /// A listener for progress that nobody looks at.
-pub(super) fn unwatched() -> mpsc::Sender<crate::Progress> {
+pub(super) fn unwatched() -> mpsc::Sender<crate::MembershipProgress> {
     let (sender, mut receiver) = mpsc::channel(16);
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
     sender
@@ -255,8 +258,8 @@ impl Cluster {
             self.ways.insert((old, new), Proxy::to(address).await);
             self.ways.insert((new, old), Proxy::to(self.places[old].address).await);
         }
-        let (ballot, dir) = (Arc::default(), TempDir::new().unwrap());
-        self.places.push(Place { spec, ballot, dir, address, running: None });
+        let (vote_guard, dir) = (Arc::default(), TempDir::new().unwrap());
+        self.places.push(Place { spec, vote_guard, dir, address, running: None });
         self.detour();
         self.start(new).await;
         new
@@ -265,13 +268,13 @@ impl Cluster {
     /// Opens the member's directory and its peer port, without starting Raft.
     pub(super) async fn open(&mut self, at: usize) {
         let place = &mut self.places[at];
-        let settings = Settings {
+        let settings = ConsensusSettings {
             data_dir: place.dir.path().to_owned(),
             name: place.spec.name.clone(),
             peer_address: place.spec.peer_address.clone(),
             start: 1,
             timing: self.timing,
-            ballot: place.ballot.clone(),
+            vote_guard: place.vote_guard.clone(),
         };
         let consensus = Consensus::open(settings).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -386,8 +389,8 @@ impl Cluster {
         &self.places[at].running.as_ref().unwrap().consensus
     }
 
-    pub(super) fn ballot(&self, at: usize) -> &TestBallot {
-        &self.places[at].ballot
+    pub(super) fn vote_guard(&self, at: usize) -> &TestVoteGuard {
+        &self.places[at].vote_guard
     }
 
     pub(super) fn dir(&self, at: usize) -> &std::path::Path {

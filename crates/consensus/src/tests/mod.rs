@@ -1,18 +1,18 @@
 //! Clusters of several members in one process, with real sockets and real files, and cuts between any two of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod ballot;
-mod callers;
+mod caller_check;
 mod change;
 mod cluster;
 mod failure;
 mod isolation;
-mod office;
+mod leadership;
 mod proxy;
 mod removal;
 mod removal_model;
 mod restart;
 mod rollback;
 mod speed;
+mod vote_guard;
 mod votes;
 mod writes;

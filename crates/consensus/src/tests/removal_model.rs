@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::standing::{Account, Known, Standing, Verdict, verdict};
+use crate::membership_state::{KnownMembers, MembershipReport, MembershipState, RemovalVerdict, verdict};
 
 /// A committed entry; its index is its place, counted from 1.
 #[derive(Debug, Clone)]
@@ -91,9 +91,9 @@ impl World {
         members
     }
 
-    fn known(&self, at: usize) -> Known {
+    fn known(&self, at: usize) -> KnownMembers {
         let place = &self.places[at];
-        Known {
+        KnownMembers {
             voters: self.voters(place.has),
             learners: BTreeSet::new(),
             members: self.members(place.applied),
@@ -152,7 +152,7 @@ impl World {
             let Some(other) = self.at(*id).filter(|other| self.places[*other].up) else { continue };
             let asked = &self.places[other];
             let (himself, caller) =
-                (asked.removed, self.known(other).standing(place.id) == Standing::Removed);
+                (asked.removed, self.known(other).standing(place.id) == MembershipState::Removed);
             match self.belief {
                 Belief::AnyWord if himself || caller => self.places[at].removed = true,
                 // Nothing about this member.
@@ -181,18 +181,18 @@ impl World {
         let account = |other: usize| {
             let place = &self.places[other];
             let standing = self.known(other).standing(me.id);
-            (place.up && !place.removed && other != at).then_some(Account {
+            (place.up && !place.removed && other != at).then_some(MembershipReport {
                 standing,
                 applied: (1, place.applied),
                 leads: leads == Some(other),
             })
         };
-        let accounts: Vec<Account> =
+        let accounts: Vec<MembershipReport> =
             others.iter().filter_map(|id| self.at(*id)).filter_map(account).collect();
         match verdict((1, me.applied), accounts) {
-            Verdict::Removed => self.places[at].removed = true,
-            Verdict::Member => self.places[at].told = false,
-            Verdict::Open => {}
+            RemovalVerdict::Removed => self.places[at].removed = true,
+            RemovalVerdict::Member => self.places[at].told = false,
+            RemovalVerdict::Open => {}
         }
     }
 

@@ -37,7 +37,7 @@ async fn a_restarted_voter_gives_no_vote_before_its_lease_has_passed() {
     let to = proto::Destination {
         cluster_id: cluster.at(voter).identity().unwrap().cluster_id.to_string(),
         member_id: cluster.id(voter).0,
-        promise_ms: timing.promise_ms(),
+        vote_refusal_ms: timing.vote_refusal_ms(),
         ..Default::default()
     };
     let asks = rival(to, &cluster, (leader + 2) % 3);
@@ -94,7 +94,7 @@ async fn a_call_for_another_member_or_cluster_is_refused() {
         let to = proto::Destination {
             cluster_id,
             member_id,
-            promise_ms: TIMING.promise_ms(),
+            vote_refusal_ms: TIMING.vote_refusal_ms(),
             ..Default::default()
         };
         let refused = service.vote(rival(to.clone(), &cluster, 0)).await.unwrap_err();
@@ -112,19 +112,19 @@ async fn members_with_another_timing_are_not_heard() {
     let address = format!("http://{}", cluster.spec(0).peer_address);
     let mut service = RaftServiceClient::connect(address).await.unwrap();
     let cluster_id = cluster.at(0).identity().unwrap().cluster_id.to_string();
-    let mine = TIMING.promise_ms();
-    for promise_ms in [0, mine - 1, mine + 1] {
+    let mine = TIMING.vote_refusal_ms();
+    for vote_refusal_ms in [0, mine - 1, mine + 1] {
         let to = proto::Destination {
             cluster_id: cluster_id.clone(),
             member_id: 1,
-            promise_ms,
+            vote_refusal_ms,
             ..Default::default()
         };
         let refused = service.vote(rival(to, &cluster, 0)).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
         assert!(refused.message().ends_with("give all members the same profile"), "{refused}");
     }
-    let to = proto::Destination { cluster_id, member_id: 1, promise_ms: mine, ..Default::default() };
+    let to = proto::Destination { cluster_id, member_id: 1, vote_refusal_ms: mine, ..Default::default() };
     service.vote(rival(to, &cluster, 0)).await.unwrap();
 }
 

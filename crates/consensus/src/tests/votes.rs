@@ -21,7 +21,7 @@ pub(super) const LONG: Timing =
 /// Notes at the leader that it has begun to hand over to `target`, as before Raft tells the others.
 pub(super) fn begin_transfer(cluster: &Cluster, leader: usize, target: usize) {
     let leader_id = LeaderId { term: cluster.at(leader).status().term, node_id: cluster.id(leader).0 };
-    cluster.at(leader).core().registry.transfers(&Vote { leader_id, committed: true }, cluster.id(target).0);
+    cluster.at(leader).core().quorum.record_transfer(&Vote { leader_id, committed: true }, cluster.id(target).0);
 }
 
 /// A call for a vote for a term that nobody had, by a candidate with more of the log than anybody.
@@ -40,7 +40,7 @@ pub(super) fn destination(cluster: &Cluster, at: usize) -> proto::Destination {
     proto::Destination {
         cluster_id: identity.cluster_id.to_string(),
         member_id: identity.member_id.0,
-        promise_ms: cluster.at(at).timing().promise_ms(),
+        vote_refusal_ms: cluster.at(at).timing().vote_refusal_ms(),
         ..Default::default()
     }
 }
@@ -79,14 +79,14 @@ async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfe
     tell_of_transfer(&cluster, leader, voter, candidate).await;
     cluster.isolate(leader, true);
     let plain = request(&cluster, candidate, false);
-    let asked_before = cluster.ballot(voter).asked();
+    let asked_before = cluster.vote_guard(voter).asked();
     let answer = ask(&cluster, voter, &plain).await;
     assert!(!answer.vote_granted);
     // What it answers instead is its own: the vote for the leader, and its log.
     let answer = wire::vote_response(answer).unwrap();
     assert_eq!(answer.vote.leader_id.node_id, cluster.id(leader).0);
     assert_eq!(answer.last_log_id.unwrap().index, cluster.at(voter).status().last_log_index);
-    assert_eq!(cluster.ballot(voter).asked(), asked_before);
+    assert_eq!(cluster.vote_guard(voter).asked(), asked_before);
     // Raft has forgotten the leader's lease, and would vote.
     let raft = cluster.at(voter).core().raft().unwrap();
     assert!(raft.vote(plain).await.unwrap().vote_granted);
@@ -154,17 +154,17 @@ async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
     // Raft refuses a candidate that lacks a part of the log.
     let behind = VoteRequest { last_log_id: None, ..wanted.clone() };
     assert!(!ask(&cluster, voter, &behind).await.vote_granted);
-    assert_eq!(cluster.ballot(voter).told(), [(term, false)]);
+    assert_eq!(cluster.vote_guard(voter).told(), [(term, false)]);
     // A closed ballot is told nothing, and Raft does not learn of the candidate.
-    cluster.ballot(voter).close(true);
+    cluster.vote_guard(voter).close(true);
     let refused = wire::vote_response(ask(&cluster, voter, &wanted).await).unwrap();
     assert!(!refused.vote_granted);
     assert_eq!(refused.vote.leader_id.node_id, cluster.id(leader).0);
-    assert_eq!(cluster.ballot(voter).told(), [(term, false)]);
-    cluster.ballot(voter).close(false);
+    assert_eq!(cluster.vote_guard(voter).told(), [(term, false)]);
+    cluster.vote_guard(voter).close(false);
     assert!(ask(&cluster, voter, &wanted).await.vote_granted);
-    assert_eq!(cluster.ballot(voter).told(), [(term, false), (term, true)]);
-    assert_eq!(cluster.ballot(voter).asked(), [term, term, term]);
+    assert_eq!(cluster.vote_guard(voter).told(), [(term, false), (term, true)]);
+    assert_eq!(cluster.vote_guard(voter).asked(), [term, term, term]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,20 +173,24 @@ async fn without_a_free_ballot_nobody_is_elected() {
     let first = cluster.leader().await;
     let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
     for at in &others {
-        cluster.ballot(*at).close(true);
+        cluster.vote_guard(*at).close(true);
     }
     cluster.stop(first).await;
-    let asked = || others.iter().map(|at| cluster.ballot(*at).asked().len()).sum::<usize>();
+    let asked = || others.iter().map(|at| cluster.vote_guard(*at).asked().len()).sum::<usize>();
     until("calls for votes", || (asked() >= 3).then_some(())).await;
     for at in &others {
-        assert_eq!(cluster.at(*at).office().borrow().leads, None);
-        assert!(cluster.ballot(*at).told().is_empty());
+        assert_eq!(cluster.at(*at).leadership().borrow().leads, None);
+        assert!(cluster.vote_guard(*at).told().is_empty());
     }
     for at in &others {
-        cluster.ballot(*at).close(false);
+        cluster.vote_guard(*at).close(false);
     }
     let second = cluster.leader_among(&others).await;
     let voter = others.iter().copied().find(|at| *at != second).unwrap();
     let term = cluster.at(second).status().term;
-    assert!(cluster.ballot(voter).told().contains(&(term, true)), "{:?}", cluster.ballot(voter).told());
+    assert!(
+        cluster.vote_guard(voter).told().contains(&(term, true)),
+        "{:?}",
+        cluster.vote_guard(voter).told()
+    );
 }

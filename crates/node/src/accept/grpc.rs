@@ -94,7 +94,7 @@ pub(super) fn class(path: &str) -> CallClass {
             | "AwaitEvents"
             | "RequestJoin"
             | "Adopt"
-            | "Dismiss"
+            | "NotifyRemoved"
             | "RemoveMember"
             | "MoveVips"
             | "TransferLeadership"

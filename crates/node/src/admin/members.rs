@@ -9,7 +9,7 @@ use trestle_api::convert::Write;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, unanswered, v1};
-use trestle_consensus::{Progress, Recovery, Removal};
+use trestle_consensus::{MembershipProgress, RecoveryId, RemovalOutcome};
 use trestle_model::{
     HostPort, Invalid, Kind, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
 };
@@ -95,11 +95,11 @@ impl MemberService for Admin {
         }
         let id = self.member_id(&request.get_ref().name)?;
         match self.member.consensus.remove(id).await? {
-            Removal::Done { revision, warnings } => {
+            RemovalOutcome::Done { revision, warnings } => {
                 Ok(Response::new(v1::RemoveMemberResponse { revision, warnings }))
             }
             // This member was asked to remove itself: whoever leads next does it.
-            Removal::LeadershipMustMove => {
+            RemovalOutcome::LeadershipMustMove => {
                 let (to, _) = self.member.hand_over(None).await?;
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
                 answered(leader.remove_member(forwarded(request.into_inner())).await)
@@ -151,11 +151,11 @@ impl Admin {
 
 /// Runs an operation in a task of its own, so that a caller that goes away leaves nothing half done, and streams its
 /// progress and its end.
-fn streamed<F>(operation: impl FnOnce(mpsc::Sender<Progress>) -> F) -> Response<Stream>
+fn streamed<F>(operation: impl FnOnce(mpsc::Sender<MembershipProgress>) -> F) -> Response<Stream>
 where
     F: Future<Output = Result<v1::MemberProgress, Status>> + Send + 'static,
 {
-    let (progress, mut steps) = mpsc::channel::<Progress>(QUEUED_MAX);
+    let (progress, mut steps) = mpsc::channel::<MembershipProgress>(QUEUED_MAX);
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
     let operation = tokio::spawn(operation(progress));
     tokio::spawn(async move {
@@ -200,7 +200,7 @@ impl Admin {
         &self,
         address: HostPort,
         if_absent: bool,
-        progress: mpsc::Sender<Progress>,
+        progress: mpsc::Sender<MembershipProgress>,
     ) -> Result<v1::MemberProgress, Status> {
         let known = if if_absent { self.recorded_at(&address).await? } else { None };
         if let Some((id, true)) = known {
@@ -241,7 +241,7 @@ impl Admin {
                 described.member_id, described.cluster_id
             )));
         }
-        let theirs = Recovery { number: described.recovery, draw: described.recovery_draw };
+        let theirs = RecoveryId { number: described.recovery, draw: described.recovery_draw };
         if !described.cluster_id.is_empty() && self.member.consensus.is_another_recovery(theirs) {
             return Err(refuse(format!(
                 "is member {} of this cluster by another recovery (number {}); to take it in here, start it with an empty data \
@@ -249,7 +249,7 @@ impl Admin {
                 described.member_id, theirs.number
             )));
         }
-        let (theirs, mine) = (described.promise_ms, self.member.consensus.timing().promise_ms());
+        let (theirs, mine) = (described.vote_refusal_ms, self.member.consensus.timing().vote_refusal_ms());
         if theirs != mine {
             return Err(refuse(format!(
                 "has election timeouts of up to {theirs} ms, and this cluster of up to {mine} ms; start it with the same profile"

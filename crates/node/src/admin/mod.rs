@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime};
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
-use trestle_consensus::{DEFAULT_WAIT, View};
+use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_model::{ClusterState, Invalid, Origin, Outcome, Request, RequestId, Revision, Violation};
 
 use crate::accept;
@@ -48,7 +48,7 @@ pub(crate) struct Admin {
 
 /// A state to read, and how fresh it is.
 struct ReadView {
-    view: Arc<View>,
+    view: Arc<ClusterView>,
     info: v1::ReadInfo,
 }
 
@@ -123,7 +123,7 @@ impl Admin {
         Ok(self.read_of(view, true))
     }
 
-    fn read_of(&self, view: Arc<View>, possibly_stale: bool) -> ReadView {
+    fn read_of(&self, view: Arc<ClusterView>, possibly_stale: bool) -> ReadView {
         let member = convert::member_name(&self.member.config.name);
         let info = v1::ReadInfo { revision: view.state.revision, possibly_stale, member };
         ReadView { view, info }

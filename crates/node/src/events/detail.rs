@@ -2,7 +2,7 @@
 
 use trestle_api::v1::cluster_event::Detail;
 use trestle_api::{convert, v1};
-use trestle_consensus::Batch;
+use trestle_consensus::RevisionChanges;
 use trestle_dataplane as dataplane;
 use trestle_model::{ChangeKind, Member, MemberId, MemberName, Resource, VipEvent, VipEventKind};
 
@@ -111,7 +111,10 @@ fn words(change: &v1::ResourceChange) -> String {
 }
 
 /// The changes of one revision; `name_of` tells the names of members.
-pub(super) fn of_batch(batch: &Batch, name_of: impl Fn(MemberId) -> Option<MemberName>) -> v1::ClusterEvent {
+pub(super) fn of_batch(
+    batch: &RevisionChanges,
+    name_of: impl Fn(MemberId) -> Option<MemberName>,
+) -> v1::ClusterEvent {
     let changes: Vec<_> = batch.changes.iter().take(CHANGES_MAX).map(convert::resource_change).collect();
     let (kind, text) = match &batch.changes[..] {
         [only] if matches!(only.resource, Resource::Member(_)) => match &only.resource {

@@ -62,13 +62,13 @@ struct Raft {
 
 impl Member {
     fn raft_seen(&self) -> Raft {
-        let (status, office) = (self.consensus.status(), *self.consensus.office().borrow());
+        let (status, leadership) = (self.consensus.status(), *self.consensus.leadership().borrow());
         let members = self.consensus.view().borrow().state.members.clone();
         let me = self.id();
         let others = members.values().filter(|member| Some(member.id) != me);
         let leader =
             status.leader.and_then(|id| members.get(&id)).map(|m| (m.spec.name.clone(), status.term));
-        let quorum = match office.leads {
+        let quorum = match leadership.leads {
             Some(leads) => leads.quorum_acked,
             None => leader.is_some().then(Instant::now),
         };
@@ -79,7 +79,7 @@ impl Member {
             ),
             leader,
             quorum,
-            leads: office.leads.map(|leads| (leads.term, why_it_leads(elected(&leads), leads.term))),
+            leads: leadership.leads.map(|leads| (leads.term, why_it_leads(elected(&leads), leads.term))),
             others: others.map(|m| (m.id, (m.spec.name.clone(), status.heard.get(&m.id).copied()))).collect(),
             voters: status.voters,
         }

@@ -78,7 +78,7 @@ impl PeerService for PeerServer {
             recovery_draw: recovery.draw,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
-            promise_ms: self.member.consensus.timing().promise_ms(),
+            vote_refusal_ms: self.member.consensus.timing().vote_refusal_ms(),
             start: self.member.start,
             sockets: Some((&self.member.sockets()).into()),
         }))
@@ -118,12 +118,12 @@ impl PeerService for PeerServer {
         .await
     }
 
-    async fn dismiss(
+    async fn notify_removed(
         &self,
-        request: Request<peer::DismissRequest>,
-    ) -> Result<Response<peer::DismissResponse>, Status> {
+        request: Request<peer::NotifyRemovedRequest>,
+    ) -> Result<Response<peer::NotifyRemovedResponse>, Status> {
         let member = self.member.clone();
-        self.on_api(async move { member.consensus.serve_dismiss(request.into_inner()).await }).await
+        self.on_api(async move { member.consensus.serve_notify_removed(request.into_inner()).await }).await
     }
 
     async fn propose(

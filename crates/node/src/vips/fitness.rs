@@ -233,7 +233,7 @@ fn blind(member: &Member, others: &[Other]) -> Vec<String> {
 impl Member {
     /// Whether this member leads, as far as it knows.
     fn leads(&self) -> bool {
-        self.consensus.office().borrow().leads.is_some()
+        self.consensus.leadership().borrow().leads.is_some()
     }
 
     /// Whether its own record says that it is drained.

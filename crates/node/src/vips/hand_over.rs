@@ -42,7 +42,7 @@ impl Member {
         let term = self.consensus.status().term;
         if let (Some(to), Some(me)) = (to, self.id())
             && to == me
-            && self.consensus.office().borrow().leads.is_some()
+            && self.consensus.leadership().borrow().leads.is_some()
         {
             return Ok((me, term));
         }
@@ -89,7 +89,7 @@ impl Member {
     /// Waits until the machine has begun to hand over. It does not when the target has turned out unfit.
     async fn begins(&self, to: Option<MemberId>) -> Result<Result<(), MoveRefusal>, Status> {
         let deadline = Instant::now() + BEGIN_WAIT;
-        while self.consensus.office().borrow().leads.is_some() && !self.vips.is_leaving() {
+        while self.consensus.leadership().borrow().leads.is_some() && !self.vips.is_leaving() {
             match self.movable(to)? {
                 // It was faster than this look.
                 Err(MoveRefusal::NotLeading) => break,
@@ -149,7 +149,7 @@ impl Member {
     /// are any.
     async fn successor(&self, term: u64, deadline: Instant, or_self: bool) -> Option<(MemberId, u64)> {
         let mut role = self.consensus.role();
-        let other = |role: &trestle_consensus::Role| {
+        let other = |role: &trestle_consensus::RaftRole| {
             role.term > term && role.leader.as_ref().is_some_and(|(id, _)| or_self || Some(*id) != self.id())
         };
         let arrived = timeout_at(deadline, role.wait_for(other)).await.ok()?.ok()?.clone();
@@ -166,7 +166,7 @@ impl Member {
     /// Lets go of everything for good, before this process ends, and hands leadership over if there is somebody.
     pub(crate) async fn leave(self: &Arc<Self>) {
         let raft = self.consensus.status();
-        let leads = self.consensus.office().borrow().leads.is_some();
+        let leads = self.consensus.leadership().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
             let _moving = self.vips.moving();
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 pub(crate) use news::{elected, why_it_leads};
 pub(crate) use watchdog::{Systemd, Whole};
 
-use trestle_consensus::Ballot;
+use trestle_consensus::VoteGuard;
 use trestle_engine::ownership::{BackOff, Cause, Event, Fault, Lease, Ownership, Standing};
 use trestle_model::{ClusterState, MemberId, Revision};
 use trestle_vip::Kernel;
@@ -146,9 +146,9 @@ impl Shared {
 }
 
 /// Answers Raft's question whether this member may vote.
-struct Gate(Arc<Shared>);
+struct VipVoteGuard(Arc<Shared>);
 
-impl Ballot for Gate {
+impl VoteGuard for VipVoteGuard {
     fn may_vote(&self, term: u64) -> bool {
         let mut machine = self.0.machine();
         // A member without an identity has never held anything.
@@ -211,8 +211,8 @@ impl Vips {
     }
 
     /// What is asked before each vote.
-    pub(crate) fn ballot(&self) -> Arc<dyn Ballot> {
-        Arc::new(Gate(self.shared.clone()))
+    pub(crate) fn vote_guard(&self) -> Arc<dyn VoteGuard> {
+        Arc::new(VipVoteGuard(self.shared.clone()))
     }
 
     /// Starts the owner's thread and the tasks that bring it news. To be called before Raft starts.

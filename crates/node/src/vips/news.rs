@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use trestle_consensus::{Leads, Office};
+use trestle_consensus::{LeaderTerm, Leadership};
 use trestle_engine::ownership::{Elected, Event};
 use trestle_model::MemberId;
 
@@ -15,7 +15,7 @@ use crate::supervise::Lifetime;
 pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
     let runtime = member.consensus.runtime();
     let parts = &member.supervisor;
-    parts.spawn(&runtime, "leadership news", Lifetime::UntilStop, office(member.clone(), orders.clone()));
+    parts.spawn(&runtime, "leadership news", Lifetime::UntilStop, leadership(member.clone(), orders.clone()));
     parts.spawn(&runtime, "state news", Lifetime::UntilStop, state(member.clone(), orders.clone()));
     parts.spawn(&runtime, "identity news", Lifetime::UntilStop, identity(member.clone(), orders.clone()));
 }
@@ -24,10 +24,10 @@ pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
 const FIRST_TERM: u64 = 1;
 
 /// How a member came to lead.
-pub(crate) fn elected(leads: &Leads) -> Elected {
+pub(crate) fn elected(leads: &LeaderTerm) -> Elected {
     match leads {
-        Leads { alone: true, .. } => Elected::Alone,
-        Leads { by_transfer: true, .. } => Elected::ByTransfer,
+        LeaderTerm { alone: true, .. } => Elected::Alone,
+        LeaderTerm { by_transfer: true, .. } => Elected::ByTransfer,
         _ => Elected::ByTimeout,
     }
 }
@@ -42,8 +42,8 @@ pub(crate) fn why_it_leads(elected: Elected, term: u64) -> &'static str {
     }
 }
 
-fn events(member: &Member, office: Office) -> Vec<Event> {
-    let Some(leads) = office.leads else { return vec![Event::Following] };
+fn events(member: &Member, leadership: Leadership) -> Vec<Event> {
+    let Some(leads) = leadership.leads else { return vec![Event::Following] };
     let mut events = vec![Event::Leading { term: leads.term, elected: elected(&leads) }];
     if leads.transferring {
         events.push(Event::TransferBegan);
@@ -54,12 +54,12 @@ fn events(member: &Member, office: Office) -> Vec<Event> {
     events
 }
 
-async fn office(member: Arc<Member>, orders: Sender<Order>) {
-    let mut office = member.consensus.office();
+async fn leadership(member: Arc<Member>, orders: Sender<Order>) {
+    let mut leadership = member.consensus.leadership();
     loop {
-        let now = *office.borrow_and_update();
+        let now = *leadership.borrow_and_update();
         if events(&member, now).into_iter().any(|event| orders.send(Order::Event(event)).is_err())
-            || office.changed().await.is_err()
+            || leadership.changed().await.is_err()
         {
             return;
         }
@@ -88,9 +88,9 @@ async fn state(member: Arc<Member>, orders: Sender<Order>) {
 fn begin(member: &Member, me: MemberId, orders: &Sender<Order>) {
     let view = member.consensus.view().borrow().clone();
     let applied = Event::Applied { term: view.applied_term, tenure: view.state.tenure };
-    let office = events(member, *member.consensus.office().borrow());
+    let leadership = events(member, *member.consensus.leadership().borrow());
     let news = [Order::Begin(me), Order::State(view.state.clone()), Order::Event(applied)];
-    for order in news.into_iter().chain(office.into_iter().map(Order::Event)) {
+    for order in news.into_iter().chain(leadership.into_iter().map(Order::Event)) {
         let _ = orders.send(order);
     }
 }

@@ -97,7 +97,7 @@ async fn watch(member: Arc<Member>) {
         looks.tick().await;
         let vips = &member.vips;
         vips.shared.silence.look(vips.patience(), vips.shared.now());
-        let leads = member.consensus.office().borrow().leads.is_some_and(|leads| !leads.transferring);
+        let leads = member.consensus.leadership().borrow().leads.is_some_and(|leads| !leads.transferring);
         let serves = !member.consensus.view().borrow().state.vips.is_empty();
         if let Some(silence) = vips.owner_hangs().filter(|_| leads && serves) {
             give_leadership_away(&member, silence).await;

@@ -166,12 +166,12 @@ async fn a_newer_record_is_not_called_damage() {
 #[tokio::test]
 async fn the_mark_itself_is_checked() {
     let dir = good().await;
-    let mark = dir.path().join("synced");
-    let mut bytes = fs::read(&mark).unwrap();
+    let synced = dir.path().join("synced");
+    let mut bytes = fs::read(&synced).unwrap();
     bytes[30] ^= 1;
-    fs::write(&mark, bytes).unwrap();
+    fs::write(&synced, bytes).unwrap();
     assert!(refused(dir.path()).contains("synced is damaged"));
-    fs::remove_file(&mark).unwrap();
+    fs::remove_file(&synced).unwrap();
     assert!(refused(dir.path()).contains("synced is damaged: it is missing"));
 }
 

@@ -11,18 +11,18 @@ use openraft::{Config, Raft};
 use tokio::sync::watch;
 use trestle_model::{Command, PoolName, Proposal};
 
-use super::suite::Unwatched;
+use super::suite::DiscardState;
 use super::{Opened, content_of, entry, identity, log_id, vote};
 use crate::data_dir::DataDir;
 use crate::raft_types::{LogCommand, PeerNode};
 use crate::replica::tests::NoPeers;
-use crate::replica::{Published, Replica};
+use crate::replica::{Replica, StatePublisher};
 use crate::snapshot::SnapshotFiles;
-use crate::store::disk::{LogDisk, Op, Pair, Table};
+use crate::store::disk::{DiskOp, DiskTable, KeyedRecord, LogDisk};
 use crate::store::log_store::start;
-use crate::store::mark::MarkFile;
 use crate::store::memory::MemoryLog;
 use crate::store::sled_disk::SledDisk;
+use crate::store::synced_index::SyncedIndexFile;
 
 /// sled, until the disk breaks.
 struct Breaking {
@@ -32,7 +32,7 @@ struct Breaking {
 }
 
 impl LogDisk for Breaking {
-    fn apply(&mut self, ops: Vec<Op>) -> io::Result<()> {
+    fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()> {
         self.touched.fetch_add(1, Ordering::SeqCst);
         self.disk.apply(ops)
     }
@@ -44,7 +44,7 @@ impl LogDisk for Breaking {
         self.disk.sync()
     }
 
-    fn load(&self, table: Table) -> io::Result<Vec<Pair>> {
+    fn load(&self, table: DiskTable) -> io::Result<Vec<KeyedRecord>> {
         self.disk.load(table)
     }
 }
@@ -63,8 +63,8 @@ async fn fragile(dir: &Path) -> Fragile {
     let disk = SledDisk::open(&data.join("store"), &owner).unwrap();
     let (broken, touched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let disk = Breaking { disk, broken: broken.clone(), touched: touched.clone() };
-    let mark = MarkFile::open(dir, &owner).unwrap();
-    let (log, closed) = start(&data, disk, mark, MemoryLog::default()).unwrap();
+    let synced = SyncedIndexFile::open(dir, &owner).unwrap();
+    let (log, closed) = start(&data, disk, synced, MemoryLog::default()).unwrap();
     Fragile { opened: Opened { log, closed }, broken, touched }
 }
 
@@ -75,9 +75,9 @@ async fn a_broken_disk_stops_raft() {
     let snapshots = tempfile::tempdir().unwrap();
     let data = DataDir::open(snapshots.path()).unwrap();
     let files = SnapshotFiles::open(&data, identity().owner(&data)).unwrap();
-    let published = Published {
+    let published = StatePublisher {
         view: watch::channel(Arc::default()).0,
-        history: Box::new(Unwatched),
+        history: Box::new(DiscardState),
         requests: Arc::default(),
     };
     let replica = Replica::new(files, None, published);

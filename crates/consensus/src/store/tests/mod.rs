@@ -18,10 +18,10 @@ use trestle_model::{
 };
 
 use super::OpenError;
-use super::log_store::{Closed, LogStore, create, open};
+use super::log_store::{LogClosed, LogStore, create, open};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::raft_types::{Entry, IoFlushed, LeaderId, LogId, Payload, TypeConfig, Vote};
+use crate::raft_types::{IoFlushed, LeaderId, LogEntry, LogId, Payload, TypeConfig, Vote};
 
 pub(crate) fn identity() -> Identity {
     Identity {
@@ -43,13 +43,13 @@ fn vote(term: u64) -> Vote {
 }
 
 /// An entry whose content depends on its index.
-fn entry(term: u64, index: u64) -> Entry {
+fn entry(term: u64, index: u64) -> LogEntry {
     let command = Command::CreateBackend {
         pool: PoolName::parse("web").unwrap(),
         name: BackendName::parse(&format!("b{index}")).unwrap(),
         spec: BackendSpec::at(BackendAddress::parse("10.0.0.1:80").unwrap()),
     };
-    Entry {
+    LogEntry {
         log_id: log_id(term, index),
         payload: Payload::Normal(Proposal { origin: None, request: None, command }.into()),
     }
@@ -58,7 +58,7 @@ fn entry(term: u64, index: u64) -> Entry {
 /// A log store that is closed, files and all, when [`close`](Self::close) returns.
 struct Opened {
     log: LogStore,
-    closed: Closed,
+    closed: LogClosed,
 }
 
 impl Opened {
@@ -76,7 +76,7 @@ impl Opened {
 
     async fn append(
         &mut self,
-        entries: impl IntoIterator<Item = Entry, IntoIter: Send> + Send,
+        entries: impl IntoIterator<Item = LogEntry, IntoIter: Send> + Send,
     ) -> io::Result<()> {
         let (done, flushed) = TypeConfig::oneshot();
         self.log.append(entries, IoFlushed::signal(done)).await?;
@@ -84,7 +84,7 @@ impl Opened {
     }
 
     /// Everything that openraft can read.
-    async fn content(&mut self) -> (Option<LogId>, Option<LogId>, Option<Vote>, Vec<Entry>) {
+    async fn content(&mut self) -> (Option<LogId>, Option<LogId>, Option<Vote>, Vec<LogEntry>) {
         let state = self.log.get_log_state().await.unwrap();
         let mut reader = self.log.get_log_reader().await;
         let entries = reader.try_get_log_entries(..).await.unwrap();
@@ -98,7 +98,7 @@ impl Opened {
 }
 
 /// What an open log on a good directory says.
-async fn content_of(dir: &Path) -> (Option<LogId>, Option<LogId>, Option<Vote>, Vec<Entry>) {
+async fn content_of(dir: &Path) -> (Option<LogId>, Option<LogId>, Option<Vote>, Vec<LogEntry>) {
     let mut opened = Opened::open(dir).unwrap();
     let content = opened.content().await;
     opened.close().await;

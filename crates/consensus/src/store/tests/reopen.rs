@@ -3,7 +3,7 @@ use std::fs;
 use openraft::storage::RaftLogStorage;
 
 use super::{Opened, content_of, entry, identity, log_id, vote};
-use crate::raft_types::{Entry, Membership, Payload, PeerNode};
+use crate::raft_types::{LogEntry, Membership, Payload, PeerNode};
 use crate::store::{OpenError, PROPOSAL_MAX, open};
 
 #[tokio::test]
@@ -13,8 +13,8 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     let members = [(7, PeerNode { peer_address: "10.0.0.7:7481".to_owned() })];
     let nodes: std::collections::BTreeMap<_, _> = members.into_iter().collect();
     let membership = Membership::new(vec![[7].into()], nodes).unwrap();
-    let first = Entry { log_id: log_id(1, 0), payload: Payload::Membership(membership) };
-    let blank = Entry { log_id: log_id(1, 1), payload: Payload::Blank };
+    let first = LogEntry { log_id: log_id(1, 0), payload: Payload::Membership(membership) };
+    let blank = LogEntry { log_id: log_id(1, 1), payload: Payload::Blank };
     opened.append([first, blank, entry(1, 2), entry(1, 3)]).await.unwrap();
     opened.log.save_vote(&vote(4)).await.unwrap();
     opened.log.save_committed(Some(log_id(1, 2))).await.unwrap();
@@ -101,7 +101,7 @@ async fn the_largest_records_make_no_files_that_sled_never_syncs() {
             .map(|id| (id, PeerNode { peer_address: format!("{id:0>250}") }))
             .collect::<std::collections::BTreeMap<_, _>>();
         let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes).unwrap();
-        Entry { log_id: log_id(1, index), payload: Payload::Membership(membership) }
+        LogEntry { log_id: log_id(1, index), payload: Payload::Membership(membership) }
     };
     for batch in 0..20_u64 {
         opened.append((batch * 10..batch * 10 + 10).map(large)).await.unwrap();

@@ -8,35 +8,35 @@ use trestle_model::{Change, Proposal, Revision};
 
 use super::identity;
 use crate::data_dir::DataDir;
-use crate::durable::Durable;
 use crate::raft_types::TypeConfig;
-use crate::replica::{History, Published, Replica};
+use crate::replica::{ChangeSink, Replica, StatePublisher};
+use crate::storage::Storage;
 use crate::store::LogStore;
 
-pub(super) struct Unwatched;
+pub(super) struct DiscardState;
 
-impl History for Unwatched {
+impl ChangeSink for DiscardState {
     fn changed(&mut self, _: Revision, _: Vec<Change>, _: &Proposal) {}
     fn jumped(&mut self, _: Revision) {}
 }
 
-struct Builder;
+struct SuiteBuilder;
 
-impl StoreBuilder<TypeConfig, LogStore, Replica, TempDir> for Builder {
+impl StoreBuilder<TypeConfig, LogStore, Replica, TempDir> for SuiteBuilder {
     async fn build(&self) -> Result<(TempDir, LogStore, Replica), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(dir.path()).unwrap());
-        let published = Published {
+        let published = StatePublisher {
             view: watch::channel(Arc::default()).0,
-            history: Box::new(Unwatched),
+            history: Box::new(DiscardState),
             requests: Arc::default(),
         };
-        let durable = Durable::create(&data, &identity(), published).unwrap();
+        let durable = Storage::create(&data, &identity(), published).unwrap();
         Ok((dir, durable.log, durable.replica))
     }
 }
 
 #[tokio::test]
 async fn the_storage_suite_of_openraft_passes() {
-    Suite::test_all(Builder).await.unwrap();
+    Suite::test_all(SuiteBuilder).await.unwrap();
 }

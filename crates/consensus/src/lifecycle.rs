@@ -13,18 +13,18 @@ use trestle_model::{
 };
 
 use crate::data_dir::DataDir;
-use crate::durable::Durable;
-use crate::error::{Error, StartError};
-use crate::history::History;
+use crate::error::{Error, RaftStartError};
+use crate::history::ChangeHistory;
 use crate::identity::Identity;
 use crate::network::Network;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_types::PeerNode;
-use crate::recovery::Recovery;
-use crate::replica::{self, KnownRequests, Published, View};
-use crate::shared::{Core, Running, Settings, Shown};
+use crate::recovery::RecoveryId;
+use crate::replica::{self, ClusterView, KnownRequests, StatePublisher};
+use crate::shared::{ConsensusSettings, Core, PublishedState, RunningRaft};
 use crate::status::RaftState;
+use crate::storage::Storage;
 use crate::store::OpenError;
 
 /// The id of the member that founds a cluster: there is no log yet that could allocate one.
@@ -33,7 +33,7 @@ const FOUNDER: MemberId = MemberId(1);
 /// Longest wait for the log's files to be closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-impl replica::History for History {
+impl replica::ChangeSink for ChangeHistory {
     fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &Proposal) {
         self.record(revision, changes, by);
     }
@@ -45,19 +45,22 @@ impl replica::History for History {
 
 impl Core {
     /// Reads what is on disk.
-    pub(crate) async fn open(settings: Settings, runtime: Handle) -> Result<Self, OpenError> {
+    pub(crate) async fn open(settings: ConsensusSettings, runtime: Handle) -> Result<Self, OpenError> {
         let opened = Instant::now();
-        let view = watch::Sender::new(Arc::new(View::default()));
-        let history = History::new();
+        let view = watch::Sender::new(Arc::new(ClusterView::default()));
+        let history = ChangeHistory::new();
         let requests = Arc::new(KnownRequests::default());
-        let published =
-            Published { view: view.clone(), history: Box::new(history.clone()), requests: requests.clone() };
+        let published = StatePublisher {
+            view: view.clone(),
+            history: Box::new(history.clone()),
+            requests: requests.clone(),
+        };
         let dir = settings.data_dir.clone();
         let read = move || {
             let dir = Arc::new(DataDir::open(&dir)?);
             let identity = Identity::read(&dir)?;
             let durable = match &identity {
-                Some(identity) if !identity.removed => Some(Durable::open(&dir, identity, published)?),
+                Some(identity) if !identity.removed => Some(Storage::open(&dir, identity, published)?),
                 _ => None,
             };
             Ok((dir, identity, durable))
@@ -66,31 +69,32 @@ impl Core {
         let gone =
             |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
         let (dir, identity, durable) = runtime.spawn_blocking(read).await.map_err(gone)??;
-        let core = Self::new(settings, opened, runtime, dir, Shown { view, history, requests }, identity);
-        core.set_durable(durable);
+        let core =
+            Self::new(settings, opened, runtime, dir, PublishedState { view, history, requests }, identity);
+        core.set_storage(durable);
         Ok(core)
     }
 
     /// See [`crate::Consensus::start`].
-    pub(crate) async fn start(self: Arc<Self>) -> Result<(), StartError> {
+    pub(crate) async fn start(self: Arc<Self>) -> Result<(), RaftStartError> {
         let _step = self.step.lock().await;
         self.compare_address();
-        tokio::join!(self.quarantine(), self.recall());
+        tokio::join!(self.startup_vote_delay(), self.check_disk_with_peers());
         self.run().await
     }
 
     /// Waits until whatever this member promised before it restarted is no longer in force, as far as its disk knows.
-    async fn quarantine(&self) {
+    async fn startup_vote_delay(&self) {
         // A member that never voted and never heard a leader has promised nothing.
-        if self.peak().is_none_or(|peak| peak.borrow().vote.is_none()) {
+        if self.max_synced().is_none_or(|max_synced| max_synced.borrow().vote.is_none()) {
             return;
         }
-        let until = self.opened + self.settings.timing.quarantine();
+        let until = self.opened + self.settings.timing.startup_vote_delay();
         tokio::time::sleep_until(until.into()).await;
     }
 
     /// Runs Raft unless it runs.
-    async fn run(self: &Arc<Self>) -> Result<(), StartError> {
+    async fn run(self: &Arc<Self>) -> Result<(), RaftStartError> {
         let identity = self.identity().ok_or(Failure::NoCluster)?;
         if identity.removed {
             return Err(Failure::Removed.into());
@@ -104,24 +108,29 @@ impl Core {
         let (ended, end) = watch::channel(false);
         let timing = self.settings.timing;
         let config = raft_config(identity.cluster_id.as_str(), &timing)
-            .map_err(|e| StartError::Timing(e.to_string()))?;
+            .map_err(|e| RaftStartError::Timing(e.to_string()))?;
         let network = Network::new(&identity, self);
-        let Durable { log, replica, closed } = self.durable().take().ok_or(Failure::ShuttingDown)?;
+        let Storage { log, replica, closed } = self.storage().take().ok_or(Failure::ShuttingDown)?;
         *self.closed() = Some(closed);
         let reader = log.reader();
         let id = identity.member_id.0;
         let raft =
             self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
-        let raft =
-            raft.await.map_err(|_| Failure::ShuttingDown)?.map_err(|e| StartError::Raft(e.to_string()))?;
-        self.set_raft(Some(Running { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
+        let raft = raft
+            .await
+            .map_err(|_| Failure::ShuttingDown)?
+            .map_err(|e| RaftStartError::Raft(e.to_string()))?;
+        self.set_raft(Some(RunningRaft { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
         // Before it can find that it is time to stand.
         raft.runtime_config().elect(!self.abstains());
-        self.spawn_watched("standing", self.clone().keep_from_standing(raft.clone(), end.clone()));
-        self.spawn_watched("leadership", self.clone().attend(raft.clone(), end.clone()));
+        self.spawn_watched(
+            "standing",
+            self.clone().disable_elections_while_abstaining(raft.clone(), end.clone()),
+        );
+        self.spawn_watched("leadership", self.clone().track_leadership(raft.clone(), end.clone()));
         self.spawn_watched("Raft's news", self.clone().follow(raft.clone(), end.clone()));
         self.spawn_watched("removal", self.clone().watch_removal(raft, end));
-        self.look_for_the_other_recovery(identity.former);
+        self.look_for_another_recovery(identity.former);
         Ok(())
     }
 
@@ -130,19 +139,19 @@ impl Core {
         &self,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: Recovery,
+        recovery: RecoveryId,
     ) -> Result<(), Error> {
         let name = self.settings.name.clone();
         let identity = Identity { cluster_id, member_id, name, removed: false, recovery, former: Vec::new() };
-        let published = Published {
+        let published = StatePublisher {
             view: self.view.clone(),
             history: Box::new(self.history.clone()),
             requests: self.requests.clone(),
         };
         let (dir, create) = (self.dir.clone(), identity.clone());
-        let create = self.runtime.spawn_blocking(move || Durable::create(&dir, &create, published));
+        let create = self.runtime.spawn_blocking(move || Storage::create(&dir, &create, published));
         let durable = create.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
-        self.set_durable(Some(durable));
+        self.set_storage(Some(durable));
         self.set_identity(identity);
         self.set_state(RaftState::Starting);
         Ok(())
@@ -161,7 +170,7 @@ impl Core {
             Some(identity)
                 if identity.member_id == FOUNDER && self.view.borrow().state.cluster_id.is_none() => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
-            None => self.become_member(cluster, FOUNDER, Recovery::default()).await?,
+            None => self.become_member(cluster, FOUNDER, RecoveryId::default()).await?,
         }
         self.run().await?;
         let raft = self.running()?;
@@ -192,12 +201,12 @@ impl Core {
         self: Arc<Self>,
         cluster_id: ClusterId,
         member_id: MemberId,
-        recovery: Recovery,
+        recovery: RecoveryId,
     ) -> Result<(), Error> {
         // A later id in its own cluster: it was removed, and may not have heard of it.
         let later = |identity: &Identity| identity.cluster_id == cluster_id && identity.member_id < member_id;
         if self.identity().is_some_and(|identity| later(&identity) && !identity.removed) {
-            self.clone().heed_dismissal().await;
+            self.clone().confirm_removal().await;
         }
         let _step = self.step.lock().await;
         match self.identity() {
@@ -224,18 +233,18 @@ impl Core {
         tracing::info!(old = %old, data = %aside.display(), "begins anew as another member; its old data is kept");
         self.clear_identity();
         self.set_state(RaftState::Empty);
-        self.view.send_replace(Arc::new(View::default()));
+        self.view.send_replace(Arc::new(ClusterView::default()));
         self.history.restart_at(0);
-        self.registry.forget();
-        self.heard.forget();
-        self.hearsay.clear();
-        self.vouched.clear();
-        self.forget_rollback();
+        self.quorum.reset();
+        self.leader_contact.forget();
+        self.removal_reports.clear();
+        self.assumed_voters.clear();
+        self.clear_rollback();
         Ok(())
     }
 
     /// See [`crate::Consensus::dismissed`].
-    pub(crate) async fn dismissed(self: Arc<Self>) -> Result<(), Error> {
+    pub(crate) async fn record_removal(self: Arc<Self>) -> Result<(), Error> {
         let _step = self.step.lock().await;
         let Some(identity) = self.identity().filter(|identity| !identity.removed) else { return Ok(()) };
         let identity = Identity { removed: true, ..identity };
@@ -244,7 +253,7 @@ impl Core {
         write.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
         self.set_identity(identity);
         self.end_raft(RaftState::Removed).await;
-        self.hearsay.clear();
+        self.removal_reports.clear();
         Ok(())
     }
 
@@ -257,8 +266,8 @@ impl Core {
     }
 
     async fn end_raft(&self, state: RaftState) {
-        let unused = self.durable().take().map(|Durable { closed, .. }| closed);
-        if let Some(Running { raft, ended, .. }) = self.set_raft(None) {
+        let unused = self.storage().take().map(|Storage { closed, .. }| closed);
+        if let Some(RunningRaft { raft, ended, .. }) = self.set_raft(None) {
             ended.send_replace(true);
             let down = self.runtime.spawn(async move { raft.shutdown().await });
             // A Raft that failed before has ended as well.

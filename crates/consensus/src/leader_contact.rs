@@ -9,7 +9,7 @@ use crate::timing::Timing;
 
 /// A member's memory of its last leader. openraft has one of its own, which a transfer of leadership and a vote for
 /// somebody else erase; this one is kept.
-pub(crate) struct Heard {
+pub(crate) struct LeaderContact {
     /// When the process had certainly started.
     since: Instant,
     timing: Timing,
@@ -19,7 +19,7 @@ pub(crate) struct Heard {
     leader: Mutex<Option<(u64, u64)>>,
 }
 
-impl Heard {
+impl LeaderContact {
     pub(crate) fn new(since: Instant, timing: Timing) -> Self {
         Self { since, timing, last: AtomicU64::new(0), leader: Mutex::default() }
     }
@@ -60,12 +60,12 @@ impl Heard {
 
     /// Whether a leader was heard within the time after which a voter may give it up. Raft itself goes on to name the
     /// last leader for as long as it finds no other.
-    pub(crate) fn lately(&self) -> bool {
+    pub(crate) fn is_recent(&self) -> bool {
         self.within(self.timing.patience())
     }
 
     /// Whether a leader may still count on this member not to help elect another, other than at its own wish.
-    pub(crate) fn binds(&self) -> bool {
+    pub(crate) fn bars_votes(&self) -> bool {
         self.within(self.timing.election_max)
     }
 }

@@ -19,49 +19,49 @@ use trestle_api::peer::raft_service_client::RaftServiceClient;
 use crate::network::Lane;
 use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::Core;
-use crate::store::Mark;
+use crate::store::SyncedIndex;
 use crate::wire::{self, WireError};
 
 /// How often those are asked again who have not answered yet.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Most members that are kept in mind, many times as many as a cluster has: callers are not known yet.
-const WITNESSED_MAX: usize = 256;
+const KNOWN_DISKS_MAX: usize = 256;
 
 /// What this member knows of the disks of the others.
 #[derive(Debug, Default)]
-pub(crate) struct Witness(Mutex<BTreeMap<u64, Mark>>);
+pub(crate) struct KnownDisks(Mutex<BTreeMap<u64, SyncedIndex>>);
 
-impl Witness {
-    fn stored(&self) -> MutexGuard<'_, BTreeMap<u64, Mark>> {
+impl KnownDisks {
+    fn stored(&self) -> MutexGuard<'_, BTreeMap<u64, SyncedIndex>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what `member` has said to be durable with it.
-    pub(crate) fn note(&self, member: u64, stored: Mark) {
+    pub(crate) fn note(&self, member: u64, stored: SyncedIndex) {
         let mut all = self.stored();
-        if all.len() < WITNESSED_MAX || all.contains_key(&member) {
+        if all.len() < KNOWN_DISKS_MAX || all.contains_key(&member) {
             all.entry(member).or_default().raise(&stored);
         }
     }
 
     /// The most that `member` ever had.
-    pub(crate) fn of(&self, member: u64) -> Mark {
+    pub(crate) fn of(&self, member: u64) -> SyncedIndex {
         self.stored().get(&member).copied().unwrap_or_default()
     }
 }
 
 /// That this member has less on its disk than it once had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RolledBack {
+pub(crate) struct DiskRollback {
     /// What it had, as far as anybody has said.
-    known: Mark,
+    known: SyncedIndex,
     /// What it had left when that was noticed.
-    left: Mark,
+    left: SyncedIndex,
     /// Who knows.
     by: u64,
 }
 
-impl RolledBack {
+impl DiskRollback {
     pub(crate) fn by(&self) -> u64 {
         self.by
     }
@@ -73,8 +73,8 @@ impl RolledBack {
 
     /// In words, after the name of the member.
     pub(crate) fn words(&self, by: &str) -> String {
-        let end = |mark: &Mark| mark.last.map_or(0, |last| last.index);
-        let term = |mark: &Mark| mark.candidate().map_or(0, |candidate| candidate.term);
+        let end = |mark: &SyncedIndex| mark.last.map_or(0, |last| last.index);
+        let term = |mark: &SyncedIndex| mark.candidate().map_or(0, |candidate| candidate.term);
         let lost = if self.left.last < self.known.last {
             format!(
                 "its log ended at entry {}, and {by} has seen it store entry {}",
@@ -98,17 +98,17 @@ impl RolledBack {
 
 impl Core {
     /// The most that was ever durable here in this process; `None` while the member is empty.
-    pub(crate) fn peak(&self) -> Option<watch::Receiver<Mark>> {
-        self.peak.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn max_synced(&self) -> Option<watch::Receiver<SyncedIndex>> {
+        self.max_synced.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn stored(&self) -> Mark {
-        self.peak().map(|peak| *peak.borrow()).unwrap_or_default()
+    fn stored(&self) -> SyncedIndex {
+        self.max_synced().map(|max_synced| *max_synced.borrow()).unwrap_or_default()
     }
 
     /// Asks every other member what it knows of this one's disk, and goes on asking those who do not answer. Returns when each
     /// has answered or had the time to.
-    pub(crate) async fn recall(self: &Arc<Self>) {
+    pub(crate) async fn check_disk_with_peers(self: &Arc<Self>) {
         let mut missing = self.others_on_disk();
         self.ask_all(&mut missing).await;
         if !missing.is_empty() {
@@ -129,7 +129,7 @@ impl Core {
     }
 
     fn members_on_disk(&self) -> BTreeMap<u64, String> {
-        let logged = self.durable().as_ref().and_then(|durable| durable.log.membership());
+        let logged = self.storage().as_ref().and_then(|durable| durable.log.membership());
         match logged {
             Some(membership) => {
                 membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
@@ -154,21 +154,22 @@ impl Core {
     }
 
     pub(crate) async fn ask(self: &Arc<Self>, id: u64, address: &str) -> bool {
-        let (Some(identity), Ok(channel)) = (self.identity(), self.channels.to(address, Lane::Pulse)) else {
+        let (Some(identity), Ok(channel)) = (self.identity(), self.channels.to(address, Lane::Heartbeat))
+        else {
             return false;
         };
         let to = proto::Destination {
             cluster_id: identity.cluster_id.to_string(),
             member_id: id,
-            promise_ms: self.settings.timing.promise_ms(),
-            known: Some(wire::mark_message(&self.witness.of(id))),
-            own: Some(wire::mark_message(&self.stored())),
+            vote_refusal_ms: self.settings.timing.vote_refusal_ms(),
+            known: Some(wire::synced_index_message(&self.known_disks.of(id))),
+            own: Some(wire::synced_index_message(&self.stored())),
             recovery: identity.recovery.number,
             recovery_draw: identity.recovery.draw,
         };
-        let request = proto::RecallRequest { to: Some(to), member_id: identity.member_id.0 };
+        let request = proto::CheckDiskRequest { to: Some(to), member_id: identity.member_id.0 };
         let mut service = RaftServiceClient::new(channel);
-        let asked = tokio::time::timeout(self.settings.timing.patience(), service.recall(request)).await;
+        let asked = tokio::time::timeout(self.settings.timing.patience(), service.check_disk(request)).await;
         let answer = match asked {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => {
@@ -178,33 +179,30 @@ impl Core {
             }
             Err(_) => return false,
         };
-        let (Ok(known), Ok(own)) = (wire::mark(answer.known.as_ref()), wire::mark(answer.own.as_ref()))
+        let (Ok(known), Ok(own)) =
+            (wire::synced_index(answer.known.as_ref()), wire::synced_index(answer.own.as_ref()))
         else {
             return false;
         };
-        self.recalled().insert(id, own);
+        self.reported_disks().insert(id, own);
         self.learn(id, known);
         true
     }
 
     /// Forgets everything: this member begins anew, under another id.
-    pub(crate) fn forget_rollback(&self) {
-        self.recalled().clear();
+    pub(crate) fn clear_rollback(&self) {
+        self.reported_disks().clear();
         self.abstention.send_replace(Default::default());
     }
 
-    fn recalled(&self) -> MutexGuard<'_, BTreeMap<u64, Mark>> {
-        self.recalled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported_disks(&self) -> MutexGuard<'_, BTreeMap<u64, SyncedIndex>> {
+        self.reported_disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of what a call of member `from` says of its disk and of this member's.
-    pub(crate) fn hear_of_disks(
-        self: &Arc<Self>,
-        from: u64,
-        to: &proto::Destination,
-    ) -> Result<(), WireError> {
-        self.witness.note(from, wire::mark(to.own.as_ref())?);
-        let known = wire::mark(to.known.as_ref())?;
+    pub(crate) fn note_disks(self: &Arc<Self>, from: u64, to: &proto::Destination) -> Result<(), WireError> {
+        self.known_disks.note(from, wire::synced_index(to.own.as_ref())?);
+        let known = wire::synced_index(to.known.as_ref())?;
         let from = trestle_model::MemberId(from);
         let is_member = {
             let role = self.role.borrow();
@@ -218,16 +216,16 @@ impl Core {
     }
 
     /// Compares what member `from` knows of this one's disk with the disk.
-    fn learn(self: &Arc<Self>, from: u64, known: Mark) {
-        let Some(peak) = self.peak() else { return };
-        let left = *peak.borrow();
+    fn learn(self: &Arc<Self>, from: u64, known: SyncedIndex) {
+        let Some(max_synced) = self.max_synced() else { return };
+        let left = *max_synced.borrow();
         if left.reaches(&known) {
             return;
         }
         let mut first = false;
         self.abstention.send_modify(|abstention| {
             first = abstention.rolled_back.is_none();
-            let noticed = RolledBack { known, left, by: from };
+            let noticed = DiskRollback { known, left, by: from };
             let rolled_back = abstention.rolled_back.get_or_insert(noticed);
             if !rolled_back.known.reaches(&known) {
                 rolled_back.known.raise(&known);
@@ -236,7 +234,7 @@ impl Core {
         });
         if first {
             tracing::error!("this member abstains: {}", self.why_abstains().unwrap_or_default());
-            self.runtime.spawn(filled_again(Arc::downgrade(self), peak));
+            self.runtime.spawn(wait_until_refilled(Arc::downgrade(self), max_synced));
         }
     }
 
@@ -245,11 +243,11 @@ impl Core {
     /// So a cluster of which every disk was put back can go on.
     pub(crate) fn is_beyond_doubt(
         &self,
-        rolled_back: &RolledBack,
+        rolled_back: &DiskRollback,
         request: &VoteRequest<TypeConfig>,
     ) -> bool {
         let me = self.me();
-        let answers = self.recalled();
+        let answers = self.reported_disks();
         let role = self.role.borrow();
         // Before Raft has said who votes.
         if role.voters.is_empty() {
@@ -275,9 +273,9 @@ async fn ask_later(core: Weak<Core>, mut missing: BTreeMap<u64, String>) {
 }
 
 /// Waits until the disk has all that it once had.
-async fn filled_again(core: Weak<Core>, mut peak: watch::Receiver<Mark>) {
+async fn wait_until_refilled(core: Weak<Core>, mut max_synced: watch::Receiver<SyncedIndex>) {
     loop {
-        let stored = *peak.borrow_and_update();
+        let stored = *max_synced.borrow_and_update();
         let Some(core) = core.upgrade() else { return };
         let done = core.abstention.send_if_modified(|abstention| {
             let done =
@@ -292,7 +290,7 @@ async fn filled_again(core: Weak<Core>, mut peak: watch::Receiver<Mark>) {
             tracing::info!("this member has everything again that it once had, and takes part in elections");
             return;
         }
-        if peak.changed().await.is_err() {
+        if max_synced.changed().await.is_err() {
             return;
         }
     }
@@ -303,53 +301,53 @@ mod tests {
     use super::*;
     use crate::raft_types::{LeaderId, LogId};
 
-    fn mark(term: u64, index: u64, voted: u64) -> Mark {
+    fn synced_index(term: u64, index: u64, voted: u64) -> SyncedIndex {
         let leader = |term| LeaderId { term, node_id: 2 };
         let vote = Vote { leader_id: leader(voted), committed: false };
-        Mark { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
+        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
     }
 
     #[test]
     fn the_most_is_kept_of_each() {
-        let witness = Witness::default();
-        assert_eq!(witness.of(3), Mark::default());
-        witness.note(3, mark(2, 10, 2));
-        witness.note(3, mark(1, 90, 4));
-        witness.note(4, mark(9, 9, 9));
-        assert_eq!(witness.of(3), mark(2, 10, 4));
+        let known_disks = KnownDisks::default();
+        assert_eq!(known_disks.of(3), SyncedIndex::default());
+        known_disks.note(3, synced_index(2, 10, 2));
+        known_disks.note(3, synced_index(1, 90, 4));
+        known_disks.note(4, synced_index(9, 9, 9));
+        assert_eq!(known_disks.of(3), synced_index(2, 10, 4));
     }
 
     #[test]
     fn what_was_replaced_by_a_later_term_is_not_missed() {
-        let known = mark(3, 10, 3);
-        assert!(mark(5, 9, 5).reaches(&known));
-        assert!(!mark(3, 9, 5).reaches(&known), "an entry is gone");
-        assert!(!mark(3, 10, 2).reaches(&known), "a vote is gone");
+        let known = synced_index(3, 10, 3);
+        assert!(synced_index(5, 9, 5).reaches(&known));
+        assert!(!synced_index(3, 9, 5).reaches(&known), "an entry is gone");
+        assert!(!synced_index(3, 10, 2).reaches(&known), "a vote is gone");
     }
 
     #[test]
     fn a_leader_that_restarts_has_its_vote_all_the_same() {
-        let mut known = mark(3, 10, 3);
+        let mut known = synced_index(3, 10, 3);
         known.vote = known.vote.map(|vote| Vote { committed: true, ..vote });
-        assert!(mark(3, 10, 3).reaches(&known));
+        assert!(synced_index(3, 10, 3).reaches(&known));
     }
 
     #[test]
     fn strangers_cannot_fill_the_memory() {
-        let witness = Witness::default();
-        (0..10_000).for_each(|member| witness.note(member, mark(1, 1, 1)));
-        assert_eq!(witness.stored().len(), WITNESSED_MAX);
+        let known_disks = KnownDisks::default();
+        (0..10_000).for_each(|member| known_disks.note(member, synced_index(1, 1, 1)));
+        assert_eq!(known_disks.stored().len(), KNOWN_DISKS_MAX);
     }
 
     #[test]
     fn what_is_missing_is_said_in_words() {
-        let lost = |known, left| RolledBack { known, left, by: 1 }.words("member \"m1\"");
+        let lost = |known, left| DiskRollback { known, left, by: 1 }.words("member \"m1\"");
         assert!(
-            lost(mark(2, 48, 2), mark(2, 15, 2))
+            lost(synced_index(2, 48, 2), synced_index(2, 15, 2))
                 .contains("ended at entry 15, and member \"m1\" has seen it store entry 48")
         );
         assert!(
-            lost(mark(2, 15, 4), mark(2, 15, 2))
+            lost(synced_index(2, 15, 4), synced_index(2, 15, 2))
                 .contains("was for term 2, and member \"m1\" has seen one for term 4")
         );
     }

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::replica::{Published, Replica};
+use crate::replica::{Replica, StatePublisher};
 use crate::snapshot::SnapshotFiles;
-use crate::store::{self, Closed, LogStore, OpenError};
+use crate::store::{self, LogClosed, LogStore, OpenError};
 
 /// What openraft is given, and when it is closed again.
-pub(crate) struct Durable {
+pub(crate) struct Storage {
     /// The log.
     pub(crate) log: LogStore,
     /// The state machine, restored from the newest snapshot; openraft replays the log into it.
     pub(crate) replica: Replica,
     /// Resolves when the log's files are closed, which is after Raft was shut down and dropped.
-    pub(crate) closed: Closed,
+    pub(crate) closed: LogClosed,
 }
 
-impl Durable {
+impl Storage {
     /// Creates the storage of an empty member that joins or founds a cluster, then makes `identity` durable. Blocks.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl Durable {
     pub(crate) fn create(
         dir: &Arc<DataDir>,
         identity: &Identity,
-        published: Published,
+        published: StatePublisher,
     ) -> Result<Self, OpenError> {
         let files = SnapshotFiles::open(dir, identity.owner(dir))?;
         // The log first: an identity without a log would later be taken for a member that lost it.
@@ -42,7 +42,7 @@ impl Durable {
     pub(crate) fn open(
         dir: &Arc<DataDir>,
         identity: &Identity,
-        published: Published,
+        published: StatePublisher,
     ) -> Result<Self, OpenError> {
         let files = SnapshotFiles::open(dir, identity.owner(dir))?;
         let (log, closed) = store::open(dir, identity)?;

@@ -7,16 +7,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use trestle_model::MemberId;
 
+use crate::disk_rollback::DiskRollback;
 use crate::error::Error;
 use crate::raft_types::TypeConfig;
-use crate::recall::RolledBack;
 use crate::shared::{Core, RaftHandle};
 
 /// The reasons, each of which is enough.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Abstention {
     /// Its disk went back in time.
-    pub(crate) rolled_back: Option<RolledBack>,
+    pub(crate) rolled_back: Option<DiskRollback>,
     /// Another process is this member, in words.
     pub(crate) displaced: Option<Arc<str>>,
 }
@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Whether this member withholds its vote from a candidate.
-    pub(crate) fn withholds(&self, request: &VoteRequest<TypeConfig>) -> bool {
+    pub(crate) fn withholds_vote(&self, request: &VoteRequest<TypeConfig>) -> bool {
         let abstention = self.abstention.borrow().clone();
         abstention.displaced.is_some()
             || abstention.rolled_back.is_some_and(|rolled_back| !self.is_beyond_doubt(&rolled_back, request))
@@ -65,7 +65,7 @@ impl Core {
     }
 
     /// Keeps Raft from standing for election while this member abstains.
-    pub(crate) async fn keep_from_standing(
+    pub(crate) async fn disable_elections_while_abstaining(
         self: Arc<Self>,
         raft: RaftHandle,
         mut end: watch::Receiver<bool>,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use openraft::LogId as RaftLogId;
 use openraft::vote::leader_id_adv;
 
-use super::error::{OpenError, Owner};
+use super::error::{OpenError, StorageOwner};
 use crate::data_dir::sync_directory;
 use crate::raft_types::{LeaderId, LogId, Vote};
 
@@ -23,14 +23,14 @@ const LENGTH: usize = CONTENT + 4;
 
 /// What a member's disk has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Mark {
+pub(crate) struct SyncedIndex {
     /// The last entry of the log.
     pub(crate) last: Option<LogId>,
     /// The vote.
     pub(crate) vote: Option<Vote>,
 }
 
-impl Mark {
+impl SyncedIndex {
     /// Whom the vote is for. Whether a quorum granted it is not compared: a leader that restarts does not take itself for
     /// one any more.
     pub(crate) fn candidate(&self) -> Option<LeaderId> {
@@ -38,7 +38,7 @@ impl Mark {
     }
 
     /// Takes over whatever of `other` is later.
-    pub(crate) fn raise(&mut self, other: &Mark) {
+    pub(crate) fn raise(&mut self, other: &SyncedIndex) {
         self.last = self.last.max(other.last);
         if other.candidate() > self.candidate() {
             self.vote = other.vote;
@@ -46,7 +46,7 @@ impl Mark {
     }
 
     /// Whether a disk with this can once have had `other`, as long as it did not go back in time.
-    pub(crate) fn reaches(&self, other: &Mark) -> bool {
+    pub(crate) fn reaches(&self, other: &SyncedIndex) -> bool {
         self.last >= other.last && self.candidate() >= other.candidate()
     }
 
@@ -90,12 +90,12 @@ impl Mark {
 
 /// The file with the mark.
 #[derive(Debug)]
-pub(super) struct MarkFile {
+pub(super) struct SyncedIndexFile {
     file: File,
-    current: Mark,
+    current: SyncedIndex,
 }
 
-impl MarkFile {
+impl SyncedIndexFile {
     pub(super) fn path(dir: &Path) -> PathBuf {
         dir.join("synced")
     }
@@ -106,43 +106,43 @@ impl MarkFile {
         let create = || {
             let mut options = OpenOptions::new();
             let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-            file.write_all_at(&Mark::default().encode(), 0)?;
+            file.write_all_at(&SyncedIndex::default().encode(), 0)?;
             file.sync_all()?;
             sync_directory(dir)?;
-            Ok(Self { file, current: Mark::default() })
+            Ok(Self { file, current: SyncedIndex::default() })
         };
         create().map_err(OpenError::io("create", &path))
     }
 
     /// Opens the file and reads the mark.
-    pub(super) fn open(dir: &Path, owner: &Owner) -> Result<Self, OpenError> {
+    pub(super) fn open(dir: &Path, owner: &StorageOwner) -> Result<Self, OpenError> {
         let path = Self::path(dir);
         let content = std::fs::read(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => owner.damaged(&path, "it is missing, and there is a log beside it"),
             _ => OpenError::io("read", &path)(e),
         })?;
-        let current = Mark::decode(&content).map_err(|what| owner.damaged(&path, what))?;
+        let current = SyncedIndex::decode(&content).map_err(|what| owner.damaged(&path, what))?;
         let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?;
         Ok(Self { file, current })
     }
 
     /// The mark as it was last written or read.
-    pub(super) fn current(&self) -> Mark {
+    pub(super) fn current(&self) -> SyncedIndex {
         self.current
     }
 
     /// Moves the mark after a sync of the log.
-    pub(super) fn advance(&mut self, mark: Mark) -> io::Result<()> {
-        if mark != self.current {
-            self.file.write_all_at(&mark.encode(), 0)?;
-            self.current = mark;
+    pub(super) fn advance(&mut self, synced: SyncedIndex) -> io::Result<()> {
+        if synced != self.current {
+            self.file.write_all_at(&synced.encode(), 0)?;
+            self.current = synced;
         }
         Ok(())
     }
 
     /// Moves the mark down, durably, before entries are truncated.
-    pub(super) fn lower(&mut self, mark: Mark) -> io::Result<()> {
-        self.advance(mark)?;
+    pub(super) fn lower(&mut self, synced: SyncedIndex) -> io::Result<()> {
+        self.advance(synced)?;
         self.file.sync_data()
     }
 }
@@ -158,20 +158,20 @@ mod tests {
         let leader = LeaderId { term: 3, node_id: 258 };
         let last = Some(RaftLogId::new(leader, u64::MAX - 1));
         let vote = |committed| Some(Vote { leader_id: leader, committed });
-        for mark in [
-            Mark::default(),
-            Mark { last, vote: None },
-            Mark { last: None, vote: vote(false) },
-            Mark { last, vote: vote(true) },
+        for synced in [
+            SyncedIndex::default(),
+            SyncedIndex { last, vote: None },
+            SyncedIndex { last: None, vote: vote(false) },
+            SyncedIndex { last, vote: vote(true) },
         ] {
-            let bytes = mark.encode();
-            assert_eq!(Mark::decode(&bytes), Ok(mark));
+            let bytes = synced.encode();
+            assert_eq!(SyncedIndex::decode(&bytes), Ok(synced));
             for bit in 0..LENGTH * 8 {
                 let mut changed = bytes;
                 changed[bit / 8] ^= 1 << (bit % 8);
-                assert!(Mark::decode(&changed).is_err(), "bit {bit}");
+                assert!(SyncedIndex::decode(&changed).is_err(), "bit {bit}");
             }
         }
-        assert!(Mark::decode(&[]).is_err());
+        assert!(SyncedIndex::decode(&[]).is_err());
     }
 }

@@ -3,16 +3,16 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::Ballot;
+use crate::VoteGuard;
 
 #[derive(Default)]
-pub(super) struct TestBallot {
+pub(super) struct TestVoteGuard {
     closed: AtomicBool,
     asked: Mutex<Vec<u64>>,
     told: Mutex<Vec<(u64, bool)>>,
 }
 
-impl TestBallot {
+impl TestVoteGuard {
     pub(super) fn close(&self, closed: bool) {
         self.closed.store(closed, Ordering::SeqCst);
     }
@@ -26,7 +26,7 @@ impl TestBallot {
     }
 }
 
-impl Ballot for TestBallot {
+impl VoteGuard for TestVoteGuard {
     fn may_vote(&self, term: u64) -> bool {
         self.asked.lock().unwrap().push(term);
         !self.closed.load(Ordering::SeqCst)

@@ -12,26 +12,26 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_api::status::{self, Failure};
 
+use crate::membership_state::MembershipState;
 use crate::network::Lane;
 use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::{Core, RaftHandle};
-use crate::standing::Standing;
 use crate::wire;
 
 /// Most ids that are taken for voters on the word of others.
-const VOUCHED_MAX: usize = 16;
+const ASSUMED_VOTERS_MAX: usize = 16;
 
 /// Longest wait for a leader's word on a transfer: whoever waits for longer has no use for it.
 const LEADER_WAIT: Duration = Duration::from_secs(1);
 
 /// Members that this one does not know as voters, and that are taken for some all the same until the log tells.
 #[derive(Default)]
-pub(crate) struct Vouched {
+pub(crate) struct AssumedVoters {
     ids: Mutex<BTreeSet<u64>>,
     asking: tokio::sync::Mutex<()>,
 }
 
-impl Vouched {
+impl AssumedVoters {
     fn ids(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +43,7 @@ impl Vouched {
 
     fn add(&self, id: u64) {
         let mut ids = self.ids();
-        if ids.len() >= VOUCHED_MAX {
+        if ids.len() >= ASSUMED_VOTERS_MAX {
             ids.clear();
         }
         ids.insert(id);
@@ -76,16 +76,16 @@ impl Core {
             }
         }
         let known = self.known(raft);
-        if known.standing(id) == Standing::Removed {
+        if known.standing(id) == MembershipState::Removed {
             return Err(status::failure(&Failure::CallerRemoved { member: id, applied: known.applied }));
         }
-        if self.vouched.ids().contains(&id) {
+        if self.assumed_voters.ids().contains(&id) {
             return Ok(());
         }
         if !has_more {
             return Err(Status::failed_precondition(format!("member {id} does not vote in this cluster")));
         }
-        self.runtime.spawn(self.clone().ask_for_vouchers(id));
+        self.runtime.spawn(self.clone().ask_whether_voter(id));
         Err(Status::failed_precondition(format!(
             "member {id} is no voter that this member knows of; it asks the members that it knows"
         )))
@@ -93,46 +93,46 @@ impl Core {
 
     /// Asks those that this member knows whether the member `id` votes: it may have become a voter by an entry that is not
     /// here yet, and such a candidate can be the only one that a quorum elects.
-    async fn ask_for_vouchers(self: Arc<Self>, id: u64) {
+    async fn ask_whether_voter(self: Arc<Self>, id: u64) {
         // Whoever calls again is answered by the question that is under way.
-        let Ok(_asking) = self.vouched.asking.try_lock() else { return };
+        let Ok(_asking) = self.assumed_voters.asking.try_lock() else { return };
         let accounts = self.accounts_of(id).await;
-        if accounts.iter().any(|account| account.standing == Standing::Voter) {
+        if accounts.iter().any(|account| account.standing == MembershipState::Voter) {
             tracing::info!(id, "takes a member for a voter that others know as one");
-            self.vouched.add(id);
+            self.assumed_voters.add(id);
         } else if accounts.is_empty() {
             // The last one of the voters of before may be among voters who are all new to it.
             tracing::warn!(
                 id,
                 "takes a member for a voter because none of those that this member knows answers"
             );
-            self.vouched.add(id);
+            self.assumed_voters.add(id);
         } else {
             tokio::time::sleep(self.settings.timing.election_min).await;
         }
     }
 
     /// Whether the candidate stands at the wish of the leader that this member heard last, by that leader's own word.
-    pub(crate) async fn is_wished(&self, request: &VoteRequest<TypeConfig>) -> bool {
+    pub(crate) async fn is_confirmed_transfer(&self, request: &VoteRequest<TypeConfig>) -> bool {
         let candidate = request.vote.leader_id;
-        let heard = self.heard.leader();
+        let heard = self.leader_contact.leader();
         // The leader itself hears none.
-        let (own, to) = self.registry.handed_over();
+        let (own, to) = self.quorum.last_transfer();
         if to == candidate.node_id && heard.is_none_or(|(term, _)| term <= own) {
             return candidate.term > own;
         }
         match heard {
             Some((term, leader)) if candidate.term > term => {
-                self.hands_over(term, leader, candidate.node_id).await
+                self.is_transferring_to(term, leader, candidate.node_id).await
             }
             _ => false,
         }
     }
 
     /// Whether the leader of `term` says itself that it hands leadership to the member `to`.
-    pub(crate) async fn hands_over(&self, term: u64, leader: u64, to: u64) -> bool {
+    pub(crate) async fn is_transferring_to(&self, term: u64, leader: u64, to: u64) -> bool {
         if self.me().is_some_and(|me| me.0 == leader) {
-            return self.registry.hands_over(term, to);
+            return self.quorum.is_transferring_to(term, to);
         }
         let role = self.role.borrow().clone();
         let known = role.voters.iter().find(|(id, _)| id.0 == leader);
@@ -141,13 +141,13 @@ impl Core {
         let destination = proto::Destination {
             cluster_id: identity.cluster_id.to_string(),
             member_id: leader,
-            promise_ms: timing.promise_ms(),
+            vote_refusal_ms: timing.vote_refusal_ms(),
             recovery: identity.recovery.number,
             recovery_draw: identity.recovery.draw,
             ..Default::default()
         };
         let request = proto::ConfirmTransferRequest { to: Some(destination), term, to_member_id: to };
-        let Ok(channel) = self.channels.to(address, Lane::Pulse) else { return false };
+        let Ok(channel) = self.channels.to(address, Lane::Heartbeat) else { return false };
         let mut service = RaftServiceClient::new(channel);
         let wait = timing.election_min.min(LEADER_WAIT);
         let answer = tokio::time::timeout(wait, service.confirm_transfer(request)).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// A member's part in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Standing {
+pub(crate) enum MembershipState {
     /// Its id may have been allocated by an entry that is not known here.
     Unknown,
     /// Votes in the newest membership, committed or not.
@@ -20,7 +20,7 @@ pub(crate) enum Standing {
 
 /// What a member knows of who is in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
-pub(crate) struct Known {
+pub(crate) struct KnownMembers {
     /// Who votes in the newest membership of its log, committed or not; both sets of a change that is under way.
     pub(crate) voters: BTreeSet<u64>,
     /// Who gets the log there without a vote.
@@ -33,30 +33,30 @@ pub(crate) struct Known {
     pub(crate) applied: u64,
 }
 
-impl Known {
+impl KnownMembers {
     /// The standing of the member `id`. Ids are indexes of the log and never used again, so one up to which the log was
     /// applied, and which is not there, was removed. Whoever votes was not, whatever else is known.
-    pub(crate) fn standing(&self, id: u64) -> Standing {
+    pub(crate) fn standing(&self, id: u64) -> MembershipState {
         match () {
-            () if self.voters.contains(&id) => Standing::Voter,
-            () if self.learners.contains(&id) => Standing::Learner,
-            () if self.members.contains(&id) => Standing::Outside,
-            () if self.founded && id <= self.applied => Standing::Removed,
-            () => Standing::Unknown,
+            () if self.voters.contains(&id) => MembershipState::Voter,
+            () if self.learners.contains(&id) => MembershipState::Learner,
+            () if self.members.contains(&id) => MembershipState::Outside,
+            () if self.founded && id <= self.applied => MembershipState::Removed,
+            () => MembershipState::Unknown,
         }
     }
 
     /// Whether this member, with the id `me`, was removed by what it has applied itself.
     pub(crate) fn says_removed(&self, me: u64) -> bool {
-        self.standing(me) == Standing::Removed
+        self.standing(me) == MembershipState::Removed
     }
 }
 
 /// What another member says of a member, when asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Account {
+pub(crate) struct MembershipReport {
     /// The member's standing, as that one knows it.
-    pub(crate) standing: Standing,
+    pub(crate) standing: MembershipState,
     /// Term and index of the last entry that it has applied.
     pub(crate) applied: (u64, u64),
     /// Whether it leads and a quorum has said so after it was asked.
@@ -65,7 +65,7 @@ pub(crate) struct Account {
 
 /// What to make of the accounts of one's own standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Verdict {
+pub(crate) enum RemovalVerdict {
     /// This member was removed.
     Removed,
     /// It was not.
@@ -76,15 +76,20 @@ pub(crate) enum Verdict {
 
 /// Judges the accounts that others give of this member, which has itself applied the log up to `mine`, term and index. Only a
 /// leader counts, with a quorum behind it and a log that has everything that this member knows to be committed.
-pub(crate) fn verdict(mine: (u64, u64), accounts: impl IntoIterator<Item = Account>) -> Verdict {
+pub(crate) fn verdict(
+    mine: (u64, u64),
+    accounts: impl IntoIterator<Item = MembershipReport>,
+) -> RemovalVerdict {
     let leader = accounts
         .into_iter()
         .filter(|account| account.leads && account.applied >= mine && account.applied.1 >= mine.1)
         .max_by_key(|account| account.applied);
     match leader.map(|account| account.standing) {
-        Some(Standing::Removed) => Verdict::Removed,
-        Some(Standing::Voter | Standing::Learner | Standing::Outside) => Verdict::Member,
-        Some(Standing::Unknown) | None => Verdict::Open,
+        Some(MembershipState::Removed) => RemovalVerdict::Removed,
+        Some(MembershipState::Voter | MembershipState::Learner | MembershipState::Outside) => {
+            RemovalVerdict::Member
+        }
+        Some(MembershipState::Unknown) | None => RemovalVerdict::Open,
     }
 }
 
@@ -92,8 +97,8 @@ pub(crate) fn verdict(mine: (u64, u64), accounts: impl IntoIterator<Item = Accou
 mod tests {
     use super::*;
 
-    fn known() -> Known {
-        Known {
+    fn known() -> KnownMembers {
+        KnownMembers {
             voters: [1, 4].into(),
             learners: [7].into(),
             members: [1, 4, 7, 9].into(),
@@ -105,34 +110,35 @@ mod tests {
     #[test]
     fn an_id_that_was_allocated_and_is_gone_was_removed() {
         let standings = [1, 7, 9, 6, 12, 13].map(|id| known().standing(id));
-        use Standing::{Learner, Outside, Removed, Unknown, Voter};
+        use MembershipState::{Learner, Outside, Removed, Unknown, Voter};
         assert_eq!(standings, [Voter, Learner, Outside, Removed, Removed, Unknown]);
         // Before the cluster is founded nobody can have been removed.
-        assert_eq!(Known { founded: false, ..known() }.standing(6), Unknown);
+        assert_eq!(KnownMembers { founded: false, ..known() }.standing(6), Unknown);
         // A voter is none that was removed, even if the state has lost it.
-        let lost = Known { members: [1].into(), ..known() };
+        let lost = KnownMembers { members: [1].into(), ..known() };
         assert_eq!((lost.standing(4), lost.standing(9)), (Voter, Removed));
         assert!(lost.says_removed(9) && !lost.says_removed(4) && !lost.says_removed(7));
     }
 
     #[test]
     fn only_a_leader_with_a_quorum_and_no_older_log_is_believed() {
-        let account = |leads, term, index, standing| Account { standing, applied: (term, index), leads };
-        let removed = |leads, term, index| account(leads, term, index, Standing::Removed);
-        assert_eq!(verdict((3, 10), [removed(true, 3, 10)]), Verdict::Removed);
+        let account =
+            |leads, term, index, standing| MembershipReport { standing, applied: (term, index), leads };
+        let removed = |leads, term, index| account(leads, term, index, MembershipState::Removed);
+        assert_eq!(verdict((3, 10), [removed(true, 3, 10)]), RemovalVerdict::Removed);
         // Hearsay, from however many.
-        assert_eq!(verdict((3, 10), [removed(false, 9, 99); 4]), Verdict::Open);
+        assert_eq!(verdict((3, 10), [removed(false, 9, 99); 4]), RemovalVerdict::Open);
         // Whoever knows less than this member cannot know that it was removed.
-        assert_eq!(verdict((3, 10), [removed(true, 3, 9)]), Verdict::Open);
-        assert_eq!(verdict((3, 10), [removed(true, 2, 11)]), Verdict::Open);
-        assert_eq!(verdict((3, 10), [removed(true, 4, 9)]), Verdict::Open);
-        for standing in [Standing::Voter, Standing::Learner, Standing::Outside] {
+        assert_eq!(verdict((3, 10), [removed(true, 3, 9)]), RemovalVerdict::Open);
+        assert_eq!(verdict((3, 10), [removed(true, 2, 11)]), RemovalVerdict::Open);
+        assert_eq!(verdict((3, 10), [removed(true, 4, 9)]), RemovalVerdict::Open);
+        for standing in [MembershipState::Voter, MembershipState::Learner, MembershipState::Outside] {
             let answers = [removed(false, 3, 11), account(true, 3, 11, standing)];
-            assert_eq!(verdict((3, 10), answers), Verdict::Member);
+            assert_eq!(verdict((3, 10), answers), RemovalVerdict::Member);
         }
-        assert_eq!(verdict((3, 10), [account(true, 3, 11, Standing::Unknown)]), Verdict::Open);
+        assert_eq!(verdict((3, 10), [account(true, 3, 11, MembershipState::Unknown)]), RemovalVerdict::Open);
         // Of two that lead by their own words, the one with the newer log.
-        let answers = [removed(true, 3, 11), account(true, 4, 12, Standing::Voter)];
-        assert_eq!(verdict((3, 10), answers), Verdict::Member);
+        let answers = [removed(true, 3, 11), account(true, 4, 12, MembershipState::Voter)];
+        assert_eq!(verdict((3, 10), answers), RemovalVerdict::Member);
     }
 }

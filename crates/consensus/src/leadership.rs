@@ -12,16 +12,16 @@ use tokio::sync::{Notify, watch};
 use crate::raft_types::{TypeConfig, Vote};
 use crate::shared::{Core, RaftHandle};
 
-/// This member's leadership; see [`crate::Consensus::office`].
+/// This member's leadership; see [`crate::Consensus::leadership`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Office {
+pub struct Leadership {
     /// The term in which it leads, if it does by Raft's word. An isolated leader says so until it hears otherwise.
-    pub leads: Option<Leads>,
+    pub leads: Option<LeaderTerm>,
 }
 
 /// A leader's term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leads {
+pub struct LeaderTerm {
     /// The term.
     pub term: u64,
     /// Whether its call for votes told the voters that the leader before wished it; also when that is not known.
@@ -35,7 +35,7 @@ pub struct Leads {
     pub quorum_acked: Option<Instant>,
 }
 
-impl Leads {
+impl LeaderTerm {
     /// Whether nobody else can have been elected: a quorum has answered a call that left less than `lease` ago, and no voter
     /// was told to stand.
     pub(crate) fn is_safe(&self, lease: Duration) -> bool {
@@ -48,16 +48,16 @@ impl Leads {
 /// openraft's own figure (`last_quorum_acked`) is not used: when an append is answered, it credits the sending time of
 /// every later request on that stream that ends at the same entry, such as the announcement of a commit, although the
 /// member may never have got that one (`InflightAppendQueue::drain_acked`).
-pub(crate) struct Registry {
-    books: Mutex<Books>,
-    office: watch::Sender<Office>,
+pub(crate) struct QuorumTracker {
+    state: Mutex<TrackerState>,
+    leadership: watch::Sender<Leadership>,
     /// Woken when somebody refuses to take over.
     refusal: Notify,
 }
 
 #[derive(Default)]
-struct Books {
-    seat: Option<Seat>,
+struct TrackerState {
+    leader: Option<LeaderConfig>,
     /// The term of the answers, and when the last call left that each member has answered in it.
     answered: (u64, BTreeMap<u64, Instant>),
     /// The last term for which this member called for votes, and whether the call said that the leader wished it.
@@ -67,18 +67,18 @@ struct Books {
     /// The last term in which the member that was to lead refused to.
     refused: u64,
     /// The last term in which this member stands again, because nobody took over.
-    again: u64,
+    reelection: u64,
 }
 
 /// A leader by Raft's word, and who votes: one set, or two while they change.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct LeaderConfig {
     me: u64,
     term: u64,
     voters: Vec<BTreeSet<u64>>,
 }
 
-impl Seat {
+impl LeaderConfig {
     fn of(metrics: &RaftMetrics<TypeConfig>) -> Option<Self> {
         let voters = || metrics.membership_config.membership().get_joint_config().clone();
         let leads = metrics.state == ServerState::Leader;
@@ -98,116 +98,116 @@ impl Seat {
     }
 }
 
-impl Books {
-    fn office(&self) -> Office {
-        let Some(seat) = &self.seat else { return Office::default() };
+impl TrackerState {
+    fn leadership(&self) -> Leadership {
+        let Some(leader) = &self.leader else { return Leadership::default() };
         let none = BTreeMap::new();
         let (term, answers) = &self.answered;
-        let answers = if *term == seat.term { answers } else { &none };
-        Office {
-            leads: Some(Leads {
-                term: seat.term,
-                by_transfer: self.called != (seat.term, false),
-                alone: self.called.0 != seat.term,
-                transferring: self.transferred.0 == seat.term,
-                quorum_acked: seat.acked(answers, Instant::now()),
+        let answers = if *term == leader.term { answers } else { &none };
+        Leadership {
+            leads: Some(LeaderTerm {
+                term: leader.term,
+                by_transfer: self.called != (leader.term, false),
+                alone: self.called.0 != leader.term,
+                transferring: self.transferred.0 == leader.term,
+                quorum_acked: leader.acked(answers, Instant::now()),
             }),
         }
     }
 }
 
-impl Registry {
+impl QuorumTracker {
     pub(crate) fn new() -> Self {
         Self {
-            books: Mutex::default(),
-            office: watch::Sender::new(Office::default()),
+            state: Mutex::default(),
+            leadership: watch::Sender::new(Leadership::default()),
             refusal: Notify::new(),
         }
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Office> {
-        self.office.subscribe()
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, TrackerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes what the books say, before anyone else can change them.
-    fn publish(&self, books: &Books) {
-        let new = books.office();
-        self.office.send_if_modified(|office| std::mem::replace(office, new) != new);
+    fn publish(&self, state: &TrackerState) {
+        let new = state.leadership();
+        self.leadership.send_if_modified(|leadership| std::mem::replace(leadership, new) != new);
     }
 
-    fn seat(&self, seat: Option<Seat>) {
-        let mut books = self.books();
-        books.seat = seat;
-        self.publish(&books);
+    fn set_leader(&self, leader: Option<LeaderConfig>) {
+        let mut state = self.state();
+        state.leader = leader;
+        self.publish(&state);
     }
 
     /// Notes that `member` has answered, and believed, a call of this member as the leader by `vote` that left at `sent`.
-    pub(crate) fn answered(&self, vote: &Vote, member: u64, sent: Instant) {
-        let mut books = self.books();
+    pub(crate) fn record_ack(&self, vote: &Vote, member: u64, sent: Instant) {
+        let mut state = self.state();
         let term = vote.leader_id.term;
-        if books.answered.0 < term {
-            books.answered = (term, BTreeMap::new());
+        if state.answered.0 < term {
+            state.answered = (term, BTreeMap::new());
         }
-        if books.answered.0 == term {
-            let last = books.answered.1.entry(member).or_insert(sent);
+        if state.answered.0 == term {
+            let last = state.answered.1.entry(member).or_insert(sent);
             *last = sent.max(*last);
-            self.publish(&books);
+            self.publish(&state);
         }
     }
 
     /// Notes a call for votes before it leaves.
-    pub(crate) fn calls(&self, vote: &Vote, by_transfer: bool) {
-        let mut books = self.books();
+    pub(crate) fn record_vote_request(&self, vote: &Vote, by_transfer: bool) {
+        let mut state = self.state();
         let term = vote.leader_id.term;
-        if books.called.0 <= term {
-            books.called = (term, by_transfer || books.called == (term, true));
-            self.publish(&books);
+        if state.called.0 <= term {
+            state.called = (term, by_transfer || state.called == (term, true));
+            self.publish(&state);
         }
     }
 
     /// Notes that leadership is handed over to the member `to`, before any member is told.
-    pub(crate) fn transfers(&self, vote: &Vote, to: u64) {
-        let mut books = self.books();
-        if books.transferred.0 <= vote.leader_id.term {
-            books.transferred = (vote.leader_id.term, to);
+    pub(crate) fn record_transfer(&self, vote: &Vote, to: u64) {
+        let mut state = self.state();
+        if state.transferred.0 <= vote.leader_id.term {
+            state.transferred = (vote.leader_id.term, to);
         }
-        self.publish(&books);
+        self.publish(&state);
     }
 
     /// Whether this member began in `term` to hand leadership to the member `to`.
-    pub(crate) fn hands_over(&self, term: u64, to: u64) -> bool {
-        self.books().transferred == (term, to)
+    pub(crate) fn is_transferring_to(&self, term: u64, to: u64) -> bool {
+        self.state().transferred == (term, to)
     }
 
     /// The last term in which this member began to hand leadership over, and to whom.
-    pub(crate) fn handed_over(&self) -> (u64, u64) {
-        self.books().transferred
+    pub(crate) fn last_transfer(&self) -> (u64, u64) {
+        self.state().transferred
     }
 
     /// Forgets everything: this member begins anew, under another id.
-    pub(crate) fn forget(&self) {
-        let mut books = self.books();
-        *books = Books::default();
-        self.publish(&books);
+    pub(crate) fn reset(&self) {
+        let mut state = self.state();
+        *state = TrackerState::default();
+        self.publish(&state);
     }
 
     /// Notes that the member that was to lead after this one does not, as it says or because it cannot be reached.
-    pub(crate) fn refused(&self, vote: &Vote) {
-        let mut books = self.books();
-        books.refused = books.refused.max(vote.leader_id.term);
-        drop(books);
+    pub(crate) fn record_transfer_refusal(&self, vote: &Vote) {
+        let mut state = self.state();
+        state.refused = state.refused.max(vote.leader_id.term);
+        drop(state);
         self.refusal.notify_waiters();
     }
 
     /// Waits until somebody has refused to take over from this member as the leader of `term`.
-    pub(crate) async fn refusal(&self, term: u64) {
+    pub(crate) async fn transfer_refused(&self, term: u64) {
         loop {
             let refusal = self.refusal.notified();
-            if self.books().refused >= term {
+            if self.state().refused >= term {
                 return;
             }
             refusal.await;
@@ -215,19 +215,19 @@ impl Registry {
     }
 
     /// Notes that this member is about to stand in `term` because nobody took over from it.
-    pub(crate) fn stand_again(&self, term: u64) {
-        let mut books = self.books();
-        books.again = books.again.max(term);
+    pub(crate) fn record_reelection(&self, term: u64) {
+        let mut state = self.state();
+        state.reelection = state.reelection.max(term);
     }
 
     /// Whether this member, which led in `term`, has stood again because nobody took over.
-    pub(crate) fn has_stood_again(&self, term: u64) -> bool {
-        self.books().again == term.saturating_add(2)
+    pub(crate) fn was_reelected_after(&self, term: u64) -> bool {
+        self.state().reelection == term.saturating_add(2)
     }
 
     /// Whether this call for votes is that one. Nobody else leads, and the promises to this member are its own to disregard.
-    pub(crate) fn stands_again(&self, vote: &Vote) -> bool {
-        self.books().again == vote.leader_id.term
+    pub(crate) fn is_reelection(&self, vote: &Vote) -> bool {
+        self.state().reelection == vote.leader_id.term
     }
 }
 
@@ -241,22 +241,22 @@ fn as_new(all: &RaftMetrics<TypeConfig>, server: &RaftServerMetrics<TypeConfig>)
 
 impl Core {
     /// Follows `raft`'s word on who leads until it ends.
-    pub(crate) async fn attend(self: Arc<Self>, raft: RaftHandle, is_ended: watch::Receiver<bool>) {
+    pub(crate) async fn track_leadership(self: Arc<Self>, raft: RaftHandle, is_ended: watch::Receiver<bool>) {
         let (mut all, mut server) = (raft.metrics(), raft.server_metrics());
         drop(raft);
         loop {
             // Of the term only the large report has the newest one, and the small one says when that is worth a look.
             let small = server.borrow_and_update().clone();
-            let seat = {
+            let leader = {
                 let all = all.borrow_and_update();
-                as_new(&all, &small).then(|| Seat::of(&all))
+                as_new(&all, &small).then(|| LeaderConfig::of(&all))
             };
-            let behind = seat.is_none();
+            let behind = leader.is_none();
             if *is_ended.borrow() {
                 break;
             }
-            if let Some(seat) = seat {
-                self.registry.seat(seat);
+            if let Some(leader) = leader {
+                self.quorum.set_leader(leader);
             }
             let ended = tokio::select! {
                 changed = server.changed() => changed.is_err(),
@@ -268,7 +268,7 @@ impl Core {
                 break;
             }
         }
-        self.registry.seat(None);
+        self.quorum.set_leader(None);
     }
 }
 
@@ -283,89 +283,97 @@ mod tests {
         Vote { leader_id: LeaderId { term, node_id: 1 }, committed: true }
     }
 
-    fn seat(term: u64, voters: &[&[u64]]) -> Option<Seat> {
-        Some(Seat { me: 1, term, voters: voters.iter().map(|set| set.iter().copied().collect()).collect() })
+    fn leader(term: u64, voters: &[&[u64]]) -> Option<LeaderConfig> {
+        Some(LeaderConfig {
+            me: 1,
+            term,
+            voters: voters.iter().map(|set| set.iter().copied().collect()).collect(),
+        })
     }
 
-    fn acked(registry: &Registry) -> Option<Instant> {
-        registry.office.borrow().leads.unwrap().quorum_acked
+    fn acked(quorum: &QuorumTracker) -> Option<Instant> {
+        quorum.leadership.borrow().leads.unwrap().quorum_acked
     }
 
     #[test]
     fn a_quorum_is_as_old_as_the_answer_that_completes_it() {
-        let (registry, start) = (Registry::new(), Instant::now());
+        let (quorum, start) = (QuorumTracker::new(), Instant::now());
         let at = |millis: u64| start.checked_sub(Duration::from_millis(1000 - millis)).unwrap();
-        registry.seat(seat(2, &[&[1, 2, 3, 4, 5]]));
-        registry.answered(&vote(2), 2, at(900));
-        assert_eq!(acked(&registry), None);
-        registry.answered(&vote(2), 3, at(500));
-        assert_eq!(acked(&registry), Some(at(500)));
+        quorum.set_leader(leader(2, &[&[1, 2, 3, 4, 5]]));
+        quorum.record_ack(&vote(2), 2, at(900));
+        assert_eq!(acked(&quorum), None);
+        quorum.record_ack(&vote(2), 3, at(500));
+        assert_eq!(acked(&quorum), Some(at(500)));
         // Older than what is known already.
-        registry.answered(&vote(2), 3, at(400));
-        assert_eq!(acked(&registry), Some(at(500)));
+        quorum.record_ack(&vote(2), 3, at(400));
+        assert_eq!(acked(&quorum), Some(at(500)));
         // A learner does not count until it votes, and both sets of a change must agree.
-        registry.answered(&vote(2), 9, at(800));
-        assert_eq!(acked(&registry), Some(at(500)));
-        registry.seat(seat(2, &[&[1, 2, 9], &[1, 2, 3, 4, 5]]));
-        assert_eq!(acked(&registry), Some(at(500)));
-        registry.seat(seat(2, &[&[1, 2, 9]]));
-        assert_eq!(acked(&registry), Some(at(900)));
+        quorum.record_ack(&vote(2), 9, at(800));
+        assert_eq!(acked(&quorum), Some(at(500)));
+        quorum.set_leader(leader(2, &[&[1, 2, 9], &[1, 2, 3, 4, 5]]));
+        assert_eq!(acked(&quorum), Some(at(500)));
+        quorum.set_leader(leader(2, &[&[1, 2, 9]]));
+        assert_eq!(acked(&quorum), Some(at(900)));
         // Not among the voters, the leader's own answer is none.
-        registry.seat(seat(2, &[&[2, 9]]));
-        assert_eq!(acked(&registry), Some(at(800)));
+        quorum.set_leader(leader(2, &[&[2, 9]]));
+        assert_eq!(acked(&quorum), Some(at(800)));
     }
 
     #[test]
     fn a_leader_is_safe_while_an_answer_is_young_and_it_hands_nothing_over() {
-        let (registry, lease) = (Registry::new(), Duration::from_secs(500));
-        let is_safe = || registry.office.borrow().leads.unwrap().is_safe(lease);
-        registry.seat(seat(2, &[&[1, 2, 3]]));
+        let (quorum, lease) = (QuorumTracker::new(), Duration::from_secs(500));
+        let is_safe = || quorum.leadership.borrow().leads.unwrap().is_safe(lease);
+        quorum.set_leader(leader(2, &[&[1, 2, 3]]));
         assert!(!is_safe());
-        registry.answered(&vote(2), 2, Instant::now().checked_sub(2 * lease).unwrap());
+        quorum.record_ack(&vote(2), 2, Instant::now().checked_sub(2 * lease).unwrap());
         assert!(!is_safe());
-        registry.answered(&vote(2), 3, Instant::now().checked_sub(lease / 2).unwrap());
+        quorum.record_ack(&vote(2), 3, Instant::now().checked_sub(lease / 2).unwrap());
         assert!(is_safe());
-        registry.transfers(&vote(2), 3);
+        quorum.record_transfer(&vote(2), 3);
         assert!(!is_safe());
-        assert!(registry.hands_over(2, 3) && !registry.hands_over(2, 2) && !registry.hands_over(3, 3));
+        assert!(
+            quorum.is_transferring_to(2, 3)
+                && !quorum.is_transferring_to(2, 2)
+                && !quorum.is_transferring_to(3, 3)
+        );
     }
 
     #[test]
     fn each_term_starts_from_nothing() {
-        let (registry, sent) = (Registry::new(), Instant::now());
-        registry.seat(seat(2, &[&[1, 2, 3]]));
-        registry.answered(&vote(2), 2, sent);
-        assert_eq!(acked(&registry), Some(sent));
-        registry.seat(seat(4, &[&[1, 2, 3]]));
-        assert_eq!(acked(&registry), None);
+        let (quorum, sent) = (QuorumTracker::new(), Instant::now());
+        quorum.set_leader(leader(2, &[&[1, 2, 3]]));
+        quorum.record_ack(&vote(2), 2, sent);
+        assert_eq!(acked(&quorum), Some(sent));
+        quorum.set_leader(leader(4, &[&[1, 2, 3]]));
+        assert_eq!(acked(&quorum), None);
         // Answers to calls of the term before come late.
-        registry.answered(&vote(2), 3, Instant::now());
-        assert_eq!(acked(&registry), None);
-        registry.answered(&vote(4), 3, sent);
-        registry.answered(&vote(2), 2, Instant::now());
-        assert_eq!(acked(&registry), Some(sent));
-        registry.seat(None);
-        assert_eq!(*registry.office.borrow(), Office::default());
+        quorum.record_ack(&vote(2), 3, Instant::now());
+        assert_eq!(acked(&quorum), None);
+        quorum.record_ack(&vote(4), 3, sent);
+        quorum.record_ack(&vote(2), 2, Instant::now());
+        assert_eq!(acked(&quorum), Some(sent));
+        quorum.set_leader(None);
+        assert_eq!(*quorum.leadership.borrow(), Leadership::default());
     }
 
     #[test]
     fn an_election_that_is_not_known_to_be_plain_was_a_transfer() {
-        let registry = Registry::new();
+        let quorum = QuorumTracker::new();
         let by_transfer = |term| {
-            registry.seat(seat(term, &[&[1, 2, 3]]));
-            registry.office.borrow().leads.unwrap().by_transfer
+            quorum.set_leader(leader(term, &[&[1, 2, 3]]));
+            quorum.leadership.borrow().leads.unwrap().by_transfer
         };
         assert!(by_transfer(2));
-        registry.calls(&vote(3), false);
+        quorum.record_vote_request(&vote(3), false);
         assert!(!by_transfer(3));
         assert!(by_transfer(4));
-        registry.calls(&vote(5), true);
-        registry.calls(&vote(5), false);
-        registry.calls(&vote(3), false);
+        quorum.record_vote_request(&vote(5), true);
+        quorum.record_vote_request(&vote(5), false);
+        quorum.record_vote_request(&vote(3), false);
         assert!(by_transfer(5));
-        registry.transfers(&vote(4), 2);
-        assert!(!registry.office.borrow().leads.unwrap().transferring);
-        registry.transfers(&vote(5), 2);
-        assert!(registry.office.borrow().leads.unwrap().transferring);
+        quorum.record_transfer(&vote(4), 2);
+        assert!(!quorum.leadership.borrow().leads.unwrap().transferring);
+        quorum.record_transfer(&vote(5), 2);
+        assert!(quorum.leadership.borrow().leads.unwrap().transferring);
     }
 }

@@ -15,7 +15,7 @@ const ABSTAINS: Duration = Duration::from_secs(10);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct RemovalReport {
     /// When it began.
     since: Instant,
     /// When it was said last.
@@ -27,14 +27,14 @@ struct Told {
 /// Who says that this member was removed. Nothing follows from it but a question to the leader, and a pause in standing for
 /// election.
 #[derive(Default)]
-pub(crate) struct Hearsay {
-    told: Mutex<BTreeMap<u64, Told>>,
+pub(crate) struct RemovalReports {
+    told: Mutex<BTreeMap<u64, RemovalReport>>,
     /// Woken by each word.
     pub(crate) news: Notify,
 }
 
-impl Hearsay {
-    fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Told>> {
+impl RemovalReports {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<u64, RemovalReport>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,7 +47,7 @@ impl Hearsay {
         let mut told = self.told();
         told.retain(|_, told| now.saturating_duration_since(told.last) < FORGOTTEN_AFTER);
         let new = !told.contains_key(&by);
-        told.entry(by).or_insert(Told { since: now, last: now, denied: false }).last = now;
+        told.entry(by).or_insert(RemovalReport { since: now, last: now, denied: false }).last = now;
         drop(told);
         self.news.notify_one();
         new
@@ -65,13 +65,14 @@ impl Hearsay {
 
     /// Who says so now, and was not contradicted.
     pub(crate) fn by(&self, now: Instant) -> Vec<u64> {
-        let lately = |told: &Told| now.saturating_duration_since(told.last) < FORGOTTEN_AFTER;
+        let lately = |told: &RemovalReport| now.saturating_duration_since(told.last) < FORGOTTEN_AFTER;
         self.told().iter().filter(|(_, told)| !told.denied && lately(told)).map(|(by, _)| *by).collect()
     }
 
     /// Whether this member does not stand for election for now.
     pub(crate) fn abstains(&self, now: Instant) -> bool {
-        let counts = |told: &Told| !told.denied && now.saturating_duration_since(told.since) < ABSTAINS;
+        let counts =
+            |told: &RemovalReport| !told.denied && now.saturating_duration_since(told.since) < ABSTAINS;
         self.told().values().any(counts)
     }
 }
@@ -82,39 +83,39 @@ mod tests {
 
     #[test]
     fn hearsay_keeps_a_member_from_standing_for_a_while_and_once() {
-        let (hearsay, start) = (Hearsay::default(), Instant::now());
+        let (removal_reports, start) = (RemovalReports::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!hearsay.abstains(start));
-        assert!(hearsay.tell(4, 11, 10, at(0)));
-        assert!(hearsay.abstains(at(9)));
+        assert!(!removal_reports.abstains(start));
+        assert!(removal_reports.tell(4, 11, 10, at(0)));
+        assert!(removal_reports.abstains(at(9)));
         // Said again and again, it is no reason for ever.
-        assert!(!hearsay.tell(4, 11, 10, at(9)));
-        assert!(!hearsay.abstains(at(10)));
-        assert_eq!(hearsay.by(at(30)), [4]);
+        assert!(!removal_reports.tell(4, 11, 10, at(9)));
+        assert!(!removal_reports.abstains(at(10)));
+        assert_eq!(removal_reports.by(at(30)), [4]);
         // Forgotten after a minute of silence; then it counts once more.
-        assert_eq!(hearsay.by(at(69)), [0_u64; 0]);
-        assert!(hearsay.tell(4, 11, 10, at(70)));
-        assert!(hearsay.abstains(at(70)));
+        assert_eq!(removal_reports.by(at(69)), [0_u64; 0]);
+        assert!(removal_reports.tell(4, 11, 10, at(70)));
+        assert!(removal_reports.abstains(at(70)));
     }
 
     #[test]
     fn who_knows_no_more_than_this_member_says_nothing() {
-        let (hearsay, now) = (Hearsay::default(), Instant::now());
-        assert!(!hearsay.tell(4, 10, 10, now));
-        assert!(!hearsay.abstains(now) && hearsay.by(now).is_empty());
+        let (removal_reports, now) = (RemovalReports::default(), Instant::now());
+        assert!(!removal_reports.tell(4, 10, 10, now));
+        assert!(!removal_reports.abstains(now) && removal_reports.by(now).is_empty());
     }
 
     #[test]
     fn what_the_leader_denies_stops_nobody() {
-        let (hearsay, now) = (Hearsay::default(), Instant::now());
-        hearsay.tell(4, 11, 10, now);
-        hearsay.deny();
-        assert!(!hearsay.abstains(now) && hearsay.by(now).is_empty());
+        let (removal_reports, now) = (RemovalReports::default(), Instant::now());
+        removal_reports.tell(4, 11, 10, now);
+        removal_reports.deny();
+        assert!(!removal_reports.abstains(now) && removal_reports.by(now).is_empty());
         // The same word again is not heard again so soon, and another member's is.
-        hearsay.tell(4, 11, 10, now);
-        assert!(!hearsay.abstains(now));
-        hearsay.tell(5, 11, 10, now);
-        assert!(hearsay.abstains(now));
-        assert_eq!(hearsay.by(now), [5]);
+        removal_reports.tell(4, 11, 10, now);
+        assert!(!removal_reports.abstains(now));
+        removal_reports.tell(5, 11, 10, now);
+        assert!(removal_reports.abstains(now));
+        assert_eq!(removal_reports.by(now), [5]);
     }
 }

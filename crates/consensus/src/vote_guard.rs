@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Says whether this member may help to elect a leader. Raft refuses a vote only while it remembers a leader's lease; this
 /// is for what else a vote could put at risk. Both calls are made on Raft's own threads and must answer at once.
-pub trait Ballot: Send + Sync + 'static {
+pub trait VoteGuard: Send + Sync + 'static {
     /// Whether this member may give its vote to a candidate for `term` now. Asked before each call for a vote is handed to
     /// Raft, not for pre-votes, which bind nobody.
     fn may_vote(&self, term: u64) -> bool;
@@ -16,9 +16,9 @@ pub trait Ballot: Send + Sync + 'static {
 
 /// The ballot of a member that has nothing to lose by a vote: always free.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct AnyBallot;
+pub struct AllowAllVotes;
 
-impl Ballot for AnyBallot {
+impl VoteGuard for AllowAllVotes {
     fn may_vote(&self, _term: u64) -> bool {
         true
     }
@@ -27,17 +27,17 @@ impl Ballot for AnyBallot {
 }
 
 /// A vote that the ballot let through. Tells the outcome when dropped.
-pub(crate) struct Asked {
-    ballot: Arc<dyn Ballot>,
+pub(crate) struct PendingVote {
+    guard: Arc<dyn VoteGuard>,
     term: u64,
     granted: bool,
 }
 
-impl Asked {
+impl PendingVote {
     /// Asks; `None` is a no.
-    pub(crate) fn ask(ballot: &Arc<dyn Ballot>, term: u64) -> Option<Self> {
+    pub(crate) fn ask(guard: &Arc<dyn VoteGuard>, term: u64) -> Option<Self> {
         // Until Raft has said otherwise the vote may have been given.
-        ballot.may_vote(term).then(|| Self { ballot: ballot.clone(), term, granted: true })
+        guard.may_vote(term).then(|| Self { guard: guard.clone(), term, granted: true })
     }
 
     /// Notes what Raft answered.
@@ -46,9 +46,9 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingVote {
     fn drop(&mut self) {
-        self.ballot.voted(self.term, self.granted);
+        self.guard.voted(self.term, self.granted);
     }
 }
 
@@ -61,9 +61,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<(u64, bool)>>);
+    struct RecordedVotes(Mutex<Vec<(u64, bool)>>);
 
-    impl Ballot for Told {
+    impl VoteGuard for RecordedVotes {
         fn may_vote(&self, term: u64) -> bool {
             term != 4
         }
@@ -75,12 +75,12 @@ mod tests {
 
     #[test]
     fn a_vote_without_an_outcome_counts_as_given() {
-        let told = Arc::new(Told::default());
-        let ballot: Arc<dyn Ballot> = told.clone();
-        Asked::ask(&ballot, 1).unwrap().answered(false);
-        Asked::ask(&ballot, 2).unwrap().answered(true);
-        drop(Asked::ask(&ballot, 3).unwrap());
-        assert!(Asked::ask(&ballot, 4).is_none());
+        let told = Arc::new(RecordedVotes::default());
+        let guard: Arc<dyn VoteGuard> = told.clone();
+        PendingVote::ask(&guard, 1).unwrap().answered(false);
+        PendingVote::ask(&guard, 2).unwrap().answered(true);
+        drop(PendingVote::ask(&guard, 3).unwrap());
+        assert!(PendingVote::ask(&guard, 4).is_none());
         assert_eq!(*told.0.lock().unwrap(), [(1, false), (2, true), (3, true)]);
     }
 }

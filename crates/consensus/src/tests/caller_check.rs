@@ -11,9 +11,9 @@ use trestle_model::{Command, MemberId, Proposal, Tenure};
 
 use super::cluster::{Cluster, PATIENCE, create_pool, proposal, until};
 use super::votes::{LONG, ask, destination, request, service};
-use crate::raft_types::{Entry, LeaderId, LogId, Payload, SnapshotMeta, Vote};
+use crate::raft_types::{LeaderId, LogEntry, LogId, Payload, SnapshotMeta, Vote};
 use crate::store::PROPOSAL_MAX;
-use crate::{DEFAULT_WAIT, Removal, snapshot, wire};
+use crate::{DEFAULT_WAIT, RemovalOutcome, snapshot, wire};
 
 const STRANGER: u64 = 999;
 /// How far above one's own a term may be.
@@ -107,14 +107,14 @@ async fn leadership_is_not_handed_over_at_a_strangers_wish() {
 }
 
 /// The last entry of a member, and one that would follow it.
-fn next(cluster: &Cluster, at: usize, term: u64, id: u64) -> (LogId, Entry) {
+fn next(cluster: &Cluster, at: usize, term: u64, id: u64) -> (LogId, LogEntry) {
     let last = cluster.at(at).core().raft().unwrap();
     let last = {
         use openraft::async_runtime::watch::WatchReceiver;
         last.data_metrics().borrow_watched().last_log.unwrap()
     };
     let log_id = LogId::new(LeaderId { term, node_id: id }, last.index + 1);
-    (last, Entry { log_id, payload: Payload::Blank })
+    (last, LogEntry { log_id, payload: Payload::Blank })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,14 +125,14 @@ async fn entries_that_no_leader_sends_change_nothing_and_stop_nobody() {
     let follower = (leader + 1) % 3;
     cluster.converged(&[0, 1, 2]).await;
     let (last, entry) = next(&cluster, follower, term, id);
-    let message = |vote: Vote, prev: LogId, entries: Vec<Entry>| proto::AppendEntriesRequest {
+    let message = |vote: Vote, prev: LogId, entries: Vec<LogEntry>| proto::AppendEntriesRequest {
         to: Some(destination(&cluster, follower)),
         vote: Some(wire::vote_message(&vote)),
         prev_log_id: Some(wire::log_id_message(&prev)),
         entries: entries.iter().map(wire::entry_message).collect(),
         leader_commit: None,
     };
-    let at = |index: u64, term: u64| Entry {
+    let at = |index: u64, term: u64| LogEntry {
         log_id: LogId::new(LeaderId { term, node_id: id }, index),
         ..entry.clone()
     };
@@ -141,7 +141,7 @@ async fn entries_that_no_leader_sends_change_nothing_and_stop_nobody() {
     let large = Command::TakeVips { tenure, time_ms: 0, reason: reason.into() };
     let large = Payload::Normal(Proposal { origin: None, request: None, command: large }.into());
     let sitting = leads(term, id);
-    let other = |entry: &Entry| LogId::new(LeaderId { term, node_id: id + 1 }, entry.log_id.index - 2);
+    let other = |entry: &LogEntry| LogId::new(LeaderId { term, node_id: id + 1 }, entry.log_id.index - 2);
     let cases = [
         ("a hole", message(sitting, last, vec![at(last.index + 2, term)]), Code::InvalidArgument),
         ("a repetition", message(sitting, last, vec![entry.clone(), entry.clone()]), Code::InvalidArgument),
@@ -149,7 +149,7 @@ async fn entries_that_no_leader_sends_change_nothing_and_stop_nobody() {
         ("a term that falls", message(sitting, last, vec![at(last.index + 1, 0)]), Code::InvalidArgument),
         (
             "a huge entry",
-            message(sitting, last, vec![Entry { payload: large, ..entry.clone() }]),
+            message(sitting, last, vec![LogEntry { payload: large, ..entry.clone() }]),
             Code::InvalidArgument,
         ),
         (
@@ -340,12 +340,12 @@ async fn a_dismissal_counts_only_when_the_leader_confirms_it() {
     let other = (leader + 1) % 3;
     let address = format!("http://{}", cluster.spec(other).peer_address);
     let mut peer = PeerServiceClient::connect(address).await.unwrap();
-    let dismissal = proto::DismissRequest { to: Some(destination(&cluster, other)) };
-    let refused = peer.dismiss(dismissal.clone()).await.unwrap_err();
+    let dismissal = proto::NotifyRemovedRequest { to: Some(destination(&cluster, other)) };
+    let refused = peer.notify_removed(dismissal.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     // Without a leader nobody can confirm it.
     cluster.isolate(other, true);
-    let refused = peer.dismiss(dismissal.clone()).await.unwrap_err();
+    let refused = peer.notify_removed(dismissal.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     cluster.isolate(other, false);
     cluster.leader().await;
@@ -353,7 +353,7 @@ async fn a_dismissal_counts_only_when_the_leader_confirms_it() {
     let leader = cluster.leader().await;
     let gone = (0..3).find(|at| *at != leader).unwrap();
     let id = cluster.id(gone);
-    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), Removal::Done { .. }));
+    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
     assert!(cluster.at(gone).was_removed());
 }
 

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, TIMING, create_pool, proposal, until};
-use crate::{DEFAULT_WAIT, Leads, RaftState, Timing};
+use crate::{DEFAULT_WAIT, LeaderTerm, RaftState, Timing};
 
-fn leads(cluster: &Cluster, at: usize) -> Option<Leads> {
-    cluster.at(at).office().borrow().leads
+fn leads(cluster: &Cluster, at: usize) -> Option<LeaderTerm> {
+    cluster.at(at).leadership().borrow().leads
 }
 
 /// The office of a member that leads, or will in a moment.
-async fn office(cluster: &Cluster, at: usize) -> Leads {
-    until("an office", || leads(cluster, at)).await
+async fn leadership(cluster: &Cluster, at: usize) -> LeaderTerm {
+    until("an leadership", || leads(cluster, at)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,14 +28,14 @@ async fn an_isolated_leader_believes_to_lead_but_no_quorum_confirms_it() {
     until("silence", || (acked.elapsed() > 5 * TIMING.election_max).then_some(())).await;
     assert_eq!(cluster.at(old).status().state, RaftState::Leader);
     assert_eq!(leads(&cluster, old), Some(stands));
-    let successor = office(&cluster, new).await;
+    let successor = leadership(&cluster, new).await;
     assert!(successor.term > stands.term && !successor.by_transfer, "{successor:?}");
     assert!(successor.quorum_acked.unwrap() > elected);
     for at in others.iter().filter(|at| **at != new) {
         assert_eq!(leads(&cluster, *at), None);
     }
     cluster.isolate(old, false);
-    until("the end of its office", || leads(&cluster, old).is_none().then_some(())).await;
+    until("the end of its leadership", || leads(&cluster, old).is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,14 +43,14 @@ async fn a_transfer_is_told_from_an_election_after_silence() {
     let mut cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let (second, third) = ((first + 1) % 3, (first + 2) % 3);
-    assert!(!office(&cluster, first).await.transferring);
+    assert!(!leadership(&cluster, first).await.transferring);
     cluster.at(first).transfer(Some(cluster.id(second))).await.unwrap();
     assert_eq!(cluster.leader().await, second);
-    let by_transfer = office(&cluster, second).await;
+    let by_transfer = leadership(&cluster, second).await;
     assert!(by_transfer.by_transfer && !by_transfer.transferring, "{by_transfer:?}");
     cluster.stop(second).await;
     let next = cluster.leader_among(&[first, third]).await;
-    let by_election = office(&cluster, next).await;
+    let by_election = leadership(&cluster, next).await;
     assert!(by_election.term > by_transfer.term && !by_election.by_transfer, "{by_election:?}");
 }
 
@@ -59,15 +59,15 @@ async fn a_transfer_that_finds_no_votes_is_seen_and_does_not_end_in_a_lockout() 
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     for at in 0..3 {
-        cluster.ballot(at).close(true);
+        cluster.vote_guard(at).close(true);
     }
-    let term = office(&cluster, first).await.term;
+    let term = leadership(&cluster, first).await.term;
     let member = cluster.at(first).clone();
     let moving = tokio::spawn(async move { member.transfer(None).await });
     until("a transfer", || leads(&cluster, first).filter(|l| l.transferring && l.term == term)).await;
     moving.await.unwrap().unwrap_err();
     for at in 0..3 {
-        cluster.ballot(at).close(false);
+        cluster.vote_guard(at).close(false);
     }
     until("another term", || (leads(&cluster, cluster_leader(&cluster)?)?.term > term).then_some(())).await;
 }
@@ -79,7 +79,7 @@ fn cluster_leader(cluster: &Cluster) -> Option<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_voter_is_its_own_quorum() {
     let cluster = Cluster::of(1).await;
-    let first = until("an office", || leads(&cluster, 0)?.quorum_acked).await;
+    let first = until("an leadership", || leads(&cluster, 0)?.quorum_acked).await;
     until("a renewal", || (leads(&cluster, 0)?.quorum_acked? > first).then_some(())).await;
     assert!(cluster.at(0).targets().is_empty());
 }
@@ -112,7 +112,7 @@ async fn every_member_sees_the_first_entry_of_a_new_term() {
 async fn a_proposal_for_another_term_writes_nothing() {
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
-    let term = office(&cluster, first).await.term;
+    let term = leadership(&cluster, first).await.term;
     let last = |at: usize| cluster.at(at).status().last_log_index;
     cluster.at(first).propose_in_term(proposal(create_pool("a")), term, DEFAULT_WAIT).await.unwrap();
     cluster.converged(&[0, 1, 2]).await;
@@ -153,12 +153,12 @@ async fn leadership_can_go_to_the_others_that_answer() {
 async fn pace() {
     let cluster = Cluster::direct(3, Timing::default()).await;
     let leader = cluster.leader().await;
-    let mut office = cluster.at(leader).office();
+    let mut leadership = cluster.at(leader).leadership();
     let (mut ages, mut gaps, mut last) = (Vec::new(), Vec::new(), Instant::now());
     let end = last + Duration::from_secs(10);
     while Instant::now() < end {
-        office.changed().await.unwrap();
-        let Some(acked) = office.borrow_and_update().leads.and_then(|leads| leads.quorum_acked) else {
+        leadership.changed().await.unwrap();
+        let Some(acked) = leadership.borrow_and_update().leads.and_then(|leads| leads.quorum_acked) else {
             continue;
         };
         ages.push(acked.elapsed());
