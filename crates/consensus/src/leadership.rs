@@ -43,7 +43,7 @@ impl LeaderTerm {
     }
 }
 
-/// Keeps the office up to date with Raft's word and with the answers of the others as they arrive.
+/// Keeps the leadership up to date with Raft's reports and with the other members' answers as they arrive.
 ///
 /// openraft's own figure (`last_quorum_acked`) is not used: when an append is answered, it credits the sending time of
 /// every later request on that stream that ends at the same entry, such as the announcement of a commit, although the
@@ -133,7 +133,7 @@ impl QuorumTracker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes what the books say, before anyone else can change them.
+    /// Publishes the leadership that follows from the state, before anyone else can change it.
     fn publish(&self, state: &TrackerState) {
         let new = state.leadership();
         self.leadership.send_if_modified(|leadership| std::mem::replace(leadership, new) != new);

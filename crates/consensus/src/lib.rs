@@ -48,7 +48,7 @@ pub use identity::{FormerVoter, Identity};
 pub use leadership::{LeaderTerm, Leadership};
 pub use membership::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, RemovalOutcome};
 pub use network::WINDOW as PEER_WINDOW;
-pub use offline::{OfflineMember, OfflineError, Voter};
+pub use offline::{OfflineError, OfflineMember, Voter};
 pub use propose::{AppliedProposal, DEFAULT_WAIT};
 pub use recovery::RecoveryId;
 pub use replica::ClusterView;

@@ -243,7 +243,7 @@ impl Core {
         Ok(())
     }
 
-    /// See [`crate::Consensus::dismissed`].
+    /// Records durably that this member was removed, and ends its part in Raft.
     pub(crate) async fn record_removal(self: Arc<Self>) -> Result<(), Error> {
         let _step = self.step.lock().await;
         let Some(identity) = self.identity().filter(|identity| !identity.removed) else { return Ok(()) };

@@ -177,18 +177,22 @@ impl Core {
         self: Arc<Self>,
         request: proto::NotifyRemovedRequest,
     ) -> Result<proto::NotifyRemovedResponse, Status> {
-        let to = request.to.ok_or_else(|| Status::invalid_argument("a dismissal names no destination"))?;
+        let to =
+            request.to.ok_or_else(|| Status::invalid_argument("a removal notice names no destination"))?;
         self.of_this_cluster(&to.cluster_id)?;
         self.same_recovery(RecoveryId { number: to.recovery, draw: to.recovery_draw })?;
         if self.me() != Some(MemberId(to.member_id)) {
-            return Err(Status::failed_precondition(format!("the dismissal is for member {}", to.member_id)));
+            return Err(Status::failed_precondition(format!(
+                "the removal notice is for member {}",
+                to.member_id
+            )));
         }
         if self.was_removed() {
             return Ok(proto::NotifyRemovedResponse {});
         }
         let core = self.clone();
         let Ok(_one) = self.removal_check.try_lock() else {
-            return Err(Status::unavailable("another dismissal is being looked into; try again"));
+            return Err(Status::unavailable("another removal notice is being checked; try again"));
         };
         match core.confirm_removal().await {
             RemovalVerdict::Removed => Ok(proto::NotifyRemovedResponse {}),

@@ -264,7 +264,7 @@ fn accepted(
             }
         },
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-            Err(Retry::Safe("the leader has lost its quorum or its office".to_owned()))
+            Err(Retry::Safe("the leader has lost its quorum, or was replaced".to_owned()))
         }
         Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
             Err(Retry::OutcomeUnknown("the leader changed while it was being written".to_owned()))

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hearsay_keeps_a_member_from_standing_for_a_while_and_once() {
+    fn a_report_of_removal_stops_a_member_from_standing_for_a_while_and_once() {
         let (removal_reports, start) = (RemovalReports::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(!removal_reports.abstains(start));

@@ -85,11 +85,11 @@ pub(crate) struct Core {
     /// Whether and how this member leads.
     pub(crate) quorum: Arc<QuorumTracker>,
     pub(crate) failure: watch::Sender<Option<String>>,
-    /// Held while the member is founded, adopted, started, dismissed or stopped.
+    /// Held while the member is founded, adopted, started, removed or stopped.
     pub(crate) step: tokio::sync::Mutex<()>,
     /// Who says that this member was removed.
     pub(crate) removal_reports: Arc<RemovalReports>,
-    /// Held while it is found out whether a dismissal is true.
+    /// Held while a removal notice is checked with the leader.
     pub(crate) removal_check: tokio::sync::Mutex<()>,
     /// Held while a snapshot is received: each may take much memory.
     pub(crate) receiving: tokio::sync::Mutex<()>,

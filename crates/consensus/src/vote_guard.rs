@@ -14,7 +14,7 @@ pub trait VoteGuard: Send + Sync + 'static {
     fn voted(&self, term: u64, granted: bool);
 }
 
-/// The ballot of a member that has nothing to lose by a vote: always free.
+/// The vote guard of a member that has nothing to lose by a vote: it allows every vote.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAllVotes;
 
@@ -26,7 +26,7 @@ impl VoteGuard for AllowAllVotes {
     fn voted(&self, _term: u64, _granted: bool) {}
 }
 
-/// A vote that the ballot let through. Tells the outcome when dropped.
+/// A vote that the guard allowed. It tells the guard the outcome when it is dropped.
 pub(crate) struct PendingVote {
     guard: Arc<dyn VoteGuard>,
     term: u64,

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use trestle_api::{peer, unanswered};
-use trestle_consensus::{Identity, OfflineMember, OfflineError as Unusable, Voter};
+use trestle_consensus::{Identity, OfflineError as Unusable, OfflineMember, Voter};
 use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;

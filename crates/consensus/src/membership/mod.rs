@@ -192,7 +192,7 @@ fn is_busy(error: &ChangeError) -> bool {
 fn change_error(error: ChangeError) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
-            Error::no_leader("the leader has lost its quorum or its office")
+            Error::no_leader("the leader has lost its quorum, or was replaced")
         }
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
             Error::unknown("the leader changed during the change of membership")

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::BoxStream;
-use openraft::errors::RPCError;
 use openraft::network::RPCTypes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult};
 use tonic::Streaming;

@@ -124,10 +124,9 @@ pub(super) fn read(
         return Err(OpenError::OtherOwner { dir: dir.path().to_owned(), stored, identity });
     }
     // What was read may so far be in the page cache only, if the last process was killed; openraft takes it as durable.
-    let synced = disk.apply(sweep).and_then(|()| disk.sync());
-    let synced_at_least =
-        synced.and_then(|()| synced.advance(SyncedIndex { last: log.last(), vote: log.vote }));
-    synced_at_least.map_err(OpenError::io("write", &file))?;
+    let wrote = disk.apply(sweep).and_then(|()| disk.sync());
+    let wrote = wrote.and_then(|()| synced.advance(SyncedIndex { last: log.last(), vote: log.vote }));
+    wrote.map_err(OpenError::io("write", &file))?;
     Ok((file, disk, synced, log))
 }
 

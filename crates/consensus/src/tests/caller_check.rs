@@ -334,18 +334,18 @@ async fn only_what_clients_ask_for_is_proposed_for_others_and_not_too_much_of_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dismissal_counts_only_when_the_leader_confirms_it() {
+async fn a_removal_notice_counts_only_when_the_leader_confirms_it() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
     let other = (leader + 1) % 3;
     let address = format!("http://{}", cluster.spec(other).peer_address);
     let mut peer = PeerServiceClient::connect(address).await.unwrap();
-    let dismissal = proto::NotifyRemovedRequest { to: Some(destination(&cluster, other)) };
-    let refused = peer.notify_removed(dismissal.clone()).await.unwrap_err();
+    let notice = proto::NotifyRemovedRequest { to: Some(destination(&cluster, other)) };
+    let refused = peer.notify_removed(notice.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     // Without a leader nobody can confirm it.
     cluster.isolate(other, true);
-    let refused = peer.notify_removed(dismissal.clone()).await.unwrap_err();
+    let refused = peer.notify_removed(notice.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     cluster.isolate(other, false);
     cluster.leader().await;

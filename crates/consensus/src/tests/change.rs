@@ -186,7 +186,7 @@ async fn a_new_leader_finishes_a_change_of_voters_that_was_half_done() {
     let nodes: BTreeMap<u64, PeerNode> = (0..3)
         .map(|at| (cluster.id(at).0, PeerNode { peer_address: cluster.spec(at).peer_address.to_string() }))
         .collect();
-    // The first half of a removal, as a leader leaves it that loses its office then.
+    // The first half of a removal, as a leader leaves it that is deposed then.
     let joint = Membership::new(vec![ids, left.clone()], nodes).unwrap();
     let raft = cluster.at(first).core().raft().unwrap();
     raft.append_membership(joint, Payload::Blank, []).await.unwrap();

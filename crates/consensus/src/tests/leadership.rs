@@ -9,7 +9,7 @@ fn leads(cluster: &Cluster, at: usize) -> Option<LeaderTerm> {
     cluster.at(at).leadership().borrow().leads
 }
 
-/// The office of a member that leads, or will in a moment.
+/// The leadership of a member that leads, or will in a moment.
 async fn leadership(cluster: &Cluster, at: usize) -> LeaderTerm {
     until("an leadership", || leads(cluster, at)).await
 }

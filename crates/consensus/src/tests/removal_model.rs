@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    /// Asks everybody that it knows whether it was removed, as after hearsay, a dismissal by whomever, or long silence.
+    /// Asks everybody that it knows whether it was removed, as after a report by others, a removal notice from anybody, or a long silence.
     fn ask(&mut self, at: usize) {
         let me = self.places[at].clone();
         if !me.up || me.removed {

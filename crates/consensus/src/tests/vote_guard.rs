@@ -1,4 +1,4 @@
-//! A ballot that a test can close, and that writes down what it was asked and told.
+//! A vote guard that a test can close, and that records what it was asked and told.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -21,7 +21,11 @@ pub(super) const LONG: Timing =
 /// Notes at the leader that it has begun to hand over to `target`, as before Raft tells the others.
 pub(super) fn begin_transfer(cluster: &Cluster, leader: usize, target: usize) {
     let leader_id = LeaderId { term: cluster.at(leader).status().term, node_id: cluster.id(leader).0 };
-    cluster.at(leader).core().quorum.record_transfer(&Vote { leader_id, committed: true }, cluster.id(target).0);
+    cluster
+        .at(leader)
+        .core()
+        .quorum
+        .record_transfer(&Vote { leader_id, committed: true }, cluster.id(target).0);
 }
 
 /// A call for a vote for a term that nobody had, by a candidate with more of the log than anybody.
@@ -144,7 +148,7 @@ async fn a_candidate_that_heard_a_leader_lately_asks_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
+async fn the_vote_guard_learns_what_became_of_each_vote_that_it_allowed() {
     let cluster = Cluster::with_timing(3, LONG).await;
     let leader = cluster.leader().await;
     let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
@@ -155,7 +159,7 @@ async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
     let behind = VoteRequest { last_log_id: None, ..wanted.clone() };
     assert!(!ask(&cluster, voter, &behind).await.vote_granted);
     assert_eq!(cluster.vote_guard(voter).told(), [(term, false)]);
-    // A closed ballot is told nothing, and Raft does not learn of the candidate.
+    // A closed guard is told nothing, and Raft does not learn of the candidate.
     cluster.vote_guard(voter).close(true);
     let refused = wire::vote_response(ask(&cluster, voter, &wanted).await).unwrap();
     assert!(!refused.vote_granted);
@@ -168,7 +172,7 @@ async fn the_ballot_is_told_what_became_of_each_vote_that_it_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_free_ballot_nobody_is_elected() {
+async fn a_vote_guard_that_refuses_prevents_an_election() {
     let mut cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let others: Vec<usize> = (0..3).filter(|at| *at != first).collect();
