@@ -152,7 +152,7 @@ async fn reopen_on_hangup(node: &Node) {
 
 /// Removes what members that are gone left, and says what.
 fn scrub() -> ExitCode {
-    match trestle_node::scrub() {
+    match trestle_node::cleanup() {
         Ok(done) => {
             let _ = write!(std::io::stdout(), "{done}");
             if done.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

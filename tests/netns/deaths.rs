@@ -32,7 +32,7 @@ fn another_member_serves_when_the_holder_is_out_of_reach() {
 
 /// Threads of which a holder has one each.
 const THREADS: [&str; 6] =
-    ["vip owner", "vip upkeep", "vip watch", "vip lease", "trestle-probe", "trestle-names"];
+    ["vip owner", "vip maintenance", "vip watch", "vip lease", "trestle-probe", "trestle-names"];
 
 /// Members that have a service manager: what they tell it comes to a socket beside their file.
 const MANAGED: &str = "export NOTIFY_SOCKET=\"$2.notify\" WATCHDOG_USEC=2000000 WATCHDOG_PID=$$";

@@ -5,14 +5,14 @@
 //! folder of this module has the reasons and the arithmetic; the tests beside it include an exhaustive model.
 
 mod action;
-mod announce;
-mod compare;
+mod announcement;
+mod comparison;
 mod event;
 mod fitness;
-mod held;
+mod held_vip;
 mod lease;
 mod leave;
-mod standing;
+mod state;
 mod vip;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,32 +22,32 @@ use std::time::Duration;
 
 use trestle_model::{MemberId, Tenure};
 
-pub use action::{Action, Cause};
-pub use announce::announcement;
-pub use compare::{BackOff, FaultKey, FitnessReport, OwnFaults};
-pub use event::Event;
-pub use fitness::{Fault, OwnCheck};
-use held::Held;
-pub use lease::{DEGRADED_FENCE_ERROR, Elected, FENCE_ERROR, Lease};
-use leave::{Leaving, Wish};
-pub use standing::{Facts, MoveRefusal, Standing};
-pub use vip::Vip;
+pub use action::{Cause, OwnershipAction};
+pub use announcement::announcement;
+pub use comparison::{BackOff, FaultKey, FitnessReport, OwnFaults};
+pub use event::OwnershipEvent;
+pub use fitness::{Fault, OperatorCheck};
+use held_vip::HeldVip;
+pub use lease::{DEGRADED_FENCE_ERROR, Elected, FENCE_ERROR, LeaseTiming};
+use leave::{Leaving, Request};
+pub use state::{HeldVipFacts, MoveRefusal, OwnershipState};
+pub use vip::ServedVip;
 
 /// How often something that has not come true is wanted again.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How long a member to which leadership went in vain is left alone: what kept it from taking over lasts longer than the
 /// interruption that each attempt costs.
-const PASSED_OVER: Duration = Duration::from_secs(30);
+const SKIP_TIME: Duration = Duration::from_secs(30);
 /// Who leads again within this time after it offered leadership has done so in vain; many times as long as it takes to
 /// stand again.
 const OFFER_MAX: Duration = Duration::from_secs(5);
 
 /// When something was wanted last.
 #[derive(Debug, Clone, Copy, Default)]
-struct Pace(Option<Duration>);
+struct RetryTimer(Option<Duration>);
 
-impl Pace {
+impl RetryTimer {
     /// Whether it is time to want it (again); if so, `now` is the last time.
     fn due(&mut self, now: Duration, every: Duration) -> bool {
         let due = self.0.is_none_or(|last| now >= last.saturating_add(every));
@@ -60,16 +60,16 @@ impl Pace {
 
 /// The time in which this member leads in one term.
 #[derive(Debug, Clone)]
-struct Reign {
+struct LeaderTerm {
     term: u64,
     elected: Elected,
     /// When this machine was told; not before the election.
     since: Duration,
     /// When the last heartbeat that a quorum answered was sent.
     acked: Option<Duration>,
-    take: Pace,
+    take_timer: RetryTimer,
     /// Since when no new connections are taken, because it is about to leave.
-    quiet: Option<Duration>,
+    quiesced_since: Option<Duration>,
     leaving: Option<Leaving>,
 }
 
@@ -78,57 +78,57 @@ struct Reign {
 #[derive(Debug, Clone)]
 pub struct Ownership {
     me: MemberId,
-    lease: Lease,
-    scrubbed: bool,
-    scrub: Pace,
-    vips: BTreeMap<IpAddr, Arc<Vip>>,
-    held: BTreeMap<IpAddr, Held>,
-    reign: Option<Reign>,
+    lease: LeaseTiming,
+    cleaned_up: bool,
+    cleanup_timer: RetryTimer,
+    vips: BTreeMap<IpAddr, Arc<ServedVip>>,
+    held: BTreeMap<IpAddr, HeldVip>,
+    leader_term: Option<LeaderTerm>,
     /// Nothing is served in this term or an earlier one.
-    yielded: u64,
+    barred_term: u64,
     /// Terms of candidates that are about to get this member's vote, or not.
-    asked: Vec<u64>,
+    pending_votes: Vec<u64>,
     /// Term of the last entry applied, and the tenure then.
     applied: u64,
     tenure: Option<Tenure>,
     targets: Vec<MemberId>,
     /// To whom leadership was last to go, and when.
-    offered: Option<(MemberId, Duration)>,
+    last_offer: Option<(MemberId, Duration)>,
     /// Who did not take over, and until when they are asked last, and never for a fault or a preference.
-    passed_over: BTreeMap<MemberId, Duration>,
+    skipped_targets: BTreeMap<MemberId, Duration>,
     faults: BTreeSet<Fault>,
-    wish: Option<Wish>,
+    request: Option<Request>,
     /// Since when a better member has been there.
     better_since: Option<Duration>,
 }
 
 impl Ownership {
     /// A member that has just started: it knows of nothing, and begins by removing what an earlier run may have left.
-    pub fn new(me: MemberId, lease: Lease) -> Self {
+    pub fn new(me: MemberId, lease: LeaseTiming) -> Self {
         Self {
             me,
             lease,
-            scrubbed: false,
-            scrub: Pace::default(),
+            cleaned_up: false,
+            cleanup_timer: RetryTimer::default(),
             vips: BTreeMap::new(),
             held: BTreeMap::new(),
-            reign: None,
-            yielded: 0,
-            asked: Vec::new(),
+            leader_term: None,
+            barred_term: 0,
+            pending_votes: Vec::new(),
             applied: 0,
             tenure: None,
             targets: Vec::new(),
-            offered: None,
-            passed_over: BTreeMap::new(),
+            last_offer: None,
+            skipped_targets: BTreeMap::new(),
             faults: BTreeSet::new(),
-            wish: None,
+            request: None,
             better_since: None,
         }
     }
 
     /// Uses another lease from now on, as when the kernel turns out to have no nftables. To be called while nothing is
     /// held: what was claimed before keeps its deadline, but not the fence error that it was reckoned with.
-    pub fn set_lease(&mut self, lease: Lease) {
+    pub fn set_lease(&mut self, lease: LeaseTiming) {
         self.lease = lease;
     }
 
@@ -137,24 +137,24 @@ impl Ownership {
     ///
     /// `now` must be read after the event was received: the later it is, the less is served.
     #[must_use]
-    pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
-        self.absorb(event, now);
+    pub fn handle(&mut self, event: OwnershipEvent, now: Duration) -> Vec<OwnershipAction> {
+        self.apply(event, now);
         let mut actions = Vec::new();
-        if !self.scrubbed {
-            if self.scrub.due(now, RETRY) {
-                actions.push(Action::Scrub);
+        if !self.cleaned_up {
+            if self.cleanup_timer.due(now, RETRY) {
+                actions.push(OwnershipAction::CleanUp);
             }
-            actions.push(Action::WakeAt(now.saturating_add(RETRY)));
+            actions.push(OwnershipAction::WakeAt(now.saturating_add(RETRY)));
             return actions;
         }
         self.consider_leaving(now, &mut actions);
-        let until = self.window(now);
-        self.shed(until, now, &mut actions);
-        self.serve(until, now, &mut actions);
+        let until = self.serve_until(now);
+        self.release_lapsed(until, now, &mut actions);
+        self.claim_and_renew(until, now, &mut actions);
         self.take(now, &mut actions);
         self.leave(now, &mut actions);
         if let Some(at) = self.next_wake(now) {
-            actions.push(Action::WakeAt(at));
+            actions.push(OwnershipAction::WakeAt(at));
         }
         actions
     }
@@ -165,9 +165,9 @@ impl Ownership {
     /// Raft refuses votes while a leader's own lease runs. But a leader that a stale candidate's higher term has deposed
     /// remembers no lease, while the fence that it armed may still be open.
     pub fn may_vote(&mut self, term: u64, now: Duration) -> bool {
-        let may = self.scrubbed && self.shut(now);
+        let may = self.cleaned_up && self.all_shut(now);
         if may {
-            self.asked.push(term);
+            self.pending_votes.push(term);
         }
         may
     }
@@ -176,21 +176,21 @@ impl Ownership {
     /// member's right to serve in any term up to that one, even while it still believes to lead. When it is not known
     /// whether it was given, it was.
     pub fn voted(&mut self, term: u64, granted: bool) {
-        if let Some(place) = self.asked.iter().position(|asked| *asked == term) {
-            self.asked.swap_remove(place);
+        if let Some(place) = self.pending_votes.iter().position(|asked| *asked == term) {
+            self.pending_votes.swap_remove(place);
         }
         if granted {
-            self.yielded = self.yielded.max(term);
+            self.barred_term = self.barred_term.max(term);
         }
     }
 
-    /// Whether [`Event::Move`] to this target can be followed.
+    /// Whether [`OwnershipEvent::Move`] to this target can be followed.
     ///
     /// # Errors
     /// When this member does not lead, or the target, or every target, cannot take over.
     pub fn can_move(&self, to: Option<MemberId>) -> Result<(), MoveRefusal> {
         match to {
-            _ if self.reign.is_none() => Err(MoveRefusal::NotLeading),
+            _ if self.leader_term.is_none() => Err(MoveRefusal::NotLeading),
             Some(to) if to != self.me && !self.targets.contains(&to) => Err(MoveRefusal::Unfit(to)),
             None if self.targets.is_empty() => Err(MoveRefusal::NoTarget),
             _ => Ok(()),
@@ -198,139 +198,156 @@ impl Ownership {
     }
 
     /// How far this member is with serving.
-    pub fn standing(&self, now: Duration) -> Standing {
-        if !self.scrubbed {
-            return Standing::Scrubbing;
+    pub fn state(&self, now: Duration) -> OwnershipState {
+        if !self.cleaned_up {
+            return OwnershipState::CleaningUp;
         }
         let idle = self.vips.is_empty() && self.held.is_empty();
-        let Some(reign) = &self.reign else {
-            return if idle { Standing::Idle } else { Standing::Following };
+        let Some(leader_term) = &self.leader_term else {
+            return if idle { OwnershipState::Idle } else { OwnershipState::Following };
         };
-        if let Some(leaving) = &reign.leaving {
-            Standing::Leaving { cause: leaving.cause }
+        if let Some(leaving) = &leader_term.leaving {
+            OwnershipState::Leaving { cause: leaving.cause }
         } else if idle {
-            Standing::Idle
-        } else if self.gave_way(reign.term) {
-            Standing::Yielded
-        } else if self.applied < reign.term {
-            Standing::CatchingUp
-        } else if self.tenured() {
-            self.window(now).map_or(Standing::WithoutQuorum, |until| Standing::Serving { until })
+            OwnershipState::Idle
+        } else if self.is_barred(leader_term.term) {
+            OwnershipState::TermBarred
+        } else if self.applied < leader_term.term {
+            OwnershipState::CatchingUp
+        } else if self.has_tenure() {
+            self.serve_until(now)
+                .map_or(OwnershipState::WithoutQuorum, |until| OwnershipState::Serving { until })
         } else {
-            let until = self.old_lease_ends(reign);
-            if now < until { Standing::WaitingForOldLease { until } } else { Standing::Taking }
+            let until = self.old_lease_ends(leader_term);
+            if now < until { OwnershipState::WaitingForOldLease { until } } else { OwnershipState::Taking }
         }
     }
 
     /// What is known of each VIP that this member holds or is about to let go of.
-    pub fn facts(&self) -> impl Iterator<Item = Facts> + '_ {
+    pub fn facts(&self) -> impl Iterator<Item = HeldVipFacts> + '_ {
         self.held.iter().map(|(address, held)| held.facts(*address))
     }
 
-    fn absorb(&mut self, event: Event, now: Duration) {
+    fn apply(&mut self, event: OwnershipEvent, now: Duration) {
         match event {
-            Event::Scrubbed => self.scrubbed = true,
-            Event::Vips(vips) => self.vips = vips,
-            Event::Leading { term, elected } => self.lead(term, elected, now),
-            Event::Following => {
-                self.reign = None;
+            OwnershipEvent::CleanedUp => self.cleaned_up = true,
+            OwnershipEvent::Vips(vips) => self.vips = vips,
+            OwnershipEvent::Leading { term, elected } => self.start_term(term, elected, now),
+            OwnershipEvent::Following => {
+                self.leader_term = None;
                 self.better_since = None;
-                self.wish = self.wish.take().filter(|wish| *wish == Wish::Stop);
+                self.request = self.request.take().filter(|request| *request == Request::Stop);
             }
-            Event::QuorumAcked { term, sent } => {
-                if let Some(reign) = self.reign.as_mut().filter(|reign| reign.term == term) {
-                    reign.acked = reign.acked.max(Some(sent));
+            OwnershipEvent::QuorumAcked { term, sent } => {
+                if let Some(leader_term) =
+                    self.leader_term.as_mut().filter(|leader_term| leader_term.term == term)
+                {
+                    leader_term.acked = leader_term.acked.max(Some(sent));
                 }
             }
-            Event::Applied { term, tenure } => {
+            OwnershipEvent::Applied { term, tenure } => {
                 (self.applied, self.tenure) = (term, tenure);
                 // Somebody took over, and it is theirs to hand back.
                 if tenure.is_some_and(|tenure| tenure.member != self.me) {
-                    self.offered = None;
+                    self.last_offer = None;
                 }
             }
-            Event::Targets(targets) => self.targets = targets.into_iter().filter(|t| *t != self.me).collect(),
-            Event::Fault { fault, present } => self.fault(fault, present, now),
-            Event::Move { to } if self.can_move(to).is_ok() && to != Some(self.me) => {
-                self.wish.get_or_insert(Wish::Move { to });
+            OwnershipEvent::Targets(targets) => {
+                self.targets = targets.into_iter().filter(|t| *t != self.me).collect()
             }
-            Event::Stop => self.wish = Some(Wish::Stop),
-            Event::TransferBegan => self.transfer_began(),
-            Event::Kernel { address, present, open } => self.reported(address, present, open, now),
-            Event::Foreign { address, term } => self.foreign(address, term, now),
-            Event::Move { .. } | Event::Tick => {}
+            OwnershipEvent::Fault { fault, present } => self.fault(fault, present, now),
+            OwnershipEvent::Move { to } if self.can_move(to).is_ok() && to != Some(self.me) => {
+                self.request.get_or_insert(Request::Move { to });
+            }
+            OwnershipEvent::Stop => self.request = Some(Request::Stop),
+            OwnershipEvent::TransferBegan => self.transfer_began(),
+            OwnershipEvent::Kernel { address, present, open } => self.reported(address, present, open, now),
+            OwnershipEvent::Foreign { address, term } => self.foreign(address, term, now),
+            OwnershipEvent::Move { .. } | OwnershipEvent::Tick => {}
         }
     }
 
-    fn lead(&mut self, term: u64, elected: Elected, now: Duration) {
-        match &mut self.reign {
-            Some(reign) if reign.term == term => {
+    fn start_term(&mut self, term: u64, elected: Elected, now: Duration) {
+        match &mut self.leader_term {
+            Some(leader_term) if leader_term.term == term => {
                 // Told both ways: the one that promises less holds.
                 if elected != Elected::ByTimeout {
-                    reign.elected = elected;
+                    leader_term.elected = elected;
                 }
             }
             _ => {
-                if let Some((to, at)) = self.offered.take()
+                if let Some((to, at)) = self.last_offer.take()
                     && now < at.saturating_add(OFFER_MAX)
                 {
-                    self.passed_over.insert(to, now.saturating_add(PASSED_OVER));
+                    self.skipped_targets.insert(to, now.saturating_add(SKIP_TIME));
                 }
                 self.better_since = None;
-                let take = Pace::default();
-                let (quiet, leaving) = (None, None);
-                self.reign = Some(Reign { term, elected, since: now, acked: None, take, quiet, leaving });
+                let take_timer = RetryTimer::default();
+                let (quiesced_since, leaving) = (None, None);
+                self.leader_term = Some(LeaderTerm {
+                    term,
+                    elected,
+                    since: now,
+                    acked: None,
+                    take_timer,
+                    quiesced_since,
+                    leaving,
+                });
             }
         }
     }
 
     /// Whether this member's tenure in the term in which it leads is agreed and not released.
-    fn tenured(&self) -> bool {
-        let mine = |reign: &Reign| self.tenure_of(reign).is_some_and(|tenure| !tenure.released);
-        self.reign.as_ref().is_some_and(mine)
+    fn has_tenure(&self) -> bool {
+        let mine =
+            |leader_term: &LeaderTerm| self.tenure_of(leader_term).is_some_and(|tenure| !tenure.released);
+        self.leader_term.as_ref().is_some_and(mine)
     }
 
-    fn tenure_of(&self, reign: &Reign) -> Option<&Tenure> {
-        self.tenure.as_ref().filter(|tenure| tenure.member == self.me && tenure.term == reign.term)
+    fn tenure_of(&self, leader_term: &LeaderTerm) -> Option<&Tenure> {
+        self.tenure.as_ref().filter(|tenure| tenure.member == self.me && tenure.term == leader_term.term)
     }
 
     /// Until when VIPs may be served, if they may at all.
-    fn window(&self, now: Duration) -> Option<Duration> {
-        let reign = self.ruling()?;
-        let until = reign.acked?.saturating_add(self.lease.length);
+    fn serve_until(&self, now: Duration) -> Option<Duration> {
+        let leader_term = self.eligible_term()?;
+        let until = leader_term.acked?.saturating_add(self.lease.length);
         (now < until).then_some(until)
     }
 
-    /// The reign, if all that it lacks to serve is a quorum's answer.
-    fn ruling(&self) -> Option<&Reign> {
-        let may = |reign: &&Reign| reign.leaving.is_none() && !self.gave_way(reign.term) && self.tenured();
-        self.reign.as_ref().filter(may)
+    /// The term, if all that it lacks to serve is a quorum's answer.
+    fn eligible_term(&self) -> Option<&LeaderTerm> {
+        let may = |leader_term: &&LeaderTerm| {
+            leader_term.leaving.is_none() && !self.is_barred(leader_term.term) && self.has_tenure()
+        };
+        self.leader_term.as_ref().filter(may)
     }
 
-    fn gave_way(&self, term: u64) -> bool {
-        term <= self.yielded || self.asked.iter().any(|asked| term <= *asked)
+    fn is_barred(&self, term: u64) -> bool {
+        term <= self.barred_term || self.pending_votes.iter().any(|asked| term <= *asked)
     }
 
-    /// From when on nobody else can be serving by the tenure before this reign.
-    fn old_lease_ends(&self, reign: &Reign) -> Duration {
+    /// From when on nobody else can be serving by the tenure before this term.
+    fn old_lease_ends(&self, leader_term: &LeaderTerm) -> Duration {
         let other = self.tenure.filter(|tenure| !tenure.released && tenure.member != self.me);
-        other.map_or(reign.since, |tenure| {
-            reign.since.saturating_add(self.lease.wait(tenure.reach, reign.elected))
+        other.map_or(leader_term.since, |tenure| {
+            leader_term.since.saturating_add(self.lease.wait(tenure.reach, leader_term.elected))
         })
     }
 
     /// Wants the tenure once the one before has run out, if there is anything to serve.
-    fn take(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let Some(reign) = &self.reign else { return };
+    fn take(&mut self, now: Duration, actions: &mut Vec<OwnershipAction>) {
+        let Some(leader_term) = &self.leader_term else { return };
         // Before an entry of its own term is applied, a leader may not know of the newest tenure (Raft, §8).
-        let knows = self.applied >= reign.term && self.tenure_of(reign).is_none();
-        let wanted = !self.vips.is_empty() && !self.gave_way(reign.term) && !reign.transfers_by_raft();
-        if !knows || !wanted || now < self.old_lease_ends(reign) {
+        let knows = self.applied >= leader_term.term && self.tenure_of(leader_term).is_none();
+        let wanted =
+            !self.vips.is_empty() && !self.is_barred(leader_term.term) && !leader_term.transfers_by_raft();
+        if !knows || !wanted || now < self.old_lease_ends(leader_term) {
             return;
         }
-        let (term, reach) = (reign.term, self.lease.reach());
-        if self.reign.as_mut().is_some_and(|reign| reign.take.due(now, RETRY)) {
-            actions.push(Action::ProposeTake { term, reach });
+        let (term, reach) = (leader_term.term, self.lease.reach());
+        if self.leader_term.as_mut().is_some_and(|leader_term| leader_term.take_timer.due(now, RETRY)) {
+            actions.push(OwnershipAction::ProposeTake { term, reach });
         }
     }
 
@@ -338,14 +355,14 @@ impl Ownership {
     fn next_wake(&self, now: Duration) -> Option<Duration> {
         let retry = now.saturating_add(RETRY);
         let held = self.held.values().map(|held| held.next_wake(&self.lease, now));
-        let reign = self.reign.as_ref().and_then(|reign| {
-            let old = self.old_lease_ends(reign);
-            let taking = self.tenure_of(reign).is_none() && !self.vips.is_empty();
-            let busy = taking || reign.leaving.is_some();
+        let leader_term = self.leader_term.as_ref().and_then(|leader_term| {
+            let old = self.old_lease_ends(leader_term);
+            let taking = self.tenure_of(leader_term).is_none() && !self.vips.is_empty();
+            let busy = taking || leader_term.leaving.is_some();
             let step = busy.then(|| if now < old { old } else { retry });
-            step.into_iter().chain(reign.quiet_ends()).min()
+            step.into_iter().chain(leader_term.quiesce_ends()).min()
         });
-        let due = held.chain(reign).chain(self.preference_due());
+        let due = held.chain(leader_term).chain(self.preference_due());
         // What is overdue waits for something that comes as an event.
         due.map(|at| if at > now { at } else { retry }).min()
     }

@@ -33,5 +33,5 @@ pub use privileges::drop_capabilities;
 pub use reaper::reap_orphans;
 pub use recover::{RecoveryError, RecoveryPlan};
 pub use start::{DroppedLines, Node, StartError};
-pub use trestle_vip::scrub;
+pub use trestle_vip::cleanup;
 pub use vips::CheckExec;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::vip::Vip;
+use crate::vip::InterfaceVip;
 
 /// Why the kernel does not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,36 +23,36 @@ pub enum VipError {
     },
     /// The prefix is longer than the address.
     #[error("{0}: prefix must be at most 32 for IPv4 and 128 for IPv6")]
-    Prefix(Vip),
+    Prefix(InterfaceVip),
     /// No interface has this name.
     #[error(
         "{0}: no interface has this name, nor this alternative name; `ip link` lists them, choose one or create it"
     )]
-    NoInterface(Vip),
+    NoInterface(InterfaceVip),
     /// The interface has no Ethernet address.
     #[error(
         "{0}: the interface has no Ethernet address, so a virtual IP on it cannot be announced; choose a card, VLAN, bridge or bond"
     )]
-    NotEthernet(Vip),
+    NotEthernet(InterfaceVip),
     /// The address is on this machine already, and not as one of ours.
     #[error(
         "{0}: someone else has configured the address on this machine; remove it (`ip address del`, or where it is configured), a virtual IP must be on its holder alone"
     )]
-    Configured(Vip),
+    Configured(InterfaceVip),
     /// It is held already.
     #[error("{0}: held already; release it first")]
-    Held(Vip),
+    Held(InterfaceVip),
     /// It is not held.
     #[error("{0}: not held here; claim it first")]
     NotHeld(IpAddr),
     /// The lease ended before the claim was done.
     #[error("{0}: the lease is over; claim with a lease whose deadline lies ahead")]
-    Over(Vip),
+    Over(InterfaceVip),
     /// The kernel refused a change of addresses.
     #[error("{vip}: cannot {doing} the address: {source}")]
     Address {
         /// What it is about.
-        vip: Vip,
+        vip: InterfaceVip,
         /// What was tried.
         doing: &'static str,
         /// What the kernel says.

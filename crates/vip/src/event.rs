@@ -16,7 +16,7 @@ impl fmt::Display for Mac {
 
 /// Something that was seen, and in part mended already.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum KernelEvent {
     /// The lease ran out while the virtual IP was held: the kernel has closed the fence.
     Lapsed(IpAddr),
     /// The lease runs again: the fence is open, the address is back and announced.
@@ -55,14 +55,14 @@ pub enum Event {
     /// was found first.
     FenceRebuilt(String),
     /// What a member that is gone left on this machine was removed: a table or an address.
-    Scrubbed(String),
+    LeftoverRemoved(String),
     /// The fence cannot be renewed; it closes at the deadline. Said once until it works.
     FenceFailed(String),
     /// The machine slept: deadlines on the monotonic clock cannot be trusted, so every lease was ended.
     Slept,
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for KernelEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lapsed(ip) => write!(f, "{ip}: lease ran out, fence closed"),
@@ -77,7 +77,7 @@ impl fmt::Display for Event {
             Self::InterfaceGone(name) => write!(f, "{name}: interface gone"),
             Self::Conflict { address, mac } => write!(f, "{address}: {mac} claims the address too"),
             Self::FenceRebuilt(what) => write!(f, "fence changed by someone else, put back: {what}"),
-            Self::Scrubbed(what) => write!(f, "removed what a member that is gone left: {what}"),
+            Self::LeftoverRemoved(what) => write!(f, "removed what a member that is gone left: {what}"),
             Self::FenceFailed(why) => write!(f, "fence cannot be renewed: {why}"),
             Self::Slept => write!(f, "this machine slept, leases ended"),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use trestle_engine::ownership::{DEGRADED_FENCE_ERROR, FENCE_ERROR};
 
 use crate::event::Mac;
-use crate::vip::Vip;
+use crate::vip::InterfaceVip;
 
 /// How virtual IPs are fenced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Punctuality {
 
 /// All that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct KernelFacts {
     /// How virtual IPs are fenced.
     pub fence: Fence,
     /// How punctual the lease thread is.
@@ -75,7 +75,7 @@ pub struct Tampering {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VipFacts {
     /// Which.
-    pub vip: Vip,
+    pub vip: InterfaceVip,
     /// Whether the address is on the interface.
     pub address_present: bool,
     /// Whether the interface is up and has a carrier.
@@ -100,7 +100,7 @@ pub struct VipFacts {
 }
 
 impl VipFacts {
-    pub(crate) fn new(vip: Vip) -> Self {
+    pub(crate) fn new(vip: InterfaceVip) -> Self {
         Self {
             vip,
             address_present: false,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::error::VipError;
-use crate::route::Route;
+use crate::route::RouteSocket;
 
 /// What this machine's addresses and interfaces say of a virtual IP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Fit {
 /// # Errors
 /// When the kernel does not list its addresses or interfaces.
 pub fn fit(address: IpAddr, interface: Option<&str>) -> Result<Fit, VipError> {
-    let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
+    let mut route = RouteSocket::open().map_err(VipError::system("open a routing socket"))?;
     if lasting(&mut route)?.contains(&address) {
         return Ok(Fit::Own);
     }
@@ -56,10 +56,10 @@ pub fn fit(address: IpAddr, interface: Option<&str>) -> Result<Fit, VipError> {
 /// # Errors
 /// When the kernel does not list its addresses.
 pub fn lasting_addresses() -> Result<BTreeSet<IpAddr>, VipError> {
-    lasting(&mut Route::open().map_err(VipError::system("open a routing socket"))?)
+    lasting(&mut RouteSocket::open().map_err(VipError::system("open a routing socket"))?)
 }
 
-fn lasting(route: &mut Route) -> Result<BTreeSet<IpAddr>, VipError> {
+fn lasting(route: &mut RouteSocket) -> Result<BTreeSet<IpAddr>, VipError> {
     let addresses = route.addresses().map_err(VipError::system("list addresses"))?;
     Ok(addresses.into_iter().filter(|own| own.lasting).map(|own| own.address).collect())
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::moment::Moment;
+use crate::atomic_instant::AtomicInstant;
 
 /// A deadline that whoever hears from the quorum moves on and that the lease thread reads: no lock, no waiting, no system
 /// call. Clones are the same lease. It starts out over.
 ///
 /// Several virtual IPs may share one lease; those that outlive a lost quorum take another.
 #[derive(Debug, Clone, Default)]
-pub struct Lease(Arc<Moment>);
+pub struct Lease(Arc<AtomicInstant>);
 
 impl Lease {
     /// A lease that is over.
@@ -25,7 +25,7 @@ impl Lease {
     }
 
     /// Ends the lease: nothing is renewed any more, until it is extended again. What the kernel was told already stands until
-    /// its deadline; only [`Kernel::release`](crate::Kernel::release) silences a virtual IP at once.
+    /// its deadline; only [`LinuxKernel::release`](crate::LinuxKernel::release) silences a virtual IP at once.
     pub fn end(&self) {
         self.0.clear();
     }

@@ -1,7 +1,7 @@
 //! The thread that keeps the fence open. It waits on nothing but its timer and the few orders to open or shut, and shares
 //! no lock with anybody; what it tells others goes through atomics and a queue.
 
-mod pulse;
+mod stats;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use trestle_engine::SIGN_INTERVAL;
 
-use crate::alive::Alive;
+use crate::atomic_instant::AtomicInstant;
 use crate::error::VipError;
 use crate::lease::Lease;
-use crate::moment::Moment;
-use crate::nft::{Armed, Nft, Wanted};
-use crate::upkeep::{Note, Notes};
+use crate::liveness::ThreadLiveness;
+use crate::maintenance::{CommandQueue, MaintenanceCommand};
+use crate::nft::{DesiredFence, FenceTimeout, Nft};
 
-pub(crate) use pulse::Pulse;
-pub use pulse::Watchdog;
+pub(crate) use stats::LeaseThreadStats;
+pub use stats::Watchdog;
 
 /// Time between two looks at the leases, and so the most by which a renewal reaches the kernel late. Two and a half fit
 /// between two heartbeats of the default profile (50 ms).
@@ -33,9 +33,9 @@ const SLEPT: Duration = Duration::from_millis(5);
 const CHECK_RETRY: Duration = Duration::from_millis(200);
 
 /// What the thread is told to do.
-pub(crate) enum Order {
+pub(crate) enum LeaseCommand {
     /// Fence an address and open the fence for its lease.
-    Open(Opening, SyncSender<Result<(), VipError>>),
+    Open(FenceRequest, SyncSender<Result<(), VipError>>),
     /// Keep new connections out of everything that is held, until then.
     Quiesce(Instant, SyncSender<Result<(), VipError>>),
     /// Close the fence of an address at once and renew it no more.
@@ -53,17 +53,17 @@ pub(crate) enum Order {
 }
 
 /// What is to be opened.
-pub(crate) struct Opening {
+pub(crate) struct FenceRequest {
     pub(crate) address: IpAddr,
     pub(crate) index: u32,
     pub(crate) interface: String,
     pub(crate) lease: Lease,
     /// Shows until when the fence is open.
-    pub(crate) shown: Arc<Moment>,
+    pub(crate) shown: Arc<AtomicInstant>,
 }
 
-struct Held {
-    opening: Opening,
+struct OpenFence {
+    request: FenceRequest,
     open_until: Instant,
     lapsed: bool,
     /// Until when it takes no new connections.
@@ -71,9 +71,9 @@ struct Held {
 }
 
 /// Until when which addresses take no new connections.
-fn quiet(held: &[Held]) -> Vec<Armed> {
+fn quiet(held: &[OpenFence]) -> Vec<FenceTimeout> {
     held.iter()
-        .filter_map(|held| Some(Armed { address: held.opening.address, until: held.quiet_until? }))
+        .filter_map(|held| Some(FenceTimeout { address: held.request.address, until: held.quiet_until? }))
         .collect()
 }
 
@@ -81,11 +81,11 @@ fn quiet(held: &[Held]) -> Vec<Armed> {
 pub(crate) struct LeaseThread {
     /// `None` without nftables.
     pub(crate) fence: Option<Nft>,
-    pub(crate) notes: Notes,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) commands: CommandQueue,
+    pub(crate) stats: Arc<LeaseThreadStats>,
     pub(crate) watchdog: Option<Watchdog>,
-    alive: Alive,
-    held: Vec<Held>,
+    liveness: ThreadLiveness,
+    held: Vec<OpenFence>,
     /// Everything that the kernel fences: what is held, and what was released and may still be there.
     fenced: BTreeSet<IpAddr>,
     /// When the fence is to be looked at, though nobody may say so.
@@ -93,7 +93,7 @@ pub(crate) struct LeaseThread {
     /// When it was last put back.
     repaired: Option<Instant>,
     /// Reused, so that renewing allocates nothing.
-    due: Vec<Armed>,
+    due: Vec<FenceTimeout>,
     /// What was last said of a failure, so that it is said once.
     failing: bool,
     /// Time that the machine has slept since its start, as last known.
@@ -103,18 +103,18 @@ pub(crate) struct LeaseThread {
 impl LeaseThread {
     pub(crate) fn new(
         fence: Option<Nft>,
-        notes: Notes,
-        pulse: Arc<Pulse>,
+        commands: CommandQueue,
+        stats: Arc<LeaseThreadStats>,
         watchdog: Option<Watchdog>,
-        alive: Alive,
+        liveness: ThreadLiveness,
     ) -> Self {
         let asleep = asleep();
         Self {
             fence,
-            notes,
-            pulse,
+            commands,
+            stats,
             watchdog,
-            alive,
+            liveness,
             held: Vec::new(),
             fenced: BTreeSet::new(),
             check: None,
@@ -126,15 +126,15 @@ impl LeaseThread {
     }
 
     /// Runs until it is told to stop or nobody is left to tell it.
-    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+    pub(crate) fn run(mut self, orders: &Receiver<LeaseCommand>) {
         let mut next = Instant::now();
         loop {
-            self.alive.beat();
+            self.liveness.beat();
             let period = self.period();
             let left = period.map_or(SIGN_INTERVAL, |_| next.saturating_duration_since(Instant::now()));
             let order = orders.recv_timeout(left.min(SIGN_INTERVAL));
             match order {
-                Ok(Order::Stop) => {
+                Ok(LeaseCommand::Stop) => {
                     if let Some(fence) = &mut self.fence {
                         // The next start replaces what is left.
                         let _ = fence.uninstall();
@@ -142,7 +142,7 @@ impl LeaseThread {
                     return;
                 }
                 Ok(order) => {
-                    self.obey(order);
+                    self.handle(order);
                     if self.period() != period {
                         next = Instant::now() + TICK;
                     }
@@ -151,7 +151,7 @@ impl LeaseThread {
                 Err(RecvTimeoutError::Timeout) if period.is_none() || left > SIGN_INTERVAL => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let now = Instant::now();
-                    let on_time = self.pulse.woke(now.saturating_duration_since(next));
+                    let on_time = self.stats.woke(now.saturating_duration_since(next));
                     self.tick(now, asleep());
                     if let Some(watchdog) = self.watchdog.as_mut().filter(|_| on_time && !self.failing) {
                         watchdog.feed(now);
@@ -173,12 +173,12 @@ impl LeaseThread {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn handle(&mut self, order: LeaseCommand) {
         match order {
-            Order::Open(opening, reply) => {
-                let _ = reply.send(self.open(opening));
+            LeaseCommand::Open(request, reply) => {
+                let _ = reply.send(self.open(request));
             }
-            Order::Quiesce(until, reply) => {
+            LeaseCommand::Quiesce(until, reply) => {
                 for held in &mut self.held {
                     held.quiet_until = held.quiet_until.max(Some(until));
                 }
@@ -186,34 +186,34 @@ impl LeaseThread {
                 let _ =
                     reply.send(self.on_fence("keep new connections out by", |fence| fence.quiesce(&quiet)));
             }
-            Order::Shut(address, reply) => {
-                for held in self.held.extract_if(.., |held| held.opening.address == address) {
-                    held.opening.shown.clear();
+            LeaseCommand::Shut(address, reply) => {
+                for held in self.held.extract_if(.., |held| held.request.address == address) {
+                    held.request.shown.clear();
                 }
                 let _ = reply.send(self.on_fence("shut", |fence| fence.shut(address)));
             }
-            Order::Forget(address) => {
-                if !self.held.iter().any(|held| held.opening.address == address) {
+            LeaseCommand::Forget(address) => {
+                if !self.held.iter().any(|held| held.request.address == address) {
                     self.fenced.remove(&address);
                     // A fence around an address that is not here disturbs nobody, and the next start removes it.
                     let _ = self.on_fence("remove", |fence| fence.forget(address));
                 }
             }
-            Order::Moved(address, index, interface) => {
-                if let Some(held) = self.held.iter_mut().find(|held| held.opening.address == address) {
-                    held.opening.index = index;
-                    held.opening.interface = interface;
+            LeaseCommand::Moved(address, index, interface) => {
+                if let Some(held) = self.held.iter_mut().find(|held| held.request.address == address) {
+                    held.request.index = index;
+                    held.request.interface = interface;
                 }
                 self.guard_egress();
             }
-            Order::Gone(index) => {
+            LeaseCommand::Gone(index) => {
                 if let Some(fence) = &mut self.fence {
                     fence.unguard_egress(index);
                 }
             }
-            Order::Check => self.look_after_fence(Instant::now()),
+            LeaseCommand::Check => self.check_fence(Instant::now()),
             // Handled by the loop.
-            Order::Stop => (),
+            LeaseCommand::Stop => (),
         }
     }
 
@@ -221,10 +221,10 @@ impl LeaseThread {
     fn guard_egress(&mut self) {
         if let Some(fence) = &mut self.fence {
             // Those of an interface that is gone have none.
-            for held in self.held.iter().filter(|held| held.opening.index != 0) {
-                fence.guard_egress(held.opening.index, &held.opening.interface);
+            for held in self.held.iter().filter(|held| held.request.index != 0) {
+                fence.guard_egress(held.request.index, &held.request.interface);
             }
-            self.pulse.announcements_fenced(fence.fences_announcements());
+            self.stats.announcements_fenced(fence.fences_announcements());
         }
     }
 
@@ -243,15 +243,16 @@ impl LeaseThread {
     }
 
     /// What the kernel is to have: everything that is fenced, and until when it was told that what is held is open.
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> DesiredFence {
         let running = self.held.iter().filter(|held| !held.lapsed);
-        let leases =
-            running.map(|held| Armed { address: held.opening.address, until: held.open_until }).collect();
-        Wanted { fenced: self.fenced.iter().copied().collect(), leases, quiet: quiet(&self.held) }
+        let leases = running
+            .map(|held| FenceTimeout { address: held.request.address, until: held.open_until })
+            .collect();
+        DesiredFence { fenced: self.fenced.iter().copied().collect(), leases, quiet: quiet(&self.held) }
     }
 
     /// Compares the fence with what it should be, and puts it back when it differs.
-    fn look_after_fence(&mut self, now: Instant) {
+    fn check_fence(&mut self, now: Instant) {
         let wanted = self.wanted();
         let Some(fence) = &mut self.fence else { return };
         // Against somebody who changes it all the time, no more than a tick's worth of work.
@@ -273,7 +274,7 @@ impl LeaseThread {
         self.repaired = Some(now);
         match self.repair(now) {
             Ok(()) => {
-                self.notes.send(Note::FenceRebuilt(what));
+                self.commands.send(MaintenanceCommand::FenceRebuilt(what));
                 self.works();
             }
             Err(error) => {
@@ -285,20 +286,20 @@ impl LeaseThread {
 
     fn fails(&mut self, why: &str) {
         if !std::mem::replace(&mut self.failing, true) {
-            self.notes.send(Note::FenceFailed(why.to_owned()));
+            self.commands.send(MaintenanceCommand::FenceFailed(why.to_owned()));
         }
     }
 
     fn works(&mut self) {
         if std::mem::replace(&mut self.failing, false) {
-            self.notes.send(Note::FenceHolds);
+            self.commands.send(MaintenanceCommand::FenceHolds);
         }
     }
 
     /// Puts the tables back, with all that is fenced, and what has a lease open as before.
     fn repair(&mut self, now: Instant) -> std::io::Result<()> {
         for held in self.held.iter_mut().filter(|held| !held.lapsed) {
-            let lease = held.opening.lease.running(now);
+            let lease = held.request.lease.running(now);
             held.open_until = lease.map_or(held.open_until, |until| until.max(held.open_until));
         }
         let wanted = self.wanted();
@@ -306,23 +307,23 @@ impl LeaseThread {
         let restored = fence.restore(&wanted);
         if restored.is_ok() {
             for held in self.held.iter().filter(|held| !held.lapsed) {
-                held.opening.shown.set(held.open_until);
+                held.request.shown.set(held.open_until);
             }
         }
         self.guard_egress();
         restored
     }
 
-    fn open(&mut self, opening: Opening) -> Result<(), VipError> {
-        let (address, now) = (opening.address, Instant::now());
-        let until = opening.lease.until().unwrap_or(now);
+    fn open(&mut self, request: FenceRequest) -> Result<(), VipError> {
+        let (address, now) = (request.address, Instant::now());
+        let until = request.lease.until().unwrap_or(now);
         self.fenced.insert(address);
         self.on_fence("close", |fence| fence.enclose(address))?;
-        self.on_fence("open", |fence| fence.arm(&[Armed { address, until }]))?;
+        self.on_fence("open", |fence| fence.arm(&[FenceTimeout { address, until }]))?;
         if self.fence.is_some() {
-            opening.shown.set(until);
+            request.shown.set(until);
         }
-        self.held.push(Held { opening, open_until: until, lapsed: false, quiet_until: None });
+        self.held.push(OpenFence { request, open_until: until, lapsed: false, quiet_until: None });
         self.guard_egress();
         Ok(())
     }
@@ -335,11 +336,11 @@ impl LeaseThread {
         self.asleep = self.asleep.max(asleep);
         self.renew(now);
         if self.check.is_some_and(|due| due <= now) {
-            self.look_after_fence(now);
+            self.check_fence(now);
         }
         for held in self.held.iter_mut().filter(|held| !held.lapsed && held.open_until <= now) {
             held.lapsed = true;
-            self.notes.send(Note::Lapsed(held.opening.address));
+            self.commands.send(MaintenanceCommand::Lapsed(held.request.address));
         }
     }
 
@@ -347,8 +348,8 @@ impl LeaseThread {
     fn renew(&mut self, now: Instant) {
         self.due.clear();
         self.due.extend(self.held.iter().filter_map(|held| {
-            let until = held.opening.lease.running(now).filter(|until| *until > held.open_until)?;
-            Some(Armed { address: held.opening.address, until })
+            let until = held.request.lease.running(now).filter(|until| *until > held.open_until)?;
+            Some(FenceTimeout { address: held.request.address, until })
         }));
         if self.due.is_empty() {
             return;
@@ -359,15 +360,15 @@ impl LeaseThread {
         }
         self.works();
         for armed in &self.due {
-            let Some(held) = self.held.iter_mut().find(|held| held.opening.address == armed.address) else {
+            let Some(held) = self.held.iter_mut().find(|held| held.request.address == armed.address) else {
                 continue;
             };
             held.open_until = armed.until;
             if self.fence.is_some() {
-                held.opening.shown.set(armed.until);
+                held.request.shown.set(armed.until);
             }
             if std::mem::replace(&mut held.lapsed, false) {
-                self.notes.send(Note::Resumed(armed.address));
+                self.commands.send(MaintenanceCommand::Resumed(armed.address));
             }
         }
     }
@@ -378,7 +379,7 @@ impl LeaseThread {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.repair(now)?;
                 self.repaired = Some(now);
-                self.notes.send(Note::FenceRebuilt(error.to_string()));
+                self.commands.send(MaintenanceCommand::FenceRebuilt(error.to_string()));
                 // What was due may have lapsed before, which putting back does not open.
                 self.fence.as_mut().map_or(Ok(()), |fence| fence.arm(&self.due))
             }
@@ -389,14 +390,14 @@ impl LeaseThread {
     /// The monotonic clock stands still while a machine sleeps, for others it went on.
     fn after_sleep(&mut self, now: Instant) {
         for held in &mut self.held {
-            held.opening.lease.end();
+            held.request.lease.end();
             held.open_until = held.open_until.min(now);
             if let Some(fence) = &mut self.fence {
                 // What fails here expires.
-                let _ = fence.shut(held.opening.address);
+                let _ = fence.shut(held.request.address);
             }
         }
-        self.notes.send(Note::Slept);
+        self.commands.send(MaintenanceCommand::Slept);
     }
 }
 
@@ -417,34 +418,37 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use crate::upkeep::notes;
+    use crate::maintenance::command_queue;
 
     #[test]
     fn leases_lapse_resume_and_end_with_the_sleep_of_the_machine() {
-        let (notes, received, _waker) = notes().unwrap();
-        let mut thread = LeaseThread::new(None, notes, Arc::default(), None, Alive::new("vip lease"));
+        let (commands, received, _waker) = command_queue().unwrap();
+        let mut thread =
+            LeaseThread::new(None, commands, Arc::default(), None, ThreadLiveness::new("vip lease"));
         let (address, lease) = (IpAddr::from([192, 0, 2, 1]), Lease::new());
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         lease.extend(at(280));
         let (index, interface, shown) = (1, "eth0".to_owned(), Arc::default());
-        thread.open(Opening { address, index, interface, lease: lease.clone(), shown }).unwrap();
+        thread.open(FenceRequest { address, index, interface, lease: lease.clone(), shown }).unwrap();
 
         let asleep = thread.asleep;
         thread.tick(at(279), asleep);
         assert!(received.try_recv().is_err());
         thread.tick(at(280), asleep);
-        assert!(matches!(received.try_recv(), Ok(Note::Lapsed(lapsed)) if lapsed == address));
+        assert!(matches!(received.try_recv(), Ok(MaintenanceCommand::Lapsed(lapsed)) if lapsed == address));
         thread.tick(at(300), asleep);
         assert!(received.try_recv().is_err());
         lease.extend(at(600));
         thread.tick(at(320), asleep);
-        assert!(matches!(received.try_recv(), Ok(Note::Resumed(resumed)) if resumed == address));
+        assert!(
+            matches!(received.try_recv(), Ok(MaintenanceCommand::Resumed(resumed)) if resumed == address)
+        );
 
         thread.tick(at(340), asleep + SLEPT);
         assert!(received.try_recv().is_err());
         thread.tick(at(360), asleep + SLEPT * 3);
-        assert!(matches!(received.try_recv(), Ok(Note::Slept)));
+        assert!(matches!(received.try_recv(), Ok(MaintenanceCommand::Slept)));
         assert_eq!(lease.until(), None);
         // The next quorum may extend it again.
         lease.extend(at(900));

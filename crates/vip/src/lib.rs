@@ -11,11 +11,11 @@
 //! - The address's own lifetime, 2 s, renewed each second: it removes the address from a machine whose daemon has died, at
 //!   most 3.25 s after its last renewal.
 //!
-//! Without nftables the second alone must do, and [`Facts::fence`] says [`Fence::Degraded`]. Neither covers a whole machine
+//! Without nftables the second alone must do, and [`KernelFacts::fence`] says [`Fence::Degraded`]. Neither covers a whole machine
 //! that is paused: its clocks stand still with it, so that it may answer for what was left of the lease when it goes on.
 //!
 //! # Planned moves
-//! [`Kernel::quiesce`] lets nftables drop what would open a connection, for a while that ends by itself, so that no client
+//! [`LinuxKernel::quiesce`] lets nftables drop what would open a connection, for a while that ends by itself, so that no client
 //! is accepted just before the release and then never answered.
 //!
 //! # The host's own addresses
@@ -25,48 +25,48 @@
 //! # Three threads
 //! The lease thread does nothing but renew the fence every [`TICK`], and compare it with what it should be when it is told to.
 //! The watcher hears, from nftables, of every change that somebody else makes, and tells it; once in ten seconds it does so
-//! without. What was changed is put back in one transaction, in which open fences stay open. The upkeep thread renews addresses, announces them,
+//! without. What was changed is put back in one transaction, in which open fences stay open. The maintenance thread renews addresses, announces them,
 //! puts them back when someone removes them, and listens for others that claim them. Neither runs a runtime.
 //!
 //! # What is left behind
-//! A killed process leaves its tables, and its addresses for up to 3.25 s. The next [`Kernel::open`] in the network namespace,
+//! A killed process leaves its tables, and its addresses for up to 3.25 s. The next [`LinuxKernel::open`] in the network namespace,
 //! whatever its name, closes the fence of every address that they list, removes those addresses as far as they end within a
-//! minute, and the tables; so does [`scrub`]. Tables of a process that lives are left alone: each holds a lock of its tables'
+//! minute, and the tables; so does [`cleanup`]. Tables of a process that lives are left alone: each holds a lock of its tables'
 //! name, which the kernel drops when it dies. Nothing else is touched: no other table, and no address that someone else has
 //! configured to last.
 
 #![cfg(target_os = "linux")]
 
-mod alive;
+mod atomic_instant;
 mod capability;
+mod cleanup;
 mod error;
 mod event;
 mod facts;
 mod fit;
 mod frames;
-mod kernel;
 mod lease;
 mod lease_thread;
+mod linux_kernel;
+mod liveness;
 mod lock;
-mod moment;
+mod maintenance;
 mod netlink;
 mod nft;
 mod route;
-mod scrub;
+mod sockets;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 mod vip;
 mod watcher;
-mod wire;
 
 pub use capability::{drop_all_capabilities, drop_other_capabilities, require_capabilities};
+pub use cleanup::{CleanedUp, cleanup};
 pub use error::VipError;
-pub use event::{Event, Mac};
-pub use facts::{Facts, Fence, Punctuality, Tampering, VipFacts};
+pub use event::{KernelEvent, Mac};
+pub use facts::{Fence, KernelFacts, Punctuality, Tampering, VipFacts};
 pub use fit::{Fit, fit, lasting_addresses};
-pub use kernel::{Kernel, Settings};
 pub use lease::Lease;
 pub use lease_thread::{TICK, Watchdog};
-pub use scrub::{Scrubbed, scrub};
-pub use vip::Vip;
+pub use linux_kernel::{KernelSettings, LinuxKernel};
+pub use vip::InterfaceVip;

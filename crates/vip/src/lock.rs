@@ -18,24 +18,24 @@ const NET_ADMIN: u64 = 1 << 12;
 
 /// Held for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] Option<UnixListener>);
+pub(crate) struct TableLock(#[expect(dead_code, reason = "held, not used")] Option<UnixListener>);
 
 /// Whose lock it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct LockOwner {
     /// Number of the process, where it can be seen from here.
     pub(crate) process: Option<i32>,
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for LockOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.process.map_or(Ok(()), |process| write!(f, " (process {process})"))
     }
 }
 
-impl Lock {
+impl TableLock {
     /// Takes the lock of these tables; the inner error is who has it.
-    pub(crate) fn take(table: &str) -> io::Result<Result<Self, Owner>> {
+    pub(crate) fn take(table: &str) -> io::Result<Result<Self, LockOwner>> {
         let name = format!("{PREFIX}{table}");
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
             Ok(listener) => Ok(Ok(Self(Some(listener)))),
@@ -50,14 +50,14 @@ impl Lock {
 }
 
 /// Who listens at this name.
-fn owner(name: &str) -> Owner {
+fn owner(name: &str) -> LockOwner {
     let ask = || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
         sockopt::socket_peercred(&socket)
     };
-    Owner { process: ask().ok().map(|found| found.pid.as_raw_nonzero().get()) }
+    LockOwner { process: ask().ok().map(|found| found.pid.as_raw_nonzero().get()) }
 }
 
 /// Whether a process surely has no right to fence.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// A virtual IP on an interface of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Vip {
+pub struct InterfaceVip {
     /// The address.
     pub address: IpAddr,
     /// How many of its first bits name its network: at most 32 for IPv4, 128 for IPv6.
@@ -15,14 +15,14 @@ pub struct Vip {
     pub interface: String,
 }
 
-impl Vip {
+impl InterfaceVip {
     /// Whether the prefix suits the address.
     pub(crate) fn prefix_fits(&self) -> bool {
         self.prefix <= if self.address.is_ipv4() { 32 } else { 128 }
     }
 }
 
-impl fmt::Display for Vip {
+impl fmt::Display for InterfaceVip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} on {}", self.address, self.prefix, self.interface)
     }

@@ -12,40 +12,40 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{read, write};
 use trestle_engine::SIGN_INTERVAL;
 
-use crate::alive::Alive;
-use crate::lease_thread::Order;
-use crate::nft::{Nft, Noticed, Watch};
-use crate::route::Route;
-use crate::scrub;
-use crate::upkeep::{Note, Notes};
+use crate::cleanup;
+use crate::lease_thread::LeaseCommand;
+use crate::liveness::ThreadLiveness;
+use crate::maintenance::{CommandQueue, MaintenanceCommand};
+use crate::nft::{Nft, RulesetChanges, RulesetMonitor};
+use crate::route::RouteSocket;
 
 /// Time between two full looks at what nobody has reported.
-const LOOK: Duration = Duration::from_secs(10);
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest time between two looks at the tables of other members, some of which may be at work.
-const OTHERS: Duration = Duration::from_millis(500);
+const OTHERS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// By address, why its packets are dropped although its own fence is open.
-pub(crate) type Shut = Arc<Mutex<BTreeMap<IpAddr, String>>>;
+pub(crate) type BlockedAddresses = Arc<Mutex<BTreeMap<IpAddr, String>>>;
 
 /// The state of the thread.
 pub(crate) struct Watcher {
-    pub(crate) watch: Watch,
+    pub(crate) watch: RulesetMonitor,
     /// Reads the tables of others, and removes them.
     pub(crate) nft: Nft,
-    pub(crate) route: Route,
+    pub(crate) route: RouteSocket,
     /// The name of this member's tables.
     pub(crate) table: String,
-    pub(crate) lease_thread: Sender<Order>,
-    pub(crate) notes: Notes,
-    pub(crate) shut: Shut,
-    pub(crate) asked: Receiver<Ask>,
-    pub(crate) alive: Alive,
+    pub(crate) lease_thread: Sender<LeaseCommand>,
+    pub(crate) commands: CommandQueue,
+    pub(crate) shut: BlockedAddresses,
+    pub(crate) asked: Receiver<WatcherCommand>,
+    pub(crate) liveness: ThreadLiveness,
     /// Readable when something is asked.
     pub(crate) wake: Arc<OwnedFd>,
 }
 
 /// What the thread is asked for.
-pub(crate) enum Ask {
+pub(crate) enum WatcherCommand {
     /// To look at the tables of other members now, and to say when that is done.
     Look(SyncSender<()>),
     End,
@@ -53,14 +53,14 @@ pub(crate) enum Ask {
 
 /// Asks the thread, which alone is surely in the network namespace that locks are taken in.
 #[derive(Debug)]
-pub(crate) struct Asking {
-    pub(crate) queue: Sender<Ask>,
+pub(crate) struct WatcherHandle {
+    pub(crate) queue: Sender<WatcherCommand>,
     pub(crate) wake: Arc<OwnedFd>,
 }
 
-impl Asking {
+impl WatcherHandle {
     /// Without a thread to hear it nothing happens.
-    pub(crate) fn send(&self, ask: Ask) {
+    pub(crate) fn send(&self, ask: WatcherCommand) {
         let _ = self.queue.send(ask);
         // Refused only when it is awake already.
         let _ = write(&self.wake, &1_u64.to_ne_bytes());
@@ -74,35 +74,35 @@ impl Watcher {
         let (mut look, mut others_due) = (Instant::now(), None);
         let mut others_done: Option<Instant> = None;
         loop {
-            self.alive.beat();
+            self.liveness.beat();
             let now = Instant::now();
             let _ = read(&self.wake, &mut [0; 8]);
             loop {
                 match self.asked.try_recv() {
-                    Ok(Ask::Look(done)) => {
-                        self.look_at_others();
+                    Ok(WatcherCommand::Look(done)) => {
+                        self.clean_up_others();
                         let _ = done.send(());
                     }
                     Err(TryRecvError::Empty) => break,
-                    Ok(Ask::End) | Err(TryRecvError::Disconnected) => return,
+                    Ok(WatcherCommand::End) | Err(TryRecvError::Disconnected) => return,
                 }
             }
             // What cannot be heard is looked for.
-            let mut noticed = self.watch.noticed().unwrap_or(Noticed { own: true, others: true });
+            let mut noticed = self.watch.noticed().unwrap_or(RulesetChanges { own: true, others: true });
             if now >= look {
-                noticed = Noticed { own: true, others: true };
-                look = now + LOOK;
+                noticed = RulesetChanges { own: true, others: true };
+                look = now + SCAN_INTERVAL;
             }
-            if noticed.own && self.lease_thread.send(Order::Check).is_err() {
+            if noticed.own && self.lease_thread.send(LeaseCommand::Check).is_err() {
                 return;
             }
             if noticed.others {
-                let due = others_done.map_or(now, |done| now.max(done + OTHERS));
+                let due = others_done.map_or(now, |done| now.max(done + OTHERS_INTERVAL));
                 others_due = others_due.or(Some(due));
             }
             if others_due.is_some_and(|due| due <= now) {
                 (others_due, others_done) = (None, Some(now));
-                self.look_at_others();
+                self.clean_up_others();
             }
             self.wait(others_due.map_or(look, |due| look.min(due)));
         }
@@ -124,12 +124,12 @@ impl Watcher {
         let _ = poll(&mut polled, Some(&timeout));
     }
 
-    fn look_at_others(&mut self) {
+    fn clean_up_others(&mut self) {
         // What fails here is tried again at the next look.
-        let Ok(found) = scrub::others(&mut self.nft, &mut self.route, Some(&self.table)) else { return };
+        let Ok(found) = cleanup::others(&mut self.nft, &mut self.route, Some(&self.table)) else { return };
         *self.shut.lock().unwrap_or_else(PoisonError::into_inner) = found.shut();
         for what in found.removed {
-            self.notes.send(Note::Scrubbed(what));
+            self.commands.send(MaintenanceCommand::LeftoverRemoved(what));
         }
     }
 }

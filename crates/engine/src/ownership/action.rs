@@ -8,21 +8,21 @@ use std::time::Duration;
 use trestle_model::MemberId;
 
 use super::fitness::Fault;
-use super::vip::Vip;
+use super::vip::ServedVip;
 
 /// Something to do, in the order given. Actions that fail are wanted again after a while, so none needs a retry of its
 /// own. Every `until` is a moment on the clock that was passed in, at which the fence must have shut by itself, up to the
 /// fence error; README.md says how to arm a kernel that only knows durations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Shut every fence and remove every address that an earlier run left behind; then tell [`super::Event::Scrubbed`].
-    Scrub,
+pub enum OwnershipAction {
+    /// Shut every fence and remove every address that an earlier run left behind; then tell [`super::OwnershipEvent::CleanedUp`].
+    CleanUp,
     /// Propose the tenure `{me, term, reach, released: false}`. It must be appended by this member as the leader of `term`,
     /// or not at all: never forward it.
     ProposeTake {
         /// The term.
         term: u64,
-        /// This member's [`super::Lease::reach`].
+        /// This member's [`super::LeaseTiming::reach`].
         reach: Duration,
     },
     /// Open the fence of a VIP, then add its address.
@@ -30,7 +30,7 @@ pub enum Action {
         /// The VIP.
         address: IpAddr,
         /// How it is configured.
-        vip: Arc<Vip>,
+        vip: Arc<ServedVip>,
         /// When the fence shuts by itself.
         until: Duration,
     },
@@ -47,19 +47,19 @@ pub enum Action {
         /// When they are taken again, if the VIPs are still held.
         until: Duration,
     },
-    /// Shut the fence of a VIP, then remove its address from this interface; then tell [`super::Event::Kernel`].
+    /// Shut the fence of a VIP, then remove its address from this interface; then tell [`super::OwnershipEvent::Kernel`].
     Release {
         /// The VIP.
         address: IpAddr,
         /// The interface that it is on.
         interface: Arc<str>,
     },
-    /// The kernel lost the address or the fence of a VIP: as [`Action::Claim`], of whatever is missing.
+    /// The kernel lost the address or the fence of a VIP: as [`OwnershipAction::Claim`], of whatever is missing.
     Repair {
         /// The VIP.
         address: IpAddr,
         /// How it is configured.
-        vip: Arc<Vip>,
+        vip: Arc<ServedVip>,
         /// When the fence shuts by itself.
         until: Duration,
     },
@@ -80,7 +80,7 @@ pub enum Action {
         /// To whom.
         to: MemberId,
     },
-    /// Tell [`super::Event::Tick`] at this moment, unless another event comes first.
+    /// Tell [`super::OwnershipEvent::Tick`] at this moment, unless another event comes first.
     WakeAt(Duration),
 }
 

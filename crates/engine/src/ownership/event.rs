@@ -9,16 +9,16 @@ use trestle_model::{MemberId, Tenure};
 
 use super::fitness::Fault;
 use super::lease::Elected;
-use super::vip::Vip;
+use super::vip::ServedVip;
 
 /// Something that a member learned. Events tell what is, so each may be told again, late, or not at all: what the machine
 /// has not heard only makes it serve less.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum OwnershipEvent {
     /// The kernel has no address and no open fence left over from an earlier run.
-    Scrubbed,
+    CleanedUp,
     /// The VIPs that are configured, all of them.
-    Vips(BTreeMap<IpAddr, Arc<Vip>>),
+    Vips(BTreeMap<IpAddr, Arc<ServedVip>>),
     /// This member leads.
     Leading {
         /// Its term.

@@ -13,7 +13,7 @@ pub enum Fault {
     /// The interface of this VIP is down or missing.
     Interface(IpAddr),
     /// It sees every backend of some pool dead, and no other member does.
-    Blind,
+    IsolatedFromBackends,
     /// The operator's own check fails.
     Check,
     /// The operator drains it.
@@ -26,7 +26,7 @@ impl fmt::Display for Fault {
             Fault::Unable => f.write_str("it cannot hold virtual IPs"),
             Fault::DataPlane => f.write_str("its data plane does not accept connections"),
             Fault::Interface(vip) => write!(f, "the interface of {vip} is down"),
-            Fault::Blind => f.write_str("it alone sees every backend of a pool dead"),
+            Fault::IsolatedFromBackends => f.write_str("it alone sees every backend of a pool dead"),
             Fault::Check => f.write_str("its own check fails"),
             Fault::Draining => f.write_str("it is drained"),
         }
@@ -35,13 +35,13 @@ impl fmt::Display for Fault {
 
 /// The rise and fall of an operator's own check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OwnCheck {
+pub struct OperatorCheck {
     failing: bool,
     /// Results in a row that contradict that.
     contrary: u32,
 }
 
-impl OwnCheck {
+impl OperatorCheck {
     /// Takes the result of a run and returns whether the check fails now: after `fall` failures in a row, until `rise`
     /// successes in a row. A check that has not run does not fail. A rise or fall of 0 counts as 1.
     pub fn observe(&mut self, success: bool, rise: u32, fall: u32) -> bool {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_check_fails_after_enough_failures_in_a_row_and_recovers_likewise() {
-        let mut check = OwnCheck::default();
+        let mut check = OperatorCheck::default();
         let mut run = |results: &str| -> String {
             results.chars().map(|r| if check.observe(r == '+', 2, 3) { 'F' } else { '.' }).collect()
         };
@@ -76,6 +76,6 @@ mod tests {
 
     #[test]
     fn a_fall_of_nothing_is_a_fall_of_one() {
-        assert!(OwnCheck::default().observe(false, 0, 0));
+        assert!(OperatorCheck::default().observe(false, 0, 0));
     }
 }

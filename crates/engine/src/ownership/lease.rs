@@ -16,7 +16,7 @@ pub const DEGRADED_FENCE_ERROR: Duration = Duration::from_millis(1250);
 
 /// How long a holder may serve after a quorum last heard it, and what its kernel may add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
+pub struct LeaseTiming {
     /// Time after the sending of the last heartbeat that a quorum answered for which a VIP may be served.
     pub length: Duration,
     /// Time by which the kernel may end a fence later than it was told to.
@@ -25,14 +25,14 @@ pub struct Lease {
     pub vote_refusal: Duration,
 }
 
-impl Default for Lease {
+impl Default for LeaseTiming {
     /// For heartbeats of 50 ms and elections of 150 to 300 ms.
     fn default() -> Self {
         Self::from_millis(280, 300)
     }
 }
 
-impl Lease {
+impl LeaseTiming {
     const fn from_millis(length: u64, vote_refusal: u64) -> Self {
         Self {
             length: Duration::from_millis(length),
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn after_an_election_by_timeout_nobody_waits() {
-        for lease in [Lease::default(), Lease::fast(), Lease::wide()] {
+        for lease in [LeaseTiming::default(), LeaseTiming::fast(), LeaseTiming::wide()] {
             assert_eq!(lease.wait(lease.reach(), Elected::ByTimeout), Duration::ZERO);
             for elected in [Elected::ByTransfer, Elected::Alone] {
                 assert!(lease.wait(lease.reach(), elected) > lease.reach());
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_successor_of_a_degraded_member_waits_for_the_address_to_go() {
-        let lease = Lease::default();
+        let lease = LeaseTiming::default();
         let wait = lease.wait(lease.degraded().reach(), Elected::ByTimeout);
         assert_eq!(wait, Duration::from_micros(4_250_000 + 4_250 - 300_000));
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use trestle_model::MemberId;
 
-use super::action::{Action, Cause};
+use super::action::{Cause, OwnershipAction};
 use super::fitness::Fault;
-use super::{Ownership, Pace, RETRY, Reign};
+use super::{LeaderTerm, Ownership, RETRY, RetryTimer};
 
 /// Time after which a transfer that has not come about is tried with another member. openraft waits for an election after
 /// a lost transfer, which takes two of the longest election time-outs.
@@ -18,31 +18,37 @@ const TRANSFER_RETRY: Duration = Duration::from_secs(1);
 /// How long a holder that is about to let go takes no new connections, so that those that came last are answered: many
 /// times as long as a short request takes, and short against the second after which a client whose connection was not
 /// taken tries again (RFC 6298, section 2.1).
-const QUIET: Duration = Duration::from_millis(100);
+const QUIESCE_TIME: Duration = Duration::from_millis(100);
 /// After this time it takes some again by itself. It has let go by then, or thought better of it.
-const QUIET_MAX: Duration = Duration::from_secs(1);
+const QUIESCE_MAX: Duration = Duration::from_secs(1);
 
 /// What the operator or the process wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Wish {
+pub(super) enum Request {
     Move { to: Option<MemberId> },
     Stop,
 }
 
-/// A reign that ends of its own will. There is no way back in this term: once a release may be on record, nothing is served
+/// A term that ends of its own will. There is no way back in this term: once a release may be on record, nothing is served
 /// in it. When nobody takes over, Raft makes this member stand again, and what is to be served is served in the next term.
 #[derive(Debug, Clone)]
 pub(super) struct Leaving {
     pub(super) cause: Cause,
     pub(super) to: Option<MemberId>,
-    pub(super) release: Pace,
-    pub(super) transfer: Pace,
+    pub(super) release: RetryTimer,
+    pub(super) transfer: RetryTimer,
     pub(super) tried: BTreeSet<MemberId>,
 }
 
 impl Leaving {
     fn new(cause: Cause, to: Option<MemberId>) -> Self {
-        Self { cause, to, release: Pace::default(), transfer: Pace::default(), tried: BTreeSet::new() }
+        Self {
+            cause,
+            to,
+            release: RetryTimer::default(),
+            transfer: RetryTimer::default(),
+            tried: BTreeSet::new(),
+        }
     }
 }
 
@@ -51,16 +57,18 @@ impl Cause {
     fn leaves_time(self) -> bool {
         match self {
             Cause::Operator | Cause::Preference | Cause::Stopping => true,
-            Cause::Unfit(fault) => matches!(fault, Fault::Blind | Fault::Check | Fault::Draining),
+            Cause::Unfit(fault) => {
+                matches!(fault, Fault::IsolatedFromBackends | Fault::Check | Fault::Draining)
+            }
             Cause::RaftTransfer => false,
         }
     }
 }
 
-impl Reign {
+impl LeaderTerm {
     /// When those that came last have had their time.
-    pub(super) fn quiet_ends(&self) -> Option<Duration> {
-        self.quiet.filter(|_| self.leaving.is_none()).map(|since| since.saturating_add(QUIET))
+    pub(super) fn quiesce_ends(&self) -> Option<Duration> {
+        self.quiesced_since.filter(|_| self.leaving.is_none()).map(|since| since.saturating_add(QUIESCE_TIME))
     }
 
     pub(super) fn transfers_by_raft(&self) -> bool {
@@ -76,69 +84,69 @@ impl Ownership {
         } else if self.faults.remove(&fault)
             && let Fault::Interface(address) = fault
         {
-            self.interface_back(address, now);
+            self.interface_restored(address, now);
         }
     }
 
     pub(super) fn transfer_began(&mut self) {
-        if let Some(reign) = &mut self.reign {
-            reign.leaving.get_or_insert_with(|| Leaving::new(Cause::RaftTransfer, None));
+        if let Some(leader_term) = &mut self.leader_term {
+            leader_term.leaving.get_or_insert_with(|| Leaving::new(Cause::RaftTransfer, None));
         }
     }
 
     /// Begins to leave if there is a reason and somebody to take over; a process that stops leaves in any case. While there
     /// is time, it only falls quiet at first; a reason that goes meanwhile is none.
-    pub(super) fn consider_leaving(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.passed_over.retain(|_, until| now < *until);
-        let better = self.better().filter(|better| !self.is_passed_over(*better, now));
-        match (&self.reign, better) {
+    pub(super) fn consider_leaving(&mut self, now: Duration, actions: &mut Vec<OwnershipAction>) {
+        self.skipped_targets.retain(|_, until| now < *until);
+        let better = self.better().filter(|better| !self.is_skipped(*better, now));
+        match (&self.leader_term, better) {
             (Some(_), Some(_)) => self.better_since = self.better_since.or(Some(now)),
             _ => self.better_since = None,
         }
-        if self.reign.as_ref().is_none_or(|reign| reign.leaving.is_some()) {
+        if self.leader_term.as_ref().is_none_or(|leader_term| leader_term.leaving.is_some()) {
             return;
         }
         let leaving = self.reason_to_leave(better, now);
         // Without a successor nobody would answer those who come later.
         let waits = |cause: Cause| cause.leaves_time() && self.serves(now) && !self.targets.is_empty();
         let waits = leaving.as_ref().is_some_and(|leaving| waits(leaving.cause));
-        let Some(reign) = &mut self.reign else { return };
+        let Some(leader_term) = &mut self.leader_term else { return };
         let Some(leaving) = leaving else {
-            reign.quiet = None;
+            leader_term.quiesced_since = None;
             return;
         };
-        if waits && reign.quiet.is_none() {
-            reign.quiet = Some(now);
-            actions.push(Action::Quiesce { until: now.saturating_add(QUIET_MAX) });
+        if waits && leader_term.quiesced_since.is_none() {
+            leader_term.quiesced_since = Some(now);
+            actions.push(OwnershipAction::Quiesce { until: now.saturating_add(QUIESCE_MAX) });
         }
-        if waits && reign.quiet_ends().is_some_and(|end| now < end) {
+        if waits && leader_term.quiesce_ends().is_some_and(|end| now < end) {
             return;
         }
-        reign.leaving = Some(leaving);
-        self.wish = self.wish.take().filter(|wish| *wish == Wish::Stop);
+        leader_term.leaving = Some(leaving);
+        self.request = self.request.take().filter(|request| *request == Request::Stop);
     }
 
     fn reason_to_leave(&mut self, better: Option<MemberId>, now: Duration) -> Option<Leaving> {
         // The operator was told that it can be; what becomes impossible is not made up for at some later time.
-        if matches!(self.wish, Some(Wish::Move { to }) if self.can_move(to).is_err()) {
-            self.wish = None;
+        if matches!(self.request, Some(Request::Move { to }) if self.can_move(to).is_err()) {
+            self.request = None;
         }
         let preferred = better.filter(|_| self.preference_due().is_some_and(|due| now >= due));
         let served = !self.vips.is_empty();
         let fault = self.faults.iter().find(|fault| served || **fault == Fault::Draining);
         // For a fault nobody is asked again who has just not taken over: each attempt interrupts what is served.
-        let fault = fault.filter(|_| self.targets.iter().any(|target| !self.is_passed_over(*target, now)));
-        match (&self.wish, fault) {
-            (Some(Wish::Stop), _) => Some(Leaving::new(Cause::Stopping, None)),
+        let fault = fault.filter(|_| self.targets.iter().any(|target| !self.is_skipped(*target, now)));
+        match (&self.request, fault) {
+            (Some(Request::Stop), _) => Some(Leaving::new(Cause::Stopping, None)),
             _ if self.targets.is_empty() => None,
-            (Some(Wish::Move { to }), _) => Some(Leaving::new(Cause::Operator, *to)),
+            (Some(Request::Move { to }), _) => Some(Leaving::new(Cause::Operator, *to)),
             (None, Some(fault)) => Some(Leaving::new(Cause::Unfit(*fault), None)),
             (None, None) => preferred.map(|to| Leaving::new(Cause::Preference, Some(to))),
         }
     }
 
-    fn is_passed_over(&self, member: MemberId, now: Duration) -> bool {
-        self.passed_over.get(&member).is_some_and(|until| now < *until)
+    fn is_skipped(&self, member: MemberId, now: Duration) -> bool {
+        self.skipped_targets.get(&member).is_some_and(|until| now < *until)
     }
 
     /// Whether anything may be reached through this member.
@@ -147,19 +155,26 @@ impl Ownership {
     }
 
     /// The next step of leaving, once the one before has come true.
-    pub(super) fn leave(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if !self.shut(now) {
+    pub(super) fn leave(&mut self, now: Duration, actions: &mut Vec<OwnershipAction>) {
+        if !self.all_shut(now) {
             return;
         }
         let targets = self.by_preference();
         let served = !self.vips.is_empty();
-        let Some(reign) = self.reign.as_ref().filter(|reign| !reign.transfers_by_raft()) else { return };
-        let (term, tenure) = (reign.term, self.tenure_of(reign).copied());
-        let Some(leaving) = self.reign.as_mut().and_then(|reign| reign.leaving.as_mut()) else { return };
+        let Some(leader_term) =
+            self.leader_term.as_ref().filter(|leader_term| !leader_term.transfers_by_raft())
+        else {
+            return;
+        };
+        let (term, tenure) = (leader_term.term, self.tenure_of(leader_term).copied());
+        let Some(leaving) = self.leader_term.as_mut().and_then(|leader_term| leader_term.leaving.as_mut())
+        else {
+            return;
+        };
         match tenure {
             Some(tenure) if !tenure.released => {
                 if leaving.release.due(now, RETRY) {
-                    actions.push(Action::ProposeRelease { term, cause: leaving.cause });
+                    actions.push(OwnershipAction::ProposeRelease { term, cause: leaving.cause });
                 }
             }
             // Without a tenure of its own this member has nothing to release, but its successor could not tell; so the
@@ -169,8 +184,8 @@ impl Ownership {
                 if leaving.transfer.due(now, TRANSFER_RETRY)
                     && let Some(to) = leaving.next_target(&targets)
                 {
-                    self.offered = Some((to, now));
-                    actions.push(Action::TransferLeadership { to });
+                    self.last_offer = Some((to, now));
+                    actions.push(OwnershipAction::TransferLeadership { to });
                 }
             }
         }
@@ -186,7 +201,7 @@ impl Ownership {
         if let Some((_, preferred)) = self.preference() {
             targets.sort_by_key(|target| rank(preferred, *target));
         }
-        targets.sort_by_key(|target| self.passed_over.contains_key(target));
+        targets.sort_by_key(|target| self.skipped_targets.contains_key(target));
         targets
     }
 

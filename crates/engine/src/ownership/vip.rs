@@ -7,7 +7,7 @@ use trestle_model::{MemberId, OnQuorumLoss};
 
 /// A VIP as this member is to serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vip {
+pub struct ServedVip {
     /// Length of the prefix that the address is added with.
     pub prefix_len: u8,
     /// Name of this member's interface that gets the address.
@@ -20,7 +20,7 @@ pub struct Vip {
     pub preference_delay: Duration,
 }
 
-impl Vip {
+impl ServedVip {
     /// A VIP that stays where it is and is let go when the quorum is lost.
     pub fn on(interface: &str, prefix_len: u8) -> Self {
         Self {

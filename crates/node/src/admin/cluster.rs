@@ -120,7 +120,7 @@ impl Admin {
             "" => None,
             name => Some(self.member_id(name)?),
         };
-        let (leader, term) = self.member.hand_over(to).await?;
+        let (leader, term) = self.member.transfer_leadership(to).await?;
         let state = self.member.consensus.view().borrow().state.clone();
         let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
         Ok((name.unwrap_or_default(), term))

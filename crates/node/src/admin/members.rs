@@ -100,7 +100,7 @@ impl MemberService for Admin {
             }
             // This member was asked to remove itself: whoever leads next does it.
             RemovalOutcome::LeadershipMustMove => {
-                let (to, _) = self.member.hand_over(None).await?;
+                let (to, _) = self.member.transfer_leadership(None).await?;
                 let mut leader = MemberServiceClient::new(self.channel_to(to)?);
                 answered(leader.remove_member(forwarded(request.into_inner())).await)
             }

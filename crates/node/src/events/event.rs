@@ -36,7 +36,7 @@ pub(crate) enum Event {
     /// Another member is a voter now, or none any more; told by the leader.
     Voter { member: MemberName, votes: bool },
     /// Something happened in the kernel to a virtual IP, its interface or its fence.
-    Kernel(trestle_vip::Event),
+    Kernel(trestle_vip::KernelEvent),
     /// A virtual IP cannot be served here.
     Unserved { vip: IpAddr, why: String },
     /// This member should not hold virtual IPs while another one can.
@@ -87,9 +87,9 @@ impl Event {
 }
 
 /// The kind of an event of the kernel, and how bad it is.
-fn of_kernel(event: &trestle_vip::Event) -> (&'static str, Severity) {
+fn of_kernel(event: &trestle_vip::KernelEvent) -> (&'static str, Severity) {
     use Severity::{Info, Warning};
-    use trestle_vip::Event as Seen;
+    use trestle_vip::KernelEvent as Seen;
     match event {
         Seen::Lapsed(_) => ("vip-lapsed", Warning),
         Seen::Resumed(_) => ("vip-resumed", Info),
@@ -103,7 +103,7 @@ fn of_kernel(event: &trestle_vip::Event) -> (&'static str, Severity) {
         Seen::InterfaceGone(_) => ("interface-gone", Warning),
         Seen::Conflict { .. } => ("vip-conflict", Warning),
         Seen::FenceRebuilt(_) => ("fence-repaired", Warning),
-        Seen::Scrubbed(_) => ("scrubbed", Warning),
+        Seen::LeftoverRemoved(_) => ("scrubbed", Warning),
         Seen::FenceFailed(_) => ("fence-failed", Warning),
         Seen::Slept => ("slept", Warning),
     }

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, timeout};
 use trestle_dataplane::{CheckResult, LocalCheck};
-use trestle_engine::ownership::OwnCheck;
+use trestle_engine::ownership::OperatorCheck;
 
 use crate::config::VipConfig;
 use crate::member::Member;
@@ -111,25 +111,25 @@ pub(super) async fn follow(member: Arc<Member>) {
 
 async fn follow_one(member: &Member, check: &Check) {
     let config = &member.config.vip;
-    let mut rise_and_fall = OwnCheck::default();
+    let mut rise_and_fall = OperatorCheck::default();
     let mut ticks = tokio::time::interval(config.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(result) = check.run(member).await else { continue };
         let failing = rise_and_fall.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
-        let mut shown = member.vips.shared.shown();
+        let mut status = member.vips.shared.status();
         let name = check.name();
         match (failing, result) {
             (false, Ok(())) => {
-                shown.checks.remove(&name);
-                shown.doubted_checks.remove(&name);
+                status.checks.remove(&name);
+                status.doubted_checks.remove(&name);
             }
-            (false, Err(_)) => drop(shown.doubted_checks.insert(name)),
+            (false, Err(_)) => drop(status.doubted_checks.insert(name)),
             (true, Err(why)) => {
                 let words = format!("its own check {name} {why}");
-                shown.doubted_checks.remove(&name);
-                shown.checks.insert(name, words);
+                status.doubted_checks.remove(&name);
+                status.checks.insert(name, words);
             }
             // It succeeds again, but not often enough yet.
             (true, Ok(())) => {}

@@ -9,7 +9,7 @@ use trestle_model::Revision;
 
 use v1::vip_fault::Kind;
 
-use super::{Shown, silence};
+use super::{VipStatus, silence};
 use crate::member::Member;
 
 /// Everything that is wrong, with the words for it.
@@ -25,22 +25,22 @@ impl Member {
         if self.is_draining() {
             add(Fault::Draining, "it is drained".to_owned());
         }
-        let shown = self.vips.shared.shown();
-        let revision = in_force.min(shown.placed);
-        if !shown.checks.is_empty() {
-            let failing: Vec<&str> = shown.checks.values().map(String::as_str).collect();
+        let status = self.vips.shared.status();
+        let revision = in_force.min(status.placed);
+        if !status.checks.is_empty() {
+            let failing: Vec<&str> = status.checks.values().map(String::as_str).collect();
             add(Fault::Check, failing.join("; "));
         }
         if self.consensus.view().borrow().state.vips.is_empty() {
             return (revision, faults);
         }
-        if let Some(why) = &shown.unable {
+        if let Some(why) = &status.unable {
             add(Fault::Unable, why.clone());
         }
         if let Some(silence) = self.vips.owner_hangs() {
             add(Fault::Unable, silence::words(silence));
         }
-        places(shown, &mut faults);
+        places(status, &mut faults);
         self.accept_faults(&mut faults);
         (revision, faults)
     }
@@ -67,7 +67,7 @@ impl Member {
         let mut against: BTreeSet<Fault> = recovering.iter().map(|(fault, _)| *fault).collect();
         // What many machines share fails on all of them within an interval or so. The first that is sure of it must not hand
         // over to one that is about to be.
-        if !self.vips.shared.shown().doubted_checks.is_empty() {
+        if !self.vips.shared.status().doubted_checks.is_empty() {
             against.insert(Fault::Check);
         }
         told.extend(against.into_iter().map(|fault| message(&FaultKey::of_member(fault), true)));
@@ -76,10 +76,10 @@ impl Member {
 }
 
 /// Adds what is wrong with the interfaces.
-fn places(shown: std::sync::MutexGuard<'_, Shown>, faults: &mut Faults) {
-    let Some(kernel) = shown.kernel.clone() else { return };
-    let (interfaces, misplaced) = (shown.interfaces.clone(), shown.misplaced.clone());
-    drop(shown);
+fn places(status: std::sync::MutexGuard<'_, VipStatus>, faults: &mut Faults) {
+    let Some(kernel) = status.kernel.clone() else { return };
+    let (interfaces, misplaced) = (status.interfaces.clone(), status.misplaced.clone());
+    drop(status);
     let mut add = |address: IpAddr, words| {
         faults.insert(FaultKey::of_member(Fault::Interface(address)), words);
     };
@@ -106,7 +106,7 @@ fn message(key: &FaultKey, recovering: bool) -> v1::VipFault {
         Fault::DataPlane if key.subject.is_empty() => Kind::DataPlane,
         Fault::DataPlane => Kind::Listener,
         Fault::Interface(_) => Kind::Interface,
-        Fault::Blind => Kind::Isolated,
+        Fault::IsolatedFromBackends => Kind::Isolated,
         Fault::Check => Kind::Check,
         Fault::Draining => Kind::Draining,
     };
@@ -123,7 +123,7 @@ fn parse(message: &v1::VipFault) -> Option<FaultKey> {
         Kind::Unable => Fault::Unable,
         Kind::DataPlane | Kind::Listener => Fault::DataPlane,
         Kind::Interface => Fault::Interface(message.subject.parse().ok()?),
-        Kind::Isolated => Fault::Blind,
+        Kind::Isolated => Fault::IsolatedFromBackends,
         Kind::Check => Fault::Check,
         Kind::Draining => Fault::Draining,
     };
@@ -147,7 +147,10 @@ pub(super) fn report(status: &v1::MemberStatus) -> FitnessReport {
 
 /// The pools that a member sees dead, as faults of it.
 pub(super) fn dead<'a>(pools: impl IntoIterator<Item = &'a String>) -> BTreeSet<FaultKey> {
-    pools.into_iter().map(|pool| FaultKey { fault: Fault::Blind, subject: pool.clone() }).collect()
+    pools
+        .into_iter()
+        .map(|pool| FaultKey { fault: Fault::IsolatedFromBackends, subject: pool.clone() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -162,7 +165,7 @@ mod tests {
             FaultKey::of_member(Fault::DataPlane),
             FaultKey { fault: Fault::DataPlane, subject: "listeners/web".to_owned() },
             FaultKey::of_member(Fault::Interface("2001:db8::1".parse().unwrap())),
-            FaultKey { fault: Fault::Blind, subject: "pools/web".to_owned() },
+            FaultKey { fault: Fault::IsolatedFromBackends, subject: "pools/web".to_owned() },
             FaultKey::of_member(Fault::Check),
             FaultKey::of_member(Fault::Draining),
         ];

@@ -9,30 +9,30 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::CAUGHT_UP_WITHIN;
-use trestle_engine::ownership::{Event, Fault, FaultKey, FitnessReport, OwnFaults};
+use trestle_engine::ownership::{Fault, FaultKey, FitnessReport, OwnFaults, OwnershipEvent};
 use trestle_model::MemberId;
 
 use super::faults::{self, Faults};
-use super::{Order, check};
+use super::{VipCommand, check};
 use crate::events::Event as Happened;
 use crate::member::Member;
 use crate::supervise::Lifetime;
 
 /// Time between two looks: short against what a fault costs, long against what a look does.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long this member must have been alone in seeing every backend of a pool dead. When they do die, members find out one
 /// after another, up to some check intervals apart, and the virtual IPs need not move for that.
-const BLIND_FOR: Duration = Duration::from_secs(10);
+const ISOLATED_FOR: Duration = Duration::from_secs(10);
 
 /// Every how many of them is made while there are no virtual IPs.
 const IDLE_ROUNDS: u32 = 4;
 
-pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
+pub(super) fn follow(member: &Arc<Member>, commands: &Sender<VipCommand>) {
     let api = tokio::runtime::Handle::current();
     let parts = &member.supervisor;
     parts.spawn(&api, "operator's check", Lifetime::UntilDone, check::follow(member.clone()));
-    parts.spawn(&api, "fitness", Lifetime::UntilStop, watch(member.clone(), orders.clone()));
+    parts.spawn(&api, "fitness", Lifetime::UntilStop, watch(member.clone(), commands.clone()));
 }
 
 /// What is known from one look to the next.
@@ -41,15 +41,15 @@ struct Watch {
     own: OwnFaults,
     /// The reasons to leave that the machine was told.
     told: BTreeSet<Fault>,
-    blind_since: Option<Instant>,
+    isolated_since: Option<Instant>,
     /// What the data plane was told: whether this member is drained, and by when connections end.
     drained: (bool, Option<Duration>),
 }
 
-async fn watch(member: Arc<Member>, orders: Sender<Order>) {
+async fn watch(member: Arc<Member>, commands: Sender<VipCommand>) {
     let mut watch = Watch::default();
     let mut round = IDLE_ROUNDS - 1;
-    let mut ticks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -57,7 +57,7 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>) {
         if round != 0 && member.consensus.view().borrow().state.vips.is_empty() {
             continue;
         }
-        if !watch.look(&member, &orders).await {
+        if !watch.look(&member, &commands).await {
             return;
         }
     }
@@ -65,14 +65,14 @@ async fn watch(member: Arc<Member>, orders: Sender<Order>) {
 
 impl Watch {
     /// Looks once; false when the owner has ended.
-    async fn look(&mut self, member: &Member, orders: &Sender<Order>) -> bool {
+    async fn look(&mut self, member: &Member, commands: &Sender<VipCommand>) -> bool {
         // The others are asked before this member looks at itself: what they had in force then is in force here by now, or
         // their answers are not compared. Not so a check of its own: what many machines share fails on all at about the same time,
         // and an answer from before says nothing of a failure that came while it was awaited.
-        let failing = !member.vips.shared.shown().checks.is_empty();
+        let failing = !member.vips.shared.status().checks.is_empty();
         let others = if member.leads() { ask(member).await } else { Vec::new() };
         let (revision, mut faults) = member.own_faults();
-        self.add_blindness(member, &others, &mut faults);
+        self.add_isolation(member, &others, &mut faults);
         let known = |key: &&FaultKey| failing || key.fault != Fault::Check;
         self.own.observe(revision, &faults.keys().filter(known).cloned().collect());
         show(member, faults);
@@ -82,9 +82,9 @@ impl Watch {
         self.told = reasons;
         // What has gone comes first and what has come last: nobody is to leave for a reason of before, nor for the sake of
         // somebody who cannot take over.
-        let first = gone.into_iter().map(|fault| Event::Fault { fault, present: false });
-        let last = come.into_iter().map(|fault| Event::Fault { fault, present: true });
-        let goes_on = tell(orders, first.chain([Event::Targets(targets)]).chain(last));
+        let first = gone.into_iter().map(|fault| OwnershipEvent::Fault { fault, present: false });
+        let last = come.into_iter().map(|fault| OwnershipEvent::Fault { fault, present: true });
+        let goes_on = tell(commands, first.chain([OwnershipEvent::Targets(targets)]).chain(last));
         // What serves virtual IPs goes on to accept, drained or not.
         let drain = match member.drain() {
             Some(timeout) if !member.vips.holds_any() => (true, timeout),
@@ -96,10 +96,10 @@ impl Watch {
         goes_on
     }
 
-    fn add_blindness(&mut self, member: &Member, others: &[Other], faults: &mut Faults) {
-        let alone = blind(member, others);
-        self.blind_since = self.blind_since.filter(|_| !alone.is_empty());
-        if alone.is_empty() || self.blind_since.get_or_insert_with(Instant::now).elapsed() < BLIND_FOR {
+    fn add_isolation(&mut self, member: &Member, others: &[Other], faults: &mut Faults) {
+        let alone = isolated(member, others);
+        self.isolated_since = self.isolated_since.filter(|_| !alone.is_empty());
+        if alone.is_empty() || self.isolated_since.get_or_insert_with(Instant::now).elapsed() < ISOLATED_FOR {
             return;
         }
         for key in faults::dead(&alone) {
@@ -131,24 +131,24 @@ impl Watch {
 }
 
 /// Tells the owner; false when it has ended.
-fn tell(orders: &Sender<Order>, events: impl IntoIterator<Item = Event>) -> bool {
-    events.into_iter().all(|event| orders.send(Order::Event(event)).is_ok())
+fn tell(commands: &Sender<VipCommand>, events: impl IntoIterator<Item = OwnershipEvent>) -> bool {
+    events.into_iter().all(|event| commands.send(VipCommand::Event(event)).is_ok())
 }
 
 /// Shows the faults that there are now, before the machine acts on them.
 fn show(member: &Member, new: Faults) {
-    let mut shown = member.vips.shared.shown();
-    let known = std::mem::replace(&mut shown.faults, new);
+    let mut status = member.vips.shared.status();
+    let known = std::mem::replace(&mut status.faults, new);
     let (come, none): (Vec<String>, bool) = (
-        shown
+        status
             .faults
             .iter()
             .filter(|(key, _)| !known.contains_key(*key))
             .map(|(_, words)| words.clone())
             .collect(),
-        shown.faults.is_empty(),
+        status.faults.is_empty(),
     );
-    drop(shown);
+    drop(status);
     for why in come {
         member.journal.emit(&Happened::Unfit { why });
     }
@@ -170,7 +170,7 @@ async fn ask(member: &Member) -> Vec<Other> {
     let others: Vec<_> = view.state.members.values().cloned().collect();
     let others =
         others.into_iter().filter(|other| Some(other.id) != member.id() && view.voters.contains(&other.id));
-    let patience = member.consensus.timing().election_max.max(LOOK);
+    let patience = member.consensus.timing().election_max.max(POLL_INTERVAL);
     let here: BTreeSet<FaultKey> = faults::dead(&dead_here(member));
     let answers = others.map(|other| {
         let here = &here;
@@ -225,7 +225,7 @@ fn dead_here(member: &Member) -> Vec<String> {
 }
 
 /// Those that another member does not see so.
-fn blind(member: &Member, others: &[Other]) -> Vec<String> {
+fn isolated(member: &Member, others: &[Other]) -> Vec<String> {
     let sees = |pool: &String| others.iter().any(|other| !other.status.dead_pools.contains(pool));
     dead_here(member).into_iter().filter(sees).collect()
 }

@@ -3,19 +3,19 @@
 //!
 //! One thread, the owner, is told everything and does what the machine wants ([`owner`]). It waits for nothing but its
 //! queue: records and transfers are tasks on Raft's runtime. Other tasks bring the news: Raft's ([`news`]) and those of this
-//! member's fitness ([`fitness`]). Votes ask the machine directly ([`Gate`]).
+//! member's fitness ([`fitness`]). Votes ask the machine directly ([`VipVoteGuard`]).
 
 mod check;
 mod check_exec;
 mod faults;
 mod fit;
 mod fitness;
-mod hand_over;
-mod news;
 mod obstacles;
 mod owner;
+mod raft_events;
 mod silence;
-mod view;
+mod status;
+mod transfer;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,25 +26,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use news::{elected, why_it_leads};
+pub(crate) use raft_events::{elected, why_it_leads};
 pub(crate) use watchdog::{Systemd, Whole};
 
 use trestle_consensus::VoteGuard;
-use trestle_engine::ownership::{BackOff, Cause, Event, Fault, Lease, Ownership, Standing};
+use trestle_engine::ownership::{
+    BackOff, Cause, Fault, LeaseTiming, Ownership, OwnershipEvent, OwnershipState,
+};
 use trestle_model::{ClusterState, MemberId, Revision};
-use trestle_vip::Kernel;
+use trestle_vip::LinuxKernel;
 
 pub use check_exec::CheckExec;
 
 use crate::config::{Config, Profile};
 use crate::member::Member;
 use faults::Faults;
-use owner::{Misplaced, Owner};
+use owner::{Owner, PlacementProblem};
 
 /// What the owner is told.
-pub(crate) enum Order {
+pub(crate) enum VipCommand {
     /// For the machine.
-    Event(Event),
+    Event(OwnershipEvent),
     /// This member has an identity now, or another one than before.
     Begin(MemberId),
     /// This member was removed: release everything and leave nothing in the kernel.
@@ -52,21 +54,21 @@ pub(crate) enum Order {
     /// The configuration.
     State(Arc<ClusterState>),
     /// Something happened in the kernel.
-    Kernel(trestle_vip::Event),
+    Kernel(trestle_vip::KernelEvent),
     /// Release everything and end.
     End,
 }
 
 /// What the owner shows of itself.
 #[derive(Default)]
-struct Shown {
-    kernel: Option<Arc<Kernel>>,
+struct VipStatus {
+    kernel: Option<Arc<LinuxKernel>>,
     /// Why the kernel cannot be used at all.
     unable: Option<String>,
     /// Where each virtual IP is, or would be, served here.
     interfaces: BTreeMap<IpAddr, String>,
     /// Those for which there is no place here.
-    misplaced: BTreeMap<IpAddr, Misplaced>,
+    misplaced: BTreeMap<IpAddr, PlacementProblem>,
     /// Those that are addresses of this member or of its host, with what they are.
     own: BTreeMap<IpAddr, &'static str>,
     /// The configuration that both were found with.
@@ -87,9 +89,9 @@ struct Shown {
 pub(crate) struct Shared {
     /// Moments of the machine count from here.
     base: Instant,
-    lease: Lease,
+    lease: LeaseTiming,
     machine: Mutex<Option<Ownership>>,
-    shown: Mutex<Shown>,
+    status: Mutex<VipStatus>,
     /// What is seen of the owner.
     silence: silence::Silence,
 }
@@ -119,8 +121,8 @@ impl Shared {
         at.saturating_duration_since(self.base)
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        locked(&self.shown)
+    fn status(&self) -> MutexGuard<'_, VipStatus> {
+        locked(&self.status)
     }
 
     fn machine(&self) -> MutexGuard<'_, Option<Ownership>> {
@@ -129,8 +131,8 @@ impl Shared {
 
     /// Faults for which this member still counts as unfit, there or not, with the words for it.
     fn recovering(&self) -> Vec<(Fault, String)> {
-        let (now, shown) = (self.now(), self.shown());
-        let recovering = shown.back_off.recovering(now);
+        let (now, status) = (self.now(), self.status());
+        let recovering = status.back_off.recovering(now);
         let words = |(fault, rest): (Fault, Duration)| {
             let why = Cause::Unfit(fault);
             (
@@ -162,20 +164,20 @@ impl VoteGuard for VipVoteGuard {
     }
 }
 
-fn lease(profile: Profile) -> Lease {
+fn lease(profile: Profile) -> LeaseTiming {
     match profile {
-        Profile::Default => Lease::default(),
-        Profile::Fast => Lease::fast(),
-        Profile::Wide => Lease::wide(),
+        Profile::Default => LeaseTiming::default(),
+        Profile::Fast => LeaseTiming::fast(),
+        Profile::Wide => LeaseTiming::wide(),
     }
 }
 
 /// This member's part in holding the virtual IPs.
 pub(crate) struct Vips {
     shared: Arc<Shared>,
-    orders: Sender<Order>,
+    commands: Sender<VipCommand>,
     /// Until the owner starts.
-    queue: Mutex<Option<Receiver<Order>>>,
+    queue: Mutex<Option<Receiver<VipCommand>>>,
     owner: Mutex<Option<JoinHandle<()>>>,
     /// Hand-overs that were asked for and are under way.
     moves: AtomicUsize,
@@ -196,12 +198,18 @@ impl Vips {
             base: Instant::now(),
             lease: lease(config.profile),
             machine: Mutex::default(),
-            shown: Mutex::default(),
+            status: Mutex::default(),
             silence: silence::Silence::default(),
         };
-        let (orders, queue) = channel();
+        let (commands, queue) = channel();
         let queue = Mutex::new(Some(queue));
-        Self { shared: Arc::new(shared), orders, queue, owner: Mutex::default(), moves: AtomicUsize::new(0) }
+        Self {
+            shared: Arc::new(shared),
+            commands,
+            queue,
+            owner: Mutex::default(),
+            moves: AtomicUsize::new(0),
+        }
     }
 
     /// Notes that somebody has asked for a hand-over, who knows better than the back-off to whom.
@@ -222,12 +230,12 @@ impl Vips {
     pub(crate) fn start(&self, member: &Arc<Member>) -> std::io::Result<()> {
         let Some(queue) = locked(&self.queue).take() else { return Ok(()) };
         match member.id() {
-            Some(_) if member.consensus.was_removed() => self.tell(Order::Withdraw),
-            Some(me) => self.tell(Order::Begin(me)),
+            Some(_) if member.consensus.was_removed() => self.tell(VipCommand::Withdraw),
+            Some(me) => self.tell(VipCommand::Begin(me)),
             None => {}
         }
-        self.tell(Order::State(member.consensus.view().borrow().state.clone()));
-        let mut owner = Owner::new(self.shared.clone(), self.orders.clone(), member);
+        self.tell(VipCommand::State(member.consensus.view().borrow().state.clone()));
+        let mut owner = Owner::new(self.shared.clone(), self.commands.clone(), member);
         // A member that restarts must not vote before its machine is there.
         let (ready, begun) = std::sync::mpsc::sync_channel(1);
         let thread = member.supervisor.thread("vip owner", move |pulse| {
@@ -237,15 +245,15 @@ impl Vips {
         })?;
         let _ = begun.recv();
         *locked(&self.owner) = Some(thread);
-        news::follow(member, &self.orders);
-        fitness::follow(member, &self.orders);
+        raft_events::follow(member, &self.commands);
+        fitness::follow(member, &self.commands);
         silence::follow(member);
         Ok(())
     }
 
-    fn tell(&self, order: Order) {
+    fn tell(&self, command: VipCommand) {
         // An owner that has ended holds nothing any more.
-        let _ = self.orders.send(order);
+        let _ = self.commands.send(command);
     }
 
     /// Whether this member's kernel has any virtual IP, or may still serve one.
@@ -256,23 +264,23 @@ impl Vips {
     /// Whether this member leads and is handing over.
     fn is_leaving(&self) -> bool {
         let machine = self.shared.machine();
-        let standing = machine.as_ref().map(|machine| machine.standing(self.shared.now()));
-        matches!(standing, Some(Standing::Leaving { .. }))
+        let standing = machine.as_ref().map(|machine| machine.state(self.shared.now()));
+        matches!(standing, Some(OwnershipState::Leaving { .. }))
     }
 
     /// Lets go of everything and ends the thread.
     pub(crate) fn end(&self) {
-        self.tell(Order::End);
+        self.tell(VipCommand::End);
         if let Some(thread) = locked(&self.owner).take() {
             let _ = thread.join();
         }
         // One that has panicked has left its handle on the kernel here. With the last one everything that is held goes.
-        drop(self.shared.shown().kernel.take());
+        drop(self.shared.status().kernel.take());
     }
 
     /// The threads of the kernel's part that have ended or give no sign of life, in words.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let Some(kernel) = self.shared.shown().kernel.clone() else { return Vec::new() };
+        let Some(kernel) = self.shared.status().kernel.clone() else { return Vec::new() };
         let ended = kernel.ended_thread().map(|name| format!("thread {name} has ended"));
         let silent = kernel.silent_threads().map(|(name, silent)| {
             format!("thread {name} has given no sign of life for {} s", silent.as_secs())
@@ -283,8 +291,8 @@ impl Vips {
     /// Whether they all are there and alive. For one of them, the thread that keeps the leases: it waits for nobody.
     pub(crate) fn is_whole(&self) -> bool {
         // Whoever has it now is alive.
-        let Ok(shown) = self.shared.shown.try_lock() else { return true };
-        shown
+        let Ok(status) = self.shared.status.try_lock() else { return true };
+        status
             .kernel
             .as_ref()
             .is_none_or(|kernel| kernel.ended_thread().is_none() && kernel.silent_threads().next().is_none())
@@ -292,23 +300,23 @@ impl Vips {
 
     /// The virtual IPs that are addresses of this member itself, in words.
     pub(crate) fn own_addresses(&self) -> Vec<String> {
-        let shown = self.shared.shown();
+        let status = self.shared.status();
         let words = |(address, what): (&IpAddr, &&str)| {
             format!(
                 "virtual IP {address} is {what}, so it is not served here and two hosts may answer for it: delete the virtual IP, \
                  or give this member or its host another address"
             )
         };
-        shown.own.iter().map(words).collect()
+        status.own.iter().map(words).collect()
     }
 
     /// Why another member had better hold the virtual IPs, in words.
     pub(crate) fn unfit(&self) -> Vec<String> {
         let recovering = self.shared.recovering();
-        let shown = self.shared.shown();
-        let gone = |fault: Fault| !shown.faults.keys().any(|key| key.fault == fault);
+        let status = self.shared.status();
+        let gone = |fault: Fault| !status.faults.keys().any(|key| key.fault == fault);
         let recovering = recovering.iter().filter(|(fault, _)| gone(*fault)).map(|(_, words)| words);
-        let words: BTreeSet<&String> = shown.faults.values().chain(recovering).collect();
+        let words: BTreeSet<&String> = status.faults.values().chain(recovering).collect();
         words.into_iter().cloned().collect()
     }
 }

@@ -1,9 +1,9 @@
 //! The thread that does what the machine wants.
 
-mod placing;
+mod placement;
 mod withdraw;
 
-pub(super) use placing::Misplaced;
+pub(super) use placement::PlacementProblem;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -14,41 +14,41 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 use trestle_consensus::Consensus;
-use trestle_engine::ownership::{self, Action, Cause, Elected, Event, Fault, Ownership};
+use trestle_engine::ownership::{self, Cause, Elected, Fault, Ownership, OwnershipAction, OwnershipEvent};
 use trestle_model::{ClusterState, Command, MemberId, MemberName, Proposal, Tenure};
-use trestle_vip::{Fence, Kernel, Lease, Settings, Vip, VipError};
+use trestle_vip::{Fence, InterfaceVip, KernelSettings, Lease, LinuxKernel, VipError};
 
 use super::fit::OwnAddresses;
-use super::{Order, Shared, news, watchdog};
+use super::{Shared, VipCommand, raft_events, watchdog};
 use crate::events::{Event as Happened, Journal};
 use crate::member::Member;
 use crate::supervise::{Liveness, Supervisor};
 
 /// Longest time without a look at what nobody reports, such as an interface that appears.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a record may wait for a quorum before it is proposed again.
 const RECORD_WAIT: Duration = Duration::from_millis(500);
 /// Time between two attempts to get hold of the kernel, when it failed for a reason that may pass.
 const KERNEL_RETRY: Duration = Duration::from_secs(5);
 
 /// How far this member has the kernel in its hands.
-enum Grip {
+enum KernelState {
     /// Not needed so far.
     Unused,
-    Firm(Arc<Kernel>),
+    Open(Arc<LinuxKernel>),
     /// Not to be had, and when to try again.
     Failed(Option<Instant>),
 }
 
 pub(super) struct Owner {
     shared: Arc<Shared>,
-    orders: Sender<Order>,
+    commands: Sender<VipCommand>,
     name: MemberName,
     /// Where this member itself is.
     own: OwnAddresses,
     real_time: bool,
     consensus: Consensus,
-    grip: Grip,
+    kernel_state: KernelState,
     state: Arc<ClusterState>,
     me: Option<MemberId>,
     leases: BTreeMap<IpAddr, Lease>,
@@ -70,22 +70,22 @@ pub(super) struct Owner {
     /// This member was removed and holds nothing any more.
     withdrawn: bool,
     /// When to look next for what an earlier run of this removed member left in the kernel.
-    scrub_at: Option<Instant>,
+    cleanup_at: Option<Instant>,
 }
 
 impl Owner {
-    pub(super) fn new(shared: Arc<Shared>, orders: Sender<Order>, member: &Arc<Member>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, commands: Sender<VipCommand>, member: &Arc<Member>) -> Self {
         let weak = Arc::downgrade(member);
         // A member that is gone has no parts to miss.
         let whole: watchdog::Whole = Arc::new(move || weak.upgrade().is_none_or(|member| member.is_whole()));
         Self {
             shared,
-            orders,
+            commands,
             name: member.config.name.clone(),
             own: OwnAddresses::of(&member.config),
             real_time: member.config.vip.real_time,
             consensus: member.consensus.clone(),
-            grip: Grip::Unused,
+            kernel_state: KernelState::Unused,
             state: Arc::default(),
             me: None,
             leases: BTreeMap::new(),
@@ -100,89 +100,89 @@ impl Owner {
             journal: member.journal.clone(),
             whole,
             withdrawn: false,
-            scrub_at: None,
+            cleanup_at: None,
         }
     }
 
     /// Takes what is in the queue.
-    pub(super) fn begin(&mut self, queue: &Receiver<Order>) {
-        while let Ok(order) = queue.try_recv() {
-            self.take(order);
+    pub(super) fn begin(&mut self, queue: &Receiver<VipCommand>) {
+        while let Ok(command) = queue.try_recv() {
+            self.handle(command);
         }
     }
 
-    pub(super) fn run(mut self, queue: &Receiver<Order>, pulse: &Liveness) {
-        let mut look = Instant::now() + LOOK;
+    pub(super) fn run(mut self, queue: &Receiver<VipCommand>, pulse: &Liveness) {
+        let mut look = Instant::now() + POLL_INTERVAL;
         loop {
             pulse.beat();
             self.shared.beat();
-            if matches!(self.grip, Grip::Unused | Grip::Failed(_))
+            if matches!(self.kernel_state, KernelState::Unused | KernelState::Failed(_))
                 && let Some(watchdog) = &mut self.idle_watchdog
             {
                 watchdog.feed(Instant::now());
             }
             let wake = self.wake.map_or(look, |at| look.min(self.shared.instant(at)));
             match queue.recv_timeout(wake.saturating_duration_since(Instant::now())) {
-                Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(order) => self.take(order),
-                Err(RecvTimeoutError::Timeout) => self.feed(Event::Tick),
+                Ok(VipCommand::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(command) => self.handle(command),
+                Err(RecvTimeoutError::Timeout) => self.feed(OwnershipEvent::Tick),
             }
             if Instant::now() >= look {
-                look = Instant::now() + LOOK;
-                self.settle();
+                look = Instant::now() + POLL_INTERVAL;
+                self.reconcile();
                 self.watch_kernel();
-                self.scrub();
+                self.clean_up();
             }
         }
-        self.let_go();
+        self.release_all();
         // What is done gives no signs of life.
         self.shared.silence.is_no_fault();
     }
 
     /// The kernel's threads have no say of their own when they end.
     fn watch_kernel(&self) {
-        if let Grip::Firm(kernel) = &self.grip
+        if let KernelState::Open(kernel) = &self.kernel_state
             && let Some(name) = kernel.ended_thread()
         {
             self.supervisor.fail(name, "it has ended; see the log");
         }
     }
 
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Begin(me) if self.me.is_none() => {
+    fn handle(&mut self, command: VipCommand) {
+        match command {
+            VipCommand::Begin(me) if self.me.is_none() => {
                 self.me = Some(me);
-                (self.withdrawn, self.scrub_at) = (false, None);
+                (self.withdrawn, self.cleanup_at) = (false, None);
                 *self.shared.machine() = Some(Ownership::new(me, self.shared.lease));
                 // What an earlier run left is scrubbed when the kernel is opened, which happens before anything is claimed.
                 // Until then its fence has shut: voters wait that long after a start.
-                self.feed(Event::Scrubbed);
-                self.settle();
+                self.feed(OwnershipEvent::CleanedUp);
+                self.reconcile();
             }
-            Order::Begin(_) | Order::End => {}
-            Order::Withdraw => self.withdraw(),
+            VipCommand::Begin(_) | VipCommand::End => {}
+            VipCommand::Withdraw => self.withdraw(),
             // What a removed member knew is nobody's configuration any more.
-            Order::State(_) if self.withdrawn => {}
-            Order::State(state) => {
+            VipCommand::State(_) if self.withdrawn => {}
+            VipCommand::State(state) => {
                 self.state = state;
-                self.settle();
+                self.reconcile();
             }
-            Order::Event(Event::QuorumAcked { sent, .. }) if sent < self.slept => {}
-            Order::Event(event) => {
-                if let Event::Leading { term, elected } = event {
+            VipCommand::Event(OwnershipEvent::QuorumAcked { sent, .. }) if sent < self.slept => {}
+            VipCommand::Event(event) => {
+                if let OwnershipEvent::Leading { term, elected } = event {
                     self.elected = elected;
                     if self.left_in != Some(term) {
-                        self.shared.shown().back_off.leads();
+                        self.shared.status().back_off.leads();
                     }
                 }
                 self.feed(event);
             }
-            Order::Kernel(event) => self.heard(event),
+            VipCommand::Kernel(event) => self.on_kernel_event(event),
         }
     }
 
     /// Tells the machine something, and what comes of it, until nothing more does.
-    fn feed(&mut self, event: Event) {
+    fn feed(&mut self, event: OwnershipEvent) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             // What is still to come in time is said anew each time; a moment that has passed would be waited for for ever.
@@ -200,50 +200,51 @@ impl Owner {
         }
     }
 
-    fn act(&mut self, action: Action, events: &mut VecDeque<Event>) {
+    fn act(&mut self, action: OwnershipAction, events: &mut VecDeque<OwnershipEvent>) {
         // What the kernel is asked for takes a while when there are many virtual IPs.
         self.shared.beat();
         match action {
-            Action::Scrub => events.push_back(Event::Scrubbed),
-            Action::ProposeTake { term, reach } => self.propose_take(term, reach),
-            Action::Claim { address, vip, until } | Action::Repair { address, vip, until } => {
+            OwnershipAction::CleanUp => events.push_back(OwnershipEvent::CleanedUp),
+            OwnershipAction::ProposeTake { term, reach } => self.propose_take(term, reach),
+            OwnershipAction::Claim { address, vip, until }
+            | OwnershipAction::Repair { address, vip, until } => {
                 self.claim(address, &vip, until);
             }
-            Action::Renew { address, until } => {
+            OwnershipAction::Renew { address, until } => {
                 if let Some(lease) = self.leases.get(&address) {
                     lease.extend(self.shared.instant(until));
                 }
             }
-            Action::Quiesce { until } => self.quiesce(until),
-            Action::Release { address, .. } => {
+            OwnershipAction::Quiesce { until } => self.quiesce(until),
+            OwnershipAction::Release { address, .. } => {
                 self.release(address);
-                events.push_back(Event::Kernel { address, present: false, open: false });
+                events.push_back(OwnershipEvent::Kernel { address, present: false, open: false });
             }
             // The kernel's own thread announces.
-            Action::Announce { .. } => {}
-            Action::ProposeRelease { term, cause } => {
+            OwnershipAction::Announce { .. } => {}
+            OwnershipAction::ProposeRelease { term, cause } => {
                 self.back_off(term, cause);
                 self.propose_release(term, cause);
             }
-            Action::TransferLeadership { to } => self.transfer(to),
-            Action::WakeAt(at) => self.wake = Some(at),
+            OwnershipAction::TransferLeadership { to } => self.transfer(to),
+            OwnershipAction::WakeAt(at) => self.wake = Some(at),
         }
     }
 
-    fn claim(&mut self, address: IpAddr, vip: &ownership::Vip, until: Duration) {
-        let Grip::Firm(kernel) = &self.grip else { return };
+    fn claim(&mut self, address: IpAddr, vip: &ownership::ServedVip, until: Duration) {
+        let KernelState::Open(kernel) = &self.kernel_state else { return };
         if vip.interface.is_empty() {
             return;
         }
         let kernel = kernel.clone();
         let lease = self.leases.entry(address).or_default();
         lease.extend(self.shared.instant(until));
-        let wanted = Vip { address, prefix: vip.prefix_len, interface: vip.interface.to_string() };
+        let wanted = InterfaceVip { address, prefix: vip.prefix_len, interface: vip.interface.to_string() };
         self.told.remove(&address);
         match kernel.claim(&wanted, lease) {
             Ok(()) => {
                 info!(vip = %wanted, "holds");
-                self.shared.shown().refused.remove(&address);
+                self.shared.status().refused.remove(&address);
             }
             // Its own threads put back what is missing.
             Err(VipError::Held(_)) => {}
@@ -252,7 +253,7 @@ impl Owner {
     }
 
     fn quiesce(&self, until: Duration) {
-        let Grip::Firm(kernel) = &self.grip else { return };
+        let KernelState::Open(kernel) = &self.kernel_state else { return };
         if let Err(error) = kernel.quiesce(until.saturating_sub(self.shared.now())) {
             warn!(%error, "connections that come during the move may fail");
         }
@@ -264,8 +265,8 @@ impl Owner {
         }
         self.told.remove(&address);
         // What is not wanted is not refused.
-        self.shared.shown().refused.remove(&address);
-        let Grip::Firm(kernel) = &self.grip else { return };
+        self.shared.status().refused.remove(&address);
+        let KernelState::Open(kernel) = &self.kernel_state else { return };
         match kernel.release(address) {
             Ok(()) => info!(vip = %address, "released"),
             // It was never claimed, or the claim failed.
@@ -278,54 +279,54 @@ impl Owner {
 
     /// Notes why the kernel would not take a virtual IP, and says so once. It is asked again as long as the machine wants it.
     fn refused(&self, address: IpAddr, why: String) {
-        let known = self.shared.shown().refused.insert(address, why.clone());
+        let known = self.shared.status().refused.insert(address, why.clone());
         if known.as_ref() != Some(&why) {
             self.journal.emit(&Happened::Unserved { vip: address, why });
         }
     }
 
     /// Tells the machine what the kernel has of everything that the machine holds, where that is news.
-    fn report(&mut self, events: &mut VecDeque<Event>) {
+    fn report(&mut self, events: &mut VecDeque<OwnershipEvent>) {
         let held: Vec<IpAddr> = match self.shared.machine().as_ref() {
             Some(machine) => machine.facts().map(|facts| facts.address).collect(),
             None => return,
         };
-        let (Grip::Firm(kernel), false) = (&self.grip, held.is_empty()) else { return };
+        let (KernelState::Open(kernel), false) = (&self.kernel_state, held.is_empty()) else { return };
         let (facts, now) = (kernel.facts(), Instant::now());
         for address in held {
             let found = facts.vips.iter().find(|found| found.vip.address == address);
             let present = found.is_some_and(|found| found.address_present);
             let open = found.is_some_and(|found| found.fence_until.is_some_and(|until| until > now));
             if self.told.insert(address, (present, open)) != Some((present, open)) {
-                events.push_back(Event::Kernel { address, present, open });
+                events.push_back(OwnershipEvent::Kernel { address, present, open });
             }
         }
     }
 
-    fn heard(&mut self, event: trestle_vip::Event) {
-        use trestle_vip::Event as Seen;
+    fn on_kernel_event(&mut self, event: trestle_vip::KernelEvent) {
+        use trestle_vip::KernelEvent as Seen;
         self.journal.emit(&Happened::Kernel(event.clone()));
         if event == Seen::Slept {
             self.slept = self.shared.now();
         }
         match event {
-            Seen::Conflict { address, .. } => self.feed(Event::Foreign { address, term: None }),
-            _ => self.feed(Event::Tick),
+            Seen::Conflict { address, .. } => self.feed(OwnershipEvent::Foreign { address, term: None }),
+            _ => self.feed(OwnershipEvent::Tick),
         }
     }
 
     /// Opens the kernel once there is something to hold.
-    fn get_a_grip(&mut self) {
+    fn open_kernel(&mut self) {
         let wanted = !self.state.vips.is_empty();
-        let due = match &self.grip {
-            Grip::Unused => wanted,
-            Grip::Firm(_) => false,
-            Grip::Failed(again) => wanted && again.is_some_and(|at| Instant::now() >= at),
+        let due = match &self.kernel_state {
+            KernelState::Unused => wanted,
+            KernelState::Open(_) => false,
+            KernelState::Failed(again) => wanted && again.is_some_and(|at| Instant::now() >= at),
         };
         if !due {
             return;
         }
-        match Kernel::open(self.settings()) {
+        match LinuxKernel::open(self.settings()) {
             Ok(kernel) => {
                 let fence = kernel.facts().fence;
                 if let Fence::Degraded { why } = &fence {
@@ -338,30 +339,30 @@ impl Owner {
                     }
                 }
                 let kernel = Arc::new(kernel);
-                let mut shown = self.shared.shown();
-                (shown.kernel, shown.unable) = (Some(kernel.clone()), None);
-                drop(shown);
-                self.grip = Grip::Firm(kernel);
-                self.feed(Event::Fault { fault: Fault::Unable, present: false });
+                let mut status = self.shared.status();
+                (status.kernel, status.unable) = (Some(kernel.clone()), None);
+                drop(status);
+                self.kernel_state = KernelState::Open(kernel);
+                self.feed(OwnershipEvent::Fault { fault: Fault::Unable, present: false });
             }
             Err(error) => {
                 warn!(%error, "this member cannot hold virtual IPs");
                 let passing = !matches!(error, VipError::Capability(_));
-                self.grip = Grip::Failed(passing.then(|| Instant::now() + KERNEL_RETRY));
-                self.shared.shown().unable = Some(error.to_string());
-                self.feed(Event::Fault { fault: Fault::Unable, present: true });
+                self.kernel_state = KernelState::Failed(passing.then(|| Instant::now() + KERNEL_RETRY));
+                self.shared.status().unable = Some(error.to_string());
+                self.feed(OwnershipEvent::Fault { fault: Fault::Unable, present: true });
             }
         }
     }
 
-    fn settings(&self) -> Settings {
-        let orders = self.orders.clone();
-        Settings {
+    fn settings(&self) -> KernelSettings {
+        let commands = self.commands.clone();
+        KernelSettings {
             name: self.name.to_string(),
             real_time: self.real_time,
             watchdog: watchdog::Systemd::from_environment(&self.whole).map(watchdog::Systemd::into_watchdog),
             on_event: Box::new(move |event| {
-                let _ = orders.send(Order::Kernel(event));
+                let _ = commands.send(VipCommand::Kernel(event));
             }),
         }
     }
@@ -369,22 +370,22 @@ impl Owner {
     fn propose_take(&self, term: u64, reach: Duration) {
         let Some(member) = self.me else { return };
         let tenure = Tenure { member, term, reach, released: false };
-        let reason = news::why_it_leads(self.elected, term);
+        let reason = raft_events::why_it_leads(self.elected, term);
         self.record(term, Command::TakeVips { tenure, time_ms: wall_clock(), reason: reason.into() });
     }
 
     fn propose_release(&self, term: u64, cause: Cause) {
         let Some(member) = self.me else { return };
-        let reason = self.because(cause).into();
+        let reason = self.cause_text(cause).into();
         self.record(term, Command::ReleaseVips { member, term, time_ms: wall_clock(), reason });
     }
 
     /// A cause, with what is known of it.
-    fn because(&self, cause: Cause) -> String {
+    fn cause_text(&self, cause: Cause) -> String {
         let Cause::Unfit(fault) = cause else { return cause.to_string() };
-        let shown = self.shared.shown();
+        let status = self.shared.status();
         let words: Vec<&str> =
-            shown.faults.iter().filter(|(key, _)| key.fault == fault).map(|(_, words)| &**words).collect();
+            status.faults.iter().filter(|(key, _)| key.fault == fault).map(|(_, words)| &**words).collect();
         if words.is_empty() {
             cause.to_string()
         } else {
@@ -399,7 +400,7 @@ impl Owner {
             && self.left_in.replace(term) != Some(term)
         {
             let now = self.shared.now();
-            self.shared.shown().back_off.left(fault, now);
+            self.shared.status().back_off.left(fault, now);
         }
     }
 
@@ -430,12 +431,12 @@ impl Owner {
     }
 
     /// Releases everything. The kernel's threads end with the last handle on it. The machine stays as it is, for votes.
-    fn let_go(&mut self) {
+    fn release_all(&mut self) {
         for address in self.leases.keys().copied().collect::<Vec<_>>() {
             self.release(address);
         }
-        self.shared.shown().kernel = None;
-        self.grip = Grip::Unused;
+        self.shared.status().kernel = None;
+        self.kernel_state = KernelState::Unused;
     }
 }
 

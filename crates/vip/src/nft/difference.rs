@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Batch, number, read, text, value};
 use super::numbers::*;
 use super::ruleset::{self, LEASE4, LEASE6, QUIET4, QUIET6, VIPS4, VIPS6};
-use super::{Armed, Nft, Wanted};
+use super::{DesiredFence, FenceTimeout, Nft};
 use crate::netlink::messages;
 
 /// Attempts at a comparison that somebody else's transaction came in between.
@@ -25,7 +25,7 @@ struct Sent<'a> {
 
 impl Nft {
     /// In what the kernel's tables differ from what they should be; `None` when in nothing.
-    pub(crate) fn difference(&mut self, wanted: &Wanted) -> io::Result<Option<String>> {
+    pub(crate) fn difference(&mut self, wanted: &DesiredFence) -> io::Result<Option<String>> {
         let mut compared = self.compare(wanted);
         for _ in 1..ATTEMPTS {
             match &compared {
@@ -36,7 +36,7 @@ impl Nft {
         compared
     }
 
-    fn compare(&mut self, wanted: &Wanted) -> io::Result<Option<String>> {
+    fn compare(&mut self, wanted: &DesiredFence) -> io::Result<Option<String>> {
         let mut batch = Batch::default();
         batch.begin(0);
         ruleset::replace_tables(&mut batch, &self.table, self.netdev);
@@ -154,7 +154,7 @@ impl Nft {
         Ok(found.next().map(|_| format!("a rule was added to chain {chain}")))
     }
 
-    fn elements_differ(&mut self, family: u8, wanted: &Wanted) -> io::Result<Option<String>> {
+    fn elements_differ(&mut self, family: u8, wanted: &DesiredFence) -> io::Result<Option<String>> {
         let sets: &[(bool, &str, &str, Option<&str>)] = match family {
             FAMILY_INET => &[(true, VIPS4, LEASE4, Some(QUIET4)), (false, VIPS6, LEASE6, Some(QUIET6))],
             _ => &[(true, VIPS4, LEASE4, None)],
@@ -173,7 +173,8 @@ impl Nft {
             let timed = [(Some(*leases), &wanted.leases, true), (*quiet, &wanted.quiet, false)];
             for (set, armed, needed) in timed {
                 let Some(set) = set else { continue };
-                let armed: Vec<Armed> = armed.iter().copied().filter(|one| of_family(&one.address)).collect();
+                let armed: Vec<FenceTimeout> =
+                    armed.iter().copied().filter(|one| of_family(&one.address)).collect();
                 if let Some(what) = self.deadlines_differ(family, set, &armed, needed)? {
                     return Ok(Some(what));
                 }
@@ -187,7 +188,7 @@ impl Nft {
         &mut self,
         family: u8,
         set: &str,
-        armed: &[Armed],
+        armed: &[FenceTimeout],
         needed: bool,
     ) -> io::Result<Option<String>> {
         let (table, before) = (self.table.clone(), Instant::now());

@@ -5,11 +5,11 @@
 
 mod batch;
 mod difference;
+mod monitor;
 mod numbers;
 mod reading;
 mod restoring;
 mod ruleset;
-mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,8 +28,8 @@ use numbers::{
 };
 use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, QUIET4, QUIET6, VIPS4, VIPS6};
 
-pub(crate) use reading::Named;
-pub(crate) use watch::{Noticed, Watch};
+pub(crate) use monitor::{RulesetChanges, RulesetMonitor};
+pub(crate) use reading::TableNames;
 
 /// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
 /// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
@@ -46,7 +46,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// A timeout to arm: of which address, until when.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Armed {
+pub(crate) struct FenceTimeout {
     pub(crate) address: IpAddr,
     pub(crate) until: Instant,
 }
@@ -67,13 +67,13 @@ pub(crate) struct Nft {
 
 /// What the kernel is to have of a member's addresses.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct DesiredFence {
     /// Fenced, open or not.
     pub(crate) fenced: Vec<IpAddr>,
     /// Open until then.
-    pub(crate) leases: Vec<Armed>,
+    pub(crate) leases: Vec<FenceTimeout>,
     /// Without new connections until then.
-    pub(crate) quiet: Vec<Armed>,
+    pub(crate) quiet: Vec<FenceTimeout>,
 }
 
 fn octets(address: IpAddr, into: &mut [u8; 16]) -> &[u8] {
@@ -287,7 +287,7 @@ impl Nft {
 
     /// Drops what would open a connection to these addresses until the times given; times that are past or all but past are
     /// passed over. Nothing hangs on their being late.
-    pub(crate) fn quiesce(&mut self, quiet: &[Armed]) -> io::Result<()> {
+    pub(crate) fn quiesce(&mut self, quiet: &[FenceTimeout]) -> io::Result<()> {
         self.retried(|nft| {
             let now = Instant::now();
             nft.begin();
@@ -330,12 +330,12 @@ impl Nft {
     /// would open the fence too long. Therefore the transaction starts by removing a guard element that was added *before*
     /// the clock was read and that expires after [`GUARD_TIME`]: if it is gone, the whole transaction fails. From there on
     /// it is one system call, which takes effect as a whole or not at all.
-    pub(crate) fn arm(&mut self, leases: &[Armed]) -> io::Result<()> {
+    pub(crate) fn arm(&mut self, leases: &[FenceTimeout]) -> io::Result<()> {
         self.arm_by(leases, Instant::now)
     }
 
     /// As [`Self::arm`], with the time that `clock` tells.
-    pub(crate) fn arm_by(&mut self, leases: &[Armed], clock: impl Fn() -> Instant) -> io::Result<()> {
+    pub(crate) fn arm_by(&mut self, leases: &[FenceTimeout], clock: impl Fn() -> Instant) -> io::Result<()> {
         self.retried(|nft| {
             nft.begin();
             nft.set_guard();
@@ -376,7 +376,7 @@ impl Nft {
 }
 
 /// An address of the wanted family and the milliseconds that its timeout runs for yet, rounded down.
-fn timed(armed: &Armed, ipv4: bool, now: Instant) -> Option<(IpAddr, Option<u64>)> {
+fn timed(armed: &FenceTimeout, ipv4: bool, now: Instant) -> Option<(IpAddr, Option<u64>)> {
     let left = armed.until.saturating_duration_since(now);
     let wanted = armed.address.is_ipv4() == ipv4 && left >= SHORTEST;
     wanted.then(|| (armed.address, u64::try_from(left.as_millis()).ok()))

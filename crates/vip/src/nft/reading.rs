@@ -27,7 +27,7 @@ pub(crate) struct Element {
 
 /// The tables of one name.
 #[derive(Debug)]
-pub(crate) struct Named {
+pub(crate) struct TableNames {
     pub(crate) name: String,
     families: Vec<u8>,
 }
@@ -90,9 +90,9 @@ impl Nft {
     }
 
     /// All tables whose names begin so, by name.
-    pub(crate) fn tables(&mut self, prefix: &str) -> io::Result<Vec<Named>> {
+    pub(crate) fn tables(&mut self, prefix: &str) -> io::Result<Vec<TableNames>> {
         let answers = self.ask(GET_TABLE, FAMILY_NONE, true, |_| ())?.unwrap_or_default();
-        let mut tables: Vec<Named> = Vec::new();
+        let mut tables: Vec<TableNames> = Vec::new();
         for found in answers {
             let Some(name) = text(&found.attributes, TABLE_NAME).filter(|name| name.starts_with(prefix))
             else {
@@ -100,14 +100,14 @@ impl Nft {
             };
             match tables.iter_mut().find(|table| table.name == name) {
                 Some(table) => table.families.push(found.family),
-                None => tables.push(Named { name: name.to_owned(), families: vec![found.family] }),
+                None => tables.push(TableNames { name: name.to_owned(), families: vec![found.family] }),
             }
         }
         Ok(tables)
     }
 
     /// The addresses that these tables fence, and whether each is open; `None` when they are no fence of ours.
-    pub(crate) fn fenced_by(&mut self, tables: &Named) -> io::Result<Option<Vec<(IpAddr, bool)>>> {
+    pub(crate) fn fenced_by(&mut self, tables: &TableNames) -> io::Result<Option<Vec<(IpAddr, bool)>>> {
         let mut fenced: Option<Vec<(IpAddr, bool)>> = None;
         for family in tables.families.clone() {
             for (vips, leases) in [(VIPS4, LEASE4), (VIPS6, LEASE6)] {
@@ -131,7 +131,7 @@ impl Nft {
     }
 
     /// Closes every fence of these tables.
-    pub(crate) fn shut_all(&mut self, tables: &Named) -> io::Result<()> {
+    pub(crate) fn shut_all(&mut self, tables: &TableNames) -> io::Result<()> {
         for family in &tables.families {
             for leases in [LEASE4, LEASE6] {
                 self.begin();
@@ -149,7 +149,7 @@ impl Nft {
     }
 
     /// Removes these tables.
-    pub(crate) fn remove_tables(&mut self, tables: &Named) -> io::Result<()> {
+    pub(crate) fn remove_tables(&mut self, tables: &TableNames) -> io::Result<()> {
         self.begin();
         for family in &tables.families {
             super::ruleset::drop_table(&mut self.batch, *family, &tables.name);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::numbers::{DEL_ELEMENT, FAMILY_INET, NEW_ELEMENT};
 use super::ruleset::{self, QUIET4, QUIET6};
-use super::{Nft, Wanted, timed};
+use super::{DesiredFence, Nft, timed};
 
 impl Nft {
     /// Replaces whatever tables of this name there are by new ones in which all is as wanted, in one transaction: what is open
@@ -13,7 +13,7 @@ impl Nft {
     ///
     /// The clock is read between the two halves that [`Nft::arm`] speaks of. Whatever has become of the tables, their guard
     /// can be set: it needs no more than the one table and set, which block nothing by themselves.
-    pub(crate) fn restore(&mut self, wanted: &Wanted) -> io::Result<()> {
+    pub(crate) fn restore(&mut self, wanted: &DesiredFence) -> io::Result<()> {
         self.guarded.clear();
         let restored = self.retried(|nft| {
             nft.begin();

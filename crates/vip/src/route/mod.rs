@@ -1,7 +1,7 @@
 //! Links and addresses of this machine, asked for and changed over rtnetlink.
 
-mod changes;
-mod place;
+mod monitor;
+mod placement;
 mod promotion;
 
 use std::io;
@@ -20,8 +20,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::event::Mac;
 use crate::netlink::{NLMSG_DONE, NLMSG_ERROR, Socket, messages};
 
-pub(crate) use changes::{Change, Changes};
-pub(crate) use place::Place;
+pub(crate) use monitor::{RouteChange, RouteMonitor};
+pub(crate) use placement::AddressPlacement;
 
 /// Addresses that are valid for longer are not ours: those end with the lease, or two seconds after the process.
 const LASTING_SECONDS: u32 = 60;
@@ -145,11 +145,11 @@ impl Assigned {
 
 /// A socket for requests.
 #[derive(Debug)]
-pub(crate) struct Route {
+pub(crate) struct RouteSocket {
     socket: Socket,
 }
 
-impl Route {
+impl RouteSocket {
     pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { socket: Socket::open(None, 0)? })
     }

@@ -9,7 +9,7 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute};
 
-use super::{Assigned, Route, whole};
+use super::{Assigned, RouteSocket, whole};
 
 /// `RTM_SETLINK` of `linux/rtnetlink.h`.
 const SET_LINK: u16 = 19;
@@ -19,7 +19,7 @@ const INET_CONF: u16 = 1;
 const PROMOTE_SECONDARIES: u16 = 20;
 const NESTED: u16 = 0x8000;
 
-impl Route {
+impl RouteSocket {
     /// Carries out the removal of `found` with its secondaries promoted, whatever the interface is set to.
     pub(super) fn keeping_secondaries(
         &mut self,

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use trestle_testkit::{Process, wait_for};
 
 use super::lab::{Host, LIMIT, lease, settings, vip};
-use crate::Kernel;
+use crate::LinuxKernel;
 
 /// Time between two renewals, as between the default profile's heartbeats.
 const RENEWAL: Duration = Duration::from_millis(50);
@@ -74,7 +74,7 @@ fn hold() {
     let Ok(namespace) = std::env::var(NAMESPACE) else { return };
     Host::named(namespace).enter();
     let (settings, events) = settings(NAME);
-    let kernel = Kernel::open(settings).unwrap();
+    let kernel = LinuxKernel::open(settings).unwrap();
     let lease = lease(LEASE);
     for text in std::env::var(VIPS).unwrap().split(' ') {
         kernel.claim(&vip(text), &lease).unwrap();

@@ -8,7 +8,7 @@ use trestle_testkit::wait_for;
 use super::agent::Agent;
 use super::lab::{Host, LIMIT, Lab, lease, settings, vip};
 use super::probing::{Prober, Question};
-use crate::Kernel;
+use crate::LinuxKernel;
 use crate::nft::Nft;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -165,7 +165,7 @@ fn an_address_of_an_earlier_version_is_replaced_and_takes_no_other_with_it() {
     // Its tables say that it is ours.
     let addresses = [VIP, "fd77::50/64"].map(|text| vip(text).address);
     host.run(|| Nft::open("trestle_member").unwrap()).install(&addresses).unwrap();
-    let kernel = host.run(|| Kernel::open(settings("member").0).unwrap());
+    let kernel = host.run(|| LinuxKernel::open(settings("member").0).unwrap());
     assert!(!host.has("10.77.0.50") && !host.has("fd77::50"));
     kept();
 
@@ -173,7 +173,7 @@ fn an_address_of_an_earlier_version_is_replaced_and_takes_no_other_with_it() {
     earlier();
     for text in [VIP, "fd77::50/64"] {
         kernel.claim(&vip(text), &lease(LONG)).unwrap();
-        let found = host.run(|| crate::route::Route::open().unwrap().addresses().unwrap());
+        let found = host.run(|| crate::route::RouteSocket::open().unwrap().addresses().unwrap());
         let forms: Vec<u8> =
             found.iter().filter(|a| a.address == vip(text).address).map(|a| a.prefix).collect();
         assert_eq!(forms, [crate::route::whole(vip(text).address)], "{text}");

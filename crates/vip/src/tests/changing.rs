@@ -9,7 +9,7 @@ use trestle_testkit::{has_tools, wait_for};
 use super::lab::{Host, LIMIT, Lab, expect_event, lease, vip};
 use super::probing::{Prober, Question, last_answered};
 use crate::nft::Nft;
-use crate::{Event, Kernel, Lease};
+use crate::{KernelEvent, Lease, LinuxKernel};
 
 const LONG: Duration = Duration::from_secs(60);
 const V4: &str = "10.77.0.50/24";
@@ -21,17 +21,17 @@ fn nft(host: &Host, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn rebuilt(events: &Receiver<Event>, what: &str) -> String {
-    let event = expect_event(events, what, |event| matches!(event, Event::FenceRebuilt(_)));
-    let Event::FenceRebuilt(found) = event else { unreachable!() };
+fn rebuilt(events: &Receiver<KernelEvent>, what: &str) -> String {
+    let event = expect_event(events, what, |event| matches!(event, KernelEvent::FenceRebuilt(_)));
+    let KernelEvent::FenceRebuilt(found) = event else { unreachable!() };
     found
 }
 
 /// A member of a lab that serves both addresses.
 struct Serving {
     lab: Lab,
-    kernel: Kernel,
-    events: Receiver<Event>,
+    kernel: LinuxKernel,
+    events: Receiver<KernelEvent>,
     lease: Lease,
 }
 
@@ -52,7 +52,7 @@ impl Serving {
 }
 
 /// Claims both addresses anew for a short while, and checks that the fence keeps its end.
-fn expect_silence_after_the_lease(lab: &Lab, kernel: &Kernel) {
+fn expect_silence_after_the_lease(lab: &Lab, kernel: &LinuxKernel) {
     let short = Lease::new();
     let until = Instant::now() + Duration::from_secs(1);
     short.extend(until);
@@ -164,8 +164,9 @@ fn a_fence_that_nobody_touches_is_let_be() {
     });
     kernel.release(vip(V4).address).unwrap();
     kernel.claim(&vip(V6), &lease).unwrap_err();
-    let tampered =
-        events.try_iter().filter(|event| matches!(event, Event::FenceRebuilt(_) | Event::FenceFailed(_)));
+    let tampered = events
+        .try_iter()
+        .filter(|event| matches!(event, KernelEvent::FenceRebuilt(_) | KernelEvent::FenceFailed(_)));
     assert_eq!(tampered.collect::<Vec<_>>(), []);
     assert_eq!(kernel.facts().tampering, crate::Tampering::default());
     assert_eq!(beside.facts().tampering, crate::Tampering::default());

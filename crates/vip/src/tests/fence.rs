@@ -8,9 +8,9 @@ use trestle_testkit::wait_for;
 use super::lab::{LIMIT, Lab};
 use super::probing::{Prober, Question};
 use crate::frames;
-use crate::nft::{Armed, Nft};
-use crate::route::Route;
-use crate::wire::{ArpWire, Discovery};
+use crate::nft::{FenceTimeout, Nft};
+use crate::route::RouteSocket;
+use crate::sockets::{ArpSocket, NeighborSocket};
 
 const TABLE: &str = "trestle_fence";
 
@@ -20,7 +20,7 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
     let member = &lab.members[0];
     let (v4, v6): (IpAddr, IpAddr) = ("10.77.0.50".parse().unwrap(), "fd77::50".parse().unwrap());
     let (index, mac) = member.run(|| {
-        let interface = Route::open().unwrap().interface("eth0").unwrap().unwrap();
+        let interface = RouteSocket::open().unwrap().interface("eth0").unwrap().unwrap();
         (interface.index, interface.mac.unwrap())
     });
     member.ip("address add fd77::50/128 dev eth0 nodad");
@@ -28,20 +28,25 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
     nft.install(&[v4, v6]).unwrap();
     nft.guard_egress(index, "eth0");
     assert!(nft.fences_announcements());
-    let wire = member.run(|| ArpWire::open(index).unwrap());
+    let socket = member.run(|| ArpSocket::open(index).unwrap());
     // What the fence drops counts as sent for packet sockets, and is refused (EPERM) for others.
     let announce = || {
         for frame in frames::announcements(mac, "10.77.0.50".parse().unwrap()) {
-            let _ = wire.send(&frame);
+            let _ = socket.send(&frame);
         }
         let six = "fd77::50".parse().unwrap();
         let _ = member.run(|| {
-            Discovery::send_from(six, &frames::advertisement(mac, six), ALL_NODES.parse().unwrap(), index)
+            NeighborSocket::send_from(
+                six,
+                &frames::advertisement(mac, six),
+                ALL_NODES.parse().unwrap(),
+                index,
+            )
         });
     };
     let (heard_arp, heard_discovery) = lab.client.run(|| {
-        let index = Route::open().unwrap().interface("eth0").unwrap().unwrap().index;
-        (ArpWire::open(index).unwrap(), Discovery::open().unwrap())
+        let index = RouteSocket::open().unwrap().interface("eth0").unwrap().unwrap().index;
+        (ArpSocket::open(index).unwrap(), NeighborSocket::open().unwrap())
     });
     let mut arp = Vec::new();
     let mut wait_for_marker = |marker: &str| {
@@ -50,7 +55,7 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
         wait_for("the marker", LIMIT, || {
             // Not fenced: shows that what was sent before has arrived, or never will.
             for frame in frames::announcements(mac, ip) {
-                wire.send(&frame).unwrap();
+                socket.send(&frame).unwrap();
             }
             arp.extend(std::iter::from_fn(|| heard_arp.heard()).map(|heard| heard.address));
             if arp.contains(&marker) { Ok(()) } else { Err("not yet") }
@@ -64,7 +69,7 @@ fn an_announcement_of_a_closed_address_does_not_leave() {
     assert_eq!(heard_discovery.heard(), None);
 
     let until = Instant::now() + LIMIT;
-    nft.arm(&[Armed { address: v4, until }, Armed { address: v6, until }]).unwrap();
+    nft.arm(&[FenceTimeout { address: v4, until }, FenceTimeout { address: v6, until }]).unwrap();
     announce();
     assert!(wait_for_marker("10.77.0.61").contains(&v4));
     wait_for("the advertisement", LIMIT, || heard_discovery.heard().ok_or("nothing heard"));
@@ -87,12 +92,12 @@ fn a_thread_that_is_stopped_while_it_arms_arms_nothing() {
         now
     };
     let until = Instant::now() + LIMIT;
-    let refused = nft.arm_by(&[Armed { address, until }], stopped).unwrap_err();
+    let refused = nft.arm_by(&[FenceTimeout { address, until }], stopped).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::ENOENT), "{refused}");
     let prober = Prober::start(&lab.client, address, Question::Owner);
     prober.wait_for_questions(20);
     assert!(prober.finish().iter().all(|asked| !asked.answered), "the fence was opened");
-    nft.arm(&[Armed { address, until }]).unwrap();
+    nft.arm(&[FenceTimeout { address, until }]).unwrap();
     Prober::start(&lab.client, address, Question::Echo).wait_for_answer();
 }
 

@@ -7,8 +7,8 @@ use trestle_testkit::wait_for;
 use super::lab::{LIMIT, Lab, expect_event, lease, settings, vip};
 use super::probing::{Prober, Question, last_answered};
 use crate::nft::Nft;
-use crate::route::Route;
-use crate::{Event, Fence, Kernel, Lease, VipError};
+use crate::route::RouteSocket;
+use crate::{Fence, KernelEvent, Lease, LinuxKernel, VipError};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -88,7 +88,7 @@ fn a_lease_that_runs_out_ends_service_and_one_that_goes_on_resumes_it() {
     kernel.claim(&vip, &lease).unwrap();
     let prober = Prober::start(&lab.client, vip.address, Question::Echo);
     prober.wait_for_answer();
-    expect_event(&events, "the end of the lease", |event| *event == Event::Lapsed(vip.address));
+    expect_event(&events, "the end of the lease", |event| *event == KernelEvent::Lapsed(vip.address));
     wait_for("the removal of the address", LIMIT, || {
         if kernel.facts().vips[0].address_present { Err("it is still there") } else { Ok(()) }
     });
@@ -97,7 +97,7 @@ fn a_lease_that_runs_out_ends_service_and_one_that_goes_on_resumes_it() {
     assert!(last <= until + Duration::from_millis(20), "{:?} after the deadline", last - until);
 
     lease.extend(Instant::now() + LONG);
-    expect_event(&events, "the return of the lease", |event| *event == Event::Resumed(vip.address));
+    expect_event(&events, "the return of the lease", |event| *event == KernelEvent::Resumed(vip.address));
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
 }
 
@@ -110,7 +110,7 @@ fn several_addresses_share_a_lease_or_have_their_own() {
     kernel.claim(&vips[0], &shared).unwrap();
     kernel.claim(&vips[1], &own).unwrap();
     kernel.claim(&vips[2], &shared).unwrap();
-    expect_event(&events, "the end of one", |event| *event == Event::Lapsed(vips[1].address));
+    expect_event(&events, "the end of one", |event| *event == KernelEvent::Lapsed(vips[1].address));
     for served in [&vips[0], &vips[2]] {
         Prober::start(&lab.client, served.address, Question::Echo).wait_for_answer();
     }
@@ -176,7 +176,7 @@ fn an_address_that_is_claimed_again_at_once_is_fenced_again() {
     kernel.claim(&vip, &short).unwrap();
     let prober = Prober::start(&lab.client, vip.address, Question::Owner);
     prober.wait_for_answer();
-    expect_event(&events, "the end of the lease", |event| *event == Event::Lapsed(vip.address));
+    expect_event(&events, "the end of the lease", |event| *event == KernelEvent::Lapsed(vip.address));
     prober.wait_for_questions(20);
     let last = last_answered(&prober.finish()).unwrap();
     assert!(last <= short.until().unwrap() + Duration::from_millis(20));
@@ -205,7 +205,7 @@ fn figures_of_the_fence() {
     let Some(lab) = Lab::build(1) else { return };
     let (mut settings, _events) = settings("member");
     settings.real_time = true;
-    let kernel = lab.members[0].run(|| Kernel::open(settings).unwrap());
+    let kernel = lab.members[0].run(|| LinuxKernel::open(settings).unwrap());
     for text in ["10.77.0.50/24", "fd77::50/64"] {
         let vip = vip(text);
         for question in [Question::Echo, Question::Owner] {
@@ -296,8 +296,9 @@ fn stacked_interfaces_bridges_and_other_names_will_do() {
 fn without_nftables_the_lifetime_of_the_address_is_the_fence() {
     let Some(lab) = Lab::build(1) else { return };
     let (settings, events) = settings("member");
-    let kernel = lab.members[0]
-        .run(|| Kernel::start(settings, Route::open().unwrap(), Err("switched off".to_owned())).unwrap());
+    let kernel = lab.members[0].run(|| {
+        LinuxKernel::start(settings, RouteSocket::open().unwrap(), Err("switched off".to_owned())).unwrap()
+    });
     let facts = kernel.facts();
     assert_eq!(facts.fence, Fence::Degraded { why: "switched off".to_owned() });
     let vip = vip("10.77.0.50/24");
@@ -310,7 +311,7 @@ fn without_nftables_the_lifetime_of_the_address_is_the_fence() {
     kernel.quiesce(Duration::from_secs(3)).unwrap();
     let prober = Prober::start(&lab.client, vip.address, Question::Echo);
     prober.wait_for_answer();
-    expect_event(&events, "the end of the lease", |event| *event == Event::Lapsed(vip.address));
+    expect_event(&events, "the end of the lease", |event| *event == KernelEvent::Lapsed(vip.address));
     wait_for("silence", LIMIT, || {
         prober.wait_for_questions(3);
         if lab.members[0].has("10.77.0.50") { Err("the address is there") } else { Ok(()) }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use trestle_testkit::{has_tools, skip, wait_for};
 
-use crate::{Event, Kernel, Lease, Settings, Vip};
+use crate::{InterfaceVip, KernelEvent, KernelSettings, Lease, LinuxKernel};
 
 /// Bound on every wait: far beyond what anything here takes.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
@@ -66,27 +66,27 @@ impl Host {
     }
 
     /// Opens a kernel here; its events come out of the queue.
-    pub(super) fn open(&self, name: &str) -> (Kernel, Receiver<Event>) {
+    pub(super) fn open(&self, name: &str) -> (LinuxKernel, Receiver<KernelEvent>) {
         let (settings, events) = settings(name);
-        (self.run(|| Kernel::open(settings).unwrap()), events)
+        (self.run(|| LinuxKernel::open(settings).unwrap()), events)
     }
 
     /// Whether `address` is on any interface here.
     pub(super) fn has(&self, address: &str) -> bool {
         let address: std::net::IpAddr = address.parse().unwrap();
-        let found = self.run(|| crate::route::Route::open().unwrap().addresses().unwrap());
+        let found = self.run(|| crate::route::RouteSocket::open().unwrap().addresses().unwrap());
         found.iter().any(|found| found.address == address)
     }
 }
 
 /// Settings without a watchdog, and the queue that events go into.
-pub(super) fn settings(name: &str) -> (Settings, Receiver<Event>) {
+pub(super) fn settings(name: &str) -> (KernelSettings, Receiver<KernelEvent>) {
     let (sender, events) = channel();
     let on_event = Box::new(move |event| {
         // The test may have ended.
         let _ = sender.send(event);
     });
-    (Settings { name: name.to_owned(), real_time: false, watchdog: None, on_event }, events)
+    (KernelSettings { name: name.to_owned(), real_time: false, watchdog: None, on_event }, events)
 }
 
 impl Lab {
@@ -147,9 +147,13 @@ impl Drop for Lab {
 }
 
 /// A virtual IP on `eth0`, as `10.77.0.50/24`.
-pub(super) fn vip(text: &str) -> Vip {
+pub(super) fn vip(text: &str) -> InterfaceVip {
     let (address, prefix) = text.split_once('/').unwrap();
-    Vip { address: address.parse().unwrap(), prefix: prefix.parse().unwrap(), interface: "eth0".to_owned() }
+    InterfaceVip {
+        address: address.parse().unwrap(),
+        prefix: prefix.parse().unwrap(),
+        interface: "eth0".to_owned(),
+    }
 }
 
 /// A lease that runs for `duration` from now.
@@ -160,7 +164,11 @@ pub(super) fn lease(duration: Duration) -> Lease {
 }
 
 /// Waits for an event that `wanted` accepts; others before it are passed over.
-pub(super) fn expect_event(events: &Receiver<Event>, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+pub(super) fn expect_event(
+    events: &Receiver<KernelEvent>,
+    what: &str,
+    wanted: impl Fn(&KernelEvent) -> bool,
+) -> KernelEvent {
     let mut seen = Vec::new();
     wait_for(what, LIMIT, || {
         for event in events.try_iter() {

@@ -9,7 +9,7 @@ use super::agent::Agent;
 use super::lab::{Host, LIMIT, Lab, expect_event, lease, settings, vip};
 use super::probing::{Prober, Question};
 use crate::nft::Nft;
-use crate::{Event, Kernel, Scrubbed, VipError, scrub};
+use crate::{CleanedUp, KernelEvent, LinuxKernel, VipError, cleanup};
 
 const LONG: Duration = Duration::from_secs(60);
 const V4: &str = "10.77.0.50/24";
@@ -36,7 +36,7 @@ fn what_a_member_of_another_name_left_is_removed_by_the_next() {
     agent.kill();
     let (kernel, events) = member.open("fresh");
     for what in ["address 10.77.0.50/32", "address fd77::50/128", "table trestle_agent"] {
-        let said = Event::Scrubbed(what.to_owned());
+        let said = KernelEvent::LeftoverRemoved(what.to_owned());
         expect_event(&events, what, |event| *event == said);
     }
     assert!(!member.has("10.77.0.50") && !member.has("fd77::50"));
@@ -56,7 +56,7 @@ fn what_comes_back_while_an_address_is_held_is_removed_at_once() {
     kernel.claim(&vip(V4), &lease(LONG)).unwrap();
     for _ in 0..3 {
         leave_tables(member, "trestle_of_a_saved_ruleset", V4);
-        expect_event(&events, "the removal", |event| matches!(event, Event::Scrubbed(_)));
+        expect_event(&events, "the removal", |event| matches!(event, KernelEvent::LeftoverRemoved(_)));
         Prober::start(&lab.client, vip(V4).address, Question::Echo).wait_for_answer();
         assert_eq!(tables(member), ["trestle_fresh"]);
         // Its own address is in those tables, too.
@@ -70,7 +70,7 @@ fn a_fence_of_a_living_member_stays_and_what_it_stands_against_is_told() {
     let member = &lab.members[0];
     let (other, events) = member.open("other");
     other.claim(&vip(V4), &lease(Duration::from_secs(1))).unwrap();
-    expect_event(&events, "the end of its lease", |event| matches!(event, Event::Lapsed(_)));
+    expect_event(&events, "the end of its lease", |event| matches!(event, KernelEvent::Lapsed(_)));
     let (kernel, _events) = member.open("member");
     kernel.claim(&vip(V4), &lease(LONG)).unwrap();
     let why = wait_for("the word about it", LIMIT, || {
@@ -94,7 +94,7 @@ fn one_name_is_had_once_in_a_network_namespace_and_again_when_its_process_is_dea
     let Some(lab) = Lab::build(2) else { return };
     let member = &lab.members[0];
     let mut agent = Agent::start(member, &[V4]);
-    let refused = member.run(|| Kernel::open(settings("agent").0).unwrap_err());
+    let refused = member.run(|| LinuxKernel::open(settings("agent").0).unwrap_err());
     assert!(matches!(&refused, VipError::Taken { table, .. } if table == "trestle_agent"), "{refused}");
     assert!(refused.to_string().contains("process"), "{refused}");
     let _elsewhere = lab.members[1].open("agent");
@@ -104,13 +104,13 @@ fn one_name_is_had_once_in_a_network_namespace_and_again_when_its_process_is_dea
 }
 
 #[test]
-fn scrubbing_leaves_nothing_but_what_lives_and_what_is_not_ours() {
+fn cleanup_leaves_nothing_but_what_lives_and_what_is_not_ours() {
     let Some(lab) = Lab::build(1) else { return };
     if !has_tools(&["nft"]) {
         return;
     }
     let member = &lab.members[0];
-    assert_eq!(member.run(|| scrub().unwrap()), Scrubbed::default());
+    assert_eq!(member.run(|| cleanup().unwrap()), CleanedUp::default());
     for own in [
         "add table inet trestle_of_an_operator",
         "add table ip trestle_nat",
@@ -126,7 +126,7 @@ fn scrubbing_leaves_nothing_but_what_lives_and_what_is_not_ours() {
     leave_tables(member, "trestle_older", "10.77.0.70/24");
     member.ip("address add 10.77.0.70/24 dev eth0");
     member.ip("address add 10.77.0.71/24 dev eth0 valid_lft 30 preferred_lft 30");
-    let done = member.run(|| scrub().unwrap());
+    let done = member.run(|| cleanup().unwrap());
     for what in
         ["address 10.77.0.50/32", "address fd77::50/128", "table trestle_agent", "table trestle_older"]
     {

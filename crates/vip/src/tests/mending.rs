@@ -8,9 +8,9 @@ use super::lab::{LIMIT, Lab, expect_event, lease, vip};
 use super::probing::{Prober, Question};
 use crate::event::Mac;
 use crate::nft::Nft;
-use crate::route::Route;
-use crate::wire::{ArpWire, Discovery};
-use crate::{Event, frames};
+use crate::route::RouteSocket;
+use crate::sockets::{ArpSocket, NeighborSocket};
+use crate::{KernelEvent, frames};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -25,8 +25,8 @@ fn a_deleted_address_comes_back() {
         for _ in 0..2 {
             lab.members[0].ip(&format!("address del {} dev eth0", vip.address));
             let deleted = Instant::now();
-            expect_event(&events, "the loss", |event| *event == Event::AddressLost(vip.address));
-            expect_event(&events, "the return", |event| *event == Event::AddressRestored(vip.address));
+            expect_event(&events, "the loss", |event| *event == KernelEvent::AddressLost(vip.address));
+            expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
             println!("{text}: back after {:?}", deleted.elapsed());
             assert!(lab.members[0].has(&vip.address.to_string()));
             Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
@@ -47,8 +47,8 @@ fn a_cable_that_returns_and_an_interface_that_restarts_serve_again() {
     for vip in &vips {
         kernel.claim(vip, &lease).unwrap();
     }
-    let down = |event: &Event| *event == Event::LinkDown("eth0".to_owned());
-    let up = |event: &Event| *event == Event::LinkUp("eth0".to_owned());
+    let down = |event: &KernelEvent| *event == KernelEvent::LinkDown("eth0".to_owned());
+    let up = |event: &KernelEvent| *event == KernelEvent::LinkUp("eth0".to_owned());
     let before = kernel.facts().vips[0].announcements;
     lab.cable(member, false);
     expect_event(&events, "the loss of the carrier", down);
@@ -81,10 +81,10 @@ fn a_renamed_interface_keeps_its_addresses() {
     let vip = vip("10.77.0.50/24");
     kernel.claim(&vip, &lease(LONG)).unwrap();
     lab.members[0].ip("link set eth0 name wan0");
-    let renamed = Event::Renamed { from: "eth0".to_owned(), to: "wan0".to_owned() };
+    let renamed = KernelEvent::Renamed { from: "eth0".to_owned(), to: "wan0".to_owned() };
     expect_event(&events, "the new name", |event| *event == renamed);
     lab.members[0].ip("address del 10.77.0.50 dev wan0");
-    expect_event(&events, "the return", |event| *event == Event::AddressRestored(vip.address));
+    expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
 }
 
@@ -102,9 +102,9 @@ fn an_interface_that_is_made_anew_gets_its_address_back() {
     vip.interface = "upper0".to_owned();
     kernel.claim(&vip, &lease(LONG)).unwrap();
     member.ip("link del upper0");
-    expect_event(&events, "the loss", |event| *event == Event::InterfaceGone("upper0".to_owned()));
+    expect_event(&events, "the loss", |event| *event == KernelEvent::InterfaceGone("upper0".to_owned()));
     make();
-    expect_event(&events, "the return", |event| *event == Event::AddressRestored(vip.address));
+    expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
     assert!(kernel.facts().vips[0].link_up);
 }
@@ -120,7 +120,7 @@ fn a_flushed_ruleset_is_put_back() {
     // What `nft flush ruleset` does to our tables.
     other().uninstall().unwrap();
     lease.extend(Instant::now() + LONG);
-    expect_event(&events, "the rebuilding", |event| matches!(event, Event::FenceRebuilt(_)));
+    expect_event(&events, "the rebuilding", |event| matches!(event, KernelEvent::FenceRebuilt(_)));
     assert_eq!(other().leftovers().unwrap(), [vip.address]);
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
     other().uninstall().unwrap();
@@ -141,17 +141,17 @@ fn another_owner_is_noticed_and_told() {
     kernel.claim(&v6, &lease).unwrap();
     let foreign = Mac([2, 0xba, 0xd0, 0, 0, 1]);
     let heard = lab.client.run(|| {
-        let index = Route::open().unwrap().interface("eth0").unwrap().unwrap().index;
-        let wire = ArpWire::open(index).unwrap();
-        wire.send(&frames::announcements(foreign, "10.77.0.50".parse().unwrap())[0]).unwrap();
+        let index = RouteSocket::open().unwrap().interface("eth0").unwrap().unwrap().index;
+        let arp = ArpSocket::open(index).unwrap();
+        arp.send(&frames::announcements(foreign, "10.77.0.50".parse().unwrap())[0]).unwrap();
         let all_nodes = "ff02::1".parse().unwrap();
         let advertisement = frames::advertisement(foreign, "fd77::50".parse().unwrap());
-        Discovery::open().unwrap().send(&advertisement, all_nodes, index).unwrap();
-        wait_for("the defence", LIMIT, || wire.heard().ok_or("nothing heard"))
+        NeighborSocket::open().unwrap().send(&advertisement, all_nodes, index).unwrap();
+        wait_for("the defence", LIMIT, || arp.heard().ok_or("nothing heard"))
     });
     assert_ne!(heard.mac, foreign);
     for address in [v4.address, v6.address] {
-        let conflict = Event::Conflict { address, mac: foreign };
+        let conflict = KernelEvent::Conflict { address, mac: foreign };
         expect_event(&events, "the conflict", |event| *event == conflict);
     }
     for facts in kernel.facts().vips {
@@ -169,8 +169,7 @@ fn an_owner_who_was_there_before_answers_the_probe() {
     for text in ["10.77.0.50/24", "fd77::50/64"] {
         let vip = vip(text);
         kernel.claim(&vip, &lease(LONG)).unwrap();
-        let conflict =
-            |event: &Event| matches!(event, Event::Conflict { address, .. } if *address == vip.address);
+        let conflict = |event: &KernelEvent| matches!(event, KernelEvent::Conflict { address, .. } if *address == vip.address);
         expect_event(&events, "the conflict", conflict);
     }
 }

@@ -11,8 +11,8 @@ use trestle_testkit::wait_for;
 
 use super::lab::{Host, LIMIT};
 use crate::frames;
-use crate::route::Route;
-use crate::wire::{ArpWire, Discovery};
+use crate::route::RouteSocket;
+use crate::sockets::{ArpSocket, NeighborSocket};
 
 /// Time between two questions.
 const PACE: Duration = Duration::from_millis(1);
@@ -103,7 +103,7 @@ struct Asker {
     address: IpAddr,
     echo: Socket,
     sequence: u16,
-    owner: Option<(ArpWire, Discovery, u32, crate::Mac)>,
+    owner: Option<(ArpSocket, NeighborSocket, u32, crate::Mac)>,
 }
 
 impl Asker {
@@ -114,9 +114,9 @@ impl Asker {
         };
         let echo = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol)).unwrap();
         let owner = (question == Question::Owner).then(|| {
-            let interface = Route::open().unwrap().interface("eth0").unwrap().unwrap();
-            let wire = ArpWire::open(interface.index).unwrap();
-            (wire, Discovery::open().unwrap(), interface.index, interface.mac.unwrap())
+            let interface = RouteSocket::open().unwrap().interface("eth0").unwrap().unwrap();
+            let arp = ArpSocket::open(interface.index).unwrap();
+            (arp, NeighborSocket::open().unwrap(), interface.index, interface.mac.unwrap())
         });
         Self { address, echo, sequence: 0, owner }
     }
@@ -127,11 +127,11 @@ impl Asker {
         self.sequence = self.sequence.wrapping_add(1);
         // What cannot be sent (no neighbour, no link) counts as unanswered.
         match (&self.owner, self.address) {
-            (Some((wire, _, _, mac)), IpAddr::V4(ip)) => {
-                let _ = wire.send(&frames::probe(*mac, ip));
+            (Some((arp, _, _, mac)), IpAddr::V4(ip)) => {
+                let _ = arp.send(&frames::probe(*mac, ip));
             }
-            (Some((_, discovery, index, mac)), IpAddr::V6(ip)) => {
-                let _ = discovery.send(&frames::solicitation(*mac, ip), frames::solicited_node(ip), *index);
+            (Some((_, neighbors, index, mac)), IpAddr::V6(ip)) => {
+                let _ = neighbors.send(&frames::solicitation(*mac, ip), frames::solicited_node(ip), *index);
             }
             (None, address) => {
                 let _ = self.echo.send_to(&echo(address, self.sequence), &SocketAddr::new(address, 0).into());
@@ -153,8 +153,8 @@ impl Asker {
     fn heard(&self) -> bool {
         let wanted = |heard: frames::Heard| heard.address == self.address;
         match (&self.owner, self.address) {
-            (Some((wire, ..)), IpAddr::V4(_)) => std::iter::from_fn(|| wire.heard()).any(wanted),
-            (Some((_, discovery, ..)), IpAddr::V6(_)) => std::iter::from_fn(|| discovery.heard()).any(wanted),
+            (Some((arp, ..)), IpAddr::V4(_)) => std::iter::from_fn(|| arp.heard()).any(wanted),
+            (Some((_, neighbors, ..)), IpAddr::V6(_)) => std::iter::from_fn(|| neighbors.heard()).any(wanted),
             (None, address) => self.heard_echo(address),
         }
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use trestle_testkit::{has_tools, wait_for};
 
 use super::lab::{Host, LIMIT, Lab, expect_event, lease, vip};
-use crate::nft::{Armed, Nft};
-use crate::{Event, Kernel};
+use crate::nft::{FenceTimeout, Nft};
+use crate::{KernelEvent, LinuxKernel};
 
 const LONG: Duration = Duration::from_secs(60);
 /// How long a connection that is not to come about is waited for: less than the second after which a client tries again
@@ -62,7 +62,7 @@ fn expect_echo(mut stream: &TcpStream) {
 }
 
 /// A member that holds both addresses, the sockets' addresses of a server on them, and an open connection to each.
-fn serving(lab: &Lab, kernel: &Kernel) -> Vec<(SocketAddr, TcpStream)> {
+fn serving(lab: &Lab, kernel: &LinuxKernel) -> Vec<(SocketAddr, TcpStream)> {
     let port = echo(&lab.members[0]);
     let lease = lease(LONG);
     [V4, V6]
@@ -135,7 +135,7 @@ fn it_outlasts_the_process_but_not_the_next_start() {
     let mut nft = member.run(|| Nft::open("trestle_member").unwrap());
     nft.install(&[]).unwrap();
     wait_for_connection(&lab, to);
-    nft.quiesce(&[Armed { address, until: Instant::now() + LONG }]).unwrap();
+    nft.quiesce(&[FenceTimeout { address, until: Instant::now() + LONG }]).unwrap();
     // Without its socket, as after a kill.
     drop(nft);
     expect_no_answer(&lab, to);
@@ -155,7 +155,7 @@ fn a_flushed_ruleset_comes_back_with_it() {
     kernel.quiesce(LONG).unwrap();
     lab.members[0].run(|| Nft::open("trestle_member").unwrap()).uninstall().unwrap();
     lease.extend(Instant::now() + LONG);
-    expect_event(&events, "the rebuilding", |event| matches!(event, Event::FenceRebuilt(_)));
+    expect_event(&events, "the rebuilding", |event| matches!(event, KernelEvent::FenceRebuilt(_)));
     expect_no_answer(&lab, to);
     expect_echo(&open);
 }
@@ -199,6 +199,6 @@ fn what_a_machine_forwards_to_the_next_holder_passes() {
     let address: IpAddr = vip(V4).address;
     let mut nft = router.run(|| Nft::open("trestle_member").unwrap());
     nft.install(&[]).unwrap();
-    nft.quiesce(&[Armed { address, until: Instant::now() + LONG }]).unwrap();
+    nft.quiesce(&[FenceTimeout { address, until: Instant::now() + LONG }]).unwrap();
     expect_echo(&wait_for_connection(&lab, SocketAddr::new(address, echo(holder))));
 }

@@ -5,7 +5,7 @@ use trestle_testkit::skip;
 
 use super::lab::{Lab, lease, settings, vip};
 use super::probing::{Prober, Question};
-use crate::{Kernel, VipError, drop_other_capabilities, require_capabilities};
+use crate::{LinuxKernel, VipError, drop_other_capabilities, require_capabilities};
 
 #[test]
 fn a_missing_capability_is_named() {
@@ -17,7 +17,7 @@ fn a_missing_capability_is_named() {
         caps::drop(None, CapSet::Effective, Capability::CAP_NET_RAW).unwrap();
         let one = require_capabilities().unwrap_err();
         caps::drop(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap();
-        (one, Kernel::open(settings("member").0).unwrap_err())
+        (one, LinuxKernel::open(settings("member").0).unwrap_err())
     });
     let (one, both) = refused.join().unwrap();
     assert!(matches!(&one, VipError::Capability(missing) if missing == "CAP_NET_RAW"), "{one}");
@@ -37,7 +37,7 @@ fn three_capabilities_are_enough() {
         let left = caps::read(None, CapSet::Permitted).unwrap();
         assert_eq!(left.len(), 3, "{left:?}");
         assert!(!caps::has_cap(None, CapSet::Bounding, Capability::CAP_SYS_ADMIN).unwrap());
-        let kernel = Kernel::open(settings("member").0).unwrap();
+        let kernel = LinuxKernel::open(settings("member").0).unwrap();
         kernel.claim(&vip, &lease(std::time::Duration::from_secs(60))).unwrap();
         kernel
     });

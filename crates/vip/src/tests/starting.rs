@@ -9,7 +9,7 @@ use trestle_testkit::wait_for;
 use super::agent::Agent;
 use super::lab::{LIMIT, Lab, lease, settings, vip};
 use super::probing::{Prober, Question, last_answered};
-use crate::{Kernel, Watchdog};
+use crate::{LinuxKernel, Watchdog};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -67,7 +67,7 @@ fn the_watchdog_is_told_while_the_thread_is_on_time() {
     settings.watchdog = Some(Watchdog::new(Duration::from_millis(50), move || {
         counted.fetch_add(1, Ordering::Relaxed);
     }));
-    let kernel = lab.members[0].run(|| Kernel::open(settings).unwrap());
+    let kernel = lab.members[0].run(|| LinuxKernel::open(settings).unwrap());
     let wait = |count| {
         wait_for("calls", LIMIT, || {
             let seen = calls.load(Ordering::Relaxed);

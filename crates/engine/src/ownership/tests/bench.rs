@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use trestle_model::MemberId;
 
-use super::super::{Action, Elected, Event, Lease, Ownership, Standing, Tenure, Vip};
+use super::super::{
+    Elected, LeaseTiming, Ownership, OwnershipAction, OwnershipEvent, OwnershipState, ServedVip, Tenure,
+};
 
 pub(super) const ME: MemberId = MemberId(1);
 pub(super) const OTHER: MemberId = MemberId(2);
@@ -27,64 +29,68 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A member that has scrubbed and is told these VIPs.
-    pub(super) fn with(vips: &[(IpAddr, Vip)]) -> Self {
-        let mut bench = Self { machine: Ownership::new(ME, Lease::default()), now: ms(10_000) };
-        assert_eq!(bench.tell(Event::Tick)[0], Action::Scrub);
-        bench.tell(Event::Scrubbed);
+    /// A member that has cleaned up and is told these VIPs.
+    pub(super) fn with(vips: &[(IpAddr, ServedVip)]) -> Self {
+        let mut bench = Self { machine: Ownership::new(ME, LeaseTiming::default()), now: ms(10_000) };
+        assert_eq!(bench.tell(OwnershipEvent::Tick)[0], OwnershipAction::CleanUp);
+        bench.tell(OwnershipEvent::CleanedUp);
         bench.configure(vips);
-        bench.tell(Event::Targets(vec![OTHER, THIRD]));
+        bench.tell(OwnershipEvent::Targets(vec![OTHER, THIRD]));
         bench
     }
 
     pub(super) fn plain() -> Self {
-        Self::with(&[(vip(100), Vip::on("eth0", 24))])
+        Self::with(&[(vip(100), ServedVip::on("eth0", 24))])
     }
 
     /// The same, serving in term 1.
-    pub(super) fn serving(vips: &[(IpAddr, Vip)]) -> Self {
+    pub(super) fn serving(vips: &[(IpAddr, ServedVip)]) -> Self {
         let mut bench = Self::with(vips);
         bench.lead(1);
         bench.ack();
-        assert!(matches!(bench.machine.standing(bench.now), Standing::Serving { .. }));
+        assert!(matches!(bench.machine.state(bench.now), OwnershipState::Serving { .. }));
         bench
     }
 
-    pub(super) fn configure(&mut self, vips: &[(IpAddr, Vip)]) -> Vec<Action> {
+    pub(super) fn configure(&mut self, vips: &[(IpAddr, ServedVip)]) -> Vec<OwnershipAction> {
         let vips: BTreeMap<_, _> = vips.iter().map(|(a, vip)| (*a, Arc::new(vip.clone()))).collect();
-        self.tell(Event::Vips(vips))
+        self.tell(OwnershipEvent::Vips(vips))
     }
 
     /// Leads by an election by time-out, and has its tenure.
-    pub(super) fn lead(&mut self, term: u64) -> Vec<Action> {
-        self.tell(Event::Leading { term, elected: Elected::ByTimeout });
+    pub(super) fn lead(&mut self, term: u64) -> Vec<OwnershipAction> {
+        self.tell(OwnershipEvent::Leading { term, elected: Elected::ByTimeout });
         self.agree(term, ME, false)
     }
 
-    pub(super) fn agree(&mut self, term: u64, member: MemberId, released: bool) -> Vec<Action> {
-        let tenure = Some(Tenure { member, term, reach: Lease::default().reach(), released });
-        self.tell(Event::Applied { term, tenure })
+    pub(super) fn agree(&mut self, term: u64, member: MemberId, released: bool) -> Vec<OwnershipAction> {
+        let tenure = Some(Tenure { member, term, reach: LeaseTiming::default().reach(), released });
+        self.tell(OwnershipEvent::Applied { term, tenure })
     }
 
     /// A quorum answers a heartbeat sent now.
-    pub(super) fn ack(&mut self) -> Vec<Action> {
+    pub(super) fn ack(&mut self) -> Vec<OwnershipAction> {
         let sent = self.now;
-        let Some(term) = self.machine.reign.as_ref().map(|reign| reign.term) else { return Vec::new() };
-        self.tell(Event::QuorumAcked { term, sent })
+        let Some(term) = self.machine.leader_term.as_ref().map(|leader_term| leader_term.term) else {
+            return Vec::new();
+        };
+        self.tell(OwnershipEvent::QuorumAcked { term, sent })
     }
 
     /// Tells an event, and the kernel's reports of what follows from it. The wish to be woken is left out.
-    pub(super) fn tell(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn tell(&mut self, event: OwnershipEvent) -> Vec<OwnershipAction> {
         let mut done = Vec::new();
         for action in self.machine.handle(event, self.now) {
-            let report = |address, there| Event::Kernel { address, present: there, open: there };
+            let report = |address, there| OwnershipEvent::Kernel { address, present: there, open: there };
             let next = match action {
-                Action::WakeAt(at) => {
+                OwnershipAction::WakeAt(at) => {
                     assert!(at > self.now);
                     continue;
                 }
-                Action::Claim { address, .. } | Action::Repair { address, .. } => Some(report(address, true)),
-                Action::Release { address, .. } => Some(report(address, false)),
+                OwnershipAction::Claim { address, .. } | OwnershipAction::Repair { address, .. } => {
+                    Some(report(address, true))
+                }
+                OwnershipAction::Release { address, .. } => Some(report(address, false)),
                 _ => None,
             };
             done.push(action);
@@ -93,9 +99,9 @@ impl Bench {
         done
     }
 
-    pub(super) fn pass(&mut self, time: Duration) -> Vec<Action> {
+    pub(super) fn pass(&mut self, time: Duration) -> Vec<OwnershipAction> {
         self.now += time;
-        self.tell(Event::Tick)
+        self.tell(OwnershipEvent::Tick)
     }
 
     pub(super) fn holds(&self) -> Vec<IpAddr> {

@@ -1,43 +1,49 @@
 use trestle_model::OnQuorumLoss;
 
-use super::super::{Action, Event, Standing, Vip};
+use super::super::{OwnershipAction, OwnershipEvent, OwnershipState, ServedVip};
 use super::bench::{Bench, ms, vip};
 
-fn hold() -> Vip {
-    Vip { on_quorum_loss: OnQuorumLoss::Hold, ..Vip::on("eth0", 24) }
+fn hold() -> ServedVip {
+    ServedVip { on_quorum_loss: OnQuorumLoss::Hold, ..ServedVip::on("eth0", 24) }
 }
 
 #[test]
 fn a_lease_that_ends_takes_the_vip_along_and_a_quorum_brings_it_back() {
-    let mut bench = Bench::serving(&[(vip(100), Vip::on("eth0", 24))]);
+    let mut bench = Bench::serving(&[(vip(100), ServedVip::on("eth0", 24))]);
     assert_eq!(bench.pass(ms(279)).len(), 1, "an announcement");
-    assert!(matches!(bench.pass(ms(1))[..], [Action::Release { .. }]));
-    assert_eq!(bench.machine.standing(bench.now), Standing::WithoutQuorum);
-    assert!(matches!(bench.ack()[..], [Action::Claim { .. }, Action::Announce { .. }]));
+    assert!(matches!(bench.pass(ms(1))[..], [OwnershipAction::Release { .. }]));
+    assert_eq!(bench.machine.state(bench.now), OwnershipState::WithoutQuorum);
+    assert!(matches!(bench.ack()[..], [OwnershipAction::Claim { .. }, OwnershipAction::Announce { .. }]));
 }
 
 #[test]
 fn the_machine_asks_to_be_woken_when_the_lease_ends() {
-    let mut bench = Bench::serving(&[(vip(100), Vip::on("eth0", 24))]);
+    let mut bench = Bench::serving(&[(vip(100), ServedVip::on("eth0", 24))]);
     bench.pass(ms(200));
-    let woken = bench.machine.handle(Event::Tick, bench.now);
-    assert_eq!(woken, [Action::WakeAt(bench.now + ms(80))]);
+    let woken = bench.machine.handle(OwnershipEvent::Tick, bench.now);
+    assert_eq!(woken, [OwnershipAction::WakeAt(bench.now + ms(80))]);
 }
 
 #[test]
 fn after_a_pause_the_fence_is_opened_anew_and_only_with_a_fresh_answer() {
-    let mut bench = Bench::serving(&[(vip(100), Vip::on("eth0", 24))]);
+    let mut bench = Bench::serving(&[(vip(100), ServedVip::on("eth0", 24))]);
     bench.now += ms(60_000);
     let sent = bench.now - ms(59_900);
-    assert!(matches!(bench.tell(Event::QuorumAcked { term: 1, sent })[..], [Action::Release { .. }]));
-    let mut bench = Bench::serving(&[(vip(100), Vip::on("eth0", 24))]);
+    assert!(matches!(
+        bench.tell(OwnershipEvent::QuorumAcked { term: 1, sent })[..],
+        [OwnershipAction::Release { .. }]
+    ));
+    let mut bench = Bench::serving(&[(vip(100), ServedVip::on("eth0", 24))]);
     bench.now += ms(60_000);
-    assert!(matches!(bench.ack()[..], [Action::Claim { .. }, Action::Announce { .. }]), "no mere renewal");
+    assert!(
+        matches!(bench.ack()[..], [OwnershipAction::Claim { .. }, OwnershipAction::Announce { .. }]),
+        "no mere renewal"
+    );
 }
 
 #[test]
 fn hold_goes_on_without_a_quorum_and_says_so() {
-    let mut bench = Bench::serving(&[(vip(100), hold()), (vip(101), Vip::on("eth0", 24))]);
+    let mut bench = Bench::serving(&[(vip(100), hold()), (vip(101), ServedVip::on("eth0", 24))]);
     for _ in 0..1000 {
         bench.pass(ms(10));
     }
@@ -53,7 +59,8 @@ fn hold_goes_on_without_a_quorum_and_says_so() {
 fn hold_is_renewed_only_as_often_as_it_must_be() {
     let mut bench = Bench::serving(&[(vip(100), hold())]);
     bench.pass(ms(280 / 2));
-    let renewals = (0..1000).flat_map(|_| bench.pass(ms(10))).filter(|a| matches!(a, Action::Renew { .. }));
+    let renewals =
+        (0..1000).flat_map(|_| bench.pass(ms(10))).filter(|a| matches!(a, OwnershipAction::Renew { .. }));
     assert!((60..=80).contains(&renewals.count()));
 }
 
@@ -62,8 +69,8 @@ fn a_fence_beyond_the_lease_goes_when_it_is_not_held_any_more() {
     let mut bench = Bench::serving(&[(vip(100), hold())]);
     bench.pass(ms(200));
     let lease_ends = bench.now + ms(80);
-    let actions = bench.configure(&[(vip(100), Vip::on("eth0", 24))]);
-    assert!(matches!(actions[0], Action::Release { .. }));
+    let actions = bench.configure(&[(vip(100), ServedVip::on("eth0", 24))]);
+    assert!(matches!(actions[0], OwnershipAction::Release { .. }));
     assert!(bench.machine.facts().all(|facts| facts.until == lease_ends));
     assert_eq!(bench.holds(), [vip(100)]);
 }
@@ -71,7 +78,7 @@ fn a_fence_beyond_the_lease_goes_when_it_is_not_held_any_more() {
 #[test]
 fn a_fence_that_has_shut_is_not_held_open() {
     let mut bench = Bench::serving(&[(vip(100), hold())]);
-    assert!(matches!(bench.pass(ms(280))[..], [Action::Release { .. }]));
+    assert!(matches!(bench.pass(ms(280))[..], [OwnershipAction::Release { .. }]));
     assert_eq!(bench.pass(ms(100)), []);
 }
 
@@ -84,12 +91,12 @@ fn hold_begins_nothing_and_ends_with_leadership() {
     bench.pass(ms(200));
     bench.pass(ms(200));
     assert_eq!(bench.holds(), [vip(100)]);
-    assert!(matches!(bench.tell(Event::Following)[..], [Action::Release { .. }]));
+    assert!(matches!(bench.tell(OwnershipEvent::Following)[..], [OwnershipAction::Release { .. }]));
 }
 
 #[test]
 fn a_holder_votes_for_nobody_until_its_fence_has_shut() {
-    let mut bench = Bench::serving(&[(vip(100), Vip::on("eth0", 24))]);
+    let mut bench = Bench::serving(&[(vip(100), ServedVip::on("eth0", 24))]);
     assert!(!bench.machine.may_vote(2, bench.now + ms(291)));
     assert!(bench.machine.may_vote(2, bench.now + ms(292)));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trestle_model::MemberId;
 
-use super::super::super::{Elected, Event, Lease, Ownership};
+use super::super::super::{Elected, LeaseTiming, Ownership, OwnershipEvent};
 use super::node::Node;
 
 /// One step of the clocks. As long as a retry of the machine, so that every retry can happen.
@@ -137,8 +137,8 @@ pub(super) fn member(id: Id) -> MemberId {
 }
 
 impl World {
-    pub(super) fn lease(&self) -> Lease {
-        Lease {
+    pub(super) fn lease(&self) -> LeaseTiming {
+        LeaseTiming {
             length: TICK * self.lease,
             fence_error: TICK * self.fence_error,
             vote_refusal: TICK * self.refusal,
@@ -165,7 +165,7 @@ impl World {
                 arming: None,
             };
             node.begin(id, self);
-            node.tell(Event::Scrubbed, self);
+            node.tell(OwnershipEvent::CleanedUp, self);
             Arc::new(node)
         };
         Cluster {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trestle_model::OnQuorumLoss;
 
-use super::super::super::{Action, Elected, Event, Ownership, Tenure, Vip};
+use super::super::super::{Elected, Ownership, OwnershipAction, OwnershipEvent, ServedVip, Tenure};
 use super::cluster::{Bug, Entry, Id, Role, TICK, Vote, World, member, vip};
 
 /// Age of an answer, in ticks, that is beyond the lease and the refusal of votes in all worlds.
@@ -54,35 +54,35 @@ impl Node {
         self.machine = Ownership::new(member(id), world.lease());
         self.arming = None;
         let on_quorum_loss = if world.hold { OnQuorumLoss::Hold } else { OnQuorumLoss::Release };
-        let vips = [(vip(), Arc::new(Vip { on_quorum_loss, ..Vip::on("eth0", 24) }))].into();
+        let vips = [(vip(), Arc::new(ServedVip { on_quorum_loss, ..ServedVip::on("eth0", 24) }))].into();
         let targets = (0..3).filter(|other| *other != id).map(member).collect();
-        // Neither is answered by anything but the wish to scrub, which comes again.
-        let _ = self.machine.handle(Event::Vips(vips), self.now());
-        let _ = self.machine.handle(Event::Targets(targets), self.now());
+        // Neither is answered by anything but the wish to clean up, which comes again.
+        let _ = self.machine.handle(OwnershipEvent::Vips(vips), self.now());
+        let _ = self.machine.handle(OwnershipEvent::Targets(targets), self.now());
     }
 
     /// What Raft knows, told to the machine.
-    pub(super) fn sync(&mut self, world: &World) -> Vec<Action> {
+    pub(super) fn sync(&mut self, world: &World) -> Vec<OwnershipAction> {
         let mut wanted = match self.role.leads() {
             Some(elected) => {
                 let unseen = world.bug == Some(Bug::TransferUnseen);
                 let elected = if unseen { Elected::ByTimeout } else { elected };
-                self.tell(Event::Leading { term: self.vote.0, elected }, world)
+                self.tell(OwnershipEvent::Leading { term: self.vote.0, elected }, world)
             }
-            None => self.tell(Event::Following, world),
+            None => self.tell(OwnershipEvent::Following, world),
         };
         wanted.extend(self.tell(self.applied(world), world));
         let fresh = (world.bug == Some(Bug::ServeWhileLeader)).then_some(self.clock);
         if let (Some(_), Some(acked)) = (self.role.leads(), fresh.or(self.acked)) {
-            let event = Event::QuorumAcked { term: self.vote.0, sent: TICK * acked };
+            let event = OwnershipEvent::QuorumAcked { term: self.vote.0, sent: TICK * acked };
             wanted.extend(self.tell(event, world));
         }
         wanted
     }
 
-    pub(super) fn applied(&self, world: &World) -> Event {
+    pub(super) fn applied(&self, world: &World) -> OwnershipEvent {
         let term = self.log[..self.committed].last().map_or(0, |((term, _), _)| *term);
-        Event::Applied { term, tenure: self.tenure(world) }
+        OwnershipEvent::Applied { term, tenure: self.tenure(world) }
     }
 
     fn tenure(&self, world: &World) -> Option<Tenure> {
@@ -99,31 +99,31 @@ impl Node {
     }
 
     /// Tells the machine and does to the kernel what it wants; what it wants of Raft is returned.
-    pub(super) fn tell(&mut self, event: Event, world: &World) -> Vec<Action> {
+    pub(super) fn tell(&mut self, event: OwnershipEvent, world: &World) -> Vec<OwnershipAction> {
         let now = self.now();
         let mut wanted = Vec::new();
         for action in self.machine.handle(event, now) {
-            let report = |open| Event::Kernel { address: vip(), present: open, open };
+            let report = |open| OwnershipEvent::Kernel { address: vip(), present: open, open };
             let next = match action {
-                Action::Scrub => {
+                OwnershipAction::CleanUp => {
                     self.fence = None;
-                    Event::Scrubbed
+                    OwnershipEvent::CleanedUp
                 }
-                Action::Claim { until, .. } | Action::Repair { until, .. } => {
+                OwnershipAction::Claim { until, .. } | OwnershipAction::Repair { until, .. } => {
                     self.arm(until, world);
                     report(true)
                 }
-                Action::Renew { until, .. } => {
+                OwnershipAction::Renew { until, .. } => {
                     if self.fence.is_some() {
                         self.arm(until, world);
                     }
                     report(true)
                 }
-                Action::Release { .. } => {
+                OwnershipAction::Release { .. } => {
                     (self.fence, self.arming) = (None, None);
                     report(false)
                 }
-                Action::Announce { .. } | Action::WakeAt(_) => continue,
+                OwnershipAction::Announce { .. } | OwnershipAction::WakeAt(_) => continue,
                 other => {
                     wanted.push(other);
                     continue;
@@ -160,6 +160,6 @@ impl Hash for Node {
         let published = published.map(|(term, sent)| (term, self.clock - sent));
         published.filter(|(_, age)| *age < FORGOTTEN).hash(state);
         (self.fence.map(left), self.arming).hash(state);
-        self.machine.essence(self.now()).hash(state);
+        self.machine.search_key(self.now()).hash(state);
     }
 }

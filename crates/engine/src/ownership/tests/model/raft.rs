@@ -1,6 +1,6 @@
 //! As much of Raft as openraft has and ownership depends on.
 
-use super::super::super::{Action, Elected};
+use super::super::super::{Elected, OwnershipAction};
 use super::cluster::{Answer, Bug, Cluster, Entry, Id, Notice, Role, World};
 use super::node::Node;
 
@@ -139,18 +139,18 @@ impl Cluster {
     }
 
     /// What a machine wants of Raft.
-    pub(super) fn obey(&mut self, id: Id, wanted: Vec<Action>) {
+    pub(super) fn obey(&mut self, id: Id, wanted: Vec<OwnershipAction>) {
         for action in wanted {
             let node = self.node(id);
             let proposes = matches!(node.role, Role::Leader(_));
             match action {
-                Action::ProposeTake { term, .. } if proposes && node.vote.0 == term => {
+                OwnershipAction::ProposeTake { term, .. } if proposes && node.vote.0 == term => {
                     node.propose(Entry::Take);
                 }
-                Action::ProposeRelease { term, .. } if proposes && node.vote.0 == term => {
+                OwnershipAction::ProposeRelease { term, .. } if proposes && node.vote.0 == term => {
                     node.propose(Entry::Release);
                 }
-                Action::TransferLeadership { to } => {
+                OwnershipAction::TransferLeadership { to } => {
                     self.transfer(id, to.0 as usize - 1);
                 }
                 _ => {}

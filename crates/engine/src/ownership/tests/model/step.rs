@@ -3,7 +3,7 @@
 
 use stateright::{Model, Property};
 
-use super::super::super::{Elected, Event};
+use super::super::super::{Elected, OwnershipEvent};
 use super::cluster::{Answer, Bug, Cluster, Entry, Id, Notice, Role, TICK, World, member};
 use super::node::Node;
 
@@ -74,7 +74,7 @@ impl Cluster {
         true
     }
 
-    fn told(&mut self, id: Id, event: Option<Event>, world: &World) -> bool {
+    fn told(&mut self, id: Id, event: Option<OwnershipEvent>, world: &World) -> bool {
         let node = self.node(id);
         let wanted = match event {
             Some(event) => node.tell(event, world),
@@ -98,13 +98,13 @@ impl Cluster {
             Step::Tell(id) => self.told(id, None, world),
             Step::Late(id) => {
                 let Some((term, sent)) = self.nodes[id].published else { return false };
-                self.told(id, Some(Event::QuorumAcked { term, sent: TICK * sent }), world)
+                self.told(id, Some(OwnershipEvent::QuorumAcked { term, sent: TICK * sent }), world)
             }
             Step::Apply(id) => {
                 let event = self.nodes[id].applied(world);
                 self.told(id, Some(event), world)
             }
-            Step::Wake(id) => self.told(id, Some(Event::Tick), world),
+            Step::Wake(id) => self.told(id, Some(OwnershipEvent::Tick), world),
             Step::Arm(id) => {
                 let node = self.node(id);
                 let armed = node.arming.take().map(|left| node.clock + left + world.fence_error);
@@ -115,7 +115,9 @@ impl Cluster {
             Step::Move(to) if self.moves > 0 => {
                 self.moves -= 1;
                 let from = (0..3).find(|id| self.nodes[*id].role.leads().is_some() && *id != to);
-                from.is_some_and(|from| self.told(from, Some(Event::Move { to: Some(member(to)) }), world))
+                from.is_some_and(|from| {
+                    self.told(from, Some(OwnershipEvent::Move { to: Some(member(to)) }), world)
+                })
             }
             Step::RawTransfer(from, to) if self.raw_transfers > 0 => {
                 self.raw_transfers -= 1;

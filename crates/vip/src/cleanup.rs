@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use crate::capability::require_net_admin;
 use crate::error::VipError;
-use crate::lock::Lock;
-use crate::nft::{Named, Nft};
-use crate::route::{Assigned, Route};
+use crate::lock::TableLock;
+use crate::nft::{Nft, TableNames};
+use crate::route::{Assigned, RouteSocket};
 
 /// Begins the names of all tables of members.
 pub(crate) const PREFIX: &str = "trestle_";
@@ -26,7 +26,7 @@ pub(crate) fn table(member: &str) -> String {
 /// addresses removed, then the tables made anew. An address that lasts was configured by someone else since, and stays. Without
 /// nftables there is nothing to go by, and no need: such addresses have gone by themselves within
 /// [`Fence::error`](crate::Fence::error) of their lease.
-pub(crate) fn fence(table: &str, route: &mut Route) -> Result<Result<Nft, String>, VipError> {
+pub(crate) fn fence(table: &str, route: &mut RouteSocket) -> Result<Result<Nft, String>, VipError> {
     let mut nft = match prepared(table) {
         Ok(nft) => nft,
         Err(error) => return Ok(Err(format!("nftables: {error}"))),
@@ -80,7 +80,7 @@ impl Others {
 
 /// Removes what members of other names than `own` left: tables whose lock nobody holds, the addresses in them that end within
 /// a minute, and addresses of ours in no table at all.
-pub(crate) fn others(nft: &mut Nft, route: &mut Route, own: Option<&str>) -> io::Result<Others> {
+pub(crate) fn others(nft: &mut Nft, route: &mut RouteSocket, own: Option<&str>) -> io::Result<Others> {
     // Addresses first: a member fences an address before it adds it, so that one which is listed here and lives is in a table
     // that is listed below.
     let addresses = route.addresses()?;
@@ -94,7 +94,7 @@ pub(crate) fn others(nft: &mut Nft, route: &mut Route, own: Option<&str>) -> io:
             living.extend(all);
             continue;
         }
-        match Lock::take(&tables.name) {
+        match TableLock::take(&tables.name) {
             Ok(Ok(lock)) => dead.push((tables, all.collect::<Vec<IpAddr>>(), shut, lock)),
             Ok(Err(owner)) => {
                 living.extend(all);
@@ -134,8 +134,8 @@ pub(crate) fn others(nft: &mut Nft, route: &mut Route, own: Option<&str>) -> io:
 /// Silences what tables fence, then removes the addresses, then the tables.
 fn bury<'a>(
     nft: &mut Nft,
-    route: &mut Route,
-    tables: &Named,
+    route: &mut RouteSocket,
+    tables: &TableNames,
     leftover: impl Iterator<Item = &'a Assigned>,
     removed: &mut Vec<String>,
 ) -> io::Result<()> {
@@ -149,9 +149,9 @@ fn bury<'a>(
     Ok(())
 }
 
-/// What [`scrub`] did.
+/// What [`cleanup`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Scrubbed {
+pub struct CleanedUp {
     /// What was left by members that no longer run, and is removed: tables of nftables, addresses.
     pub removed: Vec<String>,
     /// What stays because its member runs.
@@ -160,7 +160,7 @@ pub struct Scrubbed {
     pub failed: Vec<String>,
 }
 
-impl fmt::Display for Scrubbed {
+impl fmt::Display for CleanedUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = [("removed", &self.removed), ("left alone", &self.living), ("not removed", &self.failed)];
         let mut any = false;
@@ -178,14 +178,14 @@ impl fmt::Display for Scrubbed {
 ///
 /// # Errors
 /// When CAP_NET_ADMIN is missing, or the kernel does not list its tables or addresses.
-pub fn scrub() -> Result<Scrubbed, VipError> {
+pub fn cleanup() -> Result<CleanedUp, VipError> {
     require_net_admin()?;
-    let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
+    let mut route = RouteSocket::open().map_err(VipError::system("open a routing socket"))?;
     let mut nft = Nft::open("").map_err(VipError::system("open a socket of nftables"))?;
     let others = others(&mut nft, &mut route, None).map_err(VipError::system("remove what was left"))?;
     let (failed, living): (Vec<Left>, Vec<Left>) = others.left.into_iter().partition(|left| left.failed);
     let words = |all: Vec<Left>| all.into_iter().map(|left| left.why).collect();
-    Ok(Scrubbed { removed: others.removed, living: words(living), failed: words(failed) })
+    Ok(CleanedUp { removed: others.removed, living: words(living), failed: words(failed) })
 }
 
 #[cfg(test)]
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn what_was_done_is_said_line_by_line() {
-        assert_eq!(Scrubbed::default().to_string(), "nothing was left here\n");
-        let done = Scrubbed {
+        assert_eq!(CleanedUp::default().to_string(), "nothing was left here\n");
+        let done = CleanedUp {
             removed: vec!["address 192.0.2.50/32".to_owned(), "table trestle_m1".to_owned()],
             living: vec!["table trestle_m2".to_owned()],
             failed: Vec::new(),

@@ -19,7 +19,7 @@ const RECEIVE_BYTES: usize = 256;
 
 /// The ARP of one interface: sends frames, hears everybody else's.
 #[derive(Debug)]
-pub(crate) struct ArpWire {
+pub(crate) struct ArpSocket {
     pub(crate) index: u32,
     fd: OwnedFd,
 }
@@ -36,7 +36,7 @@ unsafe impl SocketAddrArg for LinkAddress {
     }
 }
 
-impl ArpWire {
+impl ArpSocket {
     pub(crate) fn open(index: u32) -> io::Result<Self> {
         // Bound before it names a protocol, so that it never hears other interfaces.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -65,7 +65,7 @@ impl ArpWire {
     }
 }
 
-impl AsFd for ArpWire {
+impl AsFd for ArpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -73,11 +73,11 @@ impl AsFd for ArpWire {
 
 /// Neighbour discovery on every interface. What it sends passes the fence's `out` chain like anything else that is sent.
 #[derive(Debug)]
-pub(crate) struct Discovery(Socket);
+pub(crate) struct NeighborSocket(Socket);
 
-impl Discovery {
+impl NeighborSocket {
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = discovery_socket()?;
+        let socket = icmpv6_socket()?;
         // Load the type; keep the message if it is an advertisement, else none of it (classic BPF).
         socket.attach_filter(&[
             SockFilter::new(0x30, 0, 0, 0),
@@ -90,7 +90,7 @@ impl Discovery {
 
     /// Sends a message about an address of this machine, from that address (RFC 4861 §4.4), which is what the fence goes by.
     pub(crate) fn send_from(from: Ipv6Addr, message: &[u8], to: Ipv6Addr, index: u32) -> io::Result<()> {
-        let socket = discovery_socket()?;
+        let socket = icmpv6_socket()?;
         socket.bind(&SocketAddrV6::new(from, 0, 0, 0).into())?;
         sendto(&socket, message, SendFlags::empty(), &SocketAddrV6::new(to, 0, 0, index))?;
         Ok(())
@@ -108,13 +108,13 @@ impl Discovery {
     }
 }
 
-impl AsFd for Discovery {
+impl AsFd for NeighborSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-fn discovery_socket() -> io::Result<Socket> {
+fn icmpv6_socket() -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking(), Some(socket2::Protocol::ICMPV6))?;
     // Neighbours ignore whatever may have come through a router (RFC 4861 §7.1).
     socket.set_multicast_hops_v6(255)?;

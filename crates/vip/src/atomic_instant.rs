@@ -17,9 +17,9 @@ fn nanoseconds(instant: Instant) -> u64 {
 
 /// An instant that one thread sets and others read, neither waiting for the other; or none.
 #[derive(Debug, Default)]
-pub(crate) struct Moment(AtomicU64);
+pub(crate) struct AtomicInstant(AtomicU64);
 
-impl Moment {
+impl AtomicInstant {
     pub(crate) fn get(&self) -> Option<Instant> {
         match self.0.load(Ordering::Acquire) {
             0 => None,

@@ -4,20 +4,25 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use trestle_consensus::{LeaderTerm, Leadership};
-use trestle_engine::ownership::{Elected, Event};
+use trestle_engine::ownership::{Elected, OwnershipEvent};
 use trestle_model::MemberId;
 
-use super::Order;
+use super::VipCommand;
 use crate::member::Member;
 use crate::supervise::Lifetime;
 
 /// Starts the tasks, on Raft's runtime: nothing of the API may delay them.
-pub(super) fn follow(member: &Arc<Member>, orders: &Sender<Order>) {
+pub(super) fn follow(member: &Arc<Member>, commands: &Sender<VipCommand>) {
     let runtime = member.consensus.runtime();
     let parts = &member.supervisor;
-    parts.spawn(&runtime, "leadership news", Lifetime::UntilStop, leadership(member.clone(), orders.clone()));
-    parts.spawn(&runtime, "state news", Lifetime::UntilStop, state(member.clone(), orders.clone()));
-    parts.spawn(&runtime, "identity news", Lifetime::UntilStop, identity(member.clone(), orders.clone()));
+    parts.spawn(
+        &runtime,
+        "leadership news",
+        Lifetime::UntilStop,
+        leadership(member.clone(), commands.clone()),
+    );
+    parts.spawn(&runtime, "state news", Lifetime::UntilStop, state(member.clone(), commands.clone()));
+    parts.spawn(&runtime, "identity news", Lifetime::UntilStop, identity(member.clone(), commands.clone()));
 }
 
 /// Raft's term in which whoever founds a cluster leads.
@@ -42,23 +47,23 @@ pub(crate) fn why_it_leads(elected: Elected, term: u64) -> &'static str {
     }
 }
 
-fn events(member: &Member, leadership: Leadership) -> Vec<Event> {
-    let Some(leads) = leadership.leads else { return vec![Event::Following] };
-    let mut events = vec![Event::Leading { term: leads.term, elected: elected(&leads) }];
+fn events(member: &Member, leadership: Leadership) -> Vec<OwnershipEvent> {
+    let Some(leads) = leadership.leads else { return vec![OwnershipEvent::Following] };
+    let mut events = vec![OwnershipEvent::Leading { term: leads.term, elected: elected(&leads) }];
     if leads.transferring {
-        events.push(Event::TransferBegan);
+        events.push(OwnershipEvent::TransferBegan);
     }
     if let Some(at) = leads.quorum_acked {
-        events.push(Event::QuorumAcked { term: leads.term, sent: member.vips.shared.moment(at) });
+        events.push(OwnershipEvent::QuorumAcked { term: leads.term, sent: member.vips.shared.moment(at) });
     }
     events
 }
 
-async fn leadership(member: Arc<Member>, orders: Sender<Order>) {
+async fn leadership(member: Arc<Member>, commands: Sender<VipCommand>) {
     let mut leadership = member.consensus.leadership();
     loop {
         let now = *leadership.borrow_and_update();
-        if events(&member, now).into_iter().any(|event| orders.send(Order::Event(event)).is_err())
+        if events(&member, now).into_iter().any(|event| commands.send(VipCommand::Event(event)).is_err())
             || leadership.changed().await.is_err()
         {
             return;
@@ -66,37 +71,37 @@ async fn leadership(member: Arc<Member>, orders: Sender<Order>) {
     }
 }
 
-async fn state(member: Arc<Member>, orders: Sender<Order>) {
+async fn state(member: Arc<Member>, commands: Sender<VipCommand>) {
     let mut view = member.consensus.view();
     let mut revision = None;
     loop {
         let now = view.borrow_and_update().clone();
         // What is configured comes before who may serve it.
         if revision.replace(now.state.revision) != Some(now.state.revision)
-            && orders.send(Order::State(now.state.clone())).is_err()
+            && commands.send(VipCommand::State(now.state.clone())).is_err()
         {
             return;
         }
-        let applied = Event::Applied { term: now.applied_term, tenure: now.state.tenure };
-        if orders.send(Order::Event(applied)).is_err() || view.changed().await.is_err() {
+        let applied = OwnershipEvent::Applied { term: now.applied_term, tenure: now.state.tenure };
+        if commands.send(VipCommand::Event(applied)).is_err() || view.changed().await.is_err() {
             return;
         }
     }
 }
 
 /// Tells that this member has an identity now, and what was told before to nobody.
-fn begin(member: &Member, me: MemberId, orders: &Sender<Order>) {
+fn begin(member: &Member, me: MemberId, commands: &Sender<VipCommand>) {
     let view = member.consensus.view().borrow().clone();
-    let applied = Event::Applied { term: view.applied_term, tenure: view.state.tenure };
+    let applied = OwnershipEvent::Applied { term: view.applied_term, tenure: view.state.tenure };
     let leadership = events(member, *member.consensus.leadership().borrow());
-    let news = [Order::Begin(me), Order::State(view.state.clone()), Order::Event(applied)];
-    for order in news.into_iter().chain(leadership.into_iter().map(Order::Event)) {
-        let _ = orders.send(order);
+    let news = [VipCommand::Begin(me), VipCommand::State(view.state.clone()), VipCommand::Event(applied)];
+    for command in news.into_iter().chain(leadership.into_iter().map(VipCommand::Event)) {
+        let _ = commands.send(command);
     }
 }
 
 /// Tells when this member comes to belong to a cluster, and when it does no more.
-async fn identity(member: Arc<Member>, orders: Sender<Order>) {
+async fn identity(member: Arc<Member>, commands: Sender<VipCommand>) {
     let mut role = member.consensus.role();
     let now = |member: &Member| member.id().map(|me| (me, member.consensus.was_removed()));
     // The owner was told this before it began.
@@ -107,8 +112,8 @@ async fn identity(member: Arc<Member>, orders: Sender<Order>) {
         if let Some((me, removed)) = known.filter(|known| told != Some(*known)) {
             told = known;
             match removed {
-                true => drop(orders.send(Order::Withdraw)),
-                false => begin(&member, me, &orders),
+                true => drop(commands.send(VipCommand::Withdraw)),
+                false => begin(&member, me, &commands),
             }
         }
         if role.changed().await.is_err() {

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tracing::error;
-use trestle_engine::ownership::{self, Event};
+use trestle_engine::ownership::{self, OwnershipEvent};
 use trestle_model::{MemberName, VipSpec};
 
 use super::super::fit;
-use super::{Grip, Owner};
+use super::{KernelState, Owner};
 use crate::events::Event as Happened;
 
 /// Why a virtual IP has no place here.
 #[derive(Clone)]
-pub(in super::super) struct Misplaced {
+pub(in super::super) struct PlacementProblem {
     /// For the virtual IP itself.
     pub(in super::super) problem: String,
     /// For the member, which is unfit because of it.
@@ -23,20 +23,20 @@ pub(in super::super) struct Misplaced {
 
 /// Everything that is known of the virtual IPs' places.
 #[derive(Default)]
-struct Places {
+struct Placements {
     interfaces: BTreeMap<IpAddr, String>,
-    misplaced: BTreeMap<IpAddr, Misplaced>,
+    misplaced: BTreeMap<IpAddr, PlacementProblem>,
     own: BTreeMap<IpAddr, &'static str>,
 }
 
 impl Owner {
     /// Brings what the machine knows of the configuration in line with it: which virtual IPs there are for this member, on
     /// which interface, and what is in the way.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn reconcile(&mut self) {
         if self.me.is_none() {
             return;
         }
-        self.get_a_grip();
+        self.open_kernel();
         let places = self.places();
         let id = |name: &MemberName| self.state.member_named(name).map(|member| member.id);
         let mut vips = BTreeMap::new();
@@ -44,7 +44,7 @@ impl Owner {
             let address = vip.spec.address.ip;
             // What cannot be served here is the machine's business too: it hands that over like everything else.
             let place = places.interfaces.get(&address).map(String::as_str).unwrap_or_default();
-            let wanted = ownership::Vip {
+            let wanted = ownership::ServedVip {
                 prefix_len: vip.spec.address.prefix_len,
                 interface: place.into(),
                 on_quorum_loss: vip.spec.on_quorum_loss,
@@ -54,11 +54,11 @@ impl Owner {
             vips.insert(address, Arc::new(wanted));
         }
         self.show(places);
-        self.feed(Event::Vips(vips));
+        self.feed(OwnershipEvent::Vips(vips));
     }
 
-    fn places(&self) -> Places {
-        let mut places = Places::default();
+    fn places(&self) -> Placements {
+        let mut places = Placements::default();
         if self.state.vips.is_empty() {
             return places;
         }
@@ -78,7 +78,7 @@ impl Owner {
                     Some(Ok(name)) => drop(places.interfaces.insert(address, name)),
                     Some(Err(problem)) => {
                         let fault = format!("no interface here suits {address}");
-                        places.misplaced.insert(address, Misplaced { problem, fault });
+                        places.misplaced.insert(address, PlacementProblem { problem, fault });
                     }
                     None => {}
                 }
@@ -87,18 +87,18 @@ impl Owner {
         places
     }
 
-    fn show(&self, places: Places) {
-        let mut shown = self.shared.shown();
-        let before = std::mem::replace(&mut shown.misplaced, places.misplaced.clone());
-        shown.interfaces = places.interfaces;
-        shown.placed = self.state.revision;
-        let own_before = std::mem::replace(&mut shown.own, places.own.clone());
-        drop(shown);
+    fn show(&self, places: Placements) {
+        let mut status = self.shared.status();
+        let before = std::mem::replace(&mut status.misplaced, places.misplaced.clone());
+        status.interfaces = places.interfaces;
+        status.placed = self.state.revision;
+        let own_before = std::mem::replace(&mut status.own, places.own.clone());
+        drop(status);
         for (address, what) in places.own.into_iter().filter(|(address, _)| !own_before.contains_key(address))
         {
             error!(vip = %address, "a virtual IP is {what}; it is not served here, and two hosts may answer for it");
         }
-        let news = |address: &IpAddr, found: &Misplaced| {
+        let news = |address: &IpAddr, found: &PlacementProblem| {
             before.get(address).is_none_or(|known| known.problem != found.problem)
         };
         for (address, found) in places.misplaced.iter().filter(|(address, found)| news(address, found)) {
@@ -108,7 +108,7 @@ impl Owner {
 
     /// Where a virtual IP belongs here, or why nowhere; `None` without the kernel.
     fn interface_of(&self, vip: &VipSpec) -> Option<Result<String, String>> {
-        let Grip::Firm(kernel) = &self.grip else { return None };
+        let KernelState::Open(kernel) = &self.kernel_state else { return None };
         if let Some(name) = vip.interface_on(&self.name) {
             return Some(Ok(name.to_string()));
         }
@@ -124,8 +124,8 @@ impl Owner {
 }
 
 /// Nobody serves what is somebody's own address, so that the two are not cut off from one another.
-fn taken(address: IpAddr, what: &str) -> Misplaced {
-    Misplaced {
+fn taken(address: IpAddr, what: &str) -> PlacementProblem {
+    PlacementProblem {
         problem: format!("it is {what}; delete it, or give that member or host another address"),
         fault: format!("virtual IP {address} is {what}"),
     }

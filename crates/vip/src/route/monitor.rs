@@ -14,7 +14,7 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// One change.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum RouteChange {
     /// An interface is new, or something about it is.
     Link(Interface),
     /// An interface is gone.
@@ -29,17 +29,17 @@ pub(crate) enum Change {
 
 /// Hears of changes.
 #[derive(Debug)]
-pub(crate) struct Changes {
+pub(crate) struct RouteMonitor {
     socket: Socket,
 }
 
-impl Changes {
+impl RouteMonitor {
     pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { socket: Socket::open(None, GROUPS)? })
     }
 
     /// All that has happened since the last look; empty when nothing has.
-    pub(crate) fn waiting(&mut self) -> io::Result<Vec<Change>> {
+    pub(crate) fn waiting(&mut self) -> io::Result<Vec<RouteChange>> {
         let mut found = Vec::new();
         loop {
             match self.socket.receive_waiting() {
@@ -47,26 +47,27 @@ impl Changes {
                 Ok(Some(bytes)) => {
                     found.extend(messages(bytes).filter_map(|m| parsed(m.whole)).flat_map(|m| read(&m)));
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.push(Change::Missed),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.push(RouteChange::Missed),
                 Err(error) => return Err(error),
             }
         }
     }
 }
 
-fn read(message: &RouteNetlinkMessage) -> Vec<Change> {
-    let own = |found: &Assigned| found.is_hosts_own().then_some(Change::OwnAddress { index: found.index });
+fn read(message: &RouteNetlinkMessage) -> Vec<RouteChange> {
+    let own =
+        |found: &Assigned| found.is_hosts_own().then_some(RouteChange::OwnAddress { index: found.index });
     match message {
         // Bridges announce their ports in a family of their own, with half of the attributes.
         RouteNetlinkMessage::NewLink(link) if u8::from(link.header.interface_family) == 0 => {
-            vec![Change::Link(Interface::read(link))]
+            vec![RouteChange::Link(Interface::read(link))]
         }
         RouteNetlinkMessage::DelLink(link) if u8::from(link.header.interface_family) == 0 => {
-            vec![Change::LinkGone(link.header.index)]
+            vec![RouteChange::LinkGone(link.header.index)]
         }
         RouteNetlinkMessage::NewAddress(address) => Assigned::read(address).iter().filter_map(own).collect(),
         RouteNetlinkMessage::DelAddress(address) => match Assigned::read(address) {
-            Some(gone) => [Change::AddressGone { index: gone.index, address: gone.address }]
+            Some(gone) => [RouteChange::AddressGone { index: gone.index, address: gone.address }]
                 .into_iter()
                 .chain(own(&gone))
                 .collect(),
@@ -76,7 +77,7 @@ fn read(message: &RouteNetlinkMessage) -> Vec<Change> {
     }
 }
 
-impl AsFd for Changes {
+impl AsFd for RouteMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

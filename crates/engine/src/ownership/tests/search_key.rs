@@ -8,10 +8,10 @@ use std::time::Duration;
 use trestle_model::MemberId;
 
 use super::super::leave::Leaving;
-use super::super::{Cause, Elected, Ownership, Reign};
+use super::super::{Cause, Elected, LeaderTerm, Ownership};
 
 impl Leaving {
-    fn essence(&self) -> (bool, bool, bool, Option<MemberId>, Vec<MemberId>) {
+    fn search_key(&self) -> (bool, bool, bool, Option<MemberId>, Vec<MemberId>) {
         let said = (self.release.0.is_some(), self.transfer.0.is_some());
         (self.cause == Cause::RaftTransfer, said.0, said.1, self.to, self.tried.iter().copied().collect())
     }
@@ -19,7 +19,7 @@ impl Leaving {
 
 impl Ownership {
     /// Everything that `handle` goes by, but for what never changes in the model.
-    pub(in super::super) fn essence(&self, now: Duration) -> impl Hash + use<> {
+    pub(in super::super) fn search_key(&self, now: Duration) -> impl Hash + use<> {
         let held: Vec<_> = self
             .held
             .values()
@@ -29,27 +29,27 @@ impl Ownership {
                 (open, shut, held.releasing, held.reported)
             })
             .collect();
-        // Without a reign the machine is told all of the rest before it can matter again: terms only grow, and a new
+        // Without a term the machine is told all of the rest before it can matter again: terms only grow, and a new
         // leader does nothing before it has applied an entry of its own term.
-        let reign = self.reign.as_ref().map(|reign| {
-            let known = (self.yielded, self.applied >= reign.term, self.tenure);
-            (self.reign_essence(reign, now), known)
+        let leader_term = self.leader_term.as_ref().map(|leader_term| {
+            let known = (self.barred_term, self.applied >= leader_term.term, self.tenure);
+            (self.term_key(leader_term, now), known)
         });
-        (self.scrubbed, self.scrub.0.is_some(), held, reign, self.wish.clone())
+        (self.cleaned_up, self.cleanup_timer.0.is_some(), held, leader_term, self.request.clone())
     }
 
     pub(in super::super) fn is_busy(&self) -> bool {
-        !self.scrubbed || self.reign.is_some() || !self.held.is_empty()
+        !self.cleaned_up || self.leader_term.is_some() || !self.held.is_empty()
     }
 
-    fn reign_essence(&self, reign: &Reign, now: Duration) -> impl Hash + use<> {
+    fn term_key(&self, leader_term: &LeaderTerm, now: Duration) -> impl Hash + use<> {
         // An acknowledgement that is older than the lease is as good as none, and a wait that is over stays over.
-        let acked = reign.acked.map(|acked| now - acked).filter(|age| *age < self.lease.length);
+        let acked = leader_term.acked.map(|acked| now - acked).filter(|age| *age < self.lease.length);
         let longest = self.lease.wait(self.lease.reach(), Elected::ByTransfer);
-        let waits = reign.elected == Elected::ByTransfer;
-        let waited = waits.then(|| longest.saturating_sub(now - reign.since));
-        let quiet = reign.quiet_ends().map(|end| end.saturating_sub(now));
-        let leaving = reign.leaving.as_ref().map(Leaving::essence);
-        (reign.term, waited, acked, reign.take.0.is_some(), quiet, leaving)
+        let waits = leader_term.elected == Elected::ByTransfer;
+        let waited = waits.then(|| longest.saturating_sub(now - leader_term.since));
+        let quiet = leader_term.quiesce_ends().map(|end| end.saturating_sub(now));
+        let leaving = leader_term.leaving.as_ref().map(Leaving::search_key);
+        (leader_term.term, waited, acked, leader_term.take_timer.0.is_some(), quiet, leaving)
     }
 }

@@ -9,9 +9,9 @@ use super::action::Cause;
 
 /// How far this member is with serving the VIPs, in one word for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum OwnershipState {
     /// Removing what an earlier run left behind.
-    Scrubbing,
+    CleaningUp,
     /// There is no VIP to serve, and none to let go of.
     Idle,
     /// Another member leads, or none.
@@ -38,12 +38,12 @@ pub enum Standing {
         cause: Cause,
     },
     /// Leads in a term in which it may not serve: it gave a vote for a later one, or heard of a later claim.
-    Yielded,
+    TermBarred,
 }
 
 /// What is known of one VIP on this member while it holds it, or is about to let go of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct HeldVipFacts {
     /// The VIP.
     pub address: IpAddr,
     /// Whether the kernel has the address, by its last report.

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use trestle_engine::ownership::announcement;
 
-use super::Upkeep;
-use crate::event::{Event, Mac};
+use super::Maintenance;
+use crate::event::{KernelEvent, Mac};
 use crate::frames;
-use crate::wire::Discovery;
+use crate::sockets::NeighborSocket;
 
 /// A contested address is defended at most this often (RFC 5227 §2.4, DEFEND_INTERVAL).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Claims of the same machine that follow one another within this time are one event.
-const SAID_AGAIN: Duration = Duration::from_secs(1);
+const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -42,22 +42,24 @@ impl Schedule {
     }
 }
 
-impl Upkeep {
+impl Maintenance {
     /// Says that the address is here. What cannot be sent is sent the next time.
     pub(super) fn announce(&mut self, at: usize, now: Instant) {
-        let kept = &mut self.kept[at];
-        kept.schedule.announced(now);
-        let (address, index, mac) = (kept.vip.address, kept.interface.index, kept.interface.mac);
-        let may = kept.interface.index != 0 && kept.lease.running(Instant::now()).is_some();
+        let held = &mut self.held[at];
+        held.schedule.announced(now);
+        let (address, index, mac) = (held.vip.address, held.interface.index, held.interface.mac);
+        let may = held.interface.index != 0 && held.lease.running(Instant::now()).is_some();
         let Some(mac) = mac.filter(|_| may) else { return };
         let sent = match address {
-            IpAddr::V4(ip) => self.wire(index).and_then(|wire| {
-                frames::announcements(mac, ip).iter().try_for_each(|frame| wire.send(frame))
-            }),
-            IpAddr::V6(ip) => Discovery::send_from(ip, &frames::advertisement(mac, ip), ALL_NODES, index),
+            IpAddr::V4(ip) => self
+                .arp(index)
+                .and_then(|arp| frames::announcements(mac, ip).iter().try_for_each(|frame| arp.send(frame))),
+            IpAddr::V6(ip) => {
+                NeighborSocket::send_from(ip, &frames::advertisement(mac, ip), ALL_NODES, index)
+            }
         };
         if sent.is_ok() {
-            self.kept[at].show(|facts| {
+            self.held[at].show(|facts| {
                 facts.last_announcement = Some(now);
                 facts.announcements += 1;
             });
@@ -66,43 +68,45 @@ impl Upkeep {
 
     /// Asks whether anybody else has the address; the answer counts as a conflict when it comes.
     pub(super) fn probe(&mut self, at: usize) {
-        let kept = &self.kept[at];
-        let (address, index) = (kept.vip.address, kept.interface.index);
-        let Some(mac) = kept.interface.mac else { return };
+        let held = &self.held[at];
+        let (address, index) = (held.vip.address, held.interface.index);
+        let Some(mac) = held.interface.mac else { return };
         // Detection goes on without the question.
         let _ = match address {
-            IpAddr::V4(ip) => self.wire(index).and_then(|wire| wire.send(&frames::probe(mac, ip))),
+            IpAddr::V4(ip) => self.arp(index).and_then(|arp| arp.send(&frames::probe(mac, ip))),
             IpAddr::V6(ip) => self.tell(&frames::solicitation(mac, ip), frames::solicited_node(ip), index),
         };
     }
 
     fn tell(&self, message: &[u8], to: Ipv6Addr, index: u32) -> std::io::Result<()> {
-        self.discovery.as_ref().map_or(Ok(()), |discovery| discovery.send(message, to, index))
+        self.neighbors.as_ref().map_or(Ok(()), |neighbors| neighbors.send(message, to, index))
     }
 
     /// Somebody claims an address of ours, heard on the interface `index` where that is known.
-    pub(super) fn contested(&mut self, at: usize, index: Option<u32>, mac: Mac) {
+    pub(super) fn on_claim(&mut self, at: usize, index: Option<u32>, mac: Mac) {
         let now = Instant::now();
-        let kept = &mut self.kept[at];
-        let elsewhere = index.is_some_and(|index| index != kept.interface.index);
-        if elsewhere || kept.interface.mac == Some(mac) || kept.lease.running(now).is_none() {
+        let held = &mut self.held[at];
+        let elsewhere = index.is_some_and(|index| index != held.interface.index);
+        if elsewhere || held.interface.mac == Some(mac) || held.lease.running(now).is_none() {
             return;
         }
         let mut before = None;
-        kept.show(|facts| {
+        held.show(|facts| {
             facts.conflicts += 1;
             before = facts.last_conflict.replace((mac, now));
         });
-        let defend = kept.defended.is_none_or(|last| now.saturating_duration_since(last) >= DEFEND_INTERVAL);
+        let defend = held.defended.is_none_or(|last| now.saturating_duration_since(last) >= DEFEND_INTERVAL);
         if defend {
-            kept.defended = Some(now);
+            held.defended = Some(now);
         }
-        let address = kept.vip.address;
+        let address = held.vip.address;
         if defend {
             self.announce(at, now);
         }
-        if before.is_none_or(|(who, when)| who != mac || now.saturating_duration_since(when) >= SAID_AGAIN) {
-            self.say(Event::Conflict { address, mac });
+        if before
+            .is_none_or(|(who, when)| who != mac || now.saturating_duration_since(when) >= CONFLICT_REPEAT)
+        {
+            self.emit(KernelEvent::Conflict { address, mac });
         }
     }
 }

@@ -45,7 +45,7 @@ impl fmt::Debug for Watchdog {
 
 /// What the lease thread shows of itself, without a lock.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
+pub(crate) struct LeaseThreadStats {
     ticks: AtomicU64,
     late: AtomicU64,
     worst_nanoseconds: AtomicU64,
@@ -53,7 +53,7 @@ pub(crate) struct Pulse {
     announcements_fenced: AtomicBool,
 }
 
-impl Pulse {
+impl LeaseThreadStats {
     /// Counts a tick that came `late`; answers whether that is on time.
     pub(super) fn woke(&self, late: Duration) -> bool {
         self.ticks.fetch_add(1, Ordering::Relaxed);

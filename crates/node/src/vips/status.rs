@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use trestle_api::{convert, v1};
-use trestle_engine::ownership::Standing;
-use trestle_vip::{Facts, Fence};
+use trestle_engine::ownership::OwnershipState;
+use trestle_vip::{Fence, KernelFacts};
 
-use super::{Shown, Vips};
+use super::{VipStatus, Vips};
 use crate::member::Member;
 
 impl Vips {
@@ -15,18 +15,18 @@ impl Vips {
     pub(crate) fn standing(&self) -> &'static str {
         let machine = self.shared.machine();
         let Some(machine) = machine.as_ref() else { return "" };
-        match machine.standing(self.shared.now()) {
-            Standing::Idle => "",
-            _ if self.shared.shown().unable.is_some() => "unable",
-            Standing::Scrubbing => "scrubbing",
-            Standing::Following => "following",
-            Standing::CatchingUp => "catching-up",
-            Standing::WaitingForOldLease { .. } => "waiting-for-old-lease",
-            Standing::Taking => "taking",
-            Standing::Serving { .. } => "serving",
-            Standing::WithoutQuorum => "without-quorum",
-            Standing::Leaving { .. } => "leaving",
-            Standing::Yielded => "yielded",
+        match machine.state(self.shared.now()) {
+            OwnershipState::Idle => "",
+            _ if self.shared.status().unable.is_some() => "unable",
+            OwnershipState::CleaningUp => "scrubbing",
+            OwnershipState::Following => "following",
+            OwnershipState::CatchingUp => "catching-up",
+            OwnershipState::WaitingForOldLease { .. } => "waiting-for-old-lease",
+            OwnershipState::Taking => "taking",
+            OwnershipState::Serving { .. } => "serving",
+            OwnershipState::WithoutQuorum => "without-quorum",
+            OwnershipState::Leaving { .. } => "leaving",
+            OwnershipState::TermBarred => "yielded",
         }
     }
 }
@@ -37,7 +37,7 @@ const REPAIR_SHOWN: Duration = Duration::from_secs(600);
 impl Member {
     /// What is wrong with the fence of the virtual IPs, in words.
     pub(crate) fn fence_problems(&self) -> Vec<String> {
-        let kernel = self.vips.shared.shown().kernel.clone();
+        let kernel = self.vips.shared.status().kernel.clone();
         match kernel {
             Some(kernel) if !self.consensus.view().borrow().state.vips.is_empty() => {
                 fence_problems(&kernel.facts(), Instant::now())
@@ -53,8 +53,8 @@ impl Member {
         let without_quorum: Vec<_> = shared.machine().as_ref().map_or_else(Vec::new, |machine| {
             machine.facts().filter(|facts| facts.without_quorum).map(|facts| facts.address).collect()
         });
-        let shown = shared.shown();
-        let facts = shown.kernel.as_ref().map(|kernel| kernel.facts());
+        let status = shared.status();
+        let facts = status.kernel.as_ref().map(|kernel| kernel.facts());
         let member = convert::member_name(&self.config.name);
         let now = Instant::now();
         let views = state.vips.values().map(|vip| {
@@ -62,8 +62,8 @@ impl Member {
             let mut view = v1::VipView {
                 vip: convert::vip_name(&vip.name),
                 member: member.clone(),
-                interface: shown.interfaces.get(&address).cloned().unwrap_or_default(),
-                problems: in_the_way(&shown, address),
+                interface: status.interfaces.get(&address).cloned().unwrap_or_default(),
+                problems: in_the_way(&status, address),
                 ..Default::default()
             };
             if let Some(facts) = &facts {
@@ -77,7 +77,7 @@ impl Member {
     }
 }
 
-fn fence_problems(facts: &Facts, now: Instant) -> Vec<String> {
+fn fence_problems(facts: &KernelFacts, now: Instant) -> Vec<String> {
     let mut problems = Vec::new();
     if let Fence::Degraded { why } = &facts.fence {
         problems.push(format!(
@@ -105,14 +105,14 @@ fn fence_problems(facts: &Facts, now: Instant) -> Vec<String> {
 }
 
 /// What keeps a virtual IP from being served here: what is so now, or what came of the last attempt that is still wanted.
-fn in_the_way(shown: &Shown, address: IpAddr) -> Vec<String> {
-    let misplaced = shown.misplaced.get(&address).map(|found| &found.problem);
-    let refused = shown.refused.get(&address);
-    shown.unable.iter().chain(misplaced).chain(refused).cloned().collect()
+fn in_the_way(status: &VipStatus, address: IpAddr) -> Vec<String> {
+    let misplaced = status.misplaced.get(&address).map(|found| &found.problem);
+    let refused = status.refused.get(&address);
+    status.unable.iter().chain(misplaced).chain(refused).cloned().collect()
 }
 
 /// Adds what the kernel has confirmed.
-fn fill(view: &mut v1::VipView, facts: &Facts, address: IpAddr, now: Instant) {
+fn fill(view: &mut v1::VipView, facts: &KernelFacts, address: IpAddr, now: Instant) {
     view.degraded_fence = matches!(facts.fence, Fence::Degraded { .. });
     let ago = |at: Instant| convert::duration(now.saturating_duration_since(at));
     view.fence_repairs = facts.tampering.repairs;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_fence_is_told_to_be_degraded_failing_or_meddled_with() {
         let (start, later) = (Instant::now(), |seconds| Instant::now() + Duration::from_secs(seconds));
-        let facts = |fence, tampering| Facts {
+        let facts = |fence, tampering| KernelFacts {
             fence,
             punctuality: Punctuality::default(),
             tampering,

@@ -34,7 +34,7 @@ impl FaultKey {
             Fault::Interface(_) => true,
             // Of a listener, not of the threads.
             Fault::DataPlane => !self.subject.is_empty(),
-            Fault::Unable | Fault::Blind | Fault::Check | Fault::Draining => false,
+            Fault::Unable | Fault::IsolatedFromBackends | Fault::Check | Fault::Draining => false,
         }
     }
 }
@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn what_no_write_brings_needs_no_revision() {
-        for fault in [Fault::Unable, Fault::DataPlane, Fault::Blind, Fault::Check, Fault::Draining] {
+        for fault in
+            [Fault::Unable, Fault::DataPlane, Fault::IsolatedFromBackends, Fault::Check, Fault::Draining]
+        {
             assert_eq!(own(7, &[key(fault)]).in_favour_of(&report(3, &[])), [fault].into());
         }
     }

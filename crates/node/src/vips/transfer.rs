@@ -7,22 +7,22 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::Status;
 use tracing::{info, warn};
 use trestle_api::status::{self, Failure};
-use trestle_engine::ownership::{Event, MoveRefusal};
+use trestle_engine::ownership::{MoveRefusal, OwnershipEvent};
 use trestle_model::MemberId;
 
-use super::{Order, fitness, obstacles};
+use super::{VipCommand, fitness, obstacles};
 use crate::member::Member;
 
 /// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
-const TARGETS_LOOK: Duration = Duration::from_millis(20);
+const TARGETS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the machine may take to begin, which it does once the last connections have had their time.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
 /// machine; less than the 10 s after which the command line gives a call up.
-const HAND_OVER_WAIT: Duration = Duration::from_secs(6);
+const TRANSFER_WAIT: Duration = Duration::from_secs(6);
 
 /// How long a member that stops waits for another leader where it saw nobody to hand over to: an election may come about
 /// all the same, and without a quorum none does.
@@ -38,7 +38,7 @@ impl Member {
     ///
     /// # Errors
     /// When this member does not lead, nobody can take over, or another than the one that was asked for did.
-    pub(crate) async fn hand_over(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
+    pub(crate) async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
         let term = self.consensus.status().term;
         if let (Some(to), Some(me)) = (to, self.id())
             && to == me
@@ -52,8 +52,8 @@ impl Member {
             self.can_move(to, deadline).await?;
             // What the machine was told may be as old as the time between two looks.
             let targets = fitness::targets(self).await;
-            self.vips.tell(Order::Event(Event::Targets(targets)));
-            self.vips.tell(Order::Event(Event::Move { to }));
+            self.vips.tell(VipCommand::Event(OwnershipEvent::Targets(targets)));
+            self.vips.tell(VipCommand::Event(OwnershipEvent::Move { to }));
             match self.begins(to).await? {
                 Ok(()) => break,
                 // A member that is busy may have been late with its answer.
@@ -61,7 +61,7 @@ impl Member {
                 Err(refusal) => return Err(self.cannot(refusal).await),
             }
         }
-        let arrived = self.successor(term, Instant::now() + HAND_OVER_WAIT, true).await;
+        let arrived = self.successor(term, Instant::now() + TRANSFER_WAIT, true).await;
         let (leader, term) = arrived.ok_or_else(|| {
             refused(
                 "leadership was not taken over in time; the cluster elects a leader by itself: see \"trestle leader show\"",
@@ -99,7 +99,7 @@ impl Member {
             if Instant::now() >= deadline {
                 return Err(refused("the target was not fit for a moment; nothing was moved, try again"));
             }
-            sleep(TARGETS_LOOK).await;
+            sleep(TARGETS_POLL_INTERVAL).await;
         }
         Ok(Ok(()))
     }
@@ -134,7 +134,7 @@ impl Member {
                 Ok(()) => return Ok(()),
                 Err(refusal @ MoveRefusal::NotLeading) => return Err(self.cannot(refusal).await),
                 Err(refusal) if Instant::now() >= deadline => return Err(self.cannot(refusal).await),
-                Err(_) => sleep_until(Instant::now() + TARGETS_LOOK).await,
+                Err(_) => sleep_until(Instant::now() + TARGETS_POLL_INTERVAL).await,
             }
         }
     }
@@ -171,14 +171,14 @@ impl Member {
             let _moving = self.vips.moving();
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
             let target = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
-            self.vips.tell(Order::Event(Event::Stop));
-            let wait = if target.is_ok() { HAND_OVER_WAIT } else { ELECTION_WAIT };
+            self.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
+            let wait = if target.is_ok() { TRANSFER_WAIT } else { ELECTION_WAIT };
             match self.successor(raft.term, Instant::now() + wait, false).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
                 None => warn!("leadership was not handed over; the others elect after the lease"),
             }
         } else {
-            self.vips.tell(Order::Event(Event::Stop));
+            self.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
         }
         self.end_vips().await;
     }

@@ -5,16 +5,16 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::announcing::Schedule;
-use super::{RETRY, Upkeep};
+use super::announcements::Schedule;
+use super::{Maintenance, RETRY};
+use crate::atomic_instant::AtomicInstant;
 use crate::error::VipError;
-use crate::event::Event;
+use crate::event::KernelEvent;
 use crate::facts::VipFacts;
 use crate::lease::Lease;
 use crate::lease_thread;
-use crate::moment::Moment;
-use crate::route::{Interface, Place};
-use crate::vip::Vip;
+use crate::route::{AddressPlacement, Interface};
+use crate::vip::InterfaceVip;
 
 /// Lifetime that an address is given. With 1 s a thread that is late for half a second would lose it; the kernel removes it
 /// up to 1.25 s late, so it is gone 3.25 s after the last renewal.
@@ -28,25 +28,25 @@ const REFRESH_DEGRADED: Duration = Duration::from_millis(250);
 const TOO_SHORT: &str =
     "the lease is shorter than a second, and this machine fences in whole seconds; use a longer lease";
 
-/// What the upkeep thread shows of an address.
+/// What the maintenance thread shows of an address.
 pub(crate) type SharedFacts = Arc<Mutex<VipFacts>>;
 
 /// What is to be kept.
-pub(crate) struct Keeping {
-    pub(crate) vip: Vip,
+pub(crate) struct AddressRequest {
+    pub(crate) vip: InterfaceVip,
     pub(crate) interface: Interface,
     pub(crate) lease: Lease,
     pub(crate) facts: SharedFacts,
     /// Until when the kernel serves it; set here only where lifetimes are the fence.
-    pub(crate) shown: Arc<Moment>,
+    pub(crate) shown: Arc<AtomicInstant>,
 }
 
-pub(super) struct Kept {
-    pub(super) vip: Vip,
+pub(super) struct HeldAddress {
+    pub(super) vip: InterfaceVip,
     pub(super) interface: Interface,
     pub(super) lease: Lease,
     facts: SharedFacts,
-    shown: Arc<Moment>,
+    shown: Arc<AtomicInstant>,
     pub(super) present: bool,
     /// It is missing, and not because its lease is over.
     lost: bool,
@@ -58,7 +58,7 @@ pub(super) struct Kept {
     pub(super) defended: Option<Instant>,
 }
 
-impl Kept {
+impl HeldAddress {
     pub(super) fn show(&self, change: impl FnOnce(&mut VipFacts)) {
         change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -92,12 +92,12 @@ impl Kept {
     }
 }
 
-impl Upkeep {
+impl Maintenance {
     /// Asks whether anybody else has an address, puts it in place without waiting for the answer, and announces it.
-    pub(super) fn keep(&mut self, keeping: Keeping, now: Instant) -> Result<(), VipError> {
-        let Keeping { vip, interface, lease, facts, shown } = keeping;
+    pub(super) fn keep(&mut self, keeping: AddressRequest, now: Instant) -> Result<(), VipError> {
+        let AddressRequest { vip, interface, lease, facts, shown } = keeping;
         let up = interface.up;
-        self.kept.push(Kept {
+        self.held.push(HeldAddress {
             vip,
             interface,
             lease,
@@ -111,13 +111,13 @@ impl Upkeep {
             schedule: Schedule::new(now),
             defended: None,
         });
-        let at = self.kept.len() - 1;
-        self.kept[at].show(|facts| facts.link_up = up);
+        let at = self.held.len() - 1;
+        self.held[at].show(|facts| facts.link_up = up);
         // First, so that the kernel cannot ask in the name of the very address that it asks for.
         self.probe(at);
         if let Err(source) = self.put(at, now) {
-            let vip = self.kept.pop().map(|kept| kept.vip);
-            self.close_wires();
+            let vip = self.held.pop().map(|held| held.vip);
+            self.close_sockets();
             return vip.map_or(Ok(()), |vip| Err(VipError::Address { vip, doing: "add", source }));
         }
         self.announce(at, now);
@@ -125,121 +125,121 @@ impl Upkeep {
     }
 
     /// Removes an address, which nobody keeps any more from now on, and its fence. The fence stays around what stays.
-    pub(super) fn dismiss(&mut self, address: IpAddr, reply: Option<SyncSender<Result<(), VipError>>>) {
+    pub(super) fn drop_address(&mut self, address: IpAddr, reply: Option<SyncSender<Result<(), VipError>>>) {
         let removed = self.remove(address);
         if removed.is_ok() {
             // Without a lease thread there is no renewal either.
-            let _ = self.lease_thread.send(lease_thread::Order::Forget(address));
+            let _ = self.lease_thread.send(lease_thread::LeaseCommand::Forget(address));
         }
         match (reply, removed) {
             (Some(reply), removed) => {
                 let _ = reply.send(removed);
             }
-            (None, Err(error)) => self.say(Event::NotRemoved(address, error.to_string())),
+            (None, Err(error)) => self.emit(KernelEvent::NotRemoved(address, error.to_string())),
             (None, Ok(())) => (),
         }
     }
 
     fn remove(&mut self, address: IpAddr) -> Result<(), VipError> {
         let Some(at) = self.position(address) else { return Ok(()) };
-        let kept = self.kept.remove(at);
-        self.close_wires();
-        let removed = self.route.remove(address, kept.interface.index);
-        removed.map_err(|source| VipError::Address { vip: kept.vip, doing: "remove", source })
+        let held = self.held.remove(at);
+        self.close_sockets();
+        let removed = self.route.remove(address, held.interface.index);
+        removed.map_err(|source| VipError::Address { vip: held.vip, doing: "remove", source })
     }
 
     /// Removes an address whose lease is over, so that programs on this machine do not use it either. It stays on the list.
     pub(super) fn withdraw(&mut self, at: usize) {
-        let kept = &mut self.kept[at];
-        kept.present = false;
-        kept.show(|facts| (facts.address_present, facts.failing) = (false, None));
+        let held = &mut self.held[at];
+        held.present = false;
+        held.show(|facts| (facts.address_present, facts.failing) = (false, None));
         // What fails here goes by its lifetime.
-        let _ = self.route.remove(kept.vip.address, kept.interface.index);
+        let _ = self.route.remove(held.vip.address, held.interface.index);
     }
 
     /// Does what is due.
-    pub(super) fn keep_up(&mut self, at: usize, now: Instant) {
-        if self.kept[at].due(now).is_none_or(|due| due > now) {
+    pub(super) fn run_due(&mut self, at: usize, now: Instant) {
+        if self.held[at].due(now).is_none_or(|due| due > now) {
             return;
         }
-        if self.kept[at].refresh <= now && !self.renewed(at, now) {
+        if self.held[at].refresh <= now && !self.renewed(at, now) {
             return;
         }
-        if self.kept[at].schedule.due() <= now {
+        if self.held[at].schedule.due() <= now {
             self.announce(at, now);
         }
     }
 
     /// Puts the address back or renews it; answers whether it is there.
     fn renewed(&mut self, at: usize, now: Instant) -> bool {
-        if self.kept[at].interface.index == 0 && !self.find_interface(at) {
-            let kept = &mut self.kept[at];
-            kept.refresh = now + RETRY;
-            let why = format!("there is no interface {} any more", kept.vip.interface);
-            kept.show(|facts| facts.failing = Some(why));
+        if self.held[at].interface.index == 0 && !self.find_interface(at) {
+            let held = &mut self.held[at];
+            held.refresh = now + RETRY;
+            let why = format!("there is no interface {} any more", held.vip.interface);
+            held.show(|facts| facts.failing = Some(why));
             return false;
         }
         let outcome = self.put(at, now);
-        let kept = &mut self.kept[at];
-        let address = kept.vip.address;
+        let held = &mut self.held[at];
+        let address = held.vip.address;
         if let Err(error) = outcome {
-            kept.lost(now);
-            kept.refresh = now + RETRY;
-            kept.show(|facts| facts.failing = Some(format!("its address cannot be put back: {error}")));
-            if !std::mem::replace(&mut kept.complained, true) {
-                self.say(Event::NotRestored(address, error.to_string()));
+            held.lost(now);
+            held.refresh = now + RETRY;
+            held.show(|facts| facts.failing = Some(format!("its address cannot be put back: {error}")));
+            if !std::mem::replace(&mut held.complained, true) {
+                self.emit(KernelEvent::NotRestored(address, error.to_string()));
             }
             return false;
         }
-        if std::mem::replace(&mut kept.lost, false) {
-            kept.repaired = Some(now);
-            kept.schedule = Schedule::new(now);
-            kept.show(|facts| facts.repairs += 1);
-            self.say(Event::AddressRestored(address));
+        if std::mem::replace(&mut held.lost, false) {
+            held.repaired = Some(now);
+            held.schedule = Schedule::new(now);
+            held.show(|facts| facts.repairs += 1);
+            self.emit(KernelEvent::AddressRestored(address));
         }
         true
     }
 
     /// Looks for the interface by name after it was gone.
     fn find_interface(&mut self, at: usize) -> bool {
-        let name = self.kept[at].vip.interface.clone();
+        let name = self.held[at].vip.interface.clone();
         let Ok(Some(found)) = self.route.interface(&name) else { return false };
-        let kept = &mut self.kept[at];
-        let moved = lease_thread::Order::Moved(kept.vip.address, found.index, found.name.clone());
-        kept.show(|facts| facts.link_up = found.up);
-        kept.interface = found;
+        let held = &mut self.held[at];
+        let moved = lease_thread::LeaseCommand::Moved(held.vip.address, found.index, found.name.clone());
+        held.show(|facts| facts.link_up = found.up);
+        held.interface = found;
         self.lease_thread.send(moved).is_ok()
     }
 
     /// Adds the address or renews its lifetime.
     fn put(&mut self, at: usize, now: Instant) -> std::io::Result<()> {
-        let kept = &mut self.kept[at];
+        let held = &mut self.held[at];
         let (lifetime, refresh) = match self.degraded {
             false => (LIFETIME, REFRESH),
             true => {
-                let left = kept.lease.until().unwrap_or(now).saturating_duration_since(now);
+                let left = held.lease.until().unwrap_or(now).saturating_duration_since(now);
                 // Rounded down, so that it never outlives the lease by more than the kernel is late.
                 (Duration::from_secs(left.as_secs()), REFRESH_DEGRADED)
             }
         };
         if lifetime.is_zero() {
             // The lifetime that it has ends in time; the lease may yet be extended.
-            kept.refresh = now + refresh;
-            return if kept.present { Ok(()) } else { Err(std::io::Error::other(TOO_SHORT)) };
+            held.refresh = now + refresh;
+            return if held.present { Ok(()) } else { Err(std::io::Error::other(TOO_SHORT)) };
         }
-        let (address, index) = (kept.vip.address, kept.interface.index);
-        let place = Place::of(address, index, &self.route.addresses()?);
+        let (address, index) = (held.vip.address, held.interface.index);
+        let place = AddressPlacement::of(address, index, &self.route.addresses()?);
         for found in &place.misplaced {
             self.route.remove_found(found)?;
         }
         let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(1);
         self.route.put(address, index, seconds, place.scope)?;
-        kept.present = true;
-        kept.complained = false;
-        kept.refresh = now + refresh;
-        kept.show(|facts| (facts.address_present, facts.failing) = (true, None));
+        held.present = true;
+        held.complained = false;
+        held.refresh = now + refresh;
+        held.show(|facts| (facts.address_present, facts.failing) = (true, None));
         if self.degraded {
-            kept.shown.set(now + lifetime);
+            held.shown.set(now + lifetime);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::netlink::{Socket, messages};
 
 /// What others have changed since the last look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Noticed {
+pub(crate) struct RulesetChanges {
     /// In the tables of this member.
     pub(crate) own: bool,
     /// In those of other members, more than what each does while it serves.
@@ -25,13 +25,13 @@ pub(crate) struct Noticed {
 /// Told by the kernel of every change to a table that is called as those of members are, unless the fence of this member
 /// made it itself.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct RulesetMonitor {
     socket: Socket,
     own: String,
     prefix: &'static str,
 }
 
-impl Watch {
+impl RulesetMonitor {
     /// For the fence of one member, all tables of members beginning with `prefix`.
     pub(crate) fn open(fence: &Nft, prefix: &'static str) -> io::Result<Self> {
         let socket = Socket::open(Some(netlink::NETFILTER), CHANGES)?;
@@ -41,8 +41,8 @@ impl Watch {
     }
 
     /// All that was noticed since the last look.
-    pub(crate) fn noticed(&mut self) -> io::Result<Noticed> {
-        let mut noticed = Noticed::default();
+    pub(crate) fn noticed(&mut self) -> io::Result<RulesetChanges> {
+        let mut noticed = RulesetChanges::default();
         loop {
             match self.socket.receive_waiting() {
                 Ok(None) => return Ok(noticed),
@@ -57,7 +57,7 @@ impl Watch {
                 }
                 // There was more than the socket holds.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    noticed = Noticed { own: true, others: true };
+                    noticed = RulesetChanges { own: true, others: true };
                 }
                 Err(error) => return Err(error),
             }
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for RulesetMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

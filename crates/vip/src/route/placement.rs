@@ -17,7 +17,7 @@ use super::{Assigned, whole};
 
 /// What is to be done for an address to stand where it belongs.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct AddressPlacement {
     /// Scope that it is to be added with.
     pub(crate) scope: AddressScope,
     /// Forms of it to be removed before it is added: out of place, with another prefix as earlier versions had it, or left on
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) misplaced: Vec<Assigned>,
 }
 
-impl Place {
+impl AddressPlacement {
     /// For `address` on the interface `index`, `all` being all addresses in the kernel's order.
     pub(crate) fn of(address: IpAddr, index: u32, all: &[Assigned]) -> Self {
         let own = all.iter().position(|a| a.index == index && a.is_hosts_own());
@@ -85,7 +85,7 @@ mod tests {
             (vec![hidden, other], AddressScope::Host, vec![]),
             (vec![other], AddressScope::Host, vec![]),
         ] {
-            assert_eq!(Place::of(vip, 2, &all), Place { scope, misplaced }, "{all:?}");
+            assert_eq!(AddressPlacement::of(vip, 2, &all), AddressPlacement { scope, misplaced }, "{all:?}");
         }
     }
 
@@ -94,14 +94,14 @@ mod tests {
         let vip = IpAddr::from([192, 0, 2, 50]);
         let lasting = assigned("192.0.2.50/24", 2, AddressScope::Universe);
         let wide = Assigned { lasting: false, ..lasting };
-        assert_eq!(Place::of(vip, 2, &[wide]).misplaced, [wide]);
-        assert_eq!(Place::of(vip, 2, &[lasting]).misplaced, []);
+        assert_eq!(AddressPlacement::of(vip, 2, &[wide]).misplaced, [wide]);
+        assert_eq!(AddressPlacement::of(vip, 2, &[lasting]).misplaced, []);
 
         let six: IpAddr = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50]);
         let narrow = Assigned { address: six, prefix: 128, ..wide };
-        assert_eq!(Place::of(six, 2, &[narrow]).misplaced, []);
+        assert_eq!(AddressPlacement::of(six, 2, &[narrow]).misplaced, []);
         let wide = Assigned { prefix: 64, ..narrow };
-        assert_eq!(Place::of(six, 2, &[wide]).misplaced, [wide]);
-        assert_eq!(Place::of(six, 3, &[narrow]).misplaced, [narrow]);
+        assert_eq!(AddressPlacement::of(six, 2, &[wide]).misplaced, [wide]);
+        assert_eq!(AddressPlacement::of(six, 3, &[narrow]).misplaced, [narrow]);
     }
 }

@@ -10,27 +10,30 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::alive::Alive;
+use crate::atomic_instant::AtomicInstant;
 use crate::capability::require_capabilities;
+use crate::cleanup;
 use crate::error::VipError;
-use crate::event::Event;
-use crate::facts::{Facts, Fence, VipFacts};
+use crate::event::KernelEvent;
+use crate::facts::{Fence, KernelFacts, VipFacts};
 use crate::lease::Lease;
-use crate::lease_thread::{LeaseThread, Opening, Order, Pulse, Watchdog};
-use crate::lock::Lock;
-use crate::moment::Moment;
-use crate::nft::{Nft, Watch};
-use crate::route::{Changes, Interface, Route};
-use crate::scrub;
-use crate::upkeep::{Keeping, Note, Notes, SharedFacts, SharedTampering, Upkeep, notes};
-use crate::vip::Vip;
-use crate::watcher::{Ask, Asking, Shut, Watcher};
+use crate::lease_thread::{FenceRequest, LeaseCommand, LeaseThread, LeaseThreadStats, Watchdog};
+use crate::liveness::ThreadLiveness;
+use crate::lock::TableLock;
+use crate::maintenance::{
+    AddressRequest, CommandQueue, Maintenance, MaintenanceCommand, SharedFacts, SharedTampering,
+    command_queue,
+};
+use crate::nft::{Nft, RulesetMonitor};
+use crate::route::{Interface, RouteMonitor, RouteSocket};
+use crate::vip::InterfaceVip;
+use crate::watcher::{BlockedAddresses, Watcher, WatcherCommand, WatcherHandle};
 
 /// Longest time without new connections.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// How a member works with its kernel.
-pub struct Settings {
+pub struct KernelSettings {
     /// Name of the member. The nftables tables are called `trestle_` and this, with `_` for what such names may not contain;
     /// two members in one network namespace need names that differ so, and the second of one name is refused.
     pub name: String,
@@ -40,45 +43,45 @@ pub struct Settings {
     /// Told for as long as the lease thread is on time.
     pub watchdog: Option<Watchdog>,
     /// Told of every event, on a thread of this crate, so it must not block: sending to a queue is fine.
-    pub on_event: Box<dyn FnMut(Event) + Send>,
+    pub on_event: Box<dyn FnMut(KernelEvent) + Send>,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for KernelSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("KernelSettings").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-struct Held {
-    vip: Vip,
+struct ClaimedVip {
+    vip: InterfaceVip,
     facts: SharedFacts,
-    shown: Arc<Moment>,
+    shown: Arc<AtomicInstant>,
 }
 
 /// The virtual IPs of this machine. Calls block for some netlink round trips, well under a millisecond on an idle machine;
 /// none of them waits for the network. Dropping it releases everything.
-pub struct Kernel {
+pub struct LinuxKernel {
     fence: Fence,
-    pulse: Arc<Pulse>,
-    lease_orders: Sender<Order>,
-    notes: Notes,
+    stats: Arc<LeaseThreadStats>,
+    lease_commands: Sender<LeaseCommand>,
+    commands: CommandQueue,
     /// Held over claims and releases, so that they come one after another.
-    route: Mutex<Route>,
-    held: Mutex<BTreeMap<IpAddr, Held>>,
+    route: Mutex<RouteSocket>,
+    held: Mutex<BTreeMap<IpAddr, ClaimedVip>>,
     tampering: SharedTampering,
-    shut: Shut,
-    upkeep: Option<JoinHandle<()>>,
+    shut: BlockedAddresses,
+    maintenance: Option<JoinHandle<()>>,
     leasing: Option<JoinHandle<()>>,
     /// `None` without nftables.
-    watching: Option<(JoinHandle<()>, Asking)>,
-    alive: [Alive; 3],
+    watching: Option<(JoinHandle<()>, WatcherHandle)>,
+    liveness: [ThreadLiveness; 3],
     /// Goes last: whoever has it may remove what is there.
-    lock: Option<Lock>,
+    lock: Option<TableLock>,
 }
 
-impl fmt::Debug for Kernel {
+impl fmt::Debug for LinuxKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").field("fence", &self.fence).finish_non_exhaustive()
+        f.debug_struct("LinuxKernel").field("fence", &self.fence).finish_non_exhaustive()
     }
 }
 
@@ -86,31 +89,31 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Kernel {
+impl LinuxKernel {
     /// Removes what earlier runs of this member and of others left (see [`crate`]), sets the fence up, and starts the threads,
     /// in the network namespace of the caller.
     ///
     /// # Errors
     /// When a capability is missing, another process has fences under the same name here, leftovers cannot be removed, or
-    /// sockets and threads cannot be had. A kernel without nftables is no error: [`Facts::fence`] says so.
-    pub fn open(settings: Settings) -> Result<Self, VipError> {
+    /// sockets and threads cannot be had. A kernel without nftables is no error: [`KernelFacts::fence`] says so.
+    pub fn open(settings: KernelSettings) -> Result<Self, VipError> {
         require_capabilities()?;
-        let mut route = Route::open().map_err(VipError::system("open a routing socket"))?;
-        let table = scrub::table(&settings.name);
-        let lock = Lock::take(&table).map_err(VipError::system("take the lock of the fence"))?;
+        let mut route = RouteSocket::open().map_err(VipError::system("open a routing socket"))?;
+        let table = cleanup::table(&settings.name);
+        let lock = TableLock::take(&table).map_err(VipError::system("take the lock of the fence"))?;
         let lock =
             lock.map_err(|owner| VipError::Taken { table: table.clone(), owner: owner.to_string() })?;
-        let nft = scrub::fence(&table, &mut route)?;
+        let nft = cleanup::fence(&table, &mut route)?;
         let mut kernel = Self::start(settings, route, nft)?;
         kernel.lock = Some(lock);
-        kernel.looked_at_others(kernel.look_at_others());
+        kernel.wait_for_cleanup(kernel.clean_up_others());
         Ok(kernel)
     }
 
     /// Starts the threads, with nftables or with the reason why not.
     pub(crate) fn start(
-        settings: Settings,
-        route: Route,
+        settings: KernelSettings,
+        route: RouteSocket,
         nft: Result<Nft, String>,
     ) -> Result<Self, VipError> {
         let (nft, fence) = match nft {
@@ -120,57 +123,61 @@ impl Kernel {
             }
             Err(why) => (None, Fence::Degraded { why }),
         };
-        let pulse = Arc::new(Pulse::default());
-        pulse.announcements_fenced(nft.as_ref().is_some_and(Nft::fences_announcements));
-        let (notes, received, waker) = notes().map_err(VipError::system("open an event descriptor"))?;
-        let (lease_orders, orders) = channel();
+        let stats = Arc::new(LeaseThreadStats::default());
+        stats.announcements_fenced(nft.as_ref().is_some_and(Nft::fences_announcements));
+        let (commands, received, waker) =
+            command_queue().map_err(VipError::system("open an event descriptor"))?;
+        let (lease_commands, orders) = channel();
         let tampering = SharedTampering::default();
-        let alive = ["vip lease", "vip upkeep", "vip watch"].map(Alive::new);
-        let [leasing_alive, keeping_alive, watching_alive] = alive.clone();
+        let liveness = ["vip lease", "vip maintenance", "vip watch"].map(ThreadLiveness::new);
+        let [leasing_alive, keeping_alive, watching_alive] = liveness.clone();
 
-        let upkeep = Upkeep::new(
-            Route::open().map_err(VipError::system("open a routing socket"))?,
-            Changes::open().map_err(VipError::system("open a socket for changes of addresses"))?,
+        let maintenance = Maintenance::new(
+            RouteSocket::open().map_err(VipError::system("open a routing socket"))?,
+            RouteMonitor::open().map_err(VipError::system("open a socket for changes of addresses"))?,
             nft.is_none(),
-            lease_orders.clone(),
+            lease_commands.clone(),
             settings.on_event,
             Arc::clone(&tampering),
             keeping_alive,
         );
-        let (table, shut) = (scrub::table(&settings.name), Shut::default());
-        let watcher =
-            nft.as_ref().map(|fence| watcher(fence, &table, &lease_orders, &notes, &shut, &watching_alive));
+        let (table, shut) = (cleanup::table(&settings.name), BlockedAddresses::default());
+        let watcher = nft
+            .as_ref()
+            .map(|fence| watcher(fence, &table, &lease_commands, &commands, &shut, &watching_alive));
         let watcher = watcher.transpose().map_err(VipError::system("listen to nftables"))?;
         let lease_thread =
-            LeaseThread::new(nft, notes.clone(), Arc::clone(&pulse), settings.watchdog, leasing_alive);
-        let (own_pulse, real_time) = (Arc::clone(&pulse), settings.real_time);
-        let keeping = spawn("vip upkeep", Box::new(move || upkeep.run(&received, &waker)))?;
+            LeaseThread::new(nft, commands.clone(), Arc::clone(&stats), settings.watchdog, leasing_alive);
+        let (own_stats, real_time) = (Arc::clone(&stats), settings.real_time);
+        let keeping = spawn("vip maintenance", Box::new(move || maintenance.run(&received, &waker)))?;
         let leasing = spawn(
             "vip lease",
             Box::new(move || {
                 if real_time {
-                    own_pulse.take_real_time();
+                    own_stats.take_real_time();
                 }
                 lease_thread.run(&orders);
             }),
         )?;
         let watching = match watcher {
-            Some((watcher, asking)) => Some((spawn("vip watch", Box::new(move || watcher.run()))?, asking)),
+            Some((watcher, watcher_handle)) => {
+                Some((spawn("vip watch", Box::new(move || watcher.run()))?, watcher_handle))
+            }
             None => None,
         };
         Ok(Self {
             fence,
-            pulse,
-            lease_orders,
-            notes,
+            stats,
+            lease_commands,
+            commands,
             route: Mutex::new(route),
             held: Mutex::default(),
             tampering,
             shut,
-            upkeep: Some(keeping),
+            maintenance: Some(keeping),
             leasing: Some(leasing),
             watching,
-            alive,
+            liveness,
             lock: None,
         })
     }
@@ -181,7 +188,7 @@ impl Kernel {
     /// # Errors
     /// When the lease is over, the interface will not do, the address is here already, or the kernel refuses. Nothing is
     /// left behind then.
-    pub fn claim(&self, vip: &Vip, lease: &Lease) -> Result<(), VipError> {
+    pub fn claim(&self, vip: &InterfaceVip, lease: &Lease) -> Result<(), VipError> {
         if !vip.prefix_fits() {
             return Err(VipError::Prefix(vip.clone()));
         }
@@ -193,27 +200,29 @@ impl Kernel {
         if lease.running(Instant::now()).is_none() {
             return Err(VipError::Over(vip.clone()));
         }
-        let looked = self.look_at_others();
-        let shown = Arc::new(Moment::default());
+        let looked = self.clean_up_others();
+        let shown = Arc::new(AtomicInstant::default());
         let facts: SharedFacts = Arc::new(Mutex::new(VipFacts::new(vip.clone())));
-        let opening = Opening {
+        let request = FenceRequest {
             address: vip.address,
             index: interface.index,
             interface: interface.name.clone(),
             lease: lease.clone(),
             shown: Arc::clone(&shown),
         };
-        self.order(|reply| Order::Open(opening, reply)).or_else(|error| self.undo(vip.address, error))?;
-        let keeping = Keeping {
+        self.lease_command(|reply| LeaseCommand::Open(request, reply))
+            .or_else(|error| self.undo(vip.address, error))?;
+        let keeping = AddressRequest {
             vip: vip.clone(),
             interface,
             lease: lease.clone(),
             facts: Arc::clone(&facts),
             shown: Arc::clone(&shown),
         };
-        self.note(|reply| Note::Keep(keeping, reply)).or_else(|error| self.undo(vip.address, error))?;
-        self.looked_at_others(looked);
-        locked(&self.held).insert(vip.address, Held { vip: vip.clone(), facts, shown });
+        self.maintain(|reply| MaintenanceCommand::Keep(keeping, reply))
+            .or_else(|error| self.undo(vip.address, error))?;
+        self.wait_for_cleanup(looked);
+        locked(&self.held).insert(vip.address, ClaimedVip { vip: vip.clone(), facts, shown });
         Ok(())
     }
 
@@ -231,7 +240,7 @@ impl Kernel {
     /// When the kernel refuses; new connections are taken as before then.
     pub fn quiesce(&self, time: Duration) -> Result<(), VipError> {
         let until = Instant::now() + time.min(QUIET_MAX);
-        self.order(|reply| Order::Quiesce(until, reply))
+        self.lease_command(|reply| LeaseCommand::Quiesce(until, reply))
     }
 
     /// Stops serving an address: closes the fence, which silences it at once. The address itself is removed right after this
@@ -242,20 +251,20 @@ impl Kernel {
     /// [`VipError::NotHeld`]; anything else means that the kernel refused, and that the address falls silent at its lease's
     /// deadline at the latest.
     pub fn release(&self, address: IpAddr) -> Result<(), VipError> {
-        self.silence(address, matches!(self.fence, Fence::Degraded { .. }))
+        self.release_address(address, matches!(self.fence, Fence::Degraded { .. }))
     }
 
     /// Releases an address and, with `wait`, waits until it is removed.
-    fn silence(&self, address: IpAddr, wait: bool) -> Result<(), VipError> {
+    fn release_address(&self, address: IpAddr, wait: bool) -> Result<(), VipError> {
         let _one_at_a_time = locked(&self.route);
         if locked(&self.held).remove(&address).is_none() {
             return Err(VipError::NotHeld(address));
         }
-        let shut = self.order(|reply| Order::Shut(address, reply));
+        let shut = self.lease_command(|reply| LeaseCommand::Shut(address, reply));
         let dropped = match wait {
-            true => self.note(|reply| Note::Drop(address, Some(reply))),
-            false if self.notes.send(Note::Drop(address, None)) => Ok(()),
-            false => Err(VipError::Ended("upkeep")),
+            true => self.maintain(|reply| MaintenanceCommand::Drop(address, Some(reply))),
+            false if self.commands.send(MaintenanceCommand::Drop(address, None)) => Ok(()),
+            false => Err(VipError::Ended("maintenance")),
         };
         shut.and(dropped)
     }
@@ -284,7 +293,7 @@ impl Kernel {
     pub fn ended_thread(&self) -> Option<&'static str> {
         let ended = |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
         let watching = self.watching.as_ref().filter(|(thread, _)| thread.is_finished());
-        [(&self.leasing, "vip lease"), (&self.upkeep, "vip upkeep")]
+        [(&self.leasing, "vip lease"), (&self.maintenance, "vip maintenance")]
             .into_iter()
             .find_map(|(thread, name)| ended(thread).then_some(name))
             .or(watching.map(|_| "vip watch"))
@@ -295,11 +304,11 @@ impl Kernel {
         let now = Instant::now();
         // Without nftables there is nothing to watch.
         let running = if self.watching.is_some() { 3 } else { 2 };
-        self.alive.iter().take(running).filter_map(move |alive| alive.silent(now))
+        self.liveness.iter().take(running).filter_map(move |liveness| liveness.silent(now))
     }
 
     /// What is true now. Reads what the threads last heard from the kernel; asks nobody.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> KernelFacts {
         let vips = locked(&self.held);
         let vips = vips.values().map(|held| {
             let facts = locked(&held.facts).clone();
@@ -307,67 +316,73 @@ impl Kernel {
             VipFacts { vip: held.vip.clone(), fence_until: held.shown.get(), shut_by, ..facts }
         });
         let fence = match &self.fence {
-            Fence::Full { .. } => Fence::Full { announcements: self.pulse.are_announcements_fenced() },
+            Fence::Full { .. } => Fence::Full { announcements: self.stats.are_announcements_fenced() },
             degraded @ Fence::Degraded { .. } => degraded.clone(),
         };
         let tampering = locked(&self.tampering).clone();
-        Facts { fence, punctuality: self.pulse.facts(), tampering, vips: vips.collect() }
+        KernelFacts { fence, punctuality: self.stats.facts(), tampering, vips: vips.collect() }
     }
 
     /// Has what members that are gone left removed, and what those that live stand against noted.
-    fn look_at_others(&self) -> Option<Receiver<()>> {
+    fn clean_up_others(&self) -> Option<Receiver<()>> {
         let (done, looked) = sync_channel(1);
-        let (_, asking) = self.watching.as_ref()?;
-        asking.send(Ask::Look(done));
+        let (_, watcher_handle) = self.watching.as_ref()?;
+        watcher_handle.send(WatcherCommand::Look(done));
         Some(looked)
     }
 
     /// Waits until that is done. A thread that has ended has done what it could.
-    fn looked_at_others(&self, looked: Option<Receiver<()>>) {
+    fn wait_for_cleanup(&self, looked: Option<Receiver<()>>) {
         let _ = looked.map(|looked| looked.recv());
     }
 
     /// Takes back the half of a claim that was done.
     fn undo(&self, address: IpAddr, error: VipError) -> Result<(), VipError> {
         // What fails here expires; the first error is the one to tell.
-        let _ = self.order(|reply| Order::Shut(address, reply));
-        let _ = self.lease_orders.send(Order::Forget(address));
+        let _ = self.lease_command(|reply| LeaseCommand::Shut(address, reply));
+        let _ = self.lease_commands.send(LeaseCommand::Forget(address));
         Err(error)
     }
 
-    fn order(&self, order: impl FnOnce(SyncSender<Result<(), VipError>>) -> Order) -> Result<(), VipError> {
+    fn lease_command(
+        &self,
+        order: impl FnOnce(SyncSender<Result<(), VipError>>) -> LeaseCommand,
+    ) -> Result<(), VipError> {
         let (reply, answer) = sync_channel(1);
-        let sent = self.lease_orders.send(order(reply)).is_ok();
+        let sent = self.lease_commands.send(order(reply)).is_ok();
         let answer = sent.then(|| answer.recv().ok()).flatten();
         answer.unwrap_or(Err(VipError::Ended("lease")))
     }
 
-    fn note(&self, note: impl FnOnce(SyncSender<Result<(), VipError>>) -> Note) -> Result<(), VipError> {
+    fn maintain(
+        &self,
+        note: impl FnOnce(SyncSender<Result<(), VipError>>) -> MaintenanceCommand,
+    ) -> Result<(), VipError> {
         let (reply, answer) = sync_channel(1);
-        let sent = self.notes.send(note(reply));
+        let sent = self.commands.send(note(reply));
         let answer = sent.then(|| answer.recv().ok()).flatten();
-        answer.unwrap_or(Err(VipError::Ended("upkeep")))
+        answer.unwrap_or(Err(VipError::Ended("maintenance")))
     }
 }
 
-impl Drop for Kernel {
+impl Drop for LinuxKernel {
     fn drop(&mut self) {
         let addresses: Vec<IpAddr> = locked(&self.held).keys().copied().collect();
-        let released = addresses.into_iter().map(|address| self.silence(address, true));
-        // Where something remains, its fence does too; the next start scrubs both.
+        let released = addresses.into_iter().map(|address| self.release_address(address, true));
+        // Where something remains, its fence does too; the next start cleans up both.
         let clean = released.filter(Result::is_err).count() == 0;
         // What was released before is removed by then as well, so that nothing is ever without its fence.
-        self.notes.send(Note::Stop);
-        self.upkeep.take().map(JoinHandle::join);
-        if let Some((watching, asking)) = self.watching.take() {
-            asking.send(Ask::End);
+        self.commands.send(MaintenanceCommand::Stop);
+        self.maintenance.take().map(JoinHandle::join);
+        if let Some((watching, watcher_handle)) = self.watching.take() {
+            watcher_handle.send(WatcherCommand::End);
             let _ = watching.join();
         }
         if clean {
-            let _ = self.lease_orders.send(Order::Stop);
+            let _ = self.lease_commands.send(LeaseCommand::Stop);
         }
         let (nobody, _) = channel();
-        self.lease_orders = nobody;
+        self.lease_commands = nobody;
         self.leasing.take().map(JoinHandle::join);
     }
 }
@@ -380,30 +395,30 @@ fn spawn(name: &str, body: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, V
 fn watcher(
     fence: &Nft,
     table: &str,
-    lease_thread: &Sender<Order>,
-    notes: &Notes,
-    shut: &Shut,
-    alive: &Alive,
-) -> std::io::Result<(Watcher, Asking)> {
+    lease_thread: &Sender<LeaseCommand>,
+    commands: &CommandQueue,
+    shut: &BlockedAddresses,
+    liveness: &ThreadLiveness,
+) -> std::io::Result<(Watcher, WatcherHandle)> {
     let (queue, asked) = channel();
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let watcher = Watcher {
-        watch: Watch::open(fence, scrub::PREFIX)?,
+        watch: RulesetMonitor::open(fence, cleanup::PREFIX)?,
         nft: Nft::open(table)?,
-        route: Route::open()?,
+        route: RouteSocket::open()?,
         table: table.to_owned(),
         lease_thread: lease_thread.clone(),
-        notes: notes.clone(),
+        commands: commands.clone(),
         shut: Arc::clone(shut),
-        alive: alive.clone(),
+        liveness: liveness.clone(),
         asked,
         wake: Arc::clone(&wake),
     };
-    Ok((watcher, Asking { queue, wake }))
+    Ok((watcher, WatcherHandle { queue, wake }))
 }
 
 /// The interface for `vip`, if it and the address will do.
-fn suitable(route: &mut Route, vip: &Vip) -> Result<Interface, VipError> {
+fn suitable(route: &mut RouteSocket, vip: &InterfaceVip) -> Result<Interface, VipError> {
     let interface = route.interface(&vip.interface).map_err(VipError::system("list interfaces"))?;
     let interface = interface.ok_or_else(|| VipError::NoInterface(vip.clone()))?;
     if interface.mac.is_none() {

@@ -1,4 +1,4 @@
-//! The queue into the upkeep thread, and what wakes it.
+//! The queue into the maintenance thread, and what wakes it.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 
-use super::kept::Keeping;
+use super::held_address::AddressRequest;
 use crate::error::VipError;
 
 /// What the thread is told.
-pub(crate) enum Note {
+pub(crate) enum MaintenanceCommand {
     /// Put an address in place and keep it there.
-    Keep(Keeping, SyncSender<Result<(), VipError>>),
+    Keep(AddressRequest, SyncSender<Result<(), VipError>>),
     /// Remove an address that is silent already, then its fence. Without anybody to reply to, a failure is an event.
     Drop(IpAddr, Option<SyncSender<Result<(), VipError>>>),
     /// Its lease ran out.
@@ -28,7 +28,7 @@ pub(crate) enum Note {
     /// That is over.
     FenceHolds,
     /// Something that a member that is gone left was removed.
-    Scrubbed(String),
+    LeftoverRemoved(String),
     /// The machine slept.
     Slept,
     /// End.
@@ -37,14 +37,14 @@ pub(crate) enum Note {
 
 /// Sends notes; never waits.
 #[derive(Clone)]
-pub(crate) struct Notes {
-    queue: Sender<Note>,
+pub(crate) struct CommandQueue {
+    queue: Sender<MaintenanceCommand>,
     wake: Arc<OwnedFd>,
 }
 
-impl Notes {
+impl CommandQueue {
     /// Whether there is still somebody to read it.
-    pub(crate) fn send(&self, note: Note) -> bool {
+    pub(crate) fn send(&self, note: MaintenanceCommand) -> bool {
         let sent = self.queue.send(note).is_ok();
         // Refused only when it is awake already.
         let _ = write(&self.wake, &1_u64.to_ne_bytes());
@@ -52,7 +52,7 @@ impl Notes {
     }
 }
 
-/// Ends the wait of the upkeep thread.
+/// Ends the wait of the maintenance thread.
 pub(crate) struct Waker(Arc<OwnedFd>);
 
 impl Waker {
@@ -69,8 +69,8 @@ impl AsFd for Waker {
 }
 
 /// A queue and its two ends.
-pub(crate) fn notes() -> rustix::io::Result<(Notes, Receiver<Note>, Waker)> {
+pub(crate) fn command_queue() -> rustix::io::Result<(CommandQueue, Receiver<MaintenanceCommand>, Waker)> {
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (queue, received) = channel();
-    Ok((Notes { queue, wake: Arc::clone(&wake) }, received, Waker(wake)))
+    Ok((CommandQueue { queue, wake: Arc::clone(&wake) }, received, Waker(wake)))
 }

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use trestle_model::OnQuorumLoss;
 
-use super::action::Action;
-use super::announce::{announced_by, announcement};
-use super::lease::Lease;
-use super::standing::Facts;
-use super::vip::Vip;
-use super::{Ownership, Pace, RETRY};
+use super::action::OwnershipAction;
+use super::announcement::{announced_by, announcement};
+use super::lease::LeaseTiming;
+use super::state::HeldVipFacts;
+use super::vip::ServedVip;
+use super::{Ownership, RETRY, RetryTimer};
 
 /// Least time between two announcements that answer another host's claim (RFC 5227 §2.4, DEFEND_INTERVAL).
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 
 /// A VIP that was claimed and of which the kernel has not yet said that it is gone.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct HeldVip {
     /// As it was claimed.
-    pub(super) vip: Arc<Vip>,
+    pub(super) vip: Arc<ServedVip>,
     /// When the fence shuts by itself.
     pub(super) until: Duration,
     pub(super) releasing: bool,
@@ -29,17 +29,17 @@ pub(super) struct Held {
     /// Last report of the kernel: address present, fence open. `None` since the claim.
     pub(super) reported: Option<(bool, bool)>,
     /// Last time that the kernel was told to add or remove it.
-    told: Pace,
+    command_timer: RetryTimer,
     /// From when the schedule of announcements counts, and the number of the next one.
     schedule: Duration,
     next: u32,
     announced: Option<Duration>,
-    defended: Pace,
+    defended: RetryTimer,
     foreign: Option<Duration>,
 }
 
-impl Held {
-    fn claimed(vip: Arc<Vip>, until: Duration, now: Duration) -> Self {
+impl HeldVip {
+    fn claimed(vip: Arc<ServedVip>, until: Duration, now: Duration) -> Self {
         Self {
             vip,
             until,
@@ -47,21 +47,21 @@ impl Held {
             without_quorum: false,
             since: now,
             reported: None,
-            told: Pace(Some(now)),
+            command_timer: RetryTimer(Some(now)),
             schedule: now,
             next: 0,
             announced: None,
-            defended: Pace::default(),
+            defended: RetryTimer::default(),
             foreign: None,
         }
     }
 
     /// Whether it stays on the same interface with the same prefix.
-    fn same_place(&self, wanted: Option<&Arc<Vip>>) -> bool {
+    fn same_interface(&self, wanted: Option<&Arc<ServedVip>>) -> bool {
         wanted.is_some_and(|vip| vip.interface == self.vip.interface && vip.prefix_len == self.vip.prefix_len)
     }
 
-    fn announce_anew(&mut self, now: Duration) {
+    fn restart_announcements(&mut self, now: Duration) {
         (self.schedule, self.next) = (now, 0);
     }
 
@@ -77,13 +77,13 @@ impl Held {
         true
     }
 
-    fn is_well(&self) -> bool {
+    fn is_in_force(&self) -> bool {
         self.reported == Some((true, true))
     }
 
-    pub(super) fn facts(&self, address: IpAddr) -> Facts {
+    pub(super) fn facts(&self, address: IpAddr) -> HeldVipFacts {
         let (present, open) = self.reported.unwrap_or_default();
-        Facts {
+        HeldVipFacts {
             address,
             present,
             open,
@@ -96,7 +96,7 @@ impl Held {
         }
     }
 
-    pub(super) fn next_wake(&self, lease: &Lease, now: Duration) -> Duration {
+    pub(super) fn next_wake(&self, lease: &LeaseTiming, now: Duration) -> Duration {
         let retry = now.saturating_add(RETRY);
         if self.releasing {
             return retry;
@@ -104,48 +104,58 @@ impl Held {
         let hold = self.vip.on_quorum_loss == OnQuorumLoss::Hold;
         let end = if hold { self.until.saturating_sub(lease.length / 2) } else { self.until };
         let announce = self.schedule.saturating_add(announcement(self.next));
-        end.min(if self.is_well() { announce } else { retry })
+        end.min(if self.is_in_force() { announce } else { retry })
     }
 }
 
 impl Ownership {
     /// Whether every fence of this member has shut, by report or by itself.
-    pub(super) fn shut(&self, now: Duration) -> bool {
+    pub(super) fn all_shut(&self, now: Duration) -> bool {
         self.held.values().all(|held| now >= held.until.saturating_add(self.lease.fence_error))
     }
 
     /// Lets go of what is not to be served any more.
-    pub(super) fn shed(&mut self, window: Option<Duration>, now: Duration, actions: &mut Vec<Action>) {
-        let ruling = self.ruling().is_some();
+    pub(super) fn release_lapsed(
+        &mut self,
+        serve_until: Option<Duration>,
+        now: Duration,
+        actions: &mut Vec<OwnershipAction>,
+    ) {
+        let eligible_term = self.eligible_term().is_some();
         for (address, held) in &mut self.held {
             let wanted = self.vips.get(address);
-            if let Some(vip) = wanted.filter(|_| held.same_place(wanted)) {
+            if let Some(vip) = wanted.filter(|_| held.same_interface(wanted)) {
                 held.vip = vip.clone();
             }
             let hold = held.vip.on_quorum_loss == OnQuorumLoss::Hold;
             // Without a quorum an open fence may be kept open, for which it is renewed before the lease ends. But one that
             // has shut stays so: meanwhile another member may have begun to serve.
-            held.without_quorum = window.is_none() && hold && ruling && now < held.until;
+            held.without_quorum = serve_until.is_none() && hold && eligible_term && now < held.until;
             // One that was kept open beyond the lease, and is not to be any more, cannot be made to shut earlier.
-            let covered = window.is_some_and(|until| hold || held.until <= until);
-            let keep = held.same_place(wanted) && (covered || held.without_quorum);
+            let covered = serve_until.is_some_and(|until| hold || held.until <= until);
+            let keep = held.same_interface(wanted) && (covered || held.without_quorum);
             if !keep && !held.releasing {
-                (held.releasing, held.told) = (true, Pace::default());
+                (held.releasing, held.command_timer) = (true, RetryTimer::default());
             }
-            if held.releasing && held.told.due(now, RETRY) {
+            if held.releasing && held.command_timer.due(now, RETRY) {
                 let interface = held.vip.interface.clone();
-                actions.push(Action::Release { address: *address, interface });
+                actions.push(OwnershipAction::Release { address: *address, interface });
             }
         }
     }
 
     /// Claims, renews, repairs and announces what is to be served.
-    pub(super) fn serve(&mut self, window: Option<Duration>, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn claim_and_renew(
+        &mut self,
+        serve_until: Option<Duration>,
+        now: Duration,
+        actions: &mut Vec<OwnershipAction>,
+    ) {
         for (&address, vip) in &self.vips {
-            match (self.held.get_mut(&address), window) {
+            match (self.held.get_mut(&address), serve_until) {
                 (Some(held), _) if held.releasing => {}
                 (Some(held), _) if now < held.until => {
-                    let mut until = held.until.max(window.unwrap_or_default());
+                    let mut until = held.until.max(serve_until.unwrap_or_default());
                     if held.vip.on_quorum_loss == OnQuorumLoss::Hold
                         && until.saturating_sub(now) <= self.lease.length / 2
                     {
@@ -153,26 +163,26 @@ impl Ownership {
                     }
                     if until > held.until {
                         held.until = until;
-                        actions.push(Action::Renew { address, until });
+                        actions.push(OwnershipAction::Renew { address, until });
                     }
                 }
                 // Nothing is held, or its fence has shut by itself: this process stood still, or no heartbeat was answered.
                 (_, Some(until)) => {
-                    self.held.insert(address, Held::claimed(vip.clone(), until, now));
-                    actions.push(Action::Claim { address, vip: vip.clone(), until });
+                    self.held.insert(address, HeldVip::claimed(vip.clone(), until, now));
+                    actions.push(OwnershipAction::Claim { address, vip: vip.clone(), until });
                 }
                 (_, None) => {}
             }
         }
         for (&address, held) in self.held.iter_mut().filter(|(_, held)| !held.releasing) {
-            if !held.is_well() && held.told.due(now, RETRY) {
+            if !held.is_in_force() && held.command_timer.due(now, RETRY) {
                 let (vip, until) = (held.vip.clone(), held.until);
-                actions.push(Action::Repair { address, vip, until });
-                held.announce_anew(now);
+                actions.push(OwnershipAction::Repair { address, vip, until });
+                held.restart_announcements(now);
                 held.reported = None;
             }
             if held.announces(now) {
-                actions.push(Action::Announce { address });
+                actions.push(OwnershipAction::Announce { address });
             }
         }
     }
@@ -186,7 +196,7 @@ impl Ownership {
         }
         // An address that came back by other hands has been silent for a while.
         if present && held.reported.is_some_and(|(before, _)| !before) {
-            held.announce_anew(now);
+            held.restart_announcements(now);
         }
         held.reported = Some((present, open));
     }
@@ -195,18 +205,18 @@ impl Ownership {
     pub(super) fn foreign(&mut self, address: IpAddr, term: Option<u64>, now: Duration) {
         let Some(held) = self.held.get_mut(&address) else { return };
         held.foreign = Some(now);
-        let mine = self.reign.as_ref().map_or(0, |reign| reign.term);
+        let mine = self.leader_term.as_ref().map_or(0, |leader_term| leader_term.term);
         match term {
-            Some(theirs) if theirs > mine => self.yielded = self.yielded.max(theirs - 1),
-            _ if held.defended.due(now, DEFEND_EVERY) => held.announce_anew(now),
+            Some(theirs) if theirs > mine => self.barred_term = self.barred_term.max(theirs - 1),
+            _ if held.defended.due(now, DEFEND_EVERY) => held.restart_announcements(now),
             _ => {}
         }
     }
 
     /// A VIP's interface works again: its neighbours may have forgotten the address.
-    pub(super) fn interface_back(&mut self, address: IpAddr, now: Duration) {
+    pub(super) fn interface_restored(&mut self, address: IpAddr, now: Duration) {
         if let Some(held) = self.held.get_mut(&address) {
-            held.announce_anew(now);
+            held.restart_announcements(now);
         }
     }
 }

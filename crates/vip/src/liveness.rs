@@ -7,7 +7,7 @@ use trestle_engine::SignOfLife;
 
 /// The sign of life of a thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Alive(Arc<Inner>);
+pub(crate) struct ThreadLiveness(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -16,7 +16,7 @@ struct Inner {
     sign: SignOfLife,
 }
 
-impl Alive {
+impl ThreadLiveness {
     pub(crate) fn new(name: &'static str) -> Self {
         Self(Arc::new(Inner { name, origin: Instant::now(), sign: SignOfLife::default() }))
     }
