@@ -116,6 +116,11 @@ impl CallLimiter {
         class != CallClass::Raft || connection.is_lane() || connection.calls() < RAFT_PER_CONNECTION
     }
 
+    /// Whether so many requests are on their way that those of one address give way to one another.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.ledger().receiving.len() >= RECEIVING_MAX / 2
+    }
+
     /// A call whose head has come.
     pub(crate) fn begin(
         self: &Arc<Self>,

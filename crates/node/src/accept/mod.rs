@@ -264,7 +264,7 @@ where
         let (serve, stop, abort) = (serve.clone(), stop.clone(), abort.clone());
         tasks.spawn(async move {
             let (port, connection) = (place.0.clone(), place.1.clone());
-            let watched = MonitoredIo::new(io, connection.clone());
+            let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
             let ended = tokio::select! {
                 biased;
                 () = connection.aborted() => return,
