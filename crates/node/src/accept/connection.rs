@@ -50,6 +50,9 @@ const UNFINISHED_MAX: u32 = 16;
 /// How long such a connection waits between two turns: 30 of them then take a tenth of the processors.
 const SLOW_TURN: Duration = Duration::from_millis(20);
 
+/// Slow turns in a row, a second of them, after which it is ended.
+const SLOW_TURNS_MAX: u32 = 50;
+
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -281,11 +284,12 @@ pub(crate) struct MonitoredIo<Io> {
     had_turn: bool,
     /// It waits this long for its next turn.
     pause: Option<Pin<Box<Sleep>>>,
+    slow_turns: u32,
 }
 
 impl<Io> MonitoredIo<Io> {
     pub(crate) fn new(io: Io, connection: Arc<PortConnection>, calls: Arc<CallLimiter>) -> Self {
-        Self { io, connection, calls, turn: TURN, had_turn: false, pause: None }
+        Self { io, connection, calls, turn: TURN, had_turn: false, pause: None, slow_turns: 0 }
     }
 
     /// Whether it may be read now.
@@ -294,8 +298,13 @@ impl<Io> MonitoredIo<Io> {
             let many = self.connection.leaves_many_unfinished();
             self.turn = if many { TURN } else { (self.turn * 4).min(TURN_MAX) };
             if !(many && self.calls.is_crowded()) {
+                self.slow_turns = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            self.slow_turns += 1;
+            if self.slow_turns > SLOW_TURNS_MAX {
+                self.connection.abort();
             }
             self.pause = Some(Box::pin(sleep(SLOW_TURN)));
         }
@@ -413,7 +422,7 @@ mod tests {
         let (calls, now) = (Arc::<CallLimiter>::default(), Instant::now());
         let connection = Arc::new(PortConnection::new(1, ClientSource::Local, now));
         let permits: Vec<_> = (0..128).map(|_| calls.begin(&connection, CallClass::Unary, now)).collect();
-        let mut watched = MonitoredIo::new(server, connection, calls);
+        let mut watched = MonitoredIo::new(server, connection.clone(), calls);
         client.write_all(&[b'x'; 8 * TURN]).await.unwrap();
         let mut bytes = [0; 8 * TURN];
         let begun = Instant::now();
@@ -422,6 +431,10 @@ mod tests {
         }
         let slow = begun.elapsed();
         assert!(slow >= 3 * SLOW_TURN, "{slow:?}");
+        watched.slow_turns = SLOW_TURNS_MAX;
+        assert!(!connection.abort.is_cancelled());
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), TURN);
+        assert!(connection.abort.is_cancelled());
         drop(permits);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut poll =
