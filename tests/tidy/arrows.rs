@@ -10,12 +10,13 @@ use crate::{expect_none, files, root, shown};
 /// What each crate may depend on; `dev:` marks what only its tests may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("base2histogram", &[]),
+    ("display-more", &[]),
     ("trestle-model", &[]),
-    ("trestle-engine", &["trestle-model"]),
-    ("trestle-api", &["trestle-model"]),
+    ("trestle-engine", &["trestle-model", "dev:trestle-fuzz"]),
+    ("trestle-api", &["trestle-model", "dev:trestle-fuzz"]),
     ("trestle-consensus", &["trestle-api", "trestle-model"]),
-    ("trestle-dataplane", &["trestle-engine", "trestle-model"]),
-    ("trestle-vip", &["trestle-engine", "dev:trestle-testkit"]),
+    ("trestle-dataplane", &["trestle-engine", "trestle-model", "dev:trestle-fuzz"]),
+    ("trestle-vip", &["trestle-engine", "dev:trestle-fuzz", "dev:trestle-testkit"]),
     (
         "trestle-node",
         &[
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("trestle-ctl", &["trestle-api", "trestle-model"]),
     ("trestle-testkit", &["trestle-api"]),
+    ("trestle-fuzz", &[]),
     ("trestle-xtask", &[]),
     ("trestle", &["trestle-node", "trestle-ctl", "dev:trestle-api", "dev:trestle-testkit"]),
 ];
