@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod arrows;
+mod buf;
+mod deny;
 mod protos;
 mod sources;
 mod tree;
