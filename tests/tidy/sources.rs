@@ -97,3 +97,24 @@ fn silent_skips_are_seen() {
     assert_eq!(silent_skips(&format!("assert!(TRESTLE_TEST_ALL);\n{tell};\nreturn;")), [0; 0]);
     assert_eq!(silent_skips(&format!("{tell};\ngo_on();")), [0; 0]);
 }
+
+#[test]
+fn every_fuzz_target_is_one_of_xtasks() {
+    let list = std::fs::read_to_string(crate::root().join("crates/xtask/src/fuzz.rs")).unwrap();
+    let entries =
+        list.split("(\"").skip(1).filter_map(|rest| rest.split("\")").next()?.split_once("\", \"trestle-"));
+    let mut listed: Vec<String> = entries.map(|(name, package)| format!("{name} {package}")).collect();
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        let Some(package) = name.strip_prefix("crates/").and_then(|rest| rest.split('/').next()) else {
+            continue;
+        };
+        let tests =
+            text.lines().filter_map(|line| line.trim().strip_prefix("fn fuzz_")?.strip_suffix("() {"));
+        found.extend(tests.map(|test| format!("{test} {package}")));
+    }
+    found.sort();
+    listed.sort();
+    assert!(found.len() > 3, "the test looks in the wrong place: {found:?}");
+    assert_eq!(found, listed, "tests called fuzz_NAME, and the targets in crates/xtask/src/fuzz.rs");
+}

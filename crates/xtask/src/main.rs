@@ -1,5 +1,9 @@
 //! Project chores: `cargo xtask verify` is what CI runs and never writes; `cargo xtask fix` writes; `cargo xtask bench
-//! control` and its like print figures. It depends on nothing that takes time to build, so it starts at once.
+//! control` and its like print figures; `cargo xtask fuzz` looks for inputs that break a parser. It depends on nothing that takes time to build, so it starts at once.
+
+#![forbid(unsafe_code)]
+
+mod fuzz;
 
 use std::process::{Command, ExitCode};
 
@@ -16,6 +20,8 @@ usage: cargo xtask COMMAND
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
   bench attacks    what a well-behaved client notices of attacks on a member's ports; a word of an attack's name for it alone
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
+  fuzz             changed inputs for each parser of bytes from outside, for a minute; --seconds N for longer, and a target's name
+                   for that one alone; what fails is in target/fuzz/failures
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
 
@@ -59,17 +65,24 @@ fn run<'a>(mut steps: Vec<Step<'a>>, more: &'a [String]) -> anyhow::Result<()> {
     if let Some(last) = steps.last_mut() {
         last.extend(more.iter().map(String::as_str));
     }
+    for step in steps {
+        cargo(&step, &[])?;
+    }
+    Ok(())
+}
+
+/// Runs cargo at the top of the repository, with more in its environment.
+fn cargo(step: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     // Set by cargo when it runs this program; the same cargo then does the work.
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    for step in steps {
-        let line = format!("cargo {}", step.join(" "));
-        write(&line);
-        let status = Command::new(&cargo).args(&step).current_dir(root).status();
-        let status = status.with_context(|| format!("cannot start \"{line}\""))?;
-        if !status.success() {
-            bail!("\"{line}\" failed: {status}");
-        }
+    let line = format!("cargo {}", step.join(" "));
+    write(&line);
+    let mut command = Command::new(&cargo);
+    command.args(step).envs(environment.iter().copied());
+    let status = command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).status();
+    let status = status.with_context(|| format!("cannot start \"{line}\""))?;
+    if !status.success() {
+        bail!("\"{line}\" failed: {status}");
     }
     Ok(())
 }
@@ -82,6 +95,9 @@ fn write(line: &str) {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["fuzz", rest @ ..] = words.as_slice() {
+        return exit(fuzz::fuzz(rest));
+    }
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
@@ -93,7 +109,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(steps, &arguments[used..]) {
+    exit(run(steps, &arguments[used..]))
+}
+
+fn exit(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             write(&format!("xtask: {error:#}"));

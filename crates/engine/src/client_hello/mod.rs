@@ -46,7 +46,7 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// All bytes fit so far. At least `need` bytes from the beginning, more than were given and never more than the
-    /// hello has, must be there before another call can say more.
+    /// hello has, must be there before another call can find it whole; it may be refused earlier.
     Incomplete {
         /// Bytes from the beginning of the stream, at most [`INPUT_MAX`].
         need: usize,

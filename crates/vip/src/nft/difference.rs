@@ -220,7 +220,7 @@ fn family_name(family: u8) -> &'static str {
 
 /// Whether everything that was sent, other than attributes of the kind `ignored`, is there, and in the same order. What the
 /// kernel adds of its own is passed over, but with `strict` it must say nothing (zeros, as flags that are not set).
-fn covers(sent: &[u8], found: &[u8], ignored: Option<u16>, strict: bool) -> bool {
+pub(super) fn covers(sent: &[u8], found: &[u8], ignored: Option<u16>, strict: bool) -> bool {
     let mut rest: Vec<(u16, &[u8])> = read(found).map(|found| (found.kind, found.value)).collect();
     let nothing = |value: &[u8]| value.iter().all(|byte| *byte == 0);
     for sent in read(sent).filter(|sent| Some(sent.kind) != ignored) {

@@ -72,14 +72,14 @@ impl AsFd for RulesetMonitor {
 }
 
 /// The table that a message is about.
-fn concerned(kind: u16, payload: &[u8]) -> Option<&str> {
+pub(super) fn concerned(kind: u16, payload: &[u8]) -> Option<&str> {
     let about = kind >> 8 == SUBSYSTEM && kind & 0xff != NEW_GENERATION;
     // `struct nfgenmsg` comes before the attributes.
     about.then(|| text(payload.get(4..)?, TABLE_NAME)).flatten()
 }
 
 /// Whether a message is about an element of a set that is no list of fenced addresses.
-fn is_renewal(kind: u16, payload: &[u8]) -> bool {
+pub(super) fn is_renewal(kind: u16, payload: &[u8]) -> bool {
     let set = payload.get(4..).and_then(|attributes| text(attributes, ELEMENTS_SET));
     [NEW_ELEMENT, DEL_ELEMENT].contains(&(kind & 0xff))
         && !set.is_some_and(|set| [VIPS4, VIPS6].contains(&set))

@@ -159,7 +159,7 @@ impl Nft {
 }
 
 /// The elements in an answer.
-fn elements(message: &[u8]) -> Vec<Element> {
+pub(super) fn elements(message: &[u8]) -> Vec<Element> {
     let lists = attributes(message).filter(|(kind, _)| *kind == ELEMENTS_LIST);
     let found = lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| {
         let key = value(value(element, ELEMENT_KEY)?, DATA_VALUE)?;

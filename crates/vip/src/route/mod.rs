@@ -1,5 +1,7 @@
 //! Links and addresses of this machine, asked for and changed over rtnetlink.
 
+#[cfg(test)]
+mod fuzz;
 mod monitor;
 mod placement;
 mod promotion;
