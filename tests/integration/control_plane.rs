@@ -80,7 +80,7 @@ async fn controllers_are_killed_drained_and_brought_back() {
     verdicts(&api, "", Verdict::Healthy).await;
 
     let traffic = Traffic::start(&targets(&cluster, &ports), fetch_tls);
-    let all_serve = |report: trestle_testkit::Report| {
+    let all_serve = |report: trestle_testkit::TrafficReport| {
         report.assert_no_failure();
         for by_answer in report.answers.values() {
             assert_eq!(by_answer.len(), 3, "each client is served by every controller: {:?}", report.answers);

@@ -4,6 +4,7 @@
 //! `trestled dev`. Whatever is started here ends when its handle is dropped; when that happens in a failing test, its log is
 //! printed. Helpers panic on what a test does not expect: their callers are tests.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod api;
@@ -33,5 +34,5 @@ pub use origin::Origin;
 pub use process::Process;
 pub use subnet::Subnet;
 pub use tools::{has_tools, is_root, python_with_grpc, skip, tool};
-pub use traffic::{Failure, Report, Traffic};
+pub use traffic::{FailedRequest, Traffic, TrafficReport};
 pub use wait::{wait_for, wait_until};

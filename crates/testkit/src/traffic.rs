@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// A request that got no whole answer.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct FailedRequest {
     /// When it failed.
     pub at: Instant,
     /// Where it was sent.
@@ -25,28 +25,28 @@ pub struct Failure {
 
 /// What the clients have seen.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub struct TrafficReport {
     /// Answered requests by target, then by answer.
     pub answers: BTreeMap<SocketAddr, BTreeMap<String, u64>>,
     /// Failed requests.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedRequest>,
 }
 
 /// What is shared with the clients.
 #[derive(Debug, Default)]
 struct Seen {
     /// Since the start.
-    total: Report,
+    total: TrafficReport,
     /// Since the last [`Traffic::next`].
-    recent: Report,
+    recent: TrafficReport,
 }
 
-impl Report {
+impl TrafficReport {
     fn add(&mut self, target: SocketAddr, result: &Result<String, String>) {
         match result {
             Ok(answer) => *self.answers.entry(target).or_default().entry(answer.clone()).or_default() += 1,
             Err(error) => {
-                self.failures.push(Failure { at: Instant::now(), target, error: error.clone() });
+                self.failures.push(FailedRequest { at: Instant::now(), target, error: error.clone() });
             }
         }
     }
@@ -111,7 +111,7 @@ impl Traffic {
     }
 
     /// What the clients have seen since the start.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> TrafficReport {
         self.seen.lock().unwrap().total.clone()
     }
 
@@ -120,8 +120,8 @@ impl Traffic {
     ///
     /// # Panics
     /// When that takes more than 60 s.
-    pub fn next(&self, count: u64) -> Report {
-        self.seen.lock().unwrap().recent = Report::default();
+    pub fn next(&self, count: u64) -> TrafficReport {
+        self.seen.lock().unwrap().recent = TrafficReport::default();
         wait_for("requests", Duration::from_secs(60), || {
             let recent = self.seen.lock().unwrap().recent.clone();
             let short = self.targets.iter().find(|target| recent.ended(**target) < count);
@@ -130,7 +130,7 @@ impl Traffic {
     }
 
     /// Stops the clients and answers what they have seen since the start.
-    pub fn stop(mut self) -> Report {
+    pub fn stop(mut self) -> TrafficReport {
         self.end();
         self.report()
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::host::Mac;
+use super::host::MacAddress;
 
 /// Pauses of one interface that are no end of its answering. The witness asks every 30 ms or so.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -17,7 +17,7 @@ const IPV6: u16 = 0x86dd;
 
 /// What claimed the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ClaimKind {
     /// An ARP message whose sender has the address: a reply or an announcement (RFC 826, RFC 5227).
     Arp,
     /// A neighbour advertisement for the address (RFC 4861, section 4.4).
@@ -28,21 +28,21 @@ pub enum Kind {
 
 /// A frame by which an interface claimed the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct AddressClaim {
     /// When the switch had it, since 1970.
     pub at: Duration,
     /// Who sent it.
-    pub mac: Mac,
+    pub mac: MacAddress,
     /// What it was.
-    pub kind: Kind,
+    pub kind: ClaimKind,
 }
 
 /// What a packet says about `address`: `protocol` is its EtherType, `packet` what follows that. `None` when it does not
 /// claim the address, or is cut short.
-pub(super) fn claim(protocol: u16, packet: &[u8], address: IpAddr) -> Option<Kind> {
+pub(super) fn claim(protocol: u16, packet: &[u8], address: IpAddr) -> Option<ClaimKind> {
     match (protocol, address) {
         // RFC 826 with Ethernet and IPv4 addresses: the sender's protocol address is at 14.
-        (ARP, IpAddr::V4(address)) => (packet.get(14..18)? == address.octets()).then_some(Kind::Arp),
+        (ARP, IpAddr::V4(address)) => (packet.get(14..18)? == address.octets()).then_some(ClaimKind::Arp),
         (IPV4, IpAddr::V4(address)) if packet.get(12..16)? == address.octets() => {
             let header = usize::from(packet[0] & 0x0f) * 4;
             (packet[9] == 6).then_some(()).and_then(|()| segment(packet.get(header..)?))
@@ -50,7 +50,7 @@ pub(super) fn claim(protocol: u16, packet: &[u8], address: IpAddr) -> Option<Kin
         (IPV6, IpAddr::V6(address)) => match *packet.get(6)? {
             // The target is after the type, code, checksum and flags of ICMPv6.
             58 if *packet.get(40)? == 136 => {
-                (packet.get(48..64)? == address.octets()).then_some(Kind::Advertisement)
+                (packet.get(48..64)? == address.octets()).then_some(ClaimKind::Advertisement)
             }
             6 if packet.get(8..24)? == address.octets() => segment(packet.get(40..)?),
             _ => None,
@@ -60,8 +60,8 @@ pub(super) fn claim(protocol: u16, packet: &[u8], address: IpAddr) -> Option<Kin
 }
 
 /// SYN or RST (RFC 9293, section 3.1). What else flows belongs to connections that were accepted before.
-fn segment(tcp: &[u8]) -> Option<Kind> {
-    (tcp.get(13)? & 0x06 != 0).then_some(Kind::Segment)
+fn segment(tcp: &[u8]) -> Option<ClaimKind> {
+    (tcp.get(13)? & 0x06 != 0).then_some(ClaimKind::Segment)
 }
 
 /// How much two interfaces answered for one address.
@@ -75,14 +75,14 @@ pub struct Dual {
 
 /// Time during which one interface answered, without longer pauses.
 struct Stint {
-    mac: Mac,
+    mac: MacAddress,
     first: Duration,
     last: Duration,
 }
 
 /// Judges answers, which are in order of time. An interface that answers again within 200 ms has answered all the while;
 /// answers of another in between are answers of two.
-pub fn dual(answers: &[Answer]) -> Dual {
+pub fn dual(answers: &[AddressClaim]) -> Dual {
     let mut stints: Vec<Stint> = Vec::new();
     for answer in answers {
         let going_on = |stint: &&mut Stint| stint.mac == answer.mac && stint.last + PAUSE >= answer.at;
@@ -91,7 +91,7 @@ pub fn dual(answers: &[Answer]) -> Dual {
             None => stints.push(Stint { mac: answer.mac, first: answer.at, last: answer.at }),
         }
     }
-    let foreign = |answer: &&Answer| {
+    let foreign = |answer: &&AddressClaim| {
         stints
             .iter()
             .any(|stint| stint.mac != answer.mac && stint.first <= answer.at && answer.at <= stint.last)
@@ -112,11 +112,11 @@ mod tests {
     use super::*;
 
     /// Answers at these milliseconds; the first byte of the address is a letter.
-    fn sequence(text: &str) -> Vec<Answer> {
-        let answer = |word: &str| Answer {
+    fn sequence(text: &str) -> Vec<AddressClaim> {
+        let answer = |word: &str| AddressClaim {
             at: Duration::from_millis(word[1..].parse().unwrap()),
             mac: [word.as_bytes()[0]; 6],
-            kind: Kind::Arp,
+            kind: ClaimKind::Arp,
         };
         text.split(' ').map(answer).collect()
     }
@@ -153,7 +153,7 @@ mod tests {
             let head = [0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1];
             [&head[..], &sender, &[0; 6], &target].concat()
         };
-        assert_eq!(claim(ARP, &arp([10, 77, 0, 50], [10, 77, 0, 100]), vip), Some(Kind::Arp));
+        assert_eq!(claim(ARP, &arp([10, 77, 0, 50], [10, 77, 0, 100]), vip), Some(ClaimKind::Arp));
         assert_eq!(claim(ARP, &arp([10, 77, 0, 100], [10, 77, 0, 50]), vip), None);
         let ip = |flags: u8| {
             let mut packet = [0; 40];
@@ -161,8 +161,8 @@ mod tests {
             packet[12..16].copy_from_slice(&[10, 77, 0, 50]);
             packet
         };
-        assert_eq!(claim(IPV4, &ip(0x12), vip), Some(Kind::Segment));
-        assert_eq!(claim(IPV4, &ip(0x14), vip), Some(Kind::Segment));
+        assert_eq!(claim(IPV4, &ip(0x12), vip), Some(ClaimKind::Segment));
+        assert_eq!(claim(IPV4, &ip(0x14), vip), Some(ClaimKind::Segment));
         assert_eq!(claim(IPV4, &ip(0x10), vip), None);
         for length in 0..34 {
             assert_eq!(claim(IPV4, &ip(0x12)[..length], vip), None, "{length} bytes");
@@ -175,12 +175,12 @@ mod tests {
         let mut packet = [0; 72];
         (packet[6], packet[40]) = (58, 136);
         packet[48..64].copy_from_slice(&vip.octets());
-        assert_eq!(claim(IPV6, &packet, vip.into()), Some(Kind::Advertisement));
+        assert_eq!(claim(IPV6, &packet, vip.into()), Some(ClaimKind::Advertisement));
         packet[40] = 135;
         assert_eq!(claim(IPV6, &packet, vip.into()), None);
         (packet[6], packet[53]) = (6, 0x12);
         assert_eq!(claim(IPV6, &packet, vip.into()), None);
         packet[8..24].copy_from_slice(&vip.octets());
-        assert_eq!(claim(IPV6, &packet, vip.into()), Some(Kind::Segment));
+        assert_eq!(claim(IPV6, &packet, vip.into()), Some(ClaimKind::Segment));
     }
 }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::Lab;
-use super::answers::{Answer, claim};
+use super::answers::{AddressClaim, claim};
 use crate::wait::wait_for;
 
 /// Bound on the start and the end of tcpdump.
@@ -68,7 +68,7 @@ impl Capture {
     ///
     /// # Panics
     /// When tcpdump does not end well, or the kernel had to drop frames.
-    pub fn finish(mut self) -> Vec<Answer> {
+    pub fn finish(mut self) -> Vec<AddressClaim> {
         kill_process(Pid::from_child(&self.tcpdump), Signal::INT).unwrap();
         wait_for("end of tcpdump", LIMIT, || self.tcpdump.try_wait().unwrap().ok_or("it still runs"));
         let said = self.said();
@@ -79,9 +79,9 @@ impl Capture {
         let own = frames.into_iter().filter(|frame| self.ports.contains(&frame.interface));
         let answer = |frame: Frame<'_>| {
             let kind = claim(frame.protocol, frame.packet, self.address)?;
-            Some(Answer { at: frame.at, mac: frame.mac, kind })
+            Some(AddressClaim { at: frame.at, mac: frame.mac, kind })
         };
-        let mut answers: Vec<Answer> = own.filter_map(answer).collect();
+        let mut answers: Vec<AddressClaim> = own.filter_map(answer).collect();
         // Two processors may have had two frames at once.
         answers.sort_by_key(|answer| answer.at);
         answers

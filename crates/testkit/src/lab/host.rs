@@ -15,7 +15,7 @@ use rustix::thread::{
 use crate::process::Process;
 
 /// Address on an Ethernet.
-pub type Mac = [u8; 6];
+pub type MacAddress = [u8; 6];
 
 /// A network namespace with an interface `eth0` on the switch.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Host {
     /// Its own address; a virtual one comes on top.
     pub ip: Ipv4Addr,
     /// The address of its interface.
-    pub mac: Mac,
+    pub mac: MacAddress,
     /// Its port on the switch.
     pub(super) port: String,
 }

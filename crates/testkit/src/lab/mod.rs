@@ -23,13 +23,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use answers::{Answer, Dual, Kind, dual};
+pub use answers::{AddressClaim, ClaimKind, Dual, dual};
 pub use capture::Capture;
 pub use cut::Cut;
 pub use freezer::Freezer;
-pub use host::{Host, Mac};
+pub use host::{Host, MacAddress};
 pub use keepalived::Keepalived;
-pub use prober::{Attempt, Failure, Gap, Prober, gap};
+pub use prober::{Attempt, Gap, ProbeFailure, Prober, gap};
 pub use product::Product;
 pub use threads::{HungThreads, break_thread, hang_threads, panic_thread};
 pub use trestle::Trestle;

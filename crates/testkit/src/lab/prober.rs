@@ -22,12 +22,12 @@ pub struct Attempt {
     /// When it had its answer or was given up.
     pub end: Instant,
     /// The member that served it, as its backend saw it; or what went wrong.
-    pub outcome: Result<IpAddr, Failure>,
+    pub outcome: Result<IpAddr, ProbeFailure>,
 }
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
+pub enum ProbeFailure {
     /// No answer in time. A lost SYN is sent again after a second only, so a lost one counts here unless patience is
     /// longer than that.
     Late,
@@ -100,7 +100,7 @@ async fn open_loop(
             let outcome = match tokio::time::timeout(patience, exchange(target)).await {
                 Ok(Ok(member)) => Ok(member),
                 Ok(Err(error)) => Err(failure(error.kind())),
-                Err(_) => Err(Failure::Late),
+                Err(_) => Err(ProbeFailure::Late),
             };
             seen.lock().unwrap().push(Attempt { start, end: Instant::now(), outcome });
         });
@@ -120,15 +120,15 @@ async fn exchange(target: SocketAddr) -> Result<IpAddr, Error> {
     member.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
-fn failure(kind: ErrorKind) -> Failure {
+fn failure(kind: ErrorKind) -> ProbeFailure {
     match kind {
-        ErrorKind::ConnectionRefused => Failure::Refused,
+        ErrorKind::ConnectionRefused => ProbeFailure::Refused,
         // A reset that comes between connecting and sending is seen as the latter.
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => Failure::Reset,
-        ErrorKind::UnexpectedEof => Failure::CutShort,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::Unreachable,
-        ErrorKind::TimedOut => Failure::Late,
-        other => Failure::Other(other),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => ProbeFailure::Reset,
+        ErrorKind::UnexpectedEof => ProbeFailure::CutShort,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ProbeFailure::Unreachable,
+        ErrorKind::TimedOut => ProbeFailure::Late,
+        other => ProbeFailure::Other(other),
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let attempt = |end: &i64| Attempt {
             start: zero,
             end: zero + Duration::from_millis(end.unsigned_abs()),
-            outcome: if *end > 0 { Ok(Ipv4Addr::LOCALHOST.into()) } else { Err(Failure::Late) },
+            outcome: if *end > 0 { Ok(Ipv4Addr::LOCALHOST.into()) } else { Err(ProbeFailure::Late) },
         };
         ends.iter().map(attempt).collect()
     }

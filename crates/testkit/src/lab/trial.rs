@@ -10,7 +10,7 @@ use super::answers::{Dual, dual};
 use super::capture::since_epoch;
 use super::cut::Cut;
 use super::freezer::Freezer;
-use super::prober::{Attempt, Failure, Gap, Prober, gap};
+use super::prober::{Attempt, Gap, ProbeFailure, Prober, gap};
 use super::{Lab, MEMBERS, Product, VIP};
 use crate::wait::wait_for;
 
@@ -90,7 +90,7 @@ pub struct Trial {
     /// Answers of two.
     pub dual: Dual,
     /// New connections that failed. What is given up counts: after 300 ms, or 5 s when the holder was moved or stopped.
-    pub failed: BTreeMap<Failure, usize>,
+    pub failed: BTreeMap<ProbeFailure, usize>,
     /// From the fault to the former holder's last answer.
     pub silent: Duration,
     /// From the fault until the holder's kernel did not have the address any more; `None` when it stayed, or was not
