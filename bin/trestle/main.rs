@@ -1,5 +1,7 @@
 //! The `trestle` command.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

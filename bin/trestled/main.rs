@@ -1,5 +1,7 @@
 //! `trestled`: one member of a Trestle cluster. Arguments, logging, signals, exit code; everything else is in the crates.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The wire: generated code, conversions to and from the model, and the one table from errors to statuses.
 
+#![forbid(unsafe_code)]
+
 pub mod convert;
 pub mod differences;
 mod generated;

@@ -4,6 +4,8 @@
 //!
 //! The same types that openraft names, counting nothing. Look again when openraft is updated.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -2,6 +2,8 @@
 //!
 //! [`Consensus`] is the handle. No type of openraft leaves this crate.
 
+#![forbid(unsafe_code)]
+
 mod abstention;
 mod admission;
 mod caller_check;

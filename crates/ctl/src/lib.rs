@@ -2,6 +2,8 @@
 //!
 //! The binary only calls [`run`]. Everything below is private, so that the command line is the interface.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod commands;
 mod document;

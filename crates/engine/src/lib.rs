@@ -4,6 +4,8 @@
 //!
 //! Time comes in as an argument and answers are values, so that every rule here is tested without a clock or a socket.
 
+#![forbid(unsafe_code)]
+
 pub mod access;
 mod addresses;
 mod balance;

@@ -4,6 +4,8 @@
 //! Everything here is pure. There is no clock, no random source, no I/O, and no map with random order, because every
 //! member must compute the same state from the same log.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod apply;
 mod check;

@@ -1,5 +1,7 @@
 //! One member: configuration, start order, admin service, reconciliation, metrics, shutdown.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 mod admin;
 pub mod config;
