@@ -8,7 +8,7 @@ use std::path::Path;
 
 use trestle_engine::client_hello::{self, HELLO_MAX, Hello, INPUT_MAX};
 use trestle_engine::proxy::{self, HEADER_MAX, LINE_MAX, ProxyError, TLVS_MAX, Tlvs};
-use trestle_fuzz::{Target, fuzz, gist};
+use trestle_fuzz::{FuzzTarget, fuzz, gist};
 
 fn corpus(of: &str) -> Vec<Vec<u8>> {
     trestle_fuzz::corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(of))
@@ -125,7 +125,7 @@ fn fuzz_client_hello() {
         b".",
     ];
     let (seeds, repair) = (corpus("client_hello"), Some(repair_hello as trestle_fuzz::Repair));
-    let target = Target { name: "client_hello", seeds, words, len_max: 3000, repair };
+    let target = FuzzTarget { name: "client_hello", seeds, words, len_max: 3000, repair };
     let summary = fuzz(&target, hello_outcome);
     assert!(summary.outcomes > 25, "{summary:?}");
 }
@@ -213,7 +213,7 @@ fn fuzz_proxy() {
         b"\x05\0\x80",
     ];
     let (seeds, repair) = (corpus("proxy"), Some(repair_proxy as trestle_fuzz::Repair));
-    let target = Target { name: "proxy", seeds, words, len_max: 600, repair };
+    let target = FuzzTarget { name: "proxy", seeds, words, len_max: 600, repair };
     let summary = fuzz(&target, proxy_outcome);
     assert!(summary.outcomes > 25, "{summary:?}");
 }

@@ -42,7 +42,7 @@ pub struct Summary {
 }
 
 /// A parser under test.
-pub struct Target<'a> {
+pub struct FuzzTarget<'a> {
     /// What `cargo xtask fuzz` calls it.
     pub name: &'a str,
     /// Real inputs, at least one.
@@ -60,7 +60,7 @@ pub struct Target<'a> {
 ///
 /// # Panics
 /// When `check` panics; the message says with which input.
-pub fn fuzz<Outcome: Hash>(target: &Target<'_>, check: impl Fn(&[u8]) -> Outcome) -> Summary {
+pub fn fuzz<Outcome: Hash>(target: &FuzzTarget<'_>, check: impl Fn(&[u8]) -> Outcome) -> Summary {
     let long = std::env::var("TRESTLE_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let (time, most) = long.map_or((TIME_MAX, INPUTS), |s| (Duration::from_secs(s), u64::MAX));
     let seed = match long {
@@ -86,7 +86,7 @@ fn tell(line: &str) {
 }
 
 struct Run<'a, Check> {
-    target: &'a Target<'a>,
+    target: &'a FuzzTarget<'a>,
     check: &'a Check,
     mutator: Mutator<'a>,
     kept: Vec<Vec<u8>>,
@@ -98,7 +98,7 @@ struct Run<'a, Check> {
 }
 
 impl<'a, Outcome: Hash, Check: Fn(&[u8]) -> Outcome> Run<'a, Check> {
-    fn new(target: &'a Target<'a>, check: &'a Check, seed: u64, remember: bool) -> Self {
+    fn new(target: &'a FuzzTarget<'a>, check: &'a Check, seed: u64, remember: bool) -> Self {
         assert!(!target.seeds.is_empty(), "{} has no inputs to start from", target.name);
         Self {
             target,

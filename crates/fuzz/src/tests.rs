@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 
-fn target(seeds: &[&[u8]]) -> Target<'static> {
-    Target {
+fn target(seeds: &[&[u8]]) -> FuzzTarget<'static> {
+    FuzzTarget {
         name: "tests",
         seeds: seeds.iter().map(|seed| seed.to_vec()).collect(),
         words: &[b"PUMP"],

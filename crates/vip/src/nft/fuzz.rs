@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use trestle_fuzz::{Repair, Target, fuzz};
+use trestle_fuzz::{FuzzTarget, Repair, fuzz};
 
 use super::batch::{Batch, attributes, read};
 use super::difference::covers;
@@ -93,7 +93,8 @@ fn fuzz_nft_answers() {
     let seeds = trestle_fuzz::corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/netlink/nft"));
     let words: &[&[u8]] =
         &[b"trestle_m1\0", b"vips4\0", b"lease4\0", b"\x08\0\x01\x00\x0a\0\x03\x64", b"\x0c\0\x01\x80"];
-    let target = Target { name: "nft_answers", seeds, words, len_max: 1600, repair: Some(repair as Repair) };
+    let target =
+        FuzzTarget { name: "nft_answers", seeds, words, len_max: 1600, repair: Some(repair as Repair) };
     let summary = fuzz(&target, outcome);
     assert!(summary.outcomes > 40, "{summary:?}");
 }

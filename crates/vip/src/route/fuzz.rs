@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use trestle_fuzz::{Repair, Target, fuzz};
+use trestle_fuzz::{FuzzTarget, Repair, fuzz};
 
 use super::*;
 use crate::frames::{self, read_advertisement, read_arp};
@@ -48,7 +48,7 @@ fn fuzz_route_answers() {
     let words: &[&[u8]] =
         &[b"\x05\0\x03\0lo\0", b"\x08\0\x01\0\x0a\0\x03\x64", b"\x08\0\x02\0\x0a\0\x03\x64"];
     let target =
-        Target { name: "route_answers", seeds, words, len_max: 2500, repair: Some(repair as Repair) };
+        FuzzTarget { name: "route_answers", seeds, words, len_max: 2500, repair: Some(repair as Repair) };
     let summary = fuzz(&target, outcome);
     assert!(summary.outcomes > 40, "{summary:?}");
 }
@@ -80,7 +80,7 @@ fn fuzz_claims() {
     seeds.push(frames::advertisement(mac, "2001:db8::7".parse().unwrap()).to_vec());
     seeds.push(frames::solicitation(mac, "2001:db8::7".parse().unwrap()).to_vec());
     let words: &[&[u8]] = &[b"\x02\x01\x02\0\0\0\0\x07", b"\x01\0", b"\x08\x06\0\x01\x08\0\x06\x04\0\x02"];
-    let target = Target { name: "claims", seeds, words, len_max: 100, repair: None };
+    let target = FuzzTarget { name: "claims", seeds, words, len_max: 100, repair: None };
     let summary = fuzz(&target, frame_outcome);
     assert!(summary.outcomes >= 4, "{summary:?}");
 }
