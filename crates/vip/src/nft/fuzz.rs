@@ -22,6 +22,14 @@ pub(crate) fn repair(input: &mut Vec<u8>) {
     }
 }
 
+/// Real answers, and each message in them by itself, so that changes fall on all of its fields.
+pub(crate) fn seeds(of: &str) -> Vec<Vec<u8>> {
+    let answers =
+        trestle_fuzz::corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/netlink").join(of));
+    let alone = answers.iter().flat_map(|answer| messages(answer).map(|message| message.whole.to_vec()));
+    alone.chain(answers.iter().cloned()).collect()
+}
+
 /// The messages are parts of the input one after the other, each with its header of 16 bytes and in its own length.
 pub(crate) fn messages_are_within(input: &[u8]) {
     let mut at = 0;
@@ -90,11 +98,15 @@ fn outcome(input: &[u8]) -> Vec<(u16, usize, usize)> {
 
 #[test]
 fn fuzz_nft_answers() {
-    let seeds = trestle_fuzz::corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/netlink/nft"));
     let words: &[&[u8]] =
         &[b"trestle_m1\0", b"vips4\0", b"lease4\0", b"\x08\0\x01\x00\x0a\0\x03\x64", b"\x0c\0\x01\x80"];
-    let target =
-        FuzzTarget { name: "nft_answers", seeds, words, len_max: 1600, repair: Some(repair as Repair) };
+    let target = FuzzTarget {
+        name: "nft_answers",
+        seeds: seeds("nft"),
+        words,
+        len_max: 1600,
+        repair: Some(repair as Repair),
+    };
     let summary = fuzz(&target, outcome);
     assert!(summary.outcomes > 40, "{summary:?}");
 }

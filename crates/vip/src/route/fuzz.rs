@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
-
 use trestle_fuzz::{FuzzTarget, Repair, fuzz};
 
 use super::*;
 use crate::frames::{self, read_advertisement, read_arp};
-use crate::nft::fuzz::{messages_are_within, repair};
+use crate::nft::fuzz::{messages_are_within, repair, seeds};
 
 /// Kind of the message, and what was read of it.
 fn outcome(input: &[u8]) -> Vec<(u16, u8)> {
@@ -43,12 +41,15 @@ fn outcome(input: &[u8]) -> Vec<(u16, u8)> {
 
 #[test]
 fn fuzz_route_answers() {
-    let seeds =
-        trestle_fuzz::corpus(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/netlink/route"));
     let words: &[&[u8]] =
         &[b"\x05\0\x03\0lo\0", b"\x08\0\x01\0\x0a\0\x03\x64", b"\x08\0\x02\0\x0a\0\x03\x64"];
-    let target =
-        FuzzTarget { name: "route_answers", seeds, words, len_max: 2500, repair: Some(repair as Repair) };
+    let target = FuzzTarget {
+        name: "route_answers",
+        seeds: seeds("route"),
+        words,
+        len_max: 2500,
+        repair: Some(repair as Repair),
+    };
     let summary = fuzz(&target, outcome);
     assert!(summary.outcomes > 40, "{summary:?}");
 }
