@@ -71,7 +71,7 @@ fn written(hello: &Hello) -> Vec<u8> {
 }
 
 /// The lengths of a hello in one record are made right.
-fn repair_hello(input: &mut Vec<u8>) {
+fn repair_hello(input: &mut [u8]) {
     if let (Ok(record), Some(message)) = (u16::try_from(input.len().saturating_sub(5)), record_len(input)) {
         input[3..5].copy_from_slice(&record.to_be_bytes());
         input[6..9].copy_from_slice(&message.to_be_bytes()[1..]);
@@ -131,7 +131,7 @@ fn fuzz_client_hello() {
 }
 
 /// The length of a version 2 header is made right, and its checksum, if it has one (proxy-protocol.txt §2.2).
-fn repair_proxy(input: &mut Vec<u8>) {
+fn repair_proxy(input: &mut [u8]) {
     let Some(announced) = input.len().checked_sub(16).and_then(|len| u16::try_from(len).ok()) else { return };
     if !input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
         return;

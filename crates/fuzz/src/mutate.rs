@@ -1,7 +1,7 @@
 //! Changes of an input.
 
 /// Makes lengths and checksums of an input right.
-pub type Repair = fn(&mut Vec<u8>);
+pub type Repair = fn(&mut [u8]);
 
 /// Numbers at which code decides: ends of ranges, and what lengths are compared with.
 const NUMBERS: [u64; 14] =

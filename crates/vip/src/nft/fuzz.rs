@@ -15,7 +15,7 @@ use super::{element, octets};
 use crate::netlink::messages;
 
 /// The message of the first length is as long as the input.
-pub(crate) fn repair(input: &mut Vec<u8>) {
+pub(crate) fn repair(input: &mut [u8]) {
     let len = u32::try_from(input.len()).unwrap();
     if let Some(first) = input.first_chunk_mut() {
         *first = len.to_ne_bytes();
