@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
 use trestle_model::SendProxy;
 
-use super::life::Connected;
+use super::forward::Connected;
+use super::handle::Handle;
 use super::{Attempt, Target};
-use crate::connections::Handle;
-use crate::dial::dial;
-use crate::guard::Barred;
-use crate::leg::{Departure, Leg};
-use crate::live::Live;
-use crate::place::Place;
-use crate::reason::CloseReason;
-use crate::shortage::Shortage;
-use crate::source::ConnectError;
+use crate::machine::shortage::Shortage;
+use crate::observe::close_reason::CloseReason;
+use crate::relay::socket::{Departure, Leg};
 use crate::table::Pool;
+use crate::upstream::backend_runtime::Live;
+use crate::upstream::dial::dial;
+use crate::upstream::loop_guard::Barred;
+use crate::upstream::slot::Place;
+use crate::upstream::source::ConnectError;
 
 /// Connects to the backend of the attempt, and on failure to others or at other addresses, each once, as often as the pool
 /// allows.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use trestle_model::{Command, PoolSpec};
 
 use super::*;
-use crate::bind;
+use crate::accept::bind;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ fn settings() -> Settings {
         descriptors: None,
         network: 0,
         own_ports: Vec::new(),
-        on_event: crate::event::OnEvent::nobody(),
+        on_event: crate::observe::event::OnEvent::nobody(),
         backend_networks: Vec::new(),
         access_log: None,
         member: None,

@@ -9,12 +9,12 @@ use trestle_model::{self as model, BackendName, OnDown, PoolEntry, PoolName};
 
 use super::endings::Ending;
 use super::schedule::{Lasting, candidate};
-use crate::history::History;
-use crate::live::{Live, next_epoch};
-use crate::probe::{CheckId, Plan};
-use crate::queue::Queue;
-use crate::reason::CloseReason;
+use crate::check::{CheckId, Plan};
+use crate::observe::close_reason::CloseReason;
+use crate::observe::history::History;
 use crate::table::{Backend, CheckResult};
+use crate::upstream::backend_runtime::{Live, next_epoch};
+use crate::upstream::queue::Queue;
 
 /// A backend and all that this member knows of it.
 pub(super) struct BackendState {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use trestle_engine::spread;
 
-use crate::connections::Entry;
-use crate::reason::CloseReason;
+use crate::connection::entry::Entry;
+use crate::observe::close_reason::CloseReason;
 
 /// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
 const PAUSE: Duration = Duration::from_millis(5);

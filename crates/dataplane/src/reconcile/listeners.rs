@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, PoolName, Port, Revision};
 
-use crate::bind::{self, BindError};
-use crate::gate::Gate;
-use crate::guard::{Guard, OwnTargets, meets};
+use crate::accept::admission::Gate;
+use crate::accept::bind::{self, BindError};
 use crate::plane::Shared;
 use crate::table::{BindStatus, Listener};
+use crate::upstream::loop_guard::{Guard, OwnTargets, meets};
 use crate::worker::Order;
 
 use super::open_sockets::OpenSockets;

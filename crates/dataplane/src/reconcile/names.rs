@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use trestle_model::{BackendName, Host, PoolName};
 
-use crate::names::{Order, Report};
+use crate::resolve::{Order, Report};
 
 /// A backend of a pool.
 pub(super) type User = (PoolName, BackendName);

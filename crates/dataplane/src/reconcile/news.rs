@@ -3,7 +3,7 @@
 use trestle_engine::Verdict;
 use trestle_model::{AdminState, AllDown, BackendName, PoolName};
 
-use crate::event::Event;
+use crate::observe::event::Event;
 use crate::table::{Backend, CheckResult, Pool};
 
 /// What is told of a backend that gets a verdict, if that is news.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::bind::{self, BindError};
-use crate::budget::NoRoom;
+use crate::accept::bind::{self, BindError};
+use crate::machine::budget::NoRoom;
 use crate::plane::Shared;
 use crate::worker::Order;
 

@@ -20,16 +20,16 @@ use super::endings::Grace;
 use super::names::Names;
 use super::news;
 use super::schedule::Lasting;
-use crate::connections::{self, Roll};
-use crate::event::OnEvent;
-use crate::live::{Live, next_epoch};
-use crate::names;
-use crate::probe::{self, Check, CheckId, Plan, Report};
-use crate::queue::Queue;
-use crate::reason::CloseReason;
+use crate::check::{self, Check, CheckId, Plan, Report};
+use crate::connection::connection_table::{self, Roll};
+use crate::observe::close_reason::CloseReason;
+use crate::observe::event::OnEvent;
+use crate::resolve;
 use crate::table::{Backend, CheckResult, Pool};
+use crate::upstream::backend_runtime::{Live, next_epoch};
+use crate::upstream::queue::Queue;
 
-type Prober = mpsc::UnboundedSender<probe::Order>;
+type Prober = mpsc::UnboundedSender<check::Order>;
 
 /// All pools.
 pub(super) struct Pools {
@@ -254,12 +254,12 @@ impl Pools {
         let (plan, verdict, live) = (plan.clone(), entry.verdict, entry.live.clone());
         let started = Check { candidates, name, port, plan, verdict, live };
         // Fails only when the prober's thread is gone, of which the log tells.
-        let _ = self.prober.send(probe::Order::Watch(self.last_check, started));
+        let _ = self.prober.send(check::Order::Watch(self.last_check, started));
     }
 
     /// Takes over what a name stands for. A backend whose address is still among those stays there. Others of that name move:
     /// their checks start anew, and connections to the former address go on.
-    pub(super) fn resolved(&mut self, report: names::Report) {
+    pub(super) fn resolved(&mut self, report: resolve::Report) {
         let found = report.found.clone();
         for (pool_name, name) in self.names.report(report) {
             let Some(mut pool) = self.pools.remove(&pool_name) else { continue };
@@ -268,7 +268,7 @@ impl Pools {
                 let is_kept = |all: &&Arc<[IpAddr]>| entry.ip.is_some_and(|ip| all.contains(&ip));
                 if let (Some(id), Some(all)) = (state.check, found.as_ref().ok().filter(is_kept)) {
                     entry.addresses = all.clone();
-                    let _ = self.prober.send(probe::Order::Renew(id, all.clone()));
+                    let _ = self.prober.send(check::Order::Renew(id, all.clone()));
                 } else {
                     self.forget(state.check.take());
                     self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
@@ -284,7 +284,7 @@ impl Pools {
     fn forget(&mut self, check: Option<CheckId>) {
         if let Some(id) = check {
             self.checks.remove(&id);
-            let _ = self.prober.send(probe::Order::Forget(id));
+            let _ = self.prober.send(check::Order::Forget(id));
         }
     }
 
@@ -394,8 +394,8 @@ impl Pools {
             live.begin(epoch);
             backends.push(live);
         }
-        connections::wake(rolls, &backends);
-        connections::close_at(rolls, &std::mem::take(&mut self.dead), CloseReason::BackendDown);
+        connection_table::wake(rolls, &backends);
+        connection_table::close_at(rolls, &std::mem::take(&mut self.dead), CloseReason::BackendDown);
         for (queue, pool) in self.queues.drain(..) {
             queue.follow(pool);
         }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use trestle_engine::{Candidate, Schedule, Warmth};
 use trestle_model as model;
 
-use crate::queue::Queue;
-use crate::sticky::{Memory, Sticky};
 use crate::table::{Backend, Pool, Turns};
+use crate::upstream::queue::Queue;
+use crate::upstream::stickiness::{Memory, Sticky};
 
 /// What goes on across a pool's table entries: whose turn it is, who waits, who is remembered.
 #[derive(Debug)]

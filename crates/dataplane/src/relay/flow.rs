@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::pipe::{self, Pipe};
-use crate::leg::{Leg, Spliced};
-use crate::reactor;
+use crate::relay::reactor;
+use crate::relay::socket::{Leg, Spliced};
 
 /// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
 const READS: usize = 4;

@@ -8,8 +8,8 @@ use std::{io, mem};
 
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
-use crate::leg::{Leg, Spliced};
 use crate::plane::Shared;
+use crate::relay::socket::{Leg, Spliced};
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
 /// the kernel's default. It is also what the kernel lets a pipe have without a capability

@@ -7,8 +7,8 @@ use trestle_engine::Closing;
 use trestle_model::PoolName;
 
 use super::Pools;
-use crate::connections::{self, Roll};
-use crate::reason::CloseReason;
+use crate::connection::connection_table::{self, Roll};
+use crate::observe::close_reason::CloseReason;
 use crate::reconcile::backends::{BackendState, close};
 use crate::reconcile::endings::{Ending, Grace};
 
@@ -88,7 +88,7 @@ impl Pools {
             let state = self.pools.get(pool)?.backends.get(name)?;
             state.ending.as_ref()?.is_blank(now).then(|| state.entry.live.clone())
         });
-        let mut connections = connections::of(rolls, &blank.collect::<Vec<_>>());
+        let mut connections = connection_table::of(rolls, &blank.collect::<Vec<_>>());
         for (_, pool, name) in due {
             let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
                 continue;

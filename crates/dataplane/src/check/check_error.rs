@@ -1,0 +1,28 @@
+//! Why a check did not succeed.
+
+use crate::machine::shortage::Shortage;
+use crate::table::CheckResult;
+
+/// What keeps a check from succeeding, once the backend was connected to.
+#[derive(Debug, Clone)]
+pub(super) enum CheckError {
+    /// What is wrong with the backend, or with the check's settings, in words.
+    Backend(String),
+    /// What this member itself lacks, which says nothing of the backend.
+    Own(Shortage),
+}
+
+impl From<String> for CheckError {
+    fn from(words: String) -> Self {
+        Self::Backend(words)
+    }
+}
+
+impl From<CheckError> for CheckResult {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Backend(words) => Self::Wrong(words.into()),
+            CheckError::Own(shortage) => Self::NotMade(shortage),
+        }
+    }
+}

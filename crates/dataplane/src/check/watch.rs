@@ -1,0 +1,238 @@
+//! One run of checks of one backend, at the addresses that it has.
+
+use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+use trestle_engine::{Health, Verdict};
+use trestle_model::Port;
+
+use super::sockets::Sockets;
+use super::target::Target;
+use super::{Check, CheckId, Report, random};
+use crate::plane::Shared;
+use crate::resolve;
+use crate::table::CheckResult;
+
+/// What all runs have in common.
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sockets: Sockets,
+    pub(super) names: mpsc::UnboundedSender<resolve::Order>,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+}
+
+/// When the next round begins on the clock of the run, and when it may begin where there is doubt.
+#[derive(Clone, Copy)]
+struct Next {
+    usual: Duration,
+    soonest: Duration,
+}
+
+/// A run of checks. Without a port there is nothing to check; then it follows the failed connects of clients.
+pub(super) struct Run {
+    id: CheckId,
+    check: Check,
+    context: Arc<Context>,
+    origin: Instant,
+    health: Health,
+    /// What was reported last.
+    reported: Option<(IpAddr, Verdict, CheckResult)>,
+}
+
+impl Run {
+    pub(super) fn new(id: CheckId, check: Check, context: Arc<Context>) -> Self {
+        let health = Health::new(check.verdict);
+        Self { id, check, context, origin: Instant::now(), health, reported: None }
+    }
+
+    /// Runs until the reconciler is gone. `addresses` says what the backend's name stands for, each time that this changes.
+    pub(super) async fn run(mut self, mut addresses: Option<watch::Receiver<Arc<[IpAddr]>>>) {
+        while !self.context.reports.is_closed() {
+            let next = match self.check.port {
+                Some(port) => Some(self.round(port).await),
+                None => None,
+            };
+            // A client's failed connect brings the next check forward, but is no result of one: rise and fall count what
+            // this member asked for itself, at a pace of its own.
+            tokio::select! {
+                () = self.reach(next.map(|next| next.usual)) => {}
+                failed = self.doubted(next) => if next.is_none() {
+                    self.leave(&failed);
+                },
+                all = renewed(&mut addresses) => {
+                    self.check.candidates.renew(&all);
+                    if let Some(next) = next {
+                        self.reach(Some(next.soonest)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a time on the clock of the run, or for ever.
+    async fn reach(&self, time: Option<Duration>) {
+        match time {
+            Some(time) => sleep_until((self.origin + time).into()).await,
+            None => pending().await,
+        }
+    }
+
+    /// Waits until clients have been let down, and for the time when the backend may be checked again.
+    async fn doubted(&self, next: Option<Next>) -> Vec<IpAddr> {
+        let failed = self.check.live.doubted().await;
+        self.doubt_name();
+        if let Some(next) = next {
+            self.reach(Some(next.soonest)).await;
+        }
+        failed
+    }
+
+    /// The backend's name may stand for something else by now.
+    fn doubt_name(&self) {
+        if let Some(name) = &self.check.name {
+            // Fails only when the resolver's thread is gone, of which the log tells.
+            let _ = self.context.names.send(resolve::Order::Doubt(name.clone()));
+        }
+    }
+
+    /// Leaves addresses at which connects have failed, where no check can tell.
+    fn leave(&mut self, failed: &[IpAddr]) {
+        let before = self.check.candidates.current();
+        failed.iter().for_each(|ip| self.check.candidates.failed(*ip));
+        if self.check.candidates.current() != before {
+            self.report(None, Vec::new(), self.origin.elapsed());
+        }
+    }
+
+    fn report(&self, result: Option<CheckResult>, dead: Vec<IpAddr>, at: Duration) {
+        let (ip, verdict) = (self.check.candidates.current(), self.health.verdict());
+        // Fails only when the reconciler is gone, and this ends then.
+        let _ = self.context.reports.send(Report {
+            id: self.id,
+            ip,
+            verdict,
+            result,
+            dead,
+            at: self.origin + at,
+        });
+    }
+
+    /// Checks at the address in use, at those that were left and are not known to be dead, and where the first fails, at all
+    /// others.
+    async fn round(&mut self, port: Port) -> Next {
+        let started = self.origin.elapsed();
+        let current = self.check.candidates.current();
+        let left: Vec<IpAddr> = self.check.candidates.left().collect();
+        let mut results = match left.is_empty() {
+            true => vec![(current, self.once(current, port).await)],
+            false => self.each(std::iter::once(current).chain(left), port, false).await,
+        };
+        let works = |results: &[(IpAddr, CheckResult)]| results.iter().any(|(_, result)| result.is_success());
+        if results.first().is_some_and(|(_, result)| made(result) == Some(false)) {
+            self.doubt_name();
+            if !works(&results) {
+                let others = self.check.candidates.others();
+                let others: Vec<_> =
+                    others.filter(|ip| results.iter().all(|(known, _)| known != ip)).collect();
+                results.extend(self.each(others.into_iter(), port, true).await);
+            }
+        }
+        self.conclude(results, started)
+    }
+
+    /// Takes over the results of a round that began at `started`.
+    fn conclude(&mut self, results: Vec<(IpAddr, CheckResult)>, started: Duration) -> Next {
+        let now = self.origin.elapsed();
+        let pace = &self.check.plan.health;
+        let said: Vec<_> = results.iter().map(|(ip, result)| (*ip, made(result))).collect();
+        let before = self.check.candidates.current();
+        let round = self.check.candidates.observe(&said, pace.fall);
+        let current = self.check.candidates.current();
+        let result = results.into_iter().find(|(ip, _)| *ip == current).map(|(_, result)| result);
+        let (usual, agrees) = match round.success {
+            Some(success) => {
+                let observed = self.health.observe(pace, success, started, now, random());
+                // A result that contradicts the verdict is no reason for it.
+                (observed.next, success == (self.health.verdict() == Verdict::Healthy))
+            }
+            None => {
+                let next = self.health.put_off(pace, started, now, random());
+                if let Some(CheckResult::NotMade(shortage)) = &result {
+                    let again = next.saturating_sub(now);
+                    self.context.shared.shortages.note(shortage, again, self.origin + now);
+                }
+                (next, true)
+            }
+        };
+        let soonest = started + pace.fast_interval.min(pace.interval);
+        let result = result.filter(|_| agrees);
+        let news = result.clone().map(|result| (current, self.health.verdict(), result));
+        let is_news = news.is_some() && news != self.reported;
+        if is_news || current != before || !round.dead.is_empty() {
+            self.report(result, round.dead, now);
+            self.reported = news.or(self.reported.take());
+        }
+        Next { usual, soonest }
+    }
+
+    /// Checks at several addresses together. With `first`, those that come after one that works are given up.
+    async fn each(
+        &self,
+        addresses: impl Iterator<Item = IpAddr>,
+        port: Port,
+        first: bool,
+    ) -> Vec<(IpAddr, CheckResult)> {
+        let mut checks: FuturesOrdered<_> =
+            addresses.map(|ip| Box::pin(async move { (ip, self.once(ip, port).await) })).collect();
+        let mut results = Vec::with_capacity(checks.len());
+        while let Some((ip, result)) = checks.next().await {
+            let works = result.is_success();
+            results.push((ip, result));
+            if works && first {
+                break;
+            }
+        }
+        results
+    }
+
+    /// Checks at one address.
+    async fn once(&self, ip: IpAddr, port: Port) -> CheckResult {
+        let Context { shared, sockets, .. } = &*self.context;
+        // There is none only when the thread ends.
+        let Some(place) = sockets.place().await else { return pending().await };
+        let address = SocketAddr::new(ip, port.get());
+        let target = Target { address, name: self.check.name.clone() };
+        let barred = shared.table.load().guard.bars_check(address);
+        let result = match barred {
+            Some(barred) => CheckResult::Wrong(barred.words().into()),
+            None => self.check.plan.check(&target, sockets).await,
+        };
+        drop(place);
+        if let Some(success) = made(&result) {
+            self.check.live.counters.checked(success);
+        }
+        result
+    }
+}
+
+/// What a check says of the backend; nothing if none could be made.
+fn made(result: &CheckResult) -> Option<bool> {
+    (!matches!(result, CheckResult::NotMade(_))).then(|| result.is_success())
+}
+
+/// Waits until the backend's name stands for something else.
+async fn renewed(addresses: &mut Option<watch::Receiver<Arc<[IpAddr]>>>) -> Arc<[IpAddr]> {
+    if let Some(addresses) = addresses
+        && addresses.changed().await.is_ok()
+    {
+        return addresses.borrow_and_update().clone();
+    }
+    // The run is about to be ended, or the backend has no name.
+    pending().await
+}

@@ -1,0 +1,263 @@
+//! The connections of this member: what each of them is doing, and closing single ones.
+//!
+//! Each connection has one [`Entry`], which its own task writes and others read. Entries are found through the slab of
+//! the worker that accepted them; its lock is taken when a connection begins or ends and when somebody lists them, never
+//! for bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use trestle_model::{BackendName, ListenerName, PoolName};
+
+use super::entry::{Entry, Stage};
+use super::handle::Handle;
+use crate::connection::timeouts::Deadlines;
+use crate::machine::budget::PER_CONNECTION;
+use crate::observe::close_reason::CloseReason;
+use crate::plane::Shared;
+use crate::table::Listener;
+use crate::upstream::backend_runtime::Live;
+
+/// A connection as it was at one moment.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Its number: counted from 1 on this member, and used once in the member's life.
+    pub id: u64,
+    /// The client's address; as the proxy before this one says, if the listener goes by that.
+    pub client: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: ListenerName,
+    /// The address that the client dialled.
+    pub local: SocketAddr,
+    /// The pool that it goes to; `None` while that is not known.
+    pub pool: Option<PoolName>,
+    /// The backend, once it is connected to one.
+    pub backend: Option<BackendName>,
+    /// Where that is.
+    pub backend_address: Option<SocketAddr>,
+    /// The server name in the client's TLS hello, where the listener's routes go by it.
+    pub server_name: Option<Arc<str>>,
+    /// What it is doing.
+    pub state: ConnectionState,
+    /// When it was accepted.
+    pub opened: Instant,
+    /// How long it took from then until the backend was connected; with the time that it waited and was tried elsewhere.
+    pub connect_time: Option<Duration>,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConnectionState {
+    /// It is on its way to a backend.
+    Opening,
+    /// It waits for a place at a backend.
+    Waiting,
+    /// Its two legs are connected.
+    Relaying,
+}
+
+#[derive(Debug, Default)]
+struct Slab {
+    entries: Vec<Option<Arc<Entry>>>,
+    free: Vec<u32>,
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub(crate) struct Roll {
+    pub(crate) shared: Arc<Shared>,
+    slab: Mutex<Slab>,
+    deadlines: Mutex<Deadlines>,
+}
+
+impl Roll {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let deadlines = Mutex::new(Deadlines::new(Instant::now()));
+        Self { shared, slab: Mutex::default(), deadlines }
+    }
+
+    fn slab(&self) -> MutexGuard<'_, Slab> {
+        self.slab.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a connection from `client` that was accepted at `local` and that its listener has let in.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        client: SocketAddr,
+        local: SocketAddr,
+        listener: Arc<Listener>,
+    ) -> Handle {
+        let id = self.shared.opened();
+        self.shared.budget.take(PER_CONNECTION);
+        listener.counters.connected();
+        let mut slab = self.slab();
+        let slot = slab.free.pop().unwrap_or_else(|| {
+            slab.entries.push(None);
+            // Each takes two descriptors, so there are never as many.
+            u32::try_from(slab.entries.len() - 1).unwrap_or(u32::MAX)
+        });
+        let entry = Arc::new(Entry {
+            id,
+            client: client.into(),
+            local: local.into(),
+            listener,
+            opened: Instant::now(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            slot,
+            closing: AtomicU8::new(0),
+            retries: AtomicU8::new(0),
+            counted: AtomicBool::new(false),
+            progress: Mutex::default(),
+        });
+        if let Some(place) = slab.entries.get_mut(slot as usize) {
+            *place = Some(entry.clone());
+        }
+        drop(slab);
+        Handle { entry, roll: self.clone() }
+    }
+
+    fn remove(&self, slot: u32) {
+        let mut slab = self.slab();
+        let removed = slab.entries.get_mut(slot as usize).and_then(Option::take);
+        slab.free.push(slot);
+        drop(slab);
+        drop(removed);
+    }
+
+    fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
+        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes bounded connections whose time is over; `None` when there are none left to look at, or when to look next.
+    pub(crate) fn close_due(&self, now: Instant) -> Option<Instant> {
+        let mut over = Vec::new();
+        let mut deadlines = self.deadlines();
+        let slab = self.slab();
+        while let Some((id, mut bounded)) = deadlines.due(now) {
+            let entry = slab.entries.get(bounded.slot() as usize).and_then(Option::as_ref);
+            let Some(entry) = entry.filter(|entry| entry.id == id) else { continue };
+            let moved = entry.bytes_in.load(Relaxed) + entry.bytes_out.load(Relaxed);
+            match bounded.look(moved, now) {
+                Some(reason) => over.push((entry.clone(), reason)),
+                None => deadlines.look_again(id, bounded, now),
+            }
+        }
+        drop(slab);
+        let next = deadlines.next_look(now);
+        drop(deadlines);
+        for (entry, reason) in over {
+            entry.end(reason);
+        }
+        next
+    }
+
+    /// Looks at each connection of this worker that has not ended. Those that begin or end meanwhile may be left out.
+    fn each(&self, mut look: impl FnMut(&Arc<Entry>)) {
+        let mut found = Vec::with_capacity(AT_ONCE);
+        let mut start = 0;
+        loop {
+            let slab = self.slab();
+            let rest = slab.entries.get(start..).filter(|rest| !rest.is_empty());
+            let Some(rest) = rest else { return };
+            found.extend(rest.iter().take(AT_ONCE).flatten().cloned());
+            drop(slab);
+            found.drain(..).for_each(|entry| look(&entry));
+            start += AT_ONCE;
+        }
+    }
+}
+
+/// Places of a slab that are looked at under one lock, so that the worker waits for some 10 µs at most.
+const AT_ONCE: usize = 256;
+
+/// The connections of all workers, in the order of their numbers.
+pub(crate) fn list(rolls: &[Arc<Roll>]) -> Vec<Connection> {
+    let mut all = Vec::new();
+    rolls.iter().for_each(|roll| roll.each(|entry| all.push(entry.read())));
+    all.sort_unstable_by_key(|connection| connection.id);
+    all
+}
+
+/// Closes connections by number for `reason`, and says how many of them were there and not about to be closed already.
+pub(crate) fn close(rolls: &[Arc<Roll>], ids: &[u64], reason: CloseReason) -> usize {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let mut closed = 0;
+    for roll in rolls {
+        roll.each(|entry| {
+            if ids.binary_search(&entry.id).is_ok() && entry.end(reason) {
+                closed += 1;
+            }
+        });
+    }
+    closed
+}
+
+/// Closes connections to these addresses of these backends.
+pub(crate) fn close_at(rolls: &[Arc<Roll>], addresses: &[(Arc<Live>, IpAddr)], reason: CloseReason) {
+    if addresses.is_empty() {
+        return;
+    }
+    let is_there = |entry: &Entry| match &entry.progress().stage {
+        Stage::Relaying { live, backend, .. } => {
+            let ip = SocketAddr::from(*backend).ip();
+            addresses.iter().any(|(of, at)| *at == ip && Arc::ptr_eq(of, live))
+        }
+        Stage::Accepted | Stage::Opening(_) | Stage::Waiting(_) => false,
+    };
+    for roll in rolls {
+        roll.each(|entry| {
+            if is_there(entry) {
+                entry.end(reason);
+            }
+        });
+    }
+}
+
+/// The connections that relay to these backends, by the place of the backend in memory, with their numbers. All connections are
+/// looked at once, however many backends there are.
+pub(crate) fn of(
+    rolls: &[Arc<Roll>],
+    backends: &[Arc<Live>],
+) -> BTreeMap<*const Live, Vec<(u64, Weak<Entry>)>> {
+    let mut found: BTreeMap<_, Vec<_>> =
+        backends.iter().map(|backend| (Arc::as_ptr(backend), Vec::new())).collect();
+    if found.is_empty() {
+        return found;
+    }
+    for roll in rolls {
+        roll.each(|entry| {
+            if let Stage::Relaying { live, .. } = &entry.progress().stage
+                && let Some(connections) = found.get_mut(&Arc::as_ptr(live))
+            {
+                connections.push((entry.id, Arc::downgrade(entry)));
+            }
+        });
+    }
+    found
+}
+
+/// Wakes the connections of these backends, so that they see that an epoch has begun. All connections are looked at,
+/// 0.1 µs each, because a signal that they listened to would take each of them as much memory as an entry does.
+pub(crate) fn wake(rolls: &[Arc<Roll>], backends: &[Arc<Live>]) {
+    let backends: BTreeSet<_> = backends.iter().map(Arc::as_ptr).collect();
+    if backends.is_empty() {
+        return;
+    }
+    for roll in rolls {
+        roll.each(|entry| {
+            let progress = entry.progress();
+            if matches!(&progress.stage, Stage::Relaying { live, .. } if backends.contains(&Arc::as_ptr(live))) {
+                progress.wake();
+            }
+        });
+    }
+}

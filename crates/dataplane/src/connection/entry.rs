@@ -1,0 +1,163 @@
+//! What is known of one connection.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use trestle_model::PoolName;
+
+use super::connection_table::{Connection, ConnectionState};
+use crate::accept::admission::Stay;
+use crate::connection::packed_address::Packed;
+use crate::observe::close_reason::CloseReason;
+use crate::table::Listener;
+use crate::upstream::backend_runtime::Live;
+
+/// Where a connection stands.
+#[derive(Debug, Default)]
+pub(super) enum Stage {
+    #[default]
+    Accepted,
+    Opening(PoolName),
+    Waiting(PoolName),
+    Relaying {
+        live: Arc<Live>,
+        backend: Packed,
+        /// From when it was accepted.
+        connect_time: Duration,
+    },
+}
+
+/// What only some connections have.
+#[derive(Debug, Default)]
+pub(super) struct Details {
+    pub(super) client: Option<SocketAddr>,
+    pub(super) server_name: Option<Arc<str>>,
+    /// What it counts for in the bounds of its address.
+    pub(super) stay: Option<Stay>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) stage: Stage,
+    pub(super) details: Option<Box<Details>>,
+    /// Wakes its task.
+    pub(super) waker: Option<Waker>,
+}
+
+impl Progress {
+    pub(super) fn wake(&self) {
+        self.waker.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+/// One connection: 200 bytes with the counts of its `Arc`.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(super) id: u64,
+    pub(super) client: Packed,
+    pub(super) local: Packed,
+    pub(super) listener: Arc<Listener>,
+    pub(super) opened: Instant,
+    /// Written by the connection's own task alone.
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    /// Place in its worker's slab.
+    pub(super) slot: u32,
+    /// 0, or one more than the [`CloseReason`] that it is to be closed for, or was.
+    pub(super) closing: AtomicU8,
+    pub(super) retries: AtomicU8,
+    /// Whether it counts for its client among all of this member.
+    pub(super) counted: AtomicBool,
+    pub(super) progress: Mutex<Progress>,
+}
+
+impl Entry {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn closing(&self) -> Option<CloseReason> {
+        let place = usize::from(self.closing.load(SeqCst)).checked_sub(1)?;
+        CloseReason::ALL.get(place).copied()
+    }
+
+    /// Sets why it is to be closed, unless that is known already.
+    pub(super) fn close(&self, reason: CloseReason) -> bool {
+        self.closing.compare_exchange(0, reason as u8 + 1, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Connects that failed and were tried again elsewhere, up to 255.
+    pub(crate) fn retries(&self) -> u8 {
+        self.retries.load(Relaxed)
+    }
+
+    /// The connection as it is now.
+    pub(crate) fn read(&self) -> Connection {
+        let mut connection = Connection {
+            id: self.id,
+            client: self.client.into(),
+            listener: self.listener.config.name.clone(),
+            local: self.local.into(),
+            pool: None,
+            backend: None,
+            backend_address: None,
+            server_name: None,
+            state: ConnectionState::Opening,
+            opened: self.opened,
+            connect_time: None,
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+        };
+        let progress = self.progress();
+        if let Some(details) = &progress.details {
+            connection.client = details.client.unwrap_or(connection.client);
+            connection.server_name = details.server_name.clone();
+        }
+        match &progress.stage {
+            Stage::Accepted => {}
+            Stage::Opening(pool) => connection.pool = Some(pool.clone()),
+            Stage::Waiting(pool) => {
+                connection.pool = Some(pool.clone());
+                connection.state = ConnectionState::Waiting;
+            }
+            Stage::Relaying { live, backend, connect_time } => {
+                connection.pool = Some(live.pool.clone());
+                connection.backend = Some(live.name.clone());
+                connection.backend_address = Some((*backend).into());
+                connection.state = ConnectionState::Relaying;
+                connection.connect_time = Some(*connect_time);
+            }
+        }
+        drop(progress);
+        connection
+    }
+
+    /// Has it closed for `reason`, unless it is about to be closed already.
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+        let first = self.close(reason);
+        if first {
+            // The reason is there before this looks for the waker, and the task looks at the reason after it has left
+            // its waker: one of the two finds the other.
+            self.progress().wake();
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_little() {
+        let counts = 2 * size_of::<usize>();
+        // With the header of malloc(3) not more than 208, the next of its steps.
+        assert_eq!(size_of::<Entry>() + counts, 200);
+    }
+}

@@ -1,0 +1,175 @@
+//! What the task of a connection does to what is known of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use trestle_model::{PoolName, PoolSpec};
+
+use super::connection_table::Roll;
+use super::entry::{Details, Entry, Progress, Stage};
+use crate::accept::admission::Stay;
+use crate::connection::timeouts::{self, Bounded};
+use crate::machine::budget::PER_CONNECTION;
+use crate::observe::access_log::Ended;
+use crate::observe::close_reason::CloseReason;
+use crate::plane::Shared;
+use crate::table::Listener;
+use crate::upstream::backend_runtime::Live;
+
+/// What a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: as closed
+/// for the reason that was given, or else because this member stopped.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(super) entry: Arc<Entry>,
+    pub(super) roll: Arc<Roll>,
+}
+
+impl Handle {
+    /// What all threads share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.roll.shared
+    }
+
+    /// The listener as it was when the connection was accepted.
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.entry.listener
+    }
+
+    /// The address at which it was accepted.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.entry.local.into()
+    }
+
+    fn detail(&self, set: impl FnOnce(&mut Details)) {
+        set(self.entry.progress().details.get_or_insert_default());
+    }
+
+    /// The client's address as a proxy before this one says.
+    pub(crate) fn introduced(&self, client: SocketAddr) {
+        self.detail(|details| details.client = Some(client));
+    }
+
+    /// The server name that the client asks for.
+    pub(crate) fn asked_for(&self, server_name: &str) {
+        self.detail(|details| details.server_name = Some(server_name.into()));
+    }
+
+    /// It counts for its address until it ends.
+    pub(crate) fn stays(&self, stay: Stay) {
+        self.detail(|details| details.stay = Some(stay));
+    }
+
+    /// Counts it for its client among all connections of this member, unless that one has its share of them.
+    pub(crate) fn counts(&self) -> bool {
+        let shared = self.shared();
+        let client = self.client(&self.entry.progress());
+        // Its own descriptors are taken already.
+        let counted = shared.clients.enter(client.ip(), shared.budget.free() + 1);
+        self.entry.counted.store(counted, Relaxed);
+        counted
+    }
+
+    fn client(&self, progress: &Progress) -> SocketAddr {
+        let told = progress.details.as_ref().and_then(|details| details.client);
+        told.unwrap_or(self.entry.client.into())
+    }
+
+    /// It is closed after the times that its pool sets, if it sets any. To be called on its worker.
+    pub(crate) fn bound(&self, spec: &PoolSpec) {
+        if spec.idle_timeout.is_zero() && spec.max_lifetime.is_zero() {
+            return;
+        }
+        let (entry, now) = (&self.entry, Instant::now());
+        let bounded = Bounded::new(entry.slot, entry.id, spec, entry.opened, now);
+        if self.roll.deadlines().add(entry.id, bounded, now) {
+            tokio::spawn(timeouts::run(self.roll.clone()));
+        }
+    }
+
+    /// Whether the client has sent something, and nothing has come for it.
+    pub(crate) fn unanswered(&self) -> bool {
+        self.entry.bytes_in.load(Relaxed) > 0 && self.entry.bytes_out.load(Relaxed) == 0
+    }
+
+    /// It goes to a backend of this pool.
+    pub(crate) fn opening(&self, pool: &PoolName) {
+        self.entry.progress().stage = Stage::Opening(pool.clone());
+    }
+
+    /// It waits for a place at a backend of this pool.
+    pub(crate) fn waiting(&self, pool: &PoolName) {
+        self.entry.progress().stage = Stage::Waiting(pool.clone());
+    }
+
+    /// It goes to another backend after a failed connect.
+    pub(crate) fn retried(&self) {
+        let retries = &self.entry.retries;
+        retries.store(retries.load(Relaxed).saturating_add(1), Relaxed);
+    }
+
+    /// It is connected to this backend, at this address.
+    pub(crate) fn relaying(&self, live: &Arc<Live>, address: SocketAddr) {
+        let connect_time = self.entry.opened.elapsed();
+        self.entry.progress().stage =
+            Stage::Relaying { live: live.clone(), backend: address.into(), connect_time };
+    }
+
+    /// Bytes that came from the client, and bytes that went to it.
+    pub(crate) fn moved(&self, up: u64, down: u64) {
+        for (count, more) in [(&self.entry.bytes_in, up), (&self.entry.bytes_out, down)] {
+            if more > 0 {
+                count.store(count.load(Relaxed) + more, Relaxed);
+            }
+        }
+        self.entry.listener.counters.moved(up, down);
+    }
+
+    /// Why somebody wants it to end, if so.
+    pub(crate) fn closing(&self) -> Option<CloseReason> {
+        self.entry.closing()
+    }
+
+    /// Ready when somebody wants it to end, and why. A task that has asked once is woken for it, and may from then on ask
+    /// for [`Handle::closing`].
+    pub(crate) fn poll_closing(&self, cx: &Context<'_>) -> Poll<CloseReason> {
+        self.entry.progress().waker = Some(cx.waker().clone());
+        self.closing().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ends it for this reason, or for the one that somebody else gave first.
+    pub(crate) fn close(self, reason: CloseReason) {
+        self.entry.close(reason);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let (entry, shared) = (&self.entry, &self.roll.shared);
+        entry.close(CloseReason::MemberShutdown);
+        let reason = entry.closing().unwrap_or(CloseReason::MemberShutdown);
+        self.roll.remove(entry.slot);
+        let mut progress = entry.progress();
+        if let Stage::Relaying { live, .. } = &progress.stage {
+            live.counters.closed(reason);
+        }
+        // The log may keep the entry for a while, and would keep the memory of the task with it.
+        progress.waker = None;
+        if entry.counted.load(Relaxed) {
+            shared.clients.leave(self.client(&progress).ip());
+        }
+        let stay = progress.details.as_mut().and_then(|details| details.stay.take());
+        drop(progress);
+        drop(stay);
+        // After the backend's, so that who sees the one sees the other.
+        entry.listener.counters.closed(reason);
+        entry.listener.leave();
+        if let Some(log) = &shared.access_log {
+            log.push(Ended { entry: entry.clone(), reason, at: Instant::now() });
+        }
+        shared.budget.give(PER_CONNECTION);
+        shared.ended(reason);
+    }
+}

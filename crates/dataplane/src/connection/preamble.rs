@@ -1,0 +1,109 @@
+//! What comes first on a connection: the PROXY header of a proxy before this one, and the TLS hello that routes go by.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use trestle_engine::client_hello::{self, Hello};
+use trestle_engine::proxy::{self, Header, Tlvs};
+
+use crate::observe::close_reason::CloseReason;
+use crate::relay::socket::Leg;
+
+/// How long a client may take for both together; what HAProxy's manuals set for a client that says nothing.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes that are read beyond those that are needed, so that one read mostly does.
+const CHUNK: usize = 4096;
+
+/// What was read of a connection before it was led anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Greeting {
+    /// The client's bytes, which are the backend's.
+    pub(super) bytes: Vec<u8>,
+    /// What a PROXY header said beside addresses.
+    pub(super) tlvs: Tlvs,
+    /// What the client dialled, if a PROXY header said so.
+    pub(super) dialled: Option<SocketAddr>,
+}
+
+/// A client that is listened to.
+pub(super) struct Listening<'a> {
+    client: &'a mut Leg,
+    bytes: Vec<u8>,
+    deadline: Instant,
+}
+
+impl<'a> Listening<'a> {
+    pub(super) fn new(client: &'a mut Leg) -> Self {
+        Self { client, bytes: Vec::new(), deadline: Instant::now() + LIMIT }
+    }
+
+    /// The bytes after all that was asked for.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The PROXY header that the connection must begin with.
+    ///
+    /// # Errors
+    /// `BadHeader` when it is missing, malformed or late; otherwise how the client went away.
+    pub(super) async fn header(&mut self) -> Result<Header, CloseReason> {
+        loop {
+            match proxy::parse(&self.bytes) {
+                Ok(proxy::Parsed::Done { header, len }) => {
+                    self.bytes.drain(..len);
+                    return Ok(header);
+                }
+                Ok(proxy::Parsed::Incomplete { need }) => self.read(need, CloseReason::BadHeader).await?,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was reset because of its PROXY header");
+                    return Err(CloseReason::BadHeader);
+                }
+            }
+        }
+    }
+
+    /// The hello of a TLS client; `None` as soon as it is clear that the client speaks something else.
+    ///
+    /// # Errors
+    /// `BadHello` when it is malformed or late, or nothing comes; otherwise how the client went away.
+    pub(super) async fn hello(&mut self) -> Result<Option<Hello>, CloseReason> {
+        loop {
+            match client_hello::parse(&self.bytes) {
+                Ok(client_hello::Parsed::Hello(hello)) => return Ok(Some(hello)),
+                Ok(client_hello::Parsed::NotTls) => return Ok(None),
+                Ok(client_hello::Parsed::Incomplete { need }) => {
+                    self.read(need, CloseReason::BadHello).await?
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was reset because of its hello");
+                    return Err(CloseReason::BadHello);
+                }
+            }
+        }
+    }
+
+    /// Reads until there are `need` bytes. `bad` is the reason when they are late, or the client ends in their middle.
+    async fn read(&mut self, need: usize, bad: CloseReason) -> Result<(), CloseReason> {
+        while self.bytes.len() < need {
+            let had = self.bytes.len();
+            self.bytes.resize(need.max(had + CHUNK), 0);
+            let room = self.bytes.get_mut(had..).unwrap_or_default();
+            let read = timeout_at(self.deadline, self.client.read(room)).await;
+            let count = read.as_ref().ok().and_then(|read| read.as_ref().ok()).copied().unwrap_or(0);
+            self.bytes.truncate(had + count);
+            match read {
+                Ok(Ok(0)) if had == 0 => return Err(CloseReason::ClientClosed),
+                Ok(Ok(0)) | Err(_) => return Err(bad),
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(CloseReason::ClientReset),
+            }
+            // One byte can show that no more of the same will come.
+            if had == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

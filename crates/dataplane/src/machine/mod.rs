@@ -1,0 +1,6 @@
+//! What this machine gives the data plane, and what it lacks: descriptors, addresses, threads.
+
+pub(crate) mod budget;
+pub mod interfaces;
+pub(crate) mod shortage;
+pub(crate) mod threads;

@@ -1,0 +1,7 @@
+//! What is counted, kept and told of connections and backends.
+
+pub(crate) mod access_log;
+pub(crate) mod close_reason;
+pub(crate) mod counters;
+pub(crate) mod event;
+pub(crate) mod history;

@@ -1,0 +1,439 @@
+//! Starting and stopping the data plane; what the rest of the program holds of it.
+
+pub(crate) mod fitness;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::runtime;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use trestle_model::{Cidr, ClusterState, MemberName, PoolName, Revision};
+
+use crate::accept::client_counts::ClientCounts;
+use crate::check::{self, LocalCheck, LocalRun};
+use crate::connection::connection_table::{self, Connection, Roll};
+use crate::machine::budget::{Budget, BudgetUse};
+use crate::machine::shortage::{ShortageKind, Shortages};
+use crate::machine::threads::{Beat, Ended};
+use crate::observe::access_log::{AccessLog, Log};
+use crate::observe::close_reason::CloseReason;
+use crate::observe::event::OnEvent;
+use crate::plane::fitness::{self, AcceptFault, Watch};
+use crate::reconcile::{Order, Reconciler};
+use crate::relay::count_pipes;
+use crate::relay::reactor;
+use crate::resolve;
+use crate::table::{CheckResult, Table};
+use crate::upstream::loop_guard::{Guard, OwnTargets};
+use crate::upstream::source::Sources;
+use crate::worker;
+
+/// How long connections get to notice that they are closed by force, before their threads end anyway.
+const FORCED_CLOSE: Duration = Duration::from_secs(1);
+
+/// What this member's own configuration says about the data plane.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that accept and relay; one for each core is right.
+    pub workers: NonZeroUsize,
+    /// The address that a listener's wildcard address of the same family stands for; `None` binds the wildcard.
+    pub data_address: Option<IpAddr>,
+    /// Time between two comparisons of everything with the configuration, in which failed binds are tried again.
+    pub drift_interval: Duration,
+    /// Whom to ask for the addresses of backends that are known by name: a file in the form of resolv.conf(5), read
+    /// again when it changes.
+    pub resolv_conf: PathBuf,
+    /// Names that are not asked for, with their addresses: a file in the form of hosts(5), read again when it changes.
+    pub hosts: PathBuf,
+    /// Files that checks read must be below this directory of this machine.
+    pub check_directory: PathBuf,
+    /// This machine's addresses that connections to backends, and checks, come from.
+    pub source: Sources,
+    /// File descriptors that listening sockets and connections may have together; `None` for no bound. Accepting pauses
+    /// while there is no room for one more connection.
+    pub descriptors: Option<usize>,
+    /// Where this member's admin API, peers and HTTP are bound, in this order: no connection and no check goes there, or to
+    /// where the others' are.
+    pub own_ports: Vec<SocketAddr>,
+    /// As [`MemberSockets::network`](trestle_model::MemberSockets) of this member; 0 where that is not known.
+    pub network: u64,
+    /// Networks that backends may be in; empty for all. Connections and checks to others fail.
+    pub backend_networks: Vec<Cidr>,
+    /// Where connections are logged when they end; `None` for nowhere.
+    pub access_log: Option<AccessLog>,
+    /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
+    /// every member leads its first client to the same backend; `None` for the first.
+    pub member: Option<MemberName>,
+    /// Who is told what is found out about backends and pools.
+    pub on_event: OnEvent,
+}
+
+impl Settings {
+    /// Where connections may go.
+    pub(crate) fn targets(&self) -> OwnTargets {
+        OwnTargets {
+            ports: self.own_ports.clone(),
+            networks: self.backend_networks.clone(),
+            member: self.member.clone(),
+            network: self.network,
+        }
+    }
+}
+
+/// What all threads share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) budget: Budget,
+    pub(crate) clients: ClientCounts,
+    pub(crate) source: Sources,
+    pub(crate) shortages: Shortages,
+    pub(crate) access_log: Option<Log>,
+    /// Connections that are open on all workers.
+    open: AtomicUsize,
+    /// Connections that ended because this member stopped.
+    cut: AtomicUsize,
+    /// Number of the last connection.
+    last: AtomicU64,
+    all_ended: Notify,
+}
+
+impl Shared {
+    fn new(settings: &Settings, ended: &Ended) -> io::Result<Self> {
+        // What this member knows by itself holds from the first check on.
+        let guard = Guard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
+        Ok(Self {
+            table: ArcSwap::from_pointee(Table { guard: Arc::new(guard), ..Table::default() }),
+            budget: Budget::new(settings.descriptors),
+            clients: ClientCounts::default(),
+            source: settings.source.clone(),
+            shortages: Shortages::default(),
+            access_log: settings.access_log.clone().map(|log| Log::start(log, ended)).transpose()?,
+            open: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+            all_ended: Notify::new(),
+        })
+    }
+
+    /// Counts a connection, and gives it its number.
+    pub(crate) fn opened(&self) -> u64 {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A connection has ended for this reason.
+    pub(crate) fn ended(&self, reason: CloseReason) {
+        if reason == CloseReason::MemberShutdown {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all_ended.notify_waiters();
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until no connection is open.
+    async fn idle(&self) {
+        loop {
+            let ended = self.all_ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// A running data plane. Dropping it ends its threads and with them all connections.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    /// The connections of each worker.
+    rolls: Vec<Arc<Roll>>,
+    in_force: watch::Receiver<Revision>,
+    orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
+    local_checks: mpsc::UnboundedSender<LocalRun>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    watch: Mutex<Watch>,
+    ended: Ended,
+    /// Of the threads that there is one of each.
+    beats: Vec<Arc<Beat>>,
+}
+
+/// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
+fn on_reactor<F: Future<Output = ()>>(
+    name: String,
+    ended: &Ended,
+    start: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, source) = reactor::runtime()?;
+    let (ended, watched) = (ended.clone(), ended.thread(&name));
+    Builder::new().name(name).spawn(move || {
+        let _watched = watched;
+        ended.install();
+        source.install();
+        runtime.block_on(start());
+    })
+}
+
+/// Starts the thread of worker `number`.
+fn worker(
+    number: usize,
+    roll: Arc<Roll>,
+    orders: mpsc::UnboundedReceiver<worker::Order>,
+    ended: &Ended,
+) -> io::Result<JoinHandle<()>> {
+    on_reactor(format!("trestle-data-{number}"), ended, || {
+        count_pipes(roll.shared.clone());
+        worker::run(roll, orders)
+    })
+}
+
+impl DataPlane {
+    /// Starts the threads, which from now on follow `target`.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread or no event queue.
+    pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
+        let (ended, mut beats, mut threads) = (Ended::default(), Vec::new(), Vec::new());
+        let shared = Arc::new(Shared::new(&settings, &ended)?);
+        let (mut workers, mut rolls) = (Vec::new(), Vec::new());
+        for number in 0..settings.workers.get() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let roll = Arc::new(Roll::new(shared.clone()));
+            threads.push(worker(number, roll.clone(), receiver, &ended)?);
+            workers.push(sender);
+            rolls.push(roll);
+        }
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (prober, checks) = mpsc::unbounded_channel();
+        let (local_checks, local) = mpsc::unbounded_channel();
+        let (resolver, questions) = mpsc::unbounded_channel();
+        let (probed, doubts) = (shared.clone(), resolver.clone());
+        let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
+        beats.push(beat.clone());
+        let probe = move || beat.during(check::run(probed, doubts, checks, local, reports));
+        threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
+        let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let (beat, watched) = (Arc::new(Beat::new(name.clone())), ended.thread(&name));
+            beats.push(beat.clone());
+            let ended = ended.clone();
+            let thread = Builder::new().name(name).spawn(move || {
+                let _watched = watched;
+                ended.install();
+                runtime.block_on(beat.during(future));
+            });
+            threads.push(thread?);
+            io::Result::Ok(())
+        };
+        let (revision, in_force) = watch::channel(0);
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (answers, answered) = mpsc::unbounded_channel();
+        let files = (settings.resolv_conf.clone(), settings.hosts.clone());
+        spawn("trestle-names".to_owned(), Box::pin(resolve::run(files.0, files.1, questions, answers)))?;
+        let watch = Mutex::new(Watch::new(&workers));
+        let reconciler =
+            Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
+        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
+        let (orders, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
+        Ok(Self { shared, rolls, in_force, orders, local_checks, threads, watch, ended, beats })
+    }
+
+    /// Resolves when a thread, or a task that nobody else would miss, has ended although the data plane was not told to,
+    /// with its name. The process must end then: what it did is done no more.
+    pub async fn failed(&self) -> String {
+        let first = self.ended.first().await;
+        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            std::future::pending::<()>().await;
+        }
+        first
+    }
+
+    /// The threads that have given no sign of life for long, in words. Workers are asked by [`Self::accepting`].
+    pub fn silent(&self) -> Vec<String> {
+        let words = |beat: &Arc<Beat>| {
+            Some(format!("{} has given no sign of life for {} s", beat.name, beat.silent()?.as_secs()))
+        };
+        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Vec::new();
+        }
+        self.beats.iter().filter_map(words).collect()
+    }
+
+    /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
+    /// it up; the table says so.
+    pub fn in_force(&self) -> watch::Receiver<Revision> {
+        self.in_force.clone()
+    }
+
+    /// The table as it is now, for metrics and reports.
+    pub fn table(&self) -> Arc<Table> {
+        self.shared.table.load_full()
+    }
+
+    /// Whether an own port of a member is at this address, as far as this member knows.
+    pub fn is_own_port(&self, address: SocketAddr) -> bool {
+        self.shared.table.load().guard.is_own_port(address)
+    }
+
+    /// Connections that are open now, on all workers.
+    pub fn open_connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// The connections that are open now, in the order of their numbers.
+    pub fn connections(&self) -> Vec<Connection> {
+        connection_table::list(&self.rolls)
+    }
+
+    /// Resets the connections with these numbers, and says how many of them were there. They end as
+    /// [`CloseReason::ClosedByOperator`], unless something else was ending them already.
+    pub fn close_connections(&self, ids: &[u64]) -> usize {
+        connection_table::close(&self.rolls, ids, CloseReason::ClosedByOperator)
+    }
+
+    /// File descriptors that the data plane has, and may have.
+    pub fn descriptors(&self) -> BudgetUse {
+        self.shared.budget.read()
+    }
+
+    /// What this member itself lacks for connections to backends and for checks, in words, with what helps. What nobody has
+    /// met for 10 s, or for two checks, is not in it.
+    pub fn shortages(&self) -> Vec<String> {
+        self.shared.shortages.current(Instant::now())
+    }
+
+    /// How often each kind of shortage was met.
+    pub fn shortage_counts(&self) -> impl Iterator<Item = (ShortageKind, u64)> {
+        self.shared.shortages.counts().into_iter()
+    }
+
+    /// Opens the access log's file anew, so that another program can have renamed it.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.shared.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Lines that the access log dropped because they could not be written, or not fast enough.
+    pub fn access_log_dropped(&self) -> u64 {
+        self.shared.access_log.as_ref().map_or(0, Log::dropped)
+    }
+
+    fn order(&self, order: Order) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = &*orders {
+            // Fails only when the reconciler has ended, which it does only after the sender is gone.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// Closes every listening socket whose address is not a virtual IP's, after accepting what waits there, so that
+    /// clients and outer balancers go elsewhere; established connections go on. `false` opens them again. Said again it
+    /// changes nothing.
+    ///
+    /// `within` ends the connections that are left by that time after the sockets were closed first, those of each pool over the
+    /// last [part](trestle_model::PoolSpec::close_spread_percent) of it; another time moves the end, and `None` leaves them.
+    ///
+    /// Wildcards are closed too, through which virtual IPs are reached as well: say `true` only once this member holds
+    /// none, and `false` before it claims one, which it does while no other member can.
+    pub fn drain(&self, drained: bool, within: Option<Duration>) {
+        self.order(Order::Drain { drained, within });
+    }
+
+    /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers by what it saw
+    /// before, so ask at least every second. A lack of file descriptors is load and no fault.
+    ///
+    /// # Errors
+    /// Everything that keeps it from that: a thread that has ended or does not run, an address that is not bound.
+    pub fn accepting(&self) -> Result<(), Vec<AcceptFault>> {
+        let mut faults: Vec<_> = self.ended_threads().into_iter().map(AcceptFault::of_thread).collect();
+        let table = self.shared.table.load();
+        faults.extend(fitness::closed(&table));
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.extend(watch.look(Instant::now()));
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Pools that a listener leads to, and none of whose backends is usable here: there are backends that no operator has
+    /// drained or disabled, and this member has found all of those unhealthy.
+    pub fn dead_pools(&self) -> Vec<PoolName> {
+        fitness::dead_pools(&self.shared.table.load())
+    }
+
+    /// Makes a check of a service on this machine, on the thread that checks backends. `None` once the data plane has stopped.
+    pub async fn check_local(&self, check: &Arc<LocalCheck>) -> Option<CheckResult> {
+        let (answer, answered) = oneshot::channel();
+        self.local_checks.send(LocalRun { check: check.clone(), answer }).ok()?;
+        answered.await.ok()
+    }
+
+    /// The names of threads that have ended, in words.
+    pub fn ended_threads(&self) -> Vec<String> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.is_empty() {
+            return vec!["the data plane has stopped".to_owned()];
+        }
+        let ended = threads.iter().filter(|thread| thread.is_finished());
+        ended.map(|t| format!("thread {} has ended; see the log", t.thread().name().unwrap_or("?"))).collect()
+    }
+
+    /// Ends all connections within `time` from now as [`CloseReason::Drained`], unless a drain ends them sooner: those of each
+    /// pool over the last [part](trestle_model::PoolSpec::close_spread_percent) of the time, however they are drained. `None`
+    /// lets them go on after all. For a member that was removed, and may be taken in again.
+    pub fn end_within(&self, time: Option<Duration>) {
+        self.order(Order::EndWithin(time.map(|time| (time, CloseReason::Drained))));
+    }
+
+    /// Closes every listening socket, after accepting what waits there. Established connections go on, and the
+    /// configuration is followed in everything else.
+    pub fn stop_accepting(&self) {
+        self.order(Order::StopAccepting { done: None });
+    }
+
+    /// Stops accepting, lets connections finish for `grace`, resets those that are left, and ends all threads. Those of each
+    /// pool are reset over the last [part](trestle_model::PoolSpec::close_spread_percent) of that time. Returns how many were
+    /// reset; a second call does nothing and returns 0.
+    pub async fn finish(&self, grace: Duration) -> usize {
+        let (done, stopped) = oneshot::channel();
+        self.order(Order::StopAccepting { done: Some(done) });
+        let _ = stopped.await;
+        self.order(Order::EndWithin(Some((grace, CloseReason::MemberShutdown))));
+        if timeout(grace, self.shared.idle()).await.is_err() {
+            self.order(Order::CloseAll);
+            let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;
+        }
+        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let shared = self.shared.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let joined = threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok());
+            if let Some(log) = &shared.access_log {
+                log.finish();
+            }
+            joined
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a thread of the data plane ended by a panic; see the log above");
+        }
+        self.shared.cut.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,254 @@
+//! Bringing the table and the sockets in line with the configuration and the verdicts: the only writer of the table.
+
+mod backends;
+mod changes;
+mod endings;
+mod listeners;
+mod names;
+mod news;
+mod open_sockets;
+mod pools;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+use trestle_model::{ClusterState, Revision};
+
+use crate::check::{self, Report};
+use crate::connection::connection_table::Roll;
+use crate::observe::close_reason::CloseReason;
+use crate::plane::{Settings, Shared};
+use crate::resolve as resolver;
+use crate::table::Table;
+use crate::worker;
+use endings::Grace;
+use listeners::Listeners;
+use names::Names;
+use pools::Pools;
+
+/// Least time between two tables that differ in verdicts only, so that thousands of backends that fail together cost a
+/// few tables and not thousands. A change of the configuration does not wait.
+const VERDICT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Least time between two times that listeners open which have waited for the first checks of their backends: when a
+/// member starts, the checks of its pools end one after another.
+const RELEASE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the owner of the data plane asks for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Close every listening socket and open none.
+    StopAccepting {
+        /// Told when that is done.
+        done: Option<oneshot::Sender<()>>,
+    },
+    /// Close every listening socket but those of virtual IPs and open none, or open them again.
+    Drain {
+        /// Close them.
+        drained: bool,
+        /// End all connections within this time from when they were closed first, spread over the last part of it.
+        within: Option<Duration>,
+    },
+    /// End all connections within this time from now, spread over the last part of it, those that are left for this reason;
+    /// or, without a time, let them go on after all.
+    EndWithin(Option<(Duration, CloseReason)>),
+    /// Close every connection.
+    CloseAll,
+}
+
+/// Compares the whole of what is with the whole of what should be, each time something happens.
+pub(crate) struct Reconciler {
+    shared: Arc<Shared>,
+    rolls: Vec<Arc<Roll>>,
+    in_force: watch::Sender<Revision>,
+    drift_interval: Duration,
+    /// The origin of the clock that the engine sees.
+    origin: Instant,
+    listeners: Listeners,
+    pools: Pools,
+    /// What is in force.
+    state: Arc<ClusterState>,
+    published: Instant,
+    /// When listeners opened last that had waited.
+    released: Instant,
+    /// Since when this member takes no new connections because it is drained.
+    drained_since: Option<Duration>,
+    /// When the connections that are left are closed for that reason.
+    drain_ends: Option<Instant>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        rolls: Vec<Arc<Roll>>,
+        workers: Vec<mpsc::UnboundedSender<worker::Order>>,
+        prober: mpsc::UnboundedSender<check::Order>,
+        resolver: mpsc::UnboundedSender<resolver::Order>,
+        in_force: watch::Sender<Revision>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            listeners: Listeners::new(settings.data_address, settings.targets(), workers, shared.clone()),
+            shared,
+            rolls,
+            in_force,
+            drift_interval: settings.drift_interval,
+            origin: now,
+            pools: Pools::new(
+                prober,
+                Names::new(resolver),
+                settings.check_directory.into(),
+                settings.member,
+                settings.on_event,
+            ),
+            state: Arc::default(),
+            published: now,
+            released: now,
+            drained_since: None,
+            drain_ends: None,
+        }
+    }
+
+    /// Runs until `orders` is closed.
+    pub(crate) async fn run(
+        mut self,
+        mut target: watch::Receiver<Arc<ClusterState>>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+        mut answers: mpsc::UnboundedReceiver<resolver::Report>,
+    ) {
+        let mut followed = true;
+        let mut drift = Instant::now() + self.drift_interval;
+        target.mark_changed();
+        loop {
+            let verdicts = self.pools.is_dirty().then(|| self.published + VERDICT_PAUSE);
+            let drain = self.pools.next_deadline().map(|d| self.origin + d);
+            let release = match self.is_released() {
+                _ if self.listeners.is_opening() => Some(Instant::now()),
+                true => Some(self.released + RELEASE_PAUSE),
+                false => self.listeners.next_release().map(|d| self.origin + d),
+            };
+            let wake = [Some(drift), verdicts, drain, release].into_iter().flatten().min().unwrap_or(drift);
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => return,
+                },
+                changed = target.changed(), if followed => {
+                    followed = changed.is_ok();
+                    let state = target.borrow_and_update().clone();
+                    self.follow(state, false).await;
+                }
+                Some(answer) = answers.recv() => {
+                    self.pools.resolved(answer);
+                    while let Ok(answer) = answers.try_recv() {
+                        self.pools.resolved(answer);
+                    }
+                    if self.published.elapsed() >= VERDICT_PAUSE {
+                        self.publish();
+                    }
+                }
+                Some(report) = reports.recv() => {
+                    self.pools.report(report);
+                    while let Ok(report) = reports.try_recv() {
+                        self.pools.report(report);
+                    }
+                    if self.published.elapsed() >= VERDICT_PAUSE {
+                        self.publish();
+                    }
+                }
+                () = sleep_until(wake.into()) => {
+                    self.pools.expire(self.origin.elapsed(), &self.rolls);
+                    if self.pools.is_dirty() {
+                        self.publish();
+                    }
+                    if drift <= Instant::now() || self.is_released() || self.listeners.is_opening() {
+                        self.released = Instant::now();
+                        self.follow(self.state.clone(), true).await;
+                        drift = Instant::now() + self.drift_interval;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a listener waits that need not wait any longer.
+    fn is_released(&self) -> bool {
+        self.listeners.is_released(&self.state, self.origin.elapsed(), self.pools.unchecked())
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::StopAccepting { done } => {
+                self.listeners.stop();
+                self.follow(self.state.clone(), true).await;
+                if let Some(done) = done {
+                    // Fails only when nobody waits any more.
+                    let _ = done.send(());
+                }
+            }
+            Order::Drain { drained, within } => {
+                let now = self.origin.elapsed();
+                let since = drained.then(|| *self.drained_since.get_or_insert(now));
+                self.drained_since = since;
+                let drain = since.zip(within);
+                let grace = |(since, time)| Grace { since, time, reason: CloseReason::Drained };
+                self.pools.drain(drain.map(grace), now);
+                self.drain_ends = drain.map(|(since, time)| self.origin + since + time);
+                if self.listeners.drain(drained) {
+                    tracing::info!(drained, "listening sockets follow the drain of this member");
+                    self.follow(self.state.clone(), true).await;
+                } else {
+                    self.publish();
+                }
+            }
+            Order::EndWithin(wanted) => {
+                let since = self.origin.elapsed();
+                let grace = wanted.map(|(time, reason)| Grace { since, time, reason });
+                self.pools.end_within(grace, since);
+                // Drains whose time has come begin an epoch.
+                self.publish();
+            }
+            Order::CloseAll => {
+                self.pools.close_all();
+                self.publish();
+            }
+        }
+    }
+
+    /// Brings everything in line with `state`. Sockets that go are closed while the table still has their listeners,
+    /// and those that come are handed to the workers once it has theirs.
+    ///
+    /// Pools come first: whether a listener that is new waits for its backends' first checks depends on them.
+    async fn follow(&mut self, state: Arc<ClusterState>, again: bool) {
+        let now = self.origin.elapsed();
+        self.pools.follow(&state, now);
+        if again || !listeners::same(&self.state, &state) {
+            let before = *self.in_force.borrow();
+            self.listeners.hold(&state, before, now, self.pools.unchecked());
+            self.listeners.follow(&state, before).await;
+        }
+        self.state = state;
+        self.publish();
+        self.listeners.hand_over();
+        let revision = self.listeners.in_force(self.state.revision);
+        self.in_force.send_if_modified(|r| std::mem::replace(r, revision) != revision);
+    }
+
+    fn publish(&mut self) {
+        let pools = self.pools.publish(self.origin.elapsed());
+        let (listeners, routes) = self.listeners.published();
+        let (revision, guard, vips) = (self.state.revision, self.listeners.guard(), self.listeners.vips());
+        let shadowed = self.listeners.shadowed();
+        let (drained, drain_ends) = (self.drained_since.is_some(), self.drain_ends);
+        let table = Table { revision, listeners, pools, routes, guard, vips, shadowed, drained, drain_ends };
+        self.shared.table.store(Arc::new(table));
+        self.pools.signal(&self.rolls);
+        self.published = Instant::now();
+    }
+}

@@ -1,0 +1,324 @@
+//! Moving bytes between the two legs of a connection.
+//!
+//! No memory is held while nothing moves: a worker's connections share one buffer, which is used only within a poll, and
+//! a pool of pipes, which a direction uses from when it moves bulk until it comes to rest. Bytes that the other leg does
+//! not take stay in a buffer of their own, or in the pipe, until it does, and until then nothing more is read, so that a
+//! slow reader slows the writer down and costs at most 64 KiB here, or 1 MiB in a pipe, for each direction.
+
+mod flow;
+pub(crate) mod keepalive;
+mod peer_watch;
+mod pipe;
+pub(crate) mod reactor;
+pub(crate) mod socket;
+mod socket_options;
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::relay::keepalive::Keepalive;
+pub(crate) use pipe::{count_pipes, sweep_pipes};
+
+use crate::observe::close_reason::CloseReason;
+use crate::relay::socket::Leg;
+use flow::{Fault, Flow};
+
+/// Size of a worker's shared buffer. Costs per byte fall little beyond it, and it still fits a core's second cache.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// Bytes that a poll moved.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// From the client to the backend.
+    pub(crate) up: u64,
+    /// From the backend to the client.
+    pub(crate) down: u64,
+}
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Backend,
+}
+
+impl Side {
+    fn closed(self) -> CloseReason {
+        match self {
+            Side::Client => CloseReason::ClientClosed,
+            Side::Backend => CloseReason::BackendClosed,
+        }
+    }
+
+    fn failed(self, error: &io::Error) -> CloseReason {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+        match (self, error.kind()) {
+            (Side::Client, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
+                CloseReason::ClientReset
+            }
+            (Side::Backend, ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected) => {
+                CloseReason::BackendReset
+            }
+            (Side::Client, _) => CloseReason::ClientLost,
+            (Side::Backend, _) => CloseReason::BackendLost,
+        }
+    }
+}
+
+/// What a leg that was reset had sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// Perhaps not all: its stream has no end.
+    Midway,
+    /// Everything, and its end.
+    Finished,
+}
+
+/// Two legs and what is under way between them.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    client: Leg,
+    backend: Leg,
+    up: Flow,
+    down: Flow,
+    /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
+    ending: Option<CloseReason>,
+    /// A leg no longer takes bytes because it was reset; the other one is reset once what it is owed was sent.
+    broken: Option<Broken>,
+    /// Both legs are to end with a reset.
+    is_reset: bool,
+}
+
+impl Relay {
+    /// Relays between two connected legs. `first` goes to the backend before anything else: bytes that were read from
+    /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
+    pub(crate) fn new(client: Leg, backend: Leg, first: Vec<u8>) -> Self {
+        let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
+        Self { client, backend, up, down: Flow::default(), ending: None, broken: None, is_reset: false }
+    }
+
+    /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut Moved) -> Poll<CloseReason> {
+        if let Some(reason) = self.look_after() {
+            return Poll::Ready(reason);
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            // The backend's side first: an answer that came before a reset is still passed on.
+            for source in [Side::Backend, Side::Client] {
+                let (flow, last, legs, moved) = match source {
+                    Side::Client => {
+                        (&mut self.up, self.down.done, (&mut self.client, &mut self.backend), &mut moved.up)
+                    }
+                    Side::Backend => {
+                        (&mut self.down, self.up.done, (&mut self.backend, &mut self.client), &mut moved.down)
+                    }
+                };
+                if flow.done {
+                    continue;
+                }
+                match flow.poll(cx, legs, last, buffer, moved) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => {
+                        self.ending.get_or_insert(source.closed());
+                    }
+                    Poll::Ready(Err(fault)) => {
+                        if let Some(reason) = self.fault(source, &fault) {
+                            return Poll::Ready(reason);
+                        }
+                    }
+                }
+            }
+            match self.ending {
+                Some(reason) if self.up.done && self.down.done => {
+                    match self.broken {
+                        Some(Broken::Midway) => self.reset(),
+                        Some(Broken::Finished) => self.reset_unless_owed(),
+                        None => {}
+                    }
+                    Poll::Ready(reason)
+                }
+                _ => self.half_closed_failure(cx).map_or(Poll::Pending, Poll::Ready),
+            }
+        })
+    }
+
+    /// Does what the age of the legs and their peers call for; returns how the connection ends when one is dead.
+    fn look_after(&mut self) -> Option<CloseReason> {
+        let due = [self.client.take_due(), self.backend.take_due()];
+        let [client, backend] = due;
+        if backend.is_aged {
+            let keepalive = Keepalive::new(self.backend.dead_peer_timeout());
+            // Both fail only on a socket that was reset, of which it tells itself.
+            let _ = keepalive.apply(&self.backend);
+            if keepalive != Keepalive::default() {
+                let _ = keepalive.apply(&self.client);
+            }
+        }
+        let reason = if client.look && self.client.is_peer_dead() {
+            CloseReason::ClientLost
+        } else if backend.look && self.backend.is_peer_dead() {
+            CloseReason::BackendLost
+        } else {
+            return None;
+        };
+        self.reset();
+        Some(reason)
+    }
+
+    /// Takes note of a fault in the direction from `source`; returns how the connection ends when it ends now.
+    fn fault(&mut self, source: Side, fault: &Fault) -> Option<CloseReason> {
+        let (flow, target) = match source {
+            Side::Client => (&mut self.up, Side::Backend),
+            Side::Backend => (&mut self.down, Side::Client),
+        };
+        match fault {
+            Fault::Read(error) => {
+                self.reset();
+                Some(source.failed(error))
+            }
+            Fault::Write(error) => {
+                // What the leg sent before it broke can still be read, so the other direction goes on. It ends soon:
+                // a socket that was reset reads as finished after that. EPIPE says that the leg had finished properly
+                // before (RFC 9293 §3.10.7.4, tcp_reset in Linux).
+                flow.stop();
+                let finished = error.kind() == io::ErrorKind::BrokenPipe;
+                self.broken = Some(if finished { Broken::Finished } else { Broken::Midway });
+                self.ending = Some(target.failed(error));
+                None
+            }
+        }
+    }
+
+    /// Whether a leg has failed that had finished before; returns how the connection ends then. While the other direction
+    /// only waits for its source, nobody else looks at it.
+    fn half_closed_failure(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
+        let legs = [(Side::Client, &self.up, &self.client), (Side::Backend, &self.down, &self.backend)];
+        let (side, leg) = legs
+            .into_iter()
+            .find_map(|(side, flow, leg)| (flow.done && leg.poll_failed(cx)).then_some((side, leg)))?;
+        let error = leg.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+        let reason = self.ending.filter(|_| self.broken.is_some()).unwrap_or_else(|| side.failed(&error));
+        self.reset_unless_owed();
+        Some(reason)
+    }
+
+    /// Makes both legs end with a reset, except one that has bytes, with an end behind them, which could not be sent yet: a
+    /// reset would throw them away. Its peer gets them, the end, and a reset as soon as it sends something.
+    fn reset_unless_owed(&mut self) {
+        self.is_reset = true;
+        for leg in [&self.client, &self.backend] {
+            if leg.unsent().is_ok_and(|bytes| bytes == 0) {
+                // Fails only where the peer has reset first.
+                let _ = leg.set_zero_linger();
+            }
+        }
+    }
+
+    /// Makes both legs end with a reset when they are dropped.
+    pub(crate) fn reset(&mut self) {
+        self.is_reset = true;
+        for leg in [&self.client, &self.backend] {
+            // Fails only where the peer has reset first.
+            let _ = leg.set_zero_linger();
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// A connection that is given up with its worker is no stream that its sender has ended.
+    fn drop(&mut self) {
+        if !(self.is_reset || self.up.done && self.down.done) {
+            self.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::sockopt;
+
+    use super::*;
+    use crate::relay::reactor;
+    use crate::relay::reactor::tests::on_worker;
+
+    /// A leg and its peer.
+    async fn leg() -> (Leg, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
+        leg.connected().await.unwrap();
+        (leg, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_was_read_before_goes_first_and_counts() {
+        on_worker(async {
+            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            sender.write_all(b" world").unwrap();
+            drop(sender);
+            receiver.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut relay = Relay::new(client, backend, b"hello".to_vec());
+            let mut moved = Moved::default();
+            poll_fn(|cx| relay.poll(cx, &mut moved)).await;
+            drop(relay);
+            let mut text = String::new();
+            receiver.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), moved.up, moved.down), ("hello world", 11, 0));
+        });
+    }
+
+    #[test]
+    fn what_is_given_up_in_its_middle_ends_with_a_reset() {
+        on_worker(async {
+            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            sender.write_all(b"half of it").unwrap();
+            let mut relay = Relay::new(client, backend, Vec::new());
+            let mut moved = Moved::default();
+            poll_fn(|cx| {
+                let ended = relay.poll(cx, &mut moved);
+                assert!(ended.is_pending());
+                if moved.up > 0 { Poll::Ready(()) } else { ended.map(|_| ()) }
+            })
+            .await;
+            drop(relay);
+            for end in [&mut sender, &mut receiver] {
+                let end = end.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+                assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+            }
+        });
+    }
+
+    #[test]
+    fn a_backends_leg_gets_keepalive_once_it_is_old() {
+        on_worker(async {
+            let ((client, _sender), (backend, _receiver)) = (leg().await, leg().await);
+            let watched: OwnedFd = std::os::fd::AsFd::as_fd(&backend).try_clone_to_owned().unwrap();
+            let mut relay = Relay::new(client, backend, Vec::new());
+            let mut sweeps = 0;
+            poll_fn(|cx| {
+                assert!(relay.poll(cx, &mut Moved::default()).is_pending());
+                if sockopt::socket_keepalive(&watched).unwrap() {
+                    return Poll::Ready(());
+                }
+                sweeps += 1;
+                assert!(sweeps < 5, "no keepalive after four sweeps");
+                reactor::sweep();
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            assert!(sweeps > 1, "a young connection paid for keepalive");
+        });
+    }
+}

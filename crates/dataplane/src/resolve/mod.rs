@@ -1,0 +1,194 @@
+//! Names of backends. Every member looks them up for itself, on a thread of its own, and again when an answer expires or is in
+//! doubt.
+
+mod hosts;
+mod lookup;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use trestle_engine::{AskTimer, Family, NameRecord};
+
+use crate::machine::threads;
+use lookup::{Late, Resolver, certain};
+
+/// How often resolv.conf and /etc/hosts are looked at. DHCP clients and people change them.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Look a name up from now on.
+    Watch(Arc<str>),
+    /// No longer.
+    Forget(Arc<str>),
+    /// A check or a connect has failed at what it stands for.
+    Doubt(Arc<str>),
+}
+
+/// What a name stands for, each time that this is something else.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) name: Arc<str>,
+    /// Its addresses, never none. Or, as long as none was ever found, why not, in words.
+    pub(crate) found: Result<Arc<[IpAddr]>, Arc<str>>,
+}
+
+struct Watched {
+    task: AbortHandle,
+    doubted: Arc<Notify>,
+}
+
+/// Runs until the reconciler and the prober are gone. `resolv_conf` says whom to ask, and `hosts` what need not be asked.
+pub(crate) async fn run(
+    resolv_conf: PathBuf,
+    hosts: PathBuf,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    let resolver = Arc::new(Resolver::new(resolv_conf, hosts));
+    let mut watched: HashMap<Arc<str>, Watched> = HashMap::new();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = look.tick() => {
+                if resolver.follow_files() {
+                    watched.values().for_each(|name| name.doubted.notify_one());
+                }
+                continue;
+            }
+        };
+        match order {
+            None => return,
+            Some(Order::Watch(name)) => {
+                let doubted = Arc::new(Notify::new());
+                let watch = Watch::new(name.clone(), reports.clone()).run(resolver.clone(), doubted.clone());
+                let task = tokio::spawn(threads::watched("the look-ups of a name", watch)).abort_handle();
+                watched.insert(name, Watched { task, doubted });
+            }
+            Some(Order::Forget(name)) => {
+                if let Some(watched) = watched.remove(&name) {
+                    watched.task.abort();
+                }
+            }
+            Some(Order::Doubt(name)) => {
+                if let Some(watched) = watched.get(&name) {
+                    watched.doubted.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// One name that is looked up again and again.
+struct Watch {
+    name: Arc<str>,
+    reports: mpsc::UnboundedSender<Report>,
+    record: NameRecord,
+    /// Why no address was ever found, as it was reported.
+    missed: Option<Arc<str>>,
+    /// Whether the last question was answered.
+    answered: bool,
+}
+
+impl Watch {
+    fn new(name: Arc<str>, reports: mpsc::UnboundedSender<Report>) -> Self {
+        Self { name, reports, record: NameRecord::default(), missed: None, answered: true }
+    }
+
+    /// Runs until nobody listens.
+    async fn run(mut self, resolver: Arc<Resolver>, doubted: Arc<Notify>) {
+        let (origin, mut timer, mut late) = (Instant::now(), AskTimer::default(), None::<Late>);
+        while !self.reports.is_closed() {
+            timer.asked(origin.elapsed());
+            let ttl = match resolver.look_up(&self.name, late.take()).await {
+                Ok(answer) => {
+                    late = answer.late;
+                    self.learn([(Family::V4, answer.v4), (Family::V6, answer.v6)]);
+                    Some(answer.ttl)
+                }
+                Err(reason) => {
+                    self.miss(&reason);
+                    None
+                }
+            };
+            timer.answered(ttl, origin.elapsed());
+            loop {
+                tokio::select! {
+                    () = sleep_until((origin + timer.due()).into()) => break,
+                    () = doubted.notified() => timer.doubt(),
+                    (family, found) = arrival(&mut late), if late.is_some() => {
+                        late = None;
+                        self.learn([(family, certain(found))]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn<const N: usize>(&mut self, answers: [(Family, Option<Vec<IpAddr>>); N]) {
+        let before = self.record.candidates().to_vec();
+        for (family, addresses) in answers {
+            if let Some(addresses) = addresses {
+                self.record.learn(family, addresses);
+            }
+        }
+        let found = self.record.candidates();
+        if found.is_empty() {
+            return self.miss("has no address");
+        }
+        (self.answered, self.missed) = (true, None);
+        if *found == *before {
+            return;
+        }
+        let (name, addresses) = (&self.name, shown(found));
+        if before.is_empty() {
+            tracing::debug!(%name, %addresses, "name has addresses");
+        } else {
+            tracing::info!(%name, was = %shown(&before), %addresses, "name has other addresses");
+        }
+        self.report(Ok(found.into()));
+    }
+
+    /// The last good answer stays: that a name server is out of order says nothing of the backend.
+    fn miss(&mut self, reason: &str) {
+        let (name, found) = (&self.name, self.record.candidates());
+        if !found.is_empty() {
+            if std::mem::take(&mut self.answered) {
+                tracing::warn!(%name, addresses = %shown(found), %reason, "name cannot be looked up again; its addresses stay");
+            }
+            return;
+        }
+        let reason: Arc<str> = format!("name {name}: {reason}").into();
+        if self.missed.as_ref() != Some(&reason) {
+            tracing::warn!("{reason}");
+            self.missed = Some(reason.clone());
+            self.report(Err(reason));
+        }
+    }
+
+    fn report(&self, found: Result<Arc<[IpAddr]>, Arc<str>>) {
+        // Fails only when the reconciler is gone, and this ends then.
+        let _ = self.reports.send(Report { name: self.name.clone(), found });
+    }
+}
+
+/// The answer that is still on its way.
+async fn arrival(late: &mut Option<Late>) -> (Family, lookup::Found) {
+    match late {
+        Some(late) => (late.family, late.answer.as_mut().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn shown(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,198 @@
+//! Clients that wait for a place at the backends of one pool, over all workers of this member.
+//!
+//! Whoever frees a place, or changes what places there are, hands them out under the queue's lock, in the order in which
+//! clients came. So a client that waits is told once, when it has its place, and a worker that is slow to take it up
+//! keeps nobody else from theirs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use trestle_model::PoolSpec;
+
+use crate::observe::close_reason::CloseReason;
+use crate::table::{Backend, Pool};
+use crate::upstream::backend_runtime::Live;
+use crate::upstream::slot::{Place, Taken};
+
+/// A place that was waited for, and the backend that it is at; or why there is none.
+pub(crate) type Answer = Result<(Place, Arc<Backend>), CloseReason>;
+
+/// A client that waits.
+#[derive(Debug)]
+struct Waiter {
+    client: SocketAddr,
+    /// Where it has failed to connect.
+    tried: Vec<Arc<Live>>,
+    /// Empty once it has been told.
+    tell: Option<oneshot::Sender<Answer>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The pool as it was published last. Weak, since the pool holds the queue.
+    pool: Weak<Pool>,
+    /// Set when this member stops: nobody waits any more.
+    stopped: bool,
+    /// Number of the last client; they count up.
+    last: u64,
+    /// Clients that have failed somewhere. Each can take another set of backends, so all are asked for each place;
+    /// they come first, since most came before the others.
+    again: BTreeMap<u64, Waiter>,
+    /// Clients that have not. When the first can take no place, none of them can.
+    fresh: BTreeMap<u64, Waiter>,
+}
+
+/// The queue of a pool; shared by its backends and table entries, and outliving both.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Clients that wait, so that nobody takes the lock where none do.
+    ///
+    /// A client counts itself here and then looks for a place; who frees a place does so and then looks here. Both
+    /// steps of both are sequentially consistent, so at least one of them sees the other, and no place is left lying.
+    waiting: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+/// A client's stay in the queue, which ends when this is dropped.
+struct Stay<'a> {
+    queue: &'a Queue,
+    number: u64,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        // No longer there when it has been told. If it gave up at that very moment, its place went with the channel, or
+        // came back from it, and so on to the next client.
+        let mut inner = self.queue.lock();
+        let stayed = inner.fresh.remove(&self.number).or_else(|| inner.again.remove(&self.number));
+        self.queue.count(&inner);
+        drop(inner);
+        drop(stayed);
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clients that wait now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    fn count(&self, inner: &Inner) {
+        self.waiting.store(inner.again.len() + inner.fresh.len(), SeqCst);
+    }
+
+    /// Waits for a place for a connection from `client` that has failed at the backends of `tried`, as long as the
+    /// pool's settings allow. Whoever stops waiting for this loses its turn, and nothing else.
+    ///
+    /// # Errors
+    /// `QueueFull` at once when as many wait as may; `QueueTimeout`; `NoBackend`, or `ConnectFailed` after a failure,
+    /// when the pool has nothing usable any more; `MemberShutdown`.
+    pub(crate) async fn wait(&self, client: SocketAddr, tried: Vec<Arc<Live>>, spec: &PoolSpec) -> Answer {
+        let (tell, answer) = oneshot::channel();
+        let _stay = self.join(Waiter { client, tried, tell: Some(tell) }, spec.queue_length as usize)?;
+        match timeout(spec.queue_timeout, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(CloseReason::NoBackend)),
+            Err(_) => Err(CloseReason::QueueTimeout),
+        }
+    }
+
+    /// Puts a client at the end of the queue, unless `length` clients wait already.
+    fn join(&self, waiter: Waiter, length: usize) -> Result<Stay<'_>, CloseReason> {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return Err(CloseReason::MemberShutdown);
+        }
+        if !inner.fresh.is_empty() && inner.again.len() + inner.fresh.len() >= length {
+            return Err(CloseReason::QueueFull);
+        }
+        inner.last += 1;
+        let number = inner.last;
+        let queue = if waiter.tried.is_empty() { &mut inner.fresh } else { &mut inner.again };
+        queue.insert(number, waiter);
+        self.count(&inner);
+        // A place may have come free since it was told that there is none.
+        let refused = inner.hand_out();
+        let here = inner.fresh.contains_key(&number) || inner.again.contains_key(&number);
+        let too_many = here && inner.again.len() + inner.fresh.len() > length;
+        self.count(&inner);
+        drop(inner);
+        drop(refused);
+        // Leaves again when there are too many.
+        let stay = Stay { queue: self, number };
+        if too_many { Err(CloseReason::QueueFull) } else { Ok(stay) }
+    }
+
+    /// A place has come free.
+    pub(crate) fn freed(&self) {
+        if self.waiting() > 0 {
+            self.serve(|_| {});
+        }
+    }
+
+    /// The pool was published, perhaps with places for those who wait; or it is gone, and `pool` leads nowhere.
+    pub(crate) fn follow(&self, pool: Weak<Pool>) {
+        self.serve(|inner| inner.pool = pool);
+    }
+
+    /// This member stops: those who wait are told, and nobody waits from now on.
+    pub(crate) fn stop(&self) {
+        self.serve(|inner| inner.stopped = true);
+    }
+
+    fn serve(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock();
+        change(&mut inner);
+        let refused = inner.hand_out();
+        self.count(&inner);
+        drop(inner);
+        // What a place frees when it is dropped takes the lock.
+        drop(refused);
+    }
+}
+
+impl Inner {
+    /// Gives places to those who wait, as far as there are any. Returns those that were meant for clients that had
+    /// just gone, to be dropped without the lock.
+    fn hand_out(&mut self) -> Vec<Answer> {
+        let mut refused = Vec::new();
+        if self.again.is_empty() && self.fresh.is_empty() {
+            return refused;
+        }
+        let (pool, stopped) = (self.pool.upgrade(), self.stopped);
+        let mut stays = |waiter: &mut Waiter| waiter.stays(pool.as_deref(), stopped, &mut refused);
+        self.again.retain(|_, waiter| stays(waiter));
+        while let Some(mut first) = self.fresh.first_entry() {
+            if stays(first.get_mut()) {
+                break;
+            }
+            first.remove();
+        }
+        refused
+    }
+}
+
+impl Waiter {
+    /// Tells the client of its place, or why it gets none. False when it has been told.
+    fn stays(&mut self, pool: Option<&Pool>, stopped: bool, refused: &mut Vec<Answer>) -> bool {
+        let pool = pool.filter(|_| !stopped);
+        let answer = match pool.map_or(Taken::Nothing, |pool| pool.place(self.client, &self.tried)) {
+            Taken::Place(place, backend) => Ok((place, backend.clone())),
+            Taken::Full => return true,
+            Taken::Nothing if stopped => Err(CloseReason::MemberShutdown),
+            Taken::Nothing if self.tried.is_empty() => Err(CloseReason::NoBackend),
+            Taken::Nothing => Err(CloseReason::ConnectFailed),
+        };
+        if let Some(tell) = self.tell.take() {
+            refused.extend(tell.send(answer).err());
+        }
+        false
+    }
+}

@@ -1,0 +1,111 @@
+//! Accepting connections at one address on one worker.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::accept::acceptor::Acceptor;
+use crate::accept::admission::entered;
+use crate::connection::connection_table::Roll;
+use crate::connection::{self, Arrival};
+use crate::machine::budget::Budget;
+use crate::machine::shortage::Shortage;
+use crate::relay::socket::Leg;
+use crate::worker::Done;
+
+/// First and longest pause when there is no file descriptor for a connection that waits. Short at first, because
+/// connections end all the time; bounded, because nothing tells us when a descriptor is free again.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Accepts until told to close; then accepts what waits in the queue, so that no client is turned away that the kernel
+/// has already welcomed.
+pub(crate) async fn run(
+    roll: Arc<Roll>,
+    mut listener: Acceptor,
+    address: SocketAddr,
+    mut closing: oneshot::Receiver<Done>,
+) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            done = &mut closing => {
+                empty_queue(&roll, listener, address);
+                // The socket is closed; whoever waits for that goes on.
+                drop(done);
+                return;
+            }
+            accepted = accept(&mut listener, &roll.shared.budget) => accepted,
+        };
+        match accepted {
+            Ok((client, from)) => {
+                pause = PAUSE_FIRST;
+                let arrival = Arrival { client, source: from, address };
+                let Err(arrival) = connection::begin(&roll, arrival) else { continue };
+                // Nobody else is accepted meanwhile: who comes now waits in the backlog.
+                tokio::select! {
+                    biased;
+                    done = &mut closing => {
+                        connection::reset(arrival.client);
+                        drop((listener, done));
+                        return;
+                    }
+                    // It has gone, and takes nobody's turn.
+                    _ = arrival.client.gone(false) => connection::reset(arrival.client),
+                    listener = entered(&roll.shared, address) => match listener {
+                        Some(listener) => connection::begin_entered(&roll, listener, arrival),
+                        None => connection::reset(arrival.client),
+                    },
+                }
+            }
+            Err(error) if Shortage::of(&error).is_some() => {
+                if pause == PAUSE_FIRST {
+                    tracing::warn!(%address, %error, "cannot accept a connection; it waits until one ends");
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            // The client gave up while it waited (ECONNABORTED), or one of the network errors that accept(2) says to
+            // treat like it.
+            Err(error) => tracing::debug!(%address, %error, "a connection ended before it was accepted"),
+        }
+    }
+}
+
+/// Accepts a connection once there are descriptors for one.
+async fn accept(listener: &mut Acceptor, budget: &Budget) -> io::Result<(Leg, SocketAddr)> {
+    loop {
+        budget.room().await;
+        // Asked again whenever a connection is there, since others may have used the room while none was.
+        let accepted = poll_fn(|cx| match budget.has_room() {
+            true => listener.poll_accept(cx).map(Some),
+            false => Poll::Ready(None),
+        });
+        if let Some(accepted) = accepted.await {
+            return accepted;
+        }
+    }
+}
+
+/// Takes what the queue holds from the socket itself, since the runtime may not have heard of it yet.
+fn empty_queue(roll: &Arc<Roll>, listener: Acceptor, address: SocketAddr) {
+    loop {
+        match listener.try_accept() {
+            Ok((client, source)) => {
+                // Once the listener has all that it may have, the others go with the socket.
+                if let Err(arrival) = connection::begin(roll, Arrival { client, source, address }) {
+                    return connection::reset(arrival.client);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A worker thread: its accept loops and its connections, and nothing else.
+
+mod accept_loop;
+pub(crate) mod liveness;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::accept::acceptor::Acceptor;
+use crate::connection::connection_table::Roll;
+use crate::machine::threads;
+use crate::relay::reactor;
+use crate::relay::sweep_pipes;
+
+/// How often a worker's timer goes off. A timer that is due before all others makes tokio wake its own runtime through an
+/// eventfd, awake as it is: a system call, and a wait that does not wait. Every connection begins with a timer, for its
+/// connect timeout, of 2 s by default; as long as this one is due before those, none of them does.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Beats between two sweeps, at which connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the
+/// options of long connections.
+const SWEEP: u32 = 5;
+
+/// Dropped by each worker that has done what was asked.
+pub(crate) type Done = mpsc::Sender<()>;
+
+/// What the reconciler tells a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Accept connections here.
+    Listen(SocketAddr, TcpListener),
+    /// Accept what waits at this address, then close the socket.
+    Close(SocketAddr, Done),
+    /// Answer, to show that this thread runs.
+    Ping(oneshot::Sender<()>),
+}
+
+/// Runs until the reconciler is gone; connections that are left end with the runtime.
+pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut until_sweep = SWEEP;
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = beats.tick() => {
+                reactor::beat();
+                until_sweep -= 1;
+                if until_sweep == 0 {
+                    until_sweep = SWEEP;
+                    reactor::sweep();
+                    sweep_pipes();
+                }
+                continue;
+            }
+        };
+        match order {
+            None => return,
+            Some(Order::Listen(address, socket)) => match Acceptor::new(socket) {
+                Ok(socket) => {
+                    let (close, closing) = oneshot::channel();
+                    loops.insert(address, close);
+                    let accepting = accept_loop::run(roll.clone(), socket, address, closing);
+                    tokio::spawn(threads::watched("an accept loop", accepting));
+                }
+                Err(error) => {
+                    tracing::error!(%address, %error, "a worker cannot wait on its listening socket")
+                }
+            },
+            Some(Order::Ping(answer)) => {
+                // Fails only when nobody waits for the answer any more.
+                let _ = answer.send(());
+            }
+            Some(Order::Close(address, done)) => {
+                if let Some(close) = loops.remove(&address) {
+                    // Fails only when the accept loop panicked: then there is nothing to close.
+                    let _ = close.send(done);
+                }
+            }
+        }
+    }
+}
