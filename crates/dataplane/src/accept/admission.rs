@@ -4,17 +4,16 @@
 mod clients;
 mod rate_limiter;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 use trestle_model::ListenerSpec;
 
-use crate::plane::Shared;
-use crate::table::Listener;
+use crate::observe::counters::Counters;
 use clients::Clients;
-pub(crate) use clients::Stay;
+pub(crate) use clients::{Stay, TooMany};
 use rate_limiter::RateLimiter;
 
 /// What the limits of one listener go by.
@@ -56,6 +55,54 @@ impl Gate {
         self.replaced.notify_waiters();
     }
 
+    /// Counts one more connection of the listener, if it may have one now.
+    ///
+    /// No count is ever provisional: to take one back would have to tell those who wait of room, and so wake whoever does
+    /// it, again and again.
+    pub(crate) fn enter(&self, spec: &ListenerSpec, counters: &Counters) -> bool {
+        if spec.accept_rate == 0 {
+            return counters.try_open(spec.max_connections);
+        }
+        let Some(token) = self.rate.take(spec.accept_rate) else { return false };
+        let entered = counters.try_open(spec.max_connections);
+        if entered {
+            // What is not used goes back.
+            token.spend();
+        }
+        entered
+    }
+
+    /// Waits until the listener may have one more connection, and counts it.
+    pub(crate) async fn enter_in_turn(&self, spec: &ListenerSpec, counters: &Counters) {
+        let token = match spec.accept_rate {
+            0 => None,
+            per_second => Some(self.rate.reserve(per_second).await),
+        };
+        let _waiting = Waiting::begin(self);
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if counters.try_open(spec.max_connections) {
+                break;
+            }
+            freed.await;
+        }
+        token.into_iter().for_each(rate_limiter::Token::spend);
+    }
+
+    /// A connection that was counted has ended, and is not in the count any more.
+    pub(crate) fn leave(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits until the listener is published with other settings, or is gone.
+    pub(crate) fn until_replaced(&self) -> Notified<'_> {
+        self.replaced.notified()
+    }
+
     /// Lets in a connection from `ip`, which stays until what is returned is dropped; `None` where nobody needs to know.
     ///
     /// While the listener has room for `free` connections, with this one, an address has a share of them only.
@@ -75,83 +122,6 @@ impl Gate {
             return Ok(None);
         }
         self.clients.get_or_init(Arc::default).enter(ip, spec, free)
-    }
-}
-
-/// An address has all the connections that it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooMany;
-
-impl Listener {
-    /// Counts one more connection, if the listener may have one now.
-    ///
-    /// No count is ever provisional: to take one back would have to tell those who wait of room, and so wake whoever does
-    /// it, again and again.
-    pub(crate) fn enter(&self) -> bool {
-        let spec = &self.config.spec;
-        if spec.accept_rate == 0 {
-            return self.counters.try_open(spec.max_connections);
-        }
-        self.gate.rate.take(spec.accept_rate).is_some_and(|token| self.enter_with(token))
-    }
-
-    /// As [`Listener::enter`], with leave of the rate; what is not used goes back.
-    fn enter_with(&self, token: rate_limiter::Token<'_>) -> bool {
-        let entered = self.counters.try_open(self.config.spec.max_connections);
-        if entered {
-            token.spend();
-        }
-        entered
-    }
-
-    /// Waits until the listener may have one more connection, and counts it.
-    async fn enter_in_turn(&self) {
-        let spec = &self.config.spec;
-        let token = match spec.accept_rate {
-            0 => None,
-            per_second => Some(self.gate.rate.reserve(per_second).await),
-        };
-        let _waiting = Waiting::begin(&self.gate);
-        loop {
-            let freed = self.gate.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.counters.try_open(spec.max_connections) {
-                break;
-            }
-            freed.await;
-        }
-        token.into_iter().for_each(rate_limiter::Token::spend);
-    }
-
-    /// A connection that was counted has ended.
-    pub(crate) fn leave(&self) {
-        self.counters.ended();
-        if self.gate.waiting.load(SeqCst) > 0 {
-            self.gate.freed.notify_one();
-        }
-    }
-}
-
-/// Waits until the listener at `address` may have one more connection, and counts that; `None` when it is gone.
-pub(crate) async fn entered(shared: &Shared, address: SocketAddr) -> Option<Arc<Listener>> {
-    let current = || shared.table.load().routes.get(&address).cloned();
-    loop {
-        let gate = current()?.gate.clone();
-        let replaced = gate.replaced.notified();
-        tokio::pin!(replaced);
-        replaced.as_mut().enable();
-        // Looked up again: of what is published from here on the gate tells.
-        let listener = current()?;
-        if !Arc::ptr_eq(&gate, &listener.gate) {
-            continue;
-        }
-        tokio::select! {
-            biased;
-            () = listener.enter_in_turn() => {}
-            () = replaced => continue,
-        }
-        return Some(listener);
     }
 }
 

@@ -4,3 +4,4 @@ pub(crate) mod acceptor;
 pub(crate) mod admission;
 pub(crate) mod bind;
 pub(crate) mod client_counts;
+pub(crate) mod listener;

@@ -1,7 +1,7 @@
 //! Why a check did not succeed.
 
 use crate::machine::shortage::Shortage;
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// What keeps a check from succeeding, once the backend was connected to.
 #[derive(Debug, Clone)]

@@ -10,12 +10,12 @@ use trestle_model::{ExchangeCheck, ExchangeStep};
 
 use super::check_error::CheckError;
 use super::fault::{self, shown};
-use super::plan::Limit;
+use super::limit::Limit;
 use super::search::Search;
 use super::stream::{self, CheckStream};
 use super::target::Target;
 use super::tls::TlsPlan;
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// How long a server that may speak first has for that before the check speaks, a quarter of the check's time at most. Who
 /// speaks before an SMTP server's greeting is logged as a spammer would be; a server that waits for its client is asked

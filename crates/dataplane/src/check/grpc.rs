@@ -16,11 +16,11 @@ use trestle_model::GrpcCheck;
 
 use super::check_error::CheckError;
 use super::fault::{self, shown};
-use super::plan::Limit;
+use super::limit::Limit;
 use super::stream::{self, CheckStream};
 use super::target::{Target, named_by_host};
 use super::tls::TlsPlan;
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// Most that is read of an answer, which has 7 bytes.
 const ANSWER_MAX: usize = 4096;

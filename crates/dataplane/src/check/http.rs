@@ -17,12 +17,12 @@ use trestle_model::{HttpCheck, Secret, StatusRange};
 use super::check_error::CheckError;
 use super::fault;
 use super::files::FromFiles;
-use super::plan::Limit;
+use super::limit::Limit;
 use super::search::Search;
 use super::stream::{self, AskFirst, CheckStream};
 use super::target::{Target, named_by_host};
 use super::tls::TlsPlan;
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// Most that is read for the head of an answer, in bytes.
 const HEAD_MAX: usize = 16 * 1024;

@@ -13,7 +13,7 @@ use super::files::FromFiles;
 use super::plan::Plan;
 use super::sockets::Sockets;
 use super::target::Target;
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 const CA: &str = "TLS: CA";
 

@@ -1,24 +1,23 @@
 //! What a pool's check does, worked out once for all its backends.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout_at};
 use trestle_engine::proxy::{OWN_V2, format_v1};
 use trestle_model::{CheckKind, HealthCheck, PoolSpec, Port, SendProxy};
 
 use super::exchange::ExchangePlan;
 use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
+use super::limit::Limit;
 use super::sockets::Sockets;
 use super::stream::CheckStream;
 use super::target::Target;
 use super::tcp;
 use super::tls::{self, TlsPlan};
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// How the backends of one pool are checked.
 #[derive(Debug)]
@@ -40,40 +39,6 @@ enum Kind {
     Exchange(Box<ExchangePlan>),
     /// No check can succeed, for this reason.
     Impossible(Arc<str>),
-}
-
-/// The end of one check, and how long that was from its beginning.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
-    end: Instant,
-    timeout: Duration,
-}
-
-impl Limit {
-    /// Awaits a step of a check; `protocol` names in the error what took too long.
-    pub(super) async fn bound<T, E: From<String>>(
-        self,
-        protocol: &str,
-        step: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        let ended = self.reach(step).await;
-        ended.unwrap_or_else(|| Err(self.exceeded(&format!("{protocol}: timed out")).into()))
-    }
-
-    /// Awaits a step of a check; `None` when it does not end in time.
-    pub(super) async fn reach<T>(self, step: impl Future<Output = T>) -> Option<T> {
-        timeout_at(self.end, step).await.ok()
-    }
-
-    /// How long the whole check may take.
-    pub(super) fn length(self) -> Duration {
-        self.timeout
-    }
-
-    /// `what` happened when the time was over.
-    pub(super) fn exceeded(self, what: &str) -> String {
-        format!("{what} after {:?}", self.timeout)
-    }
 }
 
 impl Plan {
@@ -118,7 +83,7 @@ impl Plan {
 
     /// Checks by what the backend says.
     async fn talk(&self, target: &Target, timeout: Duration, sockets: &Sockets) -> CheckResult {
-        let limit = Limit { end: Instant::now() + timeout, timeout };
+        let limit = Limit::new(timeout);
         let mut stream = match tcp::connect(target.address, timeout, sockets).await {
             Ok(stream) => CheckStream::new(stream),
             Err(result) => return result,

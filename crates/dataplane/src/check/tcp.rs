@@ -9,8 +9,8 @@ use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
 use tokio::net::TcpStream;
 
 use super::sockets::Sockets;
+use crate::observe::check_result::CheckResult;
 use crate::relay::socket::begin;
-use crate::table::CheckResult;
 use crate::upstream::dial::establish;
 use crate::upstream::source::ConnectError;
 

@@ -17,12 +17,12 @@ use trestle_model::TlsCheck;
 use super::check_error::CheckError;
 use super::files::FromFiles;
 use super::identity::identity;
-use super::plan::Limit;
+use super::limit::Limit;
 use super::stream::CheckStream;
 use super::target::Target;
 use super::verifier::Verifier;
 use super::{crypto, expiry, fault};
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// How long a backend has to close after a check said goodbye. Servers do it at once; one that does not is reset.
 const CLOSING: Duration = Duration::from_millis(100);

@@ -12,12 +12,12 @@ use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
 use trestle_model::Port;
 
+use super::command::{Check, CheckId, Report};
 use super::sockets::Sockets;
 use super::target::Target;
-use super::{Check, CheckId, Report, random};
-use crate::plane::Shared;
+use crate::observe::check_result::CheckResult;
 use crate::resolve;
-use crate::table::CheckResult;
+use crate::table::shared::Shared;
 
 /// What all runs have in common.
 pub(super) struct Context {
@@ -235,4 +235,11 @@ async fn renewed(addresses: &mut Option<watch::Receiver<Arc<[IpAddr]>>>) -> Arc<
     }
     // The run is about to be ended, or the backend has no name.
     pending().await
+}
+
+/// A number that differs from call to call: the standard library seeds each hasher anew.
+fn random() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // The low half of the hash; all its bits are equally good.
+    RandomState::new().build_hasher().finish() as u32
 }

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
 use trestle_model::SendProxy;
 
+use super::attempt::{Attempt, Target};
 use super::forward::Connected;
 use super::handle::Handle;
-use super::{Attempt, Target};
 use crate::machine::shortage::Shortage;
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::{Departure, Leg};
-use crate::table::Pool;
 use crate::upstream::backend_runtime::Live;
 use crate::upstream::dial::dial;
 use crate::upstream::loop_guard::Barred;
+use crate::upstream::pool::Pool;
 use crate::upstream::slot::Place;
 use crate::upstream::source::ConnectError;
 

@@ -6,62 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use trestle_model::{BackendName, ListenerName, PoolName};
+use tokio::time::sleep_until;
 
 use super::entry::{Entry, Stage};
-use super::handle::Handle;
-use crate::connection::timeouts::Deadlines;
-use crate::machine::budget::PER_CONNECTION;
+use super::timeouts::Deadlines;
+use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
-use crate::plane::Shared;
-use crate::table::Listener;
+use crate::observe::snapshot::Connection;
+use crate::table::shared::Shared;
 use crate::upstream::backend_runtime::Live;
-
-/// A connection as it was at one moment.
-#[derive(Debug, Clone)]
-pub struct Connection {
-    /// Its number: counted from 1 on this member, and used once in the member's life.
-    pub id: u64,
-    /// The client's address; as the proxy before this one says, if the listener goes by that.
-    pub client: SocketAddr,
-    /// The listener that accepted it.
-    pub listener: ListenerName,
-    /// The address that the client dialled.
-    pub local: SocketAddr,
-    /// The pool that it goes to; `None` while that is not known.
-    pub pool: Option<PoolName>,
-    /// The backend, once it is connected to one.
-    pub backend: Option<BackendName>,
-    /// Where that is.
-    pub backend_address: Option<SocketAddr>,
-    /// The server name in the client's TLS hello, where the listener's routes go by it.
-    pub server_name: Option<Arc<str>>,
-    /// What it is doing.
-    pub state: ConnectionState,
-    /// When it was accepted.
-    pub opened: Instant,
-    /// How long it took from then until the backend was connected; with the time that it waited and was tried elsewhere.
-    pub connect_time: Option<Duration>,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-}
-
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ConnectionState {
-    /// It is on its way to a backend.
-    Opening,
-    /// It waits for a place at a backend.
-    Waiting,
-    /// Its two legs are connected.
-    Relaying,
-}
 
 #[derive(Debug, Default)]
 struct Slab {
@@ -87,44 +44,22 @@ impl Roll {
         self.slab.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a connection from `client` that was accepted at `local` and that its listener has let in.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        client: SocketAddr,
-        local: SocketAddr,
-        listener: Arc<Listener>,
-    ) -> Handle {
-        let id = self.shared.opened();
-        self.shared.budget.take(PER_CONNECTION);
-        listener.counters.connected();
+    /// Adds the entry that `make` makes for its place.
+    pub(super) fn add(&self, make: impl FnOnce(u32) -> Entry) -> Arc<Entry> {
         let mut slab = self.slab();
         let slot = slab.free.pop().unwrap_or_else(|| {
             slab.entries.push(None);
             // Each takes two descriptors, so there are never as many.
             u32::try_from(slab.entries.len() - 1).unwrap_or(u32::MAX)
         });
-        let entry = Arc::new(Entry {
-            id,
-            client: client.into(),
-            local: local.into(),
-            listener,
-            opened: Instant::now(),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-            slot,
-            closing: AtomicU8::new(0),
-            retries: AtomicU8::new(0),
-            counted: AtomicBool::new(false),
-            progress: Mutex::default(),
-        });
+        let entry = Arc::new(make(slot));
         if let Some(place) = slab.entries.get_mut(slot as usize) {
             *place = Some(entry.clone());
         }
-        drop(slab);
-        Handle { entry, roll: self.clone() }
+        entry
     }
 
-    fn remove(&self, slot: u32) {
+    pub(super) fn remove(&self, slot: u32) {
         let mut slab = self.slab();
         let removed = slab.entries.get_mut(slot as usize).and_then(Option::take);
         slab.free.push(slot);
@@ -132,7 +67,7 @@ impl Roll {
         drop(removed);
     }
 
-    fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
+    pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,6 +107,13 @@ impl Roll {
             found.drain(..).for_each(|entry| look(&entry));
             start += AT_ONCE;
         }
+    }
+}
+
+/// Looks at a worker's bounded connections as long as there are any.
+pub(super) async fn close_overdue(roll: Arc<Roll>) {
+    while let Some(next) = roll.close_due(Instant::now()) {
+        sleep_until(next.into()).await;
     }
 }
 

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use trestle_model::PoolName;
 
-use super::connection_table::{Connection, ConnectionState};
+use super::packed_address::Packed;
 use crate::accept::admission::Stay;
-use crate::connection::packed_address::Packed;
+use crate::accept::listener::Listener;
+use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
-use crate::table::Listener;
+use crate::observe::snapshot::{Connection, ConnectionState};
 use crate::upstream::backend_runtime::Live;
 
 /// Where a connection stands.
@@ -92,13 +93,24 @@ impl Entry {
         self.closing.compare_exchange(0, reason as u8 + 1, SeqCst, SeqCst).is_ok()
     }
 
-    /// Connects that failed and were tried again elsewhere, up to 255.
-    pub(crate) fn retries(&self) -> u8 {
+    /// Has it closed for `reason`, unless it is about to be closed already.
+    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+        let first = self.close(reason);
+        if first {
+            // The reason is there before this looks for the waker, and the task looks at the reason after it has left
+            // its waker: one of the two finds the other.
+            self.progress().wake();
+        }
+        first
+    }
+}
+
+impl AccessRecord for Entry {
+    fn retries(&self) -> u8 {
         self.retries.load(Relaxed)
     }
 
-    /// The connection as it is now.
-    pub(crate) fn read(&self) -> Connection {
+    fn read(&self) -> Connection {
         let mut connection = Connection {
             id: self.id,
             client: self.client.into(),
@@ -136,17 +148,6 @@ impl Entry {
         }
         drop(progress);
         connection
-    }
-
-    /// Has it closed for `reason`, unless it is about to be closed already.
-    pub(crate) fn end(&self, reason: CloseReason) -> bool {
-        let first = self.close(reason);
-        if first {
-            // The reason is there before this looks for the waker, and the task looks at the reason after it has left
-            // its waker: one of the two finds the other.
-            self.progress().wake();
-        }
-        first
     }
 }
 

@@ -9,7 +9,7 @@ use crate::connection::handle::Handle;
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::Leg;
 use crate::relay::{Moved, Relay};
-use crate::table::Pool;
+use crate::upstream::pool::Pool;
 use crate::upstream::slot::Place;
 
 /// A connection whose backend has accepted it.

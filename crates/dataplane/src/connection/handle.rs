@@ -1,22 +1,22 @@
 //! What the task of a connection does to what is known of it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use trestle_model::{PoolName, PoolSpec};
 
-use super::connection_table::Roll;
+use super::connection_table::{Roll, close_overdue};
 use super::entry::{Details, Entry, Progress, Stage};
+use super::timeouts::Bounded;
 use crate::accept::admission::Stay;
-use crate::connection::timeouts::{self, Bounded};
+use crate::accept::listener::Listener;
 use crate::machine::budget::PER_CONNECTION;
 use crate::observe::access_log::Ended;
 use crate::observe::close_reason::CloseReason;
-use crate::plane::Shared;
-use crate::table::Listener;
+use crate::table::shared::Shared;
 use crate::upstream::backend_runtime::Live;
 
 /// What a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: as closed
@@ -28,6 +28,33 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// Registers a connection from `client` that was accepted at `local` and that its listener has let in.
+    pub(super) fn open(
+        roll: &Arc<Roll>,
+        client: SocketAddr,
+        local: SocketAddr,
+        listener: Arc<Listener>,
+    ) -> Self {
+        let id = roll.shared.opened();
+        roll.shared.budget.take(PER_CONNECTION);
+        listener.counters.connected();
+        let entry = roll.add(|slot| Entry {
+            id,
+            client: client.into(),
+            local: local.into(),
+            listener,
+            opened: Instant::now(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            slot,
+            closing: AtomicU8::new(0),
+            retries: AtomicU8::new(0),
+            counted: AtomicBool::new(false),
+            progress: Mutex::default(),
+        });
+        Self { entry, roll: roll.clone() }
+    }
+
     /// What all threads share.
     pub(crate) fn shared(&self) -> &Shared {
         &self.roll.shared
@@ -85,7 +112,7 @@ impl Handle {
         let (entry, now) = (&self.entry, Instant::now());
         let bounded = Bounded::new(entry.slot, entry.id, spec, entry.opened, now);
         if self.roll.deadlines().add(entry.id, bounded, now) {
-            tokio::spawn(timeouts::run(self.roll.clone()));
+            tokio::spawn(close_overdue(self.roll.clone()));
         }
     }
 
@@ -167,7 +194,7 @@ impl Drop for Handle {
         entry.listener.counters.closed(reason);
         entry.listener.leave();
         if let Some(log) = &shared.access_log {
-            log.push(Ended { entry: entry.clone(), reason, at: Instant::now() });
+            log.push(Ended { connection: entry.clone(), reason, at: Instant::now() });
         }
         shared.budget.give(PER_CONNECTION);
         shared.ended(reason);

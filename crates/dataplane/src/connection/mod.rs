@@ -1,5 +1,6 @@
 //! The life of one connection: greeting, pick, connect, relay, close.
 
+mod attempt;
 mod connect;
 pub(crate) mod connection_table;
 pub(crate) mod entry;
@@ -17,13 +18,13 @@ use trestle_engine::access::is_admitted;
 use trestle_engine::routes;
 use trestle_model::{ListenerSpec, PoolName};
 
-use crate::connection::connection_table::Roll;
-use crate::connection::handle::Handle;
+use crate::accept::listener::Listener;
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::Leg;
-use crate::table::{Listener, Pool, Table};
-use crate::upstream::backend_runtime::Live;
-use crate::upstream::slot::{Place, Taken};
+use crate::table::Table;
+use attempt::{Arriving, Attempt};
+use connection_table::Roll;
+use handle::Handle;
 use preamble::{Greeting, Listening};
 
 /// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
@@ -45,7 +46,7 @@ pub(crate) struct Arrival {
 /// Takes over a connection.
 ///
 /// # Errors
-/// The connection, while its listener may not have one more; see [`crate::accept::admission::entered`].
+/// The connection, while its listener may not have one more; see [`begin_entered`].
 pub(crate) fn begin(roll: &Arc<Roll>, arrival: Arrival) -> Result<(), Arrival> {
     let table = roll.shared.table.load();
     match table.routes.get(&arrival.address) {
@@ -65,7 +66,7 @@ fn open(roll: &Arc<Roll>, table: &Table, listener: Arc<Listener>, arrival: Arriv
     let Arrival { client, source, address } = arrival;
     // Behind a wildcard only the socket knows; it fails only when the client has reset.
     let local = if address.ip().is_unspecified() { client.local_addr().unwrap_or(address) } else { address };
-    let accepted = roll.open(source, local, listener.clone());
+    let accepted = Handle::open(roll, source, local, listener.clone());
     let spec = &listener.config.spec;
     let introduced = spec.accept_proxy_from.iter().any(|network| network.contains(source.ip()));
     if !introduced && let Err(reason) = vet(&accepted, source.ip()) {
@@ -103,50 +104,6 @@ fn vet(accepted: &Handle, ip: IpAddr) -> Result<(), CloseReason> {
         listener.gate.let_in(ip, spec, free.saturating_add(1)).map_err(|_| CloseReason::SourceLimit)?;
     stay.into_iter().for_each(|stay| accepted.stays(stay));
     if accepted.counts() { Ok(()) } else { Err(CloseReason::SourceLimit) }
-}
-
-/// A client that is led to a pool.
-#[derive(Debug, Clone, Copy)]
-struct Arriving {
-    /// The client's address.
-    source: SocketAddr,
-    /// The port that the client dialled.
-    dialled: u16,
-}
-
-impl Arriving {
-    fn lead(
-        self,
-        table: &Table,
-        pool: &PoolName,
-        greeting: Option<Box<Greeting>>,
-    ) -> Result<Attempt, CloseReason> {
-        let pool = table.pools.get(pool);
-        let aimed = pool.and_then(|pool| Some((pool, self.aim(pool, &[])?)));
-        let (pool, target) = aimed.ok_or(CloseReason::NoBackend)?;
-        Ok(Attempt { arriving: self, target, pool: pool.clone(), greeting })
-    }
-
-    /// A place at a backend that is not among `tried`, or a turn in the queue; `None` when there is nothing to wait for.
-    fn aim(self, pool: &Pool, tried: &[Arc<Live>]) -> Option<Target> {
-        match pool.take(self.source, tried) {
-            Taken::Place(place, backend) => Some(Some((place, backend.address(self.dialled)?))),
-            Taken::Full => Some(None),
-            Taken::Nothing => None,
-        }
-    }
-}
-
-/// A place and where that is; `None` when it has to be waited for.
-type Target = Option<(Place, SocketAddr)>;
-
-/// A connection on its way to a backend.
-struct Attempt {
-    arriving: Arriving,
-    target: Target,
-    pool: Arc<Pool>,
-    /// What was read already; in a box, because of most nothing was.
-    greeting: Option<Box<Greeting>>,
 }
 
 /// Listens to a client before it is led anywhere; a task of its own.

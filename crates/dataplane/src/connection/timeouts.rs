@@ -5,14 +5,11 @@
 //! of its own: in ticks as coarse, ends that are spread would come together again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep_until;
 use trestle_engine::spread;
 use trestle_model::PoolSpec;
 
-use crate::connection::connection_table::Roll;
 use crate::observe::close_reason::CloseReason;
 
 /// Time between two looks at who may be idle.
@@ -132,13 +129,6 @@ impl Deadlines {
         let first = self.queue.first_key_value().map(|((at, _), _)| (*at).max(now + PAUSE).min(now + TICK));
         self.running = first.is_some();
         first
-    }
-}
-
-/// Looks at a worker's bounded connections as long as there are any.
-pub(crate) async fn run(roll: Arc<Roll>) {
-    while let Some(next) = roll.close_due(Instant::now()) {
-        sleep_until(next.into()).await;
     }
 }
 

@@ -6,6 +6,7 @@
 mod format;
 mod sink;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,16 +20,16 @@ use std::time::{Duration, Instant};
 
 use trestle_model::MemberName;
 
-use crate::connection::entry::Entry;
 use crate::machine::threads;
 use crate::observe::close_reason::CloseReason;
+use crate::observe::snapshot::Connection;
 use format::Clock;
 use sink::Sink;
 
 /// The name of the thread.
 const NAME: &str = "trestle-access";
 
-/// Lines that wait to be written: what 160 000 connections a second end in [`GATHER`]. 32 bytes each.
+/// Lines that wait to be written: what 160 000 connections a second end in [`GATHER`]. 40 bytes each.
 const QUEUE: usize = 16_384;
 
 /// How long lines are gathered before they are written. In that time the thread is not waiting for the queue, so that
@@ -61,10 +62,19 @@ pub enum AccessLogFormat {
     Json,
 }
 
+/// What the log reads of a connection that has ended, on its own thread.
+pub(crate) trait AccessRecord: fmt::Debug + Send + Sync {
+    /// The connection as it was at its end.
+    fn read(&self) -> Connection;
+
+    /// Connects that failed and were tried again elsewhere, up to 255.
+    fn retries(&self) -> u8;
+}
+
 /// A connection that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) connection: Arc<dyn AccessRecord>,
     pub(crate) reason: CloseReason,
     pub(crate) at: Instant,
 }

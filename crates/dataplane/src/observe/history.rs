@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use trestle_engine::Verdict;
 
-use crate::table::CheckResult;
+use crate::observe::check_result::CheckResult;
 
 /// Changes that are kept for each backend: with the default settings a backend that goes up and down all the time
 /// changes about every 2 s, so that half a minute of it can be seen, and quiet backends show days.

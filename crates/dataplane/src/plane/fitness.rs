@@ -9,8 +9,10 @@ use trestle_engine::Verdict;
 use trestle_model::{AdminState, ListenerName, PoolName};
 
 use crate::accept::bind;
-use crate::table::{Listener, Pool, Table};
-use crate::worker::Order;
+use crate::accept::listener::Listener;
+use crate::table::Table;
+use crate::upstream::pool::Pool;
+use crate::worker::command::Order;
 use crate::worker::liveness::Pulse;
 
 /// Why connections are not accepted wherever virtual IPs are reached.

@@ -3,160 +3,39 @@
 pub(crate) mod fitness;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio::runtime;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use trestle_model::{Cidr, ClusterState, MemberName, PoolName, Revision};
+use trestle_model::{ClusterState, PoolName, Revision};
 
 use crate::accept::client_counts::ClientCounts;
 use crate::check::{self, LocalCheck, LocalRun};
-use crate::connection::connection_table::{self, Connection, Roll};
+use crate::connection::connection_table::{self, Roll};
 use crate::machine::budget::{Budget, BudgetUse};
 use crate::machine::shortage::{ShortageKind, Shortages};
 use crate::machine::threads::{Beat, Ended};
 use crate::observe::access_log::{AccessLog, Log};
+use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
+use crate::observe::snapshot::Connection;
 use crate::plane::fitness::{self, AcceptFault, Watch};
 use crate::reconcile::{Order, Reconciler};
 use crate::relay::count_pipes;
 use crate::relay::reactor;
 use crate::resolve;
-use crate::table::{CheckResult, Table};
+use crate::table::Table;
 use crate::upstream::loop_guard::{Guard, OwnTargets};
 use crate::upstream::source::Sources;
 use crate::worker;
 
 /// How long connections get to notice that they are closed by force, before their threads end anyway.
 const FORCED_CLOSE: Duration = Duration::from_secs(1);
-
-/// What this member's own configuration says about the data plane.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Threads that accept and relay; one for each core is right.
-    pub workers: NonZeroUsize,
-    /// The address that a listener's wildcard address of the same family stands for; `None` binds the wildcard.
-    pub data_address: Option<IpAddr>,
-    /// Time between two comparisons of everything with the configuration, in which failed binds are tried again.
-    pub drift_interval: Duration,
-    /// Whom to ask for the addresses of backends that are known by name: a file in the form of resolv.conf(5), read
-    /// again when it changes.
-    pub resolv_conf: PathBuf,
-    /// Names that are not asked for, with their addresses: a file in the form of hosts(5), read again when it changes.
-    pub hosts: PathBuf,
-    /// Files that checks read must be below this directory of this machine.
-    pub check_directory: PathBuf,
-    /// This machine's addresses that connections to backends, and checks, come from.
-    pub source: Sources,
-    /// File descriptors that listening sockets and connections may have together; `None` for no bound. Accepting pauses
-    /// while there is no room for one more connection.
-    pub descriptors: Option<usize>,
-    /// Where this member's admin API, peers and HTTP are bound, in this order: no connection and no check goes there, or to
-    /// where the others' are.
-    pub own_ports: Vec<SocketAddr>,
-    /// As [`MemberSockets::network`](trestle_model::MemberSockets) of this member; 0 where that is not known.
-    pub network: u64,
-    /// Networks that backends may be in; empty for all. Connections and checks to others fail.
-    pub backend_networks: Vec<Cidr>,
-    /// Where connections are logged when they end; `None` for nowhere.
-    pub access_log: Option<AccessLog>,
-    /// This member's name in the configuration. Its place among the members is where its turns of a pool begin, so that not
-    /// every member leads its first client to the same backend; `None` for the first.
-    pub member: Option<MemberName>,
-    /// Who is told what is found out about backends and pools.
-    pub on_event: OnEvent,
-}
-
-impl Settings {
-    /// Where connections may go.
-    pub(crate) fn targets(&self) -> OwnTargets {
-        OwnTargets {
-            ports: self.own_ports.clone(),
-            networks: self.backend_networks.clone(),
-            member: self.member.clone(),
-            network: self.network,
-        }
-    }
-}
-
-/// What all threads share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) table: ArcSwap<Table>,
-    pub(crate) budget: Budget,
-    pub(crate) clients: ClientCounts,
-    pub(crate) source: Sources,
-    pub(crate) shortages: Shortages,
-    pub(crate) access_log: Option<Log>,
-    /// Connections that are open on all workers.
-    open: AtomicUsize,
-    /// Connections that ended because this member stopped.
-    cut: AtomicUsize,
-    /// Number of the last connection.
-    last: AtomicU64,
-    all_ended: Notify,
-}
-
-impl Shared {
-    fn new(settings: &Settings, ended: &Ended) -> io::Result<Self> {
-        // What this member knows by itself holds from the first check on.
-        let guard = Guard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
-        Ok(Self {
-            table: ArcSwap::from_pointee(Table { guard: Arc::new(guard), ..Table::default() }),
-            budget: Budget::new(settings.descriptors),
-            clients: ClientCounts::default(),
-            source: settings.source.clone(),
-            shortages: Shortages::default(),
-            access_log: settings.access_log.clone().map(|log| Log::start(log, ended)).transpose()?,
-            open: AtomicUsize::new(0),
-            cut: AtomicUsize::new(0),
-            last: AtomicU64::new(0),
-            all_ended: Notify::new(),
-        })
-    }
-
-    /// Counts a connection, and gives it its number.
-    pub(crate) fn opened(&self) -> u64 {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// A connection has ended for this reason.
-    pub(crate) fn ended(&self, reason: CloseReason) {
-        if reason == CloseReason::MemberShutdown {
-            self.cut.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all_ended.notify_waiters();
-        }
-    }
-
-    fn open(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    /// Waits until no connection is open.
-    async fn idle(&self) {
-        loop {
-            let ended = self.all_ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.open() == 0 {
-                return;
-            }
-            ended.await;
-        }
-    }
-}
 
 /// A running data plane. Dropping it ends its threads and with them all connections.
 #[derive(Debug)]
@@ -194,11 +73,11 @@ fn on_reactor<F: Future<Output = ()>>(
 fn worker(
     number: usize,
     roll: Arc<Roll>,
-    orders: mpsc::UnboundedReceiver<worker::Order>,
+    orders: mpsc::UnboundedReceiver<worker::command::Order>,
     ended: &Ended,
 ) -> io::Result<JoinHandle<()>> {
     on_reactor(format!("trestle-data-{number}"), ended, || {
-        count_pipes(roll.shared.clone());
+        count_pipes(roll.shared.budget.clone());
         worker::run(roll, orders)
     })
 }
@@ -431,7 +310,7 @@ impl DataPlane {
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the data plane ended by a panic; see the log above");
         }
-        self.shared.cut.swap(0, Ordering::Relaxed)
+        self.shared.take_cut()
     }
 }
 

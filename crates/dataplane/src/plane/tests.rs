@@ -9,31 +9,10 @@ use trestle_model::{Command, PoolSpec};
 
 use super::*;
 use crate::accept::bind;
+use crate::settings::tests::settings;
+use crate::table::shared::tests::shared;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-fn settings() -> Settings {
-    Settings {
-        workers: NonZeroUsize::MIN,
-        data_address: None,
-        drift_interval: Duration::from_secs(1),
-        check_directory: "/".into(),
-        resolv_conf: "/etc/resolv.conf".into(),
-        hosts: "/etc/hosts".into(),
-        source: Sources::default(),
-        descriptors: None,
-        network: 0,
-        own_ports: Vec::new(),
-        on_event: crate::observe::event::OnEvent::nobody(),
-        backend_networks: Vec::new(),
-        access_log: None,
-        member: None,
-    }
-}
-
-pub(crate) fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(&settings(), &Ended::default()).unwrap())
-}
 
 /// How many of these connections the server has ended by now; they must not block.
 fn ended(streams: &mut [TcpStream]) -> usize {
@@ -59,7 +38,7 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
     let mut stall = Some(stalled);
     for socket in sockets {
         let (sender, receiver) = mpsc::unbounded_channel();
-        sender.send(worker::Order::Listen(listening, socket)).unwrap();
+        sender.send(worker::command::Order::Listen(listening, socket)).unwrap();
         orders.push(sender);
         let (roll, stall) = (Arc::new(Roll::new(shared.clone())), stall.take());
         threads.push(std::thread::spawn(move || {

@@ -9,10 +9,12 @@ use trestle_model::{self as model, BackendName, OnDown, PoolEntry, PoolName};
 
 use super::endings::Ending;
 use super::schedule::{Lasting, candidate};
-use crate::check::{CheckId, Plan};
+use crate::check::Plan;
+use crate::check::command::CheckId;
+use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::history::History;
-use crate::table::{Backend, CheckResult};
+use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{Live, next_epoch};
 use crate::upstream::queue::Queue;
 

@@ -10,10 +10,10 @@ use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, 
 
 use crate::accept::admission::Gate;
 use crate::accept::bind::{self, BindError};
-use crate::plane::Shared;
-use crate::table::{BindStatus, Listener};
+use crate::accept::listener::{BindStatus, Listener};
+use crate::table::shared::Shared;
 use crate::upstream::loop_guard::{Guard, OwnTargets, meets};
-use crate::worker::Order;
+use crate::worker::command::Order;
 
 use super::open_sockets::OpenSockets;
 

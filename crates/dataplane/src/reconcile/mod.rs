@@ -17,12 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use trestle_model::{ClusterState, Revision};
 
-use crate::check::{self, Report};
+use crate::check;
+use crate::check::command::Report;
 use crate::connection::connection_table::Roll;
 use crate::observe::close_reason::CloseReason;
-use crate::plane::{Settings, Shared};
 use crate::resolve as resolver;
+use crate::settings::Settings;
 use crate::table::Table;
+use crate::table::shared::Shared;
 use crate::worker;
 use endings::Grace;
 use listeners::Listeners;
@@ -85,8 +87,8 @@ impl Reconciler {
         settings: Settings,
         shared: Arc<Shared>,
         rolls: Vec<Arc<Roll>>,
-        workers: Vec<mpsc::UnboundedSender<worker::Order>>,
-        prober: mpsc::UnboundedSender<check::Order>,
+        workers: Vec<mpsc::UnboundedSender<worker::command::Order>>,
+        prober: mpsc::UnboundedSender<check::command::Order>,
         resolver: mpsc::UnboundedSender<resolver::Order>,
         in_force: watch::Sender<Revision>,
     ) -> Self {

@@ -3,8 +3,10 @@
 use trestle_engine::Verdict;
 use trestle_model::{AdminState, AllDown, BackendName, PoolName};
 
+use crate::observe::check_result::CheckResult;
 use crate::observe::event::Event;
-use crate::table::{Backend, CheckResult, Pool};
+use crate::upstream::backend::Backend;
+use crate::upstream::pool::Pool;
 
 /// What is told of a backend that gets a verdict, if that is news.
 pub(super) fn of_verdict(

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::accept::bind::{self, BindError};
 use crate::machine::budget::NoRoom;
-use crate::plane::Shared;
-use crate::worker::Order;
+use crate::table::shared::Shared;
+use crate::worker::command::Order;
 
 /// How long workers may take to empty the queues of sockets that are closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);

@@ -20,16 +20,19 @@ use super::endings::Grace;
 use super::names::Names;
 use super::news;
 use super::schedule::Lasting;
-use crate::check::{self, Check, CheckId, Plan, Report};
+use crate::check::command::{Check, CheckId, Report};
+use crate::check::{self, Plan};
 use crate::connection::connection_table::{self, Roll};
+use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
 use crate::resolve;
-use crate::table::{Backend, CheckResult, Pool};
+use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{Live, next_epoch};
-use crate::upstream::queue::Queue;
+use crate::upstream::pool::Pool;
+use crate::upstream::queue::{Places, Queue};
 
-type Prober = mpsc::UnboundedSender<check::Order>;
+type Prober = mpsc::UnboundedSender<check::command::Order>;
 
 /// All pools.
 pub(super) struct Pools {
@@ -60,7 +63,7 @@ pub(super) struct Pools {
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
     /// Queues of pools that are published, or gone; their clients are looked at once the table is.
-    queues: Vec<(Arc<Queue>, Weak<Pool>)>,
+    queues: Vec<(Arc<Queue>, Option<Weak<dyn Places>>)>,
     /// Epochs that begin, and so connections that close, once the table is published.
     signals: Vec<(Arc<Live>, u32)>,
     /// Addresses of backends that are dead while others of the same backend are not; connections there close once the table is
@@ -254,7 +257,7 @@ impl Pools {
         let (plan, verdict, live) = (plan.clone(), entry.verdict, entry.live.clone());
         let started = Check { candidates, name, port, plan, verdict, live };
         // Fails only when the prober's thread is gone, of which the log tells.
-        let _ = self.prober.send(check::Order::Watch(self.last_check, started));
+        let _ = self.prober.send(check::command::Order::Watch(self.last_check, started));
     }
 
     /// Takes over what a name stands for. A backend whose address is still among those stays there. Others of that name move:
@@ -268,7 +271,7 @@ impl Pools {
                 let is_kept = |all: &&Arc<[IpAddr]>| entry.ip.is_some_and(|ip| all.contains(&ip));
                 if let (Some(id), Some(all)) = (state.check, found.as_ref().ok().filter(is_kept)) {
                     entry.addresses = all.clone();
-                    let _ = self.prober.send(check::Order::Renew(id, all.clone()));
+                    let _ = self.prober.send(check::command::Order::Renew(id, all.clone()));
                 } else {
                     self.forget(state.check.take());
                     self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
@@ -284,7 +287,7 @@ impl Pools {
     fn forget(&mut self, check: Option<CheckId>) {
         if let Some(id) = check {
             self.checks.remove(&id);
-            let _ = self.prober.send(check::Order::Forget(id));
+            let _ = self.prober.send(check::command::Order::Forget(id));
         }
     }
 
@@ -367,7 +370,7 @@ impl Pools {
             self.growing.remove(&name);
             let before = pools.remove(&name);
             let Some(state) = self.pools.get_mut(&name) else {
-                self.queues.extend(before.map(|gone| (gone.queue.clone(), Weak::new())));
+                self.queues.extend(before.map(|gone| (gone.queue.clone(), None)));
                 continue;
             };
             state.close_left(&mut self.signals);
@@ -380,7 +383,8 @@ impl Pools {
             let event = news::of_pool(&entry, &mut state.down);
             event.into_iter().for_each(|event| self.on_event.tell(event));
             let entry = Arc::new(entry);
-            self.queues.push((entry.queue.clone(), Arc::downgrade(&entry)));
+            let places: Weak<dyn Places> = Arc::<Pool>::downgrade(&entry);
+            self.queues.push((entry.queue.clone(), Some(places)));
             pools.insert(name, entry);
         }
         self.published = Arc::new(pools);

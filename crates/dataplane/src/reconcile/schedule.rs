@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use trestle_engine::{Candidate, Schedule, Warmth};
 use trestle_model as model;
 
-use crate::table::{Backend, Pool, Turns};
+use crate::upstream::backend::Backend;
+use crate::upstream::pool::{Pool, Turns};
 use crate::upstream::queue::Queue;
 use crate::upstream::stickiness::{Memory, Sticky};
 

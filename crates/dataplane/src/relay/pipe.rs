@@ -8,7 +8,7 @@ use std::{io, mem};
 
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
-use crate::plane::Shared;
+use crate::machine::budget::Budget;
 use crate::relay::socket::{Leg, Spliced};
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
@@ -30,7 +30,7 @@ const SPARE: usize = 16;
 
 thread_local! {
     static POOL: RefCell<Pool> = const {
-        RefCell::new(Pool { spare: Vec::new(), lent: 0, used: false, shared: None })
+        RefCell::new(Pool { spare: Vec::new(), lent: 0, used: false, budget: None })
     };
 }
 
@@ -40,13 +40,13 @@ struct Pool {
     lent: usize,
     /// A pipe was taken since the last sweep.
     used: bool,
-    shared: Option<Arc<Shared>>,
+    budget: Option<Arc<Budget>>,
 }
 
 /// Makes the pipes of this thread count as descriptors of the data plane: near the end of those, bulk is copied, so that
 /// what is kept for others stays theirs.
-pub(crate) fn count_pipes(shared: Arc<Shared>) {
-    POOL.with_borrow_mut(|pool| pool.shared = Some(shared));
+pub(crate) fn count_pipes(budget: Arc<Budget>) {
+    POOL.with_borrow_mut(|pool| pool.budget = Some(budget));
 }
 
 /// Closes the spare pipes of this thread, unless one was taken since the last call.
@@ -67,25 +67,25 @@ struct Ends {
 
 /// The two descriptors of a pipe, taken from the data plane's budget for as long as this lives.
 #[derive(Debug)]
-struct Claim(Arc<Shared>);
+struct Claim(Arc<Budget>);
 
 impl Claim {
-    fn new(shared: &Arc<Shared>) -> Option<Self> {
-        shared.budget.try_take(2).then(|| Self(shared.clone()))
+    fn new(budget: &Arc<Budget>) -> Option<Self> {
+        budget.try_take(2).then(|| Self(budget.clone()))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.budget.give(2);
+        self.0.give(2);
     }
 }
 
 impl Ends {
     /// A new pipe, as large as the kernel allows; `None` when it is too small or there are no descriptors.
-    fn open(shared: Option<&Arc<Shared>>) -> Option<Self> {
-        let claim = match shared {
-            Some(shared) => Some(Claim::new(shared)?),
+    fn open(budget: Option<&Arc<Budget>>) -> Option<Self> {
+        let claim = match budget {
+            Some(budget) => Some(Claim::new(budget)?),
             None => None,
         };
         let (reader, writer) = pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
@@ -110,7 +110,7 @@ impl Pipe {
             if pool.lent + pool.spare.len() >= MOST && pool.spare.is_empty() {
                 return None;
             }
-            let ends = pool.spare.pop().or_else(|| Ends::open(pool.shared.as_ref()))?;
+            let ends = pool.spare.pop().or_else(|| Ends::open(pool.budget.as_ref()))?;
             pool.lent += 1;
             pool.used = true;
             Some(Self { ends: Some(ends), filled: 0 })

@@ -1,6 +1,7 @@
 //! What belongs to a backend and outlives the tables that it appears in: its counters and the signal that closes its
 //! connections.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,12 @@ use trestle_model::{BackendName, PoolName};
 
 use crate::observe::close_reason::CloseReason;
 use crate::observe::counters::Counters;
-use crate::upstream::queue::Queue;
+
+/// Is told when a backend has a place for one more connection.
+pub(crate) trait PlaceFreed: fmt::Debug + Send + Sync {
+    /// A place has come free.
+    fn freed(&self);
+}
 
 /// A backend's counters and close signal, shared by every table entry and every connection of the backend.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ pub(crate) struct Live {
     /// Where clients' connects have failed since somebody asked.
     failed: Mutex<Vec<IpAddr>>,
     /// Where clients of the pool wait for a place; told when one comes free here.
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<dyn PlaceFreed>,
     tenure: AtomicU64,
 }
 
@@ -52,7 +58,7 @@ pub(crate) fn next_epoch(epoch: u32, reason: CloseReason) -> u32 {
 
 impl Live {
     /// Of a backend whose pool's clients wait in `queue`.
-    pub(crate) fn new(pool: PoolName, name: BackendName, queue: Arc<Queue>) -> Self {
+    pub(crate) fn new(pool: PoolName, name: BackendName, queue: Arc<dyn PlaceFreed>) -> Self {
         Self {
             pool,
             name,
@@ -122,8 +128,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl PlaceFreed for Nobody {
+        fn freed(&self) {}
+    }
+
     fn live() -> Live {
-        Live::new(PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap(), Arc::default())
+        Live::new(PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap(), Arc::new(Nobody))
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use trestle_model::{Bind, Cidr, ClusterState, Member, MemberName, stands_in_the_way};
 
 use crate::accept::bind::BindError;
+use crate::accept::listener::Listener;
 use crate::machine::interfaces;
-use crate::table::Listener;
 
 /// Who listens on one port.
 #[derive(Debug, Default)]

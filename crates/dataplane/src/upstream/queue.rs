@@ -5,6 +5,7 @@
 //! keeps nobody else from theirs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,9 +15,15 @@ use tokio::time::timeout;
 use trestle_model::PoolSpec;
 
 use crate::observe::close_reason::CloseReason;
-use crate::table::{Backend, Pool};
-use crate::upstream::backend_runtime::Live;
+use crate::upstream::backend::Backend;
+use crate::upstream::backend_runtime::{Live, PlaceFreed};
 use crate::upstream::slot::{Place, Taken};
+
+/// What hands out the places that clients wait for: the pool as it was published last.
+pub(crate) trait Places: fmt::Debug + Send + Sync {
+    /// A place for the one whose turn it is: a connection from `client` that has failed at the backends of `tried`.
+    fn place(&self, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_>;
+}
 
 /// A place that was waited for, and the backend that it is at; or why there is none.
 pub(crate) type Answer = Result<(Place, Arc<Backend>), CloseReason>;
@@ -33,8 +40,8 @@ struct Waiter {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The pool as it was published last. Weak, since the pool holds the queue.
-    pool: Weak<Pool>,
+    /// Weak, since the pool holds the queue; `None` before it was published.
+    pool: Option<Weak<dyn Places>>,
     /// Set when this member stops: nobody waits any more.
     stopped: bool,
     /// Number of the last client; they count up.
@@ -130,15 +137,8 @@ impl Queue {
         if too_many { Err(CloseReason::QueueFull) } else { Ok(stay) }
     }
 
-    /// A place has come free.
-    pub(crate) fn freed(&self) {
-        if self.waiting() > 0 {
-            self.serve(|_| {});
-        }
-    }
-
-    /// The pool was published, perhaps with places for those who wait; or it is gone, and `pool` leads nowhere.
-    pub(crate) fn follow(&self, pool: Weak<Pool>) {
+    /// The pool was published, perhaps with places for those who wait; or it is gone, and `pool` is `None`.
+    pub(crate) fn follow(&self, pool: Option<Weak<dyn Places>>) {
         self.serve(|inner| inner.pool = pool);
     }
 
@@ -158,6 +158,14 @@ impl Queue {
     }
 }
 
+impl PlaceFreed for Queue {
+    fn freed(&self) {
+        if self.waiting() > 0 {
+            self.serve(|_| {});
+        }
+    }
+}
+
 impl Inner {
     /// Gives places to those who wait, as far as there are any. Returns those that were meant for clients that had
     /// just gone, to be dropped without the lock.
@@ -166,7 +174,7 @@ impl Inner {
         if self.again.is_empty() && self.fresh.is_empty() {
             return refused;
         }
-        let (pool, stopped) = (self.pool.upgrade(), self.stopped);
+        let (pool, stopped) = (self.pool.as_ref().and_then(Weak::upgrade), self.stopped);
         let mut stays = |waiter: &mut Waiter| waiter.stays(pool.as_deref(), stopped, &mut refused);
         self.again.retain(|_, waiter| stays(waiter));
         while let Some(mut first) = self.fresh.first_entry() {
@@ -181,7 +189,7 @@ impl Inner {
 
 impl Waiter {
     /// Tells the client of its place, or why it gets none. False when it has been told.
-    fn stays(&mut self, pool: Option<&Pool>, stopped: bool, refused: &mut Vec<Answer>) -> bool {
+    fn stays(&mut self, pool: Option<&dyn Places>, stopped: bool, refused: &mut Vec<Answer>) -> bool {
         let pool = pool.filter(|_| !stopped);
         let answer = match pool.map_or(Taken::Nothing, |pool| pool.place(self.client, &self.tried)) {
             Taken::Place(place, backend) => Ok((place, backend.clone())),

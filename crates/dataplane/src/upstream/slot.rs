@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::table::Backend;
+use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::Live;
 use crate::upstream::stickiness::Visit;
 

@@ -11,13 +11,15 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::accept::acceptor::Acceptor;
-use crate::accept::admission::entered;
+use crate::accept::listener::Listener;
 use crate::connection::connection_table::Roll;
 use crate::connection::{self, Arrival};
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortage;
 use crate::relay::socket::Leg;
-use crate::worker::Done;
+use crate::table::shared::Shared;
+
+use super::command::Done;
 
 /// First and longest pause when there is no file descriptor for a connection that waits. Short at first, because
 /// connections end all the time; bounded, because nothing tells us when a descriptor is free again.
@@ -107,5 +109,27 @@ fn empty_queue(roll: &Arc<Roll>, listener: Acceptor, address: SocketAddr) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => return,
         }
+    }
+}
+
+/// Waits until the listener at `address` may have one more connection, and counts that; `None` when it is gone.
+async fn entered(shared: &Shared, address: SocketAddr) -> Option<Arc<Listener>> {
+    let current = || shared.table.load().routes.get(&address).cloned();
+    loop {
+        let gate = current()?.gate.clone();
+        let replaced = gate.until_replaced();
+        tokio::pin!(replaced);
+        replaced.as_mut().enable();
+        // Looked up again: of what is published from here on the gate tells.
+        let listener = current()?;
+        if !Arc::ptr_eq(&gate, &listener.gate) {
+            continue;
+        }
+        tokio::select! {
+            biased;
+            () = listener.enter_in_turn() => {}
+            () = replaced => continue,
+        }
+        return Some(listener);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::worker::Order;
+use crate::worker::command::Order;
 
 /// A worker that has not answered for longer does not run. What clients can make of a worker by keeping it busy ends long
 /// before; nothing that load does may move virtual IPs.

@@ -1,15 +1,18 @@
 //! A worker thread: its accept loops and its connections, and nothing else.
 
 mod accept_loop;
+pub(crate) mod command;
 pub(crate) mod liveness;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+
+use command::{Done, Order};
 
 use crate::accept::acceptor::Acceptor;
 use crate::connection::connection_table::Roll;
@@ -25,20 +28,6 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Beats between two sweeps, at which connections age: one that has seen two sweeps, and so is 5 to 10 s old, gets the
 /// options of long connections.
 const SWEEP: u32 = 5;
-
-/// Dropped by each worker that has done what was asked.
-pub(crate) type Done = mpsc::Sender<()>;
-
-/// What the reconciler tells a worker.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Accept connections here.
-    Listen(SocketAddr, TcpListener),
-    /// Accept what waits at this address, then close the socket.
-    Close(SocketAddr, Done),
-    /// Answer, to show that this thread runs.
-    Ping(oneshot::Sender<()>),
-}
 
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
 pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {

@@ -10,7 +10,6 @@ use trestle_engine::rate::{Bucket, Rate};
 use trestle_engine::share::{client_of, may_take};
 use trestle_model::ListenerSpec;
 
-use super::TooMany;
 use crate::accept::client_counts::WEIGHT;
 
 /// Addresses that are known at a time, about 10 MB when there are that many. When all places are taken, the address gives
@@ -92,6 +91,10 @@ impl Default for Clients {
         Self { origin: Instant::now(), hash: RandomState::new(), shards: Default::default() }
     }
 }
+
+/// An address has all the connections that it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
 
 /// A connection of an address; over when this is dropped.
 #[derive(Debug)]

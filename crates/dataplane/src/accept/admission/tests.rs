@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use trestle_model::{Bind, ListenerName, PoolName};
 
 use super::*;
+use crate::accept::listener::Listener;
 
 fn spec() -> ListenerSpec {
     ListenerSpec::new(vec![Bind::parse("*:80").unwrap()], PoolName::parse("p").unwrap())

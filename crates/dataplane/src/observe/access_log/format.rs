@@ -62,7 +62,7 @@ impl Clock {
 
     /// Adds the line of a connection to `out`.
     pub(super) fn line(&self, settings: &AccessLog, ended: &Ended, out: &mut Vec<u8>) {
-        let connection = ended.entry.read();
+        let connection = ended.connection.read();
         let line = Line {
             time: self.stamp(ended.at),
             client: connection.client.to_string(),
@@ -76,7 +76,7 @@ impl Clock {
             bytes_out: connection.bytes_out,
             connect_ms: connection.connect_time.map(millis),
             duration_ms: millis(ended.at.saturating_duration_since(connection.opened)),
-            retries: ended.entry.retries(),
+            retries: ended.connection.retries(),
             reason: ended.reason.as_str(),
             member: settings.member.as_str(),
         };

@@ -8,7 +8,7 @@ use trestle_model::{
 };
 
 use super::*;
-use crate::table::BindStatus;
+use crate::accept::listener::BindStatus;
 
 /// A listener that is bound, or is not for this reason.
 fn listener(bind: &str, own: Option<IpAddr>, error: Option<BindError>) -> Listener {
