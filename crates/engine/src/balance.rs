@@ -2,10 +2,10 @@
 
 mod hash;
 mod maglev;
+mod slow_start;
 mod sticky;
+mod stride;
 mod tier;
-mod turns;
-mod warmth;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use trestle_model::{AdminState, Algorithm, AllDown, Backend, OnPrimaryUp, PoolSp
 use crate::health::Verdict;
 use crate::outage::Elsewhere;
 use maglev::{Maglev, Shares};
-use tier::{Member, Tier};
+use tier::{Tier, TierMember};
 
+pub use slow_start::SlowStartRamp;
 pub use sticky::Stickiness;
-pub use warmth::Warmth;
 
 /// A backend that a schedule is built of.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +30,13 @@ pub struct Candidate<'a> {
     /// Whether it can be dialled: false while nothing is known of the address that its name stands for.
     pub resolved: bool,
     /// How much of its weight counts.
-    pub warmth: Warmth,
+    pub ramp: SlowStartRamp,
 }
 
 impl<'a> Candidate<'a> {
     /// A backend that has an address and its full weight.
     pub fn new(backend: &'a Backend, verdict: Verdict) -> Self {
-        Self { backend, verdict, resolved: true, warmth: Warmth::FULL }
+        Self { backend, verdict, resolved: true, ramp: SlowStartRamp::FULL }
     }
 
     /// Whether clients may be led there if it is not down.
@@ -48,7 +48,7 @@ impl<'a> Candidate<'a> {
 
 /// What a backend is to a connection that looks for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Availability {
     /// It can take the connection.
     Open,
     /// It has all the connections that it may have.
@@ -59,7 +59,7 @@ pub enum Standing {
 
 /// What was picked for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Picked {
+pub enum Selection {
     /// The backend at this position.
     At(usize),
     /// None now: what is left of the tier whose turn it is has all the connections that it may have.
@@ -98,15 +98,15 @@ impl Schedule {
         candidates: impl IntoIterator<Item = Candidate<'a>>,
         before: Option<&Self>,
     ) -> Self {
-        let mut usable: [Vec<Member<'a>>; 4] = Default::default();
-        let mut all: [Vec<Member<'a>>; 2] = Default::default();
+        let mut usable: [Vec<TierMember<'a>>; 4] = Default::default();
+        let mut all: [Vec<TierMember<'a>>; 2] = Default::default();
         for (position, candidate) in (0u32..).zip(candidates) {
             if !candidate.is_wanted() {
                 continue;
             }
-            let Candidate { backend, verdict, warmth, .. } = candidate;
+            let Candidate { backend, verdict, ramp, .. } = candidate;
             let settings = &backend.spec;
-            let member = Member { position, backend, warmth };
+            let member = TierMember { position, backend, ramp };
             let [primaries, backups] = &mut all;
             if settings.backup {
                 backups.push(member)
@@ -130,7 +130,7 @@ impl Schedule {
             (true, AllDown::Refuse) => &[],
         };
         let hashed = matches!(spec.algorithm, Algorithm::SourceHash | Algorithm::SourcePortHash);
-        let table = |members: &[Member<'_>]| hashed.then(|| Self::table(members, before));
+        let table = |members: &[TierMember<'_>]| hashed.then(|| Self::table(members, before));
         let tiers = tiers.iter().filter(|t| !t.is_empty()).map(|t| Tier::build(t, table(t))).collect();
         Self { algorithm: spec.algorithm, tiers }
     }
@@ -165,7 +165,7 @@ impl Schedule {
         primary && count >= spec.minimum_healthy as usize
     }
 
-    fn table(members: &[Member<'_>], before: Option<&Self>) -> Arc<Maglev> {
+    fn table(members: &[TierMember<'_>], before: Option<&Self>) -> Arc<Maglev> {
         let shares: Shares =
             members.iter().map(|m| (m.backend.name.clone(), m.backend.spec.weight)).collect();
         let tables = before.into_iter().flat_map(|b| &b.tiers).filter_map(Tier::table);
@@ -186,7 +186,7 @@ impl Schedule {
     /// Picks the position of a backend for a connection from `client`.
     ///
     /// `turn` gives the next turn of the pool and moves it on; `random` gives any number, all equally likely; `active`
-    /// says how many connections the backend at a position has; `standing` says what it is to this connection. Each
+    /// says how many connections the backend at a position has; `availability` says what it is to this connection. Each
     /// algorithm asks only for what it goes by.
     ///
     /// A tier is left for the next one only once all its backends were tried. One whose other backends are full makes
@@ -197,9 +197,9 @@ impl Schedule {
         mut turn: impl FnMut() -> u64,
         mut random: impl FnMut() -> u64,
         active: impl Fn(usize) -> u64,
-        standing: impl Fn(usize) -> Standing,
-    ) -> Picked {
-        let closed = |position: usize| standing(position) != Standing::Open;
+        availability: impl Fn(usize) -> Availability,
+    ) -> Selection {
+        let closed = |position: usize| availability(position) != Availability::Open;
         for tier in &self.tiers {
             let picked = match self.algorithm {
                 Algorithm::RoundRobin => tier.round_robin(&mut turn, &closed),
@@ -210,18 +210,18 @@ impl Schedule {
                 Algorithm::First => tier.first(&closed),
             };
             if let Some(position) = picked {
-                return Picked::At(position);
+                return Selection::At(position);
             }
-            if tier.any(|position| standing(position) == Standing::Full) {
-                return Picked::Full;
+            if tier.any(|position| availability(position) == Availability::Full) {
+                return Selection::Full;
             }
         }
-        Picked::Nothing
+        Selection::Nothing
     }
 }
 
 /// Whether of these, in the order of [`Schedule`]'s tiers, any is a primary.
-fn has_primary([healthy, unknown, ..]: &[Vec<Member<'_>>; 4]) -> bool {
+fn has_primary([healthy, unknown, ..]: &[Vec<TierMember<'_>>; 4]) -> bool {
     !healthy.is_empty() || !unknown.is_empty()
 }
 

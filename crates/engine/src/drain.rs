@@ -31,11 +31,11 @@ pub enum Closing {
 
 /// Follows what the operator wants of one backend, and remembers since when this member knows of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Admission {
+pub struct DrainState {
     draining_since: Option<Duration>,
 }
 
-impl Admission {
+impl DrainState {
     /// Takes note of what the operator wants at `now`, on a monotonic clock.
     ///
     /// The deadline of a drain counts from the first time that this member learned of it: a repeated drain with
@@ -78,37 +78,37 @@ mod tests {
 
     #[test]
     fn a_drain_without_a_deadline_closes_nothing() {
-        assert_eq!(Admission::default().learn(drain(None), 10, at(5)), Closing::Never);
+        assert_eq!(DrainState::default().learn(drain(None), 10, at(5)), Closing::Never);
     }
 
     #[test]
     fn a_deadline_counts_from_the_first_notice() {
-        let mut admission = Admission::default();
-        assert_eq!(admission.learn(drain(Some(10)), 10, at(5)), Closing::Between(at(14), at(15)));
-        assert_eq!(admission.learn(drain(Some(20)), 10, at(9)), Closing::Between(at(23), at(25)));
-        assert_eq!(admission.learn(drain(Some(3)), 10, at(9)), Closing::Now(CloseCause::Drained));
+        let mut drain_state = DrainState::default();
+        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(5)), Closing::Between(at(14), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(20)), 10, at(9)), Closing::Between(at(23), at(25)));
+        assert_eq!(drain_state.learn(drain(Some(3)), 10, at(9)), Closing::Now(CloseCause::Drained));
     }
 
     #[test]
     fn ends_are_spread_over_the_last_part_as_long_as_the_deadline_has_not_come() {
-        let mut admission = Admission::default();
-        assert_eq!(admission.learn(drain(Some(10)), 0, at(5)), Closing::Between(at(15), at(15)));
-        assert_eq!(admission.learn(drain(Some(10)), 50, at(14)), Closing::Between(at(10), at(15)));
-        assert_eq!(admission.learn(drain(Some(10)), 50, at(15)), Closing::Now(CloseCause::Drained));
+        let mut drain_state = DrainState::default();
+        assert_eq!(drain_state.learn(drain(Some(10)), 0, at(5)), Closing::Between(at(15), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(14)), Closing::Between(at(10), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(15)), Closing::Now(CloseCause::Drained));
     }
 
     #[test]
     fn enabling_forgets_the_drain() {
-        let mut admission = Admission::default();
-        admission.learn(drain(Some(10)), 10, at(5));
-        assert_eq!(admission.learn(AdminState::Enabled, 10, at(6)), Closing::Never);
-        assert_eq!(admission.learn(drain(Some(10)), 10, at(20)), Closing::Between(at(29), at(30)));
+        let mut drain_state = DrainState::default();
+        drain_state.learn(drain(Some(10)), 10, at(5));
+        assert_eq!(drain_state.learn(AdminState::Enabled, 10, at(6)), Closing::Never);
+        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(20)), Closing::Between(at(29), at(30)));
     }
 
     #[test]
     fn disabling_closes_now() {
-        let mut admission = Admission::default();
-        let closing = admission.learn(AdminState::Disabled, 10, at(1));
+        let mut drain_state = DrainState::default();
+        let closing = drain_state.learn(AdminState::Disabled, 10, at(1));
         assert_eq!(closing, Closing::Now(CloseCause::Disabled));
     }
 }

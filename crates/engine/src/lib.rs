@@ -26,8 +26,8 @@ mod sign_of_life;
 pub mod spread;
 
 pub use addresses::{Candidates, Round};
-pub use balance::{Candidate, Picked, Schedule, Standing, Stickiness, Warmth};
-pub use drain::{Admission, CloseCause, Closing};
+pub use balance::{Availability, Candidate, Schedule, Selection, SlowStartRamp, Stickiness};
+pub use drain::{CloseCause, Closing, DrainState};
 pub use failback::Failback;
 pub use health::{Health, Observed, Verdict};
 pub use name_record::{AskTimer, CANDIDATES_MAX, Family, NameRecord};

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
 
 use crate::relay::reactor::{self, Registration};
-use crate::relay::socket::Leg;
+use crate::relay::socket::Socket;
 
 /// Connections that are accepted in a row before those that stand get their turn.
 const ROW: u32 = 64;
@@ -36,7 +36,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// What accept(2) says; most of it concerns one connection only, so go on.
-    pub(crate) fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<io::Result<(Leg, SocketAddr)>> {
+    pub(crate) fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
         if !self.slot.poll(cx, EventFlags::IN).contains(EventFlags::IN) {
             self.row = 0;
             return Poll::Pending;
@@ -64,10 +64,10 @@ impl Acceptor {
     ///
     /// # Errors
     /// `WouldBlock` when there is none; else as [`Acceptor::poll_accept`].
-    pub(crate) fn try_accept(&self) -> io::Result<(Leg, SocketAddr)> {
+    pub(crate) fn try_accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, from) = net::acceptfrom_with(&self.socket, flags)?;
         let from = from.ok_or(Errno::CONNABORTED)?.try_into()?;
-        Ok((Leg::accepted(socket)?, from))
+        Ok((Socket::accepted(socket)?, from))
     }
 }

@@ -1,8 +1,8 @@
 //! What a listener lets in: how many connections, and how fast, altogether and from one address. Shared by all workers;
 //! outlives the listener's table entries.
 
-mod clients;
 mod rate_limiter;
+mod source_permits;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,13 +12,13 @@ use tokio::sync::{Notify, futures::Notified};
 use trestle_model::ListenerSpec;
 
 use crate::observe::counters::Counters;
-use clients::Clients;
-pub(crate) use clients::{Stay, TooMany};
 use rate_limiter::RateLimiter;
+use source_permits::SourcePermits;
+pub(crate) use source_permits::{SourceLimitReached, SourcePermit};
 
 /// What the limits of one listener go by.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     rate: RateLimiter,
     /// Accept loops that wait for a connection to end, so that none that ends tells nobody.
     ///
@@ -30,26 +30,26 @@ pub(crate) struct Gate {
     /// The listener was published with other settings, or is gone.
     replaced: Notify,
     /// Made when an address is bounded for the first time.
-    clients: OnceLock<Arc<Clients>>,
+    source_permits: OnceLock<Arc<SourcePermits>>,
 }
 
 /// An accept loop's stay in front of a gate.
-struct Waiting<'a>(&'a Gate);
+struct WaitingLoop<'a>(&'a Admission);
 
-impl<'a> Waiting<'a> {
-    fn begin(gate: &'a Gate) -> Self {
-        gate.waiting.fetch_add(1, SeqCst);
-        Self(gate)
+impl<'a> WaitingLoop<'a> {
+    fn begin(admission: &'a Admission) -> Self {
+        admission.waiting.fetch_add(1, SeqCst);
+        Self(admission)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingLoop<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }
 }
 
-impl Gate {
+impl Admission {
     /// The listener was published with other settings, or is gone.
     pub(crate) fn replaced(&self) {
         self.replaced.notify_waiters();
@@ -59,31 +59,31 @@ impl Gate {
     ///
     /// No count is ever provisional: to take one back would have to tell those who wait of room, and so wake whoever does
     /// it, again and again.
-    pub(crate) fn enter(&self, spec: &ListenerSpec, counters: &Counters) -> bool {
+    pub(crate) fn try_admit(&self, spec: &ListenerSpec, counters: &Counters) -> bool {
         if spec.accept_rate == 0 {
-            return counters.try_open(spec.max_connections);
+            return counters.try_acquire(spec.max_connections);
         }
         let Some(token) = self.rate.take(spec.accept_rate) else { return false };
-        let entered = counters.try_open(spec.max_connections);
-        if entered {
+        let admitted = counters.try_acquire(spec.max_connections);
+        if admitted {
             // What is not used goes back.
             token.spend();
         }
-        entered
+        admitted
     }
 
     /// Waits until the listener may have one more connection, and counts it.
-    pub(crate) async fn enter_in_turn(&self, spec: &ListenerSpec, counters: &Counters) {
+    pub(crate) async fn admit(&self, spec: &ListenerSpec, counters: &Counters) {
         let token = match spec.accept_rate {
             0 => None,
             per_second => Some(self.rate.reserve(per_second).await),
         };
-        let _waiting = Waiting::begin(self);
+        let _waiting = WaitingLoop::begin(self);
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if counters.try_open(spec.max_connections) {
+            if counters.try_acquire(spec.max_connections) {
                 break;
             }
             freed.await;
@@ -92,7 +92,7 @@ impl Gate {
     }
 
     /// A connection that was counted has ended, and is not in the count any more.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn release(&self) {
         if self.waiting.load(SeqCst) > 0 {
             self.freed.notify_one();
         }
@@ -109,19 +109,19 @@ impl Gate {
     ///
     /// # Errors
     /// When the address has as many as it may, or opens them too fast.
-    pub(crate) fn let_in(
+    pub(crate) fn admit_source(
         &self,
         ip: IpAddr,
         spec: &ListenerSpec,
         free: usize,
-    ) -> Result<Option<Stay>, TooMany> {
+    ) -> Result<Option<SourcePermit>, SourceLimitReached> {
         if spec.max_connections_per_source == 0
             && spec.accept_rate_per_source == 0
             && spec.max_connections == 0
         {
             return Ok(None);
         }
-        self.clients.get_or_init(Arc::default).enter(ip, spec, free)
+        self.source_permits.get_or_init(Arc::default).admit(ip, spec, free)
     }
 }
 

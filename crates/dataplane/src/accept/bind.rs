@@ -9,9 +9,9 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use trestle_model::{Bind, ListenerName};
 
+use crate::machine::local_ports::ephemeral;
 use crate::machine::shortage::Shortage;
 use crate::relay::keepalive::Keepalive;
-use crate::upstream::dial::ephemeral;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;

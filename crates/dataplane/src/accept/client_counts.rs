@@ -44,7 +44,7 @@ impl ClientCounts {
 
     /// Counts one more connection from `ip`, while there is room for `free` more from anybody; false when that client has
     /// its share.
-    pub(crate) fn enter(&self, ip: IpAddr, free: usize) -> bool {
+    pub(crate) fn try_count(&self, ip: IpAddr, free: usize) -> bool {
         let enters = may_take(self.held(ip), free, WEIGHT);
         if enters {
             self.counters(ip).for_each(|counter| {
@@ -55,7 +55,7 @@ impl ClientCounts {
     }
 
     /// A connection from `ip` that was counted has ended.
-    pub(crate) fn leave(&self, ip: IpAddr) {
+    pub(crate) fn uncount(&self, ip: IpAddr) {
         self.counters(ip).for_each(|counter| {
             counter.fetch_sub(1, Relaxed);
         });
@@ -73,21 +73,21 @@ mod tests {
     #[test]
     fn one_client_leaves_room_for_others() {
         let counts = ClientCounts::default();
-        let entered = (0..600).filter(|held| counts.enter(ip(1), 600 - held)).count();
+        let entered = (0..600).filter(|held| counts.try_count(ip(1), 600 - held)).count();
         assert_eq!(entered, 451);
-        assert!(!counts.enter(ip(1), 149) && counts.enter(ip(2), 149));
-        (0..entered).for_each(|_| counts.leave(ip(1)));
+        assert!(!counts.try_count(ip(1), 149) && counts.try_count(ip(2), 149));
+        (0..entered).for_each(|_| counts.uncount(ip(1)));
         assert_eq!((counts.held(ip(1)), counts.held(ip(2))), (0, 1));
     }
 
     #[test]
     fn many_clients_are_told_apart() {
         let counts = ClientCounts::default();
-        (0..100_000).for_each(|number| assert!(counts.enter(ip(number), 1_000_000)));
+        (0..100_000).for_each(|number| assert!(counts.try_count(ip(number), 1_000_000)));
         for number in 0..1000 {
             assert!((1..200).contains(&counts.held(ip(number))), "{}", counts.held(ip(number)));
         }
-        (0..100_000).for_each(|number| counts.leave(ip(number)));
+        (0..100_000).for_each(|number| counts.uncount(ip(number)));
         assert!((0..100_000).all(|number| counts.held(ip(number)) == 0));
     }
 
@@ -95,7 +95,7 @@ mod tests {
     fn a_network_of_64_bits_is_one_client() {
         let counts = ClientCounts::default();
         let of = |text: &str| text.parse::<IpAddr>().unwrap_or(ip(0));
-        assert!(counts.enter(of("2001:db8::1"), 10) && counts.enter(of("2001:db8::2"), 10));
+        assert!(counts.try_count(of("2001:db8::1"), 10) && counts.try_count(of("2001:db8::2"), 10));
         assert_eq!(counts.held(of("2001:db8::3")), 2);
     }
 }

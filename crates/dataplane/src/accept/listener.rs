@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trestle_model::{self as model, Bind};
 
-use crate::accept::admission::Gate;
+use crate::accept::admission::Admission;
 use crate::accept::bind::{self, BindError, BindFailure};
 use crate::observe::counters::Counters;
 
@@ -18,24 +18,24 @@ pub struct Listener {
     pub binds: Vec<BindStatus>,
     /// What came in through it.
     pub counters: Arc<Counters>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl Listener {
     /// Counts one more connection, if the listener may have one now.
-    pub(crate) fn enter(&self) -> bool {
-        self.gate.enter(&self.config.spec, &self.counters)
+    pub(crate) fn try_admit(&self) -> bool {
+        self.admission.try_admit(&self.config.spec, &self.counters)
     }
 
     /// Waits until the listener may have one more connection, and counts it.
-    pub(crate) async fn enter_in_turn(&self) {
-        self.gate.enter_in_turn(&self.config.spec, &self.counters).await;
+    pub(crate) async fn admit(&self) {
+        self.admission.admit(&self.config.spec, &self.counters).await;
     }
 
     /// A connection that was counted has ended.
-    pub(crate) fn leave(&self) {
-        self.counters.ended();
-        self.gate.leave();
+    pub(crate) fn release(&self) {
+        self.counters.release();
+        self.admission.release();
     }
 
     /// The addresses that accept connections.

@@ -7,16 +7,16 @@ use std::time::Instant;
 use trestle_engine::{Candidates, Verdict};
 use trestle_model::Port;
 
-use super::plan::Plan;
+use super::plan::CheckPlan;
 use crate::observe::check_result::CheckResult;
-use crate::upstream::backend_runtime::Live;
+use crate::upstream::backend_runtime::BackendRuntime;
 
 /// Names one run of checks; a changed check is another run.
 pub(crate) type CheckId = u64;
 
 /// What the reconciler tells the prober.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum ProbeCommand {
     /// Check a backend from now on.
     Watch(CheckId, Check),
     /// A backend's name stands for other addresses, among them the one in use.
@@ -35,16 +35,16 @@ pub(crate) struct Check {
     /// The port that is checked; `None` where none is.
     pub(crate) port: Option<Port>,
     /// How; one for all backends of a pool.
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) plan: Arc<CheckPlan>,
     /// What is known so far.
     pub(crate) verdict: Verdict,
     /// Where checks are counted.
-    pub(crate) live: Arc<Live>,
+    pub(crate) runtime: Arc<BackendRuntime>,
 }
 
 /// A verdict, another reason for the one that stands, or another address.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct CheckReport {
     pub(crate) id: CheckId,
     /// The address that is in use from now on.
     pub(crate) ip: IpAddr,

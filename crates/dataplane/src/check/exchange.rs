@@ -10,10 +10,10 @@ use trestle_model::{ExchangeCheck, ExchangeStep};
 
 use super::check_error::CheckError;
 use super::fault::{self, shown};
-use super::limit::Limit;
+use super::limit::CheckDeadline;
 use super::search::Search;
 use super::stream::{self, CheckStream};
-use super::target::Target;
+use super::target::CheckTarget;
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
@@ -52,8 +52,8 @@ impl ExchangePlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        target: &Target,
-        limit: Limit,
+        target: &CheckTarget,
+        limit: CheckDeadline,
     ) -> Result<CheckResult, CheckError> {
         match &self.tls {
             None => Ok(self.exchange(stream, limit).await?),
@@ -66,7 +66,7 @@ impl ExchangePlan {
         }
     }
 
-    async fn exchange<S>(&self, stream: &mut S, limit: Limit) -> Result<CheckResult, String>
+    async fn exchange<S>(&self, stream: &mut S, limit: CheckDeadline) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -85,7 +85,7 @@ impl ExchangePlan {
 }
 
 /// What the server says by itself within a moment.
-async fn greeting(stream: &mut (impl AsyncRead + Unpin), limit: Limit) -> Vec<u8> {
+async fn greeting(stream: &mut (impl AsyncRead + Unpin), limit: CheckDeadline) -> Vec<u8> {
     let mut greeting = Vec::with_capacity(1024);
     let read = timeout(GREETING.min(limit.length() / 4), stream.read_buf(&mut greeting));
     // The end and every error are found again when the answer is read.
@@ -96,7 +96,7 @@ async fn greeting(stream: &mut (impl AsyncRead + Unpin), limit: Limit) -> Vec<u8
 /// Looks for `wanted` in what has `come` and comes; returns what came after it.
 async fn expect(
     stream: &mut (impl AsyncRead + Unpin),
-    limit: Limit,
+    limit: CheckDeadline,
     come: Vec<u8>,
     wanted: &[u8],
 ) -> Result<Vec<u8>, String> {

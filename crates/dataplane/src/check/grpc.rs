@@ -16,9 +16,9 @@ use trestle_model::GrpcCheck;
 
 use super::check_error::CheckError;
 use super::fault::{self, shown};
-use super::limit::Limit;
+use super::limit::CheckDeadline;
 use super::stream::{self, CheckStream};
-use super::target::{Target, named_by_host};
+use super::target::{CheckTarget, named_by_host};
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
@@ -95,8 +95,8 @@ impl GrpcPlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        target: &Target,
-        limit: Limit,
+        target: &CheckTarget,
+        limit: CheckDeadline,
     ) -> Result<CheckResult, CheckError> {
         match &self.tls {
             None => Ok(limit.bound("gRPC", Box::pin(self.call(stream, target))).await?),
@@ -109,7 +109,7 @@ impl GrpcPlan {
         }
     }
 
-    async fn call<S>(&self, stream: &mut S, target: &Target) -> Result<CheckResult, String>
+    async fn call<S>(&self, stream: &mut S, target: &CheckTarget) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -136,7 +136,7 @@ impl GrpcPlan {
         }
     }
 
-    fn request(&self, target: &Target) -> Result<Request<()>, String> {
+    fn request(&self, target: &CheckTarget) -> Result<Request<()>, String> {
         let wrong = |error: hyper::http::Error| format!("gRPC: no request can be made: {error}");
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let uri = Uri::builder()
@@ -156,7 +156,7 @@ impl GrpcPlan {
             .map_err(wrong)
     }
 
-    async fn ask(&self, sender: SendRequest<Bytes>, target: &Target) -> Result<CheckResult, String> {
+    async fn ask(&self, sender: SendRequest<Bytes>, target: &CheckTarget) -> Result<CheckResult, String> {
         let request = self.request(target)?;
         let broken = |error: h2::Error| fault::http2(&error);
         let mut sender = sender.ready().await.map_err(broken)?;

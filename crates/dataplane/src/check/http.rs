@@ -17,10 +17,10 @@ use trestle_model::{HttpCheck, Secret, StatusRange};
 use super::check_error::CheckError;
 use super::fault;
 use super::files::FromFiles;
-use super::limit::Limit;
+use super::limit::CheckDeadline;
 use super::search::Search;
 use super::stream::{self, AskFirst, CheckStream};
-use super::target::{Target, named_by_host};
+use super::target::{CheckTarget, named_by_host};
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
@@ -84,8 +84,8 @@ impl HttpPlan {
     pub(super) async fn check(
         &self,
         stream: &mut CheckStream,
-        target: &Target,
-        limit: Limit,
+        target: &CheckTarget,
+        limit: CheckDeadline,
     ) -> Result<CheckResult, CheckError> {
         let status = match &self.tls {
             None => {
@@ -105,15 +105,15 @@ impl HttpPlan {
     }
 
     /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
-    async fn exchange<S>(&self, stream: &mut S, target: &Target) -> Result<u16, CheckError>
+    async fn exchange<S>(&self, stream: &mut S, target: &CheckTarget) -> Result<u16, CheckError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut settings = http1::Builder::new();
         settings.max_buf_size(HEAD_MAX);
         let interim = Arc::new(AtomicUsize::new(0));
-        let bounded = interim.clone();
-        let stream = AskFirst::new(stream, move || bounded.load(Ordering::Relaxed) <= INTERIM_MAX);
+        let timed = interim.clone();
+        let stream = AskFirst::new(stream, move || timed.load(Ordering::Relaxed) <= INTERIM_MAX);
         let (sender, connection) =
             settings.handshake(TokioIo::new(stream)).await.map_err(|error| fault::http(&error))?;
         let answer = self.ask(sender, target, interim.clone());
@@ -135,7 +135,7 @@ impl HttpPlan {
     async fn ask(
         &self,
         mut sender: SendRequest<Empty<Bytes>>,
-        target: &Target,
+        target: &CheckTarget,
         interim: Arc<AtomicUsize>,
     ) -> Result<u16, CheckError> {
         let mut request = self.request.clone();

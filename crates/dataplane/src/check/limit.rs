@@ -6,12 +6,12 @@ use tokio::time::{Instant, timeout_at};
 
 /// The end of one check, and how long that was from its beginning.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
+pub(super) struct CheckDeadline {
     end: Instant,
     timeout: Duration,
 }
 
-impl Limit {
+impl CheckDeadline {
     /// Of a check that begins now and has this timeout.
     pub(super) fn new(timeout: Duration) -> Self {
         Self { end: Instant::now() + timeout, timeout }

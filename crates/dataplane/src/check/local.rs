@@ -10,9 +10,9 @@ use trestle_model::{CheckKind, HealthCheck, PoolSpec, TlsCheck};
 
 use super::check_error::CheckError;
 use super::files::FromFiles;
-use super::plan::Plan;
-use super::sockets::Sockets;
-use super::target::Target;
+use super::plan::CheckPlan;
+use super::sockets::CheckSockets;
+use super::target::CheckTarget;
 use crate::observe::check_result::CheckResult;
 
 const CA: &str = "TLS: CA";
@@ -20,15 +20,15 @@ const CA: &str = "TLS: CA";
 /// A check of a service on this machine.
 #[derive(Debug)]
 pub struct LocalCheck {
-    target: Target,
+    target: CheckTarget,
     plan: LocalPlan,
 }
 
 #[derive(Debug)]
 enum LocalPlan {
-    Fixed(Plan),
+    Fixed(CheckPlan),
     /// Made from the file of the CA.
-    Verified(FromFiles<Arc<Plan>>),
+    Verified(FromFiles<Arc<CheckPlan>>),
 }
 
 impl LocalCheck {
@@ -38,7 +38,7 @@ impl LocalCheck {
         let plan = move |kind: CheckKind| {
             let health = HealthCheck { kind, timeout, ..HealthCheck::default() };
             // No file is read but the CA's, whose path is this member's own.
-            Plan::new(&PoolSpec { health, ..PoolSpec::default() }, &root())
+            CheckPlan::new(&PoolSpec { health, ..PoolSpec::default() }, &root())
         };
         let plan = match ca_file {
             None => LocalPlan::Fixed(plan(kind)),
@@ -54,10 +54,10 @@ impl LocalCheck {
                 }))
             }
         };
-        Self { target: Target { address, name: None }, plan }
+        Self { target: CheckTarget { address, name: None }, plan }
     }
 
-    async fn run(&self, sockets: &Sockets) -> CheckResult {
+    async fn run(&self, sockets: &CheckSockets) -> CheckResult {
         match &self.plan {
             LocalPlan::Fixed(plan) => plan.check(&self.target, sockets).await,
             LocalPlan::Verified(plan) => match plan.get().await {
@@ -81,7 +81,7 @@ pub(crate) struct LocalRun {
 
 impl LocalRun {
     /// Runs the check, unless who asked has given up. It waits for no other check, however many there are.
-    pub(super) async fn run(mut self, sockets: &Sockets) {
+    pub(super) async fn run(mut self, sockets: &CheckSockets) {
         tokio::select! {
             result = self.check.run(sockets) => {
                 // Fails only when nobody waits any more.

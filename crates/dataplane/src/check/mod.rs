@@ -33,20 +33,20 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::machine::threads;
 use crate::resolve;
-use crate::table::shared::Shared;
+use crate::table::shared::SharedState;
 use crate::upstream::source::Sources;
 
-use command::{CheckId, Order, Report};
+use command::{CheckId, CheckReport, ProbeCommand};
 pub use local::LocalCheck;
 pub(crate) use local::LocalRun;
-pub(crate) use plan::Plan;
-use sockets::Sockets;
-use watch::{Context, Run};
+pub(crate) use plan::CheckPlan;
+use sockets::CheckSockets;
+use watch::{CheckRun, Context};
 
 /// How often sockets that TCP checks no longer need are closed: those that were not needed from one time to the next.
 const SWEEP: Duration = Duration::from_secs(5);
 
-struct Watched {
+struct RunningCheck {
     task: AbortHandle,
     /// Of a backend that is known by name.
     addresses: Option<channel::Sender<Arc<[IpAddr]>>>,
@@ -55,22 +55,22 @@ struct Watched {
 /// Runs until the reconciler is gone, on a thread that has a [reactor](crate::relay::reactor). `names` is told which are in doubt;
 /// `local` asks for checks of this machine's own services.
 pub(crate) async fn run(
-    shared: Arc<Shared>,
-    names: mpsc::UnboundedSender<resolve::Order>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    shared: Arc<SharedState>,
+    names: mpsc::UnboundedSender<resolve::ResolverCommand>,
+    mut commands: mpsc::UnboundedReceiver<ProbeCommand>,
     mut local: mpsc::UnboundedReceiver<LocalRun>,
-    reports: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedSender<CheckReport>,
 ) {
-    let sockets = Sockets::new(shared.source.clone());
+    let sockets = CheckSockets::new(shared.source.clone());
     // From wherever the system chooses: what `source_address` names is for ways out of this machine.
-    let local_sockets = Arc::new(Sockets::new(Sources::default()));
+    let local_sockets = Arc::new(CheckSockets::new(Sources::default()));
     let context = Arc::new(Context { shared, sockets, names, reports });
-    let mut runs: HashMap<CheckId, Watched> = HashMap::new();
+    let mut runs: HashMap<CheckId, RunningCheck> = HashMap::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let order = tokio::select! {
-            order = orders.recv() => order,
+        let command = tokio::select! {
+            command = commands.recv() => command,
             Some(run) = local.recv() => {
                 let sockets = local_sockets.clone();
                 let run = async move { run.run(&sockets).await };
@@ -83,23 +83,23 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        match order {
+        match command {
             None => return,
-            Some(Order::Watch(id, check)) => {
+            Some(ProbeCommand::Watch(id, check)) => {
                 let (sender, addresses) = match &check.name {
                     Some(_) => Some(channel::channel(Arc::default())).unzip(),
                     None => (None, None),
                 };
-                let run = Run::new(id, check, context.clone()).run(addresses);
+                let run = CheckRun::new(id, check, context.clone()).run(addresses);
                 let task = tokio::spawn(threads::watched("a check", run)).abort_handle();
-                runs.insert(id, Watched { task, addresses: sender });
+                runs.insert(id, RunningCheck { task, addresses: sender });
             }
-            Some(Order::Renew(id, addresses)) => {
+            Some(ProbeCommand::Renew(id, addresses)) => {
                 if let Some(sender) = runs.get(&id).and_then(|run| run.addresses.as_ref()) {
                     sender.send_replace(addresses);
                 }
             }
-            Some(Order::Forget(id)) => {
+            Some(ProbeCommand::Forget(id)) => {
                 if let Some(run) = runs.remove(&id) {
                     run.task.abort();
                 }

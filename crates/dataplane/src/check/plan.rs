@@ -11,17 +11,17 @@ use trestle_model::{CheckKind, HealthCheck, PoolSpec, Port, SendProxy};
 use super::exchange::ExchangePlan;
 use super::grpc::GrpcPlan;
 use super::http::HttpPlan;
-use super::limit::Limit;
-use super::sockets::Sockets;
+use super::limit::CheckDeadline;
+use super::sockets::CheckSockets;
 use super::stream::CheckStream;
-use super::target::Target;
+use super::target::CheckTarget;
 use super::tcp;
 use super::tls::{self, TlsPlan};
 use crate::observe::check_result::CheckResult;
 
 /// How the backends of one pool are checked.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct CheckPlan {
     /// The settings that this was made from.
     pub(crate) health: HealthCheck,
     kind: Kind,
@@ -41,7 +41,7 @@ enum Kind {
     Impossible(Arc<str>),
 }
 
-impl Plan {
+impl CheckPlan {
     /// Prepares checks as a pool configures them, which read files below `directory`. Settings that no check can be made from give every check the reason why.
     pub(crate) fn new(spec: &PoolSpec, directory: &Arc<Path>) -> Self {
         let health = &spec.health;
@@ -72,7 +72,7 @@ impl Plan {
     }
 
     /// Checks once; ends within the check's timeout.
-    pub(super) async fn check(&self, target: &Target, sockets: &Sockets) -> CheckResult {
+    pub(super) async fn check(&self, target: &CheckTarget, sockets: &CheckSockets) -> CheckResult {
         let timeout = self.health.timeout;
         match &self.kind {
             Kind::Impossible(words) => CheckResult::Wrong(words.clone()),
@@ -82,8 +82,8 @@ impl Plan {
     }
 
     /// Checks by what the backend says.
-    async fn talk(&self, target: &Target, timeout: Duration, sockets: &Sockets) -> CheckResult {
-        let limit = Limit::new(timeout);
+    async fn talk(&self, target: &CheckTarget, timeout: Duration, sockets: &CheckSockets) -> CheckResult {
+        let limit = CheckDeadline::new(timeout);
         let mut stream = match tcp::connect(target.address, timeout, sockets).await {
             Ok(stream) => CheckStream::new(stream),
             Err(result) => return result,

@@ -15,8 +15,8 @@ use rustix::net::sockopt::{set_socket_linger, set_tcp_quickack};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use crate::relay::socket::Leg;
-use crate::upstream::dial::may_meet_itself;
+use crate::machine::local_ports::may_meet_itself;
+use crate::relay::socket::Socket;
 use crate::upstream::source::{ConnectError, Sources};
 
 /// Sockets of checks at a time, in use or free. Enough for 10 000 backends that answer within 100 ms, once a second.
@@ -24,7 +24,7 @@ const AT_A_TIME: usize = 1024;
 
 /// The sockets of all checks of this member.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub(super) struct CheckSockets {
     source: Sources,
     places: Semaphore,
     free: Mutex<Free>,
@@ -40,13 +40,13 @@ struct Free {
 /// Those of one family. The last one that was used is the next, so that what is at the bottom is left over.
 #[derive(Debug, Default)]
 struct Stack {
-    legs: Vec<Leg>,
+    legs: Vec<Socket>,
     /// The fewest that there were since the last sweep.
     least: usize,
 }
 
 impl Stack {
-    fn pop(&mut self) -> Option<Leg> {
+    fn pop(&mut self) -> Option<Socket> {
         let leg = self.legs.pop();
         self.least = self.least.min(self.legs.len());
         leg
@@ -70,7 +70,7 @@ impl Free {
     }
 }
 
-impl Sockets {
+impl CheckSockets {
     /// Of checks that come from `source`.
     pub(super) fn new(source: Sources) -> Self {
         Self { source, places: Semaphore::new(AT_A_TIME), free: Mutex::default() }
@@ -134,7 +134,7 @@ impl Sockets {
     }
 
     /// Begins to connect with a socket that is reset when it is closed.
-    fn begin(&self, address: SocketAddr) -> Result<Leg, ConnectError> {
+    fn begin(&self, address: SocketAddr) -> Result<Socket, ConnectError> {
         let free = self.free().of(address).pop();
         if let Some(leg) = free {
             // Is forgotten when a socket is disconnected (tcp_disconnect in Linux), unlike the other settings.
@@ -149,7 +149,7 @@ impl Sockets {
             set_socket_linger(socket, Some(Duration::ZERO))?;
             Ok(set_tcp_quickack(socket, false)?)
         };
-        self.connect(address, prepare, |socket| Leg::connect(socket, address))
+        self.connect(address, prepare, |socket| Socket::connect(socket, address))
     }
 }
 
@@ -172,8 +172,8 @@ mod tests {
 
     const PATIENT: Duration = Duration::from_secs(10);
 
-    fn sockets() -> Sockets {
-        Sockets::new(Sources::default())
+    fn sockets() -> CheckSockets {
+        CheckSockets::new(Sources::default())
     }
 
     fn listener(ip: impl Into<IpAddr>) -> (TcpListener, SocketAddr) {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     /// How many sockets are free, of each family.
-    fn free(sockets: &Sockets) -> (usize, usize) {
+    fn free(sockets: &CheckSockets) -> (usize, usize) {
         let free = sockets.free();
         (free.v4.legs.len(), free.v6.legs.len())
     }
@@ -229,8 +229,11 @@ mod tests {
             sockets.reach(good, PATIENT).await.unwrap();
             // What connect(2) says at once: no such address can be connected to.
             let broadcast = SocketAddr::from((Ipv4Addr::BROADCAST, good.port()));
-            let fresh =
-                Sockets::new(Sources::default()).reach(broadcast, PATIENT).await.map_err(peers).unwrap_err();
+            let fresh = CheckSockets::new(Sources::default())
+                .reach(broadcast, PATIENT)
+                .await
+                .map_err(peers)
+                .unwrap_err();
             let again = sockets.reach(broadcast, PATIENT).await.map_err(peers).unwrap_err();
             assert_eq!(again.raw_os_error(), fresh.raw_os_error());
             assert!(again.raw_os_error().is_some());
@@ -261,7 +264,7 @@ mod tests {
     fn the_source_address_is_kept() {
         on_worker(async {
             let v4 = Ipv4Addr::new(127, 0, 0, 7);
-            let sockets = Sockets::new([v4.into(), Ipv6Addr::LOCALHOST.into()].into_iter().collect());
+            let sockets = CheckSockets::new([v4.into(), Ipv6Addr::LOCALHOST.into()].into_iter().collect());
             for ((_kept, address), source) in [
                 (listener(Ipv4Addr::LOCALHOST), IpAddr::V4(v4)),
                 (listener(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)),

@@ -11,14 +11,14 @@ const HTTPS_PORT: u16 = 443;
 
 /// Whom a check asks.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct CheckTarget {
     /// Where it connects.
     pub(super) address: SocketAddr,
     /// The backend's name, if it is known by one.
     pub(super) name: Option<Arc<str>>,
 }
 
-impl Target {
+impl CheckTarget {
     /// Whom TLS asks for, and whom a verified certificate must be for: the name, else the address, which is not sent
     /// (RFC 6066 §3).
     pub(super) fn server_name(&self) -> ServerName<'static> {
@@ -61,11 +61,11 @@ mod tests {
 
     use super::*;
 
-    fn target(backend: &str, connects_to: &str) -> Target {
+    fn target(backend: &str, connects_to: &str) -> CheckTarget {
         let Host::Name(name) = BackendAddress::parse(backend).unwrap().host else {
             panic!("{backend} is a name")
         };
-        Target { address: connects_to.parse().unwrap(), name: Some(name) }
+        CheckTarget { address: connects_to.parse().unwrap(), name: Some(name) }
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_backend_without_a_name_goes_by_its_address() {
         for address in ["10.0.0.1:443", "[2001:db8::1]:80"] {
-            let target = Target { address: address.parse().unwrap(), name: None };
+            let target = CheckTarget { address: address.parse().unwrap(), name: None };
             assert_eq!((target.authority(false), target.authority(true)), (address.into(), address.into()));
             assert_eq!(target.server_name(), target.address.ip().into());
         }
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_dot_of_the_root_is_for_look_ups_only() {
-        let target = Target { address: ([10, 0, 0, 1], 80).into(), name: Some("web.example.".into()) };
+        let target = CheckTarget { address: ([10, 0, 0, 1], 80).into(), name: Some("web.example.".into()) };
         assert_eq!(&*target.authority(false), "web.example");
         assert_eq!(target.server_name().to_str(), "web.example");
     }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
 use tokio::net::TcpStream;
 
-use super::sockets::Sockets;
+use super::sockets::CheckSockets;
 use crate::observe::check_result::CheckResult;
 use crate::relay::socket::begin;
 use crate::upstream::dial::establish;
 use crate::upstream::source::ConnectError;
 
 /// Whether the backend takes connections.
-pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &Sockets) -> CheckResult {
+pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &CheckSockets) -> CheckResult {
     match sockets.reach(address, timeout).await {
         Ok(()) => CheckResult::Connected,
         Err(error) => failed(error, timeout),
@@ -29,7 +29,7 @@ pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &Sock
 pub(super) async fn connect(
     address: SocketAddr,
     timeout: Duration,
-    sockets: &Sockets,
+    sockets: &CheckSockets,
 ) -> Result<TcpStream, CheckResult> {
     sockets.make_room();
     let connecting = sockets.connect(address, prepare, |socket| {

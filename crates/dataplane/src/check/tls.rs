@@ -17,9 +17,9 @@ use trestle_model::TlsCheck;
 use super::check_error::CheckError;
 use super::files::FromFiles;
 use super::identity::identity;
-use super::limit::Limit;
+use super::limit::CheckDeadline;
 use super::stream::CheckStream;
-use super::target::Target;
+use super::target::CheckTarget;
 use super::verifier::Verifier;
 use super::{crypto, expiry, fault};
 use crate::observe::check_result::CheckResult;
@@ -87,7 +87,7 @@ impl TlsPlan {
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
-        target: &Target,
+        target: &CheckTarget,
     ) -> Result<TlsStream<S>, CheckError> {
         let name = self.name.clone().unwrap_or_else(|| target.server_name());
         let config = match &self.identity {
@@ -117,8 +117,8 @@ impl TlsPlan {
 pub(super) async fn check(
     plan: &TlsPlan,
     stream: &mut CheckStream,
-    target: &Target,
-    limit: Limit,
+    target: &CheckTarget,
+    limit: CheckDeadline,
 ) -> Result<CheckResult, CheckError> {
     let stream = limit.bound("TLS", plan.handshake(stream, target)).await?;
     // A backend that takes its time with this has nevertheless done what the check asks for.

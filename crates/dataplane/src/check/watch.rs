@@ -12,19 +12,19 @@ use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
 use trestle_model::Port;
 
-use super::command::{Check, CheckId, Report};
-use super::sockets::Sockets;
-use super::target::Target;
+use super::command::{Check, CheckId, CheckReport};
+use super::sockets::CheckSockets;
+use super::target::CheckTarget;
 use crate::observe::check_result::CheckResult;
 use crate::resolve;
-use crate::table::shared::Shared;
+use crate::table::shared::SharedState;
 
 /// What all runs have in common.
 pub(super) struct Context {
-    pub(super) shared: Arc<Shared>,
-    pub(super) sockets: Sockets,
-    pub(super) names: mpsc::UnboundedSender<resolve::Order>,
-    pub(super) reports: mpsc::UnboundedSender<Report>,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) sockets: CheckSockets,
+    pub(super) names: mpsc::UnboundedSender<resolve::ResolverCommand>,
+    pub(super) reports: mpsc::UnboundedSender<CheckReport>,
 }
 
 /// When the next round begins on the clock of the run, and when it may begin where there is doubt.
@@ -35,7 +35,7 @@ struct Next {
 }
 
 /// A run of checks. Without a port there is nothing to check; then it follows the failed connects of clients.
-pub(super) struct Run {
+pub(super) struct CheckRun {
     id: CheckId,
     check: Check,
     context: Arc<Context>,
@@ -45,7 +45,7 @@ pub(super) struct Run {
     reported: Option<(IpAddr, Verdict, CheckResult)>,
 }
 
-impl Run {
+impl CheckRun {
     pub(super) fn new(id: CheckId, check: Check, context: Arc<Context>) -> Self {
         let health = Health::new(check.verdict);
         Self { id, check, context, origin: Instant::now(), health, reported: None }
@@ -62,7 +62,7 @@ impl Run {
             // this member asked for itself, at a pace of its own.
             tokio::select! {
                 () = self.reach(next.map(|next| next.usual)) => {}
-                failed = self.doubted(next) => if next.is_none() {
+                failed = self.recheck_requested(next) => if next.is_none() {
                     self.leave(&failed);
                 },
                 all = renewed(&mut addresses) => {
@@ -84,8 +84,8 @@ impl Run {
     }
 
     /// Waits until clients have been let down, and for the time when the backend may be checked again.
-    async fn doubted(&self, next: Option<Next>) -> Vec<IpAddr> {
-        let failed = self.check.live.doubted().await;
+    async fn recheck_requested(&self, next: Option<Next>) -> Vec<IpAddr> {
+        let failed = self.check.runtime.recheck_requested().await;
         self.doubt_name();
         if let Some(next) = next {
             self.reach(Some(next.soonest)).await;
@@ -97,7 +97,7 @@ impl Run {
     fn doubt_name(&self) {
         if let Some(name) = &self.check.name {
             // Fails only when the resolver's thread is gone, of which the log tells.
-            let _ = self.context.names.send(resolve::Order::Doubt(name.clone()));
+            let _ = self.context.names.send(resolve::ResolverCommand::Doubt(name.clone()));
         }
     }
 
@@ -113,7 +113,7 @@ impl Run {
     fn report(&self, result: Option<CheckResult>, dead: Vec<IpAddr>, at: Duration) {
         let (ip, verdict) = (self.check.candidates.current(), self.health.verdict());
         // Fails only when the reconciler is gone, and this ends then.
-        let _ = self.context.reports.send(Report {
+        let _ = self.context.reports.send(CheckReport {
             id: self.id,
             ip,
             verdict,
@@ -207,15 +207,15 @@ impl Run {
         // There is none only when the thread ends.
         let Some(place) = sockets.place().await else { return pending().await };
         let address = SocketAddr::new(ip, port.get());
-        let target = Target { address, name: self.check.name.clone() };
-        let barred = shared.table.load().guard.bars_check(address);
+        let target = CheckTarget { address, name: self.check.name.clone() };
+        let barred = shared.table.load().loop_guard.bars_check(address);
         let result = match barred {
             Some(barred) => CheckResult::Wrong(barred.words().into()),
             None => self.check.plan.check(&target, sockets).await,
         };
         drop(place);
         if let Some(success) = made(&result) {
-            self.check.live.counters.checked(success);
+            self.check.runtime.counters.record_check(success);
         }
         result
     }

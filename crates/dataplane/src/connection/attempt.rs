@@ -5,53 +5,57 @@ use std::sync::Arc;
 
 use trestle_model::PoolName;
 
-use super::preamble::Greeting;
+use super::preamble::Preamble;
 use crate::observe::close_reason::CloseReason;
 use crate::table::Table;
-use crate::upstream::backend_runtime::Live;
+use crate::upstream::backend_runtime::BackendRuntime;
 use crate::upstream::pool::Pool;
-use crate::upstream::slot::{Place, Taken};
+use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 
 /// A client that is led to a pool.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arriving {
+pub(super) struct ClientEndpoint {
     /// The client's address.
     pub(super) source: SocketAddr,
     /// The port that the client dialled.
     pub(super) dialled: u16,
 }
 
-impl Arriving {
-    pub(super) fn lead(
+impl ClientEndpoint {
+    pub(super) fn dispatch(
         self,
         table: &Table,
         pool: &PoolName,
-        greeting: Option<Box<Greeting>>,
+        preamble: Option<Box<Preamble>>,
     ) -> Result<Attempt, CloseReason> {
         let pool = table.pools.get(pool);
-        let aimed = pool.and_then(|pool| Some((pool, self.aim(pool, &[])?)));
+        let aimed = pool.and_then(|pool| Some((pool, self.select_backend(pool, &[])?)));
         let (pool, target) = aimed.ok_or(CloseReason::NoBackend)?;
-        Ok(Attempt { arriving: self, target, pool: pool.clone(), greeting })
+        Ok(Attempt { endpoint: self, target, pool: pool.clone(), preamble })
     }
 
     /// A place at a backend that is not among `tried`, or a turn in the queue; `None` when there is nothing to wait for.
-    pub(super) fn aim(self, pool: &Pool, tried: &[Arc<Live>]) -> Option<Target> {
-        match pool.take(self.source, tried) {
-            Taken::Place(place, backend) => Some(Some((place, backend.address(self.dialled)?))),
-            Taken::Full => Some(None),
-            Taken::Nothing => None,
+    pub(super) fn select_backend(
+        self,
+        pool: &Pool,
+        tried: &[Arc<BackendRuntime>],
+    ) -> Option<SelectedBackend> {
+        match pool.select(self.source, tried) {
+            SlotSelection::Taken(slot, backend) => Some(Some((slot, backend.address(self.dialled)?))),
+            SlotSelection::Full => Some(None),
+            SlotSelection::Nothing => None,
         }
     }
 }
 
 /// A place and where that is; `None` when it has to be waited for.
-pub(super) type Target = Option<(Place, SocketAddr)>;
+pub(super) type SelectedBackend = Option<(ConnectionSlot, SocketAddr)>;
 
 /// A connection on its way to a backend.
 pub(super) struct Attempt {
-    pub(super) arriving: Arriving,
-    pub(super) target: Target,
+    pub(super) endpoint: ClientEndpoint,
+    pub(super) target: SelectedBackend,
     pub(super) pool: Arc<Pool>,
     /// What was read already; in a box, because of most nothing was.
-    pub(super) greeting: Option<Box<Greeting>>,
+    pub(super) preamble: Option<Box<Preamble>>,
 }

@@ -1,6 +1,6 @@
 //! The connections of this member: what each of them is doing, and closing single ones.
 //!
-//! Each connection has one [`Entry`], which its own task writes and others read. Entries are found through the slab of
+//! Each connection has one [`ConnectionEntry`], which its own task writes and others read. Entries are found through the slab of
 //! the worker that accepted them; its lock is taken when a connection begins or ends and when somebody lists them, never
 //! for bytes.
 
@@ -12,32 +12,32 @@ use std::time::Instant;
 
 use tokio::time::sleep_until;
 
-use super::entry::{Entry, Stage};
-use super::timeouts::Deadlines;
+use super::entry::{ConnectionEntry, Stage};
+use super::timeouts::TimeoutQueue;
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::snapshot::Connection;
-use crate::table::shared::Shared;
-use crate::upstream::backend_runtime::Live;
+use crate::table::shared::SharedState;
+use crate::upstream::backend_runtime::BackendRuntime;
 
 #[derive(Debug, Default)]
 struct Slab {
-    entries: Vec<Option<Arc<Entry>>>,
+    entries: Vec<Option<Arc<ConnectionEntry>>>,
     free: Vec<u32>,
 }
 
 /// The connections of one worker.
 #[derive(Debug)]
-pub(crate) struct Roll {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct ConnectionTable {
+    pub(crate) shared: Arc<SharedState>,
     slab: Mutex<Slab>,
-    deadlines: Mutex<Deadlines>,
+    timeouts: Mutex<TimeoutQueue>,
 }
 
-impl Roll {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let deadlines = Mutex::new(Deadlines::new(Instant::now()));
-        Self { shared, slab: Mutex::default(), deadlines }
+impl ConnectionTable {
+    pub(crate) fn new(shared: Arc<SharedState>) -> Self {
+        let timeouts = Mutex::new(TimeoutQueue::new(Instant::now()));
+        Self { shared, slab: Mutex::default(), timeouts }
     }
 
     fn slab(&self) -> MutexGuard<'_, Slab> {
@@ -45,7 +45,7 @@ impl Roll {
     }
 
     /// Adds the entry that `make` makes for its place.
-    pub(super) fn add(&self, make: impl FnOnce(u32) -> Entry) -> Arc<Entry> {
+    pub(super) fn add(&self, make: impl FnOnce(u32) -> ConnectionEntry) -> Arc<ConnectionEntry> {
         let mut slab = self.slab();
         let slot = slab.free.pop().unwrap_or_else(|| {
             slab.entries.push(None);
@@ -53,8 +53,8 @@ impl Roll {
             u32::try_from(slab.entries.len() - 1).unwrap_or(u32::MAX)
         });
         let entry = Arc::new(make(slot));
-        if let Some(place) = slab.entries.get_mut(slot as usize) {
-            *place = Some(entry.clone());
+        if let Some(slot) = slab.entries.get_mut(slot as usize) {
+            *slot = Some(entry.clone());
         }
         entry
     }
@@ -67,27 +67,27 @@ impl Roll {
         drop(removed);
     }
 
-    pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
-        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn timeouts(&self) -> MutexGuard<'_, TimeoutQueue> {
+        self.timeouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes bounded connections whose time is over; `None` when there are none left to look at, or when to look next.
     pub(crate) fn close_due(&self, now: Instant) -> Option<Instant> {
         let mut over = Vec::new();
-        let mut deadlines = self.deadlines();
+        let mut timeouts = self.timeouts();
         let slab = self.slab();
-        while let Some((id, mut bounded)) = deadlines.due(now) {
-            let entry = slab.entries.get(bounded.slot() as usize).and_then(Option::as_ref);
+        while let Some((id, mut timed)) = timeouts.due(now) {
+            let entry = slab.entries.get(timed.slot() as usize).and_then(Option::as_ref);
             let Some(entry) = entry.filter(|entry| entry.id == id) else { continue };
             let moved = entry.bytes_in.load(Relaxed) + entry.bytes_out.load(Relaxed);
-            match bounded.look(moved, now) {
+            match timed.look(moved, now) {
                 Some(reason) => over.push((entry.clone(), reason)),
-                None => deadlines.look_again(id, bounded, now),
+                None => timeouts.look_again(id, timed, now),
             }
         }
         drop(slab);
-        let next = deadlines.next_look(now);
-        drop(deadlines);
+        let next = timeouts.next_look(now);
+        drop(timeouts);
         for (entry, reason) in over {
             entry.end(reason);
         }
@@ -95,7 +95,7 @@ impl Roll {
     }
 
     /// Looks at each connection of this worker that has not ended. Those that begin or end meanwhile may be left out.
-    fn each(&self, mut look: impl FnMut(&Arc<Entry>)) {
+    fn each(&self, mut look: impl FnMut(&Arc<ConnectionEntry>)) {
         let mut found = Vec::with_capacity(AT_ONCE);
         let mut start = 0;
         loop {
@@ -111,8 +111,8 @@ impl Roll {
 }
 
 /// Looks at a worker's bounded connections as long as there are any.
-pub(super) async fn close_overdue(roll: Arc<Roll>) {
-    while let Some(next) = roll.close_due(Instant::now()) {
+pub(super) async fn close_overdue(connections: Arc<ConnectionTable>) {
+    while let Some(next) = connections.close_due(Instant::now()) {
         sleep_until(next.into()).await;
     }
 }
@@ -121,20 +121,20 @@ pub(super) async fn close_overdue(roll: Arc<Roll>) {
 const AT_ONCE: usize = 256;
 
 /// The connections of all workers, in the order of their numbers.
-pub(crate) fn list(rolls: &[Arc<Roll>]) -> Vec<Connection> {
+pub(crate) fn list(connection_tables: &[Arc<ConnectionTable>]) -> Vec<Connection> {
     let mut all = Vec::new();
-    rolls.iter().for_each(|roll| roll.each(|entry| all.push(entry.read())));
+    connection_tables.iter().for_each(|connections| connections.each(|entry| all.push(entry.read())));
     all.sort_unstable_by_key(|connection| connection.id);
     all
 }
 
 /// Closes connections by number for `reason`, and says how many of them were there and not about to be closed already.
-pub(crate) fn close(rolls: &[Arc<Roll>], ids: &[u64], reason: CloseReason) -> usize {
+pub(crate) fn close(connection_tables: &[Arc<ConnectionTable>], ids: &[u64], reason: CloseReason) -> usize {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     let mut closed = 0;
-    for roll in rolls {
-        roll.each(|entry| {
+    for connections in connection_tables {
+        connections.each(|entry| {
             if ids.binary_search(&entry.id).is_ok() && entry.end(reason) {
                 closed += 1;
             }
@@ -144,19 +144,23 @@ pub(crate) fn close(rolls: &[Arc<Roll>], ids: &[u64], reason: CloseReason) -> us
 }
 
 /// Closes connections to these addresses of these backends.
-pub(crate) fn close_at(rolls: &[Arc<Roll>], addresses: &[(Arc<Live>, IpAddr)], reason: CloseReason) {
+pub(crate) fn close_at(
+    connection_tables: &[Arc<ConnectionTable>],
+    addresses: &[(Arc<BackendRuntime>, IpAddr)],
+    reason: CloseReason,
+) {
     if addresses.is_empty() {
         return;
     }
-    let is_there = |entry: &Entry| match &entry.progress().stage {
-        Stage::Relaying { live, backend, .. } => {
+    let is_there = |entry: &ConnectionEntry| match &entry.progress().stage {
+        Stage::Relaying { runtime, backend, .. } => {
             let ip = SocketAddr::from(*backend).ip();
-            addresses.iter().any(|(of, at)| *at == ip && Arc::ptr_eq(of, live))
+            addresses.iter().any(|(of, at)| *at == ip && Arc::ptr_eq(of, runtime))
         }
         Stage::Accepted | Stage::Opening(_) | Stage::Waiting(_) => false,
     };
-    for roll in rolls {
-        roll.each(|entry| {
+    for connections in connection_tables {
+        connections.each(|entry| {
             if is_there(entry) {
                 entry.end(reason);
             }
@@ -167,18 +171,18 @@ pub(crate) fn close_at(rolls: &[Arc<Roll>], addresses: &[(Arc<Live>, IpAddr)], r
 /// The connections that relay to these backends, by the place of the backend in memory, with their numbers. All connections are
 /// looked at once, however many backends there are.
 pub(crate) fn of(
-    rolls: &[Arc<Roll>],
-    backends: &[Arc<Live>],
-) -> BTreeMap<*const Live, Vec<(u64, Weak<Entry>)>> {
+    connection_tables: &[Arc<ConnectionTable>],
+    backends: &[Arc<BackendRuntime>],
+) -> BTreeMap<*const BackendRuntime, Vec<(u64, Weak<ConnectionEntry>)>> {
     let mut found: BTreeMap<_, Vec<_>> =
         backends.iter().map(|backend| (Arc::as_ptr(backend), Vec::new())).collect();
     if found.is_empty() {
         return found;
     }
-    for roll in rolls {
-        roll.each(|entry| {
-            if let Stage::Relaying { live, .. } = &entry.progress().stage
-                && let Some(connections) = found.get_mut(&Arc::as_ptr(live))
+    for connections in connection_tables {
+        connections.each(|entry| {
+            if let Stage::Relaying { runtime, .. } = &entry.progress().stage
+                && let Some(connections) = found.get_mut(&Arc::as_ptr(runtime))
             {
                 connections.push((entry.id, Arc::downgrade(entry)));
             }
@@ -189,15 +193,15 @@ pub(crate) fn of(
 
 /// Wakes the connections of these backends, so that they see that an epoch has begun. All connections are looked at,
 /// 0.1 µs each, because a signal that they listened to would take each of them as much memory as an entry does.
-pub(crate) fn wake(rolls: &[Arc<Roll>], backends: &[Arc<Live>]) {
+pub(crate) fn wake(connection_tables: &[Arc<ConnectionTable>], backends: &[Arc<BackendRuntime>]) {
     let backends: BTreeSet<_> = backends.iter().map(Arc::as_ptr).collect();
     if backends.is_empty() {
         return;
     }
-    for roll in rolls {
-        roll.each(|entry| {
+    for connections in connection_tables {
+        connections.each(|entry| {
             let progress = entry.progress();
-            if matches!(&progress.stage, Stage::Relaying { live, .. } if backends.contains(&Arc::as_ptr(live))) {
+            if matches!(&progress.stage, Stage::Relaying { runtime, .. } if backends.contains(&Arc::as_ptr(runtime))) {
                 progress.wake();
             }
         });

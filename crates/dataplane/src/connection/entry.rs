@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use trestle_model::PoolName;
 
-use super::packed_address::Packed;
-use crate::accept::admission::Stay;
+use super::packed_address::PackedAddress;
+use crate::accept::admission::SourcePermit;
 use crate::accept::listener::Listener;
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::snapshot::{Connection, ConnectionState};
-use crate::upstream::backend_runtime::Live;
+use crate::upstream::backend_runtime::BackendRuntime;
 
 /// Where a connection stands.
 #[derive(Debug, Default)]
@@ -27,8 +27,8 @@ pub(super) enum Stage {
     Opening(PoolName),
     Waiting(PoolName),
     Relaying {
-        live: Arc<Live>,
-        backend: Packed,
+        runtime: Arc<BackendRuntime>,
+        backend: PackedAddress,
         /// From when it was accepted.
         connect_time: Duration,
     },
@@ -40,7 +40,7 @@ pub(super) struct Details {
     pub(super) client: Option<SocketAddr>,
     pub(super) server_name: Option<Arc<str>>,
     /// What it counts for in the bounds of its address.
-    pub(super) stay: Option<Stay>,
+    pub(super) permit: Option<SourcePermit>,
 }
 
 #[derive(Debug, Default)]
@@ -59,10 +59,10 @@ impl Progress {
 
 /// One connection: 200 bytes with the counts of its `Arc`.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ConnectionEntry {
     pub(super) id: u64,
-    pub(super) client: Packed,
-    pub(super) local: Packed,
+    pub(super) client: PackedAddress,
+    pub(super) local: PackedAddress,
     pub(super) listener: Arc<Listener>,
     pub(super) opened: Instant,
     /// Written by the connection's own task alone.
@@ -78,7 +78,7 @@ pub(crate) struct Entry {
     pub(super) progress: Mutex<Progress>,
 }
 
-impl Entry {
+impl ConnectionEntry {
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +105,7 @@ impl Entry {
     }
 }
 
-impl AccessRecord for Entry {
+impl AccessRecord for ConnectionEntry {
     fn retries(&self) -> u8 {
         self.retries.load(Relaxed)
     }
@@ -138,9 +138,9 @@ impl AccessRecord for Entry {
                 connection.pool = Some(pool.clone());
                 connection.state = ConnectionState::Waiting;
             }
-            Stage::Relaying { live, backend, connect_time } => {
-                connection.pool = Some(live.pool.clone());
-                connection.backend = Some(live.name.clone());
+            Stage::Relaying { runtime, backend, connect_time } => {
+                connection.pool = Some(runtime.pool.clone());
+                connection.backend = Some(runtime.name.clone());
                 connection.backend_address = Some((*backend).into());
                 connection.state = ConnectionState::Relaying;
                 connection.connect_time = Some(*connect_time);
@@ -159,6 +159,6 @@ mod tests {
     fn an_idle_connection_costs_little() {
         let counts = 2 * size_of::<usize>();
         // With the header of malloc(3) not more than 208, the next of its steps.
-        assert_eq!(size_of::<Entry>() + counts, 200);
+        assert_eq!(size_of::<ConnectionEntry>() + counts, 200);
     }
 }

@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::connection::handle::Handle;
+use crate::connection::handle::ConnectionHandle;
 use crate::observe::close_reason::CloseReason;
-use crate::relay::socket::Leg;
-use crate::relay::{Moved, Relay};
+use crate::relay::socket::Socket;
+use crate::relay::{Relay, RelayedBytes};
 use crate::upstream::pool::Pool;
-use crate::upstream::slot::Place;
+use crate::upstream::slot::ConnectionSlot;
 
 /// A connection whose backend has accepted it.
 pub(super) struct Connected {
-    pub(super) backend: Leg,
-    pub(super) place: Place,
+    pub(super) backend: Socket,
+    pub(super) slot: ConnectionSlot,
     /// Where the backend is.
     pub(super) address: SocketAddr,
     pub(super) pool: Arc<Pool>,
@@ -27,15 +27,15 @@ pub(super) struct Connected {
 
 /// Begins to relay. A task of its own, because a task keeps the memory of its largest moment, and connecting takes more
 /// than relaying.
-pub(super) fn begin(accepted: Handle, client: Leg, connected: Connected) {
-    let Connected { backend, place, address, pool, first, header } = connected;
-    accepted.relaying(&place.live, address);
-    accepted.bound(&pool.config.spec);
-    place.live.counters.connected();
-    for leg in [&client, &backend] {
-        leg.set_dead_peer_timeout(pool.config.spec.dead_peer_timeout);
+pub(super) fn begin(connection: ConnectionHandle, client: Socket, connected: Connected) {
+    let Connected { backend, slot, address, pool, first, header } = connected;
+    connection.set_relaying(&slot.runtime, address);
+    connection.set_timeouts(&pool.config.spec);
+    slot.runtime.counters.record_connection();
+    for socket in [&client, &backend] {
+        socket.set_dead_peer_timeout(pool.config.spec.dead_peer_timeout);
     }
-    tokio::spawn(relay(accepted, place, Relay::new(client, backend, first), header));
+    tokio::spawn(relay(connection, slot, Relay::new(client, backend, first), header));
 }
 
 /// Relays until either side or this member ends it. Of what goes to the backend, the first `header` bytes do not count.
@@ -43,42 +43,42 @@ pub(super) fn begin(accepted: Handle, client: Leg, connected: Connected) {
 /// Not an `async fn`, which would keep its arguments twice: once as they came and once as they are used.
 #[allow(clippy::manual_async_fn)]
 fn relay(
-    accepted: Handle,
-    place: Place,
+    connection: ConnectionHandle,
+    slot: ConnectionSlot,
     mut relay: Relay,
     mut header: u16,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let live = &place.live;
-        let mut listening = false;
+        let runtime = &slot.runtime;
+        let mut registered = false;
         let reason = poll_fn(|cx| {
-            if !listening {
+            if !registered {
                 // Once is enough: the task's waker stays the same. The epoch is read after it, so that no signal is
                 // missed.
-                let _ = accepted.poll_closing(cx);
-                listening = true;
+                let _ = connection.poll_closing(cx);
+                registered = true;
             }
-            if let Some(reason) = live.closed(place.epoch).or_else(|| accepted.closing()) {
+            if let Some(reason) = runtime.closed(slot.epoch).or_else(|| connection.closing()) {
                 relay.reset();
                 return Poll::Ready(reason);
             }
-            let mut moved = Moved::default();
+            let mut moved = RelayedBytes::default();
             let ended = relay.poll(cx, &mut moved);
             if header > 0 {
                 let own = u16::try_from(moved.up).unwrap_or(u16::MAX).min(header);
                 header -= own;
                 moved.up -= u64::from(own);
             }
-            accepted.moved(moved.up, moved.down);
-            live.counters.moved(moved.up, moved.down);
+            connection.record_bytes(moved.up, moved.down);
+            runtime.counters.record_bytes(moved.up, moved.down);
             ended
         })
         .await;
         drop(relay);
         // It accepts and does not serve, which its check may see sooner than at its usual time.
-        if reason == CloseReason::BackendReset && accepted.unanswered() {
-            live.doubt();
+        if reason == CloseReason::BackendReset && connection.is_unanswered() {
+            runtime.request_recheck();
         }
-        accepted.close(reason);
+        connection.close(reason);
     }
 }

@@ -8,37 +8,37 @@ use std::time::Instant;
 
 use trestle_model::{PoolName, PoolSpec};
 
-use super::connection_table::{Roll, close_overdue};
-use super::entry::{Details, Entry, Progress, Stage};
-use super::timeouts::Bounded;
-use crate::accept::admission::Stay;
+use super::connection_table::{ConnectionTable, close_overdue};
+use super::entry::{ConnectionEntry, Details, Progress, Stage};
+use super::timeouts::TimedConnection;
+use crate::accept::admission::SourcePermit;
 use crate::accept::listener::Listener;
 use crate::machine::budget::PER_CONNECTION;
 use crate::observe::access_log::Ended;
 use crate::observe::close_reason::CloseReason;
-use crate::table::shared::Shared;
-use crate::upstream::backend_runtime::Live;
+use crate::table::shared::SharedState;
+use crate::upstream::backend_runtime::BackendRuntime;
 
 /// What a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: as closed
 /// for the reason that was given, or else because this member stopped.
 #[derive(Debug)]
-pub(crate) struct Handle {
-    pub(super) entry: Arc<Entry>,
-    pub(super) roll: Arc<Roll>,
+pub(crate) struct ConnectionHandle {
+    pub(super) entry: Arc<ConnectionEntry>,
+    pub(super) connections: Arc<ConnectionTable>,
 }
 
-impl Handle {
+impl ConnectionHandle {
     /// Registers a connection from `client` that was accepted at `local` and that its listener has let in.
     pub(super) fn open(
-        roll: &Arc<Roll>,
+        connections: &Arc<ConnectionTable>,
         client: SocketAddr,
         local: SocketAddr,
         listener: Arc<Listener>,
     ) -> Self {
-        let id = roll.shared.opened();
-        roll.shared.budget.take(PER_CONNECTION);
-        listener.counters.connected();
-        let entry = roll.add(|slot| Entry {
+        let id = connections.shared.opened();
+        connections.shared.budget.take(PER_CONNECTION);
+        listener.counters.record_connection();
+        let entry = connections.add(|slot| ConnectionEntry {
             id,
             client: client.into(),
             local: local.into(),
@@ -52,12 +52,12 @@ impl Handle {
             counted: AtomicBool::new(false),
             progress: Mutex::default(),
         });
-        Self { entry, roll: roll.clone() }
+        Self { entry, connections: connections.clone() }
     }
 
     /// What all threads share.
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.roll.shared
+    pub(crate) fn shared(&self) -> &SharedState {
+        &self.connections.shared
     }
 
     /// The listener as it was when the connection was accepted.
@@ -75,26 +75,26 @@ impl Handle {
     }
 
     /// The client's address as a proxy before this one says.
-    pub(crate) fn introduced(&self, client: SocketAddr) {
+    pub(crate) fn set_client(&self, client: SocketAddr) {
         self.detail(|details| details.client = Some(client));
     }
 
     /// The server name that the client asks for.
-    pub(crate) fn asked_for(&self, server_name: &str) {
+    pub(crate) fn set_server_name(&self, server_name: &str) {
         self.detail(|details| details.server_name = Some(server_name.into()));
     }
 
     /// It counts for its address until it ends.
-    pub(crate) fn stays(&self, stay: Stay) {
-        self.detail(|details| details.stay = Some(stay));
+    pub(crate) fn set_permit(&self, permit: SourcePermit) {
+        self.detail(|details| details.permit = Some(permit));
     }
 
     /// Counts it for its client among all connections of this member, unless that one has its share of them.
-    pub(crate) fn counts(&self) -> bool {
+    pub(crate) fn try_count_client(&self) -> bool {
         let shared = self.shared();
         let client = self.client(&self.entry.progress());
         // Its own descriptors are taken already.
-        let counted = shared.clients.enter(client.ip(), shared.budget.free() + 1);
+        let counted = shared.clients.try_count(client.ip(), shared.budget.free() + 1);
         self.entry.counted.store(counted, Relaxed);
         counted
     }
@@ -105,53 +105,53 @@ impl Handle {
     }
 
     /// It is closed after the times that its pool sets, if it sets any. To be called on its worker.
-    pub(crate) fn bound(&self, spec: &PoolSpec) {
+    pub(crate) fn set_timeouts(&self, spec: &PoolSpec) {
         if spec.idle_timeout.is_zero() && spec.max_lifetime.is_zero() {
             return;
         }
         let (entry, now) = (&self.entry, Instant::now());
-        let bounded = Bounded::new(entry.slot, entry.id, spec, entry.opened, now);
-        if self.roll.deadlines().add(entry.id, bounded, now) {
-            tokio::spawn(close_overdue(self.roll.clone()));
+        let timed = TimedConnection::new(entry.slot, entry.id, spec, entry.opened, now);
+        if self.connections.timeouts().add(entry.id, timed, now) {
+            tokio::spawn(close_overdue(self.connections.clone()));
         }
     }
 
     /// Whether the client has sent something, and nothing has come for it.
-    pub(crate) fn unanswered(&self) -> bool {
+    pub(crate) fn is_unanswered(&self) -> bool {
         self.entry.bytes_in.load(Relaxed) > 0 && self.entry.bytes_out.load(Relaxed) == 0
     }
 
     /// It goes to a backend of this pool.
-    pub(crate) fn opening(&self, pool: &PoolName) {
+    pub(crate) fn set_opening(&self, pool: &PoolName) {
         self.entry.progress().stage = Stage::Opening(pool.clone());
     }
 
     /// It waits for a place at a backend of this pool.
-    pub(crate) fn waiting(&self, pool: &PoolName) {
+    pub(crate) fn set_waiting(&self, pool: &PoolName) {
         self.entry.progress().stage = Stage::Waiting(pool.clone());
     }
 
     /// It goes to another backend after a failed connect.
-    pub(crate) fn retried(&self) {
+    pub(crate) fn record_retry(&self) {
         let retries = &self.entry.retries;
         retries.store(retries.load(Relaxed).saturating_add(1), Relaxed);
     }
 
     /// It is connected to this backend, at this address.
-    pub(crate) fn relaying(&self, live: &Arc<Live>, address: SocketAddr) {
+    pub(crate) fn set_relaying(&self, runtime: &Arc<BackendRuntime>, address: SocketAddr) {
         let connect_time = self.entry.opened.elapsed();
         self.entry.progress().stage =
-            Stage::Relaying { live: live.clone(), backend: address.into(), connect_time };
+            Stage::Relaying { runtime: runtime.clone(), backend: address.into(), connect_time };
     }
 
     /// Bytes that came from the client, and bytes that went to it.
-    pub(crate) fn moved(&self, up: u64, down: u64) {
+    pub(crate) fn record_bytes(&self, up: u64, down: u64) {
         for (count, more) in [(&self.entry.bytes_in, up), (&self.entry.bytes_out, down)] {
             if more > 0 {
                 count.store(count.load(Relaxed) + more, Relaxed);
             }
         }
-        self.entry.listener.counters.moved(up, down);
+        self.entry.listener.counters.record_bytes(up, down);
     }
 
     /// Why somebody wants it to end, if so.
@@ -160,7 +160,7 @@ impl Handle {
     }
 
     /// Ready when somebody wants it to end, and why. A task that has asked once is woken for it, and may from then on ask
-    /// for [`Handle::closing`].
+    /// for [`ConnectionHandle::closing`].
     pub(crate) fn poll_closing(&self, cx: &Context<'_>) -> Poll<CloseReason> {
         self.entry.progress().waker = Some(cx.waker().clone());
         self.closing().map_or(Poll::Pending, Poll::Ready)
@@ -172,29 +172,29 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for ConnectionHandle {
     fn drop(&mut self) {
-        let (entry, shared) = (&self.entry, &self.roll.shared);
+        let (entry, shared) = (&self.entry, &self.connections.shared);
         entry.close(CloseReason::MemberShutdown);
         let reason = entry.closing().unwrap_or(CloseReason::MemberShutdown);
-        self.roll.remove(entry.slot);
+        self.connections.remove(entry.slot);
         let mut progress = entry.progress();
-        if let Stage::Relaying { live, .. } = &progress.stage {
-            live.counters.closed(reason);
+        if let Stage::Relaying { runtime, .. } = &progress.stage {
+            runtime.counters.record_close(reason);
         }
         // The log may keep the entry for a while, and would keep the memory of the task with it.
         progress.waker = None;
         if entry.counted.load(Relaxed) {
-            shared.clients.leave(self.client(&progress).ip());
+            shared.clients.uncount(self.client(&progress).ip());
         }
-        let stay = progress.details.as_mut().and_then(|details| details.stay.take());
+        let permit = progress.details.as_mut().and_then(|details| details.permit.take());
         drop(progress);
-        drop(stay);
+        drop(permit);
         // After the backend's, so that who sees the one sees the other.
-        entry.listener.counters.closed(reason);
-        entry.listener.leave();
+        entry.listener.counters.record_close(reason);
+        entry.listener.release();
         if let Some(log) = &shared.access_log {
-            log.push(Ended { connection: entry.clone(), reason, at: Instant::now() });
+            log.push(EndedConnection { connection: entry.clone(), reason, at: Instant::now() });
         }
         shared.budget.give(PER_CONNECTION);
         shared.ended(reason);

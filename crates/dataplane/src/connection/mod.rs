@@ -20,23 +20,23 @@ use trestle_model::{ListenerSpec, PoolName};
 
 use crate::accept::listener::Listener;
 use crate::observe::close_reason::CloseReason;
-use crate::relay::socket::Leg;
+use crate::relay::socket::Socket;
 use crate::table::Table;
-use attempt::{Arriving, Attempt};
-use connection_table::Roll;
-use handle::Handle;
-use preamble::{Greeting, Listening};
+use attempt::{Attempt, ClientEndpoint};
+use connection_table::ConnectionTable;
+use handle::ConnectionHandle;
+use preamble::{Preamble, PreambleReader};
 
 /// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
-pub(crate) fn reset(stream: Leg) {
+pub(crate) fn reset(stream: Socket) {
     // Fails only when the peer has reset first.
     let _ = stream.set_zero_linger();
 }
 
 /// A connection that was accepted.
 #[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) client: Leg,
+pub(crate) struct Accepted {
+    pub(crate) client: Socket,
     /// Where it comes from.
     pub(crate) source: SocketAddr,
     /// The address of the socket that accepted it.
@@ -46,131 +46,146 @@ pub(crate) struct Arrival {
 /// Takes over a connection.
 ///
 /// # Errors
-/// The connection, while its listener may not have one more; see [`begin_entered`].
-pub(crate) fn begin(roll: &Arc<Roll>, arrival: Arrival) -> Result<(), Arrival> {
-    let table = roll.shared.table.load();
-    match table.routes.get(&arrival.address) {
-        None => reset(arrival.client),
-        Some(listener) if listener.enter() => open(roll, &table, listener.clone(), arrival),
-        Some(_) => return Err(arrival),
+/// The connection, while its listener may not have one more; see [`start_admitted`].
+pub(crate) fn start(connections: &Arc<ConnectionTable>, accepted: Accepted) -> Result<(), Accepted> {
+    let table = connections.shared.table.load();
+    match table.routes.get(&accepted.address) {
+        None => reset(accepted.client),
+        Some(listener) if listener.try_admit() => begin(connections, &table, listener.clone(), accepted),
+        Some(_) => return Err(accepted),
     }
     Ok(())
 }
 
 /// Takes over a connection that its listener has let in after it had waited.
-pub(crate) fn begin_entered(roll: &Arc<Roll>, listener: Arc<Listener>, arrival: Arrival) {
-    open(roll, &roll.shared.table.load(), listener, arrival);
+pub(crate) fn start_admitted(
+    connections: &Arc<ConnectionTable>,
+    listener: Arc<Listener>,
+    accepted: Accepted,
+) {
+    begin(connections, &connections.shared.table.load(), listener, accepted);
 }
 
-fn open(roll: &Arc<Roll>, table: &Table, listener: Arc<Listener>, arrival: Arrival) {
-    let Arrival { client, source, address } = arrival;
+fn begin(connections: &Arc<ConnectionTable>, table: &Table, listener: Arc<Listener>, accepted: Accepted) {
+    let Accepted { client, source, address } = accepted;
     // Behind a wildcard only the socket knows; it fails only when the client has reset.
     let local = if address.ip().is_unspecified() { client.local_addr().unwrap_or(address) } else { address };
-    let accepted = Handle::open(roll, source, local, listener.clone());
+    let connection = ConnectionHandle::open(connections, source, local, listener.clone());
     let spec = &listener.config.spec;
-    let introduced = spec.accept_proxy_from.iter().any(|network| network.contains(source.ip()));
-    if !introduced && let Err(reason) = vet(&accepted, source.ip()) {
-        return turn_away(accepted, client, reason);
+    let behind_proxy = spec.accept_proxy_from.iter().any(|network| network.contains(source.ip()));
+    if !behind_proxy && let Err(reason) = authorize(&connection, source.ip()) {
+        return reject(connection, client, reason);
     }
-    if introduced || !spec.routes.is_empty() {
-        tokio::spawn(greet(accepted, client, introduced, Arriving { source, dialled: address.port() }));
+    if behind_proxy || !spec.routes.is_empty() {
+        tokio::spawn(start_with_preamble(
+            connection,
+            client,
+            behind_proxy,
+            ClientEndpoint { source, dialled: address.port() },
+        ));
         return;
     }
-    let arriving = Arriving { source, dialled: address.port() };
-    match arriving.lead(table, &spec.pool, None) {
+    let endpoint = ClientEndpoint { source, dialled: address.port() };
+    match endpoint.dispatch(table, &spec.pool, None) {
         Ok(attempt) => {
-            accepted.opening(&attempt.pool.config.name);
-            tokio::spawn(serve(accepted, client, attempt));
+            connection.set_opening(&attempt.pool.config.name);
+            tokio::spawn(connect_and_forward(connection, client, attempt));
         }
-        Err(reason) => turn_away(accepted, client, reason),
+        Err(reason) => reject(connection, client, reason),
     }
 }
 
-fn turn_away(accepted: Handle, client: Leg, reason: CloseReason) {
+fn reject(connection: ConnectionHandle, client: Socket, reason: CloseReason) {
     reset(client);
-    accepted.close(reason);
+    connection.close(reason);
 }
 
 /// Whether a client at `ip` may come in, which then counts for that address.
-fn vet(accepted: &Handle, ip: IpAddr) -> Result<(), CloseReason> {
-    let listener = accepted.listener();
+fn authorize(connection: &ConnectionHandle, ip: IpAddr) -> Result<(), CloseReason> {
+    let listener = connection.listener();
     let spec = &listener.config.spec;
     if !is_admitted(&spec.allow, &spec.deny, ip) {
         return Err(CloseReason::Denied);
     }
     // With this connection, which counts already.
     let free = usize::try_from(listener.counters.free(spec.max_connections)).unwrap_or(usize::MAX);
-    let stay =
-        listener.gate.let_in(ip, spec, free.saturating_add(1)).map_err(|_| CloseReason::SourceLimit)?;
-    stay.into_iter().for_each(|stay| accepted.stays(stay));
-    if accepted.counts() { Ok(()) } else { Err(CloseReason::SourceLimit) }
+    let permit = listener
+        .admission
+        .admit_source(ip, spec, free.saturating_add(1))
+        .map_err(|_| CloseReason::SourceLimit)?;
+    permit.into_iter().for_each(|permit| connection.set_permit(permit));
+    if connection.try_count_client() { Ok(()) } else { Err(CloseReason::SourceLimit) }
 }
 
 /// Listens to a client before it is led anywhere; a task of its own.
-async fn greet(accepted: Handle, mut client: Leg, introduced: bool, arriving: Arriving) {
-    let greeted = tokio::select! {
+async fn start_with_preamble(
+    connection: ConnectionHandle,
+    mut client: Socket,
+    behind_proxy: bool,
+    endpoint: ClientEndpoint,
+) {
+    let selected = tokio::select! {
         biased;
-        reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),
-        greeted = listen(&accepted, &mut client, introduced, arriving) => greeted,
+        reason = poll_fn(|cx| connection.poll_closing(cx)) => Err(reason),
+        selected = read_preamble(&connection, &mut client, behind_proxy, endpoint) => selected,
     };
-    match greeted {
+    match selected {
         Ok(attempt) => {
-            accepted.opening(&attempt.pool.config.name);
-            tokio::spawn(serve(accepted, client, attempt));
+            connection.set_opening(&attempt.pool.config.name);
+            tokio::spawn(connect_and_forward(connection, client, attempt));
         }
-        Err(reason) => turn_away(accepted, client, reason),
+        Err(reason) => reject(connection, client, reason),
     }
 }
 
 /// Reads the header of a client that is introduced by one, and its hello where there are routes, and finds its pool.
-async fn listen(
-    accepted: &Handle,
-    client: &mut Leg,
-    introduced: bool,
-    mut arriving: Arriving,
+async fn read_preamble(
+    connection: &ConnectionHandle,
+    client: &mut Socket,
+    behind_proxy: bool,
+    mut endpoint: ClientEndpoint,
 ) -> Result<Attempt, CloseReason> {
-    let spec = &accepted.listener().config.spec;
-    let mut listening = Listening::new(client);
-    let mut greeting = Box::<Greeting>::default();
-    if introduced {
-        let header = listening.header().await?;
-        greeting.tlvs = header.tlvs;
+    let spec = &connection.listener().config.spec;
+    let mut reader = PreambleReader::new(client);
+    let mut preamble = Box::<Preamble>::default();
+    if behind_proxy {
+        let header = reader.header().await?;
+        preamble.tlvs = header.tlvs;
         if let Some(addresses) = header.addresses {
-            arriving.source = addresses.source;
-            greeting.dialled = Some(addresses.destination);
-            accepted.introduced(addresses.source);
+            endpoint.source = addresses.source;
+            preamble.dialled = Some(addresses.destination);
+            connection.set_client(addresses.source);
         }
-        vet(accepted, arriving.source.ip())?;
+        authorize(connection, endpoint.source.ip())?;
     }
-    let pool =
-        if spec.routes.is_empty() { &spec.pool } else { route(accepted, &mut listening, spec).await? };
-    greeting.bytes = listening.into_bytes();
-    arriving.lead(&accepted.shared().table.load(), pool, Some(greeting))
+    let pool = if spec.routes.is_empty() { &spec.pool } else { route(connection, &mut reader, spec).await? };
+    preamble.bytes = reader.into_bytes();
+    endpoint.dispatch(&connection.shared().table.load(), pool, Some(preamble))
 }
 
 /// The pool that the client's hello leads to.
 async fn route<'a>(
-    accepted: &Handle,
-    listening: &mut Listening<'_>,
+    connection: &ConnectionHandle,
+    reader: &mut PreambleReader<'_>,
     spec: &'a ListenerSpec,
 ) -> Result<&'a PoolName, CloseReason> {
-    let Some(hello) = listening.hello().await? else { return Ok(&spec.pool) };
+    let Some(hello) = reader.hello().await? else { return Ok(&spec.pool) };
     if let Some(name) = hello.server_name.as_ref().or(hello.odd_name.as_ref()) {
-        accepted.asked_for(name);
+        connection.set_server_name(name);
     }
     let chosen = routes::choose(&spec.routes, &hello).and_then(|position| spec.routes.get(position));
     Ok(chosen.map_or(&spec.pool, |route| &route.pool))
 }
 
 /// Connects to a backend, in a task that ends there.
-async fn serve(accepted: Handle, client: Leg, attempt: Attempt) {
+async fn connect_and_forward(connection: ConnectionHandle, client: Socket, attempt: Attempt) {
     let connected = tokio::select! {
         biased;
-        reason = poll_fn(|cx| accepted.poll_closing(cx)) => Err(reason),
-        connected = connect::connect(&accepted, &client, attempt) => connected,
+        reason = poll_fn(|cx| connection.poll_closing(cx)) => Err(reason),
+        connected = connect::connect(&connection, &client, attempt) => connected,
     };
     match connected {
-        Ok(connected) => forward::begin(accepted, client, connected),
-        Err(reason) => turn_away(accepted, client, reason),
+        Ok(connected) => forward::begin(connection, client, connected),
+        Err(reason) => reject(connection, client, reason),
     }
 }

@@ -8,7 +8,7 @@ use trestle_engine::client_hello::{self, Hello};
 use trestle_engine::proxy::{self, Header, Tlvs};
 
 use crate::observe::close_reason::CloseReason;
-use crate::relay::socket::Leg;
+use crate::relay::socket::Socket;
 
 /// How long a client may take for both together; what HAProxy's manuals set for a client that says nothing.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const CHUNK: usize = 4096;
 
 /// What was read of a connection before it was led anywhere.
 #[derive(Debug, Default)]
-pub(super) struct Greeting {
+pub(super) struct Preamble {
     /// The client's bytes, which are the backend's.
     pub(super) bytes: Vec<u8>,
     /// What a PROXY header said beside addresses.
@@ -28,14 +28,14 @@ pub(super) struct Greeting {
 }
 
 /// A client that is listened to.
-pub(super) struct Listening<'a> {
-    client: &'a mut Leg,
+pub(super) struct PreambleReader<'a> {
+    client: &'a mut Socket,
     bytes: Vec<u8>,
     deadline: Instant,
 }
 
-impl<'a> Listening<'a> {
-    pub(super) fn new(client: &'a mut Leg) -> Self {
+impl<'a> PreambleReader<'a> {
+    pub(super) fn new(client: &'a mut Socket) -> Self {
         Self { client, bytes: Vec::new(), deadline: Instant::now() + LIMIT }
     }
 

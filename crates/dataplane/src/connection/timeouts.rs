@@ -25,7 +25,7 @@ const LOOKS: (Duration, Duration) = (TICK, Duration::from_secs(5));
 
 /// A connection that is bounded.
 #[derive(Debug)]
-pub(crate) struct Bounded {
+pub(crate) struct TimedConnection {
     /// Its place in the worker's slab.
     slot: u32,
     /// Zero for no bound.
@@ -38,7 +38,7 @@ pub(crate) struct Bounded {
     since: Instant,
 }
 
-impl Bounded {
+impl TimedConnection {
     /// Connection number `id` at place `slot`, opened at `opened`, that relays from `now` on. Its number says where in the last
     /// part of the longest lifetime it ends, so that those that came together do not go together, and come again together.
     pub(crate) fn new(slot: u32, id: u64, spec: &PoolSpec, opened: Instant, now: Instant) -> Self {
@@ -84,30 +84,30 @@ impl Bounded {
 
 /// The bounded connections of one worker, by when they are looked at next and by their numbers.
 #[derive(Debug)]
-pub(crate) struct Deadlines {
-    queue: BTreeMap<(Instant, u64), Bounded>,
+pub(crate) struct TimeoutQueue {
+    queue: BTreeMap<(Instant, u64), TimedConnection>,
     /// From when ticks are counted.
     origin: Instant,
     /// Whether somebody looks.
     running: bool,
 }
 
-impl Deadlines {
+impl TimeoutQueue {
     pub(crate) fn new(origin: Instant) -> Self {
         Self { queue: BTreeMap::new(), origin, running: false }
     }
 
     /// Adds the connection with this number; true when somebody has to begin to look.
-    pub(crate) fn add(&mut self, id: u64, bounded: Bounded, now: Instant) -> bool {
-        self.look_again(id, bounded, now);
+    pub(crate) fn add(&mut self, id: u64, timed: TimedConnection, now: Instant) -> bool {
+        self.look_again(id, timed, now);
         !std::mem::replace(&mut self.running, true)
     }
 
-    /// As [`Deadlines::add`], for one that was looked at just now.
-    pub(crate) fn look_again(&mut self, id: u64, bounded: Bounded, now: Instant) {
-        let next = bounded.next(now);
-        let next = if bounded.end == Some(next) { next } else { self.tick(next) };
-        self.queue.insert((next, id), bounded);
+    /// As [`TimeoutQueue::add`], for one that was looked at just now.
+    pub(crate) fn look_again(&mut self, id: u64, timed: TimedConnection, now: Instant) {
+        let next = timed.next(now);
+        let next = if timed.end == Some(next) { next } else { self.tick(next) };
+        self.queue.insert((next, id), timed);
     }
 
     /// The first tick that is not before `at`.
@@ -118,7 +118,7 @@ impl Deadlines {
     }
 
     /// The next connection that is due by `now`, with its number.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<(u64, Bounded)> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<(u64, TimedConnection)> {
         let first = self.queue.first_entry().filter(|first| first.key().0 <= now)?;
         let id = first.key().1;
         Some((id, first.remove()))
@@ -139,24 +139,24 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn bounded(idle_timeout: Duration, max_lifetime: Duration, now: Instant) -> Bounded {
+    fn timed(idle_timeout: Duration, max_lifetime: Duration, now: Instant) -> TimedConnection {
         let spec = PoolSpec { idle_timeout, max_lifetime, close_spread_percent: 0, ..PoolSpec::default() };
-        Bounded::new(0, 1, &spec, now, now)
+        TimedConnection::new(0, 1, &spec, now, now)
     }
 
     /// When a connection that moves a byte at each of `moves` is closed, and why, if each look is made when it is due.
-    fn closed(bounded: Bounded, moves: &[Duration], begin: Instant) -> (Duration, CloseReason) {
+    fn closed(timed: TimedConnection, moves: &[Duration], begin: Instant) -> (Duration, CloseReason) {
         // Connections are opened anywhere between two ticks.
-        let mut deadlines = Deadlines::new(begin - TICK / 3);
-        deadlines.add(1, bounded, begin);
+        let mut timeouts = TimeoutQueue::new(begin - TICK / 3);
+        timeouts.add(1, timed, begin);
         let mut now = begin;
         loop {
-            now = deadlines.next_look(now).unwrap();
-            let Some((id, mut bounded)) = deadlines.due(now) else { continue };
+            now = timeouts.next_look(now).unwrap();
+            let Some((id, mut timed)) = timeouts.due(now) else { continue };
             let moved = moves.iter().filter(|at| begin + **at <= now).count() as u64;
-            match bounded.look(moved, now) {
+            match timed.look(moved, now) {
                 Some(reason) => return (now - begin, reason),
-                None => deadlines.look_again(id, bounded, now),
+                None => timeouts.look_again(id, timed, now),
             }
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         for timeout in [1, 2, 10, 60, 600, 86_400].map(Duration::from_secs) {
             for last in [Duration::ZERO, timeout / 3, timeout - TICK] {
                 let moves: Vec<_> = (0..=10).map(|n| last * n / 10).collect();
-                let open = bounded(timeout, Duration::ZERO, begin);
+                let open = timed(timeout, Duration::ZERO, begin);
                 let (at, reason) = closed(open, &moves, begin);
                 assert_eq!(reason, CloseReason::IdleTimeout);
                 let late = (timeout / 10).max(SECOND);
@@ -182,7 +182,7 @@ mod tests {
         for lifetime in [1, 30, 86_400].map(Duration::from_secs) {
             let moves: Vec<_> = (0..1000).map(|n| lifetime * n / 500).collect();
             for idle in [Duration::ZERO, lifetime] {
-                let (at, reason) = closed(bounded(idle, lifetime, begin), &moves, begin);
+                let (at, reason) = closed(timed(idle, lifetime, begin), &moves, begin);
                 assert_eq!(reason, CloseReason::Expired);
                 assert!(at >= lifetime && at <= lifetime + PAUSE, "{lifetime:?} {at:?}");
             }
@@ -193,8 +193,9 @@ mod tests {
     fn those_that_came_together_end_over_the_last_part_of_their_time() {
         let (begin, lifetime) = (Instant::now(), Duration::from_secs(8));
         let spec = PoolSpec { max_lifetime: lifetime, ..PoolSpec::default() };
-        let mut ends: Vec<Duration> =
-            (1..=300).map(|id| closed(Bounded::new(0, id, &spec, begin, begin), &[], begin).0).collect();
+        let mut ends: Vec<Duration> = (1..=300)
+            .map(|id| closed(TimedConnection::new(0, id, &spec, begin, begin), &[], begin).0)
+            .collect();
         ends.sort();
         assert!(ends[0] >= lifetime * 9 / 10 && ends[299] <= lifetime + PAUSE, "{ends:?}");
         // Evenly, 94 of 300 end in a quarter of a second.
@@ -207,25 +208,25 @@ mod tests {
     #[test]
     fn looking_ends_with_the_last_and_begins_with_the_next() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::new(now);
-        assert!(deadlines.add(1, bounded(SECOND, Duration::ZERO, now), now));
-        assert!(!deadlines.add(2, bounded(SECOND, Duration::ZERO, now), now));
-        assert!(deadlines.due(now).is_none());
-        assert_eq!(deadlines.next_look(now), Some(now + TICK));
+        let mut timeouts = TimeoutQueue::new(now);
+        assert!(timeouts.add(1, timed(SECOND, Duration::ZERO, now), now));
+        assert!(!timeouts.add(2, timed(SECOND, Duration::ZERO, now), now));
+        assert!(timeouts.due(now).is_none());
+        assert_eq!(timeouts.next_look(now), Some(now + TICK));
         let later = now + SECOND;
-        assert_eq!(deadlines.due(later).map(|(id, _)| id), Some(1));
-        assert_eq!(deadlines.due(later).map(|(id, _)| id), Some(2));
-        assert_eq!(deadlines.next_look(later), None);
-        assert!(deadlines.add(3, bounded(SECOND, Duration::ZERO, now), now));
+        assert_eq!(timeouts.due(later).map(|(id, _)| id), Some(1));
+        assert_eq!(timeouts.due(later).map(|(id, _)| id), Some(2));
+        assert_eq!(timeouts.next_look(later), None);
+        assert!(timeouts.add(3, timed(SECOND, Duration::ZERO, now), now));
     }
 
     #[test]
     fn the_end_of_a_lifetime_is_looked_at_when_it_comes() {
         let now = Instant::now();
-        let mut deadlines = Deadlines::new(now);
+        let mut timeouts = TimeoutQueue::new(now);
         let end = SECOND + Duration::from_millis(7);
-        deadlines.add(1, bounded(Duration::ZERO, end, now), now);
-        assert_eq!(deadlines.next_look(now + SECOND), Some(now + end));
-        assert_eq!(deadlines.next_look(now + end), Some(now + end + PAUSE), "not again at once");
+        timeouts.add(1, timed(Duration::ZERO, end, now), now);
+        assert_eq!(timeouts.next_look(now + SECOND), Some(now + end));
+        assert_eq!(timeouts.next_look(now + end), Some(now + end + PAUSE), "not again at once");
     }
 }

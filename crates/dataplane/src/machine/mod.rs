@@ -2,5 +2,6 @@
 
 pub(crate) mod budget;
 pub mod interfaces;
+pub(crate) mod local_ports;
 pub(crate) mod shortage;
 pub(crate) mod threads;

@@ -21,16 +21,16 @@ struct End {
 
 /// The first thread or task that ended, or that panicked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ended(Arc<watch::Sender<Option<End>>>);
+pub(crate) struct ThreadEnds(Arc<watch::Sender<Option<End>>>);
 
 thread_local! {
-    static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) };
+    static ENDED: RefCell<Option<ThreadEnds>> = const { RefCell::new(None) };
 }
 
 /// A task of this thread that may end, but not by a panic: nobody waits for it, and what it did would not be done any more.
 pub(crate) fn watched<T>(what: &str, body: impl Future<Output = T>) -> impl Future<Output = T> {
     let ended = ENDED.with_borrow(Clone::clone);
-    let watched = ended.map(|ended| Watched { what: what.to_owned(), ended, any: false });
+    let watched = ended.map(|ended| EndGuard { what: what.to_owned(), ended, any: false });
     async move {
         let _watched = watched;
         body.await
@@ -38,14 +38,14 @@ pub(crate) fn watched<T>(what: &str, body: impl Future<Output = T>) -> impl Futu
 }
 
 /// Says so when what it is part of ends.
-pub(crate) struct Watched {
+pub(crate) struct EndGuard {
     what: String,
-    ended: Ended,
+    ended: ThreadEnds,
     /// Whether any end counts, or only a panic.
     any: bool,
 }
 
-impl Drop for Watched {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         let panicked = std::thread::panicking();
         let how = match (panicked, self.any) {
@@ -63,10 +63,10 @@ impl Drop for Watched {
     }
 }
 
-impl Ended {
+impl ThreadEnds {
     /// To be held by a thread for as long as it runs.
-    pub(crate) fn thread(&self, name: &str) -> Watched {
-        Watched { what: format!("thread {name}"), ended: self.clone(), any: true }
+    pub(crate) fn thread(&self, name: &str) -> EndGuard {
+        EndGuard { what: format!("thread {name}"), ended: self.clone(), any: true }
     }
 
     /// To be called by a thread when it starts, for [`watched`].
@@ -91,13 +91,13 @@ impl Ended {
 
 /// The sign of life of a thread.
 #[derive(Debug)]
-pub(crate) struct Beat {
+pub(crate) struct ThreadLiveness {
     pub(crate) name: String,
     origin: Instant,
     sign: SignOfLife,
 }
 
-impl Beat {
+impl ThreadLiveness {
     pub(crate) fn new(name: String) -> Self {
         Self { name, origin: Instant::now(), sign: SignOfLife::default() }
     }
@@ -129,13 +129,13 @@ mod tests {
 
     use super::*;
 
-    async fn first(ended: &Ended) -> String {
+    async fn first(ended: &ThreadEnds) -> String {
         tokio::time::timeout(Duration::from_secs(60), ended.first()).await.unwrap()
     }
 
     #[tokio::test]
     async fn the_first_end_of_a_thread_is_told() {
-        let ended = Ended::default();
+        let ended = ThreadEnds::default();
         let watched = ended.thread("trestle-table");
         std::thread::spawn(move || {
             let _watched = watched;
@@ -144,14 +144,14 @@ mod tests {
         assert_eq!(first(&ended).await, "thread trestle-table panicked; see the log");
         drop(ended.thread("trestle-probe"));
         assert_eq!(first(&ended).await, "thread trestle-table panicked; see the log");
-        let ended = Ended::default();
+        let ended = ThreadEnds::default();
         drop(ended.thread("trestle-probe"));
         assert_eq!(first(&ended).await, "thread trestle-probe has ended");
     }
 
     #[tokio::test]
     async fn a_panic_is_told_rather_than_what_ended_because_of_it() {
-        let ended = Ended::default();
+        let ended = ThreadEnds::default();
         let (cause, effect) = (ended.thread("trestle-table"), ended.thread("trestle-data-0"));
         let told = tokio::spawn({
             let ended = ended.clone();
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_may_end_but_not_panic() {
-        let ended = Ended::default();
+        let ended = ThreadEnds::default();
         ended.install();
         tokio::spawn(watched("a check", async {})).await.unwrap();
         assert!(ended.0.borrow().is_none());
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_comes_round_gives_signs_of_life() {
-        let mut beat = Beat::new("trestle-table".to_owned());
+        let mut beat = ThreadLiveness::new("trestle-table".to_owned());
         assert_eq!(beat.silent(), None);
         beat.origin = Instant::now().checked_sub(2 * SILENT_MAX).unwrap();
         assert!(beat.silent().is_some());

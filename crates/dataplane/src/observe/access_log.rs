@@ -73,16 +73,16 @@ pub(crate) trait AccessRecord: fmt::Debug + Send + Sync {
 
 /// A connection that has ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedConnection {
     pub(crate) connection: Arc<dyn AccessRecord>,
     pub(crate) reason: CloseReason,
     pub(crate) at: Instant,
 }
 
 #[derive(Debug)]
-enum Message {
-    Ended(Ended),
-    /// Look at [`Log::reopen`].
+enum LogMessage {
+    Ended(EndedConnection),
+    /// Look at [`AccessLogQueue::reopen`].
     Reopen,
     /// Tell once everything before this was written.
     Finish(SyncSender<()>),
@@ -90,23 +90,23 @@ enum Message {
 
 /// What workers and the owner of the data plane hold of the log.
 #[derive(Debug)]
-pub(crate) struct Log {
-    queue: SyncSender<Message>,
+pub(crate) struct AccessLogQueue {
+    queue: SyncSender<LogMessage>,
     /// Lines that were not written.
     dropped: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
 
-impl Log {
+impl AccessLogQueue {
     /// Starts the thread that writes, which opens the file and ends with this; that it ends earlier is told `ended`. That it
     /// waits, for the reader of a pipe or a slow disk, is its business: lines are dropped meanwhile.
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub(crate) fn start(settings: AccessLog, ended: &threads::Ended) -> io::Result<Self> {
+    pub(crate) fn start(settings: AccessLog, ended: &threads::ThreadEnds) -> io::Result<Self> {
         let (queue, messages) = sync_channel(QUEUE);
         let log = Self { queue, dropped: Arc::default(), reopen: Arc::default() };
-        let writer = Writer {
+        let writer = LogWriter {
             sink: Sink::new(settings.file.clone()),
             settings,
             dropped: log.dropped.clone(),
@@ -125,8 +125,8 @@ impl Log {
     }
 
     /// Has a line written, unless too many wait already.
-    pub(crate) fn push(&self, ended: Ended) {
-        if self.queue.try_send(Message::Ended(ended)).is_err() {
+    pub(crate) fn push(&self, ended: EndedConnection) {
+        if self.queue.try_send(LogMessage::Ended(ended)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -140,20 +140,20 @@ impl Log {
     pub(crate) fn reopen(&self) {
         self.reopen.store(true, SeqCst);
         // With a full queue the thread has enough to do and finds the mark by itself.
-        let _ = self.queue.try_send(Message::Reopen);
+        let _ = self.queue.try_send(LogMessage::Reopen);
     }
 
     /// Waits until everything is written, but not long; blocks the thread.
     pub(crate) fn finish(&self) {
         let (done, written) = sync_channel(1);
-        if self.queue.try_send(Message::Finish(done)).is_ok() {
+        if self.queue.try_send(LogMessage::Finish(done)).is_ok() {
             let _ = written.recv_timeout(FINISH_LIMIT);
         }
     }
 }
 
 /// What the thread works with.
-struct Writer {
+struct LogWriter {
     settings: AccessLog,
     sink: Sink,
     dropped: Arc<AtomicU64>,
@@ -166,11 +166,11 @@ struct Writer {
     lines: u64,
 }
 
-impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) {
+impl LogWriter {
+    fn run(mut self, messages: &Receiver<LogMessage>) {
         self.sink.open();
         while let Ok(first) = messages.recv() {
-            if matches!(first, Message::Ended(_)) {
+            if matches!(first, LogMessage::Ended(_)) {
                 std::thread::sleep(GATHER);
             }
             self.clock = Clock::new();
@@ -183,17 +183,17 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, message: LogMessage) {
         match message {
-            Message::Ended(ended) => {
+            LogMessage::Ended(ended) => {
                 self.clock.line(&self.settings, &ended, &mut self.chunk);
                 self.lines += 1;
                 if self.chunk.len() >= CHUNK {
                     self.flush();
                 }
             }
-            Message::Reopen => self.flush(),
-            Message::Finish(done) => {
+            LogMessage::Reopen => self.flush(),
+            LogMessage::Finish(done) => {
                 self.flush();
                 // Fails only when nobody waits any more.
                 let _ = done.try_send(());
@@ -232,10 +232,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_writer_is_told() {
-        let ended = threads::Ended::default();
+        let ended = threads::ThreadEnds::default();
         let member = MemberName::parse("m1").unwrap();
         let file = Some(PathBuf::from("/dev/null"));
-        let log = Log::start(AccessLog { format: AccessLogFormat::Text, file, member }, &ended).unwrap();
+        let log =
+            AccessLogQueue::start(AccessLog { format: AccessLogFormat::Text, file, member }, &ended).unwrap();
         drop(log);
         let told = tokio::time::timeout(Duration::from_secs(60), ended.first()).await.unwrap();
         assert_eq!(told, "thread trestle-access has ended");

@@ -72,7 +72,7 @@ impl Counters {
         self.active.load(Relaxed)
     }
 
-    pub(crate) fn opened(&self) {
+    pub(crate) fn acquire(&self) {
         self.active.fetch_add(1, Relaxed);
     }
 
@@ -83,9 +83,9 @@ impl Counters {
     }
 
     /// Counts one more connection, unless there are as many as `max`; 0 is no bound.
-    pub(crate) fn try_open(&self, max: u32) -> bool {
+    pub(crate) fn try_acquire(&self, max: u32) -> bool {
         if max == 0 {
-            self.opened();
+            self.acquire();
             return true;
         }
         let more = |active| (active < u64::from(max)).then_some(active + 1);
@@ -97,16 +97,16 @@ impl Counters {
         if max == 0 { u64::MAX } else { u64::from(max).saturating_sub(self.active()) }
     }
 
-    pub(crate) fn ended(&self) {
+    pub(crate) fn release(&self) {
         self.active.fetch_sub(1, SeqCst);
     }
 
-    pub(crate) fn connected(&self) {
+    pub(crate) fn record_connection(&self) {
         self.connections.fetch_add(1, Relaxed);
     }
 
     /// Bytes that came from a client and bytes that went to it.
-    pub(crate) fn moved(&self, up: u64, down: u64) {
+    pub(crate) fn record_bytes(&self, up: u64, down: u64) {
         if up > 0 {
             self.bytes_in.fetch_add(up, Relaxed);
         }
@@ -115,20 +115,20 @@ impl Counters {
         }
     }
 
-    pub(crate) fn connect_failed(&self) {
+    pub(crate) fn record_connect_failure(&self) {
         self.connect_failures.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn retried(&self) {
+    pub(crate) fn record_retry(&self) {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn checked(&self, success: bool) {
+    pub(crate) fn record_check(&self, success: bool) {
         let counter = if success { &self.checks_ok } else { &self.checks_failed };
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn closed(&self, reason: CloseReason) {
+    pub(crate) fn record_close(&self, reason: CloseReason) {
         if let Some(counter) = self.closes.get(reason as usize) {
             counter.fetch_add(1, Relaxed);
         }
@@ -149,10 +149,10 @@ mod tests {
             let thread = || {
                 let mut taken = 0;
                 while taken < 20_000 {
-                    if counters.try_open(MAX) {
+                    if counters.try_acquire(MAX) {
                         most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
                         inside.fetch_sub(1, SeqCst);
-                        counters.ended();
+                        counters.release();
                         taken += 1;
                     }
                 }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn nothing_bounds_what_has_no_bound() {
         let counters = Counters::default();
-        assert!((0..1000).all(|_| counters.try_open(0)) && !counters.is_full(0) && counters.is_full(1000));
-        assert!(!counters.try_open(1000));
+        assert!((0..1000).all(|_| counters.try_acquire(0)) && !counters.is_full(0) && counters.is_full(1000));
+        assert!(!counters.try_acquire(1000));
     }
 }

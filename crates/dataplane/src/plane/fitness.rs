@@ -12,8 +12,8 @@ use crate::accept::bind;
 use crate::accept::listener::Listener;
 use crate::table::Table;
 use crate::upstream::pool::Pool;
-use crate::worker::command::Order;
-use crate::worker::liveness::Pulse;
+use crate::worker::command::WorkerCommand;
+use crate::worker::liveness::WorkerLiveness;
 
 /// Why connections are not accepted wherever virtual IPs are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,22 +35,22 @@ impl AcceptFault {
 /// Nothing is seen of file descriptors, queues and limits: what clients can use up is load, and load that moved virtual IPs
 /// would follow them.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    pulses: Vec<Pulse>,
+pub(crate) struct WorkerWatch {
+    workers: Vec<WorkerLiveness>,
 }
 
-impl Watch {
+impl WorkerWatch {
     /// Watches the workers that these give orders to.
-    pub(crate) fn new(workers: &[UnboundedSender<Order>]) -> Self {
+    pub(crate) fn new(workers: &[UnboundedSender<WorkerCommand>]) -> Self {
         let now = Instant::now();
-        Self { pulses: workers.iter().map(|orders| Pulse::new(orders, now)).collect() }
+        Self { workers: workers.iter().map(|commands| WorkerLiveness::new(commands, now)).collect() }
     }
 
     /// Workers that do not run.
     pub(crate) fn look(&mut self, now: Instant) -> Vec<AcceptFault> {
         let mut faults = Vec::new();
-        for (number, pulse) in self.pulses.iter_mut().enumerate() {
-            if let Some(silent) = pulse.look(now) {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            if let Some(silent) = worker.look(now) {
                 let seconds = silent.as_secs_f64();
                 faults
                     .push(AcceptFault::of_thread(format!("worker {number} has not run for {seconds:.1} s")));

@@ -15,22 +15,22 @@ use trestle_model::{ClusterState, PoolName, Revision};
 
 use crate::accept::client_counts::ClientCounts;
 use crate::check::{self, LocalCheck, LocalRun};
-use crate::connection::connection_table::{self, Roll};
+use crate::connection::connection_table::{self, ConnectionTable};
 use crate::machine::budget::{Budget, BudgetUse};
 use crate::machine::shortage::{ShortageKind, Shortages};
-use crate::machine::threads::{Beat, Ended};
-use crate::observe::access_log::{AccessLog, Log};
+use crate::machine::threads::{ThreadEnds, ThreadLiveness};
+use crate::observe::access_log::{AccessLog, AccessLogQueue};
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
 use crate::observe::snapshot::Connection;
-use crate::plane::fitness::{self, AcceptFault, Watch};
-use crate::reconcile::{Order, Reconciler};
+use crate::plane::fitness::{self, AcceptFault, WorkerWatch};
+use crate::reconcile::{ReconcileCommand, Reconciler};
 use crate::relay::count_pipes;
 use crate::relay::reactor;
 use crate::resolve;
 use crate::table::Table;
-use crate::upstream::loop_guard::{Guard, OwnTargets};
+use crate::upstream::loop_guard::{LoopGuard, OwnTargets};
 use crate::upstream::source::Sources;
 use crate::worker;
 
@@ -40,23 +40,23 @@ const FORCED_CLOSE: Duration = Duration::from_secs(1);
 /// A running data plane. Dropping it ends its threads and with them all connections.
 #[derive(Debug)]
 pub struct DataPlane {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     /// The connections of each worker.
-    rolls: Vec<Arc<Roll>>,
+    connection_tables: Vec<Arc<ConnectionTable>>,
     in_force: watch::Receiver<Revision>,
-    orders: Mutex<Option<mpsc::UnboundedSender<Order>>>,
+    commands: Mutex<Option<mpsc::UnboundedSender<ReconcileCommand>>>,
     local_checks: mpsc::UnboundedSender<LocalRun>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    watch: Mutex<Watch>,
-    ended: Ended,
+    watch: Mutex<WorkerWatch>,
+    ended: ThreadEnds,
     /// Of the threads that there is one of each.
-    beats: Vec<Arc<Beat>>,
+    liveness: Vec<Arc<ThreadLiveness>>,
 }
 
 /// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
 fn on_reactor<F: Future<Output = ()>>(
     name: String,
-    ended: &Ended,
+    ended: &ThreadEnds,
     start: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let (runtime, source) = reactor::runtime()?;
@@ -72,13 +72,13 @@ fn on_reactor<F: Future<Output = ()>>(
 /// Starts the thread of worker `number`.
 fn worker(
     number: usize,
-    roll: Arc<Roll>,
-    orders: mpsc::UnboundedReceiver<worker::command::Order>,
-    ended: &Ended,
+    connections: Arc<ConnectionTable>,
+    commands: mpsc::UnboundedReceiver<worker::command::WorkerCommand>,
+    ended: &ThreadEnds,
 ) -> io::Result<JoinHandle<()>> {
     on_reactor(format!("trestle-data-{number}"), ended, || {
-        count_pipes(roll.shared.budget.clone());
-        worker::run(roll, orders)
+        count_pipes(connections.shared.budget.clone());
+        worker::run(connections, commands)
     })
 }
 
@@ -88,56 +88,73 @@ impl DataPlane {
     /// # Errors
     /// When the operating system gives no thread or no event queue.
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
-        let (ended, mut beats, mut threads) = (Ended::default(), Vec::new(), Vec::new());
-        let shared = Arc::new(Shared::new(&settings, &ended)?);
-        let (mut workers, mut rolls) = (Vec::new(), Vec::new());
+        let (ended, mut liveness, mut threads) = (ThreadEnds::default(), Vec::new(), Vec::new());
+        let shared = Arc::new(SharedState::new(&settings, &ended)?);
+        let (mut workers, mut connection_tables) = (Vec::new(), Vec::new());
         for number in 0..settings.workers.get() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let roll = Arc::new(Roll::new(shared.clone()));
-            threads.push(worker(number, roll.clone(), receiver, &ended)?);
+            let connections = Arc::new(ConnectionTable::new(shared.clone()));
+            threads.push(worker(number, connections.clone(), receiver, &ended)?);
             workers.push(sender);
-            rolls.push(roll);
+            connection_tables.push(connections);
         }
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
         let (local_checks, local) = mpsc::unbounded_channel();
         let (resolver, questions) = mpsc::unbounded_channel();
         let (probed, doubts) = (shared.clone(), resolver.clone());
-        let beat = Arc::new(Beat::new("trestle-probe".to_owned()));
-        beats.push(beat.clone());
-        let probe = move || beat.during(check::run(probed, doubts, checks, local, reports));
+        let sign = Arc::new(ThreadLiveness::new("trestle-probe".to_owned()));
+        liveness.push(sign.clone());
+        let probe = move || sign.during(check::run(probed, doubts, checks, local, reports));
         threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
         let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            let (beat, watched) = (Arc::new(Beat::new(name.clone())), ended.thread(&name));
-            beats.push(beat.clone());
+            let (sign, watched) = (Arc::new(ThreadLiveness::new(name.clone())), ended.thread(&name));
+            liveness.push(sign.clone());
             let ended = ended.clone();
             let thread = Builder::new().name(name).spawn(move || {
                 let _watched = watched;
                 ended.install();
-                runtime.block_on(beat.during(future));
+                runtime.block_on(sign.during(future));
             });
             threads.push(thread?);
             io::Result::Ok(())
         };
         let (revision, in_force) = watch::channel(0);
-        let (sender, orders) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();
         let files = (settings.resolv_conf.clone(), settings.hosts.clone());
         spawn("trestle-names".to_owned(), Box::pin(resolve::run(files.0, files.1, questions, answers)))?;
-        let watch = Mutex::new(Watch::new(&workers));
-        let reconciler =
-            Reconciler::new(settings, shared.clone(), rolls.clone(), workers, prober, resolver, revision);
-        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, orders, reported, answered)))?;
-        let (orders, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
-        Ok(Self { shared, rolls, in_force, orders, local_checks, threads, watch, ended, beats })
+        let watch = Mutex::new(WorkerWatch::new(&workers));
+        let reconciler = Reconciler::new(
+            settings,
+            shared.clone(),
+            connection_tables.clone(),
+            workers,
+            prober,
+            resolver,
+            revision,
+        );
+        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, commands, reported, answered)))?;
+        let (commands, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
+        Ok(Self {
+            shared,
+            connection_tables,
+            in_force,
+            commands,
+            local_checks,
+            threads,
+            watch,
+            ended,
+            liveness,
+        })
     }
 
     /// Resolves when a thread, or a task that nobody else would miss, has ended although the data plane was not told to,
     /// with its name. The process must end then: what it did is done no more.
     pub async fn failed(&self) -> String {
         let first = self.ended.first().await;
-        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             std::future::pending::<()>().await;
         }
         first
@@ -145,13 +162,13 @@ impl DataPlane {
 
     /// The threads that have given no sign of life for long, in words. Workers are asked by [`Self::accepting`].
     pub fn silent(&self) -> Vec<String> {
-        let words = |beat: &Arc<Beat>| {
-            Some(format!("{} has given no sign of life for {} s", beat.name, beat.silent()?.as_secs()))
+        let words = |sign: &Arc<ThreadLiveness>| {
+            Some(format!("{} has given no sign of life for {} s", sign.name, sign.silent()?.as_secs()))
         };
-        if self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Vec::new();
         }
-        self.beats.iter().filter_map(words).collect()
+        self.liveness.iter().filter_map(words).collect()
     }
 
     /// The revision that the table and the listening sockets reflect. An address that cannot be bound does not hold
@@ -177,13 +194,13 @@ impl DataPlane {
 
     /// The connections that are open now, in the order of their numbers.
     pub fn connections(&self) -> Vec<Connection> {
-        connection_table::list(&self.rolls)
+        connection_table::list(&self.connection_tables)
     }
 
     /// Resets the connections with these numbers, and says how many of them were there. They end as
     /// [`CloseReason::ClosedByOperator`], unless something else was ending them already.
     pub fn close_connections(&self, ids: &[u64]) -> usize {
-        connection_table::close(&self.rolls, ids, CloseReason::ClosedByOperator)
+        connection_table::close(&self.connection_tables, ids, CloseReason::ClosedByOperator)
     }
 
     /// File descriptors that the data plane has, and may have.
@@ -211,14 +228,14 @@ impl DataPlane {
 
     /// Lines that the access log dropped because they could not be written, or not fast enough.
     pub fn access_log_dropped(&self) -> u64 {
-        self.shared.access_log.as_ref().map_or(0, Log::dropped)
+        self.shared.access_log.as_ref().map_or(0, AccessLogQueue::dropped)
     }
 
-    fn order(&self, order: Order) {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(orders) = &*orders {
+    fn command(&self, command: ReconcileCommand) {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(commands) = &*commands {
             // Fails only when the reconciler has ended, which it does only after the sender is gone.
-            let _ = orders.send(order);
+            let _ = commands.send(command);
         }
     }
 
@@ -232,7 +249,7 @@ impl DataPlane {
     /// Wildcards are closed too, through which virtual IPs are reached as well: say `true` only once this member holds
     /// none, and `false` before it claims one, which it does while no other member can.
     pub fn drain(&self, drained: bool, within: Option<Duration>) {
-        self.order(Order::Drain { drained, within });
+        self.command(ReconcileCommand::Drain { drained, within });
     }
 
     /// Whether this member accepts connections wherever virtual IPs are reached. Cheap; it judges workers by what it saw
@@ -276,13 +293,13 @@ impl DataPlane {
     /// pool over the last [part](trestle_model::PoolSpec::close_spread_percent) of the time, however they are drained. `None`
     /// lets them go on after all. For a member that was removed, and may be taken in again.
     pub fn end_within(&self, time: Option<Duration>) {
-        self.order(Order::EndWithin(time.map(|time| (time, CloseReason::Drained))));
+        self.command(ReconcileCommand::EndWithin(time.map(|time| (time, CloseReason::Drained))));
     }
 
     /// Closes every listening socket, after accepting what waits there. Established connections go on, and the
     /// configuration is followed in everything else.
     pub fn stop_accepting(&self) {
-        self.order(Order::StopAccepting { done: None });
+        self.command(ReconcileCommand::StopAccepting { done: None });
     }
 
     /// Stops accepting, lets connections finish for `grace`, resets those that are left, and ends all threads. Those of each
@@ -290,14 +307,14 @@ impl DataPlane {
     /// reset; a second call does nothing and returns 0.
     pub async fn finish(&self, grace: Duration) -> usize {
         let (done, stopped) = oneshot::channel();
-        self.order(Order::StopAccepting { done: Some(done) });
+        self.command(ReconcileCommand::StopAccepting { done: Some(done) });
         let _ = stopped.await;
-        self.order(Order::EndWithin(Some((grace, CloseReason::MemberShutdown))));
+        self.command(ReconcileCommand::EndWithin(Some((grace, CloseReason::MemberShutdown))));
         if timeout(grace, self.shared.idle()).await.is_err() {
-            self.order(Order::CloseAll);
+            self.command(ReconcileCommand::CloseAll);
             let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;
         }
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let shared = self.shared.clone();
         let joined = tokio::task::spawn_blocking(move || {

@@ -33,14 +33,14 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
         std::net::TcpListener::bind((Ipv4Addr::new(127, 8, 255, 1), 0)).unwrap().local_addr().unwrap();
     let sockets = bind::open(listening, 2, true, false).unwrap();
     let shared = shared();
-    let (mut orders, mut threads) = (Vec::new(), Vec::new());
+    let (mut commands, mut threads) = (Vec::new(), Vec::new());
     let (go_on, stalled) = channel::<()>();
     let mut stall = Some(stalled);
     for socket in sockets {
         let (sender, receiver) = mpsc::unbounded_channel();
-        sender.send(worker::command::Order::Listen(listening, socket)).unwrap();
-        orders.push(sender);
-        let (roll, stall) = (Arc::new(Roll::new(shared.clone())), stall.take());
+        sender.send(worker::command::WorkerCommand::Listen(listening, socket)).unwrap();
+        commands.push(sender);
+        let (connections, stall) = (Arc::new(ConnectionTable::new(shared.clone())), stall.take());
         threads.push(std::thread::spawn(move || {
             let (runtime, source) = reactor::runtime().unwrap();
             source.install();
@@ -49,7 +49,7 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
                     // Not a task that waits: the thread does.
                     tokio::spawn(async move { stall.recv().unwrap_or_default() });
                 }
-                worker::run(roll, receiver).await;
+                worker::run(connections, receiver).await;
             });
         }));
     }
@@ -65,7 +65,7 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
         std::thread::yield_now();
     }
     assert!(lost + ended(&mut clients) < 64, "the stall is none");
-    let (mut watch, mut now) = (Watch::new(&orders), start);
+    let (mut watch, mut now) = (WorkerWatch::new(&commands), start);
     loop {
         // The clock of the watch is ahead of the real one, which the other worker needs to answer.
         now += Duration::from_millis(100);
@@ -84,7 +84,7 @@ fn a_worker_that_stalls_stops_nobody_elses_accepts() {
         assert!(start.elapsed() < DEADLINE, "who waited at the stalled worker is lost");
         std::thread::yield_now();
     }
-    drop(orders);
+    drop(commands);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 

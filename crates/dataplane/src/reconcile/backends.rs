@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use trestle_engine::{Admission, Failback, Outage, Schedule, Verdict};
+use trestle_engine::{DrainState, Failback, Outage, Schedule, Verdict};
 use trestle_model::{self as model, BackendName, OnDown, PoolEntry, PoolName};
 
 use super::endings::Ending;
-use super::schedule::{Lasting, candidate};
-use crate::check::Plan;
+use super::schedule::{PoolRuntime, candidate};
+use crate::check::CheckPlan;
 use crate::check::command::CheckId;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::history::History;
 use crate::upstream::backend::Backend;
-use crate::upstream::backend_runtime::{Live, next_epoch};
+use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::queue::Queue;
 
 /// A backend and all that this member knows of it.
-pub(super) struct BackendState {
+pub(super) struct TrackedBackend {
     pub(super) entry: Arc<Backend>,
-    pub(super) admission: Admission,
+    pub(super) drain_state: DrainState,
     /// How its connections end, if they do.
     pub(super) ending: Option<Ending>,
     pub(super) check: Option<CheckId>,
@@ -31,7 +31,7 @@ pub(super) struct BackendState {
     failback: Failback,
 }
 
-impl BackendState {
+impl TrackedBackend {
     /// A backend of which nothing is known yet, whose clients wait in `queue`.
     pub(super) fn new(pool: &PoolName, wanted: &Arc<model::Backend>, queue: &Arc<Queue>) -> Self {
         Self {
@@ -47,10 +47,10 @@ impl BackendState {
                 history: History::default(),
                 risen: None,
                 drain_ends: None,
-                live: Arc::new(Live::new(pool.clone(), wanted.name.clone(), queue.clone())),
+                runtime: Arc::new(BackendRuntime::new(pool.clone(), wanted.name.clone(), queue.clone())),
                 epoch: 0,
             }),
-            admission: Admission::default(),
+            drain_state: DrainState::default(),
             ending: None,
             check: None,
             outage: Outage::default(),
@@ -60,19 +60,19 @@ impl BackendState {
 }
 
 /// A pool, its backends, how they are checked, and what outlives its table entries.
-pub(super) struct PoolState {
+pub(super) struct TrackedPool {
     pub(super) config: Arc<PoolEntry>,
-    pub(super) plan: Arc<Plan>,
-    pub(super) backends: BTreeMap<BackendName, BackendState>,
-    pub(super) lasting: Lasting,
+    pub(super) plan: Arc<CheckPlan>,
+    pub(super) backends: BTreeMap<BackendName, TrackedBackend>,
+    pub(super) pool_runtime: PoolRuntime,
     /// Whether it was told last that none of its backends is usable.
     pub(super) down: bool,
 }
 
-impl PoolState {
+impl TrackedPool {
     /// Closes what is left on backends that are down, where clients are led to better ones, and on backups, where they are
     /// led to primaries.
-    pub(super) fn close_left(&mut self, signals: &mut Vec<(Arc<Live>, u32)>) {
+    pub(super) fn close_left(&mut self, signals: &mut Vec<(Arc<BackendRuntime>, u32)>) {
         let spec = &self.config.pool.spec;
         let candidates = || self.backends.values().map(|b| candidate(&b.entry));
         let elsewhere = Schedule::elsewhere(spec, candidates());
@@ -86,9 +86,9 @@ impl PoolState {
                 (_, true) => CloseReason::PrimaryUp,
                 (false, false) => continue,
             };
-            let connections = state.entry.live.counters.active();
+            let connections = state.entry.runtime.counters.active();
             if reason == CloseReason::PrimaryUp && connections > 0 {
-                let (pool, backend) = (&state.entry.live.pool, &state.entry.config.name);
+                let (pool, backend) = (&state.entry.runtime.pool, &state.entry.config.name);
                 tracing::info!(%pool, %backend, connections, "a primary is usable: its backup's connections are reset");
             }
             close(signals, Arc::make_mut(&mut state.entry), reason);
@@ -97,7 +97,7 @@ impl PoolState {
 }
 
 /// Begins an epoch, which closes the connections of those before; `signals` is told.
-pub(super) fn close(signals: &mut Vec<(Arc<Live>, u32)>, entry: &mut Backend, reason: CloseReason) {
+pub(super) fn close(signals: &mut Vec<(Arc<BackendRuntime>, u32)>, entry: &mut Backend, reason: CloseReason) {
     entry.epoch = next_epoch(entry.epoch, reason);
-    signals.push((entry.live.clone(), entry.epoch));
+    signals.push((entry.runtime.clone(), entry.epoch));
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, PoolName, Port, Revision};
 
-use crate::accept::admission::Gate;
+use crate::accept::admission::Admission;
 use crate::accept::bind::{self, BindError};
 use crate::accept::listener::{BindStatus, Listener};
-use crate::table::shared::Shared;
-use crate::upstream::loop_guard::{Guard, OwnTargets, meets};
-use crate::worker::command::Order;
+use crate::table::shared::SharedState;
+use crate::upstream::loop_guard::{LoopGuard, OwnTargets, meets};
+use crate::worker::command::WorkerCommand;
 
 use super::open_sockets::OpenSockets;
 
@@ -28,7 +28,7 @@ const FIRST_CHECKS_MAX: Duration = Duration::from_secs(2);
 
 /// A listener that has no sockets until its backends were checked for the first time.
 #[derive(Debug, Clone, Copy)]
-struct Hold {
+struct ListenerHold {
     /// When it opens them in any case, on the reconciler's clock.
     until: Duration,
     /// What is in force without it.
@@ -52,40 +52,40 @@ pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
 }
 
 /// All listeners.
-pub(super) struct Listeners {
+pub(super) struct ListenerReconciler {
     data_address: Option<IpAddr>,
     sockets: OpenSockets,
     published: Published,
-    guard: Arc<Guard>,
+    loop_guard: Arc<LoopGuard>,
     targets: OwnTargets,
     /// Own ports of the members on this machine.
     neighbours: Vec<SocketAddr>,
     /// Wildcards that get no connections at an address of another listener, in words.
     shadowed: Arc<[String]>,
     /// Of listeners that are published with other settings, or no more.
-    replaced: Vec<Arc<Gate>>,
+    replaced: Vec<Arc<Admission>>,
     /// The addresses of virtual IPs.
     vips: Arc<BTreeSet<IpAddr>>,
     /// Listeners that are new and wait.
-    held: BTreeMap<ListenerName, Hold>,
+    held: BTreeMap<ListenerName, ListenerHold>,
     /// What was in force before the first address was put off that is not open yet.
     opening: Option<Revision>,
     drained: bool,
     stopped: bool,
 }
 
-impl Listeners {
+impl ListenerReconciler {
     pub(super) fn new(
         data_address: Option<IpAddr>,
         targets: OwnTargets,
-        workers: Vec<mpsc::UnboundedSender<Order>>,
-        shared: Arc<Shared>,
+        workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+        shared: Arc<SharedState>,
     ) -> Self {
         Self {
             data_address,
             sockets: OpenSockets::new(workers, shared),
             published: Published::default(),
-            guard: Arc::default(),
+            loop_guard: Arc::default(),
             targets,
             neighbours: Vec::new(),
             shadowed: Arc::default(),
@@ -103,8 +103,8 @@ impl Listeners {
     }
 
     /// Where no connection may go.
-    pub(super) fn guard(&self) -> Arc<Guard> {
-        self.guard.clone()
+    pub(super) fn loop_guard(&self) -> Arc<LoopGuard> {
+        self.loop_guard.clone()
     }
 
     /// Wildcards that get no connections at an address of another listener, in words.
@@ -117,12 +117,12 @@ impl Listeners {
         self.vips.clone()
     }
 
-    /// Has no socket from the next [`Listeners::follow`] on.
+    /// Has no socket from the next [`ListenerReconciler::follow`] on.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// Whether, from the next [`Listeners::follow`] on, only addresses of virtual IPs have sockets. Answers whether that is
+    /// Whether, from the next [`ListenerReconciler::follow`] on, only addresses of virtual IPs have sockets. Answers whether that is
     /// new.
     pub(super) fn drain(&mut self, drained: bool) -> bool {
         std::mem::replace(&mut self.drained, drained) != drained
@@ -142,7 +142,7 @@ impl Listeners {
             .retain(|name, hold| now < hold.until && state.listeners.get(name).is_some_and(|l| waits(l)));
         let new = state.listeners.iter().filter(|(name, _)| !self.published.0.contains_key(*name));
         for (name, _) in new.filter(|(_, listener)| waits(listener)) {
-            let hold = Hold { until: now.saturating_add(FIRST_CHECKS_MAX), before };
+            let hold = ListenerHold { until: now.saturating_add(FIRST_CHECKS_MAX), before };
             self.held.entry(name.clone()).or_insert(hold);
         }
     }
@@ -155,7 +155,7 @@ impl Listeners {
         mut unchecked: impl FnMut(&PoolName) -> bool,
     ) -> bool {
         let mut waits = |listener: &Arc<model::Listener>| pools(listener).any(&mut unchecked);
-        let mut over = |(name, hold): (&ListenerName, &Hold)| {
+        let mut over = |(name, hold): (&ListenerName, &ListenerHold)| {
             hold.until <= now || !state.listeners.get(name).is_some_and(&mut waits)
         };
         self.held.iter().any(&mut over)
@@ -208,13 +208,13 @@ impl Listeners {
             let stays = |was: &Arc<Listener>| {
                 listeners.get(&was.config.name).is_some_and(|is: &Arc<Listener>| Arc::ptr_eq(is, was))
             };
-            self.replaced.extend(before.values().filter(|was| !stays(was)).map(|was| was.gate.clone()));
+            self.replaced.extend(before.values().filter(|was| !stays(was)).map(|was| was.admission.clone()));
             self.published = (Arc::new(listeners), Arc::new(routes));
         }
         self.shadowed = shadowed(&self.published, self.data_address);
         // Always anew: interfaces come and go.
         let listeners = self.published.0.values().map(|listener| &**listener);
-        self.guard = Arc::new(Guard::new(state, listeners, self.data_address, &self.targets));
+        self.loop_guard = Arc::new(LoopGuard::new(state, listeners, self.data_address, &self.targets));
     }
 
     /// The listener that each address belongs to: the one that has it here, or else the oldest, on every member alike. It was
@@ -287,7 +287,7 @@ impl Listeners {
     /// Gives new sockets to the workers, and tells connections that wait to come in what has changed; the table must have
     /// the listeners by now.
     pub(super) fn hand_over(&mut self) {
-        self.replaced.drain(..).for_each(|gate| gate.replaced());
+        self.replaced.drain(..).for_each(|admission| admission.replaced());
         self.sockets.hand_over();
     }
 }
@@ -348,8 +348,8 @@ fn entry(
         _ => {}
     }
     let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
-    let gate = was.map(|w| w.gate.clone()).unwrap_or_default();
-    let new = Listener { config: config.clone(), binds, counters, gate };
+    let admission = was.map(|w| w.admission.clone()).unwrap_or_default();
+    let new = Listener { config: config.clone(), binds, counters, admission };
     let known: BTreeMap<_, _> = was.iter().flat_map(|was| was.failed()).collect();
     let come = new.failed().filter(|(at, error)| !error.is_meant() && known.get(at) != Some(error));
     for error in bind::told(come) {

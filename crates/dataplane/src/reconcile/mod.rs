@@ -18,18 +18,18 @@ use tokio::time::sleep_until;
 use trestle_model::{ClusterState, Revision};
 
 use crate::check;
-use crate::check::command::Report;
-use crate::connection::connection_table::Roll;
+use crate::check::command::CheckReport;
+use crate::connection::connection_table::ConnectionTable;
 use crate::observe::close_reason::CloseReason;
 use crate::resolve as resolver;
 use crate::settings::Settings;
 use crate::table::Table;
-use crate::table::shared::Shared;
+use crate::table::shared::SharedState;
 use crate::worker;
 use endings::Grace;
-use listeners::Listeners;
-use names::Names;
-use pools::Pools;
+use listeners::ListenerReconciler;
+use names::NameUsers;
+use pools::PoolReconciler;
 
 /// Least time between two tables that differ in verdicts only, so that thousands of backends that fail together cost a
 /// few tables and not thousands. A change of the configuration does not wait.
@@ -41,7 +41,7 @@ const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the owner of the data plane asks for.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum ReconcileCommand {
     /// Close every listening socket and open none.
     StopAccepting {
         /// Told when that is done.
@@ -63,14 +63,14 @@ pub(crate) enum Order {
 
 /// Compares the whole of what is with the whole of what should be, each time something happens.
 pub(crate) struct Reconciler {
-    shared: Arc<Shared>,
-    rolls: Vec<Arc<Roll>>,
+    shared: Arc<SharedState>,
+    connection_tables: Vec<Arc<ConnectionTable>>,
     in_force: watch::Sender<Revision>,
     drift_interval: Duration,
     /// The origin of the clock that the engine sees.
     origin: Instant,
-    listeners: Listeners,
-    pools: Pools,
+    listeners: ListenerReconciler,
+    pools: PoolReconciler,
     /// What is in force.
     state: Arc<ClusterState>,
     published: Instant,
@@ -85,24 +85,29 @@ pub(crate) struct Reconciler {
 impl Reconciler {
     pub(crate) fn new(
         settings: Settings,
-        shared: Arc<Shared>,
-        rolls: Vec<Arc<Roll>>,
-        workers: Vec<mpsc::UnboundedSender<worker::command::Order>>,
-        prober: mpsc::UnboundedSender<check::command::Order>,
-        resolver: mpsc::UnboundedSender<resolver::Order>,
+        shared: Arc<SharedState>,
+        connection_tables: Vec<Arc<ConnectionTable>>,
+        workers: Vec<mpsc::UnboundedSender<worker::command::WorkerCommand>>,
+        prober: mpsc::UnboundedSender<check::command::ProbeCommand>,
+        resolver: mpsc::UnboundedSender<resolver::ResolverCommand>,
         in_force: watch::Sender<Revision>,
     ) -> Self {
         let now = Instant::now();
         Self {
-            listeners: Listeners::new(settings.data_address, settings.targets(), workers, shared.clone()),
+            listeners: ListenerReconciler::new(
+                settings.data_address,
+                settings.targets(),
+                workers,
+                shared.clone(),
+            ),
             shared,
-            rolls,
+            connection_tables,
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
-            pools: Pools::new(
+            pools: PoolReconciler::new(
                 prober,
-                Names::new(resolver),
+                NameUsers::new(resolver),
                 settings.check_directory.into(),
                 settings.member,
                 settings.on_event,
@@ -115,13 +120,13 @@ impl Reconciler {
         }
     }
 
-    /// Runs until `orders` is closed.
+    /// Runs until `commands` is closed.
     pub(crate) async fn run(
         mut self,
         mut target: watch::Receiver<Arc<ClusterState>>,
-        mut orders: mpsc::UnboundedReceiver<Order>,
-        mut reports: mpsc::UnboundedReceiver<Report>,
-        mut answers: mpsc::UnboundedReceiver<resolver::Report>,
+        mut commands: mpsc::UnboundedReceiver<ReconcileCommand>,
+        mut reports: mpsc::UnboundedReceiver<CheckReport>,
+        mut answers: mpsc::UnboundedReceiver<resolver::ResolverReport>,
     ) {
         let mut followed = true;
         let mut drift = Instant::now() + self.drift_interval;
@@ -137,8 +142,8 @@ impl Reconciler {
             let wake = [Some(drift), verdicts, drain, release].into_iter().flatten().min().unwrap_or(drift);
             tokio::select! {
                 biased;
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order).await,
+                command = commands.recv() => match command {
+                    Some(command) => self.execute(command).await,
                     None => return,
                 },
                 changed = target.changed(), if followed => {
@@ -165,7 +170,7 @@ impl Reconciler {
                     }
                 }
                 () = sleep_until(wake.into()) => {
-                    self.pools.expire(self.origin.elapsed(), &self.rolls);
+                    self.pools.expire(self.origin.elapsed(), &self.connection_tables);
                     if self.pools.is_dirty() {
                         self.publish();
                     }
@@ -184,9 +189,9 @@ impl Reconciler {
         self.listeners.is_released(&self.state, self.origin.elapsed(), self.pools.unchecked())
     }
 
-    async fn obey(&mut self, order: Order) {
-        match order {
-            Order::StopAccepting { done } => {
+    async fn execute(&mut self, command: ReconcileCommand) {
+        match command {
+            ReconcileCommand::StopAccepting { done } => {
                 self.listeners.stop();
                 self.follow(self.state.clone(), true).await;
                 if let Some(done) = done {
@@ -194,7 +199,7 @@ impl Reconciler {
                     let _ = done.send(());
                 }
             }
-            Order::Drain { drained, within } => {
+            ReconcileCommand::Drain { drained, within } => {
                 let now = self.origin.elapsed();
                 let since = drained.then(|| *self.drained_since.get_or_insert(now));
                 self.drained_since = since;
@@ -209,14 +214,14 @@ impl Reconciler {
                     self.publish();
                 }
             }
-            Order::EndWithin(wanted) => {
+            ReconcileCommand::EndWithin(wanted) => {
                 let since = self.origin.elapsed();
                 let grace = wanted.map(|(time, reason)| Grace { since, time, reason });
                 self.pools.end_within(grace, since);
                 // Drains whose time has come begin an epoch.
                 self.publish();
             }
-            Order::CloseAll => {
+            ReconcileCommand::CloseAll => {
                 self.pools.close_all();
                 self.publish();
             }
@@ -245,12 +250,14 @@ impl Reconciler {
     fn publish(&mut self) {
         let pools = self.pools.publish(self.origin.elapsed());
         let (listeners, routes) = self.listeners.published();
-        let (revision, guard, vips) = (self.state.revision, self.listeners.guard(), self.listeners.vips());
+        let (revision, loop_guard, vips) =
+            (self.state.revision, self.listeners.loop_guard(), self.listeners.vips());
         let shadowed = self.listeners.shadowed();
         let (drained, drain_ends) = (self.drained_since.is_some(), self.drain_ends);
-        let table = Table { revision, listeners, pools, routes, guard, vips, shadowed, drained, drain_ends };
+        let table =
+            Table { revision, listeners, pools, routes, loop_guard, vips, shadowed, drained, drain_ends };
         self.shared.table.store(Arc::new(table));
-        self.pools.signal(&self.rolls);
+        self.pools.signal(&self.connection_tables);
         self.published = Instant::now();
     }
 }

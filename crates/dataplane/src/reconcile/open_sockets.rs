@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::accept::bind::{self, BindError};
 use crate::machine::budget::NoRoom;
-use crate::table::shared::Shared;
-use crate::worker::command::Order;
+use crate::table::shared::SharedState;
+use crate::worker::command::WorkerCommand;
 
 /// How long workers may take to empty the queues of sockets that are closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -44,8 +44,8 @@ type Fresh = (SocketAddr, usize, TcpListener);
 /// All listening sockets of this member.
 #[derive(Debug)]
 pub(super) struct OpenSockets {
-    workers: Vec<mpsc::UnboundedSender<Order>>,
-    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    shared: Arc<SharedState>,
     open: BTreeMap<Key, Open>,
     /// Sockets that are open and not with the workers yet.
     fresh: Vec<Fresh>,
@@ -60,7 +60,7 @@ pub(super) struct OpenSockets {
 }
 
 impl OpenSockets {
-    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<Order>>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<WorkerCommand>>, shared: Arc<SharedState>) -> Self {
         Self {
             workers,
             shared,
@@ -162,7 +162,7 @@ impl OpenSockets {
                 self.shared.budget.unlisten(workers.len());
                 for worker in self.workers.get(workers.clone()).into_iter().flatten() {
                     // Fails only when the worker's thread is gone, and its sockets with it.
-                    let _ = worker.send(Order::Close(*address, done.clone()));
+                    let _ = worker.send(WorkerCommand::Close(*address, done.clone()));
                 }
             }
             keep
@@ -179,7 +179,7 @@ impl OpenSockets {
     pub(super) fn hand_over(&mut self) {
         for (address, worker, socket) in self.fresh.drain(..) {
             if let Some(worker) = self.workers.get(worker) {
-                let _ = worker.send(Order::Listen(address, socket));
+                let _ = worker.send(WorkerCommand::Listen(address, socket));
             }
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     use crate::plane::tests::shared;
 
     /// Two workers, and what they are told.
-    fn sockets() -> (OpenSockets, Vec<mpsc::UnboundedReceiver<Order>>) {
+    fn sockets() -> (OpenSockets, Vec<mpsc::UnboundedReceiver<WorkerCommand>>) {
         let (workers, told) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
         (OpenSockets::new(workers, shared()), told)
     }
@@ -214,7 +214,7 @@ mod tests {
         sockets.hand_over();
         for (worker, told) in told.iter_mut().enumerate() {
             let mut addresses = Vec::new();
-            while let Ok(Order::Listen(address, _)) = told.try_recv() {
+            while let Ok(WorkerCommand::Listen(address, _)) = told.try_recv() {
                 addresses.push(address);
             }
             let its_own = (usize::from(one.port()) % 2 == worker).then_some(one);

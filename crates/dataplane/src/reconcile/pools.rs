@@ -14,28 +14,28 @@ use trestle_model::{
     self as model, AdminState, BackendName, ClusterState, Host, MemberName, OnDown, PoolEntry, PoolName,
 };
 
-use super::backends::{BackendState, PoolState, close};
+use super::backends::{TrackedBackend, TrackedPool, close};
 use super::changes::changes;
 use super::endings::Grace;
-use super::names::Names;
+use super::names::NameUsers;
 use super::news;
-use super::schedule::Lasting;
-use crate::check::command::{Check, CheckId, Report};
-use crate::check::{self, Plan};
-use crate::connection::connection_table::{self, Roll};
+use super::schedule::PoolRuntime;
+use crate::check::command::{Check, CheckId, CheckReport};
+use crate::check::{self, CheckPlan};
+use crate::connection::connection_table::{self, ConnectionTable};
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
 use crate::resolve;
 use crate::upstream::backend::Backend;
-use crate::upstream::backend_runtime::{Live, next_epoch};
+use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::pool::Pool;
-use crate::upstream::queue::{Places, Queue};
+use crate::upstream::queue::{Queue, SlotSource};
 
-type Prober = mpsc::UnboundedSender<check::command::Order>;
+type Prober = mpsc::UnboundedSender<check::command::ProbeCommand>;
 
 /// All pools.
-pub(super) struct Pools {
+pub(super) struct PoolReconciler {
     /// This member's name.
     member: Option<MemberName>,
     /// Where turns of a pool that is new here begin.
@@ -44,10 +44,10 @@ pub(super) struct Pools {
     remembering: usize,
     prober: Prober,
     on_event: OnEvent,
-    names: Names,
+    names: NameUsers,
     /// Where files of checks are.
     check_directory: Arc<Path>,
-    pools: BTreeMap<PoolName, PoolState>,
+    pools: BTreeMap<PoolName, TrackedPool>,
     published: Arc<BTreeMap<PoolName, Arc<Pool>>>,
     /// Pools whose table entry is out of date, or that are gone.
     dirty: BTreeSet<PoolName>,
@@ -63,18 +63,18 @@ pub(super) struct Pools {
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
     /// Queues of pools that are published, or gone; their clients are looked at once the table is.
-    queues: Vec<(Arc<Queue>, Option<Weak<dyn Places>>)>,
+    queues: Vec<(Arc<Queue>, Option<Weak<dyn SlotSource>>)>,
     /// Epochs that begin, and so connections that close, once the table is published.
-    signals: Vec<(Arc<Live>, u32)>,
+    signals: Vec<(Arc<BackendRuntime>, u32)>,
     /// Addresses of backends that are dead while others of the same backend are not; connections there close once the table is
     /// published.
-    dead: Vec<(Arc<Live>, IpAddr)>,
+    dead: Vec<(Arc<BackendRuntime>, IpAddr)>,
 }
 
-impl Pools {
+impl PoolReconciler {
     pub(super) fn new(
         prober: Prober,
-        names: Names,
+        names: NameUsers,
         check_directory: Arc<Path>,
         member: Option<MemberName>,
         on_event: OnEvent,
@@ -130,7 +130,7 @@ impl Pools {
         self.first_turn = state.members.values().position(own).map_or(0, |place| place as u64);
         let remembering = state.pools.values().filter(|p| !p.pool.spec.stickiness.is_zero()).count();
         if std::mem::replace(&mut self.remembering, remembering) != remembering {
-            self.pools.values().for_each(|pool| pool.lasting.share(remembering));
+            self.pools.values().for_each(|pool| pool.pool_runtime.share(remembering));
         }
         for (name, config) in &state.pools {
             if self.pools.get(name).is_none_or(|p| !Arc::ptr_eq(&p.config, config)) {
@@ -141,11 +141,11 @@ impl Pools {
 
     fn follow_pool(&mut self, name: &PoolName, config: &Arc<PoolEntry>, now: Duration) {
         self.dirty.insert(name.clone());
-        let mut pool = self.pools.remove(name).unwrap_or_else(|| PoolState {
+        let mut pool = self.pools.remove(name).unwrap_or_else(|| TrackedPool {
             config: Arc::new(PoolEntry { pool: config.pool.clone(), backends: BTreeMap::new() }),
-            plan: Arc::new(Plan::new(&config.pool.spec, &self.check_directory)),
+            plan: Arc::new(CheckPlan::new(&config.pool.spec, &self.check_directory)),
             backends: BTreeMap::new(),
-            lasting: Lasting::new(self.first_turn),
+            pool_runtime: PoolRuntime::new(self.first_turn),
             down: false,
         });
         let (was, is) = (&pool.config.pool.spec, &config.pool.spec);
@@ -153,7 +153,7 @@ impl Pools {
         // A check of another pace asks the same.
         let asked_anew = was.health.kind != is.health.kind || was.health.port != is.health.port;
         if rechecked {
-            pool.plan = Arc::new(Plan::new(is, &self.check_directory));
+            pool.plan = Arc::new(CheckPlan::new(is, &self.check_directory));
         }
         let spread = is.close_spread_percent;
         let all = rechecked || was.close_spread_percent != spread;
@@ -161,7 +161,8 @@ impl Pools {
             let was = pool.backends.remove(&backend);
             match wanted {
                 Some(wanted) => {
-                    let was = was.unwrap_or_else(|| BackendState::new(name, &wanted, &pool.lasting.queue));
+                    let was =
+                        was.unwrap_or_else(|| TrackedBackend::new(name, &wanted, &pool.pool_runtime.queue));
                     let mut state = self.update(name, &pool.plan, &wanted, was, rechecked);
                     self.plan_end(name, &mut state, spread, now);
                     if asked_anew {
@@ -176,25 +177,25 @@ impl Pools {
         self.pools.insert(name.clone(), pool);
     }
 
-    fn remove(&mut self, pool: &PoolName, name: &BackendName, was: BackendState) {
+    fn remove(&mut self, pool: &PoolName, name: &BackendName, was: TrackedBackend) {
         self.forget(was.check);
         self.names.leave(&was.entry.config.spec.address.host, &(pool.clone(), name.clone()));
         if let Some(ending) = was.ending {
             self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
         }
         let epoch = next_epoch(was.entry.epoch, CloseReason::BackendRemoved);
-        self.signals.push((was.entry.live.clone(), epoch));
+        self.signals.push((was.entry.runtime.clone(), epoch));
     }
 
     /// A new backend, or one with other settings; `rechecked` when the pool's check is another one.
     fn update(
         &mut self,
         pool_name: &PoolName,
-        plan: &Arc<Plan>,
+        plan: &Arc<CheckPlan>,
         wanted: &Arc<model::Backend>,
-        mut state: BackendState,
+        mut state: TrackedBackend,
         rechecked: bool,
-    ) -> BackendState {
+    ) -> TrackedBackend {
         let was = &state.entry.config.spec.address;
         let moved = *was != wanted.spec.address;
         if was.host != wanted.spec.address.host {
@@ -217,7 +218,7 @@ impl Pools {
     fn start_check(
         &mut self,
         pool_name: &PoolName,
-        plan: &Arc<Plan>,
+        plan: &Arc<CheckPlan>,
         entry: &mut Backend,
         check: &mut Option<CheckId>,
         moved: bool,
@@ -254,15 +255,15 @@ impl Pools {
         self.last_check += 1;
         self.checks.insert(self.last_check, user);
         *check = Some(self.last_check);
-        let (plan, verdict, live) = (plan.clone(), entry.verdict, entry.live.clone());
-        let started = Check { candidates, name, port, plan, verdict, live };
+        let (plan, verdict, runtime) = (plan.clone(), entry.verdict, entry.runtime.clone());
+        let started = Check { candidates, name, port, plan, verdict, runtime };
         // Fails only when the prober's thread is gone, of which the log tells.
-        let _ = self.prober.send(check::command::Order::Watch(self.last_check, started));
+        let _ = self.prober.send(check::command::ProbeCommand::Watch(self.last_check, started));
     }
 
     /// Takes over what a name stands for. A backend whose address is still among those stays there. Others of that name move:
     /// their checks start anew, and connections to the former address go on.
-    pub(super) fn resolved(&mut self, report: resolve::Report) {
+    pub(super) fn resolved(&mut self, report: resolve::ResolverReport) {
         let found = report.found.clone();
         for (pool_name, name) in self.names.report(report) {
             let Some(mut pool) = self.pools.remove(&pool_name) else { continue };
@@ -271,7 +272,7 @@ impl Pools {
                 let is_kept = |all: &&Arc<[IpAddr]>| entry.ip.is_some_and(|ip| all.contains(&ip));
                 if let (Some(id), Some(all)) = (state.check, found.as_ref().ok().filter(is_kept)) {
                     entry.addresses = all.clone();
-                    let _ = self.prober.send(check::command::Order::Renew(id, all.clone()));
+                    let _ = self.prober.send(check::command::ProbeCommand::Renew(id, all.clone()));
                 } else {
                     self.forget(state.check.take());
                     self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
@@ -287,7 +288,7 @@ impl Pools {
     fn forget(&mut self, check: Option<CheckId>) {
         if let Some(id) = check {
             self.checks.remove(&id);
-            let _ = self.prober.send(check::command::Order::Forget(id));
+            let _ = self.prober.send(check::command::ProbeCommand::Forget(id));
         }
     }
 
@@ -304,14 +305,14 @@ impl Pools {
         })
     }
 
-    /// As [`Pools::is_unchecked`], looking at each pool once: many listeners may lead to a large one.
+    /// As [`PoolReconciler::is_unchecked`], looking at each pool once: many listeners may lead to a large one.
     pub(super) fn unchecked(&self) -> impl FnMut(&PoolName) -> bool {
         let mut known = BTreeMap::new();
         move |pool| *known.entry(pool.clone()).or_insert_with(|| self.is_unchecked(pool))
     }
 
     /// Takes over a verdict or an address; a report of a run that was replaced is ignored.
-    pub(super) fn report(&mut self, report: Report) {
+    pub(super) fn report(&mut self, report: CheckReport) {
         let Some((pool_name, name)) = self.checks.get(&report.id) else {
             return;
         };
@@ -335,7 +336,7 @@ impl Pools {
             tracing::info!(%pool, backend = %name, %was, %ip, "backend is led to at another address of its name");
         }
         if pool.config.pool.spec.on_down == OnDown::Close {
-            self.dead.extend(report.dead.into_iter().map(|ip| (entry.live.clone(), ip)));
+            self.dead.extend(report.dead.into_iter().map(|ip| (entry.runtime.clone(), ip)));
         }
         if let Some(result) = report.result {
             let event = news::of_verdict(pool_name, name, &entry, report.verdict, &result);
@@ -350,7 +351,7 @@ impl Pools {
     /// Closes every connection.
     pub(super) fn close_all(&mut self) {
         for (name, pool) in &mut self.pools {
-            pool.lasting.queue.stop();
+            pool.pool_runtime.queue.stop();
             for state in pool.backends.values_mut() {
                 let mut entry = Backend::clone(&state.entry);
                 close(&mut self.signals, &mut entry, CloseReason::MemberShutdown);
@@ -376,14 +377,15 @@ impl Pools {
             state.close_left(&mut self.signals);
             let backends = state.backends.values().map(|b| b.entry.clone()).collect();
             let before = before.as_ref().map(|p| &p.schedule);
-            let (entry, holds) = state.lasting.entry(&state.config.pool, self.remembering, backends, before);
+            let (entry, holds) =
+                state.pool_runtime.entry(&state.config.pool, self.remembering, backends, before);
             if let Some(holds) = holds {
                 self.growing.insert(name.clone(), now.saturating_add(holds));
             }
             let event = news::of_pool(&entry, &mut state.down);
             event.into_iter().for_each(|event| self.on_event.tell(event));
             let entry = Arc::new(entry);
-            let places: Weak<dyn Places> = Arc::<Pool>::downgrade(&entry);
+            let places: Weak<dyn SlotSource> = Arc::<Pool>::downgrade(&entry);
             self.queues.push((entry.queue.clone(), Some(places)));
             pools.insert(name, entry);
         }
@@ -392,16 +394,20 @@ impl Pools {
     }
 
     /// Begins the epochs of what the table that was just published closes, and gives its places to those who wait.
-    pub(super) fn signal(&mut self, rolls: &[Arc<Roll>]) {
+    pub(super) fn signal(&mut self, connection_tables: &[Arc<ConnectionTable>]) {
         let mut backends = Vec::new();
-        for (live, epoch) in self.signals.drain(..) {
-            live.begin(epoch);
-            backends.push(live);
+        for (runtime, epoch) in self.signals.drain(..) {
+            runtime.begin(epoch);
+            backends.push(runtime);
         }
-        connection_table::wake(rolls, &backends);
-        connection_table::close_at(rolls, &std::mem::take(&mut self.dead), CloseReason::BackendDown);
+        connection_table::wake(connection_tables, &backends);
+        connection_table::close_at(
+            connection_tables,
+            &std::mem::take(&mut self.dead),
+            CloseReason::BackendDown,
+        );
         for (queue, pool) in self.queues.drain(..) {
-            queue.follow(pool);
+            queue.set_source(pool);
         }
     }
 }

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trestle_engine::{Candidate, Schedule, Warmth};
+use trestle_engine::{Candidate, Schedule, SlowStartRamp};
 use trestle_model as model;
 
 use crate::upstream::backend::Backend;
-use crate::upstream::pool::{Pool, Turns};
+use crate::upstream::pool::{Pool, RoundRobinCursor};
 use crate::upstream::queue::Queue;
-use crate::upstream::stickiness::{Memory, Sticky};
+use crate::upstream::stickiness::{PoolStickiness, StickyTable};
 
 /// What goes on across a pool's table entries: whose turn it is, who waits, who is remembered.
 #[derive(Debug)]
-pub(super) struct Lasting {
-    turns: Arc<Turns>,
+pub(super) struct PoolRuntime {
+    cursor: Arc<RoundRobinCursor>,
     pub(super) queue: Arc<Queue>,
-    memory: Option<Arc<Memory>>,
+    memory: Option<Arc<StickyTable>>,
 }
 
-impl Lasting {
+impl PoolRuntime {
     /// Of a new pool, whose turns begin at `first`.
     pub(super) fn new(first: u64) -> Self {
-        Self { turns: Arc::new(Turns::new(first)), queue: Arc::default(), memory: None }
+        Self { cursor: Arc::new(RoundRobinCursor::new(first)), queue: Arc::default(), memory: None }
     }
 
     /// So many pools remember their clients now.
@@ -44,26 +44,31 @@ impl Lasting {
         let now = Instant::now();
         let mut holds: Option<Duration> = None;
         let candidates = backends.iter().map(|b| {
-            let (warmth, next) = warmth(b, pool.spec.slow_start, now);
+            let (ramp, next) = ramp(b, pool.spec.slow_start, now);
             holds = [holds, next].into_iter().flatten().min();
-            Candidate { warmth, ..candidate(b) }
+            Candidate { ramp, ..candidate(b) }
         });
         let schedule = Schedule::build(&pool.spec, candidates, before);
         let sticky = self.sticky(pool.spec.stickiness, remembering, &backends);
-        let (turns, queue) = (self.turns.clone(), self.queue.clone());
-        (Pool { config: pool.clone(), backends, schedule, turns, queue, sticky }, holds)
+        let (cursor, queue) = (self.cursor.clone(), self.queue.clone());
+        (Pool { config: pool.clone(), backends, schedule, cursor, queue, sticky }, holds)
     }
 
     /// A pool that is told to remember nobody forgets everybody.
-    fn sticky(&mut self, keep: Duration, remembering: usize, backends: &[Arc<Backend>]) -> Option<Sticky> {
+    fn sticky(
+        &mut self,
+        keep: Duration,
+        remembering: usize,
+        backends: &[Arc<Backend>],
+    ) -> Option<PoolStickiness> {
         if keep.is_zero() {
             self.memory = None;
             return None;
         }
-        let memory = self.memory.get_or_insert_with(|| Arc::new(Memory::new(remembering))).clone();
-        let mut positions: Vec<_> = backends.iter().map(|b| b.live.tenure()).zip(0..).collect();
+        let memory = self.memory.get_or_insert_with(|| Arc::new(StickyTable::new(remembering))).clone();
+        let mut positions: Vec<_> = backends.iter().map(|b| b.runtime.generation()).zip(0..).collect();
         positions.sort_unstable();
-        Some(Sticky { memory, keep, positions })
+        Some(PoolStickiness { memory, keep, positions })
     }
 }
 
@@ -74,9 +79,9 @@ pub(super) fn candidate(backend: &Backend) -> Candidate<'_> {
 
 /// How warm a backend is, and for how long. As in HAProxy only one that was down, drained or disabled is cold: not one that
 /// is new, since then all would be when a member starts.
-fn warmth(backend: &Backend, slow_start: Duration, now: Instant) -> (Warmth, Option<Duration>) {
+fn ramp(backend: &Backend, slow_start: Duration, now: Instant) -> (SlowStartRamp, Option<Duration>) {
     match backend.risen {
-        Some(risen) => Warmth::at(now.saturating_duration_since(risen), slow_start),
-        None => (Warmth::FULL, None),
+        Some(risen) => SlowStartRamp::at(now.saturating_duration_since(risen), slow_start),
+        None => (SlowStartRamp::FULL, None),
     }
 }

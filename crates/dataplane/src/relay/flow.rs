@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::pipe::{self, Pipe};
 use crate::relay::reactor;
-use crate::relay::socket::{Leg, Spliced};
+use crate::relay::socket::{Socket, Spliced};
 
 /// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
 const READS: usize = 4;
@@ -26,14 +26,14 @@ const LULL: u32 = 50;
 
 /// Bytes that were read and that the other leg has not taken yet.
 #[derive(Debug)]
-enum Held {
+enum Unsent {
     Copied { bytes: Box<[u8]>, written: usize },
     Spliced(Pipe),
 }
 
 /// Why a direction cannot go on.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum FlowFault {
     /// Its source failed.
     Read(io::Error),
     /// Its destination failed.
@@ -44,10 +44,10 @@ pub(super) enum Fault {
 ///
 /// When a connection is reset while some of a call's bytes were taken already, the call says so many, the error is used
 /// up (`splice_to_socket` in Linux), and the next one says EPIPE, as after a proper end.
-fn splice_fault(error: io::Error, ended: bool) -> Fault {
+fn splice_fault(error: io::Error, ended: bool) -> FlowFault {
     match error.kind() {
-        io::ErrorKind::BrokenPipe if !ended => Fault::Write(io::ErrorKind::ConnectionReset.into()),
-        _ => Fault::Write(error),
+        io::ErrorKind::BrokenPipe if !ended => FlowFault::Write(io::ErrorKind::ConnectionReset.into()),
+        _ => FlowFault::Write(error),
     }
 }
 
@@ -85,7 +85,7 @@ fn now() -> u32 {
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     /// Boxed, since most connections never wait for their reader.
-    held: Option<Box<Held>>,
+    unsent: Option<Box<Unsent>>,
     burst: Burst,
     /// Bytes go through a pipe.
     splicing: bool,
@@ -96,14 +96,14 @@ pub(super) struct Flow {
 impl Flow {
     /// A direction that begins with bytes that were read before.
     pub(super) fn starting_with(first: Vec<u8>) -> Self {
-        let held = Held::Copied { bytes: first.into_boxed_slice(), written: 0 };
-        Self { held: Some(Box::new(held)), ..Self::default() }
+        let unsent = Unsent::Copied { bytes: first.into_boxed_slice(), written: 0 };
+        Self { unsent: Some(Box::new(unsent)), ..Self::default() }
     }
 
     /// Ends the direction, whatever is under way in it.
     pub(super) fn stop(&mut self) {
         self.done = true;
-        self.held = None;
+        self.unsent = None;
     }
 
     /// Moves what can be moved; ready once the source has finished and the destination knows, which it is not told when
@@ -111,12 +111,12 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         cx: &Context<'_>,
-        (from, to): (&mut Leg, &mut Leg),
+        (from, to): (&mut Socket, &mut Socket),
         last: bool,
         buffer: &mut [u8],
         moved: &mut u64,
-    ) -> Poll<Result<(), Fault>> {
-        ready!(self.poll_held(cx, from, to, last, moved))?;
+    ) -> Poll<Result<(), FlowFault>> {
+        ready!(self.poll_unsent(cx, from, to, last, moved))?;
         let mut ended = false;
         for read in 1..=READS {
             if self.splicing {
@@ -135,7 +135,7 @@ impl Flow {
             return Poll::Pending;
         }
         self.done = true;
-        Poll::Ready(if last { Ok(()) } else { to.finish().map_err(Fault::Write) })
+        Poll::Ready(if last { Ok(()) } else { to.finish().map_err(FlowFault::Write) })
     }
 
     /// Copies once through the worker's buffer; says whether the source has finished. When it `may_end`, and these bytes turn
@@ -143,13 +143,13 @@ impl Flow {
     fn poll_copy(
         &mut self,
         cx: &Context<'_>,
-        from: &mut Leg,
-        to: &mut Leg,
+        from: &mut Socket,
+        to: &mut Socket,
         may_end: bool,
         buffer: &mut [u8],
         moved: &mut u64,
-    ) -> Poll<Result<bool, Fault>> {
-        let read = ready!(from.poll_read(cx, buffer)).map_err(Fault::Read)?;
+    ) -> Poll<Result<bool, FlowFault>> {
+        let read = ready!(from.poll_read(cx, buffer)).map_err(FlowFault::Read)?;
         let bytes = buffer.get(..read).unwrap_or_default();
         if bytes.is_empty() {
             return Poll::Ready(Ok(true));
@@ -159,13 +159,13 @@ impl Flow {
         }
         let ends = may_end && !self.splicing && from.is_at_end();
         let written = match to.poll_write(cx, bytes, ends) {
-            Poll::Ready(written) => written.map_err(Fault::Write)?,
+            Poll::Ready(written) => written.map_err(FlowFault::Write)?,
             Poll::Pending => 0,
         };
         *moved += written as u64;
         if let Some(rest) = bytes.get(written..).filter(|r| !r.is_empty()) {
-            self.held = Some(Box::new(Held::Copied { bytes: rest.into(), written: 0 }));
-            ready!(self.poll_held(cx, from, to, false, moved))?;
+            self.unsent = Some(Box::new(Unsent::Copied { bytes: rest.into(), written: 0 }));
+            ready!(self.poll_unsent(cx, from, to, false, moved))?;
         }
         Poll::Ready(Ok(false))
     }
@@ -174,12 +174,12 @@ impl Flow {
     fn poll_splice(
         &mut self,
         cx: &Context<'_>,
-        from: &mut Leg,
-        to: &mut Leg,
+        from: &mut Socket,
+        to: &mut Socket,
         last: bool,
         buffer: &mut [u8],
         moved: &mut u64,
-    ) -> Poll<Result<bool, Fault>> {
+    ) -> Poll<Result<bool, FlowFault>> {
         let Some(mut pipe) = Pipe::take() else {
             // As good as new: bulk is to be seen again before a pipe is asked for.
             self.burst = Burst::default();
@@ -188,7 +188,7 @@ impl Flow {
         };
         let mut spliced = 0;
         while spliced < SPLICED {
-            match pipe.fill(cx, from).map_err(Fault::Read)? {
+            match pipe.fill(cx, from).map_err(FlowFault::Read)? {
                 Poll::Ready(Spliced::End) => return Poll::Ready(Ok(true)),
                 Poll::Ready(Spliced::Stuck) => {
                     self.rest(spliced, now());
@@ -209,8 +209,8 @@ impl Flow {
                 match pipe.empty(cx, to).map_err(|error| splice_fault(error, last))? {
                     Poll::Ready(given) => *moved += given as u64,
                     Poll::Pending => {
-                        self.held = Some(Box::new(Held::Spliced(pipe)));
-                        return self.poll_held(cx, from, to, last, moved).map_ok(|()| false);
+                        self.unsent = Some(Box::new(Unsent::Spliced(pipe)));
+                        return self.poll_unsent(cx, from, to, last, moved).map_ok(|()| false);
                     }
                 }
             }
@@ -229,35 +229,35 @@ impl Flow {
     }
 
     /// Writes what is left over from earlier; ready when nothing is.
-    fn poll_held(
+    fn poll_unsent(
         &mut self,
         cx: &Context<'_>,
-        from: &Leg,
-        to: &mut Leg,
+        from: &Socket,
+        to: &mut Socket,
         last: bool,
         moved: &mut u64,
-    ) -> Poll<Result<(), Fault>> {
-        while let Some(held) = self.held.as_deref_mut() {
-            let given = match held {
-                Held::Copied { bytes, written } => match bytes.get(*written..).filter(|r| !r.is_empty()) {
+    ) -> Poll<Result<(), FlowFault>> {
+        while let Some(unsent) = self.unsent.as_deref_mut() {
+            let given = match unsent {
+                Unsent::Copied { bytes, written } => match bytes.get(*written..).filter(|r| !r.is_empty()) {
                     Some(rest) => to.poll_write(cx, rest, false).map_ok(|given| {
                         *written += given;
                         given
                     }),
                     None => Poll::Ready(Ok(0)),
                 },
-                Held::Spliced(pipe) if pipe.filled() > 0 => {
+                Unsent::Spliced(pipe) if pipe.filled() > 0 => {
                     pipe.empty(cx, to).map_err(|error| splice_fault(error, last))?.map(Ok)
                 }
-                Held::Spliced(_) => Poll::Ready(Ok(0)),
+                Unsent::Spliced(_) => Poll::Ready(Ok(0)),
             };
-            match given.map_err(Fault::Write)? {
-                Poll::Ready(0) => self.held = None,
+            match given.map_err(FlowFault::Write)? {
+                Poll::Ready(0) => self.unsent = None,
                 Poll::Ready(given) => *moved += given as u64,
                 // Nothing is read now, so nothing else would tell that the source was reset.
                 Poll::Pending if from.poll_failed(cx) => {
-                    if let Some(error) = from.take_error().map_err(Fault::Read)? {
-                        return Poll::Ready(Err(Fault::Read(error)));
+                    if let Some(error) = from.take_error().map_err(FlowFault::Read)? {
+                        return Poll::Ready(Err(FlowFault::Read(error)));
                     }
                     return Poll::Pending;
                 }

@@ -21,8 +21,8 @@ use crate::relay::keepalive::Keepalive;
 pub(crate) use pipe::{count_pipes, sweep_pipes};
 
 use crate::observe::close_reason::CloseReason;
-use crate::relay::socket::Leg;
-use flow::{Fault, Flow};
+use crate::relay::socket::Socket;
+use flow::{Flow, FlowFault};
 
 /// Size of a worker's shared buffer. Costs per byte fall little beyond it, and it still fits a core's second cache.
 const SCRATCH: usize = 64 * 1024;
@@ -33,7 +33,7 @@ thread_local! {
 
 /// Bytes that a poll moved.
 #[derive(Debug, Default)]
-pub(crate) struct Moved {
+pub(crate) struct RelayedBytes {
     /// From the client to the backend.
     pub(crate) up: u64,
     /// From the backend to the client.
@@ -82,8 +82,8 @@ enum Broken {
 /// Two legs and what is under way between them.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    client: Leg,
-    backend: Leg,
+    client: Socket,
+    backend: Socket,
     up: Flow,
     down: Flow,
     /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
@@ -97,20 +97,20 @@ pub(crate) struct Relay {
 impl Relay {
     /// Relays between two connected legs. `first` goes to the backend before anything else: bytes that were read from
     /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
-    pub(crate) fn new(client: Leg, backend: Leg, first: Vec<u8>) -> Self {
+    pub(crate) fn new(client: Socket, backend: Socket, first: Vec<u8>) -> Self {
         let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
         Self { client, backend, up, down: Flow::default(), ending: None, broken: None, is_reset: false }
     }
 
     /// Moves what can be moved, and adds it to `moved`; ready when the connection has ended, and why.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut Moved) -> Poll<CloseReason> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut RelayedBytes) -> Poll<CloseReason> {
         if let Some(reason) = self.look_after() {
             return Poll::Ready(reason);
         }
         BUFFER.with_borrow_mut(|buffer| {
             // The backend's side first: an answer that came before a reset is still passed on.
             for source in [Side::Backend, Side::Client] {
-                let (flow, last, legs, moved) = match source {
+                let (flow, last, sockets, moved) = match source {
                     Side::Client => {
                         (&mut self.up, self.down.done, (&mut self.client, &mut self.backend), &mut moved.up)
                     }
@@ -121,7 +121,7 @@ impl Relay {
                 if flow.done {
                     continue;
                 }
-                match flow.poll(cx, legs, last, buffer, moved) {
+                match flow.poll(cx, sockets, last, buffer, moved) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
                         self.ending.get_or_insert(source.closed());
@@ -171,17 +171,17 @@ impl Relay {
     }
 
     /// Takes note of a fault in the direction from `source`; returns how the connection ends when it ends now.
-    fn fault(&mut self, source: Side, fault: &Fault) -> Option<CloseReason> {
+    fn fault(&mut self, source: Side, fault: &FlowFault) -> Option<CloseReason> {
         let (flow, target) = match source {
             Side::Client => (&mut self.up, Side::Backend),
             Side::Backend => (&mut self.down, Side::Client),
         };
         match fault {
-            Fault::Read(error) => {
+            FlowFault::Read(error) => {
                 self.reset();
                 Some(source.failed(error))
             }
-            Fault::Write(error) => {
+            FlowFault::Write(error) => {
                 // What the leg sent before it broke can still be read, so the other direction goes on. It ends soon:
                 // a socket that was reset reads as finished after that. EPIPE says that the leg had finished properly
                 // before (RFC 9293 §3.10.7.4, tcp_reset in Linux).
@@ -197,11 +197,12 @@ impl Relay {
     /// Whether a leg has failed that had finished before; returns how the connection ends then. While the other direction
     /// only waits for its source, nobody else looks at it.
     fn half_closed_failure(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
-        let legs = [(Side::Client, &self.up, &self.client), (Side::Backend, &self.down, &self.backend)];
-        let (side, leg) = legs
-            .into_iter()
-            .find_map(|(side, flow, leg)| (flow.done && leg.poll_failed(cx)).then_some((side, leg)))?;
-        let error = leg.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+        let sockets = [(Side::Client, &self.up, &self.client), (Side::Backend, &self.down, &self.backend)];
+        let (side, socket) = sockets.into_iter().find_map(|(side, flow, socket)| {
+            (flow.done && socket.poll_failed(cx)).then_some((side, socket))
+        })?;
+        let error =
+            socket.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
         let reason = self.ending.filter(|_| self.broken.is_some()).unwrap_or_else(|| side.failed(&error));
         self.reset_unless_owed();
         Some(reason)
@@ -211,10 +212,10 @@ impl Relay {
     /// reset would throw them away. Its peer gets them, the end, and a reset as soon as it sends something.
     fn reset_unless_owed(&mut self) {
         self.is_reset = true;
-        for leg in [&self.client, &self.backend] {
-            if leg.unsent().is_ok_and(|bytes| bytes == 0) {
+        for socket in [&self.client, &self.backend] {
+            if socket.unsent().is_ok_and(|bytes| bytes == 0) {
                 // Fails only where the peer has reset first.
-                let _ = leg.set_zero_linger();
+                let _ = socket.set_zero_linger();
             }
         }
     }
@@ -222,9 +223,9 @@ impl Relay {
     /// Makes both legs end with a reset when they are dropped.
     pub(crate) fn reset(&mut self) {
         self.is_reset = true;
-        for leg in [&self.client, &self.backend] {
+        for socket in [&self.client, &self.backend] {
             // Fails only where the peer has reset first.
-            let _ = leg.set_zero_linger();
+            let _ = socket.set_zero_linger();
         }
     }
 }
@@ -253,23 +254,23 @@ mod tests {
     use crate::relay::reactor::tests::on_worker;
 
     /// A leg and its peer.
-    async fn leg() -> (Leg, TcpStream) {
+    async fn socket() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
-        leg.connected().await.unwrap();
-        (leg, listener.accept().unwrap().0)
+        let socket = Socket::connect(Socket::unconnected(address).unwrap(), address).unwrap();
+        socket.connected().await.unwrap();
+        (socket, listener.accept().unwrap().0)
     }
 
     #[test]
     fn what_was_read_before_goes_first_and_counts() {
         on_worker(async {
-            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            let ((client, mut sender), (backend, mut receiver)) = (socket().await, socket().await);
             sender.write_all(b" world").unwrap();
             drop(sender);
             receiver.shutdown(std::net::Shutdown::Write).unwrap();
             let mut relay = Relay::new(client, backend, b"hello".to_vec());
-            let mut moved = Moved::default();
+            let mut moved = RelayedBytes::default();
             poll_fn(|cx| relay.poll(cx, &mut moved)).await;
             drop(relay);
             let mut text = String::new();
@@ -281,10 +282,10 @@ mod tests {
     #[test]
     fn what_is_given_up_in_its_middle_ends_with_a_reset() {
         on_worker(async {
-            let ((client, mut sender), (backend, mut receiver)) = (leg().await, leg().await);
+            let ((client, mut sender), (backend, mut receiver)) = (socket().await, socket().await);
             sender.write_all(b"half of it").unwrap();
             let mut relay = Relay::new(client, backend, Vec::new());
-            let mut moved = Moved::default();
+            let mut moved = RelayedBytes::default();
             poll_fn(|cx| {
                 let ended = relay.poll(cx, &mut moved);
                 assert!(ended.is_pending());
@@ -302,12 +303,12 @@ mod tests {
     #[test]
     fn a_backends_leg_gets_keepalive_once_it_is_old() {
         on_worker(async {
-            let ((client, _sender), (backend, _receiver)) = (leg().await, leg().await);
+            let ((client, _sender), (backend, _receiver)) = (socket().await, socket().await);
             let watched: OwnedFd = std::os::fd::AsFd::as_fd(&backend).try_clone_to_owned().unwrap();
             let mut relay = Relay::new(client, backend, Vec::new());
             let mut sweeps = 0;
             poll_fn(|cx| {
-                assert!(relay.poll(cx, &mut Moved::default()).is_pending());
+                assert!(relay.poll(cx, &mut RelayedBytes::default()).is_pending());
                 if sockopt::socket_keepalive(&watched).unwrap() {
                     return Poll::Ready(());
                 }

@@ -9,7 +9,7 @@ use std::{io, mem};
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
 use crate::machine::budget::Budget;
-use crate::relay::socket::{Leg, Spliced};
+use crate::relay::socket::{Socket, Spliced};
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
 /// the kernel's default. It is also what the kernel lets a pipe have without a capability
@@ -29,14 +29,14 @@ const MOST: usize = 64;
 const SPARE: usize = 16;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const {
-        RefCell::new(Pool { spare: Vec::new(), lent: 0, used: false, budget: None })
+    static POOL: RefCell<PipePool> = const {
+        RefCell::new(PipePool { spare: Vec::new(), lent: 0, used: false, budget: None })
     };
 }
 
 #[derive(Debug)]
-struct Pool {
-    spare: Vec<Ends>,
+struct PipePool {
+    spare: Vec<PipeEnds>,
     lent: usize,
     /// A pipe was taken since the last sweep.
     used: bool,
@@ -59,33 +59,33 @@ pub(crate) fn sweep_pipes() {
 }
 
 #[derive(Debug)]
-struct Ends {
+struct PipeEnds {
     reader: OwnedFd,
     writer: OwnedFd,
-    _claim: Option<Claim>,
+    _claim: Option<PipeClaim>,
 }
 
 /// The two descriptors of a pipe, taken from the data plane's budget for as long as this lives.
 #[derive(Debug)]
-struct Claim(Arc<Budget>);
+struct PipeClaim(Arc<Budget>);
 
-impl Claim {
+impl PipeClaim {
     fn new(budget: &Arc<Budget>) -> Option<Self> {
         budget.try_take(2).then(|| Self(budget.clone()))
     }
 }
 
-impl Drop for Claim {
+impl Drop for PipeClaim {
     fn drop(&mut self) {
         self.0.give(2);
     }
 }
 
-impl Ends {
+impl PipeEnds {
     /// A new pipe, as large as the kernel allows; `None` when it is too small or there are no descriptors.
     fn open(budget: Option<&Arc<Budget>>) -> Option<Self> {
         let claim = match budget {
-            Some(budget) => Some(Claim::new(budget)?),
+            Some(budget) => Some(PipeClaim::new(budget)?),
             None => None,
         };
         let (reader, writer) = pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
@@ -99,7 +99,7 @@ impl Ends {
 /// A pipe on loan from the worker's pool; goes back there when it is empty, else it is closed.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    ends: Option<Ends>,
+    ends: Option<PipeEnds>,
     filled: usize,
 }
 
@@ -110,7 +110,7 @@ impl Pipe {
             if pool.lent + pool.spare.len() >= MOST && pool.spare.is_empty() {
                 return None;
             }
-            let ends = pool.spare.pop().or_else(|| Ends::open(pool.budget.as_ref()))?;
+            let ends = pool.spare.pop().or_else(|| PipeEnds::open(pool.budget.as_ref()))?;
             pool.lent += 1;
             pool.used = true;
             Some(Self { ends: Some(ends), filled: 0 })
@@ -124,7 +124,7 @@ impl Pipe {
 
     /// Takes from `from` what fits. Only to be called while the pipe is empty: that there is no room left would look like
     /// that there is nothing to read.
-    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &Leg) -> Poll<io::Result<Spliced>> {
+    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &Socket) -> Poll<io::Result<Spliced>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(Spliced::Stuck)) };
         let filled = from.poll_splice_from(cx, |socket| {
             let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
@@ -137,7 +137,7 @@ impl Pipe {
     }
 
     /// Gives to `to` what it takes.
-    pub(super) fn empty(&mut self, cx: &Context<'_>, to: &mut Leg) -> Poll<io::Result<usize>> {
+    pub(super) fn empty(&mut self, cx: &Context<'_>, to: &mut Socket) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let left = self.filled;

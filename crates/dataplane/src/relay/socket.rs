@@ -39,27 +39,27 @@ enum Delay {
 
 /// How a peer went away before it was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Departure {
+pub(crate) enum PeerGone {
     /// It closed the connection and had sent nothing.
     Closed,
     /// It reset the connection, or cannot be reached any more.
     Reset,
 }
 
-/// What [`Leg::poll_splice_from`] came to.
+/// What [`Socket::poll_splice_from`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spliced {
     /// So many bytes were moved.
     Bytes(usize),
     /// The peer has finished.
     End,
-    /// Only [`Leg::poll_read`] can tell what comes next.
+    /// Only [`Socket::poll_read`] can tell what comes next.
     Stuck,
 }
 
 /// A connected or connecting TCP socket. Belongs to the worker thread that made it.
 #[derive(Debug)]
-pub(crate) struct Leg {
+pub(crate) struct Socket {
     // The slot goes before the descriptor is closed.
     slot: Registration,
     socket: OwnedFd,
@@ -89,7 +89,7 @@ fn would_block<T>(result: Result<T, Errno>) -> Option<io::Result<T>> {
     }
 }
 
-impl Leg {
+impl Socket {
     /// Takes over an accepted socket, which inherited its options from the listening one.
     ///
     /// # Errors
@@ -98,18 +98,18 @@ impl Leg {
         Ok(Self { slot: Registration::new(socket.as_fd())?, socket, delay: Delay::Off })
     }
 
-    /// A socket that can be connected to `address` by [`Leg::connect`], after options or a source address were set on
+    /// A socket that can be connected to `address` by [`Socket::connect`], after options or a source address were set on
     /// it.
     ///
     /// # Errors
     /// What socket(2) says.
-    pub(crate) fn socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    pub(crate) fn unconnected(address: SocketAddr) -> io::Result<OwnedFd> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         Ok(net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
     }
 
-    /// Begins to connect; [`Leg::connected`] tells when that is done.
+    /// Begins to connect; [`Socket::connected`] tells when that is done.
     ///
     /// # Errors
     /// What connect(2) or epoll_ctl(2) say at once.
@@ -121,26 +121,26 @@ impl Leg {
         Ok(Self { slot, socket, delay: Delay::FirstWrite })
     }
 
-    /// Ends the connection with a reset. What is left can be connected again by [`Leg::reconnect`], from the address that
+    /// Ends the connection with a reset. What is left can be connected again by [`Socket::reconnect`], from the address that
     /// it was bound to (connect(2), AF_UNSPEC).
     ///
     /// # Errors
     /// What connect(2) says.
     pub(crate) fn disconnect(&self) -> io::Result<()> {
-        net::connect_unspec(&self.socket)?;
+        net::connect_unspec(&self.fd)?;
         // The socket counts as hung up now, which is no news to anybody.
         self.slot.forget_waker();
         Ok(())
     }
 
-    /// Begins to connect after [`Leg::disconnect`]; [`Leg::connected`] tells when that is done.
+    /// Begins to connect after [`Socket::disconnect`]; [`Socket::connected`] tells when that is done.
     ///
     /// # Errors
     /// What connect(2) says at once.
     pub(crate) fn reconnect(&self, address: SocketAddr) -> io::Result<()> {
         // Events that were not collected yet tell how the socket is then, so that what is known is all that is stale.
         self.slot.clear(EventFlags::all());
-        begin(&self.socket, address)
+        begin(&self.fd, address)
     }
 
     /// Waits until the connection stands.
@@ -168,7 +168,7 @@ impl Leg {
             if at_end(ready) {
                 return Poll::Ready(Ok(0));
             }
-            let read = net::recv(&self.socket, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read);
+            let read = net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(_, read)| read);
             match would_block(read) {
                 Some(Ok(read)) => {
                     // Less than asked for means that there is no more, except before urgent data, where reads stop
@@ -190,7 +190,7 @@ impl Leg {
     }
 
     /// Writes what the socket takes, at least a byte. When `ends`, the caller has nothing to write after `bytes`, and calls
-    /// [`Leg::finish`] at once when all were taken: they then share a segment with the end, and its acknowledgement.
+    /// [`Socket::finish`] at once when all were taken: they then share a segment with the end, and its acknowledgement.
     pub(crate) fn poll_write(
         &mut self,
         cx: &Context<'_>,
@@ -206,7 +206,7 @@ impl Leg {
             if !ends {
                 self.no_delay();
             }
-            match would_block(net::send(&self.socket, bytes, flags)) {
+            match would_block(net::send(&self.fd, bytes, flags)) {
                 Some(Ok(written)) => {
                     self.wrote();
                     if written < bytes.len() {
@@ -232,7 +232,7 @@ impl Leg {
         loop {
             let Poll::Ready(ready) = self.poll(cx, READABLE) else { return Poll::Pending };
             let urgent = ready.contains(EventFlags::PRI);
-            match would_block(splice(self.socket.as_fd())) {
+            match would_block(splice(self.fd.as_fd())) {
                 // Whoever tells of the end tells of urgent data before it too. What comes after the last event may be
                 // either.
                 Some(Ok(0)) if urgent || !ready.contains(EventFlags::RDHUP) => {
@@ -258,7 +258,7 @@ impl Leg {
                 return Poll::Pending;
             }
             self.no_delay();
-            match would_block(splice(self.socket.as_fd())) {
+            match would_block(splice(self.fd.as_fd())) {
                 // Never seen. Whoever took it for the end of what there is to write would lose the rest.
                 Some(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Some(moved) => {
@@ -273,7 +273,7 @@ impl Leg {
     fn no_delay(&mut self) {
         if self.delay == Delay::Pending {
             // Fails only on a socket that was reset, which the write says better.
-            let _ = sockopt::set_tcp_nodelay(&self.socket, true);
+            let _ = sockopt::set_tcp_nodelay(&self.fd, true);
             self.delay = Delay::Off;
         }
     }
@@ -305,7 +305,7 @@ impl Leg {
         Ok(())
     }
 
-    /// Whether the socket is known to have failed: [`Leg::take_error`] says how. If not, the task is woken when it does.
+    /// Whether the socket is known to have failed: [`Socket::take_error`] says how. If not, the task is woken when it does.
     pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> bool {
         self.slot.poll(cx, EventFlags::ERR).contains(EventFlags::ERR)
     }
@@ -313,19 +313,19 @@ impl Leg {
     /// Waits until nobody is there any more to be served: the peer has reset the connection or cannot be reached, or it
     /// has finished and not sent a byte that has not been read. Whoever `has_sent` something before may well wait for the
     /// answer, so that its end alone says nothing.
-    pub(crate) async fn gone(&self, mut has_sent: bool) -> Departure {
+    pub(crate) async fn until_gone(&self, mut has_sent: bool) -> PeerGone {
         poll_fn(|cx| {
             let ready = self.slot.poll(cx, EventFlags::ERR | EventFlags::RDHUP);
             if ready.contains(EventFlags::ERR) {
-                return Poll::Ready(Departure::Reset);
+                return Poll::Ready(PeerGone::Reset);
             }
             if has_sent || !ready.contains(EventFlags::RDHUP) {
                 // The socket's events wake the task, whatever they are.
                 return Poll::Pending;
             }
-            match net::recv(&self.socket, &mut [0; 1], RecvFlags::PEEK) {
-                Ok((_, 0)) => return Poll::Ready(Departure::Closed),
-                Err(error) if error != Errno::AGAIN => return Poll::Ready(Departure::Reset),
+            match net::recv(&self.fd, &mut [0; 1], RecvFlags::PEEK) {
+                Ok((_, 0)) => return Poll::Ready(PeerGone::Closed),
+                Err(error) if error != Errno::AGAIN => return Poll::Ready(PeerGone::Reset),
                 Ok(_) | Err(_) => has_sent = true,
             }
             Poll::Pending
@@ -338,7 +338,7 @@ impl Leg {
     /// # Errors
     /// What getsockopt(2) says.
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(sockopt::socket_error(&self.socket)?.err().map(io::Error::from))
+        Ok(sockopt::socket_error(&self.fd)?.err().map(io::Error::from))
     }
 
     /// Tells the peer that nothing more comes; reading goes on.
@@ -347,7 +347,7 @@ impl Leg {
     /// What shutdown(2) says, such as that the peer has reset the connection.
     pub(crate) fn finish(&self) -> io::Result<()> {
         self.slot.peer(PeerWatch::wrote);
-        Ok(net::shutdown(&self.socket, Shutdown::Write)?)
+        Ok(net::shutdown(&self.fd, Shutdown::Write)?)
     }
 
     /// Bytes that were written and that the peer's window has no room for yet.
@@ -360,7 +360,7 @@ impl Leg {
 
     /// Makes the connection end with a reset when this is dropped.
     pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
-        Ok(sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))?)
+        Ok(sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO))?)
     }
 
     /// The address of the peer.
@@ -369,7 +369,7 @@ impl Leg {
     /// What getpeername(2) says.
     #[cfg(test)]
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        let address = net::getpeername(&self.socket)?.ok_or(io::ErrorKind::NotConnected)?;
+        let address = net::getpeername(&self.fd)?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(address.try_into()?)
     }
 
@@ -378,7 +378,7 @@ impl Leg {
     /// # Errors
     /// What getsockname(2) says.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(net::getsockname(&self.socket)?.try_into()?)
+        Ok(net::getsockname(&self.fd)?.try_into()?)
     }
 
     /// What the leg's age and its peer call for; says so once.
@@ -386,7 +386,7 @@ impl Leg {
         self.slot.take_due()
     }
 
-    /// The peer is dead after so long without an answer; see [`Leg::is_peer_dead`].
+    /// The peer is dead after so long without an answer; see [`Socket::is_peer_dead`].
     pub(crate) fn set_dead_peer_timeout(&self, timeout: Duration) {
         self.slot.peer(|peer| *peer = PeerWatch::new(timeout));
     }
@@ -395,7 +395,7 @@ impl Leg {
         self.slot.peer(|peer| peer.timeout()).unwrap_or_default()
     }
 
-    /// Looks at the peer, when that [is due](Leg::take_due).
+    /// Looks at the peer, when that [is due](Socket::take_due).
     pub(crate) fn is_peer_dead(&self) -> bool {
         // Fails only on a socket that is gone, of which it tells itself.
         let pending = socket_options::pending(self.as_fd()).ok().flatten();
@@ -403,9 +403,9 @@ impl Leg {
     }
 }
 
-impl AsFd for Leg {
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -423,22 +423,22 @@ mod tests {
         on_worker(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
-            leg.connected().await.unwrap();
+            let mut socket = Socket::connect(Socket::unconnected(address).unwrap(), address).unwrap();
+            socket.connected().await.unwrap();
             let (mut peer, from) = listener.accept().unwrap();
-            assert_eq!((leg.local_addr().unwrap(), leg.peer_addr().unwrap()), (from, address));
+            assert_eq!((socket.local_addr().unwrap(), socket.peer_addr().unwrap()), (from, address));
             let mut buffer = [0; 8];
-            leg.write_all(b"ping").await.unwrap();
+            socket.write_all(b"ping").await.unwrap();
             peer.read_exact(&mut buffer[..4]).unwrap();
             peer.write_all(b"pong").unwrap();
-            assert_eq!(leg.read(&mut buffer).await.unwrap(), 4);
+            assert_eq!(socket.read(&mut buffer).await.unwrap(), 4);
             assert_eq!(&buffer[..4], b"pong");
             // What came before the end is read before it, also when both are there at once.
             peer.write_all(b"last").unwrap();
             drop(peer);
-            assert_eq!(leg.read(&mut buffer[..3]).await.unwrap(), 3);
-            assert_eq!(leg.read(&mut buffer).await.unwrap(), 1);
-            assert_eq!(leg.read(&mut buffer).await.unwrap(), 0);
+            assert_eq!(socket.read(&mut buffer[..3]).await.unwrap(), 3);
+            assert_eq!(socket.read(&mut buffer).await.unwrap(), 1);
+            assert_eq!(socket.read(&mut buffer).await.unwrap(), 0);
         });
     }
 
@@ -446,8 +446,11 @@ mod tests {
     fn a_port_where_nobody_listens_refuses() {
         on_worker(async {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let end =
-                Leg::connect(Leg::socket(address).unwrap(), address).unwrap().connected().await.unwrap_err();
+            let end = Socket::connect(Socket::unconnected(address).unwrap(), address)
+                .unwrap()
+                .connected()
+                .await
+                .unwrap_err();
             assert_eq!(end.kind(), io::ErrorKind::ConnectionRefused);
         });
     }
@@ -458,14 +461,14 @@ mod tests {
             let attempt = async || {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = listener.local_addr().unwrap();
-                let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
-                leg.connected().await.unwrap();
+                let mut socket = Socket::connect(Socket::unconnected(address).unwrap(), address).unwrap();
+                socket.connected().await.unwrap();
                 let mut peer = listener.accept().unwrap().0;
-                assert_eq!(poll_fn(|cx| leg.poll_write(cx, b"last", true)).await.unwrap(), 4);
+                assert_eq!(poll_fn(|cx| socket.poll_write(cx, b"last", true)).await.unwrap(), 4);
                 peer.set_nonblocking(true).unwrap();
                 let early = peer.read(&mut [0; 1]).is_ok();
                 peer.set_nonblocking(false).unwrap();
-                leg.finish().unwrap();
+                socket.finish().unwrap();
                 let mut rest = Vec::new();
                 peer.read_to_end(&mut rest).unwrap();
                 assert_eq!(rest.len() + usize::from(early), 4);
@@ -481,12 +484,12 @@ mod tests {
         on_worker(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let mut leg = Leg::connect(Leg::socket(address).unwrap(), address).unwrap();
-            leg.connected().await.unwrap();
-            leg.write_all(b"a").await.unwrap();
-            assert!(!sockopt::tcp_nodelay(&leg).unwrap());
-            leg.write_all(b"b").await.unwrap();
-            assert!(sockopt::tcp_nodelay(&leg).unwrap());
+            let mut socket = Socket::connect(Socket::unconnected(address).unwrap(), address).unwrap();
+            socket.connected().await.unwrap();
+            socket.write_all(b"a").await.unwrap();
+            assert!(!sockopt::tcp_nodelay(&socket).unwrap());
+            socket.write_all(b"b").await.unwrap();
+            assert!(sockopt::tcp_nodelay(&socket).unwrap());
         });
     }
 }

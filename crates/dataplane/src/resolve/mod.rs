@@ -23,9 +23,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum ResolverCommand {
     /// Look a name up from now on.
-    Watch(Arc<str>),
+    NameWatch(Arc<str>),
     /// No longer.
     Forget(Arc<str>),
     /// A check or a connect has failed at what it stands for.
@@ -34,13 +34,13 @@ pub(crate) enum Order {
 
 /// What a name stands for, each time that this is something else.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct ResolverReport {
     pub(crate) name: Arc<str>,
     /// Its addresses, never none. Or, as long as none was ever found, why not, in words.
     pub(crate) found: Result<Arc<[IpAddr]>, Arc<str>>,
 }
 
-struct Watched {
+struct WatchedName {
     task: AbortHandle,
     doubted: Arc<Notify>,
 }
@@ -49,16 +49,16 @@ struct Watched {
 pub(crate) async fn run(
     resolv_conf: PathBuf,
     hosts: PathBuf,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    reports: mpsc::UnboundedSender<Report>,
+    mut commands: mpsc::UnboundedReceiver<ResolverCommand>,
+    reports: mpsc::UnboundedSender<ResolverReport>,
 ) {
     let resolver = Arc::new(Resolver::new(resolv_conf, hosts));
-    let mut watched: HashMap<Arc<str>, Watched> = HashMap::new();
+    let mut watched: HashMap<Arc<str>, WatchedName> = HashMap::new();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let order = tokio::select! {
-            order = orders.recv() => order,
+        let command = tokio::select! {
+            command = commands.recv() => command,
             _ = look.tick() => {
                 if resolver.follow_files() {
                     watched.values().for_each(|name| name.doubted.notify_one());
@@ -66,20 +66,21 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        match order {
+        match command {
             None => return,
-            Some(Order::Watch(name)) => {
+            Some(ResolverCommand::NameWatch(name)) => {
                 let doubted = Arc::new(Notify::new());
-                let watch = Watch::new(name.clone(), reports.clone()).run(resolver.clone(), doubted.clone());
+                let watch =
+                    NameWatch::new(name.clone(), reports.clone()).run(resolver.clone(), doubted.clone());
                 let task = tokio::spawn(threads::watched("the look-ups of a name", watch)).abort_handle();
-                watched.insert(name, Watched { task, doubted });
+                watched.insert(name, WatchedName { task, doubted });
             }
-            Some(Order::Forget(name)) => {
+            Some(ResolverCommand::Forget(name)) => {
                 if let Some(watched) = watched.remove(&name) {
                     watched.task.abort();
                 }
             }
-            Some(Order::Doubt(name)) => {
+            Some(ResolverCommand::Doubt(name)) => {
                 if let Some(watched) = watched.get(&name) {
                     watched.doubted.notify_one();
                 }
@@ -89,9 +90,9 @@ pub(crate) async fn run(
 }
 
 /// One name that is looked up again and again.
-struct Watch {
+struct NameWatch {
     name: Arc<str>,
-    reports: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedSender<ResolverReport>,
     record: NameRecord,
     /// Why no address was ever found, as it was reported.
     missed: Option<Arc<str>>,
@@ -99,8 +100,8 @@ struct Watch {
     answered: bool,
 }
 
-impl Watch {
-    fn new(name: Arc<str>, reports: mpsc::UnboundedSender<Report>) -> Self {
+impl NameWatch {
+    fn new(name: Arc<str>, reports: mpsc::UnboundedSender<ResolverReport>) -> Self {
         Self { name, reports, record: NameRecord::default(), missed: None, answered: true }
     }
 
@@ -177,7 +178,7 @@ impl Watch {
 
     fn report(&self, found: Result<Arc<[IpAddr]>, Arc<str>>) {
         // Fails only when the reconciler is gone, and this ends then.
-        let _ = self.reports.send(Report { name: self.name.clone(), found });
+        let _ = self.reports.send(ResolverReport { name: self.name.clone(), found });
     }
 }
 

@@ -12,7 +12,7 @@ use trestle_model::{ListenerName, PoolName, Revision};
 
 use crate::accept::listener::Listener;
 use crate::upstream::backend::Backend;
-use crate::upstream::loop_guard::{Barred, Guard};
+use crate::upstream::loop_guard::{Barred, LoopGuard};
 use crate::upstream::pool::Pool;
 
 /// Everything that the data plane acts on, at one instant. Parts that two tables have in common are shared.
@@ -27,7 +27,7 @@ pub struct Table {
     /// The listener that each bound address belongs to.
     pub(crate) routes: Arc<BTreeMap<SocketAddr, Arc<Listener>>>,
     /// Where no connection may go.
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) loop_guard: Arc<LoopGuard>,
     /// Listeners that are bound to a wildcard and get no connections at an address of another one, in words.
     pub shadowed: Arc<[String]>,
     /// Addresses of virtual IPs, whether or not this member holds them.
@@ -57,7 +57,7 @@ impl Table {
     pub fn barred(&self, backend: &Backend) -> Option<&'static str> {
         let port = backend.config.spec.address.port;
         let address = backend.ip.zip(port).map(|(ip, port)| SocketAddr::new(ip, port.get()));
-        match self.guard.bars(address?)? {
+        match self.loop_guard.bars(address?)? {
             Barred::Listener => Some("is a listener of this cluster"),
             Barred::OwnPort => Some("is a port of a member of this cluster itself"),
             Barred::Network => Some("is in none of this member's backend_networks"),

@@ -12,22 +12,22 @@ use super::Table;
 use crate::accept::client_counts::ClientCounts;
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortages;
-use crate::machine::threads::Ended;
-use crate::observe::access_log::Log;
+use crate::machine::threads::ThreadEnds;
+use crate::observe::access_log::AccessLogQueue;
 use crate::observe::close_reason::CloseReason;
 use crate::settings::Settings;
-use crate::upstream::loop_guard::Guard;
+use crate::upstream::loop_guard::LoopGuard;
 use crate::upstream::source::Sources;
 
 /// What all threads share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedState {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clients: ClientCounts,
     pub(crate) source: Sources,
     pub(crate) shortages: Shortages,
-    pub(crate) access_log: Option<Log>,
+    pub(crate) access_log: Option<AccessLogQueue>,
     /// Connections that are open on all workers.
     open: AtomicUsize,
     /// Connections that ended because this member stopped.
@@ -37,17 +37,22 @@ pub(crate) struct Shared {
     all_ended: Notify,
 }
 
-impl Shared {
-    pub(crate) fn new(settings: &Settings, ended: &Ended) -> io::Result<Self> {
+impl SharedState {
+    pub(crate) fn new(settings: &Settings, ended: &ThreadEnds) -> io::Result<Self> {
         // What this member knows by itself holds from the first check on.
-        let guard = Guard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
+        let loop_guard =
+            LoopGuard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
         Ok(Self {
-            table: ArcSwap::from_pointee(Table { guard: Arc::new(guard), ..Table::default() }),
+            table: ArcSwap::from_pointee(Table { loop_guard: Arc::new(loop_guard), ..Table::default() }),
             budget: Arc::new(Budget::new(settings.descriptors)),
             clients: ClientCounts::default(),
             source: settings.source.clone(),
             shortages: Shortages::default(),
-            access_log: settings.access_log.clone().map(|log| Log::start(log, ended)).transpose()?,
+            access_log: settings
+                .access_log
+                .clone()
+                .map(|log| AccessLogQueue::start(log, ended))
+                .transpose()?,
             open: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             last: AtomicU64::new(0),
@@ -101,7 +106,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::settings::tests::settings;
 
-    pub(crate) fn shared() -> Arc<Shared> {
-        Arc::new(Shared::new(&settings(), &Ended::default()).unwrap())
+    pub(crate) fn shared() -> Arc<SharedState> {
+        Arc::new(SharedState::new(&settings(), &ThreadEnds::default()).unwrap())
     }
 }

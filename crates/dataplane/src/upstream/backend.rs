@@ -11,7 +11,7 @@ use crate::machine::shortage::Shortage;
 use crate::observe::check_result::CheckResult;
 use crate::observe::counters::Counters;
 use crate::observe::history::{History, VerdictChange};
-use crate::upstream::backend_runtime::Live;
+use crate::upstream::backend_runtime::BackendRuntime;
 
 /// A backend as this member sees it.
 #[derive(Debug, Clone)]
@@ -37,8 +37,8 @@ pub struct Backend {
     pub(crate) risen: Option<Instant>,
     /// When the connections that are left are closed, because it is drained with a deadline.
     pub drain_ends: Option<Instant>,
-    pub(crate) live: Arc<Live>,
-    /// Value of [`Live::epoch`] that connections picked from this entry belong to.
+    pub(crate) runtime: Arc<BackendRuntime>,
+    /// Value of [`BackendRuntime::epoch`] that connections picked from this entry belong to.
     pub(crate) epoch: u32,
 }
 
@@ -50,7 +50,7 @@ impl Backend {
 
     /// What went to it.
     pub fn counters(&self) -> &Counters {
-        &self.live.counters
+        &self.runtime.counters
     }
 
     /// The last 16 changes of its verdict, the oldest first; it begins as unknown.
@@ -84,7 +84,7 @@ impl Backend {
                 Verdict::Healthy | Verdict::Unknown => {}
             }
             if verdict == Verdict::Unhealthy {
-                self.live.fell();
+                self.runtime.went_down();
             }
             (self.verdict, self.since) = (verdict, at);
             self.history.add(VerdictChange { at, verdict, reason: reason.clone(), ip: self.reason_ip });

@@ -14,14 +14,14 @@ use crate::observe::close_reason::CloseReason;
 use crate::observe::counters::Counters;
 
 /// Is told when a backend has a place for one more connection.
-pub(crate) trait PlaceFreed: fmt::Debug + Send + Sync {
+pub(crate) trait SlotFreed: fmt::Debug + Send + Sync {
     /// A place has come free.
-    fn freed(&self);
+    fn slot_freed(&self);
 }
 
 /// A backend's counters and close signal, shared by every table entry and every connection of the backend.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct BackendRuntime {
     pub(crate) pool: PoolName,
     pub(crate) name: BackendName,
     pub(crate) counters: Counters,
@@ -32,16 +32,16 @@ pub(crate) struct Live {
     /// sees, whenever it first looks, that the backend's is another one.
     epoch: AtomicU32,
     /// Told when a connect of a client fails, so that the backend is checked soon.
-    doubted: Notify,
+    recheck_requested: Notify,
     /// Where clients' connects have failed since somebody asked.
     failed: Mutex<Vec<IpAddr>>,
     /// Where clients of the pool wait for a place; told when one comes free here.
-    pub(crate) queue: Arc<dyn PlaceFreed>,
-    tenure: AtomicU64,
+    pub(crate) queue: Arc<dyn SlotFreed>,
+    generation: AtomicU64,
 }
 
 /// The next tenure of any backend of this process.
-fn next_tenure() -> u64 {
+fn next_generation() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
@@ -56,52 +56,52 @@ pub(crate) fn next_epoch(epoch: u32, reason: CloseReason) -> u32 {
     (epoch & !(STEP - 1)).wrapping_add(STEP) | reason as u32
 }
 
-impl Live {
+impl BackendRuntime {
     /// Of a backend whose pool's clients wait in `queue`.
-    pub(crate) fn new(pool: PoolName, name: BackendName, queue: Arc<dyn PlaceFreed>) -> Self {
+    pub(crate) fn new(pool: PoolName, name: BackendName, queue: Arc<dyn SlotFreed>) -> Self {
         Self {
             pool,
             name,
             counters: Counters::default(),
             epoch: AtomicU32::new(0),
-            doubted: Notify::new(),
+            recheck_requested: Notify::new(),
             failed: Mutex::default(),
             queue,
-            tenure: AtomicU64::new(next_tenure()),
+            generation: AtomicU64::new(next_generation()),
         }
     }
 
     /// It has not served a client, and may be down.
-    pub(crate) fn doubt(&self) {
-        self.doubted.notify_one();
+    pub(crate) fn request_recheck(&self) {
+        self.recheck_requested.notify_one();
     }
 
     /// A client's connect to one of its addresses has failed.
-    pub(crate) fn connect_failed(&self, ip: IpAddr) {
+    pub(crate) fn record_connect_failure(&self, ip: IpAddr) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody may ask for long.
         if failed.len() < CANDIDATES_MAX && !failed.contains(&ip) {
             failed.push(ip);
         }
         drop(failed);
-        self.doubt();
+        self.request_recheck();
     }
 
     /// Waits until it is in doubt, and says at which addresses connects have failed since this ended the last time.
-    pub(crate) async fn doubted(&self) -> Vec<IpAddr> {
-        self.doubted.notified().await;
+    pub(crate) async fn recheck_requested(&self) -> Vec<IpAddr> {
+        self.recheck_requested.notified().await;
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What clients are remembered with: another number after each time that the backend went down, so that nobody
     /// comes back to it for the sake of what was before.
-    pub(crate) fn tenure(&self) -> u64 {
-        self.tenure.load(Ordering::Relaxed)
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// The backend went down.
-    pub(crate) fn fell(&self) {
-        self.tenure.store(next_tenure(), Ordering::Relaxed);
+    pub(crate) fn went_down(&self) {
+        self.generation.store(next_generation(), Ordering::Relaxed);
     }
 
     /// Why connections of `epoch` are to be closed, if they are. An epoch that the table has announced and that has not
@@ -131,38 +131,38 @@ mod tests {
     #[derive(Debug)]
     struct Nobody;
 
-    impl PlaceFreed for Nobody {
-        fn freed(&self) {}
+    impl SlotFreed for Nobody {
+        fn slot_freed(&self) {}
     }
 
-    fn live() -> Live {
-        Live::new(PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap(), Arc::new(Nobody))
+    fn runtime() -> BackendRuntime {
+        BackendRuntime::new(PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap(), Arc::new(Nobody))
     }
 
     #[test]
     fn a_connection_of_an_earlier_epoch_learns_why_it_ends() {
-        let live = live();
-        assert_eq!(live.closed(0), None);
+        let runtime = runtime();
+        assert_eq!(runtime.closed(0), None);
         let epoch = next_epoch(0, CloseReason::Drained);
-        live.begin(epoch);
-        assert_eq!(live.closed(0), Some(CloseReason::Drained));
-        assert_eq!(live.closed(epoch), None);
-        live.begin(next_epoch(epoch, CloseReason::Drained));
-        assert_eq!(live.closed(epoch), Some(CloseReason::Drained));
+        runtime.begin(epoch);
+        assert_eq!(runtime.closed(0), Some(CloseReason::Drained));
+        assert_eq!(runtime.closed(epoch), None);
+        runtime.begin(next_epoch(epoch, CloseReason::Drained));
+        assert_eq!(runtime.closed(epoch), Some(CloseReason::Drained));
     }
 
     #[test]
     fn a_connection_of_a_later_epoch_stays() {
-        let live = live();
+        let runtime = runtime();
         let mut epoch = 0u32.wrapping_sub(STEP);
-        live.begin(epoch);
+        runtime.begin(epoch);
         // Also where the numbers begin anew.
         for _ in 0..3 {
             let later = next_epoch(epoch, CloseReason::BackendDown);
-            assert_eq!(live.closed(later), None);
-            live.begin(later);
-            assert_eq!(live.closed(later), None);
-            assert_eq!(live.closed(epoch), Some(CloseReason::BackendDown));
+            assert_eq!(runtime.closed(later), None);
+            runtime.begin(later);
+            assert_eq!(runtime.closed(later), None);
+            assert_eq!(runtime.closed(epoch), Some(CloseReason::BackendDown));
             epoch = later;
         }
     }

@@ -24,14 +24,14 @@ struct Port {
 }
 
 impl Port {
-    fn covers(&self, ip: IpAddr, guard: &Guard) -> bool {
+    fn covers(&self, ip: IpAddr, loop_guard: &LoopGuard) -> bool {
         let (all, elsewhere) = match ip {
             IpAddr::V4(_) => (self.all_v4, self.elsewhere_v4),
             IpAddr::V6(_) => (self.all_v6, self.elsewhere_v6),
         };
         self.ips.contains(&ip)
-            || all && (ip.is_loopback() || guard.local.contains(&ip))
-            || elsewhere && guard.others.contains(&ip)
+            || all && (ip.is_loopback() || loop_guard.local.contains(&ip))
+            || elsewhere && loop_guard.others.contains(&ip)
     }
 
     fn add(&mut self, ip: IpAddr, bound: bool) {
@@ -78,7 +78,7 @@ pub(crate) enum Barred {
 /// What is missed, another member's address that nobody has told of, ends there: a connection goes on from member to
 /// member only until one of them would have to connect to itself.
 #[derive(Debug, Default)]
-pub(crate) struct Guard {
+pub(crate) struct LoopGuard {
     ports: HashMap<u16, Port>,
     /// Ports of members themselves.
     own_ports: HashMap<u16, Port>,
@@ -89,7 +89,7 @@ pub(crate) struct Guard {
     others: HashSet<IpAddr>,
 }
 
-impl Guard {
+impl LoopGuard {
     /// Works it out from what the members agree on and what this one has bound; `own` is the address that stands here
     /// for a wildcard.
     pub(crate) fn new<'a>(
@@ -101,29 +101,29 @@ impl Guard {
         let vips: HashSet<IpAddr> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
         let others =
             addresses_of_listeners(state, own, targets.network).chain(vips.iter().copied()).collect();
-        let mut guard = Self { networks: targets.networks.clone(), others, ..Self::default() };
+        let mut loop_guard = Self { networks: targets.networks.clone(), others, ..Self::default() };
         for listener in listeners {
             for status in &listener.binds {
                 // Another program of this machine has it, and that may be a backend.
                 let foreign = status.error.as_ref().is_some_and(BindError::is_in_use);
                 if !foreign {
-                    guard.add(status.effective, status.error.is_none());
+                    loop_guard.add(status.effective, status.error.is_none());
                 }
             }
             for bind in &listener.config.spec.binds {
-                guard.add_elsewhere(*bind);
+                loop_guard.add_elsewhere(*bind);
                 // Whoever holds it listens there, whatever this member's own socket came to.
                 if vips.contains(&bind.ip) {
-                    bind.sockets().for_each(|address| guard.add(address, true));
+                    bind.sockets().for_each(|address| loop_guard.add(address, true));
                 }
             }
         }
-        guard.add_own_ports(state, targets);
-        let mut ports = guard.ports.values().chain(guard.own_ports.values());
+        loop_guard.add_own_ports(state, targets);
+        let mut ports = loop_guard.ports.values().chain(loop_guard.own_ports.values());
         if ports.any(|port| port.all_v4 || port.all_v6) {
-            guard.local = interfaces::addresses();
+            loop_guard.local = interfaces::addresses();
         }
-        guard
+        loop_guard
     }
 
     /// The ports of this member, as they are bound, and of the others, as they are recorded: their wildcards are where they say

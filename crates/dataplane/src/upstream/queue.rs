@@ -16,32 +16,32 @@ use trestle_model::PoolSpec;
 
 use crate::observe::close_reason::CloseReason;
 use crate::upstream::backend::Backend;
-use crate::upstream::backend_runtime::{Live, PlaceFreed};
-use crate::upstream::slot::{Place, Taken};
+use crate::upstream::backend_runtime::{BackendRuntime, SlotFreed};
+use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 
 /// What hands out the places that clients wait for: the pool as it was published last.
-pub(crate) trait Places: fmt::Debug + Send + Sync {
+pub(crate) trait SlotSource: fmt::Debug + Send + Sync {
     /// A place for the one whose turn it is: a connection from `client` that has failed at the backends of `tried`.
-    fn place(&self, client: SocketAddr, tried: &[Arc<Live>]) -> Taken<'_>;
+    fn select_slot(&self, client: SocketAddr, tried: &[Arc<BackendRuntime>]) -> SlotSelection<'_>;
 }
 
 /// A place that was waited for, and the backend that it is at; or why there is none.
-pub(crate) type Answer = Result<(Place, Arc<Backend>), CloseReason>;
+pub(crate) type QueueAnswer = Result<(ConnectionSlot, Arc<Backend>), CloseReason>;
 
 /// A client that waits.
 #[derive(Debug)]
 struct Waiter {
     client: SocketAddr,
     /// Where it has failed to connect.
-    tried: Vec<Arc<Live>>,
+    tried: Vec<Arc<BackendRuntime>>,
     /// Empty once it has been told.
-    tell: Option<oneshot::Sender<Answer>>,
+    tell: Option<oneshot::Sender<QueueAnswer>>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueueState {
     /// Weak, since the pool holds the queue; `None` before it was published.
-    pool: Option<Weak<dyn Places>>,
+    pool: Option<Weak<dyn SlotSource>>,
     /// Set when this member stops: nobody waits any more.
     stopped: bool,
     /// Number of the last client; they count up.
@@ -61,16 +61,16 @@ pub(crate) struct Queue {
     /// A client counts itself here and then looks for a place; who frees a place does so and then looks here. Both
     /// steps of both are sequentially consistent, so at least one of them sees the other, and no place is left lying.
     waiting: AtomicUsize,
-    inner: Mutex<Inner>,
+    inner: Mutex<QueueState>,
 }
 
 /// A client's stay in the queue, which ends when this is dropped.
-struct Stay<'a> {
+struct QueueTicket<'a> {
     queue: &'a Queue,
     number: u64,
 }
 
-impl Drop for Stay<'_> {
+impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         // No longer there when it has been told. If it gave up at that very moment, its place went with the channel, or
         // came back from it, and so on to the next client.
@@ -83,7 +83,7 @@ impl Drop for Stay<'_> {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,7 +92,7 @@ impl Queue {
         self.waiting.load(SeqCst)
     }
 
-    fn count(&self, inner: &Inner) {
+    fn count(&self, inner: &QueueState) {
         self.waiting.store(inner.again.len() + inner.fresh.len(), SeqCst);
     }
 
@@ -102,7 +102,12 @@ impl Queue {
     /// # Errors
     /// `QueueFull` at once when as many wait as may; `QueueTimeout`; `NoBackend`, or `ConnectFailed` after a failure,
     /// when the pool has nothing usable any more; `MemberShutdown`.
-    pub(crate) async fn wait(&self, client: SocketAddr, tried: Vec<Arc<Live>>, spec: &PoolSpec) -> Answer {
+    pub(crate) async fn wait(
+        &self,
+        client: SocketAddr,
+        tried: Vec<Arc<BackendRuntime>>,
+        spec: &PoolSpec,
+    ) -> QueueAnswer {
         let (tell, answer) = oneshot::channel();
         let _stay = self.join(Waiter { client, tried, tell: Some(tell) }, spec.queue_length as usize)?;
         match timeout(spec.queue_timeout, answer).await {
@@ -112,7 +117,7 @@ impl Queue {
     }
 
     /// Puts a client at the end of the queue, unless `length` clients wait already.
-    fn join(&self, waiter: Waiter, length: usize) -> Result<Stay<'_>, CloseReason> {
+    fn join(&self, waiter: Waiter, length: usize) -> Result<QueueTicket<'_>, CloseReason> {
         let mut inner = self.lock();
         if inner.stopped {
             return Err(CloseReason::MemberShutdown);
@@ -133,21 +138,21 @@ impl Queue {
         drop(inner);
         drop(refused);
         // Leaves again when there are too many.
-        let stay = Stay { queue: self, number };
-        if too_many { Err(CloseReason::QueueFull) } else { Ok(stay) }
+        let ticket = QueueTicket { queue: self, number };
+        if too_many { Err(CloseReason::QueueFull) } else { Ok(ticket) }
     }
 
     /// The pool was published, perhaps with places for those who wait; or it is gone, and `pool` is `None`.
-    pub(crate) fn follow(&self, pool: Option<Weak<dyn Places>>) {
-        self.serve(|inner| inner.pool = pool);
+    pub(crate) fn set_source(&self, pool: Option<Weak<dyn SlotSource>>) {
+        self.hand_out_after(|inner| inner.pool = pool);
     }
 
     /// This member stops: those who wait are told, and nobody waits from now on.
     pub(crate) fn stop(&self) {
-        self.serve(|inner| inner.stopped = true);
+        self.hand_out_after(|inner| inner.stopped = true);
     }
 
-    fn serve(&self, change: impl FnOnce(&mut Inner)) {
+    fn hand_out_after(&self, change: impl FnOnce(&mut QueueState)) {
         let mut inner = self.lock();
         change(&mut inner);
         let refused = inner.hand_out();
@@ -158,18 +163,18 @@ impl Queue {
     }
 }
 
-impl PlaceFreed for Queue {
-    fn freed(&self) {
+impl SlotFreed for Queue {
+    fn slot_freed(&self) {
         if self.waiting() > 0 {
-            self.serve(|_| {});
+            self.hand_out_after(|_| {});
         }
     }
 }
 
-impl Inner {
+impl QueueState {
     /// Gives places to those who wait, as far as there are any. Returns those that were meant for clients that had
     /// just gone, to be dropped without the lock.
-    fn hand_out(&mut self) -> Vec<Answer> {
+    fn hand_out(&mut self) -> Vec<QueueAnswer> {
         let mut refused = Vec::new();
         if self.again.is_empty() && self.fresh.is_empty() {
             return refused;
@@ -189,15 +194,21 @@ impl Inner {
 
 impl Waiter {
     /// Tells the client of its place, or why it gets none. False when it has been told.
-    fn stays(&mut self, pool: Option<&dyn Places>, stopped: bool, refused: &mut Vec<Answer>) -> bool {
+    fn stays(
+        &mut self,
+        pool: Option<&dyn SlotSource>,
+        stopped: bool,
+        refused: &mut Vec<QueueAnswer>,
+    ) -> bool {
         let pool = pool.filter(|_| !stopped);
-        let answer = match pool.map_or(Taken::Nothing, |pool| pool.place(self.client, &self.tried)) {
-            Taken::Place(place, backend) => Ok((place, backend.clone())),
-            Taken::Full => return true,
-            Taken::Nothing if stopped => Err(CloseReason::MemberShutdown),
-            Taken::Nothing if self.tried.is_empty() => Err(CloseReason::NoBackend),
-            Taken::Nothing => Err(CloseReason::ConnectFailed),
-        };
+        let answer =
+            match pool.map_or(SlotSelection::Nothing, |pool| pool.select_slot(self.client, &self.tried)) {
+                SlotSelection::Taken(slot, backend) => Ok((slot, backend.clone())),
+                SlotSelection::Full => return true,
+                SlotSelection::Nothing if stopped => Err(CloseReason::MemberShutdown),
+                SlotSelection::Nothing if self.tried.is_empty() => Err(CloseReason::NoBackend),
+                SlotSelection::Nothing => Err(CloseReason::ConnectFailed),
+            };
         if let Some(tell) = self.tell.take() {
             refused.extend(tell.send(answer).err());
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::machine::shortage::Shortage;
-use crate::relay::socket::Leg;
+use crate::relay::socket::Socket;
 
 /// Own addresses to connect from, of either family; the system chooses where there is none. Several of a family take
 /// turns, and each has as many local ports towards a backend as there are.
@@ -73,7 +73,7 @@ impl Sources {
         lacks: impl Fn(&Shortage),
     ) -> Result<T, ConnectError> {
         let attempt = |source: Option<IpAddr>| {
-            let socket = Leg::socket(target)?;
+            let socket = Socket::unconnected(target)?;
             prepare(&socket)?;
             if let Some(ip) = source {
                 leave_port_to_connect(socket.as_fd())?;

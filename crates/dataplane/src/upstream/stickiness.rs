@@ -24,13 +24,13 @@ fn room(pools: usize) -> u32 {
 
 /// The memory itself, which outlives the pool's table entries. Names backends by their tenure.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct StickyTable {
     /// The origin of the clock that the engine sees.
     origin: Instant,
     shards: [Mutex<Stickiness>; SHARDS],
 }
 
-impl Memory {
+impl StickyTable {
     /// The memory of one of `pools` pools that remember.
     pub(crate) fn new(pools: usize) -> Self {
         let shard = |_| Mutex::new(Stickiness::new(room(pools)));
@@ -63,50 +63,50 @@ impl Memory {
 
 /// A pool's memory, as one table entry of the pool uses it.
 #[derive(Debug)]
-pub(crate) struct Sticky {
-    pub(crate) memory: Arc<Memory>,
+pub(crate) struct PoolStickiness {
+    pub(crate) memory: Arc<StickyTable>,
     /// How long a client is remembered.
     pub(crate) keep: Duration,
     /// The positions of backends by tenure, in order.
     pub(crate) positions: Vec<(u64, u32)>,
 }
 
-impl Sticky {
+impl PoolStickiness {
     /// The position of the backend that a client had last, if it is still there.
     pub(crate) fn find(&self, client: SocketAddr) -> Option<usize> {
         let (shard, now) = self.memory.shard(client.ip());
-        let tenure = shard.find(client.ip(), self.keep, now)?;
-        let found = self.positions.binary_search_by_key(&tenure, |(tenure, _)| *tenure).ok()?;
+        let generation = shard.find(client.ip(), self.keep, now)?;
+        let found = self.positions.binary_search_by_key(&generation, |(generation, _)| *generation).ok()?;
         self.positions.get(found).map(|(_, position)| *position as usize)
     }
 
     /// A connection to a backend begins. With `passing`, the client was led elsewhere because its own backend is full,
     /// and keeps that one.
-    pub(crate) fn begin(&self, client: SocketAddr, tenure: u64, passing: bool) -> Visit {
+    pub(crate) fn begin(&self, client: SocketAddr, generation: u64, passing: bool) -> StickyVisit {
         let client = client.ip();
         let (mut shard, now) = self.memory.shard(client);
         if passing {
             shard.touch(client, now)
         } else {
-            shard.begin(client, tenure, now)
+            shard.begin(client, generation, now)
         }
-        Visit { memory: self.memory.clone(), client, tenure, keep: self.keep }
+        StickyVisit { memory: self.memory.clone(), client, generation, keep: self.keep }
     }
 }
 
 /// A connection of a client that is remembered; the memory learns of its end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Visit {
-    memory: Arc<Memory>,
+pub(crate) struct StickyVisit {
+    memory: Arc<StickyTable>,
     client: IpAddr,
-    tenure: u64,
+    generation: u64,
     keep: Duration,
 }
 
-impl Drop for Visit {
+impl Drop for StickyVisit {
     fn drop(&mut self) {
         let (mut shard, now) = self.memory.shard(self.client);
-        shard.end(self.client, self.tenure, self.keep, now);
+        shard.end(self.client, self.generation, self.keep, now);
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    impl Memory {
+    impl StickyTable {
         /// Clients that are remembered.
         pub(crate) fn len(&self) -> usize {
             self.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
@@ -123,9 +123,12 @@ mod tests {
     }
 
     /// Remembers as many clients, each with an address of its own.
-    fn fill(memory: &Arc<Memory>, clients: u32) {
-        let sticky =
-            Sticky { memory: memory.clone(), keep: Duration::from_secs(3600), positions: vec![(1, 0)] };
+    fn fill(memory: &Arc<StickyTable>, clients: u32) {
+        let sticky = PoolStickiness {
+            memory: memory.clone(),
+            keep: Duration::from_secs(3600),
+            positions: vec![(1, 0)],
+        };
         for client in 0..clients {
             let client = SocketAddr::from((client.to_be_bytes(), 1));
             drop(sticky.begin(client, 1, false));
@@ -143,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_pool_forgets_clients_as_others_begin_to_remember() {
-        let memory = Arc::new(Memory::new(1));
+        let memory = Arc::new(StickyTable::new(1));
         fill(&memory, 20_000);
         assert_eq!(memory.len(), 20_000);
         memory.share(100);

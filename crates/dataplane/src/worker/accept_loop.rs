@@ -12,12 +12,12 @@ use tokio::time::sleep;
 
 use crate::accept::acceptor::Acceptor;
 use crate::accept::listener::Listener;
-use crate::connection::connection_table::Roll;
-use crate::connection::{self, Arrival};
+use crate::connection::connection_table::ConnectionTable;
+use crate::connection::{self, Accepted};
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortage;
-use crate::relay::socket::Leg;
-use crate::table::shared::Shared;
+use crate::relay::socket::Socket;
+use crate::table::shared::SharedState;
 
 use super::command::Done;
 
@@ -29,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Accepts until told to close; then accepts what waits in the queue, so that no client is turned away that the kernel
 /// has already welcomed.
 pub(crate) async fn run(
-    roll: Arc<Roll>,
+    connections: Arc<ConnectionTable>,
     mut listener: Acceptor,
     address: SocketAddr,
     mut closing: oneshot::Receiver<Done>,
@@ -39,31 +39,31 @@ pub(crate) async fn run(
         let accepted = tokio::select! {
             biased;
             done = &mut closing => {
-                empty_queue(&roll, listener, address);
+                empty_queue(&connections, listener, address);
                 // The socket is closed; whoever waits for that goes on.
                 drop(done);
                 return;
             }
-            accepted = accept(&mut listener, &roll.shared.budget) => accepted,
+            accepted = accept(&mut listener, &connections.shared.budget) => accepted,
         };
         match accepted {
             Ok((client, from)) => {
                 pause = PAUSE_FIRST;
-                let arrival = Arrival { client, source: from, address };
-                let Err(arrival) = connection::begin(&roll, arrival) else { continue };
+                let accepted = Accepted { client, source: from, address };
+                let Err(accepted) = connection::start(&connections, accepted) else { continue };
                 // Nobody else is accepted meanwhile: who comes now waits in the backlog.
                 tokio::select! {
                     biased;
                     done = &mut closing => {
-                        connection::reset(arrival.client);
+                        connection::reset(accepted.client);
                         drop((listener, done));
                         return;
                     }
                     // It has gone, and takes nobody's turn.
-                    _ = arrival.client.gone(false) => connection::reset(arrival.client),
-                    listener = entered(&roll.shared, address) => match listener {
-                        Some(listener) => connection::begin_entered(&roll, listener, arrival),
-                        None => connection::reset(arrival.client),
+                    _ = accepted.client.until_gone(false) => connection::reset(accepted.client),
+                    listener = wait_for_admission(&connections.shared, address) => match listener {
+                        Some(listener) => connection::start_admitted(&connections, listener, accepted),
+                        None => connection::reset(accepted.client),
                     },
                 }
             }
@@ -82,7 +82,7 @@ pub(crate) async fn run(
 }
 
 /// Accepts a connection once there are descriptors for one.
-async fn accept(listener: &mut Acceptor, budget: &Budget) -> io::Result<(Leg, SocketAddr)> {
+async fn accept(listener: &mut Acceptor, budget: &Budget) -> io::Result<(Socket, SocketAddr)> {
     loop {
         budget.room().await;
         // Asked again whenever a connection is there, since others may have used the room while none was.
@@ -97,13 +97,13 @@ async fn accept(listener: &mut Acceptor, budget: &Budget) -> io::Result<(Leg, So
 }
 
 /// Takes what the queue holds from the socket itself, since the runtime may not have heard of it yet.
-fn empty_queue(roll: &Arc<Roll>, listener: Acceptor, address: SocketAddr) {
+fn empty_queue(connections: &Arc<ConnectionTable>, listener: Acceptor, address: SocketAddr) {
     loop {
         match listener.try_accept() {
             Ok((client, source)) => {
                 // Once the listener has all that it may have, the others go with the socket.
-                if let Err(arrival) = connection::begin(roll, Arrival { client, source, address }) {
-                    return connection::reset(arrival.client);
+                if let Err(accepted) = connection::start(connections, Accepted { client, source, address }) {
+                    return connection::reset(accepted.client);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -113,21 +113,21 @@ fn empty_queue(roll: &Arc<Roll>, listener: Acceptor, address: SocketAddr) {
 }
 
 /// Waits until the listener at `address` may have one more connection, and counts that; `None` when it is gone.
-async fn entered(shared: &Shared, address: SocketAddr) -> Option<Arc<Listener>> {
+async fn wait_for_admission(shared: &SharedState, address: SocketAddr) -> Option<Arc<Listener>> {
     let current = || shared.table.load().routes.get(&address).cloned();
     loop {
-        let gate = current()?.gate.clone();
-        let replaced = gate.until_replaced();
+        let admission = current()?.admission.clone();
+        let replaced = admission.until_replaced();
         tokio::pin!(replaced);
         replaced.as_mut().enable();
         // Looked up again: of what is published from here on the gate tells.
         let listener = current()?;
-        if !Arc::ptr_eq(&gate, &listener.gate) {
+        if !Arc::ptr_eq(&admission, &listener.admission) {
             continue;
         }
         tokio::select! {
             biased;
-            () = listener.enter_in_turn() => {}
+            () = listener.admit() => {}
             () = replaced => continue,
         }
         return Some(listener);

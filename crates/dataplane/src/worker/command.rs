@@ -9,7 +9,7 @@ pub(crate) type Done = mpsc::Sender<()>;
 
 /// What the reconciler tells a worker.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum WorkerCommand {
     /// Accept connections here.
     Listen(SocketAddr, TcpListener),
     /// Accept what waits at this address, then close the socket.

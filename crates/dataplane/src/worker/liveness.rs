@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::worker::command::Order;
+use crate::worker::command::WorkerCommand;
 
 /// A worker that has not answered for longer does not run. What clients can make of a worker by keeping it busy ends long
 /// before; nothing that load does may move virtual IPs.
@@ -17,17 +17,17 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 
 /// Asks a worker for a sign of life, one question at a time.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct WorkerLiveness {
     /// Weak: a worker ends when nobody can give it orders any more.
-    orders: WeakUnboundedSender<Order>,
+    commands: WeakUnboundedSender<WorkerCommand>,
     asked: Option<oneshot::Receiver<()>>,
     looked: Instant,
     silent: Duration,
 }
 
-impl Pulse {
-    pub(crate) fn new(orders: &UnboundedSender<Order>, now: Instant) -> Self {
-        Self { orders: orders.downgrade(), asked: None, looked: now, silent: Duration::ZERO }
+impl WorkerLiveness {
+    pub(crate) fn new(commands: &UnboundedSender<WorkerCommand>, now: Instant) -> Self {
+        Self { commands: commands.downgrade(), asked: None, looked: now, silent: Duration::ZERO }
     }
 
     /// How long the worker has been silent, if that is too long. A worker that has ended is not silent but gone, which
@@ -46,7 +46,7 @@ impl Pulse {
 
     fn ask(&self) -> Option<oneshot::Receiver<()>> {
         let (answer, asked) = oneshot::channel();
-        self.orders.upgrade()?.send(Order::Ping(answer)).ok()?;
+        self.commands.upgrade()?.send(WorkerCommand::Ping(answer)).ok()?;
         Some(asked)
     }
 }
@@ -60,27 +60,27 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_answer_is_silent_until_it_does() {
-        let (sender, mut orders) = mpsc::unbounded_channel();
+        let (sender, mut commands) = mpsc::unbounded_channel();
         let start = Instant::now();
-        let mut pulse = Pulse::new(&sender, start);
-        let mut look = |ms| pulse.look(start + Duration::from_millis(ms));
+        let mut worker = WorkerLiveness::new(&sender, start);
+        let mut look = |ms| worker.look(start + Duration::from_millis(ms));
         for ms in (0..=10_000).step_by(400) {
             assert_eq!(look(ms), None, "after {ms} ms");
         }
         assert_eq!(look(10_400), Some(Duration::from_millis(10_400)));
-        let Ok(Order::Ping(answer)) = orders.try_recv() else { panic!("no question") };
+        let Ok(WorkerCommand::Ping(answer)) = commands.try_recv() else { panic!("no question") };
         answer.send(()).unwrap();
-        assert!(orders.try_recv().is_err(), "one question is enough");
+        assert!(commands.try_recv().is_err(), "one question is enough");
         assert_eq!(look(10_800), None);
-        assert!(matches!(orders.try_recv(), Ok(Order::Ping(_))), "the next question");
+        assert!(matches!(commands.try_recv(), Ok(WorkerCommand::Ping(_))), "the next question");
     }
 
     #[test]
     fn a_time_in_which_nobody_looked_counts_little() {
         let (sender, _orders) = mpsc::unbounded_channel();
         let start = Instant::now();
-        let mut pulse = Pulse::new(&sender, start);
-        let mut look = |seconds| pulse.look(start + Duration::from_secs(seconds));
+        let mut worker = WorkerLiveness::new(&sender, start);
+        let mut look = |seconds| worker.look(start + Duration::from_secs(seconds));
         assert_eq!(look(0), None);
         for minutes in 1..=20 {
             assert_eq!(look(60 * minutes), None, "half a second of silence at most");
@@ -90,15 +90,15 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_ended_is_not_silent() {
-        let (sender, orders) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::unbounded_channel();
         let start = Instant::now();
-        let mut pulse = Pulse::new(&sender, start);
-        assert_eq!(pulse.look(start), None);
-        drop(orders);
+        let mut worker = WorkerLiveness::new(&sender, start);
+        assert_eq!(worker.look(start), None);
+        drop(commands);
         for seconds in 1..50 {
-            assert_eq!(pulse.look(start + Duration::from_secs(seconds)), None);
+            assert_eq!(worker.look(start + Duration::from_secs(seconds)), None);
         }
         drop(sender);
-        assert_eq!(pulse.look(start + Duration::from_secs(60)), None);
+        assert_eq!(worker.look(start + Duration::from_secs(60)), None);
     }
 }

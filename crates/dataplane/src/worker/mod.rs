@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use command::{Done, Order};
+use command::{Done, WorkerCommand};
 
 use crate::accept::acceptor::Acceptor;
-use crate::connection::connection_table::Roll;
+use crate::connection::connection_table::ConnectionTable;
 use crate::machine::threads;
 use crate::relay::reactor;
 use crate::relay::sweep_pipes;
@@ -30,14 +30,17 @@ const BEAT: Duration = Duration::from_secs(1);
 const SWEEP: u32 = 5;
 
 /// Runs until the reconciler is gone; connections that are left end with the runtime.
-pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(crate) async fn run(
+    connections: Arc<ConnectionTable>,
+    mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
+) {
     let mut loops: HashMap<SocketAddr, oneshot::Sender<Done>> = HashMap::new();
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut until_sweep = SWEEP;
     loop {
-        let order = tokio::select! {
-            order = orders.recv() => order,
+        let command = tokio::select! {
+            command = commands.recv() => command,
             _ = beats.tick() => {
                 reactor::beat();
                 until_sweep -= 1;
@@ -49,24 +52,24 @@ pub(crate) async fn run(roll: Arc<Roll>, mut orders: mpsc::UnboundedReceiver<Ord
                 continue;
             }
         };
-        match order {
+        match command {
             None => return,
-            Some(Order::Listen(address, socket)) => match Acceptor::new(socket) {
+            Some(WorkerCommand::Listen(address, socket)) => match Acceptor::new(socket) {
                 Ok(socket) => {
                     let (close, closing) = oneshot::channel();
                     loops.insert(address, close);
-                    let accepting = accept_loop::run(roll.clone(), socket, address, closing);
+                    let accepting = accept_loop::run(connections.clone(), socket, address, closing);
                     tokio::spawn(threads::watched("an accept loop", accepting));
                 }
                 Err(error) => {
                     tracing::error!(%address, %error, "a worker cannot wait on its listening socket")
                 }
             },
-            Some(Order::Ping(answer)) => {
+            Some(WorkerCommand::Ping(answer)) => {
                 // Fails only when nobody waits for the answer any more.
                 let _ = answer.send(());
             }
-            Some(Order::Close(address, done)) => {
+            Some(WorkerCommand::Close(address, done)) => {
                 if let Some(close) = loops.remove(&address) {
                     // Fails only when the accept loop panicked: then there is nothing to close.
                     let _ = close.send(done);

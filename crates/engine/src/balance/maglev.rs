@@ -41,7 +41,7 @@ pub(super) struct Maglev {
 }
 
 /// The order in which a backend asks for entries: all of them, in steps of `skip` from a place of its own.
-struct Wishes {
+struct Permutation {
     index: u16,
     taken: u64,
     next: u32,
@@ -50,9 +50,9 @@ struct Wishes {
 
 /// Backends by weight, the heaviest first, and then by name. A round passes over a whole group at once, since there can
 /// be as many rounds as entries, and 20 000 backends.
-type Groups<'a> = BTreeMap<Reverse<u16>, Vec<(&'a BackendName, Wishes)>>;
+type Groups<'a> = BTreeMap<Reverse<u16>, Vec<(&'a BackendName, Permutation)>>;
 
-impl Wishes {
+impl Permutation {
     fn new(index: u16, name: &BackendName) -> Self {
         let (offset, skip) = hash::of_name(name.as_str());
         let below = |hash: u64, bound: u32| (hash % u64::from(bound)) as u32;
@@ -80,7 +80,7 @@ impl Maglev {
     pub(super) fn build(shares: Shares) -> Self {
         let mut groups: Groups<'_> = BTreeMap::new();
         for (index, (name, weight)) in (0..FREE).zip(&shares).filter(|(_, (_, weight))| *weight > 0) {
-            groups.entry(Reverse(*weight)).or_default().push((name, Wishes::new(index, name)));
+            groups.entry(Reverse(*weight)).or_default().push((name, Permutation::new(index, name)));
         }
         groups.values_mut().for_each(|group| group.sort_by_key(|(name, _)| *name));
         let mut entries = vec![FREE; if groups.is_empty() { 0 } else { SIZE as usize }];
@@ -106,31 +106,33 @@ fn fill(groups: &mut Groups<'_>, heaviest: u64, entries: &mut [u16]) {
     // Rounded to the nearest, so that light backends get neither too much nor too little.
     let due = |weight: u64, round: u64| (round * weight + heaviest / 2) / heaviest;
     let mut left = entries.len();
-    let mut turns = |rounds: RangeInclusive<u64>, turn: &mut dyn FnMut(u64, u64, &mut Wishes) -> bool| {
+    let mut turns = |rounds: RangeInclusive<u64>,
+                     turn: &mut dyn FnMut(u64, u64, &mut Permutation) -> bool| {
         for round in rounds {
             for (Reverse(weight), group) in groups.iter_mut() {
                 let (weight, before) = (u64::from(*weight), due((*weight).into(), round - 1));
                 if due(weight, round) == before {
                     continue;
                 }
-                for (_, wishes) in group {
+                for (_, permutation) in group {
                     if left == 0 {
                         return;
                     }
-                    left -= usize::from(turn(weight, before, wishes));
+                    left -= usize::from(turn(weight, before, permutation));
                 }
             }
         }
     };
     // Four times as many wishes as entries leave about e^-4 of these free, 2 %; more gains little and takes longer.
-    let wishes = 4 * u64::from(SIZE) * heaviest / total;
-    turns(1..=wishes, &mut |weight, _, wishes| {
-        wishes.taken < u64::from(SIZE) * weight / total && wishes.ask(entries)
+    let rounds = 4 * u64::from(SIZE) * heaviest / total;
+    turns(1..=rounds, &mut |weight, _, permutation| {
+        permutation.taken < u64::from(SIZE) * weight / total && permutation.ask(entries)
     });
     // Then as in the paper, passing over those that are ahead, which makes shares even. Somebody is behind as long as
     // entries are left.
-    turns(1..=u64::MAX, &mut |_, before, wishes| {
-        wishes.taken <= before && std::iter::repeat_with(|| wishes.ask(entries)).any(|granted| granted)
+    turns(1..=u64::MAX, &mut |_, before, permutation| {
+        permutation.taken <= before
+            && std::iter::repeat_with(|| permutation.ask(entries)).any(|granted| granted)
     });
 }
 

@@ -9,7 +9,7 @@ const NONE: u32 = u32::MAX;
 
 /// A client that is remembered.
 #[derive(Debug, Clone)]
-struct Entry {
+struct StickyEntry {
     client: IpAddr,
     /// What it had, as the caller names it.
     backend: u64,
@@ -25,7 +25,7 @@ struct Entry {
 /// long. An entry takes about 90 bytes (48 here, the rest in the index); room that was taken is kept.
 #[derive(Debug)]
 pub struct Stickiness {
-    entries: Vec<Entry>,
+    entries: Vec<StickyEntry>,
     index: BTreeMap<IpAddr, u32>,
     oldest: u32,
     newest: u32,
@@ -110,7 +110,7 @@ impl Stickiness {
         }
     }
 
-    fn at(&self, place: u32) -> Option<&Entry> {
+    fn at(&self, place: u32) -> Option<&StickyEntry> {
         self.entries.get(place as usize)
     }
 
@@ -123,7 +123,7 @@ impl Stickiness {
     }
 
     fn insert(&mut self, client: IpAddr, backend: u64, now: Duration) {
-        let entry = Entry { client, backend, last: now, older: NONE, newer: NONE };
+        let entry = StickyEntry { client, backend, last: now, older: NONE, newer: NONE };
         let used = u32::try_from(self.entries.len()).unwrap_or(NONE);
         let place = if used < self.room {
             self.entries.push(entry);

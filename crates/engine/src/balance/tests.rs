@@ -12,8 +12,8 @@ use trestle_model::{
     AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendSpec, OnPrimaryUp, PoolSpec,
 };
 
-use super::turns::gcd;
-use super::{Candidate, Picked, Schedule, Standing, Warmth};
+use super::stride::gcd;
+use super::{Availability, Candidate, Schedule, Selection, SlowStartRamp};
 use crate::health::Verdict;
 
 const ALL: [Algorithm; 6] = [
@@ -41,11 +41,11 @@ fn pick(
     active: impl Fn(usize) -> u64,
     tried: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    let standing = |p| if tried(p) { Standing::Tried } else { Standing::Open };
+    let standing = |p| if tried(p) { Availability::Tried } else { Availability::Open };
     match schedule.pick(client, turn, random, active, standing) {
-        Picked::At(position) => Some(position),
-        Picked::Nothing => None,
-        Picked::Full => panic!("nothing is full"),
+        Selection::At(position) => Some(position),
+        Selection::Nothing => None,
+        Selection::Full => panic!("nothing is full"),
     }
 }
 
@@ -241,9 +241,9 @@ proptest! {
 }
 
 /// Shares of two backends of these weights, the first as warm as given, over a whole cycle of turns.
-fn warm_share(algorithm: Algorithm, weights: [u16; 2], warmth: Warmth) -> f64 {
+fn warm_share(algorithm: Algorithm, weights: [u16; 2], ramp: SlowStartRamp) -> f64 {
     let backends = named(&weights.map(backend));
-    let warm = |b| Candidate { warmth, ..Candidate::new(b, Verdict::Healthy) };
+    let warm = |b| Candidate { ramp, ..Candidate::new(b, Verdict::Healthy) };
     let candidates = [warm(&backends[0]), Candidate::new(&backends[1], Verdict::Healthy)];
     let schedule = Schedule::build(&pool(algorithm), candidates, None);
     let cycle = 20 * u64::from(weights[0] + weights[1]);
@@ -260,8 +260,8 @@ proptest! {
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
             let mut before = 0.0;
             for step in 1..=20u16 {
-                let (warmth, _) = Warmth::at(std::time::Duration::from_secs(u64::from(step) - 1), whole);
-                let share = warm_share(algorithm, weights, warmth);
+                let (ramp, _) = SlowStartRamp::at(std::time::Duration::from_secs(u64::from(step) - 1), whole);
+                let share = warm_share(algorithm, weights, ramp);
                 let parts = f64::from(weights[0]) * f64::from(step) / 20.0;
                 let due = parts / (parts + f64::from(weights[1]));
                 prop_assert!(share >= before && (share - due).abs() < 0.03, "{algorithm:?} {step}: {share}, not {due}");

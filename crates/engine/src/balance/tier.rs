@@ -5,8 +5,8 @@ use std::sync::Arc;
 use trestle_model::Backend;
 
 use super::maglev::Maglev;
-use super::turns::{gcd, stride};
-use super::warmth::Warmth;
+use super::slow_start::SlowStartRamp;
+use super::stride::{gcd, stride};
 
 /// Backends that least connections compares at most, beginning with the one whose turn it is. With as many as this the
 /// best of them is hardly worse than the best of thousands (two draws are known to be enough for most of the gain), and
@@ -15,11 +15,11 @@ const COMPARED: usize = 64;
 
 /// A backend of a tier.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Member<'a> {
+pub(super) struct TierMember<'a> {
     /// Where it is in the pool.
     pub(super) position: u32,
     pub(super) backend: &'a Backend,
-    pub(super) warmth: Warmth,
+    pub(super) ramp: SlowStartRamp,
 }
 
 /// Backends that are used together: a tier is touched only once every backend of the tiers before it was tried.
@@ -46,8 +46,8 @@ pub(super) struct Tier {
 
 impl Tier {
     /// A tier of backends in the order of their positions. A `table` is for [`Tier::hashed`].
-    pub(super) fn build(members: &[Member<'_>], table: Option<Arc<Maglev>>) -> Self {
-        let weight = |member: &Member<'_>| member.warmth.of(member.backend.spec.weight);
+    pub(super) fn build(members: &[TierMember<'_>], table: Option<Arc<Maglev>>) -> Self {
+        let weight = |member: &TierMember<'_>| member.ramp.of(member.backend.spec.weight);
         let divisor = members.iter().fold(0, |d, member| gcd(d, weight(member))).max(1);
         let mut cycle = 0;
         let ends: Vec<u64> = members

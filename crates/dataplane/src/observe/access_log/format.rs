@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::{AccessLog, AccessLogFormat, Ended};
+use super::{AccessLog, AccessLogFormat, EndedConnection};
 
 /// What a line says; the order is that of the columns of the text form.
 #[derive(Serialize)]
@@ -61,7 +61,7 @@ impl Clock {
     }
 
     /// Adds the line of a connection to `out`.
-    pub(super) fn line(&self, settings: &AccessLog, ended: &Ended, out: &mut Vec<u8>) {
+    pub(super) fn line(&self, settings: &AccessLog, ended: &EndedConnection, out: &mut Vec<u8>) {
         let connection = ended.connection.read();
         let line = Line {
             time: self.stamp(ended.at),

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use trestle_engine::Closing;
 use trestle_model::PoolName;
 
-use super::Pools;
-use crate::connection::connection_table::{self, Roll};
+use super::PoolReconciler;
+use crate::connection::connection_table::{self, ConnectionTable};
 use crate::observe::close_reason::CloseReason;
-use crate::reconcile::backends::{BackendState, close};
+use crate::reconcile::backends::{TrackedBackend, close};
 use crate::reconcile::endings::{Ending, Grace};
 
-impl Pools {
+impl PoolReconciler {
     /// Finds out when a backend's connections end, by what the operator wants of it and by when this member stops.
     pub(super) fn plan_end(
         &mut self,
         pool: &PoolName,
-        state: &mut BackendState,
+        state: &mut TrackedBackend,
         spread_percent: u32,
         now: Duration,
     ) {
@@ -26,7 +26,7 @@ impl Pools {
             self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
         }
         let mut drain_ends = None;
-        let drain = match state.admission.learn(wanted, spread_percent, now) {
+        let drain = match state.drain_state.learn(wanted, spread_percent, now) {
             Closing::Never => None,
             Closing::Between(from, deadline) => {
                 drain_ends = Some(Instant::now() + deadline.saturating_sub(now));
@@ -77,7 +77,7 @@ impl Pools {
 
     /// Ends connections whose moment has come by `now`, and what is left on backends whose drain has ended; lets shares grow
     /// that are to by then.
-    pub(in crate::reconcile) fn expire(&mut self, now: Duration, rolls: &[Arc<Roll>]) {
+    pub(in crate::reconcile) fn expire(&mut self, now: Duration, connection_tables: &[Arc<ConnectionTable>]) {
         let due = self.growing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
         self.dirty.extend(due);
         let mut due = Vec::new();
@@ -86,15 +86,15 @@ impl Pools {
         }
         let blank = due.iter().filter_map(|(_, pool, name)| {
             let state = self.pools.get(pool)?.backends.get(name)?;
-            state.ending.as_ref()?.is_blank(now).then(|| state.entry.live.clone())
+            state.ending.as_ref()?.is_blank(now).then(|| state.entry.runtime.clone())
         });
-        let mut connections = connection_table::of(rolls, &blank.collect::<Vec<_>>());
+        let mut connections = connection_table::of(connection_tables, &blank.collect::<Vec<_>>());
         for (_, pool, name) in due {
             let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
                 continue;
             };
             let Some(ending) = &mut state.ending else { continue };
-            if let Some(connections) = connections.remove(&Arc::as_ptr(&state.entry.live)) {
+            if let Some(connections) = connections.remove(&Arc::as_ptr(&state.entry.runtime)) {
                 ending.fill(connections);
             }
             if ending.deadline() > now {
@@ -106,7 +106,7 @@ impl Pools {
             let wanted = state.entry.config.spec.admin_state;
             // What is left when this member stops is closed with everything else.
             let drained = self.drain.is_some_and(|drain| drain.deadline() <= now);
-            match state.admission.learn(wanted, 0, now) {
+            match state.drain_state.learn(wanted, 0, now) {
                 Closing::Now(cause) => {
                     close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
                 }

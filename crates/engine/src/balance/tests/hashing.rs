@@ -4,12 +4,12 @@ use super::*;
 
 #[test]
 fn a_hash_of_the_source_knows_no_slow_start() {
-    let cold = Warmth::at(std::time::Duration::ZERO, std::time::Duration::from_secs(1)).0;
+    let cold = SlowStartRamp::at(std::time::Duration::ZERO, std::time::Duration::from_secs(1)).0;
     for algorithm in [Algorithm::SourceHash, Algorithm::SourcePortHash] {
         let backends = named(&[backend(1), backend(1)]);
-        let first = |warmth| Candidate { warmth, ..Candidate::new(&backends[0], Verdict::Healthy) };
+        let first = |ramp| Candidate { ramp, ..Candidate::new(&backends[0], Verdict::Healthy) };
         let second = Candidate::new(&backends[1], Verdict::Healthy);
-        let warm = Schedule::build(&pool(algorithm), [first(Warmth::FULL), second], None);
+        let warm = Schedule::build(&pool(algorithm), [first(SlowStartRamp::FULL), second], None);
         let cold = Schedule::build(&pool(algorithm), [first(cold), second], None);
         for c in 0..1000 {
             let led = |schedule| pick(schedule, client(c), || 0, || 0, |_| 0, |_| false);

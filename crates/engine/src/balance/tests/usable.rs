@@ -88,16 +88,16 @@ fn a_pool_is_down_with_fewer_usable_backends_than_it_wants() {
 fn what_is_full_is_waited_for_and_what_was_tried_is_not() {
     let mut specs = [backend(1), backend(1), backend(1)];
     specs[2].backup = true;
-    use Standing::{Full, Open, Tried};
+    use Availability::{Full, Open, Tried};
     for algorithm in ALL {
         let schedule = build(&pool(algorithm), &specs, &[Verdict::Healthy; 3]);
-        let pick = |standing: [Standing; 3]| schedule.pick(NOBODY, || 0, || 0, |_| 0, |p| standing[p]);
-        assert_eq!(pick([Full, Open, Open]), Picked::At(1), "{algorithm:?}");
-        assert_eq!(pick([Full, Full, Open]), Picked::Full, "{algorithm:?}");
-        assert_eq!(pick([Tried, Full, Open]), Picked::Full, "{algorithm:?}");
-        assert_eq!(pick([Tried, Tried, Open]), Picked::At(2), "{algorithm:?}");
-        assert_eq!(pick([Tried, Tried, Full]), Picked::Full, "{algorithm:?}");
-        assert_eq!(pick([Tried, Tried, Tried]), Picked::Nothing, "{algorithm:?}");
+        let pick = |standing: [Availability; 3]| schedule.pick(NOBODY, || 0, || 0, |_| 0, |p| standing[p]);
+        assert_eq!(pick([Full, Open, Open]), Selection::At(1), "{algorithm:?}");
+        assert_eq!(pick([Full, Full, Open]), Selection::Full, "{algorithm:?}");
+        assert_eq!(pick([Tried, Full, Open]), Selection::Full, "{algorithm:?}");
+        assert_eq!(pick([Tried, Tried, Open]), Selection::At(2), "{algorithm:?}");
+        assert_eq!(pick([Tried, Tried, Full]), Selection::Full, "{algorithm:?}");
+        assert_eq!(pick([Tried, Tried, Tried]), Selection::Nothing, "{algorithm:?}");
     }
 }
 
@@ -149,19 +149,19 @@ proptest! {
         let usable = |i: &usize| wanted(i) && if down { open } else { up(i) };
         let rank = |i: usize| (specs[i].backup, !down && rest[i].0 != Verdict::Healthy);
         let standing = |p: usize| match (tried_mask >> p & 1, full_mask >> p & 1) {
-            (1, _) => Standing::Tried,
-            (_, 1) => Standing::Full,
-            _ => Standing::Open,
+            (1, _) => Availability::Tried,
+            (_, 1) => Availability::Full,
+            _ => Availability::Open,
         };
-        let untried: Vec<usize> = (0..specs.len()).filter(|i| usable(i) && standing(*i) != Standing::Tried).collect();
+        let untried: Vec<usize> = (0..specs.len()).filter(|i| usable(i) && standing(*i) != Availability::Tried).collect();
         let best = untried.iter().map(|i| rank(*i)).min();
         let left: Vec<usize> =
-            untried.into_iter().filter(|i| Some(rank(*i)) == best && standing(*i) == Standing::Open).collect();
+            untried.into_iter().filter(|i| Some(rank(*i)) == best && standing(*i) == Availability::Open).collect();
         match schedule.pick(client(from & 0xff_ffff), || turn, random(turn), |_| 0, standing) {
-            Picked::Nothing => prop_assert_eq!(best, None),
-            Picked::Full => prop_assert!(best.is_some() && left.is_empty()),
-            Picked::At(p) if algorithm == Algorithm::First => prop_assert_eq!(Some(&p), left.first()),
-            Picked::At(p) => prop_assert!(left.contains(&p)),
+            Selection::Nothing => prop_assert_eq!(best, None),
+            Selection::Full => prop_assert!(best.is_some() && left.is_empty()),
+            Selection::At(p) if algorithm == Algorithm::First => prop_assert_eq!(Some(&p), left.first()),
+            Selection::At(p) => prop_assert!(left.contains(&p)),
         }
         prop_assert_eq!(schedule.is_usable(), (0..specs.len()).any(|i| usable(&i)));
         prop_assert!((0..specs.len()).all(|i| schedule.admits(i) == usable(&i)));

@@ -12,9 +12,9 @@ const STEPS: u64 = 20;
 /// would move with each step, to the backend and away from others, and most of them twice; nor for the first by name,
 /// which goes by no weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Warmth(u64);
+pub struct SlowStartRamp(u64);
 
-impl Warmth {
+impl SlowStartRamp {
     /// All of it.
     pub const FULL: Self = Self(STEPS);
 
@@ -48,26 +48,26 @@ mod tests {
 
     #[test]
     fn warmth_grows_from_a_twentieth_to_all() {
-        let at = |secs| Warmth::at(Duration::from_secs(secs), WHOLE);
+        let at = |secs| SlowStartRamp::at(Duration::from_secs(secs), WHOLE);
         let left = |secs| Some(Duration::from_secs(secs));
-        assert_eq!(at(0), (Warmth(1), left(3)));
-        assert_eq!(at(2), (Warmth(1), left(1)));
-        assert_eq!(at(3), (Warmth(2), left(3)));
-        assert_eq!(at(30), (Warmth(11), left(3)));
-        assert_eq!(at(59), (Warmth(20), left(1)));
-        assert_eq!(at(60), (Warmth::FULL, None));
-        assert_eq!(Warmth::at(Duration::ZERO, Duration::ZERO), (Warmth::FULL, None));
+        assert_eq!(at(0), (SlowStartRamp(1), left(3)));
+        assert_eq!(at(2), (SlowStartRamp(1), left(1)));
+        assert_eq!(at(3), (SlowStartRamp(2), left(3)));
+        assert_eq!(at(30), (SlowStartRamp(11), left(3)));
+        assert_eq!(at(59), (SlowStartRamp(20), left(1)));
+        assert_eq!(at(60), (SlowStartRamp::FULL, None));
+        assert_eq!(SlowStartRamp::at(Duration::ZERO, Duration::ZERO), (SlowStartRamp::FULL, None));
     }
 
     proptest! {
         #[test]
         fn every_wait_ends_with_the_next_step(whole in 1u64..3_600_000_000_000) {
             let whole = Duration::from_nanos(whole);
-            let (mut since, mut before) = (Duration::ZERO, Warmth(0));
+            let (mut since, mut before) = (Duration::ZERO, SlowStartRamp(0));
             let mut steps = 0;
-            while let (warmth, Some(next)) = Warmth::at(since, whole) {
-                prop_assert!(next > Duration::ZERO && warmth >= before);
-                (since, before, steps) = (since + next, warmth, steps + 1);
+            while let (ramp, Some(next)) = SlowStartRamp::at(since, whole) {
+                prop_assert!(next > Duration::ZERO && ramp >= before);
+                (since, before, steps) = (since + next, ramp, steps + 1);
             }
             prop_assert!(since == whole && steps <= STEPS);
         }

@@ -22,7 +22,7 @@ const SHARDS: usize = 16;
 
 /// An address that is known.
 #[derive(Debug, Default)]
-struct Client {
+struct KnownSource {
     active: u32,
     /// `None` while there is no rate.
     bucket: Option<Bucket>,
@@ -32,7 +32,7 @@ struct Client {
 
 #[derive(Debug, Default)]
 struct Shard {
-    clients: HashMap<IpAddr, Client>,
+    source_permits: HashMap<IpAddr, KnownSource>,
     /// Addresses without connections, the one first that has had none for longest.
     idle: BTreeMap<u64, IpAddr>,
     /// Counts up.
@@ -42,32 +42,32 @@ struct Shard {
 impl Shard {
     /// Makes room for one more address, if it can.
     fn make_room(&mut self) -> bool {
-        if self.clients.len() < CLIENTS_MAX / SHARDS {
+        if self.source_permits.len() < CLIENTS_MAX / SHARDS {
             return true;
         }
-        self.idle.pop_first().and_then(|(_, ip)| self.clients.remove(&ip)).is_some()
+        self.idle.pop_first().and_then(|(_, ip)| self.source_permits.remove(&ip)).is_some()
     }
 
     /// Forgets addresses that are as if they had never come: two at most, so that as many go as come, and soon more.
     fn forget(&mut self, rate: Rate, now: Duration) {
         for _ in 0..2 {
             let Some(oldest) = self.idle.first_entry() else { return };
-            let bucket = self.clients.get(oldest.get()).and_then(|client| client.bucket.as_ref());
+            let bucket = self.source_permits.get(oldest.get()).and_then(|client| client.bucket.as_ref());
             if bucket.is_some_and(|bucket| !bucket.is_full(rate, now)) {
                 return;
             }
-            self.clients.remove(&oldest.remove());
+            self.source_permits.remove(&oldest.remove());
         }
     }
 
-    fn leave(&mut self, ip: IpAddr) {
-        let Some(client) = self.clients.get_mut(&ip) else { return };
+    fn release(&mut self, ip: IpAddr) {
+        let Some(client) = self.source_permits.get_mut(&ip) else { return };
         client.active = client.active.saturating_sub(1);
         if client.active > 0 {
             return;
         }
         if client.bucket.is_none() {
-            self.clients.remove(&ip);
+            self.source_permits.remove(&ip);
             return;
         }
         self.last += 1;
@@ -78,7 +78,7 @@ impl Shard {
 
 /// The addresses that have, or had, connections through one listener.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct SourcePermits {
     /// The origin of the clock that the engine sees.
     origin: Instant,
     /// Random, so that nobody can choose addresses of one shard.
@@ -86,7 +86,7 @@ pub(super) struct Clients {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-impl Default for Clients {
+impl Default for SourcePermits {
     fn default() -> Self {
         Self { origin: Instant::now(), hash: RandomState::new(), shards: Default::default() }
     }
@@ -94,22 +94,22 @@ impl Default for Clients {
 
 /// An address has all the connections that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooMany;
+pub(crate) struct SourceLimitReached;
 
 /// A connection of an address; over when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Stay {
-    clients: Arc<Clients>,
+pub(crate) struct SourcePermit {
+    source_permits: Arc<SourcePermits>,
     ip: IpAddr,
 }
 
-impl Drop for Stay {
+impl Drop for SourcePermit {
     fn drop(&mut self) {
-        self.clients.shard(self.ip).leave(self.ip);
+        self.source_permits.shard(self.ip).release(self.ip);
     }
 }
 
-impl Clients {
+impl SourcePermits {
     fn shard(&self, ip: IpAddr) -> MutexGuard<'_, Shard> {
         let [first, ..] = &self.shards;
         let place = self.hash.hash_one(ip) as usize % SHARDS;
@@ -117,12 +117,12 @@ impl Clients {
     }
 
     /// Counts a connection from `ip`, if there is room to count it.
-    pub(super) fn enter(
+    pub(super) fn admit(
         self: &Arc<Self>,
         ip: IpAddr,
         spec: &ListenerSpec,
         free: usize,
-    ) -> Result<Option<Stay>, TooMany> {
+    ) -> Result<Option<SourcePermit>, SourceLimitReached> {
         let ip = client_of(ip);
         let (per_second, max) = (spec.accept_rate_per_source, spec.max_connections_per_source);
         // A second's connections at once: who comes too fast is turned away, and browsers open several together.
@@ -130,26 +130,26 @@ impl Clients {
         let mut shard = self.shard(ip);
         let now = self.origin.elapsed();
         shard.forget(rate, now);
-        if !shard.clients.contains_key(&ip) && !shard.make_room() {
+        if !shard.source_permits.contains_key(&ip) && !shard.make_room() {
             return Ok(None);
         }
-        let client = shard.clients.entry(ip).or_default();
+        let client = shard.source_permits.entry(ip).or_default();
         if max != 0 && client.active >= max {
-            return Err(TooMany);
+            return Err(SourceLimitReached);
         }
         if spec.max_connections != 0 && !may_take(client.active as usize, free, WEIGHT) {
-            return Err(TooMany);
+            return Err(SourceLimitReached);
         }
         if per_second == 0 {
             client.bucket = None;
         } else if !client.bucket.get_or_insert_with(|| Bucket::new(rate, now)).take(rate, now) {
-            return Err(TooMany);
+            return Err(SourceLimitReached);
         }
         client.active += 1;
         if let Some(place) = client.idle.take() {
             shard.idle.remove(&place);
         }
-        Ok(Some(Stay { clients: self.clone(), ip }))
+        Ok(Some(SourcePermit { source_permits: self.clone(), ip }))
     }
 
     /// Addresses that are known now.
@@ -157,7 +157,7 @@ impl Clients {
     pub(super) fn len(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).clients.len())
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).source_permits.len())
             .sum()
     }
 }
