@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::pipe::{self, Pipe};
 use crate::relay::reactor;
-use crate::relay::socket::{Socket, Spliced};
+use crate::relay::socket::Spliced;
+use crate::relay::transport::Transport;
 
 /// Reads of one direction in one poll, so that a fast connection does not keep the others of its worker waiting.
 const READS: usize = 4;
@@ -89,6 +90,8 @@ pub(super) struct Flow {
     burst: Burst,
     /// Bytes go through a pipe.
     splicing: bool,
+    /// The source has finished, and what it sent was taken by the destination.
+    ended: bool,
     /// The source has finished, and everything was passed on, that included.
     pub(super) done: bool,
 }
@@ -106,45 +109,51 @@ impl Flow {
         self.unsent = None;
     }
 
-    /// Moves what can be moved; ready once the source has finished and the destination knows, which it is not told when
-    /// it is about to be closed anyway (`last`).
+    /// Moves what can be moved; ready once the source has finished and the destination knows. With `last`, the destination is
+    /// closed right after that.
     pub(super) fn poll(
         &mut self,
         cx: &Context<'_>,
-        (from, to): (&mut Socket, &mut Socket),
+        (from, to): (&mut impl Transport, &mut impl Transport),
         last: bool,
         buffer: &mut [u8],
         moved: &mut u64,
     ) -> Poll<Result<(), FlowFault>> {
         ready!(self.poll_unsent(cx, from, to, last, moved))?;
-        let mut ended = false;
-        for read in 1..=READS {
-            if self.splicing {
-                ended = ready!(self.poll_splice(cx, from, to, last, buffer, moved))?;
-                break;
+        if !self.ended {
+            for read in 1..=READS {
+                if self.splicing {
+                    self.ended = ready!(self.poll_splice(cx, from, to, last, buffer, moved))?;
+                    break;
+                }
+                // Another read follows, after which the destination is told.
+                let may_end = read < READS && !last;
+                self.ended = ready!(self.poll_copy(cx, from, to, may_end, buffer, moved))?;
+                if self.ended {
+                    break;
+                }
             }
-            // Another read follows, after which the destination is told.
-            let may_end = read < READS && !last;
-            ended = ready!(self.poll_copy(cx, from, to, may_end, buffer, moved))?;
-            if ended {
-                break;
+            if !self.ended {
+                reactor::yield_now(cx);
+                return Poll::Pending;
             }
         }
-        if !ended {
-            reactor::yield_now(cx);
-            return Poll::Pending;
+        match to.poll_finish(cx, last) {
+            Poll::Ready(finished) => {
+                self.done = true;
+                Poll::Ready(finished.map_err(FlowFault::Write))
+            }
+            Poll::Pending => poll_source_failed(cx, from),
         }
-        self.done = true;
-        Poll::Ready(if last { Ok(()) } else { to.finish().map_err(FlowFault::Write) })
     }
 
     /// Copies once through the worker's buffer; says whether the source has finished. When it `may_end`, and these bytes turn
     /// out to be the last, they wait for the destination to be told.
-    fn poll_copy(
+    fn poll_copy<F: Transport, T: Transport>(
         &mut self,
         cx: &Context<'_>,
-        from: &mut Socket,
-        to: &mut Socket,
+        from: &mut F,
+        to: &mut T,
         may_end: bool,
         buffer: &mut [u8],
         moved: &mut u64,
@@ -154,7 +163,7 @@ impl Flow {
         if bytes.is_empty() {
             return Poll::Ready(Ok(true));
         }
-        if read >= LARGE && self.burst.add(read, now()) {
+        if F::SPLICES && T::SPLICES && read >= LARGE && self.burst.add(read, now()) {
             self.splicing = true;
         }
         let ends = may_end && !self.splicing && from.is_at_end();
@@ -171,11 +180,11 @@ impl Flow {
     }
 
     /// Moves about as much as a pipe holds through one; says whether the source has finished.
-    fn poll_splice(
+    fn poll_splice<F: Transport, T: Transport>(
         &mut self,
         cx: &Context<'_>,
-        from: &mut Socket,
-        to: &mut Socket,
+        from: &mut F,
+        to: &mut T,
         last: bool,
         buffer: &mut [u8],
         moved: &mut u64,
@@ -232,8 +241,8 @@ impl Flow {
     fn poll_unsent(
         &mut self,
         cx: &Context<'_>,
-        from: &Socket,
-        to: &mut Socket,
+        from: &impl Transport,
+        to: &mut impl Transport,
         last: bool,
         moved: &mut u64,
     ) -> Poll<Result<(), FlowFault>> {
@@ -254,18 +263,24 @@ impl Flow {
             match given.map_err(FlowFault::Write)? {
                 Poll::Ready(0) => self.unsent = None,
                 Poll::Ready(given) => *moved += given as u64,
-                // Nothing is read now, so nothing else would tell that the source was reset.
-                Poll::Pending if from.poll_failed(cx) => {
-                    if let Some(error) = from.take_error().map_err(FlowFault::Read)? {
-                        return Poll::Ready(Err(FlowFault::Read(error)));
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => return poll_source_failed(cx, from),
             }
         }
-        Poll::Ready(Ok(()))
+        match to.poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(FlowFault::Write)),
+            Poll::Pending => poll_source_failed(cx, from),
+        }
     }
+}
+
+/// While nothing is read from the source, nothing else would tell that it was reset.
+fn poll_source_failed(cx: &Context<'_>, from: &impl Transport) -> Poll<Result<(), FlowFault>> {
+    if from.socket().poll_failed(cx)
+        && let Some(error) = from.socket().take_error().map_err(FlowFault::Read)?
+    {
+        return Poll::Ready(Err(FlowFault::Read(error)));
+    }
+    Poll::Pending
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod pipe;
 pub(crate) mod reactor;
 pub(crate) mod socket;
 mod socket_options;
+mod transport;
 
 use std::cell::RefCell;
 use std::io;
@@ -23,6 +24,7 @@ pub(crate) use pipe::{count_pipes, sweep_pipes};
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::Socket;
 use flow::{Flow, FlowFault};
+use transport::Transport;
 
 /// Size of a worker's shared buffer. Costs per byte fall little beyond it, and it still fits a core's second cache.
 const SCRATCH: usize = 64 * 1024;
@@ -79,11 +81,11 @@ enum Broken {
     Finished,
 }
 
-/// Two legs and what is under way between them.
+/// The two sides of a connection, and what is under way between them.
 #[derive(Debug)]
-pub(crate) struct Relay {
-    client: Socket,
-    backend: Socket,
+pub(crate) struct Relay<C: Transport = Socket, B: Transport = Socket> {
+    client: C,
+    backend: B,
     up: Flow,
     down: Flow,
     /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
@@ -94,10 +96,10 @@ pub(crate) struct Relay {
     is_reset: bool,
 }
 
-impl Relay {
-    /// Relays between two connected legs. `first` goes to the backend before anything else: bytes that were read from
+impl<C: Transport, B: Transport> Relay<C, B> {
+    /// Relays between two connected sides. `first` goes to the backend before anything else: bytes that were read from
     /// the client to decide where it is led, or a header for the backend. It counts as bytes from the client.
-    pub(crate) fn new(client: Socket, backend: Socket, first: Vec<u8>) -> Self {
+    pub(crate) fn new(client: C, backend: B, first: Vec<u8>) -> Self {
         let up = if first.is_empty() { Flow::default() } else { Flow::starting_with(first) };
         Self { client, backend, up, down: Flow::default(), ending: None, broken: None, is_reset: false }
     }
@@ -110,18 +112,17 @@ impl Relay {
         BUFFER.with_borrow_mut(|buffer| {
             // The backend's side first: an answer that came before a reset is still passed on.
             for source in [Side::Backend, Side::Client] {
-                let (flow, last, sockets, moved) = match source {
-                    Side::Client => {
-                        (&mut self.up, self.down.done, (&mut self.client, &mut self.backend), &mut moved.up)
+                let (client, backend) = (&mut self.client, &mut self.backend);
+                let polled = match source {
+                    Side::Client if !self.up.done => {
+                        self.up.poll(cx, (client, backend), self.down.done, buffer, &mut moved.up)
                     }
-                    Side::Backend => {
-                        (&mut self.down, self.up.done, (&mut self.backend, &mut self.client), &mut moved.down)
+                    Side::Backend if !self.down.done => {
+                        self.down.poll(cx, (backend, client), self.up.done, buffer, &mut moved.down)
                     }
+                    Side::Client | Side::Backend => continue,
                 };
-                if flow.done {
-                    continue;
-                }
-                match flow.poll(cx, sockets, last, buffer, moved) {
+                match polled {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => {
                         self.ending.get_or_insert(source.closed());
@@ -149,19 +150,19 @@ impl Relay {
 
     /// Does what the age of the legs and their peers call for; returns how the connection ends when one is dead.
     fn look_after(&mut self) -> Option<CloseReason> {
-        let due = [self.client.take_due(), self.backend.take_due()];
-        let [client, backend] = due;
-        if backend.is_aged {
-            let keepalive = Keepalive::new(self.backend.dead_peer_timeout());
+        let (client, backend) = (self.client.socket(), self.backend.socket());
+        let (client_due, backend_due) = (client.take_due(), backend.take_due());
+        if backend_due.is_aged {
+            let keepalive = Keepalive::new(backend.dead_peer_timeout());
             // Both fail only on a socket that was reset, of which it tells itself.
-            let _ = keepalive.apply(&self.backend);
+            let _ = keepalive.apply(backend);
             if keepalive != Keepalive::default() {
-                let _ = keepalive.apply(&self.client);
+                let _ = keepalive.apply(client);
             }
         }
-        let reason = if client.look && self.client.is_peer_dead() {
+        let reason = if client_due.look && client.is_peer_dead() {
             CloseReason::ClientLost
-        } else if backend.look && self.backend.is_peer_dead() {
+        } else if backend_due.look && backend.is_peer_dead() {
             CloseReason::BackendLost
         } else {
             return None;
@@ -197,7 +198,10 @@ impl Relay {
     /// Whether a leg has failed that had finished before; returns how the connection ends then. While the other direction
     /// only waits for its source, nobody else looks at it.
     fn half_closed_failure(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
-        let sockets = [(Side::Client, &self.up, &self.client), (Side::Backend, &self.down, &self.backend)];
+        let sockets = [
+            (Side::Client, &self.up, self.client.socket()),
+            (Side::Backend, &self.down, self.backend.socket()),
+        ];
         let (side, socket) = sockets.into_iter().find_map(|(side, flow, socket)| {
             (flow.done && socket.poll_failed(cx)).then_some((side, socket))
         })?;
@@ -212,25 +216,27 @@ impl Relay {
     /// reset would throw them away. Its peer gets them, the end, and a reset as soon as it sends something.
     fn reset_unless_owed(&mut self) {
         self.is_reset = true;
-        for socket in [&self.client, &self.backend] {
-            if socket.unsent().is_ok_and(|bytes| bytes == 0) {
-                // Fails only where the peer has reset first.
-                let _ = socket.set_zero_linger();
-            }
+        let sides = [
+            (self.client.has_unsent(), self.client.socket()),
+            (self.backend.has_unsent(), self.backend.socket()),
+        ];
+        for (_, socket) in sides.into_iter().filter(|(has_unsent, _)| !has_unsent) {
+            // Fails only where the peer has reset first.
+            let _ = socket.set_zero_linger();
         }
     }
 
     /// Makes both legs end with a reset when they are dropped.
     pub(crate) fn reset(&mut self) {
         self.is_reset = true;
-        for socket in [&self.client, &self.backend] {
+        for socket in [self.client.socket(), self.backend.socket()] {
             // Fails only where the peer has reset first.
             let _ = socket.set_zero_linger();
         }
     }
 }
 
-impl Drop for Relay {
+impl<C: Transport, B: Transport> Drop for Relay<C, B> {
     /// A connection that is given up with its worker is no stream that its sender has ended.
     fn drop(&mut self) {
         if !(self.is_reset || self.up.done && self.down.done) {

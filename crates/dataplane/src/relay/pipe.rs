@@ -9,7 +9,8 @@ use std::{io, mem};
 use rustix::pipe::{self, PipeFlags, SpliceFlags};
 
 use crate::machine::budget::Budget;
-use crate::relay::socket::{Socket, Spliced};
+use crate::relay::socket::Spliced;
+use crate::relay::transport::Transport;
 
 /// What a pipe is to hold. The fewer turns, the less a byte costs: with 1 MiB it was a third of what it is with 64 KiB,
 /// the kernel's default. It is also what the kernel lets a pipe have without a capability
@@ -124,7 +125,7 @@ impl Pipe {
 
     /// Takes from `from` what fits. Only to be called while the pipe is empty: that there is no room left would look like
     /// that there is nothing to read.
-    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &Socket) -> Poll<io::Result<Spliced>> {
+    pub(super) fn fill(&mut self, cx: &Context<'_>, from: &impl Transport) -> Poll<io::Result<Spliced>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(Spliced::Stuck)) };
         let filled = from.poll_splice_from(cx, |socket| {
             let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
@@ -137,7 +138,7 @@ impl Pipe {
     }
 
     /// Gives to `to` what it takes.
-    pub(super) fn empty(&mut self, cx: &Context<'_>, to: &mut Socket) -> Poll<io::Result<usize>> {
+    pub(super) fn empty(&mut self, cx: &Context<'_>, to: &mut impl Transport) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let left = self.filled;
