@@ -56,8 +56,8 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("rustls", &["trestle-dataplane"]),
     ("tokio-rustls", &["trestle-dataplane"]),
     ("x509-parser", &["trestle-dataplane"]),
-    ("netlink-packet-core", &["trestle-vip"]),
-    ("netlink-packet-route", &["trestle-vip"]),
+    ("netlink-packet-core", &["trestle-dataplane", "trestle-vip"]),
+    ("netlink-packet-route", &["trestle-dataplane", "trestle-vip"]),
     ("caps", &["trestle-vip"]),
     ("libc", &["trestle-dataplane", "trestle-vip"]),
     // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.

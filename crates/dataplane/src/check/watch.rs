@@ -157,12 +157,12 @@ impl CheckRun {
         let result = results.into_iter().find(|(ip, _)| *ip == current).map(|(_, result)| result);
         let (usual, agrees) = match round.success {
             Some(success) => {
-                let observed = self.health.observe(pace, success, started, now, random());
+                let observed = self.health.observe(pace, success, started, now, fastrand::u32(..));
                 // A result that contradicts the verdict is no reason for it.
                 (observed.next, success == (self.health.verdict() == Verdict::Healthy))
             }
             None => {
-                let next = self.health.put_off(pace, started, now, random());
+                let next = self.health.put_off(pace, started, now, fastrand::u32(..));
                 if let Some(CheckResult::NotMade(shortage)) = &result {
                     let again = next.saturating_sub(now);
                     self.context.shared.shortages.note(shortage, again, self.origin + now);
@@ -235,11 +235,4 @@ async fn renewed(addresses: &mut Option<watch::Receiver<Arc<[IpAddr]>>>) -> Arc<
     }
     // The run is about to be ended, or the backend has no name.
     pending().await
-}
-
-/// A number that differs from call to call: the standard library seeds each hasher anew.
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // The low half of the hash; all its bits are equally good.
-    RandomState::new().build_hasher().finish() as u32
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use slab::Slab;
 use tokio::time::sleep_until;
 
 use super::entry::{ConnectionEntry, Stage};
@@ -20,50 +21,36 @@ use crate::observe::snapshot::Connection;
 use crate::table::shared::SharedState;
 use crate::upstream::backend_runtime::BackendRuntime;
 
-#[derive(Debug, Default)]
-struct Slab {
-    entries: Vec<Option<Arc<ConnectionEntry>>>,
-    free: Vec<u32>,
-}
-
 /// The connections of one worker.
 #[derive(Debug)]
 pub(crate) struct ConnectionTable {
     pub(crate) shared: Arc<SharedState>,
-    slab: Mutex<Slab>,
+    entries: Mutex<Slab<Arc<ConnectionEntry>>>,
     timeouts: Mutex<TimeoutQueue>,
 }
 
 impl ConnectionTable {
     pub(crate) fn new(shared: Arc<SharedState>) -> Self {
         let timeouts = Mutex::new(TimeoutQueue::new(Instant::now()));
-        Self { shared, slab: Mutex::default(), timeouts }
+        Self { shared, entries: Mutex::default(), timeouts }
     }
 
-    fn slab(&self) -> MutexGuard<'_, Slab> {
-        self.slab.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Slab<Arc<ConnectionEntry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the entry that `make` makes for its place.
+    /// Adds the entry that `make` makes for its place here.
     pub(super) fn add(&self, make: impl FnOnce(u32) -> ConnectionEntry) -> Arc<ConnectionEntry> {
-        let mut slab = self.slab();
-        let slot = slab.free.pop().unwrap_or_else(|| {
-            slab.entries.push(None);
-            // Each takes two descriptors, so there are never as many.
-            u32::try_from(slab.entries.len() - 1).unwrap_or(u32::MAX)
-        });
-        let entry = Arc::new(make(slot));
-        if let Some(slot) = slab.entries.get_mut(slot as usize) {
-            *slot = Some(entry.clone());
-        }
+        let mut entries = self.entries();
+        let vacant = entries.vacant_entry();
+        // Each connection takes two descriptors, so there are never more than fit.
+        let entry = Arc::new(make(u32::try_from(vacant.key()).unwrap_or(u32::MAX)));
+        vacant.insert(entry.clone());
         entry
     }
 
-    pub(super) fn remove(&self, slot: u32) {
-        let mut slab = self.slab();
-        let removed = slab.entries.get_mut(slot as usize).and_then(Option::take);
-        slab.free.push(slot);
-        drop(slab);
+    pub(super) fn remove(&self, place: u32) {
+        let removed = self.entries().try_remove(place as usize);
         drop(removed);
     }
 
@@ -75,9 +62,9 @@ impl ConnectionTable {
     pub(crate) fn close_due(&self, now: Instant) -> Option<Instant> {
         let mut over = Vec::new();
         let mut timeouts = self.timeouts();
-        let slab = self.slab();
+        let entries = self.entries();
         while let Some((id, mut timed)) = timeouts.due(now) {
-            let entry = slab.entries.get(timed.slot() as usize).and_then(Option::as_ref);
+            let entry = entries.get(timed.slot() as usize);
             let Some(entry) = entry.filter(|entry| entry.id == id) else { continue };
             let moved = entry.bytes_in.load(Relaxed) + entry.bytes_out.load(Relaxed);
             match timed.look(moved, now) {
@@ -85,7 +72,7 @@ impl ConnectionTable {
                 None => timeouts.look_again(id, timed, now),
             }
         }
-        drop(slab);
+        drop(entries);
         let next = timeouts.next_look(now);
         drop(timeouts);
         for (entry, reason) in over {
@@ -99,11 +86,12 @@ impl ConnectionTable {
         let mut found = Vec::with_capacity(AT_ONCE);
         let mut start = 0;
         loop {
-            let slab = self.slab();
-            let rest = slab.entries.get(start..).filter(|rest| !rest.is_empty());
-            let Some(rest) = rest else { return };
-            found.extend(rest.iter().take(AT_ONCE).flatten().cloned());
-            drop(slab);
+            let entries = self.entries();
+            if start >= entries.capacity() {
+                return;
+            }
+            found.extend((start..start + AT_ONCE).filter_map(|place| entries.get(place).cloned()));
+            drop(entries);
             found.drain(..).for_each(|entry| look(&entry));
             start += AT_ONCE;
         }

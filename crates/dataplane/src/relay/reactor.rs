@@ -7,7 +7,9 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 
 use rustix::buffer::spare_capacity;
@@ -26,6 +28,12 @@ const BATCH: usize = 256;
 /// Sweeps after which a socket counts as aged; see [`sweep`].
 const AGED: u8 = 2;
 
+/// Generations that a reactor takes for itself at a time.
+const GENERATIONS: u32 = 1 << 16;
+
+/// The next generations that no reactor has taken. They begin anew after 2^32 sockets.
+static NEXT_GENERATIONS: AtomicU32 = AtomicU32::new(0);
+
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 thread_local! {
@@ -35,8 +43,9 @@ thread_local! {
 /// What a registered socket is waited for with.
 #[derive(Debug)]
 struct Slot {
-    /// Tells this socket's events from those of an earlier one in the same slot. Those can still come while a child
-    /// process that has not executed its program yet holds a copy of the closed descriptor (epoll(7), question 6).
+    /// Tells this socket from an earlier one in the same slot, whose events can still come while a child process that has
+    /// not executed its program yet holds a copy of the closed descriptor (epoll(7), question 6); and from those in the same
+    /// slots of other threads' reactors.
     generation: u32,
     /// What is known to be possible.
     ready: EventFlags,
@@ -50,7 +59,8 @@ struct Reactor {
     epoll: AsyncFd<OwnedFd>,
     slots: RefCell<Slab<Slot>>,
     events: RefCell<Vec<Event>>,
-    generation: Cell<u32>,
+    /// The generations that are left of those that were taken.
+    generations: RefCell<Range<u32>>,
     /// Tasks that have more to do but let the others go first.
     yielded: RefCell<Vec<Waker>>,
     /// More events than a batch holds were waiting.
@@ -91,7 +101,7 @@ impl Source {
             epoll: self.0,
             slots: RefCell::default(),
             events: RefCell::new(Vec::with_capacity(BATCH)),
-            generation: Cell::new(0),
+            generations: RefCell::new(0..0),
             yielded: RefCell::default(),
             more: Cell::new(false),
         };
@@ -106,6 +116,17 @@ fn with<T>(f: impl FnOnce(&Reactor) -> T) -> Option<T> {
 }
 
 impl Reactor {
+    /// A generation that no other socket of this process has.
+    fn next_generation(&self) -> u32 {
+        let mut left = self.generations.borrow_mut();
+        left.next().unwrap_or_else(|| {
+            let first = NEXT_GENERATIONS.fetch_add(GENERATIONS, Ordering::Relaxed);
+            // A multiple of the number taken at once, so that the sum does not overflow.
+            *left = first + 1..first + (GENERATIONS - 1);
+            first
+        })
+    }
+
     /// Whether the runtime has heard of events since this was last asked. It may hear of them at any time, and hears of
     /// each once.
     fn has_events(&self) -> bool {
@@ -203,9 +224,13 @@ pub(crate) struct Due {
     pub(crate) look: bool,
 }
 
-/// A socket's slot. It belongs to the thread that made it; elsewhere nothing is ever ready.
+/// A socket's slot. It belongs to the thread that made it: elsewhere nothing is ever ready, and no other socket's slot is
+/// touched.
 #[derive(Debug)]
-pub(crate) struct Registration(u32);
+pub(crate) struct Registration {
+    key: u32,
+    generation: u32,
+}
 
 impl Registration {
     /// Waits for everything on `socket` from now on.
@@ -214,8 +239,7 @@ impl Registration {
     /// What epoll_ctl(2) says; `Unsupported` on a thread without a reactor.
     pub(crate) fn new(socket: BorrowedFd<'_>) -> io::Result<Self> {
         let added = with(|r| {
-            let generation = r.generation.get().wrapping_add(1);
-            r.generation.set(generation);
+            let generation = r.next_generation();
             let slot = Slot {
                 generation,
                 ready: EventFlags::empty(),
@@ -225,8 +249,8 @@ impl Registration {
             };
             let key = r.slots.borrow_mut().insert(slot);
             // A slot for each descriptor, of which there are fewer than 2^31.
-            let registration = Self(key as u32);
-            let data = EventData::new_u64(u64::from(generation) << 32 | u64::from(registration.0));
+            let registration = Self { key: key as u32, generation };
+            let data = EventData::new_u64(u64::from(generation) << 32 | u64::from(registration.key));
             let flags =
                 EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
             epoll::add(r.epoll.get_ref(), socket, data, flags)?;
@@ -235,78 +259,79 @@ impl Registration {
         added.unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()))
     }
 
+    /// Does something with the slot, on the thread that made it.
+    fn with_slot<T>(&self, f: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        with(|r| {
+            let mut slots = r.slots.borrow_mut();
+            let slot = slots.get_mut(self.key as usize).filter(|slot| slot.generation == self.generation)?;
+            Some(f(slot))
+        })
+        .flatten()
+    }
+
     /// What is possible now; when it is nothing of `wanted`, the task is woken at the next event.
     pub(crate) fn poll(&self, cx: &Context<'_>, wanted: EventFlags) -> EventFlags {
-        let polled = with(|r| {
-            let mut slots = r.slots.borrow_mut();
-            let slot = slots.get_mut(self.0 as usize)?;
+        let polled = self.with_slot(|slot| {
             if wanted.contains(EventFlags::OUT) {
                 slot.peer.wrote();
             }
             if slot.ready.intersects(wanted) || slot.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                return Some((slot.ready, None));
+                return (slot.ready, None);
             }
-            Some((slot.ready, slot.waker.replace(cx.waker().clone())))
+            (slot.ready, slot.waker.replace(cx.waker().clone()))
         });
         // The former waker is dropped only here: a task may go with it, and that task's sockets give up their slots.
-        polled.flatten().map_or(EventFlags::empty(), |(ready, _former)| ready)
+        polled.map_or(EventFlags::empty(), |(ready, _former)| ready)
     }
 
     /// What is possible now, as far as it is known.
     pub(crate) fn ready(&self) -> EventFlags {
-        let ready = with(|r| r.slots.borrow().get(self.0 as usize).map(|slot| slot.ready));
-        ready.flatten().unwrap_or(EventFlags::empty())
+        self.with_slot(|slot| slot.ready).unwrap_or(EventFlags::empty())
     }
 
     /// Forgets who waits; events wake nobody until somebody polls again.
     pub(crate) fn forget_waker(&self) {
-        let former = with(|r| r.slots.borrow_mut().get_mut(self.0 as usize)?.waker.take());
+        let former = self.with_slot(|slot| slot.waker.take());
         // Dropped only after the slots are free to be used, for the same reason as in `poll`.
         drop(former);
     }
 
     /// Takes note that something turned out not to be possible.
     pub(crate) fn clear(&self, flags: EventFlags) {
-        with(|r| {
-            if let Some(slot) = r.slots.borrow_mut().get_mut(self.0 as usize) {
-                slot.ready.remove(flags);
-            }
-        });
+        self.with_slot(|slot| slot.ready.remove(flags));
     }
 
     /// Lets the socket age from now on.
     pub(crate) fn set_aging(&self) {
-        with(|r| {
-            if let Some(slot) = r.slots.borrow_mut().get_mut(self.0 as usize) {
-                slot.age = 1;
-            }
-        });
+        self.with_slot(|slot| slot.age = 1);
     }
 
     /// What its age and its peer call for; says so once.
     pub(crate) fn take_due(&self) -> Due {
-        let due = with(|r| {
-            let mut slots = r.slots.borrow_mut();
-            let slot = slots.get_mut(self.0 as usize)?;
+        let due = self.with_slot(|slot| {
             let is_aged = slot.age > AGED;
             if is_aged {
                 slot.age = 0;
             }
-            Some(Due { is_aged, look: slot.peer.take_due() })
+            Due { is_aged, look: slot.peer.take_due() }
         });
-        due.flatten().unwrap_or_default()
+        due.unwrap_or_default()
     }
 
     /// What is kept of its peer, to be changed by `change`.
     pub(crate) fn peer<T>(&self, change: impl FnOnce(&mut PeerWatch) -> T) -> Option<T> {
-        with(|r| Some(change(&mut r.slots.borrow_mut().get_mut(self.0 as usize)?.peer))).flatten()
+        self.with_slot(|slot| change(&mut slot.peer))
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        let slot = with(|r| {
+            let mut slots = r.slots.borrow_mut();
+            let is_own = slots.get(self.key as usize).is_some_and(|slot| slot.generation == self.generation);
+            is_own.then(|| slots.remove(self.key as usize))
+        });
         // Dropped only after the slots are free to be used, for the same reason as in `poll`.
-        let slot = with(|r| r.slots.borrow_mut().try_remove(self.0 as usize));
         drop(slot);
     }
 }
@@ -336,7 +361,7 @@ pub(crate) mod tests {
             let mut polls = 0;
             std::future::poll_fn(|cx| {
                 // Never waits for the socket, so that only the yield brings the news.
-                let ready = with(|r| r.slots.borrow()[registration.0 as usize].ready).unwrap();
+                let ready = registration.ready();
                 if ready.contains(EventFlags::IN) {
                     return std::task::Poll::Ready(());
                 }
@@ -371,6 +396,27 @@ pub(crate) mod tests {
                 tokio::spawn(async {});
             }
             waiting.await.unwrap();
+        });
+    }
+
+    /// Both sockets have the first slot of their threads.
+    #[test]
+    fn a_socket_on_another_thread_touches_no_slot_of_that() {
+        let (moved, here) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stray = on_worker(async move { Registration::new(std::os::fd::AsFd::as_fd(&moved)).unwrap() });
+        on_worker(async move {
+            let own = Registration::new(std::os::fd::AsFd::as_fd(&here)).unwrap();
+            assert_eq!(own.key, stray.key, "the two do not meet");
+            own.set_aging();
+            stray.clear(EventFlags::all());
+            stray.peer(|peer| *peer = PeerWatch::new(std::time::Duration::from_secs(5)));
+            assert!(!stray.take_due().look && stray.ready().is_empty());
+            drop(stray);
+            for _ in 0..AGED {
+                sweep();
+            }
+            assert!(own.take_due().is_aged, "its slot went with the other's");
+            assert_eq!(own.peer(|peer| peer.timeout()), Some(std::time::Duration::ZERO));
         });
     }
 

@@ -6,7 +6,6 @@ pub(crate) mod dial;
 pub(crate) mod loop_guard;
 pub(crate) mod pool;
 pub(crate) mod queue;
-pub(crate) mod random;
 pub(crate) mod slot;
 pub(crate) mod source;
 pub(crate) mod stickiness;

@@ -10,7 +10,6 @@ use trestle_model::{self as model, BackendName};
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::BackendRuntime;
 use crate::upstream::queue::{Queue, SlotSource};
-use crate::upstream::random::random;
 use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 use crate::upstream::stickiness::PoolStickiness;
 
@@ -102,7 +101,7 @@ impl Pool {
             let picked = self.schedule.pick(
                 client,
                 || turn.fetch_add(1, Relaxed),
-                random,
+                || fastrand::u64(..),
                 |position| self.backends.get(position).map_or(0, |b| b.runtime.counters.active()),
                 availability,
             );
