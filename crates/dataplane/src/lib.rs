@@ -5,6 +5,7 @@
 mod accept;
 mod check;
 mod connection;
+mod forwarder;
 mod machine;
 mod observe;
 mod plane;

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use trestle_engine::{Candidates, Verdict};
 use trestle_model::Port;
 
 use super::plan::CheckPlan;
+use crate::machine::shortage::Shortages;
 use crate::observe::check_result::CheckResult;
+use crate::table::Table;
 use crate::upstream::backend_runtime::BackendRuntime;
+use crate::upstream::source::Sources;
 
 /// Names one run of checks; a changed check is another run.
 pub(crate) type CheckId = u64;
@@ -54,4 +58,15 @@ pub(crate) struct CheckReport {
     /// Addresses that were left and have turned out to be dead.
     pub(crate) dead: Vec<IpAddr>,
     pub(crate) at: Instant,
+}
+
+/// What checks go by beside their plans.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// The table that holds, with where no check may go.
+    pub(crate) table: Arc<ArcSwap<Table>>,
+    /// Where checks come from.
+    pub(crate) source: Sources,
+    /// Where it is noted what this member lacks.
+    pub(crate) shortages: Arc<Shortages>,
 }

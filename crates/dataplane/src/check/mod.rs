@@ -33,10 +33,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::machine::threads;
 use crate::resolve;
-use crate::table::shared::SharedState;
 use crate::upstream::source::Sources;
 
-use command::{CheckId, CheckReport, ProbeCommand};
+use command::{CheckId, CheckReport, ProbeCommand, World};
 pub use local::LocalCheck;
 pub(crate) use local::LocalRun;
 pub(crate) use plan::CheckPlan;
@@ -55,16 +54,16 @@ struct RunningCheck {
 /// Runs until the reconciler is gone, on a thread that has a [reactor](crate::relay::reactor). `names` is told which are in doubt;
 /// `local` asks for checks of this machine's own services.
 pub(crate) async fn run(
-    shared: Arc<SharedState>,
+    world: World,
     names: mpsc::UnboundedSender<resolve::ResolverCommand>,
     mut commands: mpsc::UnboundedReceiver<ProbeCommand>,
     mut local: mpsc::UnboundedReceiver<LocalRun>,
     reports: mpsc::UnboundedSender<CheckReport>,
 ) {
-    let sockets = CheckSockets::new(shared.source.clone());
+    let sockets = CheckSockets::new(world.source.clone());
     // From wherever the system chooses: what `source_address` names is for ways out of this machine.
     let local_sockets = Arc::new(CheckSockets::new(Sources::default()));
-    let context = Arc::new(Context { shared, sockets, names, reports });
+    let context = Arc::new(Context { world, sockets, names, reports });
     let mut runs: HashMap<CheckId, RunningCheck> = HashMap::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -12,16 +12,15 @@ use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
 use trestle_model::Port;
 
-use super::command::{Check, CheckId, CheckReport};
+use super::command::{Check, CheckId, CheckReport, World};
 use super::sockets::CheckSockets;
 use super::target::CheckTarget;
 use crate::observe::check_result::CheckResult;
 use crate::resolve;
-use crate::table::shared::SharedState;
 
 /// What all runs have in common.
 pub(super) struct Context {
-    pub(super) shared: Arc<SharedState>,
+    pub(super) world: World,
     pub(super) sockets: CheckSockets,
     pub(super) names: mpsc::UnboundedSender<resolve::ResolverCommand>,
     pub(super) reports: mpsc::UnboundedSender<CheckReport>,
@@ -165,7 +164,7 @@ impl CheckRun {
                 let next = self.health.put_off(pace, started, now, fastrand::u32(..));
                 if let Some(CheckResult::NotMade(shortage)) = &result {
                     let again = next.saturating_sub(now);
-                    self.context.shared.shortages.note(shortage, again, self.origin + now);
+                    self.context.world.shortages.note(shortage, again, self.origin + now);
                 }
                 (next, true)
             }
@@ -203,12 +202,12 @@ impl CheckRun {
 
     /// Checks at one address.
     async fn once(&self, ip: IpAddr, port: Port) -> CheckResult {
-        let Context { shared, sockets, .. } = &*self.context;
+        let Context { world, sockets, .. } = &*self.context;
         // There is none only when the thread ends.
         let Some(place) = sockets.place().await else { return pending().await };
         let address = SocketAddr::new(ip, port.get());
         let target = CheckTarget { address, name: self.check.name.clone() };
-        let barred = shared.table.load().loop_guard.bars_check(address);
+        let barred = world.table.load().loop_guard.bars_check(address);
         let result = match barred {
             Some(barred) => CheckResult::Wrong(barred.words().into()),
             None => self.check.plan.check(&target, sockets).await,

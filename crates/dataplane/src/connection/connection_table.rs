@@ -14,23 +14,24 @@ use slab::Slab;
 use tokio::time::sleep_until;
 
 use super::entry::{ConnectionEntry, Stage};
+use super::relay_state::RelayState;
 use super::timeouts::TimeoutQueue;
+use crate::forwarder::{Connections, OpenConnection};
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::snapshot::Connection;
-use crate::table::shared::SharedState;
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// The connections of one worker.
 #[derive(Debug)]
 pub(crate) struct ConnectionTable {
-    pub(crate) shared: Arc<SharedState>,
+    pub(crate) shared: Arc<RelayState>,
     entries: Mutex<Slab<Arc<ConnectionEntry>>>,
     timeouts: Mutex<TimeoutQueue>,
 }
 
 impl ConnectionTable {
-    pub(crate) fn new(shared: Arc<SharedState>) -> Self {
+    pub(crate) fn new(shared: Arc<RelayState>) -> Self {
         let timeouts = Mutex::new(TimeoutQueue::new(Instant::now()));
         Self { shared, entries: Mutex::default(), timeouts }
     }
@@ -161,8 +162,8 @@ pub(crate) fn close_at(
 pub(crate) fn of(
     connection_tables: &[Arc<ConnectionTable>],
     backends: &[Arc<BackendRuntime>],
-) -> BTreeMap<*const BackendRuntime, Vec<(u64, Weak<ConnectionEntry>)>> {
-    let mut found: BTreeMap<_, Vec<_>> =
+) -> BTreeMap<*const BackendRuntime, Connections> {
+    let mut found: BTreeMap<_, Connections> =
         backends.iter().map(|backend| (Arc::as_ptr(backend), Vec::new())).collect();
     if found.is_empty() {
         return found;
@@ -172,7 +173,8 @@ pub(crate) fn of(
             if let Stage::Relaying { runtime, .. } = &entry.progress().stage
                 && let Some(connections) = found.get_mut(&Arc::as_ptr(runtime))
             {
-                connections.push((entry.id, Arc::downgrade(entry)));
+                let open: Weak<dyn OpenConnection> = Arc::<ConnectionEntry>::downgrade(entry);
+                connections.push((entry.id, open));
             }
         });
     }

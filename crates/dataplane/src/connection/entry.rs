@@ -14,6 +14,7 @@ use trestle_model::PoolName;
 use super::packed_address::PackedAddress;
 use crate::accept::admission::SourcePermit;
 use crate::accept::listener::Listener;
+use crate::forwarder::OpenConnection;
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::snapshot::{Connection, ConnectionState};
@@ -92,9 +93,10 @@ impl ConnectionEntry {
     pub(super) fn close(&self, reason: CloseReason) -> bool {
         self.closing.compare_exchange(0, reason as u8 + 1, SeqCst, SeqCst).is_ok()
     }
+}
 
-    /// Has it closed for `reason`, unless it is about to be closed already.
-    pub(crate) fn end(&self, reason: CloseReason) -> bool {
+impl OpenConnection for ConnectionEntry {
+    fn end(&self, reason: CloseReason) -> bool {
         let first = self.close(reason);
         if first {
             // The reason is there before this looks for the waker, and the task looks at the reason after it has left

@@ -10,13 +10,13 @@ use trestle_model::{PoolName, PoolSpec};
 
 use super::connection_table::{ConnectionTable, close_overdue};
 use super::entry::{ConnectionEntry, Details, Progress, Stage};
+use super::relay_state::RelayState;
 use super::timeouts::TimedConnection;
 use crate::accept::admission::SourcePermit;
 use crate::accept::listener::Listener;
 use crate::machine::budget::PER_CONNECTION;
 use crate::observe::access_log::Ended;
 use crate::observe::close_reason::CloseReason;
-use crate::table::shared::SharedState;
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// What a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: as closed
@@ -56,7 +56,7 @@ impl ConnectionHandle {
     }
 
     /// What all threads share.
-    pub(crate) fn shared(&self) -> &SharedState {
+    pub(crate) fn shared(&self) -> &RelayState {
         &self.connections.shared
     }
 

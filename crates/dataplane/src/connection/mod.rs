@@ -8,6 +8,7 @@ mod forward;
 pub(crate) mod handle;
 mod packed_address;
 mod preamble;
+pub(crate) mod relay_state;
 mod timeouts;
 
 use std::future::poll_fn;

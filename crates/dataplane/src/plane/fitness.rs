@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
-use tokio::sync::mpsc::UnboundedSender;
 use trestle_engine::Verdict;
 use trestle_model::{AdminState, ListenerName, PoolName};
 
@@ -12,8 +10,6 @@ use crate::accept::bind;
 use crate::accept::listener::Listener;
 use crate::table::Table;
 use crate::upstream::pool::Pool;
-use crate::worker::command::WorkerCommand;
-use crate::worker::liveness::WorkerLiveness;
 
 /// Why connections are not accepted wherever virtual IPs are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,36 +23,6 @@ pub struct AcceptFault {
 impl AcceptFault {
     pub(crate) fn of_thread(why: String) -> Self {
         Self { listener: None, why }
-    }
-}
-
-/// What is seen of workers from one look to the next.
-///
-/// Nothing is seen of file descriptors, queues and limits: what clients can use up is load, and load that moved virtual IPs
-/// would follow them.
-#[derive(Debug)]
-pub(crate) struct WorkerWatch {
-    workers: Vec<WorkerLiveness>,
-}
-
-impl WorkerWatch {
-    /// Watches the workers that these give orders to.
-    pub(crate) fn new(workers: &[UnboundedSender<WorkerCommand>]) -> Self {
-        let now = Instant::now();
-        Self { workers: workers.iter().map(|commands| WorkerLiveness::new(commands, now)).collect() }
-    }
-
-    /// Workers that do not run.
-    pub(crate) fn look(&mut self, now: Instant) -> Vec<AcceptFault> {
-        let mut faults = Vec::new();
-        for (number, worker) in self.workers.iter_mut().enumerate() {
-            if let Some(silent) = worker.look(now) {
-                let seconds = silent.as_secs_f64();
-                faults
-                    .push(AcceptFault::of_thread(format!("worker {number} has not run for {seconds:.1} s")));
-            }
-        }
-        faults
     }
 }
 

@@ -8,31 +8,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use trestle_model::{ClusterState, PoolName, Revision};
 
-use crate::accept::client_counts::ClientCounts;
+use crate::accept::listener::Listener;
+use crate::check::command::World;
 use crate::check::{self, LocalCheck, LocalRun};
-use crate::connection::connection_table::{self, ConnectionTable};
-use crate::machine::budget::{Budget, BudgetUse};
+use crate::connection::relay_state::RelayState;
+use crate::forwarder::Forwarder;
+use crate::machine::budget::BudgetUse;
 use crate::machine::shortage::{ShortageKind, Shortages};
 use crate::machine::threads::{ThreadEnds, ThreadLiveness};
-use crate::observe::access_log::{AccessLog, AccessLogQueue};
+use crate::observe::access_log::AccessLogQueue;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::event::OnEvent;
+use crate::observe::counters::Counts;
 use crate::observe::snapshot::Connection;
-use crate::plane::fitness::{self, AcceptFault, WorkerWatch};
+use crate::plane::fitness::AcceptFault;
 use crate::reconcile::{ReconcileCommand, Reconciler};
-use crate::relay::count_pipes;
 use crate::relay::reactor;
 use crate::resolve;
+use crate::settings::Settings;
 use crate::table::Table;
-use crate::upstream::loop_guard::{LoopGuard, OwnTargets};
-use crate::upstream::source::Sources;
-use crate::worker;
+use crate::upstream::backend::Backend;
+use crate::upstream::loop_guard::LoopGuard;
+use crate::worker::relay_forwarder::RelayForwarder;
+
+/// What a forwarder shares with the rest of the data plane.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// The table to begin with.
+    pub(crate) table: Arc<Table>,
+    pub(crate) shortages: Arc<Shortages>,
+    pub(crate) access_log: Option<Arc<AccessLogQueue>>,
+}
 
 /// How long connections get to notice that they are closed by force, before their threads end anyway.
 const FORCED_CLOSE: Duration = Duration::from_secs(1);
@@ -40,46 +52,46 @@ const FORCED_CLOSE: Duration = Duration::from_secs(1);
 /// A running data plane. Dropping it ends its threads and with them all connections.
 #[derive(Debug)]
 pub struct DataPlane {
-    shared: Arc<SharedState>,
-    /// The connections of each worker.
-    connection_tables: Vec<Arc<ConnectionTable>>,
+    forwarder: Arc<dyn Forwarder>,
+    table: Arc<ArcSwap<Table>>,
+    shortages: Arc<Shortages>,
+    access_log: Option<Arc<AccessLogQueue>>,
     in_force: watch::Receiver<Revision>,
     commands: Mutex<Option<mpsc::UnboundedSender<ReconcileCommand>>>,
     local_checks: mpsc::UnboundedSender<LocalRun>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    watch: Mutex<WorkerWatch>,
     ended: ThreadEnds,
     /// Of the threads that there is one of each.
     liveness: Vec<Arc<ThreadLiveness>>,
 }
 
-/// Starts a thread with a runtime of its own, where nothing else runs, and a [reactor].
-fn on_reactor<F: Future<Output = ()>>(
-    name: String,
-    ended: &ThreadEnds,
-    start: impl FnOnce() -> F + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let (runtime, source) = reactor::runtime()?;
-    let (ended, watched) = (ended.clone(), ended.thread(&name));
-    Builder::new().name(name).spawn(move || {
-        let _watched = watched;
-        ended.install();
-        source.install();
-        runtime.block_on(start());
-    })
+/// The threads that there is one of each, as they are started.
+struct Threads {
+    ended: ThreadEnds,
+    handles: Vec<JoinHandle<()>>,
+    liveness: Vec<Arc<ThreadLiveness>>,
 }
 
-/// Starts the thread of worker `number`.
-fn worker(
-    number: usize,
-    connections: Arc<ConnectionTable>,
-    commands: mpsc::UnboundedReceiver<worker::command::WorkerCommand>,
-    ended: &ThreadEnds,
-) -> io::Result<JoinHandle<()>> {
-    on_reactor(format!("trestle-data-{number}"), ended, || {
-        count_pipes(connections.shared.budget.clone());
-        worker::run(connections, commands)
-    })
+impl Threads {
+    /// The sign of life of a thread that is about to be started.
+    fn sign(&mut self, name: &str) -> Arc<ThreadLiveness> {
+        let sign = Arc::new(ThreadLiveness::new(name.to_owned()));
+        self.liveness.push(sign.clone());
+        sign
+    }
+
+    /// Starts a thread for `body`, with a runtime of its own.
+    fn spawn(&mut self, name: &str, body: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (sign, watched, ended) = (self.sign(name), self.ended.thread(name), self.ended.clone());
+        let thread = Builder::new().name(name.to_owned()).spawn(move || {
+            let _watched = watched;
+            ended.install();
+            runtime.block_on(sign.during(body));
+        });
+        self.handles.push(thread?);
+        Ok(())
+    }
 }
 
 impl DataPlane {
@@ -88,63 +100,64 @@ impl DataPlane {
     /// # Errors
     /// When the operating system gives no thread or no event queue.
     pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
-        let (ended, mut liveness, mut threads) = (ThreadEnds::default(), Vec::new(), Vec::new());
-        let shared = Arc::new(SharedState::new(&settings, &ended)?);
-        let (mut workers, mut connection_tables) = (Vec::new(), Vec::new());
-        for number in 0..settings.workers.get() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let connections = Arc::new(ConnectionTable::new(shared.clone()));
-            threads.push(worker(number, connections.clone(), receiver, &ended)?);
-            workers.push(sender);
-            connection_tables.push(connections);
-        }
+        Self::start_with(settings, target, |settings, common, ended| {
+            let Common { table, shortages, access_log } = common;
+            let (source, descriptors) = (settings.source.clone(), settings.descriptors);
+            let state = RelayState::new(table, source, descriptors, shortages, access_log);
+            let (relay, threads) = RelayForwarder::start(Arc::new(state), settings.workers.get(), ended)?;
+            Ok((Arc::new(relay), threads))
+        })
+    }
+
+    /// As [`DataPlane::start`], with the forwarder and the threads that `forward` starts.
+    pub(crate) fn start_with(
+        settings: Settings,
+        target: watch::Receiver<Arc<ClusterState>>,
+        forward: impl FnOnce(
+            &Settings,
+            Common,
+            &ThreadEnds,
+        ) -> io::Result<(Arc<dyn Forwarder>, Vec<JoinHandle<()>>)>,
+    ) -> io::Result<Self> {
+        let ended = ThreadEnds::default();
+        let log = settings.access_log.clone().map(|log| AccessLogQueue::start(log, &ended)).transpose()?;
+        let (access_log, shortages) = (log.map(Arc::new), Arc::<Shortages>::default());
+        // What this member knows by itself holds from the first check on.
+        let loop_guard =
+            LoopGuard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
+        let first = Arc::new(Table { loop_guard: Arc::new(loop_guard), ..Table::default() });
+        let table = Arc::new(ArcSwap::new(first.clone()));
+        let common = Common { table: first, shortages: shortages.clone(), access_log: access_log.clone() };
+        let (forwarder, handles) = forward(&settings, common, &ended)?;
+        let mut threads = Threads { ended: ended.clone(), handles, liveness: Vec::new() };
         let (reports, reported) = mpsc::unbounded_channel();
         let (prober, checks) = mpsc::unbounded_channel();
         let (local_checks, local) = mpsc::unbounded_channel();
         let (resolver, questions) = mpsc::unbounded_channel();
-        let (probed, doubts) = (shared.clone(), resolver.clone());
-        let sign = Arc::new(ThreadLiveness::new("trestle-probe".to_owned()));
-        liveness.push(sign.clone());
-        let probe = move || sign.during(check::run(probed, doubts, checks, local, reports));
-        threads.push(on_reactor("trestle-probe".to_owned(), &ended, probe)?);
-        let mut spawn = |name: String, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            let (sign, watched) = (Arc::new(ThreadLiveness::new(name.clone())), ended.thread(&name));
-            liveness.push(sign.clone());
-            let ended = ended.clone();
-            let thread = Builder::new().name(name).spawn(move || {
-                let _watched = watched;
-                ended.install();
-                runtime.block_on(sign.during(future));
-            });
-            threads.push(thread?);
-            io::Result::Ok(())
-        };
+        let world =
+            World { table: table.clone(), source: settings.source.clone(), shortages: shortages.clone() };
+        let (sign, doubts) = (threads.sign("trestle-probe"), resolver.clone());
+        let probe = move || sign.during(check::run(world, doubts, checks, local, reports));
+        threads.handles.push(reactor::spawn("trestle-probe".to_owned(), &ended, probe)?);
         let (revision, in_force) = watch::channel(0);
         let (sender, commands) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();
         let files = (settings.resolv_conf.clone(), settings.hosts.clone());
-        spawn("trestle-names".to_owned(), Box::pin(resolve::run(files.0, files.1, questions, answers)))?;
-        let watch = Mutex::new(WorkerWatch::new(&workers));
-        let reconciler = Reconciler::new(
-            settings,
-            shared.clone(),
-            connection_tables.clone(),
-            workers,
-            prober,
-            resolver,
-            revision,
-        );
-        spawn("trestle-table".to_owned(), Box::pin(reconciler.run(target, commands, reported, answered)))?;
-        let (commands, threads) = (Mutex::new(Some(sender)), Mutex::new(threads));
+        threads.spawn("trestle-names", resolve::run(files.0, files.1, questions, answers))?;
+        let reconciler =
+            Reconciler::new(settings, forwarder.clone(), table.clone(), prober, resolver, revision);
+        threads.spawn("trestle-table", reconciler.run(target, commands, reported, answered))?;
+        let Threads { handles, liveness, .. } = threads;
+        let (commands, threads) = (Mutex::new(Some(sender)), Mutex::new(handles));
         Ok(Self {
-            shared,
-            connection_tables,
+            forwarder,
+            table,
+            shortages,
+            access_log,
             in_force,
             commands,
             local_checks,
             threads,
-            watch,
             ended,
             liveness,
         })
@@ -179,56 +192,66 @@ impl DataPlane {
 
     /// The table as it is now, for metrics and reports.
     pub fn table(&self) -> Arc<Table> {
-        self.shared.table.load_full()
+        self.table.load_full()
     }
 
     /// Whether an own port of a member is at this address, as far as this member knows.
     pub fn is_own_port(&self, address: SocketAddr) -> bool {
-        self.shared.table.load().guard.is_own_port(address)
+        self.table.load().loop_guard.is_own_port(address)
     }
 
     /// Connections that are open now, on all workers.
     pub fn open_connections(&self) -> usize {
-        self.shared.open()
+        self.forwarder.open_connections()
     }
 
     /// The connections that are open now, in the order of their numbers.
     pub fn connections(&self) -> Vec<Connection> {
-        connection_table::list(&self.connection_tables)
+        self.forwarder.connections()
     }
 
     /// Resets the connections with these numbers, and says how many of them were there. They end as
     /// [`CloseReason::ClosedByOperator`], unless something else was ending them already.
     pub fn close_connections(&self, ids: &[u64]) -> usize {
-        connection_table::close(&self.connection_tables, ids, CloseReason::ClosedByOperator)
+        self.forwarder.close(ids, CloseReason::ClosedByOperator)
+    }
+
+    /// What was counted for a listener up to now.
+    pub fn listener_counts(&self, listener: &Listener) -> Counts {
+        self.forwarder.listener_counts(listener)
+    }
+
+    /// What was counted for a backend up to now.
+    pub fn backend_counts(&self, backend: &Backend) -> Counts {
+        self.forwarder.backend_counts(backend)
     }
 
     /// File descriptors that the data plane has, and may have.
     pub fn descriptors(&self) -> BudgetUse {
-        self.shared.budget.read()
+        self.forwarder.descriptors()
     }
 
     /// What this member itself lacks for connections to backends and for checks, in words, with what helps. What nobody has
     /// met for 10 s, or for two checks, is not in it.
     pub fn shortages(&self) -> Vec<String> {
-        self.shared.shortages.current(Instant::now())
+        self.shortages.current(Instant::now())
     }
 
     /// How often each kind of shortage was met.
     pub fn shortage_counts(&self) -> impl Iterator<Item = (ShortageKind, u64)> {
-        self.shared.shortages.counts().into_iter()
+        self.shortages.counts().into_iter()
     }
 
     /// Opens the access log's file anew, so that another program can have renamed it.
     pub fn reopen_access_log(&self) {
-        if let Some(log) = &self.shared.access_log {
+        if let Some(log) = &self.access_log {
             log.reopen();
         }
     }
 
     /// Lines that the access log dropped because they could not be written, or not fast enough.
     pub fn access_log_dropped(&self) -> u64 {
-        self.shared.access_log.as_ref().map_or(0, AccessLogQueue::dropped)
+        self.access_log.as_ref().map_or(0, |log| log.dropped())
     }
 
     fn command(&self, command: ReconcileCommand) {
@@ -259,17 +282,17 @@ impl DataPlane {
     /// Everything that keeps it from that: a thread that has ended or does not run, an address that is not bound.
     pub fn accepting(&self) -> Result<(), Vec<AcceptFault>> {
         let mut faults: Vec<_> = self.ended_threads().into_iter().map(AcceptFault::of_thread).collect();
-        let table = self.shared.table.load();
+        let table = self.table.load();
         faults.extend(fitness::closed(&table));
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.extend(watch.look(Instant::now()));
+        let stalled = self.forwarder.stalled(Instant::now());
+        faults.extend(stalled.into_iter().map(AcceptFault::of_thread));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
     /// Pools that a listener leads to, and none of whose backends is usable here: there are backends that no operator has
     /// drained or disabled, and this member has found all of those unhealthy.
     pub fn dead_pools(&self) -> Vec<PoolName> {
-        fitness::dead_pools(&self.shared.table.load())
+        fitness::dead_pools(&self.table.load())
     }
 
     /// Makes a check of a service on this machine, on the thread that checks backends. `None` once the data plane has stopped.
@@ -310,16 +333,16 @@ impl DataPlane {
         self.command(ReconcileCommand::StopAccepting { done: Some(done) });
         let _ = stopped.await;
         self.command(ReconcileCommand::EndWithin(Some((grace, CloseReason::MemberShutdown))));
-        if timeout(grace, self.shared.idle()).await.is_err() {
+        if timeout(grace, self.forwarder.until_idle()).await.is_err() {
             self.command(ReconcileCommand::CloseAll);
-            let _ = timeout(FORCED_CLOSE, self.shared.idle()).await;
+            let _ = timeout(FORCED_CLOSE, self.forwarder.until_idle()).await;
         }
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let shared = self.shared.clone();
+        let log = self.access_log.clone();
         let joined = tokio::task::spawn_blocking(move || {
             let joined = threads.into_iter().map(JoinHandle::join).all(|r| r.is_ok());
-            if let Some(log) = &shared.access_log {
+            if let Some(log) = &log {
                 log.finish();
             }
             joined
@@ -327,7 +350,7 @@ impl DataPlane {
         if !joined.await.unwrap_or(false) {
             tracing::error!("a thread of the data plane ended by a panic; see the log above");
         }
-        self.shared.take_cut()
+        self.forwarder.take_cut()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trestle_engine::spread;
 
-use crate::connection::entry::ConnectionEntry;
+use crate::forwarder::{Connections, OpenConnection};
 use crate::observe::close_reason::CloseReason;
 
 /// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
@@ -41,7 +41,7 @@ pub(super) struct Ending {
     from: Duration,
     deadline: Duration,
     /// Those that are left, the next one last; `None` before the first moment comes.
-    left: Option<Vec<(Duration, Weak<ConnectionEntry>)>>,
+    left: Option<Vec<(Duration, Weak<dyn OpenConnection>)>>,
     next: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Ending {
 
     /// Takes the backend's connections. Nobody is led any more to a backend that is drained, nor through a member that stops;
     /// who is on the way all the same is closed at the deadline.
-    pub(super) fn fill(&mut self, connections: Vec<(u64, Weak<ConnectionEntry>)>) {
+    pub(super) fn fill(&mut self, connections: Connections) {
         let moment = |(id, entry)| (spread::moment(id, self.from, self.deadline), entry);
         let mut all: Vec<_> = connections.into_iter().map(moment).collect();
         all.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));

@@ -5,17 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, PoolName, Port, Revision};
 
 use crate::accept::admission::Admission;
 use crate::accept::bind::{self, BindError};
 use crate::accept::listener::{BindStatus, Listener};
-use crate::table::shared::SharedState;
+use crate::forwarder::{Forwarder, Opening};
 use crate::upstream::loop_guard::{LoopGuard, OwnTargets, meets};
-use crate::worker::command::WorkerCommand;
-
-use super::open_sockets::OpenSockets;
 
 /// Ports of a listener up to which each of them has a socket for each worker, so that all cores accept there. With more, each
 /// port has one socket, and the workers share the ports out: thousands of ports would else cost as many descriptors for
@@ -54,7 +50,7 @@ pub(super) fn same(old: &ClusterState, new: &ClusterState) -> bool {
 /// All listeners.
 pub(super) struct ListenerReconciler {
     data_address: Option<IpAddr>,
-    sockets: OpenSockets,
+    forwarder: Arc<dyn Forwarder>,
     published: Published,
     loop_guard: Arc<LoopGuard>,
     targets: OwnTargets,
@@ -78,12 +74,11 @@ impl ListenerReconciler {
     pub(super) fn new(
         data_address: Option<IpAddr>,
         targets: OwnTargets,
-        workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
-        shared: Arc<SharedState>,
+        forwarder: Arc<dyn Forwarder>,
     ) -> Self {
         Self {
             data_address,
-            sockets: OpenSockets::new(workers, shared),
+            forwarder,
             published: Published::default(),
             loop_guard: Arc::default(),
             targets,
@@ -184,8 +179,9 @@ impl ListenerReconciler {
         let owners = self.owners(state);
         let closed = |address| closed(self.stopped, self.drained, &self.vips, address);
         let keep = |address| owners.contains_key(&address) && closed(address).is_none();
-        self.sockets.close_except(keep).await;
-        self.sockets.begin();
+        let closing = self.forwarder.close_except(&keep);
+        closing.await;
+        self.forwarder.begin_opening();
         let mut listeners = BTreeMap::new();
         let mut routes = BTreeMap::new();
         // Where descriptors are few, thousands of ports must not take them from the listeners that have one.
@@ -200,7 +196,7 @@ impl ListenerReconciler {
             }
             listeners.insert(name.clone(), listener);
         }
-        self.opening = self.sockets.has_put_off().then_some(self.opening.unwrap_or(before));
+        self.opening = self.forwarder.has_put_off().then_some(self.opening.unwrap_or(before));
         let (before, _) = &self.published;
         let unchanged = before.len() == listeners.len()
             && before.values().zip(listeners.values()).all(|(a, b)| Arc::ptr_eq(a, b));
@@ -265,13 +261,14 @@ impl ListenerReconciler {
     }
 
     fn open(&mut self, address: SocketAddr, spread: bool) -> Result<(), BindError> {
-        if self.sockets.is_open(address) {
+        if self.forwarder.is_open(address) {
             return Ok(());
         }
         match closed(self.stopped, self.drained, &self.vips, address) {
             Some(why) => Err(why),
             None => {
-                let opened = self.sockets.open(address, spread, self.vips.contains(&address.ip()));
+                let opening = Opening { spread, ahead: self.vips.contains(&address.ip()) };
+                let opened = self.forwarder.open(address, opening);
                 // No other process is to be stopped then.
                 opened.map_err(|error| match error.is_in_use() {
                     true if self.targets.takes(address) => BindError::OwnPort,
@@ -284,11 +281,11 @@ impl ListenerReconciler {
         }
     }
 
-    /// Gives new sockets to the workers, and tells connections that wait to come in what has changed; the table must have
+    /// Has connections taken at addresses that were opened, and tells connections that wait to come in what has changed; the table must have
     /// the listeners by now.
-    pub(super) fn hand_over(&mut self) {
+    pub(super) fn accept_opened(&mut self) {
         self.replaced.drain(..).for_each(|admission| admission.replaced());
-        self.sockets.hand_over();
+        self.forwarder.accept_opened();
     }
 }
 

@@ -6,26 +6,24 @@ mod endings;
 mod listeners;
 mod names;
 mod news;
-mod open_sockets;
 mod pools;
 mod schedule;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use trestle_model::{ClusterState, Revision};
 
 use crate::check;
 use crate::check::command::CheckReport;
-use crate::connection::connection_table::ConnectionTable;
+use crate::forwarder::{Forwarder, Publication};
 use crate::observe::close_reason::CloseReason;
 use crate::resolve as resolver;
 use crate::settings::Settings;
 use crate::table::Table;
-use crate::table::shared::SharedState;
-use crate::worker;
 use endings::Grace;
 use listeners::ListenerReconciler;
 use names::NameUsers;
@@ -63,8 +61,9 @@ pub(crate) enum ReconcileCommand {
 
 /// Compares the whole of what is with the whole of what should be, each time something happens.
 pub(crate) struct Reconciler {
-    shared: Arc<SharedState>,
-    connection_tables: Vec<Arc<ConnectionTable>>,
+    forwarder: Arc<dyn Forwarder>,
+    /// The table that holds, for reports and checks.
+    table: Arc<ArcSwap<Table>>,
     in_force: watch::Sender<Revision>,
     drift_interval: Duration,
     /// The origin of the clock that the engine sees.
@@ -85,23 +84,17 @@ pub(crate) struct Reconciler {
 impl Reconciler {
     pub(crate) fn new(
         settings: Settings,
-        shared: Arc<SharedState>,
-        connection_tables: Vec<Arc<ConnectionTable>>,
-        workers: Vec<mpsc::UnboundedSender<worker::command::WorkerCommand>>,
+        forwarder: Arc<dyn Forwarder>,
+        table: Arc<ArcSwap<Table>>,
         prober: mpsc::UnboundedSender<check::command::ProbeCommand>,
         resolver: mpsc::UnboundedSender<resolver::ResolverCommand>,
         in_force: watch::Sender<Revision>,
     ) -> Self {
         let now = Instant::now();
         Self {
-            listeners: ListenerReconciler::new(
-                settings.data_address,
-                settings.targets(),
-                workers,
-                shared.clone(),
-            ),
-            shared,
-            connection_tables,
+            listeners: ListenerReconciler::new(settings.data_address, settings.targets(), forwarder.clone()),
+            forwarder,
+            table,
             in_force,
             drift_interval: settings.drift_interval,
             origin: now,
@@ -170,7 +163,7 @@ impl Reconciler {
                     }
                 }
                 () = sleep_until(wake.into()) => {
-                    self.pools.expire(self.origin.elapsed(), &self.connection_tables);
+                    self.pools.expire(self.origin.elapsed(), &*self.forwarder);
                     if self.pools.is_dirty() {
                         self.publish();
                     }
@@ -242,7 +235,7 @@ impl Reconciler {
         }
         self.state = state;
         self.publish();
-        self.listeners.hand_over();
+        self.listeners.accept_opened();
         let revision = self.listeners.in_force(self.state.revision);
         self.in_force.send_if_modified(|r| std::mem::replace(r, revision) != revision);
     }
@@ -256,8 +249,17 @@ impl Reconciler {
         let (drained, drain_ends) = (self.drained_since.is_some(), self.drain_ends);
         let table =
             Table { revision, listeners, pools, routes, loop_guard, vips, shadowed, drained, drain_ends };
-        self.shared.table.store(Arc::new(table));
-        self.pools.signal(&self.connection_tables);
+        let table = Arc::new(table);
+        self.table.store(table.clone());
+        let (epochs, dead) = self.pools.take_endings();
+        self.forwarder.publish(Publication { table, epochs, dead });
         self.published = Instant::now();
+    }
+}
+
+impl Drop for Reconciler {
+    /// Nothing that is forwarded outlives what decides on it.
+    fn drop(&mut self) {
+        self.forwarder.stop();
     }
 }

@@ -5,7 +5,7 @@ mod ends;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -22,7 +22,6 @@ use super::news;
 use super::schedule::PoolRuntime;
 use crate::check::command::{Check, CheckId, CheckReport};
 use crate::check::{self, CheckPlan};
-use crate::connection::connection_table::{self, ConnectionTable};
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
@@ -30,7 +29,6 @@ use crate::resolve;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::pool::Pool;
-use crate::upstream::queue::{Queue, SlotSource};
 
 type Prober = mpsc::UnboundedSender<check::command::ProbeCommand>;
 
@@ -62,8 +60,6 @@ pub(super) struct PoolReconciler {
     drain: Option<Grace>,
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
-    /// Queues of pools that are published, or gone; their clients are looked at once the table is.
-    queues: Vec<(Arc<Queue>, Option<Weak<dyn SlotSource>>)>,
     /// Epochs that begin, and so connections that close, once the table is published.
     signals: Vec<(Arc<BackendRuntime>, u32)>,
     /// Addresses of backends that are dead while others of the same backend are not; connections there close once the table is
@@ -96,7 +92,6 @@ impl PoolReconciler {
             grace: None,
             drain: None,
             growing: BTreeMap::new(),
-            queues: Vec::new(),
             signals: Vec::new(),
             dead: Vec::new(),
         }
@@ -370,10 +365,7 @@ impl PoolReconciler {
         for name in std::mem::take(&mut self.dirty) {
             self.growing.remove(&name);
             let before = pools.remove(&name);
-            let Some(state) = self.pools.get_mut(&name) else {
-                self.queues.extend(before.map(|gone| (gone.queue.clone(), None)));
-                continue;
-            };
+            let Some(state) = self.pools.get_mut(&name) else { continue };
             state.close_left(&mut self.signals);
             let backends = state.backends.values().map(|b| b.entry.clone()).collect();
             let before = before.as_ref().map(|p| &p.schedule);
@@ -384,30 +376,16 @@ impl PoolReconciler {
             }
             let event = news::of_pool(&entry, &mut state.down);
             event.into_iter().for_each(|event| self.on_event.tell(event));
-            let entry = Arc::new(entry);
-            let places: Weak<dyn SlotSource> = Arc::<Pool>::downgrade(&entry);
-            self.queues.push((entry.queue.clone(), Some(places)));
-            pools.insert(name, entry);
+            pools.insert(name, Arc::new(entry));
         }
         self.published = Arc::new(pools);
         self.published.clone()
     }
 
-    /// Begins the epochs of what the table that was just published closes, and gives its places to those who wait.
-    pub(super) fn signal(&mut self, connection_tables: &[Arc<ConnectionTable>]) {
-        let mut backends = Vec::new();
-        for (runtime, epoch) in self.signals.drain(..) {
-            runtime.begin(epoch);
-            backends.push(runtime);
-        }
-        connection_table::wake(connection_tables, &backends);
-        connection_table::close_at(
-            connection_tables,
-            &std::mem::take(&mut self.dead),
-            CloseReason::BackendDown,
-        );
-        for (queue, pool) in self.queues.drain(..) {
-            queue.set_source(pool);
-        }
+    /// What ends with the table that is published now: connections of earlier epochs, and those at dead addresses.
+    pub(super) fn take_endings(
+        &mut self,
+    ) -> (Vec<(Arc<BackendRuntime>, u32)>, Vec<(Arc<BackendRuntime>, IpAddr)>) {
+        (std::mem::take(&mut self.signals), std::mem::take(&mut self.dead))
     }
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
+use std::thread::{Builder, JoinHandle};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -20,6 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{self, Runtime};
 
+use crate::machine::threads::ThreadEnds;
 use crate::relay::peer_watch::PeerWatch;
 
 /// Events collected in one call. When that many were waiting, the next call comes before the runtime waits again.
@@ -82,6 +84,25 @@ pub(crate) fn runtime() -> io::Result<(Runtime, Source)> {
         Source::new()?
     };
     Ok((runtime, source))
+}
+
+/// Starts a thread with a runtime of its own, where nothing else runs, and a reactor.
+///
+/// # Errors
+/// When the operating system gives no thread or no event queue.
+pub(crate) fn spawn<F: Future<Output = ()>>(
+    name: String,
+    ended: &ThreadEnds,
+    start: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, source) = runtime()?;
+    let (ended, watched) = (ended.clone(), ended.thread(&name));
+    Builder::new().name(name).spawn(move || {
+        let _watched = watched;
+        ended.install();
+        source.install();
+        runtime.block_on(start());
+    })
 }
 
 /// An epoll instance for one worker, which is to be [installed](Source::install) on its thread.

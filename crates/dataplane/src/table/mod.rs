@@ -1,7 +1,5 @@
 //! The published table: what workers look at for each connection, and what reports show.
 
-pub(crate) mod shared;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -13,11 +13,11 @@ use tokio::time::sleep;
 use crate::accept::acceptor::Acceptor;
 use crate::accept::listener::Listener;
 use crate::connection::connection_table::ConnectionTable;
+use crate::connection::relay_state::RelayState;
 use crate::connection::{self, Accepted};
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortage;
 use crate::relay::socket::Socket;
-use crate::table::shared::SharedState;
 
 use super::command::Done;
 
@@ -113,7 +113,7 @@ fn empty_queue(connections: &Arc<ConnectionTable>, listener: Acceptor, address: 
 }
 
 /// Waits until the listener at `address` may have one more connection, and counts that; `None` when it is gone.
-async fn wait_for_admission(shared: &SharedState, address: SocketAddr) -> Option<Arc<Listener>> {
+async fn wait_for_admission(shared: &RelayState, address: SocketAddr) -> Option<Arc<Listener>> {
     let current = || shared.table.load().routes.get(&address).cloned();
     loop {
         let admission = current()?.admission.clone();

@@ -3,6 +3,8 @@
 mod accept_loop;
 pub(crate) mod command;
 pub(crate) mod liveness;
+mod open_sockets;
+pub(crate) mod relay_forwarder;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

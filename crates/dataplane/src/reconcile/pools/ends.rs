@@ -7,7 +7,7 @@ use trestle_engine::Closing;
 use trestle_model::PoolName;
 
 use super::PoolReconciler;
-use crate::connection::connection_table::{self, ConnectionTable};
+use crate::forwarder::Forwarder;
 use crate::observe::close_reason::CloseReason;
 use crate::reconcile::backends::{TrackedBackend, close};
 use crate::reconcile::endings::{Ending, Grace};
@@ -77,7 +77,7 @@ impl PoolReconciler {
 
     /// Ends connections whose moment has come by `now`, and what is left on backends whose drain has ended; lets shares grow
     /// that are to by then.
-    pub(in crate::reconcile) fn expire(&mut self, now: Duration, connection_tables: &[Arc<ConnectionTable>]) {
+    pub(in crate::reconcile) fn expire(&mut self, now: Duration, forwarder: &dyn Forwarder) {
         let due = self.growing.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone());
         self.dirty.extend(due);
         let mut due = Vec::new();
@@ -88,7 +88,7 @@ impl PoolReconciler {
             let state = self.pools.get(pool)?.backends.get(name)?;
             state.ending.as_ref()?.is_blank(now).then(|| state.entry.runtime.clone())
         });
-        let mut connections = connection_table::of(connection_tables, &blank.collect::<Vec<_>>());
+        let mut connections = forwarder.connections_of(&blank.collect::<Vec<_>>());
         for (_, pool, name) in due {
             let Some(state) = self.pools.get_mut(&pool).and_then(|p| p.backends.get_mut(&name)) else {
                 continue;

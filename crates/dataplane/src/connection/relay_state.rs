@@ -1,33 +1,29 @@
-//! What all threads of the data plane share.
+//! What all workers share.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use trestle_model::ClusterState;
 
-use super::Table;
 use crate::accept::client_counts::ClientCounts;
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortages;
-use crate::machine::threads::ThreadEnds;
 use crate::observe::access_log::AccessLogQueue;
 use crate::observe::close_reason::CloseReason;
-use crate::settings::Settings;
-use crate::upstream::loop_guard::LoopGuard;
+use crate::table::Table;
 use crate::upstream::source::Sources;
 
-/// What all threads share.
+/// What all workers share.
 #[derive(Debug)]
-pub(crate) struct SharedState {
+pub(crate) struct RelayState {
+    /// The table that new connections go by, read without a lock.
     pub(crate) table: ArcSwap<Table>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clients: ClientCounts,
     pub(crate) source: Sources,
-    pub(crate) shortages: Shortages,
-    pub(crate) access_log: Option<AccessLogQueue>,
+    pub(crate) shortages: Arc<Shortages>,
+    pub(crate) access_log: Option<Arc<AccessLogQueue>>,
     /// Connections that are open on all workers.
     open: AtomicUsize,
     /// Connections that ended because this member stopped.
@@ -37,27 +33,28 @@ pub(crate) struct SharedState {
     all_ended: Notify,
 }
 
-impl SharedState {
-    pub(crate) fn new(settings: &Settings, ended: &ThreadEnds) -> io::Result<Self> {
-        // What this member knows by itself holds from the first check on.
-        let loop_guard =
-            LoopGuard::new(&ClusterState::default(), [], settings.data_address, &settings.targets());
-        Ok(Self {
-            table: ArcSwap::from_pointee(Table { loop_guard: Arc::new(loop_guard), ..Table::default() }),
-            budget: Arc::new(Budget::new(settings.descriptors)),
+impl RelayState {
+    /// Of workers that go by `table` until another is published, and connect from `source`. They may have so many `descriptors`;
+    /// `None` is no bound.
+    pub(crate) fn new(
+        table: Arc<Table>,
+        source: Sources,
+        descriptors: Option<usize>,
+        shortages: Arc<Shortages>,
+        access_log: Option<Arc<AccessLogQueue>>,
+    ) -> Self {
+        Self {
+            table: ArcSwap::new(table),
+            budget: Arc::new(Budget::new(descriptors)),
             clients: ClientCounts::default(),
-            source: settings.source.clone(),
-            shortages: Shortages::default(),
-            access_log: settings
-                .access_log
-                .clone()
-                .map(|log| AccessLogQueue::start(log, ended))
-                .transpose()?,
+            source,
+            shortages,
+            access_log,
             open: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             all_ended: Notify::new(),
-        })
+        }
     }
 
     /// Counts a connection, and gives it its number.
@@ -102,11 +99,10 @@ impl SharedState {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::settings::tests::settings;
 
-    pub(crate) fn shared() -> Arc<SharedState> {
-        Arc::new(SharedState::new(&settings(), &ThreadEnds::default()).unwrap())
+    /// The state of workers without listeners, limits and log.
+    pub(crate) fn state() -> Arc<RelayState> {
+        Arc::new(RelayState::new(Arc::default(), Sources::default(), None, Arc::default(), None))
     }
 }

@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::accept::bind::{self, BindError};
+use crate::connection::relay_state::RelayState;
+use crate::forwarder::Opening;
 use crate::machine::budget::NoRoom;
-use crate::table::shared::SharedState;
-use crate::worker::command::WorkerCommand;
+
+use super::command::WorkerCommand;
 
 /// How long workers may take to empty the queues of sockets that are closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -45,7 +47,7 @@ type Fresh = (SocketAddr, usize, TcpListener);
 #[derive(Debug)]
 pub(super) struct OpenSockets {
     workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
-    shared: Arc<SharedState>,
+    state: Arc<RelayState>,
     open: BTreeMap<Key, Open>,
     /// Sockets that are open and not with the workers yet.
     fresh: Vec<Fresh>,
@@ -60,10 +62,10 @@ pub(super) struct OpenSockets {
 }
 
 impl OpenSockets {
-    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<WorkerCommand>>, shared: Arc<SharedState>) -> Self {
+    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<WorkerCommand>>, state: Arc<RelayState>) -> Self {
         Self {
             workers,
-            shared,
+            state,
             open: BTreeMap::new(),
             fresh: Vec::new(),
             until: Instant::now(),
@@ -95,12 +97,12 @@ impl OpenSockets {
         self.open.contains_key(&key(address))
     }
 
-    /// Opens sockets at an address where none is: one for each worker if they are to be `spread` and descriptors allow, else
-    /// one for one worker. `ahead` as in [`bind::open`].
+    /// Opens sockets at an address where none is: one for each worker if they are to be spread and descriptors allow, else
+    /// one for one worker.
     ///
     /// # Errors
     /// Why there are none; [`BindError::Opening`] when it was put off and is new.
-    pub(super) fn open(&mut self, address: SocketAddr, spread: bool, ahead: bool) -> Result<(), BindError> {
+    pub(super) fn open(&mut self, address: SocketAddr, opening: Opening) -> Result<(), BindError> {
         let known = self.failed.get(&key(address));
         if let Some((_, known)) = known.filter(|(round, _)| *round == self.round) {
             return Err(known.clone());
@@ -109,7 +111,7 @@ impl OpenSockets {
             self.put_off = true;
             return Err(known.map_or(BindError::Opening, |(_, known)| known.clone()));
         }
-        let opened = self.try_open(address, spread, ahead);
+        let opened = self.try_open(address, opening);
         match &opened {
             Ok(()) => drop(self.failed.remove(&key(address))),
             Err(error) => drop(self.failed.insert(key(address), (self.round, error.clone()))),
@@ -117,11 +119,11 @@ impl OpenSockets {
         opened
     }
 
-    fn try_open(&mut self, address: SocketAddr, spread: bool, ahead: bool) -> Result<(), BindError> {
-        let workers = self.take_room(address.port(), spread)?;
-        let sockets =
-            bind::open(address, workers.len(), !self.overlaps(address), ahead).inspect_err(|_| {
-                self.shared.budget.unlisten(workers.len());
+    fn try_open(&mut self, address: SocketAddr, opening: Opening) -> Result<(), BindError> {
+        let workers = self.take_room(address.port(), opening.spread)?;
+        let sockets = bind::open(address, workers.len(), !self.overlaps(address), opening.ahead)
+            .inspect_err(|_| {
+                self.state.budget.unlisten(workers.len());
             })?;
         let fresh = workers.clone().zip(sockets).map(|(worker, socket)| (address, worker, socket));
         self.fresh.extend(fresh);
@@ -131,7 +133,7 @@ impl OpenSockets {
 
     /// The workers that get a socket at a port, for which there are descriptors from now on.
     fn take_room(&self, port: u16, spread: bool) -> Result<Range<usize>, BindError> {
-        let (budget, all) = (&self.shared.budget, self.workers.len());
+        let (budget, all) = (&self.state.budget, self.workers.len());
         if spread && budget.listen(all, false).is_ok() {
             return Ok(0..all);
         }
@@ -152,14 +154,17 @@ impl OpenSockets {
         })
     }
 
-    /// Closes the sockets at addresses that are not to be kept; returns once the workers have accepted what waited there.
-    pub(super) async fn close_except(&mut self, keep: impl Fn(SocketAddr) -> bool) {
+    /// Closes the sockets at addresses that are not to be kept; done once the workers have accepted what waited there.
+    pub(super) fn close_except(
+        &mut self,
+        keep: &dyn Fn(SocketAddr) -> bool,
+    ) -> impl Future<Output = ()> + Send + use<> {
         self.failed.retain(|(port, ip), _| keep(SocketAddr::new(*ip, *port)));
         let (done, mut all_done) = mpsc::channel(1);
         self.open.retain(|_, Open { address, workers }| {
             let keep = keep(*address);
             if !keep {
-                self.shared.budget.unlisten(workers.len());
+                self.state.budget.unlisten(workers.len());
                 for worker in self.workers.get(workers.clone()).into_iter().flatten() {
                     // Fails only when the worker's thread is gone, and its sockets with it.
                     let _ = worker.send(WorkerCommand::Close(*address, done.clone()));
@@ -168,11 +173,18 @@ impl OpenSockets {
             keep
         });
         drop(done);
-        if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
-            tracing::warn!(
-                "a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on"
-            );
+        async move {
+            if timeout(CLOSE_LIMIT, all_done.recv()).await.is_err() {
+                tracing::warn!(
+                    "a worker took longer than {CLOSE_LIMIT:?} to close its listening sockets; going on"
+                );
+            }
         }
+    }
+
+    /// Gives no worker anything any more, which ends them.
+    pub(super) fn forget_workers(&mut self) {
+        self.workers.clear();
     }
 
     /// Gives new sockets to their workers.
@@ -191,12 +203,16 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::plane::tests::shared;
+    use crate::connection::relay_state::tests::state;
 
     /// Two workers, and what they are told.
     fn sockets() -> (OpenSockets, Vec<mpsc::UnboundedReceiver<WorkerCommand>>) {
         let (workers, told) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
-        (OpenSockets::new(workers, shared()), told)
+        (OpenSockets::new(workers, state()), told)
+    }
+
+    fn opening(spread: bool) -> Opening {
+        Opening { spread, ahead: false }
     }
 
     /// An address that no other test has.
@@ -209,8 +225,8 @@ mod tests {
         let (mut sockets, mut told) = sockets();
         let (spread, one) = (free(), free());
         sockets.begin();
-        sockets.open(spread, true, false).unwrap();
-        sockets.open(one, false, false).unwrap();
+        sockets.open(spread, opening(true)).unwrap();
+        sockets.open(one, opening(false)).unwrap();
         sockets.hand_over();
         for (worker, told) in told.iter_mut().enumerate() {
             let mut addresses = Vec::new();
@@ -220,7 +236,7 @@ mod tests {
             let its_own = (usize::from(one.port()) % 2 == worker).then_some(one);
             assert_eq!(addresses, [spread].into_iter().chain(its_own).collect::<Vec<_>>());
         }
-        assert_eq!(sockets.shared.budget.read().used, 3);
+        assert_eq!(sockets.state.budget.read().used, 3);
     }
 
     #[test]
@@ -228,13 +244,13 @@ mod tests {
         let (mut sockets, _told) = sockets();
         let (first, second) = (free(), free());
         sockets.begin();
-        sockets.open(first, true, false).unwrap();
+        sockets.open(first, opening(true)).unwrap();
         sockets.until = Instant::now();
-        assert_eq!(sockets.open(second, true, false), Err(BindError::Opening));
+        assert_eq!(sockets.open(second, opening(true)), Err(BindError::Opening));
         assert!(sockets.has_put_off() && !sockets.is_open(second));
         sockets.begin();
         assert!(!sockets.has_put_off());
-        sockets.open(second, true, false).unwrap();
+        sockets.open(second, opening(true)).unwrap();
     }
 
     #[test]
@@ -243,20 +259,20 @@ mod tests {
         let stranger = TcpListener::bind(("127.8.255.3", 0)).unwrap();
         let (taken, other) = (stranger.local_addr().unwrap(), free());
         sockets.begin();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
+        assert_eq!(sockets.open(taken, opening(true)), Err(BindError::InUseEphemeral));
         drop(stranger);
         sockets.until = Instant::now();
-        assert_eq!(sockets.open(other, true, false), Err(BindError::Opening));
+        assert_eq!(sockets.open(other, opening(true)), Err(BindError::Opening));
         // The round goes on with those that were not tried, or it would never end.
         sockets.begin();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
-        sockets.open(other, true, false).unwrap();
+        assert_eq!(sockets.open(taken, opening(true)), Err(BindError::InUseEphemeral));
+        sockets.open(other, opening(true)).unwrap();
         // In the next round it is tried again; until then it is as it was.
         sockets.begin();
         sockets.until = Instant::now();
-        assert_eq!(sockets.open(taken, true, false), Err(BindError::InUseEphemeral));
+        assert_eq!(sockets.open(taken, opening(true)), Err(BindError::InUseEphemeral));
         assert!(sockets.has_put_off());
         sockets.begin();
-        sockets.open(taken, true, false).unwrap();
+        sockets.open(taken, opening(true)).unwrap();
     }
 }
