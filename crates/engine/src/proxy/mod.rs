@@ -5,15 +5,17 @@
 //! must be passed on with all its TLVs and a new checksum. The crate ppp 2.3 compares no CRC32C and has no bound in
 //! version 2.
 
+mod lengths;
 mod tlv;
 mod v1;
 mod v2;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+pub use lengths::HEADER_MAX;
 pub use tlv::{TLVS_MAX, Tlvs};
 pub use v1::{LINE_MAX, format_v1};
-pub use v2::{HEADER_MAX, format_v2};
+pub use v2::format_v2;
 
 /// Header of a connection that a proxy makes on its own account, such as a check, in version 2 (LOCAL): the connection's own
 /// addresses are those that count. In version 1 such a connection names them, for some servers refuse UNKNOWN.

@@ -1,7 +1,7 @@
 //! What a version 2 header says beside addresses: type, length, value (proxy-protocol.txt §2.2.1 to §2.2.8).
 
 use super::ProxyError;
-use super::v2::{FIXED, HEADER_MAX, V6_LEN};
+use super::lengths::{FIXED, HEADER_MAX, V6_LEN};
 
 /// Longest row of TLVs that is taken, in bytes: so much that with IPv6 addresses, too, they are passed on in a header
 /// which the next Trestle takes.

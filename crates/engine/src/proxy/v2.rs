@@ -2,19 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::lengths::{FIXED, HEADER_MAX, V4_LEN, V6_LEN};
 use super::tlv::{self, Tlvs};
 use super::{Addresses, Header, Pair, Parsed, ProxyError, SHORTEST, Version, addresses};
 
-/// Longest header that is taken, in bytes, all counted. The specification allows 65 551 and says that senders stay below
-/// 536; a client certificate's name and a few TLVs of one's own stay far below this bound, too.
-pub const HEADER_MAX: usize = 4096;
-
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Signature, version and command, family, length.
-pub(super) const FIXED: usize = 16;
-pub(super) const V4_LEN: usize = 12;
-pub(super) const V6_LEN: usize = 36;
 const UNIX_LEN: usize = 216;
 
 const VERSION_2: u8 = 0x20;
