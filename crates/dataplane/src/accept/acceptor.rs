@@ -15,7 +15,7 @@ use crate::relay::socket::Socket;
 /// Connections that are accepted in a row before those that stand get their turn.
 const ROW: u32 = 64;
 
-/// A listening socket whose connections become legs of this worker.
+/// A listening socket whose connections become sockets of this worker.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     slot: Registration,

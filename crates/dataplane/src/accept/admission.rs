@@ -1,5 +1,5 @@
-//! What a listener lets in: how many connections, and how fast, altogether and from one address. Shared by all workers;
-//! outlives the listener's table entries.
+//! Admission to a listener: how many connections it takes and how fast, altogether and from one address. All workers share
+//! it, and it outlives the listener's table entries.
 
 mod rate_limiter;
 mod source_permits;
@@ -16,7 +16,7 @@ use rate_limiter::RateLimiter;
 use source_permits::SourcePermits;
 pub(crate) use source_permits::{SourceLimitReached, SourcePermit};
 
-/// What the limits of one listener go by.
+/// The limits of one listener as they stand.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     rate: RateLimiter,
@@ -33,7 +33,7 @@ pub(crate) struct Admission {
     source_permits: OnceLock<Arc<SourcePermits>>,
 }
 
-/// An accept loop's stay in front of a gate.
+/// An accept loop that waits for a connection to end.
 struct WaitingLoop<'a>(&'a Admission);
 
 impl<'a> WaitingLoop<'a> {
@@ -103,7 +103,7 @@ impl Admission {
         self.replaced.notified()
     }
 
-    /// Lets in a connection from `ip`, which stays until what is returned is dropped; `None` where nobody needs to know.
+    /// Counts a connection from `ip` until what is returned is dropped; `None` where the listener has no limit for an address.
     ///
     /// While the listener has room for `free` connections, with this one, an address has a share of them only.
     ///

@@ -12,7 +12,7 @@ use crate::upstream::backend_runtime::BackendRuntime;
 use crate::upstream::pool::Pool;
 use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 
-/// A client that is led to a pool.
+/// Where a client is, and what it dialled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientEndpoint {
     /// The client's address.
@@ -34,7 +34,7 @@ impl ClientEndpoint {
         Ok(Attempt { endpoint: self, target, pool: pool.clone(), preamble })
     }
 
-    /// A place at a backend that is not among `tried`, or a turn in the queue; `None` when there is nothing to wait for.
+    /// A slot at a backend that is not among `tried`, or the need to wait for one; `None` when there is nothing to wait for.
     pub(super) fn select_backend(
         self,
         pool: &Pool,
@@ -48,7 +48,7 @@ impl ClientEndpoint {
     }
 }
 
-/// A place and where that is; `None` when it has to be waited for.
+/// A slot and the backend's address; `None` when a slot has to be waited for.
 pub(super) type SelectedBackend = Option<(ConnectionSlot, SocketAddr)>;
 
 /// A connection on its way to a backend.
@@ -56,6 +56,6 @@ pub(super) struct Attempt {
     pub(super) endpoint: ClientEndpoint,
     pub(super) target: SelectedBackend,
     pub(super) pool: Arc<Pool>,
-    /// What was read already; in a box, because of most nothing was.
+    /// What was read already; in a box, because nothing was read of most connections.
     pub(super) preamble: Option<Box<Preamble>>,
 }

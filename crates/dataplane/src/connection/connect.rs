@@ -69,7 +69,7 @@ pub(super) async fn connect(
         };
         let runtime = slot.runtime.clone();
         let counters = [&runtime.counters, &connection.listener().counters];
-        // What this member lacks towards one backend it may have towards another, and is no failure of the first.
+        // What this member lacks towards one backend it may have towards another, and it is no failure of the backend.
         if failure != CloseReason::NoResources {
             counters.iter().for_each(|c| c.record_connect_failure());
             runtime.record_connect_failure(address.ip());
@@ -84,9 +84,9 @@ pub(super) async fn connect(
     }
 }
 
-/// Where to try next, after the connect for `slot` that is the last of those `dialled`: another address of that backend, or
-/// else another backend, and more addresses only where there is none. The table may have moved on while the connect was under
-/// way.
+/// Selects where to connect next, after the connect for `slot` that is the last of those `dialled`: another address of that
+/// backend, or else another backend, and more addresses only where there is none. The table may have changed during the
+/// connect.
 fn select_next(
     connection: &ConnectionHandle,
     attempt: &mut Attempt,
@@ -133,11 +133,11 @@ impl From<PeerGone> for CloseReason {
     }
 }
 
-/// Does what is to be done for a client, as long as it is there.
+/// Runs `task` as long as the client is present.
 ///
 /// # Errors
-/// How it went away. A server that is led to one that has gone sees a connection that says nothing, and some refuse whoever
-/// comes with many of those (MariaDB's `max_connect_errors`).
+/// How the client went away. A server that is connected to for a client that has gone sees a connection that says nothing, and
+/// some refuse clients with many of those (MariaDB's `max_connect_errors`).
 async fn while_present<T>(
     client: &Socket,
     attempt: &Attempt,
@@ -151,7 +151,7 @@ async fn while_present<T>(
     }
 }
 
-/// Waits for a place at a backend that is not among `tried`, and says where it is.
+/// Waits for a slot at a backend that is not among `tried`, and returns it with the backend's address.
 async fn queue(
     attempt: &Attempt,
     tried: &[Arc<BackendRuntime>],

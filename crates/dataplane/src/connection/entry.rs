@@ -1,4 +1,4 @@
-//! What is known of one connection.
+//! The entry of one connection in its worker's table.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{
@@ -20,7 +20,7 @@ use crate::observe::close_reason::CloseReason;
 use crate::observe::snapshot::{Connection, ConnectionState};
 use crate::upstream::backend_runtime::BackendRuntime;
 
-/// Where a connection stands.
+/// How far a connection has come.
 #[derive(Debug, Default)]
 pub(super) enum Stage {
     #[default]
@@ -40,7 +40,7 @@ pub(super) enum Stage {
 pub(super) struct Details {
     pub(super) client: Option<SocketAddr>,
     pub(super) server_name: Option<Arc<str>>,
-    /// What it counts for in the bounds of its address.
+    /// Counts the connection in the limits of its address.
     pub(super) permit: Option<SourcePermit>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Details {
 pub(super) struct Progress {
     pub(super) stage: Stage,
     pub(super) details: Option<Box<Details>>,
-    /// Wakes its task.
+    /// Wakes the connection's task.
     pub(super) waker: Option<Waker>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct ConnectionEntry {
     /// 0, or one more than the [`CloseReason`] that it is to be closed for, or was.
     pub(super) closing: AtomicU8,
     pub(super) retries: AtomicU8,
-    /// Whether it counts for its client among all of this member.
+    /// Whether the connection counts for its client among all of this member.
     pub(super) counted: AtomicBool,
     pub(super) progress: Mutex<Progress>,
 }
@@ -89,7 +89,7 @@ impl ConnectionEntry {
         CloseReason::ALL.get(place).copied()
     }
 
-    /// Sets why it is to be closed, unless that is known already.
+    /// Sets why the connection is to be closed, unless a reason was set already.
     pub(super) fn close(&self, reason: CloseReason) -> bool {
         self.closing.compare_exchange(0, reason as u8 + 1, SeqCst, SeqCst).is_ok()
     }

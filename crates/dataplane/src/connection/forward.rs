@@ -1,4 +1,4 @@
-//! From when both legs stand to the end.
+//! Forwarding: from when both sides are connected to the end.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -25,8 +25,8 @@ pub(super) struct Connected {
     pub(super) header: u16,
 }
 
-/// Begins to relay. A task of its own, because a task keeps the memory of its largest moment, and connecting takes more
-/// than relaying.
+/// Begins to relay, in a task of its own: a task keeps the memory of its largest state, and connecting takes more than
+/// relaying.
 pub(super) fn begin(connection: ConnectionHandle, client: Socket, connected: Connected) {
     let Connected { backend, slot, address, pool, first, header } = connected;
     connection.set_relaying(&slot.runtime, address);
@@ -75,7 +75,7 @@ fn relay(
         })
         .await;
         drop(relay);
-        // It accepts and does not serve, which its check may see sooner than at its usual time.
+        // The backend accepts and does not serve, which an early check may find sooner.
         if reason == CloseReason::BackendReset && connection.is_unanswered() {
             runtime.request_recheck();
         }

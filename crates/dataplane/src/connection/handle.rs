@@ -1,4 +1,4 @@
-//! What the task of a connection does to what is known of it.
+//! The handle by which a connection's task records what happens to it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -19,8 +19,8 @@ use crate::observe::access_log::Ended;
 use crate::observe::close_reason::CloseReason;
 use crate::upstream::backend_runtime::BackendRuntime;
 
-/// What a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: as closed
-/// for the reason that was given, or else because this member stopped.
+/// The handle that a connection's task holds. Dropping it takes the connection off the list, counts its end and logs it: with
+/// the reason that was given, or else as ended by this member's stop.
 #[derive(Debug)]
 pub(crate) struct ConnectionHandle {
     pub(super) entry: Arc<ConnectionEntry>,
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionHandle {
 }
 
 impl ConnectionHandle {
-    /// Registers a connection from `client` that was accepted at `local` and that its listener has let in.
+    /// Registers a connection from `client` that was accepted at `local` and that its listener has admitted.
     pub(super) fn open(
         connections: &Arc<ConnectionTable>,
         client: SocketAddr,
@@ -74,22 +74,22 @@ impl ConnectionHandle {
         set(self.entry.progress().details.get_or_insert_default());
     }
 
-    /// The client's address as a proxy before this one says.
+    /// Records the client's address that a PROXY header names.
     pub(crate) fn set_client(&self, client: SocketAddr) {
         self.detail(|details| details.client = Some(client));
     }
 
-    /// The server name that the client asks for.
+    /// Records the server name that the client asks for.
     pub(crate) fn set_server_name(&self, server_name: &str) {
         self.detail(|details| details.server_name = Some(server_name.into()));
     }
 
-    /// It counts for its address until it ends.
+    /// Keeps the permit of the client's address until the connection ends.
     pub(crate) fn set_permit(&self, permit: SourcePermit) {
         self.detail(|details| details.permit = Some(permit));
     }
 
-    /// Counts it for its client among all connections of this member, unless that one has its share of them.
+    /// Counts the connection for its client among all connections of this member, unless the client has its share of them.
     pub(crate) fn try_count_client(&self) -> bool {
         let shared = self.shared();
         let client = self.client(&self.entry.progress());
@@ -104,7 +104,7 @@ impl ConnectionHandle {
         told.unwrap_or(self.entry.client.into())
     }
 
-    /// It is closed after the times that its pool sets, if it sets any. To be called on its worker.
+    /// Sets the times after which the connection is closed, if its pool sets any. To be called on its worker.
     pub(crate) fn set_timeouts(&self, spec: &PoolSpec) {
         if spec.idle_timeout.is_zero() && spec.max_lifetime.is_zero() {
             return;
@@ -121,30 +121,30 @@ impl ConnectionHandle {
         self.entry.bytes_in.load(Relaxed) > 0 && self.entry.bytes_out.load(Relaxed) == 0
     }
 
-    /// It goes to a backend of this pool.
+    /// Records that a backend of this pool was selected.
     pub(crate) fn set_opening(&self, pool: &PoolName) {
         self.entry.progress().stage = Stage::Opening(pool.clone());
     }
 
-    /// It waits for a place at a backend of this pool.
+    /// Records that the client waits for a slot at a backend of this pool.
     pub(crate) fn set_waiting(&self, pool: &PoolName) {
         self.entry.progress().stage = Stage::Waiting(pool.clone());
     }
 
-    /// It goes to another backend after a failed connect.
+    /// Records that another connect follows a failed one.
     pub(crate) fn record_retry(&self) {
         let retries = &self.entry.retries;
         retries.store(retries.load(Relaxed).saturating_add(1), Relaxed);
     }
 
-    /// It is connected to this backend, at this address.
+    /// Records that the connection to this backend, at this address, is established.
     pub(crate) fn set_relaying(&self, runtime: &Arc<BackendRuntime>, address: SocketAddr) {
         let connect_time = self.entry.opened.elapsed();
         self.entry.progress().stage =
             Stage::Relaying { runtime: runtime.clone(), backend: address.into(), connect_time };
     }
 
-    /// Bytes that came from the client, and bytes that went to it.
+    /// Records bytes that came from the client, and bytes that went to it.
     pub(crate) fn record_bytes(&self, up: u64, down: u64) {
         for (count, more) in [(&self.entry.bytes_in, up), (&self.entry.bytes_out, down)] {
             if more > 0 {
@@ -154,19 +154,19 @@ impl ConnectionHandle {
         self.entry.listener.counters.record_bytes(up, down);
     }
 
-    /// Why somebody wants it to end, if so.
+    /// The reason for which the connection is to end, if there is one.
     pub(crate) fn closing(&self) -> Option<CloseReason> {
         self.entry.closing()
     }
 
-    /// Ready when somebody wants it to end, and why. A task that has asked once is woken for it, and may from then on ask
-    /// for [`ConnectionHandle::closing`].
+    /// Ready when the connection is to end, with the reason. A task that has polled once is woken for it, and may from then on
+    /// ask for [`ConnectionHandle::closing`].
     pub(crate) fn poll_closing(&self, cx: &Context<'_>) -> Poll<CloseReason> {
         self.entry.progress().waker = Some(cx.waker().clone());
         self.closing().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Ends it for this reason, or for the one that somebody else gave first.
+    /// Ends the connection for this reason, or for one that was given earlier.
     pub(crate) fn close(self, reason: CloseReason) {
         self.entry.close(reason);
     }
@@ -190,7 +190,7 @@ impl Drop for ConnectionHandle {
         let permit = progress.details.as_mut().and_then(|details| details.permit.take());
         drop(progress);
         drop(permit);
-        // After the backend's, so that who sees the one sees the other.
+        // After the backend's, so that whoever sees the listener's count sees the backend's.
         entry.listener.counters.record_close(reason);
         entry.listener.release();
         if let Some(log) = &shared.access_log {

@@ -1,4 +1,4 @@
-//! The life of one connection: greeting, pick, connect, relay, close.
+//! One connection: preamble, backend selection, connect, forwarding, end.
 
 mod attempt;
 mod connect;
@@ -28,7 +28,7 @@ use connection_table::ConnectionTable;
 use handle::ConnectionHandle;
 use preamble::{Preamble, PreambleReader};
 
-/// Ends a connection with a reset, so that the peer knows at once and nothing lingers here.
+/// Ends a connection with a reset, so that the peer learns of it at once and no state is left here.
 pub(crate) fn reset(stream: Socket) {
     // Fails only when the peer has reset first.
     let _ = stream.set_zero_linger();
@@ -44,10 +44,10 @@ pub(crate) struct Accepted {
     pub(crate) address: SocketAddr,
 }
 
-/// Takes over a connection.
+/// Takes over an accepted connection.
 ///
 /// # Errors
-/// The connection, while its listener may not have one more; see [`start_admitted`].
+/// The connection itself, while its listener may not have one more; see [`start_admitted`].
 pub(crate) fn start(connections: &Arc<ConnectionTable>, accepted: Accepted) -> Result<(), Accepted> {
     let table = connections.shared.table.load();
     match table.routes.get(&accepted.address) {
@@ -58,7 +58,7 @@ pub(crate) fn start(connections: &Arc<ConnectionTable>, accepted: Accepted) -> R
     Ok(())
 }
 
-/// Takes over a connection that its listener has let in after it had waited.
+/// Takes over a connection that its listener has admitted after a wait.
 pub(crate) fn start_admitted(
     connections: &Arc<ConnectionTable>,
     listener: Arc<Listener>,
@@ -101,14 +101,14 @@ fn reject(connection: ConnectionHandle, client: Socket, reason: CloseReason) {
     connection.close(reason);
 }
 
-/// Whether a client at `ip` may come in, which then counts for that address.
+/// Whether the listener serves a client at `ip`; if it does, the connection counts for that address.
 fn authorize(connection: &ConnectionHandle, ip: IpAddr) -> Result<(), CloseReason> {
     let listener = connection.listener();
     let spec = &listener.config.spec;
     if !is_admitted(&spec.allow, &spec.deny, ip) {
         return Err(CloseReason::Denied);
     }
-    // With this connection, which counts already.
+    // This connection counts already.
     let free = usize::try_from(listener.counters.free(spec.max_connections)).unwrap_or(usize::MAX);
     let permit = listener
         .admission
@@ -118,7 +118,7 @@ fn authorize(connection: &ConnectionHandle, ip: IpAddr) -> Result<(), CloseReaso
     if connection.try_count_client() { Ok(()) } else { Err(CloseReason::SourceLimit) }
 }
 
-/// Listens to a client before it is led anywhere; a task of its own.
+/// Reads what must come first on a connection, and goes on with it; a task of its own.
 async fn start_with_preamble(
     connection: ConnectionHandle,
     mut client: Socket,
@@ -139,7 +139,7 @@ async fn start_with_preamble(
     }
 }
 
-/// Reads the header of a client that is introduced by one, and its hello where there are routes, and finds its pool.
+/// Reads the PROXY header of a client behind a proxy, and its ClientHello where there are routes, and selects its pool.
 async fn read_preamble(
     connection: &ConnectionHandle,
     client: &mut Socket,
@@ -164,7 +164,7 @@ async fn read_preamble(
     endpoint.dispatch(&connection.shared().table.load(), pool, Some(preamble))
 }
 
-/// The pool that the client's hello leads to.
+/// The pool that the client's ClientHello is routed to.
 async fn route<'a>(
     connection: &ConnectionHandle,
     reader: &mut PreambleReader<'_>,
@@ -178,7 +178,7 @@ async fn route<'a>(
     Ok(chosen.map_or(&spec.pool, |route| &route.pool))
 }
 
-/// Connects to a backend, in a task that ends there.
+/// Connects to a backend; the task ends when forwarding begins.
 async fn connect_and_forward(connection: ConnectionHandle, client: Socket, attempt: Attempt) {
     let connected = tokio::select! {
         biased;

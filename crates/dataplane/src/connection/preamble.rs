@@ -1,4 +1,4 @@
-//! What comes first on a connection: the PROXY header of a proxy before this one, and the TLS hello that routes go by.
+//! What comes first on a connection: the PROXY header of a proxy before this one, and the TLS ClientHello that routes go by.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes that are read beyond those that are needed, so that one read mostly does.
 const CHUNK: usize = 4096;
 
-/// What was read of a connection before it was led anywhere.
+/// What was read of a connection before its backend was selected.
 #[derive(Debug, Default)]
 pub(super) struct Preamble {
     /// The client's bytes, which are the backend's.
@@ -27,7 +27,7 @@ pub(super) struct Preamble {
     pub(super) dialled: Option<SocketAddr>,
 }
 
-/// A client that is listened to.
+/// Reads the first bytes of a client, within a time limit.
 pub(super) struct PreambleReader<'a> {
     client: &'a mut Socket,
     bytes: Vec<u8>,
@@ -64,7 +64,7 @@ impl<'a> PreambleReader<'a> {
         }
     }
 
-    /// The hello of a TLS client; `None` as soon as it is clear that the client speaks something else.
+    /// The ClientHello of a TLS client; `None` as soon as it is clear that the client speaks something else.
     ///
     /// # Errors
     /// `BadHello` when it is malformed or late, or nothing comes; otherwise how the client went away.

@@ -1,8 +1,8 @@
-//! Connections that end when they were idle or open for too long. Those of one worker are looked at together, each once
-//! in a while, so that moving bytes costs nothing for it; where a pool bounds neither, nothing is kept at all.
+//! Connections that end when they were idle or open for too long. The connections of one worker are checked together, each
+//! once in a while, so that moving bytes costs nothing for it; for a pool without these timeouts nothing is kept at all.
 //!
-//! What is looked for in vain most of the time, whether one is idle, is looked at in ticks. The end of a lifetime has a moment
-//! of its own: in ticks as coarse, ends that are spread would come together again.
+//! Whether a connection is idle, which it mostly is not, is checked in ticks. The end of a lifetime has a time of its own: in
+//! ticks as coarse, ends that are spread would come together again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use trestle_model::PoolSpec;
 
 use crate::observe::close_reason::CloseReason;
 
-/// Time between two looks at who may be idle.
+/// Time between two checks for idle connections.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Least time between two looks, so that thousands that end within a second are some for each look.

@@ -7,7 +7,7 @@ use std::sync::atomic::{
 
 use tokio::sync::Notify;
 
-/// Descriptors of one connection: its two legs.
+/// Descriptors of one connection: its two sockets.
 pub(crate) const PER_CONNECTION: usize = 2;
 
 /// Accepting goes on once this part of the budget is free again, and at least one connection's. Were it one connection

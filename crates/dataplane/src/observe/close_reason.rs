@@ -12,9 +12,9 @@ pub enum CloseReason {
     ClientClosed,
     /// Both sides finished; the backend was first.
     BackendClosed,
-    /// The client reset the connection, and so the backend's leg was reset.
+    /// The client reset the connection, and so the backend's side was reset.
     ClientReset,
-    /// The backend reset the connection, and so the client's leg was reset.
+    /// The backend reset the connection, and so the client's side was reset.
     BackendReset,
     /// The client stopped answering (keepalive or retransmissions ran out, or the network reports it unreachable).
     ClientLost,
@@ -25,11 +25,11 @@ pub enum CloseReason {
     /// Every usable backend had all the connections that it may have, and as many clients waited as may; the client was
     /// reset at once.
     QueueFull,
-    /// No backend had a place for the client in the time that the pool lets it wait; it was reset.
+    /// No backend had a free slot for the client in the time that the pool lets it wait; it was reset.
     QueueTimeout,
     /// Every backend that was tried refused or timed out; the client was reset.
     ConnectFailed,
-    /// This member had no file descriptor, local port or memory left for the backend's leg; the client was reset.
+    /// This member had no file descriptor, local port or memory left for the connection to the backend; the client was reset.
     NoResources,
     /// The backend was removed.
     BackendRemoved,

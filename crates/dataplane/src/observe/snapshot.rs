@@ -9,27 +9,27 @@ use trestle_model::{BackendName, ListenerName, PoolName};
 /// A connection as it was at one moment.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// Its number: counted from 1 on this member, and used once in the member's life.
+    /// The connection's number. Numbers count from 1 on this member, and each is used once in the member's life.
     pub id: u64,
-    /// The client's address; as the proxy before this one says, if the listener goes by that.
+    /// The client's address; where the listener accepts PROXY headers, the one that the header names.
     pub client: SocketAddr,
     /// The listener that accepted it.
     pub listener: ListenerName,
     /// The address that the client dialled.
     pub local: SocketAddr,
-    /// The pool that it goes to; `None` while that is not known.
+    /// The pool that the connection goes to; `None` while that is not known.
     pub pool: Option<PoolName>,
-    /// The backend, once it is connected to one.
+    /// The backend, once the connection to it is established.
     pub backend: Option<BackendName>,
-    /// Where that is.
+    /// The backend's address.
     pub backend_address: Option<SocketAddr>,
-    /// The server name in the client's TLS hello, where the listener's routes go by it.
+    /// The server name in the client's TLS ClientHello, where the listener has routes.
     pub server_name: Option<Arc<str>>,
-    /// What it is doing.
+    /// How far the connection has come.
     pub state: ConnectionState,
-    /// When it was accepted.
+    /// When the connection was accepted.
     pub opened: Instant,
-    /// How long it took from then until the backend was connected; with the time that it waited and was tried elsewhere.
+    /// The time from then until the backend was connected, including waiting in the queue and failed connects.
     pub connect_time: Option<Duration>,
     /// Bytes from the client.
     pub bytes_in: u64,
@@ -37,13 +37,13 @@ pub struct Connection {
     pub bytes_out: u64,
 }
 
-/// What a connection is doing.
+/// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConnectionState {
-    /// It is on its way to a backend.
+    /// This member reads what comes first, selects a backend, or connects to it.
     Opening,
-    /// It waits for a place at a backend.
+    /// The connection waits for a slot at a backend.
     Waiting,
-    /// Its two legs are connected.
+    /// The client's and the backend's socket are connected.
     Relaying,
 }

@@ -25,7 +25,7 @@ const BULK: u32 = 128 * 1024;
 /// Milliseconds without a large read after which those before count no more, and small ones end splicing.
 const LULL: u32 = 50;
 
-/// Bytes that were read and that the other leg has not taken yet.
+/// Bytes that were read and that the destination has not taken yet.
 #[derive(Debug)]
 enum Unsent {
     Copied { bytes: Box<[u8]>, written: usize },

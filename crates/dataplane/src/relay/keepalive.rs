@@ -9,7 +9,7 @@ use trestle_model::defaults;
 
 use crate::relay::socket_options;
 
-/// When a leg whose peer does not answer is given up. What is under way to it is looked after by [`crate::peer_watch`].
+/// When a connection whose peer does not answer is given up. [`crate::relay::peer_watch`] looks after unacknowledged bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keepalive {
     /// Silence before the first probe; whole seconds.

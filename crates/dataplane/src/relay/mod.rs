@@ -1,9 +1,9 @@
-//! Moving bytes between the two legs of a connection.
+//! Moving bytes between the client's and the backend's side of a connection.
 //!
-//! No memory is held while nothing moves: a worker's connections share one buffer, which is used only within a poll, and
-//! a pool of pipes, which a direction uses from when it moves bulk until it comes to rest. Bytes that the other leg does
-//! not take stay in a buffer of their own, or in the pipe, until it does, and until then nothing more is read, so that a
-//! slow reader slows the writer down and costs at most 64 KiB here, or 1 MiB in a pipe, for each direction.
+//! An idle connection holds no buffer. The connections of a worker share one buffer, which is used only within a poll, and a
+//! pool of pipes, which a direction uses while it moves bulk. Bytes that the other side does not take are kept in a buffer of
+//! their own, or in the pipe, and nothing more is read until they are written. So a slow reader slows the writer down, and
+//! costs at most 64 KiB here, or 1 MiB in a pipe, for each direction.
 
 mod flow;
 pub(crate) mod keepalive;
@@ -72,7 +72,7 @@ impl Side {
     }
 }
 
-/// What a leg that was reset had sent before.
+/// What a side that was reset had sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
     /// Perhaps not all: its stream has no end.
@@ -88,11 +88,11 @@ pub(crate) struct Relay<C: Transport = Socket, B: Transport = Socket> {
     backend: B,
     up: Flow,
     down: Flow,
-    /// How the connection ends, as far as it is known: the first leg to finish or to break decides.
+    /// How the connection ends, as far as it is known: the first side to finish or to break decides.
     ending: Option<CloseReason>,
-    /// A leg no longer takes bytes because it was reset; the other one is reset once what it is owed was sent.
+    /// One side no longer takes bytes because it was reset; the other one is reset once the bytes for it were sent.
     broken: Option<Broken>,
-    /// Both legs are to end with a reset.
+    /// Both sides are to end with a reset.
     is_reset: bool,
 }
 
@@ -148,7 +148,7 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         })
     }
 
-    /// Does what the age of the legs and their peers call for; returns how the connection ends when one is dead.
+    /// Sets options on sockets that have become old, and looks at peers; returns how the connection ends when one is dead.
     fn look_after(&mut self) -> Option<CloseReason> {
         let (client, backend) = (self.client.socket(), self.backend.socket());
         let (client_due, backend_due) = (client.take_due(), backend.take_due());
@@ -183,9 +183,9 @@ impl<C: Transport, B: Transport> Relay<C, B> {
                 Some(source.failed(error))
             }
             FlowFault::Write(error) => {
-                // What the leg sent before it broke can still be read, so the other direction goes on. It ends soon:
-                // a socket that was reset reads as finished after that. EPIPE says that the leg had finished properly
-                // before (RFC 9293 §3.10.7.4, tcp_reset in Linux).
+                // What the destination sent before it broke can still be read, so the other direction goes on. It ends
+                // soon: a socket that was reset reads as finished after that. EPIPE says that the destination had
+                // finished properly before (RFC 9293 §3.10.7.4, tcp_reset in Linux).
                 flow.stop();
                 let finished = error.kind() == io::ErrorKind::BrokenPipe;
                 self.broken = Some(if finished { Broken::Finished } else { Broken::Midway });
@@ -195,8 +195,8 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         }
     }
 
-    /// Whether a leg has failed that had finished before; returns how the connection ends then. While the other direction
-    /// only waits for its source, nobody else looks at it.
+    /// Whether a side has failed that had finished before; returns how the connection ends then. While the other direction
+    /// only waits for its source, nothing else looks at that side.
     fn half_closed_failure(&mut self, cx: &Context<'_>) -> Option<CloseReason> {
         let sockets = [
             (Side::Client, &self.up, self.client.socket()),
@@ -212,8 +212,8 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         Some(reason)
     }
 
-    /// Makes both legs end with a reset, except one that has bytes, with an end behind them, which could not be sent yet: a
-    /// reset would throw them away. Its peer gets them, the end, and a reset as soon as it sends something.
+    /// Makes both sides end with a reset, except one with bytes and an end that could not be sent yet: a reset would throw
+    /// them away. Its peer gets them, the end, and a reset as soon as it sends something.
     fn reset_unless_owed(&mut self) {
         self.is_reset = true;
         let sides = [
@@ -226,7 +226,7 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         }
     }
 
-    /// Makes both legs end with a reset when they are dropped.
+    /// Makes both sides end with a reset when they are dropped.
     pub(crate) fn reset(&mut self) {
         self.is_reset = true;
         for socket in [self.client.socket(), self.backend.socket()] {
@@ -237,7 +237,7 @@ impl<C: Transport, B: Transport> Relay<C, B> {
 }
 
 impl<C: Transport, B: Transport> Drop for Relay<C, B> {
-    /// A connection that is given up with its worker is no stream that its sender has ended.
+    /// Resets a connection that is dropped before it ended: its streams are not complete.
     fn drop(&mut self) {
         if !(self.is_reset || self.up.done && self.down.done) {
             self.reset();
@@ -259,7 +259,7 @@ mod tests {
     use crate::relay::reactor;
     use crate::relay::reactor::tests::on_worker;
 
-    /// A leg and its peer.
+    /// A connected socket and its peer.
     async fn socket() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backends_leg_gets_keepalive_once_it_is_old() {
+    fn a_backends_socket_gets_keepalive_once_it_is_old() {
         on_worker(async {
             let ((client, _sender), (backend, _receiver)) = (socket().await, socket().await);
             let watched: OwnedFd = std::os::fd::AsFd::as_fd(&backend).try_clone_to_owned().unwrap();

@@ -381,7 +381,7 @@ impl Socket {
         Ok(net::getsockname(&self.fd)?.try_into()?)
     }
 
-    /// What the leg's age and its peer call for; says so once.
+    /// What the socket's age and its peer call for; each is reported once.
     pub(crate) fn take_due(&self) -> Due {
         self.slot.take_due()
     }

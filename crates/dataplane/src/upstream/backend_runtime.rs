@@ -13,9 +13,9 @@ use trestle_model::{BackendName, PoolName};
 use crate::observe::close_reason::CloseReason;
 use crate::observe::counters::Counters;
 
-/// Is told when a backend has a place for one more connection.
+/// Is told when a backend has a slot for one more connection.
 pub(crate) trait SlotFreed: fmt::Debug + Send + Sync {
-    /// A place has come free.
+    /// A slot has come free.
     fn slot_freed(&self);
 }
 
@@ -31,16 +31,16 @@ pub(crate) struct BackendRuntime {
     /// closes the race between a pick from an old table and the signal: that connection carries the old epoch and
     /// sees, whenever it first looks, that the backend's is another one.
     epoch: AtomicU32,
-    /// Told when a connect of a client fails, so that the backend is checked soon.
+    /// Notified when a client's connect fails, so that the backend is checked soon.
     recheck_requested: Notify,
-    /// Where clients' connects have failed since somebody asked.
+    /// Where clients' connects have failed since the check last asked.
     failed: Mutex<Vec<IpAddr>>,
-    /// Where clients of the pool wait for a place; told when one comes free here.
+    /// Told when a slot comes free here.
     pub(crate) queue: Arc<dyn SlotFreed>,
     generation: AtomicU64,
 }
 
-/// The next tenure of any backend of this process.
+/// The next generation of any backend of this process.
 fn next_generation() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1
@@ -71,7 +71,7 @@ impl BackendRuntime {
         }
     }
 
-    /// It has not served a client, and may be down.
+    /// Has the backend checked soon: it has not served a client, and may be down.
     pub(crate) fn request_recheck(&self) {
         self.recheck_requested.notify_one();
     }
@@ -79,7 +79,7 @@ impl BackendRuntime {
     /// A client's connect to one of its addresses has failed.
     pub(crate) fn record_connect_failure(&self, ip: IpAddr) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody may ask for long.
+        // The check may not ask for long.
         if failed.len() < CANDIDATES_MAX && !failed.contains(&ip) {
             failed.push(ip);
         }
@@ -87,14 +87,14 @@ impl BackendRuntime {
         self.request_recheck();
     }
 
-    /// Waits until it is in doubt, and says at which addresses connects have failed since this ended the last time.
+    /// Waits until a check is requested, and returns at which addresses connects have failed since this ended the last time.
     pub(crate) async fn recheck_requested(&self) -> Vec<IpAddr> {
         self.recheck_requested.notified().await;
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What clients are remembered with: another number after each time that the backend went down, so that nobody
-    /// comes back to it for the sake of what was before.
+    /// The number that stickiness remembers clients with. It changes each time that the backend goes down, so that clients
+    /// do not come back to it because of what was before.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A pool as the table has it: picking a backend, and taking a place there.
+//! A pool as the table has it: selecting a backend, and taking a slot there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::upstream::queue::{Queue, SlotSource};
 use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 use crate::upstream::stickiness::PoolStickiness;
 
-/// A pool with its backends, prepared for picking.
+/// A pool with its backends, prepared for selection.
 #[derive(Debug)]
 pub struct Pool {
     /// Its configuration.
@@ -23,17 +23,17 @@ pub struct Pool {
     pub(crate) schedule: Schedule,
     pub(crate) cursor: Arc<RoundRobinCursor>,
     pub(crate) queue: Arc<Queue>,
-    /// Who had which backend, if the pool remembers.
+    /// Which client had which backend, in a pool with stickiness.
     pub(crate) sticky: Option<PoolStickiness>,
 }
 
-/// The next turns of a pool; shared by all workers and outliving tables, so that turns go on across changes.
+/// The next turns of a pool. All workers share it, and it outlives tables, so that turns go on across changes.
 #[derive(Debug)]
 pub(crate) struct RoundRobinCursor {
     /// For the first backend of a connection.
     first: AtomicU64,
-    /// For those after a failed connect. Were they taken from the others, then each would bring the backend that does
-    /// not answer round sooner; of two backends it would come first for every connection.
+    /// For selections after a failed connect. If both used one counter, each failure would bring the backend that does not
+    /// answer up sooner; of two backends it would come first for every connection.
     again: AtomicU64,
 }
 
@@ -56,19 +56,19 @@ impl Pool {
         self.schedule.is_usable()
     }
 
-    /// Clients that wait for a place at its backends now.
+    /// Clients that wait for a slot at the pool's backends now.
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
     }
 
-    /// Takes a place for a connection from `client` that has failed at the backends of `tried`. While others wait, there
-    /// is none: who comes now waits behind them.
+    /// Takes a slot for a connection from `client` that has failed at the backends of `tried`. While others wait, there is
+    /// none: a client that comes now waits behind them.
     pub(crate) fn select(&self, client: SocketAddr, tried: &[Arc<BackendRuntime>]) -> SlotSelection<'_> {
         if self.queue.waiting() > 0 { SlotSelection::Full } else { self.select_slot(client, tried) }
     }
 
-    /// A place at the backend that the client had last, or else another. It keeps its own while that is only full, and
-    /// gets the new one for its own when the former is gone, down, or has just failed it.
+    /// A slot at the backend that the client had last, or else at another. The client keeps its backend while that is only
+    /// full; when that is gone, down, or has just failed it, the other one is its backend from now on.
     fn select_sticky(
         &self,
         sticky: &PoolStickiness,
@@ -111,7 +111,7 @@ impl Pool {
                 Selection::Nothing => None,
             };
             let Some(backend) = backend else { return SlotSelection::Nothing };
-            // Another worker may have taken the last place in the meantime; then there is one less to look at.
+            // Another worker may have taken the last slot in the meantime; then there is one backend less to look at.
             if let Some(slot) = ConnectionSlot::take(backend) {
                 return SlotSelection::Taken(slot, backend);
             }

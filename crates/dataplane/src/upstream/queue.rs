@@ -1,8 +1,8 @@
-//! Clients that wait for a place at the backends of one pool, over all workers of this member.
+//! Clients that wait for a slot at the backends of one pool, over all workers of this member.
 //!
-//! Whoever frees a place, or changes what places there are, hands them out under the queue's lock, in the order in which
-//! clients came. So a client that waits is told once, when it has its place, and a worker that is slow to take it up
-//! keeps nobody else from theirs.
+//! The thread that frees a slot, or changes which slots there are, hands them out under the queue's lock, in the order in which
+//! clients came. So a waiting client is told once, when it has its slot, and a worker that is slow to take it up keeps no other
+//! client from its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{BackendRuntime, SlotFreed};
 use crate::upstream::slot::{ConnectionSlot, SlotSelection};
 
-/// What hands out the places that clients wait for: the pool as it was published last.
+/// What hands out the slots that clients wait for: the pool as it was published last.
 pub(crate) trait SlotSource: fmt::Debug + Send + Sync {
-    /// A place for the one whose turn it is: a connection from `client` that has failed at the backends of `tried`.
+    /// A slot for the client whose turn it is: a connection from `client` that has failed at the backends of `tried`.
     fn select_slot(&self, client: SocketAddr, tried: &[Arc<BackendRuntime>]) -> SlotSelection<'_>;
 }
 
-/// A place that was waited for, and the backend that it is at; or why there is none.
+/// A slot that was waited for, and its backend; or why there is none.
 pub(crate) type QueueAnswer = Result<(ConnectionSlot, Arc<Backend>), CloseReason>;
 
 /// A client that waits.
@@ -42,29 +42,29 @@ struct Waiter {
 struct QueueState {
     /// Weak, since the pool holds the queue; `None` before it was published.
     pool: Option<Weak<dyn SlotSource>>,
-    /// Set when this member stops: nobody waits any more.
+    /// Set when this member stops: no client waits any more.
     stopped: bool,
     /// Number of the last client; they count up.
     last: u64,
-    /// Clients that have failed somewhere. Each can take another set of backends, so all are asked for each place;
-    /// they come first, since most came before the others.
+    /// Clients whose connect has failed somewhere. Each can use another set of backends, so each slot is offered to all of
+    /// them; they come first, since most came before the others.
     again: BTreeMap<u64, Waiter>,
-    /// Clients that have not. When the first can take no place, none of them can.
+    /// The other clients. When the first can take no slot, none of them can.
     fresh: BTreeMap<u64, Waiter>,
 }
 
 /// The queue of a pool; shared by its backends and table entries, and outliving both.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Clients that wait, so that nobody takes the lock where none do.
+    /// Clients that wait, so that no thread takes the lock where none do.
     ///
-    /// A client counts itself here and then looks for a place; who frees a place does so and then looks here. Both
-    /// steps of both are sequentially consistent, so at least one of them sees the other, and no place is left lying.
+    /// A client counts itself here and then looks for a slot; a thread that frees a slot does so and then looks here. Both
+    /// steps of both are sequentially consistent, so at least one of them sees the other, and no slot stays unused.
     waiting: AtomicUsize,
     inner: Mutex<QueueState>,
 }
 
-/// A client's stay in the queue, which ends when this is dropped.
+/// A client's position in the queue, which ends when this is dropped.
 struct QueueTicket<'a> {
     queue: &'a Queue,
     number: u64,
@@ -72,8 +72,8 @@ struct QueueTicket<'a> {
 
 impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
-        // No longer there when it has been told. If it gave up at that very moment, its place went with the channel, or
-        // came back from it, and so on to the next client.
+        // No longer there when it has been told. If it gave up at that very moment, its slot went with the channel, or came
+        // back from it, and so on to the next client.
         let mut inner = self.queue.lock();
         let stayed = inner.fresh.remove(&self.number).or_else(|| inner.again.remove(&self.number));
         self.queue.count(&inner);
@@ -96,8 +96,8 @@ impl Queue {
         self.waiting.store(inner.again.len() + inner.fresh.len(), SeqCst);
     }
 
-    /// Waits for a place for a connection from `client` that has failed at the backends of `tried`, as long as the
-    /// pool's settings allow. Whoever stops waiting for this loses its turn, and nothing else.
+    /// Waits for a slot for a connection from `client` that has failed at the backends of `tried`, as long as the
+    /// pool's settings allow. A client that stops waiting loses its position, and nothing else.
     ///
     /// # Errors
     /// `QueueFull` at once when as many wait as may; `QueueTimeout`; `NoBackend`, or `ConnectFailed` after a failure,
@@ -109,7 +109,7 @@ impl Queue {
         spec: &PoolSpec,
     ) -> QueueAnswer {
         let (tell, answer) = oneshot::channel();
-        let _stay = self.join(Waiter { client, tried, tell: Some(tell) }, spec.queue_length as usize)?;
+        let _ticket = self.join(Waiter { client, tried, tell: Some(tell) }, spec.queue_length as usize)?;
         match timeout(spec.queue_timeout, answer).await {
             Ok(answer) => answer.unwrap_or(Err(CloseReason::NoBackend)),
             Err(_) => Err(CloseReason::QueueTimeout),
@@ -130,7 +130,7 @@ impl Queue {
         let queue = if waiter.tried.is_empty() { &mut inner.fresh } else { &mut inner.again };
         queue.insert(number, waiter);
         self.count(&inner);
-        // A place may have come free since it was told that there is none.
+        // A slot may have come free since the selection found none.
         let refused = inner.hand_out();
         let here = inner.fresh.contains_key(&number) || inner.again.contains_key(&number);
         let too_many = here && inner.again.len() + inner.fresh.len() > length;
@@ -142,12 +142,12 @@ impl Queue {
         if too_many { Err(CloseReason::QueueFull) } else { Ok(ticket) }
     }
 
-    /// The pool was published, perhaps with places for those who wait; or it is gone, and `pool` is `None`.
+    /// The pool was published, perhaps with slots for clients that wait; or it is gone, and `pool` is `None`.
     pub(crate) fn set_source(&self, pool: Option<Weak<dyn SlotSource>>) {
         self.hand_out_after(|inner| inner.pool = pool);
     }
 
-    /// This member stops: those who wait are told, and nobody waits from now on.
+    /// This member stops: clients that wait are told, and no client waits from now on.
     pub(crate) fn stop(&self) {
         self.hand_out_after(|inner| inner.stopped = true);
     }
@@ -158,7 +158,7 @@ impl Queue {
         let refused = inner.hand_out();
         self.count(&inner);
         drop(inner);
-        // What a place frees when it is dropped takes the lock.
+        // Dropping a slot takes the lock.
         drop(refused);
     }
 }
@@ -172,8 +172,8 @@ impl SlotFreed for Queue {
 }
 
 impl QueueState {
-    /// Gives places to those who wait, as far as there are any. Returns those that were meant for clients that had
-    /// just gone, to be dropped without the lock.
+    /// Gives slots to clients that wait, as far as there are any. Returns those that were meant for clients that had just
+    /// gone, to be dropped without the lock.
     fn hand_out(&mut self) -> Vec<QueueAnswer> {
         let mut refused = Vec::new();
         if self.again.is_empty() && self.fresh.is_empty() {
@@ -193,7 +193,7 @@ impl QueueState {
 }
 
 impl Waiter {
-    /// Tells the client of its place, or why it gets none. False when it has been told.
+    /// Tells the client of its slot, or why it gets none. False when it has been told.
     fn stays(
         &mut self,
         pool: Option<&dyn SlotSource>,

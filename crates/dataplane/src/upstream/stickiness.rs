@@ -1,4 +1,4 @@
-//! A pool's memory of which client had which backend, shared by all workers of this member.
+//! Stickiness: which client of a pool had which backend, shared by all workers of this member.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ fn room(pools: usize) -> u32 {
     u32::try_from(room).unwrap_or(u32::MAX).max(1)
 }
 
-/// The memory itself, which outlives the pool's table entries. Names backends by their tenure.
+/// The table of clients, which outlives the pool's table entries. It names backends by their generation.
 #[derive(Debug)]
 pub(crate) struct StickyTable {
     /// The origin of the clock that the engine sees.
@@ -61,13 +61,13 @@ impl StickyTable {
     }
 }
 
-/// A pool's memory, as one table entry of the pool uses it.
+/// A pool's stickiness, as one table entry of the pool uses it.
 #[derive(Debug)]
 pub(crate) struct PoolStickiness {
     pub(crate) memory: Arc<StickyTable>,
     /// How long a client is remembered.
     pub(crate) keep: Duration,
-    /// The positions of backends by tenure, in order.
+    /// The positions of backends by generation, in order.
     pub(crate) positions: Vec<(u64, u32)>,
 }
 
@@ -80,8 +80,8 @@ impl PoolStickiness {
         self.positions.get(found).map(|(_, position)| *position as usize)
     }
 
-    /// A connection to a backend begins. With `passing`, the client was led elsewhere because its own backend is full,
-    /// and keeps that one.
+    /// A connection to a backend begins. With `passing`, the client was sent elsewhere because its own backend is full, and
+    /// keeps its own.
     pub(crate) fn begin(&self, client: SocketAddr, generation: u64, passing: bool) -> StickyVisit {
         let client = client.ip();
         let (mut shard, now) = self.memory.shard(client);
@@ -94,7 +94,7 @@ impl PoolStickiness {
     }
 }
 
-/// A connection of a client that is remembered; the memory learns of its end when this is dropped.
+/// A connection of a client that is remembered; the table learns of its end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StickyVisit {
     memory: Arc<StickyTable>,

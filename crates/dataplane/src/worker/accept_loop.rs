@@ -26,8 +26,8 @@ use super::command::Done;
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Accepts until told to close; then accepts what waits in the queue, so that no client is turned away that the kernel
-/// has already welcomed.
+/// Accepts until told to close; then accepts what waits in the queue, so that no client is reset with which the kernel has
+/// already established a connection.
 pub(crate) async fn run(
     connections: Arc<ConnectionTable>,
     mut listener: Acceptor,
@@ -40,7 +40,7 @@ pub(crate) async fn run(
             biased;
             done = &mut closing => {
                 empty_queue(&connections, listener, address);
-                // The socket is closed; whoever waits for that goes on.
+                // The socket is closed; the reconciler, which waits for that, goes on.
                 drop(done);
                 return;
             }
@@ -51,7 +51,7 @@ pub(crate) async fn run(
                 pause = PAUSE_FIRST;
                 let accepted = Accepted { client, source: from, address };
                 let Err(accepted) = connection::start(&connections, accepted) else { continue };
-                // Nobody else is accepted meanwhile: who comes now waits in the backlog.
+                // No other connection is accepted meanwhile: clients that come now wait in the backlog.
                 tokio::select! {
                     biased;
                     done = &mut closing => {
@@ -59,7 +59,7 @@ pub(crate) async fn run(
                         drop((listener, done));
                         return;
                     }
-                    // It has gone, and takes nobody's turn.
+                    // A client that has gone takes no other client's turn.
                     _ = accepted.client.until_gone(false) => connection::reset(accepted.client),
                     listener = wait_for_admission(&connections.shared, address) => match listener {
                         Some(listener) => connection::start_admitted(&connections, listener, accepted),
@@ -120,7 +120,7 @@ async fn wait_for_admission(shared: &RelayState, address: SocketAddr) -> Option<
         let replaced = admission.until_replaced();
         tokio::pin!(replaced);
         replaced.as_mut().enable();
-        // Looked up again: of what is published from here on the gate tells.
+        // Looked up again: from here on the admission tells of what is published.
         let listener = current()?;
         if !Arc::ptr_eq(&admission, &listener.admission) {
             continue;

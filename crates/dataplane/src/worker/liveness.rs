@@ -18,7 +18,7 @@ const LOOK_MAX: Duration = Duration::from_millis(500);
 /// Asks a worker for a sign of life, one question at a time.
 #[derive(Debug)]
 pub(crate) struct WorkerLiveness {
-    /// Weak: a worker ends when nobody can give it orders any more.
+    /// Weak: a worker ends when nothing can send it commands any more.
     commands: WeakUnboundedSender<WorkerCommand>,
     asked: Option<oneshot::Receiver<()>>,
     looked: Instant,

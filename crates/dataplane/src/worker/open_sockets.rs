@@ -26,7 +26,7 @@ const OPEN_FOR: Duration = Duration::from_millis(50);
 /// The same where that much takes long to publish, so that most of the time goes into opening.
 const OPEN_FOR_MAX: Duration = Duration::from_millis(500);
 
-/// The address that orders sockets by port first, so that neighbours on a port are found without a search.
+/// An address with the port first, so that sockets on the same port are neighbours in the map.
 type Key = (u16, IpAddr);
 
 fn key(address: SocketAddr) -> Key {

@@ -1,4 +1,4 @@
-//! How fast a listener takes connections: those who come too fast wait, each for a moment of its own.
+//! How fast a listener takes connections: clients that come too fast wait, each for a time of its own.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use trestle_engine::rate::{Bucket, Rate};
 
-/// Parts of a second whose connections a listener takes at once after a pause. Who comes too fast only waits, so few will
-/// do; with a whole second's, the first second would take twice the rate.
+/// A listener takes the connections of this part of a second at once after a pause. Clients that come too fast only wait, so a
+/// short burst will do; with a burst of a whole second, the first second would take twice the rate.
 const BURST: u32 = 10;
 
 fn rate(per_second: u32) -> Rate {

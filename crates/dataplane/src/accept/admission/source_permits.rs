@@ -13,7 +13,7 @@ use trestle_model::ListenerSpec;
 use crate::accept::client_counts::WEIGHT;
 
 /// Addresses that are known at a time, about 10 MB when there are that many. When all places are taken, the address gives
-/// way that has had no connection for longest; while all have some, a new one is let in and not counted: what a bound
+/// way that has had no connection for longest; while all have some, a new one is admitted and not counted: what a bound
 /// for each address can do is over then.
 const CLIENTS_MAX: usize = 65_536;
 
@@ -125,7 +125,7 @@ impl SourcePermits {
     ) -> Result<Option<SourcePermit>, SourceLimitReached> {
         let ip = client_of(ip);
         let (per_second, max) = (spec.accept_rate_per_source, spec.max_connections_per_source);
-        // A second's connections at once: who comes too fast is turned away, and browsers open several together.
+        // A second's connections at once: clients that come too fast are refused, and browsers open several together.
         let rate = Rate { per_second, burst: per_second };
         let mut shard = self.shard(ip);
         let now = self.origin.elapsed();
