@@ -14,15 +14,15 @@ use crate::accept::bind::BindError;
 use crate::accept::listener::Listener;
 use crate::machine::budget::BudgetUse;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::counters::Counts;
-use crate::observe::snapshot::Connection;
+use crate::observe::counters::TrafficCounts;
+use crate::observe::snapshot::ConnectionSnapshot;
 use crate::table::Table;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// How an address is to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Opening {
+pub(crate) struct OpenMode {
     /// On all cores, if there is room; else on one.
     pub(crate) spread: bool,
     /// Although it may not be on this machine yet.
@@ -50,7 +50,7 @@ pub(crate) trait OpenConnection: fmt::Debug + Send + Sync {
 pub(crate) type Connections = Vec<(u64, Weak<dyn OpenConnection>)>;
 
 /// A future that the reconciler awaits.
-pub(crate) type Done<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub(crate) type Completion<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Forwards connections by the table. The reconciler's thread changes it, one call at a time; any thread asks it.
 pub(crate) trait Forwarder: fmt::Debug + Send + Sync {
@@ -64,13 +64,13 @@ pub(crate) trait Forwarder: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it cannot be opened; [`BindError::Opening`] when it was put off and is new.
-    fn open(&self, address: SocketAddr, opening: Opening) -> Result<(), BindError>;
+    fn open(&self, address: SocketAddr, opening: OpenMode) -> Result<(), BindError>;
 
     /// Whether an address was put off since opening began: the round is to go on once everything else has had its turn.
     fn has_put_off(&self) -> bool;
 
     /// Closes the addresses that are not to be kept; done once what waited there was taken.
-    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Done<'static>;
+    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Completion<'static>;
 
     /// The table that is published has the listeners of the addresses that were opened: takes connections there from now on.
     fn accept_opened(&self);
@@ -79,7 +79,7 @@ pub(crate) trait Forwarder: fmt::Debug + Send + Sync {
     fn publish(&self, publication: Publication);
 
     /// The connections that are open now, in the order of their numbers.
-    fn connections(&self) -> Vec<Connection>;
+    fn connections(&self) -> Vec<ConnectionSnapshot>;
 
     /// The open connections of these backends, by where the backend is in memory; one entry for each.
     fn connections_of(
@@ -91,10 +91,10 @@ pub(crate) trait Forwarder: fmt::Debug + Send + Sync {
     fn close(&self, ids: &[u64], reason: CloseReason) -> usize;
 
     /// What was counted for a listener up to now.
-    fn listener_counts(&self, listener: &Listener) -> Counts;
+    fn listener_counts(&self, listener: &Listener) -> TrafficCounts;
 
     /// What was counted for a backend up to now.
-    fn backend_counts(&self, backend: &Backend) -> Counts;
+    fn backend_counts(&self, backend: &Backend) -> TrafficCounts;
 
     /// Connections that are open now.
     fn open_connections(&self) -> usize;
@@ -103,7 +103,7 @@ pub(crate) trait Forwarder: fmt::Debug + Send + Sync {
     fn take_cut(&self) -> usize;
 
     /// Done once no connection is open.
-    fn until_idle(&self) -> Done<'_>;
+    fn until_idle(&self) -> Completion<'_>;
 
     /// File descriptors that it has, and may have.
     fn descriptors(&self) -> BudgetUse;

@@ -14,7 +14,7 @@ use crate::upstream::source::Sources;
 
 /// What this member's own configuration says about the data plane.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct DataPlaneSettings {
     /// Threads that accept and relay; one for each core is right.
     pub workers: NonZeroUsize,
     /// The address that a listener's wildcard address of the same family stands for; `None` binds the wildcard.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub on_event: OnEvent,
 }
 
-impl Settings {
+impl DataPlaneSettings {
     /// Where connections may go.
     pub(crate) fn targets(&self) -> OwnTargets {
         OwnTargets {
@@ -65,8 +65,8 @@ impl Settings {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn settings() -> Settings {
-        Settings {
+    pub(crate) fn settings() -> DataPlaneSettings {
+        DataPlaneSettings {
             workers: NonZeroUsize::MIN,
             data_address: None,
             drift_interval: Duration::from_secs(1),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::sync::{Mutex, watch};
-use trestle_dataplane::{CheckResult, CloseReason, DataPlane, Settings, ShortageKind, Sources, Verdict};
+use trestle_dataplane::{CheckResult, CloseReason, DataPlane, DataPlaneSettings, ShortageKind, Sources, Verdict};
 use trestle_model::{
     self as model, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClientIdentity, ClusterState,
     HttpCheck, ListenerName, ListenerSpec, PoolName, PoolSpec, TlsCheck,
@@ -60,8 +60,8 @@ fn ticks(statistics: &mut File) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> DataPlaneSettings {
+    DataPlaneSettings {
         workers: NonZeroUsize::MIN,
         data_address: None,
         drift_interval: Duration::from_secs(5),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
-use trestle_dataplane::{DataPlane, Settings, Sources};
+use trestle_dataplane::{DataPlane, DataPlaneSettings, Sources};
 use trestle_model::{
     BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClusterState, Command, ListenerName,
     ListenerSpec, PoolName, PoolSpec,
@@ -29,7 +29,7 @@ fn pipes() -> usize {
 async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
     let (target, followed) = watch::channel(Arc::default());
     let drift_interval = Duration::from_secs(5);
-    let settings = Settings {
+    let settings = DataPlaneSettings {
         workers: NonZeroUsize::MIN,
         data_address: None,
         drift_interval,

@@ -19,7 +19,7 @@ pub enum CloseCause {
 
 /// What happens to the connections that a backend has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
+pub enum CloseSchedule {
     /// They go on.
     Never,
     /// Each of those that are left is closed at a moment of its own between these two, on the clock that was passed in; at the
@@ -41,24 +41,24 @@ impl DrainState {
     /// The deadline of a drain counts from the first time that this member learned of it: a repeated drain with
     /// another deadline moves the end, not the beginning. A deadline that has passed closes now, as often as asked. Ends are
     /// spread over the last `spread_percent` of the time.
-    pub fn learn(&mut self, wanted: AdminState, spread_percent: u32, now: Duration) -> Closing {
+    pub fn learn(&mut self, wanted: AdminState, spread_percent: u32, now: Duration) -> CloseSchedule {
         match wanted {
             AdminState::Enabled => {
                 self.draining_since = None;
-                Closing::Never
+                CloseSchedule::Never
             }
             AdminState::Disabled => {
                 self.draining_since = None;
-                Closing::Now(CloseCause::Disabled)
+                CloseSchedule::Now(CloseCause::Disabled)
             }
             AdminState::Draining { timeout } => {
                 let since = *self.draining_since.get_or_insert(now);
-                let Some(timeout) = timeout else { return Closing::Never };
+                let Some(timeout) = timeout else { return CloseSchedule::Never };
                 let deadline = since.saturating_add(timeout);
                 if deadline <= now {
-                    return Closing::Now(CloseCause::Drained);
+                    return CloseSchedule::Now(CloseCause::Drained);
                 }
-                Closing::Between(deadline - spread::last_part(timeout, spread_percent), deadline)
+                CloseSchedule::Between(deadline - spread::last_part(timeout, spread_percent), deadline)
             }
         }
     }
@@ -78,37 +78,37 @@ mod tests {
 
     #[test]
     fn a_drain_without_a_deadline_closes_nothing() {
-        assert_eq!(DrainState::default().learn(drain(None), 10, at(5)), Closing::Never);
+        assert_eq!(DrainState::default().learn(drain(None), 10, at(5)), CloseSchedule::Never);
     }
 
     #[test]
     fn a_deadline_counts_from_the_first_notice() {
         let mut drain_state = DrainState::default();
-        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(5)), Closing::Between(at(14), at(15)));
-        assert_eq!(drain_state.learn(drain(Some(20)), 10, at(9)), Closing::Between(at(23), at(25)));
-        assert_eq!(drain_state.learn(drain(Some(3)), 10, at(9)), Closing::Now(CloseCause::Drained));
+        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(5)), CloseSchedule::Between(at(14), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(20)), 10, at(9)), CloseSchedule::Between(at(23), at(25)));
+        assert_eq!(drain_state.learn(drain(Some(3)), 10, at(9)), CloseSchedule::Now(CloseCause::Drained));
     }
 
     #[test]
     fn ends_are_spread_over_the_last_part_as_long_as_the_deadline_has_not_come() {
         let mut drain_state = DrainState::default();
-        assert_eq!(drain_state.learn(drain(Some(10)), 0, at(5)), Closing::Between(at(15), at(15)));
-        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(14)), Closing::Between(at(10), at(15)));
-        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(15)), Closing::Now(CloseCause::Drained));
+        assert_eq!(drain_state.learn(drain(Some(10)), 0, at(5)), CloseSchedule::Between(at(15), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(14)), CloseSchedule::Between(at(10), at(15)));
+        assert_eq!(drain_state.learn(drain(Some(10)), 50, at(15)), CloseSchedule::Now(CloseCause::Drained));
     }
 
     #[test]
     fn enabling_forgets_the_drain() {
         let mut drain_state = DrainState::default();
         drain_state.learn(drain(Some(10)), 10, at(5));
-        assert_eq!(drain_state.learn(AdminState::Enabled, 10, at(6)), Closing::Never);
-        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(20)), Closing::Between(at(29), at(30)));
+        assert_eq!(drain_state.learn(AdminState::Enabled, 10, at(6)), CloseSchedule::Never);
+        assert_eq!(drain_state.learn(drain(Some(10)), 10, at(20)), CloseSchedule::Between(at(29), at(30)));
     }
 
     #[test]
     fn disabling_closes_now() {
         let mut drain_state = DrainState::default();
         let closing = drain_state.learn(AdminState::Disabled, 10, at(1));
-        assert_eq!(closing, Closing::Now(CloseCause::Disabled));
+        assert_eq!(closing, CloseSchedule::Now(CloseCause::Disabled));
     }
 }

@@ -27,7 +27,7 @@ pub mod spread;
 
 pub use addresses::{Candidates, Round};
 pub use balance::{Availability, Candidate, Schedule, Selection, SlowStartRamp, Stickiness};
-pub use drain::{CloseCause, Closing, DrainState};
+pub use drain::{CloseCause, CloseSchedule, DrainState};
 pub use failback::Failback;
 pub use health::{Health, Observed, Verdict};
 pub use name_record::{AskTimer, CANDIDATES_MAX, Family, NameRecord};

@@ -36,7 +36,7 @@ fn mutations(bytes: &[u8], mut check: impl FnMut(&[u8])) {
 
 fn proxy_line(name: &str, bytes: &[u8]) -> String {
     match proxy::parse(bytes) {
-        Ok(proxy::Parsed::Done { header, len }) => {
+        Ok(proxy::ParsedHeader::Done { header, len }) => {
             assert_eq!(len, bytes.len(), "{name}");
             let ends =
                 header.addresses.map_or("none".to_owned(), |a| format!("{} {}", a.source, a.destination));
@@ -44,14 +44,16 @@ fn proxy_line(name: &str, bytes: &[u8]) -> String {
                 header.tlvs.iter().map(|(kind, v)| format!("{kind:x}:{}", v.len())).collect();
             format!("{name} {:?} {ends} [{}]", header.version, tlvs.join(" "))
         }
-        Ok(proxy::Parsed::Incomplete { need }) => panic!("{name} is incomplete: {need} of {}", bytes.len()),
+        Ok(proxy::ParsedHeader::Incomplete { need }) => {
+            panic!("{name} is incomplete: {need} of {}", bytes.len())
+        }
         Err(error) => format!("{name}: {error}"),
     }
 }
 
 fn hello_line(name: &str, bytes: &[u8]) -> String {
     match client_hello::parse(bytes) {
-        Ok(client_hello::Parsed::Hello(hello)) => {
+        Ok(client_hello::ParsedHello::Hello(hello)) => {
             let alpn: Vec<String> = hello.alpn.iter().map(|p| p.escape_ascii().to_string()).collect();
             format!("{name} {:?} [{}]", hello.server_name, alpn.join(" "))
         }
@@ -89,7 +91,7 @@ fn a_cut_proxy_header_is_incomplete() {
     for (name, bytes) in corpus("proxy") {
         for cut in 0..bytes.len() {
             match proxy::parse(&bytes[..cut]) {
-                Ok(proxy::Parsed::Incomplete { need }) => {
+                Ok(proxy::ParsedHeader::Incomplete { need }) => {
                     assert!(need > cut, "{name} at {cut}: {need}");
                     assert!(need <= bytes.len() || name.starts_with("bad-"), "{name} at {cut}: {need}");
                 }
@@ -105,7 +107,7 @@ fn a_cut_hello_is_incomplete() {
     for (name, bytes) in corpus("client_hello") {
         for cut in 0..bytes.len() {
             match client_hello::parse(&bytes[..cut]) {
-                Ok(client_hello::Parsed::Incomplete { need }) => {
+                Ok(client_hello::ParsedHello::Incomplete { need }) => {
                     assert!(need > cut, "{name} at {cut}: {need}");
                     assert!(need <= bytes.len() || name.starts_with("bad-"), "{name} at {cut}: {need}");
                 }
@@ -122,7 +124,10 @@ fn what_follows_is_not_looked_at() {
         let len = bytes.len();
         bytes.extend_from_slice(b"PROXY \r\n\x16\x03\x01");
         let parsed = proxy::parse(&bytes);
-        assert!(matches!(parsed, Ok(proxy::Parsed::Done { len: l, .. }) if l == len), "{name}: {parsed:?}");
+        assert!(
+            matches!(parsed, Ok(proxy::ParsedHeader::Done { len: l, .. }) if l == len),
+            "{name}: {parsed:?}"
+        );
     }
     for (name, mut bytes) in corpus("client_hello").into_iter().filter(|(name, _)| !name.starts_with("bad-"))
     {
@@ -136,10 +141,10 @@ fn what_follows_is_not_looked_at() {
 fn a_changed_proxy_header_is_never_read_beyond_its_end() {
     for (name, bytes) in corpus("proxy") {
         mutations(&bytes, |mutant| match proxy::parse(mutant) {
-            Ok(proxy::Parsed::Done { len, .. }) => {
+            Ok(proxy::ParsedHeader::Done { len, .. }) => {
                 assert!((15..=mutant.len()).contains(&len), "{name}: {len}")
             }
-            Ok(proxy::Parsed::Incomplete { need }) => {
+            Ok(proxy::ParsedHeader::Incomplete { need }) => {
                 assert!(need > mutant.len() && need <= proxy::HEADER_MAX, "{name}: {need}");
             }
             Err(_) => {}
@@ -154,7 +159,7 @@ fn a_checksum_finds_every_change() {
     let header = &headers["haproxy-v2-unique-id-crc32c"];
     let mut passed = 0;
     mutations(header, |mutant| {
-        if let Ok(proxy::Parsed::Done { header, .. }) = proxy::parse(mutant) {
+        if let Ok(proxy::ParsedHeader::Done { header, .. }) = proxy::parse(mutant) {
             assert!(header.tlvs.iter().all(|(kind, _)| kind != 3), "{header:?}");
             passed += 1;
         }
@@ -166,14 +171,14 @@ fn a_checksum_finds_every_change() {
 fn a_changed_hello_does_no_harm() {
     for (name, bytes) in corpus("client_hello") {
         mutations(&bytes, |mutant| match client_hello::parse(mutant) {
-            Ok(client_hello::Parsed::Hello(hello)) => {
+            Ok(client_hello::ParsedHello::Hello(hello)) => {
                 let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
                 assert!(hello.server_name.is_none_or(|name| name.chars().all(good)), "{name}");
             }
-            Ok(client_hello::Parsed::Incomplete { need }) => {
+            Ok(client_hello::ParsedHello::Incomplete { need }) => {
                 assert!(need > mutant.len() && need <= client_hello::INPUT_MAX, "{name}: {need}");
             }
-            Ok(client_hello::Parsed::NotTls) => assert!(mutant[0] != 22 || mutant[1] != 3, "{name}"),
+            Ok(client_hello::ParsedHello::NotTls) => assert!(mutant[0] != 22 || mutant[1] != 3, "{name}"),
             Err(_) => {}
         });
     }

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use trestle_api::convert::{self, ConnectionFilter};
 use trestle_api::{peer, v1};
-use trestle_dataplane::{Connection, ConnectionState};
+use trestle_dataplane::{ConnectionSnapshot, ConnectionState};
 
 use crate::member::Member;
 
-fn matches(filter: &ConnectionFilter, connection: &Connection, now: Instant) -> bool {
+fn matches(filter: &ConnectionFilter, connection: &ConnectionSnapshot, now: Instant) -> bool {
     let same = |pool: &_, name: &_| {
         connection.pool.as_ref() == Some(pool) && connection.backend.as_ref() == Some(name)
     };
@@ -29,7 +29,7 @@ fn state(state: ConnectionState) -> v1::ConnectionState {
 }
 
 impl Member {
-    fn rendered_connection(&self, connection: &Connection, now: Instant) -> v1::Connection {
+    fn rendered_connection(&self, connection: &ConnectionSnapshot, now: Instant) -> v1::Connection {
         let backend = connection.pool.as_ref().zip(connection.backend.as_ref());
         v1::Connection {
             name: convert::connection_name(&self.config.name, connection.id),
@@ -59,7 +59,7 @@ impl Member {
             as u64
     }
 
-    fn matching(&self, filter: &ConnectionFilter) -> Vec<Connection> {
+    fn matching(&self, filter: &ConnectionFilter) -> Vec<ConnectionSnapshot> {
         let mut connections = self.plane.connections();
         let now = Instant::now();
         connections.retain(|connection| matches(filter, connection, now));

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trestle_api::v1::VipView;
 use trestle_consensus::{RaftState, RaftStatus};
-use trestle_dataplane::{BudgetUse, CloseReason, Counts, ShortageKind, Table, Verdict};
+use trestle_dataplane::{BudgetUse, CloseReason, ShortageKind, Table, TrafficCounts, Verdict};
 
 use crate::member::Member;
 use crate::ports::PortUse;
@@ -20,7 +20,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 type Labels = Vec<(&'static str, String)>;
 /// One kind of count of a listener or backend: metric name, help, and where it is found.
-type CounterMetric = (&'static str, &'static str, fn(&Counts) -> u64);
+type CounterMetric = (&'static str, &'static str, fn(&TrafficCounts) -> u64);
 
 const STATES: [RaftState; 8] = [
     RaftState::Empty,
@@ -231,7 +231,7 @@ impl MetricsSnapshot {
             .values()
             .map(|l| (vec![("listener", l.config.name.to_string())], l, l.counters.read()))
             .collect();
-        let gauge = |value: fn(&trestle_dataplane::Listener, &Counts) -> u64| {
+        let gauge = |value: fn(&trestle_dataplane::Listener, &TrafficCounts) -> u64| {
             all.iter().map(move |(labels, listener, counts)| (labels.clone(), value(listener, counts)))
         };
         let about = ("trestle_listener_active_connections", "Connections that are open now");
@@ -288,7 +288,7 @@ impl MetricsSnapshot {
 }
 
 /// Connections that ended, by reason; reasons that never happened are left out, since there are many backends.
-fn closes(labels: &Labels, counts: &Counts) -> Vec<(Labels, u64)> {
+fn closes(labels: &Labels, counts: &TrafficCounts) -> Vec<(Labels, u64)> {
     CloseReason::ALL
         .into_iter()
         .map(|reason| {

@@ -263,9 +263,9 @@ impl Node {
     }
 }
 
-fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Settings {
+fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::DataPlaneSettings {
     let journal = journal.clone();
-    trestle_dataplane::Settings {
+    trestle_dataplane::DataPlaneSettings {
         workers: config.workers,
         data_address: config.data_address,
         drift_interval: DRIFT_INTERVAL,

@@ -22,7 +22,7 @@ pub(crate) type CheckId = u64;
 #[derive(Debug)]
 pub(crate) enum ProbeCommand {
     /// Check a backend from now on.
-    Watch(CheckId, Check),
+    Watch(CheckId, CheckRequest),
     /// A backend's name stands for other addresses, among them the one in use.
     Renew(CheckId, Arc<[IpAddr]>),
     /// No longer.
@@ -31,7 +31,7 @@ pub(crate) enum ProbeCommand {
 
 /// What is checked, and how.
 #[derive(Debug)]
-pub(crate) struct Check {
+pub(crate) struct CheckRequest {
     /// Where it is, with the address in use.
     pub(crate) candidates: Candidates,
     /// The backend's name, if it is known by one.

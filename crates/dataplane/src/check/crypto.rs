@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 /// What a backend may ask for that no check here can do. HAProxy's checks, which OpenSSL carries out, can.
 pub(super) const LACKS: &str = "Ed448, X448, and key exchange by DHE or static RSA";
 
-pub(super) type Algorithm = &'static dyn SignatureVerificationAlgorithm;
+pub(super) type SignatureAlgorithm = &'static dyn SignatureVerificationAlgorithm;
 
 /// What every check over TLS uses.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -38,7 +38,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// What verifies the signature of a handshake by the certificate's key where rustls cannot choose: a key of type
 /// id-RSASSA-PSS may say in many ways which hashes it is for, and those are no matter once the scheme was agreed on.
-pub(super) fn rsa_pss_scheme(scheme: SignatureScheme) -> Option<Algorithm> {
+pub(super) fn rsa_pss_scheme(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {
     let (_, rsa, _) = RSA_PSS_KEYS.into_iter().find(|(tls13, ..)| SignatureScheme::from(*tls13) == scheme)?;
     let ring = ring::default_provider().signature_verification_algorithms;
     ring.mapping.iter().find(|(scheme, _)| *scheme == rsa)?.1.first().copied()
@@ -62,9 +62,9 @@ fn rsa_pss(
     tls13: u16,
     rsa: SignatureScheme,
     key: AlgorithmIdentifier,
-) -> Option<(SignatureScheme, &'static [Algorithm])> {
+) -> Option<(SignatureScheme, &'static [SignatureAlgorithm])> {
     let (_, algorithms) = ring.mapping.iter().find(|(scheme, _)| *scheme == rsa)?;
-    let algorithm: Algorithm = Box::leak(Box::new(RsaPssKey { key, verify: *algorithms.first()? }));
+    let algorithm: SignatureAlgorithm = Box::leak(Box::new(RsaPssKey { key, verify: *algorithms.first()? }));
     Some((SignatureScheme::from(tls13), vec![algorithm].leak()))
 }
 
@@ -74,7 +74,7 @@ fn with_more(ring: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let mut mapping = ring.mapping.to_vec();
     // A CA may sign by any hash. In TLS 1.3 P-521 goes with SHA-512 only; in TLS 1.2 a scheme names no curve, and all
     // algorithms of a scheme are tried (RFC 8446 §4.2.3).
-    let p521: [(SignatureScheme, Algorithm); 3] = [
+    let p521: [(SignatureScheme, SignatureAlgorithm); 3] = [
         (SignatureScheme::ECDSA_NISTP521_SHA512, &P521_SHA512),
         (SignatureScheme::ECDSA_NISTP384_SHA384, &P521_SHA384),
         (SignatureScheme::ECDSA_NISTP256_SHA256, &P521_SHA256),
@@ -100,7 +100,7 @@ fn with_more(ring: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
 #[derive(Debug)]
 struct RsaPssKey {
     key: AlgorithmIdentifier,
-    verify: Algorithm,
+    verify: SignatureAlgorithm,
 }
 
 impl SignatureVerificationAlgorithm for RsaPssKey {

@@ -22,14 +22,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const FILE_MAX: u64 = 256 * 1024;
 
 /// One file: what it is for, in words that an error begins with, and where it is.
-pub(super) type Named = (&'static str, Arc<str>);
+pub(super) type NamedFile = (&'static str, Arc<str>);
 
 /// What the files are made into.
 type Make<T> = Arc<dyn Fn(&[Secret<Vec<u8>>]) -> Result<T, String> + Send + Sync>;
 
 /// Something made from files, as they are now or were a second ago.
 pub(super) struct FromFiles<T> {
-    files: Arc<[Named]>,
+    files: Arc<[NamedFile]>,
     /// They must be below it.
     directory: Arc<Path>,
     make: Make<T>,
@@ -65,7 +65,7 @@ type Stamp = [i64; 4];
 impl<T: Clone + Send + 'static> FromFiles<T> {
     /// Reads nothing yet.
     pub(super) fn new(
-        files: impl Into<Arc<[Named]>>,
+        files: impl Into<Arc<[NamedFile]>>,
         directory: Arc<Path>,
         make: impl Fn(&[Secret<Vec<u8>>]) -> Result<T, String> + Send + Sync + 'static,
     ) -> Self {
@@ -101,7 +101,7 @@ impl<T: Clone + Send + 'static> FromFiles<T> {
     }
 }
 
-fn look<T: Clone>(files: &[Named], directory: &Path, make: &Make<T>, known: Option<Look<T>>) -> Look<T> {
+fn look<T: Clone>(files: &[NamedFile], directory: &Path, make: &Make<T>, known: Option<Look<T>>) -> Look<T> {
     // Before they are read, so that what is written meanwhile is found the next time.
     let stamps: Result<Vec<_>, _> = files.iter().map(|file| stamp(file, directory)).collect();
     let stamps = match stamps {
@@ -118,7 +118,7 @@ fn look<T: Clone>(files: &[Named], directory: &Path, make: &Make<T>, known: Opti
     }
 }
 
-fn unreadable((what, path): &Named, error: &io::Error) -> CheckError {
+fn unreadable((what, path): &NamedFile, error: &io::Error) -> CheckError {
     if let Some(shortage) = Shortage::of(error) {
         return CheckError::Own(shortage);
     }
@@ -135,7 +135,7 @@ fn is_below(path: &Path, directory: &Path) -> bool {
     path.starts_with(directory) && !path.components().any(|part| part == Component::ParentDir)
 }
 
-fn stamp(file: &Named, directory: &Path) -> Result<Stamp, CheckError> {
+fn stamp(file: &NamedFile, directory: &Path) -> Result<Stamp, CheckError> {
     let (what, path) = file;
     if !is_below(Path::new(&**path), directory) {
         let directory = directory.display();
@@ -153,7 +153,7 @@ fn stamp(file: &Named, directory: &Path) -> Result<Stamp, CheckError> {
     Ok([about.ino().cast_signed(), about.size().cast_signed(), about.ctime(), about.ctime_nsec()])
 }
 
-fn read(file: &Named) -> Result<Secret<Vec<u8>>, CheckError> {
+fn read(file: &NamedFile) -> Result<Secret<Vec<u8>>, CheckError> {
     let mut contents = Vec::new();
     let read = File::open(&*file.1).and_then(|file| file.take(FILE_MAX).read_to_end(&mut contents));
     read.map_err(|error| unreadable(file, &error))?;
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_this_member_lacks_to_read_a_file_is_no_fault_of_the_file() {
-        let file: Named = ("HTTP: token", "/etc/trestle/checks/token".into());
+        let file: NamedFile = ("HTTP: token", "/etc/trestle/checks/token".into());
         let error = |number| unreadable(&file, &io::Error::from_raw_os_error(number));
         for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
             assert!(matches!(error(number), CheckError::Own(_)), "{number}");

@@ -88,7 +88,7 @@ impl ServerCertVerifier for Verifier {
 
 /// Verifies by the key of a certificate, which must be for RSA-PSS only, whatever its parameters are.
 fn verify_rsa_pss(
-    algorithm: crypto::Algorithm,
+    algorithm: crypto::SignatureAlgorithm,
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,

@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 use trestle_engine::{Health, Verdict};
 use trestle_model::Port;
 
-use super::command::{Check, CheckId, CheckReport, World};
+use super::command::{CheckId, CheckReport, CheckRequest, World};
 use super::sockets::CheckSockets;
 use super::target::CheckTarget;
 use crate::observe::check_result::CheckResult;
@@ -36,7 +36,7 @@ struct Next {
 /// A run of checks. Without a port there is nothing to check; then it follows the failed connects of clients.
 pub(super) struct CheckRun {
     id: CheckId,
-    check: Check,
+    check: CheckRequest,
     context: Arc<Context>,
     origin: Instant,
     health: Health,
@@ -45,7 +45,7 @@ pub(super) struct CheckRun {
 }
 
 impl CheckRun {
-    pub(super) fn new(id: CheckId, check: Check, context: Arc<Context>) -> Self {
+    pub(super) fn new(id: CheckId, check: CheckRequest, context: Arc<Context>) -> Self {
         let health = Health::new(check.verdict);
         Self { id, check, context, origin: Instant::now(), health, reported: None }
     }

@@ -27,11 +27,11 @@ impl ClientEndpoint {
         table: &Table,
         pool: &PoolName,
         preamble: Option<Box<Preamble>>,
-    ) -> Result<Attempt, CloseReason> {
+    ) -> Result<ConnectAttempt, CloseReason> {
         let pool = table.pools.get(pool);
         let aimed = pool.and_then(|pool| Some((pool, self.select_backend(pool, &[])?)));
         let (pool, target) = aimed.ok_or(CloseReason::NoBackend)?;
-        Ok(Attempt { endpoint: self, target, pool: pool.clone(), preamble })
+        Ok(ConnectAttempt { endpoint: self, target, pool: pool.clone(), preamble })
     }
 
     /// A slot at a backend that is not among `tried`, or the need to wait for one; `None` when there is nothing to wait for.
@@ -52,7 +52,7 @@ impl ClientEndpoint {
 pub(super) type SelectedBackend = Option<(ConnectionSlot, SocketAddr)>;
 
 /// A connection on its way to a backend.
-pub(super) struct Attempt {
+pub(super) struct ConnectAttempt {
     pub(super) endpoint: ClientEndpoint,
     pub(super) target: SelectedBackend,
     pub(super) pool: Arc<Pool>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trestle_engine::proxy::{Tlvs, format_v1, format_v2};
 use trestle_model::SendProxy;
 
-use super::attempt::{Attempt, SelectedBackend};
+use super::attempt::{ConnectAttempt, SelectedBackend};
 use super::forward::Connected;
 use super::handle::ConnectionHandle;
 use crate::machine::shortage::Shortage;
@@ -25,7 +25,7 @@ use crate::upstream::source::ConnectError;
 pub(super) async fn connect(
     connection: &ConnectionHandle,
     client: &Socket,
-    mut attempt: Attempt,
+    mut attempt: ConnectAttempt,
 ) -> Result<Connected, CloseReason> {
     let mut tried: Vec<Arc<BackendRuntime>> = Vec::new();
     let mut dialled: Vec<SocketAddr> = Vec::new();
@@ -89,7 +89,7 @@ pub(super) async fn connect(
 /// connect.
 fn select_next(
     connection: &ConnectionHandle,
-    attempt: &mut Attempt,
+    attempt: &mut ConnectAttempt,
     slot: ConnectionSlot,
     tried: &mut Vec<Arc<BackendRuntime>>,
     dialled: &[SocketAddr],
@@ -140,7 +140,7 @@ impl From<PeerGone> for CloseReason {
 /// some refuse clients with many of those (MariaDB's `max_connect_errors`).
 async fn while_present<T>(
     client: &Socket,
-    attempt: &Attempt,
+    attempt: &ConnectAttempt,
     task: impl Future<Output = T>,
 ) -> Result<T, CloseReason> {
     let has_sent = attempt.preamble.as_ref().is_some_and(|preamble| !preamble.bytes.is_empty());
@@ -153,7 +153,7 @@ async fn while_present<T>(
 
 /// Waits for a slot at a backend that is not among `tried`, and returns it with the backend's address.
 async fn queue(
-    attempt: &Attempt,
+    attempt: &ConnectAttempt,
     tried: &[Arc<BackendRuntime>],
 ) -> Result<(ConnectionSlot, SocketAddr), CloseReason> {
     let (pool, endpoint) = (&attempt.pool, attempt.endpoint);
@@ -163,7 +163,7 @@ async fn queue(
 
 /// What the backend is sent first: the header that its pool wants, and what was read of the client; with the length of
 /// the header.
-fn first_bytes(connection: &ConnectionHandle, attempt: &mut Attempt) -> (Vec<u8>, u16) {
+fn first_bytes(connection: &ConnectionHandle, attempt: &mut ConnectAttempt) -> (Vec<u8>, u16) {
     let preamble = attempt.preamble.take();
     let source = attempt.endpoint.source;
     let dialled = || preamble.as_ref().and_then(|g| g.dialled).unwrap_or_else(|| connection.local());

@@ -19,7 +19,7 @@ use super::timeouts::TimeoutQueue;
 use crate::forwarder::{Connections, OpenConnection};
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::snapshot::Connection;
+use crate::observe::snapshot::ConnectionSnapshot;
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// The connections of one worker.
@@ -110,7 +110,7 @@ pub(super) async fn close_overdue(connections: Arc<ConnectionTable>) {
 const AT_ONCE: usize = 256;
 
 /// The connections of all workers, in the order of their numbers.
-pub(crate) fn list(connection_tables: &[Arc<ConnectionTable>]) -> Vec<Connection> {
+pub(crate) fn list(connection_tables: &[Arc<ConnectionTable>]) -> Vec<ConnectionSnapshot> {
     let mut all = Vec::new();
     connection_tables.iter().for_each(|connections| connections.each(|entry| all.push(entry.read())));
     all.sort_unstable_by_key(|connection| connection.id);

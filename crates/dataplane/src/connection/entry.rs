@@ -17,7 +17,7 @@ use crate::accept::listener::Listener;
 use crate::forwarder::OpenConnection;
 use crate::observe::access_log::AccessRecord;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::snapshot::{Connection, ConnectionState};
+use crate::observe::snapshot::{ConnectionSnapshot, ConnectionState};
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// How far a connection has come.
@@ -45,14 +45,14 @@ pub(super) struct Details {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ConnectionProgress {
     pub(super) stage: Stage,
     pub(super) details: Option<Box<Details>>,
     /// Wakes the connection's task.
     pub(super) waker: Option<Waker>,
 }
 
-impl Progress {
+impl ConnectionProgress {
     pub(super) fn wake(&self) {
         self.waker.iter().for_each(Waker::wake_by_ref);
     }
@@ -76,11 +76,11 @@ pub(crate) struct ConnectionEntry {
     pub(super) retries: AtomicU8,
     /// Whether the connection counts for its client among all of this member.
     pub(super) counted: AtomicBool,
-    pub(super) progress: Mutex<Progress>,
+    pub(super) progress: Mutex<ConnectionProgress>,
 }
 
 impl ConnectionEntry {
-    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, ConnectionProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,8 +112,8 @@ impl AccessRecord for ConnectionEntry {
         self.retries.load(Relaxed)
     }
 
-    fn read(&self) -> Connection {
-        let mut connection = Connection {
+    fn read(&self) -> ConnectionSnapshot {
+        let mut connection = ConnectionSnapshot {
             id: self.id,
             client: self.client.into(),
             listener: self.listener.config.name.clone(),

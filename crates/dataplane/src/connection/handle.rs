@@ -9,13 +9,13 @@ use std::time::Instant;
 use trestle_model::{PoolName, PoolSpec};
 
 use super::connection_table::{ConnectionTable, close_overdue};
-use super::entry::{ConnectionEntry, Details, Progress, Stage};
+use super::entry::{ConnectionEntry, ConnectionProgress, Details, Stage};
 use super::relay_state::RelayState;
 use super::timeouts::TimedConnection;
 use crate::accept::admission::SourcePermit;
 use crate::accept::listener::Listener;
 use crate::machine::budget::PER_CONNECTION;
-use crate::observe::access_log::Ended;
+use crate::observe::access_log::EndedConnection;
 use crate::observe::close_reason::CloseReason;
 use crate::upstream::backend_runtime::BackendRuntime;
 
@@ -99,7 +99,7 @@ impl ConnectionHandle {
         counted
     }
 
-    fn client(&self, progress: &Progress) -> SocketAddr {
+    fn client(&self, progress: &ConnectionProgress) -> SocketAddr {
         let told = progress.details.as_ref().and_then(|details| details.client);
         told.unwrap_or(self.entry.client.into())
     }

@@ -23,7 +23,7 @@ use crate::accept::listener::Listener;
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::Socket;
 use crate::table::Table;
-use attempt::{Attempt, ClientEndpoint};
+use attempt::{ClientEndpoint, ConnectAttempt};
 use connection_table::ConnectionTable;
 use handle::ConnectionHandle;
 use preamble::{Preamble, PreambleReader};
@@ -36,7 +36,7 @@ pub(crate) fn reset(stream: Socket) {
 
 /// A connection that was accepted.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedConnection {
     pub(crate) client: Socket,
     /// Where it comes from.
     pub(crate) source: SocketAddr,
@@ -48,7 +48,10 @@ pub(crate) struct Accepted {
 ///
 /// # Errors
 /// The connection itself, while its listener may not have one more; see [`start_admitted`].
-pub(crate) fn start(connections: &Arc<ConnectionTable>, accepted: Accepted) -> Result<(), Accepted> {
+pub(crate) fn start(
+    connections: &Arc<ConnectionTable>,
+    accepted: AcceptedConnection,
+) -> Result<(), AcceptedConnection> {
     let table = connections.shared.table.load();
     match table.routes.get(&accepted.address) {
         None => reset(accepted.client),
@@ -62,13 +65,18 @@ pub(crate) fn start(connections: &Arc<ConnectionTable>, accepted: Accepted) -> R
 pub(crate) fn start_admitted(
     connections: &Arc<ConnectionTable>,
     listener: Arc<Listener>,
-    accepted: Accepted,
+    accepted: AcceptedConnection,
 ) {
     begin(connections, &connections.shared.table.load(), listener, accepted);
 }
 
-fn begin(connections: &Arc<ConnectionTable>, table: &Table, listener: Arc<Listener>, accepted: Accepted) {
-    let Accepted { client, source, address } = accepted;
+fn begin(
+    connections: &Arc<ConnectionTable>,
+    table: &Table,
+    listener: Arc<Listener>,
+    accepted: AcceptedConnection,
+) {
+    let AcceptedConnection { client, source, address } = accepted;
     // Behind a wildcard only the socket knows; it fails only when the client has reset.
     let local = if address.ip().is_unspecified() { client.local_addr().unwrap_or(address) } else { address };
     let connection = ConnectionHandle::open(connections, source, local, listener.clone());
@@ -145,7 +153,7 @@ async fn read_preamble(
     client: &mut Socket,
     behind_proxy: bool,
     mut endpoint: ClientEndpoint,
-) -> Result<Attempt, CloseReason> {
+) -> Result<ConnectAttempt, CloseReason> {
     let spec = &connection.listener().config.spec;
     let mut reader = PreambleReader::new(client);
     let mut preamble = Box::<Preamble>::default();
@@ -179,7 +187,7 @@ async fn route<'a>(
 }
 
 /// Connects to a backend; the task ends when forwarding begins.
-async fn connect_and_forward(connection: ConnectionHandle, client: Socket, attempt: Attempt) {
+async fn connect_and_forward(connection: ConnectionHandle, client: Socket, attempt: ConnectAttempt) {
     let connected = tokio::select! {
         biased;
         reason = poll_fn(|cx| connection.poll_closing(cx)) => Err(reason),

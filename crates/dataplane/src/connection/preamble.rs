@@ -51,11 +51,13 @@ impl<'a> PreambleReader<'a> {
     pub(super) async fn header(&mut self) -> Result<Header, CloseReason> {
         loop {
             match proxy::parse(&self.bytes) {
-                Ok(proxy::Parsed::Done { header, len }) => {
+                Ok(proxy::ParsedHeader::Done { header, len }) => {
                     self.bytes.drain(..len);
                     return Ok(header);
                 }
-                Ok(proxy::Parsed::Incomplete { need }) => self.read(need, CloseReason::BadHeader).await?,
+                Ok(proxy::ParsedHeader::Incomplete { need }) => {
+                    self.read(need, CloseReason::BadHeader).await?
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a connection was reset because of its PROXY header");
                     return Err(CloseReason::BadHeader);
@@ -71,9 +73,9 @@ impl<'a> PreambleReader<'a> {
     pub(super) async fn hello(&mut self) -> Result<Option<Hello>, CloseReason> {
         loop {
             match client_hello::parse(&self.bytes) {
-                Ok(client_hello::Parsed::Hello(hello)) => return Ok(Some(hello)),
-                Ok(client_hello::Parsed::NotTls) => return Ok(None),
-                Ok(client_hello::Parsed::Incomplete { need }) => {
+                Ok(client_hello::ParsedHello::Hello(hello)) => return Ok(Some(hello)),
+                Ok(client_hello::ParsedHello::NotTls) => return Ok(None),
+                Ok(client_hello::ParsedHello::Incomplete { need }) => {
                     self.read(need, CloseReason::BadHello).await?
                 }
                 Err(error) => {

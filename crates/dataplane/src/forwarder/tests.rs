@@ -18,7 +18,7 @@ use trestle_model::{
 use super::*;
 use crate::observe::snapshot::ConnectionState;
 use crate::plane::DataPlane;
-use crate::settings::Settings;
+use crate::settings::DataPlaneSettings;
 use crate::settings::tests::settings;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -75,7 +75,7 @@ impl Forwarder for Recorder {
         self.open.lock().unwrap().contains(&address)
     }
 
-    fn open(&self, address: SocketAddr, _opening: Opening) -> Result<(), BindError> {
+    fn open(&self, address: SocketAddr, _opening: OpenMode) -> Result<(), BindError> {
         if address.port() == TAKEN {
             return Err(BindError::InUse);
         }
@@ -88,7 +88,7 @@ impl Forwarder for Recorder {
         false
     }
 
-    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Done<'static> {
+    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Completion<'static> {
         self.open.lock().unwrap().retain(|address| {
             let keep = keep(*address);
             if !keep {
@@ -111,8 +111,8 @@ impl Forwarder for Recorder {
         }
     }
 
-    fn connections(&self) -> Vec<Connection> {
-        vec![Connection {
+    fn connections(&self) -> Vec<ConnectionSnapshot> {
+        vec![ConnectionSnapshot {
             id: 7,
             client: ([192, 0, 2, 1], 4000).into(),
             listener: ListenerName::parse("front").unwrap(),
@@ -141,12 +141,12 @@ impl Forwarder for Recorder {
         usize::from(ids.contains(&7) && self.flow.end(reason))
     }
 
-    fn listener_counts(&self, _listener: &Listener) -> Counts {
-        Counts { connections: 70, ..Counts::default() }
+    fn listener_counts(&self, _listener: &Listener) -> TrafficCounts {
+        TrafficCounts { connections: 70, ..TrafficCounts::default() }
     }
 
-    fn backend_counts(&self, _backend: &Backend) -> Counts {
-        Counts { bytes_in: 700, ..Counts::default() }
+    fn backend_counts(&self, _backend: &Backend) -> TrafficCounts {
+        TrafficCounts { bytes_in: 700, ..TrafficCounts::default() }
     }
 
     fn open_connections(&self) -> usize {
@@ -157,7 +157,7 @@ impl Forwarder for Recorder {
         3
     }
 
-    fn until_idle(&self) -> Done<'_> {
+    fn until_idle(&self) -> Completion<'_> {
         Box::pin(ready(()))
     }
 
@@ -189,7 +189,7 @@ impl Bed {
         let recorder = Arc::new(Recorder::default());
         let forwarder = recorder.clone();
         // Timers do not repeat what the tests look at.
-        let settings = Settings { drift_interval: Duration::from_secs(3600), ..settings() };
+        let settings = DataPlaneSettings { drift_interval: Duration::from_secs(3600), ..settings() };
         let plane = DataPlane::start_with(settings, followed, |_, _, _| Ok((forwarder, Vec::new()))).unwrap();
         Self { plane, recorder, target, state: ClusterState::default(), index: 0 }
     }

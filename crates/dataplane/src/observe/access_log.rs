@@ -22,7 +22,7 @@ use trestle_model::MemberName;
 
 use crate::machine::threads;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::snapshot::Connection;
+use crate::observe::snapshot::ConnectionSnapshot;
 use format::Clock;
 use sink::Sink;
 
@@ -65,7 +65,7 @@ pub enum AccessLogFormat {
 /// What the log reads of a connection that has ended, on its own thread.
 pub(crate) trait AccessRecord: fmt::Debug + Send + Sync {
     /// The connection as it was at its end.
-    fn read(&self) -> Connection;
+    fn read(&self) -> ConnectionSnapshot;
 
     /// Connects that failed and were tried again elsewhere, up to 255.
     fn retries(&self) -> u8;

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_explained() {
-        let text = include_str!("../README.md");
+        let text = include_str!("../../README.md");
         for reason in CloseReason::ALL {
             assert!(text.contains(&format!("\n| `{reason}` | ")), "README.md says nothing of {reason}");
         }

@@ -9,7 +9,7 @@ use crate::observe::close_reason::CloseReason;
 
 /// What was counted for a listener or a backend up to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct TrafficCounts {
     /// Connections so far: accepted by the listener; established to the backend.
     pub connections: u64,
     /// Connections now; for a backend also those that are being established.
@@ -29,7 +29,7 @@ pub struct Counts {
     closes: [u64; CloseReason::ALL.len()],
 }
 
-impl Counts {
+impl TrafficCounts {
     /// Connections that ended for `reason`.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closes.get(reason as usize).copied().unwrap_or(0)
@@ -53,8 +53,8 @@ pub struct Counters {
 
 impl Counters {
     /// What was counted up to now. The values are read one after another, not at one instant.
-    pub fn read(&self) -> Counts {
-        Counts {
+    pub fn read(&self) -> TrafficCounts {
+        TrafficCounts {
             connections: self.connections.load(Relaxed),
             active: self.active(),
             bytes_in: self.bytes_in.load(Relaxed),
@@ -67,7 +67,7 @@ impl Counters {
         }
     }
 
-    /// Connections now, as in [`Counts::active`].
+    /// Connections now, as in [`TrafficCounts::active`].
     pub fn active(&self) -> u64 {
         self.active.load(Relaxed)
     }

@@ -39,9 +39,9 @@ impl VerdictChange {
 
 /// Up to [`KEPT`] changes, shared by all the tables between two of them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History(Option<Arc<[VerdictChange]>>);
+pub(crate) struct VerdictHistory(Option<Arc<[VerdictChange]>>);
 
-impl History {
+impl VerdictHistory {
     /// The oldest first.
     pub(crate) fn changes(&self) -> &[VerdictChange] {
         self.0.as_deref().unwrap_or_default()
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_oldest_changes_are_forgotten_first() {
-        let mut history = History::default();
+        let mut history = VerdictHistory::default();
         assert!(history.changes().is_empty());
         for number in 0..40 {
             let reason = CheckResult::Failed(number);

@@ -8,7 +8,7 @@ use trestle_model::{BackendName, ListenerName, PoolName};
 
 /// A connection as it was at one moment.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub struct ConnectionSnapshot {
     /// The connection's number. Numbers count from 1 on this member, and each is used once in the member's life.
     pub id: u64,
     /// The client's address; where the listener accepts PROXY headers, the one that the header names.

@@ -25,13 +25,13 @@ use crate::machine::threads::{ThreadEnds, ThreadLiveness};
 use crate::observe::access_log::AccessLogQueue;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::counters::Counts;
-use crate::observe::snapshot::Connection;
+use crate::observe::counters::TrafficCounts;
+use crate::observe::snapshot::ConnectionSnapshot;
 use crate::plane::fitness::AcceptFault;
 use crate::reconcile::{ReconcileCommand, Reconciler};
 use crate::relay::reactor;
 use crate::resolve;
-use crate::settings::Settings;
+use crate::settings::DataPlaneSettings;
 use crate::table::Table;
 use crate::upstream::backend::Backend;
 use crate::upstream::loop_guard::LoopGuard;
@@ -99,7 +99,10 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the operating system gives no thread or no event queue.
-    pub fn start(settings: Settings, target: watch::Receiver<Arc<ClusterState>>) -> io::Result<Self> {
+    pub fn start(
+        settings: DataPlaneSettings,
+        target: watch::Receiver<Arc<ClusterState>>,
+    ) -> io::Result<Self> {
         Self::start_with(settings, target, |settings, common, ended| {
             let Common { table, shortages, access_log } = common;
             let (source, descriptors) = (settings.source.clone(), settings.descriptors);
@@ -111,10 +114,10 @@ impl DataPlane {
 
     /// As [`DataPlane::start`], with the forwarder and the threads that `forward` starts.
     pub(crate) fn start_with(
-        settings: Settings,
+        settings: DataPlaneSettings,
         target: watch::Receiver<Arc<ClusterState>>,
         forward: impl FnOnce(
-            &Settings,
+            &DataPlaneSettings,
             Common,
             &ThreadEnds,
         ) -> io::Result<(Arc<dyn Forwarder>, Vec<JoinHandle<()>>)>,
@@ -206,7 +209,7 @@ impl DataPlane {
     }
 
     /// The connections that are open now, in the order of their numbers.
-    pub fn connections(&self) -> Vec<Connection> {
+    pub fn connections(&self) -> Vec<ConnectionSnapshot> {
         self.forwarder.connections()
     }
 
@@ -217,12 +220,12 @@ impl DataPlane {
     }
 
     /// What was counted for a listener up to now.
-    pub fn listener_counts(&self, listener: &Listener) -> Counts {
+    pub fn listener_counts(&self, listener: &Listener) -> TrafficCounts {
         self.forwarder.listener_counts(listener)
     }
 
     /// What was counted for a backend up to now.
-    pub fn backend_counts(&self, backend: &Backend) -> Counts {
+    pub fn backend_counts(&self, backend: &Backend) -> TrafficCounts {
         self.forwarder.backend_counts(backend)
     }
 

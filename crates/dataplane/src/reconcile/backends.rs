@@ -13,7 +13,7 @@ use crate::check::CheckPlan;
 use crate::check::command::CheckId;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::history::History;
+use crate::observe::history::VerdictHistory;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::queue::Queue;
@@ -44,7 +44,7 @@ impl TrackedBackend {
                 since: Instant::now(),
                 ip: None,
                 addresses: Arc::default(),
-                history: History::default(),
+                history: VerdictHistory::default(),
                 risen: None,
                 drain_ends: None,
                 runtime: Arc::new(BackendRuntime::new(pool.clone(), wanted.name.clone(), queue.clone())),

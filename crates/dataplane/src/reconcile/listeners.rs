@@ -10,7 +10,7 @@ use trestle_model::{self as model, Claim, ClusterState, ListenerName, Overlaps, 
 use crate::accept::admission::Admission;
 use crate::accept::bind::{self, BindError};
 use crate::accept::listener::{BindStatus, Listener};
-use crate::forwarder::{Forwarder, Opening};
+use crate::forwarder::{Forwarder, OpenMode};
 use crate::upstream::loop_guard::{LoopGuard, OwnTargets, meets};
 
 /// Ports of a listener up to which each of them has a socket for each worker, so that all cores accept there. With more, each
@@ -177,9 +177,11 @@ impl ListenerReconciler {
         self.vips = Arc::new(state.vips.values().map(|vip| vip.spec.address.ip).collect());
         self.neighbours = self.targets.of_this_machine(state);
         let owners = self.owners(state);
-        let closed = |address| closed(self.stopped, self.drained, &self.vips, address);
-        let keep = |address| owners.contains_key(&address) && closed(address).is_none();
-        let closing = self.forwarder.close_except(&keep);
+        let closing = {
+            let closed = |address| closed(self.stopped, self.drained, &self.vips, address);
+            let keep = |address| owners.contains_key(&address) && closed(address).is_none();
+            self.forwarder.close_except(&keep)
+        };
         closing.await;
         self.forwarder.begin_opening();
         let mut listeners = BTreeMap::new();
@@ -267,7 +269,7 @@ impl ListenerReconciler {
         match closed(self.stopped, self.drained, &self.vips, address) {
             Some(why) => Err(why),
             None => {
-                let opening = Opening { spread, ahead: self.vips.contains(&address.ip()) };
+                let opening = OpenMode { spread, ahead: self.vips.contains(&address.ip()) };
                 let opened = self.forwarder.open(address, opening);
                 // No other process is to be stopped then.
                 opened.map_err(|error| match error.is_in_use() {

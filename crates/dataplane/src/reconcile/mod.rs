@@ -22,7 +22,7 @@ use crate::check::command::CheckReport;
 use crate::forwarder::{Forwarder, Publication};
 use crate::observe::close_reason::CloseReason;
 use crate::resolve as resolver;
-use crate::settings::Settings;
+use crate::settings::DataPlaneSettings;
 use crate::table::Table;
 use endings::Grace;
 use listeners::ListenerReconciler;
@@ -83,7 +83,7 @@ pub(crate) struct Reconciler {
 
 impl Reconciler {
     pub(crate) fn new(
-        settings: Settings,
+        settings: DataPlaneSettings,
         forwarder: Arc<dyn Forwarder>,
         table: Arc<ArcSwap<Table>>,
         prober: mpsc::UnboundedSender<check::command::ProbeCommand>,

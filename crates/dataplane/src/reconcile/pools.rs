@@ -20,7 +20,7 @@ use super::endings::Grace;
 use super::names::NameUsers;
 use super::news;
 use super::schedule::PoolRuntime;
-use crate::check::command::{Check, CheckId, CheckReport};
+use crate::check::command::{CheckId, CheckReport, CheckRequest};
 use crate::check::{self, CheckPlan};
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
@@ -251,7 +251,7 @@ impl PoolReconciler {
         self.checks.insert(self.last_check, user);
         *check = Some(self.last_check);
         let (plan, verdict, runtime) = (plan.clone(), entry.verdict, entry.runtime.clone());
-        let started = Check { candidates, name, port, plan, verdict, runtime };
+        let started = CheckRequest { candidates, name, port, plan, verdict, runtime };
         // Fails only when the prober's thread is gone, of which the log tells.
         let _ = self.prober.send(check::command::ProbeCommand::Watch(self.last_check, started));
     }

@@ -73,7 +73,7 @@ struct Reactor {
 ///
 /// # Errors
 /// When the operating system has no file descriptor or memory left.
-pub(crate) fn runtime() -> io::Result<(Runtime, Source)> {
+pub(crate) fn runtime() -> io::Result<(Runtime, EpollSource)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(before_park)
@@ -81,7 +81,7 @@ pub(crate) fn runtime() -> io::Result<(Runtime, Source)> {
         .build()?;
     let source = {
         let _context = runtime.enter();
-        Source::new()?
+        EpollSource::new()?
     };
     Ok((runtime, source))
 }
@@ -107,9 +107,9 @@ pub(crate) fn spawn<F: Future<Output = ()>>(
 
 /// An epoll instance for one worker, which is to be [installed](Source::install) on its thread.
 #[derive(Debug)]
-pub(crate) struct Source(AsyncFd<OwnedFd>);
+pub(crate) struct EpollSource(AsyncFd<OwnedFd>);
 
-impl Source {
+impl EpollSource {
     #[expect(deprecated, reason = "its successor is unsafe; this descriptor is open and owned")]
     fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;

@@ -62,7 +62,7 @@ pub(crate) enum Spliced {
 pub(crate) struct Socket {
     // The slot goes before the descriptor is closed.
     slot: Registration,
-    socket: OwnedFd,
+    fd: OwnedFd,
     delay: Delay,
 }
 
@@ -95,7 +95,7 @@ impl Socket {
     /// # Errors
     /// What epoll_ctl(2) says.
     pub(crate) fn accepted(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { slot: Registration::new(socket.as_fd())?, socket, delay: Delay::Off })
+        Ok(Self { slot: Registration::new(socket.as_fd())?, fd: socket, delay: Delay::Off })
     }
 
     /// A socket that can be connected to `address` by [`Socket::connect`], after options or a source address were set on
@@ -118,7 +118,7 @@ impl Socket {
         // Registered only now: before connect(2) a socket counts as hung up.
         let slot = Registration::new(socket.as_fd())?;
         slot.set_aging();
-        Ok(Self { slot, socket, delay: Delay::FirstWrite })
+        Ok(Self { slot, fd: socket, delay: Delay::FirstWrite })
     }
 
     /// Ends the connection with a reset. What is left can be connected again by [`Socket::reconnect`], from the address that

@@ -87,9 +87,9 @@ enum MissKind {
 }
 
 /// Addresses and how long they may be used.
-pub(super) type Found = Result<(Vec<IpAddr>, Duration), Miss>;
+pub(super) type FoundAddresses = Result<(Vec<IpAddr>, Duration), Miss>;
 
-type Asked = Pin<Box<dyn Future<Output = Found> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = FoundAddresses> + Send>>;
 
 /// The answer for one family that is still on its way.
 pub(super) struct Late {
@@ -99,7 +99,7 @@ pub(super) struct Late {
 }
 
 /// What was found.
-pub(super) struct Answer {
+pub(super) struct NameAnswer {
     /// The addresses of IPv4 and of IPv6; `None` where nobody has said what they are.
     pub(super) v4: Option<Vec<IpAddr>>,
     pub(super) v6: Option<Vec<IpAddr>>,
@@ -108,7 +108,7 @@ pub(super) struct Answer {
 }
 
 /// The addresses that an answer states for sure.
-pub(super) fn certain(found: Found) -> Option<Vec<IpAddr>> {
+pub(super) fn certain(found: FoundAddresses) -> Option<Vec<IpAddr>> {
     match found {
         Ok((addresses, _)) => Some(addresses),
         Err(Miss { kind: MissKind::NoName | MissKind::NoAddress, .. }) => Some(Vec::new()),
@@ -149,11 +149,11 @@ impl Resolver {
         self: &Arc<Self>,
         name: &str,
         mut late: Option<Late>,
-    ) -> Result<Answer, String> {
+    ) -> Result<NameAnswer, String> {
         let configuration = self.configuration().ok_or("no configuration was read")?;
         if let Some(addresses) = configuration.hosts.find(name) {
             let (v4, v6) = addresses.iter().copied().partition(IpAddr::is_ipv4);
-            return Ok(Answer { v4: Some(v4), v6: Some(v6), ttl: Duration::MAX, late: None });
+            return Ok(NameAnswer { v4: Some(v4), v6: Some(v6), ttl: Duration::MAX, late: None });
         }
         let servers = configuration.servers.clone()?;
         drop(configuration);
@@ -162,7 +162,7 @@ impl Resolver {
             let late = late.take_if(|late| late.name == name);
             let (v4, v6, late) = self.ask(&servers, &name, late).await;
             if let Some(ttl) = [&v4, &v6].into_iter().flatten().flatten().map(|(_, ttl)| *ttl).min() {
-                return Ok(Answer { v4: v4.and_then(certain), v6: v6.and_then(certain), ttl, late });
+                return Ok(NameAnswer { v4: v4.and_then(certain), v6: v6.and_then(certain), ttl, late });
             }
             // Of several reasons, the one that leaves most open, and of two such that of the first question.
             for miss in [v4, v6].into_iter().flatten().filter_map(Result::err) {
@@ -188,14 +188,14 @@ impl Resolver {
         servers: &Servers,
         name: &Name,
         late: Option<Late>,
-    ) -> (Option<Found>, Option<Found>, Option<Late>) {
+    ) -> (Option<FoundAddresses>, Option<FoundAddresses>, Option<Late>) {
         let (late_v4, late_v6) = match late {
             Some(late) if late.family == Family::V4 => (Some(late.answer), None),
             late => (None, late.map(|late| late.answer)),
         };
         let mut asked_v4 = late_v4.unwrap_or_else(|| self.question(servers, name, Family::V4));
         let mut asked_v6 = late_v6.unwrap_or_else(|| self.question(servers, name, Family::V6));
-        let (mut v4, mut v6): (Option<Found>, Option<Found>) = (None, None);
+        let (mut v4, mut v6): (Option<FoundAddresses>, Option<FoundAddresses>) = (None, None);
         let mut end: Option<Instant> = None;
         while v4.is_none() || v6.is_none() {
             tokio::select! {
@@ -300,7 +300,7 @@ fn servers(file: &Path) -> Result<Servers, String> {
     Ok(Servers { resolver, search, ndots, no_aaaa: parsed.no_aaaa })
 }
 
-fn found(answer: Result<Lookup, NetError>) -> Found {
+fn found(answer: Result<Lookup, NetError>) -> FoundAddresses {
     let lookup = answer.map_err(|error| miss(&error))?;
     let addresses: Vec<IpAddr> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
     if addresses.is_empty() {

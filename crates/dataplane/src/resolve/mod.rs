@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum ResolverCommand {
     /// Look a name up from now on.
-    NameWatch(Arc<str>),
+    Watch(Arc<str>),
     /// No longer.
     Forget(Arc<str>),
     /// A check or a connect has failed at what it stands for.
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         };
         match command {
             None => return,
-            Some(ResolverCommand::NameWatch(name)) => {
+            Some(ResolverCommand::Watch(name)) => {
                 let doubted = Arc::new(Notify::new());
                 let watch =
                     NameWatch::new(name.clone(), reports.clone()).run(resolver.clone(), doubted.clone());
@@ -183,7 +183,7 @@ impl NameWatch {
 }
 
 /// The answer that is still on its way.
-async fn arrival(late: &mut Option<Late>) -> (Family, lookup::Found) {
+async fn arrival(late: &mut Option<Late>) -> (Family, lookup::FoundAddresses) {
     match late {
         Some(late) => (late.family, late.answer.as_mut().await),
         None => std::future::pending().await,

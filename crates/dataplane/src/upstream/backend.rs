@@ -10,7 +10,7 @@ use trestle_model::{self as model, AdminState};
 use crate::machine::shortage::Shortage;
 use crate::observe::check_result::CheckResult;
 use crate::observe::counters::Counters;
-use crate::observe::history::{History, VerdictChange};
+use crate::observe::history::{VerdictChange, VerdictHistory};
 use crate::upstream::backend_runtime::BackendRuntime;
 
 /// A backend as this member sees it.
@@ -32,7 +32,7 @@ pub struct Backend {
     pub ip: Option<IpAddr>,
     /// What its name stands for, in the order in which it is tried; empty for a backend that is known by its address.
     pub addresses: Arc<[IpAddr]>,
-    pub(crate) history: History,
+    pub(crate) history: VerdictHistory,
     /// When it came back: it became healthy after it was unhealthy, or was enabled after it was drained or disabled.
     pub(crate) risen: Option<Instant>,
     /// When the connections that are left are closed, because it is drained with a deadline.

@@ -14,7 +14,7 @@ use crate::accept::acceptor::Acceptor;
 use crate::accept::listener::Listener;
 use crate::connection::connection_table::ConnectionTable;
 use crate::connection::relay_state::RelayState;
-use crate::connection::{self, Accepted};
+use crate::connection::{self, AcceptedConnection};
 use crate::machine::budget::Budget;
 use crate::machine::shortage::Shortage;
 use crate::relay::socket::Socket;
@@ -49,7 +49,7 @@ pub(crate) async fn run(
         match accepted {
             Ok((client, from)) => {
                 pause = PAUSE_FIRST;
-                let accepted = Accepted { client, source: from, address };
+                let accepted = AcceptedConnection { client, source: from, address };
                 let Err(accepted) = connection::start(&connections, accepted) else { continue };
                 // No other connection is accepted meanwhile: clients that come now wait in the backlog.
                 tokio::select! {
@@ -102,7 +102,9 @@ fn empty_queue(connections: &Arc<ConnectionTable>, listener: Acceptor, address: 
         match listener.try_accept() {
             Ok((client, source)) => {
                 // Once the listener has all that it may have, the others go with the socket.
-                if let Err(accepted) = connection::start(connections, Accepted { client, source, address }) {
+                if let Err(accepted) =
+                    connection::start(connections, AcceptedConnection { client, source, address })
+                {
                     return connection::reset(accepted.client);
                 }
             }

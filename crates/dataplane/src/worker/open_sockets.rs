@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::accept::bind::{self, BindError};
 use crate::connection::relay_state::RelayState;
-use crate::forwarder::Opening;
+use crate::forwarder::OpenMode;
 use crate::machine::budget::NoRoom;
 
 use super::command::WorkerCommand;
@@ -102,7 +102,7 @@ impl OpenSockets {
     ///
     /// # Errors
     /// Why there are none; [`BindError::Opening`] when it was put off and is new.
-    pub(super) fn open(&mut self, address: SocketAddr, opening: Opening) -> Result<(), BindError> {
+    pub(super) fn open(&mut self, address: SocketAddr, opening: OpenMode) -> Result<(), BindError> {
         let known = self.failed.get(&key(address));
         if let Some((_, known)) = known.filter(|(round, _)| *round == self.round) {
             return Err(known.clone());
@@ -119,7 +119,7 @@ impl OpenSockets {
         opened
     }
 
-    fn try_open(&mut self, address: SocketAddr, opening: Opening) -> Result<(), BindError> {
+    fn try_open(&mut self, address: SocketAddr, opening: OpenMode) -> Result<(), BindError> {
         let workers = self.take_room(address.port(), opening.spread)?;
         let sockets = bind::open(address, workers.len(), !self.overlaps(address), opening.ahead)
             .inspect_err(|_| {
@@ -211,8 +211,8 @@ mod tests {
         (OpenSockets::new(workers, state()), told)
     }
 
-    fn opening(spread: bool) -> Opening {
-        Opening { spread, ahead: false }
+    fn opening(spread: bool) -> OpenMode {
+        OpenMode { spread, ahead: false }
     }
 
     /// An address that no other test has.

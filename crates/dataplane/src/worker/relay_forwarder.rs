@@ -16,17 +16,18 @@ use crate::accept::bind::BindError;
 use crate::accept::listener::Listener;
 use crate::connection::connection_table::{self, ConnectionTable};
 use crate::connection::relay_state::RelayState;
-use crate::forwarder::{Connections, Done, Forwarder, Opening, Publication};
+use crate::forwarder::{Completion, Connections, Forwarder, OpenMode, Publication};
 use crate::machine::budget::BudgetUse;
 use crate::machine::threads::ThreadEnds;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::counters::Counts;
-use crate::observe::snapshot::Connection;
+use crate::observe::counters::TrafficCounts;
+use crate::observe::snapshot::ConnectionSnapshot;
 use crate::relay::count_pipes;
 use crate::relay::reactor;
 use crate::table::Table;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::BackendRuntime;
+use crate::upstream::pool::Pool;
 use crate::upstream::queue::SlotSource;
 
 /// What is seen of workers from one look to the next.
@@ -114,7 +115,7 @@ fn renew_queues(before: &Table, table: &Table) {
     }
     for (name, pool) in &*table.pools {
         if before.pools.get(name).is_none_or(|was| !Arc::ptr_eq(was, pool)) {
-            let source: Weak<dyn SlotSource> = Arc::<_>::downgrade(pool);
+            let source: Weak<dyn SlotSource> = Arc::<Pool>::downgrade(pool);
             pool.queue.set_source(Some(source));
         }
     }
@@ -134,7 +135,7 @@ impl Forwarder for RelayForwarder {
         self.sockets().is_open(address)
     }
 
-    fn open(&self, address: SocketAddr, opening: Opening) -> Result<(), BindError> {
+    fn open(&self, address: SocketAddr, opening: OpenMode) -> Result<(), BindError> {
         self.sockets().open(address, opening)
     }
 
@@ -142,7 +143,7 @@ impl Forwarder for RelayForwarder {
         self.sockets().has_put_off()
     }
 
-    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Done<'static> {
+    fn close_except(&self, keep: &dyn Fn(SocketAddr) -> bool) -> Completion<'static> {
         Box::pin(self.sockets().close_except(keep))
     }
 
@@ -163,7 +164,7 @@ impl Forwarder for RelayForwarder {
         renew_queues(&before, &table);
     }
 
-    fn connections(&self) -> Vec<Connection> {
+    fn connections(&self) -> Vec<ConnectionSnapshot> {
         connection_table::list(&self.tables)
     }
 
@@ -178,11 +179,11 @@ impl Forwarder for RelayForwarder {
         connection_table::close(&self.tables, ids, reason)
     }
 
-    fn listener_counts(&self, listener: &Listener) -> Counts {
+    fn listener_counts(&self, listener: &Listener) -> TrafficCounts {
         listener.counters.read()
     }
 
-    fn backend_counts(&self, backend: &Backend) -> Counts {
+    fn backend_counts(&self, backend: &Backend) -> TrafficCounts {
         backend.runtime.counters.read()
     }
 
@@ -194,7 +195,7 @@ impl Forwarder for RelayForwarder {
         self.state.take_cut()
     }
 
-    fn until_idle(&self) -> Done<'_> {
+    fn until_idle(&self) -> Completion<'_> {
         Box::pin(self.state.idle())
     }
 

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use trestle_dataplane::{AccessLog, AccessLogFormat, CloseReason, Settings};
+use trestle_dataplane::{AccessLog, AccessLogFormat, CloseReason, DataPlaneSettings};
 use trestle_model::{BackendSpec, MemberName, PoolSpec};
 
 use crate::harness::*;
 
-fn logging(file: &Path, format: AccessLogFormat) -> Settings {
+fn logging(file: &Path, format: AccessLogFormat) -> DataPlaneSettings {
     let member = MemberName::parse("m1").unwrap();
-    Settings { access_log: Some(AccessLog { format, file: Some(file.to_owned()), member }), ..settings() }
+    DataPlaneSettings {
+        access_log: Some(AccessLog { format, file: Some(file.to_owned()), member }),
+        ..settings()
+    }
 }
 
 /// The lines of a file once there are `count`, each split into its columns.

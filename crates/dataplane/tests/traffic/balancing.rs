@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
-use trestle_dataplane::{CloseReason, Settings};
+use trestle_dataplane::{CloseReason, DataPlaneSettings};
 use trestle_model::{
     AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, Command, Host, HostPort, MemberName,
     MemberSpec, PoolSpec,
@@ -31,7 +31,7 @@ async fn each_members_turns_begin_at_a_place_of_its_own() {
     let names = ["m1", "m2", "m3"].map(|name| MemberName::parse(name).unwrap());
     let mut words = Vec::new();
     for name in &names {
-        let mut plane = Plane::with(Settings { member: Some(name.clone()), ..settings() });
+        let mut plane = Plane::with(DataPlaneSettings { member: Some(name.clone()), ..settings() });
         for (number, name) in names.iter().enumerate() {
             let address = HostPort::parse(&format!("192.0.2.{}:7481", number + 1)).unwrap();
             let spec =

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use trestle_dataplane::{CloseReason, Connection, ConnectionState, Settings};
+use trestle_dataplane::{CloseReason, ConnectionSnapshot, ConnectionState, DataPlaneSettings};
 use trestle_model::{
     AdminState, BackendSpec, CheckKind, Command, HealthPatch, OnDown, PoolPatch, PoolSpec, TlsCheck,
 };
@@ -15,7 +15,7 @@ use trestle_model::{
 use crate::checking::*;
 use crate::harness::*;
 
-fn of(plane: &Plane, client: SocketAddr) -> Option<Connection> {
+fn of(plane: &Plane, client: SocketAddr) -> Option<ConnectionSnapshot> {
     plane.plane.connections().into_iter().find(|connection| connection.client == client)
 }
 
@@ -154,7 +154,7 @@ async fn accepting_pauses_when_the_descriptors_are_used_up() {
     let server = Server::start("a").await;
     // One socket that listens, and four connections. With a second worker there could be a fifth.
     let workers = NonZeroUsize::MIN;
-    let mut plane = Plane::with(Settings { workers, descriptors: Some(9), ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { workers, descriptors: Some(9), ..settings() });
     plane.pool("p", unchecked(), &[("a", at(server.address))]).await;
     let front = plane.listener("l", "p").await;
     assert_eq!((plane.plane.descriptors().used, plane.plane.descriptors().limit), (1, Some(9)));
@@ -193,7 +193,7 @@ async fn connections_and_checks_come_from_the_source_address() {
         IpAddr::V6(own) => panic!("{own}"),
     };
     let source = [own.into(), Ipv6Addr::LOCALHOST.into()].into_iter().collect();
-    let mut plane = Plane::with(Settings { source, ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { source, ..settings() });
     let listening = [SocketAddr::from((ip(), 0)), (Ipv6Addr::LOCALHOST, 0).into()].map(|address| {
         let socket = std::net::TcpListener::bind(address).unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trestle_dataplane::{CloseReason, ConnectionState};
-use trestle_engine::proxy::{self, Parsed, Tlvs};
+use trestle_engine::proxy::{self, ParsedHeader, Tlvs};
 use trestle_model::{Cidr, ListenerPatch, NamePattern, PoolPatch, PoolSpec, Route, SendProxy};
 
 use crate::harness::*;
@@ -189,7 +189,9 @@ async fn telling() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<(proxy::
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).await.unwrap();
-            let Parsed::Done { header, len } = proxy::parse(&bytes).unwrap() else { panic!("{bytes:?}") };
+            let ParsedHeader::Done { header, len } = proxy::parse(&bytes).unwrap() else {
+                panic!("{bytes:?}")
+            };
             tell.send((header, bytes[len..].to_vec())).unwrap();
         }
     });

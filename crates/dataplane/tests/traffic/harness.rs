@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use trestle_dataplane::{CloseReason, Counts, DataPlane, Settings, Sources, Verdict};
+use trestle_dataplane::{CloseReason, DataPlane, DataPlaneSettings, Sources, TrafficCounts, Verdict};
 use trestle_model::{
     AdminState, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterState,
     Command, HealthCheck, ListenerName, ListenerPatch, ListenerSpec, PoolName, PoolPatch, PoolSpec,
@@ -85,8 +85,8 @@ pub(crate) fn checked() -> PoolSpec {
     }
 }
 
-pub(crate) fn settings() -> Settings {
-    Settings {
+pub(crate) fn settings() -> DataPlaneSettings {
+    DataPlaneSettings {
         workers: NonZeroUsize::new(2).unwrap(),
         data_address: None,
         drift_interval: Duration::from_millis(100),
@@ -117,7 +117,7 @@ impl Plane {
         Self::with(settings())
     }
 
-    pub(crate) fn with(settings: Settings) -> Self {
+    pub(crate) fn with(settings: DataPlaneSettings) -> Self {
         let (target, followed) = watch::channel(Arc::default());
         let plane = DataPlane::start(settings, followed).unwrap();
         Self { plane, state: ClusterState::default(), target, index: 0 }
@@ -205,12 +205,12 @@ impl Plane {
         self.apply(Command::DeleteListener { name: listener_name(name), expect: None }).await;
     }
 
-    pub(crate) fn backend_counts(&self, pool: &str, name: &str) -> Counts {
+    pub(crate) fn backend_counts(&self, pool: &str, name: &str) -> TrafficCounts {
         let table = self.plane.table();
         table.pools[&pool_name(pool)].backend(&backend_name(name)).unwrap().counters().read()
     }
 
-    pub(crate) fn listener_counts(&self, name: &str) -> Counts {
+    pub(crate) fn listener_counts(&self, name: &str) -> TrafficCounts {
         self.plane.table().listeners[&listener_name(name)].counters.read()
     }
 

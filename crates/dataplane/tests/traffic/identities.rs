@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use trestle_dataplane::{Settings, Verdict};
+use trestle_dataplane::{DataPlaneSettings, Verdict};
 use trestle_model::{CheckKind, ClientIdentity, HttpCheck, TlsCheck};
 
 use crate::checking::*;
@@ -214,7 +214,7 @@ async fn a_token_comes_from_a_file_that_is_read_again_when_it_changes() {
 #[tokio::test]
 async fn files_elsewhere_than_in_the_directory_of_checks_are_not_looked_at() {
     let dir = tempfile::tempdir().unwrap();
-    let mut plane = Plane::with(Settings { check_directory: dir.path().into(), ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { check_directory: dir.path().into(), ..settings() });
     let outside = ["/etc/hostname", "/nowhere", &format!("{}/../x", dir.path().display())];
     for (number, path) in outside.into_iter().enumerate() {
         let check = HttpCheck { token_file: Some(path.into()), ..HttpCheck::default() };

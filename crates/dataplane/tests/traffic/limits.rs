@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use trestle_dataplane::{CloseReason, Settings};
+use trestle_dataplane::{CloseReason, DataPlaneSettings};
 use trestle_model::{Bind, Cidr, ListenerPatch, PoolSpec};
 
 use crate::harness::*;
@@ -134,7 +134,7 @@ async fn a_rate_spreads_connections_and_refuses_none() {
 #[tokio::test]
 async fn clients_that_wait_for_the_rate_hold_up_nobody_else() {
     let server = Server::start("a").await;
-    let mut plane = Plane::with(Settings { workers: NonZeroUsize::MIN, ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { workers: NonZeroUsize::MIN, ..settings() });
     plane.pool("p", unchecked(), &[("a", at(server.address))]).await;
     let (front, side) = (plane.listener("l", "p").await, plane.listener("side", "p").await);
     plane.update_listener("l", ListenerPatch { accept_rate: Some(1), ..patch() }).await;

@@ -152,7 +152,8 @@ async fn an_address_of_another_machine_is_reported_and_the_rest_is_bound() {
 async fn a_wildcard_means_the_data_address_and_the_listener_that_is_there_has_it() {
     let (a, b) = (Server::start("a").await, Server::start("b").await);
     let own = ip();
-    let mut plane = Plane::with(trestle_dataplane::Settings { data_address: Some(own), ..settings() });
+    let mut plane =
+        Plane::with(trestle_dataplane::DataPlaneSettings { data_address: Some(own), ..settings() });
     plane.pool("a", unchecked(), &[("a", at(a.address))]).await;
     plane.pool("b", unchecked(), &[("b", at(b.address))]).await;
     let front = SocketAddr::new(own, 7001);
@@ -183,7 +184,8 @@ fn limited(name: &str, max_connections: u32) -> Command {
 async fn of_two_listeners_that_come_at_once_the_older_has_the_address_however_often_it_changed() {
     let (a, b) = (Server::start("a").await, Server::start("b").await);
     let own = ip();
-    let mut plane = Plane::with(trestle_dataplane::Settings { data_address: Some(own), ..settings() });
+    let mut plane =
+        Plane::with(trestle_dataplane::DataPlaneSettings { data_address: Some(own), ..settings() });
     plane.prepare_pool("a", unchecked(), &[("a", at(a.address))]);
     plane.prepare_pool("b", unchecked(), &[("b", at(b.address))]);
     let front = SocketAddr::new(own, 7001);

@@ -33,7 +33,10 @@ async fn answer(mut stream: tokio_rustls::server::TlsStream<TcpStream>) {
 /// A plane that reaches backends from an address that this machine does not have.
 fn plane() -> Plane {
     let elsewhere = "192.0.2.1".parse().unwrap();
-    Plane::with(trestle_dataplane::Settings { source: Sources::from_iter([elsewhere]), ..settings() })
+    Plane::with(trestle_dataplane::DataPlaneSettings {
+        source: Sources::from_iter([elsewhere]),
+        ..settings()
+    })
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use trestle_dataplane::{Backend, Settings};
+use trestle_dataplane::{Backend, DataPlaneSettings};
 use trestle_model::{BackendAddress, BackendSpec};
 
 use crate::harness::*;
@@ -86,8 +86,8 @@ impl NameServer {
         std::fs::write(self.file("hosts"), text).unwrap();
     }
 
-    pub(crate) fn settings(&self) -> Settings {
-        Settings { resolv_conf: self.file("resolv.conf"), hosts: self.file("hosts"), ..settings() }
+    pub(crate) fn settings(&self) -> DataPlaneSettings {
+        DataPlaneSettings { resolv_conf: self.file("resolv.conf"), hosts: self.file("hosts"), ..settings() }
     }
 
     pub(crate) fn set(&self, name: &str, answer: Answer) {

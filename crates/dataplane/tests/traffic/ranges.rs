@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
-use trestle_dataplane::Settings;
+use trestle_dataplane::DataPlaneSettings;
 use trestle_model::{Bind, Command, ListenerPatch, ListenerSpec, VipAddress, VipSpec};
 
 use crate::harness::*;
@@ -41,7 +41,8 @@ fn listening(ip: IpAddr) -> BTreeSet<String> {
 #[tokio::test]
 async fn each_port_of_thousands_has_one_socket_and_accepts() {
     let (a, b) = (Server::start("a").await, Server::start("b").await);
-    let mut plane = Plane::with(Settings { workers: NonZeroUsize::new(WORKERS).unwrap(), ..settings() });
+    let mut plane =
+        Plane::with(DataPlaneSettings { workers: NonZeroUsize::new(WORKERS).unwrap(), ..settings() });
     plane.pool("p", unchecked(), &[("a", at(a.address))]).await;
     plane.pool("other", unchecked(), &[("b", at(b.address))]).await;
     let small = plane.listener("small", "p").await;
@@ -80,7 +81,7 @@ async fn each_port_of_thousands_has_one_socket_and_accepts() {
 async fn where_descriptors_are_few_small_listeners_come_first_and_connections_are_accepted() {
     const LIMIT: usize = 200;
     let server = Server::start("a").await;
-    let mut plane = Plane::with(Settings { descriptors: Some(LIMIT), ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { descriptors: Some(LIMIT), ..settings() });
     plane.prepare_pool("p", unchecked(), &[("a", at(server.address))]);
     let (all, small) = (ip(), free());
     // By name it comes first.
@@ -117,7 +118,7 @@ async fn where_descriptors_are_few_small_listeners_come_first_and_connections_ar
 #[tokio::test]
 async fn an_address_for_which_connections_leave_no_descriptors_is_bound_as_they_end() {
     let server = Server::start("a").await;
-    let mut plane = Plane::with(Settings { descriptors: Some(16), ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { descriptors: Some(16), ..settings() });
     plane.pool("p", unchecked(), &[("a", at(server.address))]).await;
     let front = plane.listener("l", "p").await;
     // On no machine (RFC 5737), so that no other test has it; addresses of virtual IPs are bound all the same.
@@ -145,7 +146,7 @@ async fn a_range_with_a_port_of_the_member_itself_says_which_and_has_the_others(
     // As the admin API's, at one address of several.
     let own = std::net::TcpListener::bind((ip, FIRST + 5)).unwrap();
     let own_ports = vec![own.local_addr().unwrap()];
-    let mut plane = Plane::with(Settings { own_ports, ..settings() });
+    let mut plane = Plane::with(DataPlaneSettings { own_ports, ..settings() });
     plane.prepare_pool("p", unchecked(), &[("a", at(server.address))]);
     prepare(&mut plane, "l", range(ip, FIRST + 9));
     plane.publish().await;

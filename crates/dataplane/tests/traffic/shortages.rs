@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
-use trestle_dataplane::{CloseReason, Settings, ShortageKind, Verdict};
+use trestle_dataplane::{CloseReason, DataPlaneSettings, ShortageKind, Verdict};
 use trestle_model::{BackendSpec, CheckKind, HealthPatch, HttpCheck, PoolPatch};
 
 use crate::checking::PATIENT;
@@ -30,7 +30,7 @@ fn narrow(body: impl Future<Output = ()> + Send) {
 }
 
 fn from(source: impl IntoIterator<Item = IpAddr>) -> Plane {
-    Plane::with(Settings { source: source.into_iter().collect(), ..settings() })
+    Plane::with(DataPlaneSettings { source: source.into_iter().collect(), ..settings() })
 }
 
 /// A client with an address of its own, and a port that is none of those that the kernel chooses from.

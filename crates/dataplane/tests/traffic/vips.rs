@@ -39,7 +39,10 @@ impl Plane {
 
 /// A plane that looks again only when it is told of something.
 fn patient() -> Plane {
-    Plane::with(trestle_dataplane::Settings { drift_interval: Duration::from_secs(3600), ..settings() })
+    Plane::with(trestle_dataplane::DataPlaneSettings {
+        drift_interval: Duration::from_secs(3600),
+        ..settings()
+    })
 }
 
 fn at_port(ip: &str, port: u16) -> SocketAddr {

@@ -44,7 +44,7 @@ pub struct Hello {
 
 /// How far a hello could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parsed {
+pub enum ParsedHello {
     /// All bytes fit so far. At least `need` bytes from the beginning, more than were given and never more than the
     /// hello has, must be there before another call can find it whole; it may be refused earlier.
     Incomplete {
@@ -117,14 +117,14 @@ pub enum HelloError {
 ///
 /// # Errors
 /// As soon as the stream cannot become a ClientHello within the bounds any more.
-pub fn parse(input: &[u8]) -> Result<Parsed, HelloError> {
+pub fn parse(input: &[u8]) -> Result<ParsedHello, HelloError> {
     // A record of any version; TLS 1.3 writes 3.1 or 3.3 (RFC 8446 §5.1).
     if input.first().is_some_and(|kind| *kind != HANDSHAKE) || input.get(1).is_some_and(|major| *major != 3) {
-        return Ok(Parsed::NotTls);
+        return Ok(ParsedHello::NotTls);
     }
     match gather(input)? {
-        Gathered::Message(message) => fields::read(&message).map(Parsed::Hello),
-        Gathered::Missing(need) => Ok(Parsed::Incomplete { need }),
+        Gathered::Message(message) => fields::read(&message).map(ParsedHello::Hello),
+        Gathered::Missing(need) => Ok(ParsedHello::Incomplete { need }),
     }
 }
 

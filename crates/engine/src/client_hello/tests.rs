@@ -41,7 +41,7 @@ fn record(content: &[u8]) -> Vec<u8> {
 
 fn hello(input: &[u8]) -> Hello {
     match parse(input) {
-        Ok(Parsed::Hello(hello)) => hello,
+        Ok(ParsedHello::Hello(hello)) => hello,
         other => panic!("{other:?}"),
     }
 }
@@ -72,10 +72,10 @@ fn a_name_that_is_no_host_name_is_told_apart() {
 #[test]
 fn other_protocols_are_told_at_the_first_byte_that_differs() {
     for other in [&b"G"[..], b"SSH-2.0", b"\x80\x2e\x01", b"\0", b"\x15\x03\x01", b"\x16\x02", b"PROXY "] {
-        assert_eq!(parse(other), Ok(Parsed::NotTls), "{other:?}");
+        assert_eq!(parse(other), Ok(ParsedHello::NotTls), "{other:?}");
     }
     for start in [&b""[..], b"\x16", b"\x16\x03"] {
-        assert_eq!(parse(start), Ok(Parsed::Incomplete { need: 5 }));
+        assert_eq!(parse(start), Ok(ParsedHello::Incomplete { need: 5 }));
     }
 }
 
@@ -154,7 +154,7 @@ proptest! {
     fn a_beginning_is_incomplete_and_need_is_never_too_much((input, _) in any_hello()) {
         for cut in 0..input.len() {
             match parse(&input[..cut]) {
-                Ok(Parsed::Incomplete { need }) => prop_assert!(need > cut && need <= input.len()),
+                Ok(ParsedHello::Incomplete { need }) => prop_assert!(need > cut && need <= input.len()),
                 other => prop_assert!(false, "{other:?} at {cut}"),
             }
         }
@@ -166,9 +166,9 @@ proptest! {
         let mut have = 0;
         let read = loop {
             match parse(&stream[..have]).unwrap() {
-                Parsed::Incomplete { need } => have = need,
-                Parsed::Hello(hello) => break hello,
-                Parsed::NotTls => panic!("not TLS"),
+                ParsedHello::Incomplete { need } => have = need,
+                ParsedHello::Hello(hello) => break hello,
+                ParsedHello::NotTls => panic!("not TLS"),
             }
         };
         prop_assert_eq!((read, have), (wanted, input.len()));
@@ -182,9 +182,9 @@ proptest! {
         let at = at.index(mutant.len());
         mutant[at] ^= change;
         match parse(&mutant) {
-            Ok(Parsed::Incomplete { need }) => prop_assert!(need > mutant.len() && need <= INPUT_MAX),
-            Ok(Parsed::NotTls) => prop_assert!(at < 2),
-            Ok(Parsed::Hello(_)) => {}
+            Ok(ParsedHello::Incomplete { need }) => prop_assert!(need > mutant.len() && need <= INPUT_MAX),
+            Ok(ParsedHello::NotTls) => prop_assert!(at < 2),
+            Ok(ParsedHello::Hello(_)) => {}
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -198,7 +198,7 @@ proptest! {
             1 => { let _ = parse(&record(&bytes)); }
             _ => {
                 let whole = parse(&record(&message(&bytes)));
-                prop_assert!(matches!(whole, Ok(Parsed::Hello(_)) | Err(_)), "{whole:?}");
+                prop_assert!(matches!(whole, Ok(ParsedHello::Hello(_)) | Err(_)), "{whole:?}");
             }
         }
     }

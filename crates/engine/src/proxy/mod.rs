@@ -56,7 +56,7 @@ pub struct Header {
 
 /// How far a header could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parsed {
+pub enum ParsedHeader {
     /// All bytes fit so far. At least `need` bytes from the beginning, more than were given and never more than the
     /// header has, must be there before another call can find it whole; it may be refused earlier.
     Incomplete {
@@ -146,10 +146,10 @@ pub enum ProxyError {
 ///
 /// # Errors
 /// As soon as the bytes cannot become a valid header any more; more bytes do not help then.
-pub fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
+pub fn parse(input: &[u8]) -> Result<ParsedHeader, ProxyError> {
     let agrees = |start: &[u8]| input.iter().zip(start).all(|(a, b)| a == b);
     if input.is_empty() {
-        Ok(Parsed::Incomplete { need: SHORTEST })
+        Ok(ParsedHeader::Incomplete { need: SHORTEST })
     } else if agrees(&v2::SIGNATURE) {
         v2::parse(input)
     } else if agrees(v1::START) {

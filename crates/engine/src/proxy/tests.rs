@@ -6,7 +6,7 @@ use super::*;
 
 fn done(input: &[u8]) -> (Header, usize) {
     match parse(input) {
-        Ok(Parsed::Done { header, len }) => (header, len),
+        Ok(ParsedHeader::Done { header, len }) => (header, len),
         other => panic!("{other:?}"),
     }
 }
@@ -144,7 +144,7 @@ proptest! {
         let len = line.len();
         line.extend_from_slice(&after);
         let header = Header { version: Version::V1, addresses: Some(wanted), tlvs: Tlvs::default() };
-        prop_assert_eq!(parse(&line), Ok(Parsed::Done { header, len }));
+        prop_assert_eq!(parse(&line), Ok(ParsedHeader::Done { header, len }));
 
         let tlvs = Tlvs::parse(&row).unwrap();
         let mut binary = format_v2(source, destination, &tlvs);
@@ -163,7 +163,7 @@ proptest! {
     fn a_beginning_is_incomplete_and_need_is_never_too_much(header in any_header()) {
         for cut in 0..header.len() {
             match parse(&header[..cut]) {
-                Ok(Parsed::Incomplete { need }) => prop_assert!(need > cut && need <= header.len()),
+                Ok(ParsedHeader::Incomplete { need }) => prop_assert!(need > cut && need <= header.len()),
                 other => prop_assert!(false, "{other:?} at {cut}"),
             }
         }
@@ -174,7 +174,7 @@ proptest! {
     fn asking_for_what_is_needed_ends_at_the_end(header in any_header(), after in any::<[u8; 20]>()) {
         let stream = [&header[..], &after].concat();
         let mut have = 0;
-        while let Parsed::Incomplete { need } = parse(&stream[..have]).unwrap() {
+        while let ParsedHeader::Incomplete { need } = parse(&stream[..have]).unwrap() {
             have = need;
         }
         prop_assert_eq!(have, header.len());
@@ -188,8 +188,8 @@ proptest! {
         let at = at.index(mutant.len());
         mutant[at] ^= change;
         match parse(&mutant) {
-            Ok(Parsed::Done { len, .. }) => prop_assert!(len <= mutant.len()),
-            Ok(Parsed::Incomplete { need }) => prop_assert!(need > mutant.len() && need <= HEADER_MAX),
+            Ok(ParsedHeader::Done { len, .. }) => prop_assert!(len <= mutant.len()),
+            Ok(ParsedHeader::Incomplete { need }) => prop_assert!(need > mutant.len() && need <= HEADER_MAX),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
     }
@@ -208,5 +208,5 @@ proptest! {
 #[test]
 fn a_header_of_ones_own_names_nobody() {
     let header = Header { version: Version::V2, addresses: None, tlvs: Tlvs::default() };
-    assert_eq!(parse(OWN_V2), Ok(Parsed::Done { header, len: OWN_V2.len() }));
+    assert_eq!(parse(OWN_V2), Ok(ParsedHeader::Done { header, len: OWN_V2.len() }));
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::{Addresses, Header, Pair, Parsed, ProxyError, SHORTEST, Tlvs, Version, addresses};
+use super::{Addresses, Header, Pair, ParsedHeader, ProxyError, SHORTEST, Tlvs, Version, addresses};
 
 /// Longest line with its CRLF, in bytes: UNKNOWN with two full IPv6 addresses and ports.
 pub const LINE_MAX: usize = 107;
@@ -11,7 +11,7 @@ pub const LINE_MAX: usize = 107;
 pub(super) const START: &[u8] = b"PROXY ";
 
 /// Reads a line; `input` agrees with [`START`] as far as it goes.
-pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
+pub(super) fn parse(input: &[u8]) -> Result<ParsedHeader, ProxyError> {
     let head = input.get(..LINE_MAX).unwrap_or(input);
     let wrong = |line: &[u8], rule| ProxyError::Line { line: line.to_vec(), rule };
     let Some(end) = head.iter().position(|b| matches!(b, b'\r' | b'\n')) else {
@@ -23,7 +23,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
         (Some(b'\r'), Some(b'\n')) if end + 2 <= LINE_MAX => {
             let addresses = addresses_of(line).map_err(|rule| wrong(line, rule))?;
             let header = Header { version: Version::V1, addresses, tlvs: Tlvs::default() };
-            Ok(Parsed::Done { header, len: end + 2 })
+            Ok(ParsedHeader::Done { header, len: end + 2 })
         }
         (Some(b'\r'), Some(b'\n')) => Err(ProxyError::LineTooLong),
         _ => Err(wrong(line, "must end with CR and LF, and have neither of them alone")),
@@ -31,11 +31,11 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
 }
 
 /// The line goes on: at least `rest` bytes after the `given` ones.
-fn more(given: usize, rest: usize) -> Result<Parsed, ProxyError> {
+fn more(given: usize, rest: usize) -> Result<ParsedHeader, ProxyError> {
     if given + rest > LINE_MAX {
         return Err(ProxyError::LineTooLong);
     }
-    Ok(Parsed::Incomplete { need: SHORTEST.max(given + rest) })
+    Ok(ParsedHeader::Incomplete { need: SHORTEST.max(given + rest) })
 }
 
 fn addresses_of(line: &[u8]) -> Result<Option<Addresses>, &'static str> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::lengths::{FIXED, HEADER_MAX, V4_LEN, V6_LEN};
 use super::tlv::{self, Tlvs};
-use super::{Addresses, Header, Pair, Parsed, ProxyError, SHORTEST, Version, addresses};
+use super::{Addresses, Header, Pair, ParsedHeader, ProxyError, SHORTEST, Version, addresses};
 
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -17,7 +17,7 @@ const TCP_V4: u8 = 0x11;
 const TCP_V6: u8 = 0x21;
 
 /// Reads a binary header; `input` agrees with [`SIGNATURE`] as far as it goes.
-pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
+pub(super) fn parse(input: &[u8]) -> Result<ParsedHeader, ProxyError> {
     let command = input.get(12).copied();
     if let Some(unknown) = command.filter(|c| !matches!(*c, LOCAL | PROXY)) {
         return Err(ProxyError::Command(unknown));
@@ -29,7 +29,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
     }
     let Some(fixed) = input.first_chunk::<FIXED>() else {
         let need = if input.len() < SHORTEST { SHORTEST } else { FIXED };
-        return Ok(Parsed::Incomplete { need });
+        return Ok(ParsedHeader::Incomplete { need });
     };
     let announced = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     let len = FIXED + announced;
@@ -40,7 +40,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
     if let Some((family, needed)) = place.filter(|(_, needed)| *needed > announced) {
         return Err(ProxyError::AddressesCut { announced, family, needed });
     }
-    let Some(whole) = input.get(..len) else { return Ok(Parsed::Incomplete { need: len }) };
+    let Some(whole) = input.get(..len) else { return Ok(ParsedHeader::Incomplete { need: len }) };
     let (addresses, tlvs) = match place {
         Some((family, needed)) => {
             let (block, rest) = whole[FIXED..].split_at(needed);
@@ -50,7 +50,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Parsed, ProxyError> {
         }
         None => (None, Tlvs::default()),
     };
-    Ok(Parsed::Done { header: Header { version: Version::V2, addresses, tlvs }, len })
+    Ok(ParsedHeader::Done { header: Header { version: Version::V2, addresses, tlvs }, len })
 }
 
 /// Bytes that the addresses of a family other than UNSPEC take.

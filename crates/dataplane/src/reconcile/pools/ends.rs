@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trestle_engine::Closing;
+use trestle_engine::CloseSchedule;
 use trestle_model::PoolName;
 
 use super::PoolReconciler;
@@ -27,12 +27,12 @@ impl PoolReconciler {
         }
         let mut drain_ends = None;
         let drain = match state.drain_state.learn(wanted, spread_percent, now) {
-            Closing::Never => None,
-            Closing::Between(from, deadline) => {
+            CloseSchedule::Never => None,
+            CloseSchedule::Between(from, deadline) => {
                 drain_ends = Some(Instant::now() + deadline.saturating_sub(now));
                 Some(Ending::new(CloseReason::Drained, from, deadline))
             }
-            Closing::Now(cause) => {
+            CloseSchedule::Now(cause) => {
                 close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
                 self.dirty.insert(pool.clone());
                 None
@@ -107,7 +107,7 @@ impl PoolReconciler {
             // What is left when this member stops is closed with everything else.
             let drained = self.drain.is_some_and(|drain| drain.deadline() <= now);
             match state.drain_state.learn(wanted, 0, now) {
-                Closing::Now(cause) => {
+                CloseSchedule::Now(cause) => {
                     close(&mut self.signals, Arc::make_mut(&mut state.entry), cause.into());
                 }
                 _ if drained => {

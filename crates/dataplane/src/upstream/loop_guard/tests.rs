@@ -22,7 +22,7 @@ fn listener(bind: &str, own: Option<IpAddr>, error: Option<BindError>) -> Listen
         revision: 1,
         created: 1,
     };
-    Listener { config: Arc::new(config), binds, counters: Arc::default(), gate: Arc::default() }
+    Listener { config: Arc::new(config), binds, counters: Arc::default(), admission: Arc::default() }
 }
 
 fn state(members: &[&str]) -> ClusterState {
