@@ -26,7 +26,7 @@ pub use machine::shortage::{Shortage, ShortageKind};
 pub use observe::access_log::{AccessLog, AccessLogFormat};
 pub use observe::check_result::CheckResult;
 pub use observe::close_reason::CloseReason;
-pub use observe::counters::{Counters, TrafficCounts};
+pub use observe::counters::TrafficCounts;
 pub use observe::event::{Event, OnEvent};
 pub use observe::history::VerdictChange;
 pub use observe::snapshot::{ConnectionSnapshot, ConnectionState};

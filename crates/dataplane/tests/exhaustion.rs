@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::sync::{Mutex, watch};
-use trestle_dataplane::{CheckResult, CloseReason, DataPlane, DataPlaneSettings, ShortageKind, Sources, Verdict};
+use trestle_dataplane::{
+    CheckResult, CloseReason, DataPlane, DataPlaneSettings, ShortageKind, Sources, Verdict,
+};
 use trestle_model::{
     self as model, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClientIdentity, ClusterState,
     HttpCheck, ListenerName, ListenerSpec, PoolName, PoolSpec, TlsCheck,
@@ -117,7 +119,7 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
     std::thread::sleep(Duration::from_secs(1));
     let spent = ticks(&mut statistics) - before;
     assert!(spent <= 20, "the worker ran for {spent} of 100 ticks while it could do nothing");
-    let count = || plane.table().listeners[&name].counters.read().closed(CloseReason::NoBackend);
+    let count = || plane.listener_counts(&plane.table().listeners[&name]).closed(CloseReason::NoBackend);
     assert_eq!(count(), 0);
     plenty.set();
     let start = Instant::now();
@@ -198,7 +200,7 @@ async fn a_check_that_lacks_a_descriptor_for_its_files_says_nothing_of_the_backe
         };
         seen("checks lack a descriptor", &|_, lacks| lacks >= 5);
         seen("nothing is said of the backend", &|backend, _| {
-            let counts = backend.counters().read();
+            let counts = plane.backend_counts(backend);
             assert_eq!(
                 (backend.verdict, counts.checks_failed),
                 (Verdict::Unknown, 0),

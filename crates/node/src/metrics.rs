@@ -10,7 +10,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trestle_api::v1::VipView;
 use trestle_consensus::{RaftState, RaftStatus};
-use trestle_dataplane::{BudgetUse, CloseReason, ShortageKind, Table, TrafficCounts, Verdict};
+use trestle_dataplane::{
+    Backend, BudgetUse, CloseReason, Listener, ShortageKind, Table, TrafficCounts, Verdict,
+};
 
 use crate::member::Member;
 use crate::ports::PortUse;
@@ -50,11 +52,17 @@ const BACKEND_COUNTS: &[CounterMetric] = &[
 /// Encodes everything that is counted on this member.
 pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<String, Error> {
     let mut registry = Registry::default();
+    let (plane, table) = (&member.plane, member.plane.table());
+    let listeners = table.listeners.values().map(|l| (l.clone(), plane.listener_counts(l))).collect();
+    let backends = table.pools.values().flat_map(|pool| &pool.backends);
+    let backends = backends.map(|b| (b.clone(), plane.backend_counts(b))).collect();
     registry.register_collector(Box::new(MetricsSnapshot {
         raft: member.consensus.status(),
         revision: member.revision(),
         in_force: *member.plane.in_force().borrow(),
-        table: member.plane.table(),
+        table,
+        listeners,
+        backends,
         log_lines_dropped,
         access_lines_dropped: member.plane.access_log_dropped(),
         descriptors: member.plane.descriptors(),
@@ -74,6 +82,8 @@ struct MetricsSnapshot {
     revision: u64,
     in_force: u64,
     table: Arc<Table>,
+    listeners: Vec<(Arc<Listener>, TrafficCounts)>,
+    backends: Vec<(Arc<Backend>, TrafficCounts)>,
     log_lines_dropped: u64,
     access_lines_dropped: u64,
     descriptors: BudgetUse,
@@ -226,12 +236,11 @@ impl MetricsSnapshot {
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let all: Vec<_> = self
-            .table
             .listeners
-            .values()
-            .map(|l| (vec![("listener", l.config.name.to_string())], l, l.counters.read()))
+            .iter()
+            .map(|(l, counts)| (vec![("listener", l.config.name.to_string())], l, counts))
             .collect();
-        let gauge = |value: fn(&trestle_dataplane::Listener, &TrafficCounts) -> u64| {
+        let gauge = |value: fn(&Listener, &TrafficCounts) -> u64| {
             all.iter().map(move |(labels, listener, counts)| (labels.clone(), value(listener, counts)))
         };
         let about = ("trestle_listener_active_connections", "Connections that are open now");
@@ -251,14 +260,10 @@ impl MetricsSnapshot {
 
     fn encode_backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut all = Vec::new();
-        for pool in self.table.pools.values() {
-            for backend in &pool.backends {
-                let labels: Labels = vec![
-                    ("pool", pool.config.name.to_string()),
-                    ("backend", backend.config.name.to_string()),
-                ];
-                all.push((labels, backend, backend.counters().read()));
-            }
+        for (backend, counts) in &self.backends {
+            let labels: Labels =
+                vec![("pool", backend.pool().to_string()), ("backend", backend.config.name.to_string())];
+            all.push((labels, backend, counts));
         }
         let verdicts = all.iter().flat_map(|(labels, backend, _)| {
             [Verdict::Unknown, Verdict::Healthy, Verdict::Unhealthy].map(|verdict| {

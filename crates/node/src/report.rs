@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
 use trestle_api::{convert, peer, v1};
-use trestle_dataplane::{Backend, CloseReason, Listener, Table, Verdict};
+use trestle_dataplane::{Backend, CloseReason, DataPlane, Listener, Table, Verdict};
 use trestle_model::{Bind, PoolName, Revision, Violations};
 
 use crate::admin::{PageBounds, fill};
@@ -81,7 +81,7 @@ impl Member {
             entry.backends.iter().skip(first).map(move |backend| (id, backend))
         });
         let reports = backends.map(|(id, backend)| {
-            let view = Some(view(&member, table, backend, !all));
+            let view = Some(view(&member, &self.plane, table, backend, !all));
             ((), peer::BackendReport { name: convert::backend_name(id, &backend.config.name), view })
         });
         let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
@@ -98,7 +98,8 @@ impl Member {
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
         };
         let listeners = table.listeners.range((start, Bound::Unbounded)).map(|(_, listener)| listener);
-        let reports = listeners.filter(wanted).map(|listener| ((), listener_view(&member, listener)));
+        let reports =
+            listeners.filter(wanted).map(|listener| ((), listener_view(&member, &self.plane, listener)));
         let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
         (reports, rest.is_some())
     }
@@ -135,7 +136,7 @@ impl Member {
             digest: if no_digest { String::new() } else { self.digest() },
             listeners_bound: count(listeners.clone().map(|l| l.bound().count()).sum()),
             listeners_failed: count(listeners.clone().map(|l| l.failed().count()).sum()),
-            active_connections: listeners.map(|l| l.counters.active()).sum(),
+            active_connections: listeners.map(|l| self.plane.listener_counts(l).active).sum(),
             backends_unhealthy: count(
                 table
                     .pools
@@ -229,8 +230,14 @@ pub(crate) fn verdict(verdict: Verdict) -> v1::Verdict {
 }
 
 /// The history of thousands of backends would be most of an answer that is asked for every second.
-fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v1::MemberView {
-    let counts = backend.counters().read();
+fn view(
+    member: &str,
+    plane: &DataPlane,
+    table: &Table,
+    backend: &Backend,
+    with_history: bool,
+) -> v1::MemberView {
+    let counts = plane.backend_counts(backend);
     v1::MemberView {
         member: member.to_owned(),
         verdict: verdict(table.verdict(backend)).into(),
@@ -262,8 +269,8 @@ fn view(member: &str, table: &Table, backend: &Backend, with_history: bool) -> v
     }
 }
 
-fn listener_view(member: &str, listener: &Listener) -> v1::ListenerView {
-    let counts = listener.counters.read();
+fn listener_view(member: &str, plane: &DataPlane, listener: &Listener) -> v1::ListenerView {
+    let counts = plane.listener_counts(listener);
     let unserved = [
         CloseReason::NoBackend,
         CloseReason::QueueFull,

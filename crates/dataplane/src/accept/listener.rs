@@ -17,7 +17,7 @@ pub struct Listener {
     /// Its addresses on this member, in the order of the configuration.
     pub binds: Vec<BindStatus>,
     /// What came in through it.
-    pub counters: Arc<Counters>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) admission: Arc<Admission>,
 }
 

@@ -218,7 +218,7 @@ fn backend_name() -> BackendName {
 /// A pool without checks, its backend, and a listener that leads there from these addresses.
 fn front(binds: &[&str]) -> [Command; 3] {
     let health = HealthCheck { kind: CheckKind::None, ..HealthCheck::default() };
-    let spec = PoolSpec { health, close_spread_percent: 100, ..PoolSpec::default() };
+    let spec = PoolSpec { health, close_spread_percent: 50, ..PoolSpec::default() };
     let backend = BackendSpec::at(BackendAddress::parse("127.0.0.1:9").unwrap());
     let binds = binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect();
     let listener = ListenerSpec::new(binds, pool_name());

@@ -26,7 +26,7 @@ pub struct TrafficCounts {
     pub checks_ok: u64,
     /// Checks that failed; 0 for a listener.
     pub checks_failed: u64,
-    closes: [u64; CloseReason::ALL.len()],
+    pub(crate) closes: [u64; CloseReason::ALL.len()],
 }
 
 impl TrafficCounts {
@@ -39,7 +39,7 @@ impl TrafficCounts {
 /// Counters of one listener or backend. Aligned so that two of them never share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub struct Counters {
+pub(crate) struct Counters {
     connections: AtomicU64,
     active: AtomicU64,
     bytes_in: AtomicU64,
@@ -53,7 +53,7 @@ pub struct Counters {
 
 impl Counters {
     /// What was counted up to now. The values are read one after another, not at one instant.
-    pub fn read(&self) -> TrafficCounts {
+    pub(crate) fn read(&self) -> TrafficCounts {
         TrafficCounts {
             connections: self.connections.load(Relaxed),
             active: self.active(),
@@ -68,7 +68,7 @@ impl Counters {
     }
 
     /// Connections now, as in [`TrafficCounts::active`].
-    pub fn active(&self) -> u64 {
+    pub(crate) fn active(&self) -> u64 {
         self.active.load(Relaxed)
     }
 

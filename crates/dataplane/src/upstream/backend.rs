@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use trestle_engine::Verdict;
-use trestle_model::{self as model, AdminState};
+use trestle_model::{self as model, AdminState, PoolName};
 
 use crate::machine::shortage::Shortage;
 use crate::observe::check_result::CheckResult;
-use crate::observe::counters::Counters;
 use crate::observe::history::{VerdictChange, VerdictHistory};
 use crate::upstream::backend_runtime::BackendRuntime;
 
@@ -48,9 +47,9 @@ impl Backend {
         Some(SocketAddr::new(self.ip?, self.config.spec.address.port_for(dialled)))
     }
 
-    /// What went to it.
-    pub fn counters(&self) -> &Counters {
-        &self.runtime.counters
+    /// The pool that it belongs to.
+    pub fn pool(&self) -> &PoolName {
+        &self.runtime.pool
     }
 
     /// The last 16 changes of its verdict, the oldest first; it begins as unknown.

@@ -59,7 +59,11 @@ async fn measure(what: &str, kind: CheckKind, port: u16, interval: Duration, che
     let done = || {
         let table = plane.plane.table();
         let pool = &table.pools[&pool_name("p")];
-        pool.backends.iter().map(|b| b.counters().read()).map(|c| c.checks_ok + c.checks_failed).sum::<u64>()
+        pool.backends
+            .iter()
+            .map(|b| plane.plane.backend_counts(b))
+            .map(|c| c.checks_ok + c.checks_failed)
+            .sum::<u64>()
     };
     // From the second check on they are spread over the interval.
     until("a few checks each", || done() >= 3 * BACKENDS as u64).await;

@@ -207,11 +207,11 @@ impl Plane {
 
     pub(crate) fn backend_counts(&self, pool: &str, name: &str) -> TrafficCounts {
         let table = self.plane.table();
-        table.pools[&pool_name(pool)].backend(&backend_name(name)).unwrap().counters().read()
+        self.plane.backend_counts(table.pools[&pool_name(pool)].backend(&backend_name(name)).unwrap())
     }
 
     pub(crate) fn listener_counts(&self, name: &str) -> TrafficCounts {
-        self.plane.table().listeners[&listener_name(name)].counters.read()
+        self.plane.listener_counts(&self.plane.table().listeners[&listener_name(name)])
     }
 
     pub(crate) fn verdict(&self, pool: &str, name: &str) -> (Verdict, String) {

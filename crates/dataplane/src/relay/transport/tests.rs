@@ -99,8 +99,13 @@ impl Transport for TlsTransport {
             let mut records = Records { socket: &mut self.socket, cx };
             match or_pending(self.session.read_tls(&mut records)) {
                 Poll::Ready(Ok(_)) => {
+                    let was_handshaking = self.session.is_handshaking();
                     let processed = self.session.process_new_packets();
                     processed.map_err(|error| io::Error::new(ErrorKind::ConnectionAborted, error))?;
+                    if was_handshaking && !self.session.is_handshaking() {
+                        // Bytes for this side may have waited for that.
+                        cx.waker().wake_by_ref();
+                    }
                     // Its answer in the handshake; what is left of that is written with whatever comes next.
                     if let Poll::Ready(Err(error)) = self.poll_records_out(cx) {
                         return Poll::Ready(Err(error));
@@ -264,6 +269,8 @@ fn a_client_that_does_not_read_slows_the_backend_down_and_loses_nothing() {
             let () = go_on.recv_timeout(DEADLINE).unwrap();
             let (bytes, ended) = read_all(&mut client);
             ended.unwrap();
+            client.conn.send_close_notify();
+            client.flush().unwrap();
             bytes.iter().enumerate().all(|(i, byte)| *byte == (i % 251) as u8).then_some(bytes.len())
         },
         move |mut backend| {
