@@ -84,17 +84,17 @@ fn record_len(input: &[u8]) -> Option<u32> {
 
 fn hello_outcome(input: &[u8]) -> String {
     let read = |input: &[u8]| match client_hello::parse(input) {
-        Ok(client_hello::Parsed::Incomplete { need }) => Reading::Needs(need),
-        Ok(client_hello::Parsed::Hello(hello)) => Reading::Whole(Ok(hello)),
-        Ok(client_hello::Parsed::NotTls) => Reading::Refused(Err(None)),
+        Ok(client_hello::ParsedHello::Incomplete { need }) => Reading::Needs(need),
+        Ok(client_hello::ParsedHello::Hello(hello)) => Reading::Whole(Ok(hello)),
+        Ok(client_hello::ParsedHello::NotTls) => Reading::Refused(Err(None)),
         Err(error) => Reading::Refused(Err(Some(error))),
     };
     pieces_are_read_as_the_whole(input, INPUT_MAX, read);
     match client_hello::parse(input) {
         Err(error) => gist(&error),
-        Ok(client_hello::Parsed::NotTls) => "not TLS".to_owned(),
-        Ok(client_hello::Parsed::Incomplete { .. }) => "incomplete".to_owned(),
-        Ok(client_hello::Parsed::Hello(hello)) => {
+        Ok(client_hello::ParsedHello::NotTls) => "not TLS".to_owned(),
+        Ok(client_hello::ParsedHello::Incomplete { .. }) => "incomplete".to_owned(),
+        Ok(client_hello::ParsedHello::Hello(hello)) => {
             assert!(input.len() > 40 && hello.alpn.iter().map(Vec::len).sum::<usize>() < HELLO_MAX);
             assert!(hello.server_name.is_none() || hello.odd_name.is_none(), "{hello:?}");
             if let Some(name) = &hello.server_name {
@@ -105,7 +105,7 @@ fn hello_outcome(input: &[u8]) -> String {
             assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())), "{hello:?}");
             let again = client_hello::parse(&written(&hello));
             let wanted = Hello { odd_name: None, ..hello.clone() };
-            assert_eq!(again, Ok(client_hello::Parsed::Hello(wanted)));
+            assert_eq!(again, Ok(client_hello::ParsedHello::Hello(wanted)));
             let (named, odd) = (hello.server_name.is_some(), hello.odd_name.is_some());
             format!("{named} {odd} {}", hello.alpn.len().min(4))
         }
@@ -164,7 +164,7 @@ fn without_checksum(tlvs: &Tlvs) -> Vec<(u8, Vec<u8>)> {
 
 fn proxy_outcome(input: &[u8]) -> String {
     let read = |input: &[u8]| match proxy::parse(input) {
-        Ok(proxy::Parsed::Incomplete { need }) => Reading::Needs(need),
+        Ok(proxy::ParsedHeader::Incomplete { need }) => Reading::Needs(need),
         Ok(done) => Reading::Whole(Ok(done)),
         // A line that is too long may turn out to be wrong in another way, too, and errors quote what had come by then.
         Err(ProxyError::LineTooLong | ProxyError::Line { .. }) => Reading::Refused(Err(None)),
@@ -173,19 +173,19 @@ fn proxy_outcome(input: &[u8]) -> String {
     pieces_are_read_as_the_whole(input, HEADER_MAX, read);
     match proxy::parse(input) {
         Err(error) => gist(&error),
-        Ok(proxy::Parsed::Incomplete { .. }) => "incomplete".to_owned(),
-        Ok(proxy::Parsed::Done { header, len }) => {
+        Ok(proxy::ParsedHeader::Incomplete { .. }) => "incomplete".to_owned(),
+        Ok(proxy::ParsedHeader::Done { header, len }) => {
             assert!((15..=input.len()).contains(&len) && len <= HEADER_MAX, "{len} of {}", input.len());
             assert!(header.tlvs.as_bytes().len() <= TLVS_MAX);
             if let Some(ends) = header.addresses {
                 let v2 = proxy::format_v2(ends.source, ends.destination, &header.tlvs);
-                let Ok(proxy::Parsed::Done { header: again, len }) = proxy::parse(&v2) else {
+                let Ok(proxy::ParsedHeader::Done { header: again, len }) = proxy::parse(&v2) else {
                     panic!("{:?} of {ends:?}", v2.escape_ascii().to_string());
                 };
                 assert_eq!((again.addresses, len), (Some(ends), v2.len()));
                 assert_eq!(without_checksum(&again.tlvs), without_checksum(&header.tlvs));
                 let v1 = proxy::format_v1(ends.source, ends.destination);
-                let Ok(proxy::Parsed::Done { header: again, len }) = proxy::parse(&v1) else {
+                let Ok(proxy::ParsedHeader::Done { header: again, len }) = proxy::parse(&v1) else {
                     panic!("{:?} of {ends:?}", v1.escape_ascii().to_string());
                 };
                 assert_eq!((again.addresses, len), (Some(ends), v1.len()));

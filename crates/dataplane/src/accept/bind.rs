@@ -1,4 +1,4 @@
-//! Listening sockets: opening them, and saying why one could not be opened.
+//! Opening listening sockets, and the reasons why one could not be opened.
 
 use std::collections::BTreeMap;
 use std::fmt;

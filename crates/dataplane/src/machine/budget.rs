@@ -40,9 +40,9 @@ pub struct BudgetUse {
     pub pauses: u64,
 }
 
-/// Descriptors that may be used, and those that are. What a connection takes is taken; but while there is no room for one more
-/// connection, none is accepted. Workers that look at the same moment may each find room for the same one, and so have one
-/// more between them; there is a reserve.
+/// Descriptors that may be used, and those that are. A connection takes its descriptors in any case; but while there is no room
+/// for one more connection, none is accepted. Workers that look at the same moment may each find room for the same one, and
+/// then use one more than there is; there is a reserve for that.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
@@ -92,7 +92,7 @@ impl Budget {
                 );
             }
         }
-        // What was given back before the pause had begun would not end it.
+        // Descriptors that were given back before the pause had begun would not end it.
         self.end_pause(self.used.load(SeqCst));
         !self.paused.load(SeqCst)
     }
@@ -120,7 +120,7 @@ impl Budget {
         self.used.fetch_add(count, SeqCst);
     }
 
-    /// Uses descriptors if there is room for them, for what can be done without.
+    /// Uses descriptors if there is room for them; for optional uses.
     pub(crate) fn try_take(&self, count: usize) -> bool {
         let more = |used: usize| used.checked_add(count).filter(|used| *used <= self.limit);
         self.used.fetch_update(SeqCst, SeqCst, more).is_ok()

@@ -1,5 +1,5 @@
-//! What this member itself lacks. It says nothing of a backend: no verdict changes for it, and no connection ends but the
-//! one that could not be made.
+//! What this member itself lacks. A shortage says nothing of a backend: it changes no verdict, and only the connection that
+//! could not be made ends.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use trestle_engine::Repeats;
 
-/// What there is none of, or what is not permitted.
+/// What this member lacks, or what it is not permitted to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ShortageKind {
     /// Local ports towards one backend.
@@ -45,7 +45,7 @@ impl ShortageKind {
 /// A shortage of this member, in words when displayed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shortage {
-    /// Of what.
+    /// What is lacking.
     pub kind: ShortageKind,
     words: Arc<str>,
 }
@@ -126,14 +126,14 @@ fn reaches(target: SocketAddr) -> bool {
     UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(target)).is_ok()
 }
 
-/// How long what was met once counts as the state of things.
+/// How long a shortage that was met once is shown.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Least time between two lines of the log about the same.
+/// Least time between two lines of the log about the same shortage.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shortages that are told apart at a time. A lack of ports or of permission is one for each backend; what is wrong is
-/// seen from a few of them.
+/// Shortages that are kept apart at a time. A lack of ports or of permission is one for each backend; a few of them show what
+/// is wrong.
 const TOLD_APART_MAX: usize = 16;
 
 #[derive(Debug)]
@@ -155,8 +155,8 @@ impl Shortages {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a shortage that something met, tells the log, and shows it until somebody would have met it again: a check
-    /// that is made anew after `again`.
+    /// Counts a shortage, logs it, and shows it until it would have been met again: by a check that is made again after
+    /// `again`.
     pub(crate) fn note(&self, shortage: &Shortage, again: Duration, now: Instant) {
         if let Some(count) = self.counts.get(shortage.kind as usize) {
             count.fetch_add(1, Relaxed);

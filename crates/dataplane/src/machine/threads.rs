@@ -1,4 +1,4 @@
-//! Who watches the data plane's threads, and those of its tasks that nobody else would miss.
+//! Watching the data plane's threads, and those of its tasks that nothing else would miss.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use trestle_engine::{SIGN_INTERVAL, SignOfLife};
 
-/// How long after an end the panic is waited for that may have brought it about: what panics lets go of what it holds, and
-/// others end because of that, before the panic itself is told.
+/// How long, after a thread has ended, a panic is waited for that may have caused it: a thread that panics drops what it holds,
+/// and others end because of that, before the panic itself is reported.
 const CAUSE_WAIT: Duration = Duration::from_millis(250);
 
 /// How a thread or task ended, in words.
@@ -27,7 +27,7 @@ thread_local! {
     static ENDED: RefCell<Option<ThreadEnds>> = const { RefCell::new(None) };
 }
 
-/// A task of this thread that may end, but not by a panic: nobody waits for it, and what it did would not be done any more.
+/// A task of this thread that may end, but not by a panic: nothing waits for it, and its work would no longer be done.
 pub(crate) fn watched<T>(what: &str, body: impl Future<Output = T>) -> impl Future<Output = T> {
     let ended = ENDED.with_borrow(Clone::clone);
     let watched = ended.map(|ended| EndGuard { what: what.to_owned(), ended, any: false });
@@ -37,7 +37,7 @@ pub(crate) fn watched<T>(what: &str, body: impl Future<Output = T>) -> impl Futu
     }
 }
 
-/// Says so when what it is part of ends.
+/// Reports when the thread or task that holds it ends.
 pub(crate) struct EndGuard {
     what: String,
     ended: ThreadEnds,
@@ -102,12 +102,12 @@ impl ThreadLiveness {
         Self { name, origin: Instant::now(), sign: SignOfLife::default() }
     }
 
-    /// How long it has been missing, if that is too long.
+    /// How long the thread has given no sign of life, if that is too long.
     pub(crate) fn silent(&self) -> Option<Duration> {
         self.sign.silent(self.origin.elapsed())
     }
 
-    /// Runs `body`, on a runtime of its own, and gives signs of life as long as the thread comes round.
+    /// Runs `body`, on a runtime of its own, and gives signs of life as long as the thread runs its tasks.
     pub(crate) async fn during(self: Arc<Self>, body: impl Future<Output = ()>) {
         tokio::pin!(body);
         let mut beats = interval(SIGN_INTERVAL);

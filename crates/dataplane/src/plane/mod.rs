@@ -1,4 +1,4 @@
-//! Starting and stopping the data plane; what the rest of the program holds of it.
+//! The data plane as the rest of the program holds it: starting, asking, stopping.
 
 pub(crate) mod fitness;
 
@@ -61,11 +61,11 @@ pub struct DataPlane {
     local_checks: mpsc::UnboundedSender<LocalRun>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: ThreadEnds,
-    /// Of the threads that there is one of each.
+    /// The liveness of the threads that exist once.
     liveness: Vec<Arc<ThreadLiveness>>,
 }
 
-/// The threads that there is one of each, as they are started.
+/// The threads of a data plane while they are started.
 struct Threads {
     ended: ThreadEnds,
     handles: Vec<JoinHandle<()>>,

@@ -1,4 +1,4 @@
-//! What this member knows of a pool and of each of its backends.
+//! The state of a pool and of each of its backends on this member.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::queue::Queue;
 
-/// A backend and all that this member knows of it.
+/// A backend with its state on this member.
 pub(super) struct TrackedBackend {
     pub(super) entry: Arc<Backend>,
     pub(super) drain_state: DrainState,
-    /// How its connections end, if they do.
+    /// How the backend's connections end, if they are to end.
     pub(super) ending: Option<Ending>,
     pub(super) check: Option<CheckId>,
-    /// What becomes of its connections while it is down.
+    /// Decides on the backend's connections while it is down.
     pub(super) outage: Outage,
-    /// What becomes of them when it is a backup.
+    /// Decides on the backend's connections if it is a backup.
     failback: Failback,
 }
 
@@ -65,13 +65,13 @@ pub(super) struct TrackedPool {
     pub(super) plan: Arc<CheckPlan>,
     pub(super) backends: BTreeMap<BackendName, TrackedBackend>,
     pub(super) pool_runtime: PoolRuntime,
-    /// Whether it was told last that none of its backends is usable.
+    /// Whether the last event of the pool said that none of its backends is usable.
     pub(super) down: bool,
 }
 
 impl TrackedPool {
-    /// Closes what is left on backends that are down, where clients are led to better ones, and on backups, where they are
-    /// led to primaries.
+    /// Closes the connections that are left on backends that are down, where clients are sent to better ones, and on backups,
+    /// where clients are sent to primaries.
     pub(super) fn close_left(&mut self, signals: &mut Vec<(Arc<BackendRuntime>, u32)>) {
         let spec = &self.config.pool.spec;
         let candidates = || self.backends.values().map(|b| candidate(&b.entry));
@@ -96,7 +96,7 @@ impl TrackedPool {
     }
 }
 
-/// Begins an epoch, which closes the connections of those before; `signals` is told.
+/// Begins an epoch, which closes the connections of earlier ones, and adds it to `signals`.
 pub(super) fn close(signals: &mut Vec<(Arc<BackendRuntime>, u32)>, entry: &mut Backend, reason: CloseReason) {
     entry.epoch = next_epoch(entry.epoch, reason);
     signals.push((entry.runtime.clone(), entry.epoch));

@@ -8,15 +8,15 @@ use trestle_engine::spread;
 use crate::forwarder::{Connections, OpenConnection};
 use crate::observe::close_reason::CloseReason;
 
-/// Least time between two looks at who ends, so that thousands that end within a second are some for each look.
+/// Least time between two rounds of endings, so that thousands that end within a second are some for each round.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The time in which a member that takes its leave, or is drained, lets connections finish, on the clock of the reconciler.
+/// The time in which a member that stops, or is drained, lets connections finish, on the clock of the reconciler.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grace {
     pub(super) since: Duration,
     pub(super) time: Duration,
-    /// What those end as that do not finish.
+    /// The reason with which the others are closed.
     pub(super) reason: CloseReason,
 }
 
@@ -27,20 +27,20 @@ impl Grace {
         Ending::new(self.reason, from, self.deadline())
     }
 
-    /// When nothing may be left.
+    /// When no connection may be left.
     pub(super) fn deadline(self) -> Duration {
         self.since.saturating_add(self.time)
     }
 }
 
-/// How the connections of one backend end: each at a moment of its own, which its number gives, so that it stays the same when
-/// this is made anew. What is left at the deadline is closed in another way.
+/// How the connections of one backend end: each at a time of its own, which its number determines, so that it stays the same
+/// when this is made anew. Connections that are left at the deadline are closed in another way.
 #[derive(Debug)]
 pub(super) struct Ending {
     reason: CloseReason,
     from: Duration,
     deadline: Duration,
-    /// Those that are left, the next one last; `None` before the first moment comes.
+    /// The connections that are left, the next one to end last; `None` before the first is due.
     left: Option<Vec<(Duration, Weak<dyn OpenConnection>)>>,
     next: Duration,
 }
@@ -51,7 +51,7 @@ impl Ending {
         Self { reason, from, deadline, left: None, next: from }
     }
 
-    /// When nothing may be left.
+    /// When no connection may be left.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -66,8 +66,8 @@ impl Ending {
         self.left.is_none() && self.deadline > now
     }
 
-    /// Takes the backend's connections. Nobody is led any more to a backend that is drained, nor through a member that stops;
-    /// who is on the way all the same is closed at the deadline.
+    /// Takes the backend's connections. A drained backend and a member that stops get no new ones; connections that are being
+    /// made at this time are closed at the deadline.
     pub(super) fn fill(&mut self, connections: Connections) {
         let moment = |(id, entry)| (spread::moment(id, self.from, self.deadline), entry);
         let mut all: Vec<_> = connections.into_iter().map(moment).collect();
@@ -75,7 +75,7 @@ impl Ending {
         self.left = Some(all);
     }
 
-    /// Ends those connections whose moment has come.
+    /// Ends the connections that are due.
     pub(super) fn end_due(&mut self, now: Duration) {
         let left = self.left.get_or_insert_default();
         while let Some((_, entry)) = left.pop_if(|(at, _)| *at <= now) {

@@ -1,4 +1,4 @@
-//! Listening sockets: which addresses this member should have, and opening and closing them.
+//! Listeners: which addresses this member should have open, and having them opened and closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,19 +19,19 @@ use crate::upstream::loop_guard::{LoopGuard, OwnTargets, meets};
 const SPREAD_PORTS_MAX: usize = 256;
 
 /// How long a listener that is new here waits for the first checks of its backends. HAProxy serves at once and leads to
-/// servers that it then finds down; much longer than a check takes, and clients had better be served by anybody.
+/// servers that it then finds down. After a time much longer than a check takes, clients are better served by any backend.
 const FIRST_CHECKS_MAX: Duration = Duration::from_secs(2);
 
-/// A listener that has no sockets until its backends were checked for the first time.
+/// A listener whose addresses stay closed until its backends were checked for the first time.
 #[derive(Debug, Clone, Copy)]
 struct ListenerHold {
-    /// When it opens them in any case, on the reconciler's clock.
+    /// When they are opened in any case, on the reconciler's clock.
     until: Duration,
-    /// What is in force without it.
+    /// The revision that is in force without it.
     before: Revision,
 }
 
-/// Most addresses beside a wildcard that are told one by one.
+/// Most addresses beside a wildcard that are listed one by one.
 const SHADOWED_MAX: usize = 8;
 
 type Published = (Arc<BTreeMap<ListenerName, Arc<Listener>>>, Arc<BTreeMap<SocketAddr, Arc<Listener>>>);
@@ -58,7 +58,7 @@ pub(super) struct ListenerReconciler {
     neighbours: Vec<SocketAddr>,
     /// Wildcards that get no connections at an address of another listener, in words.
     shadowed: Arc<[String]>,
-    /// Of listeners that are published with other settings, or no more.
+    /// Of listeners that are published with other settings, or are gone.
     replaced: Vec<Arc<Admission>>,
     /// The addresses of virtual IPs.
     vips: Arc<BTreeSet<IpAddr>>,
@@ -112,7 +112,7 @@ impl ListenerReconciler {
         self.vips.clone()
     }
 
-    /// Has no socket from the next [`ListenerReconciler::follow`] on.
+    /// Closes every address at the next [`ListenerReconciler::follow`], and opens none from then on.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
     }
@@ -123,8 +123,8 @@ impl ListenerReconciler {
         std::mem::replace(&mut self.drained, drained) != drained
     }
 
-    /// Has listeners of `state` wait that are new and whose pools are `unchecked`, and those no longer whose time is over
-    /// or whose pools are not. `before` is the revision that is in force without those that are new.
+    /// Puts listeners of `state` on hold that are new and whose pools are `unchecked`, and releases those whose time is over or
+    /// whose pools are checked. `before` is the revision that is in force without those that are new.
     pub(super) fn hold(
         &mut self,
         state: &ClusterState,
@@ -142,7 +142,7 @@ impl ListenerReconciler {
         }
     }
 
-    /// Whether a listener waits that need not wait any longer.
+    /// Whether a listener on hold can be released.
     pub(super) fn is_released(
         &self,
         state: &ClusterState,
@@ -156,7 +156,7 @@ impl ListenerReconciler {
         self.held.iter().any(&mut over)
     }
 
-    /// When the next listener that waits opens in any case.
+    /// When the next listener on hold opens in any case.
     pub(super) fn next_release(&self) -> Option<Duration> {
         self.held.values().map(|hold| hold.until).min()
     }
@@ -166,7 +166,7 @@ impl ListenerReconciler {
         self.opening.is_some()
     }
 
-    /// What is in force of a configuration at `revision`.
+    /// The revision in force, of a configuration at `revision`.
     pub(super) fn in_force(&self, revision: Revision) -> Revision {
         self.held.values().map(|hold| hold.before).chain(self.opening).fold(revision, Revision::min)
     }
@@ -240,7 +240,7 @@ impl ListenerReconciler {
         owners
     }
 
-    /// Opens what a listener lacks, and says how it is at each of its addresses.
+    /// Opens the addresses that a listener lacks, and returns the status of each of its addresses.
     fn bind(
         &mut self,
         config: &model::Listener,
@@ -325,7 +325,7 @@ fn shadowed((listeners, routes): &Published, data_address: Option<IpAddr>) -> Ar
 fn closed(stopped: bool, drained: bool, vips: &BTreeSet<IpAddr>, address: SocketAddr) -> Option<BindError> {
     match () {
         () if stopped => Some(BindError::Stopped),
-        // Nobody reaches a virtual IP here while another member has it; once this one does, it must answer.
+        // No client reaches a virtual IP here while another member has it; once this member has it, it must answer.
         () if drained && !vips.contains(&address.ip()) => Some(BindError::Drained),
         () => None,
     }
@@ -336,7 +336,7 @@ fn pools(listener: &model::Listener) -> impl Iterator<Item = &PoolName> {
     listener.spec.routes.iter().map(|route| &route.pool).chain([&listener.spec.pool])
 }
 
-/// A listener's table entry: the old one where nothing is different.
+/// A listener's table entry: the old one where nothing has changed.
 fn entry(
     config: &Arc<model::Listener>,
     binds: Vec<BindStatus>,

@@ -1,4 +1,5 @@
-//! Bringing the table and the sockets in line with the configuration and the verdicts: the only writer of the table.
+//! The reconciler: brings the table and the forwarder in line with the configuration and the verdicts. It is the only writer of
+//! the table.
 
 mod backends;
 mod changes;
@@ -19,7 +20,7 @@ use trestle_model::{ClusterState, Revision};
 
 use crate::check;
 use crate::check::command::CheckReport;
-use crate::forwarder::{Forwarder, Publication};
+use crate::forwarder::Forwarder;
 use crate::observe::close_reason::CloseReason;
 use crate::resolve as resolver;
 use crate::settings::DataPlaneSettings;
@@ -37,7 +38,7 @@ const VERDICT_PAUSE: Duration = Duration::from_millis(5);
 /// member starts, the checks of its pools end one after another.
 const RELEASE_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the owner of the data plane asks for.
+/// A command of the data plane's owner.
 #[derive(Debug)]
 pub(crate) enum ReconcileCommand {
     /// Close every listening socket and open none.
@@ -59,7 +60,7 @@ pub(crate) enum ReconcileCommand {
     CloseAll,
 }
 
-/// Compares the whole of what is with the whole of what should be, each time something happens.
+/// Compares the whole actual state with the whole desired state, each time something happens.
 pub(crate) struct Reconciler {
     forwarder: Arc<dyn Forwarder>,
     /// The table that holds, for reports and checks.
@@ -70,10 +71,10 @@ pub(crate) struct Reconciler {
     origin: Instant,
     listeners: ListenerReconciler,
     pools: PoolReconciler,
-    /// What is in force.
+    /// The configuration in force.
     state: Arc<ClusterState>,
     published: Instant,
-    /// When listeners opened last that had waited.
+    /// When listeners on hold were released last.
     released: Instant,
     /// Since when this member takes no new connections because it is drained.
     drained_since: Option<Duration>,
@@ -188,7 +189,7 @@ impl Reconciler {
                 self.listeners.stop();
                 self.follow(self.state.clone(), true).await;
                 if let Some(done) = done {
-                    // Fails only when nobody waits any more.
+                    // Fails only when the caller no longer waits.
                     let _ = done.send(());
                 }
             }
@@ -221,8 +222,8 @@ impl Reconciler {
         }
     }
 
-    /// Brings everything in line with `state`. Sockets that go are closed while the table still has their listeners,
-    /// and those that come are handed to the workers once it has theirs.
+    /// Brings everything in line with `state`. Addresses that go are closed while the table still has their listeners, and
+    /// new ones take connections once the table has theirs.
     ///
     /// Pools come first: whether a listener that is new waits for its backends' first checks depends on them.
     async fn follow(&mut self, state: Arc<ClusterState>, again: bool) {
@@ -251,14 +252,13 @@ impl Reconciler {
             Table { revision, listeners, pools, routes, loop_guard, vips, shadowed, drained, drain_ends };
         let table = Arc::new(table);
         self.table.store(table.clone());
-        let (epochs, dead) = self.pools.take_endings();
-        self.forwarder.publish(Publication { table, epochs, dead });
+        self.forwarder.publish(self.pools.publication(table));
         self.published = Instant::now();
     }
 }
 
 impl Drop for Reconciler {
-    /// Nothing that is forwarded outlives what decides on it.
+    /// Stops forwarding, which does not go on without the reconciler.
     fn drop(&mut self) {
         self.forwarder.stop();
     }

@@ -22,10 +22,12 @@ use super::news;
 use super::schedule::PoolRuntime;
 use crate::check::command::{CheckId, CheckReport, CheckRequest};
 use crate::check::{self, CheckPlan};
+use crate::forwarder::Publication;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
 use crate::observe::event::OnEvent;
 use crate::resolve;
+use crate::table::Table;
 use crate::upstream::backend::Backend;
 use crate::upstream::backend_runtime::{BackendRuntime, next_epoch};
 use crate::upstream::pool::Pool;
@@ -36,27 +38,27 @@ type Prober = mpsc::UnboundedSender<check::command::ProbeCommand>;
 pub(super) struct PoolReconciler {
     /// This member's name.
     member: Option<MemberName>,
-    /// Where turns of a pool that is new here begin.
+    /// The first turn of pools that are new here.
     first_turn: u64,
-    /// Pools that remember their clients.
+    /// The number of pools with stickiness.
     remembering: usize,
     prober: Prober,
     on_event: OnEvent,
     names: NameUsers,
-    /// Where files of checks are.
+    /// The directory of files that checks read.
     check_directory: Arc<Path>,
     pools: BTreeMap<PoolName, TrackedPool>,
     published: Arc<BTreeMap<PoolName, Arc<Pool>>>,
     /// Pools whose table entry is out of date, or that are gone.
     dirty: BTreeSet<PoolName>,
-    /// Which backend each run of checks is for.
+    /// The backend of each run of checks.
     checks: BTreeMap<CheckId, (PoolName, BackendName)>,
     last_check: CheckId,
-    /// When connections end next of backends that are drained, or of which this member takes leave.
+    /// When connections of backends end next, because the backend is drained or this member stops.
     endings: BTreeSet<(Duration, PoolName, BackendName)>,
-    /// In which everything ends, once this member takes its leave.
+    /// The grace in which all connections end, once this member stops.
     grace: Option<Grace>,
-    /// In which everything ends while this member is drained with a deadline.
+    /// The grace in which all connections end while this member is drained with a deadline.
     drain: Option<Grace>,
     /// Pools in which shares are growing, and when they grow next.
     growing: BTreeMap<PoolName, Duration>,
@@ -121,7 +123,7 @@ impl PoolReconciler {
             self.dirty.insert(name);
         }
         let own = |member: &Arc<model::Member>| Some(&member.spec.name) == self.member.as_ref();
-        // Members are in the order of their ids, so that each has another place.
+        // Members are in the order of their ids, so that each begins with another backend.
         self.first_turn = state.members.values().position(own).map_or(0, |place| place as u64);
         let remembering = state.pools.values().filter(|p| !p.pool.spec.stickiness.is_zero()).count();
         if std::mem::replace(&mut self.remembering, remembering) != remembering {
@@ -287,8 +289,8 @@ impl PoolReconciler {
         }
     }
 
-    /// Whether backends of a pool that clients would be led to have not been looked up or checked yet. Not those that the
-    /// pool's initial state says enough of.
+    /// Whether backends of a pool that clients would be sent to have not been looked up or checked yet, and the pool's initial
+    /// state does not decide on them.
     fn is_unchecked(&self, pool: &PoolName) -> bool {
         let backends = self.pools.get(pool).into_iter().flat_map(|pool| pool.backends.values());
         let mut entries = backends.map(|b| &b.entry).filter(|entry| entry.verdict == Verdict::Unknown);
@@ -300,7 +302,7 @@ impl PoolReconciler {
         })
     }
 
-    /// As [`PoolReconciler::is_unchecked`], looking at each pool once: many listeners may lead to a large one.
+    /// As [`PoolReconciler::is_unchecked`], looking at each pool once: many listeners may use a large one.
     pub(super) fn unchecked(&self) -> impl FnMut(&PoolName) -> bool {
         let mut known = BTreeMap::new();
         move |pool| *known.entry(pool.clone()).or_insert_with(|| self.is_unchecked(pool))
@@ -382,10 +384,8 @@ impl PoolReconciler {
         self.published.clone()
     }
 
-    /// What ends with the table that is published now: connections of earlier epochs, and those at dead addresses.
-    pub(super) fn take_endings(
-        &mut self,
-    ) -> (Vec<(Arc<BackendRuntime>, u32)>, Vec<(Arc<BackendRuntime>, IpAddr)>) {
-        (std::mem::take(&mut self.signals), std::mem::take(&mut self.dead))
+    /// The table to be published, with what ends then: connections of earlier epochs, and those at dead addresses.
+    pub(super) fn publication(&mut self, table: Arc<Table>) -> Publication {
+        Publication { table, epochs: std::mem::take(&mut self.signals), dead: std::mem::take(&mut self.dead) }
     }
 }

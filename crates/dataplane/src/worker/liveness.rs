@@ -7,12 +7,12 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::worker::command::WorkerCommand;
 
-/// A worker that has not answered for longer does not run. What clients can make of a worker by keeping it busy ends long
-/// before; nothing that load does may move virtual IPs.
+/// A worker that has not answered for longer does not run. Clients cannot keep a worker busy for nearly as long; load must not
+/// move virtual IPs.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 
-/// Most that counts as silence between two looks. When the whole process or machine stood still, nobody looked either, and
-/// that is not the worker's fault.
+/// Most that counts as silence between two looks. When the whole process or machine stood still, no look was taken either, and
+/// that is no fault of the worker.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 
 /// Asks a worker for a sign of life, one question at a time.
@@ -30,8 +30,7 @@ impl WorkerLiveness {
         Self { commands: commands.downgrade(), asked: None, looked: now, silent: Duration::ZERO }
     }
 
-    /// How long the worker has been silent, if that is too long. A worker that has ended is not silent but gone, which
-    /// its thread shows.
+    /// How long the worker has been silent, if that is too long. A worker that has ended is not silent; its thread shows that.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
         match self.asked.as_mut().map(oneshot::Receiver::try_recv) {
