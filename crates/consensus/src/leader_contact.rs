@@ -17,11 +17,19 @@ pub(crate) struct LeaderContact {
     last: AtomicU64,
     /// Term and id of the leader that was heard last.
     leader: Mutex<Option<(u64, u64)>>,
+    /// The latest term in which Raft was asked to help to elect somebody.
+    candidate: AtomicU64,
 }
 
 impl LeaderContact {
     pub(crate) fn new(since: Instant, timing: Timing) -> Self {
-        Self { since, timing, last: AtomicU64::new(0), leader: Mutex::default() }
+        Self {
+            since,
+            timing,
+            last: AtomicU64::new(0),
+            leader: Mutex::default(),
+            candidate: AtomicU64::new(0),
+        }
     }
 
     fn nanos(&self) -> u64 {
@@ -40,6 +48,16 @@ impl LeaderContact {
         *leader = (*leader).max(Some(heard));
         drop(leader);
         self.note();
+    }
+
+    /// Notes that this member may help to elect somebody in `term`, before it does.
+    pub(crate) fn note_candidate(&self, term: u64) {
+        self.candidate.fetch_max(term, Ordering::AcqRel);
+    }
+
+    /// Whether this member may have helped to elect somebody in a later term than that.
+    pub(crate) fn may_have_helped_after(&self, term: u64) -> bool {
+        self.candidate.load(Ordering::Acquire) > term
     }
 
     /// Term and id of the leader that was heard last, however long ago.

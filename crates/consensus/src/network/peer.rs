@@ -181,6 +181,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc.leadership_transfer |= self.quorum.is_reelection(&rpc.vote);
         let message = wire::vote_request_message(self.to.now(), &rpc);
         let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
+        self.leader_contact.note_candidate(rpc.vote.leader_id.term);
         self.check_bound(&rpc)?;
         self.quorum.record_vote_request(&rpc.vote, rpc.leadership_transfer);
         let call = self.noting_removal(service.vote(message));

@@ -2,14 +2,17 @@
 
 mod snapshot;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftService;
@@ -160,6 +163,27 @@ impl Core {
         Ok(request)
     }
 
+    /// Has Raft take an append. Raft answers once all that it took before is on the disk. A leader that only wants to be heard has
+    /// been when its call came, and not be without a quorum because disks are slow: it is answered in time all the same, if this
+    /// member follows it and has helped nobody to become a later one.
+    async fn take_append(
+        &self,
+        raft: &RaftHandle,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>> {
+        let (vote, heartbeat) = (request.vote, request.entries.is_empty());
+        let mut append = pin!(raft.append_entries(request));
+        let patience = self.settings.timing.heartbeat / 2;
+        if heartbeat && let Ok(answer) = timeout(patience, &mut append).await {
+            return answer;
+        }
+        let follows = raft.server_metrics().borrow_watched().vote == vote;
+        if heartbeat && follows && !self.leader_contact.may_have_helped_after(vote.leader_id.term) {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        append.await
+    }
+
     /// Whether this member has heard a leader too lately to help another one, which that leader has not asked for. Raft
     /// refuses for as long, but forgets it when it hears of a transfer or has voted for anybody since.
     fn is_bound(&self, request: &VoteRequest<TypeConfig>) -> bool {
@@ -227,7 +251,7 @@ impl RaftService for Service {
             }
             Err(AppendRefusal::With(status)) => return Err(status),
         };
-        let answer = raft.append_entries(request).await.map_err(stopped)?;
+        let answer = self.0.take_append(&raft, request).await.map_err(stopped)?;
         Ok(Response::new(self.0.appended(&answer)))
     }
 
@@ -265,6 +289,7 @@ impl RaftService for Service {
         if self.0.is_bound(&request) || self.0.withholds_vote(&request) {
             return Ok(not_granted(&raft));
         }
+        self.0.leader_contact.note_candidate(term);
         let Some(asked) = PendingVote::ask(&self.0.settings.vote_guard, term) else {
             tracing::info!(term, "gave no vote: this member is not free to");
             return Ok(not_granted(&raft));
