@@ -31,8 +31,15 @@ fn another_member_serves_when_the_holder_is_out_of_reach() {
 }
 
 /// Threads of which a holder has one each.
-const THREADS: [&str; 6] =
-    ["vip owner", "vip maintenance", "vip watch", "vip lease", "trestle-probe", "trestle-names"];
+const THREADS: [&str; 7] = [
+    "vip owner",
+    "vip maintenance",
+    "vip watch",
+    "vip lease",
+    "trestle-probe",
+    "trestle-names",
+    "trestle-log",
+];
 
 /// Members that have a service manager: what they tell it comes to a socket beside their file.
 const MANAGED: &str = "export NOTIFY_SOCKET=\"$2.notify\" WATCHDOG_USEC=2000000 WATCHDOG_PID=$$";
@@ -81,12 +88,7 @@ fn a_part_that_hangs_is_named_and_unfed_to_the_watchdog_and_another_member_serve
     let told = bed.json(&["status"])["problems"].to_string();
     assert!(told.contains("has given no sign of life"), "{told}");
     drop((owner, others));
-    wait_for("readiness", LIMIT, || {
-        match bed.lab.members[member].run(|| get(bed.product.members[member].http(), "/readyz"))? {
-            page if page.status == 200 => Ok(()),
-            page => Err(page.body),
-        }
-    });
+    ready(&bed, member);
     wait_for("a watchdog that is fed", LIMIT, || is_well(&manager).then_some(()).ok_or_else(String::new));
     // What the owner had in its queue brings nothing back.
     assert_eq!(bed.served(bed.lab.target(), |by| by < MEMBERS), to);
@@ -98,11 +100,16 @@ fn a_part_that_panics_ends_its_member_after_the_virtual_ips_were_let_go_of() {
     let Some(mut bed) = Bed::new() else { return };
     type Break = fn(u32, &str) -> bool;
     // Those that keep the virtual IPs wait for others to tell them, and have no descriptor to break. Without them the kernel lets go.
-    let parts: [(&str, Break, &str, &str); 4] = [
+    let parts: [(&str, Break, &str, &str); 9] = [
         ("trestle-table", break_thread, "thread trestle-table panicked", "released"),
         ("trestle-probe", break_thread, "thread trestle-probe panicked", "released"),
+        ("trestle-names", break_thread, "thread trestle-names panicked", "released"),
+        ("trestle-data-0", panic_thread, "thread trestle-data-0 panicked", "released"),
         ("vip owner", panic_thread, "part=\"vip owner\" why=\"it panicked", "ended"),
         ("vip lease", panic_thread, "part=\"vip lease\"", "the kernel has closed the fence"),
+        ("vip maintenance", panic_thread, "part=\"vip maintenance\"", "released"),
+        ("vip watch", panic_thread, "part=\"vip watch\"", "released"),
+        (LOG, panic_thread, "part=\"trestle-log\"", "released"),
     ];
     for (thread, broken, why, how) in parts {
         let holder = bed.settle();
@@ -120,4 +127,57 @@ fn a_part_that_panics_ends_its_member_after_the_virtual_ips_were_let_go_of() {
         assert!(log.contains(how), "{how:?} is not in {log}");
         bed.served(bed.lab.target(), |by| by != holder && by < MEMBERS);
     }
+}
+
+/// Waits until a member is ready.
+fn ready(bed: &Bed, member: usize) {
+    wait_for("readiness", LIMIT, || {
+        match bed.lab.members[member].run(|| get(bed.product.members[member].http(), "/readyz"))? {
+            page if page.status == 200 => Ok(()),
+            page => Err(page.body),
+        }
+    });
+}
+
+/// The thread that writes the log: it hangs with its disk.
+const LOG: &str = "trestle-log";
+
+#[test]
+fn a_leader_whose_log_is_not_written_gives_leadership_away_and_is_no_successor() {
+    let Some(mut bed) = Bed::unhurried() else { return };
+    let member = bed.settle();
+    let watch = bed.watch();
+    let Some(hung) = hang_threads(bed.product.members[member].process().id(), &[LOG]) else { return };
+    let to = bed.served(bed.lab.target(), |by| by != member && by < MEMBERS);
+    bed.run(&["pool", "create", "after", "--if-absent"]);
+    bed.unfit(member, "the thread that writes its log, or the disk, has hung");
+    not_ready(&bed, member, &[LOG]);
+    let refusal = bed.refusal(&["vip", "move", "--to", &bed.name(member)]);
+    assert!(refusal.contains("has hung"), "{refusal}");
+    assert_eq!(bed.served(bed.lab.target(), |_| true), to);
+    drop(hung);
+    ready(&bed, member);
+    watch.end();
+}
+
+#[test]
+fn a_holder_serves_on_while_the_logs_of_all_others_hang() {
+    let Some(mut bed) = Bed::new() else { return };
+    let member = bed.settle();
+    let others = (0..MEMBERS).filter(|other| *other != member);
+    let hang = |other: usize| hang_threads(bed.product.members[other].process().id(), &[LOG]);
+    let hung: Vec<_> = others.map(hang).collect();
+    if hung.iter().any(Option::is_none) {
+        return;
+    }
+    let watch = bed.watch();
+    // Something is to be written, and none of them can.
+    let refused =
+        bed.product.try_run(&bed.lab, &["--timeout", "3s", "pool", "create", "after", "--if-absent"]);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(bed.served(bed.lab.target(), |_| true), member);
+    let failed = watch.end();
+    assert!(failed.is_empty(), "{failed:?}");
+    drop(hung);
+    bed.run(&["pool", "create", "after", "--if-absent"]);
 }

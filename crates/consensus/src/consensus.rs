@@ -24,7 +24,7 @@ use crate::replica::ClusterView;
 use crate::service::Service;
 use crate::shared::{ConsensusSettings, Core};
 use crate::status::{RaftRole, RaftStatus};
-use crate::store::OpenError;
+use crate::store::{LogWork, OpenError};
 use crate::timing::Timing;
 
 /// Raft does little at a time but must never wait: one thread may be busy encoding while another answers a heartbeat.
@@ -251,6 +251,18 @@ impl Consensus {
     /// whatever the disk or the API is busy with.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.core.quorum.subscribe()
+    }
+
+    /// What the thread that writes this member's log was given and has done; `None` while Raft does not run.
+    pub fn log_work(&self) -> Option<LogWork> {
+        self.core.log_probe().map(|probe| probe.work())
+    }
+
+    /// Gives that thread something that takes no write, so that it is known to live while nothing is to be written.
+    pub fn touch_log(&self) {
+        if let Some(probe) = self.core.log_probe() {
+            probe.touch();
+        }
     }
 
     /// The other voters that leadership could go to now, because they answer and have caught up; the one with most of the

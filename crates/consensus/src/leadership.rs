@@ -38,7 +38,7 @@ pub struct LeaderTerm {
 impl LeaderTerm {
     /// Whether nobody else can have been elected: a quorum has answered a call that left less than `lease` ago, and no voter
     /// was told to stand.
-    pub(crate) fn is_safe(&self, lease: Duration) -> bool {
+    pub fn is_safe(&self, lease: Duration) -> bool {
         !self.transferring && self.quorum_acked.is_some_and(|sent| sent.elapsed() < lease)
     }
 }

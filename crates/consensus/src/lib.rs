@@ -57,6 +57,6 @@ pub use replica::ClusterView;
 pub use service::Service;
 pub use shared::ConsensusSettings;
 pub use status::{RaftRole, RaftState, RaftStatus};
-pub use store::OpenError;
+pub use store::{LogWork, OpenError};
 pub use timing::Timing;
 pub use vote_guard::{AllowAllVotes, VoteGuard};

@@ -112,7 +112,7 @@ impl Core {
         let network = Network::new(&identity, self);
         let Storage { log, replica, closed } = self.storage().take().ok_or(Failure::ShuttingDown)?;
         *self.closed() = Some(closed);
-        let reader = log.reader();
+        let (reader, probe) = (log.reader(), log.probe());
         let id = identity.member_id.0;
         let raft =
             self.runtime.spawn(async move { Raft::new(id, Arc::new(config), network, log, replica).await });
@@ -120,7 +120,7 @@ impl Core {
             .await
             .map_err(|_| Failure::ShuttingDown)?
             .map_err(|e| RaftStartError::Raft(e.to_string()))?;
-        self.set_raft(Some(RunningRaft { raft: raft.clone(), log: reader, ended: Arc::new(ended) }));
+        self.set_raft(Some(RunningRaft { raft: raft.clone(), log: reader, probe, ended: Arc::new(ended) }));
         // Before it can find that it is time to stand.
         raft.runtime_config().elect(!self.abstains());
         self.spawn_watched(

@@ -28,7 +28,7 @@ use crate::removal_reports::RemovalReports;
 use crate::replica::{ClusterView, KnownRequests, Replica};
 use crate::status::{RaftRole, RaftState};
 use crate::storage::Storage;
-use crate::store::{LogClosed, LogReader, SyncedIndex};
+use crate::store::{LogClosed, LogProbe, LogReader, SyncedIndex};
 use crate::timing::Timing;
 use crate::vote_guard::VoteGuard;
 
@@ -40,6 +40,8 @@ pub(crate) struct RunningRaft {
     pub(crate) raft: RaftHandle,
     /// The log that it writes.
     pub(crate) log: LogReader,
+    /// Asks the thread that writes it for a sign of life.
+    pub(crate) probe: LogProbe,
     /// Set before it is stopped, so that its end is nobody's surprise.
     pub(crate) ended: Arc<watch::Sender<bool>>,
 }
@@ -186,6 +188,11 @@ impl Core {
     /// The log of the running Raft.
     pub(crate) fn log_reader(&self) -> Option<LogReader> {
         self.raft.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.log.clone())
+    }
+
+    /// What asks the running Raft's writer for a sign of life.
+    pub(crate) fn log_probe(&self) -> Option<LogProbe> {
+        self.raft.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|running| running.probe.clone())
     }
 
     pub(crate) fn set_raft(&self, raft: Option<RunningRaft>) -> Option<RunningRaft> {

@@ -84,6 +84,7 @@ impl HttpPages {
             why.push("shutting down".to_owned());
         }
         why.extend(self.member.missing_parts());
+        why.extend(self.member.vips.log_silence());
         let view = self.member.consensus.view().borrow().clone();
         let own = self.member.id().and_then(|id| view.state.members.get(&id));
         if own.is_some_and(|own| own.draining) {

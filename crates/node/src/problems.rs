@@ -8,6 +8,12 @@ impl Member {
         let missing = self.missing_parts().into_iter();
         let missing =
             missing.map(|part| format!("{part}; restart trestled there, and report this with its log"));
+        let log = self.vips.log_silence().map(|silence| {
+            format!(
+                "{silence}: it hangs, or its disk does; another member leads if it can: see to the disk of the data directory there, \
+                 and restart trestled if that is well"
+            )
+        });
         let own = self
             .plane
             .shortages()
@@ -16,7 +22,12 @@ impl Member {
             .chain(self.vips.own_addresses())
             .chain(self.fence_problems());
         let shadowed = self.plane.table().shadowed.clone();
-        missing.chain(self.consensus.problems()).chain(own).chain(shadowed.iter().cloned()).collect()
+        missing
+            .chain(log)
+            .chain(self.consensus.problems())
+            .chain(own)
+            .chain(shadowed.iter().cloned())
+            .collect()
     }
 
     /// Whether its configuration gives it another name than the cluster knows.

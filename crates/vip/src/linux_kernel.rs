@@ -256,7 +256,7 @@ impl LinuxKernel {
 
     /// Releases an address and, with `wait`, waits until it is removed.
     fn release_address(&self, address: IpAddr, wait: bool) -> Result<(), VipError> {
-        let _one_at_a_time = locked(&self.route);
+        let mut route = locked(&self.route);
         if locked(&self.held).remove(&address).is_none() {
             return Err(VipError::NotHeld(address));
         }
@@ -265,6 +265,11 @@ impl LinuxKernel {
             true => self.maintain(|reply| MaintenanceCommand::Drop(address, Some(reply))),
             false if self.commands.send(MaintenanceCommand::Drop(address, None)) => Ok(()),
             false => Err(VipError::Ended("maintenance")),
+        };
+        let dropped = match dropped {
+            // Its thread has panicked. Without it the address would stay until its lifetime ends.
+            Err(VipError::Ended(_)) => remove_all(&mut route, address),
+            other => other,
         };
         shut.and(dropped)
     }
@@ -385,6 +390,13 @@ impl Drop for LinuxKernel {
         self.lease_commands = nobody;
         self.leasing.take().map(JoinHandle::join);
     }
+}
+
+/// Removes a virtual IP from every interface.
+fn remove_all(route: &mut RouteSocket, address: IpAddr) -> Result<(), VipError> {
+    let assigned = route.addresses().map_err(VipError::system("list addresses"))?;
+    let mut found = assigned.iter().filter(|found| found.address == address && found.is_virtual());
+    found.try_for_each(|found| route.remove_found(found).map_err(VipError::system("remove an address")))
 }
 
 fn spawn(name: &str, body: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, VipError> {

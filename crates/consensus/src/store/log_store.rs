@@ -12,6 +12,7 @@ use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{oneshot, watch};
 
+use super::backlog::{Backlog, LogProbe, UntilEnd};
 use super::disk::LogDisk;
 use super::error::OpenError;
 use super::layout;
@@ -53,6 +54,7 @@ pub(crate) struct LogStore {
     reader: LogReader,
     writer: Sender<WriteRequest>,
     max_synced: watch::Receiver<SyncedIndex>,
+    backlog: Arc<Backlog>,
 }
 
 /// Resolves when the writer thread has ended and the files are closed.
@@ -140,15 +142,18 @@ pub(super) fn start(
     let (ended, closed) = oneshot::channel::<()>();
     let held = dir.clone();
     let writing = LogWriter::new(disk, synced);
-    let max_synced = writing.max_synced();
+    let (max_synced, backlog) = (writing.max_synced(), writing.backlog());
+    let until_end = UntilEnd(backlog.clone());
     let run = move || {
+        let _until_end = until_end;
         writing.run(&requests);
         drop(held);
         drop(ended);
     };
     let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
     thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
-    Ok((LogStore { reader: LogReader(Arc::new(Mutex::new(log))), writer, max_synced }, LogClosed(closed)))
+    let reader = LogReader(Arc::new(Mutex::new(log)));
+    Ok((LogStore { reader, writer, max_synced, backlog }, LogClosed(closed)))
 }
 
 fn writer_gone() -> io::Error {
@@ -180,7 +185,13 @@ impl LogStore {
         })
     }
 
+    /// What asks the writer for a sign of life.
+    pub(crate) fn probe(&self) -> LogProbe {
+        LogProbe { backlog: self.backlog.clone(), writer: self.writer.clone() }
+    }
+
     fn ask(&self, request: WriteRequest) -> io::Result<()> {
+        self.backlog.give();
         self.writer.send(request).map_err(|_| writer_gone())
     }
 }

@@ -3,6 +3,7 @@
 //! Everything that is not purged is also in memory, and openraft reads only that; the disk is written by one thread
 //! (see [`writer`]) and read once, at start (see [`recovery`]).
 
+mod backlog;
 mod closed;
 mod disk;
 mod error;
@@ -18,6 +19,8 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use backlog::LogProbe;
+pub use backlog::LogWork;
 pub(crate) use closed::ClosedLog;
 pub use error::OpenError;
 pub(crate) use error::StorageOwner;

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::backlog::Backlog;
 use super::disk::{DiskOp, LogDisk};
 use super::layout;
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
@@ -30,6 +32,8 @@ pub(super) enum WriteRequest {
     Purge { upto: LogId, removed: Range<u64>, last: Option<LogId> },
     /// Notes what is committed; nobody waits for it.
     Committed(LogId),
+    /// Nothing: that it is taken is a sign of life.
+    Touch,
 }
 
 /// Someone who waits for a write.
@@ -65,6 +69,7 @@ pub(super) struct LogWriter<D> {
     synced: SyncedIndexFile,
     /// The most that was ever durable in this process: what a new leader has removed since was there all the same.
     max_synced: watch::Sender<SyncedIndex>,
+    backlog: Arc<Backlog>,
     committed: Option<LogId>,
     /// When the committed log id was last noted.
     noted: Instant,
@@ -74,12 +79,18 @@ pub(super) struct LogWriter<D> {
 impl<D: LogDisk> LogWriter<D> {
     pub(super) fn new(disk: D, synced: SyncedIndexFile) -> Self {
         let max_synced = watch::Sender::new(synced.current());
-        Self { disk, synced, max_synced, committed: None, noted: Instant::now(), failed: None }
+        let backlog = Arc::default();
+        Self { disk, synced, max_synced, backlog, committed: None, noted: Instant::now(), failed: None }
     }
 
     /// The most that was ever durable in this process.
     pub(super) fn max_synced(&self) -> watch::Receiver<SyncedIndex> {
         self.max_synced.subscribe()
+    }
+
+    /// What it was given and has done.
+    pub(super) fn backlog(&self) -> Arc<Backlog> {
+        self.backlog.clone()
     }
 
     /// Writes until nobody can ask any more.
@@ -93,8 +104,10 @@ impl<D: LogDisk> LogWriter<D> {
             let waited = matches!(first, Err(RecvTimeoutError::Timeout));
             let mut group = WriteGroup::default();
             let mut target = self.synced.current();
+            let mut taken = 0;
             for request in first.into_iter().chain(requests.try_iter()).take(GROUP_MAX) {
                 self.take(request, &mut group, &mut target);
+                taken += 1;
             }
             let note = stop || waited || self.noted.elapsed() >= COMMITTED_EVERY;
             if note && let Some(id) = self.committed.take() {
@@ -104,6 +117,7 @@ impl<D: LogDisk> LogWriter<D> {
             if !group.ops.is_empty() {
                 self.write(group, target);
             }
+            self.backlog.finish(taken);
             if stop {
                 return;
             }
@@ -135,6 +149,7 @@ impl<D: LogDisk> LogWriter<D> {
                 group.ops.extend(removed.map(layout::remove_entry));
             }
             WriteRequest::Committed(id) => self.committed = Some(id),
+            WriteRequest::Touch => {}
         }
     }
 

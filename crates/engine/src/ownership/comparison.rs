@@ -34,7 +34,9 @@ impl FaultKey {
             Fault::Interface(_) => true,
             // Of a listener, not of the threads.
             Fault::DataPlane => !self.subject.is_empty(),
-            Fault::Unable | Fault::IsolatedFromBackends | Fault::Check | Fault::Draining => false,
+            Fault::Unable | Fault::IsolatedFromBackends | Fault::Check | Fault::Draining | Fault::Log => {
+                false
+            }
         }
     }
 }
@@ -56,7 +58,16 @@ pub struct FitnessReport {
 impl FitnessReport {
     /// Whether it cannot hold any VIP at all.
     pub fn is_unable(&self) -> bool {
-        self.faults.iter().any(|key| key.fault == Fault::Unable)
+        self.has(Fault::Unable)
+    }
+
+    /// Whether it cannot vote, or lead.
+    pub fn writes_no_log(&self) -> bool {
+        self.has(Fault::Log)
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|key| key.fault == fault)
     }
 }
 
@@ -203,9 +214,14 @@ mod tests {
 
     #[test]
     fn what_no_write_brings_needs_no_revision() {
-        for fault in
-            [Fault::Unable, Fault::DataPlane, Fault::IsolatedFromBackends, Fault::Check, Fault::Draining]
-        {
+        for fault in [
+            Fault::Unable,
+            Fault::DataPlane,
+            Fault::IsolatedFromBackends,
+            Fault::Check,
+            Fault::Draining,
+            Fault::Log,
+        ] {
             assert_eq!(own(7, &[key(fault)]).in_favour_of(&report(3, &[])), [fault].into());
         }
     }

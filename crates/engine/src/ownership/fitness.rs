@@ -18,6 +18,8 @@ pub enum Fault {
     Check,
     /// The operator drains it.
     Draining,
+    /// Its log is not written: the disk hangs, or the thread that writes to it.
+    Log,
 }
 
 impl fmt::Display for Fault {
@@ -29,6 +31,7 @@ impl fmt::Display for Fault {
             Fault::IsolatedFromBackends => f.write_str("it alone sees every backend of a pool dead"),
             Fault::Check => f.write_str("its own check fails"),
             Fault::Draining => f.write_str("it is drained"),
+            Fault::Log => f.write_str("its log is not written"),
         }
     }
 }

@@ -9,7 +9,7 @@ use trestle_model::Revision;
 
 use v1::vip_fault::Kind;
 
-use super::{VipStatus, silence};
+use super::{VipStatus, log_watch, silence};
 use crate::member::Member;
 
 /// Everything that is wrong, with the words for it.
@@ -24,6 +24,9 @@ impl Member {
         let mut add = |fault, words| faults.insert(FaultKey::of_member(fault), words);
         if self.is_draining() {
             add(Fault::Draining, "it is drained".to_owned());
+        }
+        if let Some(stall) = self.vips.log_hangs() {
+            add(Fault::Log, log_watch::words(stall));
         }
         let status = self.vips.shared.status();
         let revision = in_force.min(status.placed);
@@ -109,6 +112,7 @@ fn message(key: &FaultKey, recovering: bool) -> v1::VipFault {
         Fault::IsolatedFromBackends => Kind::Isolated,
         Fault::Check => Kind::Check,
         Fault::Draining => Kind::Draining,
+        Fault::Log => Kind::Log,
     };
     let subject = match key.fault {
         Fault::Interface(address) => address.to_string(),
@@ -126,6 +130,7 @@ fn parse(message: &v1::VipFault) -> Option<FaultKey> {
         Kind::Isolated => Fault::IsolatedFromBackends,
         Kind::Check => Fault::Check,
         Kind::Draining => Fault::Draining,
+        Kind::Log => Fault::Log,
     };
     let subject = if matches!(fault, Fault::Interface(_)) { String::new() } else { message.subject.clone() };
     Some(FaultKey { fault, subject })
@@ -168,6 +173,7 @@ mod tests {
             FaultKey { fault: Fault::IsolatedFromBackends, subject: "pools/web".to_owned() },
             FaultKey::of_member(Fault::Check),
             FaultKey::of_member(Fault::Draining),
+            FaultKey::of_member(Fault::Log),
         ];
         let mut status = v1::MemberStatus { fitness_revision: 7, ..Default::default() };
         status.vip_faults = all.iter().map(|key| message(key, false)).collect();

@@ -119,7 +119,9 @@ impl Watch {
         let mut reasons = BTreeSet::new();
         for id in &voters {
             let Some(other) = others.iter().find(|other| other.id == *id) else { continue };
-            let found = self.own.in_favour_of(&other.report);
+            // A leader whose log is not written cannot put a release on record, which the machine waits for: see log_watch.
+            let mut found = self.own.in_favour_of(&other.report);
+            found.remove(&Fault::Log);
             if !found.is_empty() {
                 fitter.push(*id);
                 reasons.extend(found);
@@ -190,6 +192,21 @@ async fn ask(member: &Member) -> Vec<Other> {
 /// To whom leadership can go, best first, by what they say now.
 pub(super) async fn targets(member: &Member) -> Vec<MemberId> {
     let others = ask(member).await;
+    let (revision, faults) = member.own_faults();
+    let mut own = OwnFaults::default();
+    own.observe(revision, &faults.into_keys().collect());
+    successors(member, &others, &own)
+}
+
+/// To whom leadership can go from a leader whose log is not written, best first. It cannot vote for anybody either: there is none
+/// unless the others whose logs are written are a quorum.
+pub(super) async fn targets_without_own_vote(member: &Member) -> Vec<MemberId> {
+    let mut others = ask(member).await;
+    others.retain(|other| !other.status.abstains && !other.report.unknown && !other.report.writes_no_log());
+    let voters = member.consensus.view().borrow().voters.len();
+    if others.len() <= voters / 2 {
+        return Vec::new();
+    }
     let (revision, faults) = member.own_faults();
     let mut own = OwnFaults::default();
     own.observe(revision, &faults.into_keys().collect());

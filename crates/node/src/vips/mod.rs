@@ -10,6 +10,7 @@ mod check_exec;
 mod faults;
 mod fit;
 mod fitness;
+mod log_watch;
 mod obstacles;
 mod owner;
 mod raft_events;
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     status: Mutex<VipStatus>,
     /// What is seen of the owner.
     silence: silence::Silence,
+    /// What is seen of the thread that writes the log.
+    stall: log_watch::Stall,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -200,6 +203,7 @@ impl Vips {
             machine: Mutex::default(),
             status: Mutex::default(),
             silence: silence::Silence::default(),
+            stall: log_watch::Stall::default(),
         };
         let (commands, queue) = channel();
         let queue = Mutex::new(Some(queue));
@@ -248,6 +252,7 @@ impl Vips {
         raft_events::follow(member, &self.commands);
         fitness::follow(member, &self.commands);
         silence::follow(member);
+        log_watch::follow(member);
         Ok(())
     }
 
@@ -290,6 +295,9 @@ impl Vips {
 
     /// Whether they all are there and alive. For one of them, the thread that keeps the leases: it waits for nobody.
     pub(crate) fn is_whole(&self) -> bool {
+        if self.log_is_lost() {
+            return false;
+        }
         // Whoever has it now is alive.
         let Ok(status) = self.shared.status.try_lock() else { return true };
         status

@@ -42,9 +42,13 @@ impl Member {
         let term = self.consensus.status().term;
         if let (Some(to), Some(me)) = (to, self.id())
             && to == me
-            && self.consensus.leadership().borrow().leads.is_some()
+            && let Some(leads) = self.consensus.leadership().borrow().leads
         {
-            return Ok((me, term));
+            let confirmed = leads.is_safe(self.consensus.timing().election_max);
+            return confirmed.then_some((me, term)).ok_or_else(|| {
+                let why = "this member takes itself for the leader, and no majority has confirmed it lately";
+                status::failure(&Failure::NoLeader(why.to_owned()))
+            });
         }
         let deadline = Instant::now() + TARGETS_WAIT;
         let _moving = self.vips.moving();
