@@ -14,6 +14,8 @@ const TARGETS: &[(&str, &str)] = &[
     ("nft_answers", "trestle-vip"),
     ("route_answers", "trestle-vip"),
     ("claims", "trestle-vip"),
+    ("stored_proposal", "trestle-api"),
+    ("stored_machine", "trestle-api"),
 ];
 
 /// What makes the compiler count edges. SanitizerCoverage is a pass of LLVM, which stable Rust lets one name.

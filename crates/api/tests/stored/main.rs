@@ -2,6 +2,7 @@
 //! the decoder panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fuzz;
 mod golden;
 mod refused;
 mod round_trip;
