@@ -11,6 +11,7 @@ const SECONDS: u64 = 60;
 const TARGETS: &[(&str, &str)] = &[
     ("client_hello", "trestle-engine"),
     ("proxy", "trestle-engine"),
+    ("http_answer", "trestle-dataplane"),
     ("nft_answers", "trestle-vip"),
     ("route_answers", "trestle-vip"),
     ("claims", "trestle-vip"),

@@ -194,3 +194,6 @@ async fn contains(mut body: Incoming, text: &[u8]) -> Result<bool, String> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod fuzz;

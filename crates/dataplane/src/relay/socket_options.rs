@@ -10,6 +10,7 @@ use crate::relay::peer_watch::Pending;
 const SIOCOUTQNSD: libc::Ioctl = 0x894B;
 
 /// Asks for a number of bytes.
+#[expect(unsafe_code, reason = "no library has these requests")]
 fn count(socket: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open for as long as it is borrowed, and for these requests the kernel writes one `int`.
@@ -55,6 +56,7 @@ struct TcpInfo {
 ///
 /// # Errors
 /// What ioctl(2) and getsockopt(2) say.
+#[expect(unsafe_code, reason = "no library reads these fields of tcp_info")]
 pub(crate) fn pending(socket: BorrowedFd<'_>) -> io::Result<Option<Pending>> {
     // Most have nothing under way, and this is the cheaper of the two.
     if count(socket, libc::TIOCOUTQ)? == 0 {
@@ -90,6 +92,7 @@ const TCP_RTO_MAX_MS: libc::c_int = 44;
 
 /// Bounds the time between two retransmissions, and between two probes of a closed window, which the kernel otherwise lets
 /// grow to two minutes. Does nothing on kernels that do not know it.
+#[expect(unsafe_code, reason = "no library has this option")]
 pub(crate) fn set_retransmission_max(socket: BorrowedFd<'_>, most: Duration) {
     let milliseconds = most.as_millis().clamp(1_000, 120_000) as libc::c_int;
     // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads `length` bytes from

@@ -104,6 +104,7 @@ impl Sources {
 
 /// Sets IP_BIND_ADDRESS_NO_PORT (ip(7)). Without it bind(2) takes a local port for this socket alone, and all backends
 /// together get no more connections than there are ports; connect(2) may use a port once for each backend.
+#[expect(unsafe_code, reason = "neither rustix nor socket2 has this option")]
 fn leave_port_to_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;

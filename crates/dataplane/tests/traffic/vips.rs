@@ -55,6 +55,7 @@ pub(crate) fn ip_command(arguments: &str) {
 }
 
 /// Runs `body` in a network namespace of its own that has nothing but a loopback interface.
+#[expect(unsafe_code, reason = "rustix leaves it to the caller that nothing else relies on the namespace")]
 pub(crate) fn alone(body: impl Future<Output = ()> + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
