@@ -147,7 +147,7 @@ fn line_at(text: &str, offset: usize) -> usize {
 }
 
 fn unknown_rule(name: &str) -> String {
-    let near = KEYS.iter().map(|key| (distance(name, key.name), key.name)).min();
+    let near = KEYS.iter().map(|key| (strsim::levenshtein(name, key.name), key.name)).min();
     match near {
         Some((distance, near)) if distance <= 3 => format!("is no key; did you mean \"{near}\"?"),
         _ => {
@@ -155,24 +155,6 @@ fn unknown_rule(name: &str) -> String {
             format!("is no key; the keys are {}", names.join(", "))
         }
     }
-}
-
-/// Levenshtein distance, in characters, of the first 64 of each.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut last = i;
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let replace = last + usize::from(x != *y);
-            last = row.get(j + 1).copied().unwrap_or(last);
-            let insert = next.last().copied().unwrap_or(0) + 1;
-            next.push(replace.min(insert).min(last + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -200,12 +182,5 @@ mod tests {
         let mut v = Violations::new();
         RawConfig::from_toml(Path::new("t.toml"), "name = \"m1\"\nname m2\n", &mut v);
         assert!(v.into_vec().iter().any(|f| f.field == "t.toml:2"));
-    }
-
-    #[test]
-    fn distances_are_levenshteins() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
     }
 }
