@@ -22,12 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     protos_below(Path::new(PROTO_ROOT), &mut protos)?;
     protos.sort();
     let descriptors = protox::compile(&protos, [PROTO_ROOT])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("trestle.bin"), prost::Message::encode_to_vec(&descriptors))?;
 
     // The admin API's own files and what they import, for reflection; peers and disk are nobody else's business.
     let public: Vec<_> =
         protos.iter().filter(|path| path.starts_with(Path::new(PROTO_ROOT).join("trestle/v1"))).collect();
     let reflected = protox::compile(public, [PROTO_ROOT])?;
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("trestle_v1.bin"), prost::Message::encode_to_vec(&reflected))?;
 
     // Names of messages are part of a request's fingerprint.

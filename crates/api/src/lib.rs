@@ -26,3 +26,6 @@ pub mod storage {
 
 /// Encoded descriptors of the admin API, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trestle_v1.bin"));
+
+/// Encoded descriptors of all of `proto/`, for tests that walk every method or field; no binary carries them.
+pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/trestle.bin"));

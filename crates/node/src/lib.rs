@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod access;
 mod admin;
 pub mod config;
 mod connections;

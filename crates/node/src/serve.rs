@@ -18,6 +18,7 @@ use trestle_api::v1::vip_service_server::VipServiceServer;
 use trestle_consensus::PEER_WINDOW;
 
 use crate::accept::{self, Grpc, Http2, PortDeadlines, ServicePort};
+use crate::access::{Entrance, intercept};
 use crate::admin::Admin;
 use crate::member::Member;
 use crate::peer::PeerServer;
@@ -97,8 +98,12 @@ pub(crate) async fn admin(
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);
-    accept::run(listener, port, Grpc { services: services.into_axum_router(), http2: ADMIN_HTTP2 }, stop)
-        .await;
+    let grpc = Grpc {
+        services: services.into_axum_router(),
+        http2: ADMIN_HTTP2,
+        intercept: |origin, request| intercept(Entrance::Admin, origin, request),
+    };
+    accept::run(listener, port, grpc, stop).await;
 }
 
 /// Raft, the questions of peers, and the operations that a member that does not lead passes on.
@@ -128,5 +133,10 @@ pub(crate) async fn peers(
         connection_window: PEER_WINDOW,
         keep_alive: member.consensus.peer_keep_alive(),
     };
-    accept::run(listener, port, Grpc { services: services.into_axum_router(), http2 }, stop).await;
+    let grpc = Grpc {
+        services: services.into_axum_router(),
+        http2,
+        intercept: |origin, request| intercept(Entrance::Peer, origin, request),
+    };
+    accept::run(listener, port, grpc, stop).await;
 }

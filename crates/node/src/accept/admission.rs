@@ -162,8 +162,10 @@ impl AdmittedConnections {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::IpAddr;
     use std::time::Duration;
 
+    use super::super::ConnectionOrigin;
     use super::super::connection::Phase;
     use super::*;
 
@@ -188,8 +190,8 @@ mod tests {
         ) -> Result<(Arc<PortConnection>, Option<u64>), NotAdmitted> {
             self.last += 1;
             self.now += Duration::from_millis(1);
-            let source = ClientSource::Address(ip.parse().unwrap());
-            let connection = Arc::new(PortConnection::new(self.last, source, self.now));
+            let origin = ConnectionOrigin::Tcp((ip.parse::<IpAddr>().unwrap(), 5000).into());
+            let connection = Arc::new(PortConnection::new(self.last, origin, self.now));
             let evicted = self.connections.admit(connection.clone(), member, self.now)?;
             Ok((connection, evicted.map(|evicted| evicted.number)))
         }

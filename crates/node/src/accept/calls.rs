@@ -297,6 +297,9 @@ impl Drop for CallPermit {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::IpAddr;
+
+    use super::super::ConnectionOrigin;
     use super::*;
 
     struct TestPort {
@@ -312,7 +315,8 @@ mod tests {
 
         fn connection(&mut self, ip: &str) -> Arc<PortConnection> {
             self.last += 1;
-            Arc::new(PortConnection::new(self.last, ClientSource::Address(ip.parse().unwrap()), self.now))
+            let origin = ConnectionOrigin::Tcp((ip.parse::<IpAddr>().unwrap(), 5000).into());
+            Arc::new(PortConnection::new(self.last, origin, self.now))
         }
 
         fn begin(&self, connection: &Arc<PortConnection>, class: CallClass) -> CallPermit {

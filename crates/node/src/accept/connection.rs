@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ClientSource;
 use super::calls::CallLimiter;
+use super::{ClientSource, ConnectionOrigin};
 
 /// Times after which a connection of one port is given up.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct PortConnection {
     pub(crate) number: u64,
+    pub(crate) origin: ConnectionOrigin,
     pub(crate) source: ClientSource,
     accepted: Instant,
     /// It carries Raft, and keeps its place whatever comes.
@@ -108,7 +109,7 @@ pub(crate) struct PortConnection {
 }
 
 impl PortConnection {
-    pub(crate) fn new(number: u64, source: ClientSource, now: Instant) -> Self {
+    pub(crate) fn new(number: u64, origin: ConnectionOrigin, now: Instant) -> Self {
         let state = State {
             received: 0,
             idle_since: now,
@@ -119,7 +120,8 @@ impl PortConnection {
         };
         Self {
             number,
-            source,
+            origin,
+            source: origin.into(),
             accepted: now,
             lane: AtomicBool::new(false),
             state: Mutex::new(state),
@@ -446,13 +448,13 @@ mod tests {
     #[test]
     fn who_says_nothing_is_given_up_and_who_speaks_is_not() {
         let now = Instant::now();
-        let silent = PortConnection::new(1, ClientSource::Local, now);
+        let silent = PortConnection::new(1, ConnectionOrigin::Unix(None), now);
         assert_eq!(silent.check(&DEADLINES, later(now, 4900)), None);
         assert_eq!(
             silent.check(&DEADLINES, later(now, 5000)),
             Some("said nothing that this port understands")
         );
-        let speaks = PortConnection::new(2, ClientSource::Local, now);
+        let speaks = PortConnection::new(2, ConnectionOrigin::Unix(None), now);
         speaks.record_read(24);
         let call = speaks.begin(Phase::Receiving, later(now, 1000));
         assert_eq!(speaks.check(&DEADLINES, later(now, 6000)), None);
@@ -463,7 +465,7 @@ mod tests {
     #[test]
     fn a_head_that_does_not_end_is_given_up() {
         let now = Instant::now();
-        let slow = PortConnection::new(1, ClientSource::Local, now);
+        let slow = PortConnection::new(1, ConnectionOrigin::Unix(None), now);
         slow.record_read(100);
         assert!(slow.check(&DEADLINES, later(now, 6000)).is_some_and(|why| why.contains("head")));
     }
@@ -471,7 +473,7 @@ mod tests {
     #[test]
     fn an_idle_one_is_asked_and_then_cut() {
         let now = Instant::now();
-        let idle = PortConnection::new(1, ClientSource::Local, now);
+        let idle = PortConnection::new(1, ConnectionOrigin::Unix(None), now);
         idle.record_read(100);
         let call = idle.begin(Phase::Running, now);
         idle.end(call, now);
@@ -484,7 +486,7 @@ mod tests {
     #[test]
     fn only_calls_that_work_keep_a_place() {
         let now = Instant::now();
-        let connection = PortConnection::new(1, ClientSource::Local, now);
+        let connection = PortConnection::new(1, ConnectionOrigin::Unix(None), now);
         assert_eq!(connection.occupancy(now), Occupancy::Idle(now));
         let call = connection.begin(Phase::Receiving, now);
         assert_eq!(connection.occupancy(later(now, 500)), Occupancy::Busy);

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +22,7 @@ use tower::ServiceExt;
 
 use super::calls::{CallClass, CallLimiter, CallPermit, too_many};
 use super::connection::{MonitoredIo, PortConnection};
-use super::{ClientSource, Serve, ServicePort};
+use super::{ConnectionOrigin, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -38,18 +37,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// As long for calls that wait: what they wait for has bounds of its own, 300 s at most.
 const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 
-tokio::task_local! {
-    /// Whose call is being answered.
-    static CLIENT: ClientSource;
-}
-
-/// The address of the client whose call is being answered by this task, if it has one; of IPv6 the network of 64 bits.
-pub(crate) fn client() -> Option<IpAddr> {
-    match CLIENT.try_get() {
-        Ok(ClientSource::Address(ip)) => Some(ip),
-        Ok(ClientSource::Local) | Err(_) => None,
-    }
-}
+/// What stands before the services of a port.
+pub(crate) type Intercept = fn(ConnectionOrigin, &mut Request<Incoming>) -> Result<(), Status>;
 
 /// What ports differ in.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +54,8 @@ pub(crate) struct Http2 {
 pub(crate) struct Grpc {
     pub(crate) services: Router,
     pub(crate) http2: Http2,
+    /// Called before each call's service: makes the caller, or refuses the call.
+    pub(crate) intercept: Intercept,
 }
 
 /// The budget of a call, by its path.
@@ -240,8 +231,9 @@ impl ServicePort {
     async fn call(
         self: Arc<Self>,
         services: Router,
+        intercept: Intercept,
         connection: Arc<PortConnection>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let path = request.uri().path();
         let (class, streams) = (class(path), is_client_stream(path));
@@ -263,9 +255,11 @@ impl ServicePort {
             let (permit, port) = (permit.clone(), self.clone());
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
+        if let Err(refusal) = intercept(connection.origin, &mut request) {
+            return refused(refusal);
+        }
         let answering = async {
-            let source = connection.source;
-            let answering = CLIENT.scope(source, services.oneshot(request.map(asked)));
+            let answering = services.oneshot(request.map(asked));
             match limit {
                 None => Some(answering.await),
                 Some(limit) => timeout(limit, answering).await.ok(),
@@ -308,9 +302,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
         io: MonitoredIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
-        let (services, shared) = (self.services.clone(), connection.clone());
+        let (services, shared, intercept) = (self.services.clone(), connection.clone(), self.intercept);
         let service = hyper::service::service_fn(move |request| {
-            let call = port.clone().call(services.clone(), shared.clone(), request);
+            let call = port.clone().call(services.clone(), intercept, shared.clone(), request);
             async move { Ok::<_, Infallible>(call.await) }
         });
         let mut http2 = http2::Builder::new(TokioExecutor::new());

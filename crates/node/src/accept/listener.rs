@@ -1,11 +1,28 @@
 //! Listening sockets of any kind, as an accept loop sees them.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trestle_engine::share::client_of;
+
+/// Where a connection comes from, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionOrigin {
+    /// From a network address.
+    Tcp(SocketAddr),
+    /// Over a UNIX socket; from which process, where the kernel knows.
+    Unix(Option<UnixCredentials>),
+}
+
+/// The process at the other end of a UNIX socket when it connected (SO_PEERCRED, unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnixCredentials {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) pid: Option<i32>,
+}
 
 /// Whose connection it is, as far as shares go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +31,15 @@ pub(crate) enum ClientSource {
     Address(IpAddr),
     /// A process of this machine, over a UNIX socket.
     Local,
+}
+
+impl From<ConnectionOrigin> for ClientSource {
+    fn from(origin: ConnectionOrigin) -> Self {
+        match origin {
+            ConnectionOrigin::Tcp(address) => Self::Address(client_of(address.ip())),
+            ConnectionOrigin::Unix(_) => Self::Local,
+        }
+    }
 }
 
 impl std::fmt::Display for ClientSource {
@@ -30,11 +56,11 @@ pub(crate) trait ListeningSocket: Send + Sync + 'static {
     /// What it accepts.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, and whose it is.
+    /// The next connection, and where it comes from.
     ///
     /// # Errors
     /// What accept(2) says; most of it concerns one connection only.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, ClientSource)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, ConnectionOrigin)>> + Send;
 
     /// Ends a connection that cannot be had, so that its client knows at once.
     fn refuse(io: Self::Io) {
@@ -45,12 +71,12 @@ pub(crate) trait ListeningSocket: Send + Sync + 'static {
 impl ListeningSocket for TcpListener {
     type Io = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, ClientSource)> {
+    async fn accept(&self) -> io::Result<(TcpStream, ConnectionOrigin)> {
         let (stream, from) = TcpListener::accept(self).await?;
         // Fails only when the client has reset already, which the first read tells. Without it an answer waits up to 40 ms
         // for the delayed acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        Ok((stream, ClientSource::Address(client_of(from.ip()))))
+        Ok((stream, ConnectionOrigin::Tcp(from)))
     }
 
     fn refuse(io: TcpStream) {
@@ -62,7 +88,14 @@ impl ListeningSocket for TcpListener {
 impl ListeningSocket for UnixListener {
     type Io = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, ClientSource)> {
-        Ok((UnixListener::accept(self).await?.0, ClientSource::Local))
+    async fn accept(&self) -> io::Result<(UnixStream, ConnectionOrigin)> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        let credentials = stream.peer_cred().ok();
+        let credentials = credentials.map(|process| UnixCredentials {
+            uid: process.uid(),
+            gid: process.gid(),
+            pid: process.pid(),
+        });
+        Ok((stream, ConnectionOrigin::Unix(credentials)))
     }
 }

@@ -31,9 +31,9 @@ use admission::{AdmittedConnections, NotAdmitted};
 use calls::CallLimiter;
 use connection::PortConnection;
 pub(crate) use connection::{MonitoredIo, PortDeadlines};
-pub(crate) use grpc::{Grpc, Http2, client};
+pub(crate) use grpc::{Grpc, Http2};
 pub(crate) use http::Http1;
-pub(crate) use listener::{ClientSource, ListeningSocket};
+pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
 use refusal_log::RefusalLog;
 
 /// How often deadlines are looked at.
@@ -158,9 +158,10 @@ impl ServicePort {
         self.admission().len()
     }
 
-    fn admit(self: &Arc<Self>, number: u64, source: ClientSource) -> Option<ConnectionPermit> {
+    fn admit(self: &Arc<Self>, number: u64, origin: ConnectionOrigin) -> Option<ConnectionPermit> {
         let now = Instant::now();
-        let connection = Arc::new(PortConnection::new(number, source, now));
+        let connection = Arc::new(PortConnection::new(number, origin, now));
+        let source = connection.source;
         let member = matches!(source, ClientSource::Address(ip) if (self.is_member)(ip));
         let admitted = self.admission().admit(connection.clone(), member, now);
         match admitted {
@@ -242,7 +243,7 @@ where
             }
             accepted = listener.accept() => accepted,
         };
-        let (io, source) = match accepted {
+        let (io, origin) = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_shortage(&error) => {
                 port.shortage(&error);
@@ -257,7 +258,7 @@ where
             }
         };
         number += 1;
-        let Some(place) = port.admit(number, source) else {
+        let Some(place) = port.admit(number, origin) else {
             L::refuse(io);
             continue;
         };

@@ -35,13 +35,13 @@ struct Fake {
 impl ListeningSocket for Fake {
     type Io = DuplexStream;
 
-    async fn accept(&self) -> io::Result<(DuplexStream, ClientSource)> {
+    async fn accept(&self) -> io::Result<(DuplexStream, ConnectionOrigin)> {
         self.accepts.fetch_add(1, Relaxed);
         let Some(connections) = &self.connections else {
             return Err(rustix::io::Errno::MFILE.into());
         };
         match connections.lock().await.recv().await {
-            Some(stream) => Ok((stream, ClientSource::Local)),
+            Some(stream) => Ok((stream, ConnectionOrigin::Unix(None))),
             None => std::future::pending().await,
         }
     }

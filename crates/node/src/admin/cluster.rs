@@ -9,6 +9,7 @@ use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
 use super::forward::{answered, forwarded};
 use super::paging::{PageBounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
+use crate::access::Caller;
 
 /// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
 const TOLD: PageBounds = PageBounds { items: 100, bytes: 64 * 1024 };
@@ -92,14 +93,16 @@ impl ClusterService for Admin {
         &self,
         request: Request<v1::BackupConfigurationRequest>,
     ) -> Result<Response<Self::BackupConfigurationStream>, Status> {
-        self.backup(request.get_ref().consistency).await
+        let (caller, request) = Caller::take(request)?;
+        self.backup(&caller, request.consistency).await
     }
 
     async fn restore_configuration(
         &self,
         request: Request<tonic::Streaming<v1::RestoreConfigurationRequest>>,
     ) -> Result<Response<v1::RestoreConfigurationResponse>, Status> {
-        self.restore(request.into_inner()).await.map(Response::new)
+        let (caller, parts) = Caller::take(request)?;
+        self.restore(&caller, parts).await.map(Response::new)
     }
 
     type WaitForRevisionStream = wait::Stream;

@@ -7,14 +7,15 @@ use trestle_api::{convert, status, v1};
 use trestle_model::{Outcome, defaults};
 
 use super::{Admin, mismatch};
+use crate::access::{Caller, Target, TargetKind};
 
 /// A backup, part by part.
 pub(super) type Backup =
     futures_util::stream::BoxStream<'static, Result<v1::BackupConfigurationResponse, Status>>;
 
 impl Admin {
-    pub(super) async fn backup(&self, consistency: i32) -> Result<Response<Backup>, Status> {
-        let read = self.read(consistency).await?;
+    pub(super) async fn backup(&self, caller: &Caller, consistency: i32) -> Result<Response<Backup>, Status> {
+        let read = self.read(caller, &Target::all(TargetKind::Cluster), consistency).await?;
         let mut info = Some(read.info.clone());
         let parts = convert::configuration_parts(convert::configuration(read.state()));
         let messages = parts
@@ -25,6 +26,7 @@ impl Admin {
 
     pub(super) async fn restore(
         &self,
+        caller: &Caller,
         parts: Streaming<v1::RestoreConfigurationRequest>,
     ) -> Result<v1::RestoreConfigurationResponse, Status> {
         // A document and what becomes of it take many times its size.
@@ -43,7 +45,7 @@ impl Admin {
             let judged = self.judge_addresses(&write.proposal.command).await?;
             warnings = judged.map_err(|found| status::invalid(&found))?;
         }
-        let (revision, outcome) = self.write(write).await?;
+        let (revision, outcome) = self.write(caller, write).await?;
         match outcome {
             Outcome::Restored(restored) => Ok(v1::RestoreConfigurationResponse {
                 revision,

@@ -9,6 +9,7 @@ use trestle_api::{convert, status, v1};
 use trestle_model::{Backend, ClusterState, Command, Invalid, Kind, Listener, Outcome, Pool, Revision, Vip};
 
 use super::{Admin, internal};
+use crate::access::Caller;
 
 /// A resource that can be created, as the API writes it.
 pub(super) trait Resource: Message + prost::Name + Clone {
@@ -96,13 +97,14 @@ impl Admin {
     /// Creates a resource as [`write`](Self::write) does.
     pub(super) async fn create<T: Resource>(
         &self,
+        caller: &Caller,
         parsed: Result<Write, Invalid>,
         answer: impl FnOnce(Outcome) -> Result<Response<T>, Status>,
         wanted: Option<&T>,
     ) -> Result<Response<T>, Status> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
         let command = wanted.map(|_| write.proposal.command.clone());
-        let refused = match Box::pin(self.write(Ok(write))).await {
+        let refused = match Box::pin(self.write(caller, Ok(write))).await {
             Ok((_, outcome)) => return answer(outcome),
             Err(refused) => refused,
         };
@@ -125,7 +127,7 @@ impl Admin {
         if !may_exist(refused.code()) {
             return Err(refused);
         }
-        let Ok(read) = self.read(v1::Consistency::Linearizable.into()).await else { return Err(refused) };
+        let Ok(read) = self.read_newest().await else { return Err(refused) };
         let (Some(found), Some(made)) = (T::there(read.state(), command), T::made(command)) else {
             return Err(refused);
         };

@@ -13,6 +13,7 @@ use trestle_model::{Invalid, Kind, Listener, ListenerName, Outcome, Refusal, Vio
 
 use super::paging::page;
 use super::{Admin, mismatch};
+use crate::access::{Caller, Target, TargetKind};
 use binds::Binds;
 
 pub(super) fn parse_listener(name: &str) -> Result<ListenerName, Status> {
@@ -37,20 +38,21 @@ impl Admin {
         if !binds::any_named(asked) {
             return Ok(Binds::resolve(asked, &Default::default()));
         }
-        let read = self.read(v1::Consistency::Linearizable.into()).await?;
+        let read = self.read_newest().await?;
         Ok(Binds::resolve(asked, &read.state().vips))
     }
 
     /// Writes a listener whose addresses each member that is known can have.
     async fn write_listener(
         &self,
+        caller: &Caller,
         parsed: Result<Write, Invalid>,
         binds: &Binds,
     ) -> Result<Response<v1::Listener>, Status> {
         let explained = |found| status::invalid(&binds.explain(found));
         let write = parsed.map_err(explained)?;
         let warnings = self.judge_addresses(&write.proposal.command).await?.map_err(explained)?;
-        let (_, outcome) = self.write(Ok(write)).await?;
+        let (_, outcome) = self.write(caller, Ok(write)).await?;
         answer(outcome, warnings)
     }
 }
@@ -61,16 +63,16 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::CreateListenerRequest>,
     ) -> Result<Response<v1::Listener>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let binds = self.binds(request.listener.as_ref()).await?;
         let mut resolved = request.clone();
         if let Some(listener) = &mut resolved.listener {
             listener.binds = binds.resolved();
         }
-        let parsed = convert::create_listener(&resolved).map(|write| write.recognised_by(request));
+        let parsed = convert::create_listener(&resolved).map(|write| write.recognised_by(&request));
         let command = parsed.as_ref().ok().map(|write| write.proposal.command.clone());
         let wanted = request.if_absent.then(|| request.listener.clone().unwrap_or_default());
-        match (Box::pin(self.write_listener(parsed, &binds)).await, command.zip(wanted)) {
+        match (Box::pin(self.write_listener(&caller, parsed, &binds)).await, command.zip(wanted)) {
             (Err(refused), Some((command, wanted))) => {
                 Box::pin(self.existing(&command, &wanted, refused)).await
             }
@@ -82,9 +84,10 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::GetListenerRequest>,
     ) -> Result<Response<v1::Listener>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let name = parse_listener(&request.name)?;
-        let read = self.read(request.consistency).await?;
+        let target = Target::named(TargetKind::Listener, &request.name);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Listener, name: name.to_string() });
         let listener = read.state().listeners.get(&name).ok_or_else(missing)?;
         Ok(read.answer(convert::listener(listener)))
@@ -94,8 +97,9 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::ListListenersRequest>,
     ) -> Result<Response<v1::ListListenersResponse>, Status> {
-        let request = request.get_ref();
-        let read = self.read(request.consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let target = Target::all(TargetKind::Listener);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let render = |listener: &Arc<Listener>| convert::listener(listener);
         let all = &read.state().listeners;
         let page = page(all, request.page_size, &request.page_token, ListenerName::parse, render)?;
@@ -111,21 +115,22 @@ impl ListenerService for Admin {
         &self,
         request: Request<v1::UpdateListenerRequest>,
     ) -> Result<Response<v1::Listener>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let binds = self.binds(request.listener.as_ref()).await?;
         let mut resolved = request.clone();
         if let Some(listener) = &mut resolved.listener {
             listener.binds = binds.resolved();
         }
-        let parsed = convert::update_listener(&resolved).map(|write| write.recognised_by(request));
-        self.write_listener(parsed, &binds).await
+        let parsed = convert::update_listener(&resolved).map(|write| write.recognised_by(&request));
+        self.write_listener(&caller, parsed, &binds).await
     }
 
     async fn delete_listener(
         &self,
         request: Request<v1::DeleteListenerRequest>,
     ) -> Result<Response<v1::DeleteListenerResponse>, Status> {
-        let (revision, _) = self.write(convert::delete_listener(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (revision, _) = self.write(&caller, convert::delete_listener(&request)).await?;
         Ok(Response::new(v1::DeleteListenerResponse { revision }))
     }
 

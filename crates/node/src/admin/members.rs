@@ -16,6 +16,7 @@ use trestle_model::{
 
 use super::forward::{answered, forwarded};
 use super::{Admin, mismatch};
+use crate::access::{Caller, Target, TargetKind};
 use crate::member::REPORT_TIMEOUT;
 
 /// Messages of progress that wait for a slow caller; the operation itself never waits.
@@ -29,11 +30,12 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::GetMemberRequest>,
     ) -> Result<Response<v1::Member>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let mut v = Violations::new();
         let name = convert::parse_member_name("name", &request.name, &mut v);
         let name = name.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
-        let read = self.read(request.consistency).await?;
+        let target = Target::named(TargetKind::Member, &request.name);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
         let member = read.state().member_named(&name).ok_or_else(missing)?;
         Ok(read.answer(self.member.rendered(member)))
@@ -43,7 +45,9 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
-        let read = self.read(request.get_ref().consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let target = Target::all(TargetKind::Member);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let members = read.state().members.values().map(|member| self.member.rendered(member)).collect();
         Ok(Response::new(v1::ListMembersResponse { members, read: Some(read.info) }))
     }
@@ -111,7 +115,8 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::DrainMemberRequest>,
     ) -> Result<Response<v1::Member>, Status> {
-        self.drain(convert::drain_member(request.get_ref())).await
+        let (caller, request) = Caller::take(request)?;
+        self.drain(&caller, convert::drain_member(&request)).await
     }
 
     async fn update_member(
@@ -135,14 +140,19 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::EnableMemberRequest>,
     ) -> Result<Response<v1::Member>, Status> {
-        self.drain(convert::enable_member(request.get_ref())).await
+        let (caller, request) = Caller::take(request)?;
+        self.drain(&caller, convert::enable_member(&request)).await
     }
 }
 
 impl Admin {
     /// Begins or ends a drain.
-    async fn drain(&self, parsed: Result<Write, Invalid>) -> Result<Response<v1::Member>, Status> {
-        match self.write(parsed).await?.1 {
+    async fn drain(
+        &self,
+        caller: &Caller,
+        parsed: Result<Write, Invalid>,
+    ) -> Result<Response<v1::Member>, Status> {
+        match self.write(caller, parsed).await?.1 {
             Outcome::Member(member) => Ok(Response::new(self.member.rendered(&member))),
             other => Err(mismatch(&other)),
         }
@@ -214,7 +224,7 @@ impl Admin {
 
     /// The member that is recorded at a peer address, and whether it has a vote.
     async fn recorded_at(&self, address: &HostPort) -> Result<Option<(MemberId, bool)>, Status> {
-        let read = self.read(v1::Consistency::Linearizable.into()).await?;
+        let read = self.read_newest().await?;
         let member = read.state().members.values().find(|member| member.spec.peer_address == *address);
         let voter = |member| self.member.rendered(member).role() == v1::MemberRole::Voter;
         Ok(member.map(|member| (member.id, voter(member))))

@@ -34,7 +34,7 @@ use trestle_api::{convert, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_model::{ClusterState, Invalid, Origin, Outcome, Request, RequestId, Revision, Violation};
 
-use crate::accept;
+use crate::access::{self, Action, Caller, Target};
 use crate::member::Member;
 
 /// How long a question about health waits for a leader before it is answered from what this member knows.
@@ -77,8 +77,9 @@ impl Admin {
         Self { member, restoring: configuration::one_at_a_time() }
     }
 
-    /// The state at the freshness that the caller asks for.
-    async fn read(&self, consistency: i32) -> Result<ReadView, Status> {
+    /// The state at the freshness that the caller asks for, to read `target` in it.
+    async fn read(&self, caller: &Caller, target: &Target, consistency: i32) -> Result<ReadView, Status> {
+        access::authorize(caller, Action::Read, target)?;
         let local = match v1::Consistency::try_from(consistency) {
             Ok(v1::Consistency::Local) => true,
             Ok(v1::Consistency::Linearizable | v1::Consistency::Unspecified) => false,
@@ -91,17 +92,22 @@ impl Admin {
                 )])));
             }
         };
-        let view = if local {
-            self.require_membership()?;
-            if let Some(why) = self.member.consensus.abstains() {
-                let why = format!("this member answers no reads; {why}");
-                return Err(status::failure(&status::Failure::NoLeader(why)));
-            }
-            self.member.consensus.view().borrow().clone()
-        } else {
-            self.member.consensus.read(DEFAULT_WAIT).await?
-        };
-        Ok(self.read_of(view, local))
+        if !local {
+            return self.read_newest().await;
+        }
+        self.require_membership()?;
+        if let Some(why) = self.member.consensus.abstains() {
+            let why = format!("this member answers no reads; {why}");
+            return Err(status::failure(&status::Failure::NoLeader(why)));
+        }
+        let view = self.member.consensus.view().borrow().clone();
+        Ok(self.read_of(view, true))
+    }
+
+    /// The state with everything that was acknowledged before, for what this member must know to answer.
+    async fn read_newest(&self) -> Result<ReadView, Status> {
+        let view = self.member.consensus.read(DEFAULT_WAIT).await?;
+        Ok(self.read_of(view, false))
     }
 
     /// Refuses what is asked of a member that belongs to no cluster: what it does not know of exists all the same.
@@ -129,16 +135,23 @@ impl Admin {
         ReadView { view, info }
     }
 
-    /// Where what the current call asks for comes from.
-    fn origin(&self) -> Origin {
+    /// Where what a call asks for comes from, for the log.
+    fn origin(&self, caller: &Caller) -> Origin {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Origin { time_ms, member: self.member.id(), client: accept::client() }
+        Origin { time_ms, member: self.member.id(), client: caller.client() }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
-    async fn write(&self, parsed: Result<Write, Invalid>) -> Result<(Revision, Outcome), Status> {
+    async fn write(
+        &self,
+        caller: &Caller,
+        parsed: Result<Write, Invalid>,
+    ) -> Result<(Revision, Outcome), Status> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
+        for (action, target) in access::targets(&write.proposal.command) {
+            access::authorize(caller, action, &target)?;
+        }
         self.refuse_own_ports(&write.proposal.command)?;
         if write.validate_only {
             let view = self.member.consensus.read(DEFAULT_WAIT).await?;
@@ -147,7 +160,7 @@ impl Admin {
             return Ok((applied.revision, applied.outcome));
         }
         let mut proposal = write.proposal;
-        proposal.origin = Some(self.origin());
+        proposal.origin = Some(self.origin(caller));
         if proposal.request.is_none() {
             // Under a name of its own the write can be repeated here when the leader dies under it, and is applied once.
             let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;

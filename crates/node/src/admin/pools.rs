@@ -9,6 +9,7 @@ use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Vi
 
 use super::paging::page;
 use super::{Admin, ReadView, mismatch};
+use crate::access::{Caller, Target, TargetKind};
 
 pub(super) fn missing(kind: Kind, name: impl ToString) -> Status {
     status::refusal(&Refusal::NotFound { kind, name: name.to_string() })
@@ -44,15 +45,16 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::CreatePoolRequest>,
     ) -> Result<Response<v1::Pool>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::take(request)?;
         let wanted = request.if_absent.then(|| request.pool.clone().unwrap_or_default());
-        self.create(convert::create_pool(&request), pool_answer, wanted.as_ref()).await
+        self.create(&caller, convert::create_pool(&request), pool_answer, wanted.as_ref()).await
     }
 
     async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Result<Response<v1::Pool>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let name = parse_pool("name", &request.name)?;
-        let read = self.read(request.consistency).await?;
+        let target = Target::named(TargetKind::Pool, &request.name);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let entry = entry(&read, &name)?;
         Ok(read.answer(convert::pool(&entry.pool, entry.backends.len())))
     }
@@ -61,8 +63,9 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::ListPoolsRequest>,
     ) -> Result<Response<v1::ListPoolsResponse>, Status> {
-        let request = request.get_ref();
-        let read = self.read(request.consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let target = Target::all(TargetKind::Pool);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let render = |entry: &Arc<PoolEntry>| convert::pool(&entry.pool, entry.backends.len());
         let page =
             page(&read.state().pools, request.page_size, &request.page_token, PoolName::parse, render)?;
@@ -75,7 +78,8 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::UpdatePoolRequest>,
     ) -> Result<Response<v1::Pool>, Status> {
-        let (_, outcome) = self.write(convert::update_pool(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (_, outcome) = self.write(&caller, convert::update_pool(&request)).await?;
         pool_answer(outcome)
     }
 
@@ -83,7 +87,8 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::DeletePoolRequest>,
     ) -> Result<Response<v1::DeletePoolResponse>, Status> {
-        let (revision, _) = self.write(convert::delete_pool(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (revision, _) = self.write(&caller, convert::delete_pool(&request)).await?;
         Ok(Response::new(v1::DeletePoolResponse { revision }))
     }
 
@@ -91,20 +96,21 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::CreateBackendRequest>,
     ) -> Result<Response<v1::Backend>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::take(request)?;
         let wanted = request.if_absent.then(|| request.backend.clone().unwrap_or_default());
-        self.create(convert::create_backend(&request), backend_answer, wanted.as_ref()).await
+        self.create(&caller, convert::create_backend(&request), backend_answer, wanted.as_ref()).await
     }
 
     async fn get_backend(
         &self,
         request: Request<v1::GetBackendRequest>,
     ) -> Result<Response<v1::Backend>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let mut v = Violations::new();
         let parsed = convert::parse_backend_name("name", &request.name, &mut v);
         let (pool, name) = parsed.ok_or_else(|| status::invalid(&trestle_model::Invalid(v.into_vec())))?;
-        let read = self.read(request.consistency).await?;
+        let target = Target::named(TargetKind::Backend, &request.name);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let backend = entry(&read, &pool)?.backends.get(&name);
         let backend = backend.ok_or_else(|| missing(Kind::Backend, format!("{pool}/{name}")))?;
         Ok(read.answer(convert::backend(&pool, backend)))
@@ -114,9 +120,10 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::ListBackendsRequest>,
     ) -> Result<Response<v1::ListBackendsResponse>, Status> {
-        let request = request.get_ref();
+        let (caller, request) = Caller::take(request)?;
         let pool = parse_pool("parent", &request.parent)?;
-        let read = self.read(request.consistency).await?;
+        let target = Target::named(TargetKind::Pool, &request.parent);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let backends = &entry(&read, &pool)?.backends;
         let render = |backend: &Arc<trestle_model::Backend>| convert::backend(&pool, backend);
         let page = page(backends, request.page_size, &request.page_token, BackendName::parse, render)?;
@@ -132,7 +139,8 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::UpdateBackendRequest>,
     ) -> Result<Response<v1::Backend>, Status> {
-        let (_, outcome) = self.write(convert::update_backend(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (_, outcome) = self.write(&caller, convert::update_backend(&request)).await?;
         backend_answer(outcome)
     }
 
@@ -140,7 +148,8 @@ impl PoolService for Admin {
         &self,
         request: Request<v1::DeleteBackendRequest>,
     ) -> Result<Response<v1::DeleteBackendResponse>, Status> {
-        let (revision, _) = self.write(convert::delete_backend(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (revision, _) = self.write(&caller, convert::delete_backend(&request)).await?;
         Ok(Response::new(v1::DeleteBackendResponse { revision }))
     }
 

@@ -9,6 +9,7 @@ use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 use super::forward::{answered, forwarded};
 use super::paging::{PageBounds, abridge, shorten_text};
 use super::{Admin, mismatch};
+use crate::access::{Caller, Target, TargetKind};
 
 fn parse_vip(name: &str) -> Result<VipName, Status> {
     let mut v = Violations::new();
@@ -42,7 +43,7 @@ pub(super) fn shorten(view: &mut v1::VipView) {
 #[tonic::async_trait]
 impl VipService for Admin {
     async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::take(request)?;
         let write = convert::create_vip(&request);
         let wanted = request.if_absent.then(|| request.vip.clone().unwrap_or_default());
         if let (Ok(write), Some(vip)) = (&write, &request.vip)
@@ -51,12 +52,14 @@ impl VipService for Admin {
             let Some(wanted) = &wanted else { return Err(unfit) };
             return Box::pin(self.existing(&write.proposal.command, wanted, unfit)).await;
         }
-        self.create(write, answer, wanted.as_ref()).await
+        self.create(&caller, write, answer, wanted.as_ref()).await
     }
 
     async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let name = parse_vip(&request.get_ref().name)?;
-        let read = self.read(request.get_ref().consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let name = parse_vip(&request.name)?;
+        let target = Target::named(TargetKind::Vip, &request.name);
+        let read = self.read(&caller, &target, request.consistency).await?;
         let vip = read.state().vips.get(&name).ok_or_else(|| missing(&name))?;
         Ok(read.answer(convert::vip(vip)))
     }
@@ -65,17 +68,19 @@ impl VipService for Admin {
         &self,
         request: Request<v1::ListVipsRequest>,
     ) -> Result<Response<v1::ListVipsResponse>, Status> {
-        let read = self.read(request.get_ref().consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let read = self.read(&caller, &Target::all(TargetKind::Vip), request.consistency).await?;
         let vips = read.state().vips.values().map(|vip| convert::vip(vip)).collect();
         Ok(Response::new(v1::ListVipsResponse { vips, read: Some(read.info) }))
     }
 
     async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let write = convert::update_vip(request.get_ref());
+        let (caller, request) = Caller::take(request)?;
+        let write = convert::update_vip(&request);
         if write.is_ok() {
-            self.refuse_unfit_change(request.get_ref()).await?;
+            self.refuse_unfit_change(&request).await?;
         }
-        let (_, outcome) = self.write(write).await?;
+        let (_, outcome) = self.write(&caller, write).await?;
         answer(outcome)
     }
 
@@ -83,7 +88,8 @@ impl VipService for Admin {
         &self,
         request: Request<v1::DeleteVipRequest>,
     ) -> Result<Response<v1::DeleteVipResponse>, Status> {
-        let (revision, _) = self.write(convert::delete_vip(request.get_ref())).await?;
+        let (caller, request) = Caller::take(request)?;
+        let (revision, _) = self.write(&caller, convert::delete_vip(&request)).await?;
         Ok(Response::new(v1::DeleteVipResponse { revision }))
     }
 
@@ -124,7 +130,8 @@ impl VipService for Admin {
         &self,
         request: Request<v1::ListVipEventsRequest>,
     ) -> Result<Response<v1::ListVipEventsResponse>, Status> {
-        let read = self.read(request.get_ref().consistency).await?;
+        let (caller, request) = Caller::take(request)?;
+        let read = self.read(&caller, &Target::all(TargetKind::Vip), request.consistency).await?;
         let events = read.state().vip_events.iter().map(|event| convert::vip_event(event)).collect();
         Ok(Response::new(v1::ListVipEventsResponse { events, read: Some(read.info) }))
     }

@@ -1,0 +1,228 @@
+//! The one table of methods: what each does, and to what kind of resource.
+
+use std::fmt;
+
+use trestle_model::Command;
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Looks, waits or watches, and changes nothing.
+    Read,
+    /// Makes a new resource, or takes a member in.
+    Create,
+    /// Changes a resource's settings, or makes a member a voter.
+    Update,
+    /// Deletes a resource, or removes a member.
+    Delete,
+    /// Drains a member, or ends its drain.
+    Drain,
+    /// Moves leadership, and with it the virtual IPs.
+    Move,
+    /// Closes connections of clients.
+    Close,
+    /// Replaces the whole configuration.
+    Restore,
+    /// Founds a cluster.
+    Found,
+    /// Asks whether the port works, or what it serves.
+    Probe,
+    /// Joins a cluster, or takes in a member: what processes call that have no part in a cluster yet.
+    Join,
+    /// What members do to one another: replicate, vote, propose and report.
+    Peer,
+}
+
+/// A kind of what calls are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetKind {
+    Pool,
+    Backend,
+    Listener,
+    Vip,
+    Member,
+    Connection,
+    Event,
+    /// The cluster as a whole.
+    Cluster,
+    /// The port itself.
+    Port,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) kind: TargetKind,
+    /// Its resource name, as "pools/web"; empty for all of the kind, and for what has no name.
+    pub(crate) name: String,
+}
+
+impl Target {
+    /// All of a kind.
+    pub(crate) fn all(kind: TargetKind) -> Self {
+        Self { kind, name: String::new() }
+    }
+
+    /// The one of this resource name.
+    pub(crate) fn named(kind: TargetKind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.as_str() {
+            "" => write!(f, "{:?}", self.kind),
+            name => f.write_str(name),
+        }
+    }
+}
+
+/// What a method does, by its path "/package.Service/Method"; `None` for one that there is no rule for.
+pub(super) fn rule(path: &str) -> Option<(Action, TargetKind)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    match service {
+        "trestle.v1.PoolService" => pools(method),
+        "trestle.v1.ListenerService" => listeners(method),
+        "trestle.v1.VipService" => vips(method),
+        "trestle.v1.MemberService" => members(method),
+        "trestle.v1.ClusterService" => cluster(method),
+        "trestle.v1.ConnectionService" => connections(method),
+        "trestle.v1.EventService" => match method {
+            "ListEvents" | "WatchEvents" => Some((Action::Read, TargetKind::Event)),
+            _ => None,
+        },
+        "trestle.peer.v1.RaftService" => match method {
+            "AppendEntries" | "AppendStream" | "Vote" | "PreVote" | "TransferLeader" | "Recall"
+            | "InstallSnapshot" | "ConfirmTransfer" | "CheckMember" => {
+                Some((Action::Peer, TargetKind::Cluster))
+            }
+            _ => None,
+        },
+        "trestle.peer.v1.PeerService" => peers(method),
+        "grpc.health.v1.Health" | "grpc.reflection.v1.ServerReflection" => {
+            Some((Action::Probe, TargetKind::Port))
+        }
+        _ => None,
+    }
+}
+
+fn pools(method: &str) -> Option<(Action, TargetKind)> {
+    Some(match method {
+        "CreatePool" => (Action::Create, TargetKind::Pool),
+        "GetPool" | "ListPools" | "GetPoolHealth" => (Action::Read, TargetKind::Pool),
+        "UpdatePool" => (Action::Update, TargetKind::Pool),
+        "DeletePool" => (Action::Delete, TargetKind::Pool),
+        "CreateBackend" => (Action::Create, TargetKind::Backend),
+        "GetBackend" | "ListBackends" => (Action::Read, TargetKind::Backend),
+        "UpdateBackend" => (Action::Update, TargetKind::Backend),
+        "DeleteBackend" => (Action::Delete, TargetKind::Backend),
+        _ => return None,
+    })
+}
+
+fn listeners(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "CreateListener" => Action::Create,
+        "GetListener" | "ListListeners" | "GetListenerHealth" => Action::Read,
+        "UpdateListener" => Action::Update,
+        "DeleteListener" => Action::Delete,
+        _ => return None,
+    };
+    Some((action, TargetKind::Listener))
+}
+
+fn vips(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "CreateVip" => Action::Create,
+        "GetVip" | "ListVips" | "GetVipStatus" | "ListVipEvents" => Action::Read,
+        "UpdateVip" => Action::Update,
+        "DeleteVip" => Action::Delete,
+        "MoveVips" => Action::Move,
+        _ => return None,
+    };
+    Some((action, TargetKind::Vip))
+}
+
+fn members(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "GetMember" | "ListMembers" => Action::Read,
+        "AddMember" => Action::Create,
+        "PromoteMember" | "UpdateMember" => Action::Update,
+        "RemoveMember" => Action::Delete,
+        "DrainMember" | "EnableMember" => Action::Drain,
+        _ => return None,
+    };
+    Some((action, TargetKind::Member))
+}
+
+fn cluster(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "GetClusterStatus" | "WatchCluster" | "WaitForRevision" | "BackupConfiguration" => Action::Read,
+        "BootstrapCluster" => Action::Found,
+        "TransferLeadership" => Action::Move,
+        "RestoreConfiguration" => Action::Restore,
+        _ => return None,
+    };
+    Some((action, TargetKind::Cluster))
+}
+
+fn connections(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "ListConnections" => Action::Read,
+        "CloseConnections" | "CloseConnectionsGradually" => Action::Close,
+        _ => return None,
+    };
+    Some((action, TargetKind::Connection))
+}
+
+fn peers(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "Describe" | "Adopt" | "RequestJoin" => Action::Join,
+        "Dismiss" | "Propose" | "ReadIndex" | "RegisterStart" | "Report" | "AwaitRevision"
+        | "ListConnections" | "CloseConnections" | "AwaitEvents" => Action::Peer,
+        _ => return None,
+    };
+    Some((action, TargetKind::Cluster))
+}
+
+/// What a command of a client's does, and to what.
+pub(crate) fn targets(command: &Command) -> Vec<(Action, Target)> {
+    let one = |action, kind, name: String| vec![(action, Target::named(kind, name))];
+    let pool = |action, name: &_| one(action, TargetKind::Pool, trestle_api::convert::pool_name(name));
+    let backend = |action, pool: &_, name: &_| {
+        one(action, TargetKind::Backend, trestle_api::convert::backend_name(pool, name))
+    };
+    let listener =
+        |action, name: &_| one(action, TargetKind::Listener, trestle_api::convert::listener_name(name));
+    let vip = |action, name: &_| one(action, TargetKind::Vip, trestle_api::convert::vip_name(name));
+    match command {
+        Command::CreatePool { name, .. } => pool(Action::Create, name),
+        Command::UpdatePool { name, .. } => pool(Action::Update, name),
+        Command::DeletePool { name, .. } => pool(Action::Delete, name),
+        Command::CreateBackend { pool, name, .. } => backend(Action::Create, pool, name),
+        Command::UpdateBackend { pool, name, .. } => backend(Action::Update, pool, name),
+        Command::DeleteBackend { pool, name, .. } => backend(Action::Delete, pool, name),
+        Command::CreateListener { name, .. } => listener(Action::Create, name),
+        Command::UpdateListener { name, .. } => listener(Action::Update, name),
+        Command::DeleteListener { name, .. } => listener(Action::Delete, name),
+        Command::CreateVip { name, .. } => vip(Action::Create, name),
+        Command::UpdateVip { name, .. } => vip(Action::Update, name),
+        Command::DeleteVip { name, .. } => vip(Action::Delete, name),
+        Command::DrainMember { name, .. } => {
+            one(Action::Drain, TargetKind::Member, trestle_api::convert::member_name(name))
+        }
+        Command::Restore { .. } | Command::StagePiece { .. } | Command::ApplyStaged { .. } => {
+            vec![(Action::Restore, Target::all(TargetKind::Cluster))]
+        }
+        Command::FoundCluster { .. } => vec![(Action::Found, Target::all(TargetKind::Cluster))],
+        // What a leader notes itself: no client's write.
+        Command::AddMember(_)
+        | Command::RemoveMember(_)
+        | Command::UpdateMember { .. }
+        | Command::NoteStart { .. }
+        | Command::Recover { .. }
+        | Command::TakeVips { .. }
+        | Command::ReleaseVips { .. } => vec![(Action::Peer, Target::all(TargetKind::Cluster))],
+    }
+}
