@@ -117,4 +117,22 @@ fn every_fuzz_target_is_one_of_xtasks() {
     listed.sort();
     assert!(found.len() > 3, "the test looks in the wrong place: {found:?}");
     assert_eq!(found, listed, "tests called fuzz_NAME, and the targets in crates/xtask/src/fuzz.rs");
+/// The programs' channels to members are made in one place, so that TLS has one door.
+#[test]
+fn channels_to_members_are_made_in_one_place() {
+    let doors = ["crates/api/src/transport.rs"];
+    let programs = ["bin/", "crates/api/", "crates/consensus/", "crates/ctl/", "crates/node/"];
+    let marks = ["Endpoint::from_", "Endpoint::new(", "Channel::from_"];
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let own = programs.iter().any(|program| name.starts_with(program)) && !name.contains("/tests");
+        if !own || doors.contains(&name.as_str()) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let found = marks.iter().filter(|mark| line.contains(**mark));
+            wrong.extend(found.map(|mark| format!("{name}:{}: {mark}", number + 1)));
+        }
+    }
+    expect_none("channels that are made beside crates/api/src/transport.rs", &wrong);
 }

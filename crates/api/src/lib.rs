@@ -7,6 +7,7 @@ pub mod differences;
 mod generated;
 pub mod status;
 pub mod stored;
+pub mod transport;
 pub mod unanswered;
 
 /// Generated from `proto/trestle/v1`: what operators and automation use.

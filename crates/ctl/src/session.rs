@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
+use trestle_api::transport::{ChannelOptions, KeepAlive, Transport};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::connection_service_client::ConnectionServiceClient;
@@ -26,9 +27,16 @@ use crate::output::{Terminal, duration_text, render};
 /// A member that is up accepts at once; two seconds leave room for one lost SYN (sent again after 1 s, RFC 6298 §2.1).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A stopped process keeps its connections and answers nothing; pings find out, so that the next endpoint gets its turn.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a ping may go unanswered.
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
+const CHANNEL: ChannelOptions = ChannelOptions {
+    // Bounded together with the time of the whole call.
+    connect_timeout: None,
+    keep_alive: Some(KeepAlive {
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(3),
+        while_idle: true,
+    }),
+    window: None,
+};
 /// First pause before all endpoints are tried again; an election takes a few hundred milliseconds. It doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest such pause.
@@ -410,13 +418,9 @@ async fn is_joining(channel: Channel, deadline: Instant) -> bool {
 }
 
 async fn connect(address: &str, deadline: Instant) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| root_cause(&e))?;
-    let endpoint = endpoint
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true);
+    let dialer = Transport::plain().dialer(address, &CHANNEL).map_err(|e| root_cause(&e))?;
     let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-    match timeout_at(limit, endpoint.connect()).await {
+    match timeout_at(limit, dialer.connect()).await {
         Ok(connected) => connected.map_err(|e| root_cause(&e)),
         Err(_) => Err(format!("no connection within {}", duration_text(CONNECT_TIMEOUT))),
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
+use trestle_api::transport::{ChannelOptions, Transport};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
@@ -209,8 +210,8 @@ async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), Dev
 }
 
 fn dial(host: Ipv4Addr) -> Result<Channel, DevError> {
-    let endpoint = Endpoint::from_shared(format!("http://{host}:7480"));
-    Ok(endpoint.map_err(|error| DevError::Forming(error.to_string()))?.connect_lazy())
+    let dialer = Transport::plain().dialer(&format!("{host}:7480"), &ChannelOptions::default());
+    Ok(dialer.map_err(|error| DevError::Forming(error.to_string()))?.connect_lazy())
 }
 
 async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), DevError> {

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+use trestle_api::transport::{ChannelOptions, Dialer, KeepAlive, Transport};
 
 use crate::timing::Timing;
 
@@ -56,9 +57,9 @@ impl Channels {
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
         }
-        let endpoint = self.endpoint(address)?;
+        let dialer = self.dialer(address)?;
         let _on_raft_runtime = self.runtime.enter();
-        let channel = endpoint.connect_lazy();
+        let channel = dialer.connect_lazy();
         open.insert(key, channel.clone());
         Ok(channel)
     }
@@ -69,21 +70,23 @@ impl Channels {
         open.retain(|(address, _), _| addresses.contains(address));
     }
 
-    fn endpoint(&self, address: &str) -> Result<Endpoint, Status> {
+    fn dialer(&self, address: &str) -> Result<Dialer, Status> {
         let timing = &self.timing;
         #[cfg(test)]
         let detour = self.detours.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
         #[cfg(test)]
         let address = detour.as_deref().unwrap_or(address);
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|e| Status::internal(format!("peer address \"{address}\" cannot be dialled: {e}")))?;
-        Ok(endpoint
-            .tcp_nodelay(true)
-            .connect_timeout(timing.connect_timeout())
-            .http2_keep_alive_interval(timing.keep_alive_interval())
-            .keep_alive_timeout(timing.keep_alive_timeout())
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW))
+        let options = ChannelOptions {
+            connect_timeout: Some(timing.connect_timeout()),
+            keep_alive: Some(KeepAlive {
+                interval: timing.keep_alive_interval(),
+                timeout: timing.keep_alive_timeout(),
+                while_idle: true,
+            }),
+            window: Some(WINDOW),
+        };
+        Transport::plain()
+            .dialer(address, &options)
+            .map_err(|e| Status::internal(format!("peer address \"{address}\" cannot be dialled: {e}")))
     }
 }

@@ -5,7 +5,8 @@
 //! that are on their way, calls that are worked on, answers that nobody fetches, and bytes. One address has a share of each.
 //! What is over a bound is refused at once; nothing queues.
 //!
-//! A connection passes through [`MonitoredIo`], which notes its progress, to what serves it; TLS belongs between the two.
+//! A connection passes through [`MonitoredIo`], which notes its progress, and then through the [`ServerTransport`] to what
+//! serves it.
 
 mod admission;
 mod calls;
@@ -14,6 +15,7 @@ mod grpc;
 mod http;
 mod listener;
 mod refusal_log;
+mod transport;
 
 use std::io;
 use std::net::IpAddr;
@@ -35,6 +37,7 @@ pub(crate) use grpc::{Grpc, Http2};
 pub(crate) use http::Http1;
 pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
 use refusal_log::RefusalLog;
+pub(crate) use transport::ServerTransport;
 
 /// How often deadlines are looked at.
 const DEADLINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,6 +110,7 @@ pub(crate) struct ServicePort {
     calls: Arc<CallLimiter>,
     pub(crate) counters: PortCounters,
     refusal_log: RefusalLog,
+    transport: ServerTransport,
 }
 
 /// Serves the connections of one port.
@@ -145,6 +149,7 @@ impl ServicePort {
             calls: Arc::default(),
             counters: PortCounters::default(),
             refusal_log: RefusalLog::default(),
+            transport: ServerTransport::Plain,
         }
     }
 
@@ -266,11 +271,15 @@ where
         tasks.spawn(async move {
             let (port, connection) = (place.0.clone(), place.1.clone());
             let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
+            let serving = async {
+                let io = port.transport.establish(watched).await?;
+                serve.serve(port.clone(), connection.clone(), io, stop).await
+            };
             let ended = tokio::select! {
                 biased;
                 () = connection.aborted() => return,
                 () = abort.cancelled() => return,
-                ended = serve.serve(port.clone(), connection.clone(), watched, stop) => ended,
+                ended = serving => ended,
             };
             if let Err(what) = ended {
                 port.refusal_log.tell(port.name, connection.source, what);

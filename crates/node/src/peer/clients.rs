@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
+use trestle_api::transport::{ChannelOptions, KeepAlive, Transport};
 use trestle_model::HostPort;
 
-/// How long a connection attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Silence after which a connection is probed, and how long the probe may take: a connection that lived through a
-/// partition would stay dead without.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A connection that lived through a partition would stay dead without pings.
+const OPTIONS: ChannelOptions = ChannelOptions {
+    connect_timeout: Some(Duration::from_secs(1)),
+    keep_alive: Some(KeepAlive {
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        while_idle: false,
+    }),
+    window: None,
+};
 
 /// A report on 20 000 backends with their histories stays below this; gRPC's own bound is 4 MiB.
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -32,14 +38,10 @@ impl PeerClients {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        let dialer = Transport::plain()
+            .dialer(address.as_str(), &OPTIONS)
             .map_err(|error| tonic::Status::internal(format!("peer address {address}: {error}")))?;
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect_lazy();
+        let channel = dialer.connect_lazy();
         channels.insert(address.clone(), channel.clone());
         Ok(channel)
     }

@@ -1,0 +1,82 @@
+//! From an address to a gRPC channel. What lies between TCP and HTTP/2 on the calling side is decided here and nowhere else:
+//! nothing today, so TLS and the identity that goes with it have one door. The accepting side's is `accept/transport.rs` of
+//! the node.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint, Error};
+
+/// How a channel is made and kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChannelOptions {
+    /// How long one attempt to connect may take; `None` for as long as the system tries.
+    pub connect_timeout: Option<Duration>,
+    /// How a connection that has gone silent is noticed; `None` for not at all.
+    pub keep_alive: Option<KeepAlive>,
+    /// Bytes that may be on their way before they are read, for one stream and for the connection; `None` for HTTP/2's own
+    /// 64 KiB (RFC 9113 §6.9.2).
+    pub window: Option<u32>,
+}
+
+/// HTTP/2 pings on a silent connection.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// Silence after which a ping is sent.
+    pub interval: Duration,
+    /// How long its answer may take before the connection counts as broken.
+    pub timeout: Duration,
+    /// Whether pings are sent while no call is open.
+    pub while_idle: bool,
+}
+
+/// What channels are made with: plain TCP.
+#[derive(Debug, Clone, Default)]
+pub struct Transport(());
+
+impl Transport {
+    /// TCP without encryption.
+    pub const fn plain() -> Self {
+        Self(())
+    }
+
+    /// What connects to an address, `HOST:PORT`.
+    ///
+    /// # Errors
+    /// When the address is no authority of a URI (RFC 3986 §3.2); parsed addresses are.
+    pub fn dialer(&self, address: &str, options: &ChannelOptions) -> Result<Dialer, Error> {
+        let mut endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        if let Some(limit) = options.connect_timeout {
+            endpoint = endpoint.connect_timeout(limit);
+        }
+        if let Some(keep_alive) = options.keep_alive {
+            endpoint = endpoint
+                .http2_keep_alive_interval(keep_alive.interval)
+                .keep_alive_timeout(keep_alive.timeout)
+                .keep_alive_while_idle(keep_alive.while_idle);
+        }
+        if let Some(window) = options.window {
+            endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
+        }
+        Ok(Dialer(endpoint))
+    }
+}
+
+/// Connects to one address.
+#[derive(Debug, Clone)]
+pub struct Dialer(Endpoint);
+
+impl Dialer {
+    /// Connects now.
+    ///
+    /// # Errors
+    /// When there is no connection in time.
+    pub async fn connect(&self) -> Result<Channel, Error> {
+        self.0.connect().await
+    }
+
+    /// A channel that connects when it is first used, and again after each failure. Its connections live on the runtime that
+    /// this is called on.
+    pub fn connect_lazy(&self) -> Channel {
+        self.0.connect_lazy()
+    }
+}
