@@ -19,7 +19,8 @@ fn protos_below(dir: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={PROTO_ROOT}");
     let mut protos = Vec::new();
-    protos_below(Path::new(PROTO_ROOT), &mut protos)?;
+    // google/api is only imported.
+    protos_below(&Path::new(PROTO_ROOT).join("trestle"), &mut protos)?;
     protos.sort();
     let descriptors = protox::compile(&protos, [PROTO_ROOT])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -28,8 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The admin API's own files and what they import, for reflection; peers and disk are nobody else's business.
     let public: Vec<_> =
         protos.iter().filter(|path| path.starts_with(Path::new(PROTO_ROOT).join("trestle/v1"))).collect();
-    let reflected = protox::compile(public, [PROTO_ROOT])?;
-    std::fs::write(out.join("trestle_v1.bin"), prost::Message::encode_to_vec(&reflected))?;
+    // Encoded by protox, because prost drops options that it does not know, such as which fields are output only.
+    let mut reflected = protox::Compiler::new([PROTO_ROOT])?;
+    reflected.include_imports(true).open_files(public)?;
+    std::fs::write(out.join("trestle_v1.bin"), reflected.encode_file_descriptor_set())?;
 
     // Names of messages are part of a request's fingerprint.
     let mut config = tonic_prost_build::Config::new();

@@ -6,12 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use tonic::Code;
 use trestle_api::v1::{
-    BootstrapClusterRequest, GetPoolHealthRequest, WaitForRevisionRequest, WatchClusterRequest,
-    WatchClusterResponse,
+    BootstrapClusterRequest, GetPoolHealthRequest, ListMembersRequest, ListPoolsRequest, RemoveMemberRequest,
+    TransferLeadershipRequest, WaitForRevisionRequest, WatchClusterRequest, WatchClusterResponse,
 };
 use trestle_testkit::attacks::{self, connect_from};
-use trestle_testkit::{Cluster, Member, Origin, Subnet, fetch_http, get, wait_for, wait_until};
+use trestle_testkit::{Api, Cluster, Member, Origin, Subnet, fetch_http, get, wait_for, wait_until};
 
 use crate::trestled;
 
@@ -374,4 +375,33 @@ async fn backends_outside_of_the_members_networks_are_not_reached() {
     for _ in 0..10 {
         assert_eq!(fetch_http(front).unwrap(), "inside");
     }
+}
+
+/// What operators call is on the admin port alone, where its bounds are. What only the leader can do reaches it all the same,
+/// through whichever member is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_peer_port_serves_no_operator_and_followers_pass_operations_on() {
+    let mut cluster = Cluster::start(&trestled(), 3).await;
+    let at_peer_port = Api::new(cluster.members[0].peer());
+    let refused = [
+        at_peer_port.status().await.unwrap_err(),
+        at_peer_port.members().list_members(ListMembersRequest::default()).await.unwrap_err(),
+        at_peer_port.cluster().transfer_leadership(TransferLeadershipRequest::default()).await.unwrap_err(),
+        at_peer_port.pools().list_pools(ListPoolsRequest::default()).await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+    }
+    let leader = cluster.leader().await;
+    let follower = cluster.api((leader + 1) % 3);
+    let to = format!("members/m{}", (leader + 2) % 3 + 1);
+    let request = TransferLeadershipRequest { to: to.clone() };
+    let moved = follower.cluster().transfer_leadership(request).await.unwrap().into_inner();
+    assert_eq!(moved.leader, to);
+    // The old leader is a follower now.
+    let name = format!("members/m{}", (leader + 1) % 3 + 1);
+    let former = cluster.api(leader);
+    former.members().remove_member(RemoveMemberRequest { name: name.clone() }).await.unwrap();
+    let unknown = former.members().remove_member(RemoveMemberRequest { name }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown:?}");
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use tonic::Code;
-use trestle_api::v1::{GetClusterStatusRequest, MemberStatus, RemoveMemberRequest};
+use trestle_api::v1::{GetClusterStatusRequest, MemberStatus, RaftState, RemoveMemberRequest};
 use trestle_testkit::{Api, Cluster, Origin, fetch_http, get, wait_for, wait_until};
 
 use crate::{trestle, trestled};
@@ -64,7 +64,7 @@ async fn a_power_cut_in_the_wrong_order_removes_nobody() {
         let said = cluster.members[number].output();
         assert!(!said.contains("this member was removed"), "{said}");
         let own = own_status(&cluster.api(number)).await;
-        assert_ne!(own.raft_state, "removed");
+        assert_ne!(own.raft_state(), RaftState::Removed);
         assert!(own.problems.is_empty(), "{:?}", own.problems);
     }
 }
@@ -171,7 +171,7 @@ async fn stays_out(cluster: &Cluster, target: SocketAddr) {
     assert!(TcpStream::connect(target).is_err());
     let api = cluster.api(2);
     let own = own_status(&api).await;
-    assert_eq!((own.raft_state.as_str(), own.listeners_bound), ("removed", 0), "{own:#?}");
+    assert_eq!((own.raft_state(), own.listeners_bound), (RaftState::Removed, 0), "{own:#?}");
     assert!(own.problems.iter().any(|problem| problem.contains("trestle member add")), "{own:#?}");
     // Nobody else is asked, and no configuration is shown as if it were one.
     let status = api.status().await.unwrap();

@@ -117,6 +117,8 @@ fn every_fuzz_target_is_one_of_xtasks() {
     listed.sort();
     assert!(found.len() > 3, "the test looks in the wrong place: {found:?}");
     assert_eq!(found, listed, "tests called fuzz_NAME, and the targets in crates/xtask/src/fuzz.rs");
+}
+
 /// The programs' channels to members are made in one place, so that TLS has one door.
 #[test]
 fn channels_to_members_are_made_in_one_place() {

@@ -72,10 +72,10 @@ impl Outside {
             [own] => own,
             _ => return None,
         };
-        match (status.cluster_id.is_empty(), own.raft_state.as_str()) {
+        match (status.cluster_id.is_empty(), own.raft_state()) {
             (true, _) if own.join_addresses.is_empty() => Some(Self::NoCluster),
             (true, _) => Some(Self::Joining),
-            (false, "removed") => Some(Self::Removed),
+            (false, v1::RaftState::Removed) => Some(Self::Removed),
             (false, _) => None,
         }
     }

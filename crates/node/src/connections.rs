@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use trestle_api::convert::{self, ConnectionFilter};
-use trestle_api::{peer, v1};
+use trestle_api::peer;
 use trestle_dataplane::{ConnectionSnapshot, ConnectionState};
 
 use crate::member::Member;
@@ -20,37 +20,34 @@ fn matches(filter: &ConnectionFilter, connection: &ConnectionSnapshot, now: Inst
         && filter.min_age.is_none_or(|age| now.saturating_duration_since(connection.opened) >= age)
 }
 
-fn state(state: ConnectionState) -> v1::ConnectionState {
+fn state(state: ConnectionState) -> peer::ConnectionState {
     match state {
-        ConnectionState::Opening => v1::ConnectionState::Opening,
-        ConnectionState::Waiting => v1::ConnectionState::Waiting,
-        ConnectionState::Relaying => v1::ConnectionState::Relaying,
+        ConnectionState::Opening => peer::ConnectionState::Opening,
+        ConnectionState::Waiting => peer::ConnectionState::Waiting,
+        ConnectionState::Relaying => peer::ConnectionState::Relaying,
+    }
+}
+
+fn connection_report(connection: &ConnectionSnapshot, now: Instant) -> peer::ConnectionReport {
+    let backend = connection.pool.as_ref().zip(connection.backend.as_ref());
+    peer::ConnectionReport {
+        number: connection.id,
+        client_address: connection.client.to_string(),
+        listener: convert::listener_name(&connection.listener),
+        local_address: connection.local.to_string(),
+        pool: connection.pool.as_ref().map(convert::pool_name).unwrap_or_default(),
+        backend: backend.map(|(pool, name)| convert::backend_name(pool, name)).unwrap_or_default(),
+        backend_address: connection.backend_address.map(|address| address.to_string()).unwrap_or_default(),
+        state: state(connection.state).into(),
+        age: Some(convert::duration(now.saturating_duration_since(connection.opened))),
+        connect_time: connection.connect_time.map(convert::duration),
+        bytes_in: connection.bytes_in,
+        bytes_out: connection.bytes_out,
+        server_name: connection.server_name.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
 impl Member {
-    fn rendered_connection(&self, connection: &ConnectionSnapshot, now: Instant) -> v1::Connection {
-        let backend = connection.pool.as_ref().zip(connection.backend.as_ref());
-        v1::Connection {
-            name: convert::connection_name(&self.config.name, connection.id),
-            client_address: connection.client.to_string(),
-            listener: convert::listener_name(&connection.listener),
-            local_address: connection.local.to_string(),
-            pool: connection.pool.as_ref().map(convert::pool_name).unwrap_or_default(),
-            backend: backend.map(|(pool, name)| convert::backend_name(pool, name)).unwrap_or_default(),
-            backend_address: connection
-                .backend_address
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-            state: state(connection.state).into(),
-            age: Some(convert::duration(now.saturating_duration_since(connection.opened))),
-            connect_time: connection.connect_time.map(convert::duration),
-            bytes_in: connection.bytes_in,
-            bytes_out: connection.bytes_out,
-            server_name: connection.server_name.as_deref().unwrap_or_default().to_owned(),
-        }
-    }
-
     /// How many connections came in through virtual IPs.
     pub(crate) fn connections_on_vips(&self) -> u64 {
         let state = self.consensus.view().borrow().state.clone();
@@ -77,7 +74,7 @@ impl Member {
         let rest = all.get(all.partition_point(|connection| connection.id <= after)..).unwrap_or_default();
         let now = Instant::now();
         peer::ListConnectionsResponse {
-            connections: rest.iter().take(limit).map(|c| self.rendered_connection(c, now)).collect(),
+            connections: rest.iter().take(limit).map(|c| connection_report(c, now)).collect(),
             total: all.len() as u64,
             remaining: rest.len() as u64,
         }

@@ -8,7 +8,7 @@ use tonic::Status;
 use trestle_api::{convert, peer, unanswered, v1};
 use trestle_consensus::Consensus;
 use trestle_dataplane::DataPlane;
-use trestle_model::{MemberId, MemberSockets, MemberSpec, Revision};
+use trestle_model::{MemberId, MemberName, MemberSockets, MemberSpec, Revision};
 
 use crate::admin::RevisionWaits;
 use crate::config::Config;
@@ -135,14 +135,18 @@ impl Member {
         }
     }
 
-    /// Asks all members for a report, and names those that did not answer.
-    pub(crate) async fn ask_all(&self, ask: peer::ReportRequest) -> (Vec<peer::ReportResponse>, Vec<String>) {
+    /// Asks all members for a report. Answers those that there are, with whose they are, and names the members that did not
+    /// answer.
+    pub(crate) async fn ask_all(
+        &self,
+        ask: peer::ReportRequest,
+    ) -> (Vec<(MemberName, peer::ReportResponse)>, Vec<String>) {
         let known = self.known();
         let answers = join_all(known.iter().map(|member| self.ask(member, &ask))).await;
         let (mut reports, mut unreachable) = (Vec::new(), Vec::new());
         for (member, answer) in known.iter().zip(answers) {
             match answer {
-                Ok(report) => reports.push(report),
+                Ok(report) => reports.push((member.spec.name.clone(), report)),
                 Err(_) => unreachable.push(convert::member_name(&member.spec.name)),
             }
         }

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use trestle_api::v1::VipView;
+use trestle_api::peer::VipReport;
 use trestle_consensus::{RaftState, RaftStatus};
 use trestle_dataplane::{
     Backend, BudgetUse, CloseReason, Listener, ShortageKind, Table, TrafficCounts, Verdict,
@@ -67,7 +67,7 @@ pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<Str
         access_lines_dropped: member.plane.access_log_dropped(),
         descriptors: member.plane.descriptors(),
         shortages: member.plane.shortage_counts().collect(),
-        vips: member.vip_views(),
+        vips: member.vip_reports(),
         unfit: member.vips.unfit().len() as u64,
         ports: member.ports.read(),
     }));
@@ -88,7 +88,7 @@ struct MetricsSnapshot {
     access_lines_dropped: u64,
     descriptors: BudgetUse,
     shortages: Vec<(ShortageKind, u64)>,
-    vips: Vec<VipView>,
+    vips: Vec<VipReport>,
     unfit: u64,
     ports: [PortUse; 3],
 }
@@ -219,9 +219,9 @@ impl MetricsSnapshot {
 
     /// A sum over the members above 1 is what must never be.
     fn encode_vips(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let of = |value: fn(&VipView) -> u64| {
+        let of = |value: fn(&VipReport) -> u64| {
             self.vips.iter().map(move |view| {
-                let name = view.vip.strip_prefix("vips/").unwrap_or(&view.vip).to_owned();
+                let name = view.name.strip_prefix("vips/").unwrap_or(&view.name).to_owned();
                 (vec![("vip", name)] as Labels, value(view))
             })
         };

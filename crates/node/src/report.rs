@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
 use trestle_api::{convert, peer, v1};
+use trestle_consensus::RaftState;
 use trestle_dataplane::{Backend, CloseReason, DataPlane, Listener, Table, Verdict};
 use trestle_model::{Bind, PoolName, Revision, Violations};
 
@@ -45,15 +46,14 @@ impl Member {
         let table = self.plane.table();
         let (backends, more_backends) = self.backend_reports(&table, ask);
         let (listeners, more_listeners) = self.listener_reports(&table, ask);
-        let vips = if ask.vips { self.vip_views() } else { Vec::new() };
+        let vips = if ask.vips { self.vip_reports() } else { Vec::new() };
         let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
         let mut status = ask.page.is_none().then(|| self.status(ask.no_digest));
         if let Some(status) = status.as_mut().filter(|_| ask.troubles) {
-            let name = convert::member_name(&self.config.name);
-            status.unbound_listeners = troubles::unbound_listeners(&name, &table);
+            status.unbound_listeners = troubles::unbound_listeners(&table);
             status.troubled_pools = troubles::troubled_pools(&table);
-            let held = self.vip_views().into_iter().filter(|view| view.holds);
-            status.held_vips = held.map(|view| view.vip).collect();
+            let held = self.vip_reports().into_iter().filter(|report| report.holds);
+            status.held_vips = held.map(|report| report.name).collect();
         }
         peer::ReportResponse {
             status,
@@ -67,7 +67,6 @@ impl Member {
 
     /// The backends that are asked for, and whether there are more after them.
     fn backend_reports(&self, table: &Table, ask: &peer::ReportRequest) -> (Vec<peer::BackendReport>, bool) {
-        let member = convert::member_name(&self.config.name);
         let all = ask.pool == ALL_POOLS;
         let pool = ask.pool.strip_prefix("pools/").and_then(|id| PoolName::parse(id).ok());
         let after = parse_after(ask, convert::parse_backend_name);
@@ -81,16 +80,19 @@ impl Member {
             entry.backends.iter().skip(first).map(move |backend| (id, backend))
         });
         let reports = backends.map(|(id, backend)| {
-            let view = Some(view(&member, &self.plane, table, backend, !all));
-            ((), peer::BackendReport { name: convert::backend_name(id, &backend.config.name), view })
+            let name = convert::backend_name(id, &backend.config.name);
+            ((), peer::BackendReport { name, ..backend_report(&self.plane, table, backend, !all) })
         });
         let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
         (reports, rest.is_some())
     }
 
     /// The same of listeners.
-    fn listener_reports(&self, table: &Table, ask: &peer::ReportRequest) -> (Vec<v1::ListenerView>, bool) {
-        let member = convert::member_name(&self.config.name);
+    fn listener_reports(
+        &self,
+        table: &Table,
+        ask: &peer::ReportRequest,
+    ) -> (Vec<peer::ListenerReport>, bool) {
         let after = parse_after(ask, convert::parse_listener_name);
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let wanted = |listener: &&Arc<Listener>| {
@@ -98,37 +100,22 @@ impl Member {
                 && (ask.listener.is_empty() || ask.listener == convert::listener_name(&listener.config.name))
         };
         let listeners = table.listeners.range((start, Bound::Unbounded)).map(|(_, listener)| listener);
-        let reports =
-            listeners.filter(wanted).map(|listener| ((), listener_view(&member, &self.plane, listener)));
+        let reports = listeners.filter(wanted).map(|listener| ((), listener_report(&self.plane, listener)));
         let (reports, rest) = fill(reports, bounds(ask), Message::encoded_len);
         (reports, rest.is_some())
     }
 
-    fn status(&self, no_digest: bool) -> v1::MemberStatus {
+    fn status(&self, no_digest: bool) -> peer::MemberReport {
         let view = self.consensus.view().borrow().clone();
         let raft = self.consensus.status();
         let table = self.plane.table();
-        let removed = self.consensus.was_removed();
-        let own = self.id().filter(|_| !removed).and_then(|id| view.state.members.get(&id));
-        let record = match own {
-            Some(member) => self.rendered(member),
-            // Before it joins, and once it was removed, a member knows only what its configuration says.
-            None => v1::Member {
-                name: convert::member_name(&self.config.name),
-                peer_address: self.config.advertise_peer_address.to_string(),
-                admin_address: self.config.advertise_admin_address.to_string(),
-                ..Default::default()
-            },
-        };
         let listeners = table.listeners.values();
         let descriptors = self.plane.descriptors();
         let (fitness_revision, vip_faults) = self.fitness();
         let dead_pools: Vec<_> = self.plane.dead_pools().iter().map(convert::pool_name).collect();
-        v1::MemberStatus {
-            member: Some(record),
-            reachable: true,
-            error: String::new(),
-            raft_state: raft.state.as_str().to_owned(),
+        peer::MemberReport {
+            name: self.config.name.to_string(),
+            raft_state: raft_state(raft.state).into(),
             term: raft.term,
             applied_index: view.applied,
             revision: view.state.revision,
@@ -149,15 +136,13 @@ impl Member {
             uptime: Some(convert::duration(self.started.elapsed())),
             descriptors_used: descriptors.used as u64,
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
-            vip_standing: self.vips.standing().to_owned(),
+            vip_standing: self.vips.standing().into(),
             unfit: self.vips.unfit(),
             election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
             problems: self.problems(),
             abstains: self.consensus.abstains().is_some(),
             join_addresses: self.join_addresses(),
-            dead_pools_total: count(dead_pools.len()),
             dead_pools,
-            vip_faults_total: count(vip_faults.len()),
             drained: table.drained,
             drain_left: table.drain_ends.map(left).map(convert::duration),
             vip_faults,
@@ -187,6 +172,21 @@ impl Member {
                 *last = Some((state.revision, digest.clone()));
                 digest
             }
+        }
+    }
+
+    /// The record of this member itself. Before it joins, and once it was removed, it knows only what its configuration says.
+    pub(crate) fn own_record(&self) -> v1::Member {
+        let state = self.consensus.view().borrow().state.clone();
+        let known = self.id().filter(|_| !self.consensus.was_removed());
+        match known.and_then(|id| state.members.get(&id)) {
+            Some(member) => self.rendered(member),
+            None => v1::Member {
+                name: convert::member_name(&self.config.name),
+                peer_address: self.config.advertise_peer_address.to_string(),
+                admin_address: self.config.advertise_admin_address.to_string(),
+                ..Default::default()
+            },
         }
     }
 
@@ -221,25 +221,37 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-pub(crate) fn verdict(verdict: Verdict) -> v1::Verdict {
+fn raft_state(state: RaftState) -> peer::RaftState {
+    match state {
+        RaftState::Empty => peer::RaftState::Empty,
+        RaftState::Starting => peer::RaftState::Starting,
+        RaftState::Learner => peer::RaftState::Learner,
+        RaftState::Follower => peer::RaftState::Follower,
+        RaftState::Candidate => peer::RaftState::Candidate,
+        RaftState::Leader => peer::RaftState::Leader,
+        RaftState::Removed => peer::RaftState::Removed,
+        RaftState::Stopped => peer::RaftState::Stopped,
+    }
+}
+
+pub(crate) fn verdict(verdict: Verdict) -> peer::Verdict {
     match verdict {
-        Verdict::Unknown => v1::Verdict::Unknown,
-        Verdict::Healthy => v1::Verdict::Healthy,
-        Verdict::Unhealthy => v1::Verdict::Unhealthy,
+        Verdict::Unknown => peer::Verdict::Unknown,
+        Verdict::Healthy => peer::Verdict::Healthy,
+        Verdict::Unhealthy => peer::Verdict::Unhealthy,
     }
 }
 
 /// The history of thousands of backends would be most of an answer that is asked for every second.
-fn view(
-    member: &str,
+fn backend_report(
     plane: &DataPlane,
     table: &Table,
     backend: &Backend,
     with_history: bool,
-) -> v1::MemberView {
+) -> peer::BackendReport {
     let counts = plane.backend_counts(backend);
-    v1::MemberView {
-        member: member.to_owned(),
+    peer::BackendReport {
+        name: String::new(),
         verdict: verdict(table.verdict(backend)).into(),
         reason: table.grounds(backend),
         since: Some(convert::duration(Instant::now().saturating_duration_since(backend.since))),
@@ -260,7 +272,7 @@ fn view(
             .iter()
             // What checks found of a listener of the cluster is no verdict on a backend.
             .filter(|_| with_history && table.barred(backend).is_none())
-            .map(|change| v1::VerdictChange {
+            .map(|change| peer::VerdictChange {
                 verdict: verdict(change.verdict).into(),
                 reason: change.grounds(),
                 ago: Some(convert::duration(change.ago())),
@@ -269,7 +281,7 @@ fn view(
     }
 }
 
-fn listener_view(member: &str, plane: &DataPlane, listener: &Listener) -> v1::ListenerView {
+fn listener_report(plane: &DataPlane, listener: &Listener) -> peer::ListenerReport {
     let counts = plane.listener_counts(listener);
     let unserved = [
         CloseReason::NoBackend,
@@ -279,9 +291,8 @@ fn listener_view(member: &str, plane: &DataPlane, listener: &Listener) -> v1::Li
         CloseReason::NoResources,
         CloseReason::Loop,
     ];
-    v1::ListenerView {
-        listener: convert::listener_name(&listener.config.name),
-        member: member.to_owned(),
+    peer::ListenerReport {
+        name: convert::listener_name(&listener.config.name),
         bound: Bind::ranges(listener.bound()).iter().map(ToString::to_string).collect(),
         errors: listener.errors(),
         bind_failures: troubles::bind_failures(listener),

@@ -106,12 +106,11 @@ pub(crate) async fn admin(
     accept::run(listener, port, grpc, stop).await;
 }
 
-/// Raft, the questions of peers, and the operations that a member that does not lead passes on.
+/// Raft, and what members ask of one another. What operators call is not served here.
 pub(crate) async fn peers(
     socket: std::net::TcpListener,
     port: Arc<ServicePort>,
     peers: PeerServer,
-    admin: Admin,
     member: Arc<Member>,
     stop: CancellationToken,
 ) {
@@ -123,11 +122,7 @@ pub(crate) async fn peers(
             return;
         }
     };
-    let services = Routes::new(member.consensus.raft_service())
-        .add_service(PeerServiceServer::new(peers))
-        .add_service(MemberServiceServer::new(admin.clone()))
-        .add_service(ClusterServiceServer::new(admin.clone()))
-        .add_service(VipServiceServer::new(admin));
+    let services = Routes::new(member.consensus.raft_service()).add_service(PeerServiceServer::new(peers));
     let http2 = Http2 {
         stream_window: PEER_WINDOW,
         connection_window: PEER_WINDOW,

@@ -155,14 +155,7 @@ impl Node {
         let ports = member.ports.clone();
         let http = HttpPages::new(member.clone(), leaving.clone(), log_lines_dropped);
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
-        let peers = serve::peers(
-            own.peer.into_std()?,
-            ports.peers,
-            peers,
-            admin.clone(),
-            member.clone(),
-            stop.clone(),
-        );
+        let peers = serve::peers(own.peer.into_std()?, ports.peers, peers, member.clone(), stop.clone());
         let admin = serve::admin(own.admin, ports.admin, admin, leaving.clone(), stop.clone());
         let part = |name, body| member.supervisor.spawn(&api, name, Lifetime::UntilStop, body);
         let servers = vec![

@@ -1,6 +1,6 @@
 //! What this member sees wrong with listeners and pools, for the status.
 
-use trestle_api::{convert, v1};
+use trestle_api::{convert, peer};
 use trestle_dataplane::{Listener, Pool, Table, Verdict};
 use trestle_model::{AdminState, AllDown, BackendSpec, PoolName};
 
@@ -12,13 +12,13 @@ const TOLD_MAX: usize = 64;
 const EXAMPLES_MAX: usize = 4;
 
 /// What keeps a listener's addresses from being bound, by reason.
-pub(crate) fn bind_failures(listener: &Listener) -> Vec<v1::BindFailure> {
+pub(crate) fn bind_failures(listener: &Listener) -> Vec<peer::BindFailure> {
     let failures = listener.bind_failures().into_iter();
     failures.map(|failure| message(&failure)).collect()
 }
 
-fn message(failure: &trestle_dataplane::BindFailure) -> v1::BindFailure {
-    v1::BindFailure {
+fn message(failure: &trestle_dataplane::BindFailure) -> peer::BindFailure {
+    peer::BindFailure {
         addresses: failure.ranges.iter().map(ToString::to_string).collect(),
         more: count(failure.more),
         reason: failure.why.clone(),
@@ -26,13 +26,12 @@ fn message(failure: &trestle_dataplane::BindFailure) -> v1::BindFailure {
 }
 
 /// The listeners that lack addresses which they should have.
-pub(crate) fn unbound_listeners(member: &str, table: &Table) -> Vec<v1::ListenerView> {
+pub(crate) fn unbound_listeners(table: &Table) -> Vec<peer::ListenerReport> {
     let unbound = |listener: &std::sync::Arc<Listener>| {
         let failures: Vec<_> =
             listener.bind_failures().into_iter().filter(|failure| !failure.meant).collect();
-        (!failures.is_empty()).then(|| v1::ListenerView {
-            listener: convert::listener_name(&listener.config.name),
-            member: member.to_owned(),
+        (!failures.is_empty()).then(|| peer::ListenerReport {
+            name: convert::listener_name(&listener.config.name),
             bind_failures: failures.iter().map(message).collect(),
             ..Default::default()
         })
@@ -41,14 +40,14 @@ pub(crate) fn unbound_listeners(member: &str, table: &Table) -> Vec<v1::Listener
 }
 
 /// The pools that can do less than they were given to.
-pub(crate) fn troubled_pools(table: &Table) -> Vec<v1::PoolTrouble> {
+pub(crate) fn troubled_pools(table: &Table) -> Vec<peer::PoolTrouble> {
     let used = table.used_pools();
     let trouble =
         |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| trouble(table, name, pool, used.contains(name));
     table.pools.iter().filter_map(trouble).take(TOLD_MAX).collect()
 }
 
-fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<v1::PoolTrouble> {
+fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<peer::PoolTrouble> {
     let is_enabled = |spec: &BackendSpec| spec.admin_state == AdminState::Enabled && spec.weight > 0;
     let enabled = || pool.backends.iter().filter(|backend| is_enabled(&backend.config.spec));
     // No client is led to a name without an address either.
@@ -58,11 +57,11 @@ fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<v1
     if bad == 0 && !(is_down && used) {
         return None;
     }
-    let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| v1::UnhealthyBackend {
+    let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| peer::UnhealthyBackend {
         backend: convert::backend_name(name, &backend.config.name),
         reason: table.grounds(backend),
     };
-    Some(v1::PoolTrouble {
+    Some(peer::PoolTrouble {
         pool: convert::pool_name(name),
         backends: count(pool.backends.len()),
         enabled: count(all),

@@ -11,6 +11,7 @@ use tonic::{Code, Status, Streaming};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::connection_service_client::ConnectionServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
+use trestle_api::v1::member_progress::Step;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_api::v1::{
@@ -233,7 +234,7 @@ impl Api {
 /// The stream's error, or that it ended before it was done.
 async fn follow(mut progress: Streaming<MemberProgress>) -> Result<MemberProgress, Status> {
     while let Some(message) = progress.message().await? {
-        if message.done {
+        if message.step() == Step::Done {
             return Ok(message);
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use trestle_api::v1::{BootstrapClusterRequest, ClusterStatus};
+use trestle_api::v1::{BootstrapClusterRequest, ClusterStatus, RaftState};
 
 use crate::api::Api;
 use crate::member::Member;
@@ -116,7 +116,7 @@ impl Cluster {
         let api = self.running();
         let name = wait_until("a leader", LIMIT, async || {
             let status = api.status().await.map_err(|status| status.to_string())?;
-            let leads = status.members.iter().find(|m| m.reachable && m.raft_state == "leader");
+            let leads = status.members.iter().find(|m| m.reachable && m.raft_state() == RaftState::Leader);
             let name = leads.and_then(|m| m.member.as_ref()).map(|member| member.name.clone());
             name.filter(|name| *name == status.leader).ok_or_else(|| format!("{status:?}"))
         });

@@ -6,11 +6,11 @@ use std::time::Duration;
 use trestle_model::{BackendName, Cidr, Invalid, ListenerName, MemberName, PoolName, Violations, defaults};
 
 use super::name::{
-    backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
-    parse_pool_name, pool_name,
+    backend_name, listener_name, parse_backend_name, parse_listener_name, parse_member_name, parse_pool_name,
+    pool_name,
 };
 use super::{duration, field};
-use crate::v1;
+use crate::{peer, v1};
 
 /// Most names of one request to close connections.
 const NAMES_MAX: usize = 1000;
@@ -86,15 +86,34 @@ pub fn parse_connection_filter(given: Option<&v1::ConnectionFilter>) -> Result<C
     Ok(filter)
 }
 
-/// Renders a filter.
-pub fn connection_filter(filter: &ConnectionFilter) -> v1::ConnectionFilter {
-    v1::ConnectionFilter {
-        member: filter.member.as_ref().map(member_name).unwrap_or_default(),
-        listener: filter.listener.as_ref().map(listener_name).unwrap_or_default(),
-        pool: filter.pool.as_ref().map(pool_name).unwrap_or_default(),
-        backend: filter.backend.as_ref().map(|(pool, name)| backend_name(pool, name)).unwrap_or_default(),
-        client: filter.client.map(|client| client.to_string()).unwrap_or_default(),
-        min_age: filter.min_age.map(duration),
+/// A filter as members pass it on; the member that is asked is not part of it.
+impl From<&ConnectionFilter> for peer::ConnectionFilter {
+    fn from(filter: &ConnectionFilter) -> Self {
+        let ConnectionFilter { member: _, listener, pool, backend, client, min_age } = filter;
+        Self {
+            listener: listener.as_ref().map(listener_name).unwrap_or_default(),
+            pool: pool.as_ref().map(pool_name).unwrap_or_default(),
+            backend: backend.as_ref().map(|(pool, name)| backend_name(pool, name)).unwrap_or_default(),
+            client: client.map(|client| client.to_string()).unwrap_or_default(),
+            min_age: min_age.map(duration),
+        }
+    }
+}
+
+impl TryFrom<peer::ConnectionFilter> for ConnectionFilter {
+    type Error = Invalid;
+
+    fn try_from(given: peer::ConnectionFilter) -> Result<Self, Invalid> {
+        let peer::ConnectionFilter { listener, pool, backend, client, min_age } = given;
+        let member = String::new();
+        parse_connection_filter(Some(&v1::ConnectionFilter {
+            member,
+            listener,
+            pool,
+            backend,
+            client,
+            min_age,
+        }))
     }
 }
 
@@ -193,8 +212,10 @@ mod tests {
 
     #[test]
     fn filters_round_trip() {
-        for filter in [full(), v1::ConnectionFilter::default()] {
-            assert_eq!(connection_filter(&parse_connection_filter(Some(&filter)).unwrap()), filter);
+        for given in [full(), v1::ConnectionFilter::default()] {
+            let filter = parse_connection_filter(Some(&given)).unwrap();
+            let passed_on = ConnectionFilter::try_from(peer::ConnectionFilter::from(&filter)).unwrap();
+            assert_eq!(passed_on, ConnectionFilter { member: None, ..filter });
         }
     }
 

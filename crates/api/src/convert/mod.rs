@@ -10,14 +10,15 @@ mod listener;
 mod member;
 mod name;
 mod pool;
+mod report;
 mod vip;
 mod watch;
 
 pub use backend::{backend, create_backend, delete_backend, update_backend};
 pub use configuration::{configuration, configuration_parts, merge_configuration, restore_configuration};
 pub use connection::{
-    CloseRequest, Closing, ConnectionFilter, connection_filter, connection_name, parse_close_connections,
-    parse_close_gradually, parse_connection_filter,
+    CloseRequest, Closing, ConnectionFilter, connection_name, parse_close_connections, parse_close_gradually,
+    parse_connection_filter,
 };
 pub use listener::{create_listener, delete_listener, listener, update_listener};
 pub use member::{drain_member, enable_member, member, parse_add_member, update_member};
@@ -26,6 +27,7 @@ pub use name::{
     parse_pool_name, parse_vip_name, pool_name, vip_name,
 };
 pub use pool::{create_pool, delete_pool, pool, update_pool};
+pub use report::{cluster_event, connection, listener_view, member_status, member_view, vip_view};
 pub use vip::{create_vip, delete_vip, time_of_millis, update_vip, vip, vip_event};
 pub use watch::{current_event, event, resource_change};
 

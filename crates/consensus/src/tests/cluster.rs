@@ -93,6 +93,10 @@ impl PeerService for Peer {
     ) -> PeerAnswer<proto::ReadIndexResponse> {
         self.0.serve_read_index(request.into_inner()).await.map(Response::new)
     }
+    type ForwardStream = futures_util::stream::Empty<Result<proto::ForwardResponse, Status>>;
+    async fn forward(&self, _: Request<proto::ForwardRequest>) -> PeerAnswer<Self::ForwardStream> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
     async fn report(&self, _: Request<proto::ReportRequest>) -> PeerAnswer<proto::ReportResponse> {
         Err(Status::unimplemented("not part of these tests"))
     }

@@ -9,7 +9,7 @@ use crate::args::{ReadArgs, WaitArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster, connections, members};
-use crate::view::MemberView;
+use crate::view::{MemberView, membership_step_word};
 use crate::wait::{Drain, connections_left, drained};
 use crate::write::{Deleted, Write, for_people, in_force, warn};
 
@@ -281,15 +281,16 @@ async fn follow(
     let mut told = String::new();
     while let Some(progress) = session.next(stream, patience, advice).await? {
         warn(session, &progress.warnings);
+        let step = membership_step_word(progress.step());
         let line = match progress.last_index {
-            0 => progress.step,
-            last => format!("{} ({} of {last} log entries)", progress.step, progress.matched_index),
+            0 => step.to_owned(),
+            last => format!("{step} ({} of {last} log entries)", progress.matched_index),
         };
         if line != told && !progress.existing {
             session.terminal.note(&line);
             told = line;
         }
-        if progress.done {
+        if progress.step() == v1::member_progress::Step::Done {
             return Ok((progress.member.unwrap_or_default().into(), progress.existing));
         }
     }

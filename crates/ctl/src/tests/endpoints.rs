@@ -145,8 +145,10 @@ fn a_write_that_nobody_answers_is_tried_until_the_time_is_up() {
 }
 
 fn refusing(why: &Failure) -> Member {
-    let status =
-        v1::ClusterStatus { members: vec![sample_member_status("m9", 0, "empty")], ..Default::default() };
+    let status = v1::ClusterStatus {
+        members: vec![sample_member_status("m9", 0, v1::RaftState::Empty)],
+        ..Default::default()
+    };
     Member::start(Script { refusals: [failure(why)].into(), status: Some(status), ..Script::default() })
 }
 

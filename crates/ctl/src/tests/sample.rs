@@ -140,12 +140,12 @@ pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
     }
 }
 
-pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1::MemberStatus {
+pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: v1::RaftState) -> v1::MemberStatus {
     v1::MemberStatus {
         member: Some(sample_member(name, id)),
         reachable: true,
         error: String::new(),
-        raft_state: raft_state.to_owned(),
+        raft_state: raft_state.into(),
         term: 3,
         applied_index: 12,
         revision: 12,
@@ -159,7 +159,7 @@ pub(crate) fn sample_member_status(name: &str, id: u64, raft_state: &str) -> v1:
         uptime: Some(duration(60_000)),
         descriptors_used: 12,
         descriptors_max: 19_000,
-        vip_standing: "following".to_owned(),
+        vip_standing: v1::VipStanding::Following.into(),
         unfit: Vec::new(),
         dead_pools: Vec::new(),
         dead_pools_total: 0,
@@ -208,9 +208,9 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
         term: 3,
         revision: 12,
         members: vec![
-            sample_member_status("m1", 1, "leader"),
-            sample_member_status("m2", 2, "follower"),
-            sample_member_status("m3", 3, "follower"),
+            sample_member_status("m1", 1, v1::RaftState::Leader),
+            sample_member_status("m2", 2, v1::RaftState::Follower),
+            sample_member_status("m3", 3, v1::RaftState::Follower),
         ],
         counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1, vips: 0 }),
         vips: Vec::new(),

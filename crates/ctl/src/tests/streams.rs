@@ -2,6 +2,7 @@
 
 use tonic::Status;
 use trestle_api::v1;
+use trestle_api::v1::wait_for_revision_response::Result as WaitResult;
 
 use super::fake::{Member, Script};
 use super::sample::{sample_backend, sample_status};
@@ -10,16 +11,14 @@ use super::{at, trestle};
 fn wait(member: &str, error: &str) -> v1::WaitForRevisionResponse {
     v1::WaitForRevisionResponse {
         member: format!("members/{member}"),
-        in_force: error.is_empty(),
+        result: if error.is_empty() { WaitResult::InForce } else { WaitResult::Late }.into(),
         error: error.to_owned(),
-        done: false,
     }
 }
 
 #[test]
 fn a_wait_fails_for_members_that_answer_and_are_late() {
-    let done_message = v1::WaitForRevisionResponse { done: true, ..Default::default() };
-    let waits = vec![wait("m1", ""), wait("m2", "timed out"), wait("m3", "connection refused"), done_message];
+    let waits = vec![wait("m1", ""), wait("m2", "timed out"), wait("m3", "connection refused")];
     let mut status = sample_status();
     status.members[1].in_force_revision = 11;
     status.members[2].reachable = false;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::snapshot::Snapshot;
-use crate::view::{StatusView, short_name, troubles, verdict_word};
+use crate::view::{StatusView, raft_state_word, short_name, troubles, verdict_word};
 
 /// The whole cluster at one time. Rates are `None` until they can be told.
 #[derive(Debug, Default, Serialize)]
@@ -234,7 +234,7 @@ fn is_voter(status: &v1::MemberStatus) -> bool {
 fn member(status: &v1::MemberStatus) -> MemberRow {
     MemberRow {
         name: status.member.as_ref().map(|m| short_name(&m.name)).unwrap_or_default(),
-        state: if status.reachable { status.raft_state.clone() } else { "unreachable".to_owned() },
+        state: if status.reachable { raft_state_word(status.raft_state()) } else { "unreachable" }.to_owned(),
         connections: status.active_connections,
     }
 }

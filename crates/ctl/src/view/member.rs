@@ -128,7 +128,7 @@ mod tests {
         let said = |id, seconds| v1::MemberStatus {
             active_connections: 12,
             drain_left: Some(prost_types::Duration { seconds, nanos: 5 }),
-            ..sample_member_status(&format!("m{id}"), id, "follower")
+            ..sample_member_status(&format!("m{id}"), id, v1::RaftState::Follower)
         };
         let silent = v1::MemberStatus { reachable: false, ..said(2, 9) };
         MemberView::note_drains(&mut members, vec![said(1, 134), silent, said(3, 7)]);

@@ -14,6 +14,7 @@ mod status;
 mod vip;
 mod vip_facts;
 mod vip_history;
+mod words;
 
 pub(crate) use backend::{BackendState, BackendView, verdict_word};
 pub(crate) use cluster_event::ClusterEventView;
@@ -25,6 +26,7 @@ pub(crate) use pool::PoolView;
 pub(crate) use status::StatusView;
 pub(crate) use vip::VipView;
 pub(crate) use vip_history::VipEventView;
+pub(crate) use words::{membership_step_word, raft_state_word, vip_standing_word};
 
 use trestle_api::v1;
 

@@ -150,9 +150,9 @@ mod tests {
         let mut status = sample_status();
         status.counts.as_mut().unwrap().vips = 1;
         status.vips = vec!["vips/api".to_owned()];
-        status.members[0].vip_standing = "serving".to_owned();
+        status.members[0].set_vip_standing(v1::VipStanding::Serving);
         status.members[0].held_vips = status.vips.clone();
-        status.members[2].vip_standing.clear();
+        status.members[2].set_vip_standing(v1::VipStanding::Unspecified);
         status.members[2].member.as_mut().unwrap().draining = true;
         assert_eq!(
             StatusView::from(status).text(None),
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_empty_member_says_what_comes_next() {
-        let mut member = sample_member_status("m1", 0, "empty");
+        let mut member = sample_member_status("m1", 0, v1::RaftState::Empty);
         member.digest.clear();
         let status = v1::ClusterStatus { members: vec![member], ..Default::default() };
         let view = StatusView::from(status);

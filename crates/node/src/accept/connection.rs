@@ -63,7 +63,6 @@ pub(crate) enum Phase {
     /// The answer is there and is being fetched.
     Sending,
 }
-
 /// How long a request may be on its way before its connection counts as one that waits for nothing but its client.
 const RECEIVING_IS_STUCK: Duration = Duration::from_secs(1);
 /// As long for an answer that is not fetched.
@@ -131,8 +130,8 @@ impl PortConnection {
         }
     }
 
+    /// Whole between any two statements.
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whole between any two statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -403,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn connections_are_read_in_turns_and_raft_at_once() {
         let (mut client, server) = tokio::io::duplex(4096);
-        let connection = Arc::new(PortConnection::new(1, ClientSource::Local, Instant::now()));
+        let connection = Arc::new(PortConnection::new(1, ConnectionOrigin::Unix(None), Instant::now()));
         let mut watched = MonitoredIo::new(server, connection.clone(), Arc::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         client.write_all(&[b'x'; 4000]).await.unwrap();
@@ -422,7 +421,7 @@ mod tests {
     async fn a_connection_of_unfinished_requests_is_read_slowly_while_the_port_is_crowded() {
         let (mut client, server) = tokio::io::duplex(8 * TURN);
         let (calls, now) = (Arc::<CallLimiter>::default(), Instant::now());
-        let connection = Arc::new(PortConnection::new(1, ClientSource::Local, now));
+        let connection = Arc::new(PortConnection::new(1, ConnectionOrigin::Unix(None), now));
         let permits: Vec<_> = (0..128).map(|_| calls.begin(&connection, CallClass::Unary, now)).collect();
         let mut watched = MonitoredIo::new(server, connection.clone(), calls);
         client.write_all(&[b'x'; 8 * TURN]).await.unwrap();

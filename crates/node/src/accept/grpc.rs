@@ -77,7 +77,8 @@ pub(super) fn class(path: &str) -> CallClass {
             | "AddMember"
             | "PromoteMember"
             | "BackupConfiguration"
-            | "CloseConnectionsGradually",
+            | "CloseConnectionsGradually"
+            | "Forward",
         ) => CallClass::Streaming,
         (
             _,

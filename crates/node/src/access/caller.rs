@@ -66,6 +66,17 @@ impl Caller {
         }
     }
 
+    /// The caller of a call that a member has passed on, in place of that member.
+    pub(crate) fn on_behalf_of(self, member: MemberId, client: Option<IpAddr>) -> Self {
+        match self.via {
+            Via::PeerPort { address, .. } => {
+                Self { via: Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) } }
+            }
+            // Nobody but members passes calls on.
+            via => Self { via },
+        }
+    }
+
     /// The address of the client that wants what is asked for; `None` for what a member wants by itself and for a client of
     /// the same machine that has none.
     pub(crate) fn client(&self) -> Option<IpAddr> {

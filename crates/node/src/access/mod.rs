@@ -7,7 +7,7 @@
 mod caller;
 mod rules;
 
-pub(crate) use caller::{Caller, OnBehalfOf, Via};
+pub(crate) use caller::{Caller, Via};
 pub(crate) use rules::{Action, Target, TargetKind, targets};
 
 use hyper::Request;

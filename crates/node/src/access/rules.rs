@@ -93,7 +93,7 @@ pub(super) fn rule(path: &str) -> Option<(Action, TargetKind)> {
             _ => None,
         },
         "trestle.peer.v1.RaftService" => match method {
-            "AppendEntries" | "AppendStream" | "Vote" | "PreVote" | "TransferLeader" | "Recall"
+            "AppendEntries" | "AppendStream" | "Vote" | "PreVote" | "TransferLeader" | "CheckDisk"
             | "InstallSnapshot" | "ConfirmTransfer" | "CheckMember" => {
                 Some((Action::Peer, TargetKind::Cluster))
             }
@@ -179,8 +179,8 @@ fn connections(method: &str) -> Option<(Action, TargetKind)> {
 fn peers(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "Describe" | "Adopt" | "RequestJoin" => Action::Join,
-        "Dismiss" | "Propose" | "ReadIndex" | "RegisterStart" | "Report" | "AwaitRevision"
-        | "ListConnections" | "CloseConnections" | "AwaitEvents" => Action::Peer,
+        "NotifyRemoved" | "Forward" | "Propose" | "ReadIndex" | "RegisterStart" | "Report"
+        | "AwaitRevision" | "ListConnections" | "CloseConnections" | "AwaitEvents" => Action::Peer,
         _ => return None,
     };
     Some((action, TargetKind::Cluster))

@@ -68,7 +68,7 @@ impl Admin {
         }
         let ask = peer::CloseConnectionsRequest {
             to: self.member.destination(Some(member.id)),
-            filter: filter.map(convert::connection_filter),
+            filter: filter.map(Into::into),
             numbers,
             validate_only,
         };

@@ -1,12 +1,11 @@
 //! The cluster as a whole.
 
 use tonic::{Request, Response, Status};
-use trestle_api::v1::cluster_service_client::ClusterServiceClient;
+use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::ClusterService;
-use trestle_api::{convert, status, v1};
-use trestle_model::{ClusterId, Invalid, Kind, Refusal, Violations};
+use trestle_model::ClusterId;
 
-use super::forward::{answered, forwarded};
+use super::leader::resource_name;
 use super::paging::{PageBounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
 use crate::access::Caller;
@@ -70,11 +69,9 @@ impl ClusterService for Admin {
         &self,
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let mut leader = ClusterServiceClient::new(leader);
-            return answered(leader.transfer_leadership(forwarded(request.into_inner())).await);
-        }
-        let (leader, term) = self.hand_over(&request.get_ref().to).await?;
+        let (caller, request) = Caller::take(request)?;
+        let moved = self.transfer_leadership_to(&caller, &request.to).await?;
+        let (leader, term) = (resource_name(&moved.leader), moved.term);
         Ok(Response::new(v1::TransferLeadershipResponse { leader, term }))
     }
 
@@ -112,30 +109,5 @@ impl ClusterService for Admin {
         request: Request<v1::WaitForRevisionRequest>,
     ) -> Result<Response<Self::WaitForRevisionStream>, Status> {
         self.wait(request.get_ref()).map(Response::new)
-    }
-}
-
-impl Admin {
-    /// Hands leadership and the virtual IPs over, to the best member unless `to` names one; this one must lead. Answers
-    /// who leads then, and its term.
-    pub(super) async fn hand_over(&self, to: &str) -> Result<(String, u64), Status> {
-        let to = match to {
-            "" => None,
-            name => Some(self.member_id(name)?),
-        };
-        let (leader, term) = self.member.transfer_leadership(to).await?;
-        let state = self.member.consensus.view().borrow().state.clone();
-        let name = state.members.get(&leader).map(|member| convert::member_name(&member.spec.name));
-        Ok((name.unwrap_or_default(), term))
-    }
-
-    /// The id of a member by its resource name, as this member knows it.
-    pub(super) fn member_id(&self, name: &str) -> Result<trestle_model::MemberId, Status> {
-        let mut v = Violations::new();
-        let parsed = convert::parse_member_name("name", name, &mut v);
-        let parsed = parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
-        let state = self.member.consensus.view().borrow().state.clone();
-        let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: parsed.to_string() });
-        state.member_named(&parsed).map(|member| member.id).ok_or_else(missing)
     }
 }

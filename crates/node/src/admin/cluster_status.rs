@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
-use trestle_api::{peer, v1};
+use trestle_api::{convert, peer, v1};
 use trestle_model::{Member, Revision};
 
 use super::Admin;
@@ -18,7 +18,9 @@ impl Admin {
     pub(super) async fn cluster_status(&self, local_only: bool) -> v1::ClusterStatus {
         let known = self.member.known();
         if local_only || known.is_empty() {
-            let own = self.member.report(&question()).status;
+            let own = self.member.report(&question()).status.map(convert::member_status);
+            let member = Some(self.member.own_record());
+            let own = own.map(|status| v1::MemberStatus { member, ..status });
             return self.member.cluster_status(own.into_iter().collect());
         }
         let first = join_all(known.iter().map(|member| self.look_at(member))).await;
@@ -37,11 +39,11 @@ impl Admin {
         match self.member.ask(member, &question()).await {
             Ok(report) => {
                 let half = began.elapsed() / 2;
-                let mut status = report.status.unwrap_or_default();
+                let mut status = convert::member_status(report.status.unwrap_or_default());
                 if Some(member.id) != self.member.id() {
                     let theirs = status.time.and_then(|time| SystemTime::try_from(time).ok());
                     status.clock_offset = theirs.map(|theirs| ahead(theirs, asked + half));
-                    status.clock_offset_error = theirs.map(|_| trestle_api::convert::duration(half));
+                    status.clock_offset_error = theirs.map(|_| convert::duration(half));
                 }
                 v1::MemberStatus { member: record, ..status }
             }
@@ -83,9 +85,9 @@ fn question() -> peer::ReportRequest {
 /// How far one time is ahead of another.
 fn ahead(theirs: SystemTime, ours: SystemTime) -> prost_types::Duration {
     match theirs.duration_since(ours) {
-        Ok(ahead) => trestle_api::convert::duration(ahead),
+        Ok(ahead) => convert::duration(ahead),
         Err(behind) => {
-            let behind = trestle_api::convert::duration(behind.duration());
+            let behind = convert::duration(behind.duration());
             prost_types::Duration { seconds: -behind.seconds, nanos: -behind.nanos }
         }
     }

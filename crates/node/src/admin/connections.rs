@@ -41,7 +41,7 @@ impl PageStart {
 
 /// Puts one page together from what each member lists, in the order of members.
 fn assemble(
-    answers: Vec<(MemberId, peer::ListConnectionsResponse)>,
+    answers: Vec<(Arc<Member>, peer::ListConnectionsResponse)>,
     size: usize,
 ) -> v1::ListConnectionsResponse {
     let mut page = v1::ListConnectionsResponse::default();
@@ -51,10 +51,9 @@ fn assemble(
         page.total_size += answer.total;
         let taken = answer.connections.len().min(size - page.connections.len());
         left_out += answer.remaining.saturating_sub(taken as u64);
-        page.connections.extend(answer.connections.into_iter().take(taken));
-        if taken > 0 {
-            let name = page.connections.last().map(|connection| connection.name.as_str()).unwrap_or_default();
-            last = name.rsplit_once('/').map(|(_, number)| format!("{}.{number}", member.0));
+        for connection in answer.connections.into_iter().take(taken) {
+            last = Some(format!("{}.{}", member.id.0, connection.number));
+            page.connections.push(convert::connection(&member.spec.name, connection));
         }
     }
     page.next_page_token = last.filter(|_| left_out > 0).unwrap_or_default();
@@ -89,7 +88,7 @@ impl Admin {
         }
         let ask = peer::ListConnectionsRequest {
             to: self.member.destination(Some(member.id)),
-            filter: Some(convert::connection_filter(filter)),
+            filter: Some(filter.into()),
             after,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
@@ -132,7 +131,7 @@ impl ConnectionService for Admin {
         let (mut answers, mut unreachable) = (Vec::new(), Vec::new());
         for (member, answer) in members.iter().zip(join_all(asked).await) {
             match answer {
-                Ok(answer) => answers.push((member.id, answer)),
+                Ok(answer) => answers.push((member.clone(), answer)),
                 Err(_) => unreachable.push(convert::member_name(&member.spec.name)),
             }
         }
@@ -164,24 +163,30 @@ impl ConnectionService for Admin {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use trestle_model::{HostPort, MemberSpec};
+
     use super::*;
 
     fn listed(
         member: u64,
         all: &[u64],
         (after, limit): (u64, usize),
-    ) -> (MemberId, peer::ListConnectionsResponse) {
+    ) -> (Arc<Member>, peer::ListConnectionsResponse) {
         let rest: Vec<_> = all.iter().filter(|number| **number > after).collect();
-        let name = |number| v1::Connection {
-            name: format!("members/m{member}/connections/{number}"),
-            ..v1::Connection::default()
-        };
+        let numbered = |number: &&u64| peer::ConnectionReport { number: **number, ..Default::default() };
         let answer = peer::ListConnectionsResponse {
-            connections: rest.iter().take(limit).map(name).collect(),
+            connections: rest.iter().take(limit).map(numbered).collect(),
             total: all.len() as u64,
             remaining: rest.len() as u64,
         };
-        (MemberId(member), answer)
+        let peer_address = HostPort::parse("127.0.0.1:7481").unwrap();
+        let spec = MemberSpec {
+            name: MemberName::parse(&format!("m{member}")).unwrap(),
+            admin_address: peer_address.clone(),
+            peer_address,
+        };
+        let member = Member { id: MemberId(member), spec, draining: false, drain_timeout: None, revision: 1 };
+        (Arc::new(member), answer)
     }
 
     #[test]

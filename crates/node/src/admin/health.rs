@@ -68,12 +68,13 @@ impl Admin {
         let ask = peer::ReportRequest { pool: request.name.clone(), page, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         let (mut views, mut stop) = (BTreeMap::<String, Vec<v1::MemberView>>::new(), None);
-        for report in reports {
+        for (member, report) in reports {
             let last =
                 report.backends.last().and_then(|last| parsed(convert::parse_backend_name)(&last.name).ok());
             stop = first_stop(stop, stop_of(report.more, last, begin.as_ref()));
             for backend in report.backends {
-                views.entry(backend.name).or_default().extend(backend.view);
+                let name = backend.name.clone();
+                views.entry(name).or_default().push(convert::member_view(&member, backend));
             }
         }
         // A member may be a revision ahead or behind: only what exists now is shown.
@@ -116,12 +117,13 @@ impl Admin {
         let ask = peer::ReportRequest { listeners, listener, page, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
         let (mut views, mut stop) = (BTreeMap::<ListenerName, Vec<v1::ListenerView>>::new(), None);
-        for report in reports {
+        for (member, report) in reports {
+            let member = convert::member_name(&member);
             let mut last = None;
             // Reports come in the order of members' ids, and so do the views of each listener.
-            for view in report.listeners {
-                let Ok(name) = parsed(convert::parse_listener_name)(&view.listener) else { continue };
-                views.entry(name.clone()).or_default().push(view);
+            for listener in report.listeners {
+                let Ok(name) = parsed(convert::parse_listener_name)(&listener.name) else { continue };
+                views.entry(name.clone()).or_default().push(convert::listener_view(&member, listener));
                 last = Some(name);
             }
             stop = first_stop(stop, stop_of(report.more, last, begin.as_ref()));

@@ -3,24 +3,22 @@
 use std::pin::Pin;
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 use trestle_api::convert::Write;
-use trestle_api::v1::member_service_client::MemberServiceClient;
+use trestle_api::peer::forward_request::Operation;
+use trestle_api::peer::forward_response::Message;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, unanswered, v1};
-use trestle_consensus::{MembershipProgress, RecoveryId, RemovalOutcome};
+use trestle_consensus::{MembershipProgress, RecoveryId};
 use trestle_model::{
-    HostPort, Invalid, Kind, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
+    HostPort, Invalid, Kind, Member, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
 };
 
-use super::forward::{answered, forwarded};
-use super::{Admin, mismatch};
+use super::leader::{OperationStream, unexpected};
+use super::{Admin, internal, mismatch};
 use crate::access::{Caller, Target, TargetKind};
 use crate::member::REPORT_TIMEOUT;
-
-/// Messages of progress that wait for a slow caller; the operation itself never waits.
-const QUEUED_MAX: usize = 16;
 
 type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::MemberProgress, Status>> + Send>>;
 
@@ -31,9 +29,7 @@ impl MemberService for Admin {
         request: Request<v1::GetMemberRequest>,
     ) -> Result<Response<v1::Member>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let mut v = Violations::new();
-        let name = convert::parse_member_name("name", &request.name, &mut v);
-        let name = name.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))?;
+        let name = parse_member("name", &request.name)?;
         let target = Target::named(TargetKind::Member, &request.name);
         let read = self.read(&caller, &target, request.consistency).await?;
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
@@ -58,15 +54,11 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<Self::AddMemberStream>, Status> {
-        let address =
-            convert::parse_add_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = MemberServiceClient::new(leader).add_member(forwarded(request.into_inner())).await;
-            let answer = answered(answer)?;
-            return Ok(Response::new(Box::pin(answer.into_inner())));
-        }
-        let (admin, if_absent) = (self.clone(), request.get_ref().if_absent);
-        Ok(streamed(move |progress| async move { admin.add_here(address, if_absent, progress).await }))
+        let (caller, request) = Caller::take(request)?;
+        let address = convert::parse_add_member(&request).map_err(|found| status::invalid(&found))?;
+        let add = peer::AddMember { peer_address: address.to_string(), if_absent: request.if_absent };
+        let stream = self.lead(&caller, Operation::Add(add)).await?;
+        Ok(Response::new(self.progress(stream)))
     }
 
     type PromoteMemberStream = Stream;
@@ -75,39 +67,23 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<Self::PromoteMemberStream>, Status> {
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer = answered(
-                MemberServiceClient::new(leader).promote_member(forwarded(request.into_inner())).await,
-            )?;
-            return Ok(Response::new(Box::pin(answer.into_inner())));
-        }
-        let id = self.member_id(&request.get_ref().name)?;
-        let admin = self.clone();
-        Ok(streamed(|progress| async move {
-            let warnings = admin.member.consensus.promote(id, &progress).await?;
-            Ok(admin.done(id, warnings))
-        }))
+        let (caller, request) = Caller::take(request)?;
+        let promote = peer::PromoteMember { name: parse_member("name", &request.name)?.to_string() };
+        let stream = self.lead(&caller, Operation::Promote(promote)).await?;
+        Ok(Response::new(self.progress(stream)))
     }
 
     async fn remove_member(
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let mut leader = MemberServiceClient::new(leader);
-            return answered(leader.remove_member(forwarded(request.into_inner())).await);
-        }
-        let id = self.member_id(&request.get_ref().name)?;
-        match self.member.consensus.remove(id).await? {
-            RemovalOutcome::Done { revision, warnings } => {
+        let (caller, request) = Caller::take(request)?;
+        let remove = peer::RemoveMember { name: parse_member("name", &request.name)?.to_string() };
+        match self.led(&caller, Operation::Remove(remove)).await? {
+            Message::Removed(peer::RemovedResult { revision, warnings }) => {
                 Ok(Response::new(v1::RemoveMemberResponse { revision, warnings }))
             }
-            // This member was asked to remove itself: whoever leads next does it.
-            RemovalOutcome::LeadershipMustMove => {
-                let (to, _) = self.member.transfer_leadership(None).await?;
-                let mut leader = MemberServiceClient::new(self.channel_to(to)?);
-                answered(leader.remove_member(forwarded(request.into_inner())).await)
-            }
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -123,17 +99,19 @@ impl MemberService for Admin {
         &self,
         request: Request<v1::UpdateMemberRequest>,
     ) -> Result<Response<v1::Member>, Status> {
+        let (caller, request) = Caller::take(request)?;
         let (name, peer, admin) =
-            convert::update_member(request.get_ref()).map_err(|found| status::invalid(&found))?;
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            let answer =
-                MemberServiceClient::new(leader).update_member(forwarded(request.into_inner())).await;
-            return answered(answer);
+            convert::update_member(&request).map_err(|found| status::invalid(&found))?;
+        let text = |address: Option<HostPort>| address.map(|at| at.to_string()).unwrap_or_default();
+        let relocate = peer::RelocateMember {
+            name: name.to_string(),
+            peer_address: text(peer),
+            admin_address: text(admin),
+        };
+        match self.led(&caller, Operation::Relocate(relocate)).await? {
+            Message::Member(result) => Ok(Response::new(self.changed(&result)?)),
+            other => Err(unexpected(&other)),
         }
-        let id = self.member_id(&convert::member_name(&name))?;
-        self.refuse_vips([peer.as_ref(), admin.as_ref()]).await?;
-        let member = self.member.consensus.relocate(id, peer, admin).await?;
-        Ok(Response::new(self.member.rendered(&member)))
     }
 
     async fn enable_member(
@@ -159,45 +137,70 @@ impl Admin {
     }
 }
 
-/// Runs an operation in a task of its own, so that a caller that goes away leaves nothing half done, and streams its
-/// progress and its end.
-fn streamed<F>(operation: impl FnOnce(mpsc::Sender<MembershipProgress>) -> F) -> Response<Stream>
-where
-    F: Future<Output = Result<v1::MemberProgress, Status>> + Send + 'static,
-{
-    let (progress, mut steps) = mpsc::channel::<MembershipProgress>(QUEUED_MAX);
-    let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-    let operation = tokio::spawn(operation(progress));
-    tokio::spawn(async move {
-        while let Some(step) = steps.recv().await {
-            let message = v1::MemberProgress {
-                step: step.step.to_string(),
-                matched_index: step.matched,
-                last_index: step.last,
-                ..Default::default()
-            };
-            // A caller that is slow misses steps, and one that is gone misses all; the operation goes on.
-            let _ = sender.try_send(Ok(message));
-        }
-        let end = operation.await.unwrap_or_else(|_| Err(status::failure(&status::Failure::ShuttingDown)));
-        let _ = sender.send(end).await;
-    });
-    Response::new(Box::pin(ReceiverStream::new(receiver)))
+pub(super) fn parse_member(field: &str, name: &str) -> Result<MemberName, Status> {
+    let mut v = Violations::new();
+    let parsed = convert::parse_member_name(field, name, &mut v);
+    parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))
+}
+
+fn step(step: peer::MembershipStep) -> v1::member_progress::Step {
+    use v1::member_progress::Step;
+    match step {
+        peer::MembershipStep::Unspecified => Step::Unspecified,
+        peer::MembershipStep::Allocated => Step::IdAllocated,
+        peer::MembershipStep::Adopted => Step::IdentityTaken,
+        peer::MembershipStep::CatchingUp => Step::CatchingUp,
+        peer::MembershipStep::Agreeing => Step::Agreeing,
+    }
 }
 
 impl Admin {
+    /// Renders a member as it is after an operation.
+    fn changed(&self, result: &peer::MemberResult) -> Result<v1::Member, Status> {
+        let record = result.record.clone().ok_or_else(|| internal("the leader left the member out"))?;
+        let member = Member::try_from(record).map_err(|error| internal(&error.to_string()))?;
+        let role = match result.standing() {
+            peer::MemberStanding::Voter => v1::MemberRole::Voter,
+            peer::MemberStanding::Learner => v1::MemberRole::Learner,
+            peer::MemberStanding::Unspecified
+            | peer::MemberStanding::Outside
+            | peer::MemberStanding::Removed => v1::MemberRole::Unspecified,
+        };
+        let leader = self.member.consensus.status().leader == Some(member.id);
+        Ok(v1::Member { role: role.into(), leader, ..convert::member(&member) })
+    }
+
+    /// How far an operation on a member is, as clients see it.
+    fn progress(&self, stream: OperationStream) -> Stream {
+        let admin = self.clone();
+        Box::pin(stream.map(move |response| match response?.message {
+            Some(Message::Progress(progress)) => Ok(v1::MemberProgress {
+                step: step(progress.step()).into(),
+                matched_index: progress.matched_index,
+                last_index: progress.last_index,
+                ..Default::default()
+            }),
+            Some(Message::Member(result)) => Ok(v1::MemberProgress {
+                step: v1::member_progress::Step::Done.into(),
+                matched_index: result.matched_index,
+                last_index: result.last_index,
+                member: Some(admin.changed(&result)?),
+                warnings: result.warnings,
+                existing: result.existing,
+            }),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(internal("the leader answered nothing")),
+        }))
+    }
+
     /// Takes in the empty member at `address`, wherever the leader is.
-    pub(crate) async fn admit_member(&self, address: HostPort) -> Result<(), Status> {
-        let request = v1::AddMemberRequest { peer_address: address.to_string(), if_absent: false };
-        let mut progress = self.add_member(Request::new(request)).await?.into_inner();
-        while let Some(message) = tokio_stream::StreamExt::next(&mut progress).await {
-            message?;
-        }
-        Ok(())
+    pub(crate) async fn admit_member(&self, caller: &Caller, address: String) -> Result<(), Status> {
+        let add = peer::AddMember { peer_address: address, if_absent: false };
+        self.led(caller, Operation::Add(add)).await.map(drop)
     }
 
     /// Refuses addresses of a member that are virtual IPs.
-    async fn refuse_vips(&self, addresses: [Option<&HostPort>; 2]) -> Result<(), Status> {
+    pub(super) async fn refuse_vips(&self, addresses: [Option<&HostPort>; 2]) -> Result<(), Status> {
         for own in addresses.into_iter().flatten() {
             if let Some(why) = self.member.refuse_vip_at(own).await {
                 return Err(status::failure(&status::Failure::Membership(why)));
@@ -206,20 +209,21 @@ impl Admin {
         Ok(())
     }
 
-    async fn add_here(
+    /// Takes in the empty member at `address`; this one must lead.
+    pub(super) async fn add_here(
         &self,
         address: HostPort,
         if_absent: bool,
         progress: mpsc::Sender<MembershipProgress>,
-    ) -> Result<v1::MemberProgress, Status> {
+    ) -> Result<Message, Status> {
         let known = if if_absent { self.recorded_at(&address).await? } else { None };
         if let Some((id, true)) = known {
-            return Ok(v1::MemberProgress { existing: true, ..self.done(id, Vec::new()) });
+            return self.member_result(id, Vec::new(), true);
         }
         let spec = self.describe(&address).await?;
         self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;
         let member = self.member.consensus.add(spec, &progress).await?;
-        Ok(v1::MemberProgress { existing: known.is_some(), ..self.done(member.id, Vec::new()) })
+        self.member_result(member.id, Vec::new(), known.is_some())
     }
 
     /// The member that is recorded at a peer address, and whether it has a vote.
@@ -274,20 +278,5 @@ impl Admin {
         };
         spec()
             .map_err(|rule: String| refuse(format!("describes itself in a way that makes no sense: {rule}")))
-    }
-
-    /// The last message of an operation.
-    fn done(&self, id: MemberId, warnings: Vec<String>) -> v1::MemberProgress {
-        let raft = self.member.consensus.status();
-        let state = self.member.consensus.view().borrow().state.clone();
-        v1::MemberProgress {
-            step: "done".to_owned(),
-            matched_index: raft.matched.get(&id).copied().unwrap_or_default(),
-            last_index: raft.last_log_index,
-            done: true,
-            member: state.members.get(&id).map(|member| self.member.rendered(member)),
-            warnings,
-            existing: false,
-        }
     }
 }

@@ -6,9 +6,9 @@ mod cluster_status;
 mod configuration;
 mod connections;
 mod events;
-mod forward;
 mod health;
 mod if_absent;
+mod leader;
 mod listeners;
 mod members;
 mod own_ports;
@@ -22,6 +22,7 @@ mod watch;
 #[cfg(test)]
 mod largest;
 
+pub(crate) use leader::OperationStream;
 pub(crate) use paging::{PageBounds, fill};
 pub(crate) use wait::RevisionWaits;
 

@@ -78,6 +78,19 @@ impl Member {
     }
 }
 
+/// A virtual IP as members are asked about it.
+fn candidate(vip: &v1::Vip) -> peer::VipCandidate {
+    let overrides = vip.interface_overrides.iter().map(|one| {
+        let member = one.member.strip_prefix("members/").unwrap_or(&one.member);
+        (member.to_owned(), one.interface.clone())
+    });
+    peer::VipCandidate {
+        address: vip.address.clone(),
+        interface: vip.interface.clone(),
+        interface_overrides: overrides.collect(),
+    }
+}
+
 /// What the members say of an address.
 struct Answers {
     /// The rule that it breaks.
@@ -112,20 +125,18 @@ impl Admin {
             answers.own = Some(rule);
             return answers;
         }
-        let ask =
-            peer::ReportRequest { vip_candidate: Some(vip.clone()), no_digest: true, ..Default::default() };
+        let vip_candidate = Some(candidate(vip));
+        let ask = peer::ReportRequest { vip_candidate, no_digest: true, ..Default::default() };
         let (reports, _) = self.member.ask_all(ask).await;
         answers.answered = reports.len();
-        for report in &reports {
+        for (name, report) in &reports {
             let Some(fit) = &report.vip_fit else { continue };
-            let name = report.status.as_ref().and_then(|status| status.member.as_ref());
-            let name = name.map_or("", |member| member.name.strip_prefix("members/").unwrap_or(&member.name));
             if !fit.own.is_empty() {
                 let rule = format!("must not be an address that member \"{name}\" has: it is {}", fit.own);
                 answers.own = Some(rule);
             }
             if !fit.problem.is_empty() {
-                answers.problems.push((name.to_owned(), fit.problem.clone()));
+                answers.problems.push((name.to_string(), fit.problem.clone()));
             }
         }
         answers

@@ -1,12 +1,11 @@
 //! Virtual IPs: their settings, what members' kernels have of them, and who held them.
 
 use tonic::{Request, Response, Status};
-use trestle_api::v1::vip_service_client::VipServiceClient;
 use trestle_api::v1::vip_service_server::VipService;
 use trestle_api::{convert, peer, status, v1};
 use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 
-use super::forward::{answered, forwarded};
+use super::leader::resource_name;
 use super::paging::{PageBounds, abridge, shorten_text};
 use super::{Admin, mismatch};
 use crate::access::{Caller, Target, TargetKind};
@@ -105,7 +104,9 @@ impl VipService for Admin {
         }
         let ask = peer::ReportRequest { vips: true, ..Default::default() };
         let (reports, unreachable_members) = self.member.ask_all(ask).await;
-        let views = reports.into_iter().flat_map(|report| report.vips);
+        let views = reports.into_iter().flat_map(|(member, report)| {
+            report.vips.into_iter().map(move |vip| convert::vip_view(&member, vip))
+        });
         let mut views: Vec<_> = views.filter(|view| asked.is_empty() || view.vip == asked).collect();
         views.iter_mut().for_each(shorten);
         // Members answer in the order of their ids, which a stable sort keeps.
@@ -117,13 +118,14 @@ impl VipService for Admin {
         &self,
         request: Request<v1::MoveVipsRequest>,
     ) -> Result<Response<v1::MoveVipsResponse>, Status> {
-        if let Some(leader) = self.leader_elsewhere(&request).await? {
-            return answered(VipServiceClient::new(leader).move_vips(forwarded(request.into_inner())).await);
-        }
-        let (holder, term) = self.hand_over(&request.get_ref().to).await?;
-        let former_holder = convert::member_name(&self.member.config.name);
-        let connections_left = if holder == former_holder { 0 } else { self.member.connections_on_vips() };
-        Ok(Response::new(v1::MoveVipsResponse { holder, term, former_holder, connections_left }))
+        let (caller, request) = Caller::take(request)?;
+        let moved = self.transfer_leadership_to(&caller, &request.to).await?;
+        Ok(Response::new(v1::MoveVipsResponse {
+            holder: resource_name(&moved.leader),
+            term: moved.term,
+            former_holder: resource_name(&moved.former),
+            connections_left: moved.connections_left,
+        }))
     }
 
     async fn list_vip_events(

@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use trestle_api::v1::wait_for_revision_response::Result as WaitResult;
 use trestle_api::{convert, peer, status, unanswered, v1};
 use trestle_model::{Invalid, MemberId, Revision, Violation};
 
@@ -32,7 +33,7 @@ impl Admin {
         if members.is_empty() {
             return Err(status::failure(&status::Failure::NoCluster));
         }
-        let (sender, receiver) = mpsc::channel(members.len() + 1);
+        let (sender, receiver) = mpsc::channel(members.len());
         for member in members {
             let (this, sender) = (self.member.clone(), sender.clone());
             tokio::spawn(async move {
@@ -41,25 +42,22 @@ impl Admin {
                     // The caller has gone away.
                     () = sender.closed() => return,
                 };
-                let error = match &answer {
-                    Ok(true) => String::new(),
-                    Ok(false) => format!("not in force within {timeout:?}"),
-                    Err(status) => unanswered::why(status),
+                let (result, error) = match &answer {
+                    Ok(true) => (WaitResult::InForce, String::new()),
+                    Ok(false) => (WaitResult::Late, format!("not in force within {timeout:?}")),
+                    Err(status) => (WaitResult::Unreachable, unanswered::why(status)),
                 };
                 let message = v1::WaitForRevisionResponse {
                     member: convert::member_name(&member.spec.name),
-                    in_force: matches!(answer, Ok(true)),
+                    result: result.into(),
                     error,
-                    done: false,
                 };
                 // The caller may go away even now.
                 let _ = sender.send(Ok(message)).await;
             });
         }
-        let done = v1::WaitForRevisionResponse { done: true, ..Default::default() };
-        let last = tokio_stream::once(Ok(done));
         drop(sender);
-        Ok(Box::pin(tokio_stream::StreamExt::chain(ReceiverStream::new(receiver), last)))
+        Ok(Box::pin(ReceiverStream::new(receiver)))
     }
 }
 

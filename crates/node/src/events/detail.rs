@@ -1,7 +1,7 @@
 //! Events as messages.
 
 use trestle_api::v1::cluster_event::Detail;
-use trestle_api::{convert, v1};
+use trestle_api::{convert, peer, v1};
 use trestle_consensus::RevisionChanges;
 use trestle_dataplane as dataplane;
 use trestle_model::{ChangeKind, Member, MemberId, MemberName, Resource, VipEvent, VipEventKind};
@@ -11,24 +11,22 @@ use super::{Event, Severity};
 /// Changes of one revision that an event lists; the others are counted.
 const CHANGES_MAX: usize = 20;
 
-fn severity(severity: Severity) -> i32 {
-    let severity = match severity {
-        Severity::Info => v1::EventSeverity::Info,
-        Severity::Warning => v1::EventSeverity::Warning,
-        Severity::Error => v1::EventSeverity::Error,
-    };
-    severity.into()
+fn severity(severity: Severity) -> peer::EventSeverity {
+    match severity {
+        Severity::Info => peer::EventSeverity::Info,
+        Severity::Warning => peer::EventSeverity::Warning,
+        Severity::Error => peer::EventSeverity::Error,
+    }
 }
 
 /// An event of this member, without its number and time.
-pub(super) fn of_event(event: &Event, me: &MemberName) -> v1::ClusterEvent {
-    let member = convert::member_name(me);
-    let leader = |leader: String, term| Some(Detail::Leader(v1::LeaderEvent { leader, term }));
-    let peer = |peer| Some(Detail::Peer(v1::PeerEvent { peer: convert::member_name(peer) }));
-    let pool = |pool, down| Some(Detail::Pool(v1::PoolEvent { pool: convert::pool_name(pool), down }));
+pub(super) fn of_event(event: &Event, me: &MemberName) -> peer::MemberEvent {
+    use peer::member_event::Detail;
+    let leader = |leader: String, term| Some(Detail::Leader(peer::LeaderEvent { leader, term }));
+    let pool = |pool, down| Some(Detail::Pool(peer::PoolEvent { pool: convert::pool_name(pool), down }));
     let detail = match event {
         Event::DataPlane(dataplane::Event::Verdict { pool, backend, verdict, reason }) => {
-            Some(Detail::Verdict(v1::VerdictEvent {
+            Some(Detail::Verdict(peer::VerdictEvent {
                 backend: convert::backend_name(pool, backend),
                 verdict: crate::report::verdict(*verdict).into(),
                 reason: reason.clone(),
@@ -36,19 +34,18 @@ pub(super) fn of_event(event: &Event, me: &MemberName) -> v1::ClusterEvent {
         }
         Event::DataPlane(dataplane::Event::PoolDown { pool: name, .. }) => pool(name, true),
         Event::DataPlane(dataplane::Event::PoolUp { pool: name }) => pool(name, false),
-        Event::Leads { term, .. } => leader(member.clone(), *term),
+        Event::Leads { term, .. } => leader(convert::member_name(me), *term),
         Event::QuorumLost { .. } => leader(String::new(), 0),
         Event::QuorumBack { leader: name, term, .. } => leader(convert::member_name(name), *term),
         Event::MemberGone { member, .. } | Event::MemberBack { member, .. } | Event::Voter { member, .. } => {
-            peer(member)
+            Some(Detail::Peer(member.to_string()))
         }
         Event::Kernel(_) | Event::Unserved { .. } | Event::Unfit { .. } | Event::Fit => None,
     };
-    v1::ClusterEvent {
-        severity: severity(event.severity()),
+    peer::MemberEvent {
+        severity: severity(event.severity()).into(),
         kind: event.kind().to_owned(),
         text: event.to_string(),
-        member,
         detail,
         ..Default::default()
     }
@@ -70,7 +67,7 @@ pub(super) fn of_vips(event: &VipEvent) -> v1::ClusterEvent {
     v1::ClusterEvent {
         id: of_log(event.revision),
         time: line.time,
-        severity: severity(Severity::Info),
+        severity: v1::EventSeverity::Info.into(),
         kind: kind.to_owned(),
         text: format!("{verb} the virtual IPs {} in term {}: {}", vips.join(", "), event.term, event.reason),
         member: line.member.clone(),
@@ -133,7 +130,7 @@ pub(super) fn of_batch(
     v1::ClusterEvent {
         id: of_log(batch.revision),
         time: batch.origin.map(|origin| convert::time_of_millis(origin.time_ms)),
-        severity: severity(Severity::Info),
+        severity: v1::EventSeverity::Info.into(),
         kind: kind.to_owned(),
         text: text + &from,
         member: member.as_ref().map(convert::member_name).unwrap_or_default(),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
-use trestle_api::v1;
+use trestle_api::peer;
 use trestle_engine::Repeats;
 use trestle_model::MemberName;
 
@@ -85,7 +85,7 @@ impl Journal {
     /// Tells of something that has just happened.
     pub(crate) fn emit(&self, event: &Event) {
         let message = detail::of_event(event, &self.0.member);
-        let number = self.ring().push(message, self.0.start, SystemTime::now());
+        let number = self.ring().push(message, SystemTime::now());
         self.0.last.send_if_modified(|last| {
             let newer = number > *last;
             *last = number.max(*last);
@@ -102,7 +102,7 @@ impl Journal {
         &self,
         (start, number): (u64, u64),
         bytes_max: usize,
-    ) -> (u64, u64, Vec<Arc<v1::ClusterEvent>>) {
+    ) -> (u64, u64, Vec<Arc<peer::MemberEvent>>) {
         let ring = self.ring();
         let number = if start == self.0.start { number } else { 0 };
         (self.0.start, ring.last(), ring.after(number, bytes_max))

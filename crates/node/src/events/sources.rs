@@ -32,10 +32,9 @@ impl Member {
     /// This member's own events after a position.
     pub(super) fn own_events(&self, after: (u64, u64)) -> Told {
         let (start, last, events) = self.journal.after(after, usize::MAX);
-        Told {
-            events: events.iter().map(|event| v1::ClusterEvent::clone(event)).collect(),
-            last: (start, last),
-        }
+        let name = &self.config.name;
+        let event = |event: &Arc<peer::MemberEvent>| convert::cluster_event(name, start, (**event).clone());
+        Told { events: events.iter().map(event).collect(), last: (start, last) }
     }
 
     /// What the replicated log says after an index, as far as this member has applied it.
@@ -72,10 +71,11 @@ impl Member {
             };
             let answer = tokio::time::timeout(wait + REPORT_TIMEOUT, client.await_events(ask)).await;
             let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
-            let reached = answer.events.last().and_then(|event| Some(event.id.as_ref()?.number));
-            let reached = reached.unwrap_or(answer.last);
+            let reached = answer.events.last().map_or(answer.last, |event| event.number);
             told.last = (answer.start, reached);
-            told.events.extend(answer.events);
+            let name = &other.spec.name;
+            let event = |event| convert::cluster_event(name, answer.start, event);
+            told.events.extend(answer.events.into_iter().map(event));
             if reached >= answer.last {
                 break;
             }
@@ -89,7 +89,7 @@ impl Member {
         let after = (ask.start, ask.after);
         self.journal.news(after, wait.min(WAIT_MAX)).await;
         let (start, last, events) = self.journal.after(after, ANSWER_BYTES);
-        let events = events.iter().map(|event| v1::ClusterEvent::clone(event)).collect();
+        let events = events.iter().map(|event| peer::MemberEvent::clone(event)).collect();
         peer::AwaitEventsResponse { start, last, events }
     }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
+use trestle_api::convert::ConnectionFilter;
 use trestle_api::peer::peer_service_server::PeerService;
-use trestle_api::{convert, peer, status};
-use trestle_model::{HostPort, Invalid, Violation};
+use trestle_api::{peer, status};
+use trestle_model::{HostPort, Invalid, MemberId, Violation};
 
-use crate::admin::Admin;
+use crate::access::Caller;
+use crate::admin::{Admin, OperationStream};
 use crate::member::Member;
 
 /// Newest storage format that this version reads.
@@ -53,6 +55,10 @@ impl PeerServer {
         let answer = self.api.spawn(answer).await;
         answer.map_err(|_| status::failure(&status::Failure::ShuttingDown))?.map(Response::new)
     }
+}
+
+fn filter(given: Option<peer::ConnectionFilter>) -> Result<ConnectionFilter, Status> {
+    given.unwrap_or_default().try_into().map_err(|found| status::invalid(&found))
 }
 
 fn invalid(field: &str, value: &str, rule: impl Into<String>) -> Status {
@@ -108,14 +114,34 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::RequestJoinRequest>,
     ) -> Result<Response<peer::RequestJoinResponse>, Status> {
-        let address = request.into_inner().peer_address;
-        let address = HostPort::parse(&address).map_err(|rule| invalid("peer_address", &address, rule))?;
+        let (caller, request) = Caller::take(request)?;
+        let address = request.peer_address;
+        HostPort::parse(&address).map_err(|rule| invalid("peer_address", &address, rule))?;
         let admin = Admin::new(self.member.clone());
         self.on_api(async move {
-            admin.admit_member(address).await?;
+            admin.admit_member(&caller, address).await?;
             Ok(peer::RequestJoinResponse {})
         })
         .await
+    }
+
+    type ForwardStream = OperationStream;
+
+    async fn forward(
+        &self,
+        request: Request<peer::ForwardRequest>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.check_destination(request.to.as_ref())?;
+        let operation =
+            request.operation.ok_or_else(|| Status::invalid_argument("an operation is missing"))?;
+        let client = match request.client.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| invalid("client", text, "must be an IP address"))?),
+        };
+        let caller = caller.on_behalf_of(MemberId(request.member_id), client);
+        let admin = Admin::new(self.member.clone());
+        self.on_api(async move { admin.lead_for(&caller, operation).await }).await
     }
 
     async fn notify_removed(
@@ -174,8 +200,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<peer::ListConnectionsResponse>, Status> {
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
-        let filter = convert::parse_connection_filter(request.filter.as_ref());
-        let filter = filter.map_err(|found| status::invalid(&found))?;
+        let filter = filter(request.filter)?;
         let member = self.member.clone();
         self.on_api(
             async move { Ok(member.list_connections(&filter, request.after, request.limit as usize)) },
@@ -189,9 +214,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<peer::CloseConnectionsResponse>, Status> {
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
-        let filter =
-            request.filter.as_ref().map(|given| convert::parse_connection_filter(Some(given))).transpose();
-        let filter = filter.map_err(|found| status::invalid(&found))?;
+        let filter = request.filter.map(|given| filter(Some(given))).transpose()?;
         let member = self.member.clone();
         self.on_api(async move {
             Ok(member.close_connections(filter.as_ref(), &request.numbers, request.validate_only))

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use trestle_api::{convert, v1};
+use trestle_api::{convert, peer};
 use trestle_engine::ownership::{Fault, FaultKey, FitnessReport};
 use trestle_model::Revision;
 
-use v1::vip_fault::Kind;
+use peer::vip_fault::Kind;
 
 use super::{VipStatus, log_watch, silence};
 use crate::member::Member;
@@ -63,7 +63,7 @@ impl Member {
     }
 
     /// What this member tells others of its fitness, as it is now.
-    pub(crate) fn fitness(&self) -> (Revision, Vec<v1::VipFault>) {
+    pub(crate) fn fitness(&self) -> (Revision, Vec<peer::VipFault>) {
         let (revision, faults) = self.own_faults();
         let mut told: Vec<_> = faults.keys().map(|key| message(key, false)).collect();
         let recovering = self.vips.shared.recovering();
@@ -103,7 +103,7 @@ fn places(status: std::sync::MutexGuard<'_, VipStatus>, faults: &mut Faults) {
     }
 }
 
-fn message(key: &FaultKey, recovering: bool) -> v1::VipFault {
+fn message(key: &FaultKey, recovering: bool) -> peer::VipFault {
     let kind = match key.fault {
         Fault::Unable => Kind::Unable,
         Fault::DataPlane if key.subject.is_empty() => Kind::DataPlane,
@@ -118,10 +118,10 @@ fn message(key: &FaultKey, recovering: bool) -> v1::VipFault {
         Fault::Interface(address) => address.to_string(),
         _ => key.subject.clone(),
     };
-    v1::VipFault { kind: kind.into(), subject, recovering }
+    peer::VipFault { kind: kind.into(), subject, recovering }
 }
 
-fn parse(message: &v1::VipFault) -> Option<FaultKey> {
+fn parse(message: &peer::VipFault) -> Option<FaultKey> {
     let fault = match Kind::try_from(message.kind).ok()? {
         Kind::Unspecified => return None,
         Kind::Unable => Fault::Unable,
@@ -137,7 +137,7 @@ fn parse(message: &v1::VipFault) -> Option<FaultKey> {
 }
 
 /// What another member says of its fitness.
-pub(super) fn report(status: &v1::MemberStatus) -> FitnessReport {
+pub(super) fn report(status: &peer::MemberReport) -> FitnessReport {
     let mut report = FitnessReport { revision: status.fitness_revision, ..Default::default() };
     for told in &status.vip_faults {
         match parse(told) {
@@ -175,7 +175,7 @@ mod tests {
             FaultKey::of_member(Fault::Draining),
             FaultKey::of_member(Fault::Log),
         ];
-        let mut status = v1::MemberStatus { fitness_revision: 7, ..Default::default() };
+        let mut status = peer::MemberReport { fitness_revision: 7, ..Default::default() };
         status.vip_faults = all.iter().map(|key| message(key, false)).collect();
         status.vip_faults.push(message(&FaultKey::of_member(Fault::Check), true));
         let expected = FitnessReport {
@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn a_reason_without_a_word_for_it_counts() {
         for told in [
-            v1::VipFault { kind: 99, ..Default::default() },
-            v1::VipFault::default(),
-            v1::VipFault { kind: Kind::Interface.into(), subject: "eth0".to_owned(), recovering: false },
+            peer::VipFault { kind: 99, ..Default::default() },
+            peer::VipFault::default(),
+            peer::VipFault { kind: Kind::Interface.into(), subject: "eth0".to_owned(), recovering: false },
         ] {
-            let status = v1::MemberStatus { vip_faults: vec![told], ..Default::default() };
+            let status = peer::MemberReport { vip_faults: vec![told], ..Default::default() };
             assert!(report(&status).unknown);
         }
     }

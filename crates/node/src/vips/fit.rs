@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use trestle_api::{convert, peer, v1};
+use trestle_api::peer;
 use trestle_model::{ClusterState, VipAddress};
 use trestle_vip::Fit;
 
@@ -56,16 +56,15 @@ fn listed(there: &[String]) -> String {
 
 impl Member {
     /// Whether this member could hold it.
-    pub(crate) fn vip_fit(&self, candidate: &v1::Vip) -> peer::VipFit {
+    pub(crate) fn vip_fit(&self, candidate: &peer::VipCandidate) -> peer::VipFit {
         let Ok(address) = VipAddress::parse(&candidate.address) else { return peer::VipFit::default() };
         let own = |what: &str| peer::VipFit { own: what.to_owned(), problem: String::new() };
         let unable = |problem| peer::VipFit { own: String::new(), problem };
         if let Some(what) = OwnAddresses::of(&self.config).what(address.ip, &BTreeSet::new()) {
             return own(what);
         }
-        let me = convert::member_name(&self.config.name);
-        let here = candidate.interface_overrides.iter().find(|one| one.member == me);
-        let named = here.map_or(&candidate.interface, |here| &here.interface);
+        let here = candidate.interface_overrides.get(self.config.name.as_str());
+        let named = here.unwrap_or(&candidate.interface);
         match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
             Ok(Fit::Own) => own("an address of its host"),
             Ok(Fit::NoNetwork) => unable(format!(

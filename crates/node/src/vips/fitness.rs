@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use trestle_api::{convert, peer, v1};
+use trestle_api::{convert, peer};
 use trestle_consensus::CAUGHT_UP_WITHIN;
 use trestle_engine::ownership::{Fault, FaultKey, FitnessReport, OwnFaults, OwnershipEvent};
 use trestle_model::MemberId;
@@ -162,7 +162,7 @@ fn show(member: &Member, new: Faults) {
 /// Another voter's answer.
 struct Other {
     id: MemberId,
-    status: v1::MemberStatus,
+    status: peer::MemberReport,
     report: FitnessReport,
 }
 

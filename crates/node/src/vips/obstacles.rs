@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use trestle_api::{peer, v1};
+use trestle_api::peer;
 use trestle_consensus::CAUGHT_UP_WITHIN;
 use trestle_engine::ownership::{Fault, OwnFaults};
 use trestle_model::{Member as Record, MemberId};
@@ -57,7 +57,7 @@ async fn of_record(member: &Member, other: &Record) -> String {
 }
 
 /// What is wrong with another member and not with this one.
-fn unfit(member: &Member, status: &v1::MemberStatus) -> Option<String> {
+fn unfit(member: &Member, status: &peer::MemberReport) -> Option<String> {
     let (revision, own) = member.own_faults();
     let mut here = OwnFaults::default();
     here.observe(revision, &own.keys().cloned().collect::<BTreeSet<_>>());

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use trestle_api::{convert, v1};
+use trestle_api::peer::VipStanding;
+use trestle_api::{convert, peer};
 use trestle_engine::ownership::OwnershipState;
 use trestle_vip::{Fence, KernelFacts};
 
@@ -11,22 +12,22 @@ use super::{VipStatus, Vips};
 use crate::member::Member;
 
 impl Vips {
-    /// How far this member is with serving them, in a word; empty while there are none.
-    pub(crate) fn standing(&self) -> &'static str {
+    /// How far this member is with serving them.
+    pub(crate) fn standing(&self) -> VipStanding {
         let machine = self.shared.machine();
-        let Some(machine) = machine.as_ref() else { return "" };
+        let Some(machine) = machine.as_ref() else { return VipStanding::Unspecified };
         match machine.state(self.shared.now()) {
-            OwnershipState::Idle => "",
-            _ if self.shared.status().unable.is_some() => "unable",
-            OwnershipState::CleaningUp => "scrubbing",
-            OwnershipState::Following => "following",
-            OwnershipState::CatchingUp => "catching-up",
-            OwnershipState::WaitingForOldLease { .. } => "waiting-for-old-lease",
-            OwnershipState::Taking => "taking",
-            OwnershipState::Serving { .. } => "serving",
-            OwnershipState::WithoutQuorum => "without-quorum",
-            OwnershipState::Leaving { .. } => "leaving",
-            OwnershipState::TermBarred => "yielded",
+            OwnershipState::Idle => VipStanding::Unspecified,
+            _ if self.shared.status().unable.is_some() => VipStanding::Unable,
+            OwnershipState::CleaningUp => VipStanding::Scrubbing,
+            OwnershipState::Following => VipStanding::Following,
+            OwnershipState::CatchingUp => VipStanding::CatchingUp,
+            OwnershipState::WaitingForOldLease { .. } => VipStanding::WaitingForOldLease,
+            OwnershipState::Taking => VipStanding::Taking,
+            OwnershipState::Serving { .. } => VipStanding::Serving,
+            OwnershipState::WithoutQuorum => VipStanding::WithoutQuorum,
+            OwnershipState::Leaving { .. } => VipStanding::Leaving,
+            OwnershipState::TermBarred => VipStanding::Yielded,
         }
     }
 }
@@ -47,7 +48,7 @@ impl Member {
     }
 
     /// Every virtual IP as this member's kernel has it.
-    pub(crate) fn vip_views(&self) -> Vec<v1::VipView> {
+    pub(crate) fn vip_reports(&self) -> Vec<peer::VipReport> {
         let state = self.consensus.view().borrow().state.clone();
         let shared = &self.vips.shared;
         let without_quorum: Vec<_> = shared.machine().as_ref().map_or_else(Vec::new, |machine| {
@@ -55,13 +56,11 @@ impl Member {
         });
         let status = shared.status();
         let facts = status.kernel.as_ref().map(|kernel| kernel.facts());
-        let member = convert::member_name(&self.config.name);
         let now = Instant::now();
         let views = state.vips.values().map(|vip| {
             let address = vip.spec.address.ip;
-            let mut view = v1::VipView {
-                vip: convert::vip_name(&vip.name),
-                member: member.clone(),
+            let mut view = peer::VipReport {
+                name: convert::vip_name(&vip.name),
                 interface: status.interfaces.get(&address).cloned().unwrap_or_default(),
                 problems: in_the_way(&status, address),
                 ..Default::default()
@@ -112,7 +111,7 @@ fn in_the_way(status: &VipStatus, address: IpAddr) -> Vec<String> {
 }
 
 /// Adds what the kernel has confirmed.
-fn fill(view: &mut v1::VipView, facts: &KernelFacts, address: IpAddr, now: Instant) {
+fn fill(view: &mut peer::VipReport, facts: &KernelFacts, address: IpAddr, now: Instant) {
     view.degraded_fence = matches!(facts.fence, Fence::Degraded { .. });
     let ago = |at: Instant| convert::duration(now.saturating_duration_since(at));
     view.fence_repairs = facts.tampering.repairs;

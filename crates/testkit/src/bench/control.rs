@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use prost_types::FieldMask;
 use tonic::{Code, Status};
+use trestle_api::v1::wait_for_revision_response::Result as WaitResult;
 use trestle_api::v1::{Backend, CreatePoolRequest, UpdateBackendRequest, WaitForRevisionRequest};
 use trestle_testkit::{Api, Cluster};
 
@@ -168,12 +169,9 @@ async fn changes(api: &Api, backend: &str) -> Samples {
         let request = WaitForRevisionRequest { revision, timeout: None };
         let mut progress = api.cluster().wait_for_revision(request).await.unwrap().into_inner();
         while let Some(message) = progress.message().await.unwrap() {
-            assert!(message.in_force || message.done, "{message:?}");
-            if message.done {
-                samples.add(acknowledged.elapsed());
-                break;
-            }
+            assert_eq!(message.result(), WaitResult::InForce, "{message:?}");
         }
+        samples.add(acknowledged.elapsed());
     }
     samples
 }

@@ -5,8 +5,8 @@ use trestle_api::v1;
 
 use super::data_plane::{TroubledPoolView, UnboundView};
 use crate::view::member::{MemberView, yes_no};
-use crate::view::short_name;
 use crate::view::span::{self, Span};
+use crate::view::{raft_state_word, short_name, vip_standing_word};
 
 /// A signed duration in seconds.
 fn seconds(duration: &prost_types::Duration) -> f64 {
@@ -50,7 +50,7 @@ pub(super) struct MemberStatusView {
     #[serde(flatten, serialize_with = "span::drain_left")]
     pub(super) drain_left: Option<Span>,
     /// `None` when the member says nothing of it.
-    pub(super) vip_standing: Option<String>,
+    pub(super) vip_standing: Option<&'static str>,
     /// Why it should not hold virtual IPs while another member can.
     pub(super) unfit: Vec<String>,
     /// `None` when the member says nothing of it.
@@ -78,6 +78,8 @@ pub(super) struct MemberStatusView {
 
 impl From<v1::MemberStatus> for MemberStatusView {
     fn from(status: v1::MemberStatus) -> Self {
+        let (raft_state, vip_standing) =
+            (raft_state_word(status.raft_state()), vip_standing_word(status.vip_standing()));
         let member = MemberView::from(status.member.unwrap_or_default());
         let uptime = Span::seconds(status.uptime.as_ref());
         Self {
@@ -89,7 +91,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             admin_address: member.admin_address,
             reachable: status.reachable,
             error: (!status.reachable).then_some(status.error),
-            state: status.raft_state,
+            state: raft_state.to_owned(),
             term: status.term,
             applied_index: status.applied_index,
             revision: status.revision,
@@ -106,7 +108,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
             draining: member.draining,
             drain_left: Span::seconds(status.drain_left.as_ref()),
-            vip_standing: Some(status.vip_standing).filter(|word| !word.is_empty()),
+            vip_standing,
             unfit: status.unfit,
             election_timeout_max: Span::setting(status.election_timeout_max.as_ref()),
             problems: status.problems,
@@ -141,7 +143,7 @@ impl MemberStatusView {
             said(self.in_force_revision.to_string()),
             said(listeners),
             said(self.connections.to_string()),
-            said(self.vip_standing.clone().unwrap_or_default()),
+            said(self.vip_standing.unwrap_or_default().to_owned()),
             self.admin_address.clone(),
             said(self.version.clone()),
         ]

@@ -18,7 +18,7 @@ impl StatusView {
             if m.draining && self.leader.as_ref() != Some(name) {
                 continue;
             }
-            match m.vip_standing.as_deref() {
+            match m.vip_standing {
                 Some("unable") if why.is_empty() => problems.push(format!("{name} cannot hold virtual IPs")),
                 Some("unable") => problems.push(format!("{name} cannot hold virtual IPs: {why}; \"trestle vip list\" shows each")),
                 Some("without-quorum") => problems.push(format!(
@@ -76,7 +76,7 @@ impl StatusView {
         if !m.reachable {
             return Some(format!("{leader}, the last known leader, does not answer"));
         }
-        let standing = m.vip_standing.as_ref()?;
+        let standing = m.vip_standing?;
         let unfit = if m.unfit.is_empty() { String::new() } else { format!(" ({})", m.unfit.join("; ")) };
         Some(format!("{leader} leads, and is {standing}{unfit}"))
     }
@@ -94,9 +94,9 @@ mod tests {
     fn members_that_cannot_take_over_are_told_where_there_are_vips() {
         let mut status = sample_status();
         status.members[0].unfit = vec!["its own check fails".to_owned()];
-        status.members[1].vip_standing = "unable".to_owned();
+        status.members[1].set_vip_standing(v1::VipStanding::Unable);
         status.members[1].unfit = vec!["CAP_NET_ADMIN is missing".to_owned()];
-        status.members[2].vip_standing = "without-quorum".to_owned();
+        status.members[2].set_vip_standing(v1::VipStanding::WithoutQuorum);
         assert!(StatusView::from(status.clone()).problems.is_empty());
         status.counts.as_mut().unwrap().vips = 1;
         assert_eq!(
@@ -152,7 +152,7 @@ mod tests {
         };
         assert_eq!(why(|_| {}), "m1 leads, and is following");
         let waiting = |status: &mut v1::ClusterStatus| {
-            status.members[0].vip_standing = "waiting-for-old-lease".to_owned();
+            status.members[0].set_vip_standing(v1::VipStanding::WaitingForOldLease);
             status.members[0].unfit = vec!["it is drained".to_owned()];
         };
         assert_eq!(why(waiting), "m1 leads, and is waiting-for-old-lease (it is drained)");
