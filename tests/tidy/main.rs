@@ -7,6 +7,8 @@
 mod arrows;
 mod buf;
 mod deny;
+mod names;
+mod paper;
 mod protos;
 mod sources;
 mod tree;
