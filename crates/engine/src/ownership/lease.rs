@@ -6,8 +6,8 @@ use std::time::Duration;
 /// the kernel itself sets to the rate at which it disciplines a clock (`MAXFREQ` in Linux' include/linux/timex.h).
 const DRIFT_PPM: u32 = 1000;
 
-/// How long after its deadline a fence of nftables may still be open: 8 ms in which a renewal may still be under way (see
-/// README.md), and the jiffy by which the kernel rounds up (4 ms at 250 Hz). Measured spread: 5 ms.
+/// How long after its deadline a fence of nftables may still be open: the time in which a renewal may be under way, which the
+/// kernel limits. README.md has the argument. Measured spread: 5 ms.
 pub const FENCE_ERROR: Duration = Duration::from_millis(12);
 
 /// The same without nftables: lifetimes of addresses are rounded down, and the kernel looks for ended ones as late as

@@ -34,8 +34,8 @@ use ruleset::{GUARD, GUARD_KEY, LEASE4, LEASE6, QUIET4, QUIET6, VIPS4, VIPS6};
 pub(crate) use monitor::{RulesetChanges, RulesetMonitor};
 pub(crate) use reading::TableNames;
 
-/// Longest time between reading the clock and arming the fence, so that the fence stays open this long after the deadline
-/// at worst. The kernel counts in ticks of 1, 4 or 10 ms and rounds down; it must be at least one of them.
+/// Longest time between reading the clock and arming the fence, and so the most by which the fence shuts late: the README of
+/// `trestle_engine::ownership` has the argument. The kernel counts in ticks of 1, 4 or 10 ms; it must be at least one of them.
 pub(crate) const GUARD_TIME: Duration = FENCE_ERROR;
 
 /// Attempts at a transaction that another one, a slow thread or a tick of the kernel's clock came in between.
