@@ -90,14 +90,14 @@ pub enum Failure {
     #[error("{0}")]
     Membership(String),
     /// A request is larger than what the log takes.
-    #[error("the request takes {size} bytes, and the most that the log takes is {max}{}", remedy(.settings, *.max))]
+    #[error(
+        "the request takes {size} bytes, and the most that the log takes is {max}; give fewer or shorter settings, or split it up"
+    )]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The bound in bytes.
         max: usize,
-        /// What of it can be given in another request, and the bytes that it takes; empty where nothing can.
-        settings: Vec<(&'static str, usize)>,
     },
     /// The member is about to stop.
     #[error("this member is shutting down; ask another")]
@@ -105,18 +105,6 @@ pub enum Failure {
     /// Something that should not happen.
     #[error("internal failure: {0}; see the member's log")]
     Internal(String),
-}
-
-/// What to do with a request that is too large.
-fn remedy(settings: &[(&str, usize)], max: usize) -> String {
-    let sizes: Vec<String> = settings.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
-    match settings {
-        [] => "; give fewer or shorter settings, or split it up".to_owned(),
-        [(largest, bytes), ..] if *bytes >= max => {
-            format!(" ({}); give fewer or shorter {largest}", sizes.join(", "))
-        }
-        _ => format!(" ({}); set some of them in an update of their own", sizes.join(", ")),
-    }
 }
 
 /// Reason of a status of a member that belongs to no cluster.
@@ -194,6 +182,64 @@ pub fn invalid(invalid: &Invalid) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// Why a call failed, by the reason of its status: what callers decide by. Other failures have reasons too, which nobody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The member belongs to no cluster.
+    NoCluster,
+    /// The member that answers was removed.
+    MemberRemoved,
+    /// The member that called was removed.
+    CallerRemoved,
+    /// One of both is of before a recovery of the cluster.
+    ClusterRecovered,
+    /// Both are of different recoveries.
+    ClusterRecoveredTwice,
+    /// There is no leader with a quorum.
+    NoLeader,
+    /// It may have taken effect.
+    OutcomeUnknown,
+    /// The member is about to stop.
+    ShuttingDown,
+    /// Any other reason of this program.
+    Other,
+}
+
+impl Reason {
+    const NAMES: [(Self, &str); 8] = [
+        (Self::NoCluster, NO_CLUSTER),
+        (Self::MemberRemoved, MEMBER_REMOVED),
+        (Self::CallerRemoved, CALLER_REMOVED),
+        (Self::ClusterRecovered, CLUSTER_RECOVERED),
+        (Self::ClusterRecoveredTwice, "CLUSTER_RECOVERED_TWICE"),
+        (Self::NoLeader, "NO_LEADER"),
+        (Self::OutcomeUnknown, "OUTCOME_UNKNOWN"),
+        (Self::ShuttingDown, "SHUTTING_DOWN"),
+    ];
+
+    /// The reason in a status that this program made; `None` for one that it did not make, such as of a broken connection.
+    pub fn of(status: &Status) -> Option<Self> {
+        let reason = status.get_details_error_info()?.reason;
+        let known = Self::NAMES.iter().find(|(_, name)| *name == reason);
+        Some(known.map_or(Self::Other, |(reason, _)| *reason))
+    }
+
+    fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(reason, _)| *reason == self).map_or("INTERNAL", |(_, name)| name)
+    }
+
+    /// Whether it says for certain of a proposal that it was not made.
+    pub fn nothing_was_proposed(self) -> bool {
+        matches!(self, Self::NoCluster | Self::NoLeader | Self::ShuttingDown)
+    }
+}
+
+/// The index up to which the answering member has applied the log, in a status that says that the caller was removed.
+pub fn caller_removed(status: &Status) -> Option<u64> {
+    let info = status.get_details_error_info().filter(|info| info.reason == CALLER_REMOVED)?;
+    info.metadata.get(APPLIED_KEY)?.parse().ok()
+}
+
 /// The status of any other failure.
 pub fn failure(failure: &Failure) -> Status {
     let (code, reason) = match failure {
@@ -204,15 +250,15 @@ pub fn failure(failure: &Failure) -> Status {
             return with_metadata(Code::FailedPrecondition, CALLER_REMOVED, failure.to_string(), metadata);
         }
         Failure::Recovered { .. } => (Code::FailedPrecondition, CLUSTER_RECOVERED),
-        Failure::RecoveredTwice { .. } => (Code::FailedPrecondition, "CLUSTER_RECOVERED_TWICE"),
+        Failure::RecoveredTwice { .. } => (Code::FailedPrecondition, Reason::ClusterRecoveredTwice.as_str()),
         Failure::InCluster(_) => (Code::FailedPrecondition, "IN_CLUSTER"),
-        Failure::NoLeader(_) => (Code::Unavailable, "NO_LEADER"),
-        Failure::Unknown(_) => (Code::DeadlineExceeded, "OUTCOME_UNKNOWN"),
+        Failure::NoLeader(_) => (Code::Unavailable, Reason::NoLeader.as_str()),
+        Failure::Unknown(_) => (Code::DeadlineExceeded, Reason::OutcomeUnknown.as_str()),
         Failure::Compacted { .. } => (Code::OutOfRange, "COMPACTED"),
         Failure::Lagged(_) => (Code::DataLoss, "WATCH_LAGGED"),
         Failure::Membership(_) => (Code::FailedPrecondition, "MEMBERSHIP"),
         Failure::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_TOO_LARGE"),
-        Failure::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
+        Failure::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown.as_str()),
         Failure::Internal(_) => (Code::Internal, "INTERNAL"),
     };
     with_reason(code, reason, failure.to_string())
@@ -235,23 +281,6 @@ mod tests {
             details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["pool_id", "pool.connect_timeout"]);
         assert_eq!(details.error_info().unwrap().reason, "INVALID_VALUE");
-    }
-
-    #[test]
-    fn what_is_too_large_says_what_takes_how_much_and_what_to_do() {
-        let said = |settings: &[(&'static str, usize)]| {
-            Failure::TooLarge { size: 9000, max: 7168, settings: settings.to_vec() }.to_string()
-        };
-        let head = "the request takes 9000 bytes, and the most that the log takes is 7168";
-        assert_eq!(said(&[]), format!("{head}; give fewer or shorter settings, or split it up"));
-        assert_eq!(
-            said(&[("routes", 6000), ("deny", 2900)]),
-            format!("{head} (routes 6000, deny 2900); set some of them in an update of their own")
-        );
-        assert_eq!(
-            said(&[("routes", 8000), ("deny", 900)]),
-            format!("{head} (routes 8000, deny 900); give fewer or shorter routes")
-        );
     }
 
     #[test]

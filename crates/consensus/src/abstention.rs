@@ -2,15 +2,56 @@
 
 use std::sync::Arc;
 
-use openraft::raft::VoteRequest;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use trestle_model::MemberId;
 
-use crate::disk_rollback::DiskRollback;
 use crate::error::Error;
-use crate::raft_types::TypeConfig;
-use crate::shared::{Core, RaftHandle};
+use crate::raft_types::Vote;
+use crate::replica::{ClusterView, RaftHandle};
+use crate::store::SyncedIndex;
+
+/// That this member has less on its disk than it once had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DiskRollback {
+    /// What it had, as far as anybody has said.
+    pub(crate) known: SyncedIndex,
+    /// What it had left when that was noticed.
+    pub(crate) left: SyncedIndex,
+    /// Who knows.
+    pub(crate) by: u64,
+}
+
+impl DiskRollback {
+    /// A later vote than that of this leader, which this member has seen.
+    pub(crate) fn later_than(&self, vote: &Vote) -> Option<Vote> {
+        self.known.vote.filter(|known| known.leader_id > vote.leader_id)
+    }
+
+    /// In words, after the name of the member.
+    pub(crate) fn words(&self, by: &str) -> String {
+        let end = |mark: &SyncedIndex| mark.last.map_or(0, |last| last.index);
+        let term = |mark: &SyncedIndex| mark.candidate().map_or(0, |candidate| candidate.term);
+        let lost = if self.left.last < self.known.last {
+            format!(
+                "its log ended at entry {}, and {by} has seen it store entry {}",
+                end(&self.left),
+                end(&self.known)
+            )
+        } else {
+            format!(
+                "its last vote was for term {}, and {by} has seen one for term {}",
+                term(&self.left),
+                term(&self.known)
+            )
+        };
+        format!(
+            "its disk went back in time: {lost}. It takes no part in elections and serves no reads until a leader has filled it \
+             again, which takes a moment once there is one; if it stays so, bring the other members back, or remove it, empty \
+             its data directory and add it again"
+        )
+    }
+}
 
 /// The reasons, each of which is enough.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,56 +68,120 @@ impl Abstention {
     }
 }
 
-impl Core {
-    pub(crate) fn abstains(&self) -> bool {
-        !self.abstention.borrow().is_none()
+/// The reasons that hold now, and their watchers.
+pub(crate) struct Abstentions {
+    reasons: watch::Sender<Abstention>,
+    view: watch::Sender<Arc<ClusterView>>,
+}
+
+impl Abstentions {
+    pub(crate) fn new(view: watch::Sender<Arc<ClusterView>>) -> Self {
+        Self { reasons: watch::Sender::default(), view }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Abstention> {
+        self.reasons.subscribe()
+    }
+
+    pub(crate) fn current(&self) -> Abstention {
+        self.reasons.borrow().clone()
+    }
+
+    /// Changes the reasons; `change` says whether it did.
+    pub(crate) fn modify(&self, change: impl FnOnce(&mut Abstention) -> bool) -> bool {
+        self.reasons.send_if_modified(change)
+    }
+
+    /// Says that this process is not the member that it was, and why, or that it is.
+    pub(crate) fn set_displaced(&self, why: Option<String>) {
+        let why = why.map(Into::into);
+        self.modify(|abstention| {
+            let changed = abstention.displaced != why;
+            abstention.displaced = why;
+            changed
+        });
+    }
+
+    /// Forgets all reasons: this member begins anew, under another id.
+    pub(crate) fn clear(&self) {
+        self.reasons.send_replace(Abstention::default());
     }
 
     /// Why this member abstains, if it does, in a sentence after its name.
-    pub(crate) fn why_abstains(&self) -> Option<String> {
-        let abstention = self.abstention.borrow().clone();
+    pub(crate) fn why(&self) -> Option<String> {
+        let abstention = self.current();
         if let Some(why) = abstention.displaced {
             return Some(why.to_string());
         }
         let rolled_back = abstention.rolled_back?;
-        let by = rolled_back.by();
+        let by = rolled_back.by;
         let known = self.view.borrow().state.members.get(&MemberId(by)).map(|m| m.spec.name.to_string());
-        Some(
-            rolled_back
-                .words(&known.map_or_else(|| format!("member {by}"), |name| format!("member \"{name}\""))),
-        )
-    }
-
-    /// Whether this member withholds its vote from a candidate.
-    pub(crate) fn withholds_vote(&self, request: &VoteRequest<TypeConfig>) -> bool {
-        let abstention = self.abstention.borrow().clone();
-        abstention.displaced.is_some()
-            || abstention.rolled_back.is_some_and(|rolled_back| !self.is_beyond_doubt(&rolled_back, request))
+        let by = known.map_or_else(|| format!("member {by}"), |name| format!("member \"{name}\""));
+        Some(rolled_back.words(&by))
     }
 
     /// Waits until this member answers reads.
     pub(crate) async fn readable(&self, deadline: Instant) -> Result<(), Error> {
-        let mut abstention = self.abstention.subscribe();
+        let mut abstention = self.reasons.subscribe();
         let _ = timeout_at(deadline, abstention.wait_for(Abstention::is_none)).await;
-        match self.why_abstains() {
+        match self.why() {
             None => Ok(()),
             Some(why) => Err(Error::no_leader(format!("this member answers no reads; {why}"))),
         }
     }
+}
 
-    /// Keeps Raft from standing for election while this member abstains.
-    pub(crate) async fn disable_elections_while_abstaining(
-        self: Arc<Self>,
-        raft: RaftHandle,
-        mut end: watch::Receiver<bool>,
-    ) {
-        let mut abstention = self.abstention.subscribe();
-        loop {
-            raft.runtime_config().elect(abstention.borrow_and_update().is_none());
-            tokio::select! {
-                changed = abstention.changed() => if changed.is_err() { return },
-                _ = end.wait_for(|ended| *ended) => return,
-            }
+/// Keeps Raft from standing for election while this member abstains, until `end`.
+pub(crate) async fn disable_elections_while_abstaining(
+    mut abstention: watch::Receiver<Abstention>,
+    raft: RaftHandle,
+    mut end: watch::Receiver<bool>,
+) {
+    loop {
+        raft.runtime_config().elect(abstention.borrow_and_update().is_none());
+        tokio::select! {
+            changed = abstention.changed() => if changed.is_err() { return },
+            _ = end.wait_for(|ended| *ended) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft_types::{LeaderId, LogId};
+
+    fn synced_index(term: u64, index: u64, voted: u64) -> SyncedIndex {
+        let leader = |term| LeaderId { term, node_id: 2 };
+        let vote = Vote { leader_id: leader(voted), committed: false };
+        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
+    }
+
+    #[test]
+    fn what_was_replaced_by_a_later_term_is_not_missed() {
+        let known = synced_index(3, 10, 3);
+        assert!(synced_index(5, 9, 5).reaches(&known));
+        assert!(!synced_index(3, 9, 5).reaches(&known), "an entry is gone");
+        assert!(!synced_index(3, 10, 2).reaches(&known), "a vote is gone");
+    }
+
+    #[test]
+    fn a_leader_that_restarts_has_its_vote_all_the_same() {
+        let mut known = synced_index(3, 10, 3);
+        known.vote = known.vote.map(|vote| Vote { committed: true, ..vote });
+        assert!(synced_index(3, 10, 3).reaches(&known));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_words() {
+        let lost = |known, left| DiskRollback { known, left, by: 1 }.words("member \"m1\"");
+        assert!(
+            lost(synced_index(2, 48, 2), synced_index(2, 15, 2))
+                .contains("ended at entry 15, and member \"m1\" has seen it store entry 48")
+        );
+        assert!(
+            lost(synced_index(2, 15, 4), synced_index(2, 15, 2))
+                .contains("was for term 2, and member \"m1\" has seen one for term 4")
+        );
     }
 }

@@ -11,10 +11,11 @@ use openraft::errors::Fatal;
 use tokio::time::Instant;
 use trestle_model::{Applied, Proposal, Refusal};
 
-use crate::propose::{AppliedProposal, Retry};
+use crate::peer_calls::AppliedProposal;
+use crate::propose::Proposals;
 use crate::raft_types::TypeConfig;
-use crate::replica::Replica;
-use crate::shared::{Core, RaftHandle};
+use crate::replica::{RaftHandle, Replica};
+use crate::retry::Retry;
 
 /// The answer to a proposal that needs no entry.
 type Settled = Result<AppliedProposal, Refusal>;
@@ -40,7 +41,7 @@ async fn on_machine<T: Send + 'static>(
     asked.await.map_err(stopped)
 }
 
-impl Core {
+impl Proposals {
     /// The answer to a proposal that an entry would change nothing for; `None` when it has to be written. On the leader only.
     /// What looks acceptable costs no more than that look.
     pub(crate) async fn answer_without_entry(
@@ -49,10 +50,10 @@ impl Core {
         proposal: &Arc<Proposal>,
         deadline: Instant,
     ) -> Result<Option<Settled>, Retry> {
-        let view = self.view.borrow().clone();
+        let view = self.published.view.borrow().clone();
         let refused = view.state.decide(view.applied + 1, &proposal.command).is_err();
         // An answered request stays answered, whatever else is under way.
-        if self.requests.may_have(proposal) {
+        if self.published.requests.may_have(proposal) {
             let known = proposal.clone();
             let first = on_machine(raft, move |replica| replica.repeated(&known)).await?;
             if let Some(first) = first {
@@ -63,10 +64,10 @@ impl Core {
             return Ok(None);
         }
         // Confirms leadership; what was acknowledged before this call is in this leader's log then.
-        self.index(deadline).await?;
+        self.reads.index(deadline).await?;
         let last = raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index())).await;
         let last = last.map_err(stopped)?;
-        self.applied(last, deadline).await.map_err(|error| Retry::Safe(error.to_string()))?;
+        self.reads.applied(last, deadline).await.map_err(|error| Retry::Safe(error.to_string()))?;
         let known = proposal.clone();
         let settled = on_machine(raft, move |replica| replica.settled(&known)).await?;
         Ok(settled.map(answer))

@@ -2,31 +2,36 @@
 //! the call is made may make it at all, and that a leader who is said to hand over says so itself.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::VoteRequest;
 use tonic::Status;
-use trestle_api::peer as proto;
-use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_api::status::{self, Failure};
 
+use crate::leader_contact::LeaderContact;
+use crate::leadership::QuorumTracker;
+use crate::member::LocalMember;
 use crate::membership_state::MembershipState;
-use crate::network::Lane;
+use crate::peer_calls::PeerCalls;
+use crate::raft_slot::RaftSlot;
 use crate::raft_types::{TypeConfig, Vote};
-use crate::shared::{Core, RaftHandle};
+use crate::removal::RemovalCheck;
+use crate::replica::RaftHandle;
+use crate::shared::Shared;
 use crate::wire;
 
 /// Most ids that are taken for voters on the word of others.
 const ASSUMED_VOTERS_MAX: usize = 16;
 
-/// Longest wait for a leader's word on a transfer: whoever waits for longer has no use for it.
+/// Longest wait for a leader's word on a transfer: a candidate that waits longer has no use for it.
 const LEADER_WAIT: Duration = Duration::from_secs(1);
 
-/// Members that this one does not know as voters, and that are taken for some all the same until the log tells.
+/// Members that this one does not know as voters and treats as voters on the word of others, until the log tells.
 #[derive(Default)]
-pub(crate) struct AssumedVoters {
+struct AssumedVoters {
     ids: Mutex<BTreeSet<u64>>,
     asking: tokio::sync::Mutex<()>,
 }
@@ -37,7 +42,7 @@ impl AssumedVoters {
     }
 
     /// Forgets them all.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         self.ids().clear();
     }
 
@@ -50,8 +55,57 @@ impl AssumedVoters {
     }
 }
 
-impl Core {
-    /// Refuses a call in the name of a leader or candidate that can be none, by what this member knows. `has_more` says
+/// Refuses calls that nobody in whose name they are made can make.
+pub(crate) struct CallerCheck {
+    member: Arc<LocalMember>,
+    raft: Arc<RaftSlot>,
+    quorum: Arc<QuorumTracker>,
+    contact: Arc<LeaderContact>,
+    peers: Arc<PeerCalls>,
+    removal: Arc<RemovalCheck>,
+    assumed: AssumedVoters,
+    /// The last wrong timing of a caller that the log tells of.
+    last_mismatch_ms: AtomicU32,
+}
+
+impl CallerCheck {
+    pub(crate) fn new(shared: &Shared, peers: Arc<PeerCalls>, removal: Arc<RemovalCheck>) -> Self {
+        let last_mismatch_ms = AtomicU32::new(shared.member.timing().vote_refusal_ms());
+        Self {
+            member: shared.member.clone(),
+            raft: shared.raft.clone(),
+            quorum: shared.quorum.clone(),
+            contact: shared.contact.clone(),
+            peers,
+            removal,
+            assumed: AssumedVoters::default(),
+            last_mismatch_ms,
+        }
+    }
+
+    /// Forgets whom others took for voters.
+    pub(crate) fn clear(&self) {
+        self.assumed.clear();
+    }
+
+    /// Refuses a caller whose voters stand by a leader for another time than this one's: who may serve while nobody else does
+    /// follows from all having the same.
+    pub(crate) fn check_timing(&self, theirs: u32) -> Result<(), Status> {
+        let mine = self.member.timing().vote_refusal_ms();
+        if theirs == mine {
+            return Ok(());
+        }
+        let why = format!(
+            "election timeouts of up to {theirs} ms do not go with this member's, of up to {mine} ms: give all members the same \
+             profile"
+        );
+        if self.last_mismatch_ms.swap(theirs, Ordering::Relaxed) != theirs {
+            tracing::warn!("refused another member's Raft calls: {why}");
+        }
+        Err(Status::failed_precondition(why))
+    }
+
+    /// Refuses a call in the name of a member that, by what this member knows, can be neither leader nor candidate. `has_more` says
     /// whether that one may have entries that this member lacks, among them one that made it a voter.
     pub(crate) fn admit(
         self: &Arc<Self>,
@@ -75,17 +129,17 @@ impl Core {
                 return Ok(());
             }
         }
-        let known = self.known(raft);
+        let known = self.removal.known(raft);
         if known.standing(id) == MembershipState::Removed {
             return Err(status::failure(&Failure::CallerRemoved { member: id, applied: known.applied }));
         }
-        if self.assumed_voters.ids().contains(&id) {
+        if self.assumed.ids().contains(&id) {
             return Ok(());
         }
         if !has_more {
             return Err(Status::failed_precondition(format!("member {id} does not vote in this cluster")));
         }
-        self.runtime.spawn(self.clone().ask_whether_voter(id));
+        self.member.runtime().spawn(self.clone().ask_whether_voter(id));
         Err(Status::failed_precondition(format!(
             "member {id} is no voter that this member knows of; it asks the members that it knows"
         )))
@@ -94,28 +148,28 @@ impl Core {
     /// Asks those that this member knows whether the member `id` votes: it may have become a voter by an entry that is not
     /// here yet, and such a candidate can be the only one that a quorum elects.
     async fn ask_whether_voter(self: Arc<Self>, id: u64) {
-        // Whoever calls again is answered by the question that is under way.
-        let Ok(_asking) = self.assumed_voters.asking.try_lock() else { return };
-        let accounts = self.accounts_of(id).await;
+        // The question that is under way answers a repeated call too.
+        let Ok(_asking) = self.assumed.asking.try_lock() else { return };
+        let accounts = self.removal.accounts_of(id).await;
         if accounts.iter().any(|account| account.standing == MembershipState::Voter) {
             tracing::info!(id, "takes a member for a voter that others know as one");
-            self.assumed_voters.add(id);
+            self.assumed.add(id);
         } else if accounts.is_empty() {
-            // The last one of the voters of before may be among voters who are all new to it.
+            // All other voters may have been replaced while this member was away.
             tracing::warn!(
                 id,
                 "takes a member for a voter because none of those that this member knows answers"
             );
-            self.assumed_voters.add(id);
+            self.assumed.add(id);
         } else {
-            tokio::time::sleep(self.settings.timing.election_min).await;
+            tokio::time::sleep(self.member.timing().election_min).await;
         }
     }
 
     /// Whether the candidate stands at the wish of the leader that this member heard last, by that leader's own word.
     pub(crate) async fn is_confirmed_transfer(&self, request: &VoteRequest<TypeConfig>) -> bool {
         let candidate = request.vote.leader_id;
-        let heard = self.leader_contact.leader();
+        let heard = self.contact.leader();
         // The leader itself hears none.
         let (own, to) = self.quorum.last_transfer();
         if to == candidate.node_id && heard.is_none_or(|(term, _)| term <= own) {
@@ -131,26 +185,13 @@ impl Core {
 
     /// Whether the leader of `term` says itself that it hands leadership to the member `to`.
     pub(crate) async fn is_transferring_to(&self, term: u64, leader: u64, to: u64) -> bool {
-        if self.me().is_some_and(|me| me.0 == leader) {
+        if self.member.id().is_some_and(|me| me.0 == leader) {
             return self.quorum.is_transferring_to(term, to);
         }
-        let role = self.role.borrow().clone();
+        let role = self.raft.role().clone();
         let known = role.voters.iter().find(|(id, _)| id.0 == leader);
-        let (Some((_, address)), Some(identity)) = (known, self.identity()) else { return false };
-        let timing = &self.settings.timing;
-        let destination = proto::Destination {
-            cluster_id: identity.cluster_id.to_string(),
-            member_id: leader,
-            vote_refusal_ms: timing.vote_refusal_ms(),
-            recovery: identity.recovery.number,
-            recovery_draw: identity.recovery.draw,
-            ..Default::default()
-        };
-        let request = proto::ConfirmTransferRequest { to: Some(destination), term, to_member_id: to };
-        let Ok(channel) = self.channels.to(address, Lane::Heartbeat) else { return false };
-        let mut service = RaftServiceClient::new(channel);
-        let wait = timing.election_min.min(LEADER_WAIT);
-        let answer = tokio::time::timeout(wait, service.confirm_transfer(request)).await;
-        matches!(answer, Ok(Ok(answer)) if answer.get_ref().confirmed)
+        let Some((_, address)) = known else { return false };
+        let wait = self.member.timing().election_min.min(LEADER_WAIT);
+        self.peers.confirm_transfer(leader, address, term, to, wait).await
     }
 }

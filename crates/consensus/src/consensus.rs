@@ -12,17 +12,17 @@ use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, Member
 
 use crate::error::{Error, RaftStartError};
 use crate::history::ChangeHistory;
-use crate::identity::Identity;
+use crate::identity::{Identity, RecoveryId};
 use crate::leadership::Leadership;
+use crate::member::ConsensusSettings;
 use crate::membership::{MembershipProgress, RemovalOutcome};
 use crate::network::MESSAGE_MAX;
 #[cfg(test)]
 use crate::network::WINDOW;
-use crate::propose::AppliedProposal;
-use crate::recovery::RecoveryId;
+use crate::parts::Core;
+use crate::peer_calls::AppliedProposal;
 use crate::replica::ClusterView;
 use crate::service::Service;
-use crate::shared::{ConsensusSettings, Core};
 use crate::status::{RaftRole, RaftStatus};
 use crate::store::{LogWork, OpenError};
 use crate::timing::Timing;
@@ -88,19 +88,19 @@ impl Consensus {
 
     /// Who this member is; `None` while it is empty.
     pub fn identity(&self) -> Option<Identity> {
-        self.core.identity()
+        self.core.shared.member.identity()
     }
 
     /// Whether this member was removed from its cluster. Such a member takes part in nothing any more.
     pub fn was_removed(&self) -> bool {
-        self.core.was_removed()
+        self.core.shared.member.was_removed()
     }
 
     /// What this member finds wrong about its own part in the cluster, in words; empty for nothing.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.core.why_abstains().into_iter().collect();
-        problems.extend(self.core.problems());
-        problems.extend(self.core.recoveries.problems(Instant::now()));
+        let mut problems: Vec<String> = self.core.shared.abstentions.why().into_iter().collect();
+        problems.extend(self.core.removal.problems());
+        problems.extend(self.core.shared.recoveries.problems(Instant::now()));
         problems
     }
 
@@ -115,7 +115,7 @@ impl Consensus {
 
     /// The service that answers other members' Raft calls; mount it from the first moment.
     pub fn raft_service(&self) -> RaftServiceServer<Service> {
-        RaftServiceServer::new(Service(self.core.clone()))
+        RaftServiceServer::new(Service::new(self.core.clone()))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }
@@ -125,7 +125,7 @@ impl Consensus {
     /// [`PEER_WINDOW`](crate::PEER_WINDOW), and with TCP_NODELAY on what is accepted: without it an answer waits up to 40 ms
     /// for the delayed acknowledgement of the one before.
     pub fn peer_keep_alive(&self) -> (Duration, Duration) {
-        let interval = self.core.settings.timing.keep_alive_interval().max(Duration::from_secs(1));
+        let interval = self.core.shared.member.timing().keep_alive_interval().max(Duration::from_secs(1));
         (interval, Duration::from_secs(5))
     }
 
@@ -142,7 +142,7 @@ impl Consensus {
 
     /// Raft's runtime, for the peer port.
     pub fn runtime(&self) -> Handle {
-        self.core.runtime.clone()
+        self.core.shared.member.runtime().clone()
     }
 
     /// Founds a cluster with this empty member as its only voter. Repeating it after a failure goes on with the cluster
@@ -175,7 +175,7 @@ impl Consensus {
     /// The state's refusal, as such or as another member's status; no leader in time: nothing was changed; outcome
     /// unknown: it may have been written.
     pub async fn propose(&self, proposal: Proposal, within: Duration) -> Result<AppliedProposal, Error> {
-        self.core.propose(proposal, within).await
+        self.core.proposals.propose(proposal, within).await
     }
 
     /// Proposes a command on this member, which must be the leader.
@@ -183,7 +183,7 @@ impl Consensus {
     /// # Errors
     /// As [`propose`](Self::propose), but at once when this member does not lead.
     pub async fn propose_here(&self, proposal: Proposal, within: Duration) -> Result<AppliedProposal, Error> {
-        self.core.propose_here(proposal, within).await
+        self.core.proposals.propose_here(proposal, within).await
     }
 
     /// Proposes a command on this member, which must lead in exactly this term when Raft appends it: it is never forwarded,
@@ -198,7 +198,7 @@ impl Consensus {
         term: u64,
         within: Duration,
     ) -> Result<AppliedProposal, Error> {
-        self.core.propose_in_term(proposal, term, within).await
+        self.core.proposals.propose_in_term(proposal, term, within).await
     }
 
     /// A state that has every write in it that was acknowledged anywhere before this call.
@@ -206,7 +206,7 @@ impl Consensus {
     /// # Errors
     /// When no leader with a quorum is found `within` that time.
     pub async fn read(&self, within: Duration) -> Result<Arc<ClusterView>, Error> {
-        self.core.read(within).await
+        self.core.reads.read(within).await
     }
 
     /// Confirms that this member leads, and answers the log index that a linearizable read must have applied.
@@ -214,17 +214,17 @@ impl Consensus {
     /// # Errors
     /// When this member does not lead or does not hear from a quorum.
     pub async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
-        self.core.read_index_here(within).await
+        self.core.reads.read_index_here(within).await
     }
 
     /// The state as this member knows it now, possibly stale.
     pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.core.view.subscribe()
+        self.core.shared.published.view.subscribe()
     }
 
     /// The recent changes, for watches.
     pub fn history(&self) -> ChangeHistory {
-        self.core.history.clone()
+        self.core.shared.published.history.clone()
     }
 
     /// What this member says of its part in Raft now.
@@ -234,33 +234,33 @@ impl Consensus {
 
     /// Why this member takes no part in elections and answers no reads, in a sentence to follow its name; `None` when it does.
     pub fn abstains(&self) -> Option<String> {
-        self.core.why_abstains()
+        self.core.shared.abstentions.why()
     }
 
     /// The part of the status that changes rarely: state, term, leader, members.
     pub fn role(&self) -> watch::Receiver<RaftRole> {
-        self.core.role.subscribe()
+        self.core.shared.raft.watch_role()
     }
 
     /// Raft's clock of this member.
     pub fn timing(&self) -> Timing {
-        self.core.settings.timing
+        *self.core.shared.member.timing()
     }
 
     /// Whether this member leads, how it was elected, and when a quorum last confirmed it. Published as each answer arrives,
     /// whatever the disk or the API is busy with.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.core.quorum.subscribe()
+        self.core.shared.quorum.subscribe()
     }
 
     /// What the thread that writes this member's log was given and has done; `None` while Raft does not run.
     pub fn log_work(&self) -> Option<LogWork> {
-        self.core.log_probe().map(|probe| probe.work())
+        self.core.shared.raft.log_probe().map(|probe| probe.work())
     }
 
     /// Gives that thread something that takes no write, so that it is known to live while nothing is to be written.
     pub fn touch_log(&self) {
-        if let Some(probe) = self.core.log_probe() {
+        if let Some(probe) = self.core.shared.raft.log_probe() {
             probe.touch();
         }
     }
@@ -268,7 +268,7 @@ impl Consensus {
     /// The other voters that leadership could go to now, because they answer and have caught up; the one with most of the
     /// log first. Empty when this member does not lead, or hears no quorum.
     pub fn targets(&self) -> Vec<MemberId> {
-        self.core.targets()
+        self.core.memberships.targets()
     }
 
     /// Takes in the empty member that `spec` describes as a learner; on the leader only. Repeating it goes on where an
@@ -281,7 +281,7 @@ impl Consensus {
         spec: MemberSpec,
         progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Arc<Member>, Error> {
-        self.core.add(spec, progress).await
+        self.core.memberships.add(spec, progress).await
     }
 
     /// Makes a learner a voter; on the leader only. Answers warnings.
@@ -293,7 +293,7 @@ impl Consensus {
         id: MemberId,
         progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Vec<String>, Error> {
-        self.core.promote(id, progress).await
+        self.core.memberships.promote(id, progress).await
     }
 
     /// Changes where a member is reached; on the leader only. Repeating it goes on where an earlier call stopped.
@@ -306,13 +306,13 @@ impl Consensus {
         peer_address: Option<HostPort>,
         admin_address: Option<HostPort>,
     ) -> Result<Arc<Member>, Error> {
-        self.core.relocate(id, peer_address, admin_address).await
+        self.core.memberships.relocate(id, peer_address, admin_address).await
     }
 
     /// Whether a member is of a recovery of this cluster that this member is neither of before nor of after: there are two
     /// clusters of that name then.
     pub fn is_another_recovery(&self, theirs: RecoveryId) -> bool {
-        self.core.is_another_recovery(theirs)
+        self.core.recovery.is_another(theirs)
     }
 
     /// Records which process is a member now, and where it listens; on the leader only. `replaces` is what was recorded before,
@@ -327,13 +327,13 @@ impl Consensus {
         replaces: u64,
         sockets: Option<MemberSockets>,
     ) -> Result<(), Error> {
-        self.core.note_start(member, start, replaces, sockets).await
+        self.core.memberships.note_start(member, start, replaces, sockets).await
     }
 
     /// Has this member abstain because another process is the member that it was, for this reason in a sentence to follow its
     /// name; or not any more.
     pub fn displace(&self, why: Option<String>) {
-        self.core.displace(why);
+        self.core.shared.abstentions.set_displaced(why);
     }
 
     /// Removes a member, running or lost; on the leader only. When it is the leader itself, nothing is done: let leadership
@@ -342,7 +342,7 @@ impl Consensus {
     /// # Errors
     /// When this member does not lead, or those left could not form a quorum now.
     pub async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
-        self.core.remove(id).await
+        self.core.memberships.remove(id).await
     }
 
     /// Hands leadership over, to the voter that is best caught up unless `to` names one; on the leader only. Answers who
@@ -354,7 +354,7 @@ impl Consensus {
     /// # Errors
     /// When this member does not lead, the target is not fit to, or another was elected.
     pub async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
-        self.core.transfer(to).await
+        self.core.memberships.transfer(to).await
     }
 
     /// Answers another member's `PeerService.Propose`.
@@ -401,13 +401,7 @@ impl Consensus {
     /// Resolves when Raft or its disk has failed, with the reason. The process must exit then: what it has in memory may
     /// no longer be what is on disk.
     pub async fn failed(&self) -> String {
-        let mut failure = self.core.failure.subscribe();
-        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        match failed {
-            Some(why) => why,
-            // The sender lives as long as `self`.
-            None => std::future::pending().await,
-        }
+        self.core.shared.raft.failed().await
     }
 
     /// Stops Raft, closes its files and ends its threads. Servers on [`runtime`](Self::runtime) end too: stop them first.

@@ -12,137 +12,80 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use openraft::raft::VoteRequest;
 use tokio::sync::watch;
-use tonic::Code;
 use trestle_api::peer as proto;
-use trestle_api::peer::raft_service_client::RaftServiceClient;
+use trestle_model::MemberId;
 
-use crate::network::Lane;
+use crate::abstention::{Abstentions, DiskRollback};
+use crate::known_disks::KnownDisks;
+use crate::member::LocalMember;
+use crate::peer_calls::{DiskAnswer, PeerCalls};
+use crate::raft_slot::RaftSlot;
 use crate::raft_types::{TypeConfig, Vote};
-use crate::shared::Core;
+use crate::replica::ClusterView;
+use crate::shared::Shared;
+use crate::storage::StorageSlot;
 use crate::store::SyncedIndex;
 use crate::wire::{self, WireError};
 
 /// How often those are asked again who have not answered yet.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Most members that are kept in mind, many times as many as a cluster has: callers are not known yet.
-const KNOWN_DISKS_MAX: usize = 256;
 
-/// What this member knows of the disks of the others.
-#[derive(Debug, Default)]
-pub(crate) struct KnownDisks(Mutex<BTreeMap<u64, SyncedIndex>>);
+/// Compares what others know of this member's disk with the disk.
+pub(crate) struct RollbackCheck {
+    member: Arc<LocalMember>,
+    raft: Arc<RaftSlot>,
+    storage: Arc<StorageSlot>,
+    view: watch::Sender<Arc<ClusterView>>,
+    peers: Arc<PeerCalls>,
+    known: Arc<KnownDisks>,
+    abstentions: Arc<Abstentions>,
+    /// What those members had stored who were asked at the start.
+    reported: Mutex<BTreeMap<u64, SyncedIndex>>,
+}
 
-impl KnownDisks {
-    fn stored(&self) -> MutexGuard<'_, BTreeMap<u64, SyncedIndex>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes what `member` has said to be durable with it.
-    pub(crate) fn note(&self, member: u64, stored: SyncedIndex) {
-        let mut all = self.stored();
-        if all.len() < KNOWN_DISKS_MAX || all.contains_key(&member) {
-            all.entry(member).or_default().raise(&stored);
+impl RollbackCheck {
+    pub(crate) fn new(shared: &Shared, peers: Arc<PeerCalls>) -> Self {
+        Self {
+            member: shared.member.clone(),
+            raft: shared.raft.clone(),
+            storage: shared.storage.clone(),
+            view: shared.published.view.clone(),
+            peers,
+            known: shared.known_disks.clone(),
+            abstentions: shared.abstentions.clone(),
+            reported: Mutex::default(),
         }
     }
 
-    /// The most that `member` ever had.
-    pub(crate) fn of(&self, member: u64) -> SyncedIndex {
-        self.stored().get(&member).copied().unwrap_or_default()
-    }
-}
-
-/// That this member has less on its disk than it once had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DiskRollback {
-    /// What it had, as far as anybody has said.
-    known: SyncedIndex,
-    /// What it had left when that was noticed.
-    left: SyncedIndex,
-    /// Who knows.
-    by: u64,
-}
-
-impl DiskRollback {
-    pub(crate) fn by(&self) -> u64 {
-        self.by
-    }
-
-    /// A later vote than that of this leader, which this member has seen.
-    pub(crate) fn later_than(&self, vote: &Vote) -> Option<Vote> {
-        self.known.vote.filter(|known| known.leader_id > vote.leader_id)
-    }
-
-    /// In words, after the name of the member.
-    pub(crate) fn words(&self, by: &str) -> String {
-        let end = |mark: &SyncedIndex| mark.last.map_or(0, |last| last.index);
-        let term = |mark: &SyncedIndex| mark.candidate().map_or(0, |candidate| candidate.term);
-        let lost = if self.left.last < self.known.last {
-            format!(
-                "its log ended at entry {}, and {by} has seen it store entry {}",
-                end(&self.left),
-                end(&self.known)
-            )
-        } else {
-            format!(
-                "its last vote was for term {}, and {by} has seen one for term {}",
-                term(&self.left),
-                term(&self.known)
-            )
-        };
-        format!(
-            "its disk went back in time: {lost}. It takes no part in elections and serves no reads until a leader has filled it \
-             again, which takes a moment once there is one; if it stays so, bring the other members back, or remove it, empty \
-             its data directory and add it again"
-        )
-    }
-}
-
-impl Core {
-    /// The most that was ever durable here in this process; `None` while the member is empty.
-    pub(crate) fn max_synced(&self) -> Option<watch::Receiver<SyncedIndex>> {
-        self.max_synced.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn stored(&self) -> SyncedIndex {
-        self.max_synced().map(|max_synced| *max_synced.borrow()).unwrap_or_default()
+    /// What this member knows of the disk of another one, and what it has on its own.
+    pub(crate) fn disks(&self, of: u64) -> (SyncedIndex, SyncedIndex) {
+        (self.known.of(of), self.storage.synced())
     }
 
     /// Asks every other member what it knows of this one's disk, and goes on asking those who do not answer. Returns when each
     /// has answered or had the time to.
-    pub(crate) async fn check_disk_with_peers(self: &Arc<Self>) {
-        let mut missing = self.others_on_disk();
+    pub(crate) async fn ask_all_peers(self: &Arc<Self>) {
+        let mut missing = self.members_on_disk();
+        if let Some(me) = self.member.id() {
+            missing.remove(&me.0);
+        }
         self.ask_all(&mut missing).await;
         if !missing.is_empty() {
-            self.runtime.spawn(ask_later(Arc::downgrade(self), missing));
+            self.member.runtime().spawn(ask_later(Arc::downgrade(self), missing));
         }
     }
 
     /// Where the others look for this member, before Raft runs.
     pub(crate) fn own_address_on_disk(&self) -> Option<String> {
-        self.members_on_disk().remove(&self.me()?.0)
+        self.members_on_disk().remove(&self.member.id()?.0)
     }
 
-    /// The other members, with their peer addresses, before Raft runs.
-    fn others_on_disk(&self) -> BTreeMap<u64, String> {
-        let mut others = self.members_on_disk();
-        others.remove(&self.me().map_or(0, |me| me.0));
-        others
-    }
-
+    /// The members with their peer addresses, before Raft runs.
     fn members_on_disk(&self) -> BTreeMap<u64, String> {
-        let logged = self.storage().as_ref().and_then(|durable| durable.log.membership());
-        match logged {
-            Some(membership) => {
-                membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect()
-            }
-            None => {
-                let state = self.view.borrow().state.clone();
-                state
-                    .members
-                    .iter()
-                    .map(|(id, member)| (id.0, member.spec.peer_address.to_string()))
-                    .collect()
-            }
-        }
+        self.storage.members().unwrap_or_else(|| {
+            let state = self.view.borrow().state.clone();
+            state.members.values().map(|m| (m.id.0, m.spec.peer_address.to_string())).collect()
+        })
     }
 
     /// Asks all of `missing` at the same time, and removes those who answer.
@@ -153,77 +96,54 @@ impl Core {
         missing.retain(|id, _| !answered.contains(id));
     }
 
+    /// Asks the member `id`; answers whether it did.
     pub(crate) async fn ask(self: &Arc<Self>, id: u64, address: &str) -> bool {
-        let (Some(identity), Ok(channel)) = (self.identity(), self.channels.to(address, Lane::Heartbeat))
-        else {
-            return false;
-        };
-        let to = proto::Destination {
-            cluster_id: identity.cluster_id.to_string(),
-            member_id: id,
-            vote_refusal_ms: self.settings.timing.vote_refusal_ms(),
-            known: Some(wire::synced_index_message(&self.known_disks.of(id))),
-            own: Some(wire::synced_index_message(&self.stored())),
-            recovery: identity.recovery.number,
-            recovery_draw: identity.recovery.draw,
-        };
-        let request = proto::CheckDiskRequest { to: Some(to), member_id: identity.member_id.0 };
-        let mut service = RaftServiceClient::new(channel);
-        let asked = tokio::time::timeout(self.settings.timing.patience(), service.check_disk(request)).await;
-        let answer = match asked {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => {
-                self.recoveries.note(&status);
-                // An older version, which knows nothing.
-                return status.code() == Code::Unimplemented;
+        let (known, own) = self.disks(id);
+        match self.peers.check_disk(id, address, &known, &own).await {
+            None => false,
+            Some(DiskAnswer::Nothing) => true,
+            Some(DiskAnswer::KnownMembers(known, own)) => {
+                self.reported().insert(id, own);
+                self.learn(id, known);
+                true
             }
-            Err(_) => return false,
-        };
-        let (Ok(known), Ok(own)) =
-            (wire::synced_index(answer.known.as_ref()), wire::synced_index(answer.own.as_ref()))
-        else {
-            return false;
-        };
-        self.reported_disks().insert(id, own);
-        self.learn(id, known);
-        true
+        }
     }
 
     /// Forgets everything: this member begins anew, under another id.
-    pub(crate) fn clear_rollback(&self) {
-        self.reported_disks().clear();
-        self.abstention.send_replace(Default::default());
+    pub(crate) fn clear(&self) {
+        self.reported().clear();
+        self.abstentions.clear();
     }
 
-    fn reported_disks(&self) -> MutexGuard<'_, BTreeMap<u64, SyncedIndex>> {
-        self.reported_disks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, BTreeMap<u64, SyncedIndex>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of what a call of member `from` says of its disk and of this member's.
     pub(crate) fn note_disks(self: &Arc<Self>, from: u64, to: &proto::Destination) -> Result<(), WireError> {
-        self.known_disks.note(from, wire::synced_index(to.own.as_ref())?);
+        self.known.note(from, wire::synced_index(to.own.as_ref())?);
         let known = wire::synced_index(to.known.as_ref())?;
-        let from = trestle_model::MemberId(from);
         let is_member = {
-            let role = self.role.borrow();
+            let (role, from) = (self.raft.role(), MemberId(from));
             role.voters.contains_key(&from) || role.learners.contains_key(&from)
         };
-        // Whoever else calls can say anything.
+        // A caller that is no member can claim anything.
         if is_member {
-            self.learn(from.0, known);
+            self.learn(from, known);
         }
         Ok(())
     }
 
     /// Compares what member `from` knows of this one's disk with the disk.
     fn learn(self: &Arc<Self>, from: u64, known: SyncedIndex) {
-        let Some(max_synced) = self.max_synced() else { return };
-        let left = *max_synced.borrow();
+        let Some(synced) = self.storage.max_synced() else { return };
+        let left = *synced.borrow();
         if left.reaches(&known) {
             return;
         }
         let mut first = false;
-        self.abstention.send_modify(|abstention| {
+        self.abstentions.modify(|abstention| {
             first = abstention.rolled_back.is_none();
             let noticed = DiskRollback { known, left, by: from };
             let rolled_back = abstention.rolled_back.get_or_insert(noticed);
@@ -231,24 +151,33 @@ impl Core {
                 rolled_back.known.raise(&known);
                 rolled_back.by = from;
             }
+            true
         });
         if first {
-            tracing::error!("this member abstains: {}", self.why_abstains().unwrap_or_default());
-            self.runtime.spawn(wait_until_refilled(Arc::downgrade(self), max_synced));
+            tracing::error!("this member abstains: {}", self.abstentions.why().unwrap_or_default());
+            self.member.runtime().spawn(wait_until_refilled(Arc::downgrade(&self.abstentions), synced));
         }
+    }
+
+    /// A later vote than that of this leader which this member has given or seen, and forgotten with its disk.
+    pub(crate) fn forgotten_vote(&self, vote: &Vote) -> Option<Vote> {
+        self.abstentions.current().rolled_back?.later_than(vote)
+    }
+
+    /// Whether this member withholds its vote from a candidate.
+    pub(crate) fn withholds_vote(&self, request: &VoteRequest<TypeConfig>) -> bool {
+        let abstention = self.abstentions.current();
+        abstention.displaced.is_some()
+            || abstention.rolled_back.is_some_and(|rolled_back| !self.is_beyond_doubt(&rolled_back, request))
     }
 
     /// Whether this member, whose disk went back in time, may help this candidate all the same: when every other voter has
     /// answered, nobody can know more than they do, and a candidate that has all of it is one that it may always have helped.
     /// So a cluster of which every disk was put back can go on.
-    pub(crate) fn is_beyond_doubt(
-        &self,
-        rolled_back: &DiskRollback,
-        request: &VoteRequest<TypeConfig>,
-    ) -> bool {
-        let me = self.me();
-        let answers = self.reported_disks();
-        let role = self.role.borrow();
+    fn is_beyond_doubt(&self, rolled_back: &DiskRollback, request: &VoteRequest<TypeConfig>) -> bool {
+        let me = self.member.id();
+        let answers = self.reported();
+        let role = self.raft.role();
         // Before Raft has said who votes.
         if role.voters.is_empty() {
             return false;
@@ -264,20 +193,20 @@ impl Core {
     }
 }
 
-async fn ask_later(core: Weak<Core>, mut missing: BTreeMap<u64, String>) {
+async fn ask_later(check: Weak<RollbackCheck>, mut missing: BTreeMap<u64, String>) {
     while !missing.is_empty() {
         tokio::time::sleep(ASK_AGAIN).await;
-        let Some(core) = core.upgrade().filter(|core| !core.stopping()) else { return };
-        core.ask_all(&mut missing).await;
+        let Some(check) = check.upgrade().filter(|check| !check.member.is_stopping()) else { return };
+        check.ask_all(&mut missing).await;
     }
 }
 
 /// Waits until the disk has all that it once had.
-async fn wait_until_refilled(core: Weak<Core>, mut max_synced: watch::Receiver<SyncedIndex>) {
+async fn wait_until_refilled(abstentions: Weak<Abstentions>, mut synced: watch::Receiver<SyncedIndex>) {
     loop {
-        let stored = *max_synced.borrow_and_update();
-        let Some(core) = core.upgrade() else { return };
-        let done = core.abstention.send_if_modified(|abstention| {
+        let stored = *synced.borrow_and_update();
+        let Some(abstentions) = abstentions.upgrade() else { return };
+        let done = abstentions.modify(|abstention| {
             let done =
                 abstention.rolled_back.as_ref().is_none_or(|rolled_back| stored.reaches(&rolled_back.known));
             if done {
@@ -285,70 +214,13 @@ async fn wait_until_refilled(core: Weak<Core>, mut max_synced: watch::Receiver<S
             }
             done
         });
-        drop(core);
+        drop(abstentions);
         if done {
             tracing::info!("this member has everything again that it once had, and takes part in elections");
             return;
         }
-        if max_synced.changed().await.is_err() {
+        if synced.changed().await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::raft_types::{LeaderId, LogId};
-
-    fn synced_index(term: u64, index: u64, voted: u64) -> SyncedIndex {
-        let leader = |term| LeaderId { term, node_id: 2 };
-        let vote = Vote { leader_id: leader(voted), committed: false };
-        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
-    }
-
-    #[test]
-    fn the_most_is_kept_of_each() {
-        let known_disks = KnownDisks::default();
-        assert_eq!(known_disks.of(3), SyncedIndex::default());
-        known_disks.note(3, synced_index(2, 10, 2));
-        known_disks.note(3, synced_index(1, 90, 4));
-        known_disks.note(4, synced_index(9, 9, 9));
-        assert_eq!(known_disks.of(3), synced_index(2, 10, 4));
-    }
-
-    #[test]
-    fn what_was_replaced_by_a_later_term_is_not_missed() {
-        let known = synced_index(3, 10, 3);
-        assert!(synced_index(5, 9, 5).reaches(&known));
-        assert!(!synced_index(3, 9, 5).reaches(&known), "an entry is gone");
-        assert!(!synced_index(3, 10, 2).reaches(&known), "a vote is gone");
-    }
-
-    #[test]
-    fn a_leader_that_restarts_has_its_vote_all_the_same() {
-        let mut known = synced_index(3, 10, 3);
-        known.vote = known.vote.map(|vote| Vote { committed: true, ..vote });
-        assert!(synced_index(3, 10, 3).reaches(&known));
-    }
-
-    #[test]
-    fn strangers_cannot_fill_the_memory() {
-        let known_disks = KnownDisks::default();
-        (0..10_000).for_each(|member| known_disks.note(member, synced_index(1, 1, 1)));
-        assert_eq!(known_disks.stored().len(), KNOWN_DISKS_MAX);
-    }
-
-    #[test]
-    fn what_is_missing_is_said_in_words() {
-        let lost = |known, left| DiskRollback { known, left, by: 1 }.words("member \"m1\"");
-        assert!(
-            lost(synced_index(2, 48, 2), synced_index(2, 15, 2))
-                .contains("ended at entry 15, and member \"m1\" has seen it store entry 48")
-        );
-        assert!(
-            lost(synced_index(2, 15, 4), synced_index(2, 15, 2))
-                .contains("was for term 2, and member \"m1\" has seen one for term 4")
-        );
     }
 }

@@ -7,8 +7,16 @@ use tokio::sync::watch;
 use trestle_api::status::Failure;
 use trestle_model::{Change, Command, Origin, Proposal, RequestId, Revision};
 
-/// Revisions whose changes are kept. A change is a few shared pointers, so this is a few MiB at most.
-pub const HISTORY_KEPT: usize = 16_384;
+/// Revisions whose changes are kept at the most.
+pub const HISTORY_KEPT: usize = 4_096;
+
+/// Memory that the changes may take, more or less; the newest ones are kept in any case.
+const MEMORY_MAX: usize = 8 << 20;
+
+/// What the changes of a revision take in memory, more or less: a resource beside its encoding, which has `bytes`.
+fn memory_of(changes: usize, bytes: usize) -> usize {
+    512 * (1 + changes) + 2 * bytes
+}
 
 /// The changes of one revision.
 #[derive(Debug, Clone)]
@@ -35,6 +43,19 @@ struct ChangeRing {
     closed: bool,
     /// In the order of revisions.
     batches: VecDeque<RevisionChanges>,
+    /// What each of them takes in memory.
+    memory: VecDeque<usize>,
+    /// What all of them take.
+    memory_sum: usize,
+}
+
+impl ChangeRing {
+    fn forget_oldest(&mut self) {
+        if let (Some(oldest), Some(memory)) = (self.batches.pop_front(), self.memory.pop_front()) {
+            self.floor = oldest.revision;
+            self.memory_sum -= memory;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,12 +78,19 @@ pub struct ChangeHistory(Arc<SharedHistory>);
 
 impl ChangeHistory {
     pub(crate) fn new() -> Self {
-        let ring = ChangeRing { floor: 0, last: 0, closed: false, batches: VecDeque::new() };
+        let ring = ChangeRing {
+            floor: 0,
+            last: 0,
+            closed: false,
+            batches: VecDeque::new(),
+            memory: VecDeque::new(),
+            memory_sum: 0,
+        };
         Self(Arc::new(SharedHistory { ring: Mutex::new(ring), woken: watch::Sender::new(0) }))
     }
 
-    /// Notes the changes of a revision; revisions only grow.
-    pub(crate) fn record(&self, revision: Revision, changes: Vec<Change>, by: &Proposal) {
+    /// Notes the changes of a revision by a proposal whose encoding has `bytes`; revisions only grow.
+    pub(crate) fn record(&self, revision: Revision, changes: Vec<Change>, by: &Proposal, bytes: usize) {
         if changes.is_empty() {
             return;
         }
@@ -71,10 +99,11 @@ impl ChangeHistory {
         if revision <= ring.last {
             return;
         }
-        if ring.batches.len() >= HISTORY_KEPT
-            && let Some(oldest) = ring.batches.pop_front()
-        {
-            ring.floor = oldest.revision;
+        let memory = memory_of(changes.len(), bytes);
+        ring.memory_sum += memory;
+        ring.memory.push_back(memory);
+        while ring.batches.len() >= HISTORY_KEPT || ring.memory_sum > MEMORY_MAX && !ring.batches.is_empty() {
+            ring.forget_oldest();
         }
         ring.batches.push_back(RevisionChanges {
             revision,
@@ -95,6 +124,8 @@ impl ChangeHistory {
             return;
         }
         ring.batches.clear();
+        ring.memory.clear();
+        ring.memory_sum = 0;
         ring.floor = revision;
         ring.last = revision;
         drop(ring);
@@ -201,14 +232,14 @@ mod tests {
     async fn replay_and_live_meet_without_gap_or_duplicate() {
         let history = ChangeHistory::new();
         for revision in 1..=100 {
-            history.record(revision, changes(), &by());
+            history.record(revision, changes(), &by(), 100);
         }
         let mut reader = history.subscribe(40).unwrap();
         let writer = tokio::spawn({
             let history = history.clone();
             async move {
                 for revision in 101..=1000 {
-                    history.record(revision, changes(), &by());
+                    history.record(revision, changes(), &by(), 100);
                     if revision % 7 == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -227,7 +258,7 @@ mod tests {
         let mut reader = history.subscribe(1).unwrap();
         let kept = HISTORY_KEPT as u64;
         for revision in 1..=kept + 5 {
-            history.record(revision, changes(), &by());
+            history.record(revision, changes(), &by(), 100);
         }
         assert_eq!(reader.next().await.unwrap_err(), Failure::Lagged(1));
         assert_eq!(history.subscribe(5).unwrap_err(), Failure::Compacted { asked: 5, oldest: 6 });
@@ -237,11 +268,11 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_cuts_only_those_that_it_skips() {
         let history = ChangeHistory::new();
-        history.record(3, changes(), &by());
+        history.record(3, changes(), &by(), 100);
         let mut behind = history.subscribe(2).unwrap();
         let mut level = history.subscribe(8).unwrap();
         history.restart_at(7);
-        history.record(9, changes(), &by());
+        history.record(9, changes(), &by(), 100);
         assert_eq!(behind.next().await.unwrap_err(), Failure::Lagged(2));
         assert_eq!(level.next().await.unwrap().revision, 9);
         assert!(history.subscribe(7).is_err());
@@ -250,18 +281,18 @@ mod tests {
     #[test]
     fn what_is_applied_again_is_not_recorded_again() {
         let history = ChangeHistory::new();
-        history.record(3, changes(), &by());
-        history.record(3, changes(), &by());
-        history.record(2, changes(), &by());
+        history.record(3, changes(), &by(), 100);
+        history.record(3, changes(), &by(), 100);
+        history.record(2, changes(), &by(), 100);
         assert_eq!(history.0.ring().batches.len(), 1);
     }
 
     #[tokio::test]
     async fn zero_means_from_now_on() {
         let history = ChangeHistory::new();
-        history.record(3, changes(), &by());
+        history.record(3, changes(), &by(), 100);
         let mut reader = history.subscribe(0).unwrap();
-        history.record(5, changes(), &by());
+        history.record(5, changes(), &by(), 100);
         assert_eq!(reader.next().await.unwrap().revision, 5);
     }
 }

@@ -9,12 +9,20 @@ use trestle_api::storage;
 use trestle_model::{ClusterId, HostPort, MemberId, MemberName, defaults};
 
 use crate::data_dir::{ASIDE, DataDir, replace_file};
-use crate::recovery::RecoveryId;
 use crate::store::record::{RecordError, seal, unseal};
 use crate::store::{OpenError, StorageOwner};
 
-/// Newest storage format that this program reads, and the one that it writes.
-pub(crate) const STORAGE_FORMAT: u32 = 1;
+/// The storage format that this program reads and writes. 1: changes of single settings. 2: whole documents.
+pub(crate) const STORAGE_FORMAT: u32 = 2;
+
+/// Which recovery of its cluster a member is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecoveryId {
+    /// How often the cluster was made anew from one member; 0 for never.
+    pub number: u64,
+    /// What was drawn at the last time; 0 where nothing was, as before there were draws.
+    pub draw: u64,
+}
 
 /// Who a member is. The id was allocated by the cluster's log and is never used again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +41,7 @@ pub struct Identity {
     pub former: Vec<FormerVoter>,
 }
 
-/// A voter of before a recovery.
+/// A voter from before a recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormerVoter {
     /// Its id.
@@ -71,6 +79,10 @@ impl Identity {
         })?;
         if message.format > STORAGE_FORMAT {
             return Err(newer(message.format));
+        }
+        if message.format < STORAGE_FORMAT {
+            let (dir, found) = (dir.path().to_owned(), message.format);
+            return Err(OpenError::OlderFormat { dir, found, known: STORAGE_FORMAT });
         }
         Self::decode(message).map(Some).map_err(|rule| owner.damaged(&path, rule))
     }
@@ -215,13 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused_as_such() {
+    fn another_format_is_refused_as_such() {
         let place = tempfile::tempdir().unwrap();
         let dir = DataDir::open(place.path()).unwrap();
-        let newer = storage::Identity { format: 2, ..identity().message() };
+        let newer = storage::Identity { format: 3, ..identity().message() };
         fs::write(path(&dir), seal(&newer)).unwrap();
         let error = Identity::read(&dir).unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
-        assert!(error.to_string().contains("storage format 2"), "{error}");
+        assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error}");
+        assert!(error.to_string().contains("storage format 3"), "{error}");
+        let older = storage::Identity { format: 1, ..identity().message() };
+        fs::write(path(&dir), seal(&older)).unwrap();
+        let error = Identity::read(&dir).unwrap_err();
+        assert!(matches!(error, OpenError::OlderFormat { found: 1, known: 2, .. }), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! When this member last heard a leader that it believed.
+//! When this member last heard a leader that it accepted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -36,7 +36,7 @@ impl LeaderContact {
         u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Notes a sign of life of a leader that this member believes.
+    /// Notes that a leader that this member accepts has just been heard.
     pub(crate) fn note(&self) {
         self.last.fetch_max(self.nanos().max(1), Ordering::AcqRel);
     }
@@ -65,7 +65,7 @@ impl LeaderContact {
         *self.leader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets who led: this member begins anew, in another part.
+    /// Forgets the leader: this member begins anew under another id.
     pub(crate) fn forget(&self) {
         *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.last.store(0, Ordering::Release);
@@ -82,7 +82,7 @@ impl LeaderContact {
         self.within(self.timing.patience())
     }
 
-    /// Whether a leader may still count on this member not to help elect another, other than at its own wish.
+    /// Whether the last leader may still count on this member not to vote for another one, unless that leader hands over itself.
     pub(crate) fn bars_votes(&self) -> bool {
         self.within(self.timing.election_max)
     }

@@ -10,7 +10,7 @@ use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use tokio::sync::{Notify, watch};
 
 use crate::raft_types::{TypeConfig, Vote};
-use crate::shared::{Core, RaftHandle};
+use crate::replica::RaftHandle;
 
 /// This member's leadership; see [`crate::Consensus::leadership`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ impl LeaderTerm {
 pub(crate) struct QuorumTracker {
     state: Mutex<TrackerState>,
     leadership: watch::Sender<Leadership>,
-    /// Woken when somebody refuses to take over.
+    /// Woken when the chosen member refuses to take over.
     refusal: Notify,
 }
 
@@ -70,7 +70,7 @@ struct TrackerState {
     reelection: u64,
 }
 
-/// A leader by Raft's word, and who votes: one set, or two while they change.
+/// A leader as Raft reports it, with the voters: one set, or two while they change.
 #[derive(PartialEq, Eq)]
 pub(crate) struct LeaderConfig {
     me: u64,
@@ -79,6 +79,11 @@ pub(crate) struct LeaderConfig {
 }
 
 impl LeaderConfig {
+    /// Whether the leader is its own quorum.
+    fn is_alone(&self) -> bool {
+        self.voters.iter().all(|set| set.len() == 1 && set.contains(&self.me))
+    }
+
     fn of(metrics: &RaftMetrics<TypeConfig>) -> Option<Self> {
         let voters = || metrics.membership_config.membership().get_joint_config().clone();
         let leads = metrics.state == ServerState::Leader;
@@ -195,7 +200,7 @@ impl QuorumTracker {
         self.publish(&state);
     }
 
-    /// Notes that the member that was to lead after this one does not, as it says or because it cannot be reached.
+    /// Notes that the member that was to take over does not: it refused, or it cannot be reached.
     pub(crate) fn record_transfer_refusal(&self, vote: &Vote) {
         let mut state = self.state();
         state.refused = state.refused.max(vote.leader_id.term);
@@ -203,7 +208,7 @@ impl QuorumTracker {
         self.refusal.notify_waiters();
     }
 
-    /// Waits until somebody has refused to take over from this member as the leader of `term`.
+    /// Waits until the chosen member has refused to take over from this leader of `term`.
     pub(crate) async fn transfer_refused(&self, term: u64) {
         loop {
             let refusal = self.refusal.notified();
@@ -214,18 +219,18 @@ impl QuorumTracker {
         }
     }
 
-    /// Notes that this member is about to stand in `term` because nobody took over from it.
+    /// Notes that this member is about to stand for election in `term` because nobody took over from it.
     pub(crate) fn record_reelection(&self, term: u64) {
         let mut state = self.state();
         state.reelection = state.reelection.max(term);
     }
 
-    /// Whether this member, which led in `term`, has stood again because nobody took over.
+    /// Whether this member, which led in `term`, has stood for election again because nobody took over.
     pub(crate) fn was_reelected_after(&self, term: u64) -> bool {
         self.state().reelection == term.saturating_add(2)
     }
 
-    /// Whether this call for votes is that one. Nobody else leads, and the promises to this member are its own to disregard.
+    /// Whether a vote request belongs to that election. Nobody else leads, so the voters may disregard this member's own lease.
     pub(crate) fn is_reelection(&self, vote: &Vote) -> bool {
         self.state().reelection == vote.leader_id.term
     }
@@ -239,37 +244,41 @@ fn as_new(all: &RaftMetrics<TypeConfig>, server: &RaftServerMetrics<TypeConfig>)
         && (all.state, all.vote, all.current_leader) == (server.state, server.vote, server.current_leader)
 }
 
-impl Core {
-    /// Follows `raft`'s word on who leads until it ends.
-    pub(crate) async fn track_leadership(self: Arc<Self>, raft: RaftHandle, is_ended: watch::Receiver<bool>) {
-        let (mut all, mut server) = (raft.metrics(), raft.server_metrics());
-        drop(raft);
-        loop {
-            // Of the term only the large report has the newest one, and the small one says when that is worth a look.
-            let small = server.borrow_and_update().clone();
-            let leader = {
-                let all = all.borrow_and_update();
-                as_new(&all, &small).then(|| LeaderConfig::of(&all))
-            };
-            let behind = leader.is_none();
-            if *is_ended.borrow() {
-                break;
-            }
-            if let Some(leader) = leader {
-                self.quorum.set_leader(leader);
-            }
-            let ended = tokio::select! {
-                changed = server.changed() => changed.is_err(),
-                changed = all.changed(), if behind => changed.is_err(),
-                // A lone voter hears no answers, and is its own quorum.
-                () = tokio::time::sleep(self.settings.timing.heartbeat) => false,
-            };
-            if ended {
-                break;
-            }
+/// Follows `raft`'s word on who leads until it ends.
+pub(crate) async fn track_leadership(
+    quorum: Arc<QuorumTracker>,
+    heartbeat: Duration,
+    raft: RaftHandle,
+    is_ended: watch::Receiver<bool>,
+) {
+    let (mut all, mut server) = (raft.metrics(), raft.server_metrics());
+    drop(raft);
+    loop {
+        // Of the term only the large report has the newest one, and the small one says when that is worth a look.
+        let small = server.borrow_and_update().clone();
+        let leader = {
+            let all = all.borrow_and_update();
+            as_new(&all, &small).then(|| LeaderConfig::of(&all))
+        };
+        let behind = leader.is_none();
+        let alone = leader.as_ref().is_some_and(|leader| leader.as_ref().is_some_and(LeaderConfig::is_alone));
+        if *is_ended.borrow() {
+            break;
         }
-        self.quorum.set_leader(None);
+        if let Some(leader) = leader {
+            quorum.set_leader(leader);
+        }
+        let ended = tokio::select! {
+            changed = server.changed() => changed.is_err(),
+            changed = all.changed(), if behind => changed.is_err(),
+            // A lone voter hears no answers, and is its own quorum.
+            () = tokio::time::sleep(heartbeat), if alone => false,
+        };
+        if ended {
+            break;
+        }
     }
+    quorum.set_leader(None);
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ pub(crate) enum MembershipState {
 /// What a member knows of who is in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub(crate) struct KnownMembers {
-    /// Who votes in the newest membership of its log, committed or not; both sets of a change that is under way.
+    /// The voters in the newest membership of its log, committed or not; both sets of a change that is under way.
     pub(crate) voters: BTreeSet<u64>,
-    /// Who gets the log there without a vote.
+    /// The learners in that membership.
     pub(crate) learners: BTreeSet<u64>,
     /// Members of the state that it has applied.
     pub(crate) members: BTreeSet<u64>,
@@ -35,7 +35,7 @@ pub(crate) struct KnownMembers {
 
 impl KnownMembers {
     /// The standing of the member `id`. Ids are indexes of the log and never used again, so one up to which the log was
-    /// applied, and which is not there, was removed. Whoever votes was not, whatever else is known.
+    /// applied, and which is not there, was removed. A voter was not, whatever else is known.
     pub(crate) fn standing(&self, id: u64) -> MembershipState {
         match () {
             () if self.voters.contains(&id) => MembershipState::Voter,
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(standings, [Voter, Learner, Outside, Removed, Removed, Unknown]);
         // Before the cluster is founded nobody can have been removed.
         assert_eq!(KnownMembers { founded: false, ..known() }.standing(6), Unknown);
-        // A voter is none that was removed, even if the state has lost it.
+        // A voter was not removed, even if the state has lost it.
         let lost = KnownMembers { members: [1].into(), ..known() };
         assert_eq!((lost.standing(4), lost.standing(9)), (Voter, Removed));
         assert!(lost.says_removed(9) && !lost.says_removed(4) && !lost.says_removed(7));
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(verdict((3, 10), [removed(true, 3, 10)]), RemovalVerdict::Removed);
         // Hearsay, from however many.
         assert_eq!(verdict((3, 10), [removed(false, 9, 99); 4]), RemovalVerdict::Open);
-        // Whoever knows less than this member cannot know that it was removed.
+        // A member that knows less of the log than this one cannot know that it was removed.
         assert_eq!(verdict((3, 10), [removed(true, 3, 9)]), RemovalVerdict::Open);
         assert_eq!(verdict((3, 10), [removed(true, 2, 11)]), RemovalVerdict::Open);
         assert_eq!(verdict((3, 10), [removed(true, 4, 9)]), RemovalVerdict::Open);

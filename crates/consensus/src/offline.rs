@@ -7,11 +7,10 @@ use std::sync::Arc;
 use trestle_model::{Command, HostPort, Machine, MemberId, Proposal, Revision, defaults};
 
 use crate::data_dir::DataDir;
-use crate::identity::{FormerVoter, Identity};
+use crate::identity::{FormerVoter, Identity, RecoveryId};
 use crate::raft_types::{LeaderId, LogCommand, LogEntry, LogId, Membership, Payload, PeerNode, Vote};
-use crate::recovery::RecoveryId;
+use crate::replica::resolved;
 use crate::snapshot::SnapshotFiles;
-use crate::staging::resolved;
 use crate::store::{ClosedLog, OpenError};
 
 /// Why nothing can be made of a data directory.
@@ -76,11 +75,13 @@ impl OfflineMember {
             }
             None => Default::default(),
         };
-        for LogEntry { log_id, payload } in log.entries() {
+        for LogEntry { log_id, payload } in log.entries()? {
             match payload {
                 // The newest counts for Raft, whether committed or not.
                 Payload::Membership(newer) => membership = newer,
-                Payload::Normal(LogCommand(proposal)) if after.is_none_or(|after| log_id.index > after) => {
+                Payload::Normal(LogCommand { proposal, .. })
+                    if after.is_none_or(|after| log_id.index > after) =>
+                {
                     // Refused ones change nothing.
                     let _ = resolved(&mut machine, proposal).and_then(|p| machine.apply(log_id.index, &p));
                 }
@@ -172,7 +173,7 @@ impl OfflineMember {
             },
         ];
         // First the number: with it and the old voters this member reaches nobody and can be recovered again; the other way
-        // round it would lead and let members of before in.
+        // round it would lead and let members from before in.
         let former = self.others().into_iter().filter_map(|voter| {
             let peer_address = HostPort::parse(&voter.peer_address).ok()?;
             Some(FormerVoter { id: voter.id, peer_address })

@@ -1,6 +1,5 @@
 //! Writes: to the leader, wherever it is, and at most once unless the request can be recognised.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,106 +10,35 @@ use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 use trestle_api::status::Failure;
 use trestle_api::storage;
-use trestle_api::stored::splittable;
-use trestle_model::{Command, Invalid, Origin, Outcome, Proposal, Refusal, Revision, Violation};
+use trestle_model::{Command, Invalid, Origin, Proposal, Refusal, Violation};
 
 use crate::error::Error;
+use crate::member::LocalMember;
+use crate::peer_calls::{AppliedProposal, PeerCalls};
+use crate::raft_slot::RaftSlot;
 use crate::raft_types::{ApplyResponse, LeaderId, LogCommand, TypeConfig};
-use crate::shared::Core;
-use crate::staging::is_idempotent;
-use crate::status::{RaftRole, RaftState};
+use crate::read::Reads;
+use crate::replica::PublishedState;
+use crate::retry::{LeaderLocation, Retry, with_leader};
+use crate::shared::Shared;
 use crate::store::PROPOSAL_MAX;
 
 /// How long a write or a read waits for a leader by default: longer than any election of the default profile takes.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
-/// Pause before the same leader is asked again that just had no quorum.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
-
-/// The answer to an accepted proposal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedProposal {
-    /// Revision at which the answer holds.
-    pub revision: Revision,
-    /// What became of the resource.
-    pub outcome: Outcome,
+/// Writes what is proposed.
+pub(crate) struct Proposals {
+    pub(super) member: Arc<LocalMember>,
+    pub(super) raft: Arc<RaftSlot>,
+    pub(super) published: PublishedState,
+    pub(super) reads: Arc<Reads>,
+    pub(super) peers: Arc<PeerCalls>,
 }
 
-/// Where the leader is.
-pub(crate) enum LeaderLocation {
-    Here,
-    There(String),
-}
-
-/// Why an attempt at one leader failed, and so whether it may be made again.
-pub(crate) enum Retry {
-    /// For good.
-    Never(Error),
-    /// Nothing was changed.
-    Safe(String),
-    /// Something may have been changed.
-    OutcomeUnknown(String),
-}
-
-impl From<Retry> for Error {
-    fn from(retry: Retry) -> Self {
-        match retry {
-            Retry::Never(error) => error,
-            Retry::Safe(why) => Error::no_leader(why),
-            Retry::OutcomeUnknown(why) => Error::unknown(why),
-        }
-    }
-}
-
-/// Where the leader is. One that says so of itself is here, whatever Raft calls it.
-fn leader(role: &RaftRole) -> Option<LeaderLocation> {
-    match &role.leader {
-        Some(_) if role.state == RaftState::Leader => Some(LeaderLocation::Here),
-        Some((_, address)) => Some(LeaderLocation::There(address.clone())),
-        None => None,
-    }
-}
-
-impl Core {
-    /// Where the leader is, by this member's word.
-    pub(crate) fn leader(&self) -> Option<LeaderLocation> {
-        leader(&self.role.borrow())
-    }
-
-    /// Runs `attempt` against one leader after the other until it succeeds, fails for good, or the time is over.
-    pub(crate) async fn with_leader<T, F: Future<Output = Result<T, Retry>>>(
-        &self,
-        deadline: Instant,
-        repeatable: bool,
-        mut attempt: impl FnMut(LeaderLocation) -> F,
-    ) -> Result<T, Error> {
-        let mut why = "none is known; an election may be under way".to_owned();
-        let mut outcome_unknown = false;
-        let mut role = self.role.subscribe();
-        loop {
-            let leader = leader(&role.borrow_and_update());
-            if let Some(leader) = leader {
-                match attempt(leader).await {
-                    Ok(done) => return Ok(done),
-                    Err(Retry::Safe(text)) => why = text,
-                    Err(Retry::OutcomeUnknown(text)) if repeatable => (why, outcome_unknown) = (text, true),
-                    Err(last) => return Err(last.into()),
-                }
-            }
-            // Another role is worth another try at once; the same leader after a pause: it may have a quorum again.
-            let pause = deadline.min(Instant::now() + RETRY_PAUSE);
-            let _ = timeout_at(pause, role.changed()).await;
-            let stopped = self.running().err();
-            let may_start = stopped.is_none_or(|e| matches!(e, Error::Failed(Failure::NoLeader(_))));
-            let go_on = may_start && Instant::now() < deadline;
-            if !go_on {
-                return Err(match self.running() {
-                    _ if outcome_unknown => Error::unknown(why),
-                    Err(stopped) => stopped,
-                    Ok(_) => Error::no_leader(why),
-                });
-            }
-        }
+impl Proposals {
+    pub(crate) fn new(shared: &Shared, reads: Arc<Reads>, peers: Arc<PeerCalls>) -> Self {
+        let (member, raft) = (shared.member.clone(), shared.raft.clone());
+        Self { member, raft, published: shared.published.clone(), reads, peers }
     }
 
     /// Proposes to the leader, wherever it is.
@@ -127,7 +55,7 @@ impl Core {
 
     /// Notes where a proposal comes from, if that is this member itself.
     fn sign(&self, proposal: &mut Proposal) {
-        let own = || Origin { time_ms: wall_clock(), member: self.me(), client: None };
+        let own = || Origin { time_ms: wall_clock(), member: self.member.id(), client: None };
         proposal.origin.get_or_insert_with(own);
     }
 
@@ -148,12 +76,12 @@ impl Core {
                     LeaderLocation::Here => self.write(proposal, deadline).await,
                     LeaderLocation::There(address) => {
                         check(&proposal).map_err(Retry::Never)?;
-                        self.forward(&address, &proposal, deadline).await
+                        self.peers.propose(&address, &proposal, deadline).await
                     }
                 }
             }
         };
-        self.with_leader(deadline, repeatable, attempt).await
+        with_leader(&self.raft, deadline, repeatable, attempt).await
     }
 
     /// Proposes on this member, which must lead.
@@ -162,8 +90,8 @@ impl Core {
         mut proposal: Proposal,
         within: Duration,
     ) -> Result<AppliedProposal, Error> {
-        self.running()?;
-        if !matches!(self.leader(), Some(LeaderLocation::Here)) {
+        self.raft.running()?;
+        if !self.raft.leads() {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }
         self.sign(&mut proposal);
@@ -177,13 +105,13 @@ impl Core {
         term: u64,
         within: Duration,
     ) -> Result<AppliedProposal, Error> {
-        let raft = self.running()?;
-        check(&proposal)?;
-        let me = self.me().ok_or(Failure::NoCluster)?;
+        let raft = self.raft.running()?;
+        let size = check(&proposal)?;
+        let me = self.member.id().ok_or(Failure::NoCluster)?;
         let (responder, written) = ProgressResponder::complete_only();
         // Raft compares on its own thread, right before it appends.
         let write = raft
-            .write(LogCommand(Arc::new(proposal)))
+            .write(LogCommand::new(Arc::new(proposal), size))
             .with_leader(LeaderId { term, node_id: me.0 })
             .responder(responder);
         let written = async {
@@ -203,29 +131,29 @@ impl Core {
     }
 
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<AppliedProposal, Retry> {
-        let raft = self.running().map_err(Retry::Never)?;
-        check(&proposal).map_err(Retry::Never)?;
+        let raft = self.raft.running().map_err(Retry::Never)?;
+        let size = check(&proposal).map_err(Retry::Never)?;
         if let Some(settled) = self.answer_without_entry(&raft, &proposal, deadline).await? {
             return settled.map_err(|refusal| Retry::Never(refusal.into()));
         }
-        let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand(proposal))).await else {
+        let Ok(written) = timeout_at(deadline, raft.client_write(LogCommand::new(proposal, size))).await
+        else {
             return Err(Retry::OutcomeUnknown(NO_QUORUM.to_owned()));
         };
         accepted(written)
     }
 }
 
+/// Whether a proposal may be made again when nobody knows what became of it, though it has no request of its own.
+fn is_idempotent(command: &Command) -> bool {
+    matches!(command, Command::StagePiece { .. })
+}
+
 const NO_QUORUM: &str = "the leader did not reach a quorum in time";
 
 /// Size of a proposal in the log, in bytes.
 fn proposal_size(proposal: &Proposal) -> usize {
-    size_of(&storage::Proposal::from(proposal))
-}
-
-/// The same without where it came from, which nobody asked for: at most 48 bytes more.
-fn size_of(message: &storage::Proposal) -> usize {
-    // Two bytes of tag and one of length.
-    message.encoded_len() - message.origin.as_ref().map_or(0, |origin| 3 + origin.encoded_len())
+    storage::Proposal::from(proposal).encoded_len()
 }
 
 /// Now, in milliseconds since the beginning of 1970.
@@ -235,16 +163,15 @@ fn wall_clock() -> u64 {
 }
 
 /// Refuses a proposal that the log does not take: one that is too large, or that no member could read back, which would stop
-/// each that gets it.
-fn check(proposal: &Proposal) -> Result<(), Error> {
+/// each that gets it. Returns its size in bytes.
+fn check(proposal: &Proposal) -> Result<usize, Error> {
     let message = storage::Proposal::from(proposal);
-    let size = size_of(&message);
+    let size = message.encoded_len();
     if size > PROPOSAL_MAX {
-        let settings = splittable(&message);
-        return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX, settings }));
+        return Err(Error::Failed(Failure::TooLarge { size, max: PROPOSAL_MAX }));
     }
     match Proposal::try_from(message) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(size),
         Err(error) => {
             Err(Refusal::Invalid(Invalid(vec![Violation::new("request", "", error.to_string())])).into())
         }

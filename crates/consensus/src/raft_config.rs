@@ -5,8 +5,8 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 use crate::snapshot::{LOG_KEPT, SNAPSHOT_EVERY};
 use crate::timing::Timing;
 
-/// Most entries of one append: with the largest proposals 2 MiB, with usual ones a few dozen KiB.
-pub(crate) const APPEND_ENTRIES_MAX: u64 = 256;
+/// Most entries of one append: with usual proposals a few dozen KiB. The log reader ends it earlier at 2 MiB.
+const APPEND_ENTRIES_MAX: u64 = 256;
 
 fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

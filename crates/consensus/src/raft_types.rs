@@ -5,15 +5,29 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use openraft::alias;
+use prost::Message as _;
+use trestle_api::storage;
 use trestle_model::{Outcome, Proposal, Refusal, Revision};
 
 /// A proposal in the log. Shared, because an entry is handed to the disk, to every peer and to the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogCommand(pub(crate) Arc<Proposal>);
+pub(crate) struct LogCommand {
+    pub(crate) proposal: Arc<Proposal>,
+    /// Bytes of its encoding.
+    pub(crate) size: u32,
+}
+
+impl LogCommand {
+    /// A proposal whose encoding has `size` bytes.
+    pub(crate) fn new(proposal: Arc<Proposal>, size: usize) -> Self {
+        Self { proposal, size: u32::try_from(size).unwrap_or(u32::MAX) }
+    }
+}
 
 impl From<Proposal> for LogCommand {
     fn from(proposal: Proposal) -> Self {
-        Self(Arc::new(proposal))
+        let size = storage::Proposal::from(&proposal).encoded_len();
+        Self::new(Arc::new(proposal), size)
     }
 }
 
@@ -21,13 +35,13 @@ impl Deref for LogCommand {
     type Target = Proposal;
 
     fn deref(&self) -> &Proposal {
-        &self.0
+        &self.proposal
     }
 }
 
 impl fmt::Display for LogCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0.command, f)
+        fmt::Debug::fmt(&self.proposal.command, f)
     }
 }
 
@@ -66,7 +80,7 @@ openraft::declare_raft_types!(
         AsyncRuntime = openraft_rt_tokio::TokioRuntime,
 );
 
-/// Who led: term and member id.
+/// A leader: its term and member id.
 pub(crate) type LeaderId = alias::LeaderIdOf<TypeConfig>;
 /// Identity of a log entry.
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;
@@ -76,7 +90,7 @@ pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type LogEntry = alias::EntryOf<TypeConfig>;
 /// What a log entry does.
 pub(crate) type Payload = alias::PayloadOf<TypeConfig>;
-/// Who is in the Raft group.
+/// The members of the Raft group.
 pub(crate) type Membership = openraft::Membership<u64, PeerNode>;
 /// A membership with the log entry that brought it.
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;

@@ -6,32 +6,61 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use trestle_api::peer as proto;
-use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_api::status::Failure;
 use trestle_model::MemberId;
 
+use crate::leader_contact::LeaderContact;
+use crate::member::LocalMember;
 use crate::membership_state::{KnownMembers, MembershipReport, MembershipState, RemovalVerdict, verdict};
-use crate::network::Lane;
-use crate::propose::LeaderLocation;
-use crate::recovery::RecoveryId;
-use crate::shared::{Core, RaftHandle};
+use crate::peer_calls::PeerCalls;
+use crate::raft_slot::RaftSlot;
+use crate::read::Reads;
+use crate::removal_reports::RemovalReports;
+use crate::replica::{ClusterView, RaftHandle};
+use crate::shared::Shared;
 
 /// How long a member may take to say what it knows of another one. A leader asks a quorum first.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-/// Time without a leader after which a member asks by itself whether it was removed, and then as long again: whoever removed
-/// it may not have reached it, and one that does not vote calls for no votes either.
+/// Time without a leader after which a member asks by itself whether it was removed, and then as long again: the leader that
+/// removed it may not have reached it, and a member that does not vote never asks for votes either.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Least time between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How the removal came to be known that the leader has confirmed.
+pub(crate) const CONFIRMED: &str = "the leader confirms it";
+
 /// A member and its peer address.
 type PeerAddress = (u64, String);
 
-impl Core {
+/// Finds out who was removed.
+pub(crate) struct RemovalCheck {
+    member: Arc<LocalMember>,
+    raft: Arc<RaftSlot>,
+    view: watch::Sender<Arc<ClusterView>>,
+    reads: Arc<Reads>,
+    peers: Arc<PeerCalls>,
+    contact: Arc<LeaderContact>,
+    reports: Arc<RemovalReports>,
+}
+
+impl RemovalCheck {
+    pub(crate) fn new(shared: &Shared, reads: Arc<Reads>, peers: Arc<PeerCalls>) -> Self {
+        Self {
+            member: shared.member.clone(),
+            raft: shared.raft.clone(),
+            view: shared.published.view.clone(),
+            reads,
+            peers,
+            contact: shared.contact.clone(),
+            reports: shared.removal_reports.clone(),
+        }
+    }
+
     /// What this member knows of who is in the cluster.
     pub(crate) fn known(&self, raft: &RaftHandle) -> KnownMembers {
         use openraft::async_runtime::watch::WatchReceiver;
@@ -52,16 +81,16 @@ impl Core {
         let view = self.view.borrow().clone();
         let mut places: BTreeMap<u64, String> =
             view.state.members.values().map(|m| (m.id.0, m.spec.peer_address.to_string())).collect();
-        let role = self.role.borrow();
+        let role = self.raft.role();
         places.extend(role.voters.iter().chain(&role.learners).map(|(id, address)| (id.0, address.clone())));
-        if let Some(me) = self.me() {
+        if let Some(me) = self.member.id() {
             places.remove(&me.0);
         }
         places
     }
 
-    /// Asks all the members that this one knows, and the leaders that they name, what they know of the member `id`. Whoever
-    /// does not answer, or was removed itself, gives no account.
+    /// Asks all the members that this one knows, and the leaders that they name, what they know of the member `id`. A
+    /// member that does not answer, or was removed itself, reports nothing.
     pub(crate) async fn accounts_of(&self, id: u64) -> Vec<MembershipReport> {
         let places = self.others();
         let first = join_all(places.iter().map(|(to, at)| self.account(id, *to, at))).await;
@@ -83,21 +112,7 @@ impl Core {
         to: u64,
         address: &str,
     ) -> Option<(MembershipReport, Option<PeerAddress>)> {
-        let cluster_id = self.identity()?.cluster_id.to_string();
-        let vote_refusal_ms = self.settings.timing.vote_refusal_ms();
-        let RecoveryId { number: recovery, draw: recovery_draw } = self.recovery();
-        let destination = proto::Destination {
-            cluster_id,
-            member_id: to,
-            vote_refusal_ms,
-            recovery,
-            recovery_draw,
-            ..Default::default()
-        };
-        let request = proto::CheckMemberRequest { to: Some(destination), member_id: id };
-        let mut service = RaftServiceClient::new(self.channels.to(address, Lane::Log).ok()?);
-        let answer = timeout(ANSWER_WAIT, service.check_member(request)).await.ok()?;
-        let answer = answer.inspect_err(|status| self.recoveries.note(status)).ok()?.into_inner();
+        let answer = self.peers.check_member(to, address, id, ANSWER_WAIT).await?;
         let standing = match answer.standing() {
             proto::MemberStanding::Unspecified => MembershipState::Unknown,
             proto::MemberStanding::Voter => MembershipState::Voter,
@@ -113,8 +128,7 @@ impl Core {
 
     /// Answers another member's `CheckMember`.
     pub(crate) async fn serve_check_member(&self, raft: &RaftHandle, id: u64) -> proto::CheckMemberResponse {
-        let leads =
-            matches!(self.leader(), Some(LeaderLocation::Here)) && self.has_caught_up_as_leader().await;
+        let leads = self.raft.leads() && self.has_caught_up_as_leader().await;
         let standing = match self.known(raft).standing(id) {
             MembershipState::Unknown => proto::MemberStanding::Unspecified,
             MembershipState::Voter => proto::MemberStanding::Voter,
@@ -126,7 +140,7 @@ impl Core {
             let view = self.view.borrow();
             (view.applied, view.applied_term)
         };
-        let leader = self.role.borrow().leader.clone();
+        let leader = self.raft.role().leader.clone();
         let (leader_id, leader_address) = leader.map(|(id, address)| (id.0, address)).unwrap_or_default();
         let standing = standing.into();
         proto::CheckMemberResponse { standing, applied_index, applied_term, leads, leader_id, leader_address }
@@ -135,15 +149,15 @@ impl Core {
     /// Whether a quorum confirms this leader now, and it has applied everything that was committed by then.
     async fn has_caught_up_as_leader(&self) -> bool {
         let within = ANSWER_WAIT / 2;
-        match self.read_index_here(within).await {
-            Ok(index) => self.applied(index, Instant::now() + within).await.is_ok(),
+        match self.reads.read_index_here(within).await {
+            Ok(index) => self.reads.applied(index, Instant::now() + within).await.is_ok(),
             Err(_) => false,
         }
     }
 
     /// Finds out from the leader whether this member was removed.
-    pub(crate) async fn ask_whether_removed(&self) -> RemovalVerdict {
-        let Some(me) = self.me() else { return RemovalVerdict::Open };
+    async fn ask_whether_removed(&self) -> RemovalVerdict {
+        let Some(me) = self.member.id() else { return RemovalVerdict::Open };
         let mine = {
             let view = self.view.borrow();
             (view.applied_term, view.applied)
@@ -153,64 +167,54 @@ impl Core {
 
     /// Whether the log that this member has applied says that it was removed.
     fn was_removed_by_own_log(&self, raft: &RaftHandle) -> bool {
-        self.me().is_some_and(|me| self.known(raft).says_removed(me.0))
+        self.member.id().is_some_and(|me| self.known(raft).says_removed(me.0))
     }
 
-    /// Watches for the removal of this member until Raft ends.
-    pub(crate) async fn watch_removal(self: Arc<Self>, raft: RaftHandle, mut ended: watch::Receiver<bool>) {
+    /// Waits for the removal of this member, and says how it came to be known; `None` when Raft ends before.
+    pub(crate) async fn wait_for_removal(
+        &self,
+        raft: &RaftHandle,
+        mut ended: watch::Receiver<bool>,
+    ) -> Option<&'static str> {
         let mut view = self.view.subscribe();
         let mut heard = Instant::now();
-        let by = loop {
+        loop {
             view.borrow_and_update();
-            if self.was_removed_by_own_log(&raft) {
-                break "the log says so";
+            if self.was_removed_by_own_log(raft) {
+                return Some("the log says so");
             }
             let told = tokio::select! {
-                () = self.removal_reports.news.notified() => true,
+                () = self.reports.news.notified() => true,
                 _ = view.changed() => false,
                 () = tokio::time::sleep(PAUSE) => false,
-                _ = ended.wait_for(|ended| *ended) => return,
+                _ = ended.wait_for(|ended| *ended) => return None,
             };
-            if self.leader_contact.is_recent() || matches!(self.leader(), Some(LeaderLocation::Here)) {
+            if self.contact.is_recent() || self.raft.leads() {
                 heard = Instant::now();
             }
             if !told && heard.elapsed() < SILENCE {
                 continue;
             }
             heard = Instant::now();
-            match self.ask_whether_removed().await {
-                RemovalVerdict::Removed => break "the leader confirms it",
-                RemovalVerdict::Member => self.removal_reports.deny(),
-                RemovalVerdict::Open => {}
+            if self.verify().await == RemovalVerdict::Removed {
+                return Some(CONFIRMED);
             }
             tokio::time::sleep(PAUSE).await;
-        };
-        drop(raft);
-        self.end_membership(by).await;
-    }
-
-    /// Makes the removal durable, and ends this member's part in Raft.
-    async fn end_membership(self: Arc<Self>, by: &str) {
-        tracing::warn!("this member was removed from its cluster: {by}");
-        if let Err(error) = self.record_removal().await {
-            tracing::error!("the removal could not be noted: {error}");
         }
     }
 
-    /// Notes the removal of this member if the leader confirms it.
-    pub(crate) async fn confirm_removal(self: Arc<Self>) -> RemovalVerdict {
+    /// Asks the leader, and forgets what others say when it denies it.
+    pub(crate) async fn verify(&self) -> RemovalVerdict {
         let verdict = self.ask_whether_removed().await;
-        match verdict {
-            RemovalVerdict::Removed => self.end_membership("the leader confirms it").await,
-            RemovalVerdict::Member => self.removal_reports.deny(),
-            RemovalVerdict::Open => {}
+        if verdict == RemovalVerdict::Member {
+            self.reports.deny();
         }
         verdict
     }
 
     /// What this member finds wrong about its own part in the cluster, in words.
     pub(crate) fn problems(&self) -> Vec<String> {
-        if self.was_removed() {
+        if self.member.was_removed() {
             return vec![Failure::Removed.to_string()];
         }
         let state = self.view.borrow().state.clone();
@@ -218,7 +222,7 @@ impl Core {
             let known = state.members.get(&MemberId(*id)).map(|member| member.spec.name.to_string());
             known.unwrap_or_else(|| format!("member {id}"))
         };
-        let by = self.removal_reports.by(std::time::Instant::now());
+        let by = self.reports.by(std::time::Instant::now());
         let names: Vec<String> = by.iter().map(name).collect();
         let says = match names.as_slice() {
             [] => return Vec::new(),

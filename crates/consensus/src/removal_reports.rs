@@ -24,8 +24,8 @@ struct RemovalReport {
     denied: bool,
 }
 
-/// Who says that this member was removed. Nothing follows from it but a question to the leader, and a pause in standing for
-/// election.
+/// Which members report that this member was removed. A report has two effects only: this member asks the leader, and it
+/// pauses before it stands for election.
 #[derive(Default)]
 pub(crate) struct RemovalReports {
     told: Mutex<BTreeMap<u64, RemovalReport>>,
@@ -39,7 +39,8 @@ impl RemovalReports {
     }
 
     /// Notes that the member `by`, which has applied the log up to the index `theirs`, says so; this member has applied it up
-    /// to `mine` and is a member there. Answers whether it is news: whoever knows no more than this member says nothing.
+    /// to `mine` and is a member there. Returns whether the report is new. A member
+    /// that knows no more of the log than this one is ignored.
     pub(crate) fn tell(&self, by: u64, theirs: u64, mine: u64, now: Instant) -> bool {
         if theirs <= mine {
             return false;
@@ -63,7 +64,7 @@ impl RemovalReports {
         self.told().clear();
     }
 
-    /// Who says so now, and was not contradicted.
+    /// The members that report it now and were not contradicted by the leader.
     pub(crate) fn by(&self, now: Instant) -> Vec<u64> {
         let lately = |told: &RemovalReport| now.saturating_duration_since(told.last) < FORGOTTEN_AFTER;
         self.told().iter().filter(|(_, told)| !told.denied && lately(told)).map(|(by, _)| *by).collect()

@@ -1,7 +1,6 @@
 //! A proposal that is too large for one entry: its pieces go into the log one after the other, and the last entry applies
 //! them at once. Until then nothing has changed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -9,15 +8,15 @@ use sha2::{Digest as _, Sha256};
 use trestle_api::status::Failure;
 use trestle_api::storage;
 use trestle_model::defaults::STAGED_MAX;
-use trestle_model::{Command, Invalid, Machine, Proposal, Refusal, Violation};
+use trestle_model::{Command, Proposal};
 
 use crate::error::Error;
-use crate::propose::AppliedProposal;
-use crate::shared::Core;
+use crate::peer_calls::AppliedProposal;
+use crate::propose::Proposals;
 use crate::store::PROPOSAL_MAX;
 
-/// Bytes of a piece: what is left of an entry beside the piece's own fields.
-const PIECE_MAX: usize = PROPOSAL_MAX - 64;
+/// Bytes of a piece: what is left of an entry beside the piece's own fields and where it comes from.
+const PIECE_MAX: usize = PROPOSAL_MAX - 256;
 
 /// Recognises the bytes of a proposal: the first eight bytes of their SHA-256.
 fn upload(bytes: &[u8]) -> u64 {
@@ -25,7 +24,7 @@ fn upload(bytes: &[u8]) -> u64 {
     digest.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-impl Core {
+impl Proposals {
     /// Proposes a restore that takes more than one entry. `within` is for each entry.
     pub(crate) async fn propose_in_pieces(
         &self,
@@ -34,10 +33,10 @@ impl Core {
     ) -> Result<AppliedProposal, Error> {
         let bytes = storage::Proposal::from(&proposal).encode_to_vec();
         if bytes.len() > STAGED_MAX {
-            return Err(Failure::TooLarge { size: bytes.len(), max: STAGED_MAX, settings: Vec::new() }.into());
+            return Err(Failure::TooLarge { size: bytes.len(), max: STAGED_MAX }.into());
         }
         // A document with mistakes must not cost an entry for each of its pieces.
-        let view = self.read(within).await?;
+        let view = self.reads.read(within).await?;
         view.state.decide(view.applied + 1, &proposal.command)?;
         let upload = upload(&bytes);
         let mut pieces = 0;
@@ -50,26 +49,4 @@ impl Core {
         let origin = proposal.origin;
         self.propose_one(Proposal { origin, request: proposal.request, command }, within).await
     }
-}
-
-/// Whether a proposal may be made again when nobody knows what became of it, though it has no request of its own.
-pub(crate) fn is_idempotent(command: &Command) -> bool {
-    matches!(command, Command::StagePiece { .. })
-}
-
-/// The proposal to apply for one from the log: itself, or what was staged.
-pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result<Arc<Proposal>, Refusal> {
-    let Command::ApplyStaged { upload, pieces } = proposal.command else { return Ok(proposal) };
-    // A repeated request is answered as it was; its pieces are gone by then.
-    if machine.repeated(&proposal).is_some() {
-        return Ok(proposal);
-    }
-    let bytes = machine.take_staged(upload, pieces)?;
-    let wrong = |rule: String| Refusal::Invalid(Invalid(vec![Violation::new("document", "", rule)]));
-    let staged = storage::Proposal::decode(&bytes[..]).map_err(|error| wrong(error.to_string()))?;
-    let staged = Proposal::try_from(staged).map_err(|error| wrong(error.to_string()))?;
-    if !matches!(staged.command, Command::Restore { .. }) || staged.request != proposal.request {
-        return Err(wrong("must be one whole configuration".to_owned()));
-    }
-    Ok(Arc::new(staged))
 }

@@ -9,7 +9,7 @@ use openraft::{Instant as _, ServerState};
 use openraft_rt_tokio::TokioInstant;
 use trestle_model::MemberId;
 
-use crate::shared::{Core, RaftHandle};
+use crate::replica::RaftHandle;
 
 /// A member's part in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,9 +58,9 @@ pub struct RaftRole {
     pub term: u64,
     /// The leader, if it leads itself or has heard one lately, and where that is reached by its peers.
     pub leader: Option<(MemberId, String)>,
-    /// Who votes, and where each is reached by its peers.
+    /// The voters, each with its peer address.
     pub voters: BTreeMap<MemberId, String>,
-    /// Who gets the log without a vote, and where each is reached by its peers.
+    /// The learners, each with its peer address.
     pub learners: BTreeMap<MemberId, String>,
     /// True while a change of voters is half done: both the old and the new ones must agree to everything.
     pub joint: bool,
@@ -88,9 +88,9 @@ pub struct RaftStatus {
     pub committed: u64,
     /// Index of the last entry that it has applied; 0 if there is none.
     pub applied: u64,
-    /// Who votes.
+    /// The voters.
     pub voters: BTreeSet<MemberId>,
-    /// Who gets the log without a vote.
+    /// The learners.
     pub learners: BTreeSet<MemberId>,
     /// On a leader: when the newest call left that a quorum has acknowledged since.
     pub last_quorum_ack: Option<Instant>,
@@ -141,21 +141,5 @@ pub(crate) fn of_raft(raft: &RaftHandle) -> RaftStatus {
         matched: matched.map(|(id, at)| (MemberId(*id), at.map_or(0, |at| at.index))).collect(),
         heard: heard.filter_map(|(id, at)| Some((MemberId(*id), since((*at)?)))).collect(),
         voters,
-    }
-}
-
-impl Core {
-    /// The status now; the phases before and after Raft runs have a state and nothing else.
-    pub(crate) fn status(&self) -> RaftStatus {
-        let state = self.role.borrow().state;
-        match self.raft() {
-            Some(raft) => {
-                let mut status = of_raft(&raft);
-                status.leader =
-                    status.leader.filter(|id| Some(*id) == self.me() || self.leader_contact.is_recent());
-                status
-            }
-            None => RaftStatus { state, applied: self.view.borrow().applied, ..RaftStatus::default() },
-        }
     }
 }

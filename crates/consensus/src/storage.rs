@@ -1,12 +1,15 @@
 //! Opening everything durable that Raft runs on: log, snapshots, state machine.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::watch;
 
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
 use crate::replica::{Replica, StatePublisher};
 use crate::snapshot::SnapshotFiles;
-use crate::store::{self, LogClosed, LogStore, OpenError};
+use crate::store::{self, LogClosed, LogStore, OpenError, SyncedIndex};
 
 /// What openraft is given, and when it is closed again.
 pub(crate) struct Storage {
@@ -48,5 +51,58 @@ impl Storage {
         let (log, closed) = store::open(dir, identity)?;
         let restored = files.newest(log.purged())?;
         Ok(Self { log, replica: Replica::new(files, restored, published), closed })
+    }
+}
+
+/// The disk's side of Raft: kept here until Raft takes it, and closed from here after Raft has ended.
+#[derive(Default)]
+pub(crate) struct StorageSlot {
+    unused: Mutex<Option<Storage>>,
+    closed: Mutex<Option<LogClosed>>,
+    max_synced: RwLock<Option<watch::Receiver<SyncedIndex>>>,
+}
+
+impl StorageSlot {
+    fn unused(&self) -> MutexGuard<'_, Option<Storage>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Option<LogClosed>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the storage until Raft takes it.
+    pub(crate) fn put(&self, storage: Storage) {
+        *self.max_synced.write().unwrap_or_else(PoisonError::into_inner) = Some(storage.log.max_synced());
+        *self.unused() = Some(storage);
+    }
+
+    /// What Raft runs on; `None` when it has it already, or there is none.
+    pub(crate) fn take(&self) -> Option<(LogStore, Replica)> {
+        let Storage { log, replica, closed } = self.unused().take()?;
+        *self.closed() = Some(closed);
+        Some((log, replica))
+    }
+
+    /// What tells that the files are closed, once Raft has ended. Storage that Raft has not taken is dropped.
+    pub(crate) fn close(&self) -> Option<LogClosed> {
+        let unused = self.unused().take().map(|Storage { closed, .. }| closed);
+        unused.or_else(|| self.closed().take())
+    }
+
+    /// The members with their peer addresses by the newest membership in the log, before Raft has the log.
+    pub(crate) fn members(&self) -> Option<BTreeMap<u64, String>> {
+        let membership = self.unused().as_ref()?.log.membership()?;
+        Some(membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect())
+    }
+
+    /// The most that was ever durable here in this process; `None` while the member is empty.
+    pub(crate) fn max_synced(&self) -> Option<watch::Receiver<SyncedIndex>> {
+        self.max_synced.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same now; the default while the member is empty.
+    pub(crate) fn synced(&self) -> SyncedIndex {
+        self.max_synced().map(|synced| *synced.borrow()).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! Asking whether this member is free to vote, and telling what became of it.
+//! Asks the rest of the program whether this member may vote, and reports the outcome.
 
 use std::sync::Arc;
 

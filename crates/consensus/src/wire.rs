@@ -4,6 +4,7 @@
 //! decoding answers a [`WireError`] for whatever a disk or a peer may get wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
@@ -24,7 +25,7 @@ use crate::store::{PROPOSAL_MAX, SyncedIndex};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// A field that is always set is not there.
-    #[error("{message} lacks its {field}, which is always set; it was damaged or written by a newer version")]
+    #[error("{message} lacks its {field}, which is always set")]
     Missing {
         /// The message.
         message: &'static str,
@@ -32,10 +33,10 @@ pub(crate) enum WireError {
         field: &'static str,
     },
     /// A membership that contradicts itself.
-    #[error("membership is not valid: {0}; it was damaged or written by a newer version")]
+    #[error("membership is not valid: {0}")]
     Membership(String),
     /// A number that no member of a cluster comes to.
-    #[error("{field} {value} is above {max}; it was damaged, or no member of this cluster wrote it")]
+    #[error("{field} {value} is above {max}, and no member of a cluster comes to it")]
     Number {
         /// What it counts.
         field: &'static str,
@@ -175,7 +176,7 @@ pub(crate) fn entry_message(entry: &LogEntry) -> storage::LogEntry {
     use storage::log_entry::Payload as Message;
     let payload = match &entry.payload {
         Payload::Blank => Message::Blank(storage::Blank {}),
-        Payload::Normal(LogCommand(proposal)) => Message::Proposal(proposal.as_ref().into()),
+        Payload::Normal(command) => Message::Proposal(command.proposal.as_ref().into()),
         Payload::Membership(membership) => Message::Membership(membership_message(membership)),
     };
     storage::LogEntry { log_id: Some(log_id_message(&entry.log_id)), payload: Some(payload) }
@@ -186,7 +187,10 @@ pub(crate) fn entry(message: storage::LogEntry) -> Result<LogEntry, WireError> {
     use storage::log_entry::Payload as Message;
     let payload = match required("log entry", "payload", message.payload)? {
         Message::Blank(storage::Blank {}) => Payload::Blank,
-        Message::Proposal(proposal) => Payload::Normal(Proposal::try_from(proposal)?.into()),
+        Message::Proposal(proposal) => {
+            let size = proposal.encoded_len();
+            Payload::Normal(LogCommand::new(Arc::new(Proposal::try_from(proposal)?), size))
+        }
         Message::Membership(message) => Payload::Membership(membership(message)?),
     };
     Ok(LogEntry { log_id: log_id(required("log entry", "log id", message.log_id)?)?, payload })

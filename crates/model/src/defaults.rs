@@ -48,11 +48,8 @@ pub const CHECK_TEXT_MAX: usize = 512;
 pub const CHECK_HEADERS_MAX: usize = 8;
 /// Most status ranges of a check.
 pub const CHECK_RANGES_MAX: usize = 8;
-/// Longest PEM of a check's trusted certificates, in bytes: two RSA-4096 certificates, so that a CA can be replaced by
-/// another while both are trusted. A command must fit into 7 KiB of the log.
-pub const CHECK_CA_MAX: usize = 4096;
-/// Most bytes of all other texts of a check together: path, names, fields, files, what is sent and expected.
-pub const CHECK_SUM_MAX: usize = 2048;
+/// Longest PEM of a check's trusted certificates, in bytes: some hundred certificates, a quarter of a log entry.
+pub const CHECK_CA_MAX: usize = 256 * 1024;
 /// Most days that a certificate may be asked to be valid for.
 pub const CHECK_DAYS_MAX: u32 = 825;
 

@@ -23,8 +23,8 @@ use crate::admin::Admin;
 use crate::member::Member;
 use crate::peer::PeerServer;
 
-/// Largest request to the admin API, in bytes; the log takes far less, and nothing larger makes sense.
-const ADMIN_REQUEST_MAX: usize = 256 * 1024;
+/// Largest request to the admin API, in bytes: a little more than a log entry, so that what is too large for one is told so.
+const ADMIN_REQUEST_MAX: usize = (1 << 20) + 64 * 1024;
 /// The admin API's requests are small, and there are many connections.
 const ADMIN_HTTP2: Http2 = Http2 {
     stream_window: 64 * 1024,

@@ -12,11 +12,8 @@ mod member;
 mod origin;
 mod outcome;
 mod pool;
-mod sizes;
 mod vip;
 mod whole;
-
-pub use sizes::splittable;
 
 use std::time::Duration;
 
@@ -27,9 +24,7 @@ use trestle_model::{Violation, Violations};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field that is always written is not there.
-    #[error(
-        "stored {message} lacks its {field}, which is always written; it was damaged or written by a newer version"
-    )]
+    #[error("stored {message} lacks its {field}, which is always written")]
     Missing {
         /// The message.
         message: &'static str,
@@ -37,7 +32,7 @@ pub enum DecodeError {
         field: &'static str,
     },
     /// A value breaks a rule of the model.
-    #[error("stored {field} \"{value}\" {rule}; it was damaged or written by a newer version")]
+    #[error("stored {field} \"{value}\" {rule}")]
     Rule {
         /// The field.
         field: &'static str,

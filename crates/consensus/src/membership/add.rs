@@ -6,16 +6,15 @@ use openraft::ChangeMembers;
 use tokio::sync::mpsc;
 use trestle_model::{Command, Kind, Member, MemberSpec, Outcome, Proposal, Refusal};
 
-use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, POLL, STEP_WAIT};
+use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, POLL, STEP_WAIT};
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_types::PeerNode;
-use crate::shared::Core;
 
 /// How long a member may stand still while it catches up before the call gives up; replication goes on.
 const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
 
-impl Core {
+impl Memberships {
     /// Takes in the empty member that `spec` describes: allocates an id, gives it its identity, makes it a learner, waits
     /// until it has caught up. A repeated call goes on where an earlier one stopped.
     pub(crate) async fn add(
@@ -26,12 +25,12 @@ impl Core {
         self.settled(|_| Ok(())).await?;
         let member = self.allocate(spec).await?;
         self.report(progress, MembershipStep::Allocated, &member).await?;
-        let known = self.role.borrow().clone();
+        let known = self.raft.role().clone();
         if known.voters.contains_key(&member.id) {
             return Err(Error::membership(format!("member \"{}\" is a voter already", member.spec.name)));
         }
         let address = member.spec.peer_address.as_str();
-        self.call_adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
+        self.peers.adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
         self.report(progress, MembershipStep::Adopted, &member).await?;
         if !known.learners.contains_key(&member.id) {
             let node = PeerNode { peer_address: address.to_owned() };
@@ -43,7 +42,7 @@ impl Core {
 
     /// The member's record, made now unless an earlier call has made it.
     async fn allocate(&self, spec: MemberSpec) -> Result<Arc<Member>, Error> {
-        let state = self.read(DEFAULT_WAIT).await?.state.clone();
+        let state = self.reads.read(DEFAULT_WAIT).await?.state.clone();
         if let Some(member) = state.member_named(&spec.name) {
             if member.spec == spec {
                 return Ok(member.clone());
@@ -52,7 +51,7 @@ impl Core {
             return Err(Refusal::Exists { kind, name, revision }.into());
         }
         let proposal = Proposal { origin: None, request: None, command: Command::AddMember(spec) };
-        match self.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
+        match self.proposals.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
             Outcome::Member(member) => Ok(member),
             other => Err(Error::internal(format!("a new member was answered with {other:?}"))),
         }
@@ -65,7 +64,7 @@ impl Core {
         step: MembershipStep,
         member: &Arc<Member>,
     ) -> Result<(), Error> {
-        let status = self.status();
+        let status = self.raft.status();
         let matched = status.matched.get(&member.id).copied().unwrap_or(0);
         let progress =
             MembershipProgress { step, member: member.clone(), matched, last: status.last_log_index };

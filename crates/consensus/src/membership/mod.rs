@@ -16,9 +16,19 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, R
 use trestle_api::status::Failure;
 use trestle_model::{Kind, Member, MemberId, Refusal, Revision};
 
+use tokio::sync::watch;
+
 use crate::error::Error;
+use crate::known_disks::KnownDisks;
+use crate::leadership::QuorumTracker;
+use crate::member::LocalMember;
+use crate::peer_calls::PeerCalls;
+use crate::propose::Proposals;
+use crate::raft_slot::RaftSlot;
 use crate::raft_types::{PeerNode, TypeConfig};
-use crate::shared::{Core, RaftHandle};
+use crate::read::Reads;
+use crate::replica::{ClusterView, RaftHandle};
+use crate::shared::Shared;
 use crate::status::{self, RaftState, RaftStatus};
 
 /// Entries by which a member may be behind and still count as caught up: a fraction of a second of writes.
@@ -93,15 +103,45 @@ fn even_warning(voters: usize) -> Option<String> {
     })
 }
 
-impl Core {
+/// Changes who is in the cluster.
+pub(crate) struct Memberships {
+    member: Arc<LocalMember>,
+    raft: Arc<RaftSlot>,
+    view: watch::Sender<Arc<ClusterView>>,
+    quorum: Arc<QuorumTracker>,
+    proposals: Arc<Proposals>,
+    reads: Arc<Reads>,
+    peers: Arc<PeerCalls>,
+    known_disks: Arc<KnownDisks>,
+}
+
+impl Memberships {
+    pub(crate) fn new(
+        shared: &Shared,
+        proposals: Arc<Proposals>,
+        reads: Arc<Reads>,
+        peers: Arc<PeerCalls>,
+    ) -> Self {
+        Self {
+            member: shared.member.clone(),
+            raft: shared.raft.clone(),
+            view: shared.published.view.clone(),
+            quorum: shared.quorum.clone(),
+            known_disks: shared.known_disks.clone(),
+            proposals,
+            reads,
+            peers,
+        }
+    }
+
     /// Raft, if this member leads and has heard from a quorum lately.
     fn leading(&self) -> Result<(RaftHandle, RaftStatus), Error> {
-        let raft = self.running()?;
+        let raft = self.raft.running()?;
         let status = status::of_raft(&raft);
         if status.state != RaftState::Leader {
             return Err(Error::no_leader("the member that was asked does not lead"));
         }
-        let patience = self.settings.timing.patience();
+        let patience = self.member.timing().patience();
         if status.last_quorum_ack.is_none_or(|at| at.elapsed() > patience) {
             return Err(Error::no_leader("the leader does not hear from a quorum"));
         }
@@ -114,21 +154,21 @@ impl Core {
         &self,
         check: impl Fn(&RaftStatus) -> Result<T, Error>,
     ) -> Result<(RaftHandle, RaftStatus, T), Error> {
-        let deadline = Instant::now() + self.settings.timing.patience();
+        let deadline = Instant::now() + self.member.timing().patience();
         loop {
             let checked = self.leading().and_then(|(raft, status)| {
                 let found = check(&status)?;
                 Ok((raft, status, found))
             });
-            if checked.is_ok() || self.role.borrow().state != RaftState::Leader || Instant::now() >= deadline
-            {
+            if checked.is_ok() || self.raft.role().state != RaftState::Leader || Instant::now() >= deadline {
                 return checked;
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    fn member(&self, id: MemberId) -> Result<Arc<Member>, Error> {
+    /// The record of a member.
+    fn record(&self, id: MemberId) -> Result<Arc<Member>, Error> {
         let view = self.view.borrow();
         let found = view.state.members.get(&id).cloned();
         found.ok_or_else(|| Refusal::NotFound { kind: Kind::Member, name: id.to_string() }.into())
@@ -136,12 +176,12 @@ impl Core {
 
     /// Members that have acknowledged the leader lately: within the time after which a voter gives a leader up.
     fn answering(&self, status: &RaftStatus) -> BTreeSet<MemberId> {
-        let patience = self.settings.timing.patience();
+        let patience = self.member.timing().patience();
         let now = Instant::now();
         let lately = |at: &Instant| now.saturating_duration_since(*at) < patience;
         let mut answering: BTreeSet<_> =
             status.heard.iter().filter(|(_, at)| lately(at)).map(|(id, _)| *id).collect();
-        answering.extend(self.me());
+        answering.extend(self.member.id());
         answering
     }
 
@@ -152,7 +192,7 @@ impl Core {
         changes: ChangeMembers<u64, PeerNode>,
         retain: bool,
     ) -> Result<(), Error> {
-        let raft = self.running()?;
+        let raft = self.raft.running()?;
         let change = async move {
             let deadline = Instant::now() + STEP_WAIT;
             loop {
@@ -166,7 +206,7 @@ impl Core {
                 tokio::time::sleep(POLL).await;
             }
         };
-        match tokio::time::timeout(2 * STEP_WAIT, self.runtime.spawn(change)).await {
+        match tokio::time::timeout(2 * STEP_WAIT, self.member.runtime().spawn(change)).await {
             Ok(changed) => changed.map_err(|_| Error::Failed(Failure::ShuttingDown))?,
             Err(_) => Err(Error::unknown("the change of membership has not found a quorum yet")),
         }

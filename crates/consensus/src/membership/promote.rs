@@ -6,12 +6,11 @@ use openraft::ChangeMembers;
 use tokio::sync::mpsc;
 use trestle_model::{Member, MemberId};
 
-use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, even_warning};
+use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, even_warning};
 use crate::error::Error;
-use crate::shared::Core;
 use crate::status::RaftStatus;
 
-impl Core {
+impl Memberships {
     /// Makes a learner that has caught up and answers a voter. Answers warnings. Does nothing for a voter.
     pub(crate) async fn promote(
         &self,
@@ -25,12 +24,12 @@ impl Core {
         self.report(progress, MembershipStep::Agreeing, &member).await?;
         self.change_members(ChangeMembers::AddVoterIds([id.0].into()), true).await?;
         tracing::info!(member = %member.spec.name, %id, "is a voter now");
-        Ok(even_warning(self.status().voters.len()).into_iter().collect())
+        Ok(even_warning(self.raft.status().voters.len()).into_iter().collect())
     }
 
     /// The member, if it votes or may.
     fn check_promotion(&self, id: MemberId, status: &RaftStatus) -> Result<Arc<Member>, Error> {
-        let member = self.member(id)?;
+        let member = self.record(id)?;
         if status.voters.contains(&id) {
             return Ok(member);
         }

@@ -5,42 +5,41 @@ use std::sync::Arc;
 use openraft::ChangeMembers;
 use trestle_model::{Command, Member, MemberId, Proposal};
 
-use super::{RemovalOutcome, STEP_WAIT, even_warning};
+use super::{Memberships, RemovalOutcome, STEP_WAIT, even_warning};
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
-use crate::shared::Core;
 use crate::status::RaftStatus;
 
-impl Core {
+impl Memberships {
     /// Removes a member from Raft, then from the state, then tells it. A repeated call goes on where an earlier one
     /// stopped.
     pub(crate) async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
         let (_, status, member) = self.settled(|status| self.check_removal(id, status)).await?;
         let votes = status.voters.contains(&id);
-        if votes && Some(id) == self.me() {
+        if votes && Some(id) == self.member.id() {
             return Ok(RemovalOutcome::LeadershipMustMove);
         }
         if votes {
             // A voter that died a moment ago still counts as answering, and a change that then finds no quorum cannot be
             // taken back: look again once the answers are newer than this call.
-            tokio::time::sleep(self.settings.timing.patience()).await;
+            tokio::time::sleep(self.member.timing().patience()).await;
             self.settled(|status| self.check_removal(id, status)).await?;
             self.change_members(ChangeMembers::RemoveVoters([id.0].into()), false).await?;
         } else if status.learners.contains(&id) {
             self.change_members(ChangeMembers::RemoveNodes([id.0].into()), false).await?;
         }
         let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(id) };
-        let revision = self.propose_here(proposal, DEFAULT_WAIT).await?.revision;
+        let revision = self.proposals.propose_here(proposal, DEFAULT_WAIT).await?.revision;
         tracing::info!(member = %member.spec.name, %id, "was removed");
-        self.notify_removed(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
-        let left = self.status().voters.len();
+        self.peers.notify_removed(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
+        let left = self.raft.status().voters.len();
         let warnings = if votes { even_warning(left) } else { None };
         Ok(RemovalOutcome::Done { revision, warnings: warnings.into_iter().collect() })
     }
 
     /// The member, unless those left that answer now would be no quorum of those left.
     fn check_removal(&self, id: MemberId, status: &RaftStatus) -> Result<Arc<Member>, Error> {
-        let member = self.member(id)?;
+        let member = self.record(id)?;
         if !status.voters.contains(&id) {
             return Ok(member);
         }

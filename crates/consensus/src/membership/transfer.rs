@@ -4,32 +4,33 @@ use openraft::raft::VoteRequest;
 use tokio::time::{Instant, timeout, timeout_at};
 use trestle_model::MemberId;
 
-use super::CAUGHT_UP_WITHIN;
+use super::{CAUGHT_UP_WITHIN, Memberships};
 use crate::error::Error;
 use crate::raft_types::{LeaderId, LogId, Vote};
-use crate::shared::{Core, RaftHandle};
+use crate::replica::RaftHandle;
 use crate::status::{self, RaftState, RaftStatus};
 use crate::vote_guard::PendingVote;
 
 /// Added to the wait for the new leader, for a busy machine.
 const MARGIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-impl Core {
+impl Memberships {
     /// Hands leadership to a voter, the one that is best caught up unless `to` names one. Returns when it leads, with its
     /// term. openraft cannot take a transfer back, and refuses writes from its start on, so the target is checked first; and
     /// when it does not lead in time, this member stands again.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Error> {
         let (raft, status, to) = self.settled(|status| self.transfer_target(to, status)).await?;
-        if Some(to) == self.me() {
+        if Some(to) == self.member.id() {
             return Ok((to, status.term));
         }
-        let timing = self.settings.timing;
+        let timing = self.member.timing();
         raft.trigger().transfer_leader(to.0).await.map_err(Error::internal)?;
         // An election after a failed transfer takes a lease and a time-out; after that something else is wrong.
         let deadline = Instant::now() + 4 * timing.election_max + MARGIN;
-        let mut role = self.role.subscribe();
+        let mut role = self.raft.watch_role();
         let other = |role: &crate::RaftRole| {
-            role.term > status.term && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.me())
+            role.term > status.term
+                && role.leader.as_ref().is_some_and(|(id, _)| Some(*id) != self.member.id())
         };
         let came = tokio::select! {
             came = timeout(timing.election_max, role.wait_for(other)) => came.is_ok(),
@@ -47,7 +48,7 @@ impl Core {
         };
         match leader {
             Some(leader) if leader == to => Ok((leader, term)),
-            Some(other) if Some(other) == self.me() => Err(Error::membership(format!(
+            Some(other) if Some(other) == self.member.id() => Err(Error::membership(format!(
                 "member {to} did not take over; this member leads on, in term {term}"
             ))),
             Some(other) => {
@@ -67,7 +68,9 @@ impl Core {
         if now.state != RaftState::Leader || now.term != term {
             return Ok(());
         }
-        let Some(asked) = PendingVote::ask(&self.settings.vote_guard, term + 1) else { return Ok(()) };
+        let Some(asked) = PendingVote::ask(&self.member.settings().vote_guard, term + 1) else {
+            return Ok(());
+        };
         let successor = LeaderId { term: term + 1, node_id: to.0 };
         let step_down = VoteRequest {
             vote: Vote { leader_id: successor, committed: false },
@@ -102,7 +105,7 @@ impl Core {
                 && whole(id)
                 && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
         };
-        let others = status.voters.iter().copied().filter(|id| Some(*id) != self.me());
+        let others = status.voters.iter().copied().filter(|id| Some(*id) != self.member.id());
         let mut targets: Vec<_> = others.filter(fit).collect();
         targets.sort_by_key(|id| std::cmp::Reverse(matched(id)));
         targets
@@ -122,7 +125,7 @@ impl Core {
         if !status.voters.contains(&to) {
             return refuse("it does not vote; promote it first".to_owned());
         }
-        if fit.contains(&to) || Some(to) == self.me() {
+        if fit.contains(&to) || Some(to) == self.member.id() {
             return Ok(to);
         }
         if !self.answering(status).contains(&to) {

@@ -90,7 +90,7 @@ impl Peer {
                 wire::append_request_message(to.now(), &request)
             }
         });
-        let timeout = self.timing.append_timeout();
+        let timeout = self.parts.timing.append_timeout();
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let answers = match tokio::time::timeout(timeout, service.append_stream(requests)).await {
             Ok(Ok(response)) => response.into_inner(),
@@ -138,7 +138,7 @@ impl<'s> AppendReader<'s> {
 
     /// Waits for a message; with requests in flight no longer than the append time-out at a time.
     async fn receive(&mut self) -> Result<Option<proto::AppendEntriesResponse>, CallError> {
-        let timeout = self.peer.timing.append_timeout();
+        let timeout = self.peer.parts.timing.append_timeout();
         let mut idle = self.in_flight.is_empty();
         loop {
             match tokio::time::timeout(timeout, self.answers.message()).await {

@@ -28,7 +28,7 @@ pub const WINDOW: u32 = 1 << 20;
 /// The connections of this member, by address and kind.
 pub(crate) struct Channels {
     timing: Timing,
-    /// Raft's runtime: the one on which connections live, whoever uses them.
+    /// Raft's runtime. All connections live on it, also when they are first used from another one.
     runtime: Handle,
     open: Mutex<BTreeMap<(String, Lane), Channel>>,
     /// Tests put a proxy that they can cut between any two members.

@@ -18,15 +18,14 @@ pub use channel::WINDOW;
 pub(crate) use channel::{Channels, Lane};
 
 use crate::abstention::Abstention;
-use crate::disk_rollback::KnownDisks;
-use crate::identity::Identity;
+use crate::identity::{Identity, RecoveryId};
+use crate::known_disks::KnownDisks;
 use crate::leader_contact::LeaderContact;
 use crate::leadership::QuorumTracker;
 use crate::raft_types::{LogId, PeerNode, TypeConfig};
-use crate::recovery::{Recoveries, RecoveryId};
+use crate::recovery::Recoveries;
 use crate::removal_reports::RemovalReports;
 use crate::replica::ClusterView;
-use crate::shared::Core;
 use crate::status::RaftRole;
 use crate::store::SyncedIndex;
 use crate::timing::Timing;
@@ -37,67 +36,49 @@ pub(crate) struct Network {
     me: MemberId,
     cluster: ClusterId,
     recovery: RecoveryId,
-    recoveries: Arc<Recoveries>,
-    channels: Arc<Channels>,
-    timing: Timing,
-    removal_reports: Arc<RemovalReports>,
-    view: watch::Sender<Arc<ClusterView>>,
-    leader_contact: Arc<LeaderContact>,
-    quorum: Arc<QuorumTracker>,
-    known_disks: Arc<KnownDisks>,
-    max_synced: Option<watch::Receiver<SyncedIndex>>,
-    abstention: watch::Receiver<Abstention>,
-    role: watch::Receiver<RaftRole>,
+    parts: NetworkParts,
+}
+
+/// What the clients need of this member.
+#[derive(Clone)]
+pub(crate) struct NetworkParts {
+    pub(crate) timing: Timing,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) recoveries: Arc<Recoveries>,
+    pub(crate) removal_reports: Arc<RemovalReports>,
+    /// What this member has applied.
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) contact: Arc<LeaderContact>,
+    pub(crate) quorum: Arc<QuorumTracker>,
+    pub(crate) known_disks: Arc<KnownDisks>,
+    pub(crate) max_synced: Option<watch::Receiver<SyncedIndex>>,
+    pub(crate) abstention: watch::Receiver<Abstention>,
+    pub(crate) role: watch::Receiver<RaftRole>,
 }
 
 impl Network {
-    pub(crate) fn new(me: &Identity, core: &Core) -> Self {
-        Self {
-            me: me.member_id,
-            cluster: me.cluster_id.clone(),
-            recovery: me.recovery,
-            recoveries: core.recoveries.clone(),
-            channels: core.channels.clone(),
-            timing: core.settings.timing,
-            removal_reports: core.removal_reports.clone(),
-            view: core.view.clone(),
-            leader_contact: core.leader_contact.clone(),
-            quorum: core.quorum.clone(),
-            known_disks: core.known_disks.clone(),
-            max_synced: core.max_synced(),
-            abstention: core.abstention.subscribe(),
-            role: core.role.subscribe(),
-        }
+    pub(crate) fn new(me: &Identity, parts: NetworkParts) -> Self {
+        Self { me: me.member_id, cluster: me.cluster_id.clone(), recovery: me.recovery, parts }
     }
 
     fn client(&self, target: u64, node: &PeerNode, lane: Lane) -> Peer {
+        let to = proto::Destination {
+            cluster_id: self.cluster.to_string(),
+            member_id: target,
+            vote_refusal_ms: self.parts.timing.vote_refusal_ms(),
+            known: None,
+            own: None,
+            recovery: self.recovery.number,
+            recovery_draw: self.recovery.draw,
+        };
+        let (known_disks, max_synced) = (self.parts.known_disks.clone(), self.parts.max_synced.clone());
         Peer {
             me: self.me.0,
             target,
-            to: Addressee {
-                to: proto::Destination {
-                    cluster_id: self.cluster.to_string(),
-                    member_id: target,
-                    vote_refusal_ms: self.timing.vote_refusal_ms(),
-                    known: None,
-                    own: None,
-                    recovery: self.recovery.number,
-                    recovery_draw: self.recovery.draw,
-                },
-                known_disks: self.known_disks.clone(),
-                max_synced: self.max_synced.clone(),
-            },
-            recoveries: self.recoveries.clone(),
+            to: Addressee { to, known_disks, max_synced },
             address: node.peer_address.clone(),
             lane,
-            channels: self.channels.clone(),
-            timing: self.timing,
-            removal_reports: self.removal_reports.clone(),
-            view: self.view.clone(),
-            leader_contact: self.leader_contact.clone(),
-            quorum: self.quorum.clone(),
-            abstention: self.abstention.clone(),
-            role: self.role.clone(),
+            parts: self.parts.clone(),
         }
     }
 }
@@ -145,31 +126,22 @@ pub(crate) struct Peer {
     me: u64,
     target: u64,
     to: Addressee,
-    recoveries: Arc<Recoveries>,
     address: String,
     lane: Lane,
-    channels: Arc<Channels>,
-    timing: Timing,
-    removal_reports: Arc<RemovalReports>,
-    /// What this member has applied.
-    view: watch::Sender<Arc<ClusterView>>,
-    leader_contact: Arc<LeaderContact>,
-    quorum: Arc<QuorumTracker>,
-    abstention: watch::Receiver<Abstention>,
-    role: watch::Receiver<RaftRole>,
+    parts: NetworkParts,
 }
 
 impl Peer {
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
         // The member may have moved since Raft made this client.
-        let address = self.role.borrow().address_of(MemberId(self.target)).map(str::to_owned);
-        let channel = self.channels.to(address.as_ref().unwrap_or(&self.address), lane)?;
+        let address = self.parts.role.borrow().address_of(MemberId(self.target)).map(str::to_owned);
+        let channel = self.parts.channels.to(address.as_ref().unwrap_or(&self.address), lane)?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX))
     }
 }
 
-/// Most bytes of one message between members: an append of [`crate::raft_config::APPEND_ENTRIES_MAX`] entries of the
-/// largest size, with room to spare.
-pub(crate) const MESSAGE_MAX: usize = 16 << 20;
+/// Most bytes of one message between members: an append of 2 MiB of entries (see [`crate::store`]), or one entry of the largest
+/// size, with room to spare.
+pub(crate) const MESSAGE_MAX: usize = 4 << 20;

@@ -13,9 +13,9 @@ use openraft::raft::{
 };
 use tonic::{Code, Response, Status};
 use trestle_api::peer as proto;
+use trestle_api::status::caller_removed;
 
 use super::{Lane, Peer};
-use crate::peers::caller_removed;
 use crate::raft_types::{LogId, TypeConfig, Vote};
 use crate::replica::SnapshotData;
 use crate::store::SyncedIndex;
@@ -48,8 +48,8 @@ impl Peer {
         let answer = call.await;
         let told = answer.as_ref().err().and_then(caller_removed);
         if let Some(theirs) = told {
-            let mine = self.view.borrow().applied;
-            if self.removal_reports.tell(self.target, theirs, mine, Instant::now()) {
+            let mine = self.parts.view.borrow().applied;
+            if self.parts.removal_reports.tell(self.target, theirs, mine, Instant::now()) {
                 tracing::warn!(
                     by = self.target,
                     "another member says that this one was removed; asks the leader"
@@ -63,7 +63,7 @@ impl Peer {
     /// believes this leader all the same.
     pub(super) fn note_answer(&self, vote: &Vote, answer: &AppendEntriesResponse<TypeConfig>, sent: Instant) {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.quorum.record_ack(vote, self.target, sent);
+            self.parts.quorum.record_ack(vote, self.target, sent);
         }
     }
 
@@ -88,11 +88,11 @@ impl Peer {
     /// itself without asking, and forgets its leader's lease when it hears of a transfer to somebody else. Fails as well
     /// while this member has lately heard that it was removed.
     fn check_bound(&self, rpc: &VoteRequest<TypeConfig>) -> Result<(), CallError> {
-        let why = if !rpc.leadership_transfer && self.leader_contact.bars_votes() {
+        let why = if !rpc.leadership_transfer && self.parts.contact.bars_votes() {
             "a leader was heard within the time for which it may count on this member"
-        } else if self.removal_reports.abstains(Instant::now()) {
+        } else if self.parts.removal_reports.abstains(Instant::now()) {
             "another member says that this one was removed"
-        } else if !self.abstention.borrow().is_none() {
+        } else if !self.parts.abstention.borrow().is_none() {
             "this member abstains"
         } else {
             return Ok(());
@@ -127,7 +127,7 @@ impl Peer {
         match tokio::time::timeout(timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => {
-                self.recoveries.note(&status);
+                self.parts.recoveries.note(&status);
                 Err(call_error(&status))
             }
             Err(_) => Err(self.timed_out(action, timeout)),
@@ -178,12 +178,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         mut rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, CallError> {
-        rpc.leadership_transfer |= self.quorum.is_reelection(&rpc.vote);
+        rpc.leadership_transfer |= self.parts.quorum.is_reelection(&rpc.vote);
         let message = wire::vote_request_message(self.to.now(), &rpc);
         let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
-        self.leader_contact.note_candidate(rpc.vote.leader_id.term);
+        self.parts.contact.note_candidate(rpc.vote.leader_id.term);
         self.check_bound(&rpc)?;
-        self.quorum.record_vote_request(&rpc.vote, rpc.leadership_transfer);
+        self.parts.quorum.record_vote_request(&rpc.vote, rpc.leadership_transfer);
         let call = self.noting_removal(service.vote(message));
         let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
@@ -231,12 +231,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, CallError> {
         let message = wire::transfer_request_message(self.to.now(), &req);
-        self.quorum.record_transfer(req.from_leader(), *req.to_node_id());
+        self.parts.quorum.record_transfer(req.from_leader(), *req.to_node_id());
         let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
         let told =
             self.call(RPCTypes::TransferLeader, option.hard_ttl(), service.transfer_leader(message)).await;
         if told.is_err() && *req.to_node_id() == self.target {
-            self.quorum.record_transfer_refusal(req.from_leader());
+            self.parts.quorum.record_transfer_refusal(req.from_leader());
         }
         told?;
         Ok(Ok(()))
@@ -244,6 +244,6 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     fn backoff(&self) -> Option<Backoff> {
         // As long as a lost election takes: shorter only adds load, longer delays a member that came back.
-        Some(Backoff::new(std::iter::repeat(self.timing.election_min)))
+        Some(Backoff::new(std::iter::repeat(self.parts.timing.election_min)))
     }
 }

@@ -10,12 +10,12 @@ use prost::bytes::Bytes;
 use tokio::task::spawn_blocking;
 use trestle_model::{Applied, Machine, Proposal, Refusal};
 
+use super::staged::resolved;
 use super::view::{ClusterView, StatePublisher, members};
 use crate::raft_types::{
-    ApplyResponse, LogCommand, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    ApplyResponse, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 use crate::snapshot::{self, RestoredSnapshot, SnapshotFiles};
-use crate::staging::resolved;
 
 /// A snapshot on its way: the payload of a snapshot file, shared.
 pub(crate) type SnapshotData = Bytes;
@@ -152,12 +152,12 @@ impl Replica {
                 self.current.membership = StoredMembership::new(Some(log_id), membership);
                 ApplyResponse::Nothing
             }
-            Payload::Normal(LogCommand(proposal)) => match self.apply_proposal(log_id, proposal.clone()) {
+            Payload::Normal(command) => match self.apply_proposal(log_id, command.proposal.clone()) {
                 Ok(applied) => {
                     let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
-                    shown.requests.add(&proposal, &self.current.machine);
+                    shown.requests.add(&command.proposal, &self.current.machine);
                     if !applied.changes.is_empty() {
-                        shown.history.changed(applied.revision, applied.changes, &proposal);
+                        shown.history.changed(applied.revision, applied.changes, &command);
                     }
                     ApplyResponse::Applied { revision: applied.revision, outcome: applied.outcome }
                 }

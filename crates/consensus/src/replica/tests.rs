@@ -18,7 +18,7 @@ use trestle_model::{Change, Command, Digest, PoolName, PoolSpec, Proposal, Reque
 
 use super::{ChangeSink, ClusterView, Replica, SnapshotData, StatePublisher};
 use crate::data_dir::DataDir;
-use crate::raft_types::{ApplyResponse, PeerNode, Snapshot, TypeConfig, Vote};
+use crate::raft_types::{ApplyResponse, LogCommand, PeerNode, Snapshot, TypeConfig, Vote};
 use crate::snapshot::decode;
 use crate::storage::Storage;
 use crate::store::LogClosed;
@@ -79,7 +79,7 @@ enum Event {
 struct Recorded(Arc<Mutex<Vec<Event>>>);
 
 impl ChangeSink for Recorded {
-    fn changed(&mut self, revision: Revision, changes: Vec<Change>, _: &Proposal) {
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, _: &LogCommand) {
         self.0.lock().unwrap().push(Event::Changed(revision, changes.len()));
     }
 

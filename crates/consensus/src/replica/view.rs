@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use trestle_model::defaults::REQUESTS_REMEMBERED;
 use trestle_model::{Change, ClusterState, Machine, MemberId, Proposal, RequestId, Revision};
 
-use crate::raft_types::Membership;
+use crate::history::ChangeHistory;
+use crate::raft_types::{LogCommand, Membership};
 
 /// What this member knows of the cluster: one immutable value, replaced as a whole after each batch of log entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct ClusterView {
 
 /// Takes the changes in order, for those who watch.
 pub(crate) trait ChangeSink: Send + 'static {
-    /// A command was applied, of the proposal `by`. Called before the view with this revision is published, with growing revisions.
-    fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &Proposal);
+    /// The command `by` was applied. Called before the view with this revision is published, with growing revisions.
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &LogCommand);
 
     /// The state jumped to this revision by a snapshot: what led to it is not known here.
     fn jumped(&mut self, revision: Revision);
@@ -41,6 +42,42 @@ pub(crate) struct StatePublisher {
     pub(crate) history: Box<dyn ChangeSink>,
     /// The requests that were answered.
     pub(crate) requests: Arc<KnownRequests>,
+}
+
+/// What the state machine publishes. It outlives the state machine, so that the receivers outlive Raft.
+#[derive(Clone)]
+pub(crate) struct PublishedState {
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) history: ChangeHistory,
+    pub(crate) requests: Arc<KnownRequests>,
+}
+
+impl Default for PublishedState {
+    fn default() -> Self {
+        let view = watch::Sender::new(Arc::new(ClusterView::default()));
+        Self { view, history: ChangeHistory::new(), requests: Arc::default() }
+    }
+}
+
+impl PublishedState {
+    /// Where a state machine is to publish.
+    pub(crate) fn publisher(&self) -> StatePublisher {
+        StatePublisher {
+            view: self.view.clone(),
+            history: Box::new(self.history.clone()),
+            requests: self.requests.clone(),
+        }
+    }
+}
+
+impl ChangeSink for ChangeHistory {
+    fn changed(&mut self, revision: Revision, changes: Vec<Change>, by: &LogCommand) {
+        self.record(revision, changes, &by.proposal, by.size as usize);
+    }
+
+    fn jumped(&mut self, revision: Revision) {
+        self.restart_at(revision);
+    }
 }
 
 /// Ids of answered requests, for a first look from outside of the state machine: one that it remembers is here; one that

@@ -11,11 +11,9 @@ use tonic::{Status, Streaming};
 use trestle_api::peer as proto;
 use trestle_model::ClusterId;
 
-use std::sync::Arc;
-
-use super::{malformed, stopped};
+use super::{Service, malformed, stopped};
 use crate::raft_types::{LogId, SnapshotMeta, Vote};
-use crate::shared::{Core, RaftHandle};
+use crate::replica::RaftHandle;
 use crate::snapshot;
 use crate::wire;
 
@@ -87,10 +85,10 @@ fn check_payload(payload: &[u8], meta: &SnapshotMeta, cluster: &ClusterId) -> Re
     }
 }
 
-impl Core {
+impl Service {
     /// Takes the leader's snapshot, one at a time.
     pub(super) async fn install_snapshot(
-        self: &Arc<Self>,
+        &self,
         mut requests: Streaming<proto::InstallSnapshotRequest>,
     ) -> Result<proto::InstallSnapshotResponse, Status> {
         let first = timeout_at(Instant::now() + RECEIVE_WAIT, requests.message()).await;
@@ -98,7 +96,7 @@ impl Core {
         let first = first.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let raft = self.addressed(first.to.as_ref())?;
         let vote = wire::leader_vote("snapshot request", first.vote).map_err(malformed)?;
-        self.admit(&raft, &vote, true)?;
+        self.core.callers.admit(&raft, &vote, true)?;
         let mine = raft.server_metrics().borrow_watched().vote;
         if mine > vote {
             return Ok(proto::InstallSnapshotResponse { vote: Some(wire::vote_message(&mine)) });
@@ -107,15 +105,20 @@ impl Core {
             first.meta.ok_or_else(|| Status::invalid_argument("a snapshot without its description"))?;
         let meta = wire::snapshot_meta(meta).map_err(malformed)?;
         check_meta(&meta, &vote, committed(&raft))?;
-        let Ok(_one) = self.receiving.try_lock() else {
+        let Ok(_one) = self.core.receiving.try_lock() else {
             return Err(Status::resource_exhausted(
                 "another snapshot is on its way to this member; try again",
             ));
         };
         let payload = receive(&mut requests, first.chunk).await?;
-        let cluster = self.identity().ok_or_else(|| stopped("no identity"))?.cluster_id;
+        let cluster = self.core.shared.member.identity().ok_or_else(|| stopped("no identity"))?.cluster_id;
         let (bytes, described) = (payload.clone(), meta.clone());
-        let check = self.runtime.spawn_blocking(move || check_payload(&bytes, &described, &cluster));
+        let check = self
+            .core
+            .shared
+            .member
+            .runtime()
+            .spawn_blocking(move || check_payload(&bytes, &described, &cluster));
         check.await.map_err(stopped)??;
         // More may be committed by now.
         check_meta(&meta, &vote, committed(&raft))?;

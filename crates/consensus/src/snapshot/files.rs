@@ -106,8 +106,8 @@ impl SnapshotFiles {
 
     fn restore(&self, path: &Path) -> Result<RestoredSnapshot, OpenError> {
         let content = self.read(path)?;
-        let (meta, machine) =
-            payload::decode(&content).map_err(|e| self.owner.damaged(path, e.to_string()))?;
+        let (meta, machine) = payload::decode(&content)
+            .map_err(|e| OpenError::Unknown { file: path.to_owned(), what: e.to_string() })?;
         Ok(RestoredSnapshot { meta, machine })
     }
 
@@ -138,7 +138,9 @@ impl SnapshotFiles {
                     }
                     return Ok(Some(restored));
                 }
-                Err(error @ OpenError::NewerFormat { .. }) => return Err(error),
+                Err(error @ (OpenError::NewerFormat { .. } | OpenError::Unknown { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => passed_over = passed_over.or(Some(error)),
             }
         }

@@ -1,4 +1,4 @@
-//! The log of a member that does not run, for whoever has its data directory to himself.
+//! The log of a member that does not run, for a tool that has locked its data directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::disk::LogDisk;
 use super::error::OpenError;
 use super::layout;
-use super::log_store::read;
+use super::log_store::{read, read_entries};
 use super::memory::MemoryLog;
 use super::sled_disk::SledDisk;
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
@@ -56,14 +56,18 @@ impl ClosedLog {
     }
 
     /// All entries.
-    pub(crate) fn entries(&self) -> Vec<LogEntry> {
-        self.log.range(..)
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub(crate) fn entries(&self) -> Result<Vec<LogEntry>, OpenError> {
+        let all = read_entries(&*self.disk.reader(), 0, u64::MAX);
+        all.map_err(OpenError::io("read", &self.file))
     }
 
     /// Adds entries and a vote, durably.
     pub(crate) fn append(&mut self, vote: &Vote, entries: &[LogEntry]) -> Result<(), OpenError> {
         let mut ops = vec![layout::put_vote(vote)];
-        ops.extend(entries.iter().map(layout::put_entry));
+        ops.extend(entries.iter().map(|entry| layout::put_entry(entry).0));
         let last = entries.last().map(|entry| entry.log_id).or(self.log.last());
         let wrote = self.disk.apply(ops).and_then(|()| self.disk.sync());
         let synced_at_least =

@@ -1,6 +1,8 @@
 //! What the log store needs of a disk, and nothing more: another library can be put behind it.
 
 use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +19,13 @@ pub(crate) type KeyedRecord = (Vec<u8>, Vec<u8>);
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DiskOp {
-    /// Writes a record.
+    /// Writes a record where there is none, or in [`DiskTable::Meta`] over the one that is there.
     Put {
         /// Where.
         table: DiskTable,
         /// Its key.
         key: Vec<u8>,
-        /// The sealed record.
+        /// The sealed record, of whatever size.
         record: Vec<u8>,
     },
     /// Removes a record.
@@ -44,7 +46,7 @@ impl DiskOp {
 }
 
 /// A durable, ordered map in two tables. After a crash it has a prefix of the changes in the order in which they were
-/// applied, and at least those before the last [`sync`](Self::sync) that succeeded.
+/// applied, and at least those before the last [`sync`](Self::sync) that succeeded. A record is there as a whole or not at all.
 pub(crate) trait LogDisk: Send + 'static {
     /// Applies changes in order. They need not be durable yet.
     fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()>;
@@ -52,6 +54,19 @@ pub(crate) trait LogDisk: Send + 'static {
     /// Makes everything that was applied survive a loss of power.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// All records of a table in the order of keys.
-    fn load(&self, table: DiskTable) -> io::Result<Vec<KeyedRecord>>;
+    /// Hands the records of a table to `each` in the order of keys, one at a time, until it breaks off.
+    fn scan(
+        &self,
+        table: DiskTable,
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> ControlFlow<()>,
+    ) -> io::Result<()>;
+
+    /// Reads log entries while others are written. It keeps nothing open: once the disk is dropped, each read fails.
+    fn reader(&self) -> Arc<dyn DiskReader>;
+}
+
+/// Reads what was applied.
+pub(crate) trait DiskReader: Send + Sync + 'static {
+    /// The records of [`DiskTable::Log`] with keys from `first` to `last`, both included, in order.
+    fn read(&self, first: &[u8], last: &[u8]) -> io::Result<Vec<KeyedRecord>>;
 }

@@ -52,6 +52,33 @@ pub enum OpenError {
         /// The newest format that this program reads.
         known: u32,
     },
+    /// It was written by an older version, whose format this one does not read.
+    #[error(
+        "data directory {} has storage format {found}, and this version reads {known} alone; nothing in it was changed. To carry \
+         the configuration over, start the version that wrote it and run \"trestle backup FILE\"; then start this version with an \
+         empty data directory, found the cluster with \"trestle cluster bootstrap\", and run \"trestle restore FILE\"",
+        .dir.display()
+    )]
+    OlderFormat {
+        /// The data directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that this program reads.
+        known: u32,
+    },
+    /// It is intact, and holds something that this program does not know.
+    #[error(
+        "{} holds what this version does not know ({what}); a newer version wrote it, and it is intact: upgrade this member to \
+         the version that the others run, and start it again",
+        .file.display()
+    )]
+    Unknown {
+        /// The file.
+        file: PathBuf,
+        /// What is not known, and where.
+        what: String,
+    },
     /// Its parts belong to different members.
     #[error(
         "the log in {} belongs to {stored}, but the identity file says {identity}; put back the files that belong \
@@ -73,7 +100,11 @@ impl OpenError {
     /// itself: a disk gets room again or is mounted for writing, rights are given, the other process ends.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::NewerFormat { .. } | Self::OtherOwner { .. } => true,
+            Self::Damaged { .. }
+            | Self::NewerFormat { .. }
+            | Self::OlderFormat { .. }
+            | Self::Unknown { .. }
+            | Self::OtherOwner { .. } => true,
             Self::Locked(_) | Self::Io { .. } => false,
         }
     }

@@ -3,7 +3,7 @@
 use trestle_api::storage;
 
 use super::disk::{DiskOp, DiskTable};
-use super::record::seal;
+use super::record::{RecordError, seal, unseal};
 use crate::identity::Identity;
 use crate::raft_types::{LogEntry, LogId, Vote};
 use crate::wire;
@@ -18,7 +18,7 @@ fn put_meta(key: &[u8], record: Vec<u8>) -> DiskOp {
     DiskOp::Put { table: DiskTable::Meta, key: key.to_vec(), record }
 }
 
-fn entry_key(index: u64) -> Vec<u8> {
+pub(super) fn entry_key(index: u64) -> Vec<u8> {
     index.to_be_bytes().to_vec()
 }
 
@@ -26,9 +26,21 @@ pub(super) fn entry_index(key: &[u8]) -> Option<u64> {
     key.try_into().ok().map(u64::from_be_bytes)
 }
 
-pub(super) fn put_entry(entry: &LogEntry) -> DiskOp {
+/// Writes an entry; says how many bytes its record has.
+pub(super) fn put_entry(entry: &LogEntry) -> (DiskOp, usize) {
     let record = seal(&wire::entry_message(entry));
-    DiskOp::Put { table: DiskTable::Log, key: entry_key(entry.log_id.index), record }
+    let bytes = record.len();
+    (DiskOp::Put { table: DiskTable::Log, key: entry_key(entry.log_id.index), record }, bytes)
+}
+
+/// Decodes the record of the entry at `index`.
+pub(super) fn decode_entry(index: u64, record: &[u8]) -> Result<LogEntry, RecordError> {
+    let message: storage::LogEntry = unseal(record)?;
+    let entry = wire::entry(message).map_err(|e| RecordError::Content(e.to_string()))?;
+    if entry.log_id.index != index {
+        return Err(RecordError::OtherEntry(entry.log_id.index));
+    }
+    Ok(entry)
 }
 
 pub(super) fn remove_entry(index: u64) -> DiskOp {

@@ -2,37 +2,109 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use futures_util::{Stream, TryStreamExt, stream};
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::backlog::{Backlog, LogProbe, UntilEnd};
-use super::disk::LogDisk;
+use super::disk::{DiskReader, LogDisk};
 use super::error::OpenError;
 use super::layout;
-use super::memory::MemoryLog;
+use super::memory::{Located, MemoryLog};
 use super::recovery::{Recovered, recover};
 use super::sled_disk::{SledDisk, db_file};
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
 use super::writer::{LogWriter, WriteRequest};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
-use crate::raft_types::{IoFlushed, LogEntry, LogId, Membership, Payload, TypeConfig, Vote};
+use crate::raft_types::{IoFlushed, LogEntry, LogId, Membership, TypeConfig, Vote};
 
-/// Reads the log from memory.
-#[derive(Debug, Clone)]
-pub(crate) struct LogReader(Arc<Mutex<MemoryLog>>);
+/// Most bytes of entries that are read at once, but for one that is larger: what a follower is sent in one message, and what
+/// the state machine is given at a time.
+const READ_MAX: u64 = 2 << 20;
+
+/// Bytes of entries above which the log is to be made smaller.
+const LOG_MAX: u64 = 32 << 20;
+
+/// How long a reader looks again for entries that the memory says are on the disk and that are not found there: they are
+/// being replaced at that moment.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Reads the log: its end from memory, the rest from the disk.
+#[derive(Clone)]
+pub(crate) struct LogReader {
+    memory: Arc<Mutex<MemoryLog>>,
+    disk: Arc<dyn DiskReader>,
+    /// Woken while the log has more than [`LOG_MAX`] bytes.
+    oversized: Arc<Notify>,
+}
+
+/// Reads the entries from index `first` to index `last` from the disk. Blocks.
+pub(super) fn read_entries(disk: &dyn DiskReader, first: u64, last: u64) -> io::Result<Vec<LogEntry>> {
+    let records = disk.read(&layout::entry_key(first), &layout::entry_key(last))?;
+    let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let decoded = records.iter().map(|(key, record)| {
+        let index =
+            layout::entry_index(key).ok_or_else(|| damaged("a log record has a wrong key".to_owned()))?;
+        layout::decode_entry(index, record).map_err(|e| damaged(format!("in log entry {index}, {e}")))
+    });
+    decoded.collect()
+}
+
+impl Debug for LogReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogReader").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
 
 impl LogReader {
     fn log(&self) -> MutexGuard<'_, MemoryLog> {
         // Nothing panics while it holds this lock; were it so, the log would still be whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of all entries, as they are on the disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.log().bytes()
+    }
+
+    /// Waits until an entry was appended to a log that has too many bytes.
+    pub(crate) async fn oversized(&self) {
+        self.oversized.notified().await;
+    }
+
+    /// Index up to which entries can be purged so that those left take no more than `bytes`; `None` when they do already.
+    pub(crate) fn excess(&self, bytes: u64) -> Option<u64> {
+        self.log().excess(bytes)
+    }
+
+    /// The entries of a range, as far as they are present, up to about `max` bytes.
+    async fn read(&self, range: impl RangeBounds<u64> + Send, max: u64) -> io::Result<Vec<LogEntry>> {
+        let deadline = Instant::now() + REPLACED_WITHIN;
+        loop {
+            let Located { on_disk, in_memory } = self.log().locate(&range, max);
+            let (Some(first), Some(last)) = (on_disk.first(), on_disk.last()) else { return Ok(in_memory) };
+            let (disk, first, last) = (self.disk.clone(), first.index, last.index);
+            let found = tokio::task::spawn_blocking(move || read_entries(&*disk, first, last));
+            let mut found = found.await.map_err(io::Error::other)??;
+            if found.iter().map(|entry| entry.log_id).eq(on_disk.iter().copied()) {
+                found.extend(in_memory);
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let text = format!("log entries {first} to {last} are not on the disk any more");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            tokio::time::sleep(REPLACED_WITHIN / 100).await;
+        }
     }
 
     /// The first of `ids`, which a leader says to have, that differs from what this member knows to be committed. No leader
@@ -41,7 +113,7 @@ impl LogReader {
         let log = self.log();
         let committed = log.committed?.index;
         let differs = |id: &LogId| {
-            let here = log.get(id.index).map(|entry| entry.log_id);
+            let here = log.log_id(id.index);
             id.index <= committed && here.is_some_and(|here| here != *id)
         };
         ids.into_iter().find(differs)
@@ -141,7 +213,9 @@ pub(super) fn start(
     let (writer, requests) = mpsc::channel();
     let (ended, closed) = oneshot::channel::<()>();
     let held = dir.clone();
-    let writing = LogWriter::new(disk, synced);
+    let memory = Arc::new(Mutex::new(log));
+    let reader = LogReader { memory: memory.clone(), disk: disk.reader(), oversized: Arc::default() };
+    let writing = LogWriter::new(disk, synced, memory);
     let (max_synced, backlog) = (writing.max_synced(), writing.backlog());
     let until_end = UntilEnd(backlog.clone());
     let run = move || {
@@ -152,7 +226,6 @@ pub(super) fn start(
     };
     let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
     thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
-    let reader = LogReader(Arc::new(Mutex::new(log)));
     Ok((LogStore { reader, writer, max_synced, backlog }, LogClosed(closed)))
 }
 
@@ -178,11 +251,7 @@ impl LogStore {
 
     /// The newest membership in the log, with each member's peer address; `None` when it is only in a snapshot.
     pub(crate) fn membership(&self) -> Option<Membership> {
-        let log = self.reader.log();
-        log.newest(|entry| match &entry.payload {
-            Payload::Membership(membership) => Some(membership.clone()),
-            _ => None,
-        })
+        self.reader.log().membership().cloned()
     }
 
     /// What asks the writer for a sign of life.
@@ -201,7 +270,32 @@ impl RaftLogReader<TypeConfig> for LogReader {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<LogEntry>> {
-        Ok(self.log().range(range))
+        self.read(range, u64::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        self.read(start..end, READ_MAX).await
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<LogEntry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let chunks =
+            stream::try_unfold((self.clone(), range.start_bound().cloned()), move |(reader, start)| {
+                let range = (start, range.end_bound().cloned());
+                async move {
+                    let entries = reader.read(range, READ_MAX).await?;
+                    let next = entries.last().map(|last| Bound::Excluded(last.log_id.index));
+                    Ok::<_, io::Error>(
+                        next.map(|next| (stream::iter(entries.into_iter().map(Ok)), (reader, next))),
+                    )
+                }
+            });
+        Box::pin(chunks.try_flatten())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -248,6 +342,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut log = self.reader.log();
             for entry in &entries {
                 log.append(entry.clone())?;
+            }
+            if log.bytes() > LOG_MAX {
+                self.reader.oversized.notify_one();
             }
         }
         self.ask(WriteRequest::Append { entries, done: callback })

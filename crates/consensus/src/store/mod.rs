@@ -27,7 +27,5 @@ pub(crate) use error::StorageOwner;
 pub(crate) use log_store::{LogClosed, LogReader, LogStore, create, open};
 pub(crate) use synced_index::SyncedIndex;
 
-/// Most bytes of an encoded proposal: seventeen of them have less than 128 KiB. sled gathers up to seventeen records in a
-/// page, and a page above that goes to a file that it never syncs. The largest check of a pool fits
-/// ([`CHECK_SUM_MAX`](trestle_model::defaults::CHECK_SUM_MAX) beside its CAs). Where it came from takes up to 48 bytes more.
-pub(crate) const PROPOSAL_MAX: usize = 7 * 1024;
+/// Most bytes of an encoded proposal, with where it came from: two thirds of what etcd takes.
+pub(crate) const PROPOSAL_MAX: usize = 1 << 20;

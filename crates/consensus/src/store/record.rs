@@ -24,9 +24,19 @@ pub(crate) enum RecordError {
     /// It was written by a newer version.
     #[error("its version is {0}, and this program reads {VERSION}")]
     Newer(u8),
-    /// It is intact, but not a message of its kind.
-    #[error("it is not the message that it should be: {0}")]
+    /// It is intact, and this program cannot read it.
+    #[error("{0}")]
     Content(String),
+    /// It is the record of another log entry.
+    #[error("it says that it is entry {0}")]
+    OtherEntry(u64),
+}
+
+impl RecordError {
+    /// Whether a write that was interrupted can have left it so.
+    pub(crate) fn is_torn(&self) -> bool {
+        matches!(self, RecordError::Short(_) | RecordError::Checksum { .. })
+    }
 }
 
 fn checksum(version: u8, payload: &[u8]) -> u32 {

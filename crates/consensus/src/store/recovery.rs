@@ -1,10 +1,10 @@
 //! Reading the log at start: everything is checked, and only what was never acknowledged may be missing.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use prost::Message;
-use trestle_api::storage;
 
 use super::disk::{DiskOp, DiskTable, KeyedRecord, LogDisk};
 use super::error::{OpenError, StorageOwner};
@@ -13,8 +13,8 @@ use super::memory::MemoryLog;
 use super::record::{self, RecordError, unseal};
 use super::synced_index::SyncedIndex;
 use crate::identity::Identity;
-use crate::raft_types::{LogEntry, LogId, Vote};
-use crate::wire::{self, WireError};
+use crate::raft_types::{LogId, Vote};
+use crate::wire;
 
 /// What the disk holds.
 pub(super) struct Recovered {
@@ -37,15 +37,31 @@ impl RecoveryReader<'_> {
         self.owner.damaged(self.file, what)
     }
 
-    fn load(&self, disk: &impl LogDisk, table: DiskTable) -> Result<Vec<KeyedRecord>, OpenError> {
-        disk.load(table).map_err(|e| match e.kind() {
+    /// Hands the records of a table to `each`, one at a time, until it fails.
+    fn scan(
+        &self,
+        disk: &impl LogDisk,
+        table: DiskTable,
+        mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let mut failed = None;
+        let scanned = disk.scan(table, &mut |key, record| match each(key, record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        let scanned = scanned.map_err(|e| match e.kind() {
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
                 self.damaged(e.to_string())
             }
             _ => OpenError::io("read", self.file)(e),
-        })
+        });
+        failed.map_or(scanned, Err)
     }
 
+    /// Why the record that `name` describes is refused.
     fn refused(&self, name: &str, error: &RecordError) -> OpenError {
         match error {
             RecordError::Newer(found) => OpenError::NewerFormat {
@@ -53,8 +69,14 @@ impl RecoveryReader<'_> {
                 found: u32::from(*found),
                 known: u32::from(record::VERSION),
             },
-            e => self.damaged(format!("in record \"{name}\", {e}")),
+            // It is as it was written, or its checksum would not hold.
+            RecordError::Content(what) => self.unknown(format!("{name}: {what}")),
+            e => self.damaged(format!("in {name}, {e}")),
         }
+    }
+
+    fn unknown(&self, what: String) -> OpenError {
+        OpenError::Unknown { file: self.file.to_owned(), what }
     }
 
     fn meta<M: Message + Default, T, E: ToString>(
@@ -66,20 +88,9 @@ impl RecoveryReader<'_> {
         let Some((_, record)) = table.iter().find(|(stored, _)| stored == key) else {
             return Ok(None);
         };
-        let name = String::from_utf8_lossy(key);
+        let name = format!("record \"{}\"", String::from_utf8_lossy(key));
         let message = unseal(record).map_err(|e| self.refused(&name, &e))?;
-        decode(message)
-            .map(Some)
-            .map_err(|e| self.damaged(format!("in record \"{name}\", {}", e.to_string())))
-    }
-
-    fn entry(&self, index: u64, record: &[u8]) -> Result<LogEntry, RecordError> {
-        let message: storage::LogEntry = unseal(record)?;
-        let entry = wire::entry(message).map_err(|e: WireError| RecordError::Content(e.to_string()))?;
-        if entry.log_id.index != index {
-            return Err(RecordError::Content(format!("it says that it is entry {}", entry.log_id.index)));
-        }
-        Ok(entry)
+        decode(message).map(Some).map_err(|e| self.unknown(format!("{name}: {}", e.to_string())))
     }
 }
 
@@ -91,14 +102,18 @@ pub(super) fn recover(
     owner: &StorageOwner,
 ) -> Result<Recovered, OpenError> {
     let reader = RecoveryReader { file, owner };
-    let meta = reader.load(disk, DiskTable::Meta)?;
+    let mut meta = Vec::new();
+    reader.scan(disk, DiskTable::Meta, |key, record| {
+        meta.push((key, record));
+        Ok(())
+    })?;
     let vote = reader.meta(&meta, layout::VOTE, wire::vote)?;
     let purged = reader.meta(&meta, layout::PURGED, wire::log_id)?;
     let mut log = MemoryLog::new(vote, purged);
     let committed: Option<LogId> = reader.meta(&meta, layout::COMMITTED, wire::log_id)?;
     let identity = reader.meta(&meta, layout::OWNER, Identity::decode)?;
     let sweep = read_entries(&reader, disk, synced, &mut log)?;
-    // What lies beyond the last entry was never acknowledged by this member, whoever else has committed it.
+    // What lies beyond the last entry was never acknowledged by this member, even if others have committed it.
     log.committed = committed.min(log.last());
     check_synced_index(&reader, synced, &log)?;
     Ok(Recovered { log, owner: identity, sweep })
@@ -112,39 +127,47 @@ fn read_entries(
 ) -> Result<Vec<DiskOp>, OpenError> {
     let mut sweep = Vec::new();
     let mut next = log.purged.map_or(0, |id| id.index.saturating_add(1));
-    let records = reader.load(disk, DiskTable::Log)?;
-    let count = records.len();
-    for (position, (key, record)) in records.into_iter().enumerate() {
+    // A write that was interrupted may have left the last record torn, and no other.
+    let mut torn: Option<(u64, RecordError)> = None;
+    let damaged = |(index, error): &(u64, RecordError)| reader.refused(&format!("log entry {index}"), error);
+    reader.scan(disk, DiskTable::Log, |key, record| {
+        if let Some(torn) = &torn {
+            return Err(damaged(torn));
+        }
         let index = layout::entry_index(&key).ok_or_else(|| {
             reader.damaged(format!("the key of a log record has {} bytes instead of 8", key.len()))
         })?;
         if log.purged.is_some_and(|purged| index <= purged.index) {
             sweep.push(layout::remove_entry(index));
-            continue;
+            return Ok(());
         }
         if index != next {
             return Err(reader.damaged(format!("log entry {next} is missing, the next one is {index}")));
         }
-        match reader.entry(index, &record) {
+        next = index.saturating_add(1);
+        match layout::decode_entry(index, &record) {
             Ok(entry) => {
                 if log.last().is_some_and(|last| last >= entry.log_id) {
                     return Err(reader.damaged(format!("log entry {index} is older than the one before it")));
                 }
+                let written = entry.log_id;
                 log.append(entry).map_err(|e| reader.damaged(e.to_string()))?;
+                log.evict(Some(written));
+                Ok(())
             }
-            Err(RecordError::Newer(version)) => {
-                return Err(reader.refused(&index.to_string(), &RecordError::Newer(version)));
+            Err(error) if error.is_torn() && synced.last.is_none_or(|last| last.index < index) => {
+                torn = Some((index, error));
+                Ok(())
             }
-            Err(e) if position + 1 == count && synced.last.is_none_or(|last| last.index < index) => {
-                tracing::warn!(
-                    file = %reader.file.display(), index, error = %e,
-                    "dropping the last record of the log: its write was interrupted, and nobody was told of it"
-                );
-                sweep.push(layout::remove_entry(index));
-            }
-            Err(e) => return Err(reader.damaged(format!("in log entry {index}, {e}"))),
+            Err(error) => Err(damaged(&(index, error))),
         }
-        next = index.saturating_add(1);
+    })?;
+    if let Some((index, error)) = torn {
+        tracing::warn!(
+            file = %reader.file.display(), index, %error,
+            "dropping the last record of the log: its write was interrupted, and nobody was told of it"
+        );
+        sweep.push(layout::remove_entry(index));
     }
     Ok(sweep)
 }
@@ -163,7 +186,7 @@ fn check_synced_index(
                 reader.damaged(format!("{end}, but entries up to {} were durable", synced_at_least.index))
             );
         }
-        let found = log.get(synced_at_least.index).map(|entry| entry.log_id);
+        let found = log.log_id(synced_at_least.index);
         if found.is_some_and(|found| found != synced_at_least) {
             return Err(reader.damaged(format!(
                 "entry {} is of term {} instead of {}",

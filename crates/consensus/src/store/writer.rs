@@ -2,8 +2,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
@@ -11,11 +11,14 @@ use tokio::sync::{oneshot, watch};
 use super::backlog::Backlog;
 use super::disk::{DiskOp, LogDisk};
 use super::layout;
+use super::memory::MemoryLog;
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
 use crate::raft_types::{IoFlushed, LogEntry, LogId, Vote};
 
 /// Most requests in one write; bounds how long the first of them waits.
 const GROUP_MAX: usize = 1024;
+/// Bytes of records after which no more requests are taken into the same write, for the same reason.
+const GROUP_BYTES_MAX: usize = 2 << 20;
 /// The committed log id is noted this often at most, with a write if there is one: it only spares a restarted member the
 /// wait for a leader, and costs sled a buffer of its own, which is a third of a small write.
 const COMMITTED_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +62,8 @@ impl WriteWaiter {
 struct WriteGroup {
     ops: Vec<DiskOp>,
     waiters: Vec<WriteWaiter>,
+    /// Bytes of the entries.
+    bytes: usize,
     /// Set when entries are removed from the end: the lowest last entry on the way.
     lowest: Option<Option<LogId>>,
 }
@@ -67,7 +72,9 @@ struct WriteGroup {
 pub(super) struct LogWriter<D> {
     disk: D,
     synced: SyncedIndexFile,
-    /// The most that was ever durable in this process: what a new leader has removed since was there all the same.
+    /// What is on the disk may leave it.
+    memory: Arc<Mutex<MemoryLog>>,
+    /// The most that was ever durable in this process, including entries that a new leader has removed since.
     max_synced: watch::Sender<SyncedIndex>,
     backlog: Arc<Backlog>,
     committed: Option<LogId>,
@@ -77,10 +84,19 @@ pub(super) struct LogWriter<D> {
 }
 
 impl<D: LogDisk> LogWriter<D> {
-    pub(super) fn new(disk: D, synced: SyncedIndexFile) -> Self {
+    pub(super) fn new(disk: D, synced: SyncedIndexFile, memory: Arc<Mutex<MemoryLog>>) -> Self {
         let max_synced = watch::Sender::new(synced.current());
         let backlog = Arc::default();
-        Self { disk, synced, max_synced, backlog, committed: None, noted: Instant::now(), failed: None }
+        Self {
+            disk,
+            synced,
+            memory,
+            max_synced,
+            backlog,
+            committed: None,
+            noted: Instant::now(),
+            failed: None,
+        }
     }
 
     /// The most that was ever durable in this process.
@@ -104,10 +120,12 @@ impl<D: LogDisk> LogWriter<D> {
             let waited = matches!(first, Err(RecvTimeoutError::Timeout));
             let mut group = WriteGroup::default();
             let mut target = self.synced.current();
-            let mut taken = 0;
-            for request in first.into_iter().chain(requests.try_iter()).take(GROUP_MAX) {
+            let (mut next, mut taken) = (first.ok(), 0);
+            while let Some(request) = next {
                 self.take(request, &mut group, &mut target);
                 taken += 1;
+                let is_full = taken == GROUP_MAX || group.bytes >= GROUP_BYTES_MAX;
+                next = if is_full { None } else { requests.try_recv().ok() };
             }
             let note = stop || waited || self.noted.elapsed() >= COMMITTED_EVERY;
             if note && let Some(id) = self.committed.take() {
@@ -128,7 +146,11 @@ impl<D: LogDisk> LogWriter<D> {
         match request {
             WriteRequest::Append { entries, done } => {
                 target.last = entries.last().map(|entry| entry.log_id).or(target.last);
-                group.ops.extend(entries.iter().map(layout::put_entry));
+                for entry in &entries {
+                    let (op, bytes) = layout::put_entry(entry);
+                    group.bytes += bytes;
+                    group.ops.push(op);
+                }
                 group.waiters.push(WriteWaiter::Append(done));
             }
             WriteRequest::Vote { vote, done } => {
@@ -186,6 +208,7 @@ impl<D: LogDisk> LogWriter<D> {
         }
         self.disk.apply(ops)?;
         self.disk.sync()?;
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).evict(target.last);
         self.synced.advance(target)?;
         // Before anybody is told that it is durable.
         self.max_synced.send_if_modified(|max_synced| {

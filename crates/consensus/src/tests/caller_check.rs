@@ -108,7 +108,7 @@ async fn leadership_is_not_handed_over_at_a_strangers_wish() {
 
 /// The last entry of a member, and one that would follow it.
 fn next(cluster: &Cluster, at: usize, term: u64, id: u64) -> (LogId, LogEntry) {
-    let last = cluster.at(at).core().raft().unwrap();
+    let last = cluster.at(at).core().shared.raft.handle().unwrap();
     let last = {
         use openraft::async_runtime::watch::WatchReceiver;
         last.data_metrics().borrow_watched().last_log.unwrap()
@@ -181,7 +181,7 @@ fn snapshot_of(cluster: &Cluster, at: usize, add: u64) -> (SnapshotMeta, Vec<u8>
     let core = cluster.at(at).core();
     let membership = {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = core.raft().unwrap().server_metrics();
+        let metrics = core.shared.raft.handle().unwrap().server_metrics();
         metrics.borrow_watched().membership_config.as_ref().clone()
     };
     let status = cluster.at(at).status();

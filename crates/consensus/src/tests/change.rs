@@ -188,7 +188,7 @@ async fn a_new_leader_finishes_a_change_of_voters_that_was_half_done() {
         .collect();
     // The first half of a removal, as a leader leaves it that is deposed then.
     let joint = Membership::new(vec![ids, left.clone()], nodes).unwrap();
-    let raft = cluster.at(first).core().raft().unwrap();
+    let raft = cluster.at(first).core().shared.raft.handle().unwrap();
     raft.append_membership(joint, Payload::Blank, []).await.unwrap();
     drop(raft);
     until("the joint voters", || cluster.at(first).role().borrow().joint.then_some(())).await;

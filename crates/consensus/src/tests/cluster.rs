@@ -374,7 +374,7 @@ impl Cluster {
     fn detour(&self) {
         for ((from, to), proxy) in &self.ways {
             if let Some(running) = &self.places[*from].running {
-                let mut detours = running.consensus.core().channels.detours.lock().unwrap();
+                let mut detours = running.consensus.core().shared.channels.detours.lock().unwrap();
                 detours.insert(self.places[*to].address.to_string(), proxy.address.to_string());
             }
         }

@@ -79,7 +79,7 @@ async fn a_member_that_missed_the_log_gets_a_snapshot() {
     }
     let last = cluster.at(leader).status().last_log_index;
     for at in [0, 1] {
-        let raft = cluster.at(at).core().raft().unwrap();
+        let raft = cluster.at(at).core().shared.raft.handle().unwrap();
         raft.trigger().snapshot().await.unwrap();
         let metrics = raft.metrics();
         let snapshot = || {
@@ -120,7 +120,7 @@ async fn nothing_is_left_behind_by_a_shutdown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_of_raft_is_reported() {
     let cluster = Cluster::of(1).await;
-    let raft = cluster.at(0).core().raft().unwrap();
+    let raft = cluster.at(0).core().shared.raft.handle().unwrap();
     raft.shutdown().await.unwrap();
     let why = tokio::time::timeout(super::cluster::PATIENCE, cluster.at(0).failed()).await.unwrap();
     assert!(why.contains("Raft has stopped"), "{why}");

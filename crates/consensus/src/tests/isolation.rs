@@ -21,7 +21,7 @@ async fn an_isolated_leader_answers_neither_reads_nor_writes() {
     let read = cluster.at(old).read(short).await.unwrap_err();
     assert_eq!(read.to_status().code(), Code::Unavailable, "{read}");
     // Whatever else would let it: by Raft's word it leads.
-    let confirmed = cluster.at(old).core.confirmed(None, tokio::time::Instant::now() + short).await;
+    let confirmed = cluster.at(old).core.reads.confirmed(None, tokio::time::Instant::now() + short).await;
     assert_eq!(confirmed.ok(), None);
     let wrote = cluster.at(old).propose(proposal(create_pool("lost")), short).await.unwrap_err();
     assert!(matches!(wrote.to_status().code(), Code::Unavailable | Code::DeadlineExceeded), "{wrote}");

@@ -6,6 +6,7 @@ mod change;
 mod cluster;
 mod failure;
 mod isolation;
+mod large;
 mod leadership;
 mod proxy;
 mod removal;

@@ -10,7 +10,6 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
 
 use super::cluster::{Cluster, TIMING, until};
-use crate::network::Network;
 use crate::raft_types::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 use crate::{Timing, wire};
 
@@ -24,6 +23,7 @@ pub(super) fn begin_transfer(cluster: &Cluster, leader: usize, target: usize) {
     cluster
         .at(leader)
         .core()
+        .shared
         .quorum
         .record_transfer(&Vote { leader_id, committed: true }, cluster.id(target).0);
 }
@@ -92,7 +92,7 @@ async fn a_voter_that_heard_a_leader_lately_elects_no_other_even_after_a_transfe
     assert_eq!(answer.last_log_id.unwrap().index, cluster.at(voter).status().last_log_index);
     assert_eq!(cluster.vote_guard(voter).asked(), asked_before);
     // Raft has forgotten the leader's lease, and would vote.
-    let raft = cluster.at(voter).core().raft().unwrap();
+    let raft = cluster.at(voter).core().shared.raft.handle().unwrap();
     assert!(raft.vote(plain).await.unwrap().vote_granted);
     // The one whom the leader named is elected at once, by the leader's own word.
     let named = VoteRequest {
@@ -126,7 +126,7 @@ async fn a_candidate_that_heard_a_leader_lately_asks_nobody() {
     let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.isolate(leader, true);
     let core = cluster.at(candidate).core();
-    let mut network = Network::new(&core.identity().unwrap(), core);
+    let mut network = core.network(&core.shared.member.identity().unwrap());
     let node = PeerNode { peer_address: cluster.spec(voter).peer_address.to_string() };
     let mut peer = network.new_client(cluster.id(voter).0, &node).await;
     let option = || RPCOption::new(Duration::from_secs(10));

@@ -89,7 +89,7 @@ pub(crate) struct CheckSettings {
     /// that]
     #[arg(long, value_name = "NAME")]
     pub(crate) health_server_name: Option<String>,
-    /// With TLS: file with the PEM certificates to trust, at most 4096 bytes [default: nothing is verified]
+    /// With TLS: file with the PEM certificates to trust, at most 256 KiB [default: nothing is verified]
     #[arg(long, value_name = "FILE")]
     pub(crate) health_ca: Option<PathBuf>,
     /// With TLS: days that the certificate must still be valid for, 0 to 825 [default: 0]

@@ -15,8 +15,8 @@ use super::connection::{Phase, PortConnection};
 /// Calls whose request is still coming; the one that has waited for longest gives way to the next, since a request comes
 /// whole within milliseconds.
 const RECEIVING_MAX: usize = 256;
-/// Bytes of requests that are held, on one port and for one source. A request to the admin API has 256 KiB at most, and one
-/// between members 16 MiB.
+/// Bytes of requests that are held, on one port and for one source. A request to the admin API has a little over 1 MiB at most, and one
+/// between members 4 MiB.
 const BYTES_MAX: usize = 96 << 20;
 const BYTES_PER_SOURCE: usize = 32 << 20;
 /// How long an answer may wait to be fetched before its connection gives way to another's call.

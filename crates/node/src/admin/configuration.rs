@@ -74,11 +74,7 @@ async fn merged(
     while let Some(next) = parts.message().await? {
         size += convert::merge_configuration(&mut whole, next.part.unwrap_or_default());
         if size > defaults::STAGED_MAX {
-            return Err(status::failure(&status::Failure::TooLarge {
-                size,
-                max: defaults::STAGED_MAX,
-                settings: Vec::new(),
-            }));
+            return Err(status::failure(&status::Failure::TooLarge { size, max: defaults::STAGED_MAX }));
         }
     }
     first.part = Some(whole);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use openraft::storage::RaftLogStorage;
 use tempfile::TempDir;
 
-use super::{Opened, content_of, entry, log_id, vote};
+use super::{Opened, content_of, entry, large_entry, log_id, vote};
 use crate::store::{OpenError, record};
 
 /// A directory with entries 0 to 9 and a vote, closed.
@@ -56,8 +56,14 @@ fn refused(dir: &Path) -> String {
     text
 }
 
-fn key(index: u64) -> [u8; 8] {
-    index.to_be_bytes()
+/// The key of a piece of an entry's record.
+fn piece(index: u64, number: u16) -> Vec<u8> {
+    [&index.to_be_bytes()[..], &number.to_be_bytes()].concat()
+}
+
+/// The key of an entry's record that has one piece.
+fn key(index: u64) -> Vec<u8> {
+    piece(index, 0)
 }
 
 #[tokio::test]
@@ -91,6 +97,59 @@ async fn a_torn_last_record_that_nobody_was_told_of_is_dropped() {
     opened.append([entry(4, 10)]).await.unwrap();
     opened.close().await;
     assert_eq!(content_of(dir.path()).await.1, Some(log_id(4, 10)));
+}
+
+#[tokio::test]
+async fn a_record_that_lacks_a_piece_is_torn() {
+    for missing in [0, 1, 24] {
+        // Its last write was interrupted, and nobody was told of it: the mark is as before.
+        let dir = good().await;
+        let before = content_of(dir.path()).await;
+        let synced = fs::read(dir.path().join("synced")).unwrap();
+        let mut opened = Opened::open(dir.path()).unwrap();
+        opened.append([large_entry(1, 10, 100_000)]).await.unwrap();
+        opened.close().await;
+        let after = fs::read(dir.path().join("synced")).unwrap();
+        fs::write(dir.path().join("synced"), synced).unwrap();
+        tamper(dir.path(), |log, _| assert!(log.remove(piece(10, missing)).unwrap().is_some()));
+        assert_eq!(content_of(dir.path()).await, before, "{missing}");
+        tamper(dir.path(), |log, _| assert_eq!(log.range(key(10)..).count(), 0));
+
+        // It was durable.
+        let mut opened = Opened::open(dir.path()).unwrap();
+        opened.append([large_entry(1, 10, 100_000)]).await.unwrap();
+        opened.close().await;
+        assert_eq!(fs::read(dir.path().join("synced")).unwrap(), after);
+        tamper(dir.path(), |log, _| assert!(log.remove(piece(10, missing)).unwrap().is_some()));
+        assert!(refused(dir.path()).contains("in log entry 10, its checksum is"), "{missing}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_newer_version_knows_asks_for_an_upgrade_and_stays() {
+    use trestle_api::storage;
+    let newer = |index: u64| storage::LogEntry {
+        log_id: Some(crate::wire::log_id_message(&log_id(1, index))),
+        payload: None,
+    };
+    // Also where a torn record would be dropped: this one is whole.
+    for index in [9, 10] {
+        let dir = good().await;
+        let record = record::seal(&newer(index));
+        tamper(dir.path(), |log, _| {
+            log.insert(key(index), record.clone()).unwrap();
+        });
+        for _ in 0..2 {
+            let error = Opened::open(dir.path()).map(|_| ()).unwrap_err();
+            assert!(matches!(error, OpenError::Unknown { .. }) && error.is_damage(), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains("upgrade this member") && text.contains(&format!("log entry {index}")),
+                "{text}"
+            );
+            assert!(!text.contains("damaged"), "{text}");
+        }
+    }
 }
 
 #[tokio::test]

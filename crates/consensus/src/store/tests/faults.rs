@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use crate::raft_types::{LogCommand, PeerNode};
 use crate::replica::tests::NoPeers;
 use crate::replica::{Replica, StatePublisher};
 use crate::snapshot::SnapshotFiles;
-use crate::store::disk::{DiskOp, DiskTable, KeyedRecord, LogDisk};
+use crate::store::disk::{DiskOp, DiskReader, DiskTable, LogDisk};
 use crate::store::log_store::start;
 use crate::store::memory::MemoryLog;
 use crate::store::sled_disk::SledDisk;
@@ -44,8 +45,16 @@ impl LogDisk for Breaking {
         self.disk.sync()
     }
 
-    fn load(&self, table: DiskTable) -> io::Result<Vec<KeyedRecord>> {
-        self.disk.load(table)
+    fn scan(
+        &self,
+        table: DiskTable,
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        self.disk.scan(table, each)
+    }
+
+    fn reader(&self) -> Arc<dyn DiskReader> {
+        self.disk.reader()
     }
 }
 

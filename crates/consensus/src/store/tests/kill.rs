@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use openraft::storage::RaftLogStorage;
 
-use super::{Opened, entry, log_id, vote};
+use super::{Opened, entry, large_entry, log_id, vote};
 
 const DIR: &str = "TRESTLE_TEST_APPEND_DIR";
 const ROUNDS: usize = 4;
@@ -22,7 +22,11 @@ async fn writes_until_it_is_killed() {
     let mut out = std::io::stderr();
     loop {
         opened.log.save_vote(&vote(term)).await.unwrap();
-        opened.append((next..next + 5).map(|index| entry(term, index))).await.unwrap();
+        // Some in one piece, some in many.
+        let written = |index: u64| {
+            if index.is_multiple_of(7) { large_entry(term, index, 200_000) } else { entry(term, index) }
+        };
+        opened.append((next..next + 5).map(written)).await.unwrap();
         writeln!(out, "acked {} {term}", next + 4).unwrap();
         if term % 2 == 0 {
             // Entries that were acknowledged may only go when a new leader says so, so say what is left.

@@ -55,6 +55,14 @@ fn entry(term: u64, index: u64) -> LogEntry {
     }
 }
 
+/// An entry with so many bytes of content, which depend on its index.
+fn large_entry(term: u64, index: u64, bytes: usize) -> LogEntry {
+    let bytes: Vec<u8> = (0..bytes).map(|at| (at as u64 * 31 + index) as u8).collect();
+    let command = Command::StagePiece { upload: index, number: 0, bytes: bytes.into() };
+    let proposal = Proposal { origin: None, request: None, command };
+    LogEntry { log_id: log_id(term, index), payload: Payload::Normal(proposal.into()) }
+}
+
 /// A log store that is closed, files and all, when [`close`](Self::close) returns.
 struct Opened {
     log: LogStore,

@@ -1,8 +1,10 @@
 use std::fs;
 
+use futures_util::TryStreamExt as _;
+use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
 
-use super::{Opened, content_of, entry, identity, log_id, vote};
+use super::{Opened, content_of, entry, identity, large_entry, log_id, vote};
 use crate::raft_types::{LogEntry, Membership, Payload, PeerNode};
 use crate::store::{OpenError, PROPOSAL_MAX, open};
 
@@ -95,21 +97,46 @@ async fn a_join_that_was_interrupted_can_be_repeated() {
 async fn the_largest_records_make_no_files_that_sled_never_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = Opened::create(dir.path());
-    // Names are bounded, so only a made-up membership gets this large.
-    let large = |index| {
-        let nodes = (0..PROPOSAL_MAX as u64 / 256)
-            .map(|id| (id, PeerNode { peer_address: format!("{id:0>250}") }))
-            .collect::<std::collections::BTreeMap<_, _>>();
-        let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes).unwrap();
-        LogEntry { log_id: log_id(1, index), payload: Payload::Membership(membership) }
-    };
-    for batch in 0..20_u64 {
-        opened.append((batch * 10..batch * 10 + 10).map(large)).await.unwrap();
+    let large = |index| large_entry(1, index, PROPOSAL_MAX - 64);
+    for batch in 0..8_u64 {
+        opened.append((batch * 3..batch * 3 + 3).map(large)).await.unwrap();
         if batch > 2 {
-            opened.log.purge(log_id(1, batch * 10 - 20)).await.unwrap();
+            opened.log.purge(log_id(1, batch * 3 - 4)).await.unwrap();
         }
     }
+    let before = opened.content().await;
+    assert_eq!(before.3, (18..24).map(large).collect::<Vec<_>>());
     opened.close().await;
     assert_eq!(fs::read_dir(dir.path().join("store/blobs")).unwrap().count(), 0);
-    assert_eq!(content_of(dir.path()).await.1, Some(log_id(1, 199)));
+    assert_eq!(content_of(dir.path()).await, before);
+}
+
+#[tokio::test]
+async fn what_the_memory_has_no_room_for_is_read_from_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = Opened::create(dir.path());
+    let mixed = |index: u64| large_entry(1, index, if index.is_multiple_of(3) { 900_000 } else { 10 });
+    for index in 0..30 {
+        opened.append([mixed(index)]).await.unwrap();
+    }
+    let expected: Vec<_> = (0..30).map(mixed).collect();
+    assert_eq!(opened.content().await.3, expected);
+    let mut reader = opened.log.get_log_reader().await;
+    // Two of the large ones and what is between and behind them, but never nothing.
+    assert_eq!(reader.limited_get_log_entries(1, 30).await.unwrap(), expected[1..9]);
+    assert_eq!(reader.limited_get_log_entries(3, 4).await.unwrap(), expected[3..4]);
+    let stream = reader.entries_stream(2..29).await;
+    assert_eq!(stream.try_collect::<Vec<_>>().await.unwrap(), expected[2..29]);
+    // Replaced ones are not found on the disk by mistake.
+    opened.log.truncate_after(Some(log_id(1, 4))).await.unwrap();
+    opened.append([entry(2, 5)]).await.unwrap();
+    let content = opened.content().await;
+    assert_eq!(content.3, [&expected[..5], &[entry(2, 5)]].concat());
+    opened.close().await;
+    assert_eq!(content_of(dir.path()).await, content);
+    // The file has no piece of those that were longer.
+    let mut again = Opened::open(dir.path()).unwrap();
+    again.append([large_entry(2, 6, 5000)]).await.unwrap();
+    again.close().await;
+    assert_eq!(content_of(dir.path()).await.3.last(), Some(&large_entry(2, 6, 5000)));
 }

@@ -4,11 +4,11 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use trestle_model::{Change, Proposal, Revision};
+use trestle_model::{Change, Revision};
 
 use super::identity;
 use crate::data_dir::DataDir;
-use crate::raft_types::TypeConfig;
+use crate::raft_types::{LogCommand, TypeConfig};
 use crate::replica::{ChangeSink, Replica, StatePublisher};
 use crate::storage::Storage;
 use crate::store::LogStore;
@@ -16,7 +16,7 @@ use crate::store::LogStore;
 pub(super) struct DiscardState;
 
 impl ChangeSink for DiscardState {
-    fn changed(&mut self, _: Revision, _: Vec<Change>, _: &Proposal) {}
+    fn changed(&mut self, _: Revision, _: Vec<Change>, _: &LogCommand) {}
     fn jumped(&mut self, _: Revision) {}
 }
 

@@ -10,8 +10,14 @@ use openraft::metrics::RaftServerMetrics;
 use tokio::sync::watch;
 use trestle_model::MemberId;
 
+use crate::leader_contact::LeaderContact;
+use crate::member::LocalMember;
+use crate::membership::Memberships;
+use crate::network::Channels;
+use crate::raft_slot::RaftSlot;
 use crate::raft_types::TypeConfig;
-use crate::shared::{Core, RaftHandle};
+use crate::replica::{ClusterView, RaftHandle};
+use crate::shared::Shared;
 use crate::status::{RaftRole, RaftState, raft_state};
 
 /// The role by Raft's word, but without a leader that `hears_leader` denies.
@@ -31,39 +37,26 @@ fn role(metrics: &RaftServerMetrics<TypeConfig>, hears_leader: bool) -> RaftRole
     }
 }
 
-/// A task that this member cannot do without: when it panics, the member has failed.
-struct FailOnPanic {
-    core: Arc<Core>,
-    name: &'static str,
+/// Publishes what Raft says of this member's role.
+pub(crate) struct RoleFollower {
+    member: Arc<LocalMember>,
+    raft: Arc<RaftSlot>,
+    view: watch::Sender<Arc<ClusterView>>,
+    contact: Arc<LeaderContact>,
+    channels: Arc<Channels>,
+    memberships: Arc<Memberships>,
 }
 
-impl Drop for FailOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let why = format!("the task for {} panicked; see the log", self.name);
-            self.core.failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                if first {
-                    *failure = Some(why);
-                }
-                first
-            });
+impl RoleFollower {
+    pub(crate) fn new(shared: &Shared, memberships: Arc<Memberships>) -> Self {
+        Self {
+            member: shared.member.clone(),
+            raft: shared.raft.clone(),
+            view: shared.published.view.clone(),
+            contact: shared.contact.clone(),
+            channels: shared.channels.clone(),
+            memberships,
         }
-    }
-}
-
-impl Core {
-    /// Starts a task that there is one of on Raft's runtime. It may end; only a panic is a failure.
-    pub(crate) fn spawn_watched(
-        self: &Arc<Self>,
-        name: &'static str,
-        body: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let watched = FailOnPanic { core: self.clone(), name };
-        self.runtime.spawn(async move {
-            let _watched = watched;
-            body.await;
-        });
     }
 
     fn log(&self, old: &RaftRole, new: &RaftRole) {
@@ -86,19 +79,20 @@ impl Core {
     }
 
     /// Follows `raft` until it ends.
-    pub(crate) async fn follow(self: Arc<Self>, raft: RaftHandle, ended: watch::Receiver<bool>) {
+    pub(crate) async fn follow(self, raft: RaftHandle, ended: watch::Receiver<bool>) {
         let mut metrics = raft.server_metrics();
         loop {
-            let new = role(&metrics.borrow_watched(), self.leader_contact.is_recent());
-            if let Some(old) = self.publish(&new, &ended) {
+            let new = role(&metrics.borrow_watched(), self.contact.is_recent());
+            // While Raft is being stopped, the code that stops it sets the state.
+            if let Some(old) = self.raft.publish(&new, || !*ended.borrow()) {
                 self.log(&old, &new);
                 self.close_unknown_channels(&new);
                 if new.state == RaftState::Leader && new.joint && old.state != RaftState::Leader {
-                    tokio::spawn(finish_membership_change(self.clone()));
+                    tokio::spawn(finish_membership_change(self.raft.clone(), self.memberships.clone()));
                 }
             }
             // Silence is no event, so look now and then.
-            let look_again = self.settings.timing.election_min;
+            let look_again = self.member.timing().election_min;
             if let Ok(Err(_)) = tokio::time::timeout(look_again, metrics.changed()).await {
                 break;
             }
@@ -108,22 +102,8 @@ impl Core {
             let why =
                 end.err().map_or_else(|| "Raft has stopped".to_owned(), |e| format!("Raft has stopped: {e}"));
             tracing::error!("{why}");
-            self.failure.send_replace(Some(why));
+            self.raft.fail(why);
         }
-    }
-
-    /// Publishes a role that is new, and answers the old one.
-    fn publish(&self, new: &RaftRole, ended: &watch::Receiver<bool>) -> Option<RaftRole> {
-        let mut old = None;
-        self.role.send_if_modified(|role| {
-            // Who stops Raft says by itself what comes of this member.
-            let changed = *role != *new && !*ended.borrow();
-            if changed {
-                old = Some(std::mem::replace(role, new.clone()));
-            }
-            changed
-        });
-        old
     }
 
     fn close_unknown_channels(&self, role: &RaftRole) {
@@ -136,14 +116,14 @@ impl Core {
 
 /// A leader that died between the two steps of a change of voters left both sets in force. The second step can be made at
 /// any time; a voter that it drops was on its way out of the cluster.
-async fn finish_membership_change(core: Arc<Core>) {
+async fn finish_membership_change(raft: Arc<RaftSlot>, memberships: Arc<Memberships>) {
     let half_done = || {
-        let role = core.role.borrow();
+        let role = raft.role();
         role.state == RaftState::Leader && role.joint
     };
     while half_done() {
         let nothing_new = ChangeMembers::AddVoterIds(Default::default());
-        match core.change_members(nothing_new, false).await {
+        match memberships.change_members(nothing_new, false).await {
             Ok(()) => return tracing::info!("finished a change of voters that the last leader had begun"),
             Err(error) => {
                 tracing::warn!("a change of voters that the last leader had begun is not finished: {error}");

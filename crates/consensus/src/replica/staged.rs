@@ -1,0 +1,24 @@
+//! Applying a proposal that came in pieces.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use trestle_api::storage;
+use trestle_model::{Command, Invalid, Machine, Proposal, Refusal, Violation};
+
+/// The proposal to apply for one from the log: itself, or what was staged.
+pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result<Arc<Proposal>, Refusal> {
+    let Command::ApplyStaged { upload, pieces } = proposal.command else { return Ok(proposal) };
+    // A repeated request is answered as it was; its pieces are gone by then.
+    if machine.repeated(&proposal).is_some() {
+        return Ok(proposal);
+    }
+    let bytes = machine.take_staged(upload, pieces)?;
+    let wrong = |rule: String| Refusal::Invalid(Invalid(vec![Violation::new("document", "", rule)]));
+    let staged = storage::Proposal::decode(&bytes[..]).map_err(|error| wrong(error.to_string()))?;
+    let staged = Proposal::try_from(staged).map_err(|error| wrong(error.to_string()))?;
+    if !matches!(staged.command, Command::Restore { .. }) || staged.request != proposal.request {
+        return Err(wrong("must be one whole configuration".to_owned()));
+    }
+    Ok(Arc::new(staged))
+}
