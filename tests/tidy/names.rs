@@ -23,6 +23,7 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("Origin", 2, "who asked for a change; a web server of a test"),
     ("Pool", 2, TABLE),
     ("SendProxy", 2, WORDS),
+    ("Shared", 2, "what the parts of one crate share"),
     ("Snapshot", 2, "Raft's; one look of top"),
     ("Socket", 2, "of a connection; of netlink"),
     ("ThreadLiveness", 2, "the same of two crates that do not know one another"),
