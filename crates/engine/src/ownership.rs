@@ -23,7 +23,6 @@ use std::time::Duration;
 use trestle_model::{MemberId, Tenure};
 
 pub use action::{Cause, OwnershipAction};
-pub use announcement::announcement;
 pub use comparison::{BackOff, FaultKey, FitnessReport, OwnFaults};
 pub use event::OwnershipEvent;
 pub use fitness::{Fault, OperatorCheck};
@@ -33,22 +32,22 @@ use leave::{Leaving, Request};
 pub use state::{HeldVipFacts, MoveRefusal, OwnershipState};
 pub use vip::ServedVip;
 
-/// How often something that has not come true is wanted again.
+/// Time after which an action that has had no effect is repeated.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long a member to which leadership went in vain is left alone: what kept it from taking over lasts longer than the
+/// How long a member that did not take leadership over is not asked again: what kept it from doing so lasts longer than the
 /// interruption that each attempt costs.
 const SKIP_TIME: Duration = Duration::from_secs(30);
-/// Who leads again within this time after it offered leadership has done so in vain; many times as long as it takes to
-/// stand again.
+/// A member that leads again within this time after it offered leadership has offered it in vain. Standing again takes a
+/// small part of it.
 const OFFER_MAX: Duration = Duration::from_secs(5);
 
-/// When something was wanted last.
+/// When an action was last asked for.
 #[derive(Debug, Clone, Copy, Default)]
 struct RetryTimer(Option<Duration>);
 
 impl RetryTimer {
-    /// Whether it is time to want it (again); if so, `now` is the last time.
+    /// Whether it is time to ask (again); if it is, `now` counts as the last time.
     fn due(&mut self, now: Duration, every: Duration) -> bool {
         let due = self.0.is_none_or(|last| now >= last.saturating_add(every));
         if due {
@@ -68,48 +67,45 @@ struct LeaderTerm {
     /// When the last heartbeat that a quorum answered was sent.
     acked: Option<Duration>,
     take_timer: RetryTimer,
-    /// Since when no new connections are taken, because it is about to leave.
+    /// Since when no new connections are taken, because this member is about to hand over.
     quiesced_since: Option<Duration>,
     leaving: Option<Leaving>,
 }
 
-/// One member's part in serving the VIPs. Durations are moments on one monotonic clock of this machine that does not jump;
-/// what belongs to another clock must not get here.
+/// One member's part in serving the VIPs. Durations are moments on one monotonic clock of this machine; moments of other
+/// clocks must not be passed in.
 #[derive(Debug, Clone)]
 pub struct Ownership {
     me: MemberId,
     lease: LeaseTiming,
-    cleaned_up: bool,
-    cleanup_timer: RetryTimer,
     vips: BTreeMap<IpAddr, Arc<ServedVip>>,
     held: BTreeMap<IpAddr, HeldVip>,
     leader_term: Option<LeaderTerm>,
-    /// Nothing is served in this term or an earlier one.
+    /// Nothing is served in this term or an earlier one: this member voted in it, or heard of a later claim.
     barred_term: u64,
-    /// Terms of candidates that are about to get this member's vote, or not.
+    /// Terms for which Raft was allowed to vote and has not yet said whether it did.
     pending_votes: Vec<u64>,
     /// Term of the last entry applied, and the tenure then.
     applied: u64,
     tenure: Option<Tenure>,
     targets: Vec<MemberId>,
-    /// To whom leadership was last to go, and when.
+    /// The member to which leadership was last offered, and when.
     last_offer: Option<(MemberId, Duration)>,
-    /// Who did not take over, and until when they are asked last, and never for a fault or a preference.
+    /// Members that did not take over. Until the time given they are asked last, and never for a fault or a preference.
     skipped_targets: BTreeMap<MemberId, Duration>,
     faults: BTreeSet<Fault>,
     request: Option<Request>,
-    /// Since when a better member has been there.
+    /// Since when a member has been there that is preferred to this one.
     better_since: Option<Duration>,
 }
 
 impl Ownership {
-    /// A member that has just started: it knows of nothing, and begins by removing what an earlier run may have left.
+    /// A member that has just started and knows of nothing. What an earlier run left in the kernel must be removed before
+    /// anything is claimed, and must have shut by itself before this member may vote; README.md says why it has.
     pub fn new(me: MemberId, lease: LeaseTiming) -> Self {
         Self {
             me,
             lease,
-            cleaned_up: false,
-            cleanup_timer: RetryTimer::default(),
             vips: BTreeMap::new(),
             held: BTreeMap::new(),
             leader_term: None,
@@ -132,21 +128,14 @@ impl Ownership {
         self.lease = lease;
     }
 
-    /// Takes note of an event and says what to do at `now`. What an event leaves to be done in time is wanted by whichever
-    /// event comes next; the last action says when one must come at the latest.
+    /// Takes an event and answers what to do at `now`. The last action says when the next event must come at the latest; a
+    /// [`OwnershipEvent::Tick`] will do.
     ///
-    /// `now` must be read after the event was received: the later it is, the less is served.
+    /// `now` must be read after the event was received. A later `now` never makes this member serve more.
     #[must_use]
     pub fn handle(&mut self, event: OwnershipEvent, now: Duration) -> Vec<OwnershipAction> {
         self.apply(event, now);
         let mut actions = Vec::new();
-        if !self.cleaned_up {
-            if self.cleanup_timer.due(now, RETRY) {
-                actions.push(OwnershipAction::CleanUp);
-            }
-            actions.push(OwnershipAction::WakeAt(now.saturating_add(RETRY)));
-            return actions;
-        }
         self.consider_leaving(now, &mut actions);
         let until = self.serve_until(now);
         self.release_lapsed(until, now, &mut actions);
@@ -165,7 +154,7 @@ impl Ownership {
     /// Raft refuses votes while a leader's own lease runs. But a leader that a stale candidate's higher term has deposed
     /// remembers no lease, while the fence that it armed may still be open.
     pub fn may_vote(&mut self, term: u64, now: Duration) -> bool {
-        let may = self.cleaned_up && self.all_shut(now);
+        let may = self.all_shut(now);
         if may {
             self.pending_votes.push(term);
         }
@@ -199,9 +188,6 @@ impl Ownership {
 
     /// How far this member is with serving.
     pub fn state(&self, now: Duration) -> OwnershipState {
-        if !self.cleaned_up {
-            return OwnershipState::CleaningUp;
-        }
         let idle = self.vips.is_empty() && self.held.is_empty();
         let Some(leader_term) = &self.leader_term else {
             return if idle { OwnershipState::Idle } else { OwnershipState::Following };
@@ -230,7 +216,6 @@ impl Ownership {
 
     fn apply(&mut self, event: OwnershipEvent, now: Duration) {
         match event {
-            OwnershipEvent::CleanedUp => self.cleaned_up = true,
             OwnershipEvent::Vips(vips) => self.vips = vips,
             OwnershipEvent::Leading { term, elected } => self.start_term(term, elected, now),
             OwnershipEvent::Following => {
@@ -247,7 +232,7 @@ impl Ownership {
             }
             OwnershipEvent::Applied { term, tenure } => {
                 (self.applied, self.tenure) = (term, tenure);
-                // Somebody took over, and it is theirs to hand back.
+                // Another member took over.
                 if tenure.is_some_and(|tenure| tenure.member != self.me) {
                     self.last_offer = None;
                 }
@@ -255,7 +240,7 @@ impl Ownership {
             OwnershipEvent::Targets(targets) => {
                 self.targets = targets.into_iter().filter(|t| *t != self.me).collect()
             }
-            OwnershipEvent::Fault { fault, present } => self.fault(fault, present, now),
+            OwnershipEvent::Fault { fault, present } => self.fault(fault, present),
             OwnershipEvent::Move { to } if self.can_move(to).is_ok() && to != Some(self.me) => {
                 self.request.get_or_insert(Request::Move { to });
             }
@@ -263,6 +248,7 @@ impl Ownership {
             OwnershipEvent::TransferBegan => self.transfer_began(),
             OwnershipEvent::Kernel { address, present, open } => self.reported(address, present, open, now),
             OwnershipEvent::Foreign { address, term } => self.foreign(address, term, now),
+            OwnershipEvent::LinkRestored => self.link_restored(now),
             OwnershipEvent::Move { .. } | OwnershipEvent::Tick => {}
         }
     }
@@ -270,7 +256,7 @@ impl Ownership {
     fn start_term(&mut self, term: u64, elected: Elected, now: Duration) {
         match &mut self.leader_term {
             Some(leader_term) if leader_term.term == term => {
-                // Told both ways: the one that promises less holds.
+                // Told both ways, the way that promises less counts.
                 if elected != Elected::ByTimeout {
                     leader_term.elected = elected;
                 }
@@ -315,7 +301,7 @@ impl Ownership {
         (now < until).then_some(until)
     }
 
-    /// The term, if all that it lacks to serve is a quorum's answer.
+    /// The term, if nothing but the answer of a quorum is missing to serve in it.
     fn eligible_term(&self) -> Option<&LeaderTerm> {
         let may = |leader_term: &&LeaderTerm| {
             leader_term.leaving.is_none() && !self.is_barred(leader_term.term) && self.has_tenure()
@@ -335,7 +321,7 @@ impl Ownership {
         })
     }
 
-    /// Wants the tenure once the one before has run out, if there is anything to serve.
+    /// Proposes the tenure once the one before has run out, if there is anything to serve.
     fn take(&mut self, now: Duration, actions: &mut Vec<OwnershipAction>) {
         let Some(leader_term) = &self.leader_term else { return };
         // Before an entry of its own term is applied, a leader may not know of the newest tenure (Raft, §8).
@@ -351,7 +337,7 @@ impl Ownership {
         }
     }
 
-    /// When something falls due that no event announces.
+    /// When something is due that no event announces.
     fn next_wake(&self, now: Duration) -> Option<Duration> {
         let retry = now.saturating_add(RETRY);
         let held = self.held.values().map(|held| held.next_wake(&self.lease, now));
@@ -363,7 +349,7 @@ impl Ownership {
             step.into_iter().chain(leader_term.quiesce_ends()).min()
         });
         let due = held.chain(leader_term).chain(self.preference_due());
-        // What is overdue waits for something that comes as an event.
+        // What is overdue waits for an event.
         due.map(|at| if at > now { at } else { retry }).min()
     }
 }

@@ -145,7 +145,7 @@ impl Node {
         });
         log_start(&member.config);
         // Before Raft, so that no vote is given that nobody was asked about.
-        member.vips.start(&member)?;
+        crate::vips::start(&member)?;
         events::follow(&member);
 
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());

@@ -19,20 +19,22 @@ impl fmt::Display for Mac {
 pub enum KernelEvent {
     /// The lease ran out while the virtual IP was held: the kernel has closed the fence.
     Lapsed(IpAddr),
-    /// The lease runs again: the fence is open, the address is back and announced.
+    /// The lease runs again: the fence is open, and the address is to be restored.
     Resumed(IpAddr),
     /// Someone else removed the address, or it expired because this process was late.
     AddressLost(IpAddr),
     /// It is back.
     AddressRestored(IpAddr),
-    /// It cannot be put back; tried again after 200 ms. Said once until it works.
+    /// It cannot be put back, or not be renewed. Told once until it works.
     NotRestored(IpAddr, String),
     /// A released address cannot be removed. Its fence stays shut around it, and it goes by its lifetime.
     NotRemoved(IpAddr, String),
     /// The interface of a held virtual IP lost its carrier or was taken down.
     LinkDown(String),
-    /// It is up again; its virtual IPs are announced anew.
+    /// It is up again: its virtual IPs are to be announced.
     LinkUp(String),
+    /// It has another Ethernet address: its virtual IPs are to be announced.
+    MacChanged(String),
     /// It has another name now; its virtual IPs stay on it.
     Renamed {
         /// Before.
@@ -40,11 +42,10 @@ pub enum KernelEvent {
         /// Now.
         to: String,
     },
-    /// It is gone, and its virtual IPs with it; they return when an interface of that name appears.
+    /// It is gone, and its virtual IPs with it; they can be restored once there is an interface of that name.
     InterfaceGone(String),
-    /// Another machine says that the address is its own. It is told once in ten seconds that it is not (RFC 5227 §2.4);
-    /// whether to yield is the caller's choice.
-    /// Claims that follow within a second of one another are said once, and all counted in the facts.
+    /// Another machine says that the address is its own. Whether to defend it (RFC 5227, section 2.4) is the caller's choice.
+    /// Claims of one machine are told at most every five seconds, and all counted in the facts.
     Conflict {
         /// The address.
         address: IpAddr,
@@ -73,6 +74,7 @@ impl fmt::Display for KernelEvent {
             Self::NotRemoved(ip, why) => write!(f, "{ip}: address cannot be removed, stays fenced: {why}"),
             Self::LinkDown(name) => write!(f, "{name}: link down"),
             Self::LinkUp(name) => write!(f, "{name}: link up"),
+            Self::MacChanged(name) => write!(f, "{name}: has another Ethernet address"),
             Self::Renamed { from, to } => write!(f, "{from}: renamed to {to}"),
             Self::InterfaceGone(name) => write!(f, "{name}: interface gone"),
             Self::Conflict { address, mac } => write!(f, "{address}: {mac} claims the address too"),

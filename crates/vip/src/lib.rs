@@ -24,9 +24,10 @@
 //!
 //! # Three threads
 //! The lease thread does nothing but renew the fence every [`TICK`], and compare it with what it should be when it is told to.
-//! The watcher hears, from nftables, of every change that somebody else makes, and tells it; once in ten seconds it does so
-//! without. What was changed is put back in one transaction, in which open fences stay open. The maintenance thread renews addresses, announces them,
-//! puts them back when someone removes them, and listens for others that claim them. Neither runs a runtime.
+//! The watcher hears from nftables of every change that somebody else makes, and tells the lease thread; every ten seconds it
+//! does so without. What was changed is put back in one transaction, in which open fences stay open. The maintenance thread
+//! adds, renews, announces and removes addresses, and hears when somebody removes or claims one. None of them decides anything:
+//! when an address is announced, restored or defended is decided by whoever uses this crate.
 //!
 //! # What is left behind
 //! A killed process leaves its tables, and its addresses for up to 3.25 s. The next [`LinuxKernel::open`] in the network namespace,

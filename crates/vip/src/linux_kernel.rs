@@ -182,8 +182,9 @@ impl LinuxKernel {
         })
     }
 
-    /// Serves `vip` for as long as `lease` runs: opens the fence until its deadline, adds the address, announces it. From
-    /// then on it is renewed as the lease is extended, put back when someone removes it, and announced again.
+    /// Serves `vip` for as long as `lease` runs: opens the fence until its deadline, and adds the address. From then on both are
+    /// renewed as the lease is extended. What announces it and puts it back when somebody removes it is the caller, by
+    /// [`Self::announce`] and [`Self::restore`].
     ///
     /// # Errors
     /// When the lease is over, the interface will not do, the address is here already, or the kernel refuses. Nothing is
@@ -226,6 +227,31 @@ impl LinuxKernel {
         Ok(())
     }
 
+    /// Puts the address of a virtual IP back that somebody has removed, or that went with its interface, for as long as its lease
+    /// runs. Returns at once: [`KernelEvent::AddressRestored`] or [`KernelEvent::NotRestored`] tells what came of it.
+    ///
+    /// # Errors
+    /// [`VipError::NotHeld`], or the thread for it has ended.
+    pub fn restore(&self, address: IpAddr) -> Result<(), VipError> {
+        self.send_about(address, MaintenanceCommand::Restore(address))
+    }
+
+    /// Sends one announcement of a virtual IP: gratuitous ARP as request and as reply, or an unsolicited neighbour
+    /// advertisement. Returns at once, and sends nothing while the address is missing or its lease is over.
+    ///
+    /// # Errors
+    /// [`VipError::NotHeld`], or the thread for it has ended.
+    pub fn announce(&self, address: IpAddr) -> Result<(), VipError> {
+        self.send_about(address, MaintenanceCommand::Announce(address))
+    }
+
+    fn send_about(&self, address: IpAddr, command: MaintenanceCommand) -> Result<(), VipError> {
+        if !locked(&self.held).contains_key(&address) {
+            return Err(VipError::NotHeld(address));
+        }
+        if self.commands.send(command) { Ok(()) } else { Err(VipError::Ended("maintenance")) }
+    }
+
     /// Keeps new connections out of every virtual IP that is held now, for `time`, while those that are there go on: to be
     /// called before a planned [`Self::release`]. Otherwise a connection that was opened just before it would be answered
     /// through a fence that has closed, and its client would wait in vain; like this the client asks again after a second,
@@ -248,8 +274,8 @@ impl LinuxKernel {
     /// nftables, this returns when it has been removed.
     ///
     /// # Errors
-    /// [`VipError::NotHeld`]; anything else means that the kernel refused, and that the address falls silent at its lease's
-    /// deadline at the latest.
+    /// [`VipError::NotHeld`]; anything else means that the kernel refused, that the address falls silent at its lease's
+    /// deadline at the latest, and that releasing it can be tried again until then.
     pub fn release(&self, address: IpAddr) -> Result<(), VipError> {
         self.release_address(address, matches!(self.fence, Fence::Degraded { .. }))
     }
@@ -257,11 +283,12 @@ impl LinuxKernel {
     /// Releases an address and, with `wait`, waits until it is removed.
     fn release_address(&self, address: IpAddr, wait: bool) -> Result<(), VipError> {
         let mut route = locked(&self.route);
-        if locked(&self.held).remove(&address).is_none() {
+        if !locked(&self.held).contains_key(&address) {
             return Err(VipError::NotHeld(address));
         }
         let shut = self.lease_command(|reply| LeaseCommand::Shut(address, reply));
-        let dropped = match wait {
+        // Where the fence does not shut, the address must go.
+        let dropped = match wait || shut.is_err() {
             true => self.maintain(|reply| MaintenanceCommand::Drop(address, Some(reply))),
             false if self.commands.send(MaintenanceCommand::Drop(address, None)) => Ok(()),
             false => Err(VipError::Ended("maintenance")),
@@ -271,7 +298,9 @@ impl LinuxKernel {
             Err(VipError::Ended(_)) => remove_all(&mut route, address),
             other => other,
         };
-        shut.and(dropped)
+        shut.and(dropped)?;
+        locked(&self.held).remove(&address);
+        Ok(())
     }
 
     /// The interface whose network `address` is in, for virtual IPs that name none: the one with the longest prefix; `None`

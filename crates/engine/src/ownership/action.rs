@@ -15,8 +15,6 @@ use super::vip::ServedVip;
 /// fence error; README.md says how to arm a kernel that only knows durations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnershipAction {
-    /// Shut every fence and remove every address that an earlier run left behind; then tell [`super::OwnershipEvent::CleanedUp`].
-    CleanUp,
     /// Propose the tenure `{me, term, reach, released: false}`. It must be appended by this member as the leader of `term`,
     /// or not at all: never forward it.
     ProposeTake {
@@ -54,7 +52,8 @@ pub enum OwnershipAction {
         /// The interface that it is on.
         interface: Arc<str>,
     },
-    /// The kernel lost the address or the fence of a VIP: as [`OwnershipAction::Claim`], of whatever is missing.
+    /// The kernel lost the address or the fence of a VIP, or would not take them: as [`OwnershipAction::Claim`], of whatever is
+    /// missing.
     Repair {
         /// The VIP.
         address: IpAddr,
@@ -63,7 +62,8 @@ pub enum OwnershipAction {
         /// When the fence shuts by itself.
         until: Duration,
     },
-    /// Send one announcement: gratuitous ARP as request and as reply, or an unsolicited neighbour advertisement.
+    /// Send one announcement: gratuitous ARP as request and as reply, or an unsolicited neighbour advertisement. Nothing else
+    /// announces a VIP.
     Announce {
         /// The VIP.
         address: IpAddr,

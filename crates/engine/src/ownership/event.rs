@@ -15,8 +15,6 @@ use super::vip::ServedVip;
 /// has not heard only makes it serve less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnershipEvent {
-    /// The kernel has no address and no open fence left over from an earlier run.
-    CleanedUp,
     /// The VIPs that are configured, all of them.
     Vips(BTreeMap<IpAddr, Arc<ServedVip>>),
     /// This member leads.
@@ -76,6 +74,9 @@ pub enum OwnershipEvent {
         /// The term in which it claims so, when it is known to be a member.
         term: Option<u64>,
     },
+    /// An interface works again after it did not, has another Ethernet address, or was silent for a while: neighbours may
+    /// have forgotten the VIPs.
+    LinkRestored,
     /// Time has passed.
     Tick,
 }

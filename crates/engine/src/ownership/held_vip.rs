@@ -7,14 +7,11 @@ use std::time::Duration;
 use trestle_model::OnQuorumLoss;
 
 use super::action::OwnershipAction;
-use super::announcement::{announced_by, announcement};
+use super::announcement::AnnouncementSchedule;
 use super::lease::LeaseTiming;
 use super::state::HeldVipFacts;
 use super::vip::ServedVip;
 use super::{Ownership, RETRY, RetryTimer};
-
-/// Least time between two announcements that answer another host's claim (RFC 5227 §2.4, DEFEND_INTERVAL).
-const DEFEND_EVERY: Duration = Duration::from_secs(10);
 
 /// A VIP that was claimed and of which the kernel has not yet said that it is gone.
 #[derive(Debug, Clone)]
@@ -30,11 +27,7 @@ pub(super) struct HeldVip {
     pub(super) reported: Option<(bool, bool)>,
     /// Last time that the kernel was told to add or remove it.
     command_timer: RetryTimer,
-    /// From when the schedule of announcements counts, and the number of the next one.
-    schedule: Duration,
-    next: u32,
-    announced: Option<Duration>,
-    defended: RetryTimer,
+    announcements: AnnouncementSchedule,
     foreign: Option<Duration>,
 }
 
@@ -48,10 +41,7 @@ impl HeldVip {
             since: now,
             reported: None,
             command_timer: RetryTimer(Some(now)),
-            schedule: now,
-            next: 0,
-            announced: None,
-            defended: RetryTimer::default(),
+            announcements: AnnouncementSchedule::new(now),
             foreign: None,
         }
     }
@@ -61,20 +51,14 @@ impl HeldVip {
         wanted.is_some_and(|vip| vip.interface == self.vip.interface && vip.prefix_len == self.vip.prefix_len)
     }
 
-    fn restart_announcements(&mut self, now: Duration) {
-        (self.schedule, self.next) = (now, 0);
-    }
-
     /// True when an announcement is due; notes it as sent.
     fn announces(&mut self, now: Duration) -> bool {
-        let due = now >= self.schedule.saturating_add(announcement(self.next));
         let there = self.reported.is_none_or(|(present, _)| present);
-        if !due || !there {
-            return false;
+        let announces = there && now >= self.announcements.due();
+        if announces {
+            self.announcements.sent(now);
         }
-        self.next = announced_by(now.saturating_sub(self.schedule));
-        self.announced = Some(now);
-        true
+        announces
     }
 
     fn is_in_force(&self) -> bool {
@@ -91,7 +75,7 @@ impl HeldVip {
             since: self.since,
             releasing: self.releasing,
             without_quorum: self.without_quorum,
-            announced: self.announced,
+            announced: self.announcements.last(),
             foreign: self.foreign,
         }
     }
@@ -103,8 +87,7 @@ impl HeldVip {
         }
         let hold = self.vip.on_quorum_loss == OnQuorumLoss::Hold;
         let end = if hold { self.until.saturating_sub(lease.length / 2) } else { self.until };
-        let announce = self.schedule.saturating_add(announcement(self.next));
-        end.min(if self.is_in_force() { announce } else { retry })
+        end.min(if self.is_in_force() { self.announcements.due() } else { retry })
     }
 }
 
@@ -114,7 +97,7 @@ impl Ownership {
         self.held.values().all(|held| now >= held.until.saturating_add(self.lease.fence_error))
     }
 
-    /// Lets go of what is not to be served any more.
+    /// Releases what is not to be served any more.
     pub(super) fn release_lapsed(
         &mut self,
         serve_until: Option<Duration>,
@@ -128,10 +111,10 @@ impl Ownership {
                 held.vip = vip.clone();
             }
             let hold = held.vip.on_quorum_loss == OnQuorumLoss::Hold;
-            // Without a quorum an open fence may be kept open, for which it is renewed before the lease ends. But one that
-            // has shut stays so: meanwhile another member may have begun to serve.
+            // Without a quorum a fence that is open may be kept open. One that has shut stays shut: another member may have
+            // begun to serve.
             held.without_quorum = serve_until.is_none() && hold && eligible_term && now < held.until;
-            // One that was kept open beyond the lease, and is not to be any more, cannot be made to shut earlier.
+            // A fence that was kept open beyond the lease cannot be made to shut earlier, so its VIP is released.
             let covered = serve_until.is_some_and(|until| hold || held.until <= until);
             let keep = held.same_interface(wanted) && (covered || held.without_quorum);
             if !keep && !held.releasing {
@@ -166,7 +149,7 @@ impl Ownership {
                         actions.push(OwnershipAction::Renew { address, until });
                     }
                 }
-                // Nothing is held, or its fence has shut by itself: this process stood still, or no heartbeat was answered.
+                // Nothing is held, or its fence has shut by itself: this process was stopped, or no heartbeat was answered.
                 (_, Some(until)) => {
                     self.held.insert(address, HeldVip::claimed(vip.clone(), until, now));
                     actions.push(OwnershipAction::Claim { address, vip: vip.clone(), until });
@@ -178,7 +161,7 @@ impl Ownership {
             if !held.is_in_force() && held.command_timer.due(now, RETRY) {
                 let (vip, until) = (held.vip.clone(), held.until);
                 actions.push(OwnershipAction::Repair { address, vip, until });
-                held.restart_announcements(now);
+                held.announcements.restart(now);
                 held.reported = None;
             }
             if held.announces(now) {
@@ -194,29 +177,26 @@ impl Ownership {
             self.held.remove(&address);
             return;
         }
-        // An address that came back by other hands has been silent for a while.
+        // An address that came back was silent for a while.
         if present && held.reported.is_some_and(|(before, _)| !before) {
-            held.restart_announcements(now);
+            held.announcements.restart(now);
         }
         held.reported = Some((present, open));
     }
 
-    /// Takes note that another host claims a VIP: the newer claim wins, and whoever is no member has none.
+    /// Another host claims a VIP. The claim of the later term wins, and a host that is no member has none.
     pub(super) fn foreign(&mut self, address: IpAddr, term: Option<u64>, now: Duration) {
         let Some(held) = self.held.get_mut(&address) else { return };
         held.foreign = Some(now);
         let mine = self.leader_term.as_ref().map_or(0, |leader_term| leader_term.term);
         match term {
             Some(theirs) if theirs > mine => self.barred_term = self.barred_term.max(theirs - 1),
-            _ if held.defended.due(now, DEFEND_EVERY) => held.restart_announcements(now),
-            _ => {}
+            _ => held.announcements.answer(now),
         }
     }
 
-    /// A VIP's interface works again: its neighbours may have forgotten the address.
-    pub(super) fn interface_restored(&mut self, address: IpAddr, now: Duration) {
-        if let Some(held) = self.held.get_mut(&address) {
-            held.restart_announcements(now);
-        }
+    /// Neighbours may have forgotten what was announced.
+    pub(super) fn link_restored(&mut self, now: Duration) {
+        self.held.values_mut().for_each(|held| held.announcements.restart(now));
     }
 }

@@ -1,5 +1,5 @@
-//! Letting go on purpose: take no new connections for a moment, release, record it, then hand leadership over. In this
-//! order, because a transfer makes voters disregard the lease.
+//! Handing over on purpose: take no new connections for a moment, release, record the release, then transfer leadership. The
+//! order matters, because a transfer makes voters disregard the lease.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,11 +15,10 @@ use super::{LeaderTerm, Ownership, RETRY, RetryTimer};
 /// a lost transfer, which takes two of the longest election time-outs.
 const TRANSFER_RETRY: Duration = Duration::from_secs(1);
 
-/// How long a holder that is about to let go takes no new connections, so that those that came last are answered: many
-/// times as long as a short request takes, and short against the second after which a client whose connection was not
-/// taken tries again (RFC 6298, section 2.1).
+/// How long a holder that is about to release takes no new connections, so that the last ones are answered: many times as
+/// long as a short request takes, and short against the second after which a client tries again (RFC 6298, section 2.1).
 const QUIESCE_TIME: Duration = Duration::from_millis(100);
-/// After this time it takes some again by itself. It has let go by then, or thought better of it.
+/// After this time it takes new connections again by itself. By then it has released, or changed its mind.
 const QUIESCE_MAX: Duration = Duration::from_secs(1);
 
 /// What the operator or the process wants.
@@ -29,8 +28,8 @@ pub(super) enum Request {
     Stop,
 }
 
-/// A term that ends of its own will. There is no way back in this term: once a release may be on record, nothing is served
-/// in it. When nobody takes over, Raft makes this member stand again, and what is to be served is served in the next term.
+/// A term that this member ends on purpose. It cannot go back: once a release may be on record, nothing is served in the
+/// term. When no member takes over, Raft makes this one stand again, and it serves in its next term.
 #[derive(Debug, Clone)]
 pub(super) struct Leaving {
     pub(super) cause: Cause,
@@ -53,7 +52,7 @@ impl Leaving {
 }
 
 impl Cause {
-    /// Whether what is served is well served until it is let go of, so that it is worth to end it in good order.
+    /// Whether connections are served well until the release, so that ending them in good order is worth the time.
     fn leaves_time(self) -> bool {
         match self {
             Cause::Operator | Cause::Preference | Cause::Stopping => true,
@@ -66,7 +65,7 @@ impl Cause {
 }
 
 impl LeaderTerm {
-    /// When those that came last have had their time.
+    /// When the last connections have had their time.
     pub(super) fn quiesce_ends(&self) -> Option<Duration> {
         self.quiesced_since.filter(|_| self.leaving.is_none()).map(|since| since.saturating_add(QUIESCE_TIME))
     }
@@ -78,13 +77,11 @@ impl LeaderTerm {
 
 impl Ownership {
     /// Takes note of a fault that appears or goes.
-    pub(super) fn fault(&mut self, fault: Fault, present: bool, now: Duration) {
+    pub(super) fn fault(&mut self, fault: Fault, present: bool) {
         if present {
             self.faults.insert(fault);
-        } else if self.faults.remove(&fault)
-            && let Fault::Interface(address) = fault
-        {
-            self.interface_restored(address, now);
+        } else {
+            self.faults.remove(&fault);
         }
     }
 
@@ -94,8 +91,8 @@ impl Ownership {
         }
     }
 
-    /// Begins to leave if there is a reason and somebody to take over; a process that stops leaves in any case. While there
-    /// is time, it only falls quiet at first; a reason that goes meanwhile is none.
+    /// Begins to hand over if there is a reason and a member to take over; a process that stops does so in any case. While
+    /// there is time, it first only takes no new connections; a reason that goes meanwhile does not count.
     pub(super) fn consider_leaving(&mut self, now: Duration, actions: &mut Vec<OwnershipAction>) {
         self.skipped_targets.retain(|_, until| now < *until);
         let better = self.better().filter(|better| !self.is_skipped(*better, now));
@@ -107,7 +104,7 @@ impl Ownership {
             return;
         }
         let leaving = self.reason_to_leave(better, now);
-        // Without a successor nobody would answer those who come later.
+        // Without a successor no member would answer the clients that come later.
         let waits = |cause: Cause| cause.leaves_time() && self.serves(now) && !self.targets.is_empty();
         let waits = leaving.as_ref().is_some_and(|leaving| waits(leaving.cause));
         let Some(leader_term) = &mut self.leader_term else { return };
@@ -127,14 +124,14 @@ impl Ownership {
     }
 
     fn reason_to_leave(&mut self, better: Option<MemberId>, now: Duration) -> Option<Leaving> {
-        // The operator was told that it can be; what becomes impossible is not made up for at some later time.
+        // A move that has become impossible is not made up for later.
         if matches!(self.request, Some(Request::Move { to }) if self.can_move(to).is_err()) {
             self.request = None;
         }
         let preferred = better.filter(|_| self.preference_due().is_some_and(|due| now >= due));
         let served = !self.vips.is_empty();
         let fault = self.faults.iter().find(|fault| served || **fault == Fault::Draining);
-        // For a fault nobody is asked again who has just not taken over: each attempt interrupts what is served.
+        // For a fault, a member that has just not taken over is not asked again: each attempt interrupts what is served.
         let fault = fault.filter(|_| self.targets.iter().any(|target| !self.is_skipped(*target, now)));
         match (&self.request, fault) {
             (Some(Request::Stop), _) => Some(Leaving::new(Cause::Stopping, None)),

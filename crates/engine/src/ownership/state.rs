@@ -10,8 +10,6 @@ use super::action::Cause;
 /// How far this member is with serving the VIPs, in one word for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnershipState {
-    /// Removing what an earlier run left behind.
-    CleaningUp,
     /// There is no VIP to serve, and none to let go of.
     Idle,
     /// Another member leads, or none.

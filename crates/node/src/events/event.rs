@@ -99,6 +99,7 @@ fn of_kernel(event: &trestle_vip::KernelEvent) -> (&'static str, Severity) {
         Seen::NotRemoved(..) => ("vip-address-not-removed", Warning),
         Seen::LinkDown(_) => ("interface-down", Warning),
         Seen::LinkUp(_) => ("interface-up", Info),
+        Seen::MacChanged(_) => ("interface-mac-changed", Info),
         Seen::Renamed { .. } => ("interface-renamed", Info),
         Seen::InterfaceGone(_) => ("interface-gone", Warning),
         Seen::Conflict { .. } => ("vip-conflict", Warning),

@@ -9,11 +9,9 @@ use trestle_model::Revision;
 
 use peer::vip_fault::Kind;
 
-use super::{VipStatus, log_watch, silence};
+use super::shared::{Faults, VipStatus};
+use super::{log_watch, silence};
 use crate::member::Member;
-
-/// Everything that is wrong, with the words for it.
-pub(super) type Faults = BTreeMap<FaultKey, String>;
 
 impl Member {
     /// What is wrong here now, and with which configuration that was judged.

@@ -17,6 +17,11 @@ const NAMED_MAX: usize = 16;
 pub(super) struct OwnAddresses(Vec<(&'static str, IpAddr)>);
 
 impl OwnAddresses {
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     pub(super) fn of(config: &Config) -> Self {
         let told = |address: &trestle_model::HostPort| address.as_socket().map(|socket| socket.ip());
         let all = [

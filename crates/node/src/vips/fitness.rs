@@ -12,8 +12,9 @@ use trestle_consensus::CAUGHT_UP_WITHIN;
 use trestle_engine::ownership::{Fault, FaultKey, FitnessReport, OwnFaults, OwnershipEvent};
 use trestle_model::MemberId;
 
-use super::faults::{self, Faults};
-use super::{VipCommand, check};
+use super::command::VipCommand;
+use super::shared::Faults;
+use super::{check, faults};
 use crate::events::Event as Happened;
 use crate::member::Member;
 use crate::supervise::Lifetime;

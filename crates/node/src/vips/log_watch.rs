@@ -16,7 +16,8 @@ use trestle_consensus::LogWork;
 use trestle_engine::SILENT_MAX;
 use trestle_engine::ownership::Fault;
 
-use super::{Vips, fitness};
+use super::fitness;
+use super::handle::Vips;
 use crate::member::Member;
 use crate::supervise::Lifetime;
 

@@ -7,7 +7,8 @@ use trestle_consensus::{LeaderTerm, Leadership};
 use trestle_engine::ownership::{Elected, OwnershipEvent};
 use trestle_model::MemberId;
 
-use super::VipCommand;
+use super::command::VipCommand;
+use super::shared::Shared;
 use crate::member::Member;
 use crate::supervise::Lifetime;
 
@@ -47,14 +48,14 @@ pub(crate) fn why_it_leads(elected: Elected, term: u64) -> &'static str {
     }
 }
 
-fn events(member: &Member, leadership: Leadership) -> Vec<OwnershipEvent> {
+pub(super) fn events(shared: &Shared, leadership: Leadership) -> Vec<OwnershipEvent> {
     let Some(leads) = leadership.leads else { return vec![OwnershipEvent::Following] };
     let mut events = vec![OwnershipEvent::Leading { term: leads.term, elected: elected(&leads) }];
     if leads.transferring {
         events.push(OwnershipEvent::TransferBegan);
     }
     if let Some(at) = leads.quorum_acked {
-        events.push(OwnershipEvent::QuorumAcked { term: leads.term, sent: member.vips.shared.moment(at) });
+        events.push(OwnershipEvent::QuorumAcked { term: leads.term, sent: shared.moment(at) });
     }
     events
 }
@@ -63,7 +64,9 @@ async fn leadership(member: Arc<Member>, commands: Sender<VipCommand>) {
     let mut leadership = member.consensus.leadership();
     loop {
         let now = *leadership.borrow_and_update();
-        if events(&member, now).into_iter().any(|event| commands.send(VipCommand::Event(event)).is_err())
+        if events(&member.vips.shared, now)
+            .into_iter()
+            .any(|event| commands.send(VipCommand::Event(event)).is_err())
             || leadership.changed().await.is_err()
         {
             return;
@@ -93,7 +96,7 @@ async fn state(member: Arc<Member>, commands: Sender<VipCommand>) {
 fn begin(member: &Member, me: MemberId, commands: &Sender<VipCommand>) {
     let view = member.consensus.view().borrow().clone();
     let applied = OwnershipEvent::Applied { term: view.applied_term, tenure: view.state.tenure };
-    let leadership = events(member, *member.consensus.leadership().borrow());
+    let leadership = events(&member.vips.shared, *member.consensus.leadership().borrow());
     let news = [VipCommand::Begin(me), VipCommand::State(view.state.clone()), VipCommand::Event(applied)];
     for command in news.into_iter().chain(leadership.into_iter().map(VipCommand::Event)) {
         let _ = commands.send(command);

@@ -12,7 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::warn;
 use trestle_engine::SignOfLife;
 
-use super::{Vips, fitness};
+use super::fitness;
+use super::handle::Vips;
 use crate::member::Member;
 use crate::supervise::Lifetime;
 

@@ -8,7 +8,8 @@ use trestle_api::{convert, peer};
 use trestle_engine::ownership::OwnershipState;
 use trestle_vip::{Fence, KernelFacts};
 
-use super::{VipStatus, Vips};
+use super::handle::Vips;
+use super::shared::VipStatus;
 use crate::member::Member;
 
 impl Vips {
@@ -19,7 +20,6 @@ impl Vips {
         match machine.state(self.shared.now()) {
             OwnershipState::Idle => VipStanding::Unspecified,
             _ if self.shared.status().unable.is_some() => VipStanding::Unable,
-            OwnershipState::CleaningUp => VipStanding::Scrubbing,
             OwnershipState::Following => VipStanding::Following,
             OwnershipState::CatchingUp => VipStanding::CatchingUp,
             OwnershipState::WaitingForOldLease { .. } => VipStanding::WaitingForOldLease,

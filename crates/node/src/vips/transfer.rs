@@ -10,7 +10,8 @@ use trestle_api::status::{self, Failure};
 use trestle_engine::ownership::{MoveRefusal, OwnershipEvent};
 use trestle_model::MemberId;
 
-use super::{VipCommand, fitness, obstacles};
+use super::command::VipCommand;
+use super::{fitness, obstacles};
 use crate::member::Member;
 
 /// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.

@@ -3,52 +3,22 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use trestle_engine::ownership::announcement;
-
 use super::Maintenance;
 use crate::event::{KernelEvent, Mac};
 use crate::frames;
 use crate::sockets::NeighborSocket;
 
-/// A contested address is defended at most this often (RFC 5227 §2.4, DEFEND_INTERVAL).
-const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Claims of the same machine that follow one another within this time are one event.
-const CONFLICT_REPEAT: Duration = Duration::from_secs(1);
+/// Claims of the same machine that come within this time after one was told of are only counted.
+const CONFLICT_REPEAT: Duration = Duration::from_secs(5);
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// When an address is to be announced next. Announcements that were missed are not made up for.
-#[derive(Debug)]
-pub(super) struct Schedule {
-    due: Instant,
-    done: u32,
-}
-
-impl Schedule {
-    /// Begins at `start`.
-    pub(super) fn new(start: Instant) -> Self {
-        Self { due: start + announcement(0), done: 0 }
-    }
-
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-
-    fn announced(&mut self, now: Instant) {
-        let next = self.done.saturating_add(1);
-        self.due = now + announcement(next).saturating_sub(announcement(self.done));
-        self.done = next;
-    }
-}
-
 impl Maintenance {
-    /// Says that the address is here. What cannot be sent is sent the next time.
+    /// Sends one announcement of an address that is here. One that cannot be sent is not made up for.
     pub(super) fn announce(&mut self, at: usize, now: Instant) {
-        let held = &mut self.held[at];
-        held.schedule.announced(now);
+        let held = &self.held[at];
         let (address, index, mac) = (held.vip.address, held.interface.index, held.interface.mac);
-        let may = held.interface.index != 0 && held.lease.running(Instant::now()).is_some();
+        let may = held.present && held.interface.index != 0 && held.lease.running(Instant::now()).is_some();
         let Some(mac) = mac.filter(|_| may) else { return };
         let sent = match address {
             IpAddr::V4(ip) => self
@@ -90,22 +60,16 @@ impl Maintenance {
         if elsewhere || held.interface.mac == Some(mac) || held.lease.running(now).is_none() {
             return;
         }
-        let mut before = None;
         held.show(|facts| {
             facts.conflicts += 1;
-            before = facts.last_conflict.replace((mac, now));
+            facts.last_conflict = Some((mac, now));
         });
-        let defend = held.defended.is_none_or(|last| now.saturating_duration_since(last) >= DEFEND_INTERVAL);
-        if defend {
-            held.defended = Some(now);
-        }
-        let address = held.vip.address;
-        if defend {
-            self.announce(at, now);
-        }
-        if before
-            .is_none_or(|(who, when)| who != mac || now.saturating_duration_since(when) >= CONFLICT_REPEAT)
-        {
+        let told = held
+            .conflict_told
+            .filter(|(who, when)| *who == mac && now.saturating_duration_since(*when) < CONFLICT_REPEAT);
+        if told.is_none() {
+            held.conflict_told = Some((mac, now));
+            let address = held.vip.address;
             self.emit(KernelEvent::Conflict { address, mac });
         }
     }

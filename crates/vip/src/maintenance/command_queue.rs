@@ -17,6 +17,10 @@ pub(crate) enum MaintenanceCommand {
     Keep(AddressRequest, SyncSender<Result<(), VipError>>),
     /// Remove an address that is silent already, then its fence. Without anybody to reply to, a failure is an event.
     Drop(IpAddr, Option<SyncSender<Result<(), VipError>>>),
+    /// Put an address back that is missing. Whether that worked is an event.
+    Restore(IpAddr),
+    /// Send one announcement.
+    Announce(IpAddr),
     /// Its lease ran out.
     Lapsed(IpAddr),
     /// Its lease runs again.

@@ -5,11 +5,10 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::announcements::Schedule;
-use super::{Maintenance, RETRY};
+use super::Maintenance;
 use crate::atomic_instant::AtomicInstant;
 use crate::error::VipError;
-use crate::event::KernelEvent;
+use crate::event::{KernelEvent, Mac};
 use crate::facts::VipFacts;
 use crate::lease::Lease;
 use crate::lease_thread;
@@ -50,12 +49,11 @@ pub(super) struct HeldAddress {
     pub(super) present: bool,
     /// It is missing, and not because its lease is over.
     lost: bool,
-    /// When the lifetime is to be renewed, or a lost address put back.
+    /// When the lifetime is to be renewed.
     refresh: Instant,
-    repaired: Option<Instant>,
     complained: bool,
-    pub(super) schedule: Schedule,
-    pub(super) defended: Option<Instant>,
+    /// Who was last told to claim the address, and when.
+    pub(super) conflict_told: Option<(Mac, Instant)>,
 }
 
 impl HeldAddress {
@@ -63,17 +61,9 @@ impl HeldAddress {
         change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// When there is something to do; never while the lease is over.
+    /// When the lifetime is to be renewed, if the address is there and its lease runs.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.lease
-            .running(now)
-            .map(|_| if self.present { self.refresh.min(self.schedule.due()) } else { self.refresh })
-    }
-
-    /// Renews and announces from the beginning.
-    pub(super) fn resume(&mut self, now: Instant) {
-        self.refresh = now;
-        self.schedule = Schedule::new(now);
+        self.lease.running(now).filter(|_| self.present).map(|_| self.refresh)
     }
 
     /// Renews at once what is there.
@@ -83,17 +73,16 @@ impl HeldAddress {
         }
     }
 
-    /// The address is gone: it is to be put back at once, but not over and over.
-    pub(super) fn lost(&mut self, now: Instant) {
+    /// The address is gone.
+    pub(super) fn lost(&mut self) {
         self.present = false;
         self.lost = true;
         self.show(|facts| facts.address_present = false);
-        self.refresh = self.repaired.map_or(now, |last| now.max(last + RETRY));
     }
 }
 
 impl Maintenance {
-    /// Asks whether anybody else has an address, puts it in place without waiting for the answer, and announces it.
+    /// Asks whether anybody else has an address, and puts it in place without waiting for the answer.
     pub(super) fn keep(&mut self, keeping: AddressRequest, now: Instant) -> Result<(), VipError> {
         let AddressRequest { vip, interface, lease, facts, shown } = keeping;
         let up = interface.up;
@@ -106,10 +95,8 @@ impl Maintenance {
             present: false,
             lost: false,
             refresh: now,
-            repaired: None,
             complained: false,
-            schedule: Schedule::new(now),
-            defended: None,
+            conflict_told: None,
         });
         let at = self.held.len() - 1;
         self.held[at].show(|facts| facts.link_up = up);
@@ -120,13 +107,13 @@ impl Maintenance {
             self.close_sockets();
             return vip.map_or(Ok(()), |vip| Err(VipError::Address { vip, doing: "add", source }));
         }
-        self.announce(at, now);
         Ok(())
     }
 
-    /// Removes an address, which nobody keeps any more from now on, and its fence. The fence stays around what stays.
+    /// Removes an address, which nobody keeps any more from now on, and its fence. The fence stays around what stays. Somebody
+    /// who waits for the reply may ask again.
     pub(super) fn drop_address(&mut self, address: IpAddr, reply: Option<SyncSender<Result<(), VipError>>>) {
-        let removed = self.remove(address);
+        let removed = self.remove(address, reply.is_some());
         if removed.is_ok() {
             // Without a lease thread there is no renewal either.
             let _ = self.lease_thread.send(lease_thread::LeaseCommand::Forget(address));
@@ -140,12 +127,16 @@ impl Maintenance {
         }
     }
 
-    fn remove(&mut self, address: IpAddr) -> Result<(), VipError> {
+    fn remove(&mut self, address: IpAddr, again: bool) -> Result<(), VipError> {
         let Some(at) = self.position(address) else { return Ok(()) };
         let held = self.held.remove(at);
         self.close_sockets();
+        let vip = held.vip.clone();
         let removed = self.route.remove(address, held.interface.index);
-        removed.map_err(|source| VipError::Address { vip: held.vip, doing: "remove", source })
+        if removed.is_err() && again {
+            self.held.push(held);
+        }
+        removed.map_err(|source| VipError::Address { vip, doing: "remove", source })
     }
 
     /// Removes an address whose lease is over, so that programs on this machine do not use it either. It stays on the list.
@@ -157,47 +148,37 @@ impl Maintenance {
         let _ = self.route.remove(held.vip.address, held.interface.index);
     }
 
-    /// Does what is due.
-    pub(super) fn run_due(&mut self, at: usize, now: Instant) {
-        if self.held[at].due(now).is_none_or(|due| due > now) {
-            return;
-        }
-        if self.held[at].refresh <= now && !self.renewed(at, now) {
-            return;
-        }
-        if self.held[at].schedule.due() <= now {
-            self.announce(at, now);
+    /// Renews the lifetime of an address when that is due.
+    pub(super) fn renew_due(&mut self, at: usize, now: Instant) {
+        if self.held[at].due(now).is_some_and(|due| due <= now) {
+            self.restore(at, now);
         }
     }
 
-    /// Puts the address back or renews it; answers whether it is there.
-    fn renewed(&mut self, at: usize, now: Instant) -> bool {
+    /// Puts the address back, or renews it where it is there.
+    pub(super) fn restore(&mut self, at: usize, now: Instant) {
+        if self.held[at].lease.running(now).is_none() {
+            return;
+        }
         if self.held[at].interface.index == 0 && !self.find_interface(at) {
-            let held = &mut self.held[at];
-            held.refresh = now + RETRY;
+            let held = &self.held[at];
             let why = format!("there is no interface {} any more", held.vip.interface);
             held.show(|facts| facts.failing = Some(why));
-            return false;
+            return;
         }
         let outcome = self.put(at, now);
         let held = &mut self.held[at];
         let address = held.vip.address;
         if let Err(error) = outcome {
-            held.lost(now);
-            held.refresh = now + RETRY;
+            held.lost();
             held.show(|facts| facts.failing = Some(format!("its address cannot be put back: {error}")));
             if !std::mem::replace(&mut held.complained, true) {
                 self.emit(KernelEvent::NotRestored(address, error.to_string()));
             }
-            return false;
-        }
-        if std::mem::replace(&mut held.lost, false) {
-            held.repaired = Some(now);
-            held.schedule = Schedule::new(now);
+        } else if std::mem::replace(&mut held.lost, false) {
             held.show(|facts| facts.repairs += 1);
             self.emit(KernelEvent::AddressRestored(address));
         }
-        true
     }
 
     /// Looks for the interface by name after it was gone.

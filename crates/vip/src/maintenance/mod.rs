@@ -1,5 +1,5 @@
-//! The thread that keeps addresses in place and announced, and that hears of what others do to them. It may wait for the
-//! kernel's routing lock; the lease thread, which may not, closes the fence in the meantime.
+//! The thread that works with addresses: it adds, renews, announces and removes them as it is told, and hears of what others do
+//! to them. It may wait for the kernel's routing lock; the lease thread, which may not, closes the fence in the meantime.
 
 mod announcements;
 mod command_queue;
@@ -27,9 +27,6 @@ pub(crate) use held_address::{AddressRequest, SharedFacts};
 
 use command_queue::Waker;
 use held_address::HeldAddress;
-
-/// Time between two attempts to put an address back, so that two programs that fight over it do not do so at full speed.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// What the thread shows of what others did to the fence.
 pub(crate) type SharedTampering = Arc<Mutex<Tampering>>;
@@ -91,7 +88,7 @@ impl Maintenance {
             self.listen();
             let now = Instant::now();
             for at in 0..self.held.len() {
-                self.run_due(at, now);
+                self.renew_due(at, now);
             }
             self.wait(waker);
         }
@@ -137,10 +134,18 @@ impl Maintenance {
                 }
             }
             MaintenanceCommand::Resumed(address) => {
-                if let Some(at) = self.position(address) {
-                    self.held[at].resume(now);
-                    self.run_due(at, now);
+                if self.position(address).is_some() {
                     self.emit(KernelEvent::Resumed(address));
+                }
+            }
+            MaintenanceCommand::Restore(address) => {
+                if let Some(at) = self.position(address) {
+                    self.restore(at, now);
+                }
+            }
+            MaintenanceCommand::Announce(address) => {
+                if let Some(at) = self.position(address) {
+                    self.announce(at, now);
                 }
             }
             MaintenanceCommand::FenceRebuilt(what) => {
@@ -237,7 +242,7 @@ impl Maintenance {
         };
         if held.present && !there(held) {
             let address = held.vip.address;
-            held.lost(Instant::now());
+            held.lost();
             self.emit(KernelEvent::AddressLost(address));
         }
     }
@@ -261,10 +266,12 @@ impl Maintenance {
                 (true, false) => events.push(KernelEvent::LinkDown(interface.name.clone())),
                 (false, true) => {
                     events.push(KernelEvent::LinkUp(interface.name.clone()));
-                    held.resume(now);
+                    held.hasten(now);
                 }
                 // Bonds and bridges change their address with their ports.
-                _ if before.mac != interface.mac => held.resume(now),
+                _ if before.mac != interface.mac => {
+                    events.push(KernelEvent::MacChanged(interface.name.clone()));
+                }
                 _ => (),
             }
         }
@@ -274,14 +281,13 @@ impl Maintenance {
     }
 
     fn link_gone(&mut self, index: u32) {
-        let now = Instant::now();
         let mut name = None;
         for held in self.held.iter_mut().filter(|held| held.interface.index == index) {
             name = Some(held.interface.name.clone());
             held.interface.index = 0;
             held.interface.up = false;
             held.show(|facts| facts.link_up = false);
-            held.lost(now);
+            held.lost();
             let nowhere = lease_thread::LeaseCommand::Moved(held.vip.address, 0, String::new());
             let _ = self.lease_thread.send(nowhere);
         }

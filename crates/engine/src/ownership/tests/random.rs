@@ -20,7 +20,7 @@ fn event() -> impl Strategy<Value = OwnershipEvent> {
     let elected = prop::sample::select(vec![Elected::ByTimeout, Elected::ByTransfer]);
     let fault = prop::sample::select(vec![Fault::DataPlane, Fault::Interface(vip(1)), Fault::Check]);
     prop_oneof![
-        Just(OwnershipEvent::CleanedUp),
+        Just(OwnershipEvent::LinkRestored),
         prop::collection::btree_map((0u8..3).prop_map(vip), 0u8..2, 0..3).prop_map(|vips| {
             let on = |eth| std::sync::Arc::new(ServedVip::on(if eth == 0 { "eth0" } else { "eth1" }, 24));
             OwnershipEvent::Vips(vips.into_iter().map(|(address, eth)| (address, on(eth))).collect())

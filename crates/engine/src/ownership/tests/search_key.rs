@@ -35,11 +35,11 @@ impl Ownership {
             let known = (self.barred_term, self.applied >= leader_term.term, self.tenure);
             (self.term_key(leader_term, now), known)
         });
-        (self.cleaned_up, self.cleanup_timer.0.is_some(), held, leader_term, self.request.clone())
+        (held, leader_term, self.request.clone())
     }
 
     pub(in super::super) fn is_busy(&self) -> bool {
-        !self.cleaned_up || self.leader_term.is_some() || !self.held.is_empty()
+        self.leader_term.is_some() || !self.held.is_empty()
     }
 
     fn term_key(&self, leader_term: &LeaderTerm, now: Duration) -> impl Hash + use<> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trestle_model::MemberId;
 
-use super::super::super::{Elected, LeaseTiming, Ownership, OwnershipEvent};
+use super::super::super::{Elected, LeaseTiming, Ownership};
 use super::node::Node;
 
 /// One step of the clocks. As long as a retry of the machine, so that every retry can happen.
@@ -165,7 +165,6 @@ impl World {
                 arming: None,
             };
             node.begin(id, self);
-            node.tell(OwnershipEvent::CleanedUp, self);
             Arc::new(node)
         };
         Cluster {

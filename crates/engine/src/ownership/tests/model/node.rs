@@ -56,7 +56,7 @@ impl Node {
         let on_quorum_loss = if world.hold { OnQuorumLoss::Hold } else { OnQuorumLoss::Release };
         let vips = [(vip(), Arc::new(ServedVip { on_quorum_loss, ..ServedVip::on("eth0", 24) }))].into();
         let targets = (0..3).filter(|other| *other != id).map(member).collect();
-        // Neither is answered by anything but the wish to clean up, which comes again.
+        // Neither is answered by anything: it leads nothing.
         let _ = self.machine.handle(OwnershipEvent::Vips(vips), self.now());
         let _ = self.machine.handle(OwnershipEvent::Targets(targets), self.now());
     }
@@ -105,10 +105,6 @@ impl Node {
         for action in self.machine.handle(event, now) {
             let report = |open| OwnershipEvent::Kernel { address: vip(), present: open, open };
             let next = match action {
-                OwnershipAction::CleanUp => {
-                    self.fence = None;
-                    OwnershipEvent::CleanedUp
-                }
                 OwnershipAction::Claim { until, .. } | OwnershipAction::Repair { until, .. } => {
                     self.arm(until, world);
                     report(true)

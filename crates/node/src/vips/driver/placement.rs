@@ -9,17 +9,9 @@ use trestle_engine::ownership::{self, OwnershipEvent};
 use trestle_model::{MemberName, VipSpec};
 
 use super::super::fit;
-use super::{KernelState, Owner};
-use crate::events::Event as Happened;
-
-/// Why a virtual IP has no place here.
-#[derive(Clone)]
-pub(in super::super) struct PlacementProblem {
-    /// For the virtual IP itself.
-    pub(in super::super) problem: String,
-    /// For the member, which is unfit because of it.
-    pub(in super::super) fault: String,
-}
+use super::super::shared::PlacementProblem;
+use super::Driver;
+use crate::events::Event;
 
 /// Everything that is known of the virtual IPs' places.
 #[derive(Default)]
@@ -29,7 +21,7 @@ struct Placements {
     own: BTreeMap<IpAddr, &'static str>,
 }
 
-impl Owner {
+impl Driver {
     /// Brings what the machine knows of the configuration in line with it: which virtual IPs there are for this member, on
     /// which interface, and what is in the way.
     pub(super) fn reconcile(&mut self) {
@@ -63,12 +55,12 @@ impl Owner {
             return places;
         }
         // What cannot be asked about says nothing.
-        let host = trestle_vip::lasting_addresses().unwrap_or_default();
+        let host = self.host.lasting_addresses();
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
             // What is held here is no address of the host, whoever makes it last.
             let host = if self.leases.contains_key(&address) { &BTreeSet::new() } else { &host };
-            if let Some(what) = self.own.what(address, host) {
+            if let Some(what) = self.identity.own.what(address, host) {
                 places.own.insert(address, what);
                 places.misplaced.insert(address, taken(address, what));
             } else if let Some(what) = fit::recorded(&self.state, address) {
@@ -102,14 +94,14 @@ impl Owner {
             before.get(address).is_none_or(|known| known.problem != found.problem)
         };
         for (address, found) in places.misplaced.iter().filter(|(address, found)| news(address, found)) {
-            self.journal.emit(&Happened::Unserved { vip: *address, why: found.problem.clone() });
+            self.journal.emit(&Event::Unserved { vip: *address, why: found.problem.clone() });
         }
     }
 
     /// Where a virtual IP belongs here, or why nowhere; `None` without the kernel.
     fn interface_of(&self, vip: &VipSpec) -> Option<Result<String, String>> {
-        let KernelState::Open(kernel) = &self.kernel_state else { return None };
-        if let Some(name) = vip.interface_on(&self.name) {
+        let kernel = self.kernel()?;
+        if let Some(name) = vip.interface_on(&self.identity.name) {
             return Some(Ok(name.to_string()));
         }
         Some(match kernel.interface_for(vip.address.ip) {

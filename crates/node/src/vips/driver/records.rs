@@ -1,0 +1,61 @@
+//! What the driver has Raft record.
+
+use std::time::{Duration, SystemTime};
+
+use trestle_engine::ownership::Cause;
+use trestle_model::{Command, Tenure};
+
+use super::super::ledger::PendingRecord;
+use super::super::raft_events::why_it_leads;
+use super::Driver;
+
+impl Driver {
+    pub(super) fn propose_take(&self, term: u64, reach: Duration) {
+        let Some(member) = self.me else { return };
+        let tenure = Tenure { member, term, reach, released: false };
+        let reason = why_it_leads(self.elected, term);
+        self.record(term, Command::TakeVips { tenure, time_ms: wall_clock(), reason: reason.into() });
+    }
+
+    pub(super) fn propose_release(&self, term: u64, cause: Cause) {
+        let Some(member) = self.me else { return };
+        let reason = self.cause_text(cause).into();
+        self.record(term, Command::ReleaseVips { member, term, time_ms: wall_clock(), reason });
+    }
+
+    /// A cause, with what is known of it.
+    fn cause_text(&self, cause: Cause) -> String {
+        let Cause::Unfit(fault) = cause else { return cause.to_string() };
+        let status = self.shared.status();
+        let words: Vec<&str> =
+            status.faults.iter().filter(|(key, _)| key.fault == fault).map(|(_, words)| &**words).collect();
+        if words.is_empty() {
+            cause.to_string()
+        } else {
+            format!("the holder was unfit: {}", words.join("; "))
+        }
+    }
+
+    /// Counts as unfit for a while for what it gives the virtual IPs up for.
+    pub(super) fn back_off(&mut self, term: u64, cause: Cause) {
+        // The record may have to be proposed more than once.
+        if let Cause::Unfit(fault) = cause
+            && self.left_in.replace(term) != Some(term)
+        {
+            let now = self.shared.now();
+            self.shared.status().back_off.left(fault, now);
+        }
+    }
+
+    /// Proposes a record as the leader of `term`, one at a time. The machine wants it again if it does not come about.
+    fn record(&self, term: u64, command: Command) {
+        if let Some(pending) = PendingRecord::begin(&self.recording) {
+            self.ledger.propose_in_term(command, term, pending);
+        }
+    }
+}
+
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,166 @@
+//! What the owner, the votes and the status of virtual IPs share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use trestle_consensus::VoteGuard;
+use trestle_engine::ownership::{BackOff, Cause, Fault, FaultKey, LeaseTiming, Ownership};
+use trestle_model::Revision;
+
+use super::kernel::Kernel;
+use super::{log_watch, silence};
+
+/// A clock that never jumps. A simulation has one of its own for each member.
+pub(super) trait Clock: Send + Sync {
+    /// The present.
+    fn now(&self) -> Instant;
+}
+
+/// The clock of this machine, which stands still while the machine sleeps.
+pub(super) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Everything that is wrong with a member, with the words for it.
+pub(super) type Faults = BTreeMap<FaultKey, String>;
+
+/// Why a virtual IP has no place here.
+#[derive(Clone)]
+pub(super) struct PlacementProblem {
+    /// For the virtual IP itself.
+    pub(super) problem: String,
+    /// For the member, which is unfit because of it.
+    pub(super) fault: String,
+}
+
+/// What the owner shows of itself.
+#[derive(Default)]
+pub(super) struct VipStatus {
+    pub(super) kernel: Option<Arc<dyn Kernel>>,
+    /// Why the kernel cannot be used at all.
+    pub(super) unable: Option<String>,
+    /// Where each virtual IP is, or would be, served here.
+    pub(super) interfaces: BTreeMap<IpAddr, String>,
+    /// Those for which there is no place here.
+    pub(super) misplaced: BTreeMap<IpAddr, PlacementProblem>,
+    /// Those that are addresses of this member or of its host, with what they are.
+    pub(super) own: BTreeMap<IpAddr, &'static str>,
+    /// The configuration that both were found with.
+    pub(super) placed: Revision,
+    /// Those that the machine wants to serve and the kernel would not take, with the reason.
+    pub(super) refused: BTreeMap<IpAddr, String>,
+    /// Why another member had better hold them, with the words for it.
+    pub(super) faults: Faults,
+    /// For which faults this member gave them up not long ago.
+    pub(super) back_off: BackOff,
+    /// Why the operator's own checks fail, by their names; those that do.
+    pub(super) checks: BTreeMap<String, String>,
+    /// Those whose last run failed, although they do not count as failing yet.
+    pub(super) doubted_checks: BTreeSet<String>,
+}
+
+/// What the owner, the votes and the status share.
+pub(super) struct Shared {
+    clock: Box<dyn Clock>,
+    /// Moments of the machine count from here.
+    base: Instant,
+    pub(super) lease: LeaseTiming,
+    machine: Mutex<Option<Ownership>>,
+    status: Mutex<VipStatus>,
+    /// What is seen of the owner.
+    pub(super) silence: silence::Silence,
+    /// What is seen of the thread that writes the log.
+    pub(super) stall: log_watch::Stall,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(lease: LeaseTiming, clock: Box<dyn Clock>) -> Self {
+        Self {
+            base: clock.now(),
+            clock,
+            lease,
+            machine: Mutex::default(),
+            status: Mutex::default(),
+            silence: silence::Silence::default(),
+            stall: log_watch::Stall::default(),
+        }
+    }
+
+    /// The present on the machine's clock.
+    pub(super) fn now(&self) -> Duration {
+        self.moment(self.clock.now())
+    }
+
+    /// The present.
+    pub(super) fn present(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// A moment of the machine's clock in this process; one that is too far away for it is as good as a year from now.
+    pub(super) fn instant(&self, at: Duration) -> Instant {
+        let far = || self.present() + Duration::from_secs(365 * 24 * 3600);
+        self.base.checked_add(at).unwrap_or_else(far)
+    }
+
+    /// A moment of this process on the machine's clock.
+    pub(super) fn moment(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.base)
+    }
+
+    /// Notes that the owner runs.
+    pub(super) fn beat(&self) {
+        self.silence.end(self.now());
+    }
+
+    pub(super) fn status(&self) -> MutexGuard<'_, VipStatus> {
+        locked(&self.status)
+    }
+
+    /// The same without waiting; `None` while somebody else has it.
+    pub(super) fn try_status(&self) -> Option<MutexGuard<'_, VipStatus>> {
+        self.status.try_lock().ok()
+    }
+
+    pub(super) fn machine(&self) -> MutexGuard<'_, Option<Ownership>> {
+        locked(&self.machine)
+    }
+
+    /// Faults for which this member still counts as unfit, there or not, with the words for it.
+    pub(super) fn recovering(&self) -> Vec<(Fault, String)> {
+        let (now, status) = (self.now(), self.status());
+        let recovering = status.back_off.recovering(now);
+        let words = |(fault, rest): (Fault, Duration)| {
+            let why = Cause::Unfit(fault);
+            let seconds = rest.as_secs() + 1;
+            (fault, format!("it gave virtual IPs up ({why}), and counts as fit again in {seconds} s"))
+        };
+        recovering.map(words).collect()
+    }
+}
+
+/// Answers Raft's question whether this member may vote.
+pub(super) struct VipVoteGuard(pub(super) Arc<Shared>);
+
+impl VoteGuard for VipVoteGuard {
+    fn may_vote(&self, term: u64) -> bool {
+        let mut machine = self.0.machine();
+        // A member without an identity has never held anything.
+        machine.as_mut().is_none_or(|machine| machine.may_vote(term, self.0.now()))
+    }
+
+    fn voted(&self, term: u64, granted: bool) {
+        if let Some(machine) = self.0.machine().as_mut() {
+            machine.voted(term, granted);
+        }
+    }
+}
