@@ -37,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Names of messages are part of a request's fingerprint.
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    // Maps are written in the order of their keys, on every member and each time.
+    config.btree_map(["."]);
     tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -19,6 +19,7 @@ mod endpoints;
 mod events;
 mod failover;
 mod failure;
+mod formats;
 mod greetings;
 mod haproxy;
 mod listeners;

@@ -97,9 +97,13 @@ async fn a_listener_may_name_a_virtual_ip() {
         refused(&status, unknown);
     }
     let tried = listeners.create_listener(create("api:6443", "", true)).await.unwrap().into_inner();
-    assert_eq!(tried.binds, ["192.0.2.10:6443"]);
+    let on_vip = (vec!["vip:api:6443".to_owned()], vec!["192.0.2.10:6443".to_owned()]);
+    assert_eq!((tried.binds, tried.addresses), on_vip);
     let first = listeners.create_listener(create("api:6443", "once", false)).await.unwrap().into_inner();
-    assert_eq!(first.binds, ["192.0.2.10:6443"]);
+    assert_eq!((first.binds.clone(), first.addresses.clone()), on_vip);
+    let delete = DeleteVipRequest { name: "vips/api".to_owned(), ..DeleteVipRequest::default() };
+    let used = vips(&cluster).delete_vip(delete).await.unwrap_err();
+    assert_eq!(used.code(), Code::FailedPrecondition, "{used}");
 
     // It is ready before any member has the address.
     cluster.agreed().await;
@@ -110,7 +114,7 @@ async fn a_listener_may_name_a_virtual_ip() {
     let update = |bind: &str| UpdateListenerRequest {
         listener: Some(Listener {
             name: first.name.clone(),
-            binds: vec![bind.to_owned(), "127.0.0.1:0".to_owned()],
+            binds: vec![bind.to_owned(), "127.0.0.1:1".to_owned()],
             ..Listener::default()
         }),
         update_mask: Some(FieldMask { paths: vec!["binds".to_owned()] }),
@@ -118,11 +122,12 @@ async fn a_listener_may_name_a_virtual_ip() {
     };
     let status = listeners.update_listener(update("web:1-2")).await.unwrap_err();
     refused(&status, unknown);
-    refused(&status, "listener.binds[1]");
+    refused(&status, "listener.binds[0]");
     let mut good = update("api:30000-30001");
     good.listener.as_mut().unwrap().binds.truncate(1);
     let updated = listeners.update_listener(good).await.unwrap().into_inner();
-    assert_eq!(updated.binds, ["192.0.2.10:30000-30001"]);
+    assert_eq!(updated.binds, ["vip:api:30000-30001"]);
+    assert_eq!(updated.addresses, ["192.0.2.10:30000-30001"]);
 
     // The same request again gets its first answer, though the name stands for another address by now.
     let delete = DeleteListenerRequest { name: first.name.clone(), ..DeleteListenerRequest::default() };

@@ -9,7 +9,7 @@ use prost_reflect::{
 use trestle_model::Violation;
 
 /// What only the server sets, or what names the resource.
-const NO_SETTINGS: &[&str] = &["name", "revision", "etag", "backend_count", "warnings"];
+const NO_SETTINGS: &[&str] = &["name", "revision", "etag", "backend_count", "addresses", "warnings"];
 /// Longest value that is told of a setting; a certificate is longer.
 const SHOWN_MAX: usize = 120;
 

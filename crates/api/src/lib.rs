@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod differences;
 mod generated;
+mod settings;
 pub mod status;
 pub mod stored;
 pub mod transport;

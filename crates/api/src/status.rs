@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use trestle_model::{Invalid, Kind, Refusal, Revision, Violation};
+use trestle_model::{Invalid, Kind, Refusal, ResourceName, Revision, Violation};
 
 /// Domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "trestle";
@@ -143,8 +143,33 @@ fn with_metadata(code: Code, reason: &str, message: String, metadata: HashMap<St
 
 /// The status of a refused command.
 pub fn refusal(refusal: &Refusal) -> Status {
-    let (code, reason) = match refusal {
-        Refusal::Invalid(found) => return invalid(found),
+    let (code, reason) = code(refusal);
+    match refusal {
+        Refusal::Invalid(found) => invalid(found),
+        Refusal::Batch(failed) => {
+            let part = |(name, refusal): &(ResourceName, Refusal)| match refusal {
+                Refusal::Invalid(Invalid(found)) => found
+                    .iter()
+                    .map(|v| Violation { field: format!("{name}: {}", v.field), ..v.clone() })
+                    .collect(),
+                other => vec![Violation::new(name.to_string(), "", other.to_string())],
+            };
+            let parts: Vec<Violation> = failed.iter().flat_map(part).collect();
+            let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+            details.set_bad_request(violations(&parts));
+            Status::with_error_details(code, refusal.to_string(), details)
+        }
+        other => with_reason(code, reason, other.to_string()),
+    }
+}
+
+/// The code and the reason of a refusal; of a batch those of its first part that failed.
+fn code(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::Batch(failed) => {
+            failed.first().map_or((Code::Internal, "INTERNAL"), |(_, first)| code(first))
+        }
+        Refusal::Invalid(_) => (Code::InvalidArgument, INVALID_VALUE),
         Refusal::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
         Refusal::Exists { .. } => (Code::AlreadyExists, EXISTS),
         Refusal::Moved { .. } => (Code::Aborted, "ETAG_MISMATCH"),
@@ -157,9 +182,11 @@ pub fn refusal(refusal: &Refusal) -> Status {
         Refusal::Configured { .. } => (Code::AlreadyExists, "CONFIGURED"),
         Refusal::StagingLost => (Code::Aborted, "STAGING_LOST"),
         Refusal::Founded => (Code::FailedPrecondition, "CLUSTER_FOUNDED"),
-    };
-    with_reason(code, reason, refusal.to_string())
+    }
 }
+
+/// Reason of a status of values that break rules.
+const INVALID_VALUE: &str = "INVALID_VALUE";
 
 /// Most mistakes that one status lists. Details travel in trailers, which gRPC clients bound at 8 KiB.
 const VIOLATIONS_MAX: usize = 10;
@@ -172,7 +199,7 @@ fn violations(found: &[Violation]) -> Vec<FieldViolation> {
 
 /// The status of an input with mistakes.
 pub fn invalid(invalid: &Invalid) -> Status {
-    let mut details = ErrorDetails::with_error_info("INVALID_VALUE", DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(INVALID_VALUE, DOMAIN, HashMap::new());
     let shown: Vec<_> = invalid.0.iter().take(VIOLATIONS_MAX).cloned().collect();
     details.set_bad_request(violations(&shown));
     let mut message = Invalid(shown).to_string();

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use openraft::errors::Fatal;
 use tokio::time::Instant;
-use trestle_model::{Applied, Proposal, Refusal};
+use trestle_model::{Applied, Proposal, Refusal, Request};
 
+use crate::error::Error;
 use crate::peer_calls::AppliedProposal;
 use crate::propose::Proposals;
 use crate::raft_types::TypeConfig;
@@ -42,6 +43,13 @@ async fn on_machine<T: Send + 'static>(
 }
 
 impl Proposals {
+    /// The answer that a request got before, by this member's own state machine.
+    pub(crate) async fn answered(&self, request: &Request) -> Result<Option<AppliedProposal>, Error> {
+        let known = request.clone();
+        let first = on_machine(&self.raft.running()?, move |replica| replica.repeated(&known)).await?;
+        Ok(first.map(answer).transpose()?)
+    }
+
     /// The answer to a proposal that an entry would change nothing for; `None` when it has to be written. On the leader only.
     /// What looks acceptable costs no more than that look.
     pub(crate) async fn answer_without_entry(
@@ -53,8 +61,7 @@ impl Proposals {
         let view = self.published.view.borrow().clone();
         let refused = view.state.decide(view.applied + 1, &proposal.command).is_err();
         // An answered request stays answered, whatever else is under way.
-        if self.published.requests.may_have(proposal) {
-            let known = proposal.clone();
+        if let Some(known) = proposal.request.clone().filter(|_| self.published.requests.may_have(proposal)) {
             let first = on_machine(raft, move |replica| replica.repeated(&known)).await?;
             if let Some(first) = first {
                 return Ok(Some(answer(first)));

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
-use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Proposal};
+use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Proposal, Request};
 
 use crate::error::{Error, RaftStartError};
 use crate::history::ChangeHistory;
@@ -199,6 +199,14 @@ impl Consensus {
         within: Duration,
     ) -> Result<AppliedProposal, Error> {
         self.core.proposals.propose_in_term(proposal, term, within).await
+    }
+
+    /// The answer that a request got before, as far as this member has applied the log.
+    ///
+    /// # Errors
+    /// The state's refusal, when another request had the same id; Raft is stopped.
+    pub async fn answered(&self, request: &Request) -> Result<Option<AppliedProposal>, Error> {
+        self.core.proposals.answered(request).await
     }
 
     /// A state that has every write in it that was acknowledged anywhere before this call.

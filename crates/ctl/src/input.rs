@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use trestle_model::{
-    BackendAddress, BackendName, Bind, Cidr, HostPort, InterfaceName, ListenerName, MemberName, PoolName,
-    RequestId, Violations, VipName, defaults,
+    BackendAddress, BackendName, Bind, Cidr, HostPort, InterfaceName, ListenAddress, ListenerName,
+    MemberName, PoolName, RequestId, Violations, VipName, defaults,
 };
 
 use crate::error::Error;
@@ -91,12 +91,10 @@ impl Input {
         parsed.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// Where a listener accepts connections, as the API writes it. A virtual IP's name stays as it is: the member knows
-    /// which there are.
+    /// Where a listener accepts connections, as the API writes it. The member knows which virtual IPs there are.
     pub(crate) fn binds(&mut self, label: &str, texts: &[String]) -> Vec<String> {
         let mut parse = |text: &String| {
-            let parsed =
-                if on_vip(text) { Ok(text.clone()) } else { Bind::parse(text).map(|b| b.to_string()) };
+            let parsed = ListenAddress::parse(text).map(|address| address.to_string());
             // A port alone is what other programs take.
             let port_alone = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
             let parsed = match Bind::parse(&format!(":{text}")) {
@@ -194,13 +192,6 @@ impl Input {
     }
 }
 
-/// Whether a text is a virtual IP's name with a port or a range of them. A name without a letter is a mistyped address:
-/// virtual IPs that are named by their address are reached by it.
-fn on_vip(text: &str) -> bool {
-    let named = |name: &str| name.bytes().any(|b| b.is_ascii_alphabetic()) && VipName::parse(name).is_ok();
-    text.split_once(':').is_some_and(|(name, ports)| named(name) && Bind::parse(&format!(":{ports}")).is_ok())
-}
-
 /// A backend as users name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct BackendPath {
@@ -256,7 +247,7 @@ mod tests {
         );
         assert_eq!(input.binds("--bind", &[":30000-30100".to_owned()]), ["0.0.0.0:30000-30100"]);
         let on_vips = ["api:443".to_owned(), "2001-db8--100:80-90".to_owned()];
-        assert_eq!(input.binds("--bind", &on_vips), on_vips);
+        assert_eq!(input.binds("--bind", &on_vips), ["vip:api:443", "vip:2001-db8--100:80-90"]);
         assert_eq!(input.address("ADDRESS", "10.0.0.1"), "10.0.0.1");
         assert_eq!(input.address("ADDRESS", "Web.example:80"), "web.example:80");
         assert_eq!(input.networks("--allow", &["10.0.0.0/8".to_owned()]), ["10.0.0.0/8"]);

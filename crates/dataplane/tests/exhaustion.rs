@@ -94,10 +94,10 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
     let front = address(255);
     let (name, pool) = (ListenerName::parse("l").unwrap(), PoolName::parse("p").unwrap());
     let mut state = ClusterState::default();
-    state.apply(1, &model::Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+    state.apply(1, &model::Command::create((pool.clone(), PoolSpec::default()))).unwrap();
     let binds = vec![Bind::parse(&front.to_string()).unwrap()];
     let spec = ListenerSpec::new(binds, pool);
-    state.apply(2, &model::Command::CreateListener { name: name.clone(), spec }).unwrap();
+    state.apply(2, &model::Command::create((name.clone(), spec))).unwrap();
     target.send_replace(Arc::new(state));
     plane.in_force().wait_for(|r| *r == 2).await.unwrap();
 
@@ -177,8 +177,8 @@ async fn a_check_that_lacks_a_descriptor_for_its_files_says_nothing_of_the_backe
         spec.health.timeout = Duration::from_millis(50);
         let at = BackendSpec::at(BackendAddress::from(backend.local_addr().unwrap()));
         let mut state = ClusterState::default();
-        state.apply(1, &model::Command::CreatePool { name: pool.clone(), spec }).unwrap();
-        let create = model::Command::CreateBackend { pool: pool.clone(), name: name.clone(), spec: at };
+        state.apply(1, &model::Command::create((pool.clone(), spec))).unwrap();
+        let create = model::Command::create((pool.clone(), name.clone(), at));
         state.apply(2, &create).unwrap();
         let (fillers, used) = filled();
         // One more than there are: the check's connection. Set from within, as nothing can be started any more.

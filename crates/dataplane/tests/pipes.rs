@@ -53,12 +53,9 @@ async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
     let backend = BackendSpec::at(BackendAddress::parse(&back.to_string()).unwrap());
     let binds = vec![Bind::parse(&front.to_string()).unwrap()];
     for (index, command) in (1..).zip([
-        Command::CreatePool { name: pool.clone(), spec },
-        Command::CreateBackend { pool: pool.clone(), name, spec: backend },
-        Command::CreateListener {
-            name: ListenerName::parse("l").unwrap(),
-            spec: ListenerSpec::new(binds, pool),
-        },
+        Command::create((pool.clone(), spec)),
+        Command::create((pool.clone(), name, backend)),
+        Command::create((ListenerName::parse("l").unwrap(), ListenerSpec::new(binds, pool))),
     ]) {
         state.apply(index, &command).unwrap();
     }

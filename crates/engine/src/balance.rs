@@ -41,8 +41,7 @@ impl<'a> Candidate<'a> {
 
     /// Whether clients may be led there if it is not down.
     fn is_wanted(&self) -> bool {
-        let settings = &self.backend.spec;
-        settings.admin_state == AdminState::Enabled && settings.weight > 0 && self.resolved
+        self.backend.admin_state == AdminState::Enabled && self.backend.spec.weight > 0 && self.resolved
     }
 }
 

@@ -386,7 +386,41 @@ impl HttpCheck {
     }
 }
 
+impl TlsCheck {
+    fn size(&self) -> usize {
+        let files =
+            self.identity.as_ref().map_or(0, |files| files.certificate_file.len() + files.key_file.len());
+        length(self.server_name.as_ref()) + length(self.ca.as_ref()) + files
+    }
+}
+
+fn length(text: Option<&Arc<str>>) -> usize {
+    text.map_or(0, |text| text.len())
+}
+
 impl CheckKind {
+    /// About how many bytes its texts take; every version counts alike.
+    pub(crate) fn weight(&self) -> usize {
+        let tls = |tls: &Option<TlsCheck>| tls.as_ref().map_or(0, TlsCheck::size);
+        match self {
+            CheckKind::Tcp | CheckKind::None => 0,
+            CheckKind::Tls(check) => check.size(),
+            CheckKind::Http(check) => {
+                let fields: usize = check.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+                let texts = [&check.host, &check.token_file, &check.body_contains];
+                let texts: usize = texts.into_iter().map(|text| length(text.as_ref())).sum();
+                tls(&check.tls) + check.path.len() + fields + texts
+            }
+            CheckKind::Grpc(check) => {
+                tls(&check.tls) + length(check.authority.as_ref()) + length(check.service.as_ref())
+            }
+            CheckKind::Exchange(check) => {
+                let then: usize = check.then.iter().map(|step| step.send.len() + step.expect.len()).sum();
+                tls(&check.tls) + check.send.len() + check.expect.len() + then
+            }
+        }
+    }
+
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
         match self {

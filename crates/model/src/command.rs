@@ -8,14 +8,15 @@ use std::time::Duration;
 use crate::address::HostPort;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::REQUEST_ID_MAX;
-use crate::listener::{Listener, ListenerPatch, ListenerSpec};
+use crate::diff::ChangeKind;
+use crate::document::{Document, Operation, ResourceName};
+use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
-use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
-use crate::pool::{Backend, BackendPatch, BackendSpec, Pool, PoolPatch, PoolSpec};
+use crate::name::{MemberName, PoolName};
+use crate::pool::{Backend, Pool};
 use crate::sockets::MemberSockets;
-use crate::state::Revision;
 use crate::tenure::Tenure;
-use crate::vip::{Vip, VipPatch, VipSpec};
+use crate::vip::Vip;
 
 /// A client's name for one request, so that a repeated request is applied once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +81,7 @@ pub struct Origin {
     pub client: Option<IpAddr>,
 }
 
-/// One change to the replicated state. `expect` is the revision that the caller last saw of the resource; when it is
-/// given and the resource has moved on, the command is refused.
+/// One change to the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Gives the cluster its identity and its first member, which gets id 1.
@@ -115,81 +115,8 @@ pub enum Command {
         /// Where it listens; `None` from one that does not say.
         sockets: Option<Arc<MemberSockets>>,
     },
-    /// Creates a pool.
-    CreatePool {
-        /// Name of the new pool.
-        name: PoolName,
-        /// Its settings.
-        spec: PoolSpec,
-    },
-    /// Changes a pool's settings.
-    UpdatePool {
-        /// The pool.
-        name: PoolName,
-        /// What to change.
-        patch: PoolPatch,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Deletes a pool with its backends; refused while a listener leads to it.
-    DeletePool {
-        /// The pool.
-        name: PoolName,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Adds a backend to a pool.
-    CreateBackend {
-        /// The pool.
-        pool: PoolName,
-        /// Name of the new backend.
-        name: BackendName,
-        /// Its settings.
-        spec: BackendSpec,
-    },
-    /// Changes a backend's settings.
-    UpdateBackend {
-        /// The pool.
-        pool: PoolName,
-        /// The backend.
-        name: BackendName,
-        /// What to change.
-        patch: BackendPatch,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Removes a backend; its connections are closed.
-    DeleteBackend {
-        /// The pool.
-        pool: PoolName,
-        /// The backend.
-        name: BackendName,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Creates a listener.
-    CreateListener {
-        /// Name of the new listener.
-        name: ListenerName,
-        /// Its settings.
-        spec: ListenerSpec,
-    },
-    /// Changes a listener's settings.
-    UpdateListener {
-        /// The listener.
-        name: ListenerName,
-        /// What to change.
-        patch: ListenerPatch,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Deletes a listener; established connections go on.
-    DeleteListener {
-        /// The listener.
-        name: ListenerName,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
+    /// Changes resources, all of them under one revision or none; at most 4096 operations.
+    Batch(Arc<[Operation]>),
     /// Begins or ends the draining of a member.
     DrainMember {
         /// The member.
@@ -198,29 +125,6 @@ pub enum Command {
         draining: bool,
         /// Time after which connections that are left are closed.
         timeout: Option<Duration>,
-    },
-    /// Creates a virtual IP.
-    CreateVip {
-        /// Name of the new virtual IP.
-        name: VipName,
-        /// Its settings.
-        spec: VipSpec,
-    },
-    /// Changes the settings of a virtual IP.
-    UpdateVip {
-        /// The virtual IP.
-        name: VipName,
-        /// What to change.
-        patch: VipPatch,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
-    },
-    /// Deletes a virtual IP; refused while a listener accepts connections on its address.
-    DeleteVip {
-        /// The virtual IP.
-        name: VipName,
-        /// Revision that the caller last saw.
-        expect: Option<Revision>,
     },
     /// Makes pools, backends, listeners and virtual IPs exactly what a document says, all at once, and leaves the members
     /// alone.
@@ -256,6 +160,11 @@ pub enum Command {
         /// Tells it from another recovery of the same number; 0 for nothing, as before there were draws.
         draw: u64,
     },
+    /// Raises the feature level: every member has said that it knows this one. Proposed by the leader.
+    RaiseLevel {
+        /// The new level.
+        level: u32,
+    },
     /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
     TakeVips {
         /// Who, in which term, and how long its kernel may serve them without hearing from a quorum.
@@ -279,23 +188,46 @@ pub enum Command {
 }
 
 impl Command {
+    /// One operation, as a batch.
+    fn one(operation: Operation) -> Self {
+        Self::Batch([operation].into())
+    }
+
+    /// Makes a resource that must not be there.
+    pub fn create(document: impl Into<Document>) -> Self {
+        Self::one(Operation::create(document))
+    }
+
+    /// Makes a resource what the document says, whatever is there.
+    pub fn put(document: impl Into<Document>) -> Self {
+        Self::one(Operation::put(document))
+    }
+
+    /// Takes a resource away, at whatever revision.
+    pub fn delete(resource: impl Into<ResourceName>) -> Self {
+        Self::one(Operation::delete(resource))
+    }
+
+    /// The documents that it would put, in its order.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        let (operations, whole): (&[Operation], &[Document]) = match self {
+            Self::Batch(operations) => (operations, &[]),
+            Self::Restore { configuration, .. } => (&[], &configuration.0),
+            _ => (&[], &[]),
+        };
+        let put = operations.iter().filter_map(|operation| match operation {
+            Operation::Put { document, .. } => Some(document),
+            Operation::Delete { .. } => None,
+        });
+        put.chain(whole)
+    }
+
     /// Whether a client asks for it, so that any member may pass it on. The others note what a leader itself has found or done,
     /// and only that leader proposes them.
     pub const fn is_clients(&self) -> bool {
         match self {
-            Self::CreatePool { .. }
-            | Self::UpdatePool { .. }
-            | Self::DeletePool { .. }
-            | Self::CreateBackend { .. }
-            | Self::UpdateBackend { .. }
-            | Self::DeleteBackend { .. }
-            | Self::CreateListener { .. }
-            | Self::UpdateListener { .. }
-            | Self::DeleteListener { .. }
+            Self::Batch(_)
             | Self::DrainMember { .. }
-            | Self::CreateVip { .. }
-            | Self::UpdateVip { .. }
-            | Self::DeleteVip { .. }
             | Self::Restore { .. }
             | Self::StagePiece { .. }
             | Self::ApplyStaged { .. } => true,
@@ -305,9 +237,15 @@ impl Command {
             | Self::Recover { .. }
             | Self::UpdateMember { .. }
             | Self::NoteStart { .. }
+            | Self::RaiseLevel { .. }
             | Self::TakeVips { .. }
             | Self::ReleaseVips { .. } => false,
         }
+    }
+
+    /// The least feature level at which it may be proposed: every member knows it then.
+    pub const fn feature_level(&self) -> u32 {
+        1
     }
 
     /// The term in which a leader proposes it, if it is of one term only. A log entry of an earlier term cannot carry it.
@@ -337,6 +275,9 @@ pub enum Outcome {
     Vip(Arc<Vip>),
     /// The configuration is what the document says.
     Restored(Restored),
+    /// What became of each resource of a batch that is about several, in the order of its operations; `None` for one that is as
+    /// it was.
+    Batch(Arc<[Option<ChangeKind>]>),
     /// The resource is gone.
     Deleted,
     /// A record was made that is no resource.

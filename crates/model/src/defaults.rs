@@ -147,6 +147,30 @@ pub const BINDS_MAX: usize = 16;
 /// Most members, voters and learners together.
 pub const MEMBERS_MAX: usize = 15;
 
+/// The highest feature level that this version knows. It grows when a command, a setting or a rule comes that earlier versions
+/// do not know; limits that applying an entry depends on change only with it.
+pub const FEATURE_LEVEL_MAX: u32 = 1;
+
+/// Changes of the configuration that are kept; the oldest is forgotten first.
+pub const RECORDS_KEPT: usize = 64;
+/// What all of them may take, about in bytes; of older ones only a summary is kept then.
+pub const RECORDS_WEIGHT_MAX: usize = 4 * 1024 * 1024;
+/// What one of them may take; of one that takes more only a summary is kept.
+pub const RECORD_WEIGHT_MAX: usize = 1024 * 1024;
+/// Documents that a summary names.
+pub const SUMMARY_MAX: usize = 16;
+
+/// Most operations of one batch.
+pub const OPERATIONS_MAX: usize = 4_096;
+/// Longest owner of a resource, in bytes.
+pub const OWNER_MAX: usize = 128;
+/// Most annotations of a resource.
+pub const ANNOTATIONS_MAX: usize = 16;
+/// Longest key of an annotation, in characters.
+pub const ANNOTATION_KEY_MAX: usize = 63;
+/// Longest value of an annotation, in bytes.
+pub const ANNOTATION_VALUE_MAX: usize = 256;
+
 /// Most bytes of a proposal that is staged in pieces: the configuration of some hundred thousand backends.
 pub const STAGED_MAX: usize = 16 * 1024 * 1024;
 /// Entries after which pieces that nobody went on with are dropped.
@@ -154,6 +178,8 @@ pub const STAGED_FOR: u64 = 10_000;
 
 /// Answers remembered for repeated request ids; the oldest is forgotten first.
 pub const REQUESTS_REMEMBERED: usize = 8_192;
+/// What all of them may take, about in bytes.
+pub const REQUESTS_WEIGHT_MAX: usize = 16 * 1024 * 1024;
 /// Longest request id, in characters.
 pub const REQUEST_ID_MAX: usize = 64;
 

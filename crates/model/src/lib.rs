@@ -9,18 +9,23 @@
 mod address;
 mod apply;
 mod check;
+mod choice;
 mod cidr;
 mod command;
 mod configuration;
 pub mod defaults;
 mod diff;
 mod digest;
+mod document;
+mod listen;
 mod listener;
 mod machine;
 mod member;
+mod metadata;
 mod name;
 mod overlap;
 mod pool;
+mod record;
 mod refusal;
 mod secret;
 mod sockets;
@@ -34,24 +39,29 @@ pub use check::{
     CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
     TlsCheck,
 };
+pub use choice::{Choice, Chosen};
 pub use cidr::Cidr;
 pub use command::{Command, Origin, Outcome, Proposal, Request, RequestId};
 pub use configuration::{Configuration, Restored};
 pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
-pub use listener::{Listener, ListenerPatch, ListenerSpec, NamePattern, Route};
+pub use document::{Document, Expected, Operation, ResourceName};
+pub use listen::ListenAddress;
+pub use listener::{Listener, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
 pub use member::{ClusterId, Member, MemberId, MemberSpec, check_drain_timeout};
+pub use metadata::Metadata;
 pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 pub use overlap::{Claim, Overlaps};
 pub use pool::{
-    AdminState, Algorithm, AllDown, Backend, BackendPatch, BackendSpec, HealthCheck, HealthPatch,
-    InitialState, OnDown, OnPrimaryUp, Pool, PoolEntry, PoolPatch, PoolSpec, SendProxy,
+    AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, OnPrimaryUp,
+    Pool, PoolEntry, PoolSpec, SendProxy,
 };
+pub use record::{DocumentChange, RevisionRecord};
 pub use refusal::{Kind, Refusal};
 pub use secret::Secret;
 pub use sockets::{MemberSockets, stands_in_the_way};
 pub use state::{ClusterState, Revision};
 pub use tenure::{Tenure, VipEvent, VipEventKind};
 pub use violation::{Invalid, Violation, Violations};
-pub use vip::{InterfaceName, OnQuorumLoss, Vip, VipAddress, VipPatch, VipSpec};
+pub use vip::{InterfaceName, OnQuorumLoss, Vip, VipAddress, VipSpec};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::address::{Bind, is_dns_name};
 use crate::cidr::Cidr;
 use crate::defaults;
+use crate::listen::ListenAddress;
+use crate::metadata::Metadata;
 use crate::name::{ListenerName, PoolName};
 use crate::pool::within;
 use crate::state::Revision;
@@ -21,6 +23,13 @@ pub enum NamePattern {
 }
 
 impl NamePattern {
+    /// Bytes of the name.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Exact(name) | Self::Below(name) => name.len(),
+        }
+    }
+
     /// Parses `api.example.com` or `*.example.com`; the error is the broken rule.
     ///
     /// # Errors
@@ -84,7 +93,7 @@ impl Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
     /// Addresses that every member binds; 1 to 16 with at most 8 192 ports, none named twice.
-    pub binds: Vec<Bind>,
+    pub binds: Vec<ListenAddress>,
     /// The pool that connections go to that no route takes.
     pub pool: PoolName,
     /// Where TLS connections go by server name and protocol; at most 64. The most specific one decides, of equals the
@@ -108,13 +117,15 @@ pub struct ListenerSpec {
     /// Connections accepted each second from one address or network as above on each member, after a pause all of them at
     /// once; more are reset. 0 for no bound.
     pub accept_rate_per_source: u32,
+    /// Who cares for it, and notes.
+    pub metadata: Metadata,
 }
 
 impl ListenerSpec {
     /// A listener with default settings.
-    pub fn new(binds: Vec<Bind>, pool: PoolName) -> Self {
+    pub fn new<A: Into<ListenAddress>>(binds: Vec<A>, pool: PoolName) -> Self {
         Self {
-            binds,
+            binds: binds.into_iter().map(Into::into).collect(),
             pool,
             routes: Vec::new(),
             accept_proxy_from: Vec::new(),
@@ -124,12 +135,13 @@ impl ListenerSpec {
             max_connections_per_source: 0,
             accept_rate: 0,
             accept_rate_per_source: 0,
+            metadata: Metadata::default(),
         }
     }
 
     /// How many ports it has, over all its addresses.
     pub fn ports(&self) -> usize {
-        self.binds.iter().map(|bind| bind.ports()).sum()
+        self.binds.iter().map(ListenAddress::ports).sum()
     }
 
     /// Every pool that connections may go to; the same one may come more than once.
@@ -151,11 +163,6 @@ impl ListenerSpec {
             );
             v.add("listener.binds", format!("{ports} ports"), rule);
         }
-        for (i, bind) in self.binds.iter().enumerate() {
-            if self.binds.iter().take(i).any(|before| before.overlaps(*bind)) {
-                v.add("listener.binds", bind, "must not be named twice");
-            }
-        }
         let lists = [
             ("listener.routes", self.routes.len(), defaults::ROUTES_MAX),
             ("listener.accept_proxy_from", self.accept_proxy_from.len(), defaults::NETWORKS_MAX),
@@ -169,6 +176,7 @@ impl ListenerSpec {
             route.check(&format!("listener.routes[{i}]"), v);
         }
         self.check_numbers(v);
+        self.metadata.check("listener", v);
     }
 
     /// Notes every number that is out of bounds.
@@ -179,54 +187,6 @@ impl ListenerSpec {
         within(v, "listener.accept_rate", &self.accept_rate, bounds);
         within(v, "listener.accept_rate_per_source", &self.accept_rate_per_source, bounds);
     }
-
-    /// The settings after a patch.
-    #[must_use]
-    pub fn patched(&self, patch: &ListenerPatch) -> Self {
-        fn either<T: Clone>(new: &Option<T>, old: &T) -> T {
-            new.as_ref().unwrap_or(old).clone()
-        }
-        Self {
-            binds: either(&patch.binds, &self.binds),
-            pool: either(&patch.pool, &self.pool),
-            routes: either(&patch.routes, &self.routes),
-            accept_proxy_from: either(&patch.accept_proxy_from, &self.accept_proxy_from),
-            allow: either(&patch.allow, &self.allow),
-            deny: either(&patch.deny, &self.deny),
-            max_connections: either(&patch.max_connections, &self.max_connections),
-            max_connections_per_source: either(
-                &patch.max_connections_per_source,
-                &self.max_connections_per_source,
-            ),
-            accept_rate: either(&patch.accept_rate, &self.accept_rate),
-            accept_rate_per_source: either(&patch.accept_rate_per_source, &self.accept_rate_per_source),
-        }
-    }
-}
-
-/// A change to a listener's settings: only what is `Some` changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ListenerPatch {
-    /// Addresses that every member binds.
-    pub binds: Option<Vec<Bind>>,
-    /// The pool that connections go to.
-    pub pool: Option<PoolName>,
-    /// Where TLS connections go by name and protocol.
-    pub routes: Option<Vec<Route>>,
-    /// Networks whose connections begin with a PROXY protocol header.
-    pub accept_proxy_from: Option<Vec<Cidr>>,
-    /// Networks that clients may connect from.
-    pub allow: Option<Vec<Cidr>>,
-    /// Networks that they may not connect from.
-    pub deny: Option<Vec<Cidr>>,
-    /// Connections at a time.
-    pub max_connections: Option<u32>,
-    /// Connections from one address at a time.
-    pub max_connections_per_source: Option<u32>,
-    /// Connections accepted each second.
-    pub accept_rate: Option<u32>,
-    /// Connections accepted each second from one address.
-    pub accept_rate_per_source: Option<u32>,
 }
 
 /// A listener: addresses that lead to a pool.
@@ -236,9 +196,10 @@ pub struct Listener {
     pub name: ListenerName,
     /// Its settings.
     pub spec: ListenerSpec,
+    /// What each of its addresses means: those of virtual IPs in place of their names.
+    pub binds: Vec<Bind>,
     /// Revision that last changed it.
     pub revision: Revision,
-    /// Revision that created it: of two listeners that mean the same address on a member, the older one has it. Of one that is
-    /// older than this record, the revision at which it was first stored with it.
+    /// Revision that created it: of two listeners that mean the same address on a member, the older one has it.
     pub created: Revision,
 }

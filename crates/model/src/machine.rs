@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::command::{Command, Outcome, Proposal, RequestId};
-use crate::defaults::{REQUESTS_REMEMBERED, STAGED_FOR, STAGED_MAX};
+use crate::command::{Command, Outcome, Proposal, Request, RequestId};
+use crate::defaults::{REQUESTS_REMEMBERED, REQUESTS_WEIGHT_MAX, STAGED_FOR, STAGED_MAX};
 use crate::diff::Change;
 use crate::refusal::Refusal;
 use crate::state::{ClusterState, Revision};
@@ -56,6 +56,8 @@ pub struct Machine {
     pub staged: Option<Staged>,
     answered: BTreeMap<RequestId, Remembered>,
     order: VecDeque<RequestId>,
+    /// What the answers take, about in bytes.
+    weight: usize,
 }
 
 impl Machine {
@@ -83,7 +85,7 @@ impl Machine {
         if self.staged.as_ref().is_some_and(|staged| index.saturating_sub(staged.index) > STAGED_FOR) {
             self.staged = None;
         }
-        if let Some(first) = self.repeated(proposal) {
+        if let Some(first) = proposal.request.as_ref().and_then(|request| self.repeated(request)) {
             return first;
         }
         match &proposal.command {
@@ -94,7 +96,7 @@ impl Machine {
             Command::ApplyStaged { .. } => return Err(Refusal::StagingLost),
             _ => {}
         }
-        let applied = self.state.apply(index, &proposal.command)?;
+        let applied = self.state.apply_recorded(index, proposal)?;
         if let Some(request) = &proposal.request {
             self.remember(Remembered {
                 id: request.id.clone(),
@@ -107,8 +109,7 @@ impl Machine {
     }
 
     /// The answer to a request that came before: the first one, or a refusal when it is another request under the same id.
-    pub fn repeated(&self, proposal: &Proposal) -> Option<Result<Applied, Refusal>> {
-        let request = proposal.request.as_ref()?;
+    pub fn repeated(&self, request: &Request) -> Option<Result<Applied, Refusal>> {
         let first = self.answered.get(&request.id)?;
         if first.fingerprint != request.fingerprint {
             return Some(Err(Refusal::RequestIdReused(request.id.to_string())));
@@ -120,7 +121,8 @@ impl Machine {
     /// The answer that the proposal would get at `index` if that changes nothing: a refusal, or what it was answered
     /// when it came before. `None` when it has to be applied.
     pub fn settled(&self, index: Revision, proposal: &Proposal) -> Option<Result<Applied, Refusal>> {
-        self.repeated(proposal).or_else(|| self.state.decide(index, &proposal.command).err().map(Err))
+        let repeated = proposal.request.as_ref().and_then(|request| self.repeated(request));
+        repeated.or_else(|| self.state.decide(index, &proposal.command).err().map(Err))
     }
 
     /// Keeps a piece. One that is there already changes nothing, so that it may come twice.
@@ -171,12 +173,15 @@ impl Machine {
     }
 
     fn remember(&mut self, answer: Remembered) {
-        if self.order.len() >= REQUESTS_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.answered.remove(&oldest);
-        }
+        self.weight += answer.outcome.weight();
         self.order.push_back(answer.id.clone());
         self.answered.insert(answer.id.clone(), answer);
+        while self.order.len() > 1
+            && (self.order.len() > REQUESTS_REMEMBERED || self.weight > REQUESTS_WEIGHT_MAX)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let forgotten = self.answered.remove(&oldest);
+            self.weight -= forgotten.map_or(0, |answer| answer.outcome.weight());
+        }
     }
 }

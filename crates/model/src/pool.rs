@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::address::{BackendAddress, Port};
 use crate::check::CheckKind;
 use crate::defaults;
+use crate::metadata::Metadata;
 use crate::name::{BackendName, PoolName};
 use crate::state::Revision;
 use crate::violation::Violations;
@@ -165,6 +166,8 @@ pub struct PoolSpec {
     pub dead_peer_timeout: Duration,
     /// The header that backends are sent.
     pub send_proxy: SendProxy,
+    /// Who cares for it, and notes.
+    pub metadata: Metadata,
 }
 
 impl Default for PoolSpec {
@@ -187,6 +190,7 @@ impl Default for PoolSpec {
             close_spread_percent: defaults::CLOSE_SPREAD_PERCENT,
             dead_peer_timeout: defaults::DEAD_PEER_TIMEOUT,
             send_proxy: SendProxy::default(),
+            metadata: Metadata::default(),
         }
     }
 }
@@ -207,6 +211,7 @@ impl PoolSpec {
     pub fn check(&self, v: &mut Violations) {
         self.check_numbers(v);
         self.health.kind.check(v);
+        self.metadata.check("pool", v);
     }
 
     /// Notes every number and duration that is out of bounds.
@@ -232,103 +237,6 @@ impl PoolSpec {
         within(v, "pool.health_check.fall", &h.fall, &defaults::CHECK_COUNT_BOUNDS);
         within(v, "pool.health_check.jitter_percent", &h.jitter_percent, &defaults::CHECK_JITTER_BOUNDS);
     }
-
-    /// The settings after a patch.
-    #[must_use]
-    pub fn patched(&self, patch: &PoolPatch) -> Self {
-        let (h, p) = (&self.health, &patch.health);
-        Self {
-            algorithm: patch.algorithm.unwrap_or(self.algorithm),
-            connect_timeout: patch.connect_timeout.unwrap_or(self.connect_timeout),
-            connect_retries: patch.connect_retries.unwrap_or(self.connect_retries),
-            on_down: patch.on_down.unwrap_or(self.on_down),
-            on_primary_up: patch.on_primary_up.unwrap_or(self.on_primary_up),
-            all_down: patch.all_down.unwrap_or(self.all_down),
-            minimum_healthy: patch.minimum_healthy.unwrap_or(self.minimum_healthy),
-            queue_length: patch.queue_length.unwrap_or(self.queue_length),
-            queue_timeout: patch.queue_timeout.unwrap_or(self.queue_timeout),
-            slow_start: patch.slow_start.unwrap_or(self.slow_start),
-            stickiness: patch.stickiness.unwrap_or(self.stickiness),
-            idle_timeout: patch.idle_timeout.unwrap_or(self.idle_timeout),
-            max_lifetime: patch.max_lifetime.unwrap_or(self.max_lifetime),
-            close_spread_percent: patch.close_spread_percent.unwrap_or(self.close_spread_percent),
-            dead_peer_timeout: patch.dead_peer_timeout.unwrap_or(self.dead_peer_timeout),
-            send_proxy: patch.send_proxy.unwrap_or(self.send_proxy),
-            health: HealthCheck {
-                kind: p.kind.clone().unwrap_or_else(|| h.kind.clone()),
-                interval: p.interval.unwrap_or(h.interval),
-                fast_interval: p.fast_interval.unwrap_or(h.fast_interval),
-                timeout: p.timeout.unwrap_or(h.timeout),
-                rise: p.rise.unwrap_or(h.rise),
-                fall: p.fall.unwrap_or(h.fall),
-                jitter_percent: p.jitter_percent.unwrap_or(h.jitter_percent),
-                port: p.port.unwrap_or(h.port),
-                initial_state: p.initial_state.unwrap_or(h.initial_state),
-            },
-        }
-    }
-}
-
-/// A change to a pool's settings: only what is `Some` changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PoolPatch {
-    /// How a backend is picked.
-    pub algorithm: Option<Algorithm>,
-    /// How long one connect may take.
-    pub connect_timeout: Option<Duration>,
-    /// Further backends tried after a failed connect.
-    pub connect_retries: Option<u32>,
-    /// What happens to connections to a backend that is found unhealthy.
-    pub on_down: Option<OnDown>,
-    /// What happens to connections to backups when a primary is usable again.
-    pub on_primary_up: Option<OnPrimaryUp>,
-    /// What happens to new connections while the pool is down.
-    pub all_down: Option<AllDown>,
-    /// Usable backends below which the pool is down.
-    pub minimum_healthy: Option<u32>,
-    /// Clients that may wait for a place.
-    pub queue_length: Option<u32>,
-    /// How long they wait.
-    pub queue_timeout: Option<Duration>,
-    /// Time in which a backend's share grows.
-    pub slow_start: Option<Duration>,
-    /// How long a client is remembered.
-    pub stickiness: Option<Duration>,
-    /// Time without a byte.
-    pub idle_timeout: Option<Duration>,
-    /// Longest connection.
-    pub max_lifetime: Option<Duration>,
-    /// The last part of a time over which ends are spread, in percent.
-    pub close_spread_percent: Option<u32>,
-    /// Time without an answer after which a peer is dead.
-    pub dead_peer_timeout: Option<Duration>,
-    /// The header that backends are sent.
-    pub send_proxy: Option<SendProxy>,
-    /// Changes to the health check.
-    pub health: HealthPatch,
-}
-
-/// A change to a health check: only what is `Some` changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HealthPatch {
-    /// What a check does.
-    pub kind: Option<CheckKind>,
-    /// Time between two checks while the verdict stands.
-    pub interval: Option<Duration>,
-    /// Time between two checks while in doubt.
-    pub fast_interval: Option<Duration>,
-    /// How long one check may take.
-    pub timeout: Option<Duration>,
-    /// Successes in a row that make a backend healthy.
-    pub rise: Option<u32>,
-    /// Failures in a row that make a backend unhealthy.
-    pub fall: Option<u32>,
-    /// Random part of the interval, in percent.
-    pub jitter_percent: Option<u32>,
-    /// Port that is checked; `Some(None)` goes back to the backend's own.
-    pub port: Option<Option<Port>>,
-    /// What a backend counts as at first.
-    pub initial_state: Option<InitialState>,
 }
 
 /// A named set of backends with a way to pick among them and a health check.
@@ -367,6 +275,24 @@ pub enum AdminState {
     Disabled,
 }
 
+impl AdminState {
+    /// The state's word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Draining { .. } => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// Notes the time of a drain if it is out of bounds.
+    pub fn check(&self, v: &mut Violations) {
+        if let Self::Draining { timeout: Some(timeout) } = self {
+            within(v, "backend.drain_timeout", timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
+        }
+    }
+}
+
 /// The settings of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendSpec {
@@ -378,8 +304,8 @@ pub struct BackendSpec {
     pub backup: bool,
     /// Connections that it takes from each member at a time; 0 for no bound.
     pub max_connections: u32,
-    /// What the operator wants of it.
-    pub admin_state: AdminState,
+    /// Who cares for it, and notes.
+    pub metadata: Metadata,
 }
 
 impl BackendSpec {
@@ -390,50 +316,21 @@ impl BackendSpec {
             weight: defaults::WEIGHT,
             backup: false,
             max_connections: 0,
-            admin_state: AdminState::default(),
+            metadata: Metadata::default(),
         }
     }
 
     /// Notes every setting that is out of bounds.
     pub fn check(&self, v: &mut Violations) {
         self.check_numbers(v);
+        self.metadata.check("backend", v);
     }
 
-    /// Notes every number and duration that is out of bounds.
+    /// Notes every number that is out of bounds.
     pub fn check_numbers(&self, v: &mut Violations) {
         within(v, "backend.max_connections", &self.max_connections, &defaults::CONNECTIONS_BOUNDS);
         within(v, "backend.weight", &self.weight, &defaults::WEIGHT_BOUNDS);
-        if let AdminState::Draining { timeout: Some(timeout) } = self.admin_state {
-            within(v, "backend.drain_timeout", &timeout, &defaults::DRAIN_TIMEOUT_BOUNDS);
-        }
     }
-
-    /// The settings after a patch.
-    #[must_use]
-    pub fn patched(&self, patch: &BackendPatch) -> Self {
-        Self {
-            address: patch.address.clone().unwrap_or_else(|| self.address.clone()),
-            weight: patch.weight.unwrap_or(self.weight),
-            backup: patch.backup.unwrap_or(self.backup),
-            max_connections: patch.max_connections.unwrap_or(self.max_connections),
-            admin_state: patch.admin_state.unwrap_or(self.admin_state),
-        }
-    }
-}
-
-/// A change to a backend's settings: only what is `Some` changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BackendPatch {
-    /// Where it is dialled.
-    pub address: Option<BackendAddress>,
-    /// Share of connections.
-    pub weight: Option<u16>,
-    /// Whether it is a backup.
-    pub backup: Option<bool>,
-    /// Connections that it takes from each member.
-    pub max_connections: Option<u32>,
-    /// What the operator wants of it.
-    pub admin_state: Option<AdminState>,
 }
 
 /// An address in a pool.
@@ -443,6 +340,8 @@ pub struct Backend {
     pub name: BackendName,
     /// Its settings.
     pub spec: BackendSpec,
-    /// Revision that last changed it.
+    /// What the operator switched it to; a document of its own.
+    pub admin_state: AdminState,
+    /// Revision that last changed its settings or switched it.
     pub revision: Revision,
 }

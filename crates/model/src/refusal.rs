@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::document::ResourceName;
 use crate::state::Revision;
 use crate::violation::Invalid;
 
@@ -140,12 +141,25 @@ pub enum Refusal {
         /// Its virtual IPs.
         vips: usize,
     },
+    /// Operations of a batch about several resources failed; nothing was changed.
+    #[error("nothing was changed: {}", parts(.0))]
+    Batch(Vec<(ResourceName, Refusal)>),
     /// The pieces of a large proposal are not there as they were sent.
     #[error("another large change came in between and nothing was changed; try again")]
     StagingLost,
     /// The cluster has been founded before.
     #[error("the cluster is founded already; add members with \"trestle member add\"")]
     Founded,
+}
+
+fn parts(failed: &[(ResourceName, Refusal)]) -> String {
+    const SHOWN: usize = 10;
+    let mut shown: Vec<String> =
+        failed.iter().take(SHOWN).map(|(name, refusal)| format!("{name}: {refusal}")).collect();
+    if failed.len() > SHOWN {
+        shown.push(format!("and {} more", failed.len() - SHOWN));
+    }
+    shown.join("; ")
 }
 
 fn users(names: &[String]) -> String {

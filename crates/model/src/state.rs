@@ -7,6 +7,7 @@ use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
 use crate::pool::{Backend, PoolEntry};
+use crate::record::RevisionRecord;
 use crate::sockets::MemberSockets;
 use crate::tenure::{Tenure, VipEvent};
 use crate::vip::Vip;
@@ -24,6 +25,8 @@ pub struct ClusterState {
     pub recovery: u64,
     /// What was drawn at the last of these times, by their numbers, as far as it was recorded. No configuration.
     pub recovery_draws: BTreeMap<u64, u64>,
+    /// What the cluster may ask of its members: the highest level that all of them know. 0 before it is founded.
+    pub feature_level: u32,
     /// Index of the last entry that changed this state.
     pub revision: Revision,
     /// Pools by name.
@@ -43,6 +46,8 @@ pub struct ClusterState {
     pub tenure: Option<Tenure>,
     /// Who took and released them, oldest first; as little a configuration.
     pub vip_events: VecDeque<Arc<VipEvent>>,
+    /// The last changes of the configuration, oldest first: at most 64, of which all together take 4 MiB.
+    pub records: VecDeque<Arc<RevisionRecord>>,
 }
 
 impl ClusterState {

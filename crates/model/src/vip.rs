@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::address::usable_ip;
 use crate::defaults;
+use crate::metadata::Metadata;
 use crate::name::{MemberName, VipName};
 use crate::pool::within;
 use crate::state::Revision;
@@ -150,6 +151,8 @@ pub struct VipSpec {
     pub preferred: Vec<MemberName>,
     /// How long a preferred member must have been fit before the VIP goes to it.
     pub preference_delay: Duration,
+    /// Who cares for it, and notes.
+    pub metadata: Metadata,
 }
 
 impl VipSpec {
@@ -162,6 +165,7 @@ impl VipSpec {
             on_quorum_loss: OnQuorumLoss::default(),
             preferred: Vec::new(),
             preference_delay: defaults::PREFERENCE_DELAY,
+            metadata: Metadata::default(),
         }
     }
 
@@ -192,43 +196,13 @@ impl VipSpec {
             }
         }
         self.check_numbers(v);
+        self.metadata.check("vip", v);
     }
 
     /// Notes every duration that is out of bounds.
     pub fn check_numbers(&self, v: &mut Violations) {
         within(v, "vip.preference_delay", &self.preference_delay, &defaults::PREFERENCE_DELAY_BOUNDS);
     }
-
-    /// The settings after a patch.
-    #[must_use]
-    pub fn patched(&self, patch: &VipPatch) -> Self {
-        fn either<T: Clone>(new: &Option<T>, old: &T) -> T {
-            new.as_ref().unwrap_or(old).clone()
-        }
-        Self {
-            address: self.address,
-            interface: either(&patch.interface, &self.interface),
-            interface_overrides: either(&patch.interface_overrides, &self.interface_overrides),
-            on_quorum_loss: either(&patch.on_quorum_loss, &self.on_quorum_loss),
-            preferred: either(&patch.preferred, &self.preferred),
-            preference_delay: either(&patch.preference_delay, &self.preference_delay),
-        }
-    }
-}
-
-/// A change to the settings of a virtual IP: only what is `Some` changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VipPatch {
-    /// The interface; `Some(None)` for the one that has an address of the same network.
-    pub interface: Option<Option<InterfaceName>>,
-    /// Members on which it is another interface.
-    pub interface_overrides: Option<BTreeMap<MemberName, InterfaceName>>,
-    /// What becomes of it when the quorum is lost.
-    pub on_quorum_loss: Option<OnQuorumLoss>,
-    /// Who shall hold it, best first.
-    pub preferred: Option<Vec<MemberName>>,
-    /// How long a preferred member must have been fit.
-    pub preference_delay: Option<Duration>,
 }
 
 /// A virtual IP.

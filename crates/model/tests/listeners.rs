@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    Bind, ClusterState, Command, Configuration, ListenerName, ListenerPatch, ListenerSpec, PoolName,
-    PoolSpec, Refusal,
+    Bind, ClusterState, Command, Configuration, ListenerName, ListenerSpec, PoolName, PoolSpec, Refusal,
 };
 
 fn pool(name: &str) -> PoolName {
@@ -17,14 +16,14 @@ fn listener(name: &str) -> ListenerName {
 }
 
 fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
-    let binds = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
-    Command::CreateListener { name: listener(name), spec: ListenerSpec::new(binds, pool(to)) }
+    let binds: Vec<_> = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
+    Command::create((listener(name), ListenerSpec::new(binds, pool(to))))
 }
 
 /// A state with pool web (revision 1) and listener web (3).
 fn web() -> ClusterState {
     let mut state = ClusterState::default();
-    state.apply(1, &Command::CreatePool { name: pool("web"), spec: PoolSpec::default() }).unwrap();
+    state.apply(1, &Command::create((pool("web"), PoolSpec::default()))).unwrap();
     state.apply(3, &create_listener("web", &["0.0.0.0:80"], "web")).unwrap();
     state
 }
@@ -42,34 +41,26 @@ fn a_listener_is_as_old_as_its_creation_however_often_it_changes() {
     let mut state = web();
     let created = |state: &ClusterState, name| state.listeners[&listener(name)].created;
     assert_eq!(created(&state, "web"), 3);
-    let update = |max_connections| Command::UpdateListener {
-        name: listener("web"),
-        patch: ListenerPatch { max_connections: Some(max_connections), ..ListenerPatch::default() },
-        expect: None,
-    };
+    let spec = state.listeners[&listener("web")].spec.clone();
+    let update =
+        |max_connections| Command::put((listener("web"), ListenerSpec { max_connections, ..spec.clone() }));
     state.apply(7, &update(7)).unwrap();
     let web = &state.listeners[&listener("web")];
     assert_eq!((web.revision, web.created), (7, 3));
     // A restore keeps what stays, changed or not.
-    let spec = |state: &ClusterState| (listener("web"), state.listeners[&listener("web")].spec.clone());
-    let (name, changed) = (
-        listener("new"),
-        state.listeners[&listener("web")].spec.patched(&ListenerPatch {
-            binds: Some(vec![Bind::parse("10.0.0.1:81").unwrap()]),
-            ..ListenerPatch::default()
-        }),
-    );
-    let configuration = Configuration {
-        pools: vec![(pool("web"), PoolSpec::default())],
-        listeners: vec![(name, changed), spec(&state)],
-        ..Configuration::default()
-    };
+    let new = ListenerSpec::new(vec![Bind::parse("10.0.0.1:81").unwrap()], pool("web"));
+    let web = state.listeners[&listener("web")].spec.clone();
+    let configuration = Configuration(vec![
+        (pool("web"), PoolSpec::default()).into(),
+        (listener("new"), new).into(),
+        (listener("web"), web).into(),
+    ]);
     let restore = Command::Restore { configuration: Arc::new(configuration), replace: true };
     state.apply(9, &update(9)).unwrap();
     state.apply(11, &restore).unwrap();
     let web = &state.listeners[&listener("web")];
     assert_eq!((web.revision, web.created, created(&state, "new")), (11, 3, 11));
-    state.apply(12, &Command::DeleteListener { name: listener("web"), expect: None }).unwrap();
+    state.apply(12, &Command::delete(listener("web"))).unwrap();
     state.apply(13, &create_listener("web", &["0.0.0.0:443"], "web")).unwrap();
     assert_eq!(created(&state, "web"), 13);
 }
@@ -96,9 +87,8 @@ fn ports_of_listeners_are_bounded_alone_and_together() {
     );
     state.apply(6, &ports("more", &["10.0.0.2:1-2655"])).unwrap();
     let rebind = |name: &str, bind: &str| {
-        let binds = Some(vec![Bind::parse(bind).unwrap()]);
-        let patch = ListenerPatch { binds, ..ListenerPatch::default() };
-        Command::UpdateListener { name: listener(name), patch, expect: None }
+        let spec = ListenerSpec::new(vec![Bind::parse(bind).unwrap()], pool("web"));
+        Command::put((listener(name), spec))
     };
     assert!(matches!(
         refused(&mut state, &rebind("more", "10.0.0.2:1-2656")),

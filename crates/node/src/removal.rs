@@ -60,8 +60,8 @@ impl RemovalGrace {
 /// Drains a backend that is not drained or disabled anyway. Nothing is said of a deadline: the time of a drain counts from when
 /// it began, which for some is long ago, and the data plane knows when this member takes its leave.
 fn drain(backend: &mut Arc<Backend>) {
-    if backend.spec.admin_state == AdminState::Enabled {
-        Arc::make_mut(backend).spec.admin_state = AdminState::Draining { timeout: None };
+    if backend.admin_state == AdminState::Enabled {
+        Arc::make_mut(backend).admin_state = AdminState::Draining { timeout: None };
     }
 }
 
@@ -70,8 +70,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use trestle_model::{
-        BackendAddress, BackendName, BackendSpec, Bind, Command, ListenerName, ListenerSpec, PoolName,
-        PoolSpec,
+        BackendAddress, BackendName, BackendSpec, Bind, Command, ListenerName, ListenerSpec, Operation,
+        PoolName, PoolSpec,
     };
 
     use super::*;
@@ -81,18 +81,22 @@ mod tests {
     fn serving() -> Arc<ClusterState> {
         let mut state = ClusterState::default();
         let pool = PoolName::parse("web").unwrap();
-        state.apply(1, &Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+        state.apply(1, &Command::create((pool.clone(), PoolSpec::default()))).unwrap();
         for (index, name, admin_state) in
             [(2, "on", AdminState::Enabled), (3, "off", AdminState::Disabled), (4, "out", DRAINED)]
         {
             let address = BackendAddress::parse("10.0.0.1:80").unwrap();
-            let spec = BackendSpec { admin_state, ..BackendSpec::at(address) };
             let (pool, name) = (pool.clone(), BackendName::parse(name).unwrap());
-            state.apply(index, &Command::CreateBackend { pool, name, spec }).unwrap();
+            let spec = BackendSpec::at(address);
+            let operations = [
+                Operation::create((pool.clone(), name.clone(), spec)),
+                Operation::put((pool, name, admin_state)),
+            ];
+            state.apply(index, &Command::Batch(operations.into())).unwrap();
         }
         let spec = ListenerSpec::new(vec![Bind::parse("0.0.0.0:80").unwrap()], pool);
         let name = ListenerName::parse("web").unwrap();
-        state.apply(5, &Command::CreateListener { name, spec }).unwrap();
+        state.apply(5, &Command::create((name, spec))).unwrap();
         Arc::new(state)
     }
 
@@ -108,7 +112,7 @@ mod tests {
         assert!(left.listeners.is_empty() && left.vips.is_empty());
         assert_eq!(left.revision, known.revision);
         let states = left.pools.values().flat_map(|pool| pool.backends.values());
-        let states: Vec<_> = states.map(|b| (b.name.as_str(), b.spec.admin_state)).collect();
+        let states: Vec<_> = states.map(|b| (b.name.as_str(), b.admin_state)).collect();
         assert_eq!(states, [("off", AdminState::Disabled), ("on", DRAINED), ("out", DRAINED)]);
         assert_eq!(end, Some(start + Duration::from_secs(31)));
         assert_eq!(at(30, true).0, left);

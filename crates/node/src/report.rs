@@ -168,7 +168,7 @@ impl Member {
         match last.as_ref() {
             Some((revision, digest)) if *revision == state.revision => digest.clone(),
             _ => {
-                let digest = state.digest().to_string();
+                let digest = trestle_api::stored::state_digest(&state).to_string();
                 *last = Some((state.revision, digest.clone()));
                 digest
             }

@@ -368,6 +368,8 @@ mod tests {
         assert!(!prevented.contains(&StartError::from(OpenError::Locked(path.clone())).exit_code()));
         let newer = OpenError::NewerFormat { file: path, found: 2, known: 1 };
         assert!(prevented.contains(&StartError::from(newer).exit_code()));
+        let older = OpenError::OlderFormat { dir: "/x".into(), found: 1, known: 2 };
+        assert!(prevented.contains(&StartError::from(older).exit_code()));
         assert_eq!(value(UNIT, "StartLimitIntervalSec="), "0");
     }
 

@@ -2,7 +2,7 @@
 
 use trestle_api::{convert, peer};
 use trestle_dataplane::{Listener, Pool, Table, Verdict};
-use trestle_model::{AdminState, AllDown, BackendSpec, PoolName};
+use trestle_model::{AdminState, AllDown, Backend, PoolName};
 
 use crate::report::count;
 
@@ -48,8 +48,8 @@ pub(crate) fn troubled_pools(table: &Table) -> Vec<peer::PoolTrouble> {
 }
 
 fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<peer::PoolTrouble> {
-    let is_enabled = |spec: &BackendSpec| spec.admin_state == AdminState::Enabled && spec.weight > 0;
-    let enabled = || pool.backends.iter().filter(|backend| is_enabled(&backend.config.spec));
+    let is_enabled = |config: &Backend| config.admin_state == AdminState::Enabled && config.spec.weight > 0;
+    let enabled = || pool.backends.iter().filter(|backend| is_enabled(&backend.config));
     // No client is led to a name without an address either.
     let unhealthy = || enabled().filter(|b| table.verdict(b) == Verdict::Unhealthy || b.ip.is_none());
     let (all, bad) = (enabled().count(), unhealthy().count());

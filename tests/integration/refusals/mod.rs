@@ -60,7 +60,7 @@ async fn what_breaks_a_rule_is_refused_and_changes_nothing() {
     for (what, status, code, says) in [
         names::names(&api).await,
         names::addresses(&api).await,
-        values::values(&api).await,
+        Box::pin(values::values(&api)).await,
         values::requests(&api).await,
     ]
     .concat()

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prost::Message;
-use trestle_model::{ClusterState, Command, Configuration, Invalid, Violation, Violations};
+use trestle_model::{ClusterState, Command, Configuration, Document, Invalid, Violation, Violations};
 
-use super::{
-    Write, backend, create_backend, create_listener, create_pool, create_vip, finish, listener, pool, vip,
-};
+use super::write::{Asked, Wanted};
+use super::{Write, backend, create_backend, create_listener, create_pool, create_vip, listener, pool, vip};
 use crate::v1;
 
 /// The version of the document's format.
@@ -47,7 +46,12 @@ pub fn configuration(state: &ClusterState) -> v1::Configuration {
         }
     }
     for one in state.listeners.values() {
-        whole.listeners.push(v1::Listener { revision: 0, etag: String::new(), ..listener(one) });
+        whole.listeners.push(v1::Listener {
+            revision: 0,
+            etag: String::new(),
+            addresses: Vec::new(),
+            ..listener(one)
+        });
     }
     for one in state.vips.values() {
         whole.vips.push(v1::Vip { revision: 0, etag: String::new(), ..vip(one) });
@@ -89,17 +93,18 @@ struct Reader {
 }
 
 impl Reader {
-    fn take(&mut self, name: &str, parsed: Result<Write, Invalid>) -> Option<Command> {
+    fn take(&mut self, name: &str, parsed: Result<Write, Invalid>) -> Vec<Document> {
         if !self.seen.insert(name.to_owned()) {
             self.found.add("document", name, "must not be in it twice");
         }
         match parsed {
-            Ok(write) => Some(write.proposal.command),
+            Ok(Write { wanted: Wanted::Command(command), .. }) => command.documents().cloned().collect(),
+            Ok(_) => Vec::new(),
             Err(Invalid(mistakes)) => {
                 for Violation { field, value, rule } in mistakes {
                     self.found.add(format!("{name}: {field}"), value, rule);
                 }
-                None
+                Vec::new()
             }
         }
     }
@@ -111,18 +116,11 @@ fn id<'n>(name: &'n str, parent: &str) -> &'n str {
 }
 
 fn read(document: &v1::Configuration, reader: &mut Reader) -> Configuration {
-    let mut configuration = Configuration::default();
-    let mut add = |command: Option<Command>| match command {
-        Some(Command::CreatePool { name, spec }) => configuration.pools.push((name, spec)),
-        Some(Command::CreateBackend { pool, name, spec }) => configuration.backends.push((pool, name, spec)),
-        Some(Command::CreateListener { name, spec }) => configuration.listeners.push((name, spec)),
-        Some(Command::CreateVip { name, spec }) => configuration.vips.push((name, spec)),
-        _ => {}
-    };
+    let mut documents = Vec::new();
     for pool in &document.pools {
         let pool_id = id(&pool.name, "pools/").to_owned();
         let request = v1::CreatePoolRequest { pool_id, pool: Some(pool.clone()), ..Default::default() };
-        add(reader.take(&pool.name, create_pool(&request)));
+        documents.extend(reader.take(&pool.name, create_pool(&request)));
     }
     for backend in &document.backends {
         let (parent, backend_id) = backend.name.split_once("/backends/").unwrap_or_default();
@@ -132,22 +130,22 @@ fn read(document: &v1::Configuration, reader: &mut Reader) -> Configuration {
             backend: Some(backend.clone()),
             ..Default::default()
         };
-        add(reader.take(&backend.name, create_backend(&request)));
+        documents.extend(reader.take(&backend.name, create_backend(&request)));
     }
     for listener in &document.listeners {
         let listener_id = id(&listener.name, "listeners/").to_owned();
         let listener_message = Some(listener.clone());
         let request =
             v1::CreateListenerRequest { listener_id, listener: listener_message, ..Default::default() };
-        add(reader.take(&listener.name, create_listener(&request)));
+        documents.extend(reader.take(&listener.name, create_listener(&request)));
     }
     for vip in &document.vips {
         // Without an id the creation would choose one; a document names everything.
         let vip_id = vip.name.strip_prefix("vips/").unwrap_or("/").to_owned();
         let request = v1::CreateVipRequest { vip_id, vip: Some(vip.clone()), ..Default::default() };
-        add(reader.take(&vip.name, create_vip(&request)));
+        documents.extend(reader.take(&vip.name, create_vip(&request)));
     }
-    configuration
+    Configuration(documents)
 }
 
 /// Parses a restore, whose parts are merged into its first message.
@@ -163,7 +161,8 @@ pub fn restore_configuration(request: &v1::RestoreConfigurationRequest) -> Resul
     }
     let configuration = Arc::new(read(&document, &mut reader));
     let command = Command::Restore { configuration, replace: request.replace };
-    finish(request, &request.request_id, request.validate_only, Some(command), reader.found)
+    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
+    asked.command(Some(command), reader.found)
 }
 
 #[cfg(test)]
@@ -176,12 +175,12 @@ mod tests {
     fn state(backends: u32) -> ClusterState {
         let mut state = ClusterState::default();
         let pool = PoolName::parse("web").unwrap();
-        state.apply(1, &Command::CreatePool { name: pool.clone(), spec: PoolSpec::default() }).unwrap();
+        state.apply(1, &Command::create((pool.clone(), PoolSpec::default()))).unwrap();
         for number in 0..backends {
             let name = BackendName::parse(&format!("b{number}")).unwrap();
             let address = format!("10.0.{}.{}:80", number / 250, number % 250);
             let spec = BackendSpec::at(trestle_model::BackendAddress::parse(&address).unwrap());
-            let command = Command::CreateBackend { pool: pool.clone(), name, spec };
+            let command = Command::create((pool.clone(), name, spec));
             state.apply(u64::from(number) + 2, &command).unwrap();
         }
         state
@@ -202,7 +201,7 @@ mod tests {
         assert!(parts.len() > 1 && parts.iter().all(|part| part.encoded_len() < 2 * PART));
         let request = v1::RestoreConfigurationRequest { part: Some(merged(&state)), ..Default::default() };
         let write = restore_configuration(&request).unwrap();
-        let Command::Restore { configuration, replace: false } = write.proposal.command else {
+        let Wanted::Command(Command::Restore { configuration, replace: false }) = write.wanted else {
             unreachable!()
         };
         assert_eq!(*configuration, state.configuration());

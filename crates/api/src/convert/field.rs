@@ -1,49 +1,33 @@
-//! Single fields: durations, enums, ports, and field masks.
+//! Single fields: durations, enums and field masks.
 
 use std::time::Duration;
 
-use trestle_model::defaults::DURATION_MAX;
-use trestle_model::{Port, Violations};
+use trestle_model::Violations;
+
+use crate::settings::{Field, Path, Reader};
 
 /// A duration that was set; negative and malformed ones are noted.
 pub(super) fn duration(
-    field: &str,
+    field: &'static str,
     given: Option<&prost_types::Duration>,
     v: &mut Violations,
 ) -> Option<Duration> {
-    let given = given?;
-    // Not prost's conversion, which takes any nanos and carries them over.
-    match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
-        (Ok(seconds), Ok(_)) if seconds >= DURATION_MAX.as_secs() => {
-            v.add(field, format!("{seconds}s"), "must be less than 10 years");
-            None
-        }
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Some(Duration::new(seconds, nanos)),
-        _ => {
-            let shown = format!("{}s {}ns", given.seconds, given.nanos);
-            v.add(field, shown, "must not be negative, and its nanos must be less than a second");
-            None
-        }
-    }
+    let mut reader = Reader::default();
+    let time = Field::read(&given.copied(), &Path::Root(field), &None, &mut reader);
+    v.extend(reader.found.into_vec());
+    time
 }
 
-/// An enum value; numbers that this version does not know are noted, with the words that it knows.
-pub(super) fn known<E: TryFrom<i32>>(field: &str, number: i32, words: &str, v: &mut Violations) -> Option<E> {
-    let known = E::try_from(number);
-    if known.is_err() {
-        v.add(field, number, format!("must be {words}"));
-    }
-    known.ok()
-}
-
-/// A port where 0 means none.
-pub(super) fn port(field: &str, number: u32, v: &mut Violations) -> Option<Option<Port>> {
-    match u16::try_from(number) {
-        Ok(port) => Some(Port::new(port)),
-        Err(_) => {
-            v.add(field, number, "port must be 1 to 65535, or 0 for the backend's own");
-            None
-        }
+/// The oneof's own name is no field, and protobuf's JSON mapping knows only its members.
+fn kind_path(path: &str) -> &str {
+    match path {
+        "health_check.tcp"
+        | "health_check.none"
+        | "health_check.tls"
+        | "health_check.http"
+        | "health_check.grpc"
+        | "health_check.exchange" => "health_check.kind",
+        other => other,
     }
 }
 
@@ -51,25 +35,38 @@ pub(super) fn port(field: &str, number: u32, v: &mut Violations) -> Option<Optio
 /// `ignored` ones, which only the server sets, are left out (AIP-203).
 pub(super) fn mask(
     given: Option<&prost_types::FieldMask>,
-    all: &[&'static str],
+    all: &[String],
     ignored: &[&str],
     v: &mut Violations,
-) -> Vec<&'static str> {
+) -> Vec<String> {
     let paths = given.map(|mask| mask.paths.as_slice()).unwrap_or_default();
     if paths.is_empty() {
         v.add("update_mask", "", format!("must name the fields to change, of: {}", all.join(", ")));
     }
     let mut found = Vec::new();
     for path in paths {
+        let path = kind_path(path);
         let parent = format!("{path}.");
-        let below: Vec<&'static str> =
-            all.iter().copied().filter(|a| path == "*" || a == path || a.starts_with(&parent)).collect();
-        if below.is_empty() && !ignored.contains(&path.as_str()) {
+        let is_meant = |one: &&String| path == "*" || *one == path || one.starts_with(&parent);
+        let before = found.len();
+        found.extend(all.iter().filter(is_meant).cloned());
+        if found.len() == before && !ignored.contains(&path) {
             v.add("update_mask", path, format!("must be one of: {}", all.join(", ")));
         }
-        found.extend(below);
     }
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// Whether a mistake is in a field that a mask names; `field` is without the resource's kind, as in `health_check.http.path`.
+pub(super) fn is_named(field: &str, paths: &[String]) -> bool {
+    let is_in = |path: &str| {
+        field.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let kinds = ["tcp", "none", "tls", "http", "grpc", "exchange"];
+    paths.iter().any(|path| match path.strip_suffix(".kind") {
+        Some(check) => field == check || kinds.iter().any(|kind| is_in(&format!("{check}.{kind}"))),
+        None => is_in(path),
+    })
 }

@@ -5,7 +5,8 @@ use trestle_model::{
 };
 
 use super::name::member_name;
-use super::{Write, duration, field, finish, parse_member_name};
+use super::write::Asked;
+use super::{Write, duration, field, parse_member_name};
 use crate::v1;
 
 /// Renders a member's record; `role` and `leader` are Raft's to know and left for the caller to set.
@@ -61,7 +62,7 @@ fn drained<R: prost::Message + prost::Name>(
     let timeout = field::duration("drain_timeout", timeout, &mut v);
     check_drain_timeout(timeout, &mut v);
     let command = name.map(|name| Command::DrainMember { name, draining, timeout });
-    finish(request, request_id, false, command, v)
+    Asked { request, request_id, validate_only: false }.command(command, v)
 }
 
 /// Parses a change of where a member is reached: its name, and the addresses that change.

@@ -1,44 +1,25 @@
 //! Virtual IPs.
 
-use std::collections::BTreeMap;
-
 use trestle_model::{
-    Command, InterfaceName, Invalid, MemberName, OnQuorumLoss, Violations, Vip, VipAddress, VipEvent,
-    VipEventKind, VipName, VipPatch, VipSpec,
+    Document, Invalid, Violations, Vip, VipAddress, VipEvent, VipEventKind, VipName, VipSpec,
 };
 
 use super::name::{member_name, parse_vip_name, vip_name};
-use super::{Write, duration, etag, field, finish, parse_etag, parse_member_name};
+use super::write::{Asked, parse_etag};
+use super::{Write, etag};
+use crate::settings::{self, Masked as _, Reader, Settings as _};
 use crate::v1;
-
-const ON_QUORUM_LOSS: &str = "ON_QUORUM_LOSS_RELEASE (1) or ON_QUORUM_LOSS_HOLD (2)";
-const OUTPUT_ONLY: &[&str] = &["revision", "etag", "name"];
-const PATHS: &[&str] =
-    &["interface", "interface_overrides", "on_quorum_loss", "preferred", "preference_delay"];
 
 /// Renders a virtual IP.
 pub fn vip(vip: &Vip) -> v1::Vip {
-    let VipSpec { address, interface, interface_overrides, on_quorum_loss, preferred, preference_delay } =
-        &vip.spec;
-    let one = |(member, interface): (&MemberName, &InterfaceName)| v1::InterfaceOverride {
-        member: member_name(member),
-        interface: interface.to_string(),
-    };
-    let on_quorum_loss = match on_quorum_loss {
-        OnQuorumLoss::Release => v1::OnQuorumLoss::Release,
-        OnQuorumLoss::Hold => v1::OnQuorumLoss::Hold,
-    };
-    v1::Vip {
+    let mut message = v1::Vip {
         name: vip_name(&vip.name),
-        address: address.to_string(),
-        interface: interface.as_ref().map(ToString::to_string).unwrap_or_default(),
-        interface_overrides: interface_overrides.iter().map(one).collect(),
-        on_quorum_loss: on_quorum_loss.into(),
-        preferred: preferred.iter().map(member_name).collect(),
-        preference_delay: Some(duration(*preference_delay)),
         revision: vip.revision,
         etag: etag(vip.revision),
-    }
+        ..v1::Vip::default()
+    };
+    vip.spec.write_to(&mut message);
+    message
 }
 
 /// Renders a time, given in milliseconds since the beginning of 1970.
@@ -67,44 +48,13 @@ pub fn vip_event(event: &VipEvent) -> v1::VipEvent {
     }
 }
 
-fn overrides(message: &v1::Vip, v: &mut Violations) -> BTreeMap<MemberName, InterfaceName> {
-    let mut overrides = BTreeMap::new();
-    for (i, one) in message.interface_overrides.iter().enumerate() {
-        let at = format!("vip.interface_overrides[{i}]");
-        let member = parse_member_name(&format!("{at}.member"), &one.member, v);
-        let parsed = InterfaceName::parse(&one.interface);
-        let interface = v.take(&format!("{at}.interface"), &one.interface, parsed);
-        let Some((member, interface)) = member.zip(interface) else { continue };
-        if overrides.insert(member, interface).is_some() {
-            v.add(format!("{at}.member"), &one.member, "must not be named twice");
-        }
+/// The document that a message stands for: what is not set has its default.
+pub(super) fn read(name: Option<VipName>, message: &v1::Vip, reader: &mut Reader) -> Option<Vec<Document>> {
+    let spec = settings::vip(message, reader)?;
+    if reader.found.is_empty() {
+        spec.check(&mut reader.found);
     }
-    overrides
-}
-
-/// Every setting of a message but its address, as a patch in which all are set. What is not set has its default.
-fn given(message: &v1::Vip, v: &mut Violations) -> VipPatch {
-    let interface = match message.interface.as_str() {
-        "" => None,
-        name => v.take("vip.interface", name, InterfaceName::parse(name)),
-    };
-    let field = "vip.on_quorum_loss";
-    let on_quorum_loss = match field::known(field, message.on_quorum_loss, ON_QUORUM_LOSS, v) {
-        Some(v1::OnQuorumLoss::Hold) => OnQuorumLoss::Hold,
-        Some(v1::OnQuorumLoss::Release | v1::OnQuorumLoss::Unspecified) | None => OnQuorumLoss::Release,
-    };
-    let mut preferred = Vec::new();
-    for (i, name) in message.preferred.iter().enumerate() {
-        preferred.extend(parse_member_name(&format!("vip.preferred[{i}]"), name, v));
-    }
-    let delay = field::duration("vip.preference_delay", message.preference_delay.as_ref(), v);
-    VipPatch {
-        interface: Some(interface),
-        interface_overrides: Some(overrides(message, v)),
-        on_quorum_loss: Some(on_quorum_loss),
-        preferred: Some(preferred),
-        preference_delay: Some(delay.unwrap_or(trestle_model::defaults::PREFERENCE_DELAY)),
-    }
+    name.map(|name| vec![(name, spec).into()])
 }
 
 /// Parses the creation of a virtual IP.
@@ -112,61 +62,47 @@ fn given(message: &v1::Vip, v: &mut Violations) -> VipPatch {
 /// # Errors
 /// Every value that breaks a rule.
 pub fn create_vip(request: &v1::CreateVipRequest) -> Result<Write, Invalid> {
-    let mut v = Violations::new();
-    let message = request.vip.clone().unwrap_or_default();
-    let address = v.take("vip.address", &message.address, VipAddress::parse(&message.address));
+    let v1::CreateVipRequest { vip_id, vip, request_id, validate_only, if_absent: _ } = request;
+    let mut reader = Reader::default();
+    let message = vip.clone().unwrap_or_default();
+    let address = VipAddress::parse(&message.address).ok();
     if let Some(what) = address.and_then(|address| address.stands_for()) {
         let rule = format!("must be the address of a host; it is {what} of its network");
-        v.add("vip.address", &message.address, rule);
+        reader.found.add("vip.address", &message.address, rule);
     }
-    let name = match (request.vip_id.as_str(), address) {
+    let name = match (vip_id.as_str(), address) {
         ("", Some(address)) => {
             let named = address.default_name();
-            v.take("vip_id", "", named.map_err(|_| "must be given for this address".to_owned()))
+            reader.found.take("vip_id", "", named.map_err(|_| "must be given for this address".to_owned()))
         }
         ("", None) => None,
-        (id, _) => v.take("vip_id", id, VipName::parse(id)),
+        (id, _) => reader.found.take("vip_id", id, VipName::parse(id)),
     };
-    let given = given(&message, &mut v);
-    let spec = address.map(|address| VipSpec::new(address).patched(&given));
-    if let (true, Some(spec)) = (v.is_empty(), &spec) {
-        spec.check(&mut v);
-    }
-    let command = name.zip(spec).map(|(name, spec)| Command::CreateVip { name, spec });
-    finish(request, &request.request_id, request.validate_only, command, v)
+    let documents = read(name, &message, &mut reader);
+    let asked = Asked { request, request_id, validate_only: *validate_only };
+    asked.create(documents, reader.found)
 }
 
-/// Parses the change of a virtual IP.
+/// Parses the change of a virtual IP, whose address never changes.
 ///
 /// # Errors
 /// Every value that breaks a rule.
 pub fn update_vip(request: &v1::UpdateVipRequest) -> Result<Write, Invalid> {
+    let v1::UpdateVipRequest { vip, update_mask, request_id, validate_only } = request;
     let mut v = Violations::new();
-    let message = request.vip.clone().unwrap_or_default();
+    let message = vip.clone().unwrap_or_default();
     let name = parse_vip_name("vip.name", &message.name, &mut v);
-    let expect = parse_etag("vip.etag", &message.etag, &mut v);
-    if request.update_mask.iter().flat_map(|mask| &mask.paths).any(|path| path == "address") {
-        v.add("update_mask", "address", "must not name the address, which never changes; create another vip");
-    }
-    let ignored = [OUTPUT_ONLY, &["address"]].concat();
-    let paths = field::mask(request.update_mask.as_ref(), PATHS, &ignored, &mut v);
-    let named = |path: &str| paths.contains(&path);
-    // Only what the mask names is looked at.
-    let mut all = Violations::new();
-    let given = given(&message, &mut all);
-    v.extend(all.into_vec().into_iter().filter(|found| {
-        let field = found.field.strip_prefix("vip.").unwrap_or(&found.field);
-        named(field.split(['[', '.']).next().unwrap_or(field))
-    }));
-    let patch = VipPatch {
-        interface: given.interface.filter(|_| named("interface")),
-        interface_overrides: given.interface_overrides.filter(|_| named("interface_overrides")),
-        on_quorum_loss: given.on_quorum_loss.filter(|_| named("on_quorum_loss")),
-        preferred: given.preferred.filter(|_| named("preferred")),
-        preference_delay: given.preference_delay.filter(|_| named("preference_delay")),
+    let expected = parse_etag("vip.etag", &message.etag, &mut v);
+    let asked = Asked { request, request_id, validate_only: *validate_only };
+    let mut paths = VipSpec::paths();
+    paths.retain(|path| path != "address");
+    let documents = |reader: &mut Reader| {
+        // The address that is not given is wrong, and not asked for.
+        let spec = settings::vip(&message, reader)?;
+        spec.check(&mut reader.found);
+        name.map(|name| vec![(name, spec).into()])
     };
-    let command = name.map(|name| Command::UpdateVip { name, patch, expect });
-    finish(request, &request.request_id, request.validate_only, command, v)
+    asked.update("vip", (update_mask.as_ref(), &paths), expected, documents, v)
 }
 
 /// Parses the deletion of a virtual IP.
@@ -176,7 +112,7 @@ pub fn update_vip(request: &v1::UpdateVipRequest) -> Result<Write, Invalid> {
 pub fn delete_vip(request: &v1::DeleteVipRequest) -> Result<Write, Invalid> {
     let mut v = Violations::new();
     let name = parse_vip_name("name", &request.name, &mut v);
-    let expect = parse_etag("etag", &request.etag, &mut v);
-    let command = name.map(|name| Command::DeleteVip { name, expect });
-    finish(request, &request.request_id, request.validate_only, command, v)
+    let expected = parse_etag("etag", &request.etag, &mut v);
+    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
+    asked.delete(name.map(Into::into), expected, v)
 }

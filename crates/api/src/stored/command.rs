@@ -3,30 +3,12 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    BackendName, Command, HostPort, ListenerName, ListenerPatch, MemberId, MemberName, PoolName, Proposal,
-    Request, RequestId, Revision,
+    Command, Configuration, Document, HostPort, MemberId, MemberName, Operation, Proposal, Request, RequestId,
 };
 
 use super::member::started;
-use super::vip::{self, vip_name};
-use super::{DecodeError, duration, member, parsed, required, whole};
+use super::{DecodeError, duration, member, parsed, required, vip};
 use crate::storage::{self, proposal::Command as Message};
-
-fn named(name: impl ToString, expect: Option<Revision>) -> storage::DeleteNamed {
-    storage::DeleteNamed { name: name.to_string(), expect }
-}
-
-pub(super) fn pool_name(text: &str) -> Result<PoolName, DecodeError> {
-    parsed("pool name", text, PoolName::parse)
-}
-
-pub(super) fn backend_name(text: &str) -> Result<BackendName, DecodeError> {
-    parsed("backend name", text, BackendName::parse)
-}
-
-pub(super) fn listener_name(text: &str) -> Result<ListenerName, DecodeError> {
-    parsed("listener name", text, ListenerName::parse)
-}
 
 fn updated_member(
     id: MemberId,
@@ -38,10 +20,6 @@ fn updated_member(
         peer_address: peer_address.map(ToString::to_string),
         admin_address: admin_address.map(ToString::to_string),
     }
-}
-
-fn deleted_backend(pool: &PoolName, name: &BackendName, expect: Option<Revision>) -> storage::DeleteBackend {
-    storage::DeleteBackend { pool: pool.to_string(), name: name.to_string(), expect }
 }
 
 fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
@@ -71,14 +49,6 @@ fn recover(m: &storage::Recover) -> Command {
     Command::Recover { member: MemberId(m.member_id), recovery: m.recovery, draw: m.draw }
 }
 
-fn updated_listener(
-    name: &ListenerName,
-    patch: &ListenerPatch,
-    expect: Option<u64>,
-) -> storage::UpdateListener {
-    storage::UpdateListener { name: name.to_string(), patch: Some(patch.into()), expect }
-}
-
 impl From<&Command> for Message {
     fn from(command: &Command) -> Self {
         match command {
@@ -93,47 +63,17 @@ impl From<&Command> for Message {
             Command::NoteStart { member, start, replaces, sockets } => {
                 Self::NoteStart(started(*member, *start, *replaces, sockets.as_deref()))
             }
-            Command::CreatePool { name, spec } => Self::CreatePool(whole::create_pool(name, spec)),
-            Command::UpdatePool { name, patch, expect } => Self::UpdatePool(storage::UpdatePool {
-                name: name.to_string(),
-                patch: Some(patch.into()),
-                expect: *expect,
-            }),
-            Command::DeletePool { name, expect } => Self::DeletePool(named(name, *expect)),
-            Command::CreateBackend { pool, name, spec } => {
-                Self::CreateBackend(whole::create_backend(pool, name, spec))
+            Command::Batch(operations) => {
+                Self::Batch(storage::Batch { operations: operations.iter().map(Into::into).collect() })
             }
-            Command::UpdateBackend { pool, name, patch, expect } => {
-                Self::UpdateBackend(storage::UpdateBackend {
-                    pool: pool.to_string(),
-                    name: name.to_string(),
-                    patch: Some(patch.into()),
-                    expect: *expect,
-                })
-            }
-            Command::DeleteBackend { pool, name, expect } => {
-                Self::DeleteBackend(deleted_backend(pool, name, *expect))
-            }
-            Command::CreateListener { name, spec } => {
-                Self::CreateListener(whole::create_listener(name, spec))
-            }
-            Command::UpdateListener { name, patch, expect } => {
-                Self::UpdateListener(updated_listener(name, patch, *expect))
-            }
-            Command::DeleteListener { name, expect } => Self::DeleteListener(named(name, *expect)),
             Command::DrainMember { name, draining, timeout } => member::drained(name, *draining, *timeout),
-            Command::CreateVip { name, spec } => Self::CreateVip(whole::create_vip(name, spec)),
-            Command::UpdateVip { name, patch, expect } => Self::UpdateVip(storage::UpdateVip {
-                name: name.to_string(),
-                patch: Some(patch.into()),
-                expect: *expect,
-            }),
-            Command::DeleteVip { name, expect } => Self::DeleteVip(named(name, *expect)),
             Command::Restore { configuration, replace } => {
-                Self::Restore(whole::restore(configuration, *replace))
+                let documents = configuration.0.iter().map(Into::into).collect();
+                Self::Restore(storage::Restore { documents, replace: *replace })
             }
             Command::StagePiece { upload, number, bytes } => {
-                Self::StagePiece(whole::piece(*upload, *number, bytes))
+                let (upload, number) = (*upload, *number);
+                Self::StagePiece(storage::StagePiece { upload, number, bytes: bytes.to_vec() })
             }
             Command::ApplyStaged { upload, pieces } => {
                 Self::ApplyStaged(storage::ApplyStaged { upload: *upload, pieces: *pieces })
@@ -141,6 +81,7 @@ impl From<&Command> for Message {
             Command::Recover { member, recovery, draw } => {
                 Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery, draw: *draw })
             }
+            Command::RaiseLevel { level } => Self::RaiseLevel(*level),
             Command::TakeVips { tenure, time_ms, reason } => {
                 Self::TakeVips(vip::take_message(tenure, *time_ms, reason))
             }
@@ -161,67 +102,28 @@ impl TryFrom<Message> for Command {
             Message::RemoveMember(id) => Self::RemoveMember(MemberId(id)),
             Message::UpdateMember(m) => update_member(m)?,
             Message::NoteStart(m) => note_start(&m)?,
-            Message::CreatePool(m) => Self::CreatePool {
-                name: pool_name(&m.name)?,
-                spec: required("creation of a pool", "settings", m.spec)?.try_into()?,
-            },
-            Message::UpdatePool(m) => Self::UpdatePool {
-                name: pool_name(&m.name)?,
-                patch: required("change of a pool", "patch", m.patch)?.try_into()?,
-                expect: m.expect,
-            },
-            Message::DeletePool(m) => Self::DeletePool { name: pool_name(&m.name)?, expect: m.expect },
-            Message::CreateBackend(m) => Self::CreateBackend {
-                pool: pool_name(&m.pool)?,
-                name: backend_name(&m.name)?,
-                spec: required("creation of a backend", "settings", m.spec)?.try_into()?,
-            },
-            Message::UpdateBackend(m) => Self::UpdateBackend {
-                pool: pool_name(&m.pool)?,
-                name: backend_name(&m.name)?,
-                patch: required("change of a backend", "patch", m.patch)?.try_into()?,
-                expect: m.expect,
-            },
-            Message::DeleteBackend(m) => Self::DeleteBackend {
-                pool: pool_name(&m.pool)?,
-                name: backend_name(&m.name)?,
-                expect: m.expect,
-            },
-            Message::CreateListener(m) => Self::CreateListener {
-                name: listener_name(&m.name)?,
-                spec: required("creation of a listener", "settings", m.spec)?.try_into()?,
-            },
-            Message::UpdateListener(m) => Self::UpdateListener {
-                name: listener_name(&m.name)?,
-                patch: required("change of a listener", "patch", m.patch)?.try_into()?,
-                expect: m.expect,
-            },
-            Message::DeleteListener(m) => {
-                Self::DeleteListener { name: listener_name(&m.name)?, expect: m.expect }
+            Message::Batch(m) => {
+                let operations: Result<Vec<Operation>, DecodeError> =
+                    m.operations.into_iter().map(TryInto::try_into).collect();
+                Self::Batch(operations?.into())
             }
             Message::DrainMember(m) => Self::DrainMember {
                 name: parsed("member name", &m.name, MemberName::parse)?,
                 draining: m.draining,
                 timeout: m.timeout.map(|time| duration("drain timeout", time)).transpose()?,
             },
-            Message::CreateVip(m) => Self::CreateVip {
-                name: vip_name(&m.name)?,
-                spec: required("creation of a vip", "settings", m.spec)?.try_into()?,
-            },
-            Message::UpdateVip(m) => Self::UpdateVip {
-                name: vip_name(&m.name)?,
-                patch: required("change of a vip", "patch", m.patch)?.try_into()?,
-                expect: m.expect,
-            },
-            Message::DeleteVip(m) => Self::DeleteVip { name: vip_name(&m.name)?, expect: m.expect },
             Message::Restore(m) => {
-                Self::Restore { replace: m.replace, configuration: Arc::new(whole::configuration(m)?) }
+                let documents: Result<Vec<Document>, DecodeError> =
+                    m.documents.into_iter().map(TryInto::try_into).collect();
+                let configuration = Arc::new(Configuration(documents?));
+                Self::Restore { configuration, replace: m.replace }
             }
             Message::StagePiece(m) => {
                 Self::StagePiece { upload: m.upload, number: m.number, bytes: m.bytes.into() }
             }
             Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
             Message::Recover(m) => recover(&m),
+            Message::RaiseLevel(level) => Self::RaiseLevel { level },
             Message::TakeVips(m) => vip::take(m)?,
             Message::ReleaseVips(m) => vip::release(m)?,
         })
@@ -251,7 +153,7 @@ impl TryFrom<storage::Proposal> for Proposal {
                 fingerprint: message.fingerprint,
             }),
         };
-        let command = required("proposal", "command", message.command)?.try_into()?;
+        let command = message.command.ok_or(DecodeError::Newer("command"))?.try_into()?;
         let origin = message.origin.map(Into::into);
         Ok(Self { request, origin, command })
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId, Staged, Vip,
-    VipEvent,
+    ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId, RevisionRecord,
+    Staged, Vip, VipEvent,
 };
 
 use super::{DecodeError, member, number, parsed, required};
@@ -41,6 +41,7 @@ impl From<&Machine> for storage::Machine {
             cluster_id,
             recovery,
             recovery_draws,
+            feature_level,
             revision,
             pools,
             listeners,
@@ -50,6 +51,7 @@ impl From<&Machine> for storage::Machine {
             sockets,
             tenure,
             vip_events,
+            records,
         } = &machine.state;
         let staged = machine.staged.as_ref().map(|staged| storage::Staged {
             upload: staged.upload,
@@ -59,6 +61,7 @@ impl From<&Machine> for storage::Machine {
         Self {
             cluster_id: cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             revision: *revision,
+            feature_level: *feature_level,
             pools: pools.values().map(|entry| entry.as_ref().into()).collect(),
             listeners: listeners.values().map(|listener| listener.as_ref().into()).collect(),
             members: members.values().map(|member| member.as_ref().into()).collect(),
@@ -71,6 +74,7 @@ impl From<&Machine> for storage::Machine {
             tenure: tenure.as_ref().map(Into::into),
             vip_events: vip_events.iter().map(|event| event.as_ref().into()).collect(),
             staged,
+            records: records.iter().map(|record| record.as_ref().into()).collect(),
             recovery: *recovery,
             recoveries: recovery_draws
                 .iter()
@@ -104,6 +108,7 @@ impl TryFrom<storage::Machine> for Machine {
             message.starts.iter().filter_map(|m| Some((MemberId(m.member_id), m.sockets.as_ref()?)));
         let sockets = sockets.map(|(id, sockets)| Ok((id, Arc::new(sockets.try_into()?))));
         let vip_events = message.vip_events.into_iter().map(|m| VipEvent::try_from(m).map(Arc::new));
+        let records = message.records.into_iter().map(|m| RevisionRecord::try_from(m).map(Arc::new));
         let state = ClusterState {
             cluster_id: match message.cluster_id.as_str() {
                 "" => None,
@@ -111,6 +116,7 @@ impl TryFrom<storage::Machine> for Machine {
             },
             recovery: number("recovery number", message.recovery)?,
             recovery_draws: message.recoveries.iter().map(|m| (m.recovery, m.draw)).collect(),
+            feature_level: message.feature_level,
             revision: number("revision", message.revision)?,
             pools: pools.collect::<Result<_, DecodeError>>()?,
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
@@ -120,6 +126,7 @@ impl TryFrom<storage::Machine> for Machine {
             sockets: sockets.collect::<Result<_, DecodeError>>()?,
             tenure: message.tenure.map(TryInto::try_into).transpose()?,
             vip_events: vip_events.collect::<Result<_, DecodeError>>()?,
+            records: records.collect::<Result<_, DecodeError>>()?,
         };
         let remembered: Vec<Remembered> =
             message.remembered.into_iter().map(TryInto::try_into).collect::<Result<_, DecodeError>>()?;

@@ -3,22 +3,24 @@
 //! Encoding cannot fail: `storage::T::from(&model)`. Decoding is `model::T::try_from(message)` and checks everything
 //! that the model's own parsers check, because the bytes come from a disk or from another member.
 
-mod backend;
-mod check;
 mod command;
-mod listener;
+mod digest;
+mod document;
 mod machine;
 mod member;
 mod origin;
 mod outcome;
-mod pool;
+mod record;
 mod vip;
-mod whole;
+
+pub use digest::{machine_digest, state_digest};
 
 use std::time::Duration;
 
 use trestle_model::defaults::{DURATION_MAX, NUMBER_MAX};
 use trestle_model::{Violation, Violations};
+
+use crate::settings::time as duration_message;
 
 /// Why a stored message is not one that this program can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +33,14 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
+    /// It is of a kind that this version does not know, which a newer one has written.
+    #[error("stored {0} is none that this version knows; upgrade this member to the version of the others")]
+    Newer(&'static str),
     /// A value breaks a rule of the model.
     #[error("stored {field} \"{value}\" {rule}")]
     Rule {
         /// The field.
-        field: &'static str,
+        field: String,
         /// The value.
         value: String,
         /// The rule that it breaks.
@@ -44,8 +49,8 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    fn rule(field: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> Self {
-        Self::Rule { field, value: value.to_string(), rule: rule.into() }
+    fn rule(field: &str, value: impl std::fmt::Display, rule: impl Into<String>) -> Self {
+        Self::Rule { field: field.to_owned(), value: value.to_string(), rule: rule.into() }
     }
 }
 
@@ -61,14 +66,6 @@ fn parsed<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<T, DecodeError> {
     parse(text).map_err(|rule| DecodeError::rule(field, text.escape_debug(), rule))
-}
-
-/// All durations of the model are bounded by [`trestle_model::defaults`] to days, so the seconds always fit.
-fn duration_message(time: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(time.subsec_nanos()).unwrap_or(0),
-    }
 }
 
 fn duration(field: &'static str, message: prost_types::Duration) -> Result<Duration, DecodeError> {
@@ -151,7 +148,7 @@ mod tests {
         let name = PoolName::parse("web").unwrap();
         let spec = PoolSpec { connect_timeout: Duration::from_secs(61), ..PoolSpec::default() };
         // It is refused when it is applied, but it was written.
-        let command = Command::CreatePool { name: name.clone(), spec: spec.clone() };
+        let command = Command::create((name.clone(), spec.clone()));
         let proposal = Proposal { origin: None, request: None, command };
         assert_eq!(Proposal::try_from(storage::Proposal::from(&proposal)), Ok(proposal));
         let pool = storage::Pool::from(&Pool { name, spec, revision: 1 });

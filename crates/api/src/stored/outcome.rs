@@ -2,10 +2,30 @@
 
 use std::sync::Arc;
 
-use trestle_model::{Outcome, PoolName, Restored};
+use trestle_model::{ChangeKind, Outcome, PoolName, Restored};
 
 use super::{DecodeError, parsed, required};
-use crate::storage::{self, outcome::Kind as Message};
+use crate::storage::{self, batch_outcome::Change, outcome::Kind as Message};
+
+pub(super) fn change_number(change: Option<ChangeKind>) -> i32 {
+    let change = match change {
+        None => Change::Unspecified,
+        Some(ChangeKind::Created) => Change::Created,
+        Some(ChangeKind::Updated) => Change::Updated,
+        Some(ChangeKind::Deleted) => Change::Deleted,
+    };
+    change.into()
+}
+
+pub(super) fn change(number: i32) -> Result<Option<ChangeKind>, DecodeError> {
+    match Change::try_from(number) {
+        Ok(Change::Unspecified) => Ok(None),
+        Ok(Change::Created) => Ok(Some(ChangeKind::Created)),
+        Ok(Change::Updated) => Ok(Some(ChangeKind::Updated)),
+        Ok(Change::Deleted) => Ok(Some(ChangeKind::Deleted)),
+        Err(_) => Err(DecodeError::Newer("kind of change")),
+    }
+}
 
 impl From<&Outcome> for storage::Outcome {
     fn from(outcome: &Outcome) -> Self {
@@ -29,6 +49,9 @@ impl From<&Outcome> for storage::Outcome {
                     deleted: *deleted,
                 })
             }
+            Outcome::Batch(changes) => Message::Batch(storage::BatchOutcome {
+                changes: changes.iter().map(|change| change_number(*change)).collect(),
+            }),
             Outcome::Noted => Message::Noted(storage::Blank {}),
             Outcome::Deleted => Message::Deleted(storage::Blank {}),
         };
@@ -57,6 +80,10 @@ impl TryFrom<storage::Outcome> for Outcome {
             Message::Vip(vip) => Self::Vip(Arc::new(vip.try_into()?)),
             Message::Restored(m) => {
                 Self::Restored(Restored { created: m.created, updated: m.updated, deleted: m.deleted })
+            }
+            Message::Batch(m) => {
+                let changes: Result<Vec<_>, DecodeError> = m.changes.into_iter().map(change).collect();
+                Self::Batch(changes?.into())
             }
             Message::Noted(storage::Blank {}) => Self::Noted,
             Message::Deleted(storage::Blank {}) => Self::Deleted,

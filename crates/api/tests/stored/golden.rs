@@ -1,48 +1,77 @@
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use trestle_api::storage;
+use trestle_api::stored::{machine_digest, state_digest};
 use trestle_model::{
-    AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind,
-    ClusterId, Command, HealthCheck, HealthPatch, HostPort, ListenerName, ListenerPatch, ListenerSpec,
-    MemberId, MemberName, MemberSpec, OnDown, Origin, PoolName, PoolPatch, PoolSpec, Port, Proposal, Request,
-    RequestId,
+    AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendSpec, CheckKind, ClusterId, Command,
+    Document, ExchangeCheck, ExchangeStep, Expected, HealthCheck, HostPort, HttpCheck, InterfaceName,
+    ListenAddress, ListenerName, ListenerSpec, Machine, MemberId, MemberName, MemberSockets, MemberSpec,
+    NamePattern, OnQuorumLoss, Operation, Origin, PoolName, PoolSpec, Port, Proposal, Request, RequestId,
+    Route, SendProxy, Tenure, TlsCheck, VipAddress, VipName, VipSpec,
 };
 
 /// Bytes that logs out there hold. They must decode for ever; a line changes only together with the storage format.
-const GOLDEN: &str = include_str!("../golden/proposals.txt");
+const LOG: &str = "log.txt";
+/// What a member has that has applied this log, as its snapshot holds it.
+const SNAPSHOT: &str = "snapshot.txt";
+
+fn golden(file: &str) -> String {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
 
 fn pool() -> PoolName {
     PoolName::parse("web").unwrap()
 }
 
-fn backend() -> BackendName {
-    BackendName::parse("web-1").unwrap()
+fn backend(name: &str) -> BackendName {
+    BackendName::parse(name).unwrap()
 }
 
 fn listener() -> ListenerName {
     ListenerName::parse("https").unwrap()
 }
 
-fn member() -> MemberSpec {
+fn vip() -> VipName {
+    VipName::parse("front").unwrap()
+}
+
+fn member(name: &str, host: u8) -> MemberSpec {
     MemberSpec {
-        name: MemberName::parse("east-1").unwrap(),
-        peer_address: HostPort::parse("10.0.0.1:7481").unwrap(),
-        admin_address: HostPort::parse("east-1.example:7480").unwrap(),
+        name: MemberName::parse(name).unwrap(),
+        peer_address: HostPort::parse(&format!("10.0.0.{host}:7481")).unwrap(),
+        admin_address: HostPort::parse(&format!("{name}.example:7480")).unwrap(),
     }
 }
 
 fn pool_spec() -> PoolSpec {
-    PoolSpec {
+    let seconds = Duration::from_secs;
+    let mut spec = PoolSpec {
         algorithm: Algorithm::LeastConnections,
         connect_timeout: Duration::from_millis(1500),
         connect_retries: 2,
-        on_down: OnDown::Close,
-        all_down: AllDown::Refuse,
+        all_down: AllDown::FailOpen,
+        minimum_healthy: 2,
+        queue_length: 50,
+        queue_timeout: seconds(3),
+        slow_start: seconds(20),
+        stickiness: seconds(60),
+        idle_timeout: seconds(3600),
+        max_lifetime: seconds(86_400),
+        close_spread_percent: 20,
+        dead_peer_timeout: seconds(90),
+        send_proxy: SendProxy::V2,
         health: HealthCheck {
-            kind: CheckKind::Tcp,
-            interval: Duration::from_secs(3),
+            kind: CheckKind::Http(HttpCheck {
+                tls: Some(TlsCheck { server_name: Some("web.example".into()), ..TlsCheck::default() }),
+                headers: vec![("Accept".into(), "*/*".into())],
+                body_contains: Some("ok".into()),
+                ..HttpCheck::default()
+            }),
+            interval: seconds(3),
             fast_interval: Duration::from_millis(250),
             timeout: Duration::from_millis(900),
             rise: 4,
@@ -52,88 +81,141 @@ fn pool_spec() -> PoolSpec {
             ..HealthCheck::default()
         },
         ..PoolSpec::default()
+    };
+    spec.metadata.owner = "team web".into();
+    spec.metadata.annotations.insert("example.com/ticket".into(), "OPS-12".into());
+    spec
+}
+
+fn exchanging() -> PoolSpec {
+    let step = ExchangeStep { send: (*b"QUIT\r\n").into(), expect: (*b"221").into() };
+    let check = ExchangeCheck { expect: (*b"220").into(), then: vec![step], ..ExchangeCheck::default() };
+    let health = HealthCheck { kind: CheckKind::Exchange(check), ..HealthCheck::default() };
+    PoolSpec { health, ..PoolSpec::default() }
+}
+
+fn at(address: &str) -> BackendSpec {
+    BackendSpec::at(BackendAddress::parse(address).unwrap())
+}
+
+fn listener_spec() -> ListenerSpec {
+    let binds = ["vip:front:443", "[::]:8443-8450"].map(|bind| ListenAddress::parse(bind).unwrap());
+    let route = Route {
+        server_names: vec![NamePattern::parse("*.example.com").unwrap()],
+        alpn: vec!["h2".into()],
+        pool: pool(),
+    };
+    ListenerSpec { routes: vec![route], max_connections: 1000, ..ListenerSpec::new(binds.to_vec(), pool()) }
+}
+
+fn vip_spec() -> VipSpec {
+    VipSpec {
+        interface: Some(InterfaceName::parse("eth0").unwrap()),
+        interface_overrides: [(MemberName::parse("m2").unwrap(), InterfaceName::parse("bond0").unwrap())]
+            .into(),
+        on_quorum_loss: OnQuorumLoss::Hold,
+        preferred: vec![MemberName::parse("m1").unwrap()],
+        ..VipSpec::new(VipAddress::parse("10.0.3.100/24").unwrap())
     }
 }
 
-fn pool_commands() -> Vec<(&'static str, Command)> {
-    let patch = PoolPatch {
-        algorithm: Some(Algorithm::RoundRobin),
-        health: HealthPatch { kind: Some(CheckKind::None), port: Some(None), ..Default::default() },
-        ..Default::default()
-    };
-    vec![
-        ("create-pool", Command::CreatePool { name: pool(), spec: pool_spec() }),
-        ("update-pool", Command::UpdatePool { name: pool(), patch, expect: Some(300) }),
-        ("delete-pool", Command::DeletePool { name: pool(), expect: None }),
-    ]
-}
-
-fn backend_commands() -> Vec<(&'static str, Command)> {
-    let address = |text| BackendAddress::parse(text).unwrap();
-    let spec = BackendSpec { weight: 256, backup: true, ..BackendSpec::at(address("[2001:db8::1]:443")) };
-    let drain = BackendPatch {
-        admin_state: Some(AdminState::Draining { timeout: Some(Duration::from_secs(30)) }),
-        ..Default::default()
-    };
-    let move_ = BackendPatch {
-        address: Some(address("10.0.0.2")),
-        weight: Some(0),
-        backup: Some(false),
-        admin_state: Some(AdminState::Disabled),
-        ..Default::default()
-    };
-    vec![
-        ("create-backend", Command::CreateBackend { pool: pool(), name: backend(), spec }),
-        (
-            "drain-backend",
-            Command::UpdateBackend { pool: pool(), name: backend(), patch: drain, expect: None },
-        ),
-        (
-            "move-backend",
-            Command::UpdateBackend { pool: pool(), name: backend(), patch: move_, expect: Some(0) },
-        ),
-        ("delete-backend", Command::DeleteBackend { pool: pool(), name: backend(), expect: Some(u64::MAX) }),
-    ]
-}
-
-fn listener_commands() -> Vec<(&'static str, Command)> {
-    let binds = || vec![Bind::parse("0.0.0.0:443").unwrap(), Bind::parse("[::]:443").unwrap()];
-    let patch = |binds, pool| ListenerPatch { binds, pool, ..ListenerPatch::default() };
-    let update = |patch| Command::UpdateListener { name: listener(), patch, expect: None };
-    vec![
-        (
-            "create-listener",
-            Command::CreateListener { name: listener(), spec: ListenerSpec::new(binds(), pool()) },
-        ),
-        ("rebind-listener", update(patch(Some(binds()), None))),
-        ("unbind-listener", update(patch(Some(vec![]), None))),
-        ("repoint-listener", update(patch(None, Some(pool())))),
-        ("delete-listener", Command::DeleteListener { name: listener(), expect: Some(9) }),
-    ]
-}
-
-fn proposals() -> Vec<(&'static str, Proposal)> {
+/// A cluster and what it serves: every kind of document.
+fn members_and_batches() -> Vec<(&'static str, Command)> {
     let cluster_id = ClusterId::parse("0123456789abcdef0123456789abcdef").unwrap();
-    let mut commands = vec![
-        ("found-cluster", Command::FoundCluster { cluster_id, member: member() }),
-        ("add-member", Command::AddMember(member())),
-        ("remove-member", Command::RemoveMember(MemberId(300))),
+    let service: [Document; 6] = [
+        (vip(), vip_spec()).into(),
+        (pool(), pool_spec()).into(),
+        (pool(), backend("a"), BackendSpec { weight: 256, backup: true, ..at("[2001:db8::1]:443") }).into(),
+        (pool(), backend("b"), at("web.example")).into(),
+        (pool(), backend("b"), AdminState::Draining { timeout: Some(Duration::from_secs(30)) }).into(),
+        (listener(), listener_spec()).into(),
     ];
-    commands.extend(pool_commands());
-    commands.extend(backend_commands());
-    commands.extend(listener_commands());
-    let mut proposals: Vec<_> = commands
-        .into_iter()
-        .map(|(name, command)| (name, Proposal { origin: None, request: None, command }))
-        .collect();
-    let request = Request { id: RequestId::parse("request-1").unwrap(), fingerprint: 0x0123_4567_89ab_cdef };
-    let command = Command::DeletePool { name: pool(), expect: None };
-    proposals.push(("with-request", Proposal { origin: None, request: Some(request), command }));
+    let switch = Operation::put((pool(), backend("a"), AdminState::Disabled));
+    let expecting = Operation::Put {
+        document: (pool(), backend("b"), BackendSpec { max_connections: 7, ..at("web.example") }).into(),
+        expected: Expected::Revision(5),
+    };
+    let deletes = [
+        Operation::Delete { resource: (pool(), backend("a")).into(), expected: Some(6) },
+        Operation::put((PoolName::parse("mail").unwrap(), exchanging())),
+    ];
+    vec![
+        ("found-cluster", Command::FoundCluster { cluster_id, member: member("m1", 1) }),
+        ("add-member", Command::AddMember(member("m2", 2))),
+        ("add-another", Command::AddMember(member("m3", 3))),
+        ("raise-level", Command::RaiseLevel { level: 1 }),
+        ("create-service", Command::Batch(service.map(Operation::create).into())),
+        ("switch", Command::Batch([switch].into())),
+        ("put-expecting", Command::Batch([expecting].into())),
+        ("delete-and-put", Command::Batch(deletes.into())),
+    ]
+}
+
+/// What is no resource.
+fn records() -> Vec<(&'static str, Command)> {
+    let address = |port| format!("10.0.0.2:{port}").parse().unwrap();
+    let sockets = MemberSockets {
+        admin: address(7480),
+        peer: address(7481),
+        http: address(7482),
+        data_address: Some([10, 0, 0, 2].into()),
+        network: 9,
+    };
+    let (id, reason) = (MemberId(1), Arc::from("it was elected"));
+    let tenure = Tenure { member: id, term: 3, reach: Duration::from_millis(292), released: false };
+    let name = MemberName::parse("m2").unwrap();
+    let timeout = Some(Duration::from_secs(60));
+    vec![
+        ("remove-member", Command::RemoveMember(MemberId(3))),
+        (
+            "note-start",
+            Command::NoteStart { member: MemberId(2), start: 70, replaces: 0, sockets: Some(sockets.into()) },
+        ),
+        ("drain-member", Command::DrainMember { name, draining: true, timeout }),
+        ("take-vips", Command::TakeVips { tenure, time_ms: 1_700_000_000_000, reason }),
+        (
+            "release-vips",
+            Command::ReleaseVips {
+                member: id,
+                term: 3,
+                time_ms: 1_700_000_000_250,
+                reason: "asked to".into(),
+            },
+        ),
+        (
+            "update-member",
+            Command::UpdateMember {
+                id,
+                peer_address: None,
+                admin_address: HostPort::parse("10.0.0.1:7480").ok(),
+            },
+        ),
+        ("stage-piece", Command::StagePiece { upload: 7, number: 0, bytes: [1, 2, 3].into() }),
+        ("recover", Command::Recover { member: id, recovery: 1, draw: 99 }),
+    ]
+}
+
+fn log() -> Vec<(String, Proposal)> {
     let origin =
         Origin { time_ms: 1_700_000_000_250, member: Some(MemberId(2)), client: Some([10, 0, 0, 5].into()) };
-    let command = Command::DeletePool { name: pool(), expect: None };
-    proposals.push(("with-origin", Proposal { origin: Some(origin), request: None, command }));
-    proposals
+    let mut log: Vec<_> = members_and_batches()
+        .into_iter()
+        .chain(records())
+        .map(|(name, command)| (name.to_owned(), Proposal { origin: Some(origin), request: None, command }))
+        .collect();
+    // One that named itself.
+    log[4].1.request =
+        Some(Request { id: RequestId::parse("request-1").unwrap(), fingerprint: 0x0123_4567_89ab_cdef });
+    log
+}
+
+/// The machine that has applied the log.
+fn replayed(log: &[(String, Proposal)]) -> Machine {
+    let mut machine = Machine::default();
+    for (index, (name, proposal)) in (1..).zip(log) {
+        machine.apply(index, proposal).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+    }
+    machine
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -147,24 +229,36 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-#[test]
-fn proposals_are_written_as_ever() {
-    let line = |(name, proposal): &(&str, Proposal)| {
-        format!("{name} {}\n", hex(&storage::Proposal::from(proposal).encode_to_vec()))
+fn stored_log() -> Vec<(String, Proposal)> {
+    let entry = |line: &str| {
+        let (name, bytes) = line.split_once(' ').unwrap();
+        let message = storage::Proposal::decode(&unhex(bytes)[..]).unwrap();
+        (name.to_owned(), Proposal::try_from(message).unwrap())
     };
-    let written: String = proposals().iter().map(line).collect();
-    assert!(written == GOLDEN, "the encoding of stored proposals changed; it is now:\n{written}");
+    golden(LOG).lines().map(entry).collect()
 }
 
 #[test]
-fn proposals_are_read_as_ever() {
-    let stored: Vec<_> = GOLDEN
-        .lines()
-        .map(|line| {
-            let (name, bytes) = line.split_once(' ').unwrap();
-            let message = storage::Proposal::decode(&unhex(bytes)[..]).unwrap();
-            (name, Proposal::try_from(message).unwrap())
-        })
-        .collect();
-    assert_eq!(stored, proposals());
+fn the_log_is_written_and_read_as_ever() {
+    let line = |(name, proposal): &(String, Proposal)| {
+        format!("{name} {}\n", hex(&storage::Proposal::from(proposal).encode_to_vec()))
+    };
+    let written: String = log().iter().map(line).collect();
+    assert!(written == golden(LOG), "the encoding of stored proposals changed; it is now:\n{written}");
+    assert_eq!(stored_log(), log());
+}
+
+#[test]
+fn a_snapshot_is_what_the_log_makes_as_ever() {
+    let machine = replayed(&stored_log());
+    let written = hex(&storage::Machine::from(&machine).encode_to_vec());
+    let digests = format!("{}\n{}\n", state_digest(&machine.state), machine_digest(&machine));
+    let now = format!("{written}\n{digests}");
+    assert!(
+        now == golden(SNAPSHOT),
+        "what the log makes, or its encoding or digests, changed; it is now:\n{now}"
+    );
+    let bytes = unhex(golden(SNAPSHOT).lines().next().unwrap());
+    let restored = Machine::try_from(storage::Machine::decode(&bytes[..]).unwrap()).unwrap();
+    assert_eq!(restored, machine);
 }

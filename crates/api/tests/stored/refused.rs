@@ -1,18 +1,20 @@
 use trestle_api::storage;
+use trestle_api::storage::document::Settings;
+use trestle_api::storage::operation::Kind;
 use trestle_api::stored::DecodeError;
-use trestle_model::{
-    BackendPatch, Command, ListenerPatch, Machine, MemberSpec, PoolName, PoolSpec, Proposal,
-};
+use trestle_model::{Command, Document, Machine, MemberSpec, PoolName, PoolSpec, Proposal};
 
 fn good() -> storage::Proposal {
-    let command = Command::CreatePool { name: PoolName::parse("web").unwrap(), spec: PoolSpec::default() };
+    let command = Command::create((PoolName::parse("web").unwrap(), PoolSpec::default()));
     storage::Proposal::from(&Proposal { origin: None, request: None, command })
 }
 
-fn with(change: impl FnOnce(&mut storage::CreatePool)) -> Result<Proposal, DecodeError> {
+fn with(change: impl FnOnce(&mut storage::Document)) -> Result<Proposal, DecodeError> {
     let mut message = good();
-    if let Some(storage::proposal::Command::CreatePool(create)) = &mut message.command {
-        change(create);
+    if let Some(storage::proposal::Command::Batch(batch)) = &mut message.command
+        && let Some(Kind::Put(put)) = &mut batch.operations[0].kind
+    {
+        change(put.document.as_mut().unwrap());
     }
     message.try_into()
 }
@@ -21,24 +23,45 @@ fn with(change: impl FnOnce(&mut storage::CreatePool)) -> Result<Proposal, Decod
 fn a_damaged_proposal_is_refused_with_what_is_wrong() {
     assert!(with(|_| ()).is_ok());
     let text = |result: Result<Proposal, DecodeError>| result.unwrap_err().to_string();
-    let error = text(with(|create| create.name = "../etc\n".to_owned()));
-    assert!(error.contains("pool name \"../etc\\n\" must be 1 to 63"), "{error}");
-    let error = text(with(|create| create.spec = None));
-    assert!(error.contains("lacks its settings"), "{error}");
-    let spec =
-        |change: fn(&mut storage::PoolSpec)| text(with(|create| change(create.spec.as_mut().unwrap())));
-    assert!(spec(|spec| spec.algorithm = Some(77)).contains("balance algorithm \"77\""));
-    assert!(spec(|spec| spec.algorithm = Some(0)).contains("balance algorithm \"0\""));
-    assert!(spec(|spec| spec.rise = None).contains("health check rise"));
-    assert!(spec(|spec| spec.port = Some(65_536)).contains("health check port \"65536\""));
-    assert!(spec(|spec| spec.interval.as_mut().unwrap().seconds = -1).contains("must be 0 s to "));
+    let error = text(with(|document| document.name = "pools/../etc\n".to_owned()));
+    assert!(error.contains("resource \"pools/../etc\\n\" must be 1 to 63"), "{error}");
+    let error = text(with(|document| document.name = "vips/web".to_owned()));
+    assert!(error.contains("has the settings of another kind"), "{error}");
+    let spec = |change: fn(&mut storage::PoolSpec)| {
+        text(with(|document| match &mut document.settings {
+            Some(Settings::Pool(spec)) => change(spec),
+            other => panic!("{other:?}"),
+        }))
+    };
     assert!(
-        spec(|spec| spec.interval.as_mut().unwrap().nanos = 1_000_000_000).contains("health check interval")
+        spec(|spec| spec.algorithm = 77)
+            .contains("pool.algorithm \"77\" must be ALGORITHM_ROUND_ROBIN (1), ")
     );
-    let empty = storage::Proposal { command: None, ..good() };
-    assert!(text(empty.try_into()).contains("lacks its command"));
+    let check = |change: fn(&mut storage::HealthCheck)| {
+        text(with(|document| match &mut document.settings {
+            Some(Settings::Pool(spec)) => change(spec.health_check.as_mut().unwrap()),
+            other => panic!("{other:?}"),
+        }))
+    };
+    assert!(check(|check| check.port = 65_536).contains("pool.health_check.port \"65536\""));
+    assert!(check(|check| check.interval.as_mut().unwrap().seconds = -1).contains("must not be negative"));
+    let nanos = check(|check| check.interval.as_mut().unwrap().nanos = 1_000_000_000);
+    assert!(nanos.contains("pool.health_check.interval"), "{nanos}");
     let request = storage::Proposal { origin: None, request_id: "two words".to_owned(), ..good() };
     assert!(text(request.try_into()).contains("request id \"two words\""));
+}
+
+/// What a newer version has written is no damage.
+#[test]
+fn what_this_version_does_not_know_asks_for_an_upgrade() {
+    let text = |result: Result<Proposal, DecodeError>| result.unwrap_err().to_string();
+    let newer = [
+        text(storage::Proposal { command: None, ..good() }.try_into()),
+        text(with(|document| document.settings = None)),
+    ];
+    for error in newer {
+        assert!(error.contains("upgrade this member") && !error.contains("damaged"), "{error}");
+    }
 }
 
 #[test]
@@ -50,16 +73,25 @@ fn a_damaged_machine_is_refused() {
     assert!(Machine::try_from(message).unwrap_err().to_string().contains("lacks its pool"));
 }
 
-/// Older versions took addresses that can never work, and their logs and snapshots must still be read.
+/// A rule that is tightened later stops no member that has what was taken before.
 #[test]
-fn addresses_that_are_refused_today_are_read() {
+fn addresses_that_are_refused_when_they_are_asked_for_are_read() {
+    let document = |name: &str, settings| {
+        Document::try_from(storage::Document { name: name.to_owned(), settings: Some(settings) })
+    };
+    let backend = |address: &str| {
+        let spec = storage::BackendSpec { address: address.to_owned(), ..Default::default() };
+        document("pools/p/backends/b", Settings::Backend(spec))
+    };
     for address in ["[fe80::5]:9000", "[::ffff:127.0.0.1]:9000"] {
-        let backend = storage::BackendSpec { address: Some(address.to_owned()), ..Default::default() };
-        let backend = BackendPatch::try_from(backend).unwrap();
-        assert_eq!(backend.address.unwrap().to_string(), address);
-        let listener = storage::ListenerSpec { binds: vec![address.to_owned()], ..Default::default() };
-        let listener = ListenerPatch::try_from(listener).unwrap();
-        assert_eq!(listener.binds.unwrap()[0].to_string(), address);
+        let Ok(Document::Backend(.., spec)) = backend(address) else { panic!("{address}") };
+        assert_eq!(spec.address.to_string(), address);
+        let (binds, pool) = (vec![address.to_owned()], "pools/p".to_owned());
+        let spec = storage::ListenerSpec { binds, pool, ..Default::default() };
+        let Ok(Document::Listener(_, spec)) = document("listeners/l", Settings::Listener(spec)) else {
+            panic!("{address}")
+        };
+        assert_eq!(spec.binds[0].to_string(), address);
         let member = storage::MemberSpec {
             name: "m1".to_owned(),
             peer_address: address.to_owned(),
@@ -68,7 +100,6 @@ fn addresses_that_are_refused_today_are_read() {
         assert_eq!(MemberSpec::try_from(member).unwrap().peer_address.as_str(), address);
     }
     for address in ["[ff02::1]:9000", "224.0.0.1:9000"] {
-        let backend = storage::BackendSpec { address: Some(address.to_owned()), ..Default::default() };
-        assert!(BackendPatch::try_from(backend).is_err(), "{address}");
+        assert!(backend(address).is_err(), "{address}");
     }
 }

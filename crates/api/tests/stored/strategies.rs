@@ -2,17 +2,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::defaults::{DURATION_MAX, NUMBER_MAX};
 use trestle_model::{
-    AdminState, Algorithm, AllDown, Backend, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind,
-    CheckKind, Cidr, ClientIdentity, ClusterId, Command, Configuration, ExchangeCheck, ExchangeStep,
-    GrpcCheck, HealthCheck, HealthPatch, HostPort, HttpCheck, InitialState, Listener, ListenerName,
-    ListenerPatch, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Method,
-    NamePattern, OnDown, OnPrimaryUp, Origin, Outcome, Pool, PoolName, PoolPatch, PoolSpec, Port, Proposal,
-    Request, RequestId, Restored, Route, SendProxy, StatusRange, TlsCheck, Violations,
+    AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind, Choice, Cidr,
+    ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep, Expected,
+    GrpcCheck, HealthCheck, HostPort, HttpCheck, ListenAddress, Listener, ListenerName, ListenerSpec, Member,
+    MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern, Operation, Origin,
+    Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Route, StatusRange,
+    TlsCheck, Violations, VipName,
 };
 
 use crate::vips;
@@ -74,15 +74,9 @@ fn member_spec() -> impl Strategy<Value = MemberSpec> {
     })
 }
 
-fn algorithm() -> impl Strategy<Value = Algorithm> {
-    prop_oneof![
-        Just(Algorithm::RoundRobin),
-        Just(Algorithm::LeastConnections),
-        Just(Algorithm::RandomTwo),
-        Just(Algorithm::SourceHash),
-        Just(Algorithm::SourcePortHash),
-        Just(Algorithm::First)
-    ]
+/// Any value of a choice.
+pub(crate) fn choice<T: Choice>() -> impl Strategy<Value = T> {
+    (0..T::TABLE.len()).prop_map(|at| T::TABLE[at].value)
 }
 
 fn text() -> impl Strategy<Value = Arc<str>> {
@@ -132,26 +126,6 @@ fn kind() -> BoxedStrategy<CheckKind> {
     .boxed()
 }
 
-fn on_primary_up() -> impl Strategy<Value = OnPrimaryUp> {
-    prop_oneof![Just(OnPrimaryUp::Keep), Just(OnPrimaryUp::Close)]
-}
-
-fn on_down() -> impl Strategy<Value = OnDown> {
-    prop_oneof![Just(OnDown::Close), Just(OnDown::Keep)]
-}
-
-fn all_down() -> impl Strategy<Value = AllDown> {
-    prop_oneof![Just(AllDown::Refuse), Just(AllDown::FailOpen)]
-}
-
-fn send_proxy() -> impl Strategy<Value = SendProxy> {
-    prop_oneof![Just(SendProxy::Off), Just(SendProxy::V1), Just(SendProxy::V2)]
-}
-
-fn initial_state() -> impl Strategy<Value = InitialState> {
-    prop_oneof![Just(InitialState::Unknown), Just(InitialState::Healthy), Just(InitialState::Unhealthy)]
-}
-
 /// Also times that the model refuses when a command is applied: the log carries them nevertheless.
 /// A term, log index, revision or id.
 pub(crate) fn number() -> impl Strategy<Value = u64> {
@@ -163,12 +137,10 @@ pub(super) fn time() -> impl Strategy<Value = Duration> {
         .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
-/// Settings are a change in which everything is set.
-fn health_patch() -> BoxedStrategy<HealthPatch> {
-    let times = (of(time()), of(time()), of(time()));
-    let counts = any::<(Option<u32>, Option<u32>, Option<u32>)>();
-    (of(kind()), times, counts, of(of(port())), of(initial_state()))
-        .prop_map(|(kind, times, counts, port, initial_state)| HealthPatch {
+fn health_check() -> BoxedStrategy<HealthCheck> {
+    let counts = any::<(u32, u32, u32)>();
+    (kind(), (time(), time(), time()), counts, of(port()), choice())
+        .prop_map(|(kind, times, counts, port, initial_state)| HealthCheck {
             kind,
             interval: times.0,
             fast_interval: times.1,
@@ -182,11 +154,16 @@ fn health_patch() -> BoxedStrategy<HealthPatch> {
         .boxed()
 }
 
-fn pool_patch() -> BoxedStrategy<PoolPatch> {
-    let choices = (of(algorithm()), of(on_down()), of(all_down()), of(send_proxy()), of(on_primary_up()));
-    let times = (of(time()), of(time()), of(time()), of(time()), of(time()), of(time()));
-    (choices, times, any::<(Option<u32>, Option<u32>, Option<u32>, Option<u32>)>(), health_patch())
-        .prop_map(|(choices, times, counts, health)| PoolPatch {
+pub(crate) fn metadata() -> impl Strategy<Value = Metadata> {
+    (".{0,20}", btree_map(text(), text(), 0..3))
+        .prop_map(|(owner, annotations)| Metadata { owner: owner.into(), annotations })
+}
+
+fn pool_spec() -> BoxedStrategy<PoolSpec> {
+    let choices = (choice(), choice(), choice(), choice(), choice());
+    let times = (time(), time(), time(), time(), time(), time(), time());
+    (choices, times, any::<(u32, u32, u32, u32)>(), health_check(), metadata())
+        .prop_map(|(choices, times, counts, health, metadata)| PoolSpec {
             algorithm: choices.0,
             on_down: choices.1,
             all_down: choices.2,
@@ -198,20 +175,14 @@ fn pool_patch() -> BoxedStrategy<PoolPatch> {
             stickiness: times.3,
             idle_timeout: times.4,
             max_lifetime: times.5,
-            dead_peer_timeout: times.0,
+            dead_peer_timeout: times.6,
             connect_retries: counts.0,
             minimum_healthy: counts.1,
             queue_length: counts.2,
             close_spread_percent: counts.3,
             health,
+            metadata,
         })
-        .boxed()
-}
-
-fn pool_spec() -> BoxedStrategy<PoolSpec> {
-    let kind = kind().prop_map(|kind| HealthCheck { kind, ..HealthCheck::default() });
-    (kind, pool_patch())
-        .prop_map(|(health, patch)| PoolSpec { health, ..PoolSpec::default() }.patched(&patch))
         .boxed()
 }
 
@@ -224,20 +195,13 @@ fn admin_state() -> impl Strategy<Value = AdminState> {
 }
 
 fn backend_spec() -> BoxedStrategy<BackendSpec> {
-    (backend_address(), backend_patch())
-        .prop_map(|(address, patch)| BackendSpec::at(address).patched(&patch))
-        .boxed()
-}
-
-fn backend_patch() -> BoxedStrategy<BackendPatch> {
-    let numbers = any::<(Option<u16>, Option<u32>)>();
-    (of(backend_address()), numbers, any::<Option<bool>>(), of(admin_state()))
-        .prop_map(|(address, (weight, max_connections), backup, admin_state)| BackendPatch {
+    (backend_address(), any::<(u16, u32, bool)>(), metadata())
+        .prop_map(|(address, (weight, max_connections, backup), metadata)| BackendSpec {
             address,
             weight,
             backup,
             max_connections,
-            admin_state,
+            metadata,
         })
         .boxed()
 }
@@ -257,17 +221,20 @@ fn networks() -> impl Strategy<Value = Vec<Cidr>> {
     vec(proptest::sample::select(NETWORKS).prop_map(|text| Cidr::parse(text).unwrap()), 0..3)
 }
 
-fn listener_spec() -> BoxedStrategy<ListenerSpec> {
-    (vec(bind(), 0..4), pool_name(), listener_patch())
-        .prop_map(|(binds, pool, patch)| ListenerSpec::new(binds, pool).patched(&patch))
-        .boxed()
+fn listen_address() -> impl Strategy<Value = ListenAddress> {
+    let on_vip = (NAME, port(), port()).prop_map(|(name, one, other)| ListenAddress::Vip {
+        name: VipName::parse(&name).unwrap(),
+        first: one.min(other),
+        last: one.max(other),
+    });
+    prop_oneof![bind().prop_map(ListenAddress::Ip), on_vip]
 }
 
-fn listener_patch() -> BoxedStrategy<ListenerPatch> {
-    let lists = (of(networks()), of(networks()), of(networks()));
-    let numbers = any::<(Option<u32>, Option<u32>, Option<u32>, Option<u32>)>();
-    (of(vec(bind(), 0..4)), of(pool_name()), of(vec(route(), 0..3)), lists, numbers)
-        .prop_map(|(binds, pool, routes, lists, numbers)| ListenerPatch {
+fn listener_spec() -> BoxedStrategy<ListenerSpec> {
+    let lists = (networks(), networks(), networks());
+    let numbers = any::<(u32, u32, u32, u32)>();
+    (vec(listen_address(), 0..4), pool_name(), vec(route(), 0..3), lists, numbers, metadata())
+        .prop_map(|(binds, pool, routes, lists, numbers, metadata)| ListenerSpec {
             binds,
             pool,
             routes,
@@ -278,6 +245,7 @@ fn listener_patch() -> BoxedStrategy<ListenerPatch> {
             max_connections_per_source: numbers.1,
             accept_rate: numbers.2,
             accept_rate_per_source: numbers.3,
+            metadata,
         })
         .boxed()
 }
@@ -320,22 +288,35 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn configuration() -> impl Strategy<Value = Configuration> {
-    let pools = vec((pool_name(), pool_spec()), 0..3);
-    let backends = vec((pool_name(), backend_name(), backend_spec()), 0..3);
-    let listeners = vec((listener_name(), listener_spec()), 0..3);
-    (pools, backends, listeners).prop_map(|(pools, backends, listeners)| Configuration {
-        pools,
-        backends,
-        listeners,
-        vips: Vec::new(),
-    })
+fn document() -> BoxedStrategy<Document> {
+    prop_oneof![
+        (pool_name(), pool_spec()).prop_map(Document::from),
+        (pool_name(), backend_name(), backend_spec()).prop_map(Document::from),
+        (pool_name(), backend_name(), admin_state()).prop_map(Document::from),
+        (listener_name(), listener_spec()).prop_map(Document::from),
+        vips::document(),
+    ]
+    .boxed()
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let expected =
+        prop_oneof![Just(Expected::Any), Just(Expected::Absent), any::<u64>().prop_map(Expected::Revision)];
+    prop_oneof![
+        (document(), expected).prop_map(|(document, expected)| Operation::Put { document, expected }),
+        (document(), any::<Option<u64>>())
+            .prop_map(|(document, expected)| Operation::Delete { resource: document.resource(), expected }),
+    ]
+}
+
+fn batch() -> impl Strategy<Value = Command> {
+    vec(operation(), 0..4).prop_map(|operations| Command::Batch(operations.into()))
 }
 
 fn whole() -> impl Strategy<Value = Command> {
     prop_oneof![
-        (configuration(), any::<bool>()).prop_map(|(configuration, replace)| Command::Restore {
-            configuration: Arc::new(configuration),
+        (vec(document(), 0..4), any::<bool>()).prop_map(|(documents, replace)| Command::Restore {
+            configuration: Arc::new(Configuration(documents)),
             replace
         }),
         (any::<u64>(), 0..3_u32, any::<[u8; 9]>()).prop_map(|(upload, number, bytes)| {
@@ -351,36 +332,8 @@ fn whole() -> impl Strategy<Value = Command> {
 }
 
 pub(crate) fn command() -> BoxedStrategy<Command> {
-    let expect = any::<Option<u64>>;
-    prop_oneof![
-        founding_and_members(),
-        whole(),
-        (pool_name(), pool_spec()).prop_map(|(name, spec)| Command::CreatePool { name, spec }),
-        (pool_name(), pool_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdatePool {
-            name,
-            patch,
-            expect
-        }),
-        (pool_name(), expect()).prop_map(|(name, expect)| Command::DeletePool { name, expect }),
-        (pool_name(), backend_name(), backend_spec()).prop_map(|(pool, name, spec)| Command::CreateBackend {
-            pool,
-            name,
-            spec
-        }),
-        (pool_name(), backend_name(), backend_patch(), expect())
-            .prop_map(|(pool, name, patch, expect)| Command::UpdateBackend { pool, name, patch, expect }),
-        (pool_name(), backend_name(), expect()).prop_map(|(pool, name, expect)| Command::DeleteBackend {
-            pool,
-            name,
-            expect
-        }),
-        (listener_name(), listener_spec()).prop_map(|(name, spec)| Command::CreateListener { name, spec }),
-        (listener_name(), listener_patch(), expect())
-            .prop_map(|(name, patch, expect)| Command::UpdateListener { name, patch, expect }),
-        (listener_name(), expect()).prop_map(|(name, expect)| Command::DeleteListener { name, expect }),
-        vips::command(),
-    ]
-    .boxed()
+    let raise = any::<u32>().prop_map(|level| Command::RaiseLevel { level });
+    prop_oneof![founding_and_members(), whole(), batch(), batch(), raise, vips::command()].boxed()
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
@@ -399,6 +352,13 @@ pub(crate) fn proposal() -> BoxedStrategy<Proposal> {
         .boxed()
 }
 
+fn in_bounds() -> impl Strategy<Value = AdminState> {
+    prop_oneof![
+        Just(AdminState::Disabled),
+        of(1..600_u64).prop_map(|seconds| AdminState::Draining { timeout: seconds.map(Duration::from_secs) })
+    ]
+}
+
 /// Commands that find what they name more often than not, and are in bounds.
 pub(crate) fn fitting() -> impl Strategy<Value = Command> {
     let pool = || "[ab]".prop_map(|name| PoolName::parse(&name).unwrap());
@@ -414,19 +374,17 @@ pub(crate) fn fitting() -> impl Strategy<Value = Command> {
     let listener_spec = (bind(), pool()).prop_map(|(bind, pool)| ListenerSpec::new(vec![bind], pool));
     prop_oneof![
         member_spec().prop_map(Command::AddMember),
-        (pool(), algorithm())
-            .prop_map(move |(name, algorithm)| Command::CreatePool { name, spec: spec(algorithm) }),
-        (pool(), backend(), backend_spec()).prop_map(|(pool, name, spec)| Command::CreateBackend {
-            pool,
-            name,
-            spec
-        }),
-        (pool(), backend()).prop_map(|(pool, name)| Command::DeleteBackend { pool, name, expect: None }),
-        (listener(), listener_spec).prop_map(|(name, spec)| Command::CreateListener { name, spec }),
+        (pool(), choice()).prop_map(move |(name, algorithm)| Command::create((name, spec(algorithm)))),
+        (pool(), backend(), backend_spec()).prop_map(Command::create),
+        (pool(), backend(), in_bounds()).prop_map(Command::put),
+        (pool(), backend()).prop_map(Command::delete),
+        (listener(), listener_spec).prop_map(Command::create),
         vips::fitting(),
         vips::holding(),
     ]
 }
+
+const KINDS: [ChangeKind; 3] = [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted];
 
 pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
     let member = || {
@@ -450,7 +408,8 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
             if !violations.is_empty() {
                 spec = BackendSpec::at(spec.address);
             }
-            Outcome::Backend(pool, Arc::new(Backend { name, spec, revision }))
+            let admin_state = if revision % 2 == 0 { AdminState::Enabled } else { AdminState::Disabled };
+            Outcome::Backend(pool, Arc::new(Backend { name, spec, admin_state, revision }))
         },
     );
     let listener = (listener_name(), listener_spec(), number()).prop_map(|(name, mut spec, revision)| {
@@ -462,7 +421,8 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
         ] {
             *number %= 1_000_001;
         }
-        Outcome::Listener(Arc::new(Listener { name, spec, revision, created: 1 + revision / 2 }))
+        let binds = vec![Bind::parse("10.0.0.1:80-90").unwrap()];
+        Outcome::Listener(Arc::new(Listener { name, spec, binds, revision, created: 1 + revision / 2 }))
     });
     prop_oneof![
         member().prop_map(Outcome::Founded),
@@ -474,6 +434,7 @@ pub(crate) fn outcome() -> BoxedStrategy<Outcome> {
         any::<[u32; 3]>().prop_map(|[created, updated, deleted]| {
             Outcome::Restored(Restored { created, updated, deleted })
         }),
+        vec(of(proptest::sample::select(&KINDS[..])), 0..4).prop_map(|kinds| Outcome::Batch(kinds.into())),
         Just(Outcome::Noted),
         Just(Outcome::Deleted)
     ]

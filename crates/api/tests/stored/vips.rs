@@ -8,11 +8,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::defaults::TIME_MS_MAX;
 use trestle_model::{
-    Command, InterfaceName, MemberId, OnQuorumLoss, Outcome, Tenure, Vip, VipAddress, VipName, VipPatch,
-    VipSpec,
+    Command, Document, InterfaceName, MemberId, Outcome, Tenure, Vip, VipAddress, VipName, VipSpec,
 };
 
-use crate::strategies::{NAME, member_name, number, time};
+use crate::strategies::{NAME, choice, member_name, metadata, number, time};
 
 fn vip_name() -> impl Strategy<Value = VipName> {
     NAME.prop_map(|name| VipName::parse(&name).unwrap())
@@ -27,23 +26,37 @@ fn address() -> impl Strategy<Value = VipAddress> {
         .prop_filter_map("no address for a vip", |(ip, len)| VipAddress::parse(&format!("{ip}/{len}")).ok())
 }
 
-fn vip_patch() -> BoxedStrategy<VipPatch> {
-    let policy = prop_oneof![Just(OnQuorumLoss::Release), Just(OnQuorumLoss::Hold)];
+fn vip_spec() -> BoxedStrategy<VipSpec> {
     let overrides = btree_map(member_name(), interface(), 0..3);
     let delay = (0..86_400_u64, 0..1_000_000_000_u32).prop_map(|(s, n)| Duration::new(s, n));
-    (of(of(interface())), of(overrides), of(policy), of(vec(member_name(), 0..3)), of(delay))
-        .prop_map(|(interface, interface_overrides, on_quorum_loss, preferred, preference_delay)| VipPatch {
-            interface,
-            interface_overrides,
-            on_quorum_loss,
-            preferred,
-            preference_delay,
-        })
+    let members = vec(member_name(), 0..3);
+    (address(), of(interface()), overrides, choice(), members, delay, metadata())
+        .prop_map(
+            |(
+                address,
+                interface,
+                interface_overrides,
+                on_quorum_loss,
+                preferred,
+                preference_delay,
+                metadata,
+            )| {
+                VipSpec {
+                    address,
+                    interface,
+                    interface_overrides,
+                    on_quorum_loss,
+                    preferred,
+                    preference_delay,
+                    metadata,
+                }
+            },
+        )
         .boxed()
 }
 
-fn vip_spec() -> impl Strategy<Value = VipSpec> {
-    (address(), vip_patch()).prop_map(|(address, patch)| VipSpec::new(address).patched(&patch))
+pub(crate) fn document() -> impl Strategy<Value = Document> {
+    (vip_name(), vip_spec()).prop_map(Document::from)
 }
 
 fn reason() -> impl Strategy<Value = Arc<str>> {
@@ -60,17 +73,9 @@ fn tenure() -> impl Strategy<Value = Tenure> {
 }
 
 pub(crate) fn command() -> BoxedStrategy<Command> {
-    let expect = any::<Option<u64>>;
     prop_oneof![
         (member_name(), any::<bool>(), of(time()))
             .prop_map(|(name, draining, timeout)| Command::DrainMember { name, draining, timeout }),
-        (vip_name(), vip_spec()).prop_map(|(name, spec)| Command::CreateVip { name, spec }),
-        (vip_name(), vip_patch(), expect()).prop_map(|(name, patch, expect)| Command::UpdateVip {
-            name,
-            patch,
-            expect
-        }),
-        (vip_name(), expect()).prop_map(|(name, expect)| Command::DeleteVip { name, expect }),
         holding(),
     ]
     .boxed()
@@ -94,10 +99,7 @@ pub(crate) fn holding() -> BoxedStrategy<Command> {
 /// A virtual IP that names no member, so that it can be created.
 pub(crate) fn fitting() -> BoxedStrategy<Command> {
     ("[ab]", address())
-        .prop_map(|(name, address)| Command::CreateVip {
-            name: VipName::parse(&name).unwrap(),
-            spec: VipSpec::new(address),
-        })
+        .prop_map(|(name, address)| Command::create((VipName::parse(&name).unwrap(), VipSpec::new(address))))
         .boxed()
 }
 

@@ -8,7 +8,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use prost::bytes::Bytes;
 use tokio::task::spawn_blocking;
-use trestle_model::{Applied, Machine, Proposal, Refusal};
+use trestle_model::{Applied, Machine, Proposal, Refusal, Request};
 
 use super::staged::resolved;
 use super::view::{ClusterView, StatePublisher, members};
@@ -81,9 +81,9 @@ impl Replica {
         replica
     }
 
-    /// The answer that a proposal's request got before.
-    pub(crate) fn repeated(&self, proposal: &Proposal) -> Option<Result<Applied, Refusal>> {
-        self.current.machine.repeated(proposal)
+    /// The answer that a request got before.
+    pub(crate) fn repeated(&self, request: &Request) -> Option<Result<Applied, Refusal>> {
+        self.current.machine.repeated(request)
     }
 
     /// The answer that a proposal would get now, if an entry for it would change nothing.

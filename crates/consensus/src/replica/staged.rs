@@ -10,7 +10,7 @@ use trestle_model::{Command, Invalid, Machine, Proposal, Refusal, Violation};
 pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result<Arc<Proposal>, Refusal> {
     let Command::ApplyStaged { upload, pieces } = proposal.command else { return Ok(proposal) };
     // A repeated request is answered as it was; its pieces are gone by then.
-    if machine.repeated(&proposal).is_some() {
+    if proposal.request.as_ref().is_some_and(|request| machine.repeated(request).is_some()) {
         return Ok(proposal);
     }
     let bytes = machine.take_staged(upload, pieces)?;

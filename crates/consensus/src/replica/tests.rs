@@ -14,6 +14,7 @@ use openraft::raft::{
 use openraft::{Config, Raft, RaftNetworkFactory, RaftNetworkV2};
 use prost::bytes::Bytes;
 use tokio::sync::watch;
+use trestle_api::stored::{machine_digest, state_digest};
 use trestle_model::{Change, Command, Digest, PoolName, PoolSpec, Proposal, Request, RequestId, Revision};
 
 use super::{ChangeSink, ClusterView, Replica, SnapshotData, StatePublisher};
@@ -124,7 +125,7 @@ impl Member {
     async fn write(&self, number: u64) -> ApplyResponse {
         let name = PoolName::parse(&format!("pool-{number}")).unwrap();
         let id = RequestId::parse(&format!("request-{number}")).unwrap();
-        let command = Command::CreatePool { name, spec: PoolSpec::default() };
+        let command = Command::create((name, PoolSpec::default()));
         let request = Some(Request { id, fingerprint: number });
         self.raft.client_write(Proposal { origin: None, request, command }.into()).await.unwrap().data
     }
@@ -138,7 +139,7 @@ impl Member {
         self.raft.wait(deadline).metrics(reached, "the snapshot is there").await.unwrap();
         let snapshot = self.raft.get_snapshot().await.unwrap().unwrap();
         let (meta, machine) = decode(&snapshot.snapshot).unwrap();
-        (meta.last_log_id.unwrap().index, machine.digest())
+        (meta.last_log_id.unwrap().index, machine_digest(&machine))
     }
 
     async fn stop(self) {
@@ -186,7 +187,7 @@ async fn snapshot_and_log_give_the_same_machine_after_a_restart() {
 
     let member = Member::start(dir.path(), false).await;
     member.write(25).await;
-    assert_eq!(member.view.borrow().state.digest(), before.digest());
+    assert_eq!(state_digest(&member.view.borrow().state), state_digest(&before));
     let events = member.history.0.lock().unwrap().clone();
     assert_eq!(events[0], Event::Jumped(of_snapshot));
     assert_eq!(events.len(), 6, "{events:?}");
@@ -194,7 +195,7 @@ async fn snapshot_and_log_give_the_same_machine_after_a_restart() {
     for number in 1..=25 {
         member.write(number).await;
     }
-    assert_eq!(member.view.borrow().state.digest(), before.digest());
+    assert_eq!(state_digest(&member.view.borrow().state), state_digest(&before));
     let (_, digest) = member.snapshot().await;
     member.stop().await;
     let member = Member::start(dir.path(), false).await;

@@ -4,6 +4,7 @@ use std::fs;
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use trestle_api::stored::machine_digest;
 use trestle_model::{Command, Machine, PoolName, PoolSpec, Proposal, Request, RequestId};
 
 use super::SnapshotFiles;
@@ -32,7 +33,7 @@ fn machine(index: u64) -> Machine {
     for index in 1..=index {
         let name = PoolName::parse(&format!("pool-{index}")).unwrap();
         let request = Request { id: RequestId::parse(&format!("r{index}")).unwrap(), fingerprint: index };
-        let command = Command::CreatePool { name, spec: PoolSpec::default() };
+        let command = Command::create((name, PoolSpec::default()));
         machine.apply(index, &Proposal { origin: None, request: Some(request), command }).unwrap();
     }
     machine
@@ -58,7 +59,10 @@ fn the_newest_snapshot_is_restored_and_two_are_kept() {
         save(&files, term, index);
     }
     let restored = files.newest(Some(log_id(2, 99))).unwrap().unwrap();
-    assert_eq!((restored.meta, restored.machine.digest()), (meta(2, 100), machine(100).digest()));
+    assert_eq!(
+        (restored.meta, machine_digest(&restored.machine)),
+        (meta(2, 100), machine_digest(&machine(100)))
+    );
     let mut names: Vec<_> =
         fs::read_dir(dir.path().join("snapshots")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();

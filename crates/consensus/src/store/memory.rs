@@ -234,7 +234,7 @@ mod tests {
 
     fn entry(term: u64, index: u64, size: u32) -> LogEntry {
         let name = PoolName::parse(&format!("p{index}")).unwrap();
-        let command = Command::CreatePool { name, spec: PoolSpec::default() };
+        let command = Command::create((name, PoolSpec::default()));
         let command = LogCommand { size, ..Proposal { origin: None, request: None, command }.into() };
         LogEntry { log_id: id(term, index), payload: Payload::Normal(command) }
     }

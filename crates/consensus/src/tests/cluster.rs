@@ -144,11 +144,11 @@ pub(super) fn host_port(address: SocketAddr) -> HostPort {
 }
 
 pub(super) fn create_pool(name: &str) -> Command {
-    Command::CreatePool { name: PoolName::parse(name).unwrap(), spec: PoolSpec::default() }
+    Command::create((PoolName::parse(name).unwrap(), PoolSpec::default()))
 }
 
 pub(super) fn delete_pool(name: &str) -> Command {
-    Command::DeletePool { name: PoolName::parse(name).unwrap(), expect: None }
+    Command::delete(PoolName::parse(name).unwrap())
 }
 
 pub(super) fn proposal(command: Command) -> Proposal {
@@ -436,7 +436,8 @@ impl Cluster {
     pub(super) async fn converged(&self, members: &[usize]) -> String {
         until("agreement", || {
             let views: Vec<_> = members.iter().map(|at| self.at(*at).view().borrow().clone()).collect();
-            let digests: Vec<_> = views.iter().map(|view| view.state.digest().to_string()).collect();
+            let digests: Vec<_> =
+                views.iter().map(|view| trestle_api::stored::state_digest(&view.state).to_string()).collect();
             let applied = views.iter().all(|view| view.applied == views[0].applied);
             let last = members.iter().all(|at| self.at(*at).status().last_log_index == views[0].applied);
             (applied && last && digests.iter().all(|d| *d == digests[0])).then(|| digests[0].clone())

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use trestle_api::stored::state_digest;
+
 use super::cluster::{Cluster, create_pool, named, proposal, until};
 use crate::{DEFAULT_WAIT, RaftState};
 
@@ -63,7 +65,8 @@ async fn all_members_come_back_with_what_they_had() {
     cluster.leader().await;
     for (at, id) in ids.into_iter().enumerate() {
         assert_eq!(cluster.id(at), id);
-        assert_eq!(cluster.at(at).read(DEFAULT_WAIT).await.unwrap().state.digest().to_string(), before);
+        let view = cluster.at(at).read(DEFAULT_WAIT).await.unwrap();
+        assert_eq!(state_digest(&view.state).to_string(), before);
     }
     cluster.at(1).propose(proposal(create_pool("after")), DEFAULT_WAIT).await.unwrap();
     assert_ne!(cluster.converged(&[0, 1, 2]).await, before);

@@ -10,6 +10,7 @@ use trestle_model::{
 };
 
 use super::cluster::{Cluster, create_pool, delete_pool, named, proposal};
+use crate::store::PROPOSAL_MAX;
 use crate::{DEFAULT_WAIT, Error};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,13 +113,13 @@ async fn a_repeated_request_is_applied_once_whoever_forwards_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposal_that_the_log_would_not_take_is_refused_before_it_is_proposed() {
     let cluster = Cluster::of(1).await;
-    let binds = vec![Bind::parse("10.0.0.1:1").unwrap(); 100_000];
+    let binds = vec![Bind::parse("10.0.0.1:1").unwrap(); PROPOSAL_MAX / 12];
     let spec = ListenerSpec::new(binds, PoolName::parse("a").unwrap());
-    let refused = refusal(&cluster, Command::CreateListener { name: listener("l"), spec }).await;
-    assert!(
-        refused.contains("and the most that the log takes is 1048576; give fewer or shorter settings"),
-        "{refused}"
+    let refused = refusal(&cluster, Command::create((listener("l"), spec))).await;
+    let most = format!(
+        "the most that the log takes is {PROPOSAL_MAX}; give fewer or shorter settings, or split it up"
     );
+    assert!(refused.ends_with(&most), "{refused}");
 }
 
 fn listener(name: &str) -> ListenerName {
@@ -165,7 +166,7 @@ async fn the_largest_settings_fit_into_an_entry() {
     let pool = PoolName::parse(&"p".repeat(63)).unwrap();
     let mut spec = PoolSpec::default();
     spec.health.kind = largest_check();
-    propose(Command::CreatePool { name: pool.clone(), spec: spec.clone() }).await.unwrap();
+    propose(Command::create((pool.clone(), spec))).await.unwrap();
     // All addresses, networks and routes of a listener that there may be fit together.
     let binds: Vec<Bind> = (0..defaults::BINDS_MAX)
         .map(|n| Bind::parse(&format!("[2001:db8::{n:x}]:30000-30511")).unwrap())
@@ -185,7 +186,7 @@ async fn the_largest_settings_fit_into_an_entry() {
         routes: vec![route; defaults::ROUTES_MAX],
         ..ListenerSpec::new(binds, pool)
     };
-    propose(Command::CreateListener { name: listener("l"), spec }).await.unwrap();
+    propose(Command::create((listener("l"), spec))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,21 +1,12 @@
 //! How often backends are checked, and what the results count, as options.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use trestle_api::v1;
+use trestle_model::InitialState;
 
+use super::choice::{choice, number};
 use super::pool_settings::Given;
 use crate::input::Input;
-
-/// What a backend counts as before its first check has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Initial {
-    /// Used while no healthy backend is there; the first result decides
-    Unknown,
-    /// Healthy until checks fail
-    Healthy,
-    /// Unhealthy until checks succeed
-    Unhealthy,
-}
 
 /// Settings of a check that go with every kind.
 #[derive(Debug, Default, Args)]
@@ -43,8 +34,8 @@ pub(crate) struct PaceSettings {
     #[arg(long, value_name = "PORT")]
     pub(crate) health_port: Option<u16>,
     /// What a backend counts as before its first check has ended [default: unknown]
-    #[arg(long, value_name = "STATE")]
-    pub(crate) health_initial: Option<Initial>,
+    #[arg(long, value_name = "STATE", value_parser = choice::<InitialState>())]
+    pub(crate) health_initial: Option<InitialState>,
 }
 
 impl PaceSettings {
@@ -65,13 +56,7 @@ impl PaceSettings {
             port: given.note("health_check.port", self.health_port).unwrap_or_default().into(),
             ..v1::HealthCheck::default()
         };
-        if let Some(initial) = given.note("health_check.initial_state", self.health_initial) {
-            check.set_initial_state(match initial {
-                Initial::Unknown => v1::InitialState::Unknown,
-                Initial::Healthy => v1::InitialState::Healthy,
-                Initial::Unhealthy => v1::InitialState::Unhealthy,
-            });
-        }
+        check.initial_state = number(given.note("health_check.initial_state", self.health_initial));
         check
     }
 }

@@ -5,6 +5,7 @@ mod backup;
 mod check_flags;
 mod check_pace;
 pub(crate) mod check_settings;
+mod choice;
 mod cluster;
 mod completions;
 mod connection;

@@ -1,82 +1,29 @@
 //! Settings of a pool as options, for creation and update alike.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use trestle_api::v1;
+use trestle_model::{Algorithm, AllDown, OnDown, OnPrimaryUp, SendProxy};
 
 use super::check_flags::CheckFlags;
 use super::check_pace::PaceSettings;
 use super::check_settings::{CheckSettings, mask_path};
+use super::choice::{choice, number};
 use crate::input::Input;
-
-/// How a pool picks a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Algorithm {
-    /// Each backend in turn, in proportion to its weight
-    RoundRobin,
-    /// The backend with the fewest connections for its weight
-    LeastConnections,
-    /// Of two backends drawn at random, the one with fewer connections for its weight
-    RandomTwo,
-    /// The same backend for the same client address, on every member
-    SourceHash,
-    /// As source-hash, by the client's address and port
-    SourcePortHash,
-    /// The first usable backend in the order of names
-    First,
-}
-
-/// What happens to connections to a backend that is found unhealthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnDown {
-    /// Reset both legs, so that clients connect again, to another backend
-    Close,
-    /// Leave them alone
-    Keep,
-}
-
-/// What happens to connections to backups when a backend that is no backup is usable again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnPrimaryUp {
-    /// Leave them alone
-    Keep,
-    /// Reset both legs, and lead nobody to a backup while such a backend is usable
-    Close,
-}
-
-/// What happens to new connections while fewer backends are healthy than the pool wants at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AllDown {
-    /// Reset them at once
-    Refuse,
-    /// Try the backends all the same
-    FailOpen,
-}
-
-/// The PROXY protocol header that backends are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SendProxy {
-    /// None
-    Off,
-    /// Version 1, in words
-    V1,
-    /// Version 2, in bytes, with what the client's own header had besides addresses
-    V2,
-}
 
 /// Settings of a pool; those that are not given get their default on creation and stay as they are in an update.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PoolSettings {
     /// How a backend is picked [default: round-robin]
-    #[arg(long, value_name = "ALGORITHM")]
+    #[arg(long, value_name = "ALGORITHM", value_parser = choice::<Algorithm>())]
     pub(crate) algorithm: Option<Algorithm>,
     /// What happens to connections to a backend that is found unhealthy [default: close]
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<OnDown>())]
     pub(crate) on_down: Option<OnDown>,
     /// What happens to connections to backups when a backend that is no backup is usable again [default: keep]
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<OnPrimaryUp>())]
     pub(crate) on_primary_up: Option<OnPrimaryUp>,
     /// What happens to new connections while the pool is down [default: refuse]
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<AllDown>())]
     pub(crate) all_down: Option<AllDown>,
     /// Healthy backends below which the pool is down, 1 to 20000 [default: 1]
     #[arg(long, value_name = "COUNT")]
@@ -128,7 +75,7 @@ pub(crate) struct ConnectionSettings {
     #[arg(long, value_name = "DURATION")]
     pub(crate) dead_peer_timeout: Option<String>,
     /// PROXY protocol header that backends are sent first, which tells them the client's address [default: off]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = choice::<SendProxy>())]
     pub(crate) send_proxy: Option<SendProxy>,
 }
 
@@ -195,41 +142,11 @@ impl PoolSettings {
     }
 
     fn set_policies(&self, given: &mut Given, pool: &mut v1::Pool) {
-        if let Some(algorithm) = given.note("algorithm", self.algorithm) {
-            pool.set_algorithm(match algorithm {
-                Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
-                Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
-                Algorithm::RandomTwo => v1::Algorithm::RandomTwo,
-                Algorithm::SourceHash => v1::Algorithm::SourceHash,
-                Algorithm::SourcePortHash => v1::Algorithm::SourcePortHash,
-                Algorithm::First => v1::Algorithm::First,
-            });
-        }
-        if let Some(on_down) = given.note("on_down", self.on_down) {
-            pool.set_on_down(match on_down {
-                OnDown::Close => v1::OnDown::Close,
-                OnDown::Keep => v1::OnDown::Keep,
-            });
-        }
-        if let Some(on_primary_up) = given.note("on_primary_up", self.on_primary_up) {
-            pool.set_on_primary_up(match on_primary_up {
-                OnPrimaryUp::Keep => v1::OnPrimaryUp::Keep,
-                OnPrimaryUp::Close => v1::OnPrimaryUp::Close,
-            });
-        }
-        if let Some(all_down) = given.note("all_down", self.all_down) {
-            pool.set_all_down(match all_down {
-                AllDown::Refuse => v1::AllDown::Refuse,
-                AllDown::FailOpen => v1::AllDown::FailOpen,
-            });
-        }
-        if let Some(send_proxy) = given.note("send_proxy", self.connections.send_proxy) {
-            pool.set_send_proxy(match send_proxy {
-                SendProxy::Off => v1::SendProxy::Off,
-                SendProxy::V1 => v1::SendProxy::V1,
-                SendProxy::V2 => v1::SendProxy::V2,
-            });
-        }
+        pool.algorithm = number(given.note("algorithm", self.algorithm));
+        pool.on_down = number(given.note("on_down", self.on_down));
+        pool.on_primary_up = number(given.note("on_primary_up", self.on_primary_up));
+        pool.all_down = number(given.note("all_down", self.all_down));
+        pool.send_proxy = number(given.note("send_proxy", self.connections.send_proxy));
     }
 
     /// The check if its kind was given, or else the settings for one.
@@ -269,8 +186,9 @@ impl Given {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use trestle_model::InitialState;
+
     use super::*;
-    use crate::commands::check_pace::Initial;
     use crate::commands::check_settings::Check;
 
     fn check(health: Check) -> CheckSettings {
@@ -360,7 +278,7 @@ mod tests {
                 health_fall: Some(1),
                 health_jitter_percent: Some(0),
                 health_port: Some(80),
-                health_initial: Some(Initial::Healthy),
+                health_initial: Some(InitialState::Healthy),
             },
         };
         let PoolChange { pool, mut paths, .. } = settings.change(&mut Input::default());

@@ -1,21 +1,14 @@
 //! Settings of a virtual IP as options, for creation and update alike.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use trestle_api::v1;
+use trestle_model::OnQuorumLoss;
 
+use super::choice::{choice, number};
 use super::pool_settings::Given;
 use crate::input::Input;
 
 const ON_MEMBER_RULE: &str = "must be MEMBER=INTERFACE, as in m2=eth1";
-
-/// What becomes of a virtual IP whose holder loses the quorum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnQuorumLoss {
-    /// It is let go when the lease ends, so that never two members serve it
-    Release,
-    /// The holder goes on; the other side of a split may elect a leader that serves it too
-    Hold,
-}
 
 /// Settings of a virtual IP; those that are not given get their default on creation and stay as they are in an update.
 #[derive(Debug, Default, Args)]
@@ -27,7 +20,7 @@ pub(crate) struct VipSettings {
     #[arg(long, value_name = "MEMBER=IF", value_delimiter = ',', help_heading = "Interfaces")]
     pub(crate) interface_on: Vec<String>,
     /// What becomes of it when its holder loses the quorum [default: release]
-    #[arg(long, value_name = "WHAT", help_heading = "Who holds it")]
+    #[arg(long, value_name = "WHAT", value_parser = choice::<OnQuorumLoss>(), help_heading = "Who holds it")]
     pub(crate) on_quorum_loss: Option<OnQuorumLoss>,
     /// Members that shall hold it while they are fit, the best first [default: it stays where it is]
     #[arg(long, value_name = "MEMBER", value_delimiter = ',', help_heading = "Who holds it")]
@@ -87,16 +80,12 @@ impl VipSettings {
         refuse_twice("--prefer", preferred.iter(), input);
         let prefers = emptied.no_prefer || !self.prefer.is_empty();
         let delay = self.preference_delay.as_ref().map(|text| input.duration("--preference-delay", text));
-        let on_quorum_loss = self.on_quorum_loss.map(|what| match what {
-            OnQuorumLoss::Release => v1::OnQuorumLoss::Release.into(),
-            OnQuorumLoss::Hold => v1::OnQuorumLoss::Hold.into(),
-        });
         let vip = v1::Vip {
             interface: given.note("interface", interface).unwrap_or_default(),
             interface_overrides: given
                 .note("interface_overrides", named.then_some(overrides))
                 .unwrap_or_default(),
-            on_quorum_loss: given.note("on_quorum_loss", on_quorum_loss).unwrap_or_default(),
+            on_quorum_loss: number(given.note("on_quorum_loss", self.on_quorum_loss)),
             preferred: given.note("preferred", prefers.then_some(preferred)).unwrap_or_default(),
             preference_delay: given.note("preference_delay", delay),
             ..v1::Vip::default()

@@ -315,6 +315,10 @@ impl ClusterService for Fake {
         Ok(Response::new(tokio_stream::iter(messages)))
     }
 
+    async fn apply_batch(&self, _: Request<v1::ApplyBatchRequest>) -> Answer<v1::ApplyBatchResponse> {
+        Err(tonic::Status::unimplemented("not asked for here"))
+    }
+
     async fn restore_configuration(
         &self,
         request: Request<tonic::Streaming<v1::RestoreConfigurationRequest>>,

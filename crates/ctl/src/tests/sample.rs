@@ -57,6 +57,7 @@ pub(crate) fn sample_pool(name: &str) -> v1::Pool {
         backend_count: 2,
         revision: 12,
         etag: "12".to_owned(),
+        ..v1::Pool::default()
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn sample_backend(name: &str, host: u8) -> v1::Backend {
         max_connections: 0,
         revision: 13,
         etag: "13".to_owned(),
+        ..v1::Backend::default()
     }
 }
 

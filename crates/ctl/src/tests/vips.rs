@@ -212,7 +212,7 @@ fn a_listener_is_sent_with_a_vips_name() {
     let done = trestle(&at(&member), &arguments);
     assert_eq!(done.code, 0, "{}", done.err);
     let listener = member.script.lock().unwrap().listened[0].listener.clone().unwrap();
-    assert_eq!(listener.binds, ["api:443", "10.0.3.100:80"]);
+    assert_eq!(listener.binds, ["vip:api:443", "10.0.3.100:80"]);
 }
 
 #[test]

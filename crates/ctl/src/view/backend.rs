@@ -7,7 +7,7 @@ use trestle_api::v1;
 use trestle_model::BackendAddress;
 
 use super::span::{self, Span};
-use super::{or_dash, short_name, troubles};
+use super::{MetadataView, or_dash, short_name, troubles};
 use crate::table;
 
 /// A backend as it is configured.
@@ -26,6 +26,8 @@ pub(crate) struct BackendView {
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
+    #[serde(flatten)]
+    metadata: MetadataView,
 }
 
 impl From<v1::Backend> for BackendView {
@@ -47,6 +49,7 @@ impl From<v1::Backend> for BackendView {
             drain_deadline: Span::setting(backend.drain_timeout.as_ref()),
             revision: backend.revision,
             etag: backend.etag,
+            metadata: MetadataView::new(backend.owner, backend.annotations),
         }
     }
 }

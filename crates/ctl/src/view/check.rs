@@ -3,9 +3,10 @@
 use serde::Serialize;
 use trestle_api::v1;
 use trestle_api::v1::health_check::Kind;
+use trestle_model::InitialState;
 
-use super::or_dash;
 use super::span::{self, Span};
+use super::{or_dash, word};
 use crate::commands::check_settings::Check;
 use crate::escape;
 
@@ -85,11 +86,7 @@ fn set(text: String) -> Option<String> {
 
 impl From<v1::HealthCheck> for CheckView {
     fn from(check: v1::HealthCheck) -> Self {
-        let initial = match check.initial_state() {
-            v1::InitialState::Healthy => "healthy",
-            v1::InitialState::Unhealthy => "unhealthy",
-            v1::InitialState::Unknown | v1::InitialState::Unspecified => "unknown",
-        };
+        let initial = word::<InitialState>(check.initial_state);
         let kind = check.kind.unwrap_or_else(|| Check::Tcp.plain());
         let word = Check::word(&kind);
         let (mut tls, mut http, mut grpc, mut exchange) = (None, None, None, None);

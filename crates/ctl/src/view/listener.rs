@@ -3,7 +3,7 @@
 use serde::Serialize;
 use trestle_api::v1;
 
-use super::{grouped, short_name, unbound};
+use super::{MetadataView, grouped, short_name, unbound};
 use crate::commands::listener_settings::{ANYWHERE, route_text};
 use crate::table;
 
@@ -12,6 +12,9 @@ use crate::table;
 pub(crate) struct ListenerView {
     name: String,
     bind: Vec<String>,
+    /// What each of them means; empty where they are addresses anyway.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
     pool: String,
     routes: Vec<RouteView>,
     accept_proxy_from: Vec<String>,
@@ -26,6 +29,8 @@ pub(crate) struct ListenerView {
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
+    #[serde(flatten)]
+    metadata: MetadataView,
     /// Of a write: what may be meant otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
@@ -74,6 +79,7 @@ impl From<v1::Listener> for ListenerView {
         };
         Self {
             name: short_name(&listener.name),
+            addresses: if listener.addresses == listener.binds { Vec::new() } else { listener.addresses },
             bind: listener.binds,
             pool: short_name(&listener.pool),
             routes: listener.routes.into_iter().map(route).collect(),
@@ -86,6 +92,7 @@ impl From<v1::Listener> for ListenerView {
             accept_rate_per_source: bound(listener.accept_rate_per_source),
             revision: listener.revision,
             etag: listener.etag,
+            metadata: MetadataView::new(listener.owner, listener.annotations),
             warnings: listener.warnings,
             ready: None,
         }
@@ -124,6 +131,15 @@ impl ReadyView {
 }
 
 impl ListenerView {
+    /// Its addresses; of a virtual IP the name and what it means.
+    fn binds(&self) -> String {
+        let one = |(at, bind): (usize, &String)| match self.addresses.get(at) {
+            Some(address) if address != bind => format!("{bind} ({address})"),
+            _ => bind.clone(),
+        };
+        self.bind.iter().enumerate().map(one).collect::<Vec<_>>().join(",")
+    }
+
     /// Joins listeners with the members' views, which may be missing or list other listeners.
     pub(crate) fn join(listeners: Vec<v1::Listener>, health: Option<v1::ListenerHealth>) -> Vec<Self> {
         let mut listeners: Vec<Self> = listeners.into_iter().map(Into::into).collect();
@@ -214,7 +230,7 @@ impl ListenerView {
     pub(crate) fn table(listeners: &[Self], width: Option<usize>) -> String {
         let row = |l: &Self| {
             let pool = l.pool.clone();
-            [l.name.clone(), l.bind.join(","), pool, l.ready(), l.connections(), l.special()]
+            [l.name.clone(), l.binds(), pool, l.ready(), l.connections(), l.special()]
         };
         let headings = ["NAME", "BIND", "POOL", "READY", "CONNECTIONS", "SETTINGS"];
         let mut text = table::table(headings, listeners.iter().map(row));
@@ -237,7 +253,7 @@ impl ListenerView {
             if list.is_empty() { none.to_owned() } else { list.join(",") }
         };
         let bound = |bound: Option<u32>| bound.map_or_else(|| "no bound".to_owned(), |n| n.to_string());
-        let head = [("NAME", self.name.clone()), ("BIND", self.bind.join(",")), ("POOL", self.pool.clone())];
+        let head = [("NAME", self.name.clone()), ("BIND", self.binds()), ("POOL", self.pool.clone())];
         let route = |r: &RouteView| ("ROUTE", route_text(&r.server_names, &r.alpn, &r.pool));
         let rest = [
             ("ACCEPT-PROXY", self.proxies()),

@@ -28,7 +28,31 @@ pub(crate) use vip::VipView;
 pub(crate) use vip_history::VipEventView;
 pub(crate) use words::{membership_step_word, raft_state_word, vip_standing_word};
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::Choice;
+
+/// What people and programs wrote on a resource; what is empty is left out.
+#[derive(Debug, Default, Serialize)]
+struct MetadataView {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    owner: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl MetadataView {
+    fn new(owner: String, annotations: BTreeMap<String, String>) -> Self {
+        Self { owner, annotations }
+    }
+}
+
+/// The word of a setting that is one of a few values; of a number that this version does not know that of the default.
+fn word<T: Choice>(number: i32) -> &'static str {
+    T::of_number(number).unwrap_or_default().word()
+}
 
 /// A resource's name as the command line takes it: "web", "web/a", "m1".
 pub(crate) fn short_name(resource: &str) -> String {

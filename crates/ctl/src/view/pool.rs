@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use trestle_api::v1;
-use trestle_model::{Pool, PoolName, PoolSpec};
+use trestle_model::{Algorithm, AllDown, OnDown, OnPrimaryUp, Pool, PoolName, PoolSpec, SendProxy};
 
 use super::check::CheckView;
 use super::span::{self, Span};
-use super::{or_dash, short_name};
+use super::{MetadataView, or_dash, short_name, word};
 use crate::table;
 
 /// A pool.
@@ -44,35 +44,17 @@ pub(crate) struct PoolView {
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
+    #[serde(flatten)]
+    metadata: MetadataView,
 }
 
 impl From<v1::Pool> for PoolView {
     fn from(pool: v1::Pool) -> Self {
-        let algorithm = match pool.algorithm() {
-            v1::Algorithm::LeastConnections => "least-connections",
-            v1::Algorithm::RandomTwo => "random-two",
-            v1::Algorithm::SourceHash => "source-hash",
-            v1::Algorithm::SourcePortHash => "source-port-hash",
-            v1::Algorithm::First => "first",
-            v1::Algorithm::RoundRobin | v1::Algorithm::Unspecified => "round-robin",
-        };
-        let on_down = match pool.on_down() {
-            v1::OnDown::Keep => "keep",
-            v1::OnDown::Close | v1::OnDown::Unspecified => "close",
-        };
-        let on_primary_up = match pool.on_primary_up() {
-            v1::OnPrimaryUp::Close => "close",
-            v1::OnPrimaryUp::Keep | v1::OnPrimaryUp::Unspecified => "keep",
-        };
-        let all_down = match pool.all_down() {
-            v1::AllDown::FailOpen => "fail-open",
-            v1::AllDown::Refuse | v1::AllDown::Unspecified => "refuse",
-        };
-        let send_proxy = match pool.send_proxy() {
-            v1::SendProxy::V1 => "v1",
-            v1::SendProxy::V2 => "v2",
-            v1::SendProxy::Off | v1::SendProxy::Unspecified => "off",
-        };
+        let algorithm = word::<Algorithm>(pool.algorithm);
+        let on_down = word::<OnDown>(pool.on_down);
+        let on_primary_up = word::<OnPrimaryUp>(pool.on_primary_up);
+        let all_down = word::<AllDown>(pool.all_down);
+        let send_proxy = word::<SendProxy>(pool.send_proxy);
         Self {
             name: short_name(&pool.name),
             algorithm,
@@ -96,6 +78,7 @@ impl From<v1::Pool> for PoolView {
             healthy_backends: None,
             revision: pool.revision,
             etag: pool.etag,
+            metadata: MetadataView::new(pool.owner, pool.annotations),
         }
     }
 }

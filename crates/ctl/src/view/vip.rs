@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::OnQuorumLoss;
 
 use super::span::{self, Span};
 use super::vip_facts::FactsView;
-use super::{or_dash, short_name, troubles};
+use super::{MetadataView, or_dash, short_name, troubles, word};
 use crate::table;
 
 /// A virtual IP with who holds it.
@@ -27,6 +28,8 @@ pub(crate) struct VipView {
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
+    #[serde(flatten)]
+    metadata: MetadataView,
     /// The member whose kernel serves it; `None` for no member, for several, and where it is not known.
     holder: Option<String>,
     /// All of them: more than one is a split that it was told to be held through, or a fault.
@@ -43,10 +46,7 @@ pub(crate) struct VipView {
 
 impl From<v1::Vip> for VipView {
     fn from(vip: v1::Vip) -> Self {
-        let on_quorum_loss = match vip.on_quorum_loss() {
-            v1::OnQuorumLoss::Hold => "hold",
-            v1::OnQuorumLoss::Release | v1::OnQuorumLoss::Unspecified => "release",
-        };
+        let on_quorum_loss = word::<OnQuorumLoss>(vip.on_quorum_loss);
         let overrides = vip.interface_overrides.into_iter();
         Self {
             name: short_name(&vip.name),
@@ -58,6 +58,7 @@ impl From<v1::Vip> for VipView {
             preference_delay: Span::setting(vip.preference_delay.as_ref()),
             revision: vip.revision,
             etag: vip.etag,
+            metadata: MetadataView::new(vip.owner, vip.annotations),
             holder: None,
             holders: Vec::new(),
             views: None,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use trestle_model::{
-    AdminState, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterState,
-    Command, HealthCheck, ListenerName, ListenerSpec, PoolName, PoolSpec,
+    AdminState, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClusterState, Command,
+    HealthCheck, ListenerName, ListenerSpec, PoolName, PoolSpec,
 };
 
 use super::*;
@@ -220,12 +220,12 @@ fn front(binds: &[&str]) -> [Command; 3] {
     let health = HealthCheck { kind: CheckKind::None, ..HealthCheck::default() };
     let spec = PoolSpec { health, close_spread_percent: 50, ..PoolSpec::default() };
     let backend = BackendSpec::at(BackendAddress::parse("127.0.0.1:9").unwrap());
-    let binds = binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect();
+    let binds: Vec<_> = binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect();
     let listener = ListenerSpec::new(binds, pool_name());
     [
-        Command::CreatePool { name: pool_name(), spec },
-        Command::CreateBackend { pool: pool_name(), name: backend_name(), spec: backend },
-        Command::CreateListener { name: ListenerName::parse("front").unwrap(), spec: listener },
+        Command::create((pool_name(), spec)),
+        Command::create((pool_name(), backend_name(), backend)),
+        Command::create((ListenerName::parse("front").unwrap(), listener)),
     ]
 }
 
@@ -252,7 +252,7 @@ async fn addresses_open_before_the_table_has_them_and_accept_after() {
     assert_eq!(listener.bound().collect::<Vec<_>>(), [address]);
     let failed: Vec<_> = listener.failed().map(|(address, error)| (address.port(), error.clone())).collect();
     assert_eq!(failed, [(TAKEN, BindError::InUse)]);
-    let gone = Command::DeleteListener { name: listener.config.name.clone(), expect: None };
+    let gone = Command::delete(listener.config.name.clone());
     let revision = bed.apply([gone]).await;
     assert_eq!(
         up_to(bed.recorder.take(), revision),
@@ -283,12 +283,7 @@ async fn connections_of_a_drained_backend_end_through_the_forwarder() {
     let mut bed = Bed::new();
     bed.apply(front(&["127.0.0.1:80"])).await;
     bed.recorder.take();
-    let to = |admin_state| Command::UpdateBackend {
-        pool: pool_name(),
-        name: backend_name(),
-        patch: BackendPatch { admin_state: Some(admin_state), ..BackendPatch::default() },
-        expect: None,
-    };
+    let to = |admin_state: AdminState| Command::put((pool_name(), backend_name(), admin_state));
     let start = Instant::now();
     bed.apply([to(AdminState::Draining { timeout: Some(Duration::from_millis(300)) })]).await;
     let drained = Told::Epoch(CloseReason::Drained);

@@ -52,7 +52,6 @@ pub(crate) fn dead_pools(table: &Table) -> Vec<PoolName> {
 
 /// What an operator has drained or disabled is no sign of anything.
 fn is_dead(table: &Table, pool: &Pool) -> bool {
-    let mut in_use =
-        pool.backends.iter().filter(|b| b.config.spec.admin_state == AdminState::Enabled).peekable();
+    let mut in_use = pool.backends.iter().filter(|b| b.config.admin_state == AdminState::Enabled).peekable();
     in_use.peek().is_some() && in_use.all(|backend| table.verdict(backend) == Verdict::Unhealthy)
 }

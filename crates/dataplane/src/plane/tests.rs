@@ -20,7 +20,7 @@ async fn a_pool_remembers_fewer_clients_when_others_begin_to() {
             index += 1;
             let name = PoolName::parse(&format!("p{name}")).unwrap();
             let spec = PoolSpec { stickiness: Duration::from_secs(3600), ..PoolSpec::default() };
-            state.apply(index, &Command::CreatePool { name, spec }).unwrap();
+            state.apply(index, &Command::create((name, spec))).unwrap();
         }
         target.send_replace(Arc::new(state.clone()));
         index

@@ -222,7 +222,7 @@ impl ListenerReconciler {
         let mut by_age: Vec<_> = state.listeners.values().collect();
         by_age.sort_by_key(|listener| listener.created);
         for listener in by_age {
-            for bind in &listener.spec.binds {
+            for bind in &listener.binds {
                 for address in bind::effective(*bind, self.data_address) {
                     owners.entry(address).or_insert_with(|| listener.name.clone());
                 }
@@ -231,7 +231,7 @@ impl ListenerReconciler {
         for (address, listener) in &*self.published.1 {
             let (name, owner) = (&listener.config.name, owners.get_mut(address));
             let Some(owner) = owner.filter(|owner| *owner != name) else { continue };
-            let binds = state.listeners.get(name).map(|listener| &listener.spec.binds);
+            let binds = state.listeners.get(name).map(|listener| &listener.binds);
             let mut binds = binds.into_iter().flatten().map(|bind| bind.on(self.data_address));
             if binds.any(|bind| bind.names(*address)) {
                 owner.clone_from(name);
@@ -249,7 +249,7 @@ impl ListenerReconciler {
         let spread = config.spec.ports() <= SPREAD_PORTS_MAX;
         let held = self.held.contains_key(&config.name);
         let mut binds = Vec::new();
-        for configured in &config.spec.binds {
+        for configured in &config.binds {
             for effective in bind::effective(*configured, self.data_address) {
                 let error = match owners.get(&effective) {
                     Some(owner) if *owner != config.name => Some(BindError::Taken(owner.clone())),
@@ -294,7 +294,7 @@ impl ListenerReconciler {
 /// Where listeners are beside one another of which one is bound to the wildcard, in words. The kernel gives connections to the
 /// more specific one.
 fn shadowed((listeners, routes): &Published, data_address: Option<IpAddr>) -> Arc<[String]> {
-    let binds = listeners.values().map(|listener| (&listener.config.name, &*listener.config.spec.binds));
+    let binds = listeners.values().map(|listener| (&listener.config.name, &*listener.config.binds));
     let found = Overlaps::of(binds, data_address).shadows;
     let is_bound = |claim: &Claim<'_>, port: Port| {
         let at = routes.get(&SocketAddr::new(claim.effective.ip, port.get()));

@@ -30,8 +30,7 @@ pub(super) fn of_verdict(
 
 /// What is told of a pool whose entry is `pool` now; `down` is what was told of it last.
 pub(super) fn of_pool(pool: &Pool, down: &mut bool) -> Option<Event> {
-    let in_use =
-        || pool.backends.iter().filter(|backend| backend.config.spec.admin_state == AdminState::Enabled);
+    let in_use = || pool.backends.iter().filter(|backend| backend.config.admin_state == AdminState::Enabled);
     let unhealthy = in_use().filter(|backend| backend.verdict == Verdict::Unhealthy).count();
     // One that has not been checked yet may be found healthy in a moment.
     let is_awaited = in_use().any(|backend| backend.reason == CheckResult::Awaited);

@@ -296,7 +296,7 @@ impl PoolReconciler {
         let mut entries = backends.map(|b| &b.entry).filter(|entry| entry.verdict == Verdict::Unknown);
         entries.any(|entry| {
             let spec = &entry.config.spec;
-            spec.admin_state == AdminState::Enabled
+            entry.config.admin_state == AdminState::Enabled
                 && spec.weight > 0
                 && (entry.reason == CheckResult::Awaited || self.names.is_awaited(&spec.address.host))
         })

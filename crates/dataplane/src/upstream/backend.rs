@@ -59,7 +59,7 @@ impl Backend {
 
     /// Takes note that it has other settings than `before`.
     pub(crate) fn admit(&mut self, before: &model::Backend, at: Instant) {
-        let enabled = |settings: &model::Backend| settings.spec.admin_state == AdminState::Enabled;
+        let enabled = |settings: &model::Backend| settings.admin_state == AdminState::Enabled;
         if enabled(&self.config) && !enabled(before) {
             self.risen = Some(at);
         }

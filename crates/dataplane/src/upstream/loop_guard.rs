@@ -110,7 +110,7 @@ impl LoopGuard {
                     loop_guard.add(status.effective, status.error.is_none());
                 }
             }
-            for bind in &listener.config.spec.binds {
+            for bind in &listener.config.binds {
                 loop_guard.add_elsewhere(*bind);
                 // Whoever holds it listens there, whatever this member's own socket came to.
                 if vips.contains(&bind.ip) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use trestle_dataplane::{CloseReason, DataPlaneSettings};
 use trestle_model::{
-    AdminState, Algorithm, BackendAddress, BackendPatch, BackendSpec, Command, Host, HostPort, MemberName,
-    MemberSpec, PoolSpec,
+    AdminState, Algorithm, BackendAddress, BackendSpec, Command, Host, HostPort, MemberName, MemberSpec,
+    PoolSpec,
 };
 
 use crate::harness::*;
+use crate::patch::BackendPatch;
 
 #[tokio::test]
 async fn round_robin_takes_turns() {
@@ -159,8 +160,7 @@ async fn without_a_usable_backend_clients_are_reset() {
     assert!(turned_away(front).await);
     plane.until_closed("l", CloseReason::NoBackend, 1).await;
     let zero = BackendSpec { weight: 0, ..at(a.address) };
-    let command =
-        trestle_model::Command::CreateBackend { pool: pool_name("p"), name: backend_name("a"), spec: zero };
+    let command = trestle_model::Command::create((pool_name("p"), backend_name("a"), zero));
     plane.apply(command).await;
     assert!(turned_away(front).await);
     plane.update_backend("p", "a", BackendPatch { weight: Some(1), ..BackendPatch::default() }).await;

@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 use trestle_dataplane::Verdict;
-use trestle_model::{CheckKind, HealthPatch, HttpCheck, PoolPatch, TlsCheck};
+use trestle_model::{CheckKind, HttpCheck, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 const BACKENDS: usize = 1_000;
 

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, Algorithm, BackendPatch, Command, OnDown, PoolPatch, PoolSpec};
+use trestle_model::{AdminState, Algorithm, Command, OnDown, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::{BackendPatch, HealthPatch, PoolPatch};
 
 /// Two servers, one pool, one listener, and one open connection to each server.
 async fn two() -> (Plane, [Server; 2], std::net::SocketAddr, [Client; 2]) {
@@ -91,7 +92,7 @@ async fn removing_a_pool_closes_its_connections() {
     // Connections go on without their listener, and end with their pool.
     plane.remove_listener("l").await;
     assert!(old.works().await && other.works().await);
-    plane.apply(Command::DeletePool { name: pool_name("p"), expect: None }).await;
+    plane.apply(Command::delete(pool_name("p"))).await;
     assert_eq!(old.end().await, Some(ErrorKind::ConnectionReset));
     assert_eq!(other.end().await, Some(ErrorKind::ConnectionReset));
     until("all are gone", || plane.plane.open_connections() == 0).await;
@@ -104,7 +105,7 @@ async fn other_changes_close_nothing() {
         algorithm: Some(Algorithm::LeastConnections),
         connect_timeout: Some(Duration::from_millis(100)),
         connect_retries: Some(0),
-        health: trestle_model::HealthPatch {
+        health: HealthPatch {
             kind: Some(trestle_model::CheckKind::Tcp),
             interval: Some(Duration::from_millis(50)),
             ..Default::default()

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use trestle_dataplane::{CloseReason, ConnectionSnapshot, ConnectionState, DataPlaneSettings};
-use trestle_model::{
-    AdminState, BackendSpec, CheckKind, Command, HealthPatch, OnDown, PoolPatch, PoolSpec, TlsCheck,
-};
+use trestle_model::{AdminState, BackendSpec, CheckKind, Command, OnDown, PoolSpec, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 fn of(plane: &Plane, client: SocketAddr) -> Option<ConnectionSnapshot> {
     plane.plane.connections().into_iter().find(|connection| connection.client == client)
@@ -221,6 +220,6 @@ async fn connections_and_checks_come_from_the_source_address() {
             }
         };
         assert_eq!(from.ip(), expected);
-        plane.apply(Command::DeleteListener { name: listener_name(pool), expect: None }).await;
+        plane.apply(Command::delete(listener_name(pool))).await;
     }
 }

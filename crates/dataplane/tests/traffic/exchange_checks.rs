@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use trestle_dataplane::Verdict;
-use trestle_model::{CheckKind, ExchangeCheck, ExchangeStep, HealthPatch, PoolPatch, SendProxy, TlsCheck};
+use trestle_model::{CheckKind, ExchangeCheck, ExchangeStep, SendProxy, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 const EXPECTED: &str = "answer as expected";
 

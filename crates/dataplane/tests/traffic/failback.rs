@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use trestle_dataplane::{CloseReason, Verdict};
-use trestle_model::{AdminState, BackendPatch, Command, OnPrimaryUp, PoolPatch, PoolSpec};
+use trestle_model::{AdminState, Command, OnPrimaryUp, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::{BackendPatch, PoolPatch};
 use crate::policies::{Judged, backup, judged_pair};
 
 fn closing(spec: PoolSpec) -> PoolSpec {
@@ -69,7 +70,7 @@ async fn a_primary_that_an_operator_brings_back_counts_too() {
             }
             _ => {
                 let (pool, name, spec) = (pool_name("p"), backend_name("a"), spec.clone());
-                plane.apply(Command::CreateBackend { pool, name, spec }).await;
+                plane.apply(Command::create((pool, name, spec))).await;
             }
         }
         assert_eq!(writer.end().await, Some(ErrorKind::ConnectionReset), "{way}");

@@ -11,9 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trestle_dataplane::{CloseReason, ConnectionState};
 use trestle_engine::proxy::{self, ParsedHeader, Tlvs};
-use trestle_model::{Cidr, ListenerPatch, NamePattern, PoolPatch, PoolSpec, Route, SendProxy};
+use trestle_model::{Cidr, NamePattern, PoolSpec, Route, SendProxy};
 
 use crate::harness::*;
+use crate::patch::{ListenerPatch, PoolPatch};
 
 /// The hello that a client sends for this name and these protocols.
 fn hello(name: &str, alpn: &[&str]) -> Vec<u8> {

@@ -9,10 +9,11 @@ use tonic::transport::Server as Tonic;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
-use trestle_model::{CheckKind, GrpcCheck, HealthPatch, PoolPatch, TlsCheck};
+use trestle_model::{CheckKind, GrpcCheck, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 const SERVING: &str = "gRPC: SERVING";
 

@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use trestle_dataplane::{CloseReason, DataPlane, DataPlaneSettings, Sources, TrafficCounts, Verdict};
 use trestle_model::{
-    AdminState, BackendAddress, BackendName, BackendPatch, BackendSpec, Bind, CheckKind, ClusterState,
-    Command, HealthCheck, ListenerName, ListenerPatch, ListenerSpec, PoolName, PoolPatch, PoolSpec,
+    AdminState, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClusterState, Command,
+    HealthCheck, ListenerName, ListenerSpec, PoolName, PoolSpec,
 };
+
+use crate::patch::{BackendPatch, ListenerPatch, PoolPatch};
 
 /// Nothing here takes this long unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -148,10 +150,10 @@ impl Plane {
     }
 
     pub(crate) fn prepare_pool(&mut self, name: &str, spec: PoolSpec, backends: &[(&str, BackendSpec)]) {
-        self.prepare(Command::CreatePool { name: pool_name(name), spec });
+        self.prepare(Command::create((pool_name(name), spec)));
         for (backend, spec) in backends {
             let (pool, name) = (pool_name(name), backend_name(backend));
-            self.prepare(Command::CreateBackend { pool, name, spec: spec.clone() });
+            self.prepare(Command::create((pool, name, spec.clone())));
         }
     }
 
@@ -161,28 +163,32 @@ impl Plane {
     }
 
     pub(crate) async fn update_pool(&mut self, name: &str, patch: PoolPatch) {
-        self.apply(Command::UpdatePool { name: pool_name(name), patch, expect: None }).await;
+        let name = pool_name(name);
+        let mut spec = self.state.pools[&name].pool.spec.clone();
+        patch.apply(&mut spec);
+        self.apply(Command::put((name, spec))).await;
     }
 
     pub(crate) async fn update_backend(&mut self, pool: &str, name: &str, patch: BackendPatch) {
         let (pool, name) = (pool_name(pool), backend_name(name));
-        self.apply(Command::UpdateBackend { pool, name, patch, expect: None }).await;
+        let mut spec = self.state.backend(&pool, &name).unwrap().spec.clone();
+        patch.apply(&mut spec);
+        self.apply(Command::put((pool, name, spec))).await;
     }
 
     pub(crate) async fn admin(&mut self, pool: &str, name: &str, admin_state: AdminState) {
-        let patch = BackendPatch { admin_state: Some(admin_state), ..BackendPatch::default() };
-        self.update_backend(pool, name, patch).await;
+        self.apply(Command::put((pool_name(pool), backend_name(name), admin_state))).await;
     }
 
     pub(crate) async fn remove_backend(&mut self, pool: &str, name: &str) {
         let (pool, name) = (pool_name(pool), backend_name(name));
-        self.apply(Command::DeleteBackend { pool, name, expect: None }).await;
+        self.apply(Command::delete((pool, name))).await;
     }
 
     pub(crate) fn prepare_listener(&mut self, name: &str, address: SocketAddr, pool: &str) {
         let binds = vec![Bind::parse(&address.to_string()).unwrap()];
         let spec = ListenerSpec::new(binds, pool_name(pool));
-        self.prepare(Command::CreateListener { name: listener_name(name), spec });
+        self.prepare(Command::create((listener_name(name), spec)));
     }
 
     /// Adds a listener at an address of its own.
@@ -198,11 +204,14 @@ impl Plane {
     }
 
     pub(crate) async fn update_listener(&mut self, name: &str, patch: ListenerPatch) {
-        self.apply(Command::UpdateListener { name: listener_name(name), patch, expect: None }).await;
+        let name = listener_name(name);
+        let mut spec = self.state.listeners[&name].spec.clone();
+        patch.apply(&mut spec);
+        self.apply(Command::put((name, spec))).await;
     }
 
     pub(crate) async fn remove_listener(&mut self, name: &str) {
-        self.apply(Command::DeleteListener { name: listener_name(name), expect: None }).await;
+        self.apply(Command::delete(listener_name(name))).await;
     }
 
     pub(crate) fn backend_counts(&self, pool: &str, name: &str) -> TrafficCounts {

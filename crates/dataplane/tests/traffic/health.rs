@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use trestle_dataplane::Verdict;
-use trestle_model::{
-    BackendAddress, BackendPatch, BackendSpec, CheckKind, HealthCheck, HealthPatch, Host, PoolPatch, PoolSpec,
-};
+use trestle_model::{BackendAddress, BackendSpec, CheckKind, HealthCheck, Host, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::{BackendPatch, HealthPatch, PoolPatch};
 
 #[tokio::test]
 async fn a_backend_that_stops_is_left_out_and_one_that_returns_is_taken_back() {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use trestle_model::{CheckKind, HealthPatch, HttpCheck, Method, PoolPatch, StatusRange, TlsCheck};
+use trestle_model::{CheckKind, HttpCheck, Method, StatusRange, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 /// Reads the head of a request.
 async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {

@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use trestle_dataplane::{CloseReason, DataPlaneSettings};
-use trestle_model::{Bind, Cidr, ListenerPatch, PoolSpec};
+use trestle_model::{Bind, Cidr, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::ListenerPatch;
 
 async fn plane(spec: PoolSpec) -> (Plane, Server, SocketAddr) {
     let server = Server::start("a").await;
@@ -278,7 +279,7 @@ async fn every_port_of_a_range_accepts() {
     let (mut plane, _server, front) = plane(unchecked()).await;
     let first = 20_000;
     let at = ip();
-    let bind = |last: u16| Some(vec![Bind::parse(&format!("{at}:{first}-{last}")).unwrap()]);
+    let bind = |last: u16| Some(vec![Bind::parse(&format!("{at}:{first}-{last}")).unwrap().into()]);
     plane.update_listener("l", ListenerPatch { binds: bind(first + 255), ..patch() }).await;
     let table = plane.plane.table();
     assert_eq!(table.listeners[&listener_name("l")].bound().count(), 256);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use socket2::{Domain, Socket, Type};
-use trestle_model::{Bind, Command, ListenerPatch, ListenerSpec};
+use trestle_model::{Bind, Command, ListenerSpec};
 
 use crate::harness::*;
+use crate::patch::ListenerPatch;
 
 async fn with_pools() -> (Plane, [Server; 2]) {
     let (a, b) = (Server::start("a").await, Server::start("b").await);
@@ -44,7 +45,7 @@ async fn listeners_change_under_traffic_and_leave_others_alone() {
         plane.update_listener("moving", patch).await;
         assert_eq!(servers(front, 1).await, "b");
         let elsewhere = free();
-        let binds = Some(vec![Bind::parse(&elsewhere.to_string()).unwrap()]);
+        let binds = Some(vec![Bind::parse(&elsewhere.to_string()).unwrap().into()]);
         plane.update_listener("moving", ListenerPatch { binds, ..ListenerPatch::default() }).await;
         assert_eq!(servers(elsewhere, 1).await, "b");
         assert!(std::net::TcpStream::connect(front).is_err(), "round {round}: {front} still listens");
@@ -66,7 +67,7 @@ async fn a_listener_can_be_removed_and_made_again_under_another_name_at_once() {
     let (mut plane, _servers) = with_pools().await;
     let front = plane.listener("first", "a").await;
     let mut old = Client::connect(front).await.unwrap();
-    plane.prepare(Command::DeleteListener { name: listener_name("first"), expect: None });
+    plane.prepare(Command::delete(listener_name("first")));
     plane.listener_at("second", front, "b").await;
     assert_eq!(plane.errors("second"), [""; 0]);
     assert_eq!(servers(front, 2).await, "bb");
@@ -140,7 +141,7 @@ async fn an_address_of_another_machine_is_reported_and_the_rest_is_bound() {
     // TEST-NET-1 (RFC 5737) is on no machine.
     let binds = vec![Bind::parse("192.0.2.1:7000").unwrap(), Bind::parse(&here.to_string()).unwrap()];
     let spec = ListenerSpec::new(binds, pool_name("a"));
-    plane.apply(Command::CreateListener { name: listener_name("l"), spec }).await;
+    plane.apply(Command::create((listener_name("l"), spec))).await;
     let [error] = &plane.errors("l")[..] else { panic!("one error, not {:?}", plane.errors("l")) };
     assert!(error.contains("192.0.2.1:7000: cannot assign requested address"), "{error}");
     let bound: Vec<SocketAddr> = plane.plane.table().listeners[&listener_name("l")].bound().collect();
@@ -162,7 +163,7 @@ async fn a_wildcard_means_the_data_address_and_the_listener_that_is_there_has_it
     assert_eq!(servers(front, 1).await, "b");
     // Another one that sorts before it takes nothing from it, whatever becomes of it.
     plane.listener_at("any", any, "a").await;
-    plane.apply(limited("exact", 1000)).await;
+    limit(&mut plane, "exact", 1000).await;
     assert_eq!(servers(front, 2).await, "bb");
     let [error] = &plane.errors("any")[..] else { panic!("one error, not {:?}", plane.errors("any")) };
     assert!(error.contains("listener \"exact\" has this address"), "{error}");
@@ -174,10 +175,10 @@ async fn a_wildcard_means_the_data_address_and_the_listener_that_is_there_has_it
     assert!(plane.errors("any").is_empty());
 }
 
-/// A change of a listener that nobody notices.
-fn limited(name: &str, max_connections: u32) -> Command {
+/// Changes a listener as nobody notices.
+async fn limit(plane: &mut Plane, name: &str, max_connections: u32) {
     let patch = ListenerPatch { max_connections: Some(max_connections), ..ListenerPatch::default() };
-    Command::UpdateListener { name: listener_name(name), patch, expect: None }
+    plane.update_listener(name, patch).await;
 }
 
 #[tokio::test]
@@ -191,7 +192,7 @@ async fn of_two_listeners_that_come_at_once_the_older_has_the_address_however_of
     let front = SocketAddr::new(own, 7001);
     plane.prepare_listener("older", front, "b");
     plane.prepare_listener("newer", SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 7001), "a");
-    plane.apply(limited("older", 1000)).await;
+    limit(&mut plane, "older", 1000).await;
     assert_eq!(servers(front, 2).await, "bb");
     assert_eq!(plane.errors("newer").len(), 1);
 }

@@ -25,6 +25,7 @@ mod local_checks;
 mod name_server;
 mod names;
 mod outages;
+mod patch;
 mod policies;
 mod queueing;
 mod ranges;

@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use trestle_dataplane::{BindError, CloseReason, Verdict};
-use trestle_model::{
-    AdminState, AllDown, BackendPatch, BackendSpec, CheckKind, HealthPatch, HttpCheck, InitialState, OnDown,
-    PoolPatch, PoolSpec,
-};
+use trestle_model::{AdminState, AllDown, CheckKind, HttpCheck, InitialState, OnDown, PoolSpec};
 
 use crate::checking::PATIENT;
 use crate::harness::*;
+use crate::patch::{BackendPatch, HealthPatch, PoolPatch};
 use crate::policies::{Judged, backup, judged_pair};
 
 /// A patch of a pool's check.
@@ -104,11 +102,7 @@ async fn the_only_backend_keeps_its_connections_through_an_outage() {
     // A backend that comes in their place takes over only once it is known to be good.
     a.fail().await;
     plane.until_verdict("p", "a", Verdict::Unhealthy).await;
-    let add = |name, spec| trestle_model::Command::CreateBackend {
-        pool: pool_name("p"),
-        name: backend_name(name),
-        spec,
-    };
+    let add = |name, spec| trestle_model::Command::create((pool_name("p"), backend_name(name), spec));
     plane.apply(add("dead", at(free()))).await;
     plane.until_verdict("p", "dead", Verdict::Unhealthy).await;
     assert!(old.works().await);
@@ -122,8 +116,9 @@ async fn the_only_backend_keeps_its_connections_through_an_outage() {
 async fn a_backup_that_is_healthy_takes_over_and_one_that_is_disabled_does_not() {
     let (mut a, b) = judged_pair().await;
     let mut plane = Plane::start();
-    let spare = BackendSpec { admin_state: AdminState::Disabled, ..backup(b.server.address) };
-    plane.pool("p", a.pool(checked()), &[("a", at(a.server.address)), ("b", spare)]).await;
+    let spare = backup(b.server.address);
+    plane.prepare_pool("p", a.pool(checked()), &[("a", at(a.server.address)), ("b", spare)]);
+    plane.admin("p", "b", AdminState::Disabled).await;
     let front = plane.listener("l", "p").await;
     plane.until_verdict("p", "b", Verdict::Healthy).await;
     let mut old = Client::connect(front).await.unwrap();

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trestle_dataplane::{CloseReason, Verdict};
-use trestle_model::{AllDown, BackendSpec, HealthCheck, OnDown, PoolPatch, PoolSpec};
+use trestle_model::{AllDown, BackendSpec, HealthCheck, OnDown, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::PoolPatch;
 
 /// A server that works whatever its checks say, and those are answered at another port of its address.
 pub(crate) struct Judged {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trestle_dataplane::CloseReason;
-use trestle_model::{AdminState, BackendPatch, BackendSpec, Command, PoolSpec};
+use trestle_model::{AdminState, BackendSpec, Command, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::BackendPatch;
 
 fn waiting(plane: &Plane) -> usize {
     plane.plane.table().pools[&pool_name("p")].waiting()
@@ -218,7 +219,7 @@ async fn places_that_a_change_makes_go_to_those_who_wait() {
     assert_eq!(served(&mut clients[0]).await, "a");
     until_waiting(&plane, 3).await;
     let (c, name) = (Server::start("c").await, backend_name("c"));
-    plane.apply(Command::CreateBackend { pool: pool_name("p"), name, spec: up_to(1, c.address) }).await;
+    plane.apply(Command::create((pool_name("p"), name, up_to(1, c.address)))).await;
     assert_eq!(served(&mut clients[1]).await, "c");
     until_waiting(&plane, 2).await;
     plane.admin("p", "b", AdminState::Enabled).await;

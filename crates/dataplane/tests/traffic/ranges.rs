@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 use trestle_dataplane::DataPlaneSettings;
-use trestle_model::{Bind, Command, ListenerPatch, ListenerSpec, VipAddress, VipSpec};
+use trestle_model::{Command, ListenAddress, ListenerSpec, VipAddress, VipSpec};
 
 use crate::harness::*;
+use crate::patch::ListenerPatch;
 
 /// Kubernetes' NodePorts, below the ports that the kernel chooses from.
 const FIRST: u16 = 30_000;
@@ -19,13 +20,13 @@ const PORTS: usize = (LAST - FIRST) as usize + 1;
 /// Sockets that a listener of one port has here.
 const WORKERS: usize = 2;
 
-fn range(ip: IpAddr, last: u16) -> Vec<Bind> {
-    vec![Bind::parse(&format!("{ip}:{FIRST}-{last}")).unwrap()]
+fn range(ip: IpAddr, last: u16) -> Vec<ListenAddress> {
+    vec![ListenAddress::parse(&format!("{ip}:{FIRST}-{last}")).unwrap()]
 }
 
-fn prepare(plane: &mut Plane, name: &str, binds: Vec<Bind>) {
+fn prepare(plane: &mut Plane, name: &str, binds: Vec<ListenAddress>) {
     let spec = ListenerSpec::new(binds, pool_name("p"));
-    plane.prepare(Command::CreateListener { name: listener_name(name), spec });
+    plane.prepare(Command::create((listener_name(name), spec)));
 }
 
 /// The listening sockets at an address, by their inodes (proc_net(5)).
@@ -125,7 +126,7 @@ async fn an_address_for_which_connections_leave_no_descriptors_is_bound_as_they_
     let late = SocketAddr::from(([192, 0, 2, 200], FIRST));
     let address = VipAddress::parse("192.0.2.200/24").unwrap();
     let (name, spec) = (address.default_name().unwrap(), VipSpec::new(address));
-    plane.prepare(Command::CreateVip { name, spec });
+    plane.prepare(Command::create((name, spec)));
     let mut clients = Vec::new();
     // Seven connections of two descriptors each beside the two listening sockets.
     for _ in 0..7 {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use trestle_dataplane::Verdict;
-use trestle_model::{BackendPatch, PoolSpec};
+use trestle_model::PoolSpec;
 
 use crate::harness::*;
+use crate::patch::BackendPatch;
 
 const LISTENERS: usize = 1_000;
 const POOLS: usize = 100;

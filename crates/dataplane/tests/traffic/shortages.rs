@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
 use trestle_dataplane::{CloseReason, DataPlaneSettings, ShortageKind, Verdict};
-use trestle_model::{BackendSpec, CheckKind, HealthPatch, HttpCheck, PoolPatch};
+use trestle_model::{BackendSpec, CheckKind, HttpCheck};
 
 use crate::checking::PATIENT;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 use crate::vips::alone;
 
 /// An address that is on no machine (RFC 5737).

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use trestle_dataplane::Verdict;
-use trestle_model::{AdminState, BackendPatch, BackendSpec, PoolPatch, PoolSpec};
+use trestle_model::{AdminState, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::{BackendPatch, PoolPatch};
 use crate::policies::Judged;
 
 /// Backends `a` and `b`, of which `a` was down, in a pool that lets shares grow for `slow_start`.
@@ -46,8 +47,8 @@ async fn a_backend_that_is_enabled_again_begins_with_a_twentieth() {
     for spec in [checked(), unchecked()] {
         let mut plane = Plane::start();
         let spec = PoolSpec { slow_start: Duration::from_secs(3600), ..spec };
-        let new = BackendSpec { admin_state: AdminState::Disabled, ..at(a.address) };
-        plane.pool("p", spec, &[("a", new), ("b", at(b.address))]).await;
+        plane.prepare_pool("p", spec, &[("a", at(a.address)), ("b", at(b.address))]);
+        plane.admin("p", "a", AdminState::Disabled).await;
         let front = plane.listener("l", "p").await;
         for state in [AdminState::Draining { timeout: None }, AdminState::Disabled] {
             // A change of another setting makes nothing cold or warm.

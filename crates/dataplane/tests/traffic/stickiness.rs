@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use trestle_dataplane::Verdict;
-use trestle_model::{AdminState, Algorithm, BackendPatch, BackendSpec, PoolPatch, PoolSpec};
+use trestle_model::{AdminState, Algorithm, BackendSpec, PoolSpec};
 
 use crate::harness::*;
+use crate::patch::{BackendPatch, PoolPatch};
 use crate::policies::Judged;
 use crate::sources::{client_from, server_of};
 
@@ -35,7 +36,7 @@ async fn a_client_keeps_its_backend_on_every_worker_and_across_changes() {
     assert_eq!(servers_of(1, front, 12).await, "a".repeat(12));
     assert_eq!(servers_of(2, front, 12).await, "b".repeat(12));
     let (pool, name) = (pool_name("p"), backend_name("0"));
-    plane.apply(trestle_model::Command::CreateBackend { pool, name, spec: at(c.address) }).await;
+    plane.apply(trestle_model::Command::create((pool, name, at(c.address)))).await;
     plane.update_backend("p", "b", BackendPatch { weight: Some(200), ..BackendPatch::default() }).await;
     assert_eq!(servers_of(1, front, 5).await, "aaaaa");
     plane.update_pool("p", PoolPatch { stickiness: Some(Duration::ZERO), ..PoolPatch::default() }).await;

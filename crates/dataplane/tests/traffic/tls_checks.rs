@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use trestle_dataplane::Verdict;
-use trestle_model::{CheckKind, HealthPatch, PoolPatch, TlsCheck};
+use trestle_model::{CheckKind, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{HealthPatch, PoolPatch};
 
 const DONE: &str = "TLS handshake done";
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use trestle_dataplane::Verdict;
-use trestle_model::{BackendPatch, CheckKind, HealthPatch, InitialState, PoolPatch, PoolSpec};
+use trestle_model::{CheckKind, InitialState, PoolSpec};
 
 use crate::checking::*;
 use crate::harness::*;
+use crate::patch::{BackendPatch, HealthPatch, PoolPatch};
 
 /// A pool whose backends count as `state` at first, and are checked seldom.
 fn starting(state: InitialState) -> PoolSpec {

@@ -24,7 +24,7 @@ fn vip_name(name: &str) -> VipName {
 impl Plane {
     async fn vip(&mut self, name: &str, address: &str) {
         let spec = VipSpec::new(VipAddress::parse(address).unwrap());
-        self.apply(Command::CreateVip { name: vip_name(name), spec }).await;
+        self.apply(Command::create((vip_name(name), spec))).await;
     }
 
     fn faults(&self) -> Vec<String> {
@@ -97,7 +97,7 @@ async fn comes_and_goes(plane: &mut Plane, ip: &str, add: &str) {
         assert_eq!(plane.bound("l"), [front]);
     }
     plane.remove_listener("l").await;
-    plane.apply(Command::DeleteVip { name: vip_name("v"), expect: None }).await;
+    plane.apply(Command::delete(vip_name("v"))).await;
 }
 
 #[test]
@@ -219,7 +219,7 @@ async fn a_pool_is_dead_when_all_its_backends_that_are_in_use_are_unhealthy() {
         alpn: vec!["h2".into()],
         pool: pool_name("unused"),
     }];
-    plane.apply(Command::CreateListener { name: listener_name("routes"), spec }).await;
+    plane.apply(Command::create((listener_name("routes"), spec))).await;
     assert!(plane.plane.dead_pools().contains(&pool_name("unused")));
     let _server = Server::start_at("b", gone).await;
     until("they are back", || plane.plane.dead_pools().is_empty()).await;

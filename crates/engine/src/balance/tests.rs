@@ -66,8 +66,12 @@ fn pool(algorithm: Algorithm) -> PoolSpec {
 /// Backends with these settings, named in the order given.
 fn named(specs: &[BackendSpec]) -> Vec<Backend> {
     let name = |i: usize| BackendName::parse(&format!("node-{i:05}")).unwrap();
-    let backend =
-        |(i, spec): (usize, &BackendSpec)| Backend { name: name(i), spec: spec.clone(), revision: 1 };
+    let backend = |(i, spec): (usize, &BackendSpec)| Backend {
+        name: name(i),
+        spec: spec.clone(),
+        admin_state: AdminState::Enabled,
+        revision: 1,
+    };
     specs.iter().enumerate().map(backend).collect()
 }
 

@@ -1,18 +1,14 @@
 //! Making the configuration exactly what a document says.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Result;
-use crate::address::Port;
+use super::rules::Named;
 use crate::command::Outcome;
 use crate::configuration::{Configuration, Restored};
-use crate::defaults::PORTS_MAX;
 use crate::diff::{Change, ChangeKind};
-use crate::listener::ListenerSpec;
+use crate::document::Operation;
 use crate::machine::Applied;
-use crate::name::ListenerName;
 use crate::pool::PoolEntry;
 use crate::refusal::Refusal;
 use crate::state::{ClusterState, Revision};
@@ -47,36 +43,6 @@ fn count(changes: &[Change]) -> Restored {
     }
 }
 
-/// The addresses of a document's listeners. Found by address, because there may be ten thousand listeners, and each would
-/// else be compared with each.
-#[derive(Default)]
-struct Addresses<'a> {
-    /// Ranges of ports of each address by their first one: the last one, and whose they are.
-    ranges: BTreeMap<(IpAddr, Port), (Port, &'a ListenerName)>,
-    /// Ports of all listeners.
-    ports: usize,
-}
-
-impl<'a> Addresses<'a> {
-    /// Adds those of a listener, all or none.
-    fn claim(&mut self, name: &'a ListenerName, spec: &ListenerSpec) -> std::result::Result<(), Refusal> {
-        for bind in &spec.binds {
-            // Ranges do not overlap, so that only the last one that begins before the end of this one can.
-            let before = self.ranges.range((bind.ip, Port::MIN)..=(bind.ip, bind.last)).next_back();
-            if let Some((_, (_, holder))) = before.filter(|(_, (last, _))| *last >= bind.first) {
-                return Err(Refusal::BindTaken { bind: bind.to_string(), listener: holder.to_string() });
-            }
-        }
-        let (ports, others, max) = (spec.ports(), self.ports, PORTS_MAX);
-        if others + ports > max {
-            return Err(Refusal::TooManyPorts { listener: name.to_string(), ports, others, max });
-        }
-        self.ports += ports;
-        self.ranges.extend(spec.binds.iter().map(|bind| ((bind.ip, bind.first), (bind.last, name))));
-        Ok(())
-    }
-}
-
 impl ClusterState {
     /// Decides a restore: all of it, or a refusal with every mistake of the document.
     pub(super) fn restore(&self, index: Revision, document: &Configuration, replace: bool) -> Result {
@@ -87,7 +53,7 @@ impl ClusterState {
             keep_unchanged(pool, old.map(|old| &old.pool), |a, b| a.spec == b.spec);
             for (name, backend) in backends {
                 let old = old.and_then(|old| old.backends.get(name));
-                keep_unchanged(backend, old, |a, b| a.spec == b.spec);
+                keep_unchanged(backend, old, |a, b| (&a.spec, a.admin_state) == (&b.spec, b.admin_state));
             }
             keep_unchanged(entry, old, |a, b| a == b);
         }
@@ -96,7 +62,7 @@ impl ClusterState {
             if let Some(old) = old {
                 Arc::make_mut(listener).created = old.created;
             }
-            keep_unchanged(listener, old, |a, b| a.spec == b.spec);
+            keep_unchanged(listener, old, |a, b| (&a.spec, &a.binds) == (&b.spec, &b.binds));
         }
         for (name, vip) in &mut new.vips {
             keep_unchanged(vip, self.vips.get(name), |a, b| a.spec == b.spec);
@@ -111,38 +77,19 @@ impl ClusterState {
         Ok(Applied { revision, outcome: Outcome::Restored(count(&changes)), changes })
     }
 
-    /// This state with the document's resources instead of its own. Members that a virtual IP names may be added later, as
-    /// they may be removed later.
+    /// This state with the document's resources instead of its own.
     fn rebuilt(&self, index: Revision, document: &Configuration) -> std::result::Result<Self, Refusal> {
-        let mut new = Self {
+        let empty = Self {
             pools: Default::default(),
             listeners: Default::default(),
             vips: Default::default(),
             ..self.clone()
         };
-        let mut found = Vec::new();
-        let mut add = |new: &mut Self, resource: &dyn Fn() -> String, decided: Result| match decided {
-            Ok(applied) => applied.changes.iter().for_each(|change| new.write(change)),
-            Err(refusal) => note(&mut found, &resource(), refusal),
-        };
-        for (name, spec) in &document.vips {
-            let decided = new.new_vip(index, name, spec);
-            add(&mut new, &|| format!("vips/{name}"), decided);
-        }
-        for (name, spec) in &document.pools {
-            let decided = new.create_pool(index, name, spec);
-            add(&mut new, &|| format!("pools/{name}"), decided);
-        }
-        for (pool, name, spec) in &document.backends {
-            let decided = new.create_backend(index, pool, name, spec);
-            add(&mut new, &|| format!("pools/{pool}/backends/{name}"), decided);
-        }
-        let mut addresses = Addresses::default();
-        for (name, spec) in &document.listeners {
-            let decided = new.create_listener_alone(index, name, spec);
-            let decided = decided.and_then(|applied| addresses.claim(name, spec).map(|()| applied));
-            add(&mut new, &|| format!("listeners/{name}"), decided);
-        }
-        if found.is_empty() { Ok(new) } else { Err(Invalid(found).into()) }
+        let operations: Vec<Operation> = document.0.iter().cloned().map(Operation::create).collect();
+        empty.assembled(index, &operations, empty.clone(), Named::Anybody).map_err(|failed| {
+            let mut found = Vec::new();
+            failed.into_iter().for_each(|(name, refusal)| note(&mut found, &name.to_string(), refusal));
+            Invalid(found).into()
+        })
     }
 }

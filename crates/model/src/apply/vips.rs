@@ -1,96 +1,17 @@
-//! Virtual IPs and who holds them.
+//! Who holds the virtual IPs.
 
 use std::sync::Arc;
 
-use super::{Result, changed, exists, expect_revision, missing, unchanged, valid};
+use super::Result;
 use crate::command::Outcome;
 use crate::defaults;
-use crate::diff::{ChangeKind, Resource};
 use crate::machine::Applied;
 use crate::member::MemberId;
-use crate::name::VipName;
-use crate::refusal::{Kind, Refusal};
+use crate::refusal::Refusal;
 use crate::state::{ClusterState, Revision};
 use crate::tenure::{Tenure, VipEvent, VipEventKind};
-use crate::vip::{Vip, VipPatch, VipSpec};
 
 impl ClusterState {
-    /// The settings must be in order, and name only members that there are.
-    fn check_vip(&self, spec: &VipSpec) -> std::result::Result<(), Refusal> {
-        valid(|v| {
-            spec.check(v);
-            for (field, name) in spec.members().filter(|(_, name)| self.member_named(name).is_none()) {
-                v.add(field, name, "is no member of this cluster; see \"trestle member list\"");
-            }
-        })
-    }
-
-    pub(super) fn create_vip(&self, index: Revision, name: &VipName, spec: &VipSpec) -> Result {
-        let decided = self.new_vip(index, name, spec)?;
-        self.check_vip(spec)?;
-        Ok(decided)
-    }
-
-    /// As [`create_vip`](Self::create_vip), whatever members the settings name.
-    pub(super) fn new_vip(&self, index: Revision, name: &VipName, spec: &VipSpec) -> Result {
-        if let Some(vip) = self.vips.get(name) {
-            return Err(exists(Kind::Vip, name, vip.revision));
-        }
-        valid(|v| {
-            let taken = self.vips.values().find(|vip| vip.spec.address.ip == spec.address.ip);
-            if let Some(other) = taken {
-                v.add(
-                    "vip.address",
-                    spec.address,
-                    format!("is the address of vip \"{}\" already", other.name),
-                );
-            }
-        })?;
-        if self.vips.len() >= defaults::VIPS_MAX {
-            return Err(Refusal::Full { kind: Kind::Vip, max: defaults::VIPS_MAX });
-        }
-        valid(|v| spec.check(v))?;
-        let vip = Arc::new(Vip { name: name.clone(), spec: spec.clone(), revision: index });
-        changed(index, ChangeKind::Created, Resource::Vip(vip))
-    }
-
-    fn existing_vip(
-        &self,
-        name: &VipName,
-        expect: Option<Revision>,
-    ) -> std::result::Result<&Arc<Vip>, Refusal> {
-        let vip = self.vips.get(name).ok_or_else(|| missing(Kind::Vip, name))?;
-        expect_revision(Kind::Vip, name, expect, vip.revision)?;
-        Ok(vip)
-    }
-
-    pub(super) fn update_vip(
-        &self,
-        index: Revision,
-        name: &VipName,
-        patch: &VipPatch,
-        expect: Option<Revision>,
-    ) -> Result {
-        let vip = self.existing_vip(name, expect)?;
-        let spec = vip.spec.patched(patch);
-        if spec == vip.spec {
-            return unchanged(vip.revision, Outcome::Vip(vip.clone()));
-        }
-        self.check_vip(&spec)?;
-        let vip = Arc::new(Vip { name: name.clone(), spec, revision: index });
-        changed(index, ChangeKind::Updated, Resource::Vip(vip))
-    }
-
-    pub(super) fn delete_vip(&self, index: Revision, name: &VipName, expect: Option<Revision>) -> Result {
-        let vip = self.existing_vip(name, expect)?.clone();
-        let bound = |ip| self.listeners.values().filter(move |l| l.spec.binds.iter().any(|b| b.ip == ip));
-        let listeners: Vec<String> = bound(vip.spec.address.ip).map(|l| l.name.to_string()).collect();
-        if !listeners.is_empty() {
-            return Err(Refusal::InUse { kind: Kind::Vip, name: name.to_string(), listeners });
-        }
-        changed(index, ChangeKind::Deleted, Resource::Vip(vip))
-    }
-
     pub(super) fn take_vips(
         &mut self,
         index: Revision,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use trestle_model::Command;
+use trestle_model::{Command, Expected, Operation, ResourceName};
 
 /// What a caller wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +162,8 @@ fn cluster(method: &str) -> Option<(Action, TargetKind)> {
         "BootstrapCluster" => Action::Found,
         "TransferLeadership" => Action::Move,
         "RestoreConfiguration" => Action::Restore,
+        // What it may do is decided for each of its operations.
+        "ApplyBatch" => Action::Update,
         _ => return None,
     };
     Some((action, TargetKind::Cluster))
@@ -186,29 +188,28 @@ fn peers(method: &str) -> Option<(Action, TargetKind)> {
     Some((action, TargetKind::Cluster))
 }
 
+/// What an operation of a batch does, and to what.
+fn operation(operation: &Operation) -> (Action, Target) {
+    let action = match operation {
+        Operation::Put { expected: Expected::Absent, .. } => Action::Create,
+        Operation::Put { .. } => Action::Update,
+        Operation::Delete { .. } => Action::Delete,
+    };
+    let name = operation.resource().shown_as();
+    let kind = match &name {
+        ResourceName::Vip(_) => TargetKind::Vip,
+        ResourceName::Pool(_) => TargetKind::Pool,
+        ResourceName::Backend(..) | ResourceName::AdminState(..) => TargetKind::Backend,
+        ResourceName::Listener(_) => TargetKind::Listener,
+    };
+    (action, Target::named(kind, name.to_string()))
+}
+
 /// What a command of a client's does, and to what.
 pub(crate) fn targets(command: &Command) -> Vec<(Action, Target)> {
     let one = |action, kind, name: String| vec![(action, Target::named(kind, name))];
-    let pool = |action, name: &_| one(action, TargetKind::Pool, trestle_api::convert::pool_name(name));
-    let backend = |action, pool: &_, name: &_| {
-        one(action, TargetKind::Backend, trestle_api::convert::backend_name(pool, name))
-    };
-    let listener =
-        |action, name: &_| one(action, TargetKind::Listener, trestle_api::convert::listener_name(name));
-    let vip = |action, name: &_| one(action, TargetKind::Vip, trestle_api::convert::vip_name(name));
     match command {
-        Command::CreatePool { name, .. } => pool(Action::Create, name),
-        Command::UpdatePool { name, .. } => pool(Action::Update, name),
-        Command::DeletePool { name, .. } => pool(Action::Delete, name),
-        Command::CreateBackend { pool, name, .. } => backend(Action::Create, pool, name),
-        Command::UpdateBackend { pool, name, .. } => backend(Action::Update, pool, name),
-        Command::DeleteBackend { pool, name, .. } => backend(Action::Delete, pool, name),
-        Command::CreateListener { name, .. } => listener(Action::Create, name),
-        Command::UpdateListener { name, .. } => listener(Action::Update, name),
-        Command::DeleteListener { name, .. } => listener(Action::Delete, name),
-        Command::CreateVip { name, .. } => vip(Action::Create, name),
-        Command::UpdateVip { name, .. } => vip(Action::Update, name),
-        Command::DeleteVip { name, .. } => vip(Action::Delete, name),
+        Command::Batch(operations) => operations.iter().map(operation).collect(),
         Command::DrainMember { name, .. } => {
             one(Action::Drain, TargetKind::Member, trestle_api::convert::member_name(name))
         }
@@ -218,6 +219,7 @@ pub(crate) fn targets(command: &Command) -> Vec<(Action, Target)> {
         Command::FoundCluster { .. } => vec![(Action::Found, Target::all(TargetKind::Cluster))],
         // What a leader notes itself: no client's write.
         Command::AddMember(_)
+        | Command::RaiseLevel { .. }
         | Command::RemoveMember(_)
         | Command::UpdateMember { .. }
         | Command::NoteStart { .. }

@@ -102,6 +102,14 @@ impl ClusterService for Admin {
         self.restore(&caller, parts).await.map(Response::new)
     }
 
+    async fn apply_batch(
+        &self,
+        request: Request<v1::ApplyBatchRequest>,
+    ) -> Result<Response<v1::ApplyBatchResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.batch(&caller, &request).await.map(Response::new)
+    }
+
     type WaitForRevisionStream = wait::Stream;
 
     async fn wait_for_revision(

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tonic::{Response, Status, Streaming};
+use trestle_api::convert::Wanted;
 use trestle_api::{convert, status, v1};
 use trestle_model::{Outcome, defaults};
 
-use super::{Admin, mismatch};
+use super::{Accepted, Admin, mismatch};
 use crate::access::{Caller, Target, TargetKind};
 
 /// A backup, part by part.
@@ -24,6 +25,21 @@ impl Admin {
         Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
     }
 
+    pub(super) async fn batch(
+        &self,
+        caller: &Caller,
+        request: &v1::ApplyBatchRequest,
+    ) -> Result<v1::ApplyBatchResponse, Status> {
+        let write = convert::apply_batch(request);
+        let wanted = write.as_ref().ok().map(|write| write.wanted.clone());
+        let Accepted { revision, outcome, warnings } = self.write(caller, write).await?;
+        let results = match &wanted {
+            Some(Wanted::Command(command)) => convert::batch_results(command, &outcome),
+            _ => Vec::new(),
+        };
+        Ok(v1::ApplyBatchResponse { revision, results, warnings })
+    }
+
     pub(super) async fn restore(
         &self,
         caller: &Caller,
@@ -37,15 +53,7 @@ impl Admin {
         };
         let request = merged(parts).await?;
         let write = convert::restore_configuration(&request);
-        if let (Ok(_), Some(document)) = (&write, &request.part) {
-            self.refuse_addresses_of_members(document).await?;
-        }
-        let mut warnings = Vec::new();
-        if let Ok(write) = &write {
-            let judged = self.judge_addresses(&write.proposal.command).await?;
-            warnings = judged.map_err(|found| status::invalid(&found))?;
-        }
-        let (revision, outcome) = self.write(caller, write).await?;
+        let Accepted { revision, outcome, warnings } = self.write(caller, write).await?;
         match outcome {
             Outcome::Restored(restored) => Ok(v1::RestoreConfigurationResponse {
                 revision,

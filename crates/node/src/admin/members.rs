@@ -130,7 +130,7 @@ impl Admin {
         caller: &Caller,
         parsed: Result<Write, Invalid>,
     ) -> Result<Response<v1::Member>, Status> {
-        match self.write(caller, parsed).await?.1 {
+        match self.write(caller, parsed).await?.outcome {
             Outcome::Member(member) => Ok(Response::new(self.member.rendered(&member))),
             other => Err(mismatch(&other)),
         }

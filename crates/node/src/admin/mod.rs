@@ -33,13 +33,45 @@ use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
-use trestle_model::{ClusterState, Invalid, Origin, Outcome, Request, RequestId, Revision, Violation};
+use trestle_model::{
+    ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId, Revision,
+    Violation,
+};
 
 use crate::access::{self, Action, Caller, Target};
 use crate::member::Member;
 
 /// How long a question about health waits for a leader before it is answered from what this member knows.
 const HEALTH_WAIT: Duration = Duration::from_secs(1);
+/// How often a write is made anew because what it changes has moved in the meantime.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// A write that was accepted, or would be.
+struct Accepted {
+    /// Revision at which the answer holds.
+    revision: Revision,
+    /// What became of the resource.
+    outcome: Outcome,
+    /// What else is to be said of it.
+    warnings: Vec<String>,
+}
+
+/// Why an attempt at a write failed.
+enum Refused {
+    /// By what this member knew, which may be old.
+    Here(Status),
+    /// What it changes has moved since it was read.
+    Moved(Status),
+    /// As the cluster is.
+    ForGood(Status),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self::ForGood(status)
+    }
+}
+
 /// The admin services of one member.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -144,33 +176,80 @@ impl Admin {
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
-    async fn write(
-        &self,
-        caller: &Caller,
-        parsed: Result<Write, Invalid>,
-    ) -> Result<(Revision, Outcome), Status> {
-        let write = parsed.map_err(|found| status::invalid(&found))?;
-        for (action, target) in access::targets(&write.proposal.command) {
-            access::authorize(caller, action, &target)?;
-        }
-        self.refuse_own_ports(&write.proposal.command)?;
-        if write.validate_only {
-            let view = self.member.consensus.read(DEFAULT_WAIT).await?;
-            let tried = view.state.decide(view.applied + 1, &write.proposal.command);
-            let applied = tried.map_err(|refusal| status::refusal(&refusal))?;
-            return Ok((applied.revision, applied.outcome));
-        }
-        let mut proposal = write.proposal;
-        proposal.origin = Some(self.origin(caller));
-        if proposal.request.is_none() {
+    async fn write(&self, caller: &Caller, parsed: Result<Write, Invalid>) -> Result<Accepted, Status> {
+        let mut write = parsed.map_err(|found| status::invalid(&found))?;
+        let is_named = write.request.is_some();
+        if !is_named && !write.validate_only {
             // Under a name of its own the write can be repeated here when the leader dies under it, and is applied once.
             let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;
-            proposal.request = Some(Request { id, fingerprint: 0 });
+            write.request = Some(Request { id, fingerprint: 0 });
         }
+        // What this member knows will do at first: a write that it is too old for is refused, and made anew from the newest.
+        let mut view = self.member.consensus.view().borrow().clone();
+        for attempt in 1.. {
+            match self.write_to(caller, &view, &write).await {
+                Err(Refused::Here(_)) if attempt == 1 => {}
+                Err(Refused::Moved(_)) if attempt < ATTEMPTS_MAX => {}
+                Ok(accepted) => return Ok(accepted),
+                Err(Refused::Here(status) | Refused::Moved(status) | Refused::ForGood(status)) => {
+                    return Err(status);
+                }
+            }
+            view = self.member.consensus.read(DEFAULT_WAIT).await?;
+            if let Some(request) = write.request.as_ref().filter(|_| is_named)
+                && let Some(first) = self.member.consensus.answered(request).await?
+            {
+                return Ok(Accepted {
+                    revision: first.revision,
+                    outcome: first.outcome,
+                    warnings: Vec::new(),
+                });
+            }
+        }
+        Err(internal("a write was made anew without end"))
+    }
+
+    /// One attempt, for the state of a view.
+    async fn write_to(
+        &self,
+        caller: &Caller,
+        view: &Arc<ClusterView>,
+        write: &Write,
+    ) -> Result<Accepted, Refused> {
+        let refused = |refusal: &Refusal| Refused::Here(status::refusal(refusal));
+        let command = write.command(&view.state).map_err(|refusal| refused(&refusal))?;
+        for (action, target) in access::targets(&command) {
+            access::authorize(caller, action, &target)?;
+        }
+        let warnings = self.judge(&command).await?;
+        if write.validate_only {
+            let view = self.member.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
+            let tried = view.state.decide(view.applied + 1, &command);
+            let applied = tried.map_err(|refusal| refused(&refusal))?;
+            return Ok(Accepted { revision: applied.revision, outcome: applied.outcome, warnings });
+        }
+        let proposal =
+            Proposal { request: write.request.clone(), origin: Some(self.origin(caller)), command };
         let proposed = self.member.consensus.propose(proposal, DEFAULT_WAIT);
         // A proposal is large, and so is what waits for it.
-        let accepted = Box::pin(proposed).await?;
-        Ok((accepted.revision, accepted.outcome))
+        match Box::pin(proposed).await {
+            Ok(accepted) => Ok(Accepted { revision: accepted.revision, outcome: accepted.outcome, warnings }),
+            Err(error) => {
+                let status = Status::from(error);
+                let moved = status.code() == tonic::Code::Aborted && write.follows();
+                Err(if moved { Refused::Moved(status) } else { Refused::ForGood(status) })
+            }
+        }
+    }
+
+    /// Judges a command by what the state does not know: the members' own ports and addresses, and what they could hold.
+    ///
+    /// # Errors
+    /// Every mistake of the first kind that is found.
+    async fn judge(&self, command: &Command) -> Result<Vec<String>, Status> {
+        self.refuse_own_ports(command)?;
+        self.refuse_unfit(command).await?;
+        self.judge_addresses(command).await
     }
 }
 

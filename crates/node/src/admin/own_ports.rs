@@ -5,47 +5,57 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tonic::Status;
 use trestle_api::status;
-use trestle_model::{
-    BackendAddress, BackendName, BackendSpec, ClusterState, Command, Host, HostPort, Invalid, PoolName, Port,
-    Violation,
-};
+use trestle_model::{ClusterState, Command, Document, Host, HostPort, Invalid, PoolName, Port, Violation};
 
 use super::Admin;
 
 const RULE: &str = "is the admin, peer or HTTP port of a member of this cluster: the data plane must not lead there, and no \
                     check may go there";
 
-/// What a command would have dialled: the field to name, where, and at which port.
+/// What a command would have dialled that was not dialled before: the field to name, where, and at which port.
 fn dials<'a>(state: &'a ClusterState, command: &'a Command) -> Vec<(String, &'a Host, Option<Port>)> {
-    let check_port = |pool| state.pools.get(pool).and_then(|entry| entry.pool.spec.health.port);
-    let both = |field: String, address: &'a BackendAddress, check_port| {
-        vec![(field.clone(), &address.host, address.port), (field, &address.host, check_port)]
+    let whole = matches!(command, Command::Restore { .. });
+    let pools: BTreeMap<&PoolName, Option<Port>> = command
+        .documents()
+        .filter_map(|document| match document {
+            Document::Pool(name, spec) => Some((name, spec.health.port)),
+            _ => None,
+        })
+        .collect();
+    let there = |pool: &PoolName| state.pools.get(pool).filter(|_| !whole);
+    let check_port = |pool: &PoolName| match pools.get(pool) {
+        Some(port) => *port,
+        None => there(pool).and_then(|entry| entry.pool.spec.health.port),
     };
-    let of = |address, pool| both("backend.address".to_owned(), address, check_port(pool));
-    match command {
-        Command::CreateBackend { pool, spec, .. } => of(&spec.address, pool),
-        Command::UpdateBackend { pool, patch, .. } => {
-            patch.address.as_ref().map(|address| of(address, pool)).unwrap_or_default()
+    let alone = command.documents().count() == 1;
+    let named = |document: &Document, field: &str| match alone && !whole {
+        true => field.to_owned(),
+        false => format!("{}: {field}", document.resource()),
+    };
+    let mut dialled = Vec::new();
+    for document in command.documents() {
+        match document {
+            Document::Backend(pool, name, spec) => {
+                let before = there(pool).and_then(|entry| entry.backends.get(name));
+                if before.is_some_and(|backend| backend.spec.address == spec.address) {
+                    continue;
+                }
+                let (field, address) = (named(document, "backend.address"), &spec.address);
+                dialled.push((field.clone(), &address.host, address.port));
+                dialled.push((field, &address.host, check_port(pool)));
+            }
+            Document::Pool(name, spec) => {
+                let Some(entry) = there(name).filter(|e| e.pool.spec.health.port != spec.health.port) else {
+                    continue;
+                };
+                let field = named(document, "pool.health_check.port");
+                let hosts = entry.backends.values().map(|backend| &backend.spec.address.host);
+                dialled.extend(hosts.map(|host| (field.clone(), host, spec.health.port)));
+            }
+            Document::AdminState(..) | Document::Listener(..) | Document::Vip(..) => {}
         }
-        Command::UpdatePool { name, patch, .. } => {
-            let (Some(Some(port)), Some(entry)) = (patch.health.port, state.pools.get(name)) else {
-                return Vec::new();
-            };
-            let hosts = entry.backends.values().map(|backend| &backend.spec.address.host);
-            hosts.map(|host| ("pool.health_check.port".to_owned(), host, Some(port))).collect()
-        }
-        Command::Restore { configuration, .. } => {
-            let pools: BTreeMap<_, _> =
-                configuration.pools.iter().map(|(name, spec)| (name, spec.health.port)).collect();
-            let backends = configuration.backends.iter();
-            let of = |(pool, name, spec): &'a (PoolName, BackendName, BackendSpec)| {
-                let field = format!("pools/{pool}/backends/{name}: backend.address");
-                both(field, &spec.address, pools.get(pool).copied().flatten())
-            };
-            backends.flat_map(of).collect()
-        }
-        _ => Vec::new(),
     }
+    dialled
 }
 
 /// Whether a member has told others to reach it by this name, there or where it says that it listens.
@@ -127,15 +137,15 @@ mod tests {
     use std::sync::Arc;
 
     use trestle_model::{
-        BackendPatch, Configuration, Member, MemberId, MemberName, MemberSockets, MemberSpec, PoolPatch,
-        PoolSpec,
+        BackendAddress, BackendName, BackendSpec, Configuration, Member, MemberId, MemberName, MemberSockets,
+        MemberSpec, PoolSpec,
     };
 
     use super::*;
 
     fn backend(address: &str) -> Command {
         let spec = BackendSpec::at(BackendAddress::parse(address).unwrap());
-        Command::CreateBackend { pool: pool(), name: BackendName::parse("b").unwrap(), spec }
+        Command::put((pool(), BackendName::parse("b").unwrap(), spec))
     }
 
     fn pool() -> PoolName {
@@ -169,7 +179,7 @@ mod tests {
             state.apply(index, command).map(drop).unwrap();
             state.clone()
         };
-        let state = apply(&Command::CreatePool { name: pool(), spec: PoolSpec::default() });
+        let state = apply(&Command::create((pool(), PoolSpec::default())));
         let found = |command: &Command| leading_to_own_ports(&state, command, is_own).len();
         for own in [
             "127.0.0.1:7480",
@@ -198,29 +208,25 @@ mod tests {
         ] {
             assert_eq!(found(&backend(other)), 0, "{other}");
         }
-        let address = Some(BackendAddress::parse("127.0.0.1:7480").unwrap());
-        let patch = BackendPatch { address, ..BackendPatch::default() };
-        let name = BackendName::parse("b").unwrap();
-        assert_eq!(found(&Command::UpdateBackend { pool: pool(), name, patch, expect: None }), 1);
         let document = |address: &str, check: Option<u16>| {
             let mut spec = PoolSpec::default();
             spec.health.port = check.and_then(Port::new);
             let at = BackendSpec::at(BackendAddress::parse(address).unwrap());
-            let configuration = Configuration {
-                pools: vec![(pool(), spec)],
-                backends: vec![(pool(), BackendName::parse("b").unwrap(), at)],
-                ..Configuration::default()
-            };
+            let backend = (pool(), BackendName::parse("b").unwrap(), at);
+            let configuration = Configuration(vec![(pool(), spec).into(), backend.into()]);
             Command::Restore { configuration: Arc::new(configuration), replace: true }
         };
         assert_eq!(found(&document("127.0.0.1:8482", None)), 1);
         assert_eq!(found(&document("127.0.0.1:80", Some(8482))), 1);
         assert_eq!(found(&document("127.0.0.1:80", Some(81))), 0);
         let state = apply(&backend("127.0.0.1:80"));
-        let mut patch = PoolPatch::default();
-        patch.health.port = Some(Port::new(7480));
-        let update = Command::UpdatePool { name: pool(), patch, expect: None };
+        assert_eq!(leading_to_own_ports(&state, &backend("127.0.0.1:7480"), is_own).len(), 1);
+        let mut spec = PoolSpec::default();
+        spec.health.port = Port::new(7480);
+        let update = Command::put((pool(), spec));
         assert_eq!(leading_to_own_ports(&state, &update, is_own).len(), 1);
-        apply(&update);
+        // What is so already is not refused again.
+        let state = apply(&update);
+        assert_eq!(leading_to_own_ports(&state, &update, is_own), []);
     }
 }

@@ -8,7 +8,7 @@ use trestle_api::{convert, status, v1};
 use trestle_model::{BackendName, Kind, Outcome, PoolEntry, PoolName, Refusal, Violations};
 
 use super::paging::page;
-use super::{Admin, ReadView, mismatch};
+use super::{Accepted, Admin, ReadView, mismatch};
 use crate::access::{Caller, Target, TargetKind};
 
 pub(super) fn missing(kind: Kind, name: impl ToString) -> Status {
@@ -25,15 +25,15 @@ fn entry<'a>(read: &'a ReadView, name: &PoolName) -> Result<&'a Arc<PoolEntry>, 
     read.state().pools.get(name).ok_or_else(|| missing(Kind::Pool, name))
 }
 
-fn pool_answer(outcome: Outcome) -> Result<Response<v1::Pool>, Status> {
-    match outcome {
+fn pool_answer(accepted: Accepted) -> Result<Response<v1::Pool>, Status> {
+    match accepted.outcome {
         Outcome::Pool(pool, backends) => Ok(Response::new(convert::pool(&pool, backends))),
         other => Err(mismatch(&other)),
     }
 }
 
-fn backend_answer(outcome: Outcome) -> Result<Response<v1::Backend>, Status> {
-    match outcome {
+fn backend_answer(accepted: Accepted) -> Result<Response<v1::Backend>, Status> {
+    match accepted.outcome {
         Outcome::Backend(pool, backend) => Ok(Response::new(convert::backend(&pool, &backend))),
         other => Err(mismatch(&other)),
     }
@@ -47,7 +47,7 @@ impl PoolService for Admin {
     ) -> Result<Response<v1::Pool>, Status> {
         let (caller, request) = Caller::take(request)?;
         let wanted = request.if_absent.then(|| request.pool.clone().unwrap_or_default());
-        self.create(&caller, convert::create_pool(&request), pool_answer, wanted.as_ref()).await
+        self.create(&caller, convert::create_pool(&request), pool_answer, wanted).await
     }
 
     async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Result<Response<v1::Pool>, Status> {
@@ -79,8 +79,7 @@ impl PoolService for Admin {
         request: Request<v1::UpdatePoolRequest>,
     ) -> Result<Response<v1::Pool>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let (_, outcome) = self.write(&caller, convert::update_pool(&request)).await?;
-        pool_answer(outcome)
+        pool_answer(self.write(&caller, convert::update_pool(&request)).await?)
     }
 
     async fn delete_pool(
@@ -88,7 +87,7 @@ impl PoolService for Admin {
         request: Request<v1::DeletePoolRequest>,
     ) -> Result<Response<v1::DeletePoolResponse>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let (revision, _) = self.write(&caller, convert::delete_pool(&request)).await?;
+        let Accepted { revision, .. } = self.write(&caller, convert::delete_pool(&request)).await?;
         Ok(Response::new(v1::DeletePoolResponse { revision }))
     }
 
@@ -98,7 +97,7 @@ impl PoolService for Admin {
     ) -> Result<Response<v1::Backend>, Status> {
         let (caller, request) = Caller::take(request)?;
         let wanted = request.if_absent.then(|| request.backend.clone().unwrap_or_default());
-        self.create(&caller, convert::create_backend(&request), backend_answer, wanted.as_ref()).await
+        self.create(&caller, convert::create_backend(&request), backend_answer, wanted).await
     }
 
     async fn get_backend(
@@ -140,8 +139,7 @@ impl PoolService for Admin {
         request: Request<v1::UpdateBackendRequest>,
     ) -> Result<Response<v1::Backend>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let (_, outcome) = self.write(&caller, convert::update_backend(&request)).await?;
-        backend_answer(outcome)
+        backend_answer(self.write(&caller, convert::update_backend(&request)).await?)
     }
 
     async fn delete_backend(
@@ -149,7 +147,7 @@ impl PoolService for Admin {
         request: Request<v1::DeleteBackendRequest>,
     ) -> Result<Response<v1::DeleteBackendResponse>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let (revision, _) = self.write(&caller, convert::delete_backend(&request)).await?;
+        let Accepted { revision, .. } = self.write(&caller, convert::delete_backend(&request)).await?;
         Ok(Response::new(v1::DeleteBackendResponse { revision }))
     }
 

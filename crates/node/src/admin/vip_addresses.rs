@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tonic::Status;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{HostPort, Invalid, Violation, Violations, VipAddress, defaults};
+use trestle_model::{Command, Document, HostPort, Invalid, Violation, Vip, VipName, VipSpec, defaults};
 
 use super::Admin;
 use crate::member::Member;
@@ -142,64 +142,61 @@ impl Admin {
         answers
     }
 
-    /// Refuses a virtual IP that is an address of a member, or that none of those that answer could hold.
-    pub(super) async fn refuse_unfit(&self, vip: &v1::Vip) -> Result<(), Status> {
-        let Ok(address) = VipAddress::parse(&vip.address) else { return Ok(()) };
-        let answers = self.answers(&self.recorded().await, vip, address.ip).await;
+    /// What is wrong with a virtual IP.
+    async fn unfit(
+        &self,
+        recorded: &Recorded,
+        vip: &v1::Vip,
+        address: IpAddr,
+        whole: bool,
+    ) -> Option<Violation> {
+        let answers = self.answers(recorded, vip, address).await;
         if let Some(rule) = answers.own {
-            return Err(refused(vec![violation("vip.address", vip, rule)]));
+            return Some(violation("vip.address", vip, rule));
         }
         // A member that does not answer, or does not say, might.
-        if answers.problems.is_empty() || answers.problems.len() < answers.answered {
-            return Ok(());
-        }
-        Err(refused(vec![unfit(vip, &answers.problems)]))
+        let nobody = !answers.problems.is_empty() && answers.problems.len() >= answers.answered;
+        (nobody && !whole).then(|| unfit(vip, &answers.problems))
     }
 
-    /// Refuses a document of which a virtual IP is an address of a member. Where nobody could hold one is no reason: its
-    /// interfaces may come later, and the status names it.
-    pub(super) async fn refuse_addresses_of_members(
-        &self,
-        document: &v1::Configuration,
-    ) -> Result<(), Status> {
-        let parsed = |vip: &v1::Vip| VipAddress::parse(&vip.address).ok().map(|address| address.ip);
-        let vips = document.vips.iter().filter_map(|vip| Some((vip, parsed(vip)?))).take(defaults::VIPS_MAX);
+    /// Refuses virtual IPs of a command that are addresses of a member; and, where it is no whole document, those that no
+    /// member could hold: in a document interfaces may come later, and the status names them. What a virtual IP has already is
+    /// not judged again.
+    pub(super) async fn refuse_unfit(&self, command: &Command) -> Result<(), Status> {
+        let state = self.member.consensus.view().borrow().state.clone();
+        let whole = matches!(command, Command::Restore { .. });
+        let is_new = |name: &VipName, spec: &VipSpec| {
+            state.vips.get(name).filter(|_| !whole).is_none_or(|vip| {
+                let place =
+                    |spec: &VipSpec| (spec.address, spec.interface.clone(), spec.interface_overrides.clone());
+                place(&vip.spec) != place(spec)
+            })
+        };
+        let asked = command.documents().filter_map(|document| match document {
+            Document::Vip(name, spec) if is_new(name, spec) => Some((name.clone(), spec.clone())),
+            _ => None,
+        });
+        let asked: Vec<_> = asked.take(defaults::VIPS_MAX).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let alone = !whole && asked.len() == 1;
         let recorded = self.recorded().await;
-        let asked = vips.map(|(vip, address)| {
+        let asked = asked.into_iter().map(|(name, spec)| {
             let recorded = &recorded;
             async move {
-                let rule = self.answers(recorded, vip, address).await.own?;
-                Some(violation(&format!("{}.address", vip.name), vip, rule))
+                let address = spec.address.ip;
+                let vip = convert::vip(&Vip { name: name.clone(), spec, revision: 0 });
+                let mut found = self.unfit(recorded, &vip, address, whole).await?;
+                if !alone {
+                    let field = found.field.strip_prefix("vip.").unwrap_or(&found.field);
+                    found.field = format!("vips/{name}.{field}");
+                }
+                Some(found)
             }
         });
         let found: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         if found.is_empty() { Ok(()) } else { Err(refused(found)) }
-    }
-
-    /// As [`Self::refuse_unfit`], for a change that may leave a virtual IP without a named interface.
-    pub(super) async fn refuse_unfit_change(&self, request: &v1::UpdateVipRequest) -> Result<(), Status> {
-        let Some(change) = &request.vip else { return Ok(()) };
-        let named = |path: &str| {
-            request
-                .update_mask
-                .as_ref()
-                .is_none_or(|mask| mask.paths.iter().any(|one| one == path || one == "*"))
-        };
-        let mut v = Violations::new();
-        let Some(name) = convert::parse_vip_name("vip.name", &change.name, &mut v) else { return Ok(()) };
-        let state = self.member.consensus.view().borrow().state.clone();
-        let Some(current) = state.vips.get(&name) else { return Ok(()) };
-        if !named("interface") && !named("interface_overrides") {
-            return Ok(());
-        }
-        let mut wanted = convert::vip(current);
-        if named("interface") {
-            wanted.interface.clone_from(&change.interface);
-        }
-        if named("interface_overrides") {
-            wanted.interface_overrides.clone_from(&change.interface_overrides);
-        }
-        self.refuse_unfit(&wanted).await
     }
 }
 

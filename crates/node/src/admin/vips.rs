@@ -7,7 +7,7 @@ use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
 
 use super::leader::resource_name;
 use super::paging::{PageBounds, abridge, shorten_text};
-use super::{Admin, mismatch};
+use super::{Accepted, Admin, mismatch};
 use crate::access::{Caller, Target, TargetKind};
 
 fn parse_vip(name: &str) -> Result<VipName, Status> {
@@ -16,8 +16,8 @@ fn parse_vip(name: &str) -> Result<VipName, Status> {
     parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))
 }
 
-fn answer(outcome: Outcome) -> Result<Response<v1::Vip>, Status> {
-    match outcome {
+fn answer(accepted: Accepted) -> Result<Response<v1::Vip>, Status> {
+    match accepted.outcome {
         Outcome::Vip(vip) => Ok(Response::new(convert::vip(&vip))),
         other => Err(mismatch(&other)),
     }
@@ -43,15 +43,8 @@ pub(super) fn shorten(view: &mut v1::VipView) {
 impl VipService for Admin {
     async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let write = convert::create_vip(&request);
         let wanted = request.if_absent.then(|| request.vip.clone().unwrap_or_default());
-        if let (Ok(write), Some(vip)) = (&write, &request.vip)
-            && let Err(unfit) = self.refuse_unfit(vip).await
-        {
-            let Some(wanted) = &wanted else { return Err(unfit) };
-            return Box::pin(self.existing(&write.proposal.command, wanted, unfit)).await;
-        }
-        self.create(&caller, write, answer, wanted.as_ref()).await
+        self.create(&caller, convert::create_vip(&request), answer, wanted).await
     }
 
     async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Result<Response<v1::Vip>, Status> {
@@ -75,12 +68,7 @@ impl VipService for Admin {
 
     async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Result<Response<v1::Vip>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let write = convert::update_vip(&request);
-        if write.is_ok() {
-            self.refuse_unfit_change(&request).await?;
-        }
-        let (_, outcome) = self.write(&caller, write).await?;
-        answer(outcome)
+        answer(self.write(&caller, convert::update_vip(&request)).await?)
     }
 
     async fn delete_vip(
@@ -88,7 +76,7 @@ impl VipService for Admin {
         request: Request<v1::DeleteVipRequest>,
     ) -> Result<Response<v1::DeleteVipResponse>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let (revision, _) = self.write(&caller, convert::delete_vip(&request)).await?;
+        let Accepted { revision, .. } = self.write(&caller, convert::delete_vip(&request)).await?;
         Ok(Response::new(v1::DeleteVipResponse { revision }))
     }
 

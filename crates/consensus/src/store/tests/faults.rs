@@ -97,11 +97,7 @@ async fn a_broken_disk_stops_raft() {
     raft.wait(deadline).current_leader(7, "it leads").await.unwrap();
     let proposal = || {
         let name = PoolName::parse("web").unwrap();
-        LogCommand::from(Proposal {
-            origin: None,
-            request: None,
-            command: Command::DeletePool { name, expect: None },
-        })
+        LogCommand::from(Proposal { origin: None, request: None, command: Command::delete(name) })
     };
     raft.client_write(proposal()).await.unwrap();
 

@@ -44,11 +44,11 @@ fn vote(term: u64) -> Vote {
 
 /// An entry whose content depends on its index.
 fn entry(term: u64, index: u64) -> LogEntry {
-    let command = Command::CreateBackend {
-        pool: PoolName::parse("web").unwrap(),
-        name: BackendName::parse(&format!("b{index}")).unwrap(),
-        spec: BackendSpec::at(BackendAddress::parse("10.0.0.1:80").unwrap()),
-    };
+    let command = Command::create((
+        PoolName::parse("web").unwrap(),
+        BackendName::parse(&format!("b{index}")).unwrap(),
+        BackendSpec::at(BackendAddress::parse("10.0.0.1:80").unwrap()),
+    ));
     LogEntry {
         log_id: log_id(term, index),
         payload: Payload::Normal(Proposal { origin: None, request: None, command }.into()),

@@ -98,7 +98,7 @@ fn there_is_room_for_so_many_and_the_idle_give_way() {
 fn listener(accept_rate: u32, max_connections: u32) -> Arc<Listener> {
     let spec = ListenerSpec { accept_rate, max_connections, ..spec() };
     let name = ListenerName::parse("l").unwrap();
-    let config = trestle_model::Listener { name, spec, revision: 1, created: 1 };
+    let config = trestle_model::Listener { name, spec, binds: Vec::new(), revision: 1, created: 1 };
     Arc::new(Listener {
         config: Arc::new(config),
         binds: Vec::new(),

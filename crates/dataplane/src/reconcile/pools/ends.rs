@@ -21,7 +21,7 @@ impl PoolReconciler {
         spread_percent: u32,
         now: Duration,
     ) {
-        let (name, wanted) = (state.entry.config.name.clone(), state.entry.config.spec.admin_state);
+        let (name, wanted) = (state.entry.config.name.clone(), state.entry.config.admin_state);
         if let Some(ending) = state.ending.take() {
             self.endings.remove(&(ending.next(), pool.clone(), name.clone()));
         }
@@ -103,7 +103,7 @@ impl PoolReconciler {
                 continue;
             }
             state.ending = None;
-            let wanted = state.entry.config.spec.admin_state;
+            let wanted = state.entry.config.admin_state;
             // What is left when this member stops is closed with everything else.
             let drained = self.drain.is_some_and(|drain| drain.deadline() <= now);
             match state.drain_state.learn(wanted, 0, now) {

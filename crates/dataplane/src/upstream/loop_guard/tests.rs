@@ -19,6 +19,7 @@ fn listener(bind: &str, own: Option<IpAddr>, error: Option<BindError>) -> Listen
     let config = trestle_model::Listener {
         name: ListenerName::parse("l").unwrap(),
         spec: ListenerSpec::new(vec![bind], PoolName::parse("p").unwrap()),
+        binds: vec![bind],
         revision: 1,
         created: 1,
     };

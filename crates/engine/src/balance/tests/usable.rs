@@ -51,21 +51,17 @@ fn a_pool_that_closes_for_a_primary_leads_nobody_to_a_backup_beside_one() {
 
 #[test]
 fn what_an_operator_took_out_is_no_usable_primary() {
-    let mut specs = [backend(1), backend(1)];
-    specs[1].backup = true;
-    let leads = |specs: &[BackendSpec]| {
-        let backends = named(specs);
+    let mut backends = named(&[backend(1), BackendSpec { backup: true, ..backend(1) }]);
+    let leads = |backends: &[Backend]| {
         let candidates = backends.iter().map(|b| Candidate::new(b, Verdict::Healthy));
         Schedule::leads_to_primaries(&pool(Algorithm::RoundRobin), candidates)
     };
-    assert!(leads(&specs));
-    for out in [
-        BackendSpec { weight: 0, ..backend(1) },
-        BackendSpec { admin_state: AdminState::Disabled, ..backend(1) },
-        BackendSpec { admin_state: AdminState::Draining { timeout: None }, ..backend(1) },
-    ] {
-        specs[0] = out;
-        assert!(!leads(&specs), "{specs:?}");
+    assert!(leads(&backends));
+    for (weight, state) in
+        [(0, AdminState::Enabled), (1, AdminState::Disabled), (1, AdminState::Draining { timeout: None })]
+    {
+        (backends[0].spec.weight, backends[0].admin_state) = (weight, state);
+        assert!(!leads(&backends), "{backends:?}");
     }
 }
 
@@ -112,9 +108,12 @@ fn a_pool_that_fails_open_uses_what_is_unhealthy_and_only_then() {
     let all = order(&build(&open, &specs, &[Unhealthy; 3]));
     assert!(all == [1, 2, 0] || all == [2, 1, 0], "backups last: {all:?}");
     assert!(order(&build(&pool(Algorithm::RoundRobin), &specs, &[Unhealthy; 3])).is_empty());
-    specs[1].admin_state = AdminState::Disabled;
     specs[2].weight = 0;
-    assert_eq!(order(&build(&open, &specs, &[Unhealthy; 3])), [0], "what an operator took out stays out");
+    let mut backends = named(&specs);
+    backends[1].admin_state = AdminState::Disabled;
+    let candidates = backends.iter().map(|b| Candidate::new(b, Unhealthy));
+    let schedule = Schedule::build(&open, candidates, None);
+    assert_eq!(order(&schedule), [0], "what an operator took out stays out");
 }
 
 proptest! {
@@ -127,23 +126,26 @@ proptest! {
         algorithm in prop::sample::select(&ALL[..]), open in any::<bool>(), minimum in 1u32..8,
         turn in any::<u64>(), tried_mask in any::<u32>(), full_mask in any::<u32>(), from in any::<u32>(),
     ) {
-        let (specs, rest): (Vec<BackendSpec>, Vec<(Verdict, bool)>) = parts.iter().map(|(weight, backup, admin, verdict, resolved)| {
+        let (specs, rest): (Vec<_>, Vec<(Verdict, bool)>) = parts.iter().map(|(weight, backup, admin, verdict, resolved)| {
             let admin_state = match admin {
                 0 => AdminState::Enabled,
                 1 => AdminState::Draining { timeout: None },
                 _ => AdminState::Disabled,
             };
             let verdict = match verdict { 0 => Verdict::Unknown, 1 => Verdict::Healthy, _ => Verdict::Unhealthy };
-            (BackendSpec { backup: *backup, admin_state, ..backend(*weight) }, (verdict, *resolved > 0))
+            let spec = BackendSpec { backup: *backup, ..backend(*weight) };
+            ((spec, admin_state), (verdict, *resolved > 0))
         }).unzip();
+        let (specs, states): (Vec<BackendSpec>, Vec<AdminState>) = specs.into_iter().unzip();
         let all_down = if open { AllDown::FailOpen } else { AllDown::Refuse };
         let spec = PoolSpec { all_down, minimum_healthy: minimum, ..pool(algorithm) };
-        let backends = named(&specs);
+        let mut backends = named(&specs);
+        backends.iter_mut().zip(&states).for_each(|(backend, state)| backend.admin_state = *state);
         let candidates = backends.iter().zip(&rest)
             .map(|(b, (verdict, resolved))| Candidate { resolved: *resolved, ..Candidate::new(b, *verdict) });
         let schedule = Schedule::build(&spec, candidates, None);
 
-        let wanted = |i: &usize| specs[*i].admin_state == AdminState::Enabled && specs[*i].weight > 0 && rest[*i].1;
+        let wanted = |i: &usize| states[*i] == AdminState::Enabled && specs[*i].weight > 0 && rest[*i].1;
         let up = |i: &usize| rest[*i].0 != Verdict::Unhealthy;
         let down = (0..specs.len()).filter(|i| wanted(i) && up(i)).count() < minimum as usize;
         let usable = |i: &usize| wanted(i) && if down { open } else { up(i) };

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use futures_util::future::join_all;
 use tonic::Status;
-use trestle_api::peer;
+use trestle_api::{peer, status};
 use trestle_model::{
-    Bind, Claim, ClusterState, Command, Invalid, ListenerName, MemberName, MemberSockets, Overlaps, Violation,
+    Bind, Claim, ClusterState, Command, Document, Invalid, ListenAddress, ListenerName, ListenerSpec,
+    MemberName, MemberSockets, Operation, Overlaps, ResourceName, Violation, VipName,
 };
 
 use super::super::Admin;
@@ -49,24 +50,45 @@ fn common(one: Bind, other: Bind) -> Bind {
 struct Judge<'a> {
     before: &'a ClusterState,
     after: Binds<'a>,
+    /// The addresses of those that the write is about, as they are asked for.
+    asked: BTreeMap<&'a ListenerName, &'a [ListenAddress]>,
     /// Whether each mistake names its listener, of several.
     is_document: bool,
 }
 
 impl<'a> Judge<'a> {
+    fn new(
+        before: &'a ClusterState,
+        after: &'a BTreeMap<ListenerName, Vec<Bind>>,
+        command: &'a Command,
+    ) -> Self {
+        let after = after.iter().map(|(name, binds)| (name, binds.as_slice())).collect();
+        let asked: BTreeMap<_, _> = command
+            .documents()
+            .filter_map(|document| match document {
+                Document::Listener(name, spec) => Some((name, spec.binds.as_slice())),
+                _ => None,
+            })
+            .collect();
+        let is_document = asked.len() > 1 || matches!(command, Command::Restore { .. });
+        Self { before, after, asked, is_document }
+    }
+
     /// Whether a listener gets an address by this write: what it has is not judged again.
     fn is_new(&self, claim: &Claim<'a>) -> bool {
         let before = self.before.listeners.get(claim.listener);
-        before.is_none_or(|listener| !listener.spec.binds.contains(&claim.configured))
+        before.is_none_or(|listener| !listener.binds.contains(&claim.configured))
     }
 
     fn violation(&self, claim: &Claim<'a>, rule: String) -> Violation {
         let binds = self.after.iter().find(|(name, _)| *name == claim.listener).map_or(&[][..], |(_, b)| b);
-        let place = binds.iter().position(|bind| *bind == claim.configured).unwrap_or_default();
-        let place = if binds.len() > 1 { format!("[{place}]") } else { String::new() };
+        let at = binds.iter().position(|bind| *bind == claim.configured);
+        let place = if binds.len() > 1 { format!("[{}]", at.unwrap_or_default()) } else { String::new() };
         let document =
             if self.is_document { format!("listeners/{}: ", claim.listener) } else { String::new() };
-        Violation::new(format!("{document}listener.binds{place}"), claim.configured, rule)
+        let asked = self.asked.get(claim.listener).and_then(|asked| asked.get(at.unwrap_or_default()));
+        let value = asked.map_or_else(|| claim.configured.to_string(), ToString::to_string);
+        Violation::new(format!("{document}listener.binds{place}"), value, rule)
     }
 
     fn own_ports(&self, known: &[Known]) -> Vec<Violation> {
@@ -143,23 +165,43 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The listeners as they would be after a command; none when it gives no listener an address.
-fn after<'a>(state: &'a ClusterState, command: &'a Command) -> Binds<'a> {
-    let (name, binds) = match command {
-        Command::CreateListener { name, spec } => (name, &spec.binds),
-        Command::UpdateListener { name, patch, .. } => match &patch.binds {
-            Some(binds) if state.listeners.contains_key(name) => (name, binds),
-            _ => return Vec::new(),
-        },
-        Command::Restore { configuration, .. } => {
-            let listeners = configuration.listeners.iter();
-            return listeners.map(|(name, spec)| (name, spec.binds.as_slice())).collect();
-        }
-        _ => return Vec::new(),
+/// The listeners as they would be after a command that could be carried out; none when it gives no listener an address.
+fn after(state: &ClusterState, command: &Command) -> BTreeMap<ListenerName, Vec<Bind>> {
+    let given = command.documents().filter_map(|document| match document {
+        Document::Listener(name, spec) => Some((name, spec)),
+        _ => None,
+    });
+    let vips: BTreeMap<_, _> = command
+        .documents()
+        .filter_map(|document| match document {
+            Document::Vip(name, spec) => Some((name, spec.address.ip)),
+            _ => None,
+        })
+        .collect();
+    let address = |name: &VipName| {
+        vips.get(name).copied().or_else(|| state.vips.get(name).map(|vip| vip.spec.address.ip))
     };
-    let others = state.listeners.values().filter(|listener| listener.name != *name);
-    let others = others.map(|listener| (&listener.name, listener.spec.binds.as_slice()));
-    others.chain([(name, binds.as_slice())]).collect()
+    // What names a virtual IP that is not there is refused by the state.
+    let resolved = |(name, spec): (&ListenerName, &ListenerSpec)| {
+        (name.clone(), spec.binds.iter().filter_map(|bind| bind.resolved(address)).collect())
+    };
+    let given: BTreeMap<ListenerName, Vec<Bind>> = given.map(resolved).collect();
+    if given.is_empty() {
+        return given;
+    }
+    let mut after: BTreeMap<ListenerName, Vec<Bind>> = match command {
+        Command::Restore { .. } => BTreeMap::new(),
+        _ => state.listeners.values().map(|l| (l.name.clone(), l.binds.clone())).collect(),
+    };
+    if let Command::Batch(operations) = command {
+        for operation in operations.iter() {
+            if let Operation::Delete { resource: ResourceName::Listener(name), .. } = operation {
+                after.remove(name);
+            }
+        }
+    }
+    after.extend(given);
+    after
 }
 
 impl Admin {
@@ -187,48 +229,40 @@ impl Admin {
     /// Refuses addresses of listeners that some member could not have; answers what else is to be said of them.
     ///
     /// # Errors
-    /// `Err` when there is no state to judge by; the inner one with all mistakes.
-    pub(in super::super) async fn judge_addresses(
-        &self,
-        command: &Command,
-    ) -> Result<Result<Vec<String>, Invalid>, Status> {
-        let gives = matches!(
-            command,
-            Command::CreateListener { .. } | Command::UpdateListener { .. } | Command::Restore { .. }
-        );
-        if !gives {
-            return Ok(Ok(Vec::new()));
+    /// All mistakes, or that there is no state to judge by.
+    pub(in super::super) async fn judge_addresses(&self, command: &Command) -> Result<Vec<String>, Status> {
+        if !command.documents().any(|document| matches!(document, Document::Listener(..))) {
+            return Ok(Vec::new());
         }
         // Not what this member happens to know: another may have taken the one before.
         let view = self.member.consensus.read(trestle_consensus::DEFAULT_WAIT).await?;
         let state = &view.state;
         let after = after(state, command);
-        if after.is_empty() {
-            return Ok(Ok(Vec::new()));
-        }
         let known = self.known(state).await;
-        let is_document = matches!(command, Command::Restore { .. });
-        let judged = Judge { before: state, after, is_document }.judge(&known);
-        Ok(if judged.refused.is_empty() { Ok(judged.warnings) } else { Err(Invalid(judged.refused)) })
+        let judged = Judge::new(state, &after, command).judge(&known);
+        match judged.refused.is_empty() {
+            true => Ok(judged.warnings),
+            false => Err(status::invalid(&Invalid(judged.refused))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use trestle_model::{ListenerPatch, ListenerSpec, PoolName, PoolSpec};
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use trestle_model::{PoolName, PoolSpec};
 
     use super::*;
 
     fn create(name: &str, binds: &[&str]) -> Command {
-        let binds = binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect();
+        let binds: Vec<_> = binds.iter().map(|bind| ListenAddress::parse(bind).unwrap()).collect();
         let spec = ListenerSpec::new(binds, PoolName::parse("p").unwrap());
-        Command::CreateListener { name: ListenerName::parse(name).unwrap(), spec }
+        Command::create((ListenerName::parse(name).unwrap(), spec))
     }
 
     fn state(commands: &[Command]) -> ClusterState {
         let mut state = ClusterState::default();
-        let pool = Command::CreatePool { name: PoolName::parse("p").unwrap(), spec: PoolSpec::default() };
+        let pool = Command::create((PoolName::parse("p").unwrap(), PoolSpec::default()));
         for (index, command) in [pool].iter().chain(commands).enumerate() {
             state.apply(index as u64 + 1, command).unwrap();
         }
@@ -248,8 +282,8 @@ mod tests {
 
     /// Mistakes and warnings, as they are told.
     fn said(state: &ClusterState, command: &Command, known: &[Known]) -> (Vec<String>, Vec<String>) {
-        let judge = Judge { before: state, after: after(state, command), is_document: false };
-        let judged = judge.judge(known);
+        let after = after(state, command);
+        let judged = Judge::new(state, &after, command).judge(known);
         (judged.refused.iter().map(ToString::to_string).collect(), judged.warnings)
     }
 
@@ -307,15 +341,16 @@ mod tests {
         let state =
             state(&[create("web", &["0.0.0.0:80", "0.0.0.0:7480"]), create("aaa", &["127.0.0.1:80"])]);
         let known = known(&[("m1", "127.0.0.1", Some("127.0.0.1")), ("m2", "127.0.0.2", None)]);
-        let update = |name: &str, binds: &[&str]| {
-            let binds = Some(binds.iter().map(|bind| Bind::parse(bind).unwrap()).collect());
-            let patch = ListenerPatch { binds, ..Default::default() };
-            Command::UpdateListener { name: ListenerName::parse(name).unwrap(), patch, expect: None }
+        let update = |name: &str, binds: &[&str]| match create(name, binds) {
+            Command::Batch(operations) => match &operations[0] {
+                Operation::Put { document, .. } => Command::put(document.clone()),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
         };
         let nothing = (vec![], vec![]);
         let same = update("web", &["0.0.0.0:80", "0.0.0.0:7480", "0.0.0.0:81"]);
         assert_eq!(said(&state, &same, &known), nothing);
-        assert_eq!(said(&state, &update("nobody", &["0.0.0.0:80"]), &known), nothing);
         let (refused, warnings) = said(&state, &update("web", &["0.0.0.0:79-80"]), &known);
         assert_eq!((refused.len(), warnings.len()), (1, 1), "{refused:?} {warnings:?}");
     }
