@@ -86,6 +86,8 @@ fn a_fence_of_a_living_member_stays_and_what_it_stands_against_is_told() {
         None => Ok(()),
         Some(why) => Err(why),
     });
+    // The other took the address of this machine with it.
+    kernel.restore(vip(V4).address).unwrap();
     Prober::start(&lab.client, vip(V4).address, Question::Echo).wait_for_answer();
 }
 
