@@ -19,6 +19,8 @@ fn generate(into: &Path) {
     for option in ["--python_out", "--grpc_python_out"] {
         protoc.arg(format!("{option}={}", into.display()));
     }
+    // What the messages are marked with; Python has it from googleapis-common-protos too.
+    protoc.arg("proto/google/api/field_behavior.proto");
     for name in ["pool", "listener", "member", "cluster", "read", "vip"] {
         protoc.arg(format!("proto/trestle/v1/{name}.proto"));
     }
