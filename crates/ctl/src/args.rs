@@ -3,26 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
-
-use crate::commands::Command;
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "trestle",
-    version,
-    about = "Manages a Trestle cluster through any of its members",
-    disable_help_subcommand = true,
-    color = clap::ColorChoice::Never,
-    arg_required_else_help = true
-)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
+use clap::{Args, ValueEnum};
 
 /// Options that every command takes. They are hidden, because [`crate::help`] shows them once.
 #[derive(Debug, Args)]

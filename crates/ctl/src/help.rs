@@ -3,7 +3,7 @@
 
 use clap::{Command, CommandFactory};
 
-use crate::args::Cli;
+use crate::commands::Cli;
 use crate::exit::Exit;
 
 /// Below the help of every command but the first.

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use crate::args::Cli;
+use crate::commands::Cli;
 use crate::error::{Error, usage_document};
 use crate::exit::Exit;
 use crate::output::Terminal;

@@ -55,7 +55,7 @@ pub(crate) enum Repeat<'a> {
     /// Carries this request id, so it is made until it is answered or the time is up.
     Write(&'a str),
     /// Changes something and has no request id: the next endpoint is asked only if the one before changed nothing.
-    Step,
+    NonIdempotent,
 }
 
 /// What came of one attempt that gave no answer to hand on.
@@ -178,7 +178,7 @@ impl<'t> Session<'t> {
             if !again {
                 let request_id = match repeat {
                     Repeat::Write(id) if !hopeless => Some(id.to_owned()),
-                    Repeat::Write(_) | Repeat::Read | Repeat::Watch | Repeat::Step => None,
+                    Repeat::Write(_) | Repeat::Read | Repeat::Watch | Repeat::NonIdempotent => None,
                 };
                 let tried_for = (rounds > 1).then_some(self.timeout);
                 return Err(Error::NoAnswer { failures, tried_for, request_id });
@@ -295,7 +295,7 @@ impl<'t> Session<'t> {
                     self.tell(&failures);
                     return Ok(Err(unknown(failure, repeat)));
                 }
-                Err(Attempt::Lost(failure)) if matches!(repeat, Repeat::Step) => {
+                Err(Attempt::Lost(failure)) if matches!(repeat, Repeat::NonIdempotent) => {
                     return Ok(Err(unknown(failure, repeat)));
                 }
                 Err(Attempt::NotDone(failure) | Attempt::Lost(failure)) => failures.push(failure),
@@ -402,7 +402,7 @@ fn unknown(failure: Failure, repeat: Repeat<'_>) -> Error {
         Repeat::Write(id) => format!(
             "the outcome is unknown: repeat the command with --request-id {id}, which applies it at most once"
         ),
-        Repeat::Read | Repeat::Watch | Repeat::Step => {
+        Repeat::Read | Repeat::Watch | Repeat::NonIdempotent => {
             "the outcome is unknown: look at \"trestle status\" before you repeat the command".to_owned()
         }
     };

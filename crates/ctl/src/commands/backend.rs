@@ -4,7 +4,7 @@ use clap::{ArgAction, Subcommand};
 use prost_types::FieldMask;
 use trestle_api::v1;
 
-use super::pool_settings::Given;
+use super::field_mask::FieldMaskBuilder;
 use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
@@ -188,16 +188,16 @@ fn admin_change(state: v1::AdminState, done: &'static str) -> Change {
 
 impl BackendSettings {
     fn change(&self, input: &mut Input) -> Change {
-        let mut given = Given::default();
+        let mut mask = FieldMaskBuilder::default();
         let address = self.address.as_ref().map(|text| input.address("--address", text));
         let backend = v1::Backend {
-            address: given.note("address", address).unwrap_or_default(),
-            weight: given.note("weight", self.weight),
-            backup: given.note("backup", self.backup).unwrap_or_default(),
-            max_connections: given.note("max_connections", self.max_connections).unwrap_or_default(),
+            address: mask.set("address", address).unwrap_or_default(),
+            weight: mask.set("weight", self.weight),
+            backup: mask.set("backup", self.backup).unwrap_or_default(),
+            max_connections: mask.set("max_connections", self.max_connections).unwrap_or_default(),
             ..v1::Backend::default()
         };
-        Change { backend, paths: given.paths, done: "updated", drains: false }
+        Change { backend, paths: mask.paths, done: "updated", drains: false }
     }
 }
 

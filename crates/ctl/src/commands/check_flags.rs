@@ -12,7 +12,7 @@ use crate::input::Input;
 
 /// Which checks a setting goes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum With {
+pub(super) enum AppliesTo {
     /// Those that do TLS, or can.
     Tls,
     /// Those that can do TLS or not, and have no kind of their own for it.
@@ -29,7 +29,7 @@ pub(super) enum With {
     Exchange,
 }
 
-impl With {
+impl AppliesTo {
     fn fits(self, check: &str) -> bool {
         self.kinds().contains(&check)
     }
@@ -89,7 +89,7 @@ pub(crate) struct CheckFlags {
     /// Setting of an exchange: what is sent in its steps.
     pub(super) send: Vec<Vec<u8>>,
     /// Each of the above as it was typed.
-    pub(super) typed: Vec<(With, &'static str, String)>,
+    pub(super) typed: Vec<(AppliesTo, &'static str, String)>,
 }
 
 impl CheckFlags {
@@ -129,7 +129,7 @@ impl CheckFlags {
 
     /// Does TLS when told to, or when a setting of it was given.
     fn choose_tls(&self, tls: &mut Option<v1::TlsCheck>, input: &mut Input) {
-        let settings = self.typed.iter().find(|(with, ..)| *with == With::Tls);
+        let settings = self.typed.iter().find(|(with, ..)| *with == AppliesTo::Tls);
         match (self.over_tls, settings) {
             (Some(false), Some((_, label, value))) => {
                 input.refuse(label, value, "is a setting of TLS, and --health-tls false does without");
@@ -268,8 +268,8 @@ mod tests {
 
     #[test]
     fn kinds_are_listed_in_words() {
-        assert_eq!(With::Http.words(), "http or https");
-        assert_eq!(With::Tls.words(), "tls, https, grpc or exchange");
-        assert_eq!(With::Grpc.words(), "grpc");
+        assert_eq!(AppliesTo::Http.words(), "http or https");
+        assert_eq!(AppliesTo::Tls.words(), "tls, https, grpc or exchange");
+        assert_eq!(AppliesTo::Grpc.words(), "grpc");
     }
 }

@@ -5,7 +5,7 @@ use trestle_api::v1;
 use trestle_model::InitialState;
 
 use super::choice::{choice, number};
-use super::pool_settings::Given;
+use super::field_mask::FieldMaskBuilder;
 use crate::input::Input;
 
 /// Settings of a check that go with every kind.
@@ -40,23 +40,23 @@ pub(crate) struct PaceSettings {
 
 impl PaceSettings {
     /// What was given, as a check without a kind.
-    pub(super) fn check(&self, given: &mut Given, input: &mut Input) -> v1::HealthCheck {
-        let mut duration = |given: &mut Given, path, label, text: &Option<String>| {
-            given.note(path, text.as_ref().map(|text| input.duration(label, text)))
+    pub(super) fn check(&self, mask: &mut FieldMaskBuilder, input: &mut Input) -> v1::HealthCheck {
+        let mut duration = |mask: &mut FieldMaskBuilder, path, label, text: &Option<String>| {
+            mask.set(path, text.as_ref().map(|text| input.duration(label, text)))
         };
         let (interval, fast, timeout) =
             ("health_check.interval", "health_check.fast_interval", "health_check.timeout");
         let mut check = v1::HealthCheck {
-            interval: duration(given, interval, "--health-interval", &self.health_interval),
-            fast_interval: duration(given, fast, "--health-fast-interval", &self.health_fast_interval),
-            timeout: duration(given, timeout, "--health-timeout", &self.health_timeout),
-            rise: given.note("health_check.rise", self.health_rise),
-            fall: given.note("health_check.fall", self.health_fall),
-            jitter_percent: given.note("health_check.jitter_percent", self.health_jitter_percent),
-            port: given.note("health_check.port", self.health_port).unwrap_or_default().into(),
+            interval: duration(mask, interval, "--health-interval", &self.health_interval),
+            fast_interval: duration(mask, fast, "--health-fast-interval", &self.health_fast_interval),
+            timeout: duration(mask, timeout, "--health-timeout", &self.health_timeout),
+            rise: mask.set("health_check.rise", self.health_rise),
+            fall: mask.set("health_check.fall", self.health_fall),
+            jitter_percent: mask.set("health_check.jitter_percent", self.health_jitter_percent),
+            port: mask.set("health_check.port", self.health_port).unwrap_or_default().into(),
             ..v1::HealthCheck::default()
         };
-        check.initial_state = number(given.note("health_check.initial_state", self.health_initial));
+        check.initial_state = number(mask.set("health_check.initial_state", self.health_initial));
         check
     }
 }

@@ -7,7 +7,7 @@ use trestle_api::v1;
 use trestle_api::v1::health_check::Kind;
 use trestle_model::Method;
 
-use super::check_flags::{CheckFlags, With, certificates, header, members_file};
+use super::check_flags::{AppliesTo, CheckFlags, certificates, header, members_file};
 use crate::escape;
 use crate::input::Input;
 
@@ -177,23 +177,23 @@ impl CheckSettings {
     }
 
     /// What was given beside the kind, as it was typed, with the checks that it goes with.
-    fn typed(&self) -> Vec<(With, &'static str, String)> {
+    fn typed(&self) -> Vec<(AppliesTo, &'static str, String)> {
         [
-            (With::OptionalTls, "--health-tls", self.health_tls.map(|tls| tls.to_string())),
-            (With::Tls, "--health-server-name", self.health_server_name.clone()),
-            (With::Tls, "--health-ca", self.health_ca.as_ref().map(|path| path.display().to_string())),
-            (With::Tls, "--health-min-days", self.health_min_days.map(|days| days.to_string())),
-            (With::Tls, "--health-client-cert", self.health_client_cert.clone()),
-            (With::Tls, "--health-client-key", self.health_client_key.clone()),
-            (With::Http, "--health-method", self.health_method.clone()),
-            (With::Http, "--health-path", self.health_path.clone()),
-            (With::Host, "--health-host", self.health_host.clone()),
-            (With::Http, "--health-header", self.health_header.first().cloned()),
-            (With::Http, "--health-token-file", self.health_token_file.clone()),
-            (With::Answer, "--health-expect", self.health_expect.first().cloned()),
-            (With::Http, "--health-body", self.health_body.clone()),
-            (With::Grpc, "--health-grpc-service", self.health_grpc_service.clone()),
-            (With::Exchange, "--health-send", self.health_send.first().cloned()),
+            (AppliesTo::OptionalTls, "--health-tls", self.health_tls.map(|tls| tls.to_string())),
+            (AppliesTo::Tls, "--health-server-name", self.health_server_name.clone()),
+            (AppliesTo::Tls, "--health-ca", self.health_ca.as_ref().map(|path| path.display().to_string())),
+            (AppliesTo::Tls, "--health-min-days", self.health_min_days.map(|days| days.to_string())),
+            (AppliesTo::Tls, "--health-client-cert", self.health_client_cert.clone()),
+            (AppliesTo::Tls, "--health-client-key", self.health_client_key.clone()),
+            (AppliesTo::Http, "--health-method", self.health_method.clone()),
+            (AppliesTo::Http, "--health-path", self.health_path.clone()),
+            (AppliesTo::Host, "--health-host", self.health_host.clone()),
+            (AppliesTo::Http, "--health-header", self.health_header.first().cloned()),
+            (AppliesTo::Http, "--health-token-file", self.health_token_file.clone()),
+            (AppliesTo::Answer, "--health-expect", self.health_expect.first().cloned()),
+            (AppliesTo::Http, "--health-body", self.health_body.clone()),
+            (AppliesTo::Grpc, "--health-grpc-service", self.health_grpc_service.clone()),
+            (AppliesTo::Exchange, "--health-send", self.health_send.first().cloned()),
         ]
         .into_iter()
         .filter_map(|(with, label, value)| value.map(|value| (with, label, value)))

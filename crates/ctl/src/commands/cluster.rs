@@ -36,7 +36,7 @@ impl ClusterCommand {
         // Walking on to another endpoint could found a second cluster beside the first.
         session.first_endpoint_only();
         let make = async |channel| cluster(channel).bootstrap_cluster(v1::BootstrapClusterRequest {}).await;
-        let answer = match session.call(Repeat::Step, make).await {
+        let answer = match session.call(Repeat::NonIdempotent, make).await {
             // Somebody else was faster.
             Err(refused @ Error::Refused(_)) if if_absent => {
                 let Some(existing) = existing(session).await? else { return Err(refused) };

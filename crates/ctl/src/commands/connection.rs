@@ -179,7 +179,7 @@ async fn close(session: &mut Session<'_>, args: &CloseArgs) -> Result<(), Error>
         Some(rate) => close_gradually(session, request, rate).await?,
         None => {
             let make = async |channel| connections(channel).close_connections(request.clone()).await;
-            session.call(Repeat::Step, make).await?
+            session.call(Repeat::NonIdempotent, make).await?
         }
     };
     let view = ClosedView::new(answer, args.dry_run);
@@ -198,7 +198,7 @@ async fn close_gradually(
 ) -> Result<v1::CloseConnectionsResponse, Error> {
     let request = v1::CloseConnectionsGraduallyRequest { closing: Some(request), rate };
     let make = async |channel| connections(channel).close_connections_gradually(request.clone()).await;
-    let mut stream = session.call(Repeat::Step, make).await?;
+    let mut stream = session.call(Repeat::NonIdempotent, make).await?;
     let patience = session.timeout().max(QUIET_MAX);
     let (mut last, mut told) = (v1::CloseConnectionsGraduallyResponse::default(), 0);
     loop {

@@ -58,7 +58,7 @@ async fn transfer(session: &mut Session<'_>, to: Option<&str>) -> Result<(), Err
     input.finish()?;
     let request = v1::TransferLeadershipRequest { to };
     let make = async |channel| cluster(channel).transfer_leadership(request.clone()).await;
-    let answer = session.call(Repeat::Step, make).await?;
+    let answer = session.call(Repeat::NonIdempotent, make).await?;
     let leader = Leader { leader: short_name(&answer.leader), term: answer.term };
     session.print(&leader, || format!("{} leads now (term {})\n", leader.leader, leader.term))
 }

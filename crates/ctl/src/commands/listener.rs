@@ -4,8 +4,8 @@ use clap::Subcommand;
 use prost_types::FieldMask;
 use trestle_api::v1;
 
+use super::field_mask::FieldMaskBuilder;
 use super::listener_settings::{Emptied, ListenerSettings};
-use super::pool_settings::Given;
 use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
@@ -112,16 +112,16 @@ fn change(
     emptied: &Emptied,
     input: &mut Input,
 ) -> (v1::Listener, Vec<String>) {
-    let mut given = Given::default();
+    let mut mask = FieldMaskBuilder::default();
     let binds = (!bind.is_empty()).then(|| input.binds("--bind", bind));
     let pool = pool.map(|pool| input.pool("--pool", pool));
     let mut listener = v1::Listener {
-        binds: given.note("binds", binds).unwrap_or_default(),
-        pool: given.note("pool", pool).unwrap_or_default(),
+        binds: mask.set("binds", binds).unwrap_or_default(),
+        pool: mask.set("pool", pool).unwrap_or_default(),
         ..v1::Listener::default()
     };
-    settings.set(emptied, &mut listener, &mut given, input);
-    (listener, given.paths)
+    settings.set(emptied, &mut listener, &mut mask, input);
+    (listener, mask.paths)
 }
 
 async fn create(

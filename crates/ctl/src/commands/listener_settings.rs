@@ -4,7 +4,7 @@ use clap::Args;
 use trestle_api::v1;
 use trestle_model::{NamePattern, PoolName};
 
-use super::pool_settings::Given;
+use super::field_mask::FieldMaskBuilder;
 use crate::input::Input;
 
 /// Every network: an empty list of those that send a header would mean none.
@@ -74,7 +74,7 @@ impl ListenerSettings {
         &self,
         emptied: &Emptied,
         listener: &mut v1::Listener,
-        given: &mut Given,
+        mask: &mut FieldMaskBuilder,
         input: &mut Input,
     ) {
         let route = |text: &String| input.valid("--route", text, route(text));
@@ -87,10 +87,10 @@ impl ListenerSettings {
         let proxies = list(proxies, emptied.no_accept_proxy);
         let allow = list(input.networks("--allow", &self.allow), emptied.no_allow);
         let deny = list(input.networks("--deny", &self.deny), emptied.no_deny);
-        listener.routes = given.note("routes", routes).unwrap_or_default();
-        listener.accept_proxy_from = given.note("accept_proxy_from", proxies).unwrap_or_default();
-        listener.allow = given.note("allow", allow).unwrap_or_default();
-        listener.deny = given.note("deny", deny).unwrap_or_default();
+        listener.routes = mask.set("routes", routes).unwrap_or_default();
+        listener.accept_proxy_from = mask.set("accept_proxy_from", proxies).unwrap_or_default();
+        listener.allow = mask.set("allow", allow).unwrap_or_default();
+        listener.deny = mask.set("deny", deny).unwrap_or_default();
         let counts = [
             ("max_connections", self.max_connections, &mut listener.max_connections),
             (
@@ -102,7 +102,7 @@ impl ListenerSettings {
             ("accept_rate_per_source", self.accept_rate_per_source, &mut listener.accept_rate_per_source),
         ];
         for (path, count, to) in counts {
-            *to = given.note(path, count).unwrap_or_default();
+            *to = mask.set(path, count).unwrap_or_default();
         }
     }
 }
@@ -143,11 +143,11 @@ mod tests {
     }
 
     fn changed(settings: &ListenerSettings, emptied: &Emptied) -> (v1::Listener, Vec<String>) {
-        let (mut listener, mut given, mut input) =
-            (v1::Listener::default(), Given::default(), Input::default());
-        settings.set(emptied, &mut listener, &mut given, &mut input);
+        let (mut listener, mut mask, mut input) =
+            (v1::Listener::default(), FieldMaskBuilder::default(), Input::default());
+        settings.set(emptied, &mut listener, &mut mask, &mut input);
         input.finish().unwrap();
-        (listener, given.paths)
+        (listener, mask.paths)
     }
 
     #[test]

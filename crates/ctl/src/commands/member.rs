@@ -143,7 +143,7 @@ async fn add(
     input.finish()?;
     let request = v1::AddMemberRequest { peer_address, if_absent };
     let make = async |channel| members(channel).add_member(request.clone()).await;
-    let mut stream = session.call(Repeat::Step, make).await?;
+    let mut stream = session.call(Repeat::NonIdempotent, make).await?;
     let (member, existing) = follow(session, &mut stream).await?;
     if existing {
         let told =
@@ -169,7 +169,7 @@ async fn promote(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resu
     input.finish()?;
     let request = v1::PromoteMemberRequest { name: resource };
     let make = async |channel| members(channel).promote_member(request.clone()).await;
-    let mut stream = session.call(Repeat::Step, make).await?;
+    let mut stream = session.call(Repeat::NonIdempotent, make).await?;
     let (member, _) = follow(session, &mut stream).await?;
     session.print(&member, || format!("member {} promoted to voter (id {})\n", member.name, member.id))?;
     settle(session, wait, member.revision).await
@@ -181,7 +181,7 @@ async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Resul
     input.finish()?;
     let request = v1::RemoveMemberRequest { name: resource };
     let make = async |channel| members(channel).remove_member(request.clone()).await;
-    let answer = session.call(Repeat::Step, make).await?;
+    let answer = session.call(Repeat::NonIdempotent, make).await?;
     warn(session, &answer.warnings);
     let revision = answer.revision;
     session
@@ -202,7 +202,7 @@ async fn update(
     input.finish()?;
     let request = v1::UpdateMemberRequest { name: resource, peer_address, admin_address };
     let make = async |channel| members(channel).update_member(request.clone()).await;
-    let member = MemberView::from(session.call(Repeat::Step, make).await?);
+    let member = MemberView::from(session.call(Repeat::NonIdempotent, make).await?);
     session.print(&member, || {
         format!(
             "member {} is reached by its peers at {}, and its API at {} (revision {})\n",

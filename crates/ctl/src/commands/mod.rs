@@ -10,6 +10,7 @@ mod cluster;
 mod completions;
 mod connection;
 mod events;
+mod field_mask;
 mod leader;
 mod listener;
 pub(crate) mod listener_settings;
@@ -23,15 +24,32 @@ mod vip;
 mod vip_settings;
 mod watch;
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 use trestle_api::v1;
 
-use crate::args::ReadArgs;
+use crate::args::{Global, ReadArgs};
 use crate::error::Error;
 use crate::session::Session;
 
 /// Most resources that the API puts on a page.
 const PAGE_SIZE: i32 = 1000;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trestle",
+    version,
+    about = "Manages a Trestle cluster through any of its members",
+    disable_help_subcommand = true,
+    color = clap::ColorChoice::Never,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
 
 /// What to do.
 #[derive(Debug, Subcommand)]

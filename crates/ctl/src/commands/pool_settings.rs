@@ -8,6 +8,7 @@ use super::check_flags::CheckFlags;
 use super::check_pace::PaceSettings;
 use super::check_settings::{CheckSettings, mask_path};
 use super::choice::{choice, number};
+use super::field_mask::FieldMaskBuilder;
 use crate::input::Input;
 
 /// Settings of a pool; those that are not given get their default on creation and stay as they are in an update.
@@ -102,25 +103,25 @@ impl PoolChange {
 impl PoolSettings {
     /// What was given.
     pub(crate) fn change(&self, input: &mut Input) -> PoolChange {
-        let mut given = Given::default();
-        let (kind, rest) = self.kind(&mut given, input);
-        let check = v1::HealthCheck { kind, ..self.pace.check(&mut given, input) };
+        let mut mask = FieldMaskBuilder::default();
+        let (kind, rest) = self.kind(&mut mask, input);
+        let check = v1::HealthCheck { kind, ..self.pace.check(&mut mask, input) };
         let mut pool = v1::Pool { health_check: Some(check), ..v1::Pool::default() };
-        self.set_counts(&mut given, &mut pool);
-        self.set_durations(&mut given, &mut pool, input);
-        self.set_policies(&mut given, &mut pool);
-        PoolChange { pool, paths: given.paths, rest }
+        self.set_counts(&mut mask, &mut pool);
+        self.set_durations(&mut mask, &mut pool, input);
+        self.set_policies(&mut mask, &mut pool);
+        PoolChange { pool, paths: mask.paths, rest }
     }
 
-    fn set_counts(&self, given: &mut Given, pool: &mut v1::Pool) {
-        pool.connect_retries = given.note("connect_retries", self.connections.connect_retries);
-        pool.queue_length = given.note("queue_length", self.connections.queue_length);
-        pool.minimum_healthy = given.note("minimum_healthy", self.minimum_healthy);
+    fn set_counts(&self, mask: &mut FieldMaskBuilder, pool: &mut v1::Pool) {
+        pool.connect_retries = mask.set("connect_retries", self.connections.connect_retries);
+        pool.queue_length = mask.set("queue_length", self.connections.queue_length);
+        pool.minimum_healthy = mask.set("minimum_healthy", self.minimum_healthy);
         let spread = self.connections.close_spread_percent;
-        pool.close_spread_percent = given.note("close_spread_percent", spread);
+        pool.close_spread_percent = mask.set("close_spread_percent", spread);
     }
 
-    fn set_durations(&self, given: &mut Given, pool: &mut v1::Pool, input: &mut Input) {
+    fn set_durations(&self, mask: &mut FieldMaskBuilder, pool: &mut v1::Pool, input: &mut Input) {
         let c = &self.connections;
         let bounded = [
             ("connect_timeout", "--connect-timeout", &c.connect_timeout, &mut pool.connect_timeout),
@@ -128,7 +129,7 @@ impl PoolSettings {
             ("dead_peer_timeout", "--dead-peer-timeout", &c.dead_peer_timeout, &mut pool.dead_peer_timeout),
         ];
         for (path, label, text, to) in bounded {
-            *to = given.note(path, text.as_ref().map(|text| input.duration(label, text)));
+            *to = mask.set(path, text.as_ref().map(|text| input.duration(label, text)));
         }
         let may_be_off = [
             ("slow_start", "--slow-start", &self.slow_start, &mut pool.slow_start),
@@ -137,22 +138,22 @@ impl PoolSettings {
             ("max_lifetime", "--max-lifetime", &c.max_lifetime, &mut pool.max_lifetime),
         ];
         for (path, label, text, to) in may_be_off {
-            *to = given.note(path, text.as_ref().map(|text| input.duration_or_off(label, text)));
+            *to = mask.set(path, text.as_ref().map(|text| input.duration_or_off(label, text)));
         }
     }
 
-    fn set_policies(&self, given: &mut Given, pool: &mut v1::Pool) {
-        pool.algorithm = number(given.note("algorithm", self.algorithm));
-        pool.on_down = number(given.note("on_down", self.on_down));
-        pool.on_primary_up = number(given.note("on_primary_up", self.on_primary_up));
-        pool.all_down = number(given.note("all_down", self.all_down));
-        pool.send_proxy = number(given.note("send_proxy", self.connections.send_proxy));
+    fn set_policies(&self, mask: &mut FieldMaskBuilder, pool: &mut v1::Pool) {
+        pool.algorithm = number(mask.set("algorithm", self.algorithm));
+        pool.on_down = number(mask.set("on_down", self.on_down));
+        pool.on_primary_up = number(mask.set("on_primary_up", self.on_primary_up));
+        pool.all_down = number(mask.set("all_down", self.all_down));
+        pool.send_proxy = number(mask.set("send_proxy", self.connections.send_proxy));
     }
 
     /// The check if its kind was given, or else the settings for one.
     fn kind(
         &self,
-        given: &mut Given,
+        mask: &mut FieldMaskBuilder,
         input: &mut Input,
     ) -> (Option<v1::health_check::Kind>, Option<CheckFlags>) {
         let flags = self.check.flags(input);
@@ -160,26 +161,10 @@ impl PoolSettings {
             Some(check) => {
                 let kind = flags.onto(check.plain(), input);
                 let path = mask_path(&kind);
-                (given.note(path, Some(kind)), None)
+                (mask.set(path, Some(kind)), None)
             }
             None => (None, (!flags.is_empty()).then_some(flags)),
         }
-    }
-}
-
-/// Collects the paths of what was given, as an update mask names them.
-#[derive(Debug, Default)]
-pub(crate) struct Given {
-    pub(crate) paths: Vec<String>,
-}
-
-impl Given {
-    /// Hands a value on, and notes its path if there is one.
-    pub(crate) fn note<T>(&mut self, path: &str, value: Option<T>) -> Option<T> {
-        if value.is_some() {
-            self.paths.push(path.to_owned());
-        }
-        value
     }
 }
 

@@ -259,7 +259,7 @@ async fn move_to(session: &mut Session<'_>, to: Option<&str>, wait: bool) -> Res
     input.finish()?;
     let request = v1::MoveVipsRequest { to };
     let make = async |channel| vips(channel).move_vips(request.clone()).await;
-    let answer = session.call(Repeat::Step, make).await?;
+    let answer = session.call(Repeat::NonIdempotent, make).await?;
     let moved = Moved {
         holder: short_name(&answer.holder),
         term: answer.term,

@@ -5,7 +5,7 @@ use trestle_api::v1;
 use trestle_model::OnQuorumLoss;
 
 use super::choice::{choice, number};
-use super::pool_settings::Given;
+use super::field_mask::FieldMaskBuilder;
 use crate::input::Input;
 
 const ON_MEMBER_RULE: &str = "must be MEMBER=INTERFACE, as in m2=eth1";
@@ -68,7 +68,7 @@ fn refuse_twice<'a>(label: &str, members: impl Iterator<Item = &'a String>, inpu
 impl VipSettings {
     /// What is given, and the paths of it.
     pub(super) fn change(&self, emptied: &VipEmptied, input: &mut Input) -> (v1::Vip, Vec<String>) {
-        let mut given = Given::default();
+        let mut mask = FieldMaskBuilder::default();
         let interface = match &self.interface {
             Some(name) => Some(input.interface("--interface", name)),
             None => emptied.no_interface.then(String::new),
@@ -81,16 +81,16 @@ impl VipSettings {
         let prefers = emptied.no_prefer || !self.prefer.is_empty();
         let delay = self.preference_delay.as_ref().map(|text| input.duration("--preference-delay", text));
         let vip = v1::Vip {
-            interface: given.note("interface", interface).unwrap_or_default(),
-            interface_overrides: given
-                .note("interface_overrides", named.then_some(overrides))
+            interface: mask.set("interface", interface).unwrap_or_default(),
+            interface_overrides: mask
+                .set("interface_overrides", named.then_some(overrides))
                 .unwrap_or_default(),
-            on_quorum_loss: number(given.note("on_quorum_loss", self.on_quorum_loss)),
-            preferred: given.note("preferred", prefers.then_some(preferred)).unwrap_or_default(),
-            preference_delay: given.note("preference_delay", delay),
+            on_quorum_loss: number(mask.set("on_quorum_loss", self.on_quorum_loss)),
+            preferred: mask.set("preferred", prefers.then_some(preferred)).unwrap_or_default(),
+            preference_delay: mask.set("preference_delay", delay),
             ..v1::Vip::default()
         };
-        (vip, given.paths)
+        (vip, mask.paths)
     }
 }
 
