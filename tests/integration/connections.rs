@@ -339,3 +339,54 @@ async fn a_flood_of_connections_leaves_descriptors_for_the_api() {
     .await;
     fetch_http(front).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_do_not_exist_are_told_and_a_deleted_listener_has_its_connections_still() {
+    let (cluster, _origin) = two_services().await;
+    let at = cluster.endpoints();
+    let run = |args: &[&str]| trestle(&at, args);
+    for (option, name, told) in [
+        (
+            "--pool",
+            "nothing",
+            "error: pool \"nothing\" does not exist\n  \"trestle pool list\" shows those that do\n",
+        ),
+        (
+            "--listener",
+            "nothing",
+            "error: listener \"nothing\" does not exist\n  \"trestle listener list\" shows those that do\n",
+        ),
+        (
+            "--member",
+            "nothing",
+            "error: member \"nothing\" does not exist\n  \"trestle member list\" shows those that do\n",
+        ),
+        (
+            "--backend",
+            "front/nothing",
+            "error: backend \"front/nothing\" does not exist\n  \"trestle backend list front\" shows those that do\n",
+        ),
+    ] {
+        for verb in [&["list"][..], &["close"], &["close", "--share", "50%"], &["close", "--rate", "5/s"]] {
+            let done = run(&[&["connection"], verb, &[option, name]].concat());
+            assert_eq!((done.code, done.stderr.as_str()), (Some(1), told), "{verb:?} {option}");
+            assert_eq!(done.stdout, "", "{verb:?} {option}");
+        }
+    }
+    // One that exists has none, and that is no mistake.
+    let done = run(&["connection", "list", "--listener", "front"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), "no open connections\n"));
+    let done = run(&["connection", "close", "m1/999"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), "the connection that was named is not open\n"));
+
+    let member = cluster.members[0].ip;
+    let mut stream = open(cluster.subnet.ip(20), (member, 8080).into()).await;
+    run(&["listener", "delete", "front", "--wait"]).expect_success();
+    let listed = run(&["connection", "list", "--listener", "front"]).expect_success();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let done = run(&["connection", "close", "--listener", "front"]).expect_success();
+    assert!(done.starts_with("closed 1 connection on "), "{done}");
+    assert!(was_reset(&mut stream));
+    let done = run(&["connection", "close", "--listener", "front"]);
+    assert!(done.stderr.starts_with("error: listener \"front\" does not exist\n"), "{}", done.stderr);
+}

@@ -1,7 +1,7 @@
 //! What happens on members is told, in their logs and by `trestle events`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -219,4 +219,145 @@ fn all_are_listed(at: &str, gone: &str, followed: &[Value]) {
     let of_follower: BTreeSet<_> = ids(followed).into_iter().filter(|id| !id.starts_with(gone)).collect();
     let of_list: BTreeSet<_> = ids(&listed).into_iter().collect();
     assert!(of_follower.is_subset(&of_list), "{:?}", of_follower.difference(&of_list).collect::<Vec<_>>());
+}
+
+/// What `trestle events` lists of one kind, in words.
+fn listed(at: &str, kind: &str) -> Vec<Value> {
+    let listed = trestle(at, &["events", "-o", "json"]).expect_success();
+    let events: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    events.into_iter().filter(|event| event["event"] == kind).collect()
+}
+
+fn says(events: &[Value], words: &str) -> Value {
+    let found = events.iter().find(|event| text(event).contains(words));
+    found.cloned().unwrap_or_else(|| panic!("{words:?} is not in {events:#?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_operators_or_names_make_down_is_told_as_one_whose_checks_fail() {
+    let cluster = Cluster::start(trestled(), 1).await;
+    let (member, at) = (&cluster.members[0], cluster.endpoints());
+    let run = |args: &[&str]| trestle(&at, args).expect_success();
+    run(&["pool", "create", "named", "--health", "none"]);
+    run(&["backend", "add", "named/a", "nowhere.invalid:80"]);
+    logged(member, "WARN", "backend named/a has no address: name nowhere.invalid: ", 1);
+    let words = "pool named has no usable backend: the name of the only one in use has no address; no listener leads to it";
+    logged(member, "ERROR", words, 1);
+
+    let origin = Origin::start((cluster.subnet.ip(11), 0), "origin");
+    run(&["pool", "create", "web", "--health-interval", "100ms"]);
+    run(&["backend", "add", "web/a", &origin.address().to_string()]);
+    run(&["backend", "add", "web/b", &origin.address().to_string()]);
+    run(&["listener", "create", "front", "--bind", ":8080", "--pool", "web", "--wait"]);
+    cluster.api(0).verdict("web", |_| true, Verdict::Healthy).await;
+    run(&["backend", "drain", "web/a"]);
+    run(&["backend", "update", "web/b", "--weight", "0", "--wait"]);
+    let words = "pool web is down: all of its backends (2) are drained or disabled or have weight 0; new connections are reset";
+    logged(member, "ERROR", words, 1);
+    run(&["backend", "enable", "web/a"]);
+    logged(member, "INFO", "pool web has a usable backend again", 1);
+    run(&["pool", "update", "web", "--minimum-healthy", "2"]);
+    let words = "pool web is down: 1 of 1 backends in use are left, fewer than its minimum_healthy (2); new connections are reset";
+    logged(member, "ERROR", words, 1);
+    assert_eq!(says(&listed(&at, "pool-down"), words)["detail"]["pool"], "web");
+    run(&["backend", "update", "web/b", "--weight", "1"]);
+    logged(member, "INFO", "pool web has a usable backend again", 2);
+    // One that is deleted, or that nothing leads to, is not told as down.
+    run(&["pool", "create", "later"]);
+    run(&["listener", "delete", "front", "--wait"]);
+    run(&["pool", "delete", "web", "--wait"]);
+    assert_eq!(listed(&at, "pool-down").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_without_its_socket_is_told_and_so_is_that_it_has_it() {
+    let cluster = Cluster::start(trestled(), 1).await;
+    let (member, at) = (&cluster.members[0], cluster.endpoints());
+    let run = |args: &[&str]| trestle(&at, args).expect_success();
+    run(&["pool", "create", "web", "--health", "none"]);
+    let taken = TcpListener::bind((member.ip, 8090)).unwrap();
+    run(&["listener", "create", "late", "--bind", ":8090", "--pool", "web"]);
+    let words = format!(
+        "listener late is not bound to {}:8090: address already in use by another process",
+        member.ip
+    );
+    logged(member, "ERROR", &words, 1);
+    drop(taken);
+    logged(member, "INFO", "listener late is bound to all its addresses now", 1);
+    let unbound = says(&listed(&at, "listener-unbound"), &words);
+    assert_eq!(unbound["detail"], serde_json::json!({"listener": "late", "bound": false}));
+    assert_eq!(listed(&at, "listener-bound").len(), 1);
+    // A drain closes sockets, and that is wanted.
+    run(&["member", "drain", &member.name, "--wait", "--deadline", "1s"]);
+    run(&["member", "enable", &member.name, "--wait"]);
+    assert_eq!(listed(&at, "listener-unbound").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_changes_say_which_settings_changed_and_who_asked() {
+    let mut cluster = Cluster::start(trestled(), 2).await;
+    let new = cluster.prepare();
+    cluster.members[new].start();
+    let leader = cluster.leader().await;
+    let follower = cluster.members[1 - leader].admin().to_string();
+    let run = |args: &[&str]| trestle(&follower, args).expect_success();
+    run(&["pool", "create", "web"]);
+    run(&["backend", "add", "web/a", "10.0.0.1:80"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup.json").display().to_string();
+    run(&["backup", &file]);
+    run(&["pool", "update", "web", "--minimum-healthy", "2", "--health-interval", "5s"]);
+    run(&["backend", "update", "web/a", "--weight", "7"]);
+    run(&["pool", "create", "other"]);
+    let changes = listed(&follower, "configuration");
+    let updated = says(&changes, "pool web updated (");
+    assert!(
+        text(&updated)
+            .starts_with("pool web updated (health_check.interval, minimum_healthy), asked for by 127."),
+        "{updated}"
+    );
+    let fields = serde_json::json!(["health_check.interval", "minimum_healthy"]);
+    assert_eq!(updated["detail"]["changes"][0]["fields"], fields);
+    says(&changes, "backend web/a updated (weight), asked for by 127.");
+
+    run(&["restore", &file, "--replace"]);
+    let restored = says(&listed(&follower, "configuration"), "configuration restored: ");
+    for words in [
+        "pool web updated (health_check.interval, minimum_healthy)",
+        "backend web/a updated (weight)",
+        "pool other deleted",
+        ", asked for by 127.",
+    ] {
+        assert!(text(&restored).contains(words), "{words:?}: {restored}");
+    }
+    assert_eq!(
+        run(&["restore", &file, "--replace"]).split(" (rev").next(),
+        Some("configuration is what the backup says already, unchanged")
+    );
+
+    // Members come and go by a call that is passed on to the leader.
+    let (peer, name) = (cluster.members[new].peer().to_string(), cluster.members[new].name.clone());
+    let told = format!("member {name} at {peer} would be added as learner (dry run)\n");
+    assert_eq!(run(&["member", "add", &peer, "--dry-run"]), told);
+    run(&["member", "add", &peer]);
+    let told = format!("member {name} would be promoted to voter (dry run)\n");
+    assert_eq!(run(&["member", "promote", &name, "--dry-run"]), told);
+    run(&["member", "promote", &name]);
+    let again = trestle(&follower, &["member", "add", &peer]);
+    let told = format!(
+        "error: member \"{name}\" is a voter already; \"trestle member add --if-absent\" takes that for done\n"
+    );
+    assert!(again.code == Some(1) && again.stderr.ends_with(&told), "{}", again.stderr);
+    let dry = trestle(&follower, &["member", "remove", &name, "--dry-run"]);
+    assert_eq!(dry.stdout, format!("member {name} would be removed (dry run)\n"));
+    assert!(dry.stderr.contains("there would be 2 voters: "), "{}", dry.stderr);
+    run(&["member", "remove", &name]);
+    let joined = says(&listed(&follower, "member-joined"), &format!("member {name} joined as number "));
+    let removed = says(&listed(&follower, "member-removed"), &format!("member {name} was removed"));
+    for event in [joined, removed] {
+        assert!(
+            text(&event).contains(", asked for by 127.") && event["detail"]["client"].is_string(),
+            "{event}"
+        );
+    }
 }

@@ -41,6 +41,7 @@ mod shutdown;
 mod startup;
 mod status;
 mod store;
+mod top;
 mod vips;
 mod waiting;
 

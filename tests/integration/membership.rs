@@ -16,7 +16,7 @@ async fn roles(api: &Api) -> Vec<(String, MemberRole)> {
 /// Removes a member; repeats the call while an election is under way.
 async fn remove(api: &Api, name: &str) {
     wait_until(&format!("removal of {name}"), Duration::from_secs(20), async || {
-        let request = RemoveMemberRequest { name: format!("members/{name}") };
+        let request = RemoveMemberRequest { name: format!("members/{name}"), ..Default::default() };
         match api.members().remove_member(request).await {
             Ok(_) => Ok(()),
             Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => Err(status),
@@ -126,7 +126,7 @@ async fn steps_that_would_harm_are_refused() {
     cluster.members[dead].kill();
     // For 450 ms, the lease and the shortest election, a member that has just died counts as one that answers.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let request = RemoveMemberRequest { name: format!("members/m{}", removed + 1) };
+    let request = RemoveMemberRequest { name: format!("members/m{}", removed + 1), ..Default::default() };
     let mut members = cluster.api(leader).members();
     let refused = wait_until("a refusal", Duration::from_secs(20), async || {
         let status =

@@ -401,7 +401,12 @@ async fn the_peer_port_serves_no_operator_and_followers_pass_operations_on() {
     // The old leader is a follower now.
     let name = format!("members/m{}", (leader + 1) % 3 + 1);
     let former = cluster.api(leader);
-    former.members().remove_member(RemoveMemberRequest { name: name.clone() }).await.unwrap();
-    let unknown = former.members().remove_member(RemoveMemberRequest { name }).await.unwrap_err();
+    former
+        .members()
+        .remove_member(RemoveMemberRequest { name: name.clone(), ..Default::default() })
+        .await
+        .unwrap();
+    let unknown =
+        former.members().remove_member(RemoveMemberRequest { name, ..Default::default() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound, "{unknown:?}");
 }

@@ -14,7 +14,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 async fn remove(api: &Api, name: &str) {
     wait_until(&format!("removal of {name}"), LIMIT, async || {
-        match api.members().remove_member(RemoveMemberRequest { name: format!("members/{name}") }).await {
+        match api
+            .members()
+            .remove_member(RemoveMemberRequest { name: format!("members/{name}"), ..Default::default() })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => Err(status),
             Err(status) if status.code() == Code::NotFound => Ok(()),

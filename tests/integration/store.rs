@@ -62,7 +62,8 @@ async fn a_damaged_store_is_named_and_the_member_can_be_replaced() {
 
     // And doing what it says works.
     api.create_pool("meanwhile", None).await.unwrap();
-    let request = trestle_api::v1::RemoveMemberRequest { name: "members/m3".to_owned() };
+    let request =
+        trestle_api::v1::RemoveMemberRequest { name: "members/m3".to_owned(), ..Default::default() };
     api.members().remove_member(request).await.unwrap();
     cluster.members[2].wipe();
     cluster.members[2].start();

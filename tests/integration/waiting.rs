@@ -123,7 +123,7 @@ async fn the_drain_of_a_backend_is_waited_for_until_no_connection_is_left() {
     drop(open);
     assert_eq!(waiting.exited(LIMIT).code(), Some(0), "{}", waiting.output());
     assert!(waiting.output().ends_with("web/a: no connection is left\n"), "{}", waiting.output());
-    row("   draining, 0 open   ");
+    row("   drained   ");
 
     // Somebody else ends it.
     trestle(&endpoints, &["backend", "enable", "web/a", "--wait"]).expect_success();

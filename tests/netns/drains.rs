@@ -115,6 +115,17 @@ fn a_drain_of_others_moves_nothing_and_a_drain_of_all_leaves_a_holder() {
     bed.served(bed.own(holder, EVERYWHERE), |by| by == holder);
     assert_eq!(bed.history(usize::MAX), before);
     assert!(bed.status_of(holder)["draining"] == true && bed.lab.holders() == [holder]);
+    // Whoever waits for it waits no longer than the deadline.
+    let name = bed.name(holder);
+    let said = bed.refusal(&["member", "drain", &name, "--deadline", "2s", "--wait"]);
+    let words = format!(
+        "error: {name} still takes connections 2s after its drain began, which is its deadline: it leads, and nobody takes over ("
+    );
+    assert!(said.contains(&words), "{said}");
+    for other in [next, last] {
+        assert!(said.contains(&format!("{}: it is drained", bed.name(other))), "{said}");
+    }
+    assert!(said.contains(&format!("\"trestle member enable {name}\" ends that")), "{said}");
 
     // The first one that may takes over.
     bed.run(&["member", "enable", &bed.name(last)]);

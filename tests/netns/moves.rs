@@ -70,6 +70,13 @@ fn a_move_that_is_waited_for_answers_when_it_is_served_and_says_what_is_left_beh
     let ended = open.read(&mut [0; 1]).unwrap_err();
     assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{ended}");
 
+    // On a member that does not hold the address its socket is there all the same, and waits for it.
+    let vip = vips[0]["name"].as_str().unwrap();
+    let bind = format!("{vip}:8443");
+    bed.run(&["listener", "create", "ahead", "--bind", &bind, "--pool", "web", "--wait"]);
+    let listener = bed.json(&["listener", "get", "ahead"]);
+    assert_eq!(listener["ready"]["ready"], 3, "{listener}");
+
     let nothing = bed.json(&["vip", "move", "--wait", "--to", moved["holder"].as_str().unwrap()]);
     assert_eq!((&nothing["holder"], &nothing["connections_left"]), (&moved["holder"], &0.into()));
 }

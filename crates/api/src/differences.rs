@@ -9,7 +9,8 @@ use prost_reflect::{
 use trestle_model::Violation;
 
 /// What only the server sets, or what names the resource.
-const NO_SETTINGS: &[&str] = &["name", "revision", "etag", "backend_count", "addresses", "warnings"];
+pub(crate) const NO_SETTINGS: &[&str] =
+    &["name", "revision", "etag", "backend_count", "addresses", "warnings"];
 /// Longest value that is told of a setting; a certificate is longer.
 const SHOWN_MAX: usize = 120;
 

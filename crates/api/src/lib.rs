@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod changed_fields;
 pub mod convert;
 pub mod differences;
 mod generated;

@@ -8,7 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
-use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Proposal, Request};
+use trestle_model::{
+    ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Origin, Proposal, Request,
+};
 
 use crate::error::{Error, RaftStartError};
 use crate::history::ChangeHistory;
@@ -279,17 +281,43 @@ impl Consensus {
         self.core.memberships.targets()
     }
 
-    /// Takes in the empty member that `spec` describes as a learner; on the leader only. Repeating it goes on where an
-    /// earlier call stopped. Stops when the receiver of `progress` is gone.
+    /// Takes in the empty member that `spec` describes as a learner, for whoever `origin` says; on the leader only. Repeating
+    /// it goes on where an earlier call stopped. Stops when the receiver of `progress` is gone.
     ///
     /// # Errors
     /// When this member does not lead, the new one refuses or cannot be reached, or a name or address is taken.
     pub async fn add(
         &self,
         spec: MemberSpec,
+        origin: Option<Origin>,
         progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Arc<Member>, Error> {
-        self.core.memberships.add(spec, progress).await
+        self.core.memberships.add(spec, origin, progress).await
+    }
+
+    /// Says whether the member that `spec` describes could be added now, and changes nothing. Answers it as it would be recorded,
+    /// with id 0 unless an earlier call has made its record.
+    ///
+    /// # Errors
+    /// As [`Consensus::add`].
+    pub async fn try_add(&self, spec: &MemberSpec) -> Result<Arc<Member>, Error> {
+        self.core.memberships.try_add(spec).await
+    }
+
+    /// Says whether a learner could be promoted now, and changes nothing. Answers the warnings.
+    ///
+    /// # Errors
+    /// As [`Consensus::promote`].
+    pub async fn try_promote(&self, id: MemberId) -> Result<Vec<String>, Error> {
+        self.core.memberships.try_promote(id).await
+    }
+
+    /// Says whether a member could be removed now, and changes nothing. Answers the warnings.
+    ///
+    /// # Errors
+    /// As [`Consensus::remove`].
+    pub async fn try_remove(&self, id: MemberId) -> Result<Vec<String>, Error> {
+        self.core.memberships.try_remove(id).await
     }
 
     /// Makes a learner a voter; on the leader only. Answers warnings.
@@ -313,8 +341,9 @@ impl Consensus {
         id: MemberId,
         peer_address: Option<HostPort>,
         admin_address: Option<HostPort>,
+        origin: Option<Origin>,
     ) -> Result<Arc<Member>, Error> {
-        self.core.memberships.relocate(id, peer_address, admin_address).await
+        self.core.memberships.relocate(id, peer_address, admin_address, origin).await
     }
 
     /// Whether a member is of a recovery of this cluster that this member is neither of before nor of after: there are two
@@ -349,8 +378,8 @@ impl Consensus {
     ///
     /// # Errors
     /// When this member does not lead, or those left could not form a quorum now.
-    pub async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
-        self.core.memberships.remove(id).await
+    pub async fn remove(&self, id: MemberId, origin: Option<Origin>) -> Result<RemovalOutcome, Error> {
+        self.core.memberships.remove(id, origin).await
     }
 
     /// Hands leadership over, to the voter that is best caught up unless `to` names one; on the leader only. Answers who

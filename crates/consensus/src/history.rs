@@ -31,6 +31,8 @@ pub struct RevisionChanges {
     pub request: Option<RequestId>,
     /// Whether it began or ended the draining of a member.
     pub drain: bool,
+    /// Whether it made the configuration what a document says.
+    pub restore: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl ChangeHistory {
             origin: by.origin,
             request: by.request.as_ref().map(|request| request.id.clone()),
             drain: matches!(by.command, Command::DrainMember { .. }),
+            restore: matches!(by.command, Command::Restore { .. } | Command::ApplyStaged { .. }),
         });
         ring.last = revision;
         drop(ring);

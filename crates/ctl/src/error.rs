@@ -30,6 +30,9 @@ pub(crate) enum Error {
     /// An update without anything to update.
     #[error("nothing to change was given: name at least one setting, see \"{0} --help\"")]
     NothingToChange(&'static str),
+    /// A closing of connections that names none, or names them in two ways.
+    #[error("{0}")]
+    CloseSelection(&'static str),
     /// A member refused.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
@@ -92,6 +95,20 @@ pub(crate) enum Error {
         name: String,
         /// The members that do not answer.
         members: Vec<String>,
+    },
+    /// The deadline of a member's drain is over, and it still takes connections.
+    #[error(
+        "{member} still takes connections {} after its drain began, which is its deadline: it leads, and nobody takes over \
+         ({why}); it goes on draining, and \"trestle member enable {member}\" ends that",
+        duration_text(*.deadline)
+    )]
+    NotHandedOver {
+        /// The member.
+        member: String,
+        /// The drain's deadline.
+        deadline: Duration,
+        /// What keeps the others.
+        why: String,
     },
     /// Ctrl-C; with what is left in force.
     #[error("interrupted: {0}")]
@@ -156,7 +173,7 @@ impl Error {
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Invalid(_) | Self::NothingToChange(_) => Exit::Usage,
+            Self::Invalid(_) | Self::NothingToChange(_) | Self::CloseSelection(_) => Exit::Usage,
             Self::Refused(status) if EXISTS.contains(&reason(status).as_str()) => Exit::Exists,
             _ => Exit::Failed,
         }
@@ -198,6 +215,17 @@ fn reason(status: &Status) -> String {
     name.chars().map(word).collect::<String>().trim_start_matches('_').to_owned()
 }
 
+/// What shows the resources of a kind, for a refusal because one does not exist: `pool "web" does not exist`.
+fn where_listed(message: &str) -> Option<String> {
+    let (kind, name) = message.strip_suffix(" does not exist")?.split_once(' ')?;
+    let of_pool = match (kind, name.trim_matches('"').split_once('/')) {
+        ("backend", Some((pool, _))) => format!(" {pool}"),
+        ("pool" | "listener" | "member" | "vip", _) => String::new(),
+        _ => return None,
+    };
+    Some(format!("\"trestle {kind} list{of_pool}\" shows those that do"))
+}
+
 fn lines(texts: impl Iterator<Item = String>) -> String {
     texts.map(|text| format!("error: {text}")).collect::<Vec<_>>().join("\n")
 }
@@ -207,6 +235,10 @@ fn refused(status: &Status) -> String {
     let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
     if violations.is_empty() {
         return match (status.code(), status.message()) {
+            (Code::NotFound, message) if !message.is_empty() => match where_listed(message) {
+                Some(advice) => format!("error: {message}\n  {advice}"),
+                None => format!("error: {message}"),
+            },
             (Code::Unimplemented, _) => {
                 "error: this member does not know the command; its program may be older than this one"
                     .to_owned()

@@ -112,9 +112,13 @@ fn nested(mut command: Command, path: &str) -> Command {
 /// What `--wait` waits for beyond the change being in force.
 fn wait_help(path: &str) -> Option<&'static str> {
     match path {
-        "trestle backend drain" | "trestle member drain" => Some(
+        "trestle backend drain" => Some(
             "Wait until no connection is left or the deadline has closed them, however long that takes; Ctrl-C leaves the drain in \
              force",
+        ),
+        "trestle member drain" => Some(
+            "Wait until no connection is left or the deadline has closed them, however long that takes; fail when the member still \
+             takes connections after that time because it cannot hand over; Ctrl-C leaves the drain in force",
         ),
         "trestle listener create" | "trestle listener update" => Some(
             "Wait until every member that can be reached has the change in force and the listener bound; fail where one has not",

@@ -150,6 +150,23 @@ impl<'t> Session<'t> {
         self.terminal.data(&text)
     }
 
+    /// Prints a list; in place of a table without rows it says on standard error that nothing is there, as kubectl does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn print_list<T: Serialize>(
+        &mut self,
+        list: &[T],
+        none: &str,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        if list.is_empty() && self.format == Format::Table {
+            self.terminal.note(none);
+            return Ok(());
+        }
+        self.print(&list, text)
+    }
+
     /// Makes a call on the first endpoint that can do it; see [`Repeat`] for when it is made again.
     ///
     /// # Errors

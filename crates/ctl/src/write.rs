@@ -1,9 +1,10 @@
 //! What all writes have in common: the line that tells the result, and waiting until it is in force everywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::timeout;
 use tonic::{Response, Status, Streaming};
 use trestle_api::status::EXISTING_KEY;
 use trestle_api::v1;
@@ -12,11 +13,14 @@ use crate::args::{CreateArgs, Format, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster};
+use crate::view::short_name;
 
 /// Longest wait that the API takes.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 /// What the answer may take beyond the wait itself.
 const WAIT_GRACE: Duration = Duration::from_secs(5);
+/// Answers of members that come without such a pause are told together.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// How a write is made, taken from the arguments.
 pub(crate) struct Write {
@@ -87,12 +91,7 @@ impl Write {
             return self.finish(session, what, done, revision, view).await;
         }
         let told = format!("{what} exists already, unchanged (revision {revision})");
-        session.print(view, || {
-            format!(
-                "{told}
-"
-            )
-        })?;
+        session.print(view, || format!("{told}\n"))?;
         if !for_people(session) {
             session.terminal.note(told);
         }
@@ -113,6 +112,14 @@ impl Write {
         view: &T,
     ) -> Result<(), Error> {
         self.tell(session, what, done, revision, view)?;
+        self.wait(session, revision).await
+    }
+
+    /// Waits until what was changed is in force, if asked to.
+    ///
+    /// # Errors
+    /// When it does not get into force.
+    pub(crate) async fn wait(&self, session: &mut Session<'_>, revision: u64) -> Result<(), Error> {
         if self.waits() { in_force(session, revision).await } else { Ok(()) }
     }
 
@@ -182,16 +189,41 @@ async fn progress(
 ) -> Result<BTreeSet<String>, Error> {
     let advice = format!("revision {revision} is accepted; see \"trestle status\" for where it is in force");
     let mut missing = BTreeSet::new();
-    while let Some(step) = session.next(stream, patience, &advice).await? {
-        let member = step.member.strip_prefix("members/").unwrap_or(&step.member);
-        if step.result() == v1::wait_for_revision_response::Result::InForce {
-            session.terminal.note(format_args!("{member}: revision {revision} in force"));
-        } else {
-            session.terminal.note(format_args!("{member}: not in force: {}", step.error));
-            missing.insert(step.member);
+    // Members that answer together are told in the order of their names, whoever was faster.
+    let mut untold = BTreeMap::new();
+    loop {
+        let next = match timeout(TOGETHER, session.next(stream, patience, &advice)).await {
+            Ok(next) => next,
+            Err(_) => {
+                tell(session, &mut untold);
+                session.next(stream, patience, &advice).await
+            }
+        };
+        match next.inspect_err(|_| tell(session, &mut untold))? {
+            None => {
+                tell(session, &mut untold);
+                return Ok(missing);
+            }
+            Some(step) => {
+                let is_in_force = step.result() == v1::wait_for_revision_response::Result::InForce;
+                let how = match is_in_force {
+                    true => format!("revision {revision} in force"),
+                    false => format!("not in force: {}", step.error),
+                };
+                untold.insert(short_name(&step.member), how);
+                if !is_in_force {
+                    missing.insert(step.member);
+                }
+            }
         }
     }
-    Ok(missing)
+}
+
+/// Tells what is known of members by now.
+fn tell(session: &mut Session<'_>, untold: &mut BTreeMap<String, String>) {
+    for (member, how) in std::mem::take(untold) {
+        session.terminal.note(format_args!("{member}: {how}"));
+    }
 }
 
 /// Members among `missing` that answer and are still behind. Those that do not answer will catch up when they are back.

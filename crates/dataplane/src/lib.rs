@@ -4,6 +4,7 @@
 
 mod accept;
 mod check;
+mod condition;
 mod connection;
 mod forwarder;
 mod machine;
@@ -20,6 +21,7 @@ mod worker;
 pub use accept::bind::{BindError, BindFailure};
 pub use accept::listener::{BindStatus, Listener};
 pub use check::LocalCheck;
+pub use condition::PoolCondition;
 pub use machine::budget::BudgetUse;
 pub use machine::interfaces;
 pub use machine::shortage::{Shortage, ShortageKind};

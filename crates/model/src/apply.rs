@@ -99,7 +99,7 @@ impl ClusterState {
             }
             _ => {}
         }
-        let applied = self.decide(index, command)?;
+        let mut applied = self.decide(index, command)?;
         if let Some(record) = proposal.and_then(|proposal| self.record_of(proposal, &applied)) {
             self.keep_record(record);
         }
@@ -119,7 +119,10 @@ impl ClusterState {
             }
             _ => {}
         }
-        for change in &applied.changes {
+        for change in &mut applied.changes {
+            if change.kind == ChangeKind::Updated {
+                change.before = self.current(&change.resource);
+            }
             self.write(change);
         }
         if !applied.changes.is_empty() {

@@ -76,8 +76,7 @@ pub struct Origin {
     pub time_ms: u64,
     /// The member that took it from a client, or wanted it by itself; `None` before it had an id.
     pub member: Option<MemberId>,
-    /// The client's address; `None` for what a member wants by itself or takes from another member, and for a client on the
-    /// same machine that has none.
+    /// The client's address; `None` for what a member wants by itself, and for a client on the same machine that has none.
     pub client: Option<IpAddr>,
 }
 

@@ -43,12 +43,14 @@ pub struct Change {
     pub kind: ChangeKind,
     /// To what.
     pub resource: Resource,
+    /// What was there before an update, as far as it is known.
+    pub before: Option<Resource>,
 }
 
 impl Change {
     /// Names a change.
     pub fn new(kind: ChangeKind, resource: Resource) -> Self {
-        Self { kind, resource }
+        Self { kind, resource, before: None }
     }
 }
 
@@ -112,5 +114,21 @@ impl ClusterState {
             out.push(Change::new(kind, Resource::Listener(l.clone())));
         });
         out
+    }
+
+    /// What is there of a resource now.
+    pub(crate) fn current(&self, resource: &Resource) -> Option<Resource> {
+        Some(match resource {
+            Resource::Member(member) => Resource::Member(self.members.get(&member.id)?.clone()),
+            Resource::Pool(pool, _) => {
+                let entry = self.pools.get(&pool.name)?;
+                Resource::Pool(entry.pool.clone(), entry.backends.len())
+            }
+            Resource::Backend(pool, backend) => {
+                Resource::Backend(pool.clone(), self.backend(pool, &backend.name)?.clone())
+            }
+            Resource::Listener(listener) => Resource::Listener(self.listeners.get(&listener.name)?.clone()),
+            Resource::Vip(vip) => Resource::Vip(self.vips.get(&vip.name)?.clone()),
+        })
     }
 }

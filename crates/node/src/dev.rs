@@ -220,7 +220,7 @@ async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), De
             v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)), ..Default::default() };
         let mut progress = members.add_member(request).await?.into_inner();
         while progress.message().await?.is_some() {}
-        let request = v1::PromoteMemberRequest { name: format!("members/m{number}") };
+        let request = v1::PromoteMemberRequest { name: format!("members/m{number}"), ..Default::default() };
         let mut progress = members.promote_member(request).await?.into_inner();
         while progress.message().await?.is_some() {}
     }

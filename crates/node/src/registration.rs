@@ -252,7 +252,7 @@ impl Member {
             return Ok(Some(two_processes(&peer, &known.peer_address)));
         }
         if moved || known.admin_address != admin {
-            self.consensus.relocate(id, Some(peer), Some(admin)).await?;
+            self.consensus.relocate(id, Some(peer), Some(admin), None).await?;
         }
         self.consensus.note_start(id, request.start, replaces, sockets).await?;
         if replaces != request.start {

@@ -8,7 +8,7 @@ use prost::Message;
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::RaftState;
 use trestle_dataplane::{Backend, CloseReason, DataPlane, Listener, Table, Verdict};
-use trestle_model::{Bind, PoolName, Revision, Violations};
+use trestle_model::{AdminState, Bind, PoolName, Revision, Violations};
 
 use crate::admin::{PageBounds, fill};
 use crate::member::Member;
@@ -51,7 +51,8 @@ impl Member {
         let mut status = ask.page.is_none().then(|| self.status(ask.no_digest));
         if let Some(status) = status.as_mut().filter(|_| ask.troubles) {
             status.unbound_listeners = troubles::unbound_listeners(&table);
-            status.troubled_pools = troubles::troubled_pools(&table);
+            let (pools, total) = troubles::troubled_pools(&table);
+            (status.troubled_pools, status.troubled_pools_total) = (pools, count(total));
             let held = self.vip_reports().into_iter().filter(|report| report.holds);
             status.held_vips = held.map(|report| report.name).collect();
         }
@@ -267,6 +268,7 @@ fn backend_report(
             .map(|ip| ip.to_string())
             .collect(),
         drain_left: backend.drain_ends.map(left).map(convert::duration),
+        draining: matches!(backend.config.admin_state, AdminState::Draining { .. }),
         history: backend
             .history()
             .iter()

@@ -124,7 +124,7 @@ impl Node {
         })
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
-        let journal = Journal::new(config.name.clone(), start);
+        let journal = Journal::new(config.name.clone(), start, config.members_in_process.get() > 1);
         let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
         let started = Instant::now();
         let ports = ServicePorts::new(&consensus, config.members_in_process);

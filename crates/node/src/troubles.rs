@@ -1,8 +1,8 @@
 //! What this member sees wrong with listeners and pools, for the status.
 
 use trestle_api::{convert, peer};
-use trestle_dataplane::{Listener, Pool, Table, Verdict};
-use trestle_model::{AdminState, AllDown, Backend, PoolName};
+use trestle_dataplane::{Backend, Listener, Pool, PoolCondition, Table};
+use trestle_model::{AllDown, PoolName};
 
 use crate::report::count;
 
@@ -39,36 +39,37 @@ pub(crate) fn unbound_listeners(table: &Table) -> Vec<peer::ListenerReport> {
     table.listeners.values().filter_map(unbound).take(TOLD_MAX).collect()
 }
 
-/// The pools that can do less than they were given to.
-pub(crate) fn troubled_pools(table: &Table) -> Vec<peer::PoolTrouble> {
+/// The pools that can do less than they were given to, those that are down first, and how many there are.
+pub(crate) fn troubled_pools(table: &Table) -> (Vec<peer::PoolTrouble>, usize) {
     let used = table.used_pools();
-    let trouble =
-        |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| trouble(table, name, pool, used.contains(name));
-    table.pools.iter().filter_map(trouble).take(TOLD_MAX).collect()
+    let troubled = |(name, pool): (&PoolName, &std::sync::Arc<Pool>)| {
+        let (condition, used) = (table.condition(pool), used.contains(name));
+        (condition.unhealthy > 0 || condition.is_down() && used).then(|| (pool.clone(), condition, used))
+    };
+    let mut troubled: Vec<_> = table.pools.iter().filter_map(troubled).collect();
+    troubled.sort_by_key(|(_, condition, _)| !condition.is_down());
+    let total = troubled.len();
+    troubled.truncate(TOLD_MAX);
+    (
+        troubled.into_iter().map(|(pool, condition, used)| trouble(table, &pool, condition, used)).collect(),
+        total,
+    )
 }
 
-fn trouble(table: &Table, name: &PoolName, pool: &Pool, used: bool) -> Option<peer::PoolTrouble> {
-    let is_enabled = |config: &Backend| config.admin_state == AdminState::Enabled && config.spec.weight > 0;
-    let enabled = || pool.backends.iter().filter(|backend| is_enabled(&backend.config));
-    // No client is led to a name without an address either.
-    let unhealthy = || enabled().filter(|b| table.verdict(b) == Verdict::Unhealthy || b.ip.is_none());
-    let (all, bad) = (enabled().count(), unhealthy().count());
-    let is_down = all.saturating_sub(bad) < pool.config.spec.minimum_healthy as usize;
-    if bad == 0 && !(is_down && used) {
-        return None;
-    }
-    let example = |backend: &std::sync::Arc<trestle_dataplane::Backend>| peer::UnhealthyBackend {
+fn trouble(table: &Table, pool: &Pool, condition: PoolCondition, used: bool) -> peer::PoolTrouble {
+    let name = &pool.config.name;
+    let example = |backend: &std::sync::Arc<Backend>| peer::UnhealthyBackend {
         backend: convert::backend_name(name, &backend.config.name),
         reason: table.grounds(backend),
     };
-    Some(peer::PoolTrouble {
+    peer::PoolTrouble {
         pool: convert::pool_name(name),
-        backends: count(pool.backends.len()),
-        enabled: count(all),
-        unhealthy: count(bad),
+        backends: count(condition.backends),
+        enabled: count(condition.enabled),
+        unhealthy: count(condition.unhealthy),
         used,
         fail_open: pool.config.spec.all_down == AllDown::FailOpen,
-        examples: unhealthy().take(EXAMPLES_MAX).map(example).collect(),
-        down: is_down,
-    })
+        examples: table.unhealthy(pool).take(EXAMPLES_MAX).map(example).collect(),
+        down: condition.is_down(),
+    }
 }

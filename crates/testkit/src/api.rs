@@ -214,7 +214,7 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn add_member(&self, peer: SocketAddr) -> Result<MemberProgress, Status> {
-        let request = AddMemberRequest { peer_address: peer.to_string(), if_absent: false };
+        let request = AddMemberRequest { peer_address: peer.to_string(), ..Default::default() };
         follow(self.members().add_member(request).await?.into_inner()).await
     }
 
@@ -223,7 +223,7 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn promote_member(&self, name: &str) -> Result<MemberProgress, Status> {
-        let request = PromoteMemberRequest { name: format!("members/{name}") };
+        let request = PromoteMemberRequest { name: format!("members/{name}"), ..Default::default() };
         follow(self.members().promote_member(request).await?.into_inner()).await
     }
 }

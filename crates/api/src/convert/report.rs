@@ -81,7 +81,7 @@ pub fn member_status(report: peer::MemberReport) -> v1::MemberStatus {
         raft_state, term, applied_index, revision, in_force_revision, digest, listeners_bound, listeners_failed,
         active_connections, backends_unhealthy, version, uptime, descriptors_used, descriptors_max, vip_standing, unfit,
         dead_pools, election_timeout_max, problems, fitness_revision, abstains, join_addresses, time, in_force_lag, held_vips,
-        drained, drain_left
+        drained, drain_left, troubled_pools_total
     } [name, vip_faults, unbound_listeners, troubled_pools] {
         member: None,
         reachable: true,
@@ -107,7 +107,7 @@ fn pool_trouble(trouble: peer::PoolTrouble) -> v1::PoolTrouble {
 pub fn member_view(member: &MemberName, report: peer::BackendReport) -> v1::MemberView {
     moved!(report, BackendReport => MemberView {
         verdict, reason, since, active_connections, connections, bytes_in, bytes_out, connect_failures, address,
-        other_addresses, drain_left
+        other_addresses, drain_left, draining
     } [name, history] {
         member: { drop(name); member_name(member) },
         history: each(history, |change| moved!(change, VerdictChange => VerdictChange { verdict, reason, ago } [] {})),
@@ -155,6 +155,9 @@ pub fn cluster_event(member: &MemberName, start: u64, event: peer::MemberEvent) 
             To::Verdict(moved!(one, VerdictEvent => VerdictEvent { backend, verdict, reason } [] {}))
         }
         From::Pool(one) => To::Pool(moved!(one, PoolEvent => PoolEvent { pool, down } [] {})),
+        From::Listener(one) => {
+            To::Listener(moved!(one, ListenerEvent => ListenerEvent { listener, bound } [] {}))
+        }
         From::Leader(one) => To::Leader(moved!(one, LeaderEvent => LeaderEvent { leader, term } [] {})),
         From::Peer(name) => To::Peer(v1::PeerEvent { peer: format!("members/{name}") }),
     };

@@ -3,7 +3,11 @@
 use trestle_model::{Change, ChangeKind, Resource};
 
 use super::{backend, listener, member, name, pool, vip};
+use crate::changed_fields::changed_fields;
 use crate::v1;
+
+/// Settings of an update that are named.
+const FIELDS_MAX: usize = 16;
 
 fn resource(resource: &Resource) -> v1::event::Resource {
     match resource {
@@ -23,7 +27,23 @@ fn kind(change: &Change) -> v1::EventType {
     }
 }
 
-/// Renders a change without the settings of what changed.
+/// The settings that an update changed.
+fn fields(change: &Change) -> Vec<String> {
+    let before = change.before.as_ref().map(resource);
+    use v1::event::Resource as Rendered;
+    let mut fields = match (before, resource(&change.resource)) {
+        (Some(Rendered::Pool(before)), Rendered::Pool(now)) => changed_fields(&before, &now),
+        (Some(Rendered::Backend(before)), Rendered::Backend(now)) => changed_fields(&before, &now),
+        (Some(Rendered::Listener(before)), Rendered::Listener(now)) => changed_fields(&before, &now),
+        (Some(Rendered::Member(before)), Rendered::Member(now)) => changed_fields(&before, &now),
+        (Some(Rendered::Vip(before)), Rendered::Vip(now)) => changed_fields(&before, &now),
+        _ => Vec::new(),
+    };
+    fields.truncate(FIELDS_MAX);
+    fields
+}
+
+/// Renders a change without the settings of what changed, but for the names of those that an update changed.
 pub fn resource_change(change: &Change) -> v1::ResourceChange {
     let name = match &change.resource {
         Resource::Pool(pool, _) => name::pool_name(&pool.name),
@@ -32,7 +52,7 @@ pub fn resource_change(change: &Change) -> v1::ResourceChange {
         Resource::Member(member) => name::member_name(&member.spec.name),
         Resource::Vip(vip) => name::vip_name(&vip.name),
     };
-    v1::ResourceChange { r#type: kind(change).into(), name }
+    v1::ResourceChange { r#type: kind(change).into(), name, fields: fields(change) }
 }
 
 /// Renders a change.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use openraft::ChangeMembers;
 use tokio::sync::mpsc;
-use trestle_model::{Command, Kind, Member, MemberSpec, Outcome, Proposal, Refusal};
+use trestle_model::{
+    ClusterState, Command, Kind, Member, MemberId, MemberSpec, Origin, Outcome, Proposal, Refusal,
+};
 
 use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, POLL, STEP_WAIT};
 use crate::error::Error;
@@ -14,21 +16,33 @@ use crate::raft_types::PeerNode;
 /// How long a member may stand still while it catches up before the call gives up; replication goes on.
 const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// The record that an earlier call has made of the member that `spec` describes, if one has.
+///
+/// # Errors
+/// When another member has its name.
+fn recorded(state: &ClusterState, spec: &MemberSpec) -> Result<Option<Arc<Member>>, Error> {
+    let Some(member) = state.member_named(&spec.name) else { return Ok(None) };
+    if member.spec == *spec {
+        return Ok(Some(member.clone()));
+    }
+    let (kind, name, revision) = (Kind::Member, spec.name.to_string(), member.revision);
+    Err(Refusal::Exists { kind, name, revision }.into())
+}
+
 impl Memberships {
     /// Takes in the empty member that `spec` describes: allocates an id, gives it its identity, makes it a learner, waits
     /// until it has caught up. A repeated call goes on where an earlier one stopped.
     pub(crate) async fn add(
         &self,
         spec: MemberSpec,
+        origin: Option<Origin>,
         progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Arc<Member>, Error> {
         self.settled(|_| Ok(())).await?;
-        let member = self.allocate(spec).await?;
+        let member = self.allocate(spec, origin).await?;
         self.report(progress, MembershipStep::Allocated, &member).await?;
         let known = self.raft.role().clone();
-        if known.voters.contains_key(&member.id) {
-            return Err(Error::membership(format!("member \"{}\" is a voter already", member.spec.name)));
-        }
+        self.refuse_voter(&member)?;
         let address = member.spec.peer_address.as_str();
         self.peers.adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
         self.report(progress, MembershipStep::Adopted, &member).await?;
@@ -40,17 +54,37 @@ impl Memberships {
         Ok(member)
     }
 
-    /// The member's record, made now unless an earlier call has made it.
-    async fn allocate(&self, spec: MemberSpec) -> Result<Arc<Member>, Error> {
-        let state = self.reads.read(DEFAULT_WAIT).await?.state.clone();
-        if let Some(member) = state.member_named(&spec.name) {
-            if member.spec == spec {
-                return Ok(member.clone());
-            }
-            let (kind, name, revision) = (Kind::Member, spec.name.to_string(), member.revision);
-            return Err(Refusal::Exists { kind, name, revision }.into());
+    /// Says whether the member that `spec` describes could be added now. Answers it as it is or would be recorded.
+    pub(crate) async fn try_add(&self, spec: &MemberSpec) -> Result<Arc<Member>, Error> {
+        self.settled(|_| Ok(())).await?;
+        let view = self.reads.read(DEFAULT_WAIT).await?;
+        if let Some(member) = recorded(&view.state, spec)? {
+            self.refuse_voter(&member)?;
+            return Ok(member);
         }
-        let proposal = Proposal { origin: None, request: None, command: Command::AddMember(spec) };
+        match view.state.decide(view.applied + 1, &Command::AddMember(spec.clone()))?.outcome {
+            Outcome::Member(member) => Ok(Arc::new(Member { id: MemberId(0), ..Member::clone(&member) })),
+            other => Err(Error::internal(format!("a new member was answered with {other:?}"))),
+        }
+    }
+
+    fn refuse_voter(&self, member: &Member) -> Result<(), Error> {
+        if self.raft.role().voters.contains_key(&member.id) {
+            return Err(Error::membership(format!(
+                "member \"{}\" is a voter already; \"trestle member add --if-absent\" takes that for done",
+                member.spec.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// The member's record, made now unless an earlier call has made it.
+    async fn allocate(&self, spec: MemberSpec, origin: Option<Origin>) -> Result<Arc<Member>, Error> {
+        let state = self.reads.read(DEFAULT_WAIT).await?.state.clone();
+        if let Some(member) = recorded(&state, &spec)? {
+            return Ok(member);
+        }
+        let proposal = Proposal { origin, request: None, command: Command::AddMember(spec) };
         match self.proposals.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
             Outcome::Member(member) => Ok(member),
             other => Err(Error::internal(format!("a new member was answered with {other:?}"))),

@@ -1,7 +1,7 @@
 //! Where a member is, and which of its processes is the member.
 
 use openraft::ChangeMembers;
-use trestle_model::{Command, HostPort, Member, MemberId, MemberSockets, Outcome, Proposal};
+use trestle_model::{Command, HostPort, Member, MemberId, MemberSockets, Origin, Outcome, Proposal};
 
 use super::Memberships;
 use crate::error::Error;
@@ -16,11 +16,12 @@ impl Memberships {
         id: MemberId,
         peer_address: Option<HostPort>,
         admin_address: Option<HostPort>,
+        origin: Option<Origin>,
     ) -> Result<std::sync::Arc<Member>, Error> {
         self.settled(|_| Ok(())).await?;
         let before = self.record(id)?;
         let command = Command::UpdateMember { id, peer_address, admin_address };
-        let proposal = Proposal { origin: None, request: None, command };
+        let proposal = Proposal { origin, request: None, command };
         let after = match self.proposals.propose_here(proposal, DEFAULT_WAIT).await?.outcome {
             Outcome::Member(member) => member,
             other => return Err(Error::internal(format!("a changed member was answered with {other:?}"))),

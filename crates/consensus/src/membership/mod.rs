@@ -93,11 +93,16 @@ pub enum RemovalOutcome {
     LeadershipMustMove,
 }
 
+/// How [`even_warning`] begins after a change.
+const NOW: &str = "there are now";
+/// And before one.
+const THEN: &str = "there would be";
+
 /// A sentence about a number of voters that tolerates no more losses than one voter less would.
-fn even_warning(voters: usize) -> Option<String> {
+fn even_warning(there: &str, voters: usize) -> Option<String> {
     (voters > 0 && voters.is_multiple_of(2)).then(|| {
         format!(
-            "there are now {voters} voters: an even number survives no more failures than {}; have an odd number",
+            "{there} {voters} voters: an even number survives no more failures than {}; have an odd number",
             voters - 1
         )
     })

@@ -6,7 +6,7 @@ use openraft::ChangeMembers;
 use tokio::sync::mpsc;
 use trestle_model::{Member, MemberId};
 
-use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, even_warning};
+use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, NOW, THEN, even_warning};
 use crate::error::Error;
 use crate::status::RaftStatus;
 
@@ -19,12 +19,19 @@ impl Memberships {
     ) -> Result<Vec<String>, Error> {
         let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
         if status.voters.contains(&id) {
-            return Ok(even_warning(status.voters.len()).into_iter().collect());
+            return Ok(even_warning(NOW, status.voters.len()).into_iter().collect());
         }
         self.report(progress, MembershipStep::Agreeing, &member).await?;
         self.change_members(ChangeMembers::AddVoterIds([id.0].into()), true).await?;
         tracing::info!(member = %member.spec.name, %id, "is a voter now");
-        Ok(even_warning(self.raft.status().voters.len()).into_iter().collect())
+        Ok(even_warning(NOW, self.raft.status().voters.len()).into_iter().collect())
+    }
+
+    /// Says whether a learner could be made a voter now. Answers the warnings.
+    pub(crate) async fn try_promote(&self, id: MemberId) -> Result<Vec<String>, Error> {
+        let (_, status, _) = self.settled(|status| self.check_promotion(id, status)).await?;
+        let others = status.voters.iter().filter(|voter| **voter != id).count();
+        Ok(even_warning(THEN, others + 1).into_iter().collect())
     }
 
     /// The member, if it votes or may.

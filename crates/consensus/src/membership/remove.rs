@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use openraft::ChangeMembers;
-use trestle_model::{Command, Member, MemberId, Proposal};
+use trestle_model::{Command, Member, MemberId, Origin, Proposal};
 
-use super::{Memberships, RemovalOutcome, STEP_WAIT, even_warning};
+use super::{Memberships, NOW, RemovalOutcome, STEP_WAIT, THEN, even_warning};
 use crate::error::Error;
 use crate::propose::DEFAULT_WAIT;
 use crate::status::RaftStatus;
@@ -13,7 +13,7 @@ use crate::status::RaftStatus;
 impl Memberships {
     /// Removes a member from Raft, then from the state, then tells it. A repeated call goes on where an earlier one
     /// stopped.
-    pub(crate) async fn remove(&self, id: MemberId) -> Result<RemovalOutcome, Error> {
+    pub(crate) async fn remove(&self, id: MemberId, origin: Option<Origin>) -> Result<RemovalOutcome, Error> {
         let (_, status, member) = self.settled(|status| self.check_removal(id, status)).await?;
         let votes = status.voters.contains(&id);
         if votes && Some(id) == self.member.id() {
@@ -28,13 +28,21 @@ impl Memberships {
         } else if status.learners.contains(&id) {
             self.change_members(ChangeMembers::RemoveNodes([id.0].into()), false).await?;
         }
-        let proposal = Proposal { origin: None, request: None, command: Command::RemoveMember(id) };
+        let proposal = Proposal { origin, request: None, command: Command::RemoveMember(id) };
         let revision = self.proposals.propose_here(proposal, DEFAULT_WAIT).await?.revision;
         tracing::info!(member = %member.spec.name, %id, "was removed");
         self.peers.notify_removed(member.spec.peer_address.as_str(), id, STEP_WAIT).await;
         let left = self.raft.status().voters.len();
-        let warnings = if votes { even_warning(left) } else { None };
+        let warnings = if votes { even_warning(NOW, left) } else { None };
         Ok(RemovalOutcome::Done { revision, warnings: warnings.into_iter().collect() })
+    }
+
+    /// Says whether a member could be removed now. Answers the warnings.
+    pub(crate) async fn try_remove(&self, id: MemberId) -> Result<Vec<String>, Error> {
+        let (_, status, _) = self.settled(|status| self.check_removal(id, status)).await?;
+        let left = status.voters.iter().filter(|voter| **voter != id).count();
+        let even = if left < status.voters.len() { even_warning(THEN, left) } else { None };
+        Ok(even.into_iter().collect())
     }
 
     /// The member, unless those left that answer now would be no quorum of those left.

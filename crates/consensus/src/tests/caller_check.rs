@@ -353,7 +353,7 @@ async fn a_removal_notice_counts_only_when_the_leader_confirms_it() {
     let leader = cluster.leader().await;
     let gone = (0..3).find(|at| *at != leader).unwrap();
     let id = cluster.id(gone);
-    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
+    assert!(matches!(cluster.at(leader).remove(id, None).await.unwrap(), RemovalOutcome::Done { .. }));
     assert!(cluster.at(gone).was_removed());
 }
 

@@ -17,7 +17,7 @@ async fn a_member_joins_as_a_learner_and_is_promoted() {
     }
     let new = cluster.place().await;
     let (sender, mut progress) = mpsc::channel(100);
-    let member = cluster.at(0).add(cluster.spec(new), &sender).await.unwrap();
+    let member = cluster.at(0).add(cluster.spec(new), None, &sender).await.unwrap();
     drop(sender);
     let mut steps = Vec::new();
     while let Some(progress) = progress.recv().await {
@@ -33,7 +33,7 @@ async fn a_member_joins_as_a_learner_and_is_promoted() {
     until("a vote", || (cluster.at(new).status().state == RaftState::Follower).then_some(())).await;
     // Promoting a voter is no error; taking it in again is.
     cluster.at(0).promote(member.id, &unwatched()).await.unwrap();
-    assert!(cluster.at(0).add(cluster.spec(new), &unwatched()).await.is_err());
+    assert!(cluster.at(0).add(cluster.spec(new), None, &unwatched()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,9 +43,9 @@ async fn taking_in_goes_on_where_it_stopped() {
     // As if the leader had died after it allocated the id.
     let allocated =
         cluster.at(0).propose(proposal(Command::AddMember(cluster.spec(new))), DEFAULT_WAIT).await.unwrap();
-    let member = cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap();
+    let member = cluster.at(0).add(cluster.spec(new), None, &unwatched()).await.unwrap();
     assert_eq!(member.id, MemberId(allocated.revision));
-    let again = cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap();
+    let again = cluster.at(0).add(cluster.spec(new), None, &unwatched()).await.unwrap();
     assert_eq!(again, member);
     assert_eq!(cluster.id(new), member.id);
 }
@@ -55,11 +55,11 @@ async fn a_member_that_does_not_run_is_not_taken_in() {
     let mut cluster = Cluster::of(1).await;
     let new = cluster.place().await;
     cluster.stop(new).await;
-    let refused = cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap_err();
+    let refused = cluster.at(0).add(cluster.spec(new), None, &unwatched()).await.unwrap_err();
     assert!(refused.to_string().contains("\"m1\""), "{refused}");
     assert!(cluster.at(0).status().learners.is_empty());
     cluster.start(new).await;
-    cluster.at(0).add(cluster.spec(new), &unwatched()).await.unwrap();
+    cluster.at(0).add(cluster.spec(new), None, &unwatched()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,13 +86,13 @@ async fn a_removed_member_is_told_and_stays_out() {
     let leader = cluster.leader().await;
     let gone = (leader + 1) % 3;
     let id = cluster.id(gone);
-    let RemovalOutcome::Done { warnings, .. } = cluster.at(leader).remove(id).await.unwrap() else {
+    let RemovalOutcome::Done { warnings, .. } = cluster.at(leader).remove(id, None).await.unwrap() else {
         panic!("moved")
     };
     assert!(warnings[0].contains("2 voters"), "{warnings:?}");
     assert!(cluster.at(gone).was_removed());
     assert_eq!(cluster.at(gone).status().state, RaftState::Removed);
-    let missing = cluster.at(leader).remove(id).await.unwrap_err();
+    let missing = cluster.at(leader).remove(id, None).await.unwrap_err();
     assert_eq!(missing.to_status().code(), tonic::Code::NotFound);
     cluster.stop(gone).await;
     cluster.start(gone).await;
@@ -109,7 +109,7 @@ async fn a_lost_member_is_replaced_and_learns_of_it_when_it_is_back() {
     let id = cluster.id(lost);
     cluster.stop(lost).await;
     let leader = cluster.leader().await;
-    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
+    assert!(matches!(cluster.at(leader).remove(id, None).await.unwrap(), RemovalOutcome::Done { .. }));
     let new = cluster.place().await;
     let new_id = cluster.join(new).await;
     assert!(new_id > id);
@@ -128,12 +128,12 @@ async fn a_leader_that_is_removed_hands_over_first() {
     let cluster = Cluster::of(3).await;
     let first = cluster.leader().await;
     let id = cluster.id(first);
-    assert_eq!(cluster.at(first).remove(id).await.unwrap(), RemovalOutcome::LeadershipMustMove);
+    assert_eq!(cluster.at(first).remove(id, None).await.unwrap(), RemovalOutcome::LeadershipMustMove);
     assert_eq!(cluster.leader().await, first);
     let (to, _) = cluster.at(first).transfer(None).await.unwrap();
     let second = cluster.leader().await;
     assert_eq!(cluster.id(second), to);
-    assert!(matches!(cluster.at(second).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
+    assert!(matches!(cluster.at(second).remove(id, None).await.unwrap(), RemovalOutcome::Done { .. }));
     assert!(cluster.at(first).was_removed());
     assert_eq!(cluster.at(second).status().voters.len(), 2);
 }
@@ -141,7 +141,7 @@ async fn a_leader_that_is_removed_hands_over_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_would_cost_the_quorum_is_refused() {
     let mut cluster = Cluster::of(1).await;
-    let only = cluster.at(0).remove(cluster.id(0)).await.unwrap_err();
+    let only = cluster.at(0).remove(cluster.id(0), None).await.unwrap_err();
     assert!(only.to_string().contains("only voter"), "{only}");
     for _ in 0..2 {
         let new = cluster.place().await;
@@ -157,7 +157,7 @@ async fn what_would_cost_the_quorum_is_refused() {
         (cluster.at(leader).status().heard.values().filter(|at| old(at)).count() == 1).then_some(())
     })
     .await;
-    let refused = cluster.at(leader).remove(healthy).await.unwrap_err();
+    let refused = cluster.at(leader).remove(healthy, None).await.unwrap_err();
     assert!(refused.to_string().contains("1 answer now and 2 must"), "{refused}");
     cluster.at(leader).propose(proposal(create_pool("a")), DEFAULT_WAIT).await.unwrap();
 }
@@ -171,7 +171,7 @@ async fn a_leader_without_a_quorum_changes_no_membership() {
     cluster.stop(lost).await;
     let silent = |at: std::time::Instant| at.elapsed() > TIMING.patience();
     until("silence", || cluster.at(leader).status().last_quorum_ack.is_none_or(silent).then_some(())).await;
-    let refused = cluster.at(leader).remove(id).await.unwrap_err();
+    let refused = cluster.at(leader).remove(id, None).await.unwrap_err();
     assert_eq!(refused.to_status().code(), tonic::Code::Unavailable, "{refused}");
     assert_eq!(cluster.at(leader).status().voters.len(), 2);
 }

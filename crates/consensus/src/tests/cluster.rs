@@ -247,7 +247,7 @@ impl Cluster {
     /// Adds member `new` through the leader and makes it a voter.
     pub(super) async fn join(&self, new: usize) -> MemberId {
         let leader = self.leader().await;
-        let member = self.at(leader).add(self.spec(new), &unwatched()).await.unwrap();
+        let member = self.at(leader).add(self.spec(new), None, &unwatched()).await.unwrap();
         self.at(leader).promote(member.id, &unwatched()).await.unwrap();
         member.id
     }

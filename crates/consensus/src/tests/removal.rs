@@ -12,7 +12,7 @@ async fn after_a_power_cut() -> (Cluster, usize, [usize; 2]) {
     let (off, knows, gone) = (others[0], others[1], others[2]);
     cluster.stop(off).await;
     let id = cluster.id(gone);
-    assert!(matches!(cluster.at(leader).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
+    assert!(matches!(cluster.at(leader).remove(id, None).await.unwrap(), RemovalOutcome::Done { .. }));
     until("the removal", || cluster.at(gone).was_removed().then_some(())).await;
     cluster.stop(knows).await;
     cluster.stop(leader).await;
@@ -52,7 +52,7 @@ async fn a_removed_member_is_added_again_as_another_one_and_its_old_data_is_kept
             // Nobody tells it: it was off, and is added again before it has found out.
             cluster.stop(gone).await;
         }
-        assert!(matches!(cluster.at(leader).remove(old).await.unwrap(), RemovalOutcome::Done { .. }));
+        assert!(matches!(cluster.at(leader).remove(old, None).await.unwrap(), RemovalOutcome::Done { .. }));
         if round == 1 {
             cluster.start(gone).await;
         }
@@ -78,10 +78,10 @@ async fn a_removed_member_is_added_again_as_another_one_and_its_old_data_is_kept
 async fn a_learner_that_missed_its_removal_finds_out() {
     let mut cluster = Cluster::of(1).await;
     let learner = cluster.place().await;
-    let id = cluster.at(0).add(cluster.spec(learner), &super::cluster::unwatched()).await.unwrap().id;
+    let id = cluster.at(0).add(cluster.spec(learner), None, &super::cluster::unwatched()).await.unwrap().id;
     cluster.converged(&[0, learner]).await;
     cluster.stop(learner).await;
-    assert!(matches!(cluster.at(0).remove(id).await.unwrap(), RemovalOutcome::Done { .. }));
+    assert!(matches!(cluster.at(0).remove(id, None).await.unwrap(), RemovalOutcome::Done { .. }));
     cluster.start(learner).await;
     until("the removal", || cluster.at(learner).was_removed().then_some(())).await;
 }

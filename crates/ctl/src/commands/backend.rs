@@ -244,9 +244,13 @@ async fn list(session: &mut Session<'_>, pool: Option<&str>, read: &ReadArgs) ->
         info = list_one(session, &parent, read, &mut backends).await?.or(info);
     }
     session.note_freshness(info.as_ref());
+    let none = format!(
+        "no backends; add one with \"trestle backend add {}/NAME ADDR:PORT\"",
+        pool.unwrap_or("POOL")
+    );
     let health = health(session, parent.unwrap_or_else(|| ALL_POOLS.to_owned())).await;
     let joined = BackendState::join(backends, health);
-    session.print(&joined, || BackendState::table(&joined))
+    session.print_list(&joined, &none, || BackendState::table(&joined))
 }
 
 /// Adds the backends of one pool.

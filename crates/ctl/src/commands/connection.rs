@@ -15,6 +15,10 @@ use crate::view::{ClosedView, ConnectionView, short_name};
 /// Progress comes about once a second, and a second later where a member does not answer.
 const QUIET_MAX: Duration = Duration::from_secs(5);
 
+/// Told where nothing says what to close.
+const NOTHING_TO_CLOSE: &str = "nothing to close was given: name connections as \"trestle connection list\" shows them (m1/17), or \
+                                give a filter (--backend web/a, --client 10.0.0.0/8); --all closes all";
+
 /// What to do with connections.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectionCommand {
@@ -130,7 +134,7 @@ async fn list(session: &mut Session<'_>, filter: &FilterArgs, limit: usize) -> R
         }
     };
     unreachable.iter_mut().for_each(|member| *member = short_name(member));
-    session.print(&views, || ConnectionView::table(&views))?;
+    session.print_list(&views, "no open connections", || ConnectionView::table(&views))?;
     if total > views.len() as u64 {
         let shown = views.len();
         session.terminal.note(format_args!("{shown} of {total} connections are listed; --limit lists more"));
@@ -160,14 +164,19 @@ async fn close(session: &mut Session<'_>, args: &CloseArgs) -> Result<(), Error>
     let filter = args.filter.parse(&mut input);
     let filtered = filter != v1::ConnectionFilter::default();
     let names: Vec<_> = args.names.iter().map(|name| resource(&mut input, name)).collect();
-    match [filtered, !names.is_empty(), args.all].into_iter().filter(|given| *given).count() {
-        0 => input.refuse("NAME", "", "name what to close, by name or with a filter; --all closes all"),
-        1 => {}
-        _ => input.refuse("NAME", "", "give one of names, filters and --all"),
-    }
     let share_percent = args.share.as_deref().map(|share| input.share("--share", share)).unwrap_or_default();
     let rate = args.rate.as_deref().map(|rate| input.rate("--rate", rate));
     input.finish()?;
+    match [filtered, !names.is_empty(), args.all].into_iter().filter(|given| *given).count() {
+        0 => return Err(Error::CloseSelection(NOTHING_TO_CLOSE)),
+        1 => {}
+        _ => {
+            return Err(Error::CloseSelection(
+                "names, filters and --all cannot be combined: give one of them",
+            ));
+        }
+    }
+    let named = names.len() as u64;
     let request = v1::CloseConnectionsRequest {
         filter: filtered.then_some(filter),
         names,
@@ -184,6 +193,12 @@ async fn close(session: &mut Session<'_>, args: &CloseArgs) -> Result<(), Error>
     };
     let view = ClosedView::new(answer, args.dry_run);
     session.print(&view, || view.text())?;
+    if let Some(gone) = named.checked_sub(view.count()).filter(|gone| *gone > 0) {
+        session.terminal.note(match named {
+            1 => "the connection that was named is not open".to_owned(),
+            all => format!("{gone} of the {all} connections that were named are not open"),
+        });
+    }
     match view.unreachable() {
         [] => Ok(()),
         members => Err(Error::NotClosed(members.to_vec())),

@@ -10,7 +10,7 @@ use crate::args::Format;
 use crate::error::Error;
 use crate::input;
 use crate::session::{Repeat, Session, events};
-use crate::view::ClusterEventView;
+use crate::view::{ClusterEventView, short_name};
 
 /// The API sends something at least every 10 s; a member that is silent for much longer has lost the stream.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
@@ -68,7 +68,7 @@ async fn list(session: &mut Session<'_>, since: Option<prost_types::Timestamp>) 
         note_unreachable(session, &message.unreachable_members);
         views.extend(message.events.into_iter().map(ClusterEventView::from));
     }
-    session.print(&views, || {
+    session.print_list(&views, "no events", || {
         let lines: String = views.iter().map(ClusterEventView::line).collect();
         ClusterEventView::HEADINGS.to_owned() + &lines
     })
@@ -116,6 +116,13 @@ async fn show_all(
         let new = |member: &&String| !at.unreachable.contains(*member);
         let unreachable: Vec<String> = message.unreachable_members.iter().filter(new).cloned().collect();
         note_unreachable(session, &unreachable);
+        for v1::MissedEvents { member, count } in &message.missed {
+            let member = short_name(member);
+            let events = if *count == 1 { "event was" } else { "events were" };
+            session.terminal.note(format_args!(
+                "warning: {count} {events} missed of {member}: more happened there than it keeps until it is asked"
+            ));
+        }
         for event in message.events {
             show(session, &event.into())?;
         }

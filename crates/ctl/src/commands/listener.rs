@@ -16,6 +16,10 @@ use crate::view::ListenerView;
 use crate::wait::bound;
 use crate::write::{Created, Deleted, Write, warn};
 
+/// Told in place of an empty list.
+const NO_LISTENERS: &str =
+    "no listeners; make one with \"trestle listener create NAME --bind ADDR:PORT --pool POOL\"";
+
 /// What to do with listeners.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ListenerCommand {
@@ -170,7 +174,7 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let health = health(session, String::new()).await;
     let views = ListenerView::join(found, health);
     let width = session.terminal.width();
-    session.print(&views, || ListenerView::table(&views, width))
+    session.print_list(&views, NO_LISTENERS, || ListenerView::table(&views, width))
 }
 
 async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {

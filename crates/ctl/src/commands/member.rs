@@ -28,14 +28,14 @@ pub(crate) enum MemberCommand {
         #[arg(long)]
         if_absent: bool,
         #[command(flatten)]
-        wait: WaitArgs,
+        change: ChangeArgs,
     },
     /// Make a member that has caught up a voter
     Promote {
         /// The member
         name: String,
         #[command(flatten)]
-        wait: WaitArgs,
+        change: ChangeArgs,
     },
     /// Have a member hand over the virtual IPs and leadership, take no new connections and let the open ones end
     Drain {
@@ -76,8 +76,18 @@ pub(crate) enum MemberCommand {
         /// The member
         name: String,
         #[command(flatten)]
-        wait: WaitArgs,
+        change: ChangeArgs,
     },
+}
+
+/// Options of commands that change who is a member, and who votes.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Say what would happen and change nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
 }
 
 /// Options of commands that begin and end a drain.
@@ -101,10 +111,10 @@ impl MemberCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::List(read) => list(session, &read).await,
-            Self::Add { peer_address, if_absent, wait } => {
-                add(session, &peer_address, if_absent, &wait).await
+            Self::Add { peer_address, if_absent, change } => {
+                add(session, &peer_address, if_absent, &change).await
             }
-            Self::Promote { name, wait } => promote(session, &name, &wait).await,
+            Self::Promote { name, change } => promote(session, &name, &change).await,
             Self::Drain { name, deadline, drain: args } => {
                 drain(session, &name, deadline.as_deref(), args).await
             }
@@ -112,7 +122,7 @@ impl MemberCommand {
             Self::Update { name, peer_address, admin_address, wait } => {
                 update(session, &name, [peer_address, admin_address], &wait).await
             }
-            Self::Remove { name, wait } => remove(session, &name, &wait).await,
+            Self::Remove { name, change } => remove(session, &name, &change).await,
         }
     }
 }
@@ -136,12 +146,12 @@ async fn add(
     session: &mut Session<'_>,
     peer_address: &str,
     if_absent: bool,
-    wait: &WaitArgs,
+    change: &ChangeArgs,
 ) -> Result<(), Error> {
     let mut input = Input::default();
     let peer_address = input.host_port("HOST:PORT", peer_address);
     input.finish()?;
-    let request = v1::AddMemberRequest { peer_address, if_absent };
+    let request = v1::AddMemberRequest { peer_address, if_absent, validate_only: change.dry_run };
     let make = async |channel| members(channel).add_member(request.clone()).await;
     let mut stream = session.call(Repeat::NonIdempotent, make).await?;
     let (member, existing) = follow(session, &mut stream).await?;
@@ -152,6 +162,11 @@ async fn add(
         if !for_people(session) {
             session.terminal.note(told);
         }
+    } else if change.dry_run {
+        return session.print(&member, || {
+            let MemberView { name, peer_address, .. } = &member;
+            format!("member {name} at {peer_address} would be added as learner (dry run)\n")
+        });
     } else {
         session.print(&member, || format!("member {} added as learner (id {})\n", member.name, member.id))?;
     }
@@ -160,33 +175,41 @@ async fn add(
             .terminal
             .note(format_args!("next: give it a vote with \"trestle member promote {}\"", member.name));
     }
-    settle(session, wait, member.revision).await
+    settle(session, &change.wait, member.revision).await
 }
 
-async fn promote(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Result<(), Error> {
+async fn promote(session: &mut Session<'_>, name: &str, change: &ChangeArgs) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.member("NAME", name);
     input.finish()?;
-    let request = v1::PromoteMemberRequest { name: resource };
+    let request = v1::PromoteMemberRequest { name: resource, validate_only: change.dry_run };
     let make = async |channel| members(channel).promote_member(request.clone()).await;
     let mut stream = session.call(Repeat::NonIdempotent, make).await?;
     let (member, _) = follow(session, &mut stream).await?;
+    if change.dry_run {
+        return session
+            .print(&member, || format!("member {} would be promoted to voter (dry run)\n", member.name));
+    }
     session.print(&member, || format!("member {} promoted to voter (id {})\n", member.name, member.id))?;
-    settle(session, wait, member.revision).await
+    settle(session, &change.wait, member.revision).await
 }
 
-async fn remove(session: &mut Session<'_>, name: &str, wait: &WaitArgs) -> Result<(), Error> {
+async fn remove(session: &mut Session<'_>, name: &str, change: &ChangeArgs) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.member("NAME", name);
     input.finish()?;
-    let request = v1::RemoveMemberRequest { name: resource };
+    let request = v1::RemoveMemberRequest { name: resource, validate_only: change.dry_run };
     let make = async |channel| members(channel).remove_member(request.clone()).await;
     let answer = session.call(Repeat::NonIdempotent, make).await?;
     warn(session, &answer.warnings);
     let revision = answer.revision;
+    if change.dry_run {
+        let told = format!("member {name} would be removed (dry run)\n");
+        return session.print(&Deleted { name, revision }, || told);
+    }
     session
         .print(&Deleted { name, revision }, || format!("member {name} removed (revision {revision})\n"))?;
-    settle(session, wait, revision).await
+    settle(session, &change.wait, revision).await
 }
 
 async fn update(

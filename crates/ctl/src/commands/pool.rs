@@ -11,9 +11,12 @@ use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::pages;
-use crate::session::{Repeat, Session, pools};
-use crate::view::PoolView;
+use crate::session::{Repeat, Session, cluster, pools};
+use crate::view::{PoolView, PoolsDown, StatusView};
 use crate::write::{Created, Deleted, Write};
+
+/// Told in place of an empty list.
+const NO_POOLS: &str = "no pools; make one with \"trestle pool create NAME\"";
 
 /// What to do with pools.
 #[derive(Debug, Subcommand)]
@@ -111,9 +114,14 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let (found, info) = all(session, read).await?;
     let mut views: Vec<PoolView> = found.into_iter().map(PoolView::from).collect();
     session.note_freshness(info.as_ref());
-    let health = if views.is_empty() { None } else { health(session, "pools/-").await };
-    views.iter_mut().for_each(|view| view.join(health.as_ref()));
-    session.print(&views, || PoolView::table(&views))
+    if !views.is_empty() {
+        let (health, down) = (health(session, "pools/-").await, down(session).await);
+        for view in &mut views {
+            view.join(health.as_ref());
+            view.note_down(down.as_ref());
+        }
+    }
+    session.print_list(&views, NO_POOLS, || PoolView::table(&views))
 }
 
 /// All pools, and how fresh that is.
@@ -141,6 +149,14 @@ async fn health(session: &mut Session<'_>, name: &str) -> Option<v1::PoolHealth>
     session.call_for_extra("health", async |channel| pages::pool_health(channel, name).await).await
 }
 
+/// The pools that are down, as the status names them.
+async fn down(session: &mut Session<'_>) -> Option<PoolsDown> {
+    let request = v1::GetClusterStatusRequest { local_only: false };
+    let make = async |channel| cluster(channel).get_cluster_status(request).await;
+    let status = session.call_for_extra("which pools are down", make).await?;
+    Some(StatusView::from(status).pools_down())
+}
+
 async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
     let mut input = Input::default();
     let name = input.pool("NAME", name);
@@ -149,6 +165,7 @@ async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(
     let make = async |channel| pools(channel).get_pool(request.clone()).await;
     let mut view = PoolView::from(session.call(Repeat::Read, make).await?);
     view.join(health(session, &name).await.as_ref());
+    view.note_down(down(session).await.as_ref());
     session.print(&view, || view.description())
 }
 

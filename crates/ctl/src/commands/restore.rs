@@ -76,6 +76,16 @@ impl RestoreArgs {
         let v1::RestoreConfigurationResponse { revision, created, updated, deleted, warnings } = answer;
         warn(session, &warnings);
         let view = RestoredView { revision, created, updated, deleted, warnings };
+        if created + updated + deleted == 0 {
+            let told: &str = match write.dry_run {
+                true => "configuration is what the backup says already: nothing would be changed (dry run)\n",
+                false => &format!(
+                    "configuration is what the backup says already, unchanged (revision {revision})\n"
+                ),
+            };
+            session.print(&view, || told.to_owned())?;
+            return write.wait(session, revision).await;
+        }
         let done = format!("restored: {created} created, {updated} updated, {deleted} deleted");
         write.finish(session, "configuration", &done, revision, &view).await
     }

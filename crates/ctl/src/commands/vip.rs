@@ -16,6 +16,9 @@ use crate::view::{StatusView, VipEventView, VipView, short_name};
 use crate::wait::serving;
 use crate::write::{Created, Deleted, Write};
 
+/// Told in place of an empty list.
+const NO_VIPS: &str = "no virtual IPs; make one with \"trestle vip create ADDR/PREFIX\"";
+
 /// What to do with virtual IPs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VipCommand {
@@ -166,7 +169,7 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     };
     session.note_freshness(answer.read.as_ref());
     let views = with_holders(session, answer.vips, String::new()).await;
-    session.print(&views, || VipView::table(&views))
+    session.print_list(&views, NO_VIPS, || VipView::table(&views))
 }
 
 async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
@@ -310,5 +313,5 @@ async fn history(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error
     let answer = session.call(Repeat::Read, make).await?;
     session.note_freshness(answer.read.as_ref());
     let views: Vec<VipEventView> = answer.events.into_iter().map(Into::into).collect();
-    session.print(&views, || VipEventView::table(&views))
+    session.print_list(&views, "nobody has held a virtual IP yet", || VipEventView::table(&views))
 }

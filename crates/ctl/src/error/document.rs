@@ -6,7 +6,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 use trestle_model::Violation;
 
-use super::{Error, Failure, NO_LEADER_ADVICE, advice, nobody, reason};
+use super::{Error, Failure, NO_LEADER_ADVICE, advice, nobody, reason, where_listed};
 use crate::exit::Exit;
 
 /// What stands under "error". Every key is always there.
@@ -103,6 +103,9 @@ impl Error {
                 if view.message.is_empty() {
                     view.message = status.code().description().to_owned();
                 }
+                if status.code() == Code::NotFound {
+                    view.advice = where_listed(status.message());
+                }
                 if status.code() == Code::Unimplemented {
                     view.advice = Some("the member's program may be older than this one".to_owned());
                 }
@@ -136,6 +139,7 @@ impl Error {
         let word = match self {
             Self::Invalid(_) => "INVALID_VALUE",
             Self::NothingToChange(_) => "NOTHING_TO_CHANGE",
+            Self::CloseSelection(_) => "CLOSE_SELECTION",
             Self::Refused(status) => return reason(status),
             Self::NoAnswer { .. } => "NO_ANSWER",
             Self::Unknown { .. } => "OUTCOME_UNKNOWN",
@@ -144,6 +148,7 @@ impl Error {
             Self::NotBound { .. } => "NOT_BOUND",
             Self::NotServing { .. } => "NOT_SERVING",
             Self::DrainEnded(_) => "DRAIN_ENDED",
+            Self::NotHandedOver { .. } => "NOT_HANDED_OVER",
             Self::Interrupted(_) => "INTERRUPTED",
             Self::NoLeader(_) => "NO_LEADER",
             Self::BadAnswer(_) => "BAD_ANSWER",

@@ -56,3 +56,24 @@ fn events_are_followed_on_elsewhere_after_the_last_that_was_shown() {
     let asked = second.script.lock().unwrap().followed[0].clone();
     assert_eq!((asked.since, asked.after), (since, position(3)));
 }
+
+#[test]
+fn what_was_missed_is_counted() {
+    let missed = |member: &str, count| v1::MissedEvents { member: format!("members/{member}"), count };
+    let message = v1::WatchEventsResponse {
+        events: vec![sample_event("m2", 30)],
+        missed: vec![missed("m2", 12), missed("m3", 1)],
+        ..v1::WatchEventsResponse::default()
+    };
+    let member = Member::start(Script { happening: [vec![Ok(message)]].into(), ..Script::default() });
+    let done = trestle(&at(&member), &["events", "-f"]);
+    assert!(
+        done.err.starts_with(
+            "warning: 12 events were missed of m2: more happened there than it keeps until it is asked\n\
+             warning: 1 event was missed of m3: "
+        ),
+        "{}",
+        done.err
+    );
+    assert!(done.out.ends_with(LINE), "{}", done.out);
+}

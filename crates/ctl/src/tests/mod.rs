@@ -6,9 +6,11 @@ mod endpoints;
 mod errors;
 pub(crate) mod fake;
 mod happening;
+mod lists;
 pub(crate) mod sample;
 mod streams;
 mod vips;
+mod waits;
 
 use std::io::{self, Write};
 use std::net::TcpListener;

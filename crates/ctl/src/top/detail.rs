@@ -49,6 +49,7 @@ fn pool(name: &str, now: &Snapshot, overview: &Overview) -> Option<String> {
         reasons.map(|b| format!("{}: {}\n", escaped(&b.name), escaped(&b.reason))).collect();
     let mut settings = PoolView::from(config.clone());
     settings.join(Some(&now.health));
+    settings.note_down(Some(&overview.pools_down()));
     let reasons = if reasons.is_empty() { reasons } else { format!("\n{reasons}") };
     let traffic = traffic_line(&row.traffic);
     Some(format!("{}\n{traffic}\n{backends}{reasons}\n{}", row.state(), settings.description()))

@@ -19,7 +19,20 @@ const PROBLEM_LINES_MAX: usize = 2;
 /// A line for the border's title, and one for the headings.
 const PANEL_HEAD: u16 = 2;
 
-const KEYS: &str = "? help   / search   Enter details   Tab panel   < > sort   p pause   q quit";
+/// Keys in the order in which they are shown, each with how important it is: where there is no room for all, those with the highest
+/// number go first.
+const KEYS: [(&str, u8); 8] = [
+    ("q quit", 1),
+    ("? help", 2),
+    ("! problems", 3),
+    ("/ search", 4),
+    ("Enter details", 5),
+    ("Tab panel", 6),
+    ("< > sort", 7),
+    ("p pause", 8),
+];
+/// What stands between them.
+const KEY_GAP: &str = "   ";
 const BACK: &str = "Esc back   arrows, j k, page scroll   q quit";
 
 const HELP: &str = "\
@@ -52,7 +65,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, state: &mut State, since: Duration) {
         Layout::vertical([Constraint::Length(height), Constraint::Fill(1), Constraint::Length(1)])
             .areas(frame.area());
     frame.render_widget(Paragraph::new(head), top);
-    frame.render_widget(Paragraph::new(foot_line(state)), foot);
+    frame.render_widget(Paragraph::new(foot_line(state, width)), foot);
     match state.screen.clone() {
         Screen::Main => panels(frame, state, rest),
         Screen::Help => text(frame, state, rest, "help", HELP),
@@ -83,15 +96,27 @@ fn bad() -> Style {
     Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
 }
 
-fn foot_line(state: &State) -> Text<'static> {
+/// As many keys as fit into a width.
+fn keys(width: usize) -> String {
+    let fitting = |most: u8| {
+        let shown = KEYS.iter().filter(|(_, rank)| *rank <= most);
+        shown.map(|(key, _)| *key).collect::<Vec<_>>().join(KEY_GAP)
+    };
+    let most = (1..=8).rev().find(|most| fitting(*most).len() <= width);
+    fitting(most.unwrap_or(1))
+}
+
+fn foot_line(state: &State, width: usize) -> Text<'static> {
     let filter = escaped(&state.filter);
     match () {
         () if state.searching => Text::raw(format!("/{filter}_   Enter keeps it, Esc takes it back")),
         () if state.screen != Screen::Main => Text::styled(BACK, faint()),
         () if !filter.is_empty() => {
-            Text::styled(format!("only what has \"{filter}\" in it: Esc shows all   {KEYS}"), faint())
+            let only = format!("only what has \"{filter}\" in it: Esc shows all{KEY_GAP}");
+            let keys = keys(width.saturating_sub(Span::raw(only.as_str()).width()));
+            Text::styled(only + &keys, faint())
         }
-        () => Text::styled(KEYS, faint()),
+        () => Text::styled(keys(width), faint()),
     }
 }
 

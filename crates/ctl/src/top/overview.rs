@@ -6,7 +6,7 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::snapshot::Snapshot;
-use crate::view::{StatusView, raft_state_word, short_name, troubles, verdict_word};
+use crate::view::{PoolDown, PoolsDown, StatusView, raft_state_word, short_name, troubles, verdict_word};
 
 /// The whole cluster at one time. Rates are `None` until they can be told.
 #[derive(Debug, Default, Serialize)]
@@ -75,6 +75,11 @@ pub(crate) struct PoolRow {
     pub(crate) traffic: Traffic,
     /// Whether it has a health check.
     pub(crate) checked: bool,
+    /// Members on which it is down, as the status says.
+    pub(crate) down_on: Vec<String>,
+    /// That it is down, in words.
+    #[serde(skip)]
+    pub(crate) down: Option<String>,
     pub(crate) backends: Vec<BackendRow>,
 }
 
@@ -210,7 +215,9 @@ impl Overview {
         let before = before.and_then(|before| Before::new(before, now));
         let members: Vec<MemberRow> = now.status.members.iter().map(member).collect();
         let voters: Vec<_> = now.status.members.iter().filter(|m| is_voter(m)).collect();
-        let mut problems = StatusView::from(now.status.clone()).into_problems();
+        let status = StatusView::from(now.status.clone());
+        let down = status.pools_down();
+        let mut problems = status.into_problems();
         problems.extend(now.missing.iter().map(|why| format!("backends are not shown: {why}")));
         Self {
             endpoint: now.endpoint.clone(),
@@ -220,10 +227,21 @@ impl Overview {
             voters_answering: voters.iter().filter(|m| m.reachable).count(),
             problems,
             listeners: listener_rows(before.as_ref(), now, members.len()),
-            pools: pool_rows(before.as_ref(), now, &members),
+            pools: pool_rows(before.as_ref(), now, &members, down),
             vips: vip_rows(&now.vips),
             members,
         }
+    }
+}
+
+impl Overview {
+    /// The pools that are down.
+    pub(crate) fn pools_down(&self) -> PoolsDown {
+        let down = |pool: &PoolRow| {
+            let down = PoolDown { on: pool.down_on.clone(), words: pool.down.clone()? };
+            Some((pool.name.clone(), down))
+        };
+        self.pools.iter().filter_map(down).collect()
     }
 }
 
@@ -278,7 +296,12 @@ fn listener_rows(before: Option<&Before>, now: &Snapshot, members: usize) -> Vec
     by_listener.into_iter().map(row).collect()
 }
 
-fn pool_rows(before: Option<&Before>, now: &Snapshot, members: &[MemberRow]) -> Vec<PoolRow> {
+fn pool_rows(
+    before: Option<&Before>,
+    now: &Snapshot,
+    members: &[MemberRow],
+    mut down: PoolsDown,
+) -> Vec<PoolRow> {
     let unchecked: BTreeSet<String> =
         now.pools.iter().filter(|pool| is_unchecked(pool)).map(|pool| short_name(&pool.name)).collect();
     let names = now.pools.iter().map(|pool| short_name(&pool.name));
@@ -289,11 +312,16 @@ fn pool_rows(before: Option<&Before>, now: &Snapshot, members: &[MemberRow]) -> 
         row.checked = !unchecked.contains(&pool);
         by_pool.entry(pool).or_default().push(row);
     }
-    let row = |(name, backends): (String, Vec<BackendRow>)| PoolRow {
-        checked: !unchecked.contains(&name),
-        name,
-        traffic: backends.iter().map(|b| b.traffic).fold(Traffic::default(), Traffic::plus),
-        backends,
+    let row = |(name, backends): (String, Vec<BackendRow>)| {
+        let (down_on, down) = down.remove(&name).map(|down| (down.on, down.words)).unzip();
+        PoolRow {
+            checked: !unchecked.contains(&name),
+            name,
+            traffic: backends.iter().map(|b| b.traffic).fold(Traffic::default(), Traffic::plus),
+            down_on: down_on.unwrap_or_default(),
+            down,
+            backends,
+        }
     };
     by_pool.into_iter().map(row).collect()
 }

@@ -35,6 +35,8 @@ pub(crate) struct Line {
     pub(crate) cells: Vec<String>,
     pub(crate) tone: Tone,
     pub(crate) item: Item,
+    /// Whether it is itself what was searched for, and not only beside or above that.
+    pub(crate) found: bool,
 }
 
 /// Lines under headings.
@@ -212,6 +214,7 @@ impl Overview {
     pub(crate) fn member_line(&self) -> String {
         let member = |m: &super::overview::MemberRow| match m.state.as_str() {
             "unreachable" => format!("{} UNREACHABLE", m.name),
+            state if m.connections == 1 => format!("{} {state} 1 conn", m.name),
             state => format!("{} {state} {} conns", m.name, m.connections),
         };
         self.members.iter().map(member).collect::<Vec<_>>().join("   ")
@@ -236,7 +239,7 @@ impl Overview {
             let first = [row.name.clone(), ready];
             let cells = first.into_iter().chain(row.traffic.cells()).chain([row.problem.clone()]);
             let tone = if row.ready < row.members { Tone::Bad } else { Tone::Plain };
-            Line { cells: cells.collect(), tone, item: Item::Listener(row.name.clone()) }
+            Line { cells: cells.collect(), tone, item: Item::Listener(row.name.clone()), found: true }
         };
         Panel {
             title: found(rows.len(), self.listeners.len(), "listener", "listeners"),
@@ -263,8 +266,10 @@ impl Overview {
         );
         let lines = pools.into_iter().flat_map(|(pool, mut backends)| {
             backends.sort_by(|a, b| sort.order((&a.name, &a.traffic), (&b.name, &b.traffic)));
-            let head = pool.head(members.len());
-            std::iter::once(head).chain(backends.into_iter().map(move |row| row.line(each)))
+            let head = Line { found: pool.has(layout.filter), ..pool.head(members.len()) };
+            let found = |row: &BackendRow| row.has(layout.filter);
+            let line = move |row: &BackendRow| Line { found: found(row), ..row.line(each) };
+            std::iter::once(head).chain(backends.into_iter().map(line))
         });
         let last = [(Keep::Words, "STATE"), (Keep::Until(6), "ADDRESS")];
         Panel {
@@ -304,16 +309,21 @@ fn verdict(word: &str, checked: bool) -> &'static str {
 impl PoolRow {
     /// The pool with those of its backends that have this in them; all of them when its own name has.
     fn matching(&self, filter: &str) -> Option<(&Self, Vec<&BackendRow>)> {
-        let whole = has(filter, [self.name.as_str()]);
-        let matches = |row: &&BackendRow| {
-            whole || has(filter, [row.name.as_str(), &row.address, &row.reason, row.state])
-        };
-        let backends: Vec<&BackendRow> = self.backends.iter().filter(matches).collect();
+        let whole = self.has(filter);
+        let backends: Vec<&BackendRow> =
+            self.backends.iter().filter(|row| whole || row.has(filter)).collect();
         (whole || !backends.is_empty()).then_some((self, backends))
     }
 
-    /// How many of its backends are healthy, in words.
+    fn has(&self, filter: &str) -> bool {
+        has(filter, [self.name.as_str(), self.down.as_deref().unwrap_or_default()])
+    }
+
+    /// That it is down, or how many of its backends are healthy, in words.
     pub(crate) fn state(&self) -> String {
+        if let Some(down) = &self.down {
+            return down.clone();
+        }
         let healthy = self.backends.iter().filter(|b| b.healthy()).count();
         match self.backends.len() {
             0 => "no backends".to_owned(),
@@ -326,14 +336,18 @@ impl PoolRow {
         let blank = std::iter::repeat_n(String::new(), members);
         let cells = std::iter::once(self.name.clone()).chain(blank).chain(self.traffic.cells());
         let cells = cells.chain([self.state(), String::new()]).collect();
-        let down =
+        let none =
             self.checked && !self.backends.is_empty() && !self.backends.iter().any(BackendRow::healthy);
-        let tone = if down { Tone::Bad } else { Tone::Group };
-        Line { cells, tone, item: Item::Pool(self.name.clone()) }
+        let tone = if none || self.down.is_some() { Tone::Bad } else { Tone::Group };
+        Line { cells, tone, item: Item::Pool(self.name.clone()), found: true }
     }
 }
 
 impl BackendRow {
+    fn has(&self, filter: &str) -> bool {
+        has(filter, [self.name.as_str(), &self.address, &self.reason, self.state])
+    }
+
     fn line(&self, each: bool) -> Line {
         let said: Vec<String> = match each {
             true => self.verdicts.iter().map(|word| verdict(word, self.checked).to_owned()).collect(),
@@ -355,6 +369,6 @@ impl BackendRow {
         let short = self.name.split_once('/').map_or(self.name.as_str(), |(_, backend)| backend);
         let cells = std::iter::once(format!("  {short}")).chain(said).chain(self.traffic.cells());
         let cells = cells.chain([state, self.address.clone()]).collect();
-        Line { cells, tone, item: Item::Backend(self.name.clone()) }
+        Line { cells, tone, item: Item::Backend(self.name.clone()), found: true }
     }
 }

@@ -62,12 +62,17 @@ pub(crate) struct Pane {
     /// How many lines there are, and how many fit: told by the last drawing.
     pub(crate) lines: usize,
     pub(crate) fit: usize,
+    /// Whether the first line that was searched for is to be chosen.
+    seeks: bool,
 }
 
 impl Pane {
     /// Notes what there is to show, and keeps what is chosen on the screen.
     pub(crate) fn fit(&mut self, panel: &Panel, fit: usize) {
         (self.lines, self.fit) = (panel.lines.len(), fit);
+        if std::mem::take(&mut self.seeks) {
+            self.chosen = panel.lines.iter().position(|line| line.found).unwrap_or(0);
+        }
         let moved =
             self.item.as_ref().and_then(|item| panel.lines.iter().position(|line| line.item == *item));
         self.chosen = moved.unwrap_or(self.chosen).min(self.lines.saturating_sub(1));
@@ -93,6 +98,12 @@ impl Pane {
 
     fn begin(&mut self) {
         (self.offset, self.chosen, self.item) = (0, 0, None);
+    }
+
+    /// Begins with the first line that was searched for.
+    fn seek(&mut self) {
+        self.begin();
+        self.seeks = true;
     }
 }
 
@@ -208,7 +219,15 @@ impl State {
         match key {
             Key::Char(c) => filter.push(c),
             Key::Backspace => drop(filter.pop()),
-            Key::Enter => self.searching = false,
+            Key::Enter => {
+                self.searching = false;
+                // What was found may be in the other panel only.
+                match (self.listeners.lines, self.pools.lines) {
+                    (0, 1..) => self.focus = Focus::Pools,
+                    (1.., 0) => self.focus = Focus::Listeners,
+                    _ => {}
+                }
+            }
             Key::Escape => {
                 self.searching = false;
                 filter.clear();
@@ -220,8 +239,8 @@ impl State {
 
     fn set_filter(&mut self, filter: String) {
         if self.filter != filter {
-            self.listeners.begin();
-            self.pools.begin();
+            self.listeners.seek();
+            self.pools.seek();
         }
         self.filter = filter;
     }

@@ -150,7 +150,7 @@ fn a_screen_shows_the_cluster_its_listeners_and_its_pools() {
             "  a   ok  ok  ok    9      30     3.0 kB  3.0 MB  0                                        10.0.0.1:8080".to_owned(),
             "  b   ok  ok  DOWN  9      30     3.0 kB  3.0 MB  0       m3: connection refused\\u{1b}[2J  10.0.0.1:8080".to_owned(),
             String::new(),
-            "? help   / search   Enter details   Tab panel   < > sort   p pause   q quit".to_owned(),
+            "q quit   ? help   ! problems   / search   Enter details   Tab panel   < > sort   p pause".to_owned(),
         ]
     );
     // Where there is less room, what matters least goes: why a backend is down stays.

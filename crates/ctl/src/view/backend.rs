@@ -71,6 +71,8 @@ struct HealthView {
     /// Time until connections that are left are closed, because of a drain with a deadline.
     #[serde(flatten, serialize_with = "span::drain_left")]
     drain_left: Option<Span>,
+    /// Whether it is drained: every member says that it gives it no new connections and has none open.
+    drained: bool,
     views: Vec<MemberView>,
     unreachable: Vec<String>,
 }
@@ -94,6 +96,8 @@ struct MemberView {
     /// Time until connections that are left there are closed, because of a drain with a deadline.
     #[serde(flatten, serialize_with = "span::drain_left")]
     drain_left: Option<Span>,
+    /// Whether the member gives it no new connections because it is drained.
+    draining: bool,
     /// Where the member dials it; `None` while its name has no address.
     address: Option<String>,
     /// What else its name stands for.
@@ -147,6 +151,7 @@ impl From<v1::MemberView> for MemberView {
             bytes_out: view.bytes_out,
             connect_failures: view.connect_failures,
             drain_left: Span::seconds(view.drain_left.as_ref()),
+            draining: view.draining,
             address: Some(view.address).filter(|address| !address.is_empty()),
             other_addresses: view.other_addresses,
             history: view.history.into_iter().map(Into::into).collect(),
@@ -183,9 +188,10 @@ impl HealthView {
     }
 }
 
-/// How far a drain is: "draining, 12 open, 2m14s left".
-pub(super) fn draining(open: u64, left: Option<Span>, deadline: Option<Span>) -> String {
+/// How far a drain is: "draining, 12 open, 2m14s left"; "drained" once nothing is open, and nothing new comes.
+pub(super) fn draining(drained: bool, open: u64, left: Option<Span>, deadline: Option<Span>) -> String {
     match (left, deadline) {
+        _ if drained => "drained".to_owned(),
         (Some(left), _) => format!("draining, {open} open, {left} left"),
         // Not known yet, or to a member of an older version only.
         (None, Some(deadline)) => format!("draining, {open} open (deadline {deadline})"),
@@ -210,6 +216,9 @@ impl BackendState {
                 members: seen.len() + unreachable.len(),
                 connections: seen.iter().map(|v| v.connections).sum(),
                 drain_left: seen.iter().filter_map(|v| v.drain_left).max(),
+                drained: unreachable.is_empty()
+                    && !seen.is_empty()
+                    && seen.iter().all(|v| v.draining && v.connections == 0),
                 views: seen,
                 unreachable: unreachable.clone(),
             };
@@ -222,7 +231,7 @@ impl BackendState {
         let state = self.backend.state;
         let state = match (&self.health, &self.backend.drain_deadline) {
             (Some(health), deadline) if state == "draining" => {
-                draining(health.connections, health.drain_left, *deadline)
+                draining(health.drained, health.connections, health.drain_left, *deadline)
             }
             (None, Some(deadline)) => format!("{state} (deadline {deadline})"),
             _ => state.to_owned(),

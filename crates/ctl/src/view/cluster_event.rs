@@ -36,6 +36,10 @@ enum DetailView {
         pool: String,
         down: bool,
     },
+    Listener {
+        listener: String,
+        bound: bool,
+    },
     Leader {
         leader: Option<String>,
         term: u64,
@@ -61,6 +65,8 @@ enum DetailView {
 struct ChangeView {
     change: &'static str,
     name: String,
+    /// Of an update: the settings that have another value than before.
+    fields: Vec<String>,
 }
 
 fn given(text: String) -> Option<String> {
@@ -75,7 +81,7 @@ fn change(change: v1::ResourceChange) -> ChangeView {
         v1::EventType::Current | v1::EventType::Unspecified => "unknown",
     };
     // "web" may be a pool and a listener: the kind stays with the name.
-    ChangeView { change: word, name: change.name }
+    ChangeView { change: word, name: change.name, fields: change.fields }
 }
 
 fn detail(detail: Detail) -> DetailView {
@@ -90,6 +96,9 @@ fn detail(detail: Detail) -> DetailView {
             reason: event.reason,
         },
         Detail::Pool(event) => DetailView::Pool { pool: short_name(&event.pool), down: event.down },
+        Detail::Listener(event) => {
+            DetailView::Listener { listener: short_name(&event.listener), bound: event.bound }
+        }
         Detail::Leader(event) => {
             DetailView::Leader { leader: given(short_name(&event.leader)), term: event.term }
         }

@@ -112,6 +112,11 @@ impl ClosedView {
         &self.unreachable
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.closed.iter().map(|closed| closed.count).sum()
+    }
+
     /// As in "closed 3 connections on m1, 1 on m2".
     pub(crate) fn text(&self) -> String {
         let verb = if self.dry_run { "would close" } else { "closed" };

@@ -32,6 +32,8 @@ pub(crate) struct MemberView {
     drain_deadline: Option<Span>,
     /// Connections that are open on it; only known of one that is drained.
     connections: Option<u64>,
+    /// Whether it is drained: it takes no new connections and has none open. Only known of one that is drained.
+    drained: Option<bool>,
     /// Time until they are closed.
     #[serde(flatten, serialize_with = "span::drain_left")]
     drain_left: Option<Span>,
@@ -54,6 +56,7 @@ impl From<v1::Member> for MemberView {
             draining: member.draining,
             drain_deadline: Span::setting(member.drain_timeout.as_ref()),
             connections: None,
+            drained: None,
             drain_left: None,
         }
     }
@@ -71,6 +74,7 @@ impl MemberView {
             let id = status.member.as_ref().map(|record| record.id);
             if let Some(member) = members.iter_mut().find(|m| m.draining && Some(m.id) == id) {
                 member.connections = Some(status.active_connections);
+                member.drained = Some(status.drained && status.active_connections == 0);
                 member.drain_left = Span::seconds(status.drain_left.as_ref());
             }
         }
@@ -79,7 +83,9 @@ impl MemberView {
     fn state(&self) -> String {
         match (self.draining, self.connections) {
             (false, _) => "enabled".to_owned(),
-            (true, Some(open)) => draining(open, self.drain_left, self.drain_deadline),
+            (true, Some(open)) => {
+                draining(self.drained == Some(true), open, self.drain_left, self.drain_deadline)
+            }
             (true, None) => "draining".to_owned(),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) use event::EventView;
 pub(crate) use listener::ListenerView;
 pub(crate) use member::MemberView;
 pub(crate) use pool::PoolView;
-pub(crate) use status::StatusView;
+pub(crate) use status::{PoolDown, PoolsDown, StatusView};
 pub(crate) use vip::VipView;
 pub(crate) use vip_history::VipEventView;
 pub(crate) use words::{membership_step_word, raft_state_word, vip_standing_word};

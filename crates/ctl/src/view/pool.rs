@@ -6,7 +6,7 @@ use trestle_model::{Algorithm, AllDown, OnDown, OnPrimaryUp, Pool, PoolName, Poo
 
 use super::check::CheckView;
 use super::span::{self, Span};
-use super::{MetadataView, or_dash, short_name, word};
+use super::{MetadataView, PoolsDown, or_dash, short_name, word};
 use crate::table;
 
 /// A pool.
@@ -41,6 +41,11 @@ pub(crate) struct PoolView {
     backend_count: u32,
     /// Backends that every member which answers finds healthy; `None` without a check, and where it is not known.
     healthy_backends: Option<usize>,
+    /// Members on which it is down; `None` where that is not known.
+    down_on: Option<Vec<String>>,
+    /// That it is down, in words.
+    #[serde(skip)]
+    down: Option<String>,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -76,6 +81,8 @@ impl From<v1::Pool> for PoolView {
             send_proxy,
             backend_count: pool.backend_count,
             healthy_backends: None,
+            down_on: None,
+            down: None,
             revision: pool.revision,
             etag: pool.etag,
             metadata: MetadataView::new(pool.owner, pool.annotations),
@@ -101,12 +108,22 @@ impl PoolView {
         self.healthy_backends = Some(own.filter(healthy).count());
     }
 
-    /// "2/3", "no check", or "-" where it is not known.
+    /// Adds whether it is down, by what the members say in the cluster's status.
+    pub(crate) fn note_down(&mut self, down: Option<&PoolsDown>) {
+        let Some(down) = down else { return };
+        let own = down.get(&self.name);
+        self.down_on = Some(own.map(|down| down.on.clone()).unwrap_or_default());
+        self.down = own.map(|down| down.words.clone());
+    }
+
+    /// "2/3", "down (none of 2 in use)", "no check", or "-" where it is not known.
     fn health_brief(&self) -> String {
-        match self.healthy_backends {
+        match (&self.down, self.healthy_backends) {
+            (Some(down), _) => down.clone(),
+            _ if self.backend_count == 0 => "no backends".to_owned(),
             _ if !self.health.is_made() => "no check".to_owned(),
-            Some(healthy) => format!("{healthy}/{}", self.backend_count),
-            None => "-".to_owned(),
+            (None, Some(healthy)) => format!("{healthy}/{}", self.backend_count),
+            (None, None) => "-".to_owned(),
         }
     }
 
@@ -316,6 +333,7 @@ mod tests {
   "send_proxy": "off",
   "backend_count": 2,
   "healthy_backends": null,
+  "down_on": null,
   "revision": 12,
   "etag": "12"
 }
@@ -372,6 +390,7 @@ mod tests {
                send_proxy: \"off\"\n  \
                backend_count: 2\n  \
                healthy_backends: null\n  \
+               down_on: null\n  \
                revision: 12\n  \
                etag: \"12\"\n"
         );

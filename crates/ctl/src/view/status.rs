@@ -9,6 +9,7 @@ mod vips;
 use serde::Serialize;
 use trestle_api::v1;
 
+pub(crate) use self::data_plane::{PoolDown, PoolsDown};
 use self::member::MemberStatusView;
 use super::short_name;
 use crate::table;
@@ -188,7 +189,7 @@ mod tests {
         let text = StatusView::from(status).text(None);
         assert!(
             text.ends_with(
-                "m3 is drained and has 0 connections open: \"trestle member enable m3\" ends that\n"
+                "m3 is drained and has no connection open: \"trestle member enable m3\" ends that\n"
             ),
             "{text}"
         );

@@ -49,6 +49,8 @@ struct Left {
     before: Option<&'static str>,
     /// It is not drained any more.
     ended: bool,
+    /// The deadline of a member that still takes connections, and what keeps others from taking over from it.
+    waits_for: Option<(Duration, String)>,
 }
 
 impl Drain {
@@ -82,10 +84,12 @@ impl Drain {
 }
 
 /// Waits until a drain that is in force with `revision` has ended, and counts down. It takes as long as the drain does; a member
-/// that does not answer is waited for as long as `--timeout` says.
+/// that does not answer is waited for as long as `--timeout` says, and one that cannot hand leadership over as long as the drain's
+/// deadline, if it has one: the deadline itself counts from when the member takes no new connections.
 ///
 /// # Errors
-/// When it is interrupted, somebody else ended the drain, or a member may have connections left.
+/// When it is interrupted, somebody else ended the drain, a member may have connections left, or the deadline is over and the
+/// drain has not begun.
 pub(crate) async fn drained(session: &mut Session<'_>, drain: &Drain, revision: u64) -> Result<(), Error> {
     let left = drain.goes_on();
     let work = async {
@@ -98,9 +102,9 @@ pub(crate) async fn drained(session: &mut Session<'_>, drain: &Drain, revision: 
 async fn follow(session: &mut Session<'_>, drain: &Drain) -> Result<(), Error> {
     let name = drain.name();
     let mut told: Option<(Said, Instant)> = None;
-    let mut silent_since = None;
+    let (began, mut silent_since) = (Instant::now(), None);
     loop {
-        let left = drain.look(session).await?;
+        let mut left = drain.look(session).await?;
         if left.ended {
             return Err(Error::DrainEnded(format!("{} {name}", drain.kind())));
         }
@@ -110,6 +114,9 @@ async fn follow(session: &mut Session<'_>, drain: &Drain) -> Result<(), Error> {
             return Ok(());
         }
         let now = Instant::now();
+        if let Some((deadline, why)) = left.waits_for.take_if(|(time, _)| now >= began + *time) {
+            return Err(Error::NotHandedOver { member: name, deadline, why });
+        }
         let said: Said = (left.connections, left.before, left.silent.clone());
         let due = told.as_ref().is_none_or(|(before, at)| {
             let since = now.saturating_duration_since(*at);
@@ -187,12 +194,11 @@ async fn look_at_member(session: &mut Session<'_>, name: &str) -> Result<Left, E
     let make = async |channel| cluster(channel).get_cluster_status(request).await;
     let status = session.call(Repeat::Watch, make).await?;
     let is_it = |member: &&v1::MemberStatus| member.member.as_ref().is_some_and(|m| m.name == resource);
-    let Some(own) = status.members.iter().find(is_it) else {
+    let record = |own: &&v1::MemberStatus| own.member.clone().filter(|record| record.draining);
+    let Some((own, record)) = status.members.iter().find(is_it).and_then(|own| Some((own, record(&own)?)))
+    else {
         return Ok(Left { ended: true, ..Left::default() });
     };
-    if !own.member.as_ref().is_some_and(|record| record.draining) {
-        return Ok(Left { ended: true, ..Left::default() });
-    }
     let filter = Some(v1::ConnectionFilter { member: resource.clone(), ..v1::ConnectionFilter::default() });
     let request = v1::ListConnectionsRequest { filter, page_size: 1, page_token: String::new() };
     let make = async |channel| connections(channel).list_connections(request.clone()).await;
@@ -202,11 +208,28 @@ async fn look_at_member(session: &mut Session<'_>, name: &str) -> Result<Left, E
         true => "takes connections until it has handed leadership over",
         false => "still takes connections",
     };
+    let before = (answers && !own.drained).then_some(before);
+    let deadline = time_of(record.drain_timeout.as_ref()).filter(|_| before.is_some());
     Ok(Left {
         connections: open.total_size,
         time: time_of(own.drain_left.as_ref()),
         silent: if answers { Vec::new() } else { vec![name.to_owned()] },
-        before: (answers && !own.drained).then_some(before),
+        before,
         ended: false,
+        waits_for: deadline.map(|deadline| (deadline, no_successor(&status, &resource))),
     })
+}
+
+/// Why no other member takes over from this one, by what they say of themselves.
+fn no_successor(status: &v1::ClusterStatus, resource: &str) -> String {
+    let name = |m: &v1::MemberStatus| m.member.as_ref().map(|record| record.name.clone()).unwrap_or_default();
+    let votes = |m: &v1::MemberStatus| m.member.as_ref().is_some_and(|r| r.role() == v1::MemberRole::Voter);
+    let why = |m: &v1::MemberStatus| match m.unfit.as_slice() {
+        _ if !m.reachable => "does not answer".to_owned(),
+        [] => "says nothing that keeps it from that".to_owned(),
+        reasons => reasons.join("; "),
+    };
+    let others = status.members.iter().filter(|m| votes(m) && name(m) != resource);
+    let each: Vec<String> = others.map(|m| format!("{}: {}", short_name(&name(m)), why(m))).collect();
+    if each.is_empty() { "there is no other voter".to_owned() } else { each.join("; ") }
 }

@@ -29,6 +29,8 @@ pub(super) struct TrackedBackend {
     pub(super) outage: Outage,
     /// Decides on the backend's connections if it is a backup.
     failback: Failback,
+    /// Whether it was told last that its name has no address.
+    pub(super) unresolved: bool,
 }
 
 impl TrackedBackend {
@@ -55,6 +57,7 @@ impl TrackedBackend {
             check: None,
             outage: Outage::default(),
             failback: Failback::default(),
+            unresolved: false,
         }
     }
 }
@@ -65,7 +68,7 @@ pub(super) struct TrackedPool {
     pub(super) plan: Arc<CheckPlan>,
     pub(super) backends: BTreeMap<BackendName, TrackedBackend>,
     pub(super) pool_runtime: PoolRuntime,
-    /// Whether the last event of the pool said that none of its backends is usable.
+    /// Whether the last event of the pool said that it is down.
     pub(super) down: bool,
 }
 

@@ -11,6 +11,7 @@ use crate::accept::admission::Admission;
 use crate::accept::bind::{self, BindError};
 use crate::accept::listener::{BindStatus, Listener};
 use crate::forwarder::{Forwarder, OpenMode};
+use crate::observe::event::{Event, OnEvent};
 use crate::upstream::loop_guard::{LoopGuard, OwnTargets, meets};
 
 /// Ports of a listener up to which each of them has a socket for each worker, so that all cores accept there. With more, each
@@ -62,6 +63,9 @@ pub(super) struct ListenerReconciler {
     replaced: Vec<Arc<Admission>>,
     /// The addresses of virtual IPs.
     vips: Arc<BTreeSet<IpAddr>>,
+    on_event: OnEvent,
+    /// Listeners of which was told last that they are not bound.
+    unbound: BTreeSet<ListenerName>,
     /// Listeners that are new and wait.
     held: BTreeMap<ListenerName, ListenerHold>,
     /// What was in force before the first address was put off that is not open yet.
@@ -75,6 +79,7 @@ impl ListenerReconciler {
         data_address: Option<IpAddr>,
         targets: OwnTargets,
         forwarder: Arc<dyn Forwarder>,
+        on_event: OnEvent,
     ) -> Self {
         Self {
             data_address,
@@ -86,6 +91,8 @@ impl ListenerReconciler {
             shadowed: Arc::default(),
             replaced: Vec::new(),
             vips: Arc::default(),
+            on_event,
+            unbound: BTreeSet::new(),
             held: BTreeMap::new(),
             opening: None,
             drained: false,
@@ -193,11 +200,13 @@ impl ListenerReconciler {
             let was = self.published.0.get(name).cloned();
             let binds = self.bind(config, &owners);
             let listener = entry(config, binds, was.as_ref());
+            self.tell(&listener, was.as_deref());
             for status in listener.binds.iter().filter(|b| b.error.is_none()) {
                 routes.insert(status.effective, listener.clone());
             }
             listeners.insert(name.clone(), listener);
         }
+        self.unbound.retain(|name| listeners.contains_key(name));
         self.opening = self.forwarder.has_put_off().then_some(self.opening.unwrap_or(before));
         let (before, _) = &self.published;
         let unchanged = before.len() == listeners.len()
@@ -260,6 +269,19 @@ impl ListenerReconciler {
             }
         }
         binds
+    }
+
+    /// Tells of addresses of a listener that are not bound and were not so before, or that all are bound again.
+    fn tell(&mut self, listener: &Listener, was: Option<&Listener>) {
+        let known: BTreeMap<_, _> = was.into_iter().flat_map(Listener::failed).collect();
+        let come = listener.failed().filter(|(at, error)| !error.is_meant() && known.get(at) != Some(error));
+        let (failures, name) = (bind::told(come), listener.config.name.clone());
+        if !failures.is_empty() {
+            self.unbound.insert(name.clone());
+            self.on_event.tell(Event::ListenerUnbound { listener: name, failures });
+        } else if listener.binds.iter().all(|status| status.error.is_none()) && self.unbound.remove(&name) {
+            self.on_event.tell(Event::ListenerBound { listener: name });
+        }
     }
 
     fn open(&mut self, address: SocketAddr, spread: bool) -> Result<(), BindError> {
@@ -348,11 +370,5 @@ fn entry(
     }
     let counters = was.map(|w| w.counters.clone()).unwrap_or_default();
     let admission = was.map(|w| w.admission.clone()).unwrap_or_default();
-    let new = Listener { config: config.clone(), binds, counters, admission };
-    let known: BTreeMap<_, _> = was.iter().flat_map(|was| was.failed()).collect();
-    let come = new.failed().filter(|(at, error)| !error.is_meant() && known.get(at) != Some(error));
-    for error in bind::told(come) {
-        tracing::warn!(listener = %config.name, %error, "addresses of a listener are not bound; tried again on a timer");
-    }
-    Arc::new(new)
+    Arc::new(Listener { config: config.clone(), binds, counters, admission })
 }

@@ -93,7 +93,12 @@ impl Reconciler {
     ) -> Self {
         let now = Instant::now();
         Self {
-            listeners: ListenerReconciler::new(settings.data_address, settings.targets(), forwarder.clone()),
+            listeners: ListenerReconciler::new(
+                settings.data_address,
+                settings.targets(),
+                forwarder.clone(),
+                settings.on_event.clone(),
+            ),
             forwarder,
             table,
             in_force,
@@ -233,6 +238,7 @@ impl Reconciler {
             let before = *self.in_force.borrow();
             self.listeners.hold(&state, before, now, self.pools.unchecked());
             self.listeners.follow(&state, before).await;
+            self.pools.look_at_all();
         }
         self.state = state;
         self.publish();
@@ -252,7 +258,8 @@ impl Reconciler {
             Table { revision, listeners, pools, routes, loop_guard, vips, shadowed, drained, drain_ends };
         let table = Arc::new(table);
         self.table.store(table.clone());
-        self.forwarder.publish(self.pools.publication(table));
+        self.forwarder.publish(self.pools.publication(table.clone()));
+        self.pools.tell(&table);
         self.published = Instant::now();
     }
 }

@@ -51,6 +51,11 @@ impl NameUsers {
         matches!(host, Host::Name(name) if self.known.get(name).is_some_and(|known| known.awaited))
     }
 
+    /// Whether a report is the first one about its name.
+    pub(super) fn is_first(&self, report: &ResolverReport) -> bool {
+        self.known.get(&report.name).is_some_and(|known| known.awaited)
+    }
+
     /// `user` no longer uses `host`.
     pub(super) fn leave(&mut self, host: &Host, user: &BackendKey) {
         let Host::Name(name) = host else { return };

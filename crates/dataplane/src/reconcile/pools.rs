@@ -25,7 +25,7 @@ use crate::check::{self, CheckPlan};
 use crate::forwarder::Publication;
 use crate::observe::check_result::CheckResult;
 use crate::observe::close_reason::CloseReason;
-use crate::observe::event::OnEvent;
+use crate::observe::event::{Event, OnEvent};
 use crate::resolve;
 use crate::table::Table;
 use crate::upstream::backend::Backend;
@@ -64,6 +64,8 @@ pub(super) struct PoolReconciler {
     growing: BTreeMap<PoolName, Duration>,
     /// Epochs that begin, and so connections that close, once the table is published.
     signals: Vec<(Arc<BackendRuntime>, u32)>,
+    /// Pools whose condition may be another one, of which is told once the table is published.
+    changed: BTreeSet<PoolName>,
     /// Addresses of backends that are dead while others of the same backend are not; connections there close once the table is
     /// published.
     dead: Vec<(Arc<BackendRuntime>, IpAddr)>,
@@ -95,6 +97,7 @@ impl PoolReconciler {
             drain: None,
             growing: BTreeMap::new(),
             signals: Vec::new(),
+            changed: BTreeSet::new(),
             dead: Vec::new(),
         }
     }
@@ -262,6 +265,7 @@ impl PoolReconciler {
     /// their checks start anew, and connections to the former address go on.
     pub(super) fn resolved(&mut self, report: resolve::ResolverReport) {
         let found = report.found.clone();
+        let is_first = self.names.is_first(&report);
         for (pool_name, name) in self.names.report(report) {
             let Some(mut pool) = self.pools.remove(&pool_name) else { continue };
             if let Some(state) = pool.backends.get_mut(&name) {
@@ -272,8 +276,15 @@ impl PoolReconciler {
                     let _ = self.prober.send(check::command::ProbeCommand::Renew(id, all.clone()));
                 } else {
                     self.forget(state.check.take());
+                    let (was_known, first) = (entry.ip.is_some(), is_first && !state.unresolved);
                     self.start_check(&pool_name, &pool.plan, &mut entry, &mut state.check, true);
                     state.outage.renew();
+                    if let (Err(reason), true) = (&found, was_known || first) {
+                        state.unresolved = true;
+                        let (pool, backend, reason) = (pool_name.clone(), name.clone(), reason.to_string());
+                        let verdict = Verdict::Unknown;
+                        self.on_event.tell(Event::Verdict { pool, backend, verdict, reason });
+                    }
                 }
                 state.entry = Arc::new(entry);
             }
@@ -289,17 +300,24 @@ impl PoolReconciler {
         }
     }
 
-    /// Whether backends of a pool that clients would be sent to have not been looked up or checked yet, and the pool's initial
-    /// state does not decide on them.
-    fn is_unchecked(&self, pool: &PoolName) -> bool {
+    /// The backends of a pool that clients would be led to, and that have not been looked up or checked yet.
+    fn awaited(&self, pool: &PoolName) -> impl Iterator<Item = &Arc<Backend>> {
         let backends = self.pools.get(pool).into_iter().flat_map(|pool| pool.backends.values());
-        let mut entries = backends.map(|b| &b.entry).filter(|entry| entry.verdict == Verdict::Unknown);
-        entries.any(|entry| {
+        backends.map(|backend| &backend.entry).filter(|entry| {
             let spec = &entry.config.spec;
             entry.config.admin_state == AdminState::Enabled
                 && spec.weight > 0
                 && (entry.reason == CheckResult::Awaited || self.names.is_awaited(&spec.address.host))
         })
+    }
+
+    fn is_awaited(&self, pool: &PoolName) -> bool {
+        self.awaited(pool).next().is_some()
+    }
+
+    /// Whether there are such backends beside those of which the pool's initial state says enough.
+    fn is_unchecked(&self, pool: &PoolName) -> bool {
+        self.awaited(pool).any(|entry| entry.verdict == Verdict::Unknown)
     }
 
     /// As [`PoolReconciler::is_unchecked`], looking at each pool once: many listeners may use a large one.
@@ -336,7 +354,8 @@ impl PoolReconciler {
             self.dead.extend(report.dead.into_iter().map(|ip| (entry.runtime.clone(), ip)));
         }
         if let Some(result) = report.result {
-            let event = news::of_verdict(pool_name, name, &entry, report.verdict, &result);
+            let told = std::mem::take(&mut state.unresolved);
+            let event = news::of_verdict(pool_name, name, &entry, told, report.verdict, &result);
             event.into_iter().for_each(|event| self.on_event.tell(event));
             state.outage.found(report.verdict == Verdict::Healthy);
             entry.reason_ip = (!entry.addresses.is_empty()).then_some(report.ip);
@@ -364,6 +383,7 @@ impl PoolReconciler {
             return self.published.clone();
         }
         let mut pools = BTreeMap::clone(&self.published);
+        self.changed.extend(self.dirty.iter().cloned());
         for name in std::mem::take(&mut self.dirty) {
             self.growing.remove(&name);
             let before = pools.remove(&name);
@@ -376,12 +396,32 @@ impl PoolReconciler {
             if let Some(holds) = holds {
                 self.growing.insert(name.clone(), now.saturating_add(holds));
             }
-            let event = news::of_pool(&entry, &mut state.down);
-            event.into_iter().for_each(|event| self.on_event.tell(event));
             pools.insert(name, Arc::new(entry));
         }
         self.published = Arc::new(pools);
         self.published.clone()
+    }
+
+    /// Has all pools looked at, when what they depend on beside their backends has changed.
+    pub(super) fn look_at_all(&mut self) {
+        self.changed.extend(self.pools.keys().cloned());
+    }
+
+    /// Tells of pools that are down, or up again, by the table that was just published.
+    pub(super) fn tell(&mut self, table: &Table) {
+        if self.changed.is_empty() {
+            return;
+        }
+        let used = table.used_pools();
+        for name in std::mem::take(&mut self.changed) {
+            let (Some(pool), true) = (table.pools.get(&name), self.pools.contains_key(&name)) else {
+                continue;
+            };
+            let awaited = self.is_awaited(&name);
+            let Some(state) = self.pools.get_mut(&name) else { continue };
+            let event = news::of_pool(table, pool, used.contains(&name), awaited, &mut state.down);
+            event.into_iter().for_each(|event| self.on_event.tell(event));
+        }
     }
 
     /// The table to be published, with what ends then: connections of earlier epochs, and those at dead addresses.

@@ -61,6 +61,7 @@ impl ClusterState {
             Change {
                 kind: ChangeKind::Created | ChangeKind::Updated,
                 resource: Resource::Listener(listener),
+                ..
             },
         ] = changes.as_slice()
         {
@@ -68,7 +69,7 @@ impl ClusterState {
         }
         match changes.len() {
             1 => {
-                let Change { kind, resource } = changes.remove(0);
+                let Change { kind, resource, .. } = changes.remove(0);
                 changed(index, kind, resource)
             }
             _ => Ok(Applied { revision: index, outcome: Outcome::Deleted, changes }),

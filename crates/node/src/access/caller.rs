@@ -77,6 +77,14 @@ impl Caller {
         }
     }
 
+    /// The other member that took the call from its client; `None` for a call that came here itself.
+    pub(crate) fn taken_by(&self) -> Option<MemberId> {
+        match &self.via {
+            Via::PeerPort { for_, .. } => for_.as_ref().map(|caller| caller.member).filter(|id| id.0 != 0),
+            Via::AdminPort(_) | Via::UnixSocket(_) => None,
+        }
+    }
+
     /// The address of the client that wants what is asked for; `None` for what a member wants by itself and for a client of
     /// the same machine that has none.
     pub(crate) fn client(&self) -> Option<IpAddr> {

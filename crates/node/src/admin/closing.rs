@@ -106,6 +106,9 @@ impl Admin {
                 Ok(_) | Err(_) => plan.unreachable.push(convert::member_name(&member.spec.name)),
             }
         }
+        if plan.connections.is_empty() {
+            self.refuse_unmatched(&request.closing).await?;
+        }
         // Hashes under a key that is drawn anew each time are in random order.
         let key = RandomState::new();
         plan.connections.sort_by_cached_key(|connection| key.hash_one(connection));
@@ -140,7 +143,19 @@ impl Admin {
                 Err(_) => answer.unreachable_members.push(member),
             }
         }
+        if answer.members.iter().all(|closed| closed.count == 0) {
+            self.refuse_unmatched(&request.closing).await?;
+        }
         Ok(answer)
+    }
+
+    /// Refuses what has matched nothing because it names what does not exist.
+    async fn refuse_unmatched(&self, closing: &Closing) -> Result<(), Status> {
+        match closing {
+            Closing::Matching(filter) => self.refuse_unknown(filter).await,
+            // A connection that is named may have ended in the meantime.
+            Closing::Named(_) => Ok(()),
+        }
     }
 
     /// Closes the next of what was chosen, and adds up how many that were on each member. One that does not answer is left

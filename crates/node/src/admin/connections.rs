@@ -77,6 +77,25 @@ impl Admin {
         Ok(found)
     }
 
+    /// Refuses a filter that matches nothing because it names what does not exist. What was deleted may have connections still, so
+    /// this is for one that has matched nothing.
+    pub(super) async fn refuse_unknown(&self, filter: &ConnectionFilter) -> Result<(), Status> {
+        let read = self.read_best_effort().await?;
+        let state = read.state();
+        let no_listener = filter.listener.as_ref().filter(|name| !state.listeners.contains_key(*name));
+        let no_pool = filter.pool.as_ref().filter(|name| !state.pools.contains_key(*name));
+        let no_backend = filter.backend.as_ref().filter(|(pool, name)| state.backend(pool, name).is_none());
+        let missing = [
+            no_listener.map(|name| (Kind::Listener, name.to_string())),
+            no_pool.map(|name| (Kind::Pool, name.to_string())),
+            no_backend.map(|(pool, name)| (Kind::Backend, format!("{pool}/{name}"))),
+        ];
+        match missing.into_iter().flatten().next() {
+            Some((kind, name)) => Err(status::refusal(&Refusal::NotFound { kind, name })),
+            None => Ok(()),
+        }
+    }
+
     async fn list_at(
         &self,
         member: &Member,
@@ -136,6 +155,9 @@ impl ConnectionService for Admin {
             }
         }
         let page = assemble(answers, size);
+        if page.total_size == 0 {
+            self.refuse_unknown(&filter).await?;
+        }
         Ok(Response::new(v1::ListConnectionsResponse { unreachable_members: unreachable, ..page }))
     }
 

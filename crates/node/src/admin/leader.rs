@@ -155,12 +155,16 @@ impl Admin {
         Ok(match operation {
             Operation::Add(add) => {
                 let address = parsed(&add.peer_address, HostPort::parse_reachable)?;
-                streamed(move |steps| async move { admin.add_here(address, add.if_absent, steps).await })
+                streamed(move |steps| async move { admin.add_here(&caller, address, &add, steps).await })
             }
             Operation::Promote(promote) => {
                 let id = self.member_id(&name(&promote.name)?)?;
                 streamed(move |steps| async move {
-                    let warnings = admin.member.consensus.promote(id, &steps).await?;
+                    let consensus = &admin.member.consensus;
+                    let warnings = match promote.validate_only {
+                        true => consensus.try_promote(id).await?,
+                        false => consensus.promote(id, &steps).await?,
+                    };
                     admin.member_result(id, warnings, false)
                 })
             }
@@ -178,7 +182,8 @@ impl Admin {
                 streamed(move |steps| async move {
                     drop(steps);
                     admin.refuse_vips([peer.as_ref(), admin_address.as_ref()]).await?;
-                    admin.member.consensus.relocate(id, peer, admin_address).await?;
+                    let origin = Some(admin.origin(&caller));
+                    admin.member.consensus.relocate(id, peer, admin_address, origin).await?;
                     admin.member_result(id, Vec::new(), false)
                 })
             }
@@ -202,7 +207,11 @@ impl Admin {
         id: MemberId,
         remove: peer::RemoveMember,
     ) -> Result<Message, Status> {
-        match self.member.consensus.remove(id).await? {
+        if remove.validate_only {
+            let warnings = self.member.consensus.try_remove(id).await?;
+            return Ok(Message::Removed(peer::RemovedResult { revision: 0, warnings }));
+        }
+        match self.member.consensus.remove(id, Some(self.origin(caller))).await? {
             RemovalOutcome::Done { revision, warnings } => {
                 Ok(Message::Removed(peer::RemovedResult { revision, warnings }))
             }

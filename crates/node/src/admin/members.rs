@@ -56,7 +56,11 @@ impl MemberService for Admin {
     ) -> Result<Response<Self::AddMemberStream>, Status> {
         let (caller, request) = Caller::take(request)?;
         let address = convert::parse_add_member(&request).map_err(|found| status::invalid(&found))?;
-        let add = peer::AddMember { peer_address: address.to_string(), if_absent: request.if_absent };
+        let add = peer::AddMember {
+            peer_address: address.to_string(),
+            if_absent: request.if_absent,
+            validate_only: request.validate_only,
+        };
         let stream = self.lead(&caller, Operation::Add(add)).await?;
         Ok(Response::new(self.progress(stream)))
     }
@@ -68,7 +72,8 @@ impl MemberService for Admin {
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<Self::PromoteMemberStream>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let promote = peer::PromoteMember { name: parse_member("name", &request.name)?.to_string() };
+        let name = parse_member("name", &request.name)?.to_string();
+        let promote = peer::PromoteMember { name, validate_only: request.validate_only };
         let stream = self.lead(&caller, Operation::Promote(promote)).await?;
         Ok(Response::new(self.progress(stream)))
     }
@@ -78,7 +83,8 @@ impl MemberService for Admin {
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let remove = peer::RemoveMember { name: parse_member("name", &request.name)?.to_string() };
+        let name = parse_member("name", &request.name)?.to_string();
+        let remove = peer::RemoveMember { name, validate_only: request.validate_only };
         match self.led(&caller, Operation::Remove(remove)).await? {
             Message::Removed(peer::RemovedResult { revision, warnings }) => {
                 Ok(Response::new(v1::RemoveMemberResponse { revision, warnings }))
@@ -195,7 +201,7 @@ impl Admin {
 
     /// Takes in the empty member at `address`, wherever the leader is.
     pub(crate) async fn admit_member(&self, caller: &Caller, address: String) -> Result<(), Status> {
-        let add = peer::AddMember { peer_address: address, if_absent: false };
+        let add = peer::AddMember { peer_address: address, ..Default::default() };
         self.led(caller, Operation::Add(add)).await.map(drop)
     }
 
@@ -212,17 +218,27 @@ impl Admin {
     /// Takes in the empty member at `address`; this one must lead.
     pub(super) async fn add_here(
         &self,
+        caller: &Caller,
         address: HostPort,
-        if_absent: bool,
+        add: &peer::AddMember,
         progress: mpsc::Sender<MembershipProgress>,
     ) -> Result<Message, Status> {
-        let known = if if_absent { self.recorded_at(&address).await? } else { None };
+        let known = if add.if_absent { self.recorded_at(&address).await? } else { None };
         if let Some((id, true)) = known {
             return self.member_result(id, Vec::new(), true);
         }
         let spec = self.describe(&address).await?;
         self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;
-        let member = self.member.consensus.add(spec, &progress).await?;
+        if add.validate_only {
+            let member = self.member.consensus.try_add(&spec).await?;
+            return Ok(Message::Member(peer::MemberResult {
+                record: Some((&*member).into()),
+                standing: peer::MemberStanding::Outside.into(),
+                ..Default::default()
+            }));
+        }
+        let origin = Some(self.origin(caller));
+        let member = self.member.consensus.add(spec, origin, &progress).await?;
         self.member_result(member.id, Vec::new(), known.is_some())
     }
 

@@ -172,7 +172,8 @@ impl Admin {
     fn origin(&self, caller: &Caller) -> Origin {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Origin { time_ms, member: self.member.id(), client: caller.client() }
+        let member = caller.taken_by().or_else(|| self.member.id());
+        Origin { time_ms, member, client: caller.client() }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.

@@ -10,6 +10,8 @@ use super::{Event, Severity};
 
 /// Changes of one revision that an event lists; the others are counted.
 const CHANGES_MAX: usize = 20;
+/// Those of them that its text names.
+const WORDS_MAX: usize = 8;
 
 fn severity(severity: Severity) -> peer::EventSeverity {
     match severity {
@@ -24,6 +26,9 @@ pub(super) fn of_event(event: &Event, me: &MemberName) -> peer::MemberEvent {
     use peer::member_event::Detail;
     let leader = |leader: String, term| Some(Detail::Leader(peer::LeaderEvent { leader, term }));
     let pool = |pool, down| Some(Detail::Pool(peer::PoolEvent { pool: convert::pool_name(pool), down }));
+    let listener = |name, bound| {
+        Some(Detail::Listener(peer::ListenerEvent { listener: convert::listener_name(name), bound }))
+    };
     let detail = match event {
         Event::DataPlane(dataplane::Event::Verdict { pool, backend, verdict, reason }) => {
             Some(Detail::Verdict(peer::VerdictEvent {
@@ -34,6 +39,8 @@ pub(super) fn of_event(event: &Event, me: &MemberName) -> peer::MemberEvent {
         }
         Event::DataPlane(dataplane::Event::PoolDown { pool: name, .. }) => pool(name, true),
         Event::DataPlane(dataplane::Event::PoolUp { pool: name }) => pool(name, false),
+        Event::DataPlane(dataplane::Event::ListenerUnbound { listener: name, .. }) => listener(name, false),
+        Event::DataPlane(dataplane::Event::ListenerBound { listener: name }) => listener(name, true),
         Event::Leads { term, .. } => leader(convert::member_name(me), *term),
         Event::QuorumLost { .. } => leader(String::new(), 0),
         Event::QuorumBack { leader: name, term, .. } => leader(convert::member_name(name), *term),
@@ -99,12 +106,25 @@ fn words(change: &v1::ResourceChange) -> String {
         v1::EventType::Deleted => "deleted",
         _ => "updated",
     };
+    let fields = change.fields.join(", ");
+    let fields = if fields.is_empty() { fields } else { format!(" ({fields})") };
     let mut parts = change.name.split('/');
     match (parts.next(), parts.next(), parts.nth(1)) {
-        (Some("pools"), Some(pool), Some(backend)) => format!("backend {pool}/{backend} {done}"),
-        (Some(kind), Some(name), None) => format!("{} {name} {done}", kind.trim_end_matches('s')),
-        _ => format!("{} {done}", change.name),
+        (Some("pools"), Some(pool), Some(backend)) => format!("backend {pool}/{backend} {done}{fields}"),
+        (Some(kind), Some(name), None) => format!("{} {name} {done}{fields}", kind.trim_end_matches('s')),
+        _ => format!("{} {done}{fields}", change.name),
     }
+}
+
+/// All changes of a revision, in words: the first of them, and how many there are beside.
+fn all_words(changes: &[v1::ResourceChange], count: usize) -> String {
+    let named: Vec<String> = changes.iter().take(WORDS_MAX).map(words).collect();
+    let more = match count - named.len() {
+        0 => String::new(),
+        1 => ", and 1 more change".to_owned(),
+        more => format!(", and {more} more changes"),
+    };
+    named.join(", ") + &more
 }
 
 /// The changes of one revision; `name_of` tells the names of members.
@@ -118,11 +138,10 @@ pub(super) fn of_batch(
             Resource::Member(member) => of_member(only.kind, member, batch.drain),
             _ => ("configuration", String::new()),
         },
-        all => {
-            let first = changes.first().map(words).unwrap_or_default();
-            let more = all.len().saturating_sub(1);
-            ("configuration", if more == 0 { first } else { format!("{first}, and {more} more changes") })
+        all if batch.restore => {
+            ("configuration", format!("configuration restored: {}", all_words(&changes, all.len())))
         }
+        all => ("configuration", all_words(&changes, all.len())),
     };
     let client = batch.origin.and_then(|origin| origin.client).map(|ip| ip.to_string()).unwrap_or_default();
     let from = if client.is_empty() { String::new() } else { format!(", asked for by {client}") };

@@ -21,7 +21,7 @@ pub(crate) enum Severity {
 /// Something that happened on this member. In words when displayed, for its log and for whoever asks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    /// Something was found out about a backend or a pool.
+    /// Something was found out about a backend, a pool or a listener.
     DataPlane(dataplane::Event),
     /// This member leads.
     Leads { term: u64, why: &'static str },
@@ -50,9 +50,14 @@ impl Event {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Unhealthy, .. }) => "backend-down",
-            Self::DataPlane(dataplane::Event::Verdict { .. }) => "backend-up",
+            Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Unknown, .. }) => {
+                "backend-unresolved"
+            }
+            Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Healthy, .. }) => "backend-up",
             Self::DataPlane(dataplane::Event::PoolDown { .. }) => "pool-down",
             Self::DataPlane(dataplane::Event::PoolUp { .. }) => "pool-up",
+            Self::DataPlane(dataplane::Event::ListenerUnbound { .. }) => "listener-unbound",
+            Self::DataPlane(dataplane::Event::ListenerBound { .. }) => "listener-bound",
             Self::Leads { .. } => "leader",
             Self::QuorumLost { .. } => "quorum-lost",
             Self::QuorumBack { .. } => "quorum-back",
@@ -70,12 +75,16 @@ impl Event {
     /// How bad it is.
     pub(crate) fn severity(&self) -> Severity {
         match self {
-            Self::DataPlane(dataplane::Event::Verdict { verdict: Verdict::Unhealthy, .. })
+            Self::DataPlane(dataplane::Event::Verdict {
+                verdict: Verdict::Unhealthy | Verdict::Unknown,
+                ..
+            })
             | Self::MemberGone { .. }
             | Self::MemberBack { .. }
             | Self::Unserved { .. }
             | Self::Unfit { .. } => Severity::Warning,
-            Self::DataPlane(dataplane::Event::PoolDown { .. }) | Self::QuorumLost { .. } => Severity::Error,
+            Self::DataPlane(dataplane::Event::PoolDown { .. } | dataplane::Event::ListenerUnbound { .. })
+            | Self::QuorumLost { .. } => Severity::Error,
             Self::Kernel(event) => of_kernel(event).1,
             Self::DataPlane(_)
             | Self::Leads { .. }

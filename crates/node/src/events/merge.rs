@@ -47,6 +47,16 @@ impl Position {
         self.last.get(member).copied().unwrap_or_default()
     }
 
+    /// How many events of a source were never told: those between the last one that was and the first of what it says now, which
+    /// it has dropped in the meantime. Numbers of a process begin at 1; what an earlier process dropped is not known. The
+    /// replicated log's are revisions, which say nothing.
+    pub(crate) fn missed(&self, member: &str, events: &[v1::ClusterEvent]) -> u64 {
+        let first = events.iter().find_map(|event| event.id.as_ref().filter(|_| !self.has(event)));
+        let (Some(first), Some((start, last))) = (first, self.last.get(member)) else { return 0 };
+        let last = if *start == first.start { *last } else { 0 };
+        if member.is_empty() { 0 } else { first.number.saturating_sub(last + 1) }
+    }
+
     /// Moves a source on; never back within one process.
     pub(crate) fn pass(&mut self, member: &str, start: u64, number: u64) {
         let last = self.last.entry(member.to_owned()).or_insert((start, number));
@@ -150,6 +160,24 @@ mod tests {
         let mut told = Position::default();
         told.pass("", 0, 8);
         assert_eq!(names(&merge(sources(), &told, since)), ["9", "a2", "12"]);
+    }
+
+    #[test]
+    fn what_a_source_has_dropped_before_it_was_told_is_counted() {
+        let mut told = Position::default();
+        let ring = |start, numbers: std::ops::RangeInclusive<u64>| {
+            numbers.map(|number| event("a", start, number, number)).collect::<Vec<_>>()
+        };
+        assert_eq!(told.missed("a", &ring(1, 5..=9)), 0, "nobody was there for those");
+        told.pass("a", 1, 9);
+        assert_eq!(told.missed("a", &ring(1, 10..=11)), 0);
+        assert_eq!(told.missed("a", &ring(1, 8..=11)), 0, "what was told is not missed");
+        assert_eq!(told.missed("a", &ring(1, 14..=20)), 4);
+        assert_eq!(told.missed("a", &[]), 0);
+        assert_eq!(told.missed("a", &ring(2, 1..=3)), 0);
+        assert_eq!(told.missed("a", &ring(2, 3..=3)), 2);
+        told.pass("", 0, 7);
+        assert_eq!(told.missed("", &[event("", 0, 12, 1)]), 0);
     }
 
     #[test]

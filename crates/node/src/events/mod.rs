@@ -56,6 +56,8 @@ pub(crate) struct Journal(Arc<Shared>);
 
 struct Shared {
     member: MemberName,
+    /// Whether lines of the log name the member, because others write into the same log.
+    shares_log: bool,
     /// The number that this process drew when it started.
     start: u64,
     lines: Mutex<BTreeMap<&'static str, Lines>>,
@@ -66,11 +68,11 @@ struct Shared {
 }
 
 impl Journal {
-    /// Of a member of this name, whose process drew `start`.
-    pub(crate) fn new(member: MemberName, start: u64) -> Self {
+    /// Of a member of this name, whose process drew `start`; others have the same log if `shares_log`.
+    pub(crate) fn new(member: MemberName, start: u64, shares_log: bool) -> Self {
         let readers = Arc::new(Semaphore::new(READERS_MAX));
         let (lines, ring, last) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
-        Self(Arc::new(Shared { member, start, lines, ring, last, readers }))
+        Self(Arc::new(Shared { member, shares_log, start, lines, ring, last, readers }))
     }
 
     fn lines(&self) -> MutexGuard<'_, BTreeMap<&'static str, Lines>> {
@@ -92,7 +94,7 @@ impl Journal {
             newer
         });
         for (severity, text) in self.logged(event, Instant::now()) {
-            log(severity, event.kind(), &text);
+            self.log(severity, event.kind(), &text);
         }
     }
 
@@ -142,7 +144,17 @@ impl Journal {
             due.collect()
         };
         for (kind, (severity, text)) in due {
-            log(severity, kind, &text);
+            self.log(severity, kind, &text);
+        }
+    }
+
+    fn log(&self, severity: Severity, kind: &'static str, text: &str) {
+        let Shared { member, shares_log, .. } = &*self.0;
+        let text: &str = if *shares_log { &format!("{member}: {text}") } else { text };
+        match severity {
+            Severity::Info => info!(kind, "{text}"),
+            Severity::Warning => warn!(kind, "{text}"),
+            Severity::Error => error!(kind, "{text}"),
         }
     }
 }
@@ -152,14 +164,6 @@ fn summed((severity, text): (Severity, String), untold: u64) -> (Severity, Strin
     match untold.saturating_sub(1) {
         0 => (severity, text),
         more => (severity, format!("{text}; {more} more like it in the last {} s", LINES_WINDOW.as_secs())),
-    }
-}
-
-fn log(severity: Severity, kind: &'static str, text: &str) {
-    match severity {
-        Severity::Info => info!(kind, "{text}"),
-        Severity::Warning => warn!(kind, "{text}"),
-        Severity::Error => error!(kind, "{text}"),
     }
 }
 
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn many_alike_are_a_few_lines_and_a_count() {
         let member = MemberName::parse("m1").unwrap();
-        let (journal, start) = (Journal::new(member, 1), Instant::now());
+        let (journal, start) = (Journal::new(member, 1, false), Instant::now());
         let lines: Vec<_> = (0..25).flat_map(|number| journal.logged(&down(number), start)).collect();
         assert_eq!(lines.len(), LINES_MAX as usize);
         assert_eq!(

@@ -92,6 +92,7 @@ impl Member {
             since,
             told,
             unreachable: Vec::new(),
+            missed: Vec::new(),
             sender,
             said: Instant::now(),
         };
@@ -111,6 +112,8 @@ struct Follower {
     since: prost_types::Timestamp,
     told: Position,
     unreachable: Vec<String>,
+    /// What was lost to the reader, and is to be told with what comes next.
+    missed: Vec<v1::MissedEvents>,
     sender: mpsc::Sender<Result<v1::WatchEventsResponse, Status>>,
     /// When the last message was sent.
     said: Instant,
@@ -171,12 +174,18 @@ impl Follower {
     async fn tell(&mut self, sources: Vec<(String, Told)>) -> bool {
         let (mut lasts, mut events) = (Vec::new(), Vec::new());
         for (name, told) in sources {
+            let count = self.told.missed(&name, &told.events);
+            if count > 0 {
+                self.missed.push(v1::MissedEvents { member: name.clone(), count });
+            }
             lasts.push((name.clone(), told.last));
             events.push((name, told.events));
         }
         let events = merge(events, &self.told, super::moment(&self.since));
         for (events, position) in cut(events, &mut self.told, MESSAGE_BYTES) {
-            if !send(&self.sender, self.message(events, &position)).await {
+            let missed = std::mem::take(&mut self.missed);
+            let message = v1::WatchEventsResponse { missed, ..self.message(events, &position) };
+            if !send(&self.sender, message).await {
                 return false;
             }
             self.said = Instant::now();
@@ -204,6 +213,7 @@ impl Follower {
             position: position.ids(),
             since: Some(self.since),
             unreachable_members: self.unreachable.clone(),
+            missed: Vec::new(),
         }
     }
 

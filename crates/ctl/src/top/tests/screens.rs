@@ -171,3 +171,38 @@ fn what_is_chosen_stays_chosen_when_lines_move() {
     state.learn(Ok(now));
     assert_eq!(screen(&mut state, 80, 24)[3], "It is not there any more.");
 }
+
+#[test]
+fn a_search_chooses_what_it_found_and_goes_to_the_panel_that_has_it() {
+    let mut state = looked([snapshot(0), snapshot(2)]);
+    screen(&mut state, 80, 24);
+    press(&mut state, &['/', 'w', 'e', 'b', '/', 'b'].map(Key::Char));
+    press(&mut state, &[Key::Enter, Key::Enter]);
+    assert!(screen(&mut state, 80, 24)[2].starts_with(" backend web/b "), "and not the pool above it");
+    press(&mut state, &[Key::Escape, Key::Escape]);
+    press(&mut state, &['/', 'f', 'r', 'o'].map(Key::Char));
+    press(&mut state, &[Key::Enter, Key::Enter]);
+    assert!(screen(&mut state, 80, 24)[2].starts_with(" listener front "), "only a listener has it");
+}
+
+#[test]
+fn keys_are_shown_as_far_as_there_is_room_and_the_way_out_always() {
+    let mut state = looked([snapshot(0), snapshot(2)]);
+    let foot = |state: &mut State, width| screen(state, width, 24)[23].clone();
+    let keys = "q quit   ? help   ! problems   / search   Enter details   Tab panel   < > sort";
+    assert_eq!(foot(&mut state, 80), keys);
+    assert_eq!(foot(&mut state, 30), "q quit   ? help   ! problems");
+    press(&mut state, &[Key::Char('/'), Key::Char('b'), Key::Enter]);
+    assert_eq!(
+        foot(&mut state, 80),
+        "only what has \"b\" in it: Esc shows all   q quit   ? help   ! problems   / search"
+    );
+}
+
+#[test]
+fn one_connection_is_one() {
+    let mut now = snapshot(2);
+    now.status.members[1].active_connections = 1;
+    let mut state = looked([now]);
+    assert_eq!(screen(&mut state, 80, 24)[1], "m1 leader 5 conns   m2 follower 1 conn   m3 follower 5 conns");
+}

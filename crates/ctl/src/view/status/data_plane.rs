@@ -6,6 +6,7 @@ use serde::Serialize;
 use trestle_api::v1;
 
 use super::StatusView;
+use super::member::MemberStatusView;
 use crate::view::{grouped, short_name, unbound};
 
 /// A listener that lacks addresses on a member.
@@ -110,6 +111,17 @@ impl TroubledPoolView {
         format!("{}{more}", words.join("; "))
     }
 
+    /// Why it is down, in a few words: "none of 2 in use".
+    fn brief(&self) -> String {
+        let healthy = self.enabled.saturating_sub(self.unhealthy);
+        match (self.backends, self.enabled) {
+            (0, _) => "no backends".to_owned(),
+            (all, 0) => format!("none of {all} in use"),
+            (_, enabled) if healthy > 0 => format!("{healthy}/{enabled} healthy, fewer than its minimum"),
+            (_, enabled) => format!("0/{enabled} healthy"),
+        }
+    }
+
     fn words(&self, members: &[String]) -> String {
         let (pool, on) = (&self.pool, members.join(", "));
         let lost = match (self.used, self.fail_open) {
@@ -145,7 +157,54 @@ impl TroubledPoolView {
     }
 }
 
+/// A pool that is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolDown {
+    /// The members that say so.
+    pub(crate) on: Vec<String>,
+    /// That it is, with the reason and, unless all members that answer say so, who does: "down on m2 (0/2 healthy)".
+    pub(crate) words: String,
+}
+
+/// The pools that are down, by name.
+pub(crate) type PoolsDown = BTreeMap<String, PoolDown>;
+
 impl StatusView {
+    /// The pools that are down on some member.
+    pub(crate) fn pools_down(&self) -> PoolsDown {
+        let answering = self.members.iter().filter(|m| m.reachable).count();
+        let mut by_pool: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for member in &self.members {
+            for pool in member.troubled_pools.iter().filter(|pool| pool.is_down()) {
+                by_pool.entry(pool.pool.clone()).or_default().push((member.name.clone(), pool.brief()));
+            }
+        }
+        let down = |(pool, each): (String, Vec<(String, String)>)| {
+            let on: Vec<String> = each.iter().map(|(member, _)| member.clone()).collect();
+            let words = match grouped(each).as_slice() {
+                [(why, names)] if names.len() == answering => format!("down ({why})"),
+                groups => {
+                    let group = |(why, names): &(String, Vec<String>)| {
+                        format!("down on {} ({why})", names.join(", "))
+                    };
+                    groups.iter().map(group).collect::<Vec<_>>().join("; ")
+                }
+            };
+            (pool, PoolDown { on, words })
+        };
+        by_pool.into_iter().map(down).collect()
+    }
+
+    /// Members that have more pools with problems than they name.
+    pub(super) fn unnamed_pools(&self) -> Vec<String> {
+        let more = |m: &MemberStatusView| {
+            let more = u64::from(m.troubled_pools_total).saturating_sub(m.troubled_pools.len() as u64);
+            let are: &str = if more == 1 { "1 more pool is" } else { &format!("{more} more pools are") };
+            (more > 0).then(|| format!("{}: {are} down or degraded; \"trestle pool list\" shows all", m.name))
+        };
+        self.members.iter().filter_map(more).collect()
+    }
+
     /// Pools that are down, or else those that are degraded; members that see the same stand together.
     pub(super) fn pool_problems(&self, down: bool) -> Vec<String> {
         let mut groups: Vec<(&TroubledPoolView, Vec<String>)> = Vec::new();

@@ -74,6 +74,8 @@ pub(super) struct MemberStatusView {
     pub(super) unbound_listeners: Vec<UnboundView>,
     /// Pools that can do less than they were given to.
     pub(super) troubled_pools: Vec<TroubledPoolView>,
+    /// How many of them there are; more than are listed where that are too many.
+    pub(super) troubled_pools_total: u32,
 }
 
 impl From<v1::MemberStatus> for MemberStatusView {
@@ -119,6 +121,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             in_force_lag_seconds: status.in_force_lag.as_ref().map(seconds),
             held_vips: status.held_vips.iter().map(|vip| short_name(vip)).collect(),
             unbound_listeners: status.unbound_listeners.into_iter().map(Into::into).collect(),
+            troubled_pools_total: status.troubled_pools_total,
             troubled_pools: status.troubled_pools.into_iter().map(Into::into).collect(),
         }
     }

@@ -64,6 +64,7 @@ impl StatusView {
             ));
         }
         problems.extend(self.pool_problems(false));
+        problems.extend(self.unnamed_pools());
         problems.extend(self.lag_problems());
         problems.extend(self.timing_problems());
         problems.extend(self.clock_problems());
@@ -77,6 +78,7 @@ impl StatusView {
         let note = |m: &MemberStatusView| {
             let open = match (m.reachable, m.connections) {
                 (false, _) => String::new(),
+                (true, 0) => " and has no connection open".to_owned(),
                 (true, 1) => " and has 1 connection open".to_owned(),
                 (true, open) => format!(" and has {open} connections open"),
             };

@@ -282,7 +282,7 @@ impl Ledger for FakeLedger {
 /// The driver of a process that has just started on this machine.
 pub(super) fn driver(shared: &Arc<Shared>, machine: &FakeMachine, ledger: &FakeLedger) -> Driver {
     let name = MemberName::parse("one").unwrap();
-    let journal = Journal::new(name.clone(), 1);
+    let journal = Journal::new(name.clone(), 1, false);
     let identity = Identity { name, own: OwnAddresses::none() };
     Driver::new(shared.clone(), identity, Box::new(machine.clone()), Box::new(ledger.clone()), journal)
 }
