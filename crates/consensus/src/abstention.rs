@@ -149,38 +149,31 @@ pub(crate) async fn disable_elections_while_abstaining(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft_types::{LeaderId, LogId};
-
-    fn synced_index(term: u64, index: u64, voted: u64) -> SyncedIndex {
-        let leader = |term| LeaderId { term, node_id: 2 };
-        let vote = Vote { leader_id: leader(voted), committed: false };
-        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
-    }
 
     #[test]
     fn what_was_replaced_by_a_later_term_is_not_missed() {
-        let known = synced_index(3, 10, 3);
-        assert!(synced_index(5, 9, 5).reaches(&known));
-        assert!(!synced_index(3, 9, 5).reaches(&known), "an entry is gone");
-        assert!(!synced_index(3, 10, 2).reaches(&known), "a vote is gone");
+        let known = SyncedIndex::sample(3, 10, 3);
+        assert!(SyncedIndex::sample(5, 9, 5).reaches(&known));
+        assert!(!SyncedIndex::sample(3, 9, 5).reaches(&known), "an entry is gone");
+        assert!(!SyncedIndex::sample(3, 10, 2).reaches(&known), "a vote is gone");
     }
 
     #[test]
     fn a_leader_that_restarts_has_its_vote_all_the_same() {
-        let mut known = synced_index(3, 10, 3);
+        let mut known = SyncedIndex::sample(3, 10, 3);
         known.vote = known.vote.map(|vote| Vote { committed: true, ..vote });
-        assert!(synced_index(3, 10, 3).reaches(&known));
+        assert!(SyncedIndex::sample(3, 10, 3).reaches(&known));
     }
 
     #[test]
     fn what_is_missing_is_said_in_words() {
         let lost = |known, left| DiskRollback { known, left, by: 1 }.words("member \"m1\"");
         assert!(
-            lost(synced_index(2, 48, 2), synced_index(2, 15, 2))
+            lost(SyncedIndex::sample(2, 48, 2), SyncedIndex::sample(2, 15, 2))
                 .contains("ended at entry 15, and member \"m1\" has seen it store entry 48")
         );
         assert!(
-            lost(synced_index(2, 15, 4), synced_index(2, 15, 2))
+            lost(SyncedIndex::sample(2, 15, 4), SyncedIndex::sample(2, 15, 2))
                 .contains("was for term 2, and member \"m1\" has seen one for term 4")
         );
     }

@@ -34,28 +34,21 @@ impl KnownDisks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft_types::{LeaderId, LogId, Vote};
-
-    fn synced_index(term: u64, index: u64, voted: u64) -> SyncedIndex {
-        let leader = |term| LeaderId { term, node_id: 2 };
-        let vote = Vote { leader_id: leader(voted), committed: false };
-        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
-    }
 
     #[test]
     fn the_most_is_kept_of_each() {
         let known_disks = KnownDisks::default();
         assert_eq!(known_disks.of(3), SyncedIndex::default());
-        known_disks.note(3, synced_index(2, 10, 2));
-        known_disks.note(3, synced_index(1, 90, 4));
-        known_disks.note(4, synced_index(9, 9, 9));
-        assert_eq!(known_disks.of(3), synced_index(2, 10, 4));
+        known_disks.note(3, SyncedIndex::sample(2, 10, 2));
+        known_disks.note(3, SyncedIndex::sample(1, 90, 4));
+        known_disks.note(4, SyncedIndex::sample(9, 9, 9));
+        assert_eq!(known_disks.of(3), SyncedIndex::sample(2, 10, 4));
     }
 
     #[test]
     fn strangers_cannot_fill_the_memory() {
         let known_disks = KnownDisks::default();
-        (0..10_000).for_each(|member| known_disks.note(member, synced_index(1, 1, 1)));
+        (0..10_000).for_each(|member| known_disks.note(member, SyncedIndex::sample(1, 1, 1)));
         assert_eq!(known_disks.stored().len(), KNOWN_DISKS_MAX);
     }
 }

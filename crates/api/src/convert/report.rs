@@ -39,7 +39,6 @@ same_values!(
     v1::VipStanding {
         Unspecified,
         Unable,
-        Scrubbing,
         Following,
         CatchingUp,
         WaitingForOldLease,

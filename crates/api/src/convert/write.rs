@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use trestle_model::{
-    AdminState, ClusterState, Command, Document, Expected, Invalid, Kind, Operation, Refusal, Request,
-    RequestId, ResourceName, Revision, Violations,
+    AdminState, ClusterState, Command, Document, Expected, Invalid, Operation, Refusal, Request, RequestId,
+    ResourceName, Revision, Violations,
 };
 
 use super::field;
@@ -107,15 +107,7 @@ impl Update {
         let mut as_it_is = None;
         for change in &self.documents {
             let name = change.resource();
-            let missing = || match &name {
-                ResourceName::Backend(pool, _) | ResourceName::AdminState(pool, _)
-                    if !state.pools.contains_key(pool) =>
-                {
-                    Refusal::NotFound { kind: Kind::Pool, name: pool.to_string() }
-                }
-                other => Refusal::NotFound { kind: other.kind(), name: other.id() },
-            };
-            let current = state.document(&name).ok_or_else(missing)?;
+            let current = state.document(&name).ok_or_else(|| state.not_there(&name))?;
             let read = state.revision_of(&name);
             let wanted = merged(current.clone(), change, &is_named);
             if wanted != current {

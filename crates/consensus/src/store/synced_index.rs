@@ -31,6 +31,14 @@ pub(crate) struct SyncedIndex {
 }
 
 impl SyncedIndex {
+    /// What a disk has whose last entry is of `term` at `index`, and whose vote is for member 2 in `voted`.
+    #[cfg(test)]
+    pub(crate) fn sample(term: u64, index: u64, voted: u64) -> SyncedIndex {
+        let leader = |term| LeaderId { term, node_id: 2 };
+        let vote = Vote { leader_id: leader(voted), committed: false };
+        SyncedIndex { last: Some(LogId::new(leader(term), index)), vote: Some(vote) }
+    }
+
     /// Whom the vote is for. Whether a quorum granted it is not compared: a leader that restarts does not take itself for
     /// one any more.
     pub(crate) fn candidate(&self) -> Option<LeaderId> {

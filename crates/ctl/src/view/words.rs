@@ -22,7 +22,6 @@ pub(crate) fn vip_standing_word(standing: v1::VipStanding) -> Option<&'static st
     Some(match standing {
         v1::VipStanding::Unspecified => return None,
         v1::VipStanding::Unable => "unable",
-        v1::VipStanding::Scrubbing => "scrubbing",
         v1::VipStanding::Following => "following",
         v1::VipStanding::CatchingUp => "catching-up",
         v1::VipStanding::WaitingForOldLease => "waiting-for-old-lease",

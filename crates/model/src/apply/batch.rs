@@ -192,7 +192,7 @@ impl ClusterState {
     }
 
     /// Whose absence is told: a backend's pool, where that is not there either.
-    fn not_there(&self, name: &ResourceName) -> Refusal {
+    pub fn not_there(&self, name: &ResourceName) -> Refusal {
         match name {
             ResourceName::Backend(pool, _) | ResourceName::AdminState(pool, _)
                 if !self.pools.contains_key(pool) =>

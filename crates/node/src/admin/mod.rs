@@ -187,7 +187,9 @@ impl Admin {
         }
         // What this member knows will do at first: a write that it is too old for is refused, and made anew from the newest.
         let mut view = self.member.consensus.view().borrow().clone();
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             match self.write_to(caller, &view, &write).await {
                 Err(Refused::Here(_)) if attempt == 1 => {}
                 Err(Refused::Moved(_)) if attempt < ATTEMPTS_MAX => {}
@@ -207,7 +209,6 @@ impl Admin {
                 });
             }
         }
-        Err(internal("a write was made anew without end"))
     }
 
     /// One attempt, for the state of a view.
