@@ -31,7 +31,7 @@ pub(crate) struct PortDeadlines {
     pub(crate) write: Duration,
 }
 
-/// How many calls of a connection may give way, because their requests did not come whole, before it is ended: each takes time
+/// How many calls of a connection may give way or be refused, because requests did not come whole, before it is ended: each takes time
 /// from the threads that answer others. A client that sends whole requests has none, however many it makes.
 const EVICTED_CALLS_MAX: u32 = 64;
 
@@ -45,7 +45,7 @@ const TURN_MAX: usize = 16 * 1024;
 /// Requests of a connection that have not come whole, with those that gave way, after which it is read slowly while the port
 /// waits for many. A client that makes many calls at a time may send so many heads before their bodies, and is not slowed
 /// unless the port is crowded.
-const UNFINISHED_MAX: u32 = 16;
+const UNFINISHED_MAX: u32 = 8;
 
 /// How long such a connection waits between two turns: 30 of them then take a tenth of the processors.
 const SLOW_TURN: Duration = Duration::from_millis(20);
@@ -99,7 +99,7 @@ pub(crate) struct PortConnection {
     /// It carries Raft, and keeps its place whatever comes.
     lane: AtomicBool,
     state: Mutex<State>,
-    /// Its calls that gave way to others while their requests were still coming.
+    /// Its calls that gave way to others while their requests were still coming, or were refused because of those.
     evicted_calls: AtomicU32,
     /// To be ended at once.
     abort: CancellationToken,
@@ -181,7 +181,7 @@ impl PortConnection {
         }
     }
 
-    /// A call gave way to another one while its request was still coming.
+    /// A call gave way to another one while its request was still coming, or was refused because others of its are.
     pub(crate) fn count_eviction(&self) {
         if self.evicted_calls.fetch_add(1, Relaxed) >= EVICTED_CALLS_MAX {
             self.abort();
@@ -189,7 +189,7 @@ impl PortConnection {
     }
 
     /// Whether many of its requests have not come whole, those that gave way among them.
-    fn leaves_many_unfinished(&self) -> bool {
+    pub(super) fn leaves_many_unfinished(&self) -> bool {
         let evicted_calls = self.evicted_calls.load(Relaxed);
         if evicted_calls >= UNFINISHED_MAX {
             return true;

@@ -244,8 +244,12 @@ impl ServicePort {
             _ => Some(REQUEST_DEADLINE + CALL_DEADLINE),
         };
         let limit = limit.into_iter().chain(client_deadline(request.headers())).min();
-        if !CallLimiter::may_begin(&connection, class) {
+        if !self.calls.may_begin(&connection, class) {
             self.call_refused();
+            if class != CallClass::Raft {
+                connection.count_eviction();
+                return refused(too_many("as many requests as it can that have not come whole"));
+            }
             // No member does that, and each call takes time from the threads that answer heartbeats.
             connection.abort();
             return refused(too_many("as many of Raft's calls as it can for one stranger"));
