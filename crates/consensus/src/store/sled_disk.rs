@@ -245,6 +245,9 @@ impl LogDisk for SledDisk {
 
     fn sync(&mut self) -> io::Result<()> {
         guarded(|| self.trees.db.flush())?;
+        // sled leaves it to crossbeam-epoch to free the pages that a write replaces, and that does so too seldom for the one thread
+        // that writes: after 20 000 writes it held some 30 MB.
+        crossbeam_epoch::pin().flush();
         self.file.sync_data()
     }
 
