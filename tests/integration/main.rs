@@ -11,6 +11,7 @@ mod automation;
 mod balancing;
 mod checks;
 mod command_line;
+mod concurrent_updates;
 mod connections;
 mod control_plane;
 mod databases;

@@ -66,10 +66,15 @@ impl Write {
         }
     }
 
-    /// Whether a command for a newer state may be accepted where one for an older was refused as [`Refusal::Moved`]: the
-    /// caller has not named a revision.
-    pub fn follows(&self) -> bool {
-        matches!(&self.wanted, Wanted::Update(Update { expected: None, .. }))
+    /// The resource that it follows: a command for a newer state of it may be accepted where one for an older was refused as
+    /// [`Refusal::Moved`], because the caller has not named a revision.
+    pub fn follows(&self) -> Option<ResourceName> {
+        match &self.wanted {
+            Wanted::Update(Update { expected: None, documents, .. }) => {
+                documents.first().map(Document::resource)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod members;
 mod own_ports;
 mod paging;
 mod pools;
+mod update_queue;
 mod vip_addresses;
 mod vips;
 mod wait;
@@ -27,8 +28,9 @@ pub(crate) use paging::{PageBounds, fill};
 pub(crate) use wait::RevisionWaits;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::time::timeout;
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
@@ -38,13 +40,14 @@ use trestle_model::{
     Violation,
 };
 
+use self::update_queue::UpdateQueue;
 use crate::access::{self, Action, Caller, Target};
 use crate::member::Member;
 
 /// How long a question about health waits for a leader before it is answered from what this member knows.
 const HEALTH_WAIT: Duration = Duration::from_secs(1);
-/// How often a write is made anew because what it changes has moved in the meantime.
-const ATTEMPTS_MAX: u32 = 8;
+/// How long a write is made anew because what it changes has moved in the meantime.
+const MOVED_MAX: Duration = DEFAULT_WAIT;
 
 /// A write that was accepted, or would be.
 struct Accepted {
@@ -77,6 +80,7 @@ impl From<Status> for Refused {
 pub(crate) struct Admin {
     member: Arc<Member>,
     restoring: Arc<tokio::sync::Semaphore>,
+    updates: Arc<UpdateQueue>,
 }
 
 /// A state to read, and how fresh it is.
@@ -107,7 +111,7 @@ impl ReadView {
 
 impl Admin {
     pub(crate) fn new(member: Arc<Member>) -> Self {
-        Self { member, restoring: configuration::one_at_a_time() }
+        Self { member, restoring: configuration::one_at_a_time(), updates: Arc::default() }
     }
 
     /// The state at the freshness that the caller asks for, to read `target` in it.
@@ -185,19 +189,25 @@ impl Admin {
             let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;
             write.request = Some(Request { id, fingerprint: 0 });
         }
+        let _turn = match write.follows() {
+            // It goes without its turn where those before it wait for a leader: it waits as long as they do, and not after them.
+            Some(resource) => timeout(MOVED_MAX, self.updates.turn(resource)).await.ok(),
+            None => None,
+        };
         // What this member knows will do at first: a write that it is too old for is refused, and made anew from the newest.
         let mut view = self.member.consensus.view().borrow().clone();
-        let mut attempt = 0;
+        let begun = Instant::now();
+        let mut is_first = true;
         loop {
-            attempt += 1;
             match self.write_to(caller, &view, &write).await {
-                Err(Refused::Here(_)) if attempt == 1 => {}
-                Err(Refused::Moved(_)) if attempt < ATTEMPTS_MAX => {}
+                Err(Refused::Here(_)) if is_first => {}
+                Err(Refused::Moved(_)) if begun.elapsed() < MOVED_MAX => {}
                 Ok(accepted) => return Ok(accepted),
                 Err(Refused::Here(status) | Refused::Moved(status) | Refused::ForGood(status)) => {
                     return Err(status);
                 }
             }
+            is_first = false;
             view = self.member.consensus.read(DEFAULT_WAIT).await?;
             if let Some(request) = write.request.as_ref().filter(|_| is_named)
                 && let Some(first) = self.member.consensus.answered(request).await?
@@ -238,7 +248,7 @@ impl Admin {
             Ok(accepted) => Ok(Accepted { revision: accepted.revision, outcome: accepted.outcome, warnings }),
             Err(error) => {
                 let status = Status::from(error);
-                let moved = status.code() == tonic::Code::Aborted && write.follows();
+                let moved = status.code() == tonic::Code::Aborted && write.follows().is_some();
                 Err(if moved { Refused::Moved(status) } else { Refused::ForGood(status) })
             }
         }
