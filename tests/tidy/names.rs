@@ -16,7 +16,7 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("Fault", 2, "why a member is unfit; what a test breaks"),
     ("Host", 2, "a name or address; a machine of a lab"),
     ("Listener", 2, TABLE),
-    ("Member", 3, "its record, the running one, and its process in a test"),
+    ("Member", 2, "its record, and its process in a test"),
     ("OnDown", 2, WORDS),
     ("OnPrimaryUp", 2, WORDS),
     ("OnQuorumLoss", 2, WORDS),

@@ -1,13 +1,13 @@
 //! This member's own connections, as the API shows and closes them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use trestle_api::convert::{self, ConnectionFilter};
 use trestle_api::peer;
-use trestle_dataplane::{ConnectionSnapshot, ConnectionState};
-
-use crate::member::Member;
+use trestle_consensus::Consensus;
+use trestle_dataplane::{ConnectionSnapshot, ConnectionState, DataPlane};
 
 fn matches(filter: &ConnectionFilter, connection: &ConnectionSnapshot, now: Instant) -> bool {
     let same = |pool: &_, name: &_| {
@@ -47,9 +47,16 @@ fn connection_report(connection: &ConnectionSnapshot, now: Instant) -> peer::Con
     }
 }
 
-impl Member {
+/// The connections of this member's data plane.
+#[derive(Clone)]
+pub(crate) struct OwnConnections {
+    pub(crate) consensus: Consensus,
+    pub(crate) plane: Arc<DataPlane>,
+}
+
+impl OwnConnections {
     /// How many connections came in through virtual IPs.
-    pub(crate) fn connections_on_vips(&self) -> u64 {
+    pub(crate) fn on_vips(&self) -> u64 {
         let state = self.consensus.view().borrow().state.clone();
         let vips: BTreeSet<_> = state.vips.values().map(|vip| vip.spec.address.ip).collect();
         self.plane.connections().iter().filter(|connection| vips.contains(&connection.local.ip())).count()
@@ -64,7 +71,7 @@ impl Member {
     }
 
     /// The connections of this member that `filter` matches with numbers above `after`, up to `limit`.
-    pub(crate) fn list_connections(
+    pub(crate) fn list(
         &self,
         filter: &ConnectionFilter,
         after: u64,
@@ -82,7 +89,7 @@ impl Member {
 
     /// Closes what `filter` matches, or without one what has these numbers, and says how many that were; or says only which
     /// would be closed.
-    pub(crate) fn close_connections(
+    pub(crate) fn close(
         &self,
         filter: Option<&ConnectionFilter>,
         numbers: &[u64],

@@ -13,43 +13,40 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trestle_consensus::RaftState;
+use trestle_dataplane::DataPlane;
 
-use crate::accept::{self, Http1, PortDeadlines, ServicePort};
-use crate::member::Member;
-use crate::metrics;
-use crate::start::DroppedLines;
+use crate::accept::{self, Http1, ServicePort};
+use crate::health::ProcessHealth;
+use crate::metrics::{self, MetricSources};
+use crate::revision_waits::RevisionWaits;
+use crate::this_member::ThisMember;
 use scrapes::Scrapes;
 
 /// How long a change may take to come into force before `/readyz` calls the member behind. Each change takes a moment, and
 /// one that asks in this moment must not take the member out of service. Kubernetes gives up a probe after 1 s.
 const CATCHING_UP: Duration = Duration::from_millis(500);
 
-/// The deadlines of the HTTP port. Prometheus keeps its connection between two scrapes, which are a minute apart by default.
-pub(crate) const DEADLINES: PortDeadlines = PortDeadlines {
-    preface: (1, Duration::from_secs(5)),
-    head: Some(Duration::from_secs(5)),
-    idle: Duration::from_secs(180),
-    answer: Duration::from_secs(30),
-    write: Duration::from_secs(10),
-};
-
 /// What the HTTP server needs.
 #[derive(Clone)]
 pub(crate) struct HttpPages {
-    member: Arc<Member>,
+    local: ThisMember,
+    plane: Arc<DataPlane>,
+    health: Arc<ProcessHealth>,
+    waits: RevisionWaits,
     leaving: CancellationToken,
     scrapes: Arc<Scrapes>,
 }
 
 impl HttpPages {
     pub(crate) fn new(
-        member: Arc<Member>,
+        metrics: MetricSources,
+        health: Arc<ProcessHealth>,
+        waits: RevisionWaits,
         leaving: CancellationToken,
-        log_lines_dropped: DroppedLines,
     ) -> Self {
-        let shown = member.clone();
-        let render = move || metrics::encode(&shown, log_lines_dropped());
-        Self { member, leaving, scrapes: Arc::new(Scrapes::new(render)) }
+        let (local, plane) = (metrics.local.clone(), metrics.plane.clone());
+        let render = move || metrics::encode(&metrics);
+        Self { local, plane, health, waits, leaving, scrapes: Arc::new(Scrapes::new(render)) }
     }
 }
 
@@ -83,30 +80,30 @@ impl HttpPages {
         if self.leaving.is_cancelled() {
             why.push("shutting down".to_owned());
         }
-        why.extend(self.member.missing_parts());
-        why.extend(self.member.vips.log_silence());
-        let view = self.member.consensus.view().borrow().clone();
-        let own = self.member.id().and_then(|id| view.state.members.get(&id));
+        why.extend(self.health.missing_parts());
+        why.extend(self.health.log_silence());
+        let view = self.local.consensus.view().borrow().clone();
+        let own = self.local.id().and_then(|id| view.state.members.get(&id));
         if own.is_some_and(|own| own.draining) {
             why.push("draining".to_owned());
         }
-        let raft = self.member.consensus.status();
+        let raft = self.local.consensus.status();
         match raft.state {
             RaftState::Empty => why.push("belongs to no cluster yet".to_owned()),
             RaftState::Removed => why.push("was removed from its cluster".to_owned()),
             _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
             _ => {}
         }
-        if self.member.consensus.was_removed() {
+        if self.local.consensus.was_removed() {
             // It puts nothing into force any more, and waits for nothing.
             return why;
         }
-        why.extend(self.member.consensus.abstains());
-        let known = self.member.revision();
-        self.member.await_here(known, CATCHING_UP).await;
-        let in_force = *self.member.plane.in_force().borrow();
+        why.extend(self.local.consensus.abstains());
+        let known = self.local.revision();
+        self.waits.await_here(known, CATCHING_UP).await;
+        let in_force = *self.plane.in_force().borrow();
         // A new listener that waits for its backends' first checks takes no member out of service that serves the others.
-        let serves = in_force > 0 && self.member.plane.table().revision >= known;
+        let serves = in_force > 0 && self.plane.table().revision >= known;
         if in_force < known && !serves {
             why.push(format!("data plane is at revision {in_force} of {known}"));
         }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use trestle_consensus::Consensus;
+use trestle_dataplane::DataPlane;
 use trestle_model::Revision;
-
-use crate::member::Member;
 
 /// The oldest revision that was known when the data plane lacked it, and since when.
 #[derive(Debug, Default)]
@@ -33,12 +33,17 @@ impl Lag {
 }
 
 /// Looks whenever something changes, until the member stops.
-pub(crate) async fn follow(member: Arc<Member>, stop: CancellationToken) {
-    let (mut view, mut in_force) = (member.consensus.view(), member.plane.in_force());
+pub(crate) async fn follow(
+    lag: Arc<Lag>,
+    consensus: Consensus,
+    plane: Arc<DataPlane>,
+    stop: CancellationToken,
+) {
+    let (mut view, mut in_force) = (consensus.view(), plane.in_force());
     loop {
         let known = view.borrow_and_update().state.revision;
         let reached = *in_force.borrow_and_update();
-        member.lag.look(known, reached, Instant::now());
+        lag.look(known, reached, Instant::now());
         let goes_on = tokio::select! {
             changed = view.changed() => changed.is_ok(),
             changed = in_force.changed() => changed.is_ok(),

@@ -11,11 +11,12 @@ use prometheus_client::registry::Registry;
 use trestle_api::peer::VipReport;
 use trestle_consensus::{RaftState, RaftStatus};
 use trestle_dataplane::{
-    Backend, BudgetUse, CloseReason, Listener, ShortageKind, Table, TrafficCounts, Verdict,
+    Backend, BudgetUse, CloseReason, DataPlane, Listener, ShortageKind, Table, TrafficCounts, Verdict,
 };
 
-use crate::member::Member;
-use crate::ports::PortUse;
+use crate::ports::{PortUse, ServicePorts};
+use crate::this_member::ThisMember;
+use crate::vips::Vips;
 
 /// Content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,27 +50,41 @@ const BACKEND_COUNTS: &[CounterMetric] = &[
     ("trestle_backend_retries", "Connects that were tried again on another backend", |c| c.retries),
 ];
 
+/// Tells how many log lines were dropped because the log's reader was too slow.
+pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What is counted on this member.
+pub(crate) struct MetricSources {
+    pub(crate) local: ThisMember,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) vips: Arc<Vips>,
+    pub(crate) ports: ServicePorts,
+    pub(crate) log_lines_dropped: DroppedLines,
+}
+
 /// Encodes everything that is counted on this member.
-pub(crate) fn encode(member: &Arc<Member>, log_lines_dropped: u64) -> Result<String, Error> {
+pub(crate) fn encode(sources: &MetricSources) -> Result<String, Error> {
     let mut registry = Registry::default();
-    let (plane, table) = (&member.plane, member.plane.table());
+    let MetricSources { local, plane, vips, ports, log_lines_dropped } = sources;
+    let table = plane.table();
+    let state = local.consensus.view().borrow().state.clone();
     let listeners = table.listeners.values().map(|l| (l.clone(), plane.listener_counts(l))).collect();
     let backends = table.pools.values().flat_map(|pool| &pool.backends);
     let backends = backends.map(|b| (b.clone(), plane.backend_counts(b))).collect();
     registry.register_collector(Box::new(MetricsSnapshot {
-        raft: member.consensus.status(),
-        revision: member.revision(),
-        in_force: *member.plane.in_force().borrow(),
+        raft: local.consensus.status(),
+        revision: state.revision,
+        in_force: *plane.in_force().borrow(),
         table,
         listeners,
         backends,
-        log_lines_dropped,
-        access_lines_dropped: member.plane.access_log_dropped(),
-        descriptors: member.plane.descriptors(),
-        shortages: member.plane.shortage_counts().collect(),
-        vips: member.vip_reports(),
-        unfit: member.vips.unfit().len() as u64,
-        ports: member.ports.read(),
+        log_lines_dropped: log_lines_dropped(),
+        access_lines_dropped: plane.access_log_dropped(),
+        descriptors: plane.descriptors(),
+        shortages: plane.shortage_counts().collect(),
+        vips: vips.reports(&state),
+        unfit: vips.unfit().len() as u64,
+        ports: ports.read(),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::start::StartError;
+use crate::start_error::StartError;
 use crate::vips::Systemd;
 
 /// Pause between two looks for an address that is missing: an IPv6 address is usable about a second after it is added.

@@ -3,12 +3,34 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use trestle_consensus::Consensus;
 use trestle_engine::share::client_of;
 
-use crate::accept::{IsMember, ServicePort};
-use crate::{descriptors, http, serve};
+use crate::accept::{IsMember, PortDeadlines, ServicePort};
+use crate::descriptors;
+
+/// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
+const HTTP2_PREFACE: u64 = 24;
+
+/// The deadlines of a gRPC port. A client whose idle connection is closed opens another one by itself.
+const GRPC_DEADLINES: PortDeadlines = PortDeadlines {
+    preface: (HTTP2_PREFACE, Duration::from_secs(5)),
+    head: None,
+    idle: Duration::from_secs(600),
+    answer: Duration::from_secs(60),
+    write: Duration::from_secs(30),
+};
+
+/// The deadlines of the HTTP port. Prometheus keeps its connection between two scrapes, which are a minute apart by default.
+const HTTP_DEADLINES: PortDeadlines = PortDeadlines {
+    preface: (1, Duration::from_secs(5)),
+    head: Some(Duration::from_secs(5)),
+    idle: Duration::from_secs(180),
+    answer: Duration::from_secs(30),
+    write: Duration::from_secs(10),
+};
 
 /// Admin API, peers, HTTP.
 #[derive(Clone)]
@@ -39,9 +61,9 @@ impl ServicePorts {
         let port =
             |name, limits, deadlines| Arc::new(ServicePort::new(name, limits, deadlines, is_member.clone()));
         Self {
-            admin: port("admin", limits.admin, serve::GRPC_DEADLINES),
-            peers: port("peers", limits.peers, serve::GRPC_DEADLINES),
-            http: port("http", limits.http, http::DEADLINES),
+            admin: port("admin", limits.admin, GRPC_DEADLINES),
+            peers: port("peers", limits.peers, GRPC_DEADLINES),
+            http: port("http", limits.http, HTTP_DEADLINES),
         }
     }
 

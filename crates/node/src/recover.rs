@@ -14,7 +14,7 @@ use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;
 use crate::peer::PeerClients;
-use crate::{privileges, registration};
+use crate::{privileges, process};
 
 /// How long another voter has to accept a connection, and then to say who it is.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl RecoveryError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unusable(Unusable::Open(error)) => crate::start::open_exit_code(error),
+            Self::Unusable(Unusable::Open(error)) => crate::start_error::open_exit_code(error),
             Self::Draw(_) => 71, // EX_OSERR
             Self::Unusable(_) | Self::QuorumReached(_) | Self::Recovered(_) => 1,
         }
@@ -149,7 +149,7 @@ impl RecoveryPlan {
     /// When the disk cannot be written.
     pub fn commit(self) -> Result<String, RecoveryError> {
         let name = self.survivor.identity().name.clone();
-        let recovered = self.survivor.recover(registration::draw()?);
+        let recovered = self.survivor.recover(process::draw_start()?);
         privileges::give_to_owner(&self.data_dir);
         let number = recovered?;
         Ok(format!(

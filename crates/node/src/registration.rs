@@ -2,8 +2,6 @@
 //! that has moved look alike: both have the member's data and another address. So each process draws a number when it starts,
 //! the log records it, and an address changes by itself only when nothing at the recorded one answers as the member.
 
-use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -15,7 +13,9 @@ use trestle_api::{convert, peer};
 use trestle_consensus::RaftState;
 use trestle_model::{HostPort, MemberId, MemberSockets};
 
-use crate::member::{Member, REPORT_TIMEOUT};
+use crate::peers::{Peers, REPORT_TIMEOUT};
+use crate::this_member::ThisMember;
+use crate::vip_clash;
 
 /// Pause between two attempts to be recorded, and between two looks at whether this process still is.
 const LOOK: Duration = Duration::from_secs(2);
@@ -27,26 +27,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// machine to restart.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Draws the number of a start.
-pub(crate) fn draw() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-    // 0 stands for none.
-    Ok(u64::from_le_bytes(bytes).max(1))
-}
-
-/// A number that processes have in common whose loopback is the same: of this boot of the machine, and of the network namespace
-/// in it. 0 where that cannot be known.
-pub(crate) fn network() -> u64 {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-    let namespace = std::fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino());
-    match (u64::from_str_radix(&digits, 16), namespace) {
-        (Ok(boot), Ok(namespace)) => boot ^ namespace,
-        _ => 0,
-    }
-}
-
 /// What came of an attempt to be recorded.
 enum Registration {
     Recorded,
@@ -56,12 +36,19 @@ enum Registration {
     Unheard,
 }
 
+/// Has this process recorded as its member, and records others where this member leads.
+#[derive(Clone)]
+pub(crate) struct Registrar {
+    pub(crate) local: ThisMember,
+    pub(crate) peers: Peers,
+}
+
 /// Has this process recorded, and watches that it stays so.
-pub(crate) async fn follow(member: Arc<Member>, stop: CancellationToken) {
+pub(crate) async fn follow(registrar: Registrar, stop: CancellationToken) {
     let (mut recorded, mut rival) = (false, None);
     loop {
-        if takes_part(&member) {
-            step(&member, &mut recorded, &mut rival).await;
+        if takes_part(&registrar.local) {
+            step(&registrar, &mut recorded, &mut rival).await;
         } else {
             (recorded, rival) = (false, None);
         }
@@ -72,21 +59,22 @@ pub(crate) async fn follow(member: Arc<Member>, stop: CancellationToken) {
     }
 }
 
-fn takes_part(member: &Member) -> bool {
-    let state = member.consensus.status().state;
+fn takes_part(local: &ThisMember) -> bool {
+    let state = local.consensus.status().state;
     !matches!(state, RaftState::Empty | RaftState::Starting | RaftState::Removed | RaftState::Stopped)
 }
 
-/// `rival` is when another process was last heard to be this member.
-async fn step(member: &Arc<Member>, recorded: &mut bool, rival: &mut Option<Instant>) {
-    let Some(me) = member.id() else { return };
-    let view = member.consensus.view().borrow().state.clone();
+/// `rival` is when another process was last heard to be this local.
+async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Instant>) {
+    let Registrar { local, .. } = registrar;
+    let Some(me) = local.id() else { return };
+    let view = local.consensus.view().borrow().state.clone();
     let start = view.starts.get(&me).copied();
-    if *recorded && start.is_some_and(|start| start != member.start) {
+    if *recorded && start.is_some_and(|start| start != local.start) {
         // The older one: for good, because nothing tells which of two the operator wants.
         let at = view.members.get(&me).map(|own| own.spec.peer_address.to_string()).unwrap_or_default();
         displace(
-            member,
+            local,
             format!(
                 "another process that started later is this member, at {at}, so this one takes no part any more: two machines have \
                  the same data directory, as a clone or a restored copy does; stop one of them, and restart this one if it is to \
@@ -96,36 +84,36 @@ async fn step(member: &Arc<Member>, recorded: &mut bool, rival: &mut Option<Inst
         return;
     }
     // A leader that knows nothing of sockets records none.
-    let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == member.sockets());
-    if *recorded && told && member.consensus.status().leader.is_some() {
+    let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == local.sockets());
+    if *recorded && told && local.consensus.status().leader.is_some() {
         return;
     }
-    let own = &member.config.advertise_peer_address;
-    let known = member.consensus.role().borrow().address_of(me).map(str::to_owned);
+    let own = &local.config.advertise_peer_address;
+    let known = local.consensus.role().borrow().address_of(me).map(str::to_owned);
     let known = known.and_then(|known| HostPort::parse(&known).ok()).filter(|known| known != own);
     if let Some(known) = &known {
-        match start_at_recorded_address(member, known).await {
+        match start_of_process_at(registrar, known, me).await {
             // The new address leads to the same process as the old one.
-            Some(start) if start == member.start => member.consensus.displace(None),
+            Some(start) if start == local.start => local.consensus.displace(None),
             Some(_) => {
                 *rival = Some(Instant::now());
-                return displace(member, two_processes(own, known));
+                return displace(local, two_processes(own, known));
             }
             None if rival.is_some_and(|at| at.elapsed() < SILENCE) => return,
             None => {}
         }
     }
-    match register(member, me).await {
+    match register(registrar, me).await {
         Registration::Recorded => {
             if let Some(known) = &known {
                 warn!(before = %known, after = %own, "the cluster reaches this member at another address now");
             }
             (*recorded, *rival) = (true, None);
-            member.consensus.displace(None);
+            local.consensus.displace(None);
         }
         Registration::Refused(why) => {
             *rival = Some(Instant::now());
-            displace(member, why);
+            displace(local, why);
         }
         Registration::Unheard => {}
     }
@@ -139,47 +127,48 @@ fn two_processes(own: &HostPort, known: &HostPort) -> String {
     )
 }
 
-fn displace(member: &Member, why: String) {
-    if member.consensus.abstains().as_ref() != Some(&why) {
+fn displace(local: &ThisMember, why: String) {
+    if local.consensus.abstains().as_ref() != Some(&why) {
         error!("this process abstains: {why}");
     }
-    member.consensus.displace(Some(why));
+    local.consensus.displace(Some(why));
 }
 
-/// The start of the process that answers as this member at an address, if one does.
-async fn start_at_recorded_address(member: &Member, address: &HostPort) -> Option<u64> {
-    start_of_process_at(member, address, member.id()?).await
-}
-
-async fn start_of_process_at(member: &Member, address: &HostPort, id: MemberId) -> Option<u64> {
-    let cluster = member.consensus.identity()?.cluster_id;
-    let mut client = member.clients.peer(address).ok()?;
+/// The start of the process that answers as a member at an address, if one does.
+async fn start_of_process_at(
+    Registrar { local, peers }: &Registrar,
+    address: &HostPort,
+    id: MemberId,
+) -> Option<u64> {
+    let cluster = local.consensus.identity()?.cluster_id;
+    let mut client = peers.client(address).ok()?;
     let asked = client.describe(peer::DescribeRequest {});
     let described = tokio::time::timeout(REPORT_TIMEOUT, asked).await.ok()?.ok()?.into_inner();
     (described.cluster_id == cluster.as_str() && described.member_id == id.0).then_some(described.start)
 }
 
 /// Asks every member that this one knows to record it; only the leader does.
-async fn register(member: &Arc<Member>, me: MemberId) -> Registration {
-    let Some(identity) = member.consensus.identity() else { return Registration::Unheard };
+async fn register(registrar: &Registrar, me: MemberId) -> Registration {
+    let Registrar { local, peers } = registrar;
+    let Some(identity) = local.consensus.identity() else { return Registration::Unheard };
     let request = peer::RegisterStartRequest {
         cluster_id: identity.cluster_id.to_string(),
         member_id: me.0,
-        start: member.start,
-        peer_address: member.config.advertise_peer_address.to_string(),
-        admin_address: member.config.advertise_admin_address.to_string(),
-        sockets: Some((&member.sockets()).into()),
+        start: local.start,
+        peer_address: local.config.advertise_peer_address.to_string(),
+        admin_address: local.config.advertise_admin_address.to_string(),
+        sockets: Some((&local.sockets()).into()),
     };
-    if member.consensus.leadership().borrow().leads.is_some() {
-        return match member.register(&request).await {
+    if local.consensus.leadership().borrow().leads.is_some() {
+        return match registrar.register(&request).await {
             Ok(None) => Registration::Recorded,
             Ok(Some(why)) => Registration::Refused(why),
             Err(_) => Registration::Unheard,
         };
     }
-    let role = member.consensus.role().borrow().clone();
+    let role = local.consensus.role().borrow().clone();
     let others = role.voters.iter().chain(&role.learners).filter(|(id, _)| **id != me);
-    let answers = join_all(others.map(|(_, address)| ask(member, address, &request))).await;
+    let answers = join_all(others.map(|(_, address)| ask(peers, address, &request))).await;
     let refused = answers.iter().flatten().find(|refusal| !refusal.is_empty());
     match refused {
         Some(why) => Registration::Refused(why.clone()),
@@ -188,8 +177,8 @@ async fn register(member: &Arc<Member>, me: MemberId) -> Registration {
     }
 }
 
-async fn ask(member: &Member, address: &str, request: &peer::RegisterStartRequest) -> Option<String> {
-    let mut client = member.clients.peer(&HostPort::parse(address).ok()?).ok()?;
+async fn ask(peers: &Peers, address: &str, request: &peer::RegisterStartRequest) -> Option<String> {
+    let mut client = peers.client(&HostPort::parse(address).ok()?).ok()?;
     let asked = client.register_start(request.clone());
     Some(tokio::time::timeout(ANSWER_MAX, asked).await.ok()?.ok()?.into_inner().refusal)
 }
@@ -198,18 +187,18 @@ fn invalid(why: &str) -> Status {
     Status::invalid_argument(why.to_owned())
 }
 
-impl Member {
+impl Registrar {
     /// Records, as the leader, a process that has started as a member, and where it is reached; or says why it is not that
     /// member.
     pub(crate) async fn register(
         &self,
         request: &peer::RegisterStartRequest,
     ) -> Result<Option<String>, Status> {
-        if self.consensus.leadership().borrow().leads.is_none() {
+        if self.local.consensus.leadership().borrow().leads.is_none() {
             let why = "the member that was asked does not lead".to_owned();
             return Err(status::failure(&Failure::NoLeader(why)));
         }
-        let own = self.consensus.identity().map(|identity| identity.cluster_id.to_string());
+        let own = self.local.consensus.identity().map(|identity| identity.cluster_id.to_string());
         if own.as_ref() != Some(&request.cluster_id) || request.start == 0 {
             return Err(invalid("the start is not one of a member of this cluster"));
         }
@@ -219,11 +208,11 @@ impl Member {
         let sockets = request.sockets.as_ref().map(MemberSockets::try_from).transpose();
         let sockets = sockets.map_err(|error| invalid(&error.to_string()))?;
         let id = MemberId(request.member_id);
-        let state = self.consensus.view().borrow().state.clone();
+        let state = self.local.consensus.view().borrow().state.clone();
         let Some(record) = state.members.get(&id) else { return Err(invalid("there is no such member")) };
         let known = &record.spec;
         let replaces = state.starts.get(&id).copied().unwrap_or(0);
-        let raft = self.consensus.role().borrow().address_of(id).map(str::to_owned);
+        let raft = self.local.consensus.role().borrow().address_of(id).map(str::to_owned);
         let moved = known.peer_address != peer || raft.is_some_and(|raft| raft != peer.as_str());
         let told = state.sockets.get(&id).map(|known| **known) == sockets;
         if replaces == request.start && known.admin_address == admin && !moved && told {
@@ -231,7 +220,7 @@ impl Member {
         }
         for (known, new) in [(&known.peer_address, &peer), (&known.admin_address, &admin)] {
             if known != new
-                && let Some(why) = self.refuse_vip_at(new).await
+                && let Some(why) = vip_clash::vip_at(&self.local.consensus, new).await
             {
                 return Ok(Some(format!(
                     "its address is not recorded: {why}; give it another one and restart it"
@@ -252,9 +241,9 @@ impl Member {
             return Ok(Some(two_processes(&peer, &known.peer_address)));
         }
         if moved || known.admin_address != admin {
-            self.consensus.relocate(id, Some(peer), Some(admin), None).await?;
+            self.local.consensus.relocate(id, Some(peer), Some(admin), None).await?;
         }
-        self.consensus.note_start(id, request.start, replaces, sockets).await?;
+        self.local.consensus.note_start(id, request.start, replaces, sockets).await?;
         if replaces != request.start {
             info!(member = %convert::member_name(&known.name), "a process of this member has started");
         }

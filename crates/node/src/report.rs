@@ -1,18 +1,25 @@
 //! What this member says of itself: facts that it can see now, never what it should be.
 
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use prost::Message;
+use tonic::Status;
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::RaftState;
 use trestle_dataplane::{Backend, CloseReason, DataPlane, Listener, Table, Verdict};
-use trestle_model::{AdminState, Bind, PoolName, Revision, Violations};
+use trestle_model::{AdminState, Bind, Member, MemberName, PoolName, Revision, Violations};
 
 use crate::admin::{PageBounds, fill};
-use crate::member::Member;
+use crate::health::ProcessHealth;
+use crate::lag::Lag;
+use crate::peers::Peers;
+use crate::report_values::{count, verdict};
+use crate::this_member::ThisMember;
 use crate::troubles;
+use crate::vips::{self, OwnFitness, Vips};
 
 /// Stands for all pools where one is asked for (AIP-159).
 pub(crate) const ALL_POOLS: &str = "pools/-";
@@ -31,14 +38,55 @@ fn bounds(ask: &peer::ReportRequest) -> PageBounds {
     bytes.map_or(PageBounds::NONE, |bytes| PageBounds { bytes, ..PageBounds::NONE })
 }
 
-pub(crate) fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
+/// What members say of themselves: this one by what it sees, the others when they are asked.
+pub(crate) struct Reports {
+    pub(crate) local: ThisMember,
+    pub(crate) peers: Peers,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) vips: Arc<Vips>,
+    pub(crate) fitness: OwnFitness,
+    pub(crate) health: Arc<ProcessHealth>,
+    pub(crate) lag: Arc<Lag>,
+    pub(crate) started: Instant,
+    /// The digest of the newest state that one was asked for.
+    pub(crate) last_digest: Mutex<Option<(Revision, String)>>,
 }
 
-impl Member {
-    /// The revision of the configuration that this member knows.
-    pub(crate) fn revision(&self) -> Revision {
-        self.consensus.view().borrow().state.revision
+impl Reports {
+    /// Asks one member for a report; this one answers itself without the network.
+    pub(crate) async fn ask(
+        &self,
+        member: &Member,
+        ask: &peer::ReportRequest,
+    ) -> Result<peer::ReportResponse, Status> {
+        if Some(member.id) == self.local.id() {
+            return Ok(self.report(ask));
+        }
+        self.peers.report(member, ask).await
+    }
+
+    /// Asks all members for a report. Answers those that there are, with whose they are, and names the members that did not
+    /// answer.
+    pub(crate) async fn ask_all(
+        &self,
+        ask: peer::ReportRequest,
+    ) -> (Vec<(MemberName, peer::ReportResponse)>, Vec<String>) {
+        let known = self.local.known();
+        let answers = join_all(known.iter().map(|member| self.ask(member, &ask))).await;
+        let (mut reports, mut unreachable) = (Vec::new(), Vec::new());
+        for (member, answer) in known.iter().zip(answers) {
+            match answer {
+                Ok(report) => reports.push((member.spec.name.clone(), report)),
+                Err(_) => unreachable.push(convert::member_name(&member.spec.name)),
+            }
+        }
+        (reports, unreachable)
+    }
+
+    /// Every virtual IP as this member's kernel has it.
+    fn vip_reports(&self) -> Vec<peer::VipReport> {
+        let state = self.local.consensus.view().borrow().state.clone();
+        self.vips.reports(&state)
     }
 
     /// Answers a report that a peer, or this member itself, asks for.
@@ -47,7 +95,7 @@ impl Member {
         let (backends, more_backends) = self.backend_reports(&table, ask);
         let (listeners, more_listeners) = self.listener_reports(&table, ask);
         let vips = if ask.vips { self.vip_reports() } else { Vec::new() };
-        let vip_fit = ask.vip_candidate.as_ref().map(|candidate| self.vip_fit(candidate));
+        let vip_fit = ask.vip_candidate.as_ref().map(|candidate| vips::fit(&self.local.config, candidate));
         let mut status = ask.page.is_none().then(|| self.status(ask.no_digest));
         if let Some(status) = status.as_mut().filter(|_| ask.troubles) {
             status.unbound_listeners = troubles::unbound_listeners(&table);
@@ -107,15 +155,15 @@ impl Member {
     }
 
     fn status(&self, no_digest: bool) -> peer::MemberReport {
-        let view = self.consensus.view().borrow().clone();
-        let raft = self.consensus.status();
+        let view = self.local.consensus.view().borrow().clone();
+        let raft = self.local.consensus.status();
         let table = self.plane.table();
         let listeners = table.listeners.values();
         let descriptors = self.plane.descriptors();
-        let (fitness_revision, vip_faults) = self.fitness();
+        let (fitness_revision, vip_faults) = self.fitness.messages();
         let dead_pools: Vec<_> = self.plane.dead_pools().iter().map(convert::pool_name).collect();
         peer::MemberReport {
-            name: self.config.name.to_string(),
+            name: self.local.config.name.to_string(),
             raft_state: raft_state(raft.state).into(),
             term: raft.term,
             applied_index: view.applied,
@@ -139,9 +187,9 @@ impl Member {
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
             vip_standing: self.vips.standing().into(),
             unfit: self.vips.unfit(),
-            election_timeout_max: Some(convert::duration(self.consensus.timing().election_max)),
-            problems: self.problems(),
-            abstains: self.consensus.abstains().is_some(),
+            election_timeout_max: Some(convert::duration(self.local.consensus.timing().election_max)),
+            problems: self.health.problems(),
+            abstains: self.local.consensus.abstains().is_some(),
             join_addresses: self.join_addresses(),
             dead_pools,
             drained: table.drained,
@@ -156,15 +204,15 @@ impl Member {
 
     /// Whom this member asks to be taken in, while it belongs to no cluster.
     fn join_addresses(&self) -> Vec<String> {
-        match self.id() {
+        match self.local.id() {
             Some(_) => Vec::new(),
-            None => self.config.join.iter().map(ToString::to_string).collect(),
+            None => self.local.config.join.iter().map(ToString::to_string).collect(),
         }
     }
 
     /// The digest of the state, computed once for each revision: it walks the whole state.
     fn digest(&self) -> String {
-        let state = self.consensus.view().borrow().state.clone();
+        let state = self.local.consensus.view().borrow().state.clone();
         let mut last = self.last_digest.lock().unwrap_or_else(PoisonError::into_inner);
         match last.as_ref() {
             Some((revision, digest)) if *revision == state.revision => digest.clone(),
@@ -176,32 +224,17 @@ impl Member {
         }
     }
 
-    /// The record of this member itself. Before it joins, and once it was removed, it knows only what its configuration says.
-    pub(crate) fn own_record(&self) -> v1::Member {
-        let state = self.consensus.view().borrow().state.clone();
-        let known = self.id().filter(|_| !self.consensus.was_removed());
-        match known.and_then(|id| state.members.get(&id)) {
-            Some(member) => self.rendered(member),
-            None => v1::Member {
-                name: convert::member_name(&self.config.name),
-                peer_address: self.config.advertise_peer_address.to_string(),
-                admin_address: self.config.advertise_admin_address.to_string(),
-                ..Default::default()
-            },
-        }
-    }
-
     /// The cluster as this member knows it, with what the members said.
     pub(crate) fn cluster_status(&self, members: Vec<v1::MemberStatus>) -> v1::ClusterStatus {
         // What a removed member knew is nobody's configuration any more.
-        let view = match self.consensus.was_removed() {
+        let view = match self.local.consensus.was_removed() {
             true => Arc::default(),
-            false => self.consensus.view().borrow().clone(),
+            false => self.local.consensus.view().borrow().clone(),
         };
-        let raft = self.consensus.status();
+        let raft = self.local.consensus.status();
         let leader = raft.leader.and_then(|id| view.state.members.get(&id));
         v1::ClusterStatus {
-            cluster_id: self.consensus.identity().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
+            cluster_id: self.local.consensus.identity().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
             leader: leader.map(|member| convert::member_name(&member.spec.name)).unwrap_or_default(),
             term: raft.term,
             revision: view.state.revision,
@@ -232,14 +265,6 @@ fn raft_state(state: RaftState) -> peer::RaftState {
         RaftState::Leader => peer::RaftState::Leader,
         RaftState::Removed => peer::RaftState::Removed,
         RaftState::Stopped => peer::RaftState::Stopped,
-    }
-}
-
-pub(crate) fn verdict(verdict: Verdict) -> peer::Verdict {
-    match verdict {
-        Verdict::Unknown => peer::Verdict::Unknown,
-        Verdict::Healthy => peer::Verdict::Healthy,
-        Verdict::Unhealthy => peer::Verdict::Unhealthy,
     }
 }
 

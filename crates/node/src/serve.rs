@@ -15,12 +15,11 @@ use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
-use trestle_consensus::PEER_WINDOW;
+use trestle_consensus::{Consensus, PEER_WINDOW};
 
-use crate::accept::{self, Grpc, Http2, PortDeadlines, ServicePort};
+use crate::accept::{self, Grpc, Http2, ServicePort};
 use crate::access::{Entrance, intercept};
 use crate::admin::Admin;
-use crate::member::Member;
 use crate::peer::PeerServer;
 
 /// Largest request to the admin API, in bytes: a little more than a log entry, so that what is too large for one is told so.
@@ -30,17 +29,6 @@ const ADMIN_HTTP2: Http2 = Http2 {
     stream_window: 64 * 1024,
     connection_window: 128 * 1024,
     keep_alive: (Duration::from_secs(20), Duration::from_secs(20)),
-};
-/// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
-const HTTP2_PREFACE: u64 = 24;
-
-/// The deadlines of a gRPC port. A client whose idle connection is closed opens another one by itself.
-pub(crate) const GRPC_DEADLINES: PortDeadlines = PortDeadlines {
-    preface: (HTTP2_PREFACE, Duration::from_secs(5)),
-    head: None,
-    idle: Duration::from_secs(600),
-    answer: Duration::from_secs(60),
-    write: Duration::from_secs(30),
 };
 
 /// The admin API, with health and reflection.
@@ -111,7 +99,7 @@ pub(crate) async fn peers(
     socket: std::net::TcpListener,
     port: Arc<ServicePort>,
     peers: PeerServer,
-    member: Arc<Member>,
+    consensus: Consensus,
     stop: CancellationToken,
 ) {
     // The socket was bound on another runtime and belongs to this one from here on.
@@ -122,11 +110,11 @@ pub(crate) async fn peers(
             return;
         }
     };
-    let services = Routes::new(member.consensus.raft_service()).add_service(PeerServiceServer::new(peers));
+    let services = Routes::new(consensus.raft_service()).add_service(PeerServiceServer::new(peers));
     let http2 = Http2 {
         stream_window: PEER_WINDOW,
         connection_window: PEER_WINDOW,
-        keep_alive: member.consensus.peer_keep_alive(),
+        keep_alive: consensus.peer_keep_alive(),
     };
     let grpc = Grpc {
         services: services.into_axum_router(),

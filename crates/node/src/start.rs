@@ -1,29 +1,24 @@
 //! A running member: what is started in which order, and stopped in which.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use trestle_consensus::{Consensus, OpenError, RaftState, Timing};
+use trestle_consensus::{Consensus, Timing};
 use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
 
-use crate::admin::Admin;
+use crate::assemble::{MemberParts, Servers};
 use crate::config::{Config, Profile};
 use crate::events::{self, Event, Journal};
-use crate::http::HttpPages;
-use crate::member::Member;
+use crate::metrics::DroppedLines;
 use crate::own_sockets::OwnSockets;
-use crate::peer::PeerServer;
-use crate::ports::ServicePorts;
-use crate::removal::RemovalGrace;
+use crate::start_error::StartError;
 use crate::supervise::{Lifetime, Supervisor};
-use crate::vips::Vips;
-use crate::{descriptors, join, lag, registration, serve};
+use crate::this_member::ThisMember;
+use crate::vips::{self, Transfers, Vips};
+use crate::{descriptors, join, process};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -32,9 +27,6 @@ const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
 /// connections that are cut, and this.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
-/// Tells how many log lines were dropped because the log's reader was too slow.
-pub type DroppedLines = Arc<dyn Fn() -> u64 + Send + Sync>;
-
 /// How long a member that has failed tries to release the virtual IPs; the kernel ends them by their lease anyway.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
 /// How long it waits for Raft's threads.
@@ -42,59 +34,13 @@ const RAFT_END_MAX: Duration = Duration::from_secs(3);
 /// How much longer than the grace time its connections may take to end.
 const FINISH_SPARE: Duration = Duration::from_secs(3);
 
-/// Why a member did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address of the member itself could not be bound.
-    #[error("{key} {address} cannot be bound: {why}")]
-    Bind {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why, and what to do.
-        why: String,
-    },
-    /// The data directory could not be opened.
-    #[error(transparent)]
-    Storage(#[from] OpenError),
-    /// A thread or runtime could not be made.
-    #[error("the member's threads cannot be started: {0}")]
-    Threads(#[from] std::io::Error),
-    /// Raft did not start.
-    #[error("{0}")]
-    Raft(String),
-}
-
-impl StartError {
-    /// The process's exit code, as in sysexits.h. A service manager starts the member again after all of them but 70, which
-    /// is only for what stays as it is until somebody changes what is on the disk.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            StartError::Bind { .. } => 69, // EX_UNAVAILABLE
-            StartError::Storage(error) => open_exit_code(error),
-            StartError::Threads(_) | StartError::Raft(_) => 71, // EX_OSERR
-        }
-    }
-}
-
-/// The exit code for a data directory that cannot be opened.
-pub(crate) fn open_exit_code(error: &OpenError) -> u8 {
-    match error {
-        error if error.is_damage() => 70, // EX_SOFTWARE
-        OpenError::Locked(_) => 75,       // EX_TEMPFAIL
-        _ => 74,                          // EX_IOERR
-    }
-}
-
 /// A running member.
 pub struct Node {
-    member: Arc<Member>,
-    /// Cancelled first: readiness fails.
-    leaving: CancellationToken,
-    /// Cancelled when connections have finished: servers end.
-    stop: CancellationToken,
-    servers: Vec<tokio::task::JoinHandle<()>>,
+    local: ThisMember,
+    plane: Arc<DataPlane>,
+    supervisor: Supervisor,
+    transfers: Transfers,
+    servers: Servers,
 }
 
 fn timing(profile: Profile) -> Timing {
@@ -112,8 +58,8 @@ impl Node {
     /// [`StartError`] when an address is taken, the data directory cannot be opened, or threads cannot be made.
     pub async fn start(config: Config, log_lines_dropped: DroppedLines) -> Result<Self, StartError> {
         let own = OwnSockets::bind(&config).await?;
-        let vips = Vips::new(&config);
-        let start = registration::draw()?;
+        let vips = Arc::new(Vips::new(&config));
+        let start = process::draw_start()?;
         let consensus = Consensus::open(trestle_consensus::ConsensusSettings {
             data_dir: config.data_dir.clone(),
             name: config.name.clone(),
@@ -125,72 +71,36 @@ impl Node {
         .await?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
         let journal = Journal::new(config.name.clone(), start, config.members_in_process.get() > 1);
-        let plane = DataPlane::start(plane_settings(&config, &journal), follow)?;
-        let started = Instant::now();
-        let ports = ServicePorts::new(&consensus, config.members_in_process);
-        let member = Arc::new(Member {
-            config,
-            ports,
-            consensus,
-            plane,
-            vips,
-            clients: Default::default(),
-            waits: Default::default(),
-            supervisor: Supervisor::new(),
-            journal,
-            lag: Default::default(),
-            started,
-            start,
-            last_digest: Default::default(),
-        });
-        log_start(&member.config);
+        let plane = Arc::new(DataPlane::start(plane_settings(&config, &journal), follow)?);
+        let local = ThisMember { config: Arc::new(config), consensus, start };
+        log_start(&local.config);
+        let parts = MemberParts::new(local, plane, vips, journal);
         // Before Raft, so that no vote is given that nobody was asked about.
-        crate::vips::start(&member)?;
-        events::follow(&member);
-
-        let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
-        let (api, raft) = (tokio::runtime::Handle::current(), member.consensus.runtime());
-        let admin = Admin::new(member.clone());
-        let peers = PeerServer::new(member.clone(), api.clone());
-        let ports = member.ports.clone();
-        let http = HttpPages::new(member.clone(), leaving.clone(), log_lines_dropped);
-        // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
-        let peers = serve::peers(own.peer.into_std()?, ports.peers, peers, member.clone(), stop.clone());
-        let admin = serve::admin(own.admin, ports.admin, admin, leaving.clone(), stop.clone());
-        let part = |name, body| member.supervisor.spawn(&api, name, Lifetime::UntilStop, body);
-        let servers = vec![
-            member.supervisor.spawn(&raft, "peer server", Lifetime::UntilStop, peers),
-            part("admin server", Box::pin(admin) as Pin<Box<dyn Future<Output = ()> + Send>>),
-            part("HTTP server", Box::pin(crate::http::serve(own.http, ports.http, http))),
-            part("state follower", Box::pin(follow_state(member.clone(), state))),
-        ];
-        let node = Self { member, leaving, stop, servers };
-        node.watch_itself(&api);
-        if node.member.consensus.was_removed() {
+        vips::start(&parts.succession, &parts.plane, &parts.journal, &parts.supervisor, &parts.whole())?;
+        events::follow(&parts.local, &parts.journal, &parts.supervisor);
+        let servers = parts.serve(own, state, log_lines_dropped)?;
+        let (consensus, supervisor) = (&parts.local.consensus, &parts.supervisor);
+        if consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);
-        } else if node.member.consensus.identity().is_some() {
-            node.member.consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
+        } else if consensus.identity().is_some() {
+            consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
-            let join = join::ask(node.member.clone(), node.stop.clone());
-            node.member.supervisor.spawn(&api, "join", Lifetime::UntilDone, join);
+            let join = join::ask(parts.local.clone(), parts.peers.clone(), servers.stop.clone());
+            supervisor.spawn(&tokio::runtime::Handle::current(), "join", Lifetime::UntilDone, join);
         }
-        Ok(node)
-    }
-
-    /// Starts what looks after this member's place in the cluster, and how far its data plane is.
-    fn watch_itself(&self, api: &tokio::runtime::Handle) {
-        api.spawn(registration::follow(self.member.clone(), self.stop.clone()));
-        api.spawn(lag::follow(self.member.clone(), self.stop.clone()));
+        let transfers = Transfers::new(parts.succession.clone());
+        let MemberParts { local, plane, supervisor, .. } = parts;
+        Ok(Self { local, plane, supervisor, transfers, servers })
     }
 
     /// Resolves when Raft, its storage, or another part that there is one of has died and the process must end, with the
     /// reason. [`Self::give_up`] then.
     pub async fn failed(&self) -> String {
         tokio::select! {
-            failure = self.member.consensus.failed() => failure,
-            failure = self.member.supervisor.failed() => failure,
-            failure = self.member.plane.failed() => failure,
+            failure = self.local.consensus.failed() => failure,
+            failure = self.supervisor.failed() => failure,
+            failure = self.plane.failed() => failure,
         }
     }
 
@@ -198,23 +108,23 @@ impl Node {
     /// connections, and lets those that are open finish for the grace time. Returns how many were cut, or `None` when
     /// connections could not be ended in order.
     pub async fn give_up(self) -> Option<usize> {
-        self.leaving.cancel();
-        self.member.supervisor.stopping();
+        self.servers.leaving.cancel();
+        self.supervisor.stopping();
         // What has failed may not answer.
-        if timeout(RELEASE_MAX, self.member.end_vips()).await.is_err() {
+        if timeout(RELEASE_MAX, self.transfers.end_vips()).await.is_err() {
             warn!("the virtual IPs were not released in time; they fall silent with their lease");
         }
-        self.member.plane.stop_accepting();
-        self.stop.cancel();
+        self.plane.stop_accepting();
+        self.servers.stop.cancel();
         // The others elect a leader meanwhile.
-        let _ = timeout(RAFT_END_MAX, self.member.consensus.shutdown()).await;
-        let grace = self.member.config.shutdown_grace;
-        timeout(grace + FINISH_SPARE, self.member.plane.finish(grace)).await.ok()
+        let _ = timeout(RAFT_END_MAX, self.local.consensus.shutdown()).await;
+        let grace = self.local.config.shutdown_grace;
+        timeout(grace + FINISH_SPARE, self.plane.finish(grace)).await.ok()
     }
 
     /// Opens the access log's file anew, so that another program can have renamed it.
     pub fn reopen_logs(&self) {
-        self.member.plane.reopen_access_log();
+        self.plane.reopen_access_log();
     }
 
     /// Stops: hands leadership over, fails readiness, stops accepting, lets connections finish for the grace time.
@@ -222,34 +132,34 @@ impl Node {
     ///
     /// Handing over counts into the grace time: service managers kill what takes longer than they were told.
     pub async fn shutdown(self) -> usize {
-        let end = Instant::now() + self.member.config.shutdown_grace;
+        let end = Instant::now() + self.local.config.shutdown_grace;
         // Readiness fails first, so that whoever sends clients here stops in time.
-        self.leaving.cancel();
-        self.member.supervisor.stopping();
-        self.member.leave().await;
+        self.servers.leaving.cancel();
+        self.supervisor.stopping();
+        self.transfers.leave().await;
         self.finish(end).await
     }
 
     /// Stops as [`shutdown`](Self::shutdown) does, but hands nothing over: for the end of a whole cluster.
     pub async fn stop(self) -> usize {
-        let end = Instant::now() + self.member.config.shutdown_grace;
-        self.leaving.cancel();
-        self.member.supervisor.stopping();
+        let end = Instant::now() + self.local.config.shutdown_grace;
+        self.servers.leaving.cancel();
+        self.supervisor.stopping();
         self.finish(end).await
     }
 
     /// Lets connections finish until `end`, then closes everything.
     async fn finish(self, end: Instant) -> usize {
         // Nobody may be sent here any more when the sockets close.
-        self.member.end_vips().await;
-        self.member.plane.stop_accepting();
+        self.transfers.end_vips().await;
+        self.plane.stop_accepting();
         // Until its connections have finished this member goes on voting, and goes on hearing of drains and removals.
-        let cut = self.member.plane.finish(end.saturating_duration_since(Instant::now())).await;
-        self.stop.cancel();
-        if tokio::time::timeout(CLOSE_WAIT, self.member.consensus.shutdown()).await.is_err() {
+        let cut = self.plane.finish(end.saturating_duration_since(Instant::now())).await;
+        self.servers.stop.cancel();
+        if tokio::time::timeout(CLOSE_WAIT, self.local.consensus.shutdown()).await.is_err() {
             warn!("the log's files are not closed after {CLOSE_WAIT:?}; the process ends all the same");
         }
-        for server in self.servers {
+        for server in self.servers.tasks {
             server.abort();
         }
         cut
@@ -268,7 +178,7 @@ fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Data
         source: config.source.clone(),
         member: Some(config.name.clone()),
         descriptors: descriptors::budget(config.members_in_process),
-        network: registration::network(),
+        network: process::network(),
         own_ports: vec![config.admin_address, config.peer_address, config.http_address],
         backend_networks: config.backend_networks.clone(),
         on_event: OnEvent::new(move |event| journal.emit(&Event::DataPlane(event))),
@@ -296,47 +206,14 @@ fn log_start(config: &Config) {
     }
 }
 
-/// Passes each new state on to the data plane; once this member was removed, what is left of the last one.
-async fn follow_state(member: Arc<Member>, state: watch::Sender<Arc<trestle_model::ClusterState>>) {
-    let (mut view, mut role) = (member.consensus.view(), member.consensus.role());
-    let mut removal = RemovalGrace::default();
-    loop {
-        let known = view.borrow_and_update().state.clone();
-        let removed = role.borrow_and_update().state == RaftState::Removed;
-        let addresses: Vec<_> =
-            known.members.values().map(|member| member.spec.peer_address.clone()).collect();
-        member.clients.keep(|address| addresses.contains(address));
-        let (grace, was_leaving) = (member.config.shutdown_grace, removal.is_leaving());
-        let (new, again) = removal.remaining_state(known, removed, grace, Instant::now());
-        if removal.is_leaving() != was_leaving {
-            member.plane.end_within(removal.is_leaving().then_some(grace));
-        }
-        let grace_ends = async move {
-            match again {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        if state.send(new).is_err() {
-            return;
-        }
-        let ended = tokio::select! {
-            changed = view.changed() => changed.is_err(),
-            changed = role.changed() => changed.is_err(),
-            () = grace_ends => false,
-        };
-        if ended {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
+    use std::net::SocketAddr;
     use std::path::Path;
 
+    use trestle_consensus::OpenError;
     use trestle_model::Violations;
 
     use super::*;

@@ -4,7 +4,7 @@ use trestle_api::{convert, peer};
 use trestle_dataplane::{Backend, Listener, Pool, PoolCondition, Table};
 use trestle_model::{AllDown, PoolName};
 
-use crate::report::count;
+use crate::report_values::count;
 
 /// Most listeners, and most pools, that are told of.
 const TOLD_MAX: usize = 64;

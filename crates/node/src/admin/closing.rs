@@ -63,16 +63,16 @@ impl Admin {
         numbers: Vec<u64>,
         validate_only: bool,
     ) -> Result<peer::CloseConnectionsResponse, Status> {
-        if Some(member.id) == self.member.id() {
-            return Ok(self.member.close_connections(filter, &numbers, validate_only));
+        if Some(member.id) == self.local.id() {
+            return Ok(self.connections.close(filter, &numbers, validate_only));
         }
         let ask = peer::CloseConnectionsRequest {
-            to: self.member.destination(Some(member.id)),
+            to: self.local.destination(Some(member.id)),
             filter: filter.map(Into::into),
             numbers,
             validate_only,
         };
-        let mut client = self.member.clients.peer(&member.spec.peer_address)?;
+        let mut client = self.peers.client(&member.spec.peer_address)?;
         in_time(client.close_connections(ask)).await
     }
 

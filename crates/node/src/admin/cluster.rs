@@ -48,10 +48,10 @@ impl ClusterService for Admin {
         _: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
         let cluster_id = ClusterId::parse(&super::draw()?).map_err(|rule| super::internal(&rule))?;
-        let member = self.member.consensus.bootstrap(cluster_id.clone(), self.member.spec()).await?;
+        let member = self.local.consensus.bootstrap(cluster_id.clone(), self.local.spec()).await?;
         let answer = v1::BootstrapClusterResponse {
             cluster_id: cluster_id.to_string(),
-            member: Some(self.member.rendered(&member)),
+            member: Some(self.local.rendered(&member)),
         };
         Ok(Response::new(answer))
     }

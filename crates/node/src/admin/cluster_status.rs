@@ -16,31 +16,31 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 impl Admin {
     /// The cluster as its members describe it, or as this one alone does.
     pub(super) async fn cluster_status(&self, local_only: bool) -> v1::ClusterStatus {
-        let known = self.member.known();
+        let known = self.local.known();
         if local_only || known.is_empty() {
-            let own = self.member.report(&question()).status.map(convert::member_status);
-            let member = Some(self.member.own_record());
+            let own = self.reports.report(&question()).status.map(convert::member_status);
+            let member = Some(self.local.own_record());
             let own = own.map(|status| v1::MemberStatus { member, ..status });
-            return self.member.cluster_status(own.into_iter().collect());
+            return self.reports.cluster_status(own.into_iter().collect());
         }
         let first = join_all(known.iter().map(|member| self.look_at(member))).await;
         let newest = first.iter().filter(|status| status.reachable).map(|status| status.revision).max();
         let newest = newest.unwrap_or_default();
         let pairs = known.iter().zip(first);
         let settled = pairs.map(|(member, status)| self.once_caught_up(member, status, newest));
-        self.member.cluster_status(join_all(settled).await)
+        self.reports.cluster_status(join_all(settled).await)
     }
 
     /// What a member says of itself, or why it says nothing.
     async fn look_at(&self, member: &Member) -> v1::MemberStatus {
         // What role each has is answered from one view, so that no two claim to lead.
-        let record = Some(self.member.rendered(member));
+        let record = Some(self.local.rendered(member));
         let (asked, began) = (SystemTime::now(), Instant::now());
-        match self.member.ask(member, &question()).await {
+        match self.reports.ask(member, &question()).await {
             Ok(report) => {
                 let half = began.elapsed() / 2;
                 let mut status = convert::member_status(report.status.unwrap_or_default());
-                if Some(member.id) != self.member.id() {
+                if Some(member.id) != self.local.id() {
                     let theirs = status.time.and_then(|time| SystemTime::try_from(time).ok());
                     status.clock_offset = theirs.map(|theirs| ahead(theirs, asked + half));
                     status.clock_offset_error = theirs.map(|_| convert::duration(half));

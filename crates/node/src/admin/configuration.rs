@@ -46,7 +46,7 @@ impl Admin {
         parts: Streaming<v1::RestoreConfigurationRequest>,
     ) -> Result<v1::RestoreConfigurationResponse, Status> {
         // A document and what becomes of it take many times its size.
-        let Ok(_one) = self.restoring.try_acquire() else {
+        let Ok(_one) = self.turns.restoring.try_acquire() else {
             return Err(Status::resource_exhausted(
                 "this member is busy with another restore; try again when that has ended",
             ));

@@ -11,7 +11,7 @@ use trestle_model::{Invalid, Kind, Member, MemberId, MemberName, Refusal, Violat
 
 use super::paging::page_size;
 use super::{Admin, closing};
-use crate::member::REPORT_TIMEOUT;
+use crate::peers::REPORT_TIMEOUT;
 
 /// Where a page begins: after this connection of this member.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,7 +68,7 @@ impl Admin {
     /// The members that are concerned, in the order of their ids.
     pub(super) fn selected_members(&self, only: Option<&MemberName>) -> Result<Vec<Arc<Member>>, Status> {
         self.require_membership()?;
-        let known = self.member.known();
+        let known = self.local.known();
         let Some(name) = only else { return Ok(known) };
         let found: Vec<_> = known.into_iter().filter(|member| member.spec.name == *name).collect();
         if found.is_empty() {
@@ -102,16 +102,16 @@ impl Admin {
         filter: &ConnectionFilter,
         (after, limit): (u64, usize),
     ) -> Result<peer::ListConnectionsResponse, Status> {
-        if Some(member.id) == self.member.id() {
-            return Ok(self.member.list_connections(filter, after, limit));
+        if Some(member.id) == self.local.id() {
+            return Ok(self.connections.list(filter, after, limit));
         }
         let ask = peer::ListConnectionsRequest {
-            to: self.member.destination(Some(member.id)),
+            to: self.local.destination(Some(member.id)),
             filter: Some(filter.into()),
             after,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let mut client = self.member.clients.peer(&member.spec.peer_address)?;
+        let mut client = self.peers.client(&member.spec.peer_address)?;
         in_time(client.list_connections(ask)).await
     }
 }

@@ -29,7 +29,7 @@ impl EventService for Admin {
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::ListEventsStream>, Status> {
         let since = parse_since(request.get_ref().since.as_ref())?;
-        self.member.list_events(since).await.map(Response::new)
+        self.events.list(since).await.map(Response::new)
     }
 
     type WatchEventsStream = Watch;
@@ -40,6 +40,6 @@ impl EventService for Admin {
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let request = request.into_inner();
         parse_since(request.since.as_ref())?;
-        self.member.watch_events(request.since, Position::of(&request.after)).await.map(Response::new)
+        self.events.watch(request.since, Position::of(&request.after)).await.map(Response::new)
     }
 }

@@ -41,7 +41,7 @@ fn stop_of<K: Ord>(more: bool, last: Option<K>, begin: Option<&K>) -> Option<K> 
 impl Admin {
     /// What each member is asked for: a part of a page that is as large as that of any other.
     fn share_after(&self, after: String) -> Option<peer::ReportPage> {
-        let share = PAGE_BYTES / self.member.known().len().max(1);
+        let share = PAGE_BYTES / self.local.known().len().max(1);
         Some(peer::ReportPage { after, bytes_max: u32::try_from(share).unwrap_or(u32::MAX) })
     }
 
@@ -66,7 +66,7 @@ impl Admin {
         let name_of = |(pool, backend): &BackendKey| convert::backend_name(pool, backend);
         let page = self.share_after(begin.as_ref().map(name_of).unwrap_or_default());
         let ask = peer::ReportRequest { pool: request.name.clone(), page, ..Default::default() };
-        let (reports, unreachable_members) = self.member.ask_all(ask).await;
+        let (reports, unreachable_members) = self.reports.ask_all(ask).await;
         let (mut views, mut stop) = (BTreeMap::<String, Vec<v1::MemberView>>::new(), None);
         for (member, report) in reports {
             let last =
@@ -115,7 +115,7 @@ impl Admin {
         let page = self.share_after(begin.as_ref().map(convert::listener_name).unwrap_or_default());
         let (listeners, listener) = (true, request.name.clone());
         let ask = peer::ReportRequest { listeners, listener, page, ..Default::default() };
-        let (reports, unreachable_members) = self.member.ask_all(ask).await;
+        let (reports, unreachable_members) = self.reports.ask_all(ask).await;
         let (mut views, mut stop) = (BTreeMap::<ListenerName, Vec<v1::ListenerView>>::new(), None);
         for (member, report) in reports {
             let member = convert::member_name(&member);

@@ -160,7 +160,7 @@ impl Admin {
             Operation::Promote(promote) => {
                 let id = self.member_id(&name(&promote.name)?)?;
                 streamed(move |steps| async move {
-                    let consensus = &admin.member.consensus;
+                    let consensus = &admin.local.consensus;
                     let warnings = match promote.validate_only {
                         true => consensus.try_promote(id).await?,
                         false => consensus.promote(id, &steps).await?,
@@ -183,7 +183,7 @@ impl Admin {
                     drop(steps);
                     admin.refuse_vips([peer.as_ref(), admin_address.as_ref()]).await?;
                     let origin = Some(admin.origin(&caller));
-                    admin.member.consensus.relocate(id, peer, admin_address, origin).await?;
+                    admin.local.consensus.relocate(id, peer, admin_address, origin).await?;
                     admin.member_result(id, Vec::new(), false)
                 })
             }
@@ -208,15 +208,15 @@ impl Admin {
         remove: peer::RemoveMember,
     ) -> Result<Message, Status> {
         if remove.validate_only {
-            let warnings = self.member.consensus.try_remove(id).await?;
+            let warnings = self.local.consensus.try_remove(id).await?;
             return Ok(Message::Removed(peer::RemovedResult { revision: 0, warnings }));
         }
-        match self.member.consensus.remove(id, Some(self.origin(caller))).await? {
+        match self.local.consensus.remove(id, Some(self.origin(caller))).await? {
             RemovalOutcome::Done { revision, warnings } => {
                 Ok(Message::Removed(peer::RemovedResult { revision, warnings }))
             }
             RemovalOutcome::LeadershipMustMove => {
-                let (to, _) = self.member.transfer_leadership(None).await?;
+                let (to, _) = self.transfers.transfer(None).await?;
                 last(&mut self.forward(to, caller, Operation::Remove(remove)).await?).await
             }
         }
@@ -224,16 +224,16 @@ impl Admin {
 
     /// Hands leadership and the virtual IPs over, to the best member unless `to` names one.
     async fn transfer_here(&self, to: Option<MemberId>) -> Result<Message, Status> {
-        let (leader_id, term) = self.member.transfer_leadership(to).await?;
-        let state = self.member.consensus.view().borrow().state.clone();
+        let (leader_id, term) = self.transfers.transfer(to).await?;
+        let state = self.local.consensus.view().borrow().state.clone();
         let leader = state.members.get(&leader_id).map(|member| member.spec.name.clone());
-        let former = &self.member.config.name;
+        let former = &self.local.config.name;
         let moved = leader.as_ref() != Some(former);
         Ok(Message::Transferred(peer::TransferredResult {
             leader: leader.map(|name| name.to_string()).unwrap_or_default(),
             term,
             former: former.to_string(),
-            connections_left: if moved { self.member.connections_on_vips() } else { 0 },
+            connections_left: if moved { self.connections.on_vips() } else { 0 },
         }))
     }
 
@@ -244,8 +244,8 @@ impl Admin {
         warnings: Vec<String>,
         existing: bool,
     ) -> Result<Message, Status> {
-        let view = self.member.consensus.view().borrow().clone();
-        let raft = self.member.consensus.status();
+        let view = self.local.consensus.view().borrow().clone();
+        let raft = self.local.consensus.status();
         let record = view.state.members.get(&id);
         let record = record.ok_or_else(|| internal("a member that was changed is not there"))?;
         let standing = match () {
@@ -265,15 +265,15 @@ impl Admin {
 
     /// The id of a member, as this member knows it.
     fn member_id(&self, name: &MemberName) -> Result<MemberId, Status> {
-        let state = self.member.consensus.view().borrow().state.clone();
+        let state = self.local.consensus.view().borrow().state.clone();
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
         state.member_named(name).map(|member| member.id).ok_or_else(missing)
     }
 
     /// Who leads; waits for one to be elected.
     async fn leader(&self) -> Result<Leader, Status> {
-        let Some(me) = self.member.id() else { return Err(status::failure(&Failure::NoCluster)) };
-        let mut role = self.member.consensus.role();
+        let Some(me) = self.local.id() else { return Err(status::failure(&Failure::NoCluster)) };
+        let mut role = self.local.consensus.role();
         let known = role.wait_for(|role| role.leader.is_some());
         let leader = match tokio::time::timeout(DEFAULT_WAIT, known).await {
             Ok(Ok(role)) => role.leader.as_ref().map(|(id, _)| *id),
@@ -293,16 +293,16 @@ impl Admin {
         caller: &Caller,
         operation: Operation,
     ) -> Result<OperationStream, Status> {
-        let state = self.member.consensus.view().borrow().state.clone();
+        let state = self.local.consensus.view().borrow().state.clone();
         let record = state.members.get(&leader);
         let record = record.ok_or_else(|| no_leader("its address is not known here yet"))?;
         let request = peer::ForwardRequest {
-            to: self.member.destination(Some(leader)),
-            member_id: self.member.id().map_or(0, |id| id.0),
+            to: self.local.destination(Some(leader)),
+            member_id: self.local.id().map_or(0, |id| id.0),
             client: caller.client().map(|client| client.to_string()).unwrap_or_default(),
             operation: Some(operation),
         };
-        let mut client = self.member.clients.peer(&record.spec.peer_address)?;
+        let mut client = self.peers.client(&record.spec.peer_address)?;
         let stream = answered(client.forward(request).await)?.into_inner();
         Ok(Box::pin(stream.map(answered)))
     }

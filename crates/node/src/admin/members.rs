@@ -18,7 +18,8 @@ use trestle_model::{
 use super::leader::{OperationStream, unexpected};
 use super::{Admin, internal, mismatch};
 use crate::access::{Caller, Target, TargetKind};
-use crate::member::REPORT_TIMEOUT;
+use crate::peers::REPORT_TIMEOUT;
+use crate::vip_clash;
 
 type Stream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::MemberProgress, Status>> + Send>>;
 
@@ -34,7 +35,7 @@ impl MemberService for Admin {
         let read = self.read(&caller, &target, request.consistency).await?;
         let missing = || status::refusal(&Refusal::NotFound { kind: Kind::Member, name: name.to_string() });
         let member = read.state().member_named(&name).ok_or_else(missing)?;
-        Ok(read.answer(self.member.rendered(member)))
+        Ok(read.answer(self.local.rendered(member)))
     }
 
     async fn list_members(
@@ -44,7 +45,7 @@ impl MemberService for Admin {
         let (caller, request) = Caller::take(request)?;
         let target = Target::all(TargetKind::Member);
         let read = self.read(&caller, &target, request.consistency).await?;
-        let members = read.state().members.values().map(|member| self.member.rendered(member)).collect();
+        let members = read.state().members.values().map(|member| self.local.rendered(member)).collect();
         Ok(Response::new(v1::ListMembersResponse { members, read: Some(read.info) }))
     }
 
@@ -137,7 +138,7 @@ impl Admin {
         parsed: Result<Write, Invalid>,
     ) -> Result<Response<v1::Member>, Status> {
         match self.write(caller, parsed).await?.outcome {
-            Outcome::Member(member) => Ok(Response::new(self.member.rendered(&member))),
+            Outcome::Member(member) => Ok(Response::new(self.local.rendered(&member))),
             other => Err(mismatch(&other)),
         }
     }
@@ -172,7 +173,7 @@ impl Admin {
             | peer::MemberStanding::Outside
             | peer::MemberStanding::Removed => v1::MemberRole::Unspecified,
         };
-        let leader = self.member.consensus.status().leader == Some(member.id);
+        let leader = self.local.consensus.status().leader == Some(member.id);
         Ok(v1::Member { role: role.into(), leader, ..convert::member(&member) })
     }
 
@@ -208,7 +209,7 @@ impl Admin {
     /// Refuses addresses of a member that are virtual IPs.
     pub(super) async fn refuse_vips(&self, addresses: [Option<&HostPort>; 2]) -> Result<(), Status> {
         for own in addresses.into_iter().flatten() {
-            if let Some(why) = self.member.refuse_vip_at(own).await {
+            if let Some(why) = vip_clash::vip_at(&self.local.consensus, own).await {
                 return Err(status::failure(&status::Failure::Membership(why)));
             }
         }
@@ -230,7 +231,7 @@ impl Admin {
         let spec = self.describe(&address).await?;
         self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;
         if add.validate_only {
-            let member = self.member.consensus.try_add(&spec).await?;
+            let member = self.local.consensus.try_add(&spec).await?;
             return Ok(Message::Member(peer::MemberResult {
                 record: Some((&*member).into()),
                 standing: peer::MemberStanding::Outside.into(),
@@ -238,7 +239,7 @@ impl Admin {
             }));
         }
         let origin = Some(self.origin(caller));
-        let member = self.member.consensus.add(spec, origin, &progress).await?;
+        let member = self.local.consensus.add(spec, origin, &progress).await?;
         self.member_result(member.id, Vec::new(), known.is_some())
     }
 
@@ -246,14 +247,14 @@ impl Admin {
     async fn recorded_at(&self, address: &HostPort) -> Result<Option<(MemberId, bool)>, Status> {
         let read = self.read_newest().await?;
         let member = read.state().members.values().find(|member| member.spec.peer_address == *address);
-        let voter = |member| self.member.rendered(member).role() == v1::MemberRole::Voter;
+        let voter = |member| self.local.rendered(member).role() == v1::MemberRole::Voter;
         Ok(member.map(|member| (member.id, voter(member))))
     }
 
     /// Asks the process at `address` who it is; it must belong to no other cluster.
     async fn describe(&self, address: &HostPort) -> Result<MemberSpec, Status> {
         let refuse = |why: String| status::failure(&status::Failure::Membership(format!("{address} {why}")));
-        let mut client = self.member.clients.peer(address)?;
+        let mut client = self.peers.client(address)?;
         let answer = tokio::time::timeout(REPORT_TIMEOUT, client.describe(peer::DescribeRequest {})).await;
         let unreachable = |why: &str| {
             refuse(format!("does not answer ({why}); start trestled there and give its peer address"))
@@ -263,7 +264,7 @@ impl Admin {
             Ok(Err(status)) => return Err(unreachable(&unanswered::why(&status))),
             Ok(Ok(described)) => described.into_inner(),
         };
-        let own = self.member.consensus.identity();
+        let own = self.local.consensus.identity();
         let ours = own.as_ref().map(|identity| identity.cluster_id.to_string());
         if !described.cluster_id.is_empty() && Some(&described.cluster_id) != ours.as_ref() {
             return Err(refuse(format!(
@@ -272,14 +273,14 @@ impl Admin {
             )));
         }
         let theirs = RecoveryId { number: described.recovery, draw: described.recovery_draw };
-        if !described.cluster_id.is_empty() && self.member.consensus.is_another_recovery(theirs) {
+        if !described.cluster_id.is_empty() && self.local.consensus.is_another_recovery(theirs) {
             return Err(refuse(format!(
                 "is member {} of this cluster by another recovery (number {}); to take it in here, start it with an empty data \
                  directory",
                 described.member_id, theirs.number
             )));
         }
-        let (theirs, mine) = (described.vote_refusal_ms, self.member.consensus.timing().vote_refusal_ms());
+        let (theirs, mine) = (described.vote_refusal_ms, self.local.consensus.timing().vote_refusal_ms());
         if theirs != mine {
             return Err(refuse(format!(
                 "has election timeouts of up to {theirs} ms, and this cluster of up to {mine} ms; start it with the same profile"

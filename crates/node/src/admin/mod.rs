@@ -25,7 +25,6 @@ mod largest;
 
 pub(crate) use leader::OperationStream;
 pub(crate) use paging::{PageBounds, fill};
-pub(crate) use wait::RevisionWaits;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +34,7 @@ use tonic::{Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::{convert, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
+use trestle_dataplane::DataPlane;
 use trestle_model::{
     ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId, Revision,
     Violation,
@@ -42,7 +42,13 @@ use trestle_model::{
 
 use self::update_queue::UpdateQueue;
 use crate::access::{self, Action, Caller, Target};
-use crate::member::Member;
+use crate::connections::OwnConnections;
+use crate::events::EventSources;
+use crate::peers::Peers;
+use crate::report::Reports;
+use crate::revision_waits::RevisionWaits;
+use crate::this_member::ThisMember;
+use crate::vips::Transfers;
 
 /// How long a question about health waits for a leader before it is answered from what this member knows.
 const HEALTH_WAIT: Duration = Duration::from_secs(1);
@@ -78,9 +84,28 @@ impl From<Status> for Refused {
 /// The admin services of one member.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    member: Arc<Member>,
+    pub(crate) local: ThisMember,
+    pub(crate) peers: Peers,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) waits: RevisionWaits,
+    pub(crate) events: EventSources,
+    pub(crate) connections: OwnConnections,
+    pub(crate) transfers: Transfers,
+    pub(crate) turns: AdminTurns,
+}
+
+/// What callers of one member have in turn. Clones share it.
+#[derive(Clone)]
+pub(crate) struct AdminTurns {
     restoring: Arc<tokio::sync::Semaphore>,
     updates: Arc<UpdateQueue>,
+}
+
+impl Default for AdminTurns {
+    fn default() -> Self {
+        Self { restoring: configuration::one_at_a_time(), updates: Arc::default() }
+    }
 }
 
 /// A state to read, and how fresh it is.
@@ -110,10 +135,6 @@ impl ReadView {
 }
 
 impl Admin {
-    pub(crate) fn new(member: Arc<Member>) -> Self {
-        Self { member, restoring: configuration::one_at_a_time(), updates: Arc::default() }
-    }
-
     /// The state at the freshness that the caller asks for, to read `target` in it.
     async fn read(&self, caller: &Caller, target: &Target, consistency: i32) -> Result<ReadView, Status> {
         access::authorize(caller, Action::Read, target)?;
@@ -133,26 +154,26 @@ impl Admin {
             return self.read_newest().await;
         }
         self.require_membership()?;
-        if let Some(why) = self.member.consensus.abstains() {
+        if let Some(why) = self.local.consensus.abstains() {
             let why = format!("this member answers no reads; {why}");
             return Err(status::failure(&status::Failure::NoLeader(why)));
         }
-        let view = self.member.consensus.view().borrow().clone();
+        let view = self.local.consensus.view().borrow().clone();
         Ok(self.read_of(view, true))
     }
 
     /// The state with everything that was acknowledged before, for what this member must know to answer.
     async fn read_newest(&self) -> Result<ReadView, Status> {
-        let view = self.member.consensus.read(DEFAULT_WAIT).await?;
+        let view = self.local.consensus.read(DEFAULT_WAIT).await?;
         Ok(self.read_of(view, false))
     }
 
     /// Refuses what is asked of a member that belongs to no cluster: what it does not know of exists all the same.
     fn require_membership(&self) -> Result<(), Status> {
-        if self.member.consensus.was_removed() {
+        if self.local.consensus.was_removed() {
             return Err(status::failure(&status::Failure::Removed));
         }
-        match self.member.id() {
+        match self.local.id() {
             Some(_) => Ok(()),
             None => Err(status::failure(&status::Failure::NoCluster)),
         }
@@ -161,13 +182,13 @@ impl Admin {
     /// The newest state that can be had: what members see of backends is most wanted when there is no leader.
     async fn read_best_effort(&self) -> Result<ReadView, Status> {
         self.require_membership()?;
-        let fresh = self.member.consensus.read(HEALTH_WAIT).await;
-        let view = fresh.unwrap_or_else(|_| self.member.consensus.view().borrow().clone());
+        let fresh = self.local.consensus.read(HEALTH_WAIT).await;
+        let view = fresh.unwrap_or_else(|_| self.local.consensus.view().borrow().clone());
         Ok(self.read_of(view, true))
     }
 
     fn read_of(&self, view: Arc<ClusterView>, possibly_stale: bool) -> ReadView {
-        let member = convert::member_name(&self.member.config.name);
+        let member = convert::member_name(&self.local.config.name);
         let info = v1::ReadInfo { revision: view.state.revision, possibly_stale, member };
         ReadView { view, info }
     }
@@ -176,7 +197,7 @@ impl Admin {
     fn origin(&self, caller: &Caller) -> Origin {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let member = caller.taken_by().or_else(|| self.member.id());
+        let member = caller.taken_by().or_else(|| self.local.id());
         Origin { time_ms, member, client: caller.client() }
     }
 
@@ -191,11 +212,11 @@ impl Admin {
         }
         let _turn = match write.follows() {
             // It goes without its turn where those before it wait for a leader: it waits as long as they do, and not after them.
-            Some(resource) => timeout(MOVED_MAX, self.updates.turn(resource)).await.ok(),
+            Some(resource) => timeout(MOVED_MAX, self.turns.updates.turn(resource)).await.ok(),
             None => None,
         };
         // What this member knows will do at first: a write that it is too old for is refused, and made anew from the newest.
-        let mut view = self.member.consensus.view().borrow().clone();
+        let mut view = self.local.consensus.view().borrow().clone();
         let begun = Instant::now();
         let mut is_first = true;
         loop {
@@ -208,9 +229,9 @@ impl Admin {
                 }
             }
             is_first = false;
-            view = self.member.consensus.read(DEFAULT_WAIT).await?;
+            view = self.local.consensus.read(DEFAULT_WAIT).await?;
             if let Some(request) = write.request.as_ref().filter(|_| is_named)
-                && let Some(first) = self.member.consensus.answered(request).await?
+                && let Some(first) = self.local.consensus.answered(request).await?
             {
                 return Ok(Accepted {
                     revision: first.revision,
@@ -235,14 +256,14 @@ impl Admin {
         }
         let warnings = self.judge(&command).await?;
         if write.validate_only {
-            let view = self.member.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
+            let view = self.local.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
             let tried = view.state.decide(view.applied + 1, &command);
             let applied = tried.map_err(|refusal| refused(&refusal))?;
             return Ok(Accepted { revision: applied.revision, outcome: applied.outcome, warnings });
         }
         let proposal =
             Proposal { request: write.request.clone(), origin: Some(self.origin(caller)), command };
-        let proposed = self.member.consensus.propose(proposal, DEFAULT_WAIT);
+        let proposed = self.local.consensus.propose(proposal, DEFAULT_WAIT);
         // A proposal is large, and so is what waits for it.
         match Box::pin(proposed).await {
             Ok(accepted) => Ok(Accepted { revision: accepted.revision, outcome: accepted.outcome, warnings }),

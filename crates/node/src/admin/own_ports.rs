@@ -125,8 +125,8 @@ impl Admin {
     /// Refuses what would lead the data plane, or a check, to a member's own port. What is known of an address only when it
     /// is dialled is refused then.
     pub(super) fn refuse_own_ports(&self, command: &Command) -> Result<(), Status> {
-        let state = self.member.consensus.view().borrow().state.clone();
-        let found = leading_to_own_ports(&state, command, |address| self.member.plane.is_own_port(address));
+        let state = self.local.consensus.view().borrow().state.clone();
+        let found = leading_to_own_ports(&state, command, |address| self.plane.is_own_port(address));
         if found.is_empty() { Ok(()) } else { Err(status::invalid(&Invalid(found))) }
     }
 }

@@ -1,27 +1,14 @@
 //! Addresses that cannot be virtual IPs: those of members, and those that no member could hold.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use tonic::Status;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{Command, Document, HostPort, Invalid, Violation, Vip, VipName, VipSpec, defaults};
+use trestle_model::{Command, Document, Invalid, Violation, Vip, VipName, VipSpec, defaults};
 
 use super::Admin;
-use crate::member::Member;
-
-/// How long a name server may take; a name that it does not know in time is compared no further.
-const LOOKUP_MAX: Duration = Duration::from_secs(1);
-
-/// The addresses that an address of a member stands for.
-async fn addresses(of: &HostPort) -> Vec<IpAddr> {
-    if let Some(socket) = of.as_socket() {
-        return vec![socket.ip()];
-    }
-    let found = tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host(of.as_str())).await;
-    found.ok().and_then(Result::ok).map(|found| found.map(|socket| socket.ip()).collect()).unwrap_or_default()
-}
+use crate::vip_clash::addresses;
 
 /// The interface that a virtual IP names for a member, and the field that does.
 fn named<'a>(vip: &'a v1::Vip, member: &str) -> Option<(&'static str, &'a str)> {
@@ -68,16 +55,6 @@ fn refused(found: Vec<Violation>) -> Status {
     status::invalid(&Invalid(found))
 }
 
-impl Member {
-    /// Why this cannot be an address of a member: a virtual IP has it.
-    pub(crate) async fn refuse_vip_at(&self, of: &HostPort) -> Option<String> {
-        let found = addresses(of).await;
-        let state = self.consensus.view().borrow().state.clone();
-        let vip = state.vips.values().find(|vip| found.contains(&vip.spec.address.ip))?;
-        Some(format!("{of} is the address of vip \"{}\", so it cannot be a member's own", vip.name))
-    }
-}
-
 /// A virtual IP as members are asked about it.
 fn candidate(vip: &v1::Vip) -> peer::VipCandidate {
     let overrides = vip.interface_overrides.iter().map(|one| {
@@ -105,7 +82,7 @@ type Recorded = Vec<(String, &'static str, Vec<IpAddr>)>;
 
 impl Admin {
     async fn recorded(&self) -> Recorded {
-        let known = self.member.known();
+        let known = self.local.known();
         let recorded = known.iter().flat_map(|member| {
             let spec = &member.spec;
             [(&spec.name, "peer", &spec.peer_address), (&spec.name, "admin", &spec.admin_address)]
@@ -127,7 +104,7 @@ impl Admin {
         }
         let vip_candidate = Some(candidate(vip));
         let ask = peer::ReportRequest { vip_candidate, no_digest: true, ..Default::default() };
-        let (reports, _) = self.member.ask_all(ask).await;
+        let (reports, _) = self.reports.ask_all(ask).await;
         answers.answered = reports.len();
         for (name, report) in &reports {
             let Some(fit) = &report.vip_fit else { continue };
@@ -163,7 +140,7 @@ impl Admin {
     /// member could hold: in a document interfaces may come later, and the status names them. What a virtual IP has already is
     /// not judged again.
     pub(super) async fn refuse_unfit(&self, command: &Command) -> Result<(), Status> {
-        let state = self.member.consensus.view().borrow().state.clone();
+        let state = self.local.consensus.view().borrow().state.clone();
         let whole = matches!(command, Command::Restore { .. });
         let is_new = |name: &VipName, spec: &VipSpec| {
             state.vips.get(name).filter(|_| !whole).is_none_or(|vip| {

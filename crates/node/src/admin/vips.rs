@@ -91,7 +91,7 @@ impl VipService for Admin {
             self.read_best_effort().await?.state().vips.get(&name).ok_or_else(|| missing(&name))?;
         }
         let ask = peer::ReportRequest { vips: true, ..Default::default() };
-        let (reports, unreachable_members) = self.member.ask_all(ask).await;
+        let (reports, unreachable_members) = self.reports.ask_all(ask).await;
         let views = reports.into_iter().flat_map(|(member, report)| {
             report.vips.into_iter().map(move |vip| convert::vip_view(&member, vip))
         });

@@ -56,10 +56,10 @@ impl Admin {
             return Err(status::invalid(&Invalid(vec![found])));
         }
         // A watch that starts now must see every write that was acknowledged before, or say that it came earlier.
-        let view = self.member.consensus.read(DEFAULT_WAIT).await?;
+        let view = self.local.consensus.read(DEFAULT_WAIT).await?;
         let revision = view.state.revision;
         let from = if request.start_revision > 0 { request.start_revision } else { revision + 1 };
-        let subscription = self.member.consensus.history().subscribe(from);
+        let subscription = self.local.consensus.history().subscribe(from);
         let mut subscription = subscription.map_err(|failure| status::failure(&failure))?;
 
         let (sender, receiver) = mpsc::channel(QUEUED_MAX);

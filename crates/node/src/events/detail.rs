@@ -33,7 +33,7 @@ pub(super) fn of_event(event: &Event, me: &MemberName) -> peer::MemberEvent {
         Event::DataPlane(dataplane::Event::Verdict { pool, backend, verdict, reason }) => {
             Some(Detail::Verdict(peer::VerdictEvent {
                 backend: convert::backend_name(pool, backend),
-                verdict: crate::report::verdict(*verdict).into(),
+                verdict: crate::report_values::verdict(*verdict).into(),
                 reason: reason.clone(),
             }))
         }

@@ -26,6 +26,7 @@ pub(crate) use event::{Event, Severity};
 pub(crate) use merge::{Position, moment};
 pub(crate) use raft::follow;
 use ring::Ring;
+pub(crate) use sources::EventSources;
 pub(crate) use stream::{List, Watch};
 
 /// Clients that a member tells events at a time: what they have not fetched yet is held for them, up to 1 MiB of each member

@@ -1,36 +1,35 @@
 //! What Raft's state says of leaders, the quorum and other members, told as it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 use trestle_consensus::{RaftState, Timing};
 use trestle_model::{MemberId, MemberName};
 
-use super::Event;
-use crate::member::Member;
-use crate::supervise::Lifetime;
+use super::{Event, Journal};
+use crate::supervise::{Lifetime, Supervisor};
+use crate::this_member::ThisMember;
 use crate::vips::{elected, why_it_leads};
 
 /// Time between two looks at what is silent.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Starts the task.
-pub(crate) fn follow(member: &Arc<Member>) {
+pub(crate) fn follow(local: &ThisMember, journal: &Journal, supervisor: &Supervisor) {
     let api = tokio::runtime::Handle::current();
-    member.supervisor.spawn(&api, "events", Lifetime::UntilStop, watch(member.clone()));
+    supervisor.spawn(&api, "events", Lifetime::UntilStop, watch(local.clone(), journal.clone()));
 }
 
-async fn watch(member: Arc<Member>) {
-    let mut role = member.consensus.role();
-    let mut seen = Seen::new(silence(&member.consensus.timing()), Instant::now());
+async fn watch(local: ThisMember, journal: Journal) {
+    let mut role = local.consensus.role();
+    let mut seen = Seen::new(silence(&local.consensus.timing()), Instant::now());
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = Instant::now();
-        seen.look(&member.raft_seen(), now, |event| member.journal.emit(&event));
-        member.journal.flush(now);
+        seen.look(&Raft::seen_by(&local), now, |event| journal.emit(&event));
+        journal.flush(now);
         tokio::select! {
             changed = role.changed() => if changed.is_err() {
                 return;
@@ -60,11 +59,11 @@ struct Raft {
     voters: BTreeSet<MemberId>,
 }
 
-impl Member {
-    fn raft_seen(&self) -> Raft {
-        let (status, leadership) = (self.consensus.status(), *self.consensus.leadership().borrow());
-        let members = self.consensus.view().borrow().state.members.clone();
-        let me = self.id();
+impl Raft {
+    fn seen_by(local: &ThisMember) -> Self {
+        let (status, leadership) = (local.consensus.status(), *local.consensus.leadership().borrow());
+        let members = local.consensus.view().borrow().state.members.clone();
+        let me = local.id();
         let others = members.values().filter(|member| Some(member.id) != me);
         let leader =
             status.leader.and_then(|id| members.get(&id)).map(|m| (m.spec.name.clone(), status.term));
@@ -72,7 +71,7 @@ impl Member {
             Some(leads) => leads.quorum_acked,
             None => leader.is_some().then(Instant::now),
         };
-        Raft {
+        Self {
             takes_part: !matches!(
                 status.state,
                 RaftState::Empty | RaftState::Starting | RaftState::Removed | RaftState::Stopped

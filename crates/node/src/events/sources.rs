@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tonic::Status;
 use trestle_api::{convert, peer, v1};
+use trestle_model::Member;
 
-use super::detail;
 use super::merge::Position;
-use crate::member::{Member, REPORT_TIMEOUT};
+use super::{Journal, detail};
+use crate::peers::{Peers, REPORT_TIMEOUT};
+use crate::this_member::ThisMember;
 
 /// Bytes of events in one answer between members.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -28,11 +30,19 @@ pub(super) struct Told {
     pub(super) last: (u64, u64),
 }
 
-impl Member {
+/// Where events come from. Clones share it.
+#[derive(Clone)]
+pub(crate) struct EventSources {
+    pub(crate) local: ThisMember,
+    pub(crate) peers: Peers,
+    pub(crate) journal: Journal,
+}
+
+impl EventSources {
     /// This member's own events after a position.
     pub(super) fn own_events(&self, after: (u64, u64)) -> Told {
         let (start, last, events) = self.journal.after(after, usize::MAX);
-        let name = &self.config.name;
+        let name = &self.local.config.name;
         let event = |event: &Arc<peer::MemberEvent>| convert::cluster_event(name, start, (**event).clone());
         Told { events: events.iter().map(event).collect(), last: (start, last) }
     }
@@ -40,10 +50,10 @@ impl Member {
     /// What the replicated log says after an index, as far as this member has applied it.
     pub(super) fn logged_events(&self, (_, after): (u64, u64)) -> Told {
         // The view first: what was applied after it is told the next time.
-        let view = self.consensus.view().borrow().clone();
+        let view = self.local.consensus.view().borrow().clone();
         let state = &view.state;
         let name_of = |id| state.members.get(&id).map(|member| member.spec.name.clone());
-        let batches = self.consensus.history().newest(after, CHANGES_MAX);
+        let batches = self.local.consensus.history().newest(after, CHANGES_MAX);
         let batches = batches.iter().filter(|batch| batch.revision <= view.applied);
         let mut events: Vec<_> = batches.map(|batch| detail::of_batch(batch, name_of)).collect();
         let vips = state.vip_events.iter().filter(|event| event.revision > after);
@@ -55,16 +65,16 @@ impl Member {
     /// Asks another member for its events after a position, and waits for one if it has none.
     pub(super) async fn events_of(
         &self,
-        other: &trestle_model::Member,
+        other: &Member,
         after: (u64, u64),
         wait: Duration,
     ) -> Result<Told, Status> {
         let mut told = Told { events: Vec::new(), last: after };
         for round in 0..ROUNDS_MAX {
             let wait = if round == 0 { wait } else { Duration::ZERO };
-            let mut client = self.clients.peer(&other.spec.peer_address)?;
+            let mut client = self.peers.client(&other.spec.peer_address)?;
             let ask = peer::AwaitEventsRequest {
-                to: self.destination(Some(other.id)),
+                to: self.local.destination(Some(other.id)),
                 start: told.last.0,
                 after: told.last.1,
                 wait: Some(convert::duration(wait)),
@@ -84,7 +94,7 @@ impl Member {
     }
 
     /// Answers another member.
-    pub(crate) async fn await_events(&self, ask: &peer::AwaitEventsRequest) -> peer::AwaitEventsResponse {
+    pub(crate) async fn answer(&self, ask: &peer::AwaitEventsRequest) -> peer::AwaitEventsResponse {
         let wait = ask.wait.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
         let after = (ask.start, ask.after);
         self.journal.news(after, wait.min(WAIT_MAX)).await;
@@ -93,22 +103,16 @@ impl Member {
         peer::AwaitEventsResponse { start, last, events }
     }
 
-    /// The other members.
-    pub(super) fn others(&self) -> Vec<Arc<trestle_model::Member>> {
-        let me = self.id();
-        self.known().into_iter().filter(|member| Some(member.id) != me).collect()
-    }
-
     /// What all sources say after a position, by source, and who does not answer.
     pub(super) async fn all_events(&self, told: &Position) -> (Vec<(String, Told)>, Vec<String>) {
-        let others = self.others();
-        let ask = |other: &Arc<trestle_model::Member>| {
+        let others = self.local.others();
+        let ask = |other: &Arc<Member>| {
             let (other, name) = (other.clone(), convert::member_name(&other.spec.name));
             let after = told.of_source(&name);
             async move { (name, self.events_of(&other, after, Duration::ZERO).await) }
         };
         let answers = join_all(others.iter().map(ask)).await;
-        let me = convert::member_name(&self.config.name);
+        let me = convert::member_name(&self.local.config.name);
         let own = self.own_events(told.of_source(&me));
         let mut sources = vec![(String::new(), self.logged_events(told.of_source(""))), (me, own)];
         let mut unreachable = Vec::new();

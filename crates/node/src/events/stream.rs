@@ -11,11 +11,10 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use trestle_api::{convert, v1};
-use trestle_model::MemberId;
+use trestle_model::{Member, MemberId};
 
 use super::merge::{Position, cut, merge, timestamp};
-use super::sources::Told;
-use crate::member::Member;
+use super::sources::{EventSources, Told};
 
 /// Bytes of events from which on a message is full.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -43,7 +42,7 @@ async fn send<T>(sender: &mpsc::Sender<Result<T, Status>>, message: T) -> bool {
     matches!(timeout(UNREAD_MAX, sender.send(Ok(message))).await, Ok(Ok(())))
 }
 
-impl Member {
+impl EventSources {
     fn event_reader(&self) -> Result<OwnedSemaphorePermit, Status> {
         let full = |_| {
             let max = super::READERS_MAX;
@@ -55,7 +54,7 @@ impl Member {
     }
 
     /// Lists what happened at `since` or later.
-    pub(crate) async fn list_events(self: &Arc<Self>, since: Option<Duration>) -> Result<List, Status> {
+    pub(crate) async fn list(&self, since: Option<Duration>) -> Result<List, Status> {
         let place = self.event_reader()?;
         let mut told = Position::default();
         let (sources, unreachable_members) = self.all_events(&told).await;
@@ -78,8 +77,8 @@ impl Member {
 
     /// Tells what happened at `since` or later and after a position, and then what happens; without `since` what happens from
     /// now on.
-    pub(crate) async fn watch_events(
-        self: &Arc<Self>,
+    pub(crate) async fn watch(
+        &self,
         since: Option<prost_types::Timestamp>,
         told: Position,
     ) -> Result<Watch, Status> {
@@ -88,7 +87,7 @@ impl Member {
         let since = since.unwrap_or_else(|| timestamp(SystemTime::now()));
         let (sender, receiver) = mpsc::channel(QUEUED_MAX);
         let follower = Follower {
-            member: self.clone(),
+            from: self.clone(),
             since,
             told,
             unreachable: Vec::new(),
@@ -108,7 +107,7 @@ impl Member {
 type News = (String, Option<Told>);
 
 struct Follower {
-    member: Arc<Member>,
+    from: EventSources,
     since: prost_types::Timestamp,
     told: Position,
     unreachable: Vec<String>,
@@ -122,7 +121,7 @@ struct Follower {
 impl Follower {
     /// Tells until nobody listens; `from_now` nothing of before.
     async fn run(mut self, from_now: bool) {
-        let (sources, unreachable) = self.member.all_events(&self.told).await;
+        let (sources, unreachable) = self.from.all_events(&self.told).await;
         self.unreachable = unreachable;
         if from_now {
             sources.iter().for_each(|(name, Told { last, .. })| self.told.pass(name, last.0, last.1));
@@ -132,13 +131,13 @@ impl Follower {
         }
         let (news, mut heard) = mpsc::channel(16);
         let (mut asking, mut asked) = (JoinSet::new(), BTreeMap::new());
-        let mut view = self.member.consensus.view();
+        let mut view = self.from.local.consensus.view();
         let closed = self.sender.clone();
         loop {
             self.ask_others(&mut asking, &mut asked, &news);
-            let me = convert::member_name(&self.member.config.name);
+            let me = convert::member_name(&self.from.local.config.name);
             let after = self.told.of_source(&me);
-            let member = self.member.clone();
+            let journal = self.from.journal.clone();
             let first = tokio::select! {
                 () = closed.closed() => return,
                 news = heard.recv() => news,
@@ -146,13 +145,13 @@ impl Follower {
                     Ok(()) => None,
                     Err(_) => return,
                 },
-                () = member.journal.news(after, BOOKMARK_INTERVAL) => None,
+                () = journal.news(after, BOOKMARK_INTERVAL) => None,
             };
             sleep(GATHER).await;
             view.borrow_and_update();
             let mut sources = vec![
-                (String::new(), self.member.logged_events(self.told.of_source(""))),
-                (me, self.member.own_events(after)),
+                (String::new(), self.from.logged_events(self.told.of_source(""))),
+                (me, self.from.own_events(after)),
             ];
             let mut said = self.unreachable.clone();
             for (name, told) in first.into_iter().chain(std::iter::from_fn(|| heard.try_recv().ok())) {
@@ -224,7 +223,7 @@ impl Follower {
         asked: &mut BTreeMap<MemberId, tokio::task::AbortHandle>,
         news: &mpsc::Sender<News>,
     ) {
-        let others = self.member.others();
+        let others = self.from.local.others();
         asked.retain(|id, task| {
             let stays = others.iter().any(|other| other.id == *id);
             if !stays {
@@ -237,25 +236,20 @@ impl Follower {
                 continue;
             }
             let after = self.told.of_source(&convert::member_name(&other.spec.name));
-            let (member, news, id) = (self.member.clone(), news.clone(), other.id);
-            asked.insert(id, asking.spawn(ask(member, other, after, news)));
+            let (from, news, id) = (self.from.clone(), news.clone(), other.id);
+            asked.insert(id, asking.spawn(ask(from, other, after, news)));
         }
     }
 }
 
 /// Asks one member for as long as somebody listens.
-async fn ask(
-    member: Arc<Member>,
-    other: Arc<trestle_model::Member>,
-    mut after: (u64, u64),
-    news: mpsc::Sender<News>,
-) {
+async fn ask(from: EventSources, other: Arc<Member>, mut after: (u64, u64), news: mpsc::Sender<News>) {
     let name = convert::member_name(&other.spec.name);
     let mut silent = false;
     loop {
         // Who was silent is told as soon as it answers, and not only when something happens there.
         let wait = if silent { Duration::ZERO } else { ASK_WAIT };
-        let told = member.events_of(&other, after, wait).await.ok();
+        let told = from.events_of(&other, after, wait).await.ok();
         let was_silent = std::mem::replace(&mut silent, told.is_none());
         let is_news = told.as_ref().map_or(!was_silent, |told| was_silent || !told.events.is_empty());
         if let Some(told) = &told {

@@ -16,7 +16,12 @@ use trestle_model::{HostPort, Invalid, MemberId, Violation};
 
 use crate::access::Caller;
 use crate::admin::{Admin, OperationStream};
-use crate::member::Member;
+use crate::connections::OwnConnections;
+use crate::events::EventSources;
+use crate::registration::Registrar;
+use crate::report::Reports;
+use crate::revision_waits::RevisionWaits;
+use crate::this_member::ThisMember;
 
 /// Newest storage format that this version reads.
 const STORAGE_FORMAT: u32 = 1;
@@ -24,18 +29,20 @@ const STORAGE_FORMAT: u32 = 1;
 /// Answers peers. Its server runs on Raft's runtime, so whatever may take long goes to the runtime of the API.
 #[derive(Clone)]
 pub(crate) struct PeerServer {
-    member: Arc<Member>,
-    api: Handle,
+    pub(crate) local: ThisMember,
+    pub(crate) admin: Admin,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) registrar: Registrar,
+    pub(crate) waits: RevisionWaits,
+    pub(crate) events: EventSources,
+    pub(crate) connections: OwnConnections,
+    pub(crate) api: Handle,
 }
 
 impl PeerServer {
-    pub(crate) fn new(member: Arc<Member>, api: Handle) -> Self {
-        Self { member, api }
-    }
-
     /// Refuses a call for another cluster, or for an earlier member at this address.
     fn check_destination(&self, to: Option<&peer::Destination>) -> Result<(), Status> {
-        let mine = self.member.destination(None);
+        let mine = self.local.destination(None);
         if to.is_some() && to == mine.as_ref() {
             return Ok(());
         }
@@ -71,8 +78,8 @@ impl PeerService for PeerServer {
         &self,
         _: Request<peer::DescribeRequest>,
     ) -> Result<Response<peer::DescribeResponse>, Status> {
-        let config = &self.member.config;
-        let identity = self.member.consensus.identity();
+        let config = &self.local.config;
+        let identity = self.local.consensus.identity();
         let recovery = identity.as_ref().map(|identity| identity.recovery).unwrap_or_default();
         Ok(Response::new(peer::DescribeResponse {
             name: config.name.to_string(),
@@ -84,9 +91,9 @@ impl PeerService for PeerServer {
             recovery_draw: recovery.draw,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             storage_format: STORAGE_FORMAT,
-            vote_refusal_ms: self.member.consensus.timing().vote_refusal_ms(),
-            start: self.member.start,
-            sockets: Some((&self.member.sockets()).into()),
+            vote_refusal_ms: self.local.consensus.timing().vote_refusal_ms(),
+            start: self.local.start,
+            sockets: Some((&self.local.sockets()).into()),
         }))
     }
 
@@ -94,17 +101,17 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::AdoptRequest>,
     ) -> Result<Response<peer::AdoptResponse>, Status> {
-        let member = self.member.clone();
-        self.on_api(async move { member.consensus.serve_adopt(request.into_inner()).await }).await
+        let consensus = self.local.consensus.clone();
+        self.on_api(async move { consensus.serve_adopt(request.into_inner()).await }).await
     }
 
     async fn register_start(
         &self,
         request: Request<peer::RegisterStartRequest>,
     ) -> Result<Response<peer::RegisterStartResponse>, Status> {
-        let member = self.member.clone();
+        let registrar = self.registrar.clone();
         self.on_api(async move {
-            let refusal = member.register(&request.into_inner()).await?.unwrap_or_default();
+            let refusal = registrar.register(&request.into_inner()).await?.unwrap_or_default();
             Ok(peer::RegisterStartResponse { refusal })
         })
         .await
@@ -117,7 +124,7 @@ impl PeerService for PeerServer {
         let (caller, request) = Caller::take(request)?;
         let address = request.peer_address;
         HostPort::parse(&address).map_err(|rule| invalid("peer_address", &address, rule))?;
-        let admin = Admin::new(self.member.clone());
+        let admin = self.admin.clone();
         self.on_api(async move {
             admin.admit_member(&caller, address).await?;
             Ok(peer::RequestJoinResponse {})
@@ -140,7 +147,7 @@ impl PeerService for PeerServer {
             text => Some(text.parse().map_err(|_| invalid("client", text, "must be an IP address"))?),
         };
         let caller = caller.on_behalf_of(MemberId(request.member_id), client);
-        let admin = Admin::new(self.member.clone());
+        let admin = self.admin.clone();
         self.on_api(async move { admin.lead_for(&caller, operation).await }).await
     }
 
@@ -148,22 +155,22 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::NotifyRemovedRequest>,
     ) -> Result<Response<peer::NotifyRemovedResponse>, Status> {
-        let member = self.member.clone();
-        self.on_api(async move { member.consensus.serve_notify_removed(request.into_inner()).await }).await
+        let consensus = self.local.consensus.clone();
+        self.on_api(async move { consensus.serve_notify_removed(request.into_inner()).await }).await
     }
 
     async fn propose(
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.member.consensus.serve_propose(request.into_inner()).await.map(Response::new)
+        self.local.consensus.serve_propose(request.into_inner()).await.map(Response::new)
     }
 
     async fn read_index(
         &self,
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
-        self.member.consensus.serve_read_index(request.into_inner()).await.map(Response::new)
+        self.local.consensus.serve_read_index(request.into_inner()).await.map(Response::new)
     }
 
     async fn report(
@@ -171,8 +178,8 @@ impl PeerService for PeerServer {
         request: Request<peer::ReportRequest>,
     ) -> Result<Response<peer::ReportResponse>, Status> {
         self.check_destination(request.get_ref().to.as_ref())?;
-        let member = self.member.clone();
-        self.on_api(async move { Ok(member.report(request.get_ref())) }).await
+        let reports = self.reports.clone();
+        self.on_api(async move { Ok(reports.report(request.get_ref())) }).await
     }
 
     async fn await_revision(
@@ -182,7 +189,7 @@ impl PeerService for PeerServer {
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
         let timeout = request.timeout.and_then(|given| Duration::try_from(given).ok()).unwrap_or_default();
-        let in_force = self.member.await_here(request.revision, timeout).await;
+        let in_force = self.waits.await_here(request.revision, timeout).await;
         Ok(Response::new(peer::AwaitRevisionResponse { in_force }))
     }
 
@@ -191,7 +198,7 @@ impl PeerService for PeerServer {
         request: Request<peer::AwaitEventsRequest>,
     ) -> Result<Response<peer::AwaitEventsResponse>, Status> {
         self.check_destination(request.get_ref().to.as_ref())?;
-        Ok(Response::new(self.member.await_events(request.get_ref()).await))
+        Ok(Response::new(self.events.answer(request.get_ref()).await))
     }
 
     async fn list_connections(
@@ -201,11 +208,8 @@ impl PeerService for PeerServer {
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
         let filter = filter(request.filter)?;
-        let member = self.member.clone();
-        self.on_api(
-            async move { Ok(member.list_connections(&filter, request.after, request.limit as usize)) },
-        )
-        .await
+        let connections = self.connections.clone();
+        self.on_api(async move { Ok(connections.list(&filter, request.after, request.limit as usize)) }).await
     }
 
     async fn close_connections(
@@ -215,10 +219,10 @@ impl PeerService for PeerServer {
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
         let filter = request.filter.map(|given| filter(Some(given))).transpose()?;
-        let member = self.member.clone();
-        self.on_api(async move {
-            Ok(member.close_connections(filter.as_ref(), &request.numbers, request.validate_only))
-        })
+        let connections = self.connections.clone();
+        self.on_api(
+            async move { Ok(connections.close(filter.as_ref(), &request.numbers, request.validate_only)) },
+        )
         .await
     }
 }

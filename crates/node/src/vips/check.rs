@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, timeout};
-use trestle_dataplane::{CheckResult, LocalCheck};
+use trestle_dataplane::{CheckResult, DataPlane, LocalCheck};
 use trestle_engine::ownership::OperatorCheck;
 
-use crate::config::VipConfig;
-use crate::member::Member;
+use super::shared::Shared;
+use crate::config::{Config, VipConfig};
 use crate::reaper;
 
 /// This program, also when a newer one has taken its place meanwhile.
@@ -78,12 +78,11 @@ impl Check {
 
     /// Runs once; the error is why it failed, in words that follow its name. `None` when it could not be run for want of
     /// something that says nothing of the service.
-    async fn run(&self, member: &Member) -> Option<Result<(), String>> {
-        let config = &member.config;
+    async fn run(&self, config: &Config, plane: &DataPlane) -> Option<Result<(), String>> {
         let limit = config.vip.check_timeout;
         match self {
             Self::Program(path) => Some(run(config.name.as_str(), path, limit).await),
-            Self::Service(_, check) => match timeout(limit + SPARE, member.plane.check_local(check)).await {
+            Self::Service(_, check) => match timeout(limit + SPARE, plane.check_local(check)).await {
                 Ok(Some(CheckResult::NotMade(_)) | None) => None,
                 Ok(Some(result)) if result.is_success() => Some(Ok(())),
                 Ok(Some(result)) => Some(Err(format!("fails: {result}"))),
@@ -105,20 +104,21 @@ fn checks(config: &VipConfig) -> Vec<Check> {
 }
 
 /// Runs the checks of the configuration for ever, if there are any, and shows what they say.
-pub(super) async fn follow(member: Arc<Member>) {
-    join_all(checks(&member.config.vip).iter().map(|check| follow_one(&member, check))).await;
+pub(super) async fn follow(config: Arc<Config>, plane: Arc<DataPlane>, shared: Arc<Shared>) {
+    let checks = checks(&config.vip);
+    join_all(checks.iter().map(|check| follow_one(&config, &plane, &shared, check))).await;
 }
 
-async fn follow_one(member: &Member, check: &Check) {
-    let config = &member.config.vip;
+async fn follow_one(own: &Config, plane: &DataPlane, shared: &Shared, check: &Check) {
+    let config = &own.vip;
     let mut rise_and_fall = OperatorCheck::default();
     let mut ticks = tokio::time::interval(config.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(result) = check.run(member).await else { continue };
+        let Some(result) = check.run(own, plane).await else { continue };
         let failing = rise_and_fall.observe(result.is_ok(), config.check_rise.get(), config.check_fall.get());
-        let mut status = member.vips.shared.status();
+        let mut status = shared.status();
         let name = check.name();
         match (failing, result) {
             (false, Ok(())) => {

@@ -2,43 +2,58 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use trestle_api::{convert, peer};
+use trestle_dataplane::DataPlane;
 use trestle_engine::ownership::{Fault, FaultKey, FitnessReport};
 use trestle_model::Revision;
 
 use peer::vip_fault::Kind;
 
-use super::shared::{Faults, VipStatus};
-use super::{log_watch, silence};
-use crate::member::Member;
+use super::handle::Vips;
+use super::shared::{Faults, Shared, VipStatus};
+use super::{silence, stall};
+use crate::this_member::ThisMember;
 
-impl Member {
+/// What this member knows of its own fitness to hold virtual IPs. Clones share it.
+#[derive(Clone)]
+pub(crate) struct OwnFitness {
+    local: ThisMember,
+    plane: Arc<DataPlane>,
+    shared: Arc<Shared>,
+}
+
+impl OwnFitness {
+    pub(crate) fn new(local: ThisMember, plane: Arc<DataPlane>, vips: &Vips) -> Self {
+        Self { local, plane, shared: vips.shared.clone() }
+    }
+
     /// What is wrong here now, and with which configuration that was judged.
-    pub(super) fn own_faults(&self) -> (Revision, Faults) {
+    pub(super) fn faults(&self) -> (Revision, Faults) {
         // Read first: what is found is at least as new.
         let in_force = *self.plane.in_force().borrow();
         let mut faults = Faults::new();
         let mut add = |fault, words| faults.insert(FaultKey::of_member(fault), words);
-        if self.is_draining() {
+        if self.local.is_draining() {
             add(Fault::Draining, "it is drained".to_owned());
         }
-        if let Some(stall) = self.vips.log_hangs() {
-            add(Fault::Log, log_watch::words(stall));
+        if let Some(stall) = self.shared.log_hangs() {
+            add(Fault::Log, stall::words(stall));
         }
-        let status = self.vips.shared.status();
+        let status = self.shared.status();
         let revision = in_force.min(status.placed);
         if !status.checks.is_empty() {
             let failing: Vec<&str> = status.checks.values().map(String::as_str).collect();
             add(Fault::Check, failing.join("; "));
         }
-        if self.consensus.view().borrow().state.vips.is_empty() {
+        if self.local.consensus.view().borrow().state.vips.is_empty() {
             return (revision, faults);
         }
         if let Some(why) = &status.unable {
             add(Fault::Unable, why.clone());
         }
-        if let Some(silence) = self.vips.owner_hangs() {
+        if let Some(silence) = self.shared.owner_hangs() {
             add(Fault::Unable, silence::words(silence));
         }
         places(status, &mut faults);
@@ -60,15 +75,20 @@ impl Member {
         }
     }
 
+    /// The pools of which this member sees every backend dead, "pools/{pool}".
+    pub(super) fn dead_pools(&self) -> Vec<String> {
+        self.plane.dead_pools().iter().map(convert::pool_name).collect()
+    }
+
     /// What this member tells others of its fitness, as it is now.
-    pub(crate) fn fitness(&self) -> (Revision, Vec<peer::VipFault>) {
-        let (revision, faults) = self.own_faults();
+    pub(crate) fn messages(&self) -> (Revision, Vec<peer::VipFault>) {
+        let (revision, faults) = self.faults();
         let mut told: Vec<_> = faults.keys().map(|key| message(key, false)).collect();
-        let recovering = self.vips.shared.recovering();
+        let recovering = self.shared.recovering();
         let mut against: BTreeSet<Fault> = recovering.iter().map(|(fault, _)| *fault).collect();
         // What many machines share fails on all of them within an interval or so. The first that is sure of it must not hand
         // over to one that is about to be.
-        if !self.vips.shared.status().doubted_checks.is_empty() {
+        if !self.shared.status().doubted_checks.is_empty() {
             against.insert(Fault::Check);
         }
         told.extend(against.into_iter().map(|fault| message(&FaultKey::of_member(fault), true)));

@@ -8,7 +8,6 @@ use trestle_model::{ClusterState, VipAddress};
 use trestle_vip::Fit;
 
 use crate::config::Config;
-use crate::member::Member;
 
 /// Most interfaces that a refusal names.
 const NAMED_MAX: usize = 16;
@@ -59,31 +58,29 @@ fn listed(there: &[String]) -> String {
     if named.is_empty() { "none that would do".to_owned() } else { named }
 }
 
-impl Member {
-    /// Whether this member could hold it.
-    pub(crate) fn vip_fit(&self, candidate: &peer::VipCandidate) -> peer::VipFit {
-        let Ok(address) = VipAddress::parse(&candidate.address) else { return peer::VipFit::default() };
-        let own = |what: &str| peer::VipFit { own: what.to_owned(), problem: String::new() };
-        let unable = |problem| peer::VipFit { own: String::new(), problem };
-        if let Some(what) = OwnAddresses::of(&self.config).what(address.ip, &BTreeSet::new()) {
-            return own(what);
+/// Whether a member of this configuration could hold a virtual IP on this machine.
+pub(crate) fn fit(config: &Config, candidate: &peer::VipCandidate) -> peer::VipFit {
+    let Ok(address) = VipAddress::parse(&candidate.address) else { return peer::VipFit::default() };
+    let own = |what: &str| peer::VipFit { own: what.to_owned(), problem: String::new() };
+    let unable = |problem| peer::VipFit { own: String::new(), problem };
+    if let Some(what) = OwnAddresses::of(config).what(address.ip, &BTreeSet::new()) {
+        return own(what);
+    }
+    let here = candidate.interface_overrides.get(config.name.as_str());
+    let named = here.unwrap_or(&candidate.interface);
+    match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
+        Ok(Fit::Own) => own("an address of its host"),
+        Ok(Fit::NoNetwork) => unable(format!(
+            "no interface has an address in the network of {address}; name the interface if it is to be on one all the same"
+        )),
+        Ok(Fit::NoInterface { there }) => {
+            unable(format!("there is no interface {named}, but {}", listed(&there)))
         }
-        let here = candidate.interface_overrides.get(self.config.name.as_str());
-        let named = here.unwrap_or(&candidate.interface);
-        match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
-            Ok(Fit::Own) => own("an address of its host"),
-            Ok(Fit::NoNetwork) => unable(format!(
-                "no interface has an address in the network of {address}; name the interface if it is to be on one all the same"
-            )),
-            Ok(Fit::NoInterface { there }) => {
-                unable(format!("there is no interface {named}, but {}", listed(&there)))
-            }
-            Ok(Fit::NotEthernet { there }) => unable(format!(
-                "the interface {named} has no Ethernet address, so a virtual IP on it cannot be announced; there is {}",
-                listed(&there)
-            )),
-            // What cannot be asked about says nothing.
-            Ok(Fit::Fits) | Err(_) => peer::VipFit::default(),
-        }
+        Ok(Fit::NotEthernet { there }) => unable(format!(
+            "the interface {named} has no Ethernet address, so a virtual IP on it cannot be announced; there is {}",
+            listed(&there)
+        )),
+        // What cannot be asked about says nothing.
+        Ok(Fit::Fits) | Err(_) => peer::VipFit::default(),
     }
 }

@@ -83,7 +83,7 @@ impl Vips {
     }
 
     /// Whether this member's kernel has any virtual IP, or may still serve one.
-    pub(crate) fn holds_any(&self) -> bool {
+    pub(super) fn holds_any(&self) -> bool {
         self.shared.machine().as_ref().is_some_and(|machine| machine.facts().next().is_some())
     }
 
@@ -116,7 +116,7 @@ impl Vips {
 
     /// Whether they all are there and alive. For one of them, the thread that keeps the leases: it waits for nobody.
     pub(crate) fn is_whole(&self) -> bool {
-        if self.log_is_lost() {
+        if self.shared.log_is_lost() {
             return false;
         }
         // Whoever has it now is alive.
@@ -125,6 +125,12 @@ impl Vips {
             .kernel
             .as_ref()
             .is_none_or(|kernel| kernel.ended_thread().is_none() && kernel.silent_threads().is_empty())
+    }
+
+    /// That the thread which writes the log hangs, in words.
+    pub(crate) fn log_silence(&self) -> Option<String> {
+        let silence = self.shared.log_silence()?;
+        Some(format!("trestle-log has given no sign of life for {} s", silence.as_secs()))
     }
 
     /// The virtual IPs that are addresses of this member itself, in words.

@@ -6,29 +6,21 @@
 //! the successor waits for the old lease.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
-use trestle_consensus::LogWork;
-use trestle_engine::SILENT_MAX;
+use trestle_consensus::Consensus;
 use trestle_engine::ownership::Fault;
 
-use super::fitness;
-use super::handle::Vips;
-use crate::member::Member;
-use crate::supervise::Lifetime;
+use super::shared::Shared;
+use super::stall::POLL_INTERVAL;
+use super::succession::Succession;
+use crate::supervise::Supervisor;
 
-/// Time between two looks.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Every how many of them the writer is asked for a sign of life, if it has nothing to do.
+/// Every how many looks the writer is asked for a sign of life, if it has nothing to do.
 const ASK_EVERY: u32 = 4;
-
-/// Added to the lease, for a disk that is slow once in a while.
-const MARGIN: Duration = Duration::from_secs(1);
 
 /// Time to the next attempt at giving leadership away.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -36,85 +28,36 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long an attempt may take. Raft itself hangs when it has to write another vote.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// The watchdog's patience with it. A disk that hangs comes back or does not, and a restart mends neither: what is served here goes
-/// on meanwhile. A thread that hangs by a mistake is worth one.
-const HOPELESS: Duration = Duration::from_secs(60);
-
-/// Watches the log, on Raft's runtime: nothing of the API may delay it.
-pub(super) fn follow(member: &Arc<Member>) {
-    let runtime = member.consensus.runtime();
-    member.supervisor.spawn(&runtime, "log watch", Lifetime::UntilStop, watch(member.clone()));
-}
-
-/// What is seen of the log's writer from one look to the next. Time is counted in looks: a process that was stopped as a whole made
-/// none.
-#[derive(Debug, Default)]
-pub(super) struct Stall {
-    /// What it had done at the last look.
-    done: AtomicU64,
-    /// Looks in a row that found it at the same piece of work.
-    looks: AtomicU32,
-}
-
-impl Stall {
-    fn look(&self, work: Option<LogWork>) {
-        let stands = work
-            .is_some_and(|work| self.done.swap(work.done, Relaxed) == work.done && work.given > work.done);
-        self.looks.store(if stands { self.looks.load(Relaxed).saturating_add(1) } else { 0 }, Relaxed);
-    }
-
-    fn lasts(&self) -> Duration {
-        POLL_INTERVAL * self.looks.load(Relaxed)
-    }
-
-    fn over(&self, patience: Duration) -> Option<Duration> {
-        Some(self.lasts()).filter(|lasts| *lasts > patience)
-    }
-}
-
-/// A stall in words.
-pub(super) fn words(stall: Duration) -> String {
-    format!("the thread that writes its log, or the disk, has hung for {} s", stall.as_secs())
-}
-
-impl Vips {
-    /// For how long the log has not been written, if that is a reason for another member to lead.
-    pub(super) fn log_hangs(&self) -> Option<Duration> {
-        self.shared.stall.over(self.shared.lease.length + MARGIN)
-    }
-
-    /// That the thread which writes the log hangs, in words.
-    pub(crate) fn log_silence(&self) -> Option<String> {
-        let silence = self.shared.stall.over(SILENT_MAX)?;
-        Some(format!("trestle-log has given no sign of life for {} s", silence.as_secs()))
-    }
-
-    /// Whether nothing but a restart may help the thread that writes the log.
-    pub(super) fn log_is_lost(&self) -> bool {
-        self.shared.stall.over(HOPELESS).is_some()
-    }
-}
-
-async fn watch(member: Arc<Member>) {
+/// Watches the log for ever.
+pub(super) async fn watch(
+    consensus: Consensus,
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    succession: Succession,
+) {
     let mut looks = interval(POLL_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
     let mut attempt: Option<JoinHandle<()>> = None;
     for round in (0..ASK_EVERY).cycle() {
         looks.tick().await;
-        let work = member.consensus.log_work();
+        let work = consensus.log_work();
         if work.is_some_and(|work| work.ended) {
-            member.supervisor.fail("trestle-log", "it has ended; see the log");
+            supervisor.fail("trestle-log", "it has ended; see the log");
         }
-        member.vips.shared.stall.look(work);
+        shared.stall.look(work);
         if round == 0 && work.is_some_and(|work| work.given == work.done) {
-            member.consensus.touch_log();
+            consensus.touch_log();
         }
-        let hangs = member.vips.log_hangs();
+        let hangs = shared.log_hangs();
         tell(&mut told, hangs);
-        let leads = member.consensus.leadership().borrow().leads.is_some_and(|leads| !leads.transferring);
+        let leads = consensus.leadership().borrow().leads.is_some_and(|leads| !leads.transferring);
         if hangs.is_some() && leads && attempt.as_ref().is_none_or(JoinHandle::is_finished) {
-            attempt = Some(tokio::spawn(give_leadership_away(member.clone())));
+            attempt = Some(tokio::spawn(give_leadership_away(
+                consensus.clone(),
+                shared.clone(),
+                succession.clone(),
+            )));
         }
     }
 }
@@ -130,41 +73,16 @@ fn tell(told: &mut Option<Duration>, stall: Option<Duration>) {
 }
 
 /// Gives leadership to a member that can serve and write, where the others can elect it.
-async fn give_leadership_away(member: Arc<Member>) {
-    let Some(to) = fitness::targets_without_own_vote(&member).await.first().copied() else {
+async fn give_leadership_away(consensus: Consensus, shared: Arc<Shared>, succession: Succession) {
+    let Some(to) = succession.targets_without_own_vote().await.first().copied() else {
         return sleep(AGAIN).await;
     };
     warn!(%to, "this member's log is not written, so it gives leadership away");
-    let shared = &member.vips.shared;
     shared.status().back_off.left(Fault::Log, shared.now());
-    match timeout(ATTEMPT, member.consensus.transfer(Some(to))).await {
+    match timeout(ATTEMPT, consensus.transfer(Some(to))).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => warn!(%error, "leadership was not handed over"),
         Err(_) => warn!("whether leadership was handed over is not known yet"),
     }
     sleep(AGAIN).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_writer_hangs_that_is_at_the_same_work_for_longer_than_the_patience() {
-        let stall = Stall::default();
-        let patience = 3 * POLL_INTERVAL;
-        let look = |given, done| {
-            stall.look(Some(LogWork { given, done, ended: false }));
-            stall.over(patience).is_some()
-        };
-        // Nothing to do, however long.
-        assert!((0..9).all(|_| !look(7, 7)));
-        assert!((0..3).all(|_| !look(8, 7)) && look(9, 7));
-        assert_eq!(stall.lasts(), 4 * POLL_INTERVAL);
-        // It goes on, though there is always something to do.
-        assert!((8..99).all(|done| !look(100, done)));
-        assert!((0..3).all(|_| !look(101, 98)) && look(101, 98));
-        stall.look(None);
-        assert_eq!(stall.lasts(), Duration::ZERO);
-    }
 }

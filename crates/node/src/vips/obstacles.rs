@@ -9,56 +9,58 @@ use trestle_engine::ownership::{Fault, OwnFaults};
 use trestle_model::{Member as Record, MemberId};
 
 use super::faults;
-use crate::member::Member;
+use super::succession::Succession;
 
 /// What keeps this member from taking over, and what to do about it; follows its name or "it". The first thing that holds, from
 /// what is said first of a member to what is said last.
-pub(super) async fn of(member: &Member, to: MemberId) -> String {
-    let state = member.consensus.view().borrow().state.clone();
+pub(super) async fn of(succession: &Succession, to: MemberId) -> String {
+    let state = succession.local.consensus.view().borrow().state.clone();
     match state.members.get(&to) {
-        Some(record) => of_record(member, record).await,
+        Some(record) => of_record(succession, record).await,
         None => "is no member any more".to_owned(),
     }
 }
 
 /// The same of every other member, with their names.
-pub(super) async fn of_all(member: &Member) -> Vec<String> {
-    let known = member.known();
-    let others = known.iter().filter(|other| Some(other.id) != member.id());
-    join_all(others.map(|other| async { format!("{} {}", other.spec.name, of_record(member, other).await) }))
-        .await
+pub(super) async fn of_all(succession: &Succession) -> Vec<String> {
+    let others = succession.local.others();
+    let each = others
+        .iter()
+        .map(|other| async { format!("{} {}", other.spec.name, of_record(succession, other).await) });
+    join_all(each).await
 }
 
-async fn of_record(member: &Member, other: &Record) -> String {
+async fn of_record(succession: &Succession, other: &Record) -> String {
+    let Succession { local, peers, .. } = succession;
     let name = &other.spec.name;
-    if !member.consensus.view().borrow().voters.contains(&other.id) {
+    if !local.consensus.view().borrow().voters.contains(&other.id) {
         return format!("does not vote: promote it with \"trestle member promote {name}\" first");
     }
     let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
-    let status = match member.ask(other, &ask).await.map(|report| report.status.unwrap_or_default()) {
+    let status = match peers.report(other, &ask).await.map(|report| report.status.unwrap_or_default()) {
         Ok(status) => status,
         Err(error) => return format!("does not answer ({}): see \"trestle status\"", error.message()),
     };
-    if other.draining && !member.is_draining() {
+    if other.draining && !local.is_draining() {
         return format!("is drained: end that with \"trestle member enable {name}\"");
     }
     if status.abstains {
         let why = status.problems.join("; ");
         return format!("takes no part in elections ({why}): see \"trestle status\"");
     }
-    let (last, applied) = (member.consensus.status().committed, status.applied_index);
+    let (last, applied) = (local.consensus.status().committed, status.applied_index);
     if last.saturating_sub(applied) > CAUGHT_UP_WITHIN {
         return format!("has not caught up ({applied} of {last} log entries): try again when it has");
     }
-    match unfit(member, &status) {
+    match unfit(succession, &status) {
         Some(why) => format!("is unfit ({why}): see \"trestle status\""),
         None => "was not fit a moment ago, and nothing is wrong with it now: try again".to_owned(),
     }
 }
 
 /// What is wrong with another member and not with this one.
-fn unfit(member: &Member, status: &peer::MemberReport) -> Option<String> {
-    let (revision, own) = member.own_faults();
+fn unfit(succession: &Succession, status: &peer::MemberReport) -> Option<String> {
+    let (revision, own) = succession.fitness.faults();
     let mut here = OwnFaults::default();
     here.observe(revision, &own.keys().cloned().collect::<BTreeSet<_>>());
     let report = faults::report(status);

@@ -3,27 +3,28 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use trestle_consensus::{LeaderTerm, Leadership};
+use trestle_consensus::{Consensus, LeaderTerm, Leadership};
 use trestle_engine::ownership::{Elected, OwnershipEvent};
 use trestle_model::MemberId;
 
 use super::command::VipCommand;
 use super::shared::Shared;
-use crate::member::Member;
-use crate::supervise::Lifetime;
+use crate::supervise::{Lifetime, Supervisor};
+use crate::this_member::ThisMember;
 
 /// Starts the tasks, on Raft's runtime: nothing of the API may delay them.
-pub(super) fn follow(member: &Arc<Member>, commands: &Sender<VipCommand>) {
-    let runtime = member.consensus.runtime();
-    let parts = &member.supervisor;
-    parts.spawn(
-        &runtime,
-        "leadership news",
-        Lifetime::UntilStop,
-        leadership(member.clone(), commands.clone()),
-    );
-    parts.spawn(&runtime, "state news", Lifetime::UntilStop, state(member.clone(), commands.clone()));
-    parts.spawn(&runtime, "identity news", Lifetime::UntilStop, identity(member.clone(), commands.clone()));
+pub(super) fn follow(
+    local: &ThisMember,
+    shared: &Arc<Shared>,
+    supervisor: &Supervisor,
+    commands: &Sender<VipCommand>,
+) {
+    let (runtime, consensus) = (local.consensus.runtime(), local.consensus.clone());
+    let leadership = leadership(consensus.clone(), shared.clone(), commands.clone());
+    supervisor.spawn(&runtime, "leadership news", Lifetime::UntilStop, leadership);
+    supervisor.spawn(&runtime, "state news", Lifetime::UntilStop, state(consensus, commands.clone()));
+    let identity = identity(local.clone(), shared.clone(), commands.clone());
+    supervisor.spawn(&runtime, "identity news", Lifetime::UntilStop, identity);
 }
 
 /// Raft's term in which whoever founds a cluster leads.
@@ -60,13 +61,11 @@ pub(super) fn events(shared: &Shared, leadership: Leadership) -> Vec<OwnershipEv
     events
 }
 
-async fn leadership(member: Arc<Member>, commands: Sender<VipCommand>) {
-    let mut leadership = member.consensus.leadership();
+async fn leadership(consensus: Consensus, shared: Arc<Shared>, commands: Sender<VipCommand>) {
+    let mut leadership = consensus.leadership();
     loop {
         let now = *leadership.borrow_and_update();
-        if events(&member.vips.shared, now)
-            .into_iter()
-            .any(|event| commands.send(VipCommand::Event(event)).is_err())
+        if events(&shared, now).into_iter().any(|event| commands.send(VipCommand::Event(event)).is_err())
             || leadership.changed().await.is_err()
         {
             return;
@@ -74,8 +73,8 @@ async fn leadership(member: Arc<Member>, commands: Sender<VipCommand>) {
     }
 }
 
-async fn state(member: Arc<Member>, commands: Sender<VipCommand>) {
-    let mut view = member.consensus.view();
+async fn state(consensus: Consensus, commands: Sender<VipCommand>) {
+    let mut view = consensus.view();
     let mut revision = None;
     loop {
         let now = view.borrow_and_update().clone();
@@ -93,10 +92,10 @@ async fn state(member: Arc<Member>, commands: Sender<VipCommand>) {
 }
 
 /// Tells that this member has an identity now, and what was told before to nobody.
-fn begin(member: &Member, me: MemberId, commands: &Sender<VipCommand>) {
-    let view = member.consensus.view().borrow().clone();
+fn begin(consensus: &Consensus, shared: &Shared, me: MemberId, commands: &Sender<VipCommand>) {
+    let view = consensus.view().borrow().clone();
     let applied = OwnershipEvent::Applied { term: view.applied_term, tenure: view.state.tenure };
-    let leadership = events(&member.vips.shared, *member.consensus.leadership().borrow());
+    let leadership = events(shared, *consensus.leadership().borrow());
     let news = [VipCommand::Begin(me), VipCommand::State(view.state.clone()), VipCommand::Event(applied)];
     for command in news.into_iter().chain(leadership.into_iter().map(VipCommand::Event)) {
         let _ = commands.send(command);
@@ -104,19 +103,19 @@ fn begin(member: &Member, me: MemberId, commands: &Sender<VipCommand>) {
 }
 
 /// Tells when this member comes to belong to a cluster, and when it does no more.
-async fn identity(member: Arc<Member>, commands: Sender<VipCommand>) {
-    let mut role = member.consensus.role();
-    let now = |member: &Member| member.id().map(|me| (me, member.consensus.was_removed()));
+async fn identity(local: ThisMember, shared: Arc<Shared>, commands: Sender<VipCommand>) {
+    let mut role = local.consensus.role();
+    let now = || local.id().map(|me| (me, local.consensus.was_removed()));
     // The owner was told this before it began.
-    let mut told = now(&member);
+    let mut told = now();
     loop {
         role.borrow_and_update();
-        let known = now(&member);
+        let known = now();
         if let Some((me, removed)) = known.filter(|known| told != Some(*known)) {
             told = known;
             match removed {
                 true => drop(commands.send(VipCommand::Withdraw)),
-                false => begin(&member, me, &commands),
+                false => begin(&local.consensus, &shared, me, &commands),
             }
         }
         if role.changed().await.is_err() {

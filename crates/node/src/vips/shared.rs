@@ -6,11 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use trestle_consensus::VoteGuard;
+use trestle_engine::SILENT_MAX;
 use trestle_engine::ownership::{BackOff, Cause, Fault, FaultKey, LeaseTiming, Ownership};
 use trestle_model::Revision;
 
 use super::kernel::Kernel;
-use super::{log_watch, silence};
+use super::silence::Silence;
+use super::stall::Stall;
+
+/// Added to the lease before an owner counts as hung, for a machine that does other things: a leader's owner hears of every
+/// heartbeat, and looks around each second besides.
+const OWNER_MARGIN: Duration = Duration::from_secs(1);
+
+/// Added to the lease before the log counts as hung, for a disk that is slow once in a while.
+const LOG_MARGIN: Duration = Duration::from_secs(1);
+
+/// The watchdog's patience with the log. A disk that hangs comes back or does not, and a restart mends neither: what is served here
+/// goes on meanwhile. A thread that hangs by a mistake is worth one.
+const LOG_HOPELESS: Duration = Duration::from_secs(60);
 
 /// A clock that never jumps. A simulation has one of its own for each member.
 pub(super) trait Clock: Send + Sync {
@@ -74,9 +87,9 @@ pub(super) struct Shared {
     machine: Mutex<Option<Ownership>>,
     status: Mutex<VipStatus>,
     /// What is seen of the owner.
-    pub(super) silence: silence::Silence,
+    pub(super) silence: Silence,
     /// What is seen of the thread that writes the log.
-    pub(super) stall: log_watch::Stall,
+    pub(super) stall: Stall,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,8 +104,8 @@ impl Shared {
             lease,
             machine: Mutex::default(),
             status: Mutex::default(),
-            silence: silence::Silence::default(),
-            stall: log_watch::Stall::default(),
+            silence: Silence::default(),
+            stall: Stall::default(),
         }
     }
 
@@ -120,6 +133,31 @@ impl Shared {
     /// Notes that the owner runs.
     pub(super) fn beat(&self) {
         self.silence.end(self.now());
+    }
+
+    /// Looks once at whether the owner gives signs of life.
+    pub(super) fn look_at_owner(&self) {
+        self.silence.look(self.lease.length + OWNER_MARGIN, self.now());
+    }
+
+    /// How long the owner has given no sign of life, if it hangs: what it held is silent by then.
+    pub(super) fn owner_hangs(&self) -> Option<Duration> {
+        self.silence.of_hung(self.lease.length + OWNER_MARGIN, self.now())
+    }
+
+    /// For how long the log has not been written, if that is a reason for another member to lead.
+    pub(super) fn log_hangs(&self) -> Option<Duration> {
+        self.stall.over(self.lease.length + LOG_MARGIN)
+    }
+
+    /// For how long the thread that writes the log has given no sign of life, if that is worth telling.
+    pub(super) fn log_silence(&self) -> Option<Duration> {
+        self.stall.over(SILENT_MAX)
+    }
+
+    /// Whether nothing but a restart may help the thread that writes the log.
+    pub(super) fn log_is_lost(&self) -> bool {
+        self.stall.over(LOG_HOPELESS).is_some()
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, VipStatus> {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use trestle_api::peer::VipStanding;
 use trestle_api::{convert, peer};
 use trestle_engine::ownership::OwnershipState;
+use trestle_model::ClusterState;
 use trestle_vip::{Fence, KernelFacts};
 
 use super::handle::Vips;
 use super::shared::VipStatus;
-use crate::member::Member;
 
 impl Vips {
     /// How far this member is with serving them.
@@ -35,22 +35,19 @@ impl Vips {
 /// How long it is told that somebody changed the fence: whoever did may do so again.
 const REPAIR_SHOWN: Duration = Duration::from_secs(600);
 
-impl Member {
-    /// What is wrong with the fence of the virtual IPs, in words.
-    pub(crate) fn fence_problems(&self) -> Vec<String> {
-        let kernel = self.vips.shared.status().kernel.clone();
+impl Vips {
+    /// What is wrong with the fence of the virtual IPs of `state`, in words.
+    pub(crate) fn fence_problems(&self, state: &ClusterState) -> Vec<String> {
+        let kernel = self.shared.status().kernel.clone();
         match kernel {
-            Some(kernel) if !self.consensus.view().borrow().state.vips.is_empty() => {
-                fence_problems(&kernel.facts(), Instant::now())
-            }
+            Some(kernel) if !state.vips.is_empty() => fence_problems(&kernel.facts(), Instant::now()),
             _ => Vec::new(),
         }
     }
 
-    /// Every virtual IP as this member's kernel has it.
-    pub(crate) fn vip_reports(&self) -> Vec<peer::VipReport> {
-        let state = self.consensus.view().borrow().state.clone();
-        let shared = &self.vips.shared;
+    /// Every virtual IP of `state` as this member's kernel has it.
+    pub(crate) fn reports(&self, state: &ClusterState) -> Vec<peer::VipReport> {
+        let shared = &self.shared;
         let without_quorum: Vec<_> = shared.machine().as_ref().map_or_else(Vec::new, |machine| {
             machine.facts().filter(|facts| facts.without_quorum).map(|facts| facts.address).collect()
         });

@@ -1,6 +1,5 @@
 //! Moving the virtual IPs, and leadership with them, on purpose.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -11,8 +10,8 @@ use trestle_engine::ownership::{MoveRefusal, OwnershipEvent};
 use trestle_model::MemberId;
 
 use super::command::VipCommand;
-use super::{fitness, obstacles};
-use crate::member::Member;
+use super::obstacles;
+use super::succession::Succession;
 
 /// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
@@ -33,32 +32,40 @@ fn refused(why: impl Into<String>) -> Status {
     status::failure(&Failure::Membership(why.into()))
 }
 
-impl Member {
+/// Moves leadership and the virtual IPs on purpose. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Transfers(Succession);
+
+impl Transfers {
+    pub(crate) fn new(succession: Succession) -> Self {
+        Self(succession)
+    }
+
     /// Hands leadership and the virtual IPs over, to the best member unless `to` names one; this one must lead. Answers who
     /// leads then, and its term, once it holds them.
     ///
     /// # Errors
     /// When this member does not lead, nobody can take over, or another than the one that was asked for did.
-    pub(crate) async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
-        let term = self.consensus.status().term;
-        if let (Some(to), Some(me)) = (to, self.id())
+    pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
+        let term = self.0.local.consensus.status().term;
+        if let (Some(to), Some(me)) = (to, self.0.local.id())
             && to == me
-            && let Some(leads) = self.consensus.leadership().borrow().leads
+            && let Some(leads) = self.0.local.consensus.leadership().borrow().leads
         {
-            let confirmed = leads.is_safe(self.consensus.timing().election_max);
+            let confirmed = leads.is_safe(self.0.local.consensus.timing().election_max);
             return confirmed.then_some((me, term)).ok_or_else(|| {
                 let why = "this member takes itself for the leader, and no majority has confirmed it lately";
                 status::failure(&Failure::NoLeader(why.to_owned()))
             });
         }
         let deadline = Instant::now() + TARGETS_WAIT;
-        let _moving = self.vips.moving();
+        let _moving = self.0.vips.moving();
         loop {
             self.can_move(to, deadline).await?;
             // What the machine was told may be as old as the time between two looks.
-            let targets = fitness::targets(self).await;
-            self.vips.tell(VipCommand::Event(OwnershipEvent::Targets(targets)));
-            self.vips.tell(VipCommand::Event(OwnershipEvent::Move { to }));
+            let targets = self.0.targets().await;
+            self.0.vips.tell(VipCommand::Event(OwnershipEvent::Targets(targets)));
+            self.0.vips.tell(VipCommand::Event(OwnershipEvent::Move { to }));
             match self.begins(to).await? {
                 Ok(()) => break,
                 // A member that is busy may have been late with its answer.
@@ -73,7 +80,7 @@ impl Member {
             )
         })?;
         match to {
-            _ if Some(leader) == self.id() => Err(refused(match to {
+            _ if Some(leader) == self.0.local.id() => Err(refused(match to {
                 Some(to) => format!(
                     "member \"{}\" did not take over, so this member leads on and serves; see \"trestle status\", or name \
                      another member",
@@ -94,7 +101,7 @@ impl Member {
     /// Waits until the machine has begun to hand over. It does not when the target has turned out unfit.
     async fn begins(&self, to: Option<MemberId>) -> Result<Result<(), MoveRefusal>, Status> {
         let deadline = Instant::now() + BEGIN_WAIT;
-        while self.consensus.leadership().borrow().leads.is_some() && !self.vips.is_leaving() {
+        while self.0.local.consensus.leadership().borrow().leads.is_some() && !self.0.vips.is_leaving() {
             match self.movable(to)? {
                 // It was faster than this look.
                 Err(MoveRefusal::NotLeading) => break,
@@ -117,9 +124,9 @@ impl Member {
             MoveRefusal::Unfit(to) => refused(format!(
                 "member \"{}\" cannot take over: it {}, or name another member",
                 self.name_of(to),
-                obstacles::of(self, to).await
+                obstacles::of(&self.0, to).await
             )),
-            MoveRefusal::NoTarget => refused(match obstacles::of_all(self).await.as_slice() {
+            MoveRefusal::NoTarget => refused(match obstacles::of_all(&self.0).await.as_slice() {
                 [] => "nobody can take over: there is no other member".to_owned(),
                 all => format!("nobody can take over: {}", all.join("; ")),
             }),
@@ -127,8 +134,8 @@ impl Member {
     }
 
     /// The name of a member; its number when it is not known here.
-    pub(super) fn name_of(&self, id: MemberId) -> String {
-        let state = self.consensus.view().borrow().state.clone();
+    fn name_of(&self, id: MemberId) -> String {
+        let state = self.0.local.consensus.view().borrow().state.clone();
         state.members.get(&id).map_or_else(|| id.to_string(), |member| member.spec.name.to_string())
     }
 
@@ -145,7 +152,7 @@ impl Member {
     }
 
     fn movable(&self, to: Option<MemberId>) -> Result<Result<(), MoveRefusal>, Status> {
-        let machine = self.vips.shared.machine();
+        let machine = self.0.vips.shared.machine();
         let can = machine.as_ref().map(|machine| machine.can_move(to));
         can.ok_or_else(|| status::failure(&Failure::NoCluster))
     }
@@ -153,13 +160,14 @@ impl Member {
     /// Waits for another leader of a later term, or with `or_self` for any, and until it has taken the virtual IPs, if there
     /// are any.
     async fn successor(&self, term: u64, deadline: Instant, or_self: bool) -> Option<(MemberId, u64)> {
-        let mut role = self.consensus.role();
+        let mut role = self.0.local.consensus.role();
         let other = |role: &trestle_consensus::RaftRole| {
-            role.term > term && role.leader.as_ref().is_some_and(|(id, _)| or_self || Some(*id) != self.id())
+            role.term > term
+                && role.leader.as_ref().is_some_and(|(id, _)| or_self || Some(*id) != self.0.local.id())
         };
         let arrived = timeout_at(deadline, role.wait_for(other)).await.ok()?.ok()?.clone();
         let (leader, term) = (arrived.leader?.0, arrived.term);
-        let mut view = self.consensus.view();
+        let mut view = self.0.local.consensus.view();
         let taken = view.wait_for(|view| {
             let tenure = view.state.tenure.filter(|tenure| tenure.term >= term);
             view.state.vips.is_empty() || tenure.is_some()
@@ -169,29 +177,29 @@ impl Member {
     }
 
     /// Lets go of everything for good, before this process ends, and hands leadership over if there is somebody.
-    pub(crate) async fn leave(self: &Arc<Self>) {
-        let raft = self.consensus.status();
-        let leads = self.consensus.leadership().borrow().leads.is_some();
+    pub(crate) async fn leave(&self) {
+        let raft = self.0.local.consensus.status();
+        let leads = self.0.local.consensus.leadership().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
-            let _moving = self.vips.moving();
+            let _moving = self.0.vips.moving();
             // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
             let target = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
-            self.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
+            self.0.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
             let wait = if target.is_ok() { TRANSFER_WAIT } else { ELECTION_WAIT };
             match self.successor(raft.term, Instant::now() + wait, false).await {
                 Some((to, _)) => info!(%to, "handed leadership over"),
                 None => warn!("leadership was not handed over; the others elect after the lease"),
             }
         } else {
-            self.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
+            self.0.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
         }
         self.end_vips().await;
     }
 
     /// Lets go of everything, and hands nothing over.
-    pub(crate) async fn end_vips(self: &Arc<Self>) {
-        let member = self.clone();
+    pub(crate) async fn end_vips(&self) {
+        let vips = self.0.vips.clone();
         // A thread that cannot be waited for ends all the same.
-        let _ = tokio::task::spawn_blocking(move || member.vips.end()).await;
+        let _ = tokio::task::spawn_blocking(move || vips.end()).await;
     }
 }

@@ -13,7 +13,7 @@ use trestle_model::{
 };
 
 use super::super::Admin;
-use crate::member::REPORT_TIMEOUT;
+use crate::peers::REPORT_TIMEOUT;
 
 /// Most mistakes, and most warnings, of one answer.
 const TOLD_MAX: usize = 8;
@@ -210,13 +210,13 @@ impl Admin {
     async fn known(&self, state: &ClusterState) -> Vec<Known> {
         let asked = state.members.iter().map(|(id, member)| async move {
             let name = member.spec.name.clone();
-            if Some(*id) == self.member.id() {
-                return Some((name, self.member.sockets()));
+            if Some(*id) == self.local.id() {
+                return Some((name, self.local.sockets()));
             }
             if let Some(sockets) = state.sockets.get(id) {
                 return Some((name, **sockets));
             }
-            let mut client = self.member.clients.peer(&member.spec.peer_address).ok()?;
+            let mut client = self.peers.client(&member.spec.peer_address).ok()?;
             let asked = client.describe(peer::DescribeRequest {});
             let described = tokio::time::timeout(REPORT_TIMEOUT, asked).await.ok()?.ok()?.into_inner();
             let is_it = described.member_id == id.0;
@@ -235,7 +235,7 @@ impl Admin {
             return Ok(Vec::new());
         }
         // Not what this member happens to know: another may have taken the one before.
-        let view = self.member.consensus.read(trestle_consensus::DEFAULT_WAIT).await?;
+        let view = self.local.consensus.read(trestle_consensus::DEFAULT_WAIT).await?;
         let state = &view.state;
         let after = after(state, command);
         let known = self.known(state).await;

@@ -1,0 +1,23 @@
+//! The numbers by which processes know one another.
+
+use std::os::unix::fs::MetadataExt;
+
+/// Draws the number of a start.
+pub(crate) fn draw_start() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    // 0 stands for none.
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+/// A number that processes have in common whose loopback is the same: of this boot of the machine, and of the network namespace
+/// in it. 0 where that cannot be known.
+pub(crate) fn network() -> u64 {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let namespace = std::fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino());
+    match (u64::from_str_radix(&digits, 16), namespace) {
+        (Ok(boot), Ok(namespace)) => boot ^ namespace,
+        _ => 0,
+    }
+}
