@@ -10,15 +10,17 @@ mod vips;
 use std::sync::Arc;
 
 use crate::address::HostPort;
+use crate::change::{Change, ChangeKind, Resource};
 use crate::command::{Command, Outcome, Proposal};
 use crate::defaults;
-use crate::diff::{Change, ChangeKind, Resource};
+use crate::kind::Kind;
 use crate::machine::Applied;
 use crate::member::{Member, MemberId, MemberSpec};
 use crate::name::PoolName;
 use crate::pool::PoolEntry;
-use crate::refusal::{Kind, Refusal};
-use crate::state::{ClusterState, Revision};
+use crate::refusal::Refusal;
+use crate::revision::Revision;
+use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation, Violations};
 
 use vips::noted;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::HostPort;
+use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::REQUEST_ID_MAX;
-use crate::diff::ChangeKind;
 use crate::document::{Document, Operation, ResourceName};
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};

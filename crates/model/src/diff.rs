@@ -1,58 +1,12 @@
-//! What changed: the form in which watchers and reconcilers learn of it.
+//! What leads from one state to another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::listener::Listener;
-use crate::member::Member;
+use crate::change::{Change, ChangeKind, Resource};
 use crate::name::PoolName;
-use crate::pool::{Backend, Pool, PoolEntry};
+use crate::pool::PoolEntry;
 use crate::state::ClusterState;
-use crate::vip::Vip;
-
-/// What happened to a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is new.
-    Created,
-    /// It has other settings.
-    Updated,
-    /// It is gone; the resource is as it last was.
-    Deleted,
-}
-
-/// A resource of any kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resource {
-    /// A pool, with the number of its backends.
-    Pool(Arc<Pool>, usize),
-    /// A backend of a pool.
-    Backend(PoolName, Arc<Backend>),
-    /// A listener.
-    Listener(Arc<Listener>),
-    /// A member.
-    Member(Arc<Member>),
-    /// A virtual IP.
-    Vip(Arc<Vip>),
-}
-
-/// One change to one resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// What happened.
-    pub kind: ChangeKind,
-    /// To what.
-    pub resource: Resource,
-    /// What was there before an update, as far as it is known.
-    pub before: Option<Resource>,
-}
-
-impl Change {
-    /// Names a change.
-    pub fn new(kind: ChangeKind, resource: Resource) -> Self {
-        Self { kind, resource, before: None }
-    }
-}
 
 fn changes<K: Ord, V: PartialEq>(
     old: &BTreeMap<K, Arc<V>>,

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use crate::kind::Kind;
 use crate::listener::ListenerSpec;
 use crate::name::{BackendName, ListenerName, PoolName, VipName};
 use crate::pool::{AdminState, BackendSpec, PoolSpec};
-use crate::refusal::Kind;
-use crate::state::Revision;
+use crate::revision::Revision;
 use crate::vip::VipSpec;
 
 /// One resource as somebody wants it, whole.

@@ -8,6 +8,7 @@
 
 mod address;
 mod apply;
+mod change;
 mod check;
 mod choice;
 mod cidr;
@@ -17,6 +18,8 @@ pub mod defaults;
 mod diff;
 mod digest;
 mod document;
+mod keeping;
+mod kind;
 mod listen;
 mod listener;
 mod machine;
@@ -27,14 +30,17 @@ mod overlap;
 mod pool;
 mod record;
 mod refusal;
+mod revision;
 mod secret;
 mod sockets;
 mod state;
 mod tenure;
 mod violation;
 mod vip;
+mod weight;
 
 pub use address::{BackendAddress, Bind, Host, HostPort, Port, usable_ip};
+pub use change::{Change, ChangeKind, Resource};
 pub use check::{
     CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
     TlsCheck,
@@ -43,9 +49,9 @@ pub use choice::{Choice, Chosen};
 pub use cidr::Cidr;
 pub use command::{Command, Origin, Outcome, Proposal, Request, RequestId};
 pub use configuration::{Configuration, Restored};
-pub use diff::{Change, ChangeKind, Resource};
 pub use digest::Digest;
 pub use document::{Document, Expected, Operation, ResourceName};
+pub use kind::Kind;
 pub use listen::ListenAddress;
 pub use listener::{Listener, ListenerSpec, NamePattern, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
@@ -58,10 +64,11 @@ pub use pool::{
     Pool, PoolEntry, PoolSpec, SendProxy,
 };
 pub use record::{DocumentChange, RevisionRecord};
-pub use refusal::{Kind, Refusal};
+pub use refusal::Refusal;
+pub use revision::Revision;
 pub use secret::Secret;
 pub use sockets::{MemberSockets, stands_in_the_way};
-pub use state::{ClusterState, Revision};
+pub use state::ClusterState;
 pub use tenure::{Tenure, VipEvent, VipEventKind};
 pub use violation::{Invalid, Violation, Violations};
 pub use vip::{InterfaceName, OnQuorumLoss, Vip, VipAddress, VipSpec};

@@ -9,9 +9,8 @@ use crate::defaults;
 use crate::listen::ListenAddress;
 use crate::metadata::Metadata;
 use crate::name::{ListenerName, PoolName};
-use crate::pool::within;
-use crate::state::Revision;
-use crate::violation::Violations;
+use crate::revision::Revision;
+use crate::violation::{Violations, within};
 
 /// Server names that a route takes: one, or all names one label below another, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::change::Change;
 use crate::command::{Command, Outcome, Proposal, Request, RequestId};
 use crate::defaults::{REQUESTS_REMEMBERED, REQUESTS_WEIGHT_MAX, STAGED_FOR, STAGED_MAX};
-use crate::diff::Change;
 use crate::refusal::Refusal;
-use crate::state::{ClusterState, Revision};
+use crate::revision::Revision;
+use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation};
 
 /// What applying an accepted command did.

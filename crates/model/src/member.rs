@@ -7,9 +7,8 @@ use std::time::Duration;
 use crate::address::HostPort;
 use crate::defaults;
 use crate::name::MemberName;
-use crate::pool::within;
-use crate::state::Revision;
-use crate::violation::Violations;
+use crate::revision::Revision;
+use crate::violation::{Violations, within};
 
 /// Identity of a member in Raft: allocated by the log, and never used again, even after a reinstallation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

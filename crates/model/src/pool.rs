@@ -1,8 +1,6 @@
 //! Pools, their backends and their health checks.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +9,8 @@ use crate::check::CheckKind;
 use crate::defaults;
 use crate::metadata::Metadata;
 use crate::name::{BackendName, PoolName};
-use crate::state::Revision;
-use crate::violation::Violations;
+use crate::revision::Revision;
+use crate::violation::{Violations, within};
 
 /// How a pool picks a backend for a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -192,17 +190,6 @@ impl Default for PoolSpec {
             send_proxy: SendProxy::default(),
             metadata: Metadata::default(),
         }
-    }
-}
-
-pub(crate) fn within<T: PartialOrd + fmt::Debug>(
-    v: &mut Violations,
-    field: &str,
-    value: &T,
-    bounds: &RangeInclusive<T>,
-) {
-    if !bounds.contains(value) {
-        v.add(field, format!("{value:?}"), format!("must be {:?} to {:?}", bounds.start(), bounds.end()));
     }
 }
 

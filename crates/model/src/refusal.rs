@@ -1,40 +1,9 @@
 //! Why a command was refused, as types; texts say what to do.
 
-use std::fmt;
-
 use crate::document::ResourceName;
-use crate::state::Revision;
+use crate::kind::Kind;
+use crate::revision::Revision;
 use crate::violation::Invalid;
-
-/// Kinds of resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A pool.
-    Pool,
-    /// A backend.
-    Backend,
-    /// A listener.
-    Listener,
-    /// A member.
-    Member,
-    /// A virtual IP.
-    Vip,
-    /// The cluster itself.
-    Cluster,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Pool => "pool",
-            Kind::Backend => "backend",
-            Kind::Listener => "listener",
-            Kind::Member => "member",
-            Kind::Vip => "vip",
-            Kind::Cluster => "cluster",
-        })
-    }
-}
 
 /// Why the state refused a command. A refused command changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::configuration::Configuration;
+use crate::document::{Document, ResourceName};
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
-use crate::pool::{Backend, PoolEntry};
+use crate::pool::{AdminState, Backend, PoolEntry};
 use crate::record::RevisionRecord;
+use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::{Tenure, VipEvent};
 use crate::vip::Vip;
-
-/// Index of the log entry that last changed something; grows, with gaps.
-pub type Revision = u64;
 
 /// Everything that the members agree on. Values are shared behind `Arc`, so a clone costs one pointer for each pool,
 /// listener and member, and an unchanged part of two states is recognised by its address.
@@ -59,5 +59,50 @@ impl ClusterState {
     /// The current member of that name.
     pub fn member_named(&self, name: &MemberName) -> Option<&Arc<Member>> {
         self.members.values().find(|m| m.spec.name == *name)
+    }
+
+    /// The configuration: pools with their backends, listeners, virtual IPs, each in the order of names.
+    pub fn configuration(&self) -> Configuration {
+        let mut documents = Vec::new();
+        for entry in self.pools.values() {
+            let pool = &entry.pool;
+            documents.push((pool.name.clone(), pool.spec.clone()).into());
+            for one in entry.backends.values() {
+                documents.push((pool.name.clone(), one.name.clone(), one.spec.clone()).into());
+                if one.admin_state != AdminState::Enabled {
+                    documents.push((pool.name.clone(), one.name.clone(), one.admin_state).into());
+                }
+            }
+        }
+        documents.extend(self.listeners.values().map(|l| (l.name.clone(), l.spec.clone()).into()));
+        documents.extend(self.vips.values().map(|vip| (vip.name.clone(), vip.spec.clone()).into()));
+        Configuration(documents)
+    }
+
+    /// The document of a resource.
+    pub fn document(&self, name: &ResourceName) -> Option<Document> {
+        Some(match name {
+            ResourceName::Vip(name) => (name.clone(), self.vips.get(name)?.spec.clone()).into(),
+            ResourceName::Pool(name) => (name.clone(), self.pools.get(name)?.pool.spec.clone()).into(),
+            ResourceName::Backend(pool, name) => {
+                (pool.clone(), name.clone(), self.backend(pool, name)?.spec.clone()).into()
+            }
+            ResourceName::AdminState(pool, name) => {
+                (pool.clone(), name.clone(), self.backend(pool, name)?.admin_state).into()
+            }
+            ResourceName::Listener(name) => (name.clone(), self.listeners.get(name)?.spec.clone()).into(),
+        })
+    }
+
+    /// The revision that last changed a resource; a backend's also for what it is switched to.
+    pub fn revision_of(&self, name: &ResourceName) -> Option<Revision> {
+        Some(match name {
+            ResourceName::Vip(name) => self.vips.get(name)?.revision,
+            ResourceName::Pool(name) => self.pools.get(name)?.pool.revision,
+            ResourceName::Backend(pool, name) | ResourceName::AdminState(pool, name) => {
+                self.backend(pool, name)?.revision
+            }
+            ResourceName::Listener(name) => self.listeners.get(name)?.revision,
+        })
     }
 }

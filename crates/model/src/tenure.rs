@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::member::MemberId;
 use crate::name::{MemberName, VipName};
-use crate::state::Revision;
+use crate::revision::Revision;
 
 /// The newest right to hold the VIPs, as the members agree on it: one value in the replicated state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! Mistakes in an input, all of them reported at once.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// How much of an offending value an error repeats, in characters.
 const SHOWN_MAX: usize = 80;
@@ -96,5 +97,17 @@ impl Violations {
     /// The violations found so far.
     pub fn into_vec(self) -> Vec<Violation> {
         self.0
+    }
+}
+
+/// Notes a value that is out of bounds.
+pub(crate) fn within<T: PartialOrd + fmt::Debug>(
+    v: &mut Violations,
+    field: &str,
+    value: &T,
+    bounds: &RangeInclusive<T>,
+) {
+    if !bounds.contains(value) {
+        v.add(field, format!("{value:?}"), format!("must be {:?} to {:?}", bounds.start(), bounds.end()));
     }
 }

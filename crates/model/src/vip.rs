@@ -10,9 +10,8 @@ use crate::address::usable_ip;
 use crate::defaults;
 use crate::metadata::Metadata;
 use crate::name::{MemberName, VipName};
-use crate::pool::within;
-use crate::state::Revision;
-use crate::violation::Violations;
+use crate::revision::Revision;
+use crate::violation::{Violations, within};
 
 /// Name of a network interface of Linux.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use super::addresses::Addresses;
 use super::rules::Named;
 use super::{Result, changed, check_revision, exists, missing, unchanged, valid};
+use crate::change::{Change, ChangeKind, Resource};
 use crate::command::Outcome;
 use crate::defaults;
-use crate::diff::{Change, ChangeKind, Resource};
 use crate::document::{Document, Expected, Operation, ResourceName};
 use crate::listener::Listener;
 use crate::machine::Applied;
 use crate::name::{BackendName, PoolName};
 use crate::pool::{AdminState, Backend, BackendSpec, Pool};
 use crate::refusal::Refusal;
-use crate::state::{ClusterState, Revision};
+use crate::revision::Revision;
+use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation};
 use crate::vip::Vip;
 
@@ -197,7 +198,7 @@ impl ClusterState {
             ResourceName::Backend(pool, _) | ResourceName::AdminState(pool, _)
                 if !self.pools.contains_key(pool) =>
             {
-                missing(crate::refusal::Kind::Pool, pool)
+                missing(crate::kind::Kind::Pool, pool)
             }
             other => missing(other.kind(), other.id()),
         }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Result, changed, missing, unchanged, valid};
+use crate::change::{Change, ChangeKind, Resource};
 use crate::command::Outcome;
-use crate::diff::{Change, ChangeKind, Resource};
+use crate::kind::Kind;
 use crate::machine::Applied;
 use crate::member::{Member, MemberId, check_drain_timeout};
 use crate::name::MemberName;
-use crate::refusal::Kind;
-use crate::state::{ClusterState, Revision};
+use crate::revision::Revision;
+use crate::state::ClusterState;
 
 impl ClusterState {
     pub(super) fn recover(&self, index: Revision, left: MemberId, recovery: u64) -> Result {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::Result;
 use super::rules::Named;
+use crate::change::{Change, ChangeKind};
 use crate::command::Outcome;
 use crate::configuration::{Configuration, Restored};
-use crate::diff::{Change, ChangeKind};
 use crate::document::Operation;
 use crate::machine::Applied;
 use crate::pool::PoolEntry;
 use crate::refusal::Refusal;
-use crate::state::{ClusterState, Revision};
+use crate::revision::Revision;
+use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation};
 
 /// A resource that has the settings that it had keeps its revision.

@@ -3,9 +3,10 @@
 use crate::check::CheckKind;
 use crate::defaults;
 use crate::document::{Document, Operation, ResourceName};
+use crate::kind::Kind;
 use crate::name::{BackendName, PoolName, VipName};
 use crate::pool::{BackendSpec, PoolSpec};
-use crate::refusal::{Kind, Refusal};
+use crate::refusal::Refusal;
 use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation};
 use crate::vip::{Vip, VipSpec};

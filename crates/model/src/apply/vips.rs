@@ -8,7 +8,8 @@ use crate::defaults;
 use crate::machine::Applied;
 use crate::member::MemberId;
 use crate::refusal::Refusal;
-use crate::state::{ClusterState, Revision};
+use crate::revision::Revision;
+use crate::state::ClusterState;
 use crate::tenure::{Tenure, VipEvent, VipEventKind};
 
 impl ClusterState {
