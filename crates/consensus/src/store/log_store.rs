@@ -14,10 +14,11 @@ use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::backlog::{Backlog, LogProbe, UntilEnd};
+use super::backlog::{Backlog, UntilEnd};
 use super::disk::{DiskReader, LogDisk};
 use super::error::OpenError;
 use super::layout;
+use super::log_probe::LogProbe;
 use super::memory::{Located, MemoryLog};
 use super::recovery::{Recovered, recover};
 use super::sled_disk::{SledDisk, db_file};

@@ -8,6 +8,7 @@ mod closed;
 mod disk;
 mod error;
 mod layout;
+mod log_probe;
 mod log_store;
 mod memory;
 pub(crate) mod record;
@@ -19,11 +20,11 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use backlog::LogProbe;
 pub use backlog::LogWork;
 pub(crate) use closed::ClosedLog;
 pub use error::OpenError;
 pub(crate) use error::StorageOwner;
+pub(crate) use log_probe::LogProbe;
 pub(crate) use log_store::{LogClosed, LogReader, LogStore, create, open};
 pub(crate) use synced_index::SyncedIndex;
 
