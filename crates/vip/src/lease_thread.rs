@@ -1,24 +1,24 @@
 //! The thread that keeps the fence open. It waits on nothing but its timer and the few orders to open or shut, and shares
 //! no lock with anybody; what it tells others goes through atomics and a queue.
 
+mod command;
 mod stats;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use trestle_engine::SIGN_INTERVAL;
 
-use crate::atomic_instant::AtomicInstant;
 use crate::error::VipError;
-use crate::lease::Lease;
 use crate::liveness::ThreadLiveness;
 use crate::maintenance::{CommandQueue, MaintenanceCommand};
 use crate::nft::{DesiredFence, FenceTimeout, Nft};
 
+pub(crate) use command::{FenceRequest, LeaseCommand};
 pub(crate) use stats::LeaseThreadStats;
 pub use stats::Watchdog;
 
@@ -31,36 +31,6 @@ const SLEPT: Duration = Duration::from_millis(5);
 
 /// Time to the next look at a fence that could not be looked at, or not be put back.
 const CHECK_RETRY: Duration = Duration::from_millis(200);
-
-/// What the thread is told to do.
-pub(crate) enum LeaseCommand {
-    /// Fence an address and open the fence for its lease.
-    Open(FenceRequest, SyncSender<Result<(), VipError>>),
-    /// Keep new connections out of everything that is held, until then.
-    Quiesce(Instant, SyncSender<Result<(), VipError>>),
-    /// Close the fence of an address at once and renew it no more.
-    Shut(IpAddr, SyncSender<Result<(), VipError>>),
-    /// Take the fence of a closed address away, unless it has been opened again since.
-    Forget(IpAddr),
-    /// The interface of an address came back as another: fence announcements there.
-    Moved(IpAddr, u32, String),
-    /// An interface is gone: announcements there need no fence.
-    Gone(u32),
-    /// Look whether the kernel has the fence as it should be, and put it back if not.
-    Check,
-    /// Remove all tables and end. Only when nothing is held.
-    Stop,
-}
-
-/// What is to be opened.
-pub(crate) struct FenceRequest {
-    pub(crate) address: IpAddr,
-    pub(crate) index: u32,
-    pub(crate) interface: String,
-    pub(crate) lease: Lease,
-    /// Shows until when the fence is open.
-    pub(crate) shown: Arc<AtomicInstant>,
-}
 
 struct OpenFence {
     request: FenceRequest,
@@ -418,6 +388,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use crate::lease::Lease;
     use crate::maintenance::command_queue;
 
     #[test]

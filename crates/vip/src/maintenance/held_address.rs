@@ -11,7 +11,7 @@ use crate::error::VipError;
 use crate::event::{KernelEvent, Mac};
 use crate::facts::VipFacts;
 use crate::lease::Lease;
-use crate::lease_thread;
+use crate::lease_thread::LeaseCommand;
 use crate::route::{AddressPlacement, Interface};
 use crate::vip::InterfaceVip;
 
@@ -116,7 +116,7 @@ impl Maintenance {
         let removed = self.remove(address, reply.is_some());
         if removed.is_ok() {
             // Without a lease thread there is no renewal either.
-            let _ = self.lease_thread.send(lease_thread::LeaseCommand::Forget(address));
+            let _ = self.lease_thread.send(LeaseCommand::Forget(address));
         }
         match (reply, removed) {
             (Some(reply), removed) => {
@@ -186,7 +186,7 @@ impl Maintenance {
         let name = self.held[at].vip.interface.clone();
         let Ok(Some(found)) = self.route.interface(&name) else { return false };
         let held = &mut self.held[at];
-        let moved = lease_thread::LeaseCommand::Moved(held.vip.address, found.index, found.name.clone());
+        let moved = LeaseCommand::Moved(held.vip.address, found.index, found.name.clone());
         held.show(|facts| facts.link_up = found.up);
         held.interface = found;
         self.lease_thread.send(moved).is_ok()

@@ -17,7 +17,7 @@ use trestle_engine::SIGN_INTERVAL;
 use crate::event::KernelEvent;
 use crate::facts::Tampering;
 use crate::frames::Heard;
-use crate::lease_thread;
+use crate::lease_thread::LeaseCommand;
 use crate::liveness::ThreadLiveness;
 use crate::route::{Interface, RouteChange, RouteMonitor, RouteSocket, whole};
 use crate::sockets::{ArpSocket, NeighborSocket};
@@ -39,7 +39,7 @@ pub(crate) struct Maintenance {
     pub(crate) neighbors: Option<NeighborSocket>,
     /// Without nftables the lifetimes of addresses are the fence.
     pub(crate) degraded: bool,
-    pub(crate) lease_thread: Sender<lease_thread::LeaseCommand>,
+    pub(crate) lease_thread: Sender<LeaseCommand>,
     pub(crate) on_event: Box<dyn FnMut(KernelEvent) + Send>,
     tampering: SharedTampering,
     liveness: ThreadLiveness,
@@ -52,7 +52,7 @@ impl Maintenance {
         route: RouteSocket,
         changes: RouteMonitor,
         degraded: bool,
-        lease_thread: Sender<lease_thread::LeaseCommand>,
+        lease_thread: Sender<LeaseCommand>,
         on_event: Box<dyn FnMut(KernelEvent) + Send>,
         tampering: SharedTampering,
         liveness: ThreadLiveness,
@@ -255,7 +255,7 @@ impl Maintenance {
             held.show(|facts| facts.link_up = interface.up);
             if before.name != interface.name {
                 // Nobody to tell is nobody who fences.
-                let _ = self.lease_thread.send(lease_thread::LeaseCommand::Moved(
+                let _ = self.lease_thread.send(LeaseCommand::Moved(
                     held.vip.address,
                     interface.index,
                     interface.name.clone(),
@@ -288,10 +288,10 @@ impl Maintenance {
             held.interface.up = false;
             held.show(|facts| facts.link_up = false);
             held.lost();
-            let nowhere = lease_thread::LeaseCommand::Moved(held.vip.address, 0, String::new());
+            let nowhere = LeaseCommand::Moved(held.vip.address, 0, String::new());
             let _ = self.lease_thread.send(nowhere);
         }
-        let _ = self.lease_thread.send(lease_thread::LeaseCommand::Gone(index));
+        let _ = self.lease_thread.send(LeaseCommand::Gone(index));
         self.close_sockets();
         name.into_iter().for_each(|name| self.emit(KernelEvent::InterfaceGone(name)));
     }
