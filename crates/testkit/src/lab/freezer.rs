@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::PREFIX;
-use super::host::Host;
+use super::host::{Host, PREFIX};
 use crate::wait::wait_for;
 
 /// A control group with all processes of one host, which can be frozen.

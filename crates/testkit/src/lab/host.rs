@@ -14,6 +14,9 @@ use rustix::thread::{
 
 use crate::process::Process;
 
+/// Namespaces and control groups of labs begin with it; the id of the process that made them follows.
+pub(super) const PREFIX: &str = "trestle-lab-";
+
 /// Address on an Ethernet.
 pub type MacAddress = [u8; 6];
 

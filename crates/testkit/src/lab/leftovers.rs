@@ -5,7 +5,8 @@ use std::process::Command;
 
 use rustix::process::{Signal, kill_process};
 
-use super::{PREFIX, freezer, host};
+use super::host::PREFIX;
+use super::{freezer, host};
 
 /// Whether `name` belongs to a lab whose process is gone.
 pub(super) fn is_orphan(name: &str) -> bool {

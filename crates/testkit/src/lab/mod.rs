@@ -38,7 +38,7 @@ pub use trial::{Fault, Trial, settle};
 use crate::fetch::get;
 use crate::tools::{has_tools, skip};
 use backend::Backend;
-use host::ip;
+use host::{PREFIX, ip};
 use witness::Witness;
 
 /// Members in a lab.
@@ -49,9 +49,6 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 
 /// The port at which it is served.
 pub const PORT: u16 = 80;
-
-/// Namespaces and control groups of labs begin with it; the id of the process that made them follows.
-const PREFIX: &str = "trestle-lab-";
 
 /// The network. Everything in it is gone when it is dropped; products go before it.
 #[derive(Debug)]
