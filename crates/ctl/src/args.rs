@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::duration::DURATION_RULE;
+
 /// Options that every command takes. They are hidden, because [`crate::help`] shows them once.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -107,7 +109,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be more than 0".to_owned()),
         Ok(duration) => Ok(duration),
-        Err(_) => Err(crate::input::DURATION_RULE.to_owned()),
+        Err(_) => Err(DURATION_RULE.to_owned()),
     }
 }
 

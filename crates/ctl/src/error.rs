@@ -10,9 +10,9 @@ use tonic_types::StatusExt;
 use trestle_model::Invalid;
 
 pub(crate) use self::document::{ErrorDocument, usage_document};
+use crate::duration::duration_text;
 use crate::endpoint::Outside;
 use crate::exit::Exit;
-use crate::output::duration_text;
 
 /// Reasons of refusals because what was to be made is there already: a resource, a configuration where one is restored, a
 /// cluster where one is founded.

@@ -7,10 +7,8 @@ use trestle_model::{
     MemberName, PoolName, RequestId, Violations, VipName, defaults,
 };
 
+use crate::duration::DURATION_RULE;
 use crate::error::Error;
-
-/// The rule for durations, as it is told to users.
-pub(crate) const DURATION_RULE: &str = "must be a duration with a unit, as in 500ms, 2s or 1m30s";
 
 /// The rule for moments in the past.
 const SINCE_RULE: &str =

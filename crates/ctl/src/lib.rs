@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod document;
+mod duration;
 mod endpoint;
 mod error;
 mod escape;

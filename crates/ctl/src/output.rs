@@ -1,7 +1,6 @@
 //! Where output goes and in which form.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -107,26 +106,5 @@ pub(crate) fn render<T: Serialize>(
             Ok(json + "\n")
         }
         Format::Yaml => serde_saphyr::to_string(value).map_err(|e| Error::Encode(e.to_string())),
-    }
-}
-
-/// A duration as it can be typed: `500ms`, `2s`, `1m30s`.
-pub(crate) fn duration_text(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_written_as_they_can_be_typed() {
-        for (millis, text) in
-            [(0, "0s"), (50, "50ms"), (2_000, "2s"), (90_000, "1m30s"), (86_400_000, "1day")]
-        {
-            let duration = Duration::from_millis(millis);
-            assert_eq!(duration_text(duration), text);
-            assert_eq!(humantime::parse_duration(text).ok(), Some(duration), "{text}");
-        }
     }
 }

@@ -20,9 +20,10 @@ use trestle_api::v1::vip_service_client::VipServiceClient;
 use trestle_model::{HostPort, Violations};
 
 use crate::args::{Format, Global};
+use crate::duration::duration_text;
 use crate::endpoint::{self, Outside};
 use crate::error::{Error, Failure};
-use crate::output::{Terminal, duration_text, render};
+use crate::output::{Terminal, render};
 
 /// A member that is up accepts at once; two seconds leave room for one lost SYN (sent again after 1 s, RFC 6298 §2.1).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

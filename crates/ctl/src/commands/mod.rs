@@ -17,6 +17,7 @@ pub(crate) mod listener_settings;
 mod member;
 mod pool;
 mod pool_settings;
+mod reading;
 mod restore;
 mod status;
 mod top;
@@ -25,14 +26,11 @@ mod vip_settings;
 mod watch;
 
 use clap::{Parser, Subcommand};
-use trestle_api::v1;
 
-use crate::args::{Global, ReadArgs};
+use crate::args::Global;
 use crate::error::Error;
 use crate::session::Session;
-
-/// Most resources that the API puts on a page.
-const PAGE_SIZE: i32 = 1000;
+use reading::{PAGE_SIZE, consistency, next_page};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -118,23 +116,4 @@ impl Command {
             Self::Completions(args) => args.run(session),
         }
     }
-}
-
-fn consistency(read: &ReadArgs) -> i32 {
-    let wanted = if read.local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
-    wanted.into()
-}
-
-/// The token of the next page, or `None` on the last one.
-///
-/// # Errors
-/// When the member would send the same page for ever.
-fn next_page(before: &str, next: String) -> Result<Option<String>, Error> {
-    if next.is_empty() {
-        return Ok(None);
-    }
-    if next == before {
-        return Err(Error::BadAnswer(format!("the member names page \"{next}\" as the one after itself")));
-    }
-    Ok(Some(next))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::args::Format;
+use crate::duration::DURATION_RULE;
 use crate::error::Error;
-use crate::input::DURATION_RULE;
 use crate::session::Session;
 use crate::top;
 

@@ -11,7 +11,7 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 use super::columns::{self, GAP};
 use super::panel::{Item, Line, Panel, Tone};
 use super::state::{Focus, Pane, Screen, State};
-use crate::output::duration_text;
+use crate::duration::duration_text;
 use crate::table::{escaped, wrapped};
 
 /// Lines of one problem above the panels; `!` shows all of it.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::output::duration_text;
+use crate::duration::duration_text;
 
 /// The last second of the year 9999, beyond which RFC 3339 has no words.
 const LAST_SECOND: u64 = 253_402_300_799;

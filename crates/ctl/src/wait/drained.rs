@@ -7,8 +7,8 @@ use tonic::Code;
 use trestle_api::v1;
 
 use super::{LOOK, connections_left, unless_interrupted};
+use crate::duration::duration_text;
 use crate::error::Error;
-use crate::output::duration_text;
 use crate::pages;
 use crate::session::{Repeat, Session, cluster, connections};
 use crate::view::short_name;
