@@ -6,6 +6,7 @@
 
 mod arrows;
 mod buf;
+mod circles;
 mod deny;
 mod names;
 mod paper;
