@@ -3,12 +3,12 @@
 use crate::machine::shortage::Shortage;
 use crate::observe::check_result::CheckResult;
 
-/// What keeps a check from succeeding, once the backend was connected to.
+/// Why a check failed after it had connected to the backend.
 #[derive(Debug, Clone)]
 pub(super) enum CheckError {
     /// What is wrong with the backend, or with the check's settings, in words.
     Backend(String),
-    /// What this member itself lacks, which says nothing of the backend.
+    /// What this member itself lacks. It says nothing about the backend.
     Own(Shortage),
 }
 

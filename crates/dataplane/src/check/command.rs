@@ -15,7 +15,7 @@ use crate::table::Table;
 use crate::upstream::backend_runtime::BackendRuntime;
 use crate::upstream::source::Sources;
 
-/// Names one run of checks; a changed check is another run.
+/// Identifies one run of checks. A check that is changed gets a new run.
 pub(crate) type CheckId = u64;
 
 /// What the reconciler tells the prober.
@@ -25,7 +25,7 @@ pub(crate) enum ProbeCommand {
     Watch(CheckId, CheckRequest),
     /// A backend's name stands for other addresses, among them the one in use.
     Renew(CheckId, Arc<[IpAddr]>),
-    /// No longer.
+    /// Stop checking a backend.
     Forget(CheckId),
 }
 
@@ -34,11 +34,11 @@ pub(crate) enum ProbeCommand {
 pub(crate) struct CheckRequest {
     /// Where it is, with the address in use.
     pub(crate) candidates: Candidates,
-    /// The backend's name, if it is known by one.
+    /// The backend's name, if it is configured by name.
     pub(crate) name: Option<Arc<str>>,
-    /// The port that is checked; `None` where none is.
+    /// The port that is checked; `None` without a check.
     pub(crate) port: Option<Port>,
-    /// How; one for all backends of a pool.
+    /// How it is checked. All backends of a pool share this.
     pub(crate) plan: Arc<CheckPlan>,
     /// What is known so far.
     pub(crate) verdict: Verdict,
@@ -53,20 +53,20 @@ pub(crate) struct CheckReport {
     /// The address that is in use from now on.
     pub(crate) ip: IpAddr,
     pub(crate) verdict: Verdict,
-    /// What the verdict rests on, a check at that address; `None` when it rests on what it did before.
+    /// The check at that address on which the verdict rests; `None` when the reason for the verdict has not changed.
     pub(crate) result: Option<CheckResult>,
-    /// Addresses that were left and have turned out to be dead.
+    /// Addresses that are no longer in use and were found dead.
     pub(crate) dead: Vec<IpAddr>,
     pub(crate) at: Instant,
 }
 
-/// What checks go by beside their plans.
+/// What checks need beside their plans.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// The table that holds, with where no check may go.
+    /// The current table, which says where no check may connect.
     pub(crate) table: Arc<ArcSwap<Table>>,
-    /// Where checks come from.
+    /// The source address of checks.
     pub(crate) source: Sources,
-    /// Where it is noted what this member lacks.
+    /// Records what this member lacks.
     pub(crate) shortages: Arc<Shortages>,
 }

@@ -19,12 +19,12 @@ use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerifica
 use rustls::{Error, NamedGroup, PeerMisbehaved, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-/// What a backend may ask for that no check here can do. HAProxy's checks, which OpenSSL carries out, can.
+/// What a backend may require and no check here can do. HAProxy's checks can, because they use OpenSSL.
 pub(super) const LACKS: &str = "Ed448, X448, and key exchange by DHE or static RSA";
 
 pub(super) type SignatureAlgorithm = &'static dyn SignatureVerificationAlgorithm;
 
-/// What every check over TLS uses.
+/// The cryptography that every check over TLS uses.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = ring::default_provider();

@@ -17,12 +17,11 @@ use super::target::CheckTarget;
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
-/// How long a server that may speak first has for that before the check speaks, a quarter of the check's time at most. Who
-/// speaks before an SMTP server's greeting is logged as a spammer would be; a server that waits for its client is asked
-/// this much later.
+/// How long the check waits for a server that may speak first, at most a quarter of the check's time. An SMTP server logs a
+/// client that speaks before its greeting as a spammer. A server that waits for its client is asked this much later.
 const GREETING: Duration = Duration::from_millis(100);
 
-/// What the backends of one pool are told, and what they shall answer.
+/// What the backends of one pool are sent, and what they must answer.
 #[derive(Debug)]
 pub(super) struct ExchangePlan {
     tls: Option<TlsPlan>,
@@ -45,7 +44,7 @@ impl ExchangePlan {
         Ok(Self { tls, steps })
     }
 
-    /// Sends, and reads until the answer is there, step by step.
+    /// Does one step after the other: sends, and reads until the expected answer has come.
     ///
     /// # Errors
     /// What is wrong with the backend, or what this member lacks.
@@ -73,7 +72,7 @@ impl ExchangePlan {
         let speaks = self.steps.first().is_some_and(|first| !first.send.is_empty());
         let mut come = if speaks { greeting(stream, limit).await } else { Vec::new() };
         for step in &self.steps {
-            // A backend that closes early may have said why; what is read tells more than that it cannot be written to.
+            // A backend that closes early may have said why. What can be read tells more than the failed write.
             let sent = async {
                 Ok::<_, String>(stream.write_all(&step.send).await.is_ok() && stream.flush().await.is_ok())
             };
@@ -84,16 +83,16 @@ impl ExchangePlan {
     }
 }
 
-/// What the server says by itself within a moment.
+/// Reads what the server says by itself within a moment.
 async fn greeting(stream: &mut (impl AsyncRead + Unpin), limit: CheckDeadline) -> Vec<u8> {
     let mut greeting = Vec::with_capacity(1024);
     let read = timeout(GREETING.min(limit.length() / 4), stream.read_buf(&mut greeting));
-    // The end and every error are found again when the answer is read.
+    // Reading the answer finds the end and every error again.
     let _ = limit.reach(read).await;
     greeting
 }
 
-/// Looks for `wanted` in what has `come` and comes; returns what came after it.
+/// Looks for `wanted` in what has `come` and in what comes next. Returns what follows it.
 async fn expect(
     stream: &mut (impl AsyncRead + Unpin),
     limit: CheckDeadline,
@@ -123,7 +122,7 @@ async fn expect(
         };
     };
     let wanted = shown(wanted);
-    // Not what came instead: a check must be no way to read what any host answers.
+    // The error does not show what came instead: nobody may use a check to read what some host answers.
     Err(match search.seen().len() {
         0 => format!("{ending}, wanted {wanted}"),
         seen => format!("answer does not contain {wanted} ({seen} bytes came)"),

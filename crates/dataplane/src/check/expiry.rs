@@ -6,13 +6,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What is wrong with the dates of a certificate (DER) that shall be valid for `min_days` more at `now`, the time since
-/// 1970; `None` when nothing is.
+/// What is wrong with the dates of a certificate (DER) that must be valid for `min_days` more at `now`, the time since
+/// 1970; `None` when nothing is wrong.
 pub(super) fn complaint(certificate: &[u8], min_days: u32, now: Duration) -> Option<String> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Some("certificate cannot be read".to_owned());
     };
-    // Before 1970 is long ago, whenever it was.
+    // A date before 1970 counts as 1970: it is long past.
     let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     let now = now.as_secs();
     if end < now {

@@ -1,6 +1,6 @@
-//! Errors of TLS, HTTP and gRPC in an operator's words. They hold nothing that the backend sent, so that they are short,
-//! can be shown anywhere, and are the same from check to check; where the backend's own words are the reason, they are cut
-//! and escaped.
+//! Errors of TLS, HTTP and gRPC in an operator's words. They contain nothing that the backend sent, so they are short, can be
+//! shown anywhere, and are the same from check to check. Where the backend's own words are the reason, they are shortened and
+//! escaped.
 
 use std::error::Error as _;
 use std::io;
@@ -13,10 +13,10 @@ use super::{crypto, expiry};
 
 const NOT_OURS: &str = "certificate is not signed by the CA given";
 
-/// Why a handshake failed with a backend that goes by `name`; `verified` when its certificate must be signed by a CA.
+/// Why a handshake with the backend called `name` failed. `verified` says whether a CA must have signed its certificate.
 pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> String {
     let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    // The one alert that is about what the check asked for.
+    // This is the only alert about what the check asked for.
     if let Some(Error::AlertReceived(alert @ AlertDescription::UnrecognisedName)) = of_tls {
         let asked = match name {
             ServerName::DnsName(name) => format!("it was asked for {}", name.as_ref()),
@@ -38,7 +38,7 @@ pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> S
         .to_owned();
     };
     match error {
-        // Another CA of the same name: every cluster that kubeadm makes has a "kubernetes" CA.
+        // The signer is another CA of the same name: every cluster that kubeadm makes has a "kubernetes" CA.
         Error::InvalidCertificate(CertificateError::BadSignature) if verified => {
             format!("TLS: {NOT_OURS}")
         }
@@ -51,7 +51,7 @@ pub(super) fn tls(error: &io::Error, name: &ServerName<'_>, verified: bool) -> S
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::PeerSentOversizedRecord => "TLS: the answer is not TLS".to_owned(),
-        // rustls takes the schemes that it has no name for with TLS 1.3 only.
+        // rustls accepts schemes that it has no name for only with TLS 1.3.
         Error::PeerMisbehaved(PeerMisbehaved::SignedKxWithWrongAlgorithm) => {
             "TLS: the certificate has an RSA-PSS key, which this check lacks with TLS 1.2 and takes with 1.3"
                 .to_owned()
@@ -86,15 +86,15 @@ fn certificate(error: &CertificateError, name: &ServerName<'_>) -> String {
                 crypto::LACKS
             )
         }
-        // What rustls has no word for it passes on from webpki; only this is seen in practice, with certificates that
+        // rustls passes on from webpki what it has no error for. In practice this is the only case, with certificates that
         // `openssl req -x509` made.
         CertificateError::Other(_) => "certificate is not fit for a server (a CA's own?)".to_owned(),
         _ => "certificate is not valid".to_owned(),
     }
 }
 
-/// In words, that the backend did not take the client's certificate, broke off otherwise, or sent too much, if that is the
-/// error.
+/// Says that the backend refused the client's certificate, broke off for another reason, or sent too much; `None` for any
+/// other error.
 pub(super) fn refused(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?;
     if let Some(overrun) = error.downcast_ref::<Overrun>() {
@@ -106,8 +106,8 @@ pub(super) fn refused(error: &io::Error) -> Option<String> {
     }
 }
 
-/// That the backend refused the handshake. With the alert for "nothing in common" that may be because of what this check
-/// cannot do.
+/// Says that the backend refused the handshake. Where the alert means "nothing in common", the reason may be something that
+/// this check cannot do.
 fn refusal(alert: AlertDescription) -> String {
     let refused = format!("TLS: the backend refused the handshake ({})", named(alert));
     match alert {
@@ -118,10 +118,10 @@ fn refusal(alert: AlertDescription) -> String {
     }
 }
 
-/// Most of a backend's words that is shown, in bytes.
+/// Most bytes of a backend's words that are shown.
 const SHOWN_MAX: usize = 64;
 
-/// What a backend sent, or shall send, in quotes: escaped and cut.
+/// What a backend sent or must send, in quotes: escaped and shortened.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let (part, more) = match bytes.get(..SHOWN_MAX) {
         Some(part) if bytes.len() > SHOWN_MAX => (part, "..."),

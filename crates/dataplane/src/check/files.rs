@@ -1,4 +1,4 @@
-//! What checks read from files of this member: certificates with their keys, and tokens. Read again when they change.
+//! What checks read from files of this member: certificates with their keys, and tokens. Files are read again when they change.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,8 +14,8 @@ use trestle_model::Secret;
 use super::check_error::CheckError;
 use crate::machine::shortage::Shortage;
 
-/// How long the files are not looked at again: with thousands of backends in a pool, each check would ask for their dates
-/// and have a thread started for that.
+/// For this time the files are not examined again. With thousands of backends in a pool, each check would otherwise start a
+/// thread to ask for their dates.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Largest file that is read, in bytes; a chain of ten large certificates has 20 KiB.
@@ -24,20 +24,20 @@ const FILE_MAX: u64 = 256 * 1024;
 /// One file: what it is for, in words that an error begins with, and where it is.
 pub(super) type NamedFile = (&'static str, Arc<str>);
 
-/// What the files are made into.
+/// Makes a value from the contents of the files.
 type Make<T> = Arc<dyn Fn(&[Secret<Vec<u8>>]) -> Result<T, String> + Send + Sync>;
 
-/// Something made from files, as they are now or were a second ago.
+/// A value made from files, as they are now or were a second ago.
 pub(super) struct FromFiles<T> {
     files: Arc<[NamedFile]>,
-    /// They must be below it.
+    /// The directory that all of them must be below.
     directory: Arc<Path>,
     make: Make<T>,
     seen: Mutex<Seen<T>>,
 }
 
 impl<T> std::fmt::Debug for FromFiles<T> {
-    /// Without what was made: it is secret.
+    /// The value is left out, because it is secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FromFiles").field("files", &self.files).finish_non_exhaustive()
     }
@@ -45,21 +45,21 @@ impl<T> std::fmt::Debug for FromFiles<T> {
 
 struct Seen<T> {
     last: Option<(Instant, Look<T>)>,
-    /// A look under way. It is not given up with the check that began it, so that files on a disk that does not answer
-    /// hold one thread and not one for each check.
+    /// A read that is under way. It outlives the check that began it, so that files on a disk that does not answer hold one
+    /// thread and not one for each check.
     looking: Option<JoinHandle<Look<T>>>,
 }
 
-/// What was in the files, and how to see that they are the same still.
+/// What was in the files, and how to tell that they have not changed.
 #[derive(Clone)]
 struct Look<T> {
-    /// `None` when they have to be read again, because they could not be.
+    /// `None` when the files could not be read, and must be read again.
     stamps: Option<Vec<Stamp>>,
     made: Result<T, CheckError>,
 }
 
-/// What differs when a file was written or replaced, or its permissions were: inode, size, and time of the last change
-/// of either (seconds and nanoseconds).
+/// What changes when a file or its permissions are written or replaced: inode, size, and the time of the last change (seconds
+/// and nanoseconds).
 type Stamp = [i64; 4];
 
 impl<T: Clone + Send + 'static> FromFiles<T> {
@@ -102,7 +102,7 @@ impl<T: Clone + Send + 'static> FromFiles<T> {
 }
 
 fn look<T: Clone>(files: &[NamedFile], directory: &Path, make: &Make<T>, known: Option<Look<T>>) -> Look<T> {
-    // Before they are read, so that what is written meanwhile is found the next time.
+    // The dates are taken before the files are read, so that what is written meanwhile is found the next time.
     let stamps: Result<Vec<_>, _> = files.iter().map(|file| stamp(file, directory)).collect();
     let stamps = match stamps {
         Ok(stamps) => stamps,
@@ -129,8 +129,8 @@ fn unreadable((what, path): &NamedFile, error: &io::Error) -> CheckError {
     })
 }
 
-/// Whether a path leads below the directory as it is written. Links below it lead where this machine's owner wants. Looked at
-/// before the file is: whoever may write pools must not learn which files there are elsewhere.
+/// Whether a path, as it is written, is below the directory. Links below it lead where this machine's owner wants. This is
+/// checked before the file is opened: a user who may write pools must not learn which files exist elsewhere.
 fn is_below(path: &Path, directory: &Path) -> bool {
     path.starts_with(directory) && !path.components().any(|part| part == Component::ParentDir)
 }

@@ -1,4 +1,4 @@
-//! The gRPC check: one call of `grpc.health.v1.Health/Check`, over TLS if so told.
+//! The gRPC check: one call of `grpc.health.v1.Health/Check`, over TLS if the check says so.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use super::target::{CheckTarget, named_by_host};
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
-/// Most that is read of an answer, which has 7 bytes.
+/// Most bytes that are read of an answer. A usual one has 7.
 const ANSWER_MAX: usize = 4096;
 
-/// How long saying goodbye may take.
+/// How long closing the connection in order may take.
 const GOODBYE: Duration = Duration::from_millis(50);
 
-/// What stands before a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+/// The prefix of a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
 
 /// The messages of the gRPC health checking protocol, grpc/health/v1/health.proto.
@@ -57,10 +57,10 @@ enum ServingStatus {
 #[derive(Debug)]
 pub(super) struct GrpcPlan {
     tls: Option<TlsPlan>,
-    /// Whom requests ask for; `None` for what the backend is known by.
+    /// The authority of requests; `None` for the backend's own name or address.
     authority: Option<Authority>,
     service: Option<Arc<str>>,
-    /// The message that is sent, with what stands before it.
+    /// The message that is sent, with its prefix.
     question: Bytes,
 }
 
@@ -88,7 +88,7 @@ impl GrpcPlan {
         Ok(Self { tls, authority, service: check.service.clone(), question })
     }
 
-    /// Asks and looks at the answer.
+    /// Makes the call and judges the answer.
     ///
     /// # Errors
     /// What is wrong with the backend, or what this member lacks.
@@ -114,21 +114,21 @@ impl GrpcPlan {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut settings = h2::client::Builder::new();
-        // What nobody asked for costs memory (RFC 9113 §8.4): a server that pushes all the same breaks the protocol.
+        // Pushed responses cost memory (RFC 9113 §8.4). A server that pushes all the same breaks the protocol.
         settings.enable_push(false).max_header_list_size(16 * 1024);
         let opened = settings.handshake(stream).await;
         let (sender, connection) = opened.map_err(|error| fault::http2(&error))?;
         let answer = self.ask(sender, target);
         tokio::pin!(connection, answer);
-        // Both in this task, so that nothing is left of a check that is given up.
+        // Both run in this task, so that nothing remains of a check that is given up.
         tokio::select! {
             biased;
             answer = &mut answer => {
-                // The call is over, so this says goodbye (GOAWAY) and finishes sending.
+                // The call is over, so this sends GOAWAY and finishes sending.
                 let _ = timeout(GOODBYE, &mut connection).await;
                 answer
             }
-            // How the connection ended is the cause of what the call says then.
+            // The end of the connection is the cause of what the call reports.
             ended = &mut connection => match ended {
                 Err(error) => Err(fault::http2(&error)),
                 Ok(()) => answer.await,
@@ -161,7 +161,7 @@ impl GrpcPlan {
         let broken = |error: h2::Error| fault::http2(&error);
         let mut sender = sender.ready().await.map_err(broken)?;
         let (answer, mut body) = sender.send_request(request, false).map_err(broken)?;
-        // A server may answer and end the call before it has read this.
+        // A server may answer and end the call before it has read the request.
         let _ = body.send_data(self.question.clone(), true);
         let (head, mut body) = answer.await.map_err(broken)?.into_parts();
         if head.status != StatusCode::OK {
@@ -174,7 +174,7 @@ impl GrpcPlan {
                 return Err(format!("gRPC: the answer has over {ANSWER_MAX} bytes"));
             }
             message.extend_from_slice(&data);
-            // Fails only when the connection is gone, which the next read tells.
+            // This fails only when the connection is gone, and the next read says so.
             let _ = body.flow_control().release_capacity(data.len());
         }
         // A call that fails at once has its trailers in the head.
@@ -234,7 +234,7 @@ fn serving(message: &[u8]) -> Result<ServingStatus, String> {
     let wrong = || "gRPC: the answer cannot be read".to_owned();
     let (prefix, message) = message.split_at_checked(PREFIX).ok_or_else(wrong)?;
     let length = u32::try_from(message.len()).map_err(|_| wrong())?;
-    // Nothing is said of compression, so none is allowed.
+    // The request names no compression, so the answer may not be compressed.
     if prefix != [&[0], &length.to_be_bytes()[..]].concat() {
         return Err(wrong());
     }
@@ -249,7 +249,7 @@ mod tests {
     fn answers_are_read_whole_or_not_at_all() {
         assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 1]), Ok(ServingStatus::Serving));
         assert_eq!(serving(&[0, 0, 0, 0, 2, 8, 2]), Ok(ServingStatus::NotServing));
-        // The default of a field is left out, and fields to come are skipped.
+        // A field with its default value is left out, and unknown fields are skipped.
         assert_eq!(serving(&[0, 0, 0, 0, 0]), Ok(ServingStatus::Unknown));
         assert_eq!(serving(&[0, 0, 0, 0, 4, 16, 7, 8, 1]), Ok(ServingStatus::Serving));
         for wrong in

@@ -1,4 +1,4 @@
-//! The HTTP check: one request, over TLS if so told, and a look at the answer.
+//! The HTTP check: one request, over TLS if the check says so, and a judgement of the answer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::target::{CheckTarget, named_by_host};
 use super::tls::TlsPlan;
 use crate::observe::check_result::CheckResult;
 
-/// Most that is read for the head of an answer, in bytes.
+/// Most bytes that the head of an answer may have.
 const HEAD_MAX: usize = 16 * 1024;
 
 /// Most interim answers (1xx) before the final one. A server sends one or two: 100 or 103.
@@ -34,7 +34,7 @@ const INTERIM_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct HttpPlan {
     tls: Option<TlsPlan>,
-    /// The request; without Host if that is what the backend is known by.
+    /// The request. It has no Host field where Host is the backend's own name or address.
     request: Request<Empty<Bytes>>,
     /// Value of the Authorization field.
     token: Option<FromFiles<HeaderValue>>,
@@ -67,7 +67,7 @@ impl HttpPlan {
             .body(Empty::new())
             .map_err(|error| format!("HTTP: no request can be made with path {:?}: {error}", check.path))?;
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static("trestle-check"));
-        // An empty text is in any body.
+        // Any body contains the empty text.
         let body_contains = check.body_contains.clone().filter(|text| !text.is_empty());
         let token = check.token_file.as_ref().map(|file| {
             FromFiles::new([(TOKEN, file.clone())], directory.clone(), |contents| {
@@ -77,7 +77,7 @@ impl HttpPlan {
         Ok(Self { tls, request, token, expect: check.expect.clone(), body_contains })
     }
 
-    /// Asks and looks at the answer.
+    /// Sends the request and judges the answer.
     ///
     /// # Errors
     /// What is wrong with the backend, or what this member lacks.
@@ -104,7 +104,7 @@ impl HttpPlan {
         status.map(CheckResult::Answered)
     }
 
-    /// Sends the request on `stream` and looks at the answer; redirects are answers like any other.
+    /// Sends the request on `stream` and judges the answer. Redirects are not followed.
     async fn exchange<S>(&self, stream: &mut S, target: &CheckTarget) -> Result<u16, CheckError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -118,7 +118,7 @@ impl HttpPlan {
             settings.handshake(TokioIo::new(stream)).await.map_err(|error| fault::http(&error))?;
         let answer = self.ask(sender, target, interim.clone());
         tokio::pin!(connection, answer);
-        // Both in this task, so that nothing is left of a check that is given up.
+        // Both run in this task, so that nothing remains of a check that is given up.
         let answer = tokio::select! {
             biased;
             answer = &mut answer => answer,
@@ -131,7 +131,7 @@ impl HttpPlan {
         }
     }
 
-    /// Asks, and counts the interim answers that come before the final one.
+    /// Sends the request, and counts the interim answers before the final one.
     async fn ask(
         &self,
         mut sender: SendRequest<Empty<Bytes>>,
@@ -168,7 +168,7 @@ impl HttpPlan {
 
 const TOKEN: &str = "HTTP: token";
 
-/// The Authorization field that a file stands for: a token (RFC 6750 §2.1), or a scheme and credentials (RFC 9110 §11.4).
+/// The Authorization field made from a file: a token (RFC 6750 §2.1), or a scheme and credentials (RFC 9110 §11.4).
 fn authorization(contents: &Secret<Vec<u8>>) -> Result<HeaderValue, String> {
     let text = contents.expose().trim_ascii();
     let wrong =
@@ -178,12 +178,12 @@ fn authorization(contents: &Secret<Vec<u8>>) -> Result<HeaderValue, String> {
     }
     let scheme: &[u8] = if text.contains(&b' ') { b"" } else { b"Bearer " };
     let mut value = HeaderValue::from_bytes(&[scheme, text].concat()).map_err(|_| wrong())?;
-    // hyper and http do not print it then.
+    // Marked as sensitive, so that hyper and http do not print it.
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Whether the part of a body that is searched contains `text`; reads no further than needed.
+/// Whether the searched part of a body contains `text`. Reads no further than needed.
 async fn contains(mut body: Incoming, text: &[u8]) -> Result<bool, String> {
     let mut search = Search::new(text);
     while let Some(frame) = body.frame().await {

@@ -1,4 +1,4 @@
-//! The certificate that checks prove themselves with.
+//! The client certificate of checks.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::files::FromFiles;
 const CERTIFICATE: &str = "TLS: client certificate";
 const KEY: &str = "TLS: client key";
 
-/// TLS settings with a certificate from files below `directory`; `plain` are the same without one.
+/// TLS settings with a client certificate from files below `directory`. `plain` are the same settings without one.
 pub(super) fn identity(
     files: &ClientIdentity,
     plain: Arc<ClientConfig>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// The end of one check, and how long that was from its beginning.
+/// The deadline of one check, and how long after its beginning that is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CheckDeadline {
     end: Instant,
@@ -12,12 +12,12 @@ pub(super) struct CheckDeadline {
 }
 
 impl CheckDeadline {
-    /// Of a check that begins now and has this timeout.
+    /// The limit of a check that begins now and has this timeout.
     pub(super) fn new(timeout: Duration) -> Self {
         Self { end: Instant::now() + timeout, timeout }
     }
 
-    /// Awaits a step of a check; `protocol` names in the error what took too long.
+    /// Awaits a step of a check. The error says that `protocol` took too long.
     pub(super) async fn bound<T, E: From<String>>(
         self,
         protocol: &str,
@@ -32,12 +32,12 @@ impl CheckDeadline {
         timeout_at(self.end, step).await.ok()
     }
 
-    /// How long the whole check may take.
+    /// How much time the whole check has.
     pub(super) fn length(self) -> Duration {
         self.timeout
     }
 
-    /// `what` happened when the time was over.
+    /// The error for a time-out during `what`.
     pub(super) fn exceeded(self, what: &str) -> String {
         format!("{what} after {:?}", self.timeout)
     }

@@ -1,4 +1,4 @@
-//! A check of a service on this machine, made when it is asked for: what a pool's checks do, without a pool.
+//! A check of a service on this machine, made on request. It does what a pool's checks do, without a pool.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,17 +27,17 @@ pub struct LocalCheck {
 #[derive(Debug)]
 enum LocalPlan {
     Fixed(CheckPlan),
-    /// Made from the file of the CA.
+    /// The plan, made from the CA's file.
     Verified(FromFiles<Arc<CheckPlan>>),
 }
 
 impl LocalCheck {
-    /// A check at `address`, which may take `timeout`. `ca_file` is whom to trust where `kind` is an HTTP check over TLS, as PEM
-    /// certificates, and is read anew when it changes; without one nothing is verified, as in a pool.
+    /// A check at `address`, which may take `timeout`. `ca_file` has the CAs, as PEM certificates, that an HTTP check over TLS
+    /// trusts. It is read again when it changes. Without it nothing is verified, as in a pool.
     pub fn new(kind: CheckKind, address: SocketAddr, ca_file: Option<&Path>, timeout: Duration) -> Self {
         let plan = move |kind: CheckKind| {
             let health = HealthCheck { kind, timeout, ..HealthCheck::default() };
-            // No file is read but the CA's, whose path is this member's own.
+            // Only the CA's file is read, and its path comes from this member's own configuration.
             CheckPlan::new(&PoolSpec { health, ..PoolSpec::default() }, &root())
         };
         let plan = match ca_file {
@@ -72,7 +72,7 @@ fn root() -> Arc<Path> {
     Path::new("/").into()
 }
 
-/// Asks for one run of a check.
+/// A request for one run of a check.
 #[derive(Debug)]
 pub(crate) struct LocalRun {
     pub(crate) check: Arc<LocalCheck>,
@@ -80,11 +80,11 @@ pub(crate) struct LocalRun {
 }
 
 impl LocalRun {
-    /// Runs the check, unless who asked has given up. It waits for no other check, however many there are.
+    /// Runs the check, unless the caller has given up. It does not wait for other checks, however many there are.
     pub(super) async fn run(mut self, sockets: &CheckSockets) {
         tokio::select! {
             result = self.check.run(sockets) => {
-                // Fails only when nobody waits any more.
+                // This fails only when nobody waits any more.
                 let _ = self.answer.send(result);
             }
             () = self.answer.closed() => {}

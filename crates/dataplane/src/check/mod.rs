@@ -1,4 +1,4 @@
-//! Checking backends, on a thread of its own. What a check does is in one file for each kind.
+//! Checks of backends, on a thread of their own. Each kind of check has a file of its own.
 
 mod check_error;
 pub(crate) mod command;
@@ -42,17 +42,17 @@ pub(crate) use plan::CheckPlan;
 use sockets::CheckSockets;
 use watch::{CheckRun, Context};
 
-/// How often sockets that TCP checks no longer need are closed: those that were not needed from one time to the next.
+/// How often TCP checks close sockets that were not needed since the last time.
 const SWEEP: Duration = Duration::from_secs(5);
 
 struct RunningCheck {
     task: AbortHandle,
-    /// Of a backend that is known by name.
+    /// The addresses of a backend that is configured by name.
     addresses: Option<channel::Sender<Arc<[IpAddr]>>>,
 }
 
-/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::relay::reactor). `names` is told which are in doubt;
-/// `local` asks for checks of this machine's own services.
+/// Runs until the reconciler is gone, on a thread that has a [reactor](crate::relay::reactor). `names` hears which names are in
+/// doubt. `local` asks for checks of this machine's own services.
 pub(crate) async fn run(
     world: World,
     names: mpsc::UnboundedSender<resolve::ResolverCommand>,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     reports: mpsc::UnboundedSender<CheckReport>,
 ) {
     let sockets = CheckSockets::new(world.source.clone());
-    // From wherever the system chooses: what `source_address` names is for ways out of this machine.
+    // The system chooses the source: `source_address` is for connections that leave this machine.
     let local_sockets = Arc::new(CheckSockets::new(Sources::default()));
     let context = Arc::new(Context { world, sockets, names, reports });
     let mut runs: HashMap<CheckId, RunningCheck> = HashMap::new();

@@ -1,4 +1,4 @@
-//! What a pool's check does, worked out once for all its backends.
+//! What a pool's check does, prepared once for all its backends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct CheckPlan {
     /// The settings that this was made from.
     pub(crate) health: HealthCheck,
     kind: Kind,
-    /// The PROXY header that the backend is sent before anything else; mostly none.
+    /// The PROXY header that the backend is sent first, if any.
     header: SendProxy,
 }
 
@@ -37,15 +37,16 @@ enum Kind {
     Http(Box<HttpPlan>),
     Grpc(Box<GrpcPlan>),
     Exchange(Box<ExchangePlan>),
-    /// No check can succeed, for this reason.
+    /// No check can succeed, and this is the reason.
     Impossible(Arc<str>),
 }
 
 impl CheckPlan {
-    /// Prepares checks as a pool configures them, which read files below `directory`. Settings that no check can be made from give every check the reason why.
+    /// Prepares checks as a pool configures them. They read files below `directory`. Where no check can be made with the settings,
+    /// every check fails with the reason.
     pub(crate) fn new(spec: &PoolSpec, directory: &Arc<Path>) -> Self {
         let health = &spec.health;
-        // Another port than that of clients is most likely another server, to which no header goes; as with HAProxy.
+        // A port other than that of clients is most likely another server, which gets no header. HAProxy does the same.
         let header = if health.port.is_none() { spec.send_proxy } else { SendProxy::Off };
         let kind = match &health.kind {
             CheckKind::None => Ok(Kind::None),
@@ -63,7 +64,7 @@ impl CheckPlan {
         Self { health: health.clone(), kind, header }
     }
 
-    /// The port that is checked at a backend with port `own`; `None` when there is no check.
+    /// The port that is checked of a backend with port `own`; `None` without a check.
     pub(crate) fn port(&self, own: Option<Port>) -> Option<Port> {
         match self.kind {
             Kind::None => None,
@@ -81,19 +82,19 @@ impl CheckPlan {
         }
     }
 
-    /// Checks by what the backend says.
+    /// Checks by what the backend answers.
     async fn talk(&self, target: &CheckTarget, timeout: Duration, sockets: &CheckSockets) -> CheckResult {
         let limit = CheckDeadline::new(timeout);
         let mut stream = match tcp::connect(target.address, timeout, sockets).await {
             Ok(stream) => CheckStream::new(stream),
             Err(result) => return result,
         };
-        // There is room in a new connection, and when it breaks, reading says so.
+        // A new connection has room for it. If the connection breaks, reading says so.
         let header = self.header(&stream);
         if !header.is_empty() {
             let _ = limit.reach(stream.write_all(&header)).await;
         }
-        // In boxes, because the tasks of backends that wait for their next check would keep room for them.
+        // Boxed, because the tasks of backends that wait for their next check would reserve room for them.
         let result = match &self.kind {
             Kind::Tls(plan) => Box::pin(tls::check(plan, &mut stream, target, limit)).await,
             Kind::Http(plan) => Box::pin(plan.check(&mut stream, target, limit)).await,
@@ -101,18 +102,18 @@ impl CheckPlan {
             Kind::Exchange(plan) => Box::pin(plan.check(&mut stream, target, limit)).await,
             Kind::None | Kind::Tcp | Kind::Impossible(_) => Ok(CheckResult::Connected),
         };
-        // Also after an answer that was not the right one: a replica that a role check calls down is healthy otherwise.
+        // Also after a wrong answer: a replica that a role check calls down works well otherwise.
         let lacks = stream.lacks();
         Box::pin(stream.say_goodbye()).await;
         match (result, lacks) {
             (Ok(result), _) => result,
-            // Whatever it looked like from above.
+            // Whatever error the protocols above reported.
             (Err(_), Some(shortage)) => CheckResult::NotMade(shortage),
             (Err(error), None) => error.into(),
         }
     }
 
-    /// A header for a connection that this member makes on its own account. Version 1 names the check's own addresses, as
+    /// The header of a connection that this member makes by itself. Version 1 names the check's own addresses, as
     /// HAProxy's checks do: Postfix refuses UNKNOWN.
     fn header(&self, stream: &CheckStream) -> Vec<u8> {
         match self.header {

@@ -1,9 +1,9 @@
-//! Looking for a text in what a backend sends.
+//! Searches for a text in what a backend sends.
 
-/// Most that is searched, in bytes.
+/// Most bytes that are searched.
 pub(super) const SEARCHED_MAX: usize = 64 * 1024;
 
-/// What was read so far, and what is looked for in it.
+/// What was read so far, and the text that is searched for in it.
 pub(super) struct Search<'a> {
     text: &'a [u8],
     seen: Vec<u8>,
@@ -12,7 +12,7 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// `text` is not empty.
+    /// Searches for `text`, which must not be empty.
     pub(super) fn new(text: &'a [u8]) -> Self {
         Self { text, seen: Vec::new(), end: 0 }
     }
@@ -27,9 +27,9 @@ impl<'a> Search<'a> {
         self.seen.get(self.end..).unwrap_or_default()
     }
 
-    /// Takes what was read next. Whether the text is in what was read so far; `None` while that can still change.
+    /// Adds what was read next. Answers whether the text was found so far; `None` while that can still change.
     pub(super) fn feed(&mut self, data: &[u8]) -> Option<bool> {
-        // The text may begin in what came before.
+        // The text may begin in the part that was read before.
         let from = self.seen.len().saturating_sub(self.text.len());
         self.seen.extend(data.iter().take(SEARCHED_MAX - self.seen.len()));
         let new = self.seen.get(from..).unwrap_or_default();

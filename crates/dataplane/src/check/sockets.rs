@@ -1,9 +1,9 @@
-//! The sockets of checks: how many there may be, and those that TCP checks use again and again.
+//! The sockets of checks: how many there may be, and those that TCP checks reuse.
 //!
-//! Making, registering and closing a socket costs nearly as much as the connection that it is for: in a loop of bare
-//! system calls on loopback, 21 us for a check with a socket of its own and 13.7 us with one that is used again. The
-//! sequence numbers of such a socket go on from one connection to the next instead of beginning anywhere (RFC 6528);
-//! whoever guesses one has a connection that says nothing.
+//! Making, registering and closing a socket costs nearly as much as its connection: in a loop of bare system calls on
+//! loopback, 21 us for a check with a new socket and 13.7 us with one that is reused. The sequence numbers of such a socket
+//! continue from one connection to the next instead of beginning at a random one (RFC 6528). An attacker who guesses one has a
+//! connection that carries nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,8 @@ use crate::machine::local_ports::may_meet_itself;
 use crate::relay::socket::Socket;
 use crate::upstream::source::{ConnectError, Sources};
 
-/// Sockets of checks at a time, in use or free. Enough for 10 000 backends that answer within 100 ms, once a second.
+/// Most sockets of checks at a time, in use or free. This is enough for 10 000 backends that are checked once a second and answer
+/// within 100 ms.
 const AT_A_TIME: usize = 1024;
 
 /// The sockets of all checks of this member.
@@ -30,18 +31,18 @@ pub(super) struct CheckSockets {
     free: Mutex<Free>,
 }
 
-/// Sockets that nobody uses: bound, if they are to be, and not connected.
+/// Sockets that nobody uses. They are not connected, and are bound where a source address is configured.
 #[derive(Debug, Default)]
 struct Free {
     v4: Stack,
     v6: Stack,
 }
 
-/// Those of one family. The last one that was used is the next, so that what is at the bottom is left over.
+/// The free sockets of one family. The last one used is taken next, so that those that are not needed stay at the bottom.
 #[derive(Debug, Default)]
 struct Stack {
     legs: Vec<Socket>,
-    /// The fewest that there were since the last sweep.
+    /// The smallest number of free sockets since the last sweep.
     least: usize,
 }
 
@@ -71,32 +72,32 @@ impl Free {
 }
 
 impl CheckSockets {
-    /// Of checks that come from `source`.
+    /// The sockets of checks that come from `source`.
     pub(super) fn new(source: Sources) -> Self {
         Self { source, places: Semaphore::new(AT_A_TIME), free: Mutex::default() }
     }
 
-    /// Begins to connect from where checks come from.
+    /// Begins to connect from the source address of checks.
     ///
     /// # Errors
-    /// What this member lacks, or what connect(2) says at once.
+    /// What this member lacks, or an error that connect(2) reports at once.
     pub(super) fn connect<T>(
         &self,
         address: SocketAddr,
         prepare: impl Fn(&OwnedFd) -> io::Result<()>,
         connect: impl Fn(OwnedFd) -> io::Result<T>,
     ) -> Result<T, ConnectError> {
-        // That one of several addresses lacks something is told by connections.
+        // Connections report what one of several addresses lacks.
         self.source.connect(address, prepare, connect, |_| {})
     }
 
-    /// Waits until one more check may begin, which may have one socket until this is dropped. Never `None`: nobody closes
-    /// the semaphore.
+    /// Waits until one more check may begin. It may have one socket until the permit is dropped. The answer is never `None`,
+    /// because nobody closes the semaphore.
     pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
         self.places.acquire().await.ok()
     }
 
-    /// Closes free sockets as far as one that is to be made needs their place.
+    /// Closes free sockets where a new one needs their place.
     pub(super) fn make_room(&self) {
         self.free().shrink(self.places.available_permits());
     }
@@ -114,8 +115,8 @@ impl CheckSockets {
 
     /// Connects, and resets the connection.
     ///
-    /// The acknowledgement that makes the connection is held back, as HAProxy does in its checks: the reset comes first,
-    /// and the backend's program never learns of a connection that says nothing.
+    /// The final acknowledgement is held back, as in HAProxy's checks. The reset comes first, so the backend's program never
+    /// learns of a connection that carries nothing.
     ///
     /// # Errors
     /// Why there is no connection; `TimedOut` without a number after `limit`.
@@ -126,7 +127,7 @@ impl CheckSockets {
         if may_meet_itself(address) && leg.local_addr()? == address {
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
-        // After anything else than a success a socket is closed, so that no error of one check is found by another.
+        // After a failure the socket is closed, so that one check never sees the error of another.
         if stays_plain(address) && leg.disconnect().is_ok() {
             self.free().of(address).legs.push(leg);
         }
@@ -137,9 +138,9 @@ impl CheckSockets {
     fn begin(&self, address: SocketAddr) -> Result<Socket, ConnectError> {
         let free = self.free().of(address).pop();
         if let Some(leg) = free {
-            // Is forgotten when a socket is disconnected (tcp_disconnect in Linux), unlike the other settings.
+            // Disconnecting a socket resets this setting, unlike the others (tcp_disconnect in Linux).
             set_tcp_quickack(&leg, false).map_err(io::Error::from)?;
-            // Where that fails at once, a new socket says why, perhaps from another address.
+            // Where that fails at once, a new socket tells the reason, perhaps from another address.
             if leg.reconnect(address).is_ok() {
                 return Ok(leg);
             }
@@ -153,8 +154,8 @@ impl CheckSockets {
     }
 }
 
-/// Whether a socket that was connected there can be connected anywhere else in its family. A mapped IPv4 address makes it
-/// speak IPv4 for ever, and one with a scope binds it to an interface.
+/// Whether a socket that was connected to this address can be connected to any other of its family. A mapped IPv4 address
+/// limits it to IPv4 for ever, and an address with a scope binds it to an interface.
 fn stays_plain(address: SocketAddr) -> bool {
     match address {
         SocketAddr::V4(_) => true,
@@ -183,7 +184,7 @@ mod tests {
         (listener, address)
     }
 
-    /// What is not for want of something here.
+    /// Whether an error is not caused by something that this member lacks.
     fn peers(error: ConnectError) -> io::Error {
         match error {
             ConnectError::Peer(error) => error,

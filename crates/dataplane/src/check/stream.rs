@@ -1,4 +1,4 @@
-//! The connection of one check: it bounds what is read, and ends so that the backend has nothing to complain of.
+//! The connection of one check. It bounds what is read, and ends in a way that backends do not log as an error.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use crate::machine::shortage::Shortage;
 
-/// Most that one check reads, in bytes, with what TLS and HTTP add: four times what is searched for a text. A backend that
-/// sends without end costs a check no more.
+/// Most bytes that one check reads, with what TLS and HTTP add: four times what is searched for a text. A backend that sends
+/// without end costs a check no more than this.
 const READ_MAX: usize = 256 * 1024;
 
 /// How long a check waits for the backend to close: for a server that closes by itself, and then once more after the check
-/// has sent its FIN. Servers do it at once; one that does not is reset.
+/// has sent its FIN. Servers close at once; the connection to one that does not is reset.
 const CLOSING: Duration = Duration::from_millis(50);
 
 /// A TCP connection of a check.
@@ -26,11 +26,11 @@ pub(super) struct CheckStream {
     tcp: TcpStream,
     /// Bytes that may still be read.
     left: usize,
-    /// What this member lacked when it read or wrote.
+    /// What this member lacked when it read or wrote, if anything.
     lacks: Option<Shortage>,
 }
 
-/// What is wrong with a backend that sends more than a check reads.
+/// The error of a backend that sends more than a check reads.
 #[derive(Debug, thiserror::Error)]
 #[error("sent more than the {} KiB that a check reads", READ_MAX / 1024)]
 pub(super) struct Overrun;
@@ -40,12 +40,12 @@ impl CheckStream {
         Self { tcp, left: READ_MAX, lacks: None }
     }
 
-    /// What this member lacked on the way, if it did: errors of the protocols above tell nothing of it.
+    /// What this member lacked, if anything. Errors of the protocols above do not show it.
     pub(super) fn lacks(&self) -> Option<Shortage> {
         self.lacks.clone()
     }
 
-    /// Takes note of what an error of the socket says about this member.
+    /// Notes what an error of the socket says about this member.
     fn noted<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &polled
             && let Some(shortage) = Shortage::of(error)
@@ -60,17 +60,17 @@ impl CheckStream {
         Ok((self.tcp.local_addr()?, self.tcp.peer_addr()?))
     }
 
-    /// Ends the connection as a client does that has what it wanted: a FIN, and the rest is read until the backend closes
-    /// too. A reset instead is logged by many servers as a client that broke off (PostgreSQL, Python's HTTP server, Dovecot,
-    /// sshd), or counted against it (MariaDB). Without an end in time the socket is reset when it is dropped.
+    /// Ends the connection as a satisfied client does: sends a FIN, and reads the rest until the backend closes too. Many
+    /// servers log a reset as a client that broke off (PostgreSQL, Python's HTTP server, Dovecot, sshd), or count it against
+    /// the client (MariaDB). If the backend does not close in time, the socket is reset when it is dropped.
     ///
-    /// Where the backend closes later than the check this leaves a socket in TIME_WAIT, one minute for each check.
+    /// Where the backend closes after the check, each check leaves a socket in TIME_WAIT for a minute.
     pub(super) async fn say_goodbye(mut self) {
         finish(&mut self).await;
     }
 }
 
-/// Waits a moment for the backend to close by itself, as an HTTP server that was told to.
+/// Waits a moment for the backend to close by itself, as an HTTP server does when it was asked to.
 pub(super) async fn await_close(stream: &mut (impl AsyncRead + Unpin)) {
     let _ = timeout(CLOSING, drain(stream)).await;
 }
@@ -78,7 +78,7 @@ pub(super) async fn await_close(stream: &mut (impl AsyncRead + Unpin)) {
 /// Finishes sending and reads to the end, for a moment.
 pub(super) async fn finish<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let end = async {
-        // Fails where the backend has closed already; what it said before can still be read.
+        // This fails where the backend has closed already. What it said before can still be read.
         let _ = stream.shutdown().await;
         drain(stream).await;
     };
@@ -101,7 +101,7 @@ impl AsyncRead for CheckStream {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        // The last read may go beyond by the reader's buffer.
+        // The last read may exceed the limit by the reader's buffer.
         self.left = self.left.saturating_sub(buf.filled().len().saturating_sub(before));
         self.noted(polled)
     }
@@ -122,9 +122,9 @@ impl AsyncWrite for CheckStream {
     }
 }
 
-/// Reads nothing before something was written, and leaves it to reading to find that the other side is gone. Some servers
-/// answer HTTP before they were asked and close, as Galera's clustercheck does when inetd starts it; to hyper an answer
-/// without a request is an error, and so is a request that nobody takes any more.
+/// Reads nothing before something was written, and only reading reports that the other side is gone. Some servers answer HTTP
+/// before they are asked and then close, as Galera's clustercheck does under inetd. hyper takes an answer without a request for
+/// an error, and so it does a request that nobody accepts any more.
 pub(super) struct AskFirst<S, G> {
     stream: S,
     asked: bool,

@@ -1,4 +1,4 @@
-//! Whom a check asks, and by what name.
+//! The target of a check, and its name in requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use rustls::pki_types::ServerName;
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
 
-/// Whom a check asks.
+/// The target of a check.
 #[derive(Debug, Clone)]
 pub(super) struct CheckTarget {
     /// Where it connects.
     pub(super) address: SocketAddr,
-    /// The backend's name, if it is known by one.
+    /// The backend's name, if it is configured by name.
     pub(super) name: Option<Arc<str>>,
 }
 
 impl CheckTarget {
-    /// Whom TLS asks for, and whom a verified certificate must be for: the name, else the address, which is not sent
-    /// (RFC 6066 §3).
+    /// The server name in TLS, for which a verified certificate must be: the name, or without one the address, which is not
+    /// sent (RFC 6066 §3).
     pub(super) fn server_name(&self) -> ServerName<'static> {
         self.name.as_deref().and_then(dns_name).unwrap_or_else(|| self.address.ip().into())
     }
 
-    /// Whom requests ask for: the name, with the port unless it is the scheme's own (RFC 9110 §7.2, RFC 9113 §8.3.1), else
-    /// the address and port.
+    /// The authority of requests: the name, with the port unless it is the scheme's default (RFC 9110 §7.2, RFC 9113 §8.3.1),
+    /// or without a name the address and port.
     pub(super) fn authority(&self, over_tls: bool) -> String {
         let own = if over_tls { HTTPS_PORT } else { HTTP_PORT };
         match (&self.name, self.address.port()) {
@@ -49,7 +49,7 @@ fn dns_name(name: &str) -> Option<ServerName<'static>> {
     name.filter(|name| matches!(name, ServerName::DnsName(_)))
 }
 
-/// Without the dot of the root, which belongs to look-ups: certificates and servers' configurations have none (RFC 6066 §3).
+/// A name without the final dot, which belongs to lookups: certificates and servers' configurations have none (RFC 6066 §3).
 fn undotted(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

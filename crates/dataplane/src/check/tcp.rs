@@ -1,4 +1,4 @@
-//! The TCP check, and the connect with which every other begins.
+//! The TCP check, and the connect with which every other check begins.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::relay::socket::begin;
 use crate::upstream::dial::establish;
 use crate::upstream::source::ConnectError;
 
-/// Whether the backend takes connections.
+/// Whether the backend accepts connections.
 pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &CheckSockets) -> CheckResult {
     match sockets.reach(address, timeout).await {
         Ok(()) => CheckResult::Connected,
@@ -22,7 +22,7 @@ pub(super) async fn check(address: SocketAddr, timeout: Duration, sockets: &Chec
     }
 }
 
-/// Connects, to say something. A connection that has not ended when it is dropped is reset.
+/// Connects, for a check that sends something. A connection that is still open when it is dropped is reset.
 ///
 /// # Errors
 /// What is wrong with the backend.
@@ -43,7 +43,7 @@ pub(super) async fn connect(
     connected.map_err(|error| failed(error, timeout))
 }
 
-/// Has a socket reset when it is closed.
+/// Makes a socket send a reset when it is closed.
 fn prepare(socket: &OwnedFd) -> io::Result<()> {
     set_socket_linger(socket, Some(Duration::ZERO))?;
     Ok(set_tcp_nodelay(socket, true)?)
@@ -55,7 +55,7 @@ fn failed(error: ConnectError, timeout: Duration) -> CheckResult {
         ConnectError::Peer(error) => error,
     };
     match (error.kind(), error.raw_os_error()) {
-        // Without a number it is our own time-out, with one the kernel's.
+        // A time-out without an error number is our own, one with a number is the kernel's.
         (io::ErrorKind::TimedOut, None) => CheckResult::TimedOut(timeout),
         (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => CheckResult::Refused,
         (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => CheckResult::Unreachable,

@@ -1,4 +1,4 @@
-//! The TLS check: a handshake, and a look at the certificate.
+//! The TLS check: a handshake, and a judgement of the certificate.
 
 use std::io;
 use std::path::Path;
@@ -24,24 +24,25 @@ use super::verifier::Verifier;
 use super::{crypto, expiry, fault};
 use crate::observe::check_result::CheckResult;
 
-/// How long a backend has to close after a check said goodbye. Servers do it at once; one that does not is reset.
+/// How long a backend may take to close after the check has sent its close_notify. Servers close at once; the connection to one
+/// that does not is reset.
 const CLOSING: Duration = Duration::from_millis(100);
 
-/// How the backends of one pool are asked for TLS.
+/// How checks of one pool do TLS.
 #[derive(Debug)]
 pub(super) struct TlsPlan {
     config: Arc<ClientConfig>,
-    /// Whether certificates must be signed by a CA.
+    /// Whether a CA must have signed certificates.
     verified: bool,
-    /// Whom it asks for, and whom a verified certificate must be for; `None` for what the backend is known by.
+    /// The server name, for which a verified certificate must be; `None` for the backend's own name or address.
     name: Option<ServerName<'static>>,
     min_days_left: u32,
-    /// What the check proves itself with.
+    /// The client certificate of the check.
     identity: Option<FromFiles<Arc<ClientConfig>>>,
 }
 
 impl TlsPlan {
-    /// Prepares handshakes that offer the protocols `alpn`, and ask for `name` where the settings have no name of their own.
+    /// Prepares handshakes that offer the protocols `alpn`, and name the server `name` where the settings have no server name.
     /// Files are read below `directory`.
     ///
     /// # Errors
@@ -80,7 +81,7 @@ impl TlsPlan {
         })
     }
 
-    /// Does the handshake and looks at the certificate's dates.
+    /// Does the handshake and judges the certificate's dates.
     ///
     /// # Errors
     /// What is wrong with the backend's TLS, or what this member lacks.
@@ -110,7 +111,7 @@ impl TlsPlan {
     }
 }
 
-/// Does a handshake and says goodbye.
+/// Does a handshake and closes the connection in order.
 ///
 /// # Errors
 /// What is wrong with the backend's TLS, or what this member lacks.
@@ -121,10 +122,10 @@ pub(super) async fn check(
     limit: CheckDeadline,
 ) -> Result<CheckResult, CheckError> {
     let stream = limit.bound("TLS", plan.handshake(stream, target)).await?;
-    // A backend that takes its time with this has nevertheless done what the check asks for.
+    // A backend that is slow to close has nevertheless done what the check asks for.
     let closed = limit.reach(timeout(CLOSING, close(stream))).await;
-    // With TLS 1.3 a server looks at the client's certificate when the handshake is over for the client. Where there is
-    // one, that it is taken is part of the check.
+    // With TLS 1.3 a server judges the client's certificate when the handshake is over for the client. Where the check has a
+    // certificate, the server must accept it.
     if let (Some(_), Some(Ok(Err(error)))) = (&plan.identity, closed)
         && let Some(words) = fault::refused(&error)
     {
@@ -133,15 +134,15 @@ pub(super) async fn check(
     Ok(CheckResult::Secured)
 }
 
-/// Says goodbye and waits until the backend closes. A server that is still sending its session tickets when the
-/// connection is reset logs a failed handshake for each check; Go's, and so Kubernetes' API servers, are such.
+/// Sends close_notify and waits until the backend closes. A server that is still sending its session tickets when the
+/// connection is reset logs a failed handshake for each check. Go's servers do, and so do Kubernetes' API servers.
 ///
 /// # Errors
-/// How the connection ended if not by a goodbye.
+/// How the connection ended, if not by a close_notify.
 async fn close(mut stream: TlsStream<&mut CheckStream>) -> io::Result<()> {
     stream.get_mut().1.send_close_notify();
     let mut rest = [0; 256];
-    // Fails where the backend has closed already; what it said before can still be read.
+    // This fails where the backend has closed already. What it said before can still be read.
     let _ = stream.flush().await;
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

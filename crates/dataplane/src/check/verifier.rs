@@ -1,4 +1,4 @@
-//! Whether a backend's certificate is to be trusted, and whether the backend has its key.
+//! Whether a backend's certificate can be trusted, and whether the backend has its key.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::crypto;
 
-/// Verifies the certificate by the CAs that were given. Without any it takes every certificate, as HAProxy's `verify none`
-/// does: control planes sign their own, and a check without a CA asks only whether the backend does TLS. That the backend
-/// has the key of the certificate that it shows is verified all the same; it is part of doing TLS.
+/// Verifies the certificate by the CAs that were given. Without any it accepts every certificate, as HAProxy's `verify none`
+/// does: control planes sign their own, and a check without a CA only asks whether the backend does TLS. That the backend has
+/// the key of its certificate is verified in any case, because it is part of TLS.
 #[derive(Debug)]
 pub(super) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
@@ -86,7 +86,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Verifies by the key of a certificate, which must be for RSA-PSS only, whatever its parameters are.
+/// Verifies by the key of a certificate. The key must be for RSA-PSS only, with any parameters.
 fn verify_rsa_pss(
     algorithm: crypto::SignatureAlgorithm,
     message: &[u8],

@@ -1,4 +1,4 @@
-//! One run of checks of one backend, at the addresses that it has.
+//! One run of checks of one backend, at all its addresses.
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use super::target::CheckTarget;
 use crate::observe::check_result::CheckResult;
 use crate::resolve;
 
-/// What all runs have in common.
+/// What all runs share.
 pub(super) struct Context {
     pub(super) world: World,
     pub(super) sockets: CheckSockets,
@@ -26,14 +26,14 @@ pub(super) struct Context {
     pub(super) reports: mpsc::UnboundedSender<CheckReport>,
 }
 
-/// When the next round begins on the clock of the run, and when it may begin where there is doubt.
+/// When the next round begins, on the clock of the run, and when it may begin earlier because the backend is in doubt.
 #[derive(Clone, Copy)]
 struct Next {
     usual: Duration,
     soonest: Duration,
 }
 
-/// A run of checks. Without a port there is nothing to check; then it follows the failed connects of clients.
+/// A run of checks. Without a port there is nothing to check, and the run only follows the failed connects of clients.
 pub(super) struct CheckRun {
     id: CheckId,
     check: CheckRequest,
@@ -50,15 +50,15 @@ impl CheckRun {
         Self { id, check, context, origin: Instant::now(), health, reported: None }
     }
 
-    /// Runs until the reconciler is gone. `addresses` says what the backend's name stands for, each time that this changes.
+    /// Runs until the reconciler is gone. `addresses` says which addresses the backend's name has, each time that they change.
     pub(super) async fn run(mut self, mut addresses: Option<watch::Receiver<Arc<[IpAddr]>>>) {
         while !self.context.reports.is_closed() {
             let next = match self.check.port {
                 Some(port) => Some(self.round(port).await),
                 None => None,
             };
-            // A client's failed connect brings the next check forward, but is no result of one: rise and fall count what
-            // this member asked for itself, at a pace of its own.
+            // A client's failed connect brings the next check forward, but does not count as its result: rise and fall count
+            // this member's own checks, at their own pace.
             tokio::select! {
                 () = self.reach(next.map(|next| next.usual)) => {}
                 failed = self.recheck_requested(next) => if next.is_none() {
@@ -82,7 +82,7 @@ impl CheckRun {
         }
     }
 
-    /// Waits until clients have been let down, and for the time when the backend may be checked again.
+    /// Waits until connects of clients have failed, and then until the backend may be checked again.
     async fn recheck_requested(&self, next: Option<Next>) -> Vec<IpAddr> {
         let failed = self.check.runtime.recheck_requested().await;
         self.doubt_name();
@@ -92,15 +92,15 @@ impl CheckRun {
         failed
     }
 
-    /// The backend's name may stand for something else by now.
+    /// Has the name looked up again: the backend may have other addresses by now.
     fn doubt_name(&self) {
         if let Some(name) = &self.check.name {
-            // Fails only when the resolver's thread is gone, of which the log tells.
+            // This fails only when the resolver's thread is gone, and the log says so.
             let _ = self.context.names.send(resolve::ResolverCommand::Doubt(name.clone()));
         }
     }
 
-    /// Leaves addresses at which connects have failed, where no check can tell.
+    /// Stops using addresses at which connects have failed, where there is no check.
     fn leave(&mut self, failed: &[IpAddr]) {
         let before = self.check.candidates.current();
         failed.iter().for_each(|ip| self.check.candidates.failed(*ip));
@@ -111,7 +111,7 @@ impl CheckRun {
 
     fn report(&self, result: Option<CheckResult>, dead: Vec<IpAddr>, at: Duration) {
         let (ip, verdict) = (self.check.candidates.current(), self.health.verdict());
-        // Fails only when the reconciler is gone, and this ends then.
+        // This fails only when the reconciler is gone. The run ends then.
         let _ = self.context.reports.send(CheckReport {
             id: self.id,
             ip,
@@ -122,8 +122,8 @@ impl CheckRun {
         });
     }
 
-    /// Checks at the address in use, at those that were left and are not known to be dead, and where the first fails, at all
-    /// others.
+    /// Checks the address in use and those that were in use before and are not known to be dead. Where the first fails, it checks
+    /// all others too.
     async fn round(&mut self, port: Port) -> Next {
         let started = self.origin.elapsed();
         let current = self.check.candidates.current();
@@ -145,7 +145,7 @@ impl CheckRun {
         self.conclude(results, started)
     }
 
-    /// Takes over the results of a round that began at `started`.
+    /// Applies the results of a round that began at `started`.
     fn conclude(&mut self, results: Vec<(IpAddr, CheckResult)>, started: Duration) -> Next {
         let now = self.origin.elapsed();
         let pace = &self.check.plan.health;
@@ -157,7 +157,7 @@ impl CheckRun {
         let (usual, agrees) = match round.success {
             Some(success) => {
                 let observed = self.health.observe(pace, success, started, now, fastrand::u32(..));
-                // A result that contradicts the verdict is no reason for it.
+                // A result that contradicts the verdict cannot be its reason.
                 (observed.next, success == (self.health.verdict() == Verdict::Healthy))
             }
             None => {
@@ -180,7 +180,7 @@ impl CheckRun {
         Next { usual, soonest }
     }
 
-    /// Checks at several addresses together. With `first`, those that come after one that works are given up.
+    /// Checks several addresses at the same time. With `first`, checks of addresses after one that works are given up.
     async fn each(
         &self,
         addresses: impl Iterator<Item = IpAddr>,
@@ -200,10 +200,10 @@ impl CheckRun {
         results
     }
 
-    /// Checks at one address.
+    /// Checks one address.
     async fn once(&self, ip: IpAddr, port: Port) -> CheckResult {
         let Context { world, sockets, .. } = &*self.context;
-        // There is none only when the thread ends.
+        // There is no permit only when the thread ends.
         let Some(place) = sockets.place().await else { return pending().await };
         let address = SocketAddr::new(ip, port.get());
         let target = CheckTarget { address, name: self.check.name.clone() };
@@ -220,12 +220,12 @@ impl CheckRun {
     }
 }
 
-/// What a check says of the backend; nothing if none could be made.
+/// What a check says about the backend; `None` where it could not be made.
 fn made(result: &CheckResult) -> Option<bool> {
     (!matches!(result, CheckResult::NotMade(_))).then(|| result.is_success())
 }
 
-/// Waits until the backend's name stands for something else.
+/// Waits until the backend's name has other addresses.
 async fn renewed(addresses: &mut Option<watch::Receiver<Arc<[IpAddr]>>>) -> Arc<[IpAddr]> {
     if let Some(addresses) = addresses
         && addresses.changed().await.is_ok()

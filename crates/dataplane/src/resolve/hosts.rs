@@ -1,4 +1,4 @@
-//! /etc/hosts, which is asked before any name server.
+//! /etc/hosts, which is read before any name server is asked.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,13 +7,13 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub(super) struct Hosts(HashMap<String, Vec<IpAddr>>);
 
-/// As names are compared: whoever ends one with the dot of the root means the same name.
+/// The form in which names are compared. A name with the final dot of the root is the same name.
 fn folded(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 impl Hosts {
-    /// Reads `ADDRESS NAME…` from each line; a line that is none is passed over, as getent(1) does.
+    /// Reads `ADDRESS NAME…` from each line. A line of another form is skipped, as getent(1) does.
     pub(super) fn parse(text: &str) -> Self {
         let mut names: HashMap<String, Vec<IpAddr>> = HashMap::new();
         for line in text.trim_start_matches('\u{feff}').lines() {
@@ -26,7 +26,7 @@ impl Hosts {
         Self(names)
     }
 
-    /// All addresses of a name, if it is there.
+    /// All addresses of a name, if the file has it.
     pub(super) fn find(&self, name: &str) -> Option<&[IpAddr]> {
         self.0.get(&folded(name)).map(Vec::as_slice)
     }

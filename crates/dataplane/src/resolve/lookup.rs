@@ -1,4 +1,4 @@
-//! One lookup: whom to ask, for which names, and what the answers say.
+//! One lookup: which servers are asked for which names, and what the answers say.
 
 use std::fs::Metadata;
 use std::io;
@@ -22,17 +22,17 @@ use trestle_engine::Family;
 
 use super::hosts::Hosts;
 
-/// Whom to ask where resolv.conf names nobody or is not there, as resolv.conf(5) has it.
+/// The name server that is asked where resolv.conf names none or is missing; see resolv.conf(5).
 const NOBODY_NAMED: &[u8] = b"\nnameserver 127.0.0.1\n";
 
-/// Questions under way at a time for each family, so that those for AAAA that some name servers drop keep back none for A.
-/// Each takes a socket for each name server that is asked.
+/// Most questions under way at a time for each family. Some name servers drop questions for AAAA, and those must not hold up
+/// questions for A. Each question takes a socket for each name server that is asked.
 const AT_A_TIME: usize = 32;
 
-/// How long the second family is waited for when the first has been answered (RFC 8305 §3).
+/// How long to wait for the second family after the first has been answered (RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// What of a file tells that it is another one, or was changed.
+/// What tells that a file was replaced or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -40,11 +40,11 @@ struct Stamp {
     size: u64,
 }
 
-/// Where names are looked up, as the two files of this machine say that were read last.
+/// Where names are looked up, by the last contents of this machine's two files.
 struct Configuration {
     stamps: [Option<Stamp>; 2],
     hosts: Hosts,
-    /// Or, in words, why no name server can be asked.
+    /// The name servers, or in words why none can be asked.
     servers: Result<Servers, String>,
 }
 
@@ -53,7 +53,7 @@ struct Configuration {
 struct Servers {
     resolver: TokioResolver,
     search: Arc<[Name]>,
-    /// Names of as many dots are looked up as they are first.
+    /// Names with at least as many dots are first looked up as they are.
     ndots: usize,
     /// `options no-aaaa`: AAAA is not asked for.
     no_aaaa: bool,
@@ -80,9 +80,9 @@ enum MissKind {
     NoName,
     /// A server said that it has no address of the family.
     NoAddress,
-    /// A server said that it cannot tell.
+    /// A server said that it could not find out.
     Refused,
-    /// Nobody said anything.
+    /// No server answered.
     Lost,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Late {
 
 /// What was found.
 pub(super) struct NameAnswer {
-    /// The addresses of IPv4 and of IPv6; `None` where nobody has said what they are.
+    /// The addresses of IPv4 and of IPv6; `None` where no server has answered.
     pub(super) v4: Option<Vec<IpAddr>>,
     pub(super) v6: Option<Vec<IpAddr>>,
     pub(super) ttl: Duration,
@@ -122,13 +122,13 @@ impl Resolver {
         Self { resolv_conf, hosts, read: Mutex::default(), places }
     }
 
-    /// Reads the files anew if they have changed since they were read, and says whether they have.
+    /// Reads the files again if they have changed since they were read, and says whether they have.
     pub(super) fn follow_files(&self) -> bool {
         let stamps = [&self.resolv_conf, &self.hosts].map(|file| std::fs::metadata(file).ok().map(stamp));
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = read.as_ref().is_none_or(|read| read.stamps != stamps);
         if changed {
-            // Without it, or where it cannot be read, name servers are asked, as getent(1) does.
+            // Where the file is missing or cannot be read, name servers are asked, as getent(1) does.
             let hosts = std::fs::read(&self.hosts).unwrap_or_default();
             let hosts = Hosts::parse(&String::from_utf8_lossy(&hosts));
             *read = Some(Arc::new(Configuration { stamps, hosts, servers: servers(&self.resolv_conf) }));
@@ -141,7 +141,7 @@ impl Resolver {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What `name` stands for; `late` is what is still on its way from the time before.
+    /// The addresses of `name`. `late` is an answer to the previous lookup that is still on its way.
     ///
     /// # Errors
     /// Why no address was found, in words.
@@ -164,13 +164,13 @@ impl Resolver {
             if let Some(ttl) = [&v4, &v6].into_iter().flatten().flatten().map(|(_, ttl)| *ttl).min() {
                 return Ok(NameAnswer { v4: v4.and_then(certain), v6: v6.and_then(certain), ttl, late });
             }
-            // Of several reasons, the one that leaves most open, and of two such that of the first question.
+            // Of several reasons the least certain one is told, and of two equal ones that of the first question.
             for miss in [v4, v6].into_iter().flatten().filter_map(Result::err) {
                 if missed.as_ref().is_none_or(|before| before.kind < miss.kind) {
                     missed = Some(miss);
                 }
             }
-            // To go on would be to take what the next name stands for because a packet was lost; as resolv.conf(5) has it.
+            // Going on would use the addresses of the next name only because a packet was lost; see resolv.conf(5).
             if missed.as_ref().is_some_and(|miss| miss.kind == MissKind::Lost) {
                 break;
             }
@@ -178,11 +178,11 @@ impl Resolver {
         Err(missed.map_or_else(|| "has no address".to_owned(), |miss| miss.words))
     }
 
-    /// Asks for the addresses of both families. Once one is answered, the other is waited for only a moment: a name server
+    /// Asks for the addresses of both families. Once one is answered, it waits only a moment for the other, so that a name server
     /// that drops one kind of question holds nothing up.
     ///
-    /// Not hickory's `lookup_ip`, which hides that one of the two failed: then an address of the other family would be taken
-    /// because a packet was lost.
+    /// hickory's `lookup_ip` is not used, because it hides that one of the two failed. An address of the other family would then
+    /// be used only because a packet was lost.
     async fn ask(
         self: &Arc<Self>,
         servers: &Servers,
@@ -204,8 +204,8 @@ impl Resolver {
                 found = &mut asked_v6, if v6.is_none() => v6 = Some(found),
                 () = sleep_until(end.unwrap_or_else(Instant::now).into()), if end.is_some() => break,
             }
-            // That there is no such name holds for every family (RFC 8020); but some servers say so wherever they are asked for
-            // AAAA (RFC 4074 §4.2).
+            // A name that does not exist has no addresses of either family (RFC 8020). But some servers say so of every name that
+            // they are asked for AAAA of (RFC 4074 §4.2).
             let is_none = matches!(&v4, Some(Err(miss)) if miss.kind == MissKind::NoName);
             if is_none || [&v4, &v6].into_iter().flatten().any(Result::is_ok) {
                 end.get_or_insert_with(|| Instant::now() + RESOLUTION_DELAY);
@@ -232,7 +232,7 @@ impl Resolver {
                 Family::V4 => (v4, RecordType::A),
                 Family::V6 => (v6, RecordType::AAAA),
             };
-            // Fails only when it is closed, which nobody does.
+            // This fails only when the semaphore is closed, which never happens.
             let _place = places.acquire().await;
             found(resolver.lookup(name, record).await)
         })
@@ -240,9 +240,9 @@ impl Resolver {
 }
 
 impl Servers {
-    /// The names that are asked for in place of one: without a final dot it is completed by the search list.
+    /// The names that are asked for in place of one. A name without a final dot is completed by the search list.
     fn names(&self, name: &str) -> Result<Vec<Name>, String> {
-        // Not the stricter reading as a host name, which takes no underscore.
+        // The stricter parser for host names is not used, because it refuses underscores.
         let name = Name::from_ascii(name).map_err(|error| format!("is no name of the DNS: {error}"))?;
         let mut whole = name.clone();
         whole.set_fqdn(true);
@@ -253,7 +253,7 @@ impl Servers {
         if usize::from(name.num_labels()) > self.ndots || name.is_localhost() {
             names.push(whole.clone());
         }
-        // One that would be too long is none.
+        // A name that would be too long is left out.
         names.extend(self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()));
         names.push(whole);
         let mut once: Vec<Name> = Vec::new();
@@ -282,11 +282,11 @@ fn servers(file: &Path) -> Result<Servers, String> {
     }
     let (config, mut options) =
         parse_resolv_conf(&text).map_err(|error| format!("{shown} cannot be understood: {error}"))?;
-    // Of this option hickory says nothing.
+    // hickory does not parse this option.
     let (parsed, _) = resolv_conf::Config::parse_with_errors(text.as_slice());
-    // Nothing asks twice while an answer is good, and a name that is missing shall be found soon after it is there.
+    // There is no cache: nothing asks again while an answer is valid, and a name must be found soon after it was added.
     options.cache_size = 0;
-    // This is read here, where it goes before both kinds of questions.
+    // /etc/hosts is read here, before both kinds of questions.
     options.use_hosts_file = ResolveHosts::Never;
     let search: Vec<&Name> = match config.search() {
         [] => config.domain().into_iter().collect(),
@@ -304,7 +304,7 @@ fn found(answer: Result<Lookup, NetError>) -> FoundAddresses {
     let lookup = answer.map_err(|error| miss(&error))?;
     let addresses: Vec<IpAddr> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
     if addresses.is_empty() {
-        // A name for another name that has none.
+        // The name is an alias of a name without addresses.
         return Err(Miss { kind: MissKind::NoAddress, words: "has no address".to_owned() });
     }
     Ok((addresses, lookup.valid_until().saturating_duration_since(Instant::now())))

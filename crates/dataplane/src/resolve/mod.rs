@@ -18,25 +18,25 @@ use trestle_engine::{AskTimer, Family, NameRecord};
 use crate::machine::threads;
 use lookup::{Late, Resolver, certain};
 
-/// How often resolv.conf and /etc/hosts are looked at. DHCP clients and people change them.
+/// How often resolv.conf and /etc/hosts are examined. DHCP clients and operators change them.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is asked for.
+/// What the resolver is asked for.
 #[derive(Debug)]
 pub(crate) enum ResolverCommand {
     /// Look a name up from now on.
     Watch(Arc<str>),
-    /// No longer.
+    /// Look a name up no longer.
     Forget(Arc<str>),
-    /// A check or a connect has failed at what it stands for.
+    /// A check or a connect has failed at an address of this name.
     Doubt(Arc<str>),
 }
 
-/// What a name stands for, each time that this is something else.
+/// The addresses of a name, sent each time that they change.
 #[derive(Debug)]
 pub(crate) struct ResolverReport {
     pub(crate) name: Arc<str>,
-    /// Its addresses, never none. Or, as long as none was ever found, why not, in words.
+    /// The addresses, at least one. As long as none was ever found, the reason in words.
     pub(crate) found: Result<Arc<[IpAddr]>, Arc<str>>,
 }
 
@@ -45,7 +45,8 @@ struct WatchedName {
     doubted: Arc<Notify>,
 }
 
-/// Runs until the reconciler and the prober are gone. `resolv_conf` says whom to ask, and `hosts` what need not be asked.
+/// Runs until the reconciler and the prober are gone. `resolv_conf` names the name servers, and `hosts` has names that need no
+/// question.
 pub(crate) async fn run(
     resolv_conf: PathBuf,
     hosts: PathBuf,
@@ -89,7 +90,7 @@ pub(crate) async fn run(
     }
 }
 
-/// One name that is looked up again and again.
+/// One name that is looked up repeatedly.
 struct NameWatch {
     name: Arc<str>,
     reports: mpsc::UnboundedSender<ResolverReport>,
@@ -159,7 +160,7 @@ impl NameWatch {
         self.report(Ok(found.into()));
     }
 
-    /// The last good answer stays: that a name server is out of order says nothing of the backend.
+    /// The last good answer stays valid: a name server that fails says nothing about the backend.
     fn miss(&mut self, reason: &str) {
         let (name, found) = (&self.name, self.record.candidates());
         if !found.is_empty() {
@@ -177,12 +178,12 @@ impl NameWatch {
     }
 
     fn report(&self, found: Result<Arc<[IpAddr]>, Arc<str>>) {
-        // Fails only when the reconciler is gone, and this ends then.
+        // This fails only when the reconciler is gone. The task ends then.
         let _ = self.reports.send(ResolverReport { name: self.name.clone(), found });
     }
 }
 
-/// The answer that is still on its way.
+/// An answer that is still on its way.
 async fn arrival(late: &mut Option<Late>) -> (Family, lookup::FoundAddresses) {
     match late {
         Some(late) => (late.family, late.answer.as_mut().await),
