@@ -1,35 +1,13 @@
 //! Batches: all of their operations, or none, under one revision.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use trestle_model::{
-    AdminState, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, ClusterState, Command, Document,
-    Expected, Kind, ListenAddress, ListenerName, ListenerSpec, Operation, Outcome, PoolName, PoolSpec,
-    Refusal, ResourceName, VipAddress, VipName, VipSpec, defaults,
+    AdminState, BackendSpec, Bind, ChangeKind, ClusterState, Command, Document, Expected, Kind, Operation,
+    Outcome, PoolSpec, Refusal, ResourceName, defaults,
 };
 
-fn pool(name: &str) -> PoolName {
-    PoolName::parse(name).unwrap()
-}
-
-fn backend(name: &str) -> BackendName {
-    BackendName::parse(name).unwrap()
-}
-
-fn listener(name: &str) -> ListenerName {
-    ListenerName::parse(name).unwrap()
-}
-
-fn vip(name: &str) -> VipName {
-    VipName::parse(name).unwrap()
-}
-
-fn at(address: &str) -> BackendSpec {
-    BackendSpec::at(BackendAddress::parse(address).unwrap())
-}
-
-fn listening(bind: &str, to: &str) -> ListenerSpec {
-    ListenerSpec::new(vec![ListenAddress::parse(bind).unwrap()], pool(to))
-}
+use crate::make::{
+    at, backend, create_listener, create_pool, listener, listening, pool, refused, vip, vip_at,
+};
 
 fn batch(operations: impl Into<Vec<Operation>>) -> Command {
     Command::Batch(operations.into().into())
@@ -43,19 +21,12 @@ fn create(document: impl Into<Document>) -> Operation {
 /// would not do.
 fn service() -> Vec<Operation> {
     vec![
-        create((listener("web"), listening("vip:front:80", "web"))),
+        create((listener("web"), listening(&["vip:front:80"], "web"))),
         create((pool("web"), backend("a"), AdminState::Disabled)),
         create((pool("web"), backend("a"), at("10.0.0.1:80"))),
         create((pool("web"), PoolSpec::default())),
-        create((vip("front"), VipSpec::new(VipAddress::parse("10.0.3.100/24").unwrap()))),
+        create((vip("front"), vip_at("10.0.3.100/24"))),
     ]
-}
-
-fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
-    let before = state.clone();
-    let refusal = state.apply(99, command).unwrap_err();
-    assert_eq!(*state, before, "a refused command changed the state");
-    refusal
 }
 
 /// The resources whose operations failed.
@@ -84,14 +55,14 @@ fn a_service_is_made_in_one_batch_under_one_revision_in_any_order() {
 #[test]
 fn every_failing_part_is_named_and_nothing_is_changed() {
     let mut state = ClusterState::default();
-    state.apply(1, &Command::create((pool("there"), PoolSpec::default()))).unwrap();
+    state.apply(1, &create_pool("there")).unwrap();
     let long = PoolSpec { queue_length: 1_000_000, ..PoolSpec::default() };
     let wrong = batch([
         create((pool("new"), PoolSpec::default())),
         create((pool("there"), PoolSpec::default())),
         create((pool("long"), long)),
         create((pool("gone"), backend("a"), at("10.0.0.1:80"))),
-        create((listener("l"), listening("0.0.0.0:80", "nowhere"))),
+        create((listener("l"), listening(&["0.0.0.0:80"], "nowhere"))),
         Operation::delete(vip("none")),
         Operation::Put {
             document: (pool("there"), PoolSpec { connect_retries: 1, ..PoolSpec::default() }).into(),
@@ -127,16 +98,16 @@ fn what_refers_to_what_is_judged_by_the_end_alone() {
     // A pool goes while its listener goes elsewhere, and two listeners change their addresses for each other's.
     let other = batch([
         Operation::delete(pool("web")),
-        Operation::put((listener("web"), listening("0.0.0.0:81", "other"))),
-        create((listener("two"), listening("0.0.0.0:80", "other"))),
+        Operation::put((listener("web"), listening(&["0.0.0.0:81"], "other"))),
+        create((listener("two"), listening(&["0.0.0.0:80"], "other"))),
         create((pool("other"), PoolSpec::default())),
     ]);
     let made = state.apply(2, &other).unwrap().outcome;
     let (new, old, gone) = (Some(ChangeKind::Created), Some(ChangeKind::Updated), Some(ChangeKind::Deleted));
     assert_eq!(made, Outcome::Batch([gone, old, new, new].into()));
     let swapped = [
-        Operation::put((listener("two"), listening("0.0.0.0:81", "other"))),
-        Operation::put((listener("web"), listening("0.0.0.0:80", "other"))),
+        Operation::put((listener("two"), listening(&["0.0.0.0:81"], "other"))),
+        Operation::put((listener("web"), listening(&["0.0.0.0:80"], "other"))),
     ];
     state.apply(3, &batch(swapped.clone())).unwrap();
     // Said again, it changes nothing.
@@ -147,8 +118,8 @@ fn what_refers_to_what_is_judged_by_the_end_alone() {
     let both = refused(
         &mut state,
         &batch([
-            Operation::put((listener("two"), listening("0.0.0.0:90-99", "other"))),
-            create((listener("three"), listening("0.0.0.0:95", "other"))),
+            Operation::put((listener("two"), listening(&["0.0.0.0:90-99"], "other"))),
+            create((listener("three"), listening(&["0.0.0.0:95"], "other"))),
         ]),
     );
     assert!(both.to_string().contains("is bound by listener"), "{both}");
@@ -196,14 +167,14 @@ fn a_listener_names_a_virtual_ip_which_stays_as_long() {
     // Beside a listener that stays it does not go either, and with it it does.
     let with_another = batch([Operation::delete(vip("front")), create((pool("p"), PoolSpec::default()))]);
     assert_eq!(failed(&refused(&mut state, &with_another)), ["vips/front"]);
-    let moved = Command::put((vip("front"), VipSpec::new(VipAddress::parse("10.0.3.101/24").unwrap())));
+    let moved = Command::put((vip("front"), vip_at("10.0.3.101/24")));
     let refusal = refused(&mut state, &moved).to_string();
     assert!(refusal.contains("is 10.0.3.100/24 and never changes"), "{refusal}");
-    let unknown = Command::create((listener("l"), listening("vip:back:80", "web")));
+    let unknown = create_listener("l", &["vip:back:80"], "web");
     let refusal = refused(&mut state, &unknown).to_string();
     assert!(refusal.starts_with("listener.binds \"vip:back:80\": must be an address"), "{refusal}");
     // The same address in other words.
-    let twice = Command::create((listener("l"), listening("10.0.3.100:80", "web")));
+    let twice = create_listener("l", &["10.0.3.100:80"], "web");
     assert!(matches!(refused(&mut state, &twice), Refusal::BindTaken { .. }));
     let gone = batch([Operation::delete(vip("front")), Operation::delete(listener("web"))]);
     state.apply(2, &gone).unwrap();

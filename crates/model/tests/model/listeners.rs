@@ -1,39 +1,17 @@
 //! Listeners as the state keeps them: how old they are, and how many ports they have.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
 
-use trestle_model::{
-    Bind, ClusterState, Command, Configuration, ListenerName, ListenerSpec, PoolName, PoolSpec, Refusal,
-};
+use trestle_model::{ClusterState, Command, Configuration, ListenerSpec, PoolSpec, Refusal};
 
-fn pool(name: &str) -> PoolName {
-    PoolName::parse(name).unwrap()
-}
-
-fn listener(name: &str) -> ListenerName {
-    ListenerName::parse(name).unwrap()
-}
-
-fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
-    let binds: Vec<_> = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
-    Command::create((listener(name), ListenerSpec::new(binds, pool(to))))
-}
+use crate::make::{create_listener, create_pool, listener, listening, pool, refused};
 
 /// A state with pool web (revision 1) and listener web (3).
 fn web() -> ClusterState {
     let mut state = ClusterState::default();
-    state.apply(1, &Command::create((pool("web"), PoolSpec::default()))).unwrap();
+    state.apply(1, &create_pool("web")).unwrap();
     state.apply(3, &create_listener("web", &["0.0.0.0:80"], "web")).unwrap();
     state
-}
-
-/// A refusal leaves the state as it was.
-fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
-    let before = state.clone();
-    let refusal = state.apply(99, command).unwrap_err();
-    assert_eq!(*state, before, "a refused command changed the state");
-    refusal
 }
 
 #[test]
@@ -48,7 +26,7 @@ fn a_listener_is_as_old_as_its_creation_however_often_it_changes() {
     let web = &state.listeners[&listener("web")];
     assert_eq!((web.revision, web.created), (7, 3));
     // A restore keeps what stays, changed or not.
-    let new = ListenerSpec::new(vec![Bind::parse("10.0.0.1:81").unwrap()], pool("web"));
+    let new = listening(&["10.0.0.1:81"], "web");
     let web = state.listeners[&listener("web")].spec.clone();
     let configuration = Configuration(vec![
         (pool("web"), PoolSpec::default()).into(),
@@ -87,7 +65,7 @@ fn ports_of_listeners_are_bounded_alone_and_together() {
     );
     state.apply(6, &ports("more", &["10.0.0.2:1-2655"])).unwrap();
     let rebind = |name: &str, bind: &str| {
-        let spec = ListenerSpec::new(vec![Bind::parse(bind).unwrap()], pool("web"));
+        let spec = listening(&[bind], "web");
         Command::put((listener(name), spec))
     };
     assert!(matches!(

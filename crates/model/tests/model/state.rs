@@ -1,44 +1,19 @@
 //! The state as its users see it: commands in, answers and changes out.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_model::{
-    AdminState, Applied, BackendAddress, BackendName, BackendSpec, Bind, Change, ChangeKind, CheckKind,
-    ClusterId, ClusterState, Command, Document, Expected, HealthCheck, HostPort, ListenerName, ListenerSpec,
-    Machine, MemberId, MemberName, MemberSockets, MemberSpec, Operation, Outcome, PoolName, PoolSpec,
-    Proposal, Refusal, Request, RequestId, Resource, defaults,
+    AdminState, Applied, BackendSpec, Bind, Change, ChangeKind, CheckKind, ClusterId, ClusterState, Command,
+    Document, Expected, HealthCheck, HostPort, ListenerSpec, Machine, MemberId, MemberName, MemberSockets,
+    MemberSpec, Operation, Outcome, PoolSpec, Proposal, Refusal, Request, RequestId, Resource, defaults,
 };
 
-fn pool(name: &str) -> PoolName {
-    PoolName::parse(name).unwrap()
-}
-
-fn backend(name: &str) -> BackendName {
-    BackendName::parse(name).unwrap()
-}
-
-fn listener(name: &str) -> ListenerName {
-    ListenerName::parse(name).unwrap()
-}
-
-fn at(address: &str) -> BackendSpec {
-    BackendSpec::at(BackendAddress::parse(address).unwrap())
-}
-
-fn create_pool(name: &str) -> Command {
-    Command::create((pool(name), PoolSpec::default()))
-}
+use crate::make::{at, backend, create_listener, create_pool, listener, listening, member_at, pool, refused};
 
 fn create_backend(to: &str, name: &str, address: &str) -> Command {
     Command::create((pool(to), backend(name), at(address)))
-}
-
-fn create_listener(name: &str, binds: &[&str], to: &str) -> Command {
-    let binds: Vec<_> = binds.iter().map(|b| Bind::parse(b).unwrap()).collect();
-    Command::create((listener(name), ListenerSpec::new(binds, pool(to))))
 }
 
 fn put_at(document: impl Into<Document>, revision: u64) -> Command {
@@ -58,14 +33,6 @@ fn web() -> ClusterState {
         state.apply(index, command).unwrap();
     }
     state
-}
-
-/// A refusal leaves the state as it was.
-fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
-    let before = state.clone();
-    let refusal = state.apply(99, command).unwrap_err();
-    assert_eq!(*state, before, "a refused command changed the state");
-    refusal
 }
 
 #[test]
@@ -144,8 +111,7 @@ fn an_address_has_one_listener() {
     let twice = create_listener("api", &["127.0.0.1:443", "127.0.0.1:443"], "web");
     assert!(matches!(refused(&mut state, &twice), Refusal::Invalid(_)));
     // A listener may keep its own address in an update.
-    let binds = vec![Bind::parse("0.0.0.0:80").unwrap(), Bind::parse("0.0.0.0:443").unwrap()];
-    let update = Command::put((listener("web"), ListenerSpec::new(binds, pool("web"))));
+    let update = Command::put((listener("web"), listening(&["0.0.0.0:80", "0.0.0.0:443"], "web")));
     state.apply(9, &update).unwrap();
 }
 
@@ -178,11 +144,7 @@ fn all_settings_out_of_bounds_are_named() {
 }
 
 fn member(name: &str, port: u16) -> MemberSpec {
-    MemberSpec {
-        name: MemberName::parse(name).unwrap(),
-        peer_address: HostPort::parse(&format!("127.0.0.1:{port}")).unwrap(),
-        admin_address: HostPort::parse(&format!("127.0.0.1:{}", port + 1)).unwrap(),
-    }
+    member_at(name, &format!("127.0.0.1:{port}"), &format!("127.0.0.1:{}", port + 1))
 }
 
 #[test]
@@ -314,11 +276,7 @@ proptest::proptest! {
 }
 
 fn at_address(name: &str, peer: &str) -> MemberSpec {
-    MemberSpec {
-        name: MemberName::parse(name).unwrap(),
-        peer_address: HostPort::parse(peer).unwrap(),
-        admin_address: HostPort::parse("10.0.0.9:7480").unwrap(),
-    }
+    member_at(name, peer, "10.0.0.9:7480")
 }
 
 /// Members 1 and 2 at 10.0.0.1 and 10.0.0.2.

@@ -1,24 +1,21 @@
 //! Virtual IPs and who holds them: commands in, answers and history out.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 
 use trestle_model::{
-    Bind, ChangeKind, ClusterState, Command, Configuration, Document, HostPort, InterfaceName, Kind,
-    ListenerName, ListenerSpec, Machine, MemberId, MemberName, MemberSpec, OnQuorumLoss, Outcome, PoolName,
-    PoolSpec, Proposal, Refusal, Restored, Tenure, VipAddress, VipEventKind, VipName, VipSpec, defaults,
+    Bind, ChangeKind, ClusterState, Command, Configuration, Document, InterfaceName, Kind, ListenerSpec,
+    Machine, MemberId, MemberName, OnQuorumLoss, Outcome, PoolSpec, Proposal, Refusal, Restored, Tenure,
+    VipEventKind, VipSpec, defaults,
 };
 
-fn vip(name: &str) -> VipName {
-    VipName::parse(name).unwrap()
-}
+use crate::make::{create_listener, create_pool, listener, member_at, pool, refused, vip, vip_at};
 
 fn member(name: &str) -> MemberName {
     MemberName::parse(name).unwrap()
 }
 
 fn create(name: &str, address: &str) -> Command {
-    Command::create((vip(name), VipSpec::new(VipAddress::parse(address).unwrap())))
+    Command::create((vip(name), vip_at(address)))
 }
 
 fn delete(name: &str) -> Command {
@@ -36,20 +33,11 @@ fn update(state: &ClusterState, change: impl FnOnce(&mut VipSpec)) -> Command {
 fn cluster() -> ClusterState {
     let mut state = ClusterState::default();
     for (index, name) in (1..).zip(["m1", "m2"]) {
-        let address = |port| HostPort::parse(&format!("{name}:{port}")).unwrap();
-        let spec =
-            MemberSpec { name: member(name), peer_address: address(7481), admin_address: address(7480) };
+        let spec = member_at(name, &format!("{name}:7481"), &format!("{name}:7480"));
         state.apply(index, &Command::AddMember(spec)).unwrap();
     }
     state.apply(3, &create("api", "10.0.3.100/24")).unwrap();
     state
-}
-
-fn refused(state: &mut ClusterState, command: &Command) -> Refusal {
-    let before = state.clone();
-    let refusal = state.apply(99, command).unwrap_err();
-    assert_eq!(*state, before, "a refused command changed the state");
-    refusal
 }
 
 #[test]
@@ -95,16 +83,9 @@ fn an_update_keeps_the_address() {
 #[test]
 fn a_vip_that_a_listener_names_stays() {
     let mut state = cluster();
-    let pool = PoolName::parse("web").unwrap();
-    state.apply(4, &Command::create((pool.clone(), PoolSpec::default()))).unwrap();
-    let listener = |name: &str, bind: &str| {
-        Command::create((
-            ListenerName::parse(name).unwrap(),
-            ListenerSpec::new(vec![Bind::parse(bind).unwrap()], pool.clone()),
-        ))
-    };
-    state.apply(5, &listener("web", "10.0.3.100:80")).unwrap();
-    state.apply(6, &listener("all", "0.0.0.0:81")).unwrap();
+    state.apply(4, &create_pool("web")).unwrap();
+    state.apply(5, &create_listener("web", &["10.0.3.100:80"], "web")).unwrap();
+    state.apply(6, &create_listener("all", &["0.0.0.0:81"], "web")).unwrap();
     let Refusal::InUse { kind: Kind::Vip, listeners, .. } = refused(&mut state, &delete("api")) else {
         panic!()
     };
@@ -186,9 +167,8 @@ fn a_restore_is_exactly_the_document_and_leaves_members_and_what_is_the_same_alo
     // Members that a virtual IP names may come later.
     let Some(Document::Vip(_, spec)) = document.0.first_mut() else { panic!() };
     spec.preferred = vec![member("later")];
-    let pool = PoolName::parse("new").unwrap();
     // In the order in which a state tells them.
-    document.0.insert(0, (pool.clone(), PoolSpec::default()).into());
+    document.0.insert(0, (pool("new"), PoolSpec::default()).into());
     let before = state.clone();
     assert!(matches!(refused(&mut state, &restore(document.clone(), false)), Refusal::Configured { .. }));
     assert_eq!(state, before);
@@ -203,8 +183,8 @@ fn a_restore_is_exactly_the_document_and_leaves_members_and_what_is_the_same_alo
     state.apply(23, &restore(saved.clone(), true)).unwrap();
     assert_eq!((state.configuration(), state.vips.values().next().unwrap().revision), (saved, 23));
 
-    let wrong = ListenerSpec::new(Vec::<Bind>::new(), PoolName::parse("gone").unwrap());
-    document.0.push((ListenerName::parse("l").unwrap(), wrong).into());
+    let wrong = ListenerSpec::new(Vec::<Bind>::new(), pool("gone"));
+    document.0.push((listener("l"), wrong).into());
     let before = state.clone();
     let Refusal::Invalid(found) = refused(&mut state, &restore(document, true)) else { unreachable!() };
     assert!(found.0.iter().all(|mistake| mistake.field.starts_with("listeners/l")), "{found}");

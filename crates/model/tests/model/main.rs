@@ -1,0 +1,8 @@
+//! The replicated state as its users see it: commands in, answers and changes out.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod batches;
+mod listeners;
+mod make;
+mod state;
+mod vips;
