@@ -36,30 +36,23 @@ impl RaftSlot {
         Self { running: RwLock::default(), role, failure: watch::Sender::default() }
     }
 
+    /// What `get` takes of the running Raft.
+    fn of_running<T>(&self, get: impl FnOnce(&RunningRaft) -> T) -> Option<T> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(get)
+    }
+
     pub(crate) fn handle(&self) -> Option<RaftHandle> {
-        self.running
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|running| running.raft.clone())
+        self.of_running(|running| running.raft.clone())
     }
 
     /// The log of the running Raft.
     pub(crate) fn log(&self) -> Option<LogReader> {
-        self.running
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|running| running.log.clone())
+        self.of_running(|running| running.log.clone())
     }
 
     /// What asks the running Raft's writer for a sign of life.
     pub(crate) fn log_probe(&self) -> Option<LogProbe> {
-        self.running
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|running| running.probe.clone())
+        self.of_running(|running| running.probe.clone())
     }
 
     pub(crate) fn replace(&self, running: Option<RunningRaft>) -> Option<RunningRaft> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
 use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
@@ -31,6 +33,17 @@ const ADMIN_HTTP2: Http2 = Http2 {
     keep_alive: (Duration::from_secs(20), Duration::from_secs(20)),
 };
 
+/// The services of the admin API, whose health clients may ask for.
+const SERVICES: [&str; 7] = [
+    <PoolServiceServer<Admin> as NamedService>::NAME,
+    <ListenerServiceServer<Admin> as NamedService>::NAME,
+    <ConnectionServiceServer<Admin> as NamedService>::NAME,
+    <MemberServiceServer<Admin> as NamedService>::NAME,
+    <ClusterServiceServer<Admin> as NamedService>::NAME,
+    <VipServiceServer<Admin> as NamedService>::NAME,
+    <EventServiceServer<Admin> as NamedService>::NAME,
+];
+
 /// The admin API, with health and reflection.
 pub(crate) async fn admin(
     listener: TcpListener,
@@ -40,24 +53,15 @@ pub(crate) async fn admin(
     stop: CancellationToken,
 ) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<PoolServiceServer<Admin>>().await;
-    health.set_serving::<ListenerServiceServer<Admin>>().await;
-    health.set_serving::<ConnectionServiceServer<Admin>>().await;
-    health.set_serving::<MemberServiceServer<Admin>>().await;
-    health.set_serving::<ClusterServiceServer<Admin>>().await;
-    health.set_serving::<VipServiceServer<Admin>>().await;
-    health.set_serving::<EventServiceServer<Admin>>().await;
+    for service in SERVICES {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
     tokio::spawn(async move {
         leaving.cancelled().await;
         // The empty name stands for the server as a whole (grpc.health.v1).
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        health.set_not_serving::<PoolServiceServer<Admin>>().await;
-        health.set_not_serving::<ListenerServiceServer<Admin>>().await;
-        health.set_not_serving::<ConnectionServiceServer<Admin>>().await;
-        health.set_not_serving::<MemberServiceServer<Admin>>().await;
-        health.set_not_serving::<ClusterServiceServer<Admin>>().await;
-        health.set_not_serving::<VipServiceServer<Admin>>().await;
-        health.set_not_serving::<EventServiceServer<Admin>>().await;
+        for service in SERVICES.into_iter().chain([""]) {
+            health.set_service_status(service, ServingStatus::NotServing).await;
+        }
     });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(trestle_api::DESCRIPTORS)

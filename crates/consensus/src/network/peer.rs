@@ -118,6 +118,19 @@ impl Peer {
         Ok(answer)
     }
 
+    /// Awaits what a voter answers to a request for its vote.
+    async fn voter_answer(
+        &self,
+        rpc: &VoteRequest<TypeConfig>,
+        option: &RPCOption,
+        call: impl Future<Output = Result<Response<proto::VoteResponse>, Status>>,
+    ) -> Result<VoteResponse<TypeConfig>, CallError> {
+        let answer = self.call(RPCTypes::Vote, option.hard_ttl(), self.noting_removal(call)).await?;
+        let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
+        self.check_term(&rpc.vote, &answer.vote)?;
+        Ok(answer)
+    }
+
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -184,10 +197,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         self.parts.contact.note_candidate(rpc.vote.leader_id.term);
         self.check_bound(&rpc)?;
         self.parts.quorum.record_vote_request(&rpc.vote, rpc.leadership_transfer);
-        let call = self.noting_removal(service.vote(message));
-        let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
-        let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
-        self.check_term(&rpc.vote, &answer.vote)?;
+        let answer = self.voter_answer(&rpc, &option, service.vote(message)).await?;
         if answer.vote_granted {
             // It is on the disk before it is given, and so is everything that was to be written before.
             self.to
@@ -205,11 +215,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let message = wire::vote_request_message(self.to.now(), &rpc);
         let mut service = self.service(Lane::Heartbeat).map_err(|e| call_error(&e))?;
         self.check_bound(&rpc)?;
-        let call = self.noting_removal(service.pre_vote(message));
-        let answer = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
-        let answer = wire::vote_response(answer).map_err(|e| malformed(&e))?;
-        self.check_term(&rpc.vote, &answer.vote)?;
-        Ok(answer)
+        self.voter_answer(&rpc, &option, service.pre_vote(message)).await
     }
 
     async fn full_snapshot(

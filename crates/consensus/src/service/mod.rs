@@ -107,6 +107,19 @@ impl Service {
             .ok_or_else(|| Status::unavailable("this member does not take part in Raft yet; try again"))
     }
 
+    /// The running Raft and the decoded request, if a candidate may ask this member for a vote.
+    fn candidate(
+        &self,
+        message: proto::VoteRequest,
+    ) -> Result<(RaftHandle, VoteRequest<TypeConfig>), Status> {
+        let raft = self.addressed(message.to.as_ref())?;
+        let to = message.to.clone().unwrap_or_default();
+        let request = wire::vote_request(message).map_err(malformed)?;
+        self.admit_candidate(&raft, &request)?;
+        self.core.rollback.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        Ok((raft, request))
+    }
+
     /// The message for an answer, which is a sign of life of the leader unless it says that there is a newer one.
     fn appended(&self, answer: &AppendEntriesResponse<TypeConfig>) -> proto::AppendEntriesResponse {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
@@ -256,12 +269,7 @@ impl RaftService for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let message = request.into_inner();
-        let raft = self.addressed(message.to.as_ref())?;
-        let to = message.to.clone().unwrap_or_default();
-        let mut request = wire::vote_request(message).map_err(malformed)?;
-        self.admit_candidate(&raft, &request)?;
-        self.core.rollback.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        let (raft, mut request) = self.candidate(request.into_inner())?;
         request.leadership_transfer =
             request.leadership_transfer && self.core.callers.is_confirmed_transfer(&request).await;
         let term = request.vote.leader_id.term;
@@ -287,12 +295,7 @@ impl RaftService for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let message = request.into_inner();
-        let raft = self.addressed(message.to.as_ref())?;
-        let to = message.to.clone().unwrap_or_default();
-        let mut request = wire::vote_request(message).map_err(malformed)?;
-        self.admit_candidate(&raft, &request)?;
-        self.core.rollback.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
+        let (raft, mut request) = self.candidate(request.into_inner())?;
         // Nobody asks before an election that the leader wishes.
         request.leadership_transfer = false;
         if self.is_bound(&request) || self.core.rollback.withholds_vote(&request) {

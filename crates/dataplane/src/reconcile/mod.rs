@@ -155,18 +155,14 @@ impl Reconciler {
                     while let Ok(answer) = answers.try_recv() {
                         self.pools.resolved(answer);
                     }
-                    if self.published.elapsed() >= VERDICT_PAUSE {
-                        self.publish();
-                    }
+                    self.publish_verdicts();
                 }
                 Some(report) = reports.recv() => {
                     self.pools.report(report);
                     while let Ok(report) = reports.try_recv() {
                         self.pools.report(report);
                     }
-                    if self.published.elapsed() >= VERDICT_PAUSE {
-                        self.publish();
-                    }
+                    self.publish_verdicts();
                 }
                 () = sleep_until(wake.into()) => {
                     self.pools.expire(self.origin.elapsed(), &*self.forwarder);
@@ -245,6 +241,13 @@ impl Reconciler {
         self.listeners.accept_opened();
         let revision = self.listeners.in_force(self.state.revision);
         self.in_force.send_if_modified(|r| std::mem::replace(r, revision) != revision);
+    }
+
+    /// Publishes new verdicts, unless some were published a moment ago: then it is done a moment later.
+    fn publish_verdicts(&mut self) {
+        if self.published.elapsed() >= VERDICT_PAUSE {
+            self.publish();
+        }
     }
 
     fn publish(&mut self) {
