@@ -1,5 +1,5 @@
-//! The operator's own checks: a program that says by its exit code whether this member should hold virtual IPs, as
-//! keepalived's `track_script` does, and a service of this machine that must answer.
+//! The operator's own checks: a program whose exit code says whether this member should hold virtual IPs, like keepalived's
+//! `track_script`, and a service of this machine that must answer.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,9 +18,9 @@ use super::shared::Shared;
 use crate::config::{Config, VipConfig};
 use crate::reaper;
 
-/// This program, also when a newer one has taken its place meanwhile.
+/// The program of this process, even when a newer file has replaced it.
 const THIS_PROGRAM: &str = "/proc/self/exe";
-/// How much later than the program the process around it must have ended.
+/// How much longer than the program the process around it may take to end.
 const SPARE: Duration = Duration::from_secs(5);
 /// Longest reason, in bytes.
 const WORDS_MAX: u64 = 512;
@@ -30,7 +30,7 @@ const WORDS_MAX: u64 = 512;
 async fn run(member: &str, program: &Path, limit: Duration) -> Result<(), String> {
     let mut command = Command::new(THIS_PROGRAM);
     command.arg("check-exec").arg(limit.as_millis().to_string()).arg(member).arg(program);
-    // Standard input stays open for as long as this member waits; then the process ends what it has started, and itself.
+    // Standard input stays open while this member waits. When it closes, the process ends what it has started, and itself.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.env_clear().current_dir("/").process_group(0);
     let mut child = reaper::spawn(&mut command).map_err(|error| format!("was not run: {error}"))?;
@@ -62,7 +62,7 @@ async fn run(member: &str, program: &Path, limit: Duration) -> Result<(), String
     outcome.unwrap_or_else(|_| Err(format!("did not end within {limit:?}")))
 }
 
-/// One of the checks of the configuration, with the name by which it is told of.
+/// One check of the configuration.
 enum Check {
     Program(PathBuf),
     Service(String, Arc<LocalCheck>),
@@ -76,8 +76,8 @@ impl Check {
         }
     }
 
-    /// Runs once; the error is why it failed, in words that follow its name. `None` when it could not be run for want of
-    /// something that says nothing of the service.
+    /// Runs the check once. The error says why it failed, in words that follow its name. The answer is `None` when this member
+    /// lacked something to run it, which says nothing about the service.
     async fn run(&self, config: &Config, plane: &DataPlane) -> Option<Result<(), String>> {
         let limit = config.vip.check_timeout;
         match self {
@@ -103,7 +103,7 @@ fn checks(config: &VipConfig) -> Vec<Check> {
     program.chain(service).collect()
 }
 
-/// Runs the checks of the configuration for ever, if there are any, and shows what they say.
+/// Runs the checks of the configuration for ever, if there are any, and shows their results.
 pub(super) async fn follow(config: Arc<Config>, plane: Arc<DataPlane>, shared: Arc<Shared>) {
     let checks = checks(&config.vip);
     join_all(checks.iter().map(|check| follow_one(&config, &plane, &shared, check))).await;

@@ -1,8 +1,9 @@
 //! The process between this member and the operator's check program: `trestled check-exec`.
 //!
-//! What a program leaves behind is adopted by whoever calls itself its reaper (PR_SET_CHILD_SUBREAPER, prctl(2)), wherever it
-//! has moved to meanwhile. A process of its own can do that for one run: when the run is over, everything that it still has
-//! as a child is the program's, and is killed. It also gives up every right for good, which the member itself cannot.
+//! Processes that a program leaves behind are adopted by the process that is their subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)),
+//! whatever group or session they are in by then. So each run has a process of its own: when the run is over, every child that
+//! this process still has was left by the program, and is killed. The process also gives up every right for good, which the
+//! member itself cannot do.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -22,9 +23,10 @@ use crate::reaper;
 
 /// Where programs that a script calls are looked for; as in systemd.exec(5).
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Soft limit of file descriptors, as a login has: a member raises its own, and some programs close all that they may have.
+/// Soft limit of file descriptors, as after a login. A member raises its own limit, and some programs close every descriptor that
+/// they could have.
 const DESCRIPTORS: u64 = 1024;
-/// How long what was killed may take to go.
+/// How long killed processes may take to end.
 const KILLED_MAX: Duration = Duration::from_secs(1);
 
 /// One run of a program.
@@ -39,14 +41,14 @@ pub struct CheckExec {
 }
 
 impl CheckExec {
-    /// Runs the program, and writes to standard output why it failed; nothing when it did not. Ends the run early when
-    /// standard input ends, because then the member has ended. To be called by a process that does nothing else.
+    /// Runs the program, and writes to standard output why it failed, or nothing when it succeeded. Ends the run early when
+    /// standard input ends, because then the member has ended. Only a process that does nothing else may call this.
     pub fn run(&self) -> ExitCode {
         if let Err(why) = self.outcome() {
-            // The member has ended when it cannot be told.
+            // Writing fails only when the member has ended.
             let _ = write!(std::io::stdout(), "{why}");
         }
-        // Standard output is closed by the end of this process, after everything that the program has left.
+        // The end of this process closes standard output, after everything that the program has left is gone.
         ExitCode::SUCCESS
     }
 
@@ -57,11 +59,11 @@ impl CheckExec {
         drop_all_capabilities().map_err(|error| rights(&error))?;
         let limit = getrlimit(Resource::Nofile);
         let current = Some(limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS)));
-        // It may have more then, which is no harm.
+        // The program has a higher limit then, which does no harm.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
         let mut child = self.start(&self.program).map_err(|error| format!("cannot be run: {error}"))?;
         let ended = ended_in_time(&child, Duration::from_millis(self.limit_ms));
-        // While it has not been waited for, nobody else can have its number.
+        // No other process can have its number before it has been waited for.
         if let Some(group) = pid(&child) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -93,7 +95,7 @@ fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Waits for the end of a process; false when the time is over before, or the member has ended.
+/// Waits for the end of a process. False when the time runs out first, or the member ends.
 fn ended_in_time(child: &Child, limit: Duration) -> bool {
     let Some(Ok(process)) = pid(child).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return false };
     let (member, deadline) = (std::io::stdin(), Instant::now() + limit);
@@ -115,7 +117,7 @@ fn ended_in_time(child: &Child, limit: Duration) -> bool {
     }
 }
 
-/// Kills and reaps what the program has left, as often as that has left something in turn.
+/// Kills and reaps what the program has left, and again what that has left in turn.
 fn end_children() {
     let deadline = Instant::now() + KILLED_MAX;
     loop {
@@ -125,7 +127,7 @@ fn end_children() {
         match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => {}
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-            // None is left, or one cannot be killed now.
+            // No child is left, or one cannot be killed now.
             Ok(None) | Err(_) => return,
         }
     }

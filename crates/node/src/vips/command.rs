@@ -7,9 +7,9 @@ use trestle_model::{ClusterState, MemberId};
 
 /// Something that the owner is told, in the order in which it happened.
 pub(super) enum VipCommand {
-    /// For the machine.
+    /// An event for the machine.
     Event(OwnershipEvent),
-    /// This member has an identity now, or another one than before.
+    /// This member has an identity now, or a different one than before.
     Begin(MemberId),
     /// This member was removed: release everything and leave nothing in the kernel.
     Withdraw,

@@ -1,5 +1,5 @@
-//! Does what the machine of [`trestle_engine::ownership`] wants, and tells it what came of it. It has no thread and no clock of
-//! its own, and knows the kernel and Raft's log only as [`Kernel`] and [`Ledger`].
+//! Carries out the actions of the machine of [`trestle_engine::ownership`], and reports their results to it. The driver has no
+//! thread and no clock of its own, and knows the kernel and Raft's log only as [`Kernel`] and [`Ledger`].
 
 mod calls;
 mod placement;
@@ -25,22 +25,22 @@ use super::ledger::Ledger;
 use super::shared::Shared;
 use crate::events::{Event, Journal};
 
-/// Time between two attempts to open the kernel, when it failed for a reason that may pass.
+/// Time between two attempts to open the kernel after a failure that may pass.
 const KERNEL_RETRY: Duration = Duration::from_secs(5);
 
 /// Whether the kernel is in use.
 enum KernelState {
-    /// Not needed so far.
+    /// The kernel was not needed so far.
     Unused,
     Open(Arc<dyn Kernel>),
-    /// Not to be had, and when to try again.
+    /// The kernel cannot be opened. The time is that of the next attempt.
     Failed(Option<Instant>),
 }
 
 /// The member that a driver works for.
 pub(super) struct Identity {
     pub(super) name: MemberName,
-    /// Where this member itself is.
+    /// The addresses of this member itself.
     pub(super) own: OwnAddresses,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Driver {
     state: Arc<ClusterState>,
     me: Option<MemberId>,
     leases: BTreeMap<IpAddr, Lease>,
-    /// What the kernel has not released although it was asked to.
+    /// Addresses that the kernel failed to release.
     unreleased: BTreeSet<IpAddr>,
     /// What the machine was last told of the kernel: address present, fence open.
     told: BTreeMap<IpAddr, (bool, bool)>,
@@ -62,10 +62,10 @@ pub(super) struct Driver {
     elected: Elected,
     /// The last term in which it gave the virtual IPs up because it was unfit.
     left_in: Option<u64>,
-    /// Answers to what was sent before this moment prove nothing: the machine slept.
+    /// Answers to messages sent before this moment prove nothing, because the machine slept.
     slept_at: Duration,
     wake: Option<Duration>,
-    /// Whether a record waits for its answer.
+    /// Whether a record is waiting for its answer.
     recording: Arc<AtomicBool>,
     /// This member was removed and holds nothing any more.
     withdrawn: bool,
@@ -108,7 +108,7 @@ impl Driver {
         self.wake.map(|at| self.shared.instant(at))
     }
 
-    /// Time has passed.
+    /// Tells the machine that time has passed.
     pub(super) fn tick(&mut self) {
         self.feed(OwnershipEvent::Tick);
     }
@@ -136,7 +136,7 @@ impl Driver {
         }
     }
 
-    /// Takes note of a command and does what follows from it.
+    /// Handles a command, and carries out what follows from it.
     pub(super) fn handle(&mut self, command: VipCommand) {
         match command {
             VipCommand::Begin(me) if self.me.is_none() => {
@@ -147,7 +147,7 @@ impl Driver {
             }
             VipCommand::Begin(_) | VipCommand::End => {}
             VipCommand::Withdraw => self.withdraw(),
-            // What a removed member knew is nobody's configuration any more.
+            // The last configuration that a removed member knew no longer applies.
             VipCommand::State(_) if self.withdrawn => {}
             VipCommand::State(state) => {
                 self.state = state;
@@ -167,11 +167,11 @@ impl Driver {
         }
     }
 
-    /// Tells the machine something, and what comes of it, until nothing more does.
+    /// Gives the machine an event, carries out its actions and reports their results, until there are no more.
     fn feed(&mut self, event: OwnershipEvent) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            // What is still to come in time is said anew each time; a moment that has passed would be waited for for ever.
+            // The machine names its next deadline anew each time. The old one may have passed, and must not stay.
             self.wake = None;
             let actions = match self.shared.machine().as_mut() {
                 Some(machine) => machine.handle(event, self.shared.now()),
@@ -187,7 +187,7 @@ impl Driver {
     }
 
     fn act(&mut self, action: OwnershipAction, events: &mut VecDeque<OwnershipEvent>) {
-        // What the kernel is asked for takes a while when there are many virtual IPs.
+        // Calls to the kernel take a while when there are many virtual IPs.
         self.shared.beat();
         match action {
             OwnershipAction::ProposeTake { term, reach } => self.propose_take(term, reach),
@@ -216,7 +216,7 @@ impl Driver {
         }
     }
 
-    /// Tells the machine what the kernel has of everything that the machine holds, where that is news.
+    /// Reports to the machine what the kernel has of each virtual IP that the machine holds, where that has changed.
     fn report(&mut self, events: &mut VecDeque<OwnershipEvent>) {
         let held: Vec<IpAddr> = match self.shared.machine().as_ref() {
             Some(machine) => machine.facts().map(|facts| facts.address).collect(),
@@ -227,7 +227,7 @@ impl Driver {
         for address in held {
             let found = facts.vips.iter().find(|found| found.vip.address == address);
             let present = found.is_some_and(|found| found.address_present);
-            // Until the kernel has surely shut it.
+            // The fence counts as open until the kernel has certainly shut it.
             let open = found.and_then(|found| found.fence_until);
             let open = open.is_some_and(|until| until + facts.fence.error() > now);
             if self.told.insert(address, (present, open)) != Some((present, open)) {
@@ -245,7 +245,7 @@ impl Driver {
             KernelEvent::Conflict { address, .. } => {
                 self.feed(OwnershipEvent::Foreign { address, term: None });
             }
-            // An address that was silent for a while, or is somewhere else now.
+            // The address was silent for a while, or has moved to another interface.
             KernelEvent::LinkUp(_) | KernelEvent::MacChanged(_) | KernelEvent::Resumed(_) => {
                 self.feed(OwnershipEvent::LinkRestored);
             }

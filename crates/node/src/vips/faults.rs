@@ -1,4 +1,4 @@
-//! What is wrong with this member, and what members tell one another of it.
+//! Faults of this member, and how members tell one another of theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,9 +29,9 @@ impl OwnFitness {
         Self { local, plane, shared: vips.shared.clone() }
     }
 
-    /// What is wrong here now, and with which configuration that was judged.
+    /// The faults of this member now, and the revision of the configuration by which they were judged.
     pub(super) fn faults(&self) -> (Revision, Faults) {
-        // Read first: what is found is at least as new.
+        // This is read first, so that the faults are at least as new.
         let in_force = *self.plane.in_force().borrow();
         let mut faults = Faults::new();
         let mut add = |fault, words| faults.insert(FaultKey::of_member(fault), words);
@@ -80,14 +80,14 @@ impl OwnFitness {
         self.plane.dead_pools().iter().map(convert::pool_name).collect()
     }
 
-    /// What this member tells others of its fitness, as it is now.
+    /// This member's fitness now, as it tells other members.
     pub(crate) fn messages(&self) -> (Revision, Vec<peer::VipFault>) {
         let (revision, faults) = self.faults();
         let mut told: Vec<_> = faults.keys().map(|key| message(key, false)).collect();
         let recovering = self.shared.recovering();
         let mut against: BTreeSet<Fault> = recovering.iter().map(|(fault, _)| *fault).collect();
-        // What many machines share fails on all of them within an interval or so. The first that is sure of it must not hand
-        // over to one that is about to be.
+        // What many machines share fails on all of them within about one interval. The first member that is sure of the failure must
+        // not hand over to one that is about to see it too.
         if !self.shared.status().doubted_checks.is_empty() {
             against.insert(Fault::Check);
         }
@@ -112,7 +112,7 @@ fn places(status: std::sync::MutexGuard<'_, VipStatus>, faults: &mut Faults) {
         let fault = links.entry(name.clone()).or_insert_with(|| match kernel.link_up(&name) {
             Ok(Some(false)) => Some(format!("interface {name} is down")),
             Ok(None) => Some(format!("there is no interface {name}")),
-            // That it cannot be asked about says nothing about it.
+            // A question that the kernel does not answer says nothing about the interface.
             Ok(Some(true)) | Err(_) => None,
         });
         if let Some(words) = fault {
@@ -159,7 +159,7 @@ pub(super) fn report(status: &peer::MemberReport) -> FitnessReport {
     let mut report = FitnessReport { revision: status.fitness_revision, ..Default::default() };
     for told in &status.vip_faults {
         match parse(told) {
-            // It may be about anything.
+            // An unknown kind may be about anything.
             None => report.unknown = true,
             Some(key) if told.recovering => drop(report.recovering.insert(key.fault)),
             Some(key) => drop(report.faults.insert(key)),
@@ -168,7 +168,7 @@ pub(super) fn report(status: &peer::MemberReport) -> FitnessReport {
     report
 }
 
-/// The pools that a member sees dead, as faults of it.
+/// The faults of a member that sees these pools dead.
 pub(super) fn dead<'a>(pools: impl IntoIterator<Item = &'a String>) -> BTreeSet<FaultKey> {
     pools
         .into_iter()

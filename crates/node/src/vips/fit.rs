@@ -1,4 +1,4 @@
-//! Whether a virtual IP can be one, by what this member knows of its own addresses, interfaces, and the other members.
+//! Whether an address can be a virtual IP, by what this member knows of its own addresses and interfaces and of other members.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,14 +34,14 @@ impl OwnAddresses {
         Self(all.into_iter().filter_map(|(what, address)| Some((what, address?))).collect())
     }
 
-    /// What an address is to this member or, as one of `host`, to its machine.
+    /// What an address is for this member, or for its machine when it is one of `host`.
     pub(super) fn what(&self, address: IpAddr, host: &BTreeSet<IpAddr>) -> Option<&'static str> {
         let own = self.0.iter().find(|(_, own)| *own == address).map(|(what, _)| *what);
         own.or_else(|| host.contains(&address).then_some("an address of its host"))
     }
 }
 
-/// Of which member an address is the recorded one, and which. Names are not looked up here.
+/// Says which member's recorded address this is, if it is one. Names are not looked up here.
 pub(super) fn recorded(state: &ClusterState, address: IpAddr) -> Option<String> {
     state.members.values().find_map(|member| {
         let spec = &member.spec;
@@ -80,7 +80,7 @@ pub(crate) fn fit(config: &Config, candidate: &peer::VipCandidate) -> peer::VipF
             "the interface {named} has no Ethernet address, so a virtual IP on it cannot be announced; there is {}",
             listed(&there)
         )),
-        // What cannot be asked about says nothing.
+        // A question that the kernel does not answer says nothing.
         Ok(Fit::Fits) | Err(_) => peer::VipFit::default(),
     }
 }

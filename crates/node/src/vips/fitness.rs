@@ -15,14 +15,14 @@ use super::shared::{Faults, Shared};
 use super::succession::{Other, Succession};
 use crate::events::{Event as Happened, Journal};
 
-/// Time between two looks: short against what a fault costs, long against what a look does.
+/// Time between two looks. A fault costs much more time than this, and a look much less.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long this member must have been alone in seeing every backend of a pool dead. When they do die, members find out one
-/// after another, up to some check intervals apart, and the virtual IPs need not move for that.
+/// How long this member alone must have seen every backend of a pool dead. When backends really die, members find out one after
+/// another, up to some check intervals apart, and the virtual IPs need not move.
 const ISOLATED_FOR: Duration = Duration::from_secs(10);
 
-/// Every how many of them is made while there are no virtual IPs.
+/// While there are no virtual IPs, only one look out of this many is made.
 const IDLE_ROUNDS: u32 = 4;
 
 /// What the looks need.
@@ -67,9 +67,9 @@ impl Watch {
     async fn look(&mut self, around: &Surroundings) -> bool {
         let Surroundings { plane, succession, journal, commands } = around;
         let Succession { local, vips, fitness, .. } = succession;
-        // The others are asked before this member looks at itself: what they had in force then is in force here by now, or
-        // their answers are not compared. Not so a check of its own: what many machines share fails on all at about the same time,
-        // and an answer from before says nothing of a failure that came while it was awaited.
+        // The others are asked before this member examines itself: the configuration that they had in force is in force here by
+        // then, or their answers are not compared. The operator's check is an exception. What many machines share fails on all of
+        // them at about the same time, and an older answer says nothing about a failure that came while it was awaited.
         let failing = !vips.shared.status().checks.is_empty();
         let others = if local.leads() { succession.ask().await } else { Vec::new() };
         let (revision, mut faults) = fitness.faults();
@@ -81,12 +81,12 @@ impl Watch {
         let gone: Vec<Fault> = self.told.difference(&reasons).copied().collect();
         let come: Vec<Fault> = reasons.difference(&self.told).copied().collect();
         self.told = reasons;
-        // What has gone comes first and what has come last: nobody is to leave for a reason of before, nor for the sake of
-        // somebody who cannot take over.
+        // Faults that are gone come first and new ones last, so that this member never hands over for a fault that is gone, or to a
+        // member that cannot take over.
         let first = gone.into_iter().map(|fault| OwnershipEvent::Fault { fault, present: false });
         let last = come.into_iter().map(|fault| OwnershipEvent::Fault { fault, present: true });
         let goes_on = tell(commands, first.chain([OwnershipEvent::Targets(targets)]).chain(last));
-        // What serves virtual IPs goes on to accept, drained or not.
+        // A member that serves virtual IPs goes on accepting connections, even when it is drained.
         let drain = match local.drain() {
             Some(timeout) if !vips.holds_any() => (true, timeout),
             _ => (false, None),
@@ -120,7 +120,7 @@ impl Watch {
         let mut reasons = BTreeSet::new();
         for id in &voters {
             let Some(other) = others.iter().find(|other| other.id == *id) else { continue };
-            // A leader whose log is not written cannot put a release on record, which the machine waits for: see log_watch.
+            // A leader whose log is not written cannot record a release, which the machine waits for. `log_watch` handles that case.
             let mut found = self.own.in_favour_of(&other.report);
             found.remove(&Fault::Log);
             if !found.is_empty() {
@@ -128,7 +128,7 @@ impl Watch {
                 reasons.extend(found);
             }
         }
-        // Who leaves for a reason goes to somebody who does not have it.
+        // A leader that leaves because of a fault hands over to a member without that fault.
         if fitter.is_empty() {
             (succession.successors(others, &self.own), reasons)
         } else {
@@ -142,7 +142,7 @@ fn tell(commands: &Sender<VipCommand>, events: impl IntoIterator<Item = Ownershi
     events.into_iter().all(|event| commands.send(VipCommand::Event(event)).is_ok())
 }
 
-/// Shows the faults that there are now, before the machine acts on them.
+/// Shows the present faults, before the machine acts on them.
 fn show(shared: &Shared, journal: &Journal, new: Faults) {
     let mut status = shared.status();
     let known = std::mem::replace(&mut status.faults, new);

@@ -26,14 +26,14 @@ fn lease(profile: Profile) -> LeaseTiming {
 pub(crate) struct Vips {
     pub(super) shared: Arc<Shared>,
     commands: Sender<VipCommand>,
-    /// Until the owner starts.
+    /// The queue, until the owner takes it.
     queue: Mutex<Option<Receiver<VipCommand>>>,
     owner: Mutex<Option<JoinHandle<()>>>,
     /// Hand-overs that were asked for and are under way.
     pub(super) moves: AtomicUsize,
 }
 
-/// A hand-over that was asked for is under way as long as this is there.
+/// A requested hand-over is under way while this exists.
 pub(super) struct Moving<'a>(&'a AtomicUsize);
 
 impl Drop for Moving<'_> {
@@ -56,23 +56,23 @@ impl Vips {
         }
     }
 
-    /// Notes that somebody has asked for a hand-over, who knows better than the back-off to whom.
+    /// Notes that an operator has asked for a hand-over. An operator's choice goes before the back-off.
     pub(super) fn moving(&self) -> Moving<'_> {
         self.moves.fetch_add(1, Ordering::Relaxed);
         Moving(&self.moves)
     }
 
-    /// What is asked before each vote.
+    /// The guard that Raft asks before each vote.
     pub(crate) fn vote_guard(&self) -> Arc<dyn VoteGuard> {
         Arc::new(VipVoteGuard(self.shared.clone()))
     }
 
-    /// The queue to the owner, what comes out of it (once), and what is shared with it.
+    /// Both ends of the owner's queue (the receiving end only once), and what is shared with the owner.
     pub(super) fn ends(&self) -> (Sender<VipCommand>, Option<Receiver<VipCommand>>, Arc<Shared>) {
         (self.commands.clone(), locked(&self.queue).take(), self.shared.clone())
     }
 
-    /// Takes the owner's thread, to be waited for at the end.
+    /// Takes the owner's thread, which [`Vips::end`] waits for.
     pub(super) fn runs_in(&self, thread: JoinHandle<()>) {
         *locked(&self.owner) = Some(thread);
     }
@@ -100,7 +100,7 @@ impl Vips {
         if let Some(thread) = locked(&self.owner).take() {
             let _ = thread.join();
         }
-        // One that has panicked has left its handle on the kernel here. With the last one everything that is held goes.
+        // An owner that has panicked has left its handle on the kernel here. Dropping the last handle releases everything.
         drop(self.shared.status().kernel.take());
     }
 
@@ -114,12 +114,12 @@ impl Vips {
         ended.into_iter().chain(silent).collect()
     }
 
-    /// Whether they all are there and alive. For one of them, the thread that keeps the leases: it waits for nobody.
+    /// Whether all threads are alive. The thread that keeps the leases calls this, so it must never wait.
     pub(crate) fn is_whole(&self) -> bool {
         if self.shared.log_is_lost() {
             return false;
         }
-        // Whoever has it now is alive.
+        // The thread that holds the lock is alive.
         let Some(status) = self.shared.try_status() else { return true };
         status
             .kernel
@@ -127,7 +127,7 @@ impl Vips {
             .is_none_or(|kernel| kernel.ended_thread().is_none() && kernel.silent_threads().is_empty())
     }
 
-    /// That the thread which writes the log hangs, in words.
+    /// Says that the thread which writes the log hangs, if it does.
     pub(crate) fn log_silence(&self) -> Option<String> {
         let silence = self.shared.log_silence()?;
         Some(format!("trestle-log has given no sign of life for {} s", silence.as_secs()))
@@ -145,7 +145,7 @@ impl Vips {
         status.own.iter().map(words).collect()
     }
 
-    /// Why another member had better hold the virtual IPs, in words.
+    /// Why another member should hold the virtual IPs instead, in words.
     pub(crate) fn unfit(&self) -> Vec<String> {
         let recovering = self.shared.recovering();
         let status = self.shared.status();

@@ -1,4 +1,4 @@
-//! The machine that a member runs on, as the driver uses it. Tests have one that remembers what it was told.
+//! The machine that a member runs on, as the driver uses it. Tests have a fake that records the calls.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,8 +13,8 @@ use super::watchdog;
 
 /// The machine that a member runs on, before its kernel is used for virtual IPs.
 pub(super) trait Host: Send {
-    /// Opens the kernel for virtual IPs. What earlier runs of this member left is removed before this returns, and with it
-    /// before anything can be claimed.
+    /// Opens the kernel for virtual IPs. What earlier runs of this member left is removed before this returns, and so before
+    /// anything can be claimed.
     ///
     /// # Errors
     /// When the kernel cannot be used, or what was left cannot be removed.
@@ -40,7 +40,7 @@ pub(super) trait Kernel: Send + Sync {
     /// When it is held already, the lease is over, or the kernel refuses; nothing new is left behind then.
     fn claim(&self, vip: &InterfaceVip, lease: &Lease) -> Result<(), VipError>;
 
-    /// Puts back the address of a virtual IP that is held, if it is missing. Returns at once; what came of it is an event.
+    /// Puts back the address of a virtual IP that is held, if it is missing. Returns at once; the result comes as an event.
     ///
     /// # Errors
     /// When it is not held.
@@ -55,13 +55,13 @@ pub(super) trait Kernel: Send + Sync {
     /// Shuts the fence of a virtual IP at once, then removes its address.
     ///
     /// # Errors
-    /// When it is not held. Anything else means that it falls silent at the deadline of its lease.
+    /// When it is not held. After any other error it falls silent at the deadline of its lease.
     fn release(&self, address: IpAddr) -> Result<(), VipError>;
 
     /// Keeps new connections out of everything that is held, for `time` at most.
     ///
     /// # Errors
-    /// When the kernel refuses; new connections are taken as before then.
+    /// When the kernel refuses. New connections are then accepted as before.
     fn quiesce(&self, time: Duration) -> Result<(), VipError>;
 
     /// What the kernel has confirmed.
@@ -79,7 +79,7 @@ pub(super) trait Kernel: Send + Sync {
     /// When the kernel does not list its interfaces.
     fn link_up(&self, interface: &str) -> Result<Option<bool>, VipError>;
 
-    /// A thread that keeps the fence or the addresses and has ended.
+    /// The name of a thread that keeps the fence or the addresses and has ended, if one has.
     fn ended_thread(&self) -> Option<&'static str>;
 
     /// The threads that give no sign of life, each with the time since its last one. Takes no lock.
@@ -130,12 +130,12 @@ impl Kernel for LinuxKernel {
 
 /// This machine.
 pub(super) struct LinuxHost {
-    /// The member's name, by which its tables are called.
+    /// The member's name, which is part of the names of its tables.
     pub(super) name: String,
     pub(super) real_time: bool,
     /// Whether every part of the member gives signs of life, for the service manager's watchdog.
     pub(super) whole: watchdog::Whole,
-    /// Who hears of the kernel's events.
+    /// Where the kernel's events go.
     pub(super) commands: Sender<VipCommand>,
 }
 
@@ -160,7 +160,7 @@ impl Host for LinuxHost {
     }
 
     fn clean_up(&self) -> Result<(), VipError> {
-        // With the last handle goes whatever opening it has put there.
+        // Dropping the handle removes whatever opening has put there.
         LinuxKernel::open(KernelSettings { watchdog: None, real_time: false, ..self.settings() }).map(drop)
     }
 

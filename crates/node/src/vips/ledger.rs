@@ -1,4 +1,4 @@
-//! Raft's log, as the driver uses it. Tests have one that loses and delays what it is told.
+//! Raft's log, as the driver uses it. Tests have a fake that loses and delays calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,11 @@ use trestle_model::{Command, MemberId, Proposal};
 /// How long a record may wait for a quorum before it is proposed again.
 const RECORD_WAIT: Duration = Duration::from_millis(500);
 
-/// A record that waits for its answer, as long as this is there.
+/// A record waits for its answer while this exists.
 pub(super) struct PendingRecord(Arc<AtomicBool>);
 
 impl PendingRecord {
-    /// Begins to wait; `None` while another record does.
+    /// Begins to wait; `None` while another record waits.
     pub(super) fn begin(flag: &Arc<AtomicBool>) -> Option<Self> {
         (!flag.swap(true, Ordering::AcqRel)).then(|| Self(flag.clone()))
     }
@@ -27,10 +27,10 @@ impl Drop for PendingRecord {
     }
 }
 
-/// Raft's log. Both calls return at once; what comes of them is told with everything else that Raft tells. What does not
-/// come about is wanted again.
+/// Raft's log. Both calls return at once. Their results come with everything else that Raft reports. The machine asks again for
+/// what was not done.
 pub(super) trait Ledger: Send {
-    /// Proposes a record as the leader of `term`, or not at all. `pending` is dropped when it is known what came of it.
+    /// Proposes a record as the leader of `term`, or not at all. `pending` is dropped when the result is known.
     fn propose_in_term(&self, command: Command, term: u64, pending: PendingRecord);
 
     /// Hands leadership over.

@@ -1,9 +1,9 @@
 //! A leader whose log is not written gives leadership away.
 //!
-//! Its heartbeats go on while its disk, or the thread that writes to it, hangs, so that nobody else would ever lead; but each write
-//! needs the disks of a quorum of the others then, and it answers no other candidate: a vote is written before it is given. Its
-//! virtual IPs are well served until it hands over, and released when it begins to, as with any transfer. No release is on record:
-//! the successor waits for the old lease.
+//! While its disk, or the thread that writes to it, hangs, its heartbeats go on, so no other member would ever lead. But each write
+//! then needs the disks of a quorum of the others, and the leader answers no other candidate, because a vote is written before it is
+//! given. Its virtual IPs are served until it hands over, and released when the transfer begins, as with any transfer. The release
+//! is not recorded, so the successor waits for the old lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::stall::POLL_INTERVAL;
 use super::succession::Succession;
 use crate::supervise::Supervisor;
 
-/// Every how many looks the writer is asked for a sign of life, if it has nothing to do.
+/// An idle writer is asked for a sign of life once in this many looks.
 const ASK_EVERY: u32 = 4;
 
 /// Time to the next attempt at giving leadership away.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long an attempt may take. Raft itself hangs when it has to write another vote.
+/// How long an attempt may take. Raft itself hangs when it must write a vote.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Watches the log for ever.

@@ -1,9 +1,9 @@
-//! Virtual IPs on this member: the machine that decides who serves them, the kernel that enforces it, and what both are
-//! told. The decisions are [`trestle_engine::ownership`]'s; here they are carried out.
+//! Virtual IPs on this member: the machine that decides which member serves them, the kernel that enforces it, and what reports to
+//! both. [`trestle_engine::ownership`] makes the decisions, and this module carries them out.
 //!
-//! One thread, the owner, is told everything ([`command`]) and has the [`driver`] do what the machine wants. It waits for
-//! nothing but its queue: records and transfers are tasks on Raft's runtime ([`ledger`]). Other tasks bring the news: Raft's
-//! ([`raft_events`]) and those of this member's [`fitness`]. Votes ask the machine directly ([`shared::VipVoteGuard`]).
+//! One thread, the owner, receives every [`command`] and has the [`driver`] carry out the machine's actions. It waits only for its
+//! queue: records and transfers are tasks on Raft's runtime ([`ledger`]). Other tasks report what Raft says ([`raft_events`]) and
+//! this member's [`fitness`]. Votes ask the machine directly ([`shared::VipVoteGuard`]).
 
 mod check;
 mod check_exec;

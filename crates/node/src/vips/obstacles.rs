@@ -11,8 +11,8 @@ use trestle_model::{Member as Record, MemberId};
 use super::faults;
 use super::succession::Succession;
 
-/// What keeps this member from taking over, and what to do about it; follows its name or "it". The first thing that holds, from
-/// what is said first of a member to what is said last.
+/// Why a member cannot take over, and what to do about it. The text follows the member's name or "it", and names the first reason
+/// that is found.
 pub(super) async fn of(succession: &Succession, to: MemberId) -> String {
     let state = succession.local.consensus.view().borrow().state.clone();
     match state.members.get(&to) {
@@ -21,7 +21,7 @@ pub(super) async fn of(succession: &Succession, to: MemberId) -> String {
     }
 }
 
-/// The same of every other member, with their names.
+/// The same for every other member, each with its name.
 pub(super) async fn of_all(succession: &Succession) -> Vec<String> {
     let others = succession.local.others();
     let each = others
@@ -58,7 +58,7 @@ async fn of_record(succession: &Succession, other: &Record) -> String {
     }
 }
 
-/// What is wrong with another member and not with this one.
+/// The faults of another member that this one does not have.
 fn unfit(succession: &Succession, status: &peer::MemberReport) -> Option<String> {
     let (revision, own) = succession.fitness.faults();
     let mut here = OwnFaults::default();

@@ -1,4 +1,4 @@
-//! The thread that owns the virtual IPs of this member: it waits for what happens, and for the time at which something is due.
+//! The thread that owns the virtual IPs of this member. It waits for commands, and for the time at which something is due.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,7 +10,7 @@ use super::shared::Shared;
 use super::watchdog;
 use crate::supervise::{Liveness, Supervisor};
 
-/// Longest time without a look at what nobody reports, such as an interface that appears.
+/// Longest time between two looks at what nothing reports, such as an interface that appears.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread's state.
@@ -18,12 +18,12 @@ pub(super) struct Owner {
     pub(super) driver: Driver,
     pub(super) shared: Arc<Shared>,
     pub(super) supervisor: Supervisor,
-    /// The service manager's watchdog, fed here for as long as no kernel does.
+    /// The service manager's watchdog. This thread feeds it while no kernel is open, whose thread would do it.
     pub(super) idle_watchdog: Option<watchdog::Systemd>,
 }
 
 impl Owner {
-    /// Takes what is in the queue.
+    /// Handles what is in the queue already.
     pub(super) fn begin(&mut self, queue: &Receiver<VipCommand>) {
         while let Ok(command) = queue.try_recv() {
             self.driver.handle(command);
@@ -54,11 +54,11 @@ impl Owner {
             }
         }
         self.driver.release_all();
-        // What is done gives no signs of life.
+        // A thread that has ended in order gives no signs of life.
         self.shared.silence.is_no_fault();
     }
 
-    /// The kernel's threads have no say of their own when they end.
+    /// Reports kernel threads that have ended, because they cannot report it themselves.
     fn watch_kernel(&self) {
         if let Some(name) = self.driver.ended_thread() {
             self.supervisor.fail(name, "it has ended; see the log");

@@ -1,8 +1,8 @@
 //! A leader whose owner hangs gives leadership away.
 //!
-//! Nobody extends the leases of what such a member holds, so its kernel drops them in time; but while it leads, nobody else may
-//! serve. The successor waits for the old lease, because no release is committed: an owner that goes on in between finds out like one
-//! whose whole process was stopped.
+//! Nobody extends the leases of what such a member holds, so its kernel drops them in time. But while it leads, no other member may
+//! serve. The successor waits for the old lease, because no release is committed. An owner that goes on in the meantime notices, as it
+//! does after its whole process was stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ async fn give_leadership_away(consensus: &Consensus, succession: &Succession, si
         silence_s = silence.as_secs(),
         "the thread that holds virtual IPs gives no sign of life; this member gives leadership away"
     );
-    // To one that can serve, if any says so.
+    // Leadership goes to a member that says that it can serve, if there is one.
     let to = succession.targets().await.first().copied();
     if let Err(error) = consensus.transfer(to).await {
         warn!(%error, "leadership was not handed over");

@@ -1,4 +1,4 @@
-//! What Raft says, told to the owner as it comes.
+//! Passes what Raft reports on to the owner.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -27,7 +27,7 @@ pub(super) fn follow(
     supervisor.spawn(&runtime, "identity news", Lifetime::UntilStop, identity);
 }
 
-/// Raft's term in which whoever founds a cluster leads.
+/// Raft's term in which the founder of a cluster leads.
 const FIRST_TERM: u64 = 1;
 
 /// How a member came to lead.
@@ -78,7 +78,7 @@ async fn state(consensus: Consensus, commands: Sender<VipCommand>) {
     let mut revision = None;
     loop {
         let now = view.borrow_and_update().clone();
-        // What is configured comes before who may serve it.
+        // The configuration comes before the right to serve it.
         if revision.replace(now.state.revision) != Some(now.state.revision)
             && commands.send(VipCommand::State(now.state.clone())).is_err()
         {
@@ -91,7 +91,7 @@ async fn state(consensus: Consensus, commands: Sender<VipCommand>) {
     }
 }
 
-/// Tells that this member has an identity now, and what was told before to nobody.
+/// Tells the owner this member's new identity, and what it missed before it had one.
 fn begin(consensus: &Consensus, shared: &Shared, me: MemberId, commands: &Sender<VipCommand>) {
     let view = consensus.view().borrow().clone();
     let applied = OwnershipEvent::Applied { term: view.applied_term, tenure: view.state.tenure };
@@ -102,7 +102,7 @@ fn begin(consensus: &Consensus, shared: &Shared, me: MemberId, commands: &Sender
     }
 }
 
-/// Tells when this member comes to belong to a cluster, and when it does no more.
+/// Tells the owner when this member joins a cluster, and when it was removed from it.
 async fn identity(local: ThisMember, shared: Arc<Shared>, commands: Sender<VipCommand>) {
     let mut role = local.consensus.role();
     let now = || local.id().map(|me| (me, local.consensus.was_removed()));

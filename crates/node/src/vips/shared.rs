@@ -14,20 +14,20 @@ use super::kernel::Kernel;
 use super::silence::Silence;
 use super::stall::Stall;
 
-/// Added to the lease before an owner counts as hung, for a machine that does other things: a leader's owner hears of every
-/// heartbeat, and looks around each second besides.
+/// Added to the lease before an owner counts as hung, for a busy machine. A leader's owner hears of every heartbeat, and looks around
+/// each second besides.
 const OWNER_MARGIN: Duration = Duration::from_secs(1);
 
 /// Added to the lease before the log counts as hung, for a disk that is slow once in a while.
 const LOG_MARGIN: Duration = Duration::from_secs(1);
 
-/// The watchdog's patience with the log. A disk that hangs comes back or does not, and a restart mends neither: what is served here
-/// goes on meanwhile. A thread that hangs by a mistake is worth one.
+/// How long the log may hang before the watchdog restarts this process. A restart mends no disk, and what is served here goes on in
+/// the meantime. A thread that hangs by a programming mistake is worth a restart.
 const LOG_HOPELESS: Duration = Duration::from_secs(60);
 
 /// A clock that never jumps. A simulation has one of its own for each member.
 pub(super) trait Clock: Send + Sync {
-    /// The present.
+    /// The present moment.
     fn now(&self) -> Instant;
 }
 
@@ -40,15 +40,15 @@ impl Clock for SystemClock {
     }
 }
 
-/// Everything that is wrong with a member, with the words for it.
+/// The faults of a member, each with its words.
 pub(super) type Faults = BTreeMap<FaultKey, String>;
 
-/// Why a virtual IP has no place here.
+/// Why a virtual IP cannot be served here.
 #[derive(Clone)]
 pub(super) struct PlacementProblem {
-    /// For the virtual IP itself.
+    /// The words about the virtual IP.
     pub(super) problem: String,
-    /// For the member, which is unfit because of it.
+    /// The words about the member, which is unfit because of it.
     pub(super) fault: String,
 }
 
@@ -58,30 +58,30 @@ pub(super) struct VipStatus {
     pub(super) kernel: Option<Arc<dyn Kernel>>,
     /// Why the kernel cannot be used at all.
     pub(super) unable: Option<String>,
-    /// Where each virtual IP is, or would be, served here.
+    /// The interface on which each virtual IP is, or would be, served here.
     pub(super) interfaces: BTreeMap<IpAddr, String>,
-    /// Those for which there is no place here.
+    /// Virtual IPs that cannot be served here.
     pub(super) misplaced: BTreeMap<IpAddr, PlacementProblem>,
-    /// Those that are addresses of this member or of its host, with what they are.
+    /// Virtual IPs that are addresses of this member or of its host, with what they are.
     pub(super) own: BTreeMap<IpAddr, &'static str>,
-    /// The configuration that both were found with.
+    /// The revision of the configuration that these three were found with.
     pub(super) placed: Revision,
-    /// Those that the machine wants to serve and the kernel would not take, with the reason.
+    /// Virtual IPs that the machine wants to serve and the kernel refused, with the reason.
     pub(super) refused: BTreeMap<IpAddr, String>,
-    /// Why another member had better hold them, with the words for it.
+    /// Why another member should hold them instead.
     pub(super) faults: Faults,
-    /// For which faults this member gave them up not long ago.
+    /// The faults for which this member gave them up not long ago.
     pub(super) back_off: BackOff,
-    /// Why the operator's own checks fail, by their names; those that do.
+    /// The operator's own checks that fail, by name, with the reason.
     pub(super) checks: BTreeMap<String, String>,
-    /// Those whose last run failed, although they do not count as failing yet.
+    /// Checks whose last run failed, but which do not count as failing yet.
     pub(super) doubted_checks: BTreeSet<String>,
 }
 
 /// What the owner, the votes and the status share.
 pub(super) struct Shared {
     clock: Box<dyn Clock>,
-    /// Moments of the machine count from here.
+    /// The zero of the machine's clock.
     base: Instant,
     pub(super) lease: LeaseTiming,
     machine: Mutex<Option<Ownership>>,
@@ -119,13 +119,13 @@ impl Shared {
         self.clock.now()
     }
 
-    /// A moment of the machine's clock in this process; one that is too far away for it is as good as a year from now.
+    /// Converts a moment of the machine's clock. One that is too far away is taken as a year from now.
     pub(super) fn instant(&self, at: Duration) -> Instant {
         let far = || self.present() + Duration::from_secs(365 * 24 * 3600);
         self.base.checked_add(at).unwrap_or_else(far)
     }
 
-    /// A moment of this process on the machine's clock.
+    /// Converts a moment of this process to the machine's clock.
     pub(super) fn moment(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.base)
     }
@@ -164,7 +164,7 @@ impl Shared {
         locked(&self.status)
     }
 
-    /// The same without waiting; `None` while somebody else has it.
+    /// The same without waiting; `None` while another thread has it.
     pub(super) fn try_status(&self) -> Option<MutexGuard<'_, VipStatus>> {
         self.status.try_lock().ok()
     }
@@ -173,7 +173,7 @@ impl Shared {
         locked(&self.machine)
     }
 
-    /// Faults for which this member still counts as unfit, there or not, with the words for it.
+    /// Faults for which this member still counts as unfit, present or not, with words for each.
     pub(super) fn recovering(&self) -> Vec<(Fault, String)> {
         let (now, status) = (self.now(), self.status());
         let recovering = status.back_off.recovering(now);

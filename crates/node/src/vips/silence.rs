@@ -1,14 +1,14 @@
-//! For how long the owner has given no sign of life.
+//! How long the owner has given no sign of life.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use trestle_engine::SignOfLife;
 
-/// Looks in a row that must find it silent.
+/// How many looks in a row must find the owner silent.
 const LOOKS: u32 = 3;
 
-/// A silence as a fault.
+/// The words for a silence that is a fault.
 pub(super) fn words(silence: Duration) -> String {
     format!("the thread that holds them has given no sign of life for {} s", silence.as_secs())
 }
@@ -16,7 +16,7 @@ pub(super) fn words(silence: Duration) -> String {
 /// What is seen of the owner from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    /// On the machine's clock.
+    /// The last sign of life, on the machine's clock.
     sign: SignOfLife,
     /// Looks in a row that found no sign of life.
     looks: AtomicU32,
@@ -30,12 +30,12 @@ impl Silence {
         self.sign.give(now);
     }
 
-    /// Notes that there will be none any more.
+    /// Notes that the owner has ended in order, and gives no more signs.
     pub(super) fn is_no_fault(&self) {
         self.ended.store(true, Relaxed);
     }
 
-    /// How long there has been none, if that is more than `patience`.
+    /// How long there has been no sign, if that is more than `patience`.
     fn over(&self, patience: Duration, now: Duration) -> Option<Duration> {
         let silence = self.sign.silence(now);
         (silence > patience && !self.ended.load(Relaxed)).then_some(silence)
@@ -47,7 +47,8 @@ impl Silence {
         self.looks.store(looks, Relaxed);
     }
 
-    /// The silence of an owner that hangs: one that was stopped together with the whole process goes on when the looks do.
+    /// The silence of an owner that hangs. An owner that was stopped together with the whole process does not count: it goes on when
+    /// the looks do.
     pub(super) fn of_hung(&self, patience: Duration, now: Duration) -> Option<Duration> {
         self.over(patience, now).filter(|_| self.looks.load(Relaxed) >= LOOKS)
     }

@@ -1,4 +1,4 @@
-//! For how long the thread that writes the log has stood at the same work.
+//! How long the thread that writes the log has been at the same piece of work.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use trestle_consensus::LogWork;
 /// Time between two looks.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What is seen of the log's writer from one look to the next. Time is counted in looks: a process that was stopped as a whole made
-/// none.
+/// What is seen of the log's writer from one look to the next. Time is counted in looks, because a process that was stopped as a
+/// whole made none.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
     /// What it had done at the last look.
@@ -30,13 +30,13 @@ impl Stall {
         POLL_INTERVAL * self.looks.load(Relaxed)
     }
 
-    /// For how long it stands at the same work, if that is more than `patience`.
+    /// How long the writer has been at the same work, if that is more than `patience`.
     pub(super) fn over(&self, patience: Duration) -> Option<Duration> {
         Some(self.lasts()).filter(|lasts| *lasts > patience)
     }
 }
 
-/// A stall in words.
+/// The words for a stall that is a fault.
 pub(super) fn words(stall: Duration) -> String {
     format!("the thread that writes its log, or the disk, has hung for {} s", stall.as_secs())
 }

@@ -15,7 +15,7 @@ use super::{check, fitness, log_watch, owner_watch, raft_events, watchdog};
 use crate::events::Journal;
 use crate::supervise::{Lifetime, Supervisor};
 
-/// Starts the owner's thread and the tasks that bring it news. To be called before Raft starts. `whole` says whether every part of
+/// Starts the owner's thread and the tasks that report to it. Must be called before Raft starts. `whole` says whether every part of
 /// the member gives signs of life.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub(crate) fn start(
         supervisor: supervisor.clone(),
         idle_watchdog: watchdog::Systemd::from_environment(whole),
     };
-    // A member that restarts must not vote before its machine is there.
+    // A member that restarts must not vote before its machine exists.
     let (ready, begun) = std::sync::mpsc::sync_channel(1);
     let thread = supervisor.thread("vip owner", move |pulse| {
         owner.begin(&queue);

@@ -1,4 +1,4 @@
-//! What this member says of the virtual IPs.
+//! What this member reports of the virtual IPs.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::handle::Vips;
 use super::shared::VipStatus;
 
 impl Vips {
-    /// How far this member is with serving them.
+    /// This member's progress in serving them.
     pub(crate) fn standing(&self) -> VipStanding {
         let machine = self.shared.machine();
         let Some(machine) = machine.as_ref() else { return VipStanding::Unspecified };
@@ -32,7 +32,7 @@ impl Vips {
     }
 }
 
-/// How long it is told that somebody changed the fence: whoever did may do so again.
+/// How long the status shows that another program changed the fence: it may do so again.
 const REPAIR_SHOWN: Duration = Duration::from_secs(600);
 
 impl Vips {
@@ -64,7 +64,7 @@ impl Vips {
             };
             if let Some(facts) = &facts {
                 fill(&mut view, facts, address, now);
-                // The machine also wants what has no place here.
+                // The machine also has virtual IPs that cannot be served here.
                 view.without_quorum = view.holds && without_quorum.contains(&address);
             }
             view
@@ -100,7 +100,7 @@ fn fence_problems(facts: &KernelFacts, now: Instant) -> Vec<String> {
     problems
 }
 
-/// What keeps a virtual IP from being served here: what is so now, or what came of the last attempt that is still wanted.
+/// Why a virtual IP is not served here: what prevents it now, or how the last attempt failed.
 fn in_the_way(status: &VipStatus, address: IpAddr) -> Vec<String> {
     let misplaced = status.misplaced.get(&address).map(|found| &found.problem);
     let refused = status.refused.get(&address);

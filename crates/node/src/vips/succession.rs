@@ -1,4 +1,4 @@
-//! Who could lead after this member, and hold the virtual IPs.
+//! Which members could lead after this one, and hold the virtual IPs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::handle::Vips;
 use crate::peers::Peers;
 use crate::this_member::ThisMember;
 
-/// Least time that another member has to say how it is.
+/// Least time that another member has to answer.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
 /// Another voter's answer.
@@ -26,7 +26,7 @@ pub(super) struct Other {
     pub(super) report: FitnessReport,
 }
 
-/// Who could lead after this member, by what the others say. Clones share it.
+/// Finds the members that could lead after this one, by what they say. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Succession {
     pub(super) local: ThisMember,
@@ -40,7 +40,7 @@ impl Succession {
         Self { local, peers, vips, fitness }
     }
 
-    /// Asks the other voters how they are.
+    /// Asks the other voters for their state.
     pub(super) async fn ask(&self) -> Vec<Other> {
         let view = self.local.consensus.view().borrow().clone();
         let me = self.local.id();
@@ -52,11 +52,11 @@ impl Succession {
             let here = &here;
             async move {
                 let ask = peer::ReportRequest { no_digest: true, ..Default::default() };
-                // One that does not answer in time is no successor, and what is wrong here is not to wait for it.
+                // A member that does not answer in time is no successor, and this member's own faults must not wait for it.
                 let answer = tokio::time::timeout(patience, self.peers.report(&other, &ask)).await;
                 let status = answer.ok()?.ok()?.status?;
                 let mut report = faults::report(&status);
-                // Where both see nothing of a pool, it is not this member alone.
+                // Where both see every backend of a pool dead, this member is not isolated.
                 report.faults.extend(faults::dead(&status.dead_pools).intersection(here).cloned());
                 Some(Other { id: other.id, status, report })
             }
@@ -72,14 +72,14 @@ impl Succession {
         own
     }
 
-    /// To whom leadership can go, best first, by what they say now.
+    /// The members to which leadership can go, best first, by what they say now.
     pub(super) async fn targets(&self) -> Vec<MemberId> {
         let others = self.ask().await;
         self.successors(&others, &self.own_faults())
     }
 
-    /// To whom leadership can go from a leader whose log is not written, best first. It cannot vote for anybody either: there is none
-    /// unless the others whose logs are written are a quorum.
+    /// The members to which leadership can go from a leader whose log is not written, best first. Such a leader cannot vote, so there
+    /// are none unless the others whose logs are written are a quorum.
     pub(super) async fn targets_without_own_vote(&self) -> Vec<MemberId> {
         let mut others = self.ask().await;
         others
@@ -91,11 +91,11 @@ impl Succession {
         self.successors(&others, &self.own_faults())
     }
 
-    /// The voters that are no worse than this member: a fault that all have stops no move. Those that have given the virtual IPs
-    /// up not long ago are left alone, unless somebody asks for a hand-over.
+    /// The voters that are no worse than this member. A fault that all of them have prevents no move. Voters that gave the virtual IPs
+    /// up not long ago are left out, unless an operator asks for a hand-over.
     pub(super) fn successors(&self, others: &[Other], own: &OwnFaults) -> Vec<MemberId> {
         let raft = self.local.consensus.status();
-        // What another one has of the log is what it says itself: what this member remembers of it may have been lost since.
+        // Another member's own report says what it has of the log. What this member remembers of it may have been lost since.
         let able = |id: &MemberId| {
             others.iter().any(|other| {
                 let lag = raft.committed.saturating_sub(other.status.applied_index);
@@ -110,8 +110,8 @@ impl Succession {
         let leaving = self.vips.is_leaving();
         let asked = self.vips.moves.load(Ordering::Relaxed) > 0 || leaving;
         let fit = those(&|report| own.matched_by(report) && (asked || report.recovering.is_empty()));
-        // What has been let go of cannot be taken back in this term, so an unfit member that can serve is better than none.
-        // All may have become unfit at once, by a check of what they share.
+        // A virtual IP that was released cannot be taken back in this term, so an unfit member that can serve is better than none.
+        // All members may have become unfit at once, by a check of something that they share.
         if fit.is_empty() && leaving { those(&|report| !report.is_unable()) } else { fit }
     }
 

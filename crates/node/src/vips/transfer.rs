@@ -1,4 +1,4 @@
-//! Moving the virtual IPs, and leadership with them, on purpose.
+//! Moves the virtual IPs, and leadership with them, on purpose.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::command::VipCommand;
 use super::obstacles;
 use super::succession::Succession;
 
-/// How long it may take to hear from somebody who could take over: a leader may be new, and a member busy.
+/// How long to wait for a member that could take over: the leader may be new, and members may be busy.
 const TARGETS_WAIT: Duration = Duration::from_secs(2);
 const TARGETS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the machine may take to begin, which it does once the last connections have had their time.
+/// How long the machine may take to begin. It begins once the last connections have had their time.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a hand-over: the old lease where there is no fence, an election or two, and some patience with a busy
-/// machine; less than the 10 s after which the command line gives a call up.
+/// machine. It is less than the 10 s after which the command line gives up.
 const TRANSFER_WAIT: Duration = Duration::from_secs(6);
 
-/// How long a member that stops waits for another leader where it saw nobody to hand over to: an election may come about
-/// all the same, and without a quorum none does.
+/// How long a member that stops waits for another leader when it found no successor. An election may happen all the same, but not
+/// without a quorum.
 const ELECTION_WAIT: Duration = Duration::from_secs(2);
 
 fn refused(why: impl Into<String>) -> Status {
@@ -41,11 +41,11 @@ impl Transfers {
         Self(succession)
     }
 
-    /// Hands leadership and the virtual IPs over, to the best member unless `to` names one; this one must lead. Answers who
-    /// leads then, and its term, once it holds them.
+    /// Hands leadership and the virtual IPs over, to the best member unless `to` names one. This member must lead. Answers the new
+    /// leader and its term, once it holds them.
     ///
     /// # Errors
-    /// When this member does not lead, nobody can take over, or another than the one that was asked for did.
+    /// When this member does not lead, no member can take over, or another member than `to` took over.
     pub(crate) async fn transfer(&self, to: Option<MemberId>) -> Result<(MemberId, u64), Status> {
         let term = self.0.local.consensus.status().term;
         if let (Some(to), Some(me)) = (to, self.0.local.id())
@@ -62,13 +62,13 @@ impl Transfers {
         let _moving = self.0.vips.moving();
         loop {
             self.can_move(to, deadline).await?;
-            // What the machine was told may be as old as the time between two looks.
+            // The targets that the machine knows may be as old as the last look.
             let targets = self.0.targets().await;
             self.0.vips.tell(VipCommand::Event(OwnershipEvent::Targets(targets)));
             self.0.vips.tell(VipCommand::Event(OwnershipEvent::Move { to }));
             match self.begins(to).await? {
                 Ok(()) => break,
-                // A member that is busy may have been late with its answer.
+                // A busy member may have answered too late.
                 Err(_) if Instant::now() < deadline => {}
                 Err(refusal) => return Err(self.cannot(refusal).await),
             }
@@ -103,7 +103,7 @@ impl Transfers {
         let deadline = Instant::now() + BEGIN_WAIT;
         while self.0.local.consensus.leadership().borrow().leads.is_some() && !self.0.vips.is_leaving() {
             match self.movable(to)? {
-                // It was faster than this look.
+                // The hand-over was faster than this look.
                 Err(MoveRefusal::NotLeading) => break,
                 Err(refusal) => return Ok(Err(refusal)),
                 Ok(()) => {}
@@ -176,13 +176,14 @@ impl Transfers {
         Some((leader, term))
     }
 
-    /// Lets go of everything for good, before this process ends, and hands leadership over if there is somebody.
+    /// Releases everything for good, before this process ends, and hands leadership over if a member can take it.
     pub(crate) async fn leave(&self) {
         let raft = self.0.local.consensus.status();
         let leads = self.0.local.consensus.leadership().borrow().leads.is_some();
         if leads && raft.voters.len() > 1 {
             let _moving = self.0.vips.moving();
-            // A new leader hears in a moment who can take over. Without anybody it lets go all the same, and the others elect.
+            // A new leader learns in a moment which members can take over. Without any it releases all the same, and the others
+            // elect a leader.
             let target = self.can_move(None, Instant::now() + TARGETS_WAIT).await;
             self.0.vips.tell(VipCommand::Event(OwnershipEvent::Stop));
             let wait = if target.is_ok() { TRANSFER_WAIT } else { ELECTION_WAIT };
@@ -196,10 +197,10 @@ impl Transfers {
         self.end_vips().await;
     }
 
-    /// Lets go of everything, and hands nothing over.
+    /// Releases everything, and hands nothing over.
     pub(crate) async fn end_vips(&self) {
         let vips = self.0.vips.clone();
-        // A thread that cannot be waited for ends all the same.
+        // The thread ends even when it cannot be waited for.
         let _ = tokio::task::spawn_blocking(move || vips.end()).await;
     }
 }

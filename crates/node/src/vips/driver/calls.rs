@@ -11,7 +11,7 @@ use super::{Driver, KERNEL_RETRY, KernelState};
 use crate::events::Event;
 
 impl Driver {
-    /// Claims a virtual IP, or what is missing of one that is held.
+    /// Claims a virtual IP, or restores what is missing of one that is held.
     pub(super) fn claim(&mut self, address: IpAddr, vip: &ServedVip, until: Duration) {
         let Some(kernel) = self.kernel() else { return };
         if vip.interface.is_empty() {
@@ -27,13 +27,13 @@ impl Driver {
                 info!(vip = %wanted, "holds");
                 self.shared.status().refused.remove(&address);
             }
-            // The fence follows the lease; what came of the rest is an event.
+            // The fence follows the lease. The result of the rest comes as an event.
             Err(VipError::Held(_)) => drop(kernel.restore(address)),
             Err(error) => self.refused(address, error.to_string()),
         }
     }
 
-    /// What is not held is announced once it is: the machine begins anew then.
+    /// Announces a virtual IP. One that is not held is announced later: the machine begins again once it is.
     pub(super) fn announce(&self, address: IpAddr) {
         if let Some(kernel) = self.kernel() {
             let _ = kernel.announce(address);
@@ -47,13 +47,13 @@ impl Driver {
         }
     }
 
-    /// Releases a virtual IP; true when the kernel does not have it any more. What fails is asked for again, and told once.
+    /// Releases a virtual IP; true when the kernel no longer has it. A failure is logged once, and the release is tried again.
     pub(super) fn release(&mut self, address: IpAddr) -> bool {
         if let Some(lease) = self.leases.get(&address) {
             lease.end();
         }
         self.told.remove(&address);
-        // What is not wanted is not refused.
+        // A virtual IP that is no longer wanted is not shown as refused.
         self.shared.status().refused.remove(&address);
         match self.kernel().map(|kernel| kernel.release(address)) {
             Some(Ok(())) => info!(vip = %address, "released"),
@@ -71,7 +71,7 @@ impl Driver {
         true
     }
 
-    /// Notes why the kernel would not take a virtual IP, and says so once. It is asked again as long as the machine wants it.
+    /// Notes why the kernel refused a virtual IP, and logs it once. The claim is tried again while the machine wants it.
     fn refused(&self, address: IpAddr, why: String) {
         let known = self.shared.status().refused.insert(address, why.clone());
         if known.as_ref() != Some(&why) {
@@ -119,7 +119,7 @@ impl Driver {
         }
     }
 
-    /// Releases everything. The kernel's threads end with the last handle on it. The machine stays as it is, for votes.
+    /// Releases everything. The kernel's threads end with the last handle on it. The machine keeps its state, because votes need it.
     pub(in super::super) fn release_all(&mut self) {
         for address in self.leases.keys().copied().collect::<Vec<_>>() {
             self.release(address);

@@ -1,4 +1,4 @@
-//! Where each virtual IP belongs on this member, and what is in the way.
+//! Which interface each virtual IP belongs on, and what prevents that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::super::shared::PlacementProblem;
 use super::Driver;
 use crate::events::Event;
 
-/// Everything that is known of the virtual IPs' places.
+/// What is known of the virtual IPs' interfaces.
 #[derive(Default)]
 struct Placements {
     interfaces: BTreeMap<IpAddr, String>,
@@ -22,8 +22,8 @@ struct Placements {
 }
 
 impl Driver {
-    /// Brings what the machine knows of the configuration in line with it: which virtual IPs there are for this member, on
-    /// which interface, and what is in the way.
+    /// Updates what the machine knows of the configuration: which virtual IPs this member may hold, on which interface, and what
+    /// prevents it.
     pub(super) fn reconcile(&mut self) {
         if self.me.is_none() {
             return;
@@ -34,7 +34,7 @@ impl Driver {
         let mut vips = BTreeMap::new();
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
-            // What cannot be served here is the machine's business too: it hands that over like everything else.
+            // The machine also has those that cannot be served here, and hands them over like all others.
             let place = places.interfaces.get(&address).map(String::as_str).unwrap_or_default();
             let wanted = ownership::ServedVip {
                 prefix_len: vip.spec.address.prefix_len,
@@ -54,11 +54,11 @@ impl Driver {
         if self.state.vips.is_empty() {
             return places;
         }
-        // What cannot be asked about says nothing.
+        // A question that the kernel does not answer says nothing.
         let host = self.host.lasting_addresses();
         for vip in self.state.vips.values() {
             let address = vip.spec.address.ip;
-            // What is held here is no address of the host, whoever makes it last.
+            // A virtual IP that is held here is not an address of the host, even when somebody makes it permanent.
             let host = if self.leases.contains_key(&address) { &BTreeSet::new() } else { &host };
             if let Some(what) = self.identity.own.what(address, host) {
                 places.own.insert(address, what);
@@ -98,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// Where a virtual IP belongs here, or why nowhere; `None` without the kernel.
+    /// The interface of a virtual IP here, or why it has none; `None` without the kernel.
     fn interface_of(&self, vip: &VipSpec) -> Option<Result<String, String>> {
         let kernel = self.kernel()?;
         if let Some(name) = vip.interface_on(&self.identity.name) {
@@ -115,7 +115,7 @@ impl Driver {
     }
 }
 
-/// Nobody serves what is somebody's own address, so that the two are not cut off from one another.
+/// No member serves a virtual IP that is some member's own address, because that would cut the two off from one another.
 fn taken(address: IpAddr, what: &str) -> PlacementProblem {
     PlacementProblem {
         problem: format!("it is {what}; delete it, or give that member or host another address"),

@@ -1,4 +1,4 @@
-//! What the driver has Raft record.
+//! The records that the driver proposes to Raft.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ impl Driver {
         self.record(term, Command::ReleaseVips { member, term, time_ms: wall_clock(), reason });
     }
 
-    /// A cause, with what is known of it.
+    /// A cause in words, with its details.
     fn cause_text(&self, cause: Cause) -> String {
         let Cause::Unfit(fault) = cause else { return cause.to_string() };
         let status = self.shared.status();
@@ -36,7 +36,7 @@ impl Driver {
         }
     }
 
-    /// Counts as unfit for a while for what it gives the virtual IPs up for.
+    /// Makes this member count as unfit for a while, for the fault for which it gives the virtual IPs up.
     pub(super) fn back_off(&mut self, term: u64, cause: Cause) {
         // The record may have to be proposed more than once.
         if let Cause::Unfit(fault) = cause
@@ -47,7 +47,7 @@ impl Driver {
         }
     }
 
-    /// Proposes a record as the leader of `term`, one at a time. The machine wants it again if it does not come about.
+    /// Proposes a record as the leader of `term`, one at a time. The machine asks again when it is not committed.
     fn record(&self, term: u64, command: Command) {
         if let Some(pending) = PendingRecord::begin(&self.recording) {
             self.ledger.propose_in_term(command, term, pending);

@@ -1,4 +1,4 @@
-//! What the driver does once this member was removed.
+//! What the driver does after this member was removed.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use trestle_vip::VipError;
 use super::{Driver, KERNEL_RETRY};
 
 impl Driver {
-    /// Releases everything and forgets who this member was: it was removed.
+    /// Releases everything and forgets this member's identity, because it was removed.
     pub(super) fn withdraw(&mut self) {
         self.state = Arc::default();
         self.reconcile();
@@ -24,14 +24,14 @@ impl Driver {
         self.clean_up();
     }
 
-    /// Takes out of the kernel what an earlier run of this member left there, which nobody else would.
+    /// Removes from the kernel what an earlier run of this member left there. Nothing else would remove it.
     pub(super) fn clean_up(&mut self) {
         let now = self.shared.present();
         if self.cleanup_at.is_none_or(|at| at > now) {
             return;
         }
         self.cleanup_at = match self.host.clean_up() {
-            // Without the capability there never was anything.
+            // Without the capability this member never had anything in the kernel.
             Ok(()) | Err(VipError::Capability(_)) => None,
             Err(error) => {
                 warn!(%error, "what an earlier run may have left in the kernel is not removed; tried again in {KERNEL_RETRY:?}");
