@@ -4,29 +4,18 @@ use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A stream of bytes that follows from its seed (SplitMix64, Steele, Lea and Flood, OOPSLA 2014).
+/// A stream of bytes that follows from its seed.
 #[derive(Debug, Clone)]
-pub(super) struct Stream {
-    state: u64,
-    word: [u8; 8],
-    used: usize,
-}
+pub(super) struct Stream(fastrand::Rng);
 
 impl Stream {
     pub(super) fn new(seed: u64) -> Self {
-        Self { state: seed, word: [0; 8], used: 8 }
+        Self(fastrand::Rng::with_seed(seed))
     }
 
+    /// One byte after the other, so that the pieces in which a stream is read do not matter.
     fn next(&mut self) -> u8 {
-        if self.used == 8 {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            self.word = (z ^ (z >> 31)).to_le_bytes();
-            self.used = 0;
-        }
-        self.used += 1;
-        self.word[self.used - 1]
+        self.0.u8(..)
     }
 
     pub(super) fn fill(&mut self, buffer: &mut [u8]) {
