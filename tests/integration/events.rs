@@ -181,7 +181,7 @@ async fn events_of_all_members_are_told_once_each_also_when_the_member_that_tell
     // What the others knew is told on by the next member, and what happens meanwhile.
     cluster.members[teller].kill();
     let gone = cluster.members[teller].name.clone();
-    follower.sees("member-gone", &format!("member {gone} has not answered"));
+    follower.sees("member-unreachable", &format!("member {gone} has not answered"));
     api.create_pool("later", None).await.unwrap();
     follower.sees("configuration", "pool later created");
     assert!(follower.process.output().contains("following on"), "{}", follower.process.output());
@@ -319,6 +319,11 @@ async fn events_of_changes_say_which_settings_changed_and_who_asked() {
     let fields = serde_json::json!(["health_check.interval", "minimum_healthy"]);
     assert_eq!(updated["detail"]["changes"][0]["fields"], fields);
     says(&changes, "backend web/a updated (weight), asked for by 127.");
+    run(&["backend", "drain", "web/a", "--deadline", "5m"]);
+    run(&["backend", "enable", "web/a"]);
+    let changes = listed(&follower, "configuration");
+    says(&changes, "backend web/a draining (deadline 5m), asked for by 127.");
+    says(&changes, "backend web/a enabled, asked for by 127.");
 
     run(&["restore", &file, "--replace"]);
     let restored = says(&listed(&follower, "configuration"), "configuration restored: ");

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{error, info, warn};
+use trestle_api::peer;
 use trestle_api::status::{self, Failure};
-use trestle_api::{convert, peer};
 use trestle_consensus::RaftState;
 use trestle_model::{HostPort, MemberId, MemberSockets};
 
@@ -245,7 +245,7 @@ impl Registrar {
         }
         self.local.consensus.note_start(id, request.start, replaces, sockets).await?;
         if replaces != request.start {
-            info!(member = %convert::member_name(&known.name), "a process of this member has started");
+            info!("a process of member {} has started", known.name);
         }
         Ok(None)
     }

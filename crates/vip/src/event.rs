@@ -66,9 +66,12 @@ pub enum KernelEvent {
 impl fmt::Display for KernelEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lapsed(ip) => write!(f, "{ip}: lease ran out, fence closed"),
-            Self::Resumed(ip) => write!(f, "{ip}: lease renewed after it had run out, fence open"),
-            Self::AddressLost(ip) => write!(f, "{ip}: address removed by someone else"),
+            Self::Lapsed(ip) => write!(f, "{ip}: lease expired, fence closed"),
+            Self::Resumed(ip) => write!(f, "{ip}: lease renewed after it had expired, fence open"),
+            Self::AddressLost(ip) => write!(
+                f,
+                "{ip}: address gone: removed by another program, or expired while this process was late"
+            ),
             Self::AddressRestored(ip) => write!(f, "{ip}: address put back"),
             Self::NotRestored(ip, why) => write!(f, "{ip}: address cannot be put back: {why}"),
             Self::NotRemoved(ip, why) => write!(f, "{ip}: address cannot be removed, stays fenced: {why}"),
@@ -81,7 +84,7 @@ impl fmt::Display for KernelEvent {
             Self::FenceRebuilt(what) => write!(f, "fence changed by someone else, put back: {what}"),
             Self::LeftoverRemoved(what) => write!(f, "removed what a member that is gone left: {what}"),
             Self::FenceFailed(why) => write!(f, "fence cannot be renewed: {why}"),
-            Self::Slept => write!(f, "this machine slept, leases ended"),
+            Self::Slept => write!(f, "this machine was suspended, leases ended"),
         }
     }
 }

@@ -101,10 +101,11 @@ const THEN: &str = "there would be";
 /// A sentence about a number of voters that tolerates no more losses than one voter less would.
 fn even_warning(there: &str, voters: usize) -> Option<String> {
     (voters > 0 && voters.is_multiple_of(2)).then(|| {
-        format!(
-            "{there} {voters} voters: an even number survives no more failures than {}; have an odd number",
-            voters - 1
-        )
+        let survived = match (voters - 1) / 2 {
+            0 => "none may fail".to_owned(),
+            failures => format!("{failures} may fail"),
+        };
+        format!("{there} {voters} voters: {survived}, no more than with {}; have an odd number", voters - 1)
     })
 }
 

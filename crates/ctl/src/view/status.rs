@@ -166,10 +166,10 @@ mod tests {
              LISTENERS   1\n\
              VIPS        1\n\
              \n\
-             NAME   ID   ROLE    STATE                LEADER   REVISION   IN-FORCE   LISTENERS   CONNECTIONS   VIP         ADDRESS          VERSION\n\
-             m1     1    voter   leader               yes      12         12         1           5             serving     127.0.0.1:7480   0.1.0\n\
-             m2     2    voter   follower             no       12         12         1           5             following   127.0.0.2:7480   0.1.0\n\
-             m3     3    voter   follower, draining   no       12         12         1           5             -           127.0.0.3:7480   0.1.0\n\
+             NAME   ID   ROLE    STATE                LEADER   REVISION   IN-FORCE   LISTENERS   CONNECTIONS   VIP       ADDRESS          VERSION\n\
+             m1     1    voter   leader               yes      12         12         1           5             serving   127.0.0.1:7480   0.1.0\n\
+             m2     2    voter   follower             no       12         12         1           5             standby   127.0.0.2:7480   0.1.0\n\
+             m3     3    voter   follower, draining   no       12         12         1           5             -         127.0.0.3:7480   0.1.0\n\
              \n\
              no problems\n\
              note: m3 is drained and has 5 connections open: \"trestle member enable m3\" ends that\n"
@@ -228,7 +228,7 @@ mod tests {
             ]
         );
         let text = view.text(None);
-        let row = "m2     2    voter   unreachable   no       -          -          -           -             -           \
+        let row = "m2     2    voter   unreachable   no       -          -          -           -             -         \
                    127.0.0.2:7480   -\n";
         assert!(text.contains(row), "{text}");
         let (_, problems) = text.rsplit_once("\n\n").unwrap();

@@ -22,14 +22,14 @@ pub(crate) fn vip_standing_word(standing: v1::VipStanding) -> Option<&'static st
     Some(match standing {
         v1::VipStanding::Unspecified => return None,
         v1::VipStanding::Unable => "unable",
-        v1::VipStanding::Following => "following",
+        v1::VipStanding::Following => "standby",
         v1::VipStanding::CatchingUp => "catching-up",
         v1::VipStanding::WaitingForOldLease => "waiting-for-old-lease",
-        v1::VipStanding::Taking => "taking",
+        v1::VipStanding::Taking => "taking-over",
         v1::VipStanding::Serving => "serving",
         v1::VipStanding::WithoutQuorum => "without-quorum",
-        v1::VipStanding::Leaving => "leaving",
-        v1::VipStanding::Yielded => "yielded",
+        v1::VipStanding::Leaving => "handing-over",
+        v1::VipStanding::Yielded => "handed-over",
     })
 }
 

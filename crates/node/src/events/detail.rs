@@ -4,7 +4,9 @@ use trestle_api::v1::cluster_event::Detail;
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::RevisionChanges;
 use trestle_dataplane as dataplane;
-use trestle_model::{ChangeKind, Member, MemberId, MemberName, Resource, VipEvent, VipEventKind};
+use trestle_model::{
+    AdminState, Change, ChangeKind, Member, MemberId, MemberName, Resource, VipEvent, VipEventKind,
+};
 
 use super::{Event, Severity};
 
@@ -67,8 +69,9 @@ fn of_log(index: u64) -> Option<v1::EventId> {
 pub(super) fn of_vips(event: &VipEvent) -> v1::ClusterEvent {
     let line = convert::vip_event(event);
     let vips: Vec<String> = event.vips.iter().map(ToString::to_string).collect();
+    let what = if vips.len() == 1 { "virtual IP" } else { "virtual IPs" };
     let (kind, verb) = match event.kind {
-        VipEventKind::Taken => ("vip-taken", "took"),
+        VipEventKind::Taken => ("vip-taken", "taken"),
         VipEventKind::Released => ("vip-released", "released"),
     };
     v1::ClusterEvent {
@@ -76,7 +79,7 @@ pub(super) fn of_vips(event: &VipEvent) -> v1::ClusterEvent {
         time: line.time,
         severity: v1::EventSeverity::Info.into(),
         kind: kind.to_owned(),
-        text: format!("{verb} the virtual IPs {} in term {}: {}", vips.join(", "), event.term, event.reason),
+        text: format!("{what} {} {verb} in term {}: {}", vips.join(", "), event.term, event.reason),
         member: line.member.clone(),
         detail: Some(Detail::Vip(line)),
     }
@@ -91,8 +94,8 @@ fn of_member(kind: ChangeKind, member: &Member, drain: bool) -> (&'static str, S
             format!("member {name} joined as number {}, at {}", member.id, spec.peer_address),
         ),
         (ChangeKind::Deleted, ..) => ("member-removed", format!("member {name} was removed")),
-        (ChangeKind::Updated, true, true) => ("member-drained", format!("member {name} drains")),
-        (ChangeKind::Updated, true, false) => ("member-enabled", format!("member {name} drains no more")),
+        (ChangeKind::Updated, true, true) => ("member-drained", format!("member {name} draining")),
+        (ChangeKind::Updated, true, false) => ("member-enabled", format!("member {name} enabled")),
         (ChangeKind::Updated, false, _) => {
             let (peers, admin) = (&spec.peer_address, &spec.admin_address);
             ("member-updated", format!("member {name} is at {peers} now, its admin API at {admin}"))
@@ -100,7 +103,21 @@ fn of_member(kind: ChangeKind, member: &Member, drain: bool) -> (&'static str, S
     }
 }
 
-fn words(change: &v1::ResourceChange) -> String {
+/// What an operator switched a backend to, where that is all that was changed.
+fn switched(change: &Change, fields: &[String]) -> Option<String> {
+    let Resource::Backend(_, backend) = &change.resource else { return None };
+    let only = fields.iter().all(|field| matches!(field.as_str(), "admin_state" | "drain_timeout"));
+    (change.kind == ChangeKind::Updated && only && !fields.is_empty()).then(|| match backend.admin_state {
+        AdminState::Enabled => "enabled".to_owned(),
+        AdminState::Draining { timeout: None } => "draining".to_owned(),
+        AdminState::Draining { timeout: Some(timeout) } => {
+            format!("draining (deadline {})", humantime::format_duration(timeout))
+        }
+        AdminState::Disabled => "disabled".to_owned(),
+    })
+}
+
+fn words(whole: &Change, change: &v1::ResourceChange) -> String {
     let done = match change.r#type() {
         v1::EventType::Created => "created",
         v1::EventType::Deleted => "deleted",
@@ -108,18 +125,20 @@ fn words(change: &v1::ResourceChange) -> String {
     };
     let fields = change.fields.join(", ");
     let fields = if fields.is_empty() { fields } else { format!(" ({fields})") };
+    let done = switched(whole, &change.fields).unwrap_or_else(|| format!("{done}{fields}"));
     let mut parts = change.name.split('/');
     match (parts.next(), parts.next(), parts.nth(1)) {
-        (Some("pools"), Some(pool), Some(backend)) => format!("backend {pool}/{backend} {done}{fields}"),
-        (Some(kind), Some(name), None) => format!("{} {name} {done}{fields}", kind.trim_end_matches('s')),
-        _ => format!("{} {done}{fields}", change.name),
+        (Some("pools"), Some(pool), Some(backend)) => format!("backend {pool}/{backend} {done}"),
+        (Some(kind), Some(name), None) => format!("{} {name} {done}", kind.trim_end_matches('s')),
+        _ => format!("{} {done}", change.name),
     }
 }
 
 /// All changes of a revision, in words: the first of them, and how many there are beside.
-fn all_words(changes: &[v1::ResourceChange], count: usize) -> String {
-    let named: Vec<String> = changes.iter().take(WORDS_MAX).map(words).collect();
-    let more = match count - named.len() {
+fn all_words(all: &[Change], changes: &[v1::ResourceChange]) -> String {
+    let named: Vec<String> =
+        all.iter().zip(changes).take(WORDS_MAX).map(|(whole, change)| words(whole, change)).collect();
+    let more = match all.len() - named.len() {
         0 => String::new(),
         1 => ", and 1 more change".to_owned(),
         more => format!(", and {more} more changes"),
@@ -139,9 +158,9 @@ pub(super) fn of_batch(
             _ => ("configuration", String::new()),
         },
         all if batch.restore => {
-            ("configuration", format!("configuration restored: {}", all_words(&changes, all.len())))
+            ("configuration", format!("configuration restored: {}", all_words(all, &changes)))
         }
-        all => ("configuration", all_words(&changes, all.len())),
+        all => ("configuration", all_words(all, &changes)),
     };
     let client = batch.origin.and_then(|origin| origin.client).map(|ip| ip.to_string()).unwrap_or_default();
     let from = if client.is_empty() { String::new() } else { format!(", asked for by {client}") };

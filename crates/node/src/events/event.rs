@@ -61,8 +61,8 @@ impl Event {
             Self::Leads { .. } => "leader",
             Self::QuorumLost { .. } => "quorum-lost",
             Self::QuorumBack { .. } => "quorum-back",
-            Self::MemberGone { .. } => "member-gone",
-            Self::MemberBack { .. } => "member-back",
+            Self::MemberGone { .. } => "member-unreachable",
+            Self::MemberBack { .. } => "member-reachable",
             Self::Voter { votes: true, .. } => "member-promoted",
             Self::Voter { votes: false, .. } => "member-demoted",
             Self::Kernel(event) => of_kernel(event).0,
@@ -100,8 +100,8 @@ fn of_kernel(event: &trestle_vip::KernelEvent) -> (&'static str, Severity) {
     use Severity::{Info, Warning};
     use trestle_vip::KernelEvent as Seen;
     match event {
-        Seen::Lapsed(_) => ("vip-lapsed", Warning),
-        Seen::Resumed(_) => ("vip-resumed", Info),
+        Seen::Lapsed(_) => ("vip-lease-expired", Warning),
+        Seen::Resumed(_) => ("vip-lease-renewed", Info),
         Seen::AddressLost(_) => ("vip-address-lost", Warning),
         Seen::AddressRestored(_) => ("vip-address-restored", Info),
         Seen::NotRestored(..) => ("vip-address-not-restored", Warning),
@@ -113,9 +113,9 @@ fn of_kernel(event: &trestle_vip::KernelEvent) -> (&'static str, Severity) {
         Seen::InterfaceGone(_) => ("interface-gone", Warning),
         Seen::Conflict { .. } => ("vip-conflict", Warning),
         Seen::FenceRebuilt(_) => ("fence-repaired", Warning),
-        Seen::LeftoverRemoved(_) => ("scrubbed", Warning),
+        Seen::LeftoverRemoved(_) => ("leftovers-removed", Warning),
         Seen::FenceFailed(_) => ("fence-failed", Warning),
-        Seen::Slept => ("slept", Warning),
+        Seen::Slept => ("machine-suspended", Warning),
     }
 }
 

@@ -30,6 +30,22 @@ pub(super) struct Told {
     pub(super) last: (u64, u64),
 }
 
+/// What each source says, in one piece where it was heard several times: what a later piece begins with was not missed because
+/// the piece before is not told yet.
+pub(super) fn gathered(heard: Vec<(String, Told)>) -> Vec<(String, Told)> {
+    let mut whole: Vec<(String, Told)> = Vec::new();
+    for (name, told) in heard {
+        match whole.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, before)) => {
+                before.events.extend(told.events);
+                before.last = told.last;
+            }
+            None => whole.push((name, told)),
+        }
+    }
+    whole
+}
+
 /// Where events come from. Clones share it.
 #[derive(Clone)]
 pub(crate) struct EventSources {
@@ -123,5 +139,29 @@ impl EventSources {
             }
         }
         (sources, unreachable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(numbers: std::ops::RangeInclusive<u64>) -> (String, Told) {
+        let last = (1, *numbers.end());
+        let event = |number| v1::ClusterEvent {
+            id: Some(v1::EventId { member: "a".to_owned(), start: 1, number }),
+            ..Default::default()
+        };
+        ("a".to_owned(), Told { events: numbers.map(event).collect(), last })
+    }
+
+    #[test]
+    fn what_was_heard_in_pieces_is_not_missed() {
+        let mut told = Position::default();
+        told.pass("a", 1, 3);
+        let whole = gathered(vec![heard(4..=8), heard(9..=9)]);
+        let counts: Vec<_> = whole.iter().map(|(name, said)| told.missed(name, &said.events)).collect();
+        assert_eq!(counts, [0]);
+        assert_eq!((whole[0].1.events.len(), whole[0].1.last), (6, (1, 9)));
     }
 }

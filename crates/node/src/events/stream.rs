@@ -14,7 +14,7 @@ use trestle_api::{convert, v1};
 use trestle_model::{Member, MemberId};
 
 use super::merge::{Position, cut, merge, timestamp};
-use super::sources::{EventSources, Told};
+use super::sources::{EventSources, Told, gathered};
 
 /// Bytes of events from which on a message is full.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -172,7 +172,7 @@ impl Follower {
     /// Sends what is new of what sources say.
     async fn tell(&mut self, sources: Vec<(String, Told)>) -> bool {
         let (mut lasts, mut events) = (Vec::new(), Vec::new());
-        for (name, told) in sources {
+        for (name, told) in gathered(sources) {
             let count = self.told.missed(&name, &told.events);
             if count > 0 {
                 self.missed.push(v1::MissedEvents { member: name.clone(), count });

@@ -131,7 +131,7 @@ mod tests {
             StatusView::from(status.clone()).problems,
             [
                 "vip api is HELD BY m1 AND m2 AT ONCE: clients may reach any of them; \"trestle vip get api\" shows each",
-                "vip db: no member holds it (m1 leads, and is following); \"trestle vip get db\" shows each member",
+                "vip db: no member holds it (m1 leads, and is standby); \"trestle vip get db\" shows each member",
             ]
         );
         // Asked alone, a member does not know who holds what.
@@ -150,7 +150,7 @@ mod tests {
             change(&mut status);
             StatusView::from(status).why_none_holds().unwrap()
         };
-        assert_eq!(why(|_| {}), "m1 leads, and is following");
+        assert_eq!(why(|_| {}), "m1 leads, and is standby");
         let waiting = |status: &mut v1::ClusterStatus| {
             status.members[0].set_vip_standing(v1::VipStanding::WaitingForOldLease);
             status.members[0].unfit = vec!["it is drained".to_owned()];
