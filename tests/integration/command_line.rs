@@ -23,6 +23,7 @@ pool get nothing
 backend add web/a 10.0.0.1:8080
 backend add web/b 10.0.0.2:8080 --weight 3 --backup
 backend add web/c 2001:db8::1:443
+backend add web/c http://10.0.0.1:80
 backend list web
 backend drain web/a
 backend enable web/a
@@ -40,6 +41,8 @@ backend remove web/b
 backend remove web/b
 listener delete front
 member list -o json
+member promote m1
+member drain m1 --dry-run
 leader show
 vip list
 vip get nothing
@@ -68,7 +71,7 @@ pub(crate) fn golden_session(
     // An entry of the member's own, which would come between those of the session, sooner or later.
     wait_for("the member's start to be recorded", Duration::from_secs(30), || {
         let output = cluster.members[0].output();
-        if output.contains("a process of this member has started") { Ok(()) } else { Err(output) }
+        if output.contains("a process of member m1 has started") { Ok(()) } else { Err(output) }
     });
     // The member's address as the golden file writes it.
     let typed = |line: &str| {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tonic::Code;
+use trestle_api::v1;
 use trestle_api::v1::{BootstrapClusterRequest, ListMembersRequest, MemberRole, RemoveMemberRequest};
 use trestle_testkit::{Api, Cluster, Member, Origin, Subnet, fetch_http, wait_until};
 
-use crate::trestled;
+use crate::{trestle, trestled};
 
 async fn roles(api: &Api) -> Vec<(String, MemberRole)> {
     let list = api.members().list_members(ListMembersRequest::default()).await.unwrap().into_inner();
@@ -203,4 +204,41 @@ async fn a_member_that_is_told_whom_to_ask_joins_by_itself() {
     .await;
     api.promote_member("m2").await.unwrap();
     assert_eq!(cluster.agreed().await.members.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_of_a_change_of_members_changes_nothing() {
+    let mut cluster = Cluster::start(trestled(), 3).await;
+    let learner = cluster.prepare();
+    cluster.members[learner].start();
+    let api = cluster.api(0);
+    api.add_member(cluster.members[learner].peer()).await.unwrap();
+    let empty = cluster.prepare();
+    cluster.members[empty].start();
+    let empty = cluster.members[empty].peer().to_string();
+    let drained = v1::DrainMemberRequest { name: "members/m3".to_owned(), ..Default::default() };
+    api.members().drain_member(drained).await.unwrap();
+    let before = cluster.agreed().await;
+
+    let endpoints = cluster.endpoints();
+    for (line, told) in [
+        (format!("member add {empty} --dry-run"), format!("member m5 at {empty} would be added as learner")),
+        ("member promote m4 --dry-run".to_owned(), "member m4 would be promoted to voter".to_owned()),
+        ("member remove m2 --dry-run".to_owned(), "member m2 would be removed".to_owned()),
+        ("member drain m2 --deadline 5m --dry-run".to_owned(), "member m2 would be draining".to_owned()),
+        ("member enable m3 --dry-run".to_owned(), "member m3 would be enabled".to_owned()),
+    ] {
+        let said = trestle(&endpoints, &line.split(' ').collect::<Vec<_>>()).expect_success();
+        assert_eq!(said, format!("{told} (dry run)\n"), "{line}");
+    }
+    let unknown = trestle(&endpoints, &["member", "drain", "m9", "--dry-run"]);
+    assert_eq!(unknown.code, Some(1), "a dry run finds the mistakes of a real one: {}", unknown.stdout);
+
+    let after = cluster.agreed().await;
+    let members = |status: &v1::ClusterStatus| {
+        let members = status.members.iter().filter_map(|member| member.member.clone());
+        // Who leads may change at any time.
+        members.map(|member| v1::Member { leader: false, ..member }).collect::<Vec<_>>()
+    };
+    assert_eq!((after.revision, members(&after)), (before.revision, members(&before)));
 }

@@ -99,7 +99,7 @@ pub enum Refusal {
     },
     /// A restore would take away what is configured.
     #[error(
-        "the cluster has a configuration already ({pools} pools, {listeners} listeners, {vips} vips); back it up, then restore \
+        "the cluster has a configuration already (pools: {pools}, listeners: {listeners}, vips: {vips}); back it up, then restore \
          with --replace to make it exactly what the document says"
     )]
     Configured {

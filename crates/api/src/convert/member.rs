@@ -39,7 +39,8 @@ pub fn parse_add_member(request: &v1::AddMemberRequest) -> Result<HostPort, Inva
 /// # Errors
 /// Every value that breaks a rule.
 pub fn drain_member(request: &v1::DrainMemberRequest) -> Result<Write, Invalid> {
-    drained(request, &request.name, &request.request_id, true, request.drain_timeout.as_ref())
+    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
+    drained(asked, &request.name, true, request.drain_timeout.as_ref())
 }
 
 /// Parses the end of a drain.
@@ -47,13 +48,13 @@ pub fn drain_member(request: &v1::DrainMemberRequest) -> Result<Write, Invalid> 
 /// # Errors
 /// Every value that breaks a rule.
 pub fn enable_member(request: &v1::EnableMemberRequest) -> Result<Write, Invalid> {
-    drained(request, &request.name, &request.request_id, false, None)
+    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
+    drained(asked, &request.name, false, None)
 }
 
 fn drained<R: prost::Message + prost::Name>(
-    request: &R,
+    asked: Asked<'_, R>,
     name: &str,
-    request_id: &str,
     draining: bool,
     timeout: Option<&prost_types::Duration>,
 ) -> Result<Write, Invalid> {
@@ -62,7 +63,7 @@ fn drained<R: prost::Message + prost::Name>(
     let timeout = field::duration("drain_timeout", timeout, &mut v);
     check_drain_timeout(timeout, &mut v);
     let command = name.map(|name| Command::DrainMember { name, draining, timeout });
-    Asked { request, request_id, validate_only: false }.command(command, v)
+    asked.command(command, v)
 }
 
 /// Parses a change of where a member is reached: its name, and the addresses that change.

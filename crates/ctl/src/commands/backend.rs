@@ -12,8 +12,8 @@ use crate::input::Input;
 use crate::pages;
 use crate::session::{Repeat, Session, pools};
 use crate::view::{BackendState, BackendView};
-use crate::wait::{Drain, drained};
-use crate::write::{Created, Deleted, Write};
+use crate::wait::{Drain, drained, tell_what_is_left};
+use crate::write::{Created, Deleted, Write, for_people};
 
 /// Stands for all pools in a question about health.
 const ALL_POOLS: &str = "pools/-";
@@ -320,10 +320,16 @@ async fn update(
     let make = async |channel| pools(channel).update_backend(request.clone()).await;
     let view = BackendView::from(session.call(write.repeat(), make).await?);
     let what = format!("backend {path}");
-    if change.drains && write.waits() {
+    if change.drains {
         write.tell(session, &what, change.done, view.revision, &view)?;
         let drain = Drain::Backend { pool: named.pool, backend: named.backend };
-        return drained(session, &drain, view.revision).await;
+        if write.waits() {
+            return drained(session, &drain, view.revision).await;
+        }
+        if for_people(session) && !write.dry_run {
+            tell_what_is_left(session, &drain).await;
+        }
+        return Ok(());
     }
     write.finish(session, &what, change.done, view.revision, &view).await
 }

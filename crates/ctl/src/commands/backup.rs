@@ -74,7 +74,7 @@ impl BackupArgs {
         session.note_freshness(Some(&read));
         let v1::Configuration { pools, backends, listeners, vips, .. } = whole;
         session.terminal.note(format_args!(
-            "saved revision {}: {} pools, {} backends, {} listeners, {} vips; members are no part of it",
+            "saved revision {} (pools: {}, backends: {}, listeners: {}, vips: {}); members are no part of it",
             read.revision,
             pools.len(),
             backends.len(),

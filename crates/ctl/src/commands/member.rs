@@ -8,9 +8,9 @@ use super::consistency;
 use crate::args::{ReadArgs, WaitArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
-use crate::session::{Repeat, Session, cluster, connections, members};
+use crate::session::{Repeat, Session, cluster, members};
 use crate::view::{MemberView, membership_step_word};
-use crate::wait::{Drain, connections_left, drained};
+use crate::wait::{Drain, drained, tell_what_is_left};
 use crate::write::{Deleted, Write, for_people, in_force, warn};
 
 /// What to do with members.
@@ -46,14 +46,14 @@ pub(crate) enum MemberCommand {
         #[arg(long, value_name = "DURATION")]
         deadline: Option<String>,
         #[command(flatten)]
-        drain: DrainArgs,
+        write: WriteArgs,
     },
     /// End a drain
     Enable {
         /// The member
         name: String,
         #[command(flatten)]
-        drain: DrainArgs,
+        write: WriteArgs,
     },
     /// Tell the cluster that a member, running or not, is reached at another address; a member that starts at another one does
     /// so by itself
@@ -90,23 +90,6 @@ pub(crate) struct ChangeArgs {
     dry_run: bool,
 }
 
-/// Options of commands that begin and end a drain.
-#[derive(Debug, Args)]
-pub(crate) struct DrainArgs {
-    #[command(flatten)]
-    wait: WaitArgs,
-    /// Name of this request, a random one unless given: repeated with the same id, it is applied once
-    #[arg(long, value_name = "ID")]
-    request_id: Option<String>,
-}
-
-impl DrainArgs {
-    fn write(self, input: &mut Input) -> Result<Write, Error> {
-        let Self { wait, request_id } = self;
-        Write::new(&WriteArgs { wait: wait.wait, dry_run: false, request_id }, input)
-    }
-}
-
 impl MemberCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
@@ -115,10 +98,8 @@ impl MemberCommand {
                 add(session, &peer_address, if_absent, &change).await
             }
             Self::Promote { name, change } => promote(session, &name, &change).await,
-            Self::Drain { name, deadline, drain: args } => {
-                drain(session, &name, deadline.as_deref(), args).await
-            }
-            Self::Enable { name, drain } => enable(session, &name, drain).await,
+            Self::Drain { name, deadline, write } => drain(session, &name, deadline.as_deref(), &write).await,
+            Self::Enable { name, write } => enable(session, &name, &write).await,
             Self::Update { name, peer_address, admin_address, wait } => {
                 update(session, &name, [peer_address, admin_address], &wait).await
             }
@@ -133,12 +114,10 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let answer = session.call(Repeat::Read, make).await?;
     session.note_freshness(answer.read.as_ref());
     let mut views: Vec<MemberView> = answer.members.into_iter().map(Into::into).collect();
-    if views.iter().any(|member| member.draining) {
-        let request = v1::GetClusterStatusRequest { local_only: false };
-        let make = async |channel| cluster(channel).get_cluster_status(request).await;
-        let status = session.call_for_extra("what is left on drained members", make).await;
-        MemberView::note_drains(&mut views, status.map(|status| status.members).unwrap_or_default());
-    }
+    let request = v1::GetClusterStatusRequest { local_only: false };
+    let make = async |channel| cluster(channel).get_cluster_status(request).await;
+    let status = session.call_for_extra("which members answer", make).await;
+    MemberView::note_status(&mut views, status.map(|status| status.members).unwrap_or_default());
     session.print(&views, || MemberView::table(&views))
 }
 
@@ -185,12 +164,16 @@ async fn promote(session: &mut Session<'_>, name: &str, change: &ChangeArgs) -> 
     let request = v1::PromoteMemberRequest { name: resource, validate_only: change.dry_run };
     let make = async |channel| members(channel).promote_member(request.clone()).await;
     let mut stream = session.call(Repeat::NonIdempotent, make).await?;
-    let (member, _) = follow(session, &mut stream).await?;
+    let (member, existing) = follow(session, &mut stream).await?;
+    let told = match (existing, change.dry_run) {
+        (true, _) => format!("member {} is a voter already, unchanged (id {})\n", member.name, member.id),
+        (false, true) => format!("member {} would be promoted to voter (dry run)\n", member.name),
+        (false, false) => format!("member {} promoted to voter (id {})\n", member.name, member.id),
+    };
+    session.print(&member, || told)?;
     if change.dry_run {
-        return session
-            .print(&member, || format!("member {} would be promoted to voter (dry run)\n", member.name));
+        return Ok(());
     }
-    session.print(&member, || format!("member {} promoted to voter (id {})\n", member.name, member.id))?;
     settle(session, &change.wait, member.revision).await
 }
 
@@ -239,51 +222,42 @@ async fn drain(
     session: &mut Session<'_>,
     name: &str,
     deadline: Option<&str>,
-    args: DrainArgs,
+    args: &WriteArgs,
 ) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.member("NAME", name);
     let drain_timeout = deadline.map(|text| input.duration("--deadline", text));
-    let write = args.write(&mut input)?;
+    let write = Write::new(args, &mut input)?;
     input.finish()?;
     let request = v1::DrainMemberRequest {
-        name: resource.clone(),
+        name: resource,
         request_id: write.request_id.clone(),
         drain_timeout,
+        validate_only: write.dry_run,
     };
     let make = async |channel| members(channel).drain_member(request.clone()).await;
     let view = MemberView::from(session.call(write.repeat(), make).await?);
     write.tell(session, &format!("member {name}"), "draining", view.revision, &view)?;
+    let drain = Drain::Member(name.to_owned());
     if write.waits() {
-        return drained(session, &Drain::Member(name.to_owned()), view.revision).await;
+        return drained(session, &drain, view.revision).await;
     }
-    if for_people(session) {
-        tell_what_is_left(session, name, resource).await;
+    if for_people(session) && !write.dry_run {
+        tell_what_is_left(session, &drain).await;
     }
     Ok(())
 }
 
-/// Says how many connections a drain waits for, and what comes next.
-async fn tell_what_is_left(session: &mut Session<'_>, name: &str, member: String) {
-    let filter = Some(v1::ConnectionFilter { member: member.clone(), ..v1::ConnectionFilter::default() });
-    let request = v1::ListConnectionsRequest { filter, page_size: 1, page_token: String::new() };
-    let make = async |channel| connections(channel).list_connections(request.clone()).await;
-    let Some(answer) = session.call_for_extra("what is left there", make).await else { return };
-    let left = match (answer.unreachable_members.contains(&member), answer.total_size) {
-        (true, _) => "it does not answer, so what is left there is not known".to_owned(),
-        (false, count) => format!("{} there", connections_left(count)),
-    };
-    session.terminal.note(format_args!(
-        "{left}: see \"trestle connection list --member {name}\"; end the drain with \"trestle member enable {name}\""
-    ));
-}
-
-async fn enable(session: &mut Session<'_>, name: &str, args: DrainArgs) -> Result<(), Error> {
+async fn enable(session: &mut Session<'_>, name: &str, args: &WriteArgs) -> Result<(), Error> {
     let mut input = Input::default();
     let resource = input.member("NAME", name);
-    let write = args.write(&mut input)?;
+    let write = Write::new(args, &mut input)?;
     input.finish()?;
-    let request = v1::EnableMemberRequest { name: resource, request_id: write.request_id.clone() };
+    let request = v1::EnableMemberRequest {
+        name: resource,
+        request_id: write.request_id.clone(),
+        validate_only: write.dry_run,
+    };
     let make = async |channel| members(channel).enable_member(request.clone()).await;
     let view = MemberView::from(session.call(write.repeat(), make).await?);
     write.finish(session, &format!("member {name}"), "enabled", view.revision, &view).await
@@ -309,7 +283,9 @@ async fn follow(
             0 => step.to_owned(),
             last => format!("{step} ({} of {last} log entries)", progress.matched_index),
         };
-        if line != told && !progress.existing {
+        // Where there was nothing to do, no step is done either.
+        let nothing = told.is_empty() && progress.step() == v1::member_progress::Step::Done;
+        if line != told && !nothing && !progress.existing {
             session.terminal.note(&line);
             told = line;
         }

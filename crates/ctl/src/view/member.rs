@@ -30,6 +30,8 @@ pub(crate) struct MemberView {
     /// Time after which it closes the connections that are left.
     #[serde(flatten, serialize_with = "span::drain_deadline")]
     drain_deadline: Option<Span>,
+    /// Whether it answers; `None` where that is not known.
+    reachable: Option<bool>,
     /// Connections that are open on it; only known of one that is drained.
     connections: Option<u64>,
     /// Whether it is drained: it takes no new connections and has none open. Only known of one that is drained.
@@ -55,6 +57,7 @@ impl From<v1::Member> for MemberView {
             revision: member.revision,
             draining: member.draining,
             drain_deadline: Span::setting(member.drain_timeout.as_ref()),
+            reachable: None,
             connections: None,
             drained: None,
             drain_left: None,
@@ -68,11 +71,13 @@ pub(crate) fn yes_no(value: bool) -> String {
 }
 
 impl MemberView {
-    /// Adds how far drains are, by what the members say of themselves.
-    pub(crate) fn note_drains(members: &mut [Self], said: Vec<v1::MemberStatus>) {
-        for status in said.into_iter().filter(|status| status.reachable) {
+    /// Adds which members answer and how far drains are, by what they say of themselves.
+    pub(crate) fn note_status(members: &mut [Self], said: Vec<v1::MemberStatus>) {
+        for status in said {
             let id = status.member.as_ref().map(|record| record.id);
-            if let Some(member) = members.iter_mut().find(|m| m.draining && Some(m.id) == id) {
+            let Some(member) = members.iter_mut().find(|m| Some(m.id) == id) else { continue };
+            member.reachable = Some(status.reachable);
+            if member.draining && status.reachable {
                 member.connections = Some(status.active_connections);
                 member.drained = Some(status.drained && status.active_connections == 0);
                 member.drain_left = Span::seconds(status.drain_left.as_ref());
@@ -81,6 +86,11 @@ impl MemberView {
     }
 
     fn state(&self) -> String {
+        let state = self.admin_state();
+        if self.reachable == Some(false) { format!("{state}, unreachable") } else { state }
+    }
+
+    fn admin_state(&self) -> String {
         match (self.draining, self.connections) {
             (false, _) => "enabled".to_owned(),
             (true, Some(open)) => {
@@ -137,9 +147,9 @@ mod tests {
             ..sample_member_status(&format!("m{id}"), id, v1::RaftState::Follower)
         };
         let silent = v1::MemberStatus { reachable: false, ..said(2, 9) };
-        MemberView::note_drains(&mut members, vec![said(1, 134), silent, said(3, 7)]);
+        MemberView::note_status(&mut members, vec![said(1, 134), silent, said(3, 7)]);
         let states = members.each_ref().map(MemberView::state);
-        assert_eq!(states, ["draining, 12 open, 2m14s left", "draining", "enabled"]);
+        assert_eq!(states, ["draining, 12 open, 2m14s left", "draining, unreachable", "enabled"]);
         let json = serde_json::to_value(&members[0]).unwrap();
         assert_eq!((&json["drain_left"], &json["drain_left_seconds"]), (&"2m14s".into(), &134.0.into()));
     }

@@ -83,6 +83,34 @@ impl Drain {
     }
 }
 
+/// Says how many connections a drain that nobody waits for has before it, and what comes next.
+pub(crate) async fn tell_what_is_left(session: &mut Session<'_>, drain: &Drain) {
+    let (kind, name) = (drain.kind(), drain.name());
+    let mut filter = v1::ConnectionFilter::default();
+    match drain {
+        Drain::Backend { pool, backend } => filter.backend = format!("pools/{pool}/backends/{backend}"),
+        Drain::Member(name) => filter.member = format!("members/{name}"),
+    }
+    let request =
+        v1::ListConnectionsRequest { filter: Some(filter), page_size: 1, page_token: String::new() };
+    let make = async |channel| connections(channel).list_connections(request.clone()).await;
+    let Some(answer) = session.call_for_extra("what is left there", make).await else { return };
+    let silent: Vec<String> = answer.unreachable_members.iter().map(|member| short_name(member)).collect();
+    let count = connections_left(answer.total_size);
+    let left = match drain {
+        Drain::Member(name) if silent.contains(name) => {
+            "it does not answer, so what is left there is not known".to_owned()
+        }
+        Drain::Backend { .. } if !silent.is_empty() => {
+            format!("{count} there, and what {} has is not known", silent.join(", "))
+        }
+        Drain::Backend { .. } | Drain::Member(_) => format!("{count} there"),
+    };
+    session.terminal.note(format_args!(
+        "{left}: see \"trestle connection list --{kind} {name}\"; end the drain with \"trestle {kind} enable {name}\""
+    ));
+}
+
 /// Waits until a drain that is in force with `revision` has ended, and counts down. It takes as long as the drain does; a member
 /// that does not answer is waited for as long as `--timeout` says, and one that cannot hand leadership over as long as the drain's
 /// deadline, if it has one: the deadline itself counts from when the member takes no new connections.

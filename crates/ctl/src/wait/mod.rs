@@ -6,7 +6,7 @@ mod drained;
 mod serving;
 
 pub(crate) use bound::bound;
-pub(crate) use drained::{Drain, drained};
+pub(crate) use drained::{Drain, drained, tell_what_is_left};
 pub(crate) use serving::serving;
 
 use std::time::Duration;

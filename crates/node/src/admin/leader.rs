@@ -161,11 +161,12 @@ impl Admin {
                 let id = self.member_id(&name(&promote.name)?)?;
                 streamed(move |steps| async move {
                     let consensus = &admin.local.consensus;
+                    let votes = consensus.status().voters.contains(&id);
                     let warnings = match promote.validate_only {
                         true => consensus.try_promote(id).await?,
                         false => consensus.promote(id, &steps).await?,
                     };
-                    admin.member_result(id, warnings, false)
+                    admin.member_result(id, warnings, votes)
                 })
             }
             Operation::Remove(remove) => {

@@ -46,6 +46,8 @@ pub(super) struct MemberStatusView {
     /// `None` for no bound.
     pub(super) descriptors_max: Option<u64>,
     pub(super) draining: bool,
+    /// It takes no new connections and has none open.
+    pub(super) drained: bool,
     /// When what is open is closed; `None` when it is not drained, or without a deadline.
     #[serde(flatten, serialize_with = "span::drain_left")]
     pub(super) drain_left: Option<Span>,
@@ -109,6 +111,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             descriptors_used: status.descriptors_used,
             descriptors_max: Some(status.descriptors_max).filter(|max| *max > 0),
             draining: member.draining,
+            drained: status.drained && status.active_connections == 0,
             drain_left: Span::seconds(status.drain_left.as_ref()),
             vip_standing,
             unfit: status.unfit,
@@ -135,7 +138,11 @@ impl MemberStatusView {
             (bound, failed) => format!("{bound}/{}", u64::from(bound) + u64::from(failed)),
         };
         let state = if self.reachable { &self.state } else { "unreachable" };
-        let state = if self.draining { format!("{state}, draining") } else { state.to_owned() };
+        let state = match (self.draining, self.drained) {
+            (false, _) => state.to_owned(),
+            (true, true) => format!("{state}, drained"),
+            (true, false) => format!("{state}, draining"),
+        };
         [
             self.name.clone(),
             self.id.to_string(),

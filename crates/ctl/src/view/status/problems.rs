@@ -21,7 +21,7 @@ impl StatusView {
                  {peer}\" on a member of the cluster"
             ),
             None if found => format!(
-                "{none}: found one with \"trestle cluster bootstrap\", or, on a member of a cluster, take this one in with \
+                "{none}: create one with \"trestle cluster bootstrap\", or, on a member of a cluster, take this one in with \
                  \"trestle member add {peer}\""
             ),
             None => {
@@ -34,7 +34,8 @@ impl StatusView {
     pub(super) fn find_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let quorum = self.quorum_problem();
-        if self.leader.is_none() {
+        let removed = self.members.iter().all(|m| m.state == "removed");
+        if self.leader.is_none() && !removed {
             let next = if quorum.is_none() { "; an election takes a moment, so ask again" } else { "" };
             problems.push(format!(
                 "no leader is known: changes and fresh reads are refused until there is one{next}"
