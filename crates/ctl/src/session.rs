@@ -372,6 +372,12 @@ impl<'t> Session<'t> {
         if status.code() == Code::Unimplemented && endpoint::is_peer_port(channel.clone(), deadline).await {
             return Err(outside(Outside::PeerPort));
         }
+        // What a web server answers over HTTP/2 is a page, which is no message, or a status of its own.
+        if matches!(status.code(), Code::Unimplemented | Code::Internal)
+            && let Some(what) = endpoint::http_at(&endpoint, deadline).await
+        {
+            return Err(outside(what));
+        }
         self.connected = Some((index, channel));
         match status.code() {
             Code::Unavailable => Err(Attempt::NotDone(failure(reason, true))),

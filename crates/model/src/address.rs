@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub type Port = NonZeroU16;
 
 const PORT_RULE: &str = "port must be 1 to 65535";
+const SCHEME_RULE: &str = "must be without a scheme such as http://, as in 10.0.0.1:8080";
 const BRACKETS_RULE: &str = "an IPv6 address with a port needs brackets, as in [2001:db8::1]:443";
 /// An interface has another number, and mostly another name, on each member.
 const LINK_LOCAL_RULE: &str = "must not be link-local (fe80::/10), which reaches the network of one interface, and that \
@@ -19,7 +20,8 @@ const ZONE_RULE: &str =
 fn parse_port(text: &str) -> Result<Port, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let port = if digits { text.parse::<u16>().ok() } else { None };
-    port.and_then(Port::new).ok_or_else(|| PORT_RULE.to_owned())
+    let rule = if text.starts_with("//") { SCHEME_RULE } else { PORT_RULE };
+    port.and_then(Port::new).ok_or_else(|| rule.to_owned())
 }
 
 /// Splits `IP`, `IP:PORT`, `[IPv6]` and `[IPv6]:PORT`. A bare IPv6 address has no port.
@@ -379,6 +381,7 @@ mod tests {
             assert!(BackendAddress::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(BackendAddress::parse("2001:db8::1:443"), Err(BRACKETS_RULE.to_owned()));
+        assert_eq!(BackendAddress::parse("http://10.0.0.1:80"), Err(SCHEME_RULE.to_owned()));
     }
 
     /// What can never work, and a part of the reason that is given.

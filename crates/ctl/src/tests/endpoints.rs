@@ -1,7 +1,7 @@
 //! Which member is asked, and when again.
 
-use std::io;
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use tonic::Status;
 use trestle_api::status::{Failure, failure};
@@ -19,10 +19,59 @@ fn hanging_up() -> String {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
             // The client's preface must be there before the end is, or it never sent anything.
-            let _ = io::Read::read(&mut connection, &mut [0; 64]);
+            let _ = connection.read(&mut [0; 64]);
         }
     });
     address
+}
+
+/// A web server that talks HTTP/1 and HTTP/2 and answers each request with a page; `status` is its number in HPACK's table
+/// (RFC 7541, appendix A).
+fn web_server(status: u8) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let connection = connection.unwrap();
+            std::thread::spawn(move || serve(connection, status));
+        }
+    });
+    address
+}
+
+fn serve(mut connection: TcpStream, status: u8) -> io::Result<()> {
+    let mut preface = [0; 24];
+    connection.read_exact(&mut preface)?;
+    if !preface.starts_with(b"PRI ") {
+        return connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npage\n");
+    }
+    // Frames (RFC 9113, section 4.1): no settings, and to a request on stream 1 a status and a page.
+    connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])?;
+    let mut head = [0; 9];
+    loop {
+        connection.read_exact(&mut head)?;
+        let [a, b, c, kind, ..] = head;
+        io::copy(&mut (&connection).take(u64::from(u32::from_be_bytes([0, a, b, c]))), &mut io::sink())?;
+        if kind == 1 {
+            connection.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x80 | status])?;
+            connection.write_all(&[0, 0, 5, 0, 1, 0, 0, 0, 1])?;
+            connection.write_all(b"page\n")?;
+        }
+    }
+}
+
+#[test]
+fn a_web_server_is_told_as_one_whatever_it_speaks() {
+    const OK: u8 = 8;
+    const NOT_FOUND: u8 = 13;
+    for status in [OK, NOT_FOUND] {
+        let endpoint = web_server(status);
+        for line in [["pool", "list"].as_slice(), &["status"]] {
+            let done = trestle(std::slice::from_ref(&endpoint), line);
+            let told = format!("  {endpoint} is the port of a web server, and not of a member;");
+            assert!(done.code == 1 && done.err.contains(&told), "{status} {line:?}: {}", done.err);
+        }
+    }
 }
 
 fn request_ids(member: &Member) -> Vec<String> {

@@ -33,8 +33,8 @@ fn check_has_port<'a>(
         return Ok(());
     }
     let without = backends.into_iter().filter(|(_, b)| b.address.port.is_none());
-    let rule = "has no port, so the pool's health check needs one of its own: set the pool's \
-                health_check.port, or health check none, or give the backend a port";
+    let rule = "has no port, so the pool's health check needs one of its own: give the backend a port, or the check \
+                (health_check.port, --health-port), or check nothing (--health none)";
     let found: Vec<Violation> =
         without.map(|(name, b)| Violation::new(format!("backend {name}"), &b.address, rule)).collect();
     if found.is_empty() { Ok(()) } else { Err(Invalid(found).into()) }
