@@ -93,12 +93,12 @@ fn nothing_else_is_left(cluster: &Cluster, [removed, empty]: [&str; 2]) {
         )
     );
     let alone = refused(&[empty], &["pool", "list"]);
-    assert!(alone.contains("found one with \"trestle cluster bootstrap\""), "{alone}");
+    assert!(alone.contains("create one with \"trestle cluster bootstrap\""), "{alone}");
     let silent = refused(&[empty, "127.0.0.1:1"], &["pool", "list"]);
     assert!(silent.contains("127.0.0.1:1: connection refused") && !silent.contains("bootstrap"), "{silent}");
 
     let status = trestle(empty, &["status"]).expect_success();
-    assert!(status.contains("found one with \"trestle cluster bootstrap\""), "{status}");
+    assert!(status.contains("create one with \"trestle cluster bootstrap\""), "{status}");
     let peer = cluster.members[3].peer();
     let status = trestle(&format!("{empty},127.0.0.1:1"), &["status"]);
     assert_eq!(status.stderr, "127.0.0.1:1: connection refused\n");

@@ -18,7 +18,7 @@ pub const LEADER_KEY: &str = "trestle-leader";
 pub enum Failure {
     /// The member belongs to no cluster.
     #[error(
-        "this member belongs to no cluster yet; found one with \"trestle cluster bootstrap\", or take it into one with \
+        "this member belongs to no cluster yet; create one with \"trestle cluster bootstrap\", or take it into one with \
          \"trestle member add HOST:PORT\" on a member of that cluster"
     )]
     NoCluster,

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 15] = [
+const EXAMPLES: [(&str, &[&str]); 20] = [
     (
         "trestle pool",
         &[
@@ -32,6 +32,7 @@ const EXAMPLES: [(&str, &[&str]); 15] = [
         ],
     ),
     ("trestle backend add", &["trestle backend add web/a 10.0.0.1:8080 --weight 2 --if-absent"]),
+    ("trestle backend drain", &["trestle backend drain web/a --deadline 5m --wait"]),
     (
         "trestle listener",
         &[
@@ -55,6 +56,14 @@ const EXAMPLES: [(&str, &[&str]); 15] = [
         ],
     ),
     (
+        "trestle vip create",
+        &[
+            "trestle vip create 10.0.3.100/24 --name api --prefer m1,m2",
+            "trestle vip create 2001:db8::100/64 --interface eth0 --interface-on m2=enp3s0",
+        ],
+    ),
+    ("trestle vip move", &["trestle vip move --to m2 --wait"]),
+    (
         "trestle member",
         &[
             "trestle member add 10.0.0.2:7481    # the new member's peer address",
@@ -63,11 +72,20 @@ const EXAMPLES: [(&str, &[&str]); 15] = [
             "trestle member list",
         ],
     ),
+    ("trestle member drain", &["trestle member drain m1 --deadline 5m --wait"]),
     (
         "trestle connection",
         &[
             "trestle connection list --pool web --client 10.0.0.0/8",
             "trestle connection close --backend web/a --min-age 1h --dry-run",
+        ],
+    ),
+    (
+        "trestle connection close",
+        &[
+            "trestle connection close m1/17",
+            "trestle connection close --backend web/a --min-age 1h --dry-run",
+            "trestle connection close --backend mqtt/b2 --share 33% --rate 20/s",
         ],
     ),
     ("trestle cluster", &["trestle --endpoint 10.0.0.1:7480 cluster bootstrap"]),

@@ -159,7 +159,7 @@ impl Dev {
     /// What is running, and what to try next.
     pub fn description(&self) -> String {
         let mut text = String::new();
-        let trestle = trestle_command();
+        let (build, trestle) = trestle_command();
         let kept =
             if self.temporary.is_some() { "removed at the end; keep it with --data-dir DIR" } else { "kept" };
         let samples = SAMPLES.map(|(name, port)| format!("{name} = 127.0.0.1:{port}")).join(", ");
@@ -172,13 +172,17 @@ impl Dev {
              data       {} ({kept})\n\nTry in another terminal:\n\n",
             self.data_dir.display()
         );
+        if let Some(build) = build {
+            let _ = writeln!(text, "  {build}\n      builds the command that manages a cluster, once");
+        }
         for (command, what) in [
             (
                 format!("curl http://127.0.0.1:{LISTENER_PORT}"),
                 "balanced; so it is on 127.0.0.2 and 127.0.0.3",
             ),
-            (format!("{trestle} status"), "what the members say of themselves"),
-            (format!("{trestle} backend list web"), "the backends, and who finds them healthy"),
+            (format!("{trestle} status"), "the members, and what is wrong"),
+            (format!("{trestle} top"), "traffic and health, live; q ends it"),
+            (format!("{trestle} backend list web"), "the backends, and how many members find each healthy"),
             (format!("{trestle} backend drain web/a"), "no new connections to a; enable brings it back"),
             (format!("{trestle} --endpoint 127.0.0.3:7480 pool get web -o yaml"), "the same from any member"),
         ] {
@@ -188,18 +192,21 @@ impl Dev {
     }
 }
 
-/// How the user can call the CLI from where the daemon was started.
-fn trestle_command() -> String {
-    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("trestle"));
-    match beside {
-        Some(path) if path.exists() => {
-            let here = std::env::current_dir().ok();
-            let short = here.and_then(|here| path.strip_prefix(here).ok().map(|path| path.to_owned()));
-            short.map_or_else(|| path.display().to_string(), |short| format!("./{}", short.display()))
-        }
-        _ if cfg!(debug_assertions) => "cargo run -q --bin trestle --".to_owned(),
-        _ => "cargo run -q --release --bin trestle --".to_owned(),
-    }
+/// How the user can call the CLI from where the daemon was started, and how it is built if it is not there yet.
+fn trestle_command() -> (Option<&'static str>, String) {
+    let Ok(beside) = std::env::current_exe().map(|exe| exe.with_file_name("trestle")) else {
+        return (None, "trestle".to_owned());
+    };
+    let build = match (beside.exists(), cfg!(debug_assertions)) {
+        (true, _) => None,
+        (false, true) => Some("cargo build --bin trestle"),
+        (false, false) => Some("cargo build --release --bin trestle"),
+    };
+    let here = std::env::current_dir().ok();
+    let short = here.and_then(|here| beside.strip_prefix(here).ok().map(|path| path.to_owned()));
+    let command =
+        short.map_or_else(|| beside.display().to_string(), |short| format!("./{}", short.display()));
+    (build, command)
 }
 
 async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), DevError> {

@@ -18,7 +18,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 pub(crate) async fn ask(local: ThisMember, peers: Peers, stop: CancellationToken) {
     if local.config.join.is_empty() {
         info!(
-            "this member belongs to no cluster yet; found one with \"trestle cluster bootstrap\", or take it into one with \"trestle member add\""
+            "this member belongs to no cluster yet; create one with \"trestle cluster bootstrap\", or take it into one with \"trestle member add\""
         );
         return;
     }

@@ -153,8 +153,8 @@ impl RecoveryPlan {
         privileges::give_to_owner(&self.data_dir);
         let number = recovered?;
         Ok(format!(
-            "{name} is all of the cluster now (recovery {number}); start it, then wipe the data directories of the others and take \
-             them in with \"trestle member add HOST:PORT\" and \"trestle member promote NAME\""
+            "{name} is the whole cluster now (recovery {number}); start it, then empty the data directories of the others and add \
+             them with \"trestle member add HOST:PORT\" and \"trestle member promote NAME\""
         ))
     }
 }
@@ -183,8 +183,8 @@ impl fmt::Display for RecoveryPlan {
         }
         writeln!(
             f,
-            "This makes {} all of the cluster. Lost is every change after entry {index} that the others have agreed on. They \
-             are refused from then on, also if they come back: wipe their data directories, then let them rejoin.",
+            "This makes {} the whole cluster. Every change after entry {index} that the others have agreed on is lost. The \
+             others are refused from then on, also if they come back: empty their data directories, then add them again.",
             identity.name
         )
     }

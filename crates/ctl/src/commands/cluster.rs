@@ -13,7 +13,7 @@ use crate::write::for_people;
 /// What to do with the cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Found a cluster with the member at the first endpoint, and only that, as its first voter
+    /// Create a cluster with the member at the first endpoint, and only that, as its first voter
     Bootstrap {
         /// Succeed where a member at any of the endpoints belongs to a cluster already; found none while one does not answer
         #[arg(long)]
@@ -47,7 +47,10 @@ impl ClusterCommand {
         let founded =
             Founded { cluster_id: answer.cluster_id, member: answer.member.unwrap_or_default().into() };
         session.print(&founded, || {
-            format!("cluster {} founded by {}\n", founded.cluster_id, founded.member.name)
+            format!(
+                "cluster {} created with {} as its first voter\n",
+                founded.cluster_id, founded.member.name
+            )
         })?;
         if for_people(session) {
             session.terminal.note("next: take in other members with \"trestle member add HOST:PORT\"");
@@ -71,7 +74,7 @@ async fn existing(session: &mut Session<'_>) -> Result<Option<Founded>, Error> {
     if failures.is_empty() {
         return Ok(None);
     }
-    session.terminal.note("nothing was founded: what does not answer may belong to a cluster");
+    session.terminal.note("no cluster was created: what does not answer may belong to a cluster");
     Err(Error::NoAnswer { failures, tried_for: None, request_id: None })
 }
 

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Events(events::EventsArgs),
     /// Show changes of the configuration as they come, until interrupted; "events" shows what happens
     Watch(watch::WatchArgs),
-    /// Found a cluster
+    /// Create a cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Manage pools: named sets of backends
