@@ -53,9 +53,9 @@ impl Proposals {
         self.propose_one(proposal, within).await
     }
 
-    /// Notes where a proposal comes from, if that is this member itself.
+    /// Notes where a proposal comes from, if that is this member itself. The leader notes when.
     fn sign(&self, proposal: &mut Proposal) {
-        let own = || Origin { time_ms: wall_clock(), member: self.member.id(), client: None };
+        let own = || Origin { time_ms: 0, member: self.member.id(), client: None };
         proposal.origin.get_or_insert_with(own);
     }
 
@@ -132,6 +132,7 @@ impl Proposals {
 
     async fn write(&self, proposal: Arc<Proposal>, deadline: Instant) -> Result<AppliedProposal, Retry> {
         let raft = self.raft.running().map_err(Retry::Never)?;
+        let proposal = stamped(proposal);
         let size = check(&proposal).map_err(Retry::Never)?;
         if let Some(settled) = self.answer_without_entry(&raft, &proposal, deadline).await? {
             return settled.map_err(|refusal| Retry::Never(refusal.into()));
@@ -154,6 +155,15 @@ const NO_QUORUM: &str = "the leader did not reach a quorum in time";
 /// Size of a proposal in the log, in bytes.
 fn proposal_size(proposal: &Proposal) -> usize {
     storage::Proposal::from(proposal).encoded_len()
+}
+
+/// The proposal with the time of this member, which is about to write it as the leader: whoever else had it before may have
+/// another clock. Only its record has that time; what a repeated request is known by does not depend on it.
+fn stamped(mut proposal: Arc<Proposal>) -> Arc<Proposal> {
+    if let Some(origin) = &mut Arc::make_mut(&mut proposal).origin {
+        origin.time_ms = wall_clock();
+    }
+    proposal
 }
 
 /// Now, in milliseconds since the beginning of 1970.

@@ -72,7 +72,8 @@ pub struct Proposal {
 /// Where a proposal came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// When, by the clock of the member that took it: milliseconds since the beginning of 1970, UTC.
+    /// When, by the clock of the leader that wrote it: milliseconds since the beginning of 1970, UTC. Times of later entries may
+    /// be earlier: leaders change, clocks differ, and one may be set back. Only the log orders what happened.
     pub time_ms: u64,
     /// The member that took it from a client, or wanted it by itself; `None` before it had an id.
     pub member: Option<MemberId>,

@@ -13,7 +13,8 @@ use crate::revision::Revision;
 pub struct RevisionRecord {
     /// Its revision.
     pub revision: Revision,
-    /// When it was proposed, and by whom.
+    /// When the leader wrote it, by its clock, and who asked for it. Records are in the order of their revisions; a later one may
+    /// have an earlier time.
     pub origin: Option<Origin>,
     /// The request's id.
     pub request: Option<RequestId>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use trestle_api::storage;
-use trestle_model::{Command, Invalid, Machine, Proposal, Refusal, Violation};
+use trestle_model::{Command, Invalid, Machine, Origin, Proposal, Refusal, Violation};
 
 /// The proposal to apply for one from the log: itself, or what was staged.
 pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result<Arc<Proposal>, Refusal> {
@@ -20,5 +20,10 @@ pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result
     if !matches!(staged.command, Command::Restore { .. }) || staged.request != proposal.request {
         return Err(wrong("must be one whole configuration".to_owned()));
     }
-    Ok(Arc::new(staged))
+    // The leader that wrote the last entry says when; the pieces were made where the request came in.
+    let origin = staged.origin.map(|origin| Origin {
+        time_ms: proposal.origin.map_or(origin.time_ms, |written| written.time_ms),
+        ..origin
+    });
+    Ok(Arc::new(Proposal { origin, ..staged }))
 }

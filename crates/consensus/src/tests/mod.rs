@@ -8,6 +8,7 @@ mod failure;
 mod isolation;
 mod large;
 mod leadership;
+mod origin;
 mod proxy;
 mod removal;
 mod removal_model;

@@ -27,7 +27,7 @@ pub(crate) use leader::OperationStream;
 pub(crate) use paging::{PageBounds, fill};
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tonic::{Response, Status};
@@ -193,12 +193,10 @@ impl Admin {
         ReadView { view, info }
     }
 
-    /// Where what a call asks for comes from, for the log.
+    /// Where what a call asks for comes from, for the log. The leader that writes it notes when.
     fn origin(&self, caller: &Caller) -> Origin {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let member = caller.taken_by().or_else(|| self.local.id());
-        Origin { time_ms, member, client: caller.client() }
+        Origin { time_ms: 0, member, client: caller.client() }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
