@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::calls::{CallClass, CallLimiter, CallPermit, too_many};
+use super::calls::{CallClass, CallPermit, too_many};
 use super::connection::{MonitoredIo, PortConnection};
 use super::{ConnectionOrigin, Serve, ServicePort};
 
