@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use trestle_dataplane::{CloseReason, DataPlaneSettings};
-use trestle_model::{Bind, Cidr, PoolSpec};
+use trestle_dataplane::{CloseReason, DataPlaneSettings, Verdict};
+use trestle_model::{BackendAddress, BackendSpec, Bind, Cidr, PoolSpec};
 
 use crate::harness::*;
 use crate::patch::ListenerPatch;
@@ -272,6 +272,38 @@ async fn nothing_leads_back_into_the_cluster() {
     plane.remove_listener("l").await;
     assert!(turned_away(own).await);
     plane.until_closed("own", CloseReason::ConnectFailed, 1).await;
+}
+
+#[tokio::test]
+async fn nothing_leads_to_a_members_own_port() {
+    // Servers that would answer stand for the admin API at one address, and for HTTP at all of them.
+    let (one, all) = (Server::start("a").await, Server::start_at("b", ([0, 0, 0, 0], 0).into()).await);
+    let own_ports = vec![one.address, all.address];
+    let mut plane = Plane::with(DataPlaneSettings { own_ports, ..settings() });
+    let spec = PoolSpec { connect_retries: 0, ..unchecked() };
+    let anywhere = SocketAddr::new(ip(), all.address.port());
+    for (name, backend) in [("one", one.address), ("all", anywhere)] {
+        plane.pool(name, spec.clone(), &[("a", at(backend))]).await;
+        let front = plane.listener(name, name).await;
+        assert!(turned_away(front).await, "{name}");
+        plane.until_closed(name, CloseReason::Loop, 1).await;
+    }
+    // A backend without a port takes the client's: only the connect tells that it is the member's own.
+    let address = BackendAddress::parse(&one.address.ip().to_string()).unwrap();
+    plane.pool("portless", spec, &[("a", BackendSpec::at(address))]).await;
+    let front = (ip(), one.address.port()).into();
+    plane.listener_at("portless", front, "portless").await;
+    assert!(turned_away(front).await);
+    plane.until_closed("portless", CloseReason::Loop, 1).await;
+    // No check asks there either, and at other ports of the same address both go on.
+    let server = Server::start_at("c", (one.address.ip(), 0).into()).await;
+    plane.pool("checked", checked(), &[("a", at(one.address)), ("b", at(server.address))]).await;
+    plane.until_verdict("checked", "b", Verdict::Healthy).await;
+    plane.until_verdict("checked", "a", Verdict::Unhealthy).await;
+    let (_, why) = plane.verdict("checked", "a");
+    assert_eq!(why, "loop: the address is a port of a member of this cluster itself");
+    let front = plane.listener("checked", "checked").await;
+    assert_eq!(servers(front, 4).await, "cccc");
 }
 
 #[tokio::test]
