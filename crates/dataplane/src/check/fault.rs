@@ -176,19 +176,17 @@ pub(super) fn http(error: &hyper::Error) -> String {
     .to_owned()
 }
 
-/// Why there is no usable answer over HTTP/2.
+/// Why there is no usable answer over HTTP/2; what was [`refused`] below it, h2 does not tell.
 pub(super) fn http2(error: &h2::Error) -> String {
     if let Some(cause) = error.get_io() {
-        return refused(cause).unwrap_or_else(|| {
-            match cause.kind() {
-                io::ErrorKind::ConnectionReset => "gRPC: connection reset",
-                io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
-                    "gRPC: connection closed before the answer was complete"
-                }
-                _ => "gRPC: the answer is not HTTP/2",
+        return match cause.kind() {
+            io::ErrorKind::ConnectionReset => "gRPC: connection reset",
+            io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+                "gRPC: connection closed before the answer was complete"
             }
-            .to_owned()
-        });
+            _ => "gRPC: the answer is not HTTP/2",
+        }
+        .to_owned();
     }
     match error.reason() {
         Some(reason) if error.is_remote() => format!("gRPC: the backend ended the call ({reason:?})"),

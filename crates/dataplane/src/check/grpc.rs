@@ -17,6 +17,7 @@ use trestle_model::GrpcCheck;
 use super::check_error::CheckError;
 use super::fault::{self, shown};
 use super::limit::CheckDeadline;
+use super::refusal::RefusalNote;
 use super::stream::{self, CheckStream};
 use super::target::{CheckTarget, named_by_host};
 use super::tls::TlsPlan;
@@ -110,6 +111,15 @@ impl GrpcPlan {
     }
 
     async fn call<S>(&self, stream: &mut S, target: &CheckTarget) -> Result<CheckResult, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (stream, refusal) = RefusalNote::new(stream);
+        let result = self.converse(stream, target).await;
+        result.map_err(|why| refusal.get().cloned().unwrap_or(why))
+    }
+
+    async fn converse<S>(&self, stream: S, target: &CheckTarget) -> Result<CheckResult, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

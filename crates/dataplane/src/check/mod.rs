@@ -13,6 +13,7 @@ mod identity;
 mod limit;
 mod local;
 mod plan;
+mod refusal;
 mod search;
 mod sockets;
 mod stream;

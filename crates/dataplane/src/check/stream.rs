@@ -187,7 +187,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::Ipv4Addr;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -207,21 +208,40 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_check_reads_256_kib_at_most() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    /// The connection of a check to a server that sends without end, with small buffers in the kernel; and how much the server
+    /// has sent when the connection is no more.
+    async fn endless() -> (CheckStream, JoinHandle<usize>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(BUFFER).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            while stream.write_all(&[0; 4096]).await.is_ok() {}
+            let mut sent = 0;
+            while let Ok(written) = stream.write(&[0; 4096]).await {
+                sent += written;
+            }
+            sent
         });
-        let mut stream = CheckStream::new(TcpStream::connect(address).await.unwrap());
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(BUFFER).unwrap();
+        (CheckStream::new(socket.connect(address).await.unwrap()), server)
+    }
+
+    /// Linux takes twice as much, and here lets no buffer grow.
+    const BUFFER: u32 = 16 * 1024;
+
+    #[tokio::test]
+    async fn a_check_reads_256_kib_at_most() {
+        let (mut stream, server) = endless().await;
         let (mut chunk, mut seen) = ([0; 5000], 0);
         let error = loop {
             match stream.read(&mut chunk).await {
                 Ok(read) => seen += read,
                 Err(error) => break error,
             }
+            assert!(seen < 2 * READ_MAX, "it reads on");
         };
         assert!((READ_MAX..READ_MAX + chunk.len()).contains(&seen), "{seen}");
         assert_eq!(error.to_string(), "sent more than the 256 KiB that a check reads");
@@ -229,5 +249,15 @@ mod tests {
         stream.tcp.set_zero_linger().unwrap();
         stream.say_goodbye().await;
         server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_answer_is_bounded_as_well() {
+        let (mut stream, server) = endless().await;
+        stream.tcp.set_zero_linger().unwrap();
+        await_close(&mut stream).await;
+        stream.say_goodbye().await;
+        let sent = server.await.unwrap();
+        assert!(sent < 2 * READ_MAX, "{sent}");
     }
 }

@@ -159,6 +159,22 @@ async fn an_endless_answer_is_read_up_to_64_kib() {
     assert!(sent.load(Ordering::SeqCst) >= 64 * 1024);
 }
 
+#[tokio::test]
+async fn what_tls_adds_counts_too() {
+    // A record of one byte has 22 more, so what is read ends before what is searched.
+    let address = tls_server(self_signed(30).into(), |mut stream| async move {
+        while stream.write_all(b"x").await.is_ok() && stream.flush().await.is_ok() {}
+    })
+    .await;
+    let kind = CheckKind::Exchange(ExchangeCheck {
+        tls: Some(TlsCheck::default()),
+        send: (*b"").into(),
+        expect: (*b"y").into(),
+        then: Vec::new(),
+    });
+    assert_eq!(outcome(kind, PATIENT, address).await, bad("sent more than the 256 KiB that a check reads"));
+}
+
 /// A mail server that counts clients that spoke before its greeting, and those that left without a word or by a reset.
 async fn mail(mut stream: tokio::net::TcpStream, early: Arc<AtomicUsize>, rude: Arc<AtomicUsize>) {
     tokio::time::sleep(Duration::from_millis(20)).await;

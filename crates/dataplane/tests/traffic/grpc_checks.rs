@@ -140,23 +140,63 @@ async fn a_web_server_that_speaks_http_2_is_not_serving() {
     assert_eq!(outcome(about(None), PATIENT, not_found).await, bad("gRPC: HTTP 404, wanted 200"));
 }
 
+/// SETTINGS and their acknowledgement (RFC 9113 §6.5).
+const BEGIN: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+
+#[tokio::test]
+async fn frames_that_mean_nothing_cost_their_bytes_and_no_more() {
+    // Of a type that nobody knows, which is to be ignored (RFC 9113 §5.5).
+    const UNKNOWN: &[u8] = b"\0\0\x04\xfa\0\0\0\0\0abcd";
+    let (address, _) = server(|mut stream| async move {
+        let _ = stream.write_all(BEGIN).await;
+        let many = UNKNOWN.repeat(100);
+        while stream.write_all(&many).await.is_ok() {}
+    })
+    .await;
+    let overrun = bad("sent more than the 256 KiB that a check reads");
+    assert_eq!(outcome(about(None), PATIENT, address).await, overrun);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_refused() {
+    let (address, _) = server(|stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_question, mut answer))) = connection.accept().await {
+            let mut body = answer.send_response(hyper::Response::new(()), false).unwrap();
+            body.send_data(vec![0; 5000].into(), true).unwrap();
+        }
+    })
+    .await;
+    let long = bad("gRPC: the answer has over 4096 bytes");
+    assert_eq!(outcome(about(None), PATIENT, address).await, long);
+}
+
 #[tokio::test]
 async fn a_server_that_pushes_is_not_listened_to() {
-    // SETTINGS, its acknowledgement, and then PUSH_PROMISE frames on stream 1 without end (RFC 9113 §6.6).
-    const BEGIN: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+    // PUSH_PROMISE frames on stream 1 without end (RFC 9113 §6.6).
     let promise = |stream: u32| {
         [b"\0\0\x08\x05\x04\0\0\0\x01", &stream.to_be_bytes()[..], b"\x82\x87\x84\x88"].concat()
     };
-    let (address, open) = server(move |mut stream| async move {
-        let _ = stream.read(&mut [0; 4096]).await;
-        let _ = stream.write_all(BEGIN).await;
-        for number in 1.. {
-            if stream.write_all(&promise(2 * number)).await.is_err() {
-                break;
+    let (prefaces, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let (address, open) = server(move |mut stream| {
+        let prefaces = prefaces.clone();
+        async move {
+            let mut preface = Vec::with_capacity(4096);
+            // 24 bytes, and a frame of settings that has two at least.
+            while preface.len() < 24 + 9 + 2 * 6 && matches!(stream.read_buf(&mut preface).await, Ok(1..)) {}
+            let _ = prefaces.send(preface);
+            let _ = stream.write_all(BEGIN).await;
+            for number in 1.. {
+                if stream.write_all(&promise(2 * number)).await.is_err() {
+                    break;
+                }
             }
         }
     })
     .await;
     assert_eq!(outcome(about(None), PATIENT, address).await, bad("gRPC: the answer is not HTTP/2"));
     until("every connection is closed", || open.load(std::sync::atomic::Ordering::SeqCst) <= 1).await;
+    // It was told not to: SETTINGS_ENABLE_PUSH is 0 (RFC 9113 §6.5.2).
+    let preface = soon("a preface", said.recv()).await.unwrap();
+    assert!(preface.windows(6).any(|setting| setting == [0, 2, 0, 0, 0, 0]), "{preface:?}");
 }

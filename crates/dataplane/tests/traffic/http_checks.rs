@@ -243,6 +243,14 @@ async fn an_answer_without_end_times_out() {
 }
 
 #[tokio::test]
+async fn an_answer_without_end_costs_its_bytes_and_no_more() {
+    // Of each six bytes only one is searched, so what is read ends before what is searched.
+    let chunks = endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n", None).await;
+    let overrun = bad("sent more than the 256 KiB that a check reads");
+    assert_eq!(asked(looking_for("ready"), chunks).await, overrun);
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_times_out_and_nothing_is_left() {
     let (hanging, open) = server(|mut stream| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trestle_dataplane::{DataPlaneSettings, Verdict};
-use trestle_model::{CheckKind, ClientIdentity, HttpCheck, TlsCheck};
+use trestle_model::{CheckKind, ClientIdentity, GrpcCheck, HttpCheck, TlsCheck};
 
 use crate::checking::*;
 use crate::harness::*;
@@ -53,14 +53,22 @@ async fn openssl_demands_our_certificate_and_takes_it() {
     let (files, stranger) = (Files::new(&ours), Files::new(&other));
     for version in ["-tls1_2", "-tls1_3"] {
         let address = free();
-        let demands = [version, "-Verify", "1", "-verify_return_error", "-CAfile", ca];
+        let demands =
+            [version, "-alpn", "h2,http/1.1", "-Verify", "1", "-verify_return_error", "-CAfile", ca];
         let _server = OpenSsl::start(address, &demands).await;
         assert_eq!(outcome(CheckKind::Tls(files.tls()), PATIENT, address).await, good(DONE), "{version}");
-        assert_eq!(
-            outcome(CheckKind::Tls(stranger.tls()), PATIENT, address).await,
-            bad("TLS: the backend refused the handshake (unknown CA)"),
-            "{version}"
-        );
+        // With TLS 1.3 a check of HTTP is told only after it has asked.
+        for kind in [
+            CheckKind::Tls(stranger.tls()),
+            CheckKind::Http(over_tls(stranger.tls())),
+            CheckKind::Grpc(GrpcCheck { tls: Some(stranger.tls()), ..GrpcCheck::default() }),
+        ] {
+            assert_eq!(
+                outcome(kind.clone(), PATIENT, address).await,
+                bad("TLS: the backend refused the handshake (unknown CA)"),
+                "{version}, {kind:?}"
+            );
+        }
     }
 }
 
