@@ -99,6 +99,9 @@ pub enum Failure {
         /// The bound in bytes.
         max: usize,
     },
+    /// The member's program is too old, in words after its name.
+    #[error("this member abstains; {0}")]
+    Outdated(String),
     /// The member is about to stop.
     #[error("this member is shutting down; ask another")]
     ShuttingDown,
@@ -129,6 +132,10 @@ pub const EXISTING_KEY: &str = "trestle-existing";
 pub const MEMBER_REMOVED: &str = "MEMBER_REMOVED";
 /// Reason of a status that is about the member that called.
 pub const CALLER_REMOVED: &str = "CALLER_REMOVED";
+/// Reason of a status of what not all members' programs know; its metadata names those members.
+pub const FEATURE_LEVEL: &str = "FEATURE_LEVEL";
+/// Reason of a status about a member whose program is too old for what the cluster has agreed on.
+pub const MEMBER_OUTDATED: &str = "MEMBER_OUTDATED";
 /// Metadata key of the index up to which the answering member has applied the log.
 pub const APPLIED_KEY: &str = "applied_index";
 
@@ -159,6 +166,15 @@ pub fn refusal(refusal: &Refusal) -> Status {
             details.set_bad_request(violations(&parts));
             Status::with_error_details(code, refusal.to_string(), details)
         }
+        Refusal::FeatureLevel { needed, level, members } => {
+            let metadata = [
+                ("feature_level", level.to_string()),
+                ("needed", needed.to_string()),
+                ("members", members.join(",")),
+            ];
+            let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+            with_metadata(code, reason, refusal.to_string(), metadata)
+        }
         other => with_reason(code, reason, other.to_string()),
     }
 }
@@ -182,6 +198,8 @@ fn code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::Configured { .. } => (Code::AlreadyExists, "CONFIGURED"),
         Refusal::StagingLost => (Code::Aborted, "STAGING_LOST"),
         Refusal::Founded => (Code::FailedPrecondition, "CLUSTER_FOUNDED"),
+        Refusal::FeatureLevel { .. } => (Code::FailedPrecondition, FEATURE_LEVEL),
+        Refusal::Outdated { .. } => (Code::FailedPrecondition, MEMBER_OUTDATED),
     }
 }
 
@@ -285,6 +303,7 @@ pub fn failure(failure: &Failure) -> Status {
         Failure::Lagged(_) => (Code::DataLoss, "WATCH_LAGGED"),
         Failure::Membership(_) => (Code::FailedPrecondition, "MEMBERSHIP"),
         Failure::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_TOO_LARGE"),
+        Failure::Outdated(_) => (Code::FailedPrecondition, MEMBER_OUTDATED),
         Failure::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown.as_str()),
         Failure::Internal(_) => (Code::Internal, "INTERNAL"),
     };
@@ -308,6 +327,20 @@ mod tests {
             details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["pool_id", "pool.connect_timeout"]);
         assert_eq!(details.error_info().unwrap().reason, "INVALID_VALUE");
+    }
+
+    #[test]
+    fn what_holds_a_feature_back_is_named_for_programs_too() {
+        let members = vec!["m2".to_owned(), "m3".to_owned()];
+        let status = refusal(&Refusal::FeatureLevel { needed: 3, level: 1, members });
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["members"].as_str()), (FEATURE_LEVEL, "m2,m3"));
+        assert_eq!(
+            status.message(),
+            "this needs feature level 3, and the cluster is at 1: members \"m2\", \"m3\" run programs that do not know it; upgrade \
+             m2 and m3, then try again"
+        );
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Why this member abstains: it helps to elect nobody, does not stand, and answers no reads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use trestle_model::MemberId;
 
 use crate::error::Error;
-use crate::raft_types::Vote;
+use crate::raft_types::{LogId, Vote};
 use crate::replica::{ClusterView, RaftHandle};
 use crate::store::SyncedIndex;
+
+/// How often the log says that this member's program is too old, while it is.
+const OUTDATED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// That this member has less on its disk than it once had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +57,27 @@ impl DiskRollback {
     }
 }
 
+/// That the cluster has agreed on something that this member's program does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutdatedProgram {
+    /// The entry, or the last one of the snapshot, that it cannot take.
+    pub(crate) at: LogId,
+    /// What it does not know.
+    pub(crate) what: Arc<str>,
+}
+
+impl OutdatedProgram {
+    /// In words, after the name of the member.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "its program is too old for what the cluster has agreed on (log entry {}: {}): upgrade this member's program to the \
+             version that the other members run. Until then it stays at the configuration that it has, answers no reads, cannot \
+             lead and holds no virtual IPs; it loses nothing, and goes on from here once it is upgraded",
+            self.at.index, self.what
+        )
+    }
+}
+
 /// The reasons, each of which is enough.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Abstention {
@@ -60,6 +85,8 @@ pub(crate) struct Abstention {
     pub(crate) rolled_back: Option<DiskRollback>,
     /// Another process is this member, in words.
     pub(crate) displaced: Option<Arc<str>>,
+    /// Its program is too old.
+    pub(crate) outdated: Option<OutdatedProgram>,
 }
 
 impl Abstention {
@@ -71,12 +98,14 @@ impl Abstention {
 /// The reasons that hold now, and their watchers.
 pub(crate) struct Abstentions {
     reasons: watch::Sender<Abstention>,
+    /// When the log was told last that the program is too old.
+    outdated_told: Mutex<Option<Instant>>,
     view: watch::Sender<Arc<ClusterView>>,
 }
 
 impl Abstentions {
     pub(crate) fn new(view: watch::Sender<Arc<ClusterView>>) -> Self {
-        Self { reasons: watch::Sender::default(), view }
+        Self { reasons: watch::Sender::default(), outdated_told: Mutex::default(), view }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Abstention> {
@@ -102,6 +131,33 @@ impl Abstentions {
         });
     }
 
+    /// Says that this member's program does not know what the log has at an entry.
+    pub(crate) fn set_outdated(&self, outdated: OutdatedProgram) {
+        let words = outdated.words();
+        self.modify(|abstention| {
+            let changed = abstention.outdated.as_ref() != Some(&outdated);
+            abstention.outdated = Some(outdated);
+            changed
+        });
+        // The leader tries again several times a second.
+        let mut told = self.outdated_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= OUTDATED_TOLD_EVERY) {
+            *told = Some(Instant::now());
+            tracing::error!("this member abstains: {words}");
+        }
+    }
+
+    /// Notes that what a leader has up to an entry could be read: what could not be is not there any more.
+    pub(crate) fn set_readable(&self, upto: LogId) {
+        let changed = self.modify(|abstention| {
+            abstention.outdated.take_if(|outdated| outdated.at.index <= upto.index).is_some()
+        });
+        if changed {
+            *self.outdated_told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            tracing::info!("the leader's log has nothing any more that this member's program does not know");
+        }
+    }
+
     /// Forgets all reasons: this member begins anew, under another id.
     pub(crate) fn clear(&self) {
         self.reasons.send_replace(Abstention::default());
@@ -110,6 +166,9 @@ impl Abstentions {
     /// Why this member abstains, if it does, in a sentence after its name.
     pub(crate) fn why(&self) -> Option<String> {
         let abstention = self.current();
+        if let Some(outdated) = abstention.outdated {
+            return Some(outdated.words());
+        }
         if let Some(why) = abstention.displaced {
             return Some(why.to_string());
         }

@@ -9,7 +9,7 @@ use tonic::Status;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
 use trestle_model::{
-    ClusterId, HostPort, Member, MemberId, MemberSockets, MemberSpec, Origin, Proposal, Request,
+    ClusterId, Command, HostPort, Member, MemberId, MemberSockets, MemberSpec, Origin, Proposal, Request,
 };
 
 use crate::error::{Error, RaftStartError};
@@ -23,6 +23,7 @@ use crate::network::MESSAGE_MAX;
 use crate::network::WINDOW;
 use crate::parts::Core;
 use crate::peer_calls::AppliedProposal;
+use crate::propose::DEFAULT_WAIT;
 use crate::replica::ClusterView;
 use crate::service::Service;
 use crate::status::{RaftRole, RaftStatus};
@@ -352,19 +353,30 @@ impl Consensus {
         self.core.recovery.is_another(theirs)
     }
 
-    /// Records which process is a member now, and where it listens; on the leader only. `replaces` is what was recorded before,
-    /// or 0.
+    /// Records which process is a member now, where it listens and what its program knows; on the leader only. `replaces` is
+    /// what was recorded before, or 0.
     ///
     /// # Errors
-    /// When this member does not lead, there is no such member, or something else is recorded by now.
+    /// When this member does not lead, there is no such member, its program is too old, or something else is recorded by now.
     pub async fn note_start(
         &self,
         member: MemberId,
         start: u64,
         replaces: u64,
         sockets: Option<MemberSockets>,
+        feature_level_max: u32,
     ) -> Result<(), Error> {
-        self.core.memberships.note_start(member, start, replaces, sockets).await
+        self.core.memberships.note_start(member, (start, replaces), sockets, feature_level_max).await
+    }
+
+    /// Raises the cluster's feature level; on the leader only, when every member runs the process that is recorded.
+    ///
+    /// # Errors
+    /// When this member does not lead, or a member is recorded that does not know the level.
+    pub async fn raise_level(&self, level: u32) -> Result<(), Error> {
+        let command = Command::RaiseLevel { level };
+        let proposal = Proposal { origin: None, request: None, command };
+        self.core.proposals.propose_here(proposal, DEFAULT_WAIT).await.map(|_| ())
     }
 
     /// Has this member abstain because another process is the member that it was, for this reason in a sentence to follow its

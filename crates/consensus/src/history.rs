@@ -226,6 +226,7 @@ mod tests {
             name: MemberName::parse("a").unwrap(),
             peer_address: address.clone(),
             admin_address: address,
+            feature_level_max: 1,
         };
         let member = Member { id: MemberId(1), spec, draining: false, drain_timeout: None, revision: 1 };
         vec![Change::new(ChangeKind::Created, Resource::Member(Arc::new(member)))]

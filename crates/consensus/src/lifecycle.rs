@@ -44,11 +44,12 @@ impl Core {
         let opened = Instant::now();
         let published = PublishedState::default();
         let (path, publisher) = (settings.data_dir.clone(), published.publisher());
+        let level = settings.feature_level_max;
         let read = move || {
             let dir = Arc::new(DataDir::open(&path)?);
             let identity = Identity::read(&dir)?;
             let storage = match &identity {
-                Some(identity) if !identity.removed => Some(Storage::open(&dir, identity, publisher)?),
+                Some(identity) if !identity.removed => Some(Storage::open(&dir, identity, publisher, level)?),
                 _ => None,
             };
             Ok((dir, identity, storage))

@@ -26,6 +26,8 @@ pub struct ConsensusSettings {
     pub start: u64,
     /// Raft's clock; the same on all members.
     pub timing: Timing,
+    /// The highest feature level that this program knows: what needs a higher one is not taken.
+    pub feature_level_max: u32,
     /// Says whether this member may vote.
     pub vote_guard: Arc<dyn VoteGuard>,
 }

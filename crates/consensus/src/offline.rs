@@ -88,6 +88,12 @@ impl OfflineMember {
                 Payload::Normal(_) | Payload::Blank => {}
             }
         }
+        let level = machine.state.feature_level;
+        if level > defaults::FEATURE_LEVEL_MAX {
+            let known = defaults::FEATURE_LEVEL_MAX;
+            let what = format!("feature level {level}, and this version knows up to {known}");
+            return Err(OpenError::Unknown { file: dir.path().to_owned(), what }.into());
+        }
         if !machine.state.members.contains_key(&identity.member_id) {
             return Err(OfflineError::Unrecorded);
         }

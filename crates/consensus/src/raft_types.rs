@@ -7,6 +7,7 @@ use std::sync::Arc;
 use openraft::alias;
 use prost::Message as _;
 use trestle_api::storage;
+use trestle_model::defaults::FEATURE_LEVEL_FIRST;
 use trestle_model::{Outcome, Proposal, Refusal, Revision};
 
 /// A proposal in the log. Shared, because an entry is handed to the disk, to every peer and to the state machine.
@@ -90,6 +91,14 @@ pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type LogEntry = alias::EntryOf<TypeConfig>;
 /// What a log entry does.
 pub(crate) type Payload = alias::PayloadOf<TypeConfig>;
+/// The feature level that an entry needs.
+pub(crate) fn needed_level(entry: &LogEntry) -> u32 {
+    match &entry.payload {
+        Payload::Normal(command) => command.proposal.command.feature_level(),
+        Payload::Blank | Payload::Membership(_) => FEATURE_LEVEL_FIRST,
+    }
+}
+
 /// The members of the Raft group.
 pub(crate) type Membership = openraft::Membership<u64, PeerNode>;
 /// A membership with the log entry that brought it.

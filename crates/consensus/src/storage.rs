@@ -41,15 +41,27 @@ impl Storage {
     /// Opens the storage of a member that has an identity. Blocks.
     ///
     /// # Errors
-    /// When the system refuses, or something is damaged, of a newer format, or another member's.
+    /// When the system refuses, or something is damaged, of a newer format, of a feature level that this program does not know,
+    /// or another member's.
     pub(crate) fn open(
         dir: &Arc<DataDir>,
         identity: &Identity,
         published: StatePublisher,
+        feature_level_max: u32,
     ) -> Result<Self, OpenError> {
         let files = SnapshotFiles::open(dir, identity.owner(dir))?;
         let (log, closed) = store::open(dir, identity)?;
         let restored = files.newest(log.purged())?;
+        let stored = restored.as_ref().map_or(0, |restored| restored.machine.state.feature_level);
+        let in_log = log.highest_level();
+        let (index, level) = in_log.filter(|(_, level)| *level > stored).unwrap_or((0, stored));
+        if level > feature_level_max {
+            let place =
+                if index > 0 { format!("log entry {index}: ") } else { "the newest snapshot: ".to_owned() };
+            let what =
+                format!("{place}feature level {level}, and this version knows up to {feature_level_max}");
+            return Err(OpenError::Unknown { file: dir.path().to_owned(), what });
+        }
         Ok(Self { log, replica: Replica::new(files, restored, published), closed })
     }
 }

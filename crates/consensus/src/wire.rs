@@ -17,7 +17,7 @@ use trestle_model::defaults::NUMBER_MAX;
 
 use crate::raft_types::{
     LeaderId, LogCommand, LogEntry, LogId, Membership, Payload, PeerNode, SnapshotMeta, StoredMembership,
-    TypeConfig, Vote,
+    TypeConfig, Vote, needed_level,
 };
 use crate::store::{PROPOSAL_MAX, SyncedIndex};
 
@@ -67,6 +67,14 @@ pub(crate) enum WireError {
     /// A resource or command that the model refuses.
     #[error(transparent)]
     Stored(#[from] DecodeError),
+    /// An entry of a leader that this program does not know.
+    #[error("log entry {} is none that this version knows ({what}); upgrade this member", .id.index)]
+    Newer {
+        /// The entry.
+        id: LogId,
+        /// What is not known.
+        what: String,
+    },
 }
 
 fn required<T>(message: &'static str, field: &'static str, value: Option<T>) -> Result<T, WireError> {
@@ -185,7 +193,7 @@ pub(crate) fn entry_message(entry: &LogEntry) -> storage::LogEntry {
 /// Decodes a log entry.
 pub(crate) fn entry(message: storage::LogEntry) -> Result<LogEntry, WireError> {
     use storage::log_entry::Payload as Message;
-    let payload = match required("log entry", "payload", message.payload)? {
+    let payload = match message.payload.ok_or(DecodeError::Newer("kind of log entry"))? {
         Message::Blank(storage::Blank {}) => Payload::Blank,
         Message::Proposal(proposal) => {
             let size = proposal.encoded_len();
@@ -228,9 +236,27 @@ pub(crate) fn append_request_message(
     }
 }
 
-/// Decodes a request of AppendEntries; its destination is the caller's to check.
+/// Decodes an entry that a leader sends to a program that knows levels up to `level_max`. What such a program cannot know is told
+/// apart from what no leader sends.
+fn sent_entry(message: storage::LogEntry, level_max: u32) -> Result<LogEntry, WireError> {
+    let id = log_id(required("log entry", "log id", message.log_id)?)?;
+    let entry = entry(message).map_err(|error| match error {
+        WireError::Stored(unknown) => WireError::Newer { id, what: unknown.to_string() },
+        other => other,
+    })?;
+    let level = needed_level(&entry);
+    if level > level_max {
+        let what = format!("feature level {level}, and this version knows up to {level_max}");
+        return Err(WireError::Newer { id, what });
+    }
+    Ok(entry)
+}
+
+/// Decodes a request of AppendEntries for a program that knows feature levels up to `level_max`; its destination is the caller's
+/// to check.
 pub(crate) fn append_request(
     message: peer::AppendEntriesRequest,
+    level_max: u32,
 ) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
     let vote = leader_vote("append request", message.vote)?;
     let prev_log_id = maybe_log_id(message.prev_log_id)?;
@@ -240,7 +266,7 @@ pub(crate) fn append_request(
             Some(storage::log_entry::Payload::Proposal(proposal)) => proposal.encoded_len(),
             _ => 0,
         };
-        let entry = entry(message)?;
+        let entry = sent_entry(message, level_max)?;
         if size > PROPOSAL_MAX {
             return Err(WireError::TooLarge { id: entry.log_id, size });
         }
@@ -417,7 +443,7 @@ mod tests {
                 entries: if prev.is_some() { entries() } else { Vec::new() },
                 leader_commit: Some(id(0)),
             };
-            let back = append_request(again(&append_request_message(to(), &request))).unwrap();
+            let back = append_request(again(&append_request_message(to(), &request)), 1).unwrap();
             assert_eq!((back.vote, back.prev_log_id, back.entries), (vote, prev, request.entries));
             assert_eq!(back.leader_commit, Some(id(0)));
             let asks = Vote { committed: false, ..vote };
@@ -451,13 +477,14 @@ mod tests {
     fn what_a_peer_leaves_out_is_named() {
         let text = |error: WireError| error.to_string();
         assert!(
-            text(append_request(Default::default()).unwrap_err()).contains("append request lacks its vote")
+            text(append_request(Default::default(), 1).unwrap_err())
+                .contains("append request lacks its vote")
         );
         assert!(text(append_response(Default::default()).unwrap_err()).contains("lacks its result"));
         assert!(
             text(vote_response(Default::default()).unwrap_err()).contains("vote response lacks its vote")
         );
-        assert!(text(entry(Default::default()).unwrap_err()).contains("log entry lacks its payload"));
+        assert!(text(entry(Default::default()).unwrap_err()).contains("stored kind of log entry is none"));
         let headless = storage::LogId { leader: None, index: 1 };
         assert!(text(log_id(headless).unwrap_err()).contains("log id lacks its leader"));
         let strangers =

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod batch;
+mod levels;
 mod members;
 mod restore;
 mod rules;
@@ -101,14 +102,15 @@ impl ClusterState {
             }
             _ => {}
         }
+        let before = self.feature_level;
         let mut applied = self.decide(index, command)?;
         if let Some(record) = proposal.and_then(|proposal| self.record_of(proposal, &applied)) {
             self.keep_record(record);
         }
         match command {
-            Command::FoundCluster { cluster_id, .. } => {
+            Command::FoundCluster { cluster_id, member } => {
                 self.cluster_id = Some(cluster_id.clone());
-                self.feature_level = 1;
+                self.feature_level = member.feature_level_max;
             }
             Command::RaiseLevel { level } => self.feature_level = self.feature_level.max(*level),
             Command::Recover { recovery, draw, .. } => self.note_recovery(*recovery, *draw),
@@ -127,7 +129,8 @@ impl ClusterState {
             }
             self.write(change);
         }
-        if !applied.changes.is_empty() {
+        // A level is part of the configuration, though no resource: members of one revision have the same.
+        if !applied.changes.is_empty() || self.feature_level != before {
             self.revision = index;
         }
         Ok(applied)
@@ -139,6 +142,7 @@ impl ClusterState {
     /// # Errors
     /// The [`Refusal`] that it would give.
     pub fn decide(&self, index: Revision, command: &Command) -> Result {
+        self.check_level(command)?;
         match command {
             Command::FoundCluster { member, .. } => self.found(index, member),
             Command::AddMember(spec) => self.add_member(index, MemberId(index), spec),
@@ -146,8 +150,8 @@ impl ClusterState {
             Command::UpdateMember { id, peer_address, admin_address } => {
                 self.update_member(index, *id, peer_address.as_ref(), admin_address.as_ref())
             }
-            Command::NoteStart { member, start, replaces, .. } => {
-                self.note_start(index, *member, *start, *replaces)
+            Command::NoteStart { member, start, replaces, feature_level_max, .. } => {
+                self.note_start(index, *member, (*start, *replaces), *feature_level_max)
             }
             Command::Batch(operations) => self.batch(index, operations),
             Command::DrainMember { name, draining, timeout } => {
@@ -215,6 +219,7 @@ impl ClusterState {
             return Err(exists(Kind::Member, &spec.name, member.revision));
         }
         self.peer_address_is_free(id, &spec.peer_address)?;
+        self.check_member_level(&spec.name, spec.feature_level_max)?;
         if self.members.len() >= defaults::MEMBERS_MAX {
             return Err(Refusal::Full { kind: Kind::Member, max: defaults::MEMBERS_MAX });
         }
@@ -258,15 +263,27 @@ impl ClusterState {
         changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 
-    fn note_start(&self, index: Revision, member: MemberId, start: u64, replaces: u64) -> Result {
-        if !self.members.contains_key(&member) {
-            return Err(missing(Kind::Member, member));
-        }
-        let recorded = self.starts.get(&member).copied().unwrap_or(0);
+    fn note_start(
+        &self,
+        index: Revision,
+        id: MemberId,
+        (start, replaces): (u64, u64),
+        feature_level_max: u32,
+    ) -> Result {
+        let member = self.members.get(&id).ok_or_else(|| missing(Kind::Member, id))?;
+        let recorded = self.starts.get(&id).copied().unwrap_or(0);
         if recorded != start {
-            check_revision(Kind::Member, member, Some(replaces), recorded)?;
+            check_revision(Kind::Member, id, Some(replaces), recorded)?;
         }
-        Ok(noted(index))
+        self.check_member_level(&member.spec.name, feature_level_max)?;
+        if member.spec.feature_level_max == feature_level_max {
+            return Ok(noted(index));
+        }
+        // The program of another version.
+        let spec = MemberSpec { feature_level_max, ..member.spec.clone() };
+        let member = Arc::new(Member { spec, revision: index, ..Member::clone(member) });
+        let change = Change::new(ChangeKind::Updated, Resource::Member(member));
+        Ok(Applied { changes: vec![change], ..noted(index) })
     }
 
     fn note_recovery(&mut self, recovery: u64, draw: u64) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::address::HostPort;
 use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
-use crate::defaults::REQUEST_ID_MAX;
+use crate::defaults::{FEATURE_LEVEL_FIRST, REQUEST_ID_MAX};
 use crate::document::{Document, Operation, ResourceName};
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
@@ -114,6 +114,8 @@ pub enum Command {
         replaces: u64,
         /// Where it listens; `None` from one that does not say.
         sockets: Option<Arc<MemberSockets>>,
+        /// The highest feature level that its program knows.
+        feature_level_max: u32,
     },
     /// Changes resources, all of them under one revision or none; at most 4096 operations.
     Batch(Arc<[Operation]>),
@@ -243,9 +245,12 @@ impl Command {
         }
     }
 
-    /// The least feature level at which it may be proposed: every member knows it then.
+    /// The least feature level at which it may be applied: every member knows it then.
     pub const fn feature_level(&self) -> u32 {
-        1
+        match self {
+            Self::RaiseLevel { level } => *level,
+            _ => FEATURE_LEVEL_FIRST,
+        }
     }
 
     /// The term in which a leader proposes it, if it is of one term only. A log entry of an earlier term cannot carry it.

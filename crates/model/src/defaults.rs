@@ -150,6 +150,8 @@ pub const MEMBERS_MAX: usize = 15;
 /// The highest feature level that this version knows. It grows when a command, a setting or a rule comes that earlier versions
 /// do not know; limits that applying an entry depends on change only with it.
 pub const FEATURE_LEVEL_MAX: u32 = 1;
+/// The level that every program knows, also one that says nothing of levels.
+pub const FEATURE_LEVEL_FIRST: u32 = 1;
 
 /// Changes of the configuration that are kept; the oldest is forgotten first.
 pub const RECORDS_KEPT: usize = 64;

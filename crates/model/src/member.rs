@@ -55,6 +55,8 @@ pub struct MemberSpec {
     pub peer_address: HostPort,
     /// Where its admin API is reached.
     pub admin_address: HostPort,
+    /// The highest feature level that its program knows; at least the first.
+    pub feature_level_max: u32,
 }
 
 /// A member of the cluster. Whether it votes is Raft's to know, not this record's.
@@ -62,7 +64,7 @@ pub struct MemberSpec {
 pub struct Member {
     /// Its identity.
     pub id: MemberId,
-    /// What it said of itself.
+    /// What it said of itself, or what changed of that since.
     pub spec: MemberSpec,
     /// Whether an operator drains it: it takes no new connections, and holds no virtual IP while another member can.
     pub draining: bool,

@@ -116,6 +116,29 @@ pub enum Refusal {
     /// The pieces of a large proposal are not there as they were sent.
     #[error("another large change came in between and nothing was changed; try again")]
     StagingLost,
+    /// Not all members' programs know what this needs.
+    #[error("this needs feature level {needed}, and the cluster is at {level}: {}", held_back(.members))]
+    FeatureLevel {
+        /// The level that it needs.
+        needed: u32,
+        /// The level of the cluster.
+        level: u32,
+        /// The members whose programs know less; none when all know it and the level was not raised yet.
+        members: Vec<String>,
+    },
+    /// A member's program knows less than what the cluster asks of its members.
+    #[error(
+        "member \"{member}\" runs a program that knows feature level {known} at most, and the cluster is at {level}; upgrade its \
+         program to the version of the other members first"
+    )]
+    Outdated {
+        /// The member.
+        member: String,
+        /// The highest level that its program knows.
+        known: u32,
+        /// The level of the cluster.
+        level: u32,
+    },
     /// The cluster has been founded before.
     #[error("the cluster is founded already; add members with \"trestle member add\"")]
     Founded,
@@ -129,6 +152,20 @@ fn parts(failed: &[(ResourceName, Refusal)]) -> String {
         shown.push(format!("and {} more", failed.len() - SHOWN));
     }
     shown.join("; ")
+}
+
+fn held_back(members: &[String]) -> String {
+    let quoted = || members.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let who = match members {
+        [] => return "once every member answers, the leader raises the level; try again then".to_owned(),
+        [only] => format!("member \"{only}\" runs a program that does"),
+        _ => format!("members {} run programs that do", quoted()),
+    };
+    let names = match members.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => members.concat(),
+    };
+    format!("{who} not know it; upgrade {names}, then try again")
 }
 
 fn users(names: &[String]) -> String {

@@ -25,7 +25,7 @@ pub struct ClusterState {
     pub recovery: u64,
     /// What was drawn at the last of these times, by their numbers, as far as it was recorded. No configuration.
     pub recovery_draws: BTreeMap<u64, u64>,
-    /// What the cluster may ask of its members: the highest level that all of them know. 0 before it is founded.
+    /// What the cluster may ask of its members: a level that all of them know. Grows only; 0 before it is founded.
     pub feature_level: u32,
     /// Index of the last entry that changed this state.
     pub revision: Revision,

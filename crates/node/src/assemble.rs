@@ -27,7 +27,7 @@ use crate::revision_waits::RevisionWaits;
 use crate::supervise::{Lifetime, Supervisor};
 use crate::this_member::ThisMember;
 use crate::vips::{OwnFitness, Succession, Transfers, Vips, Whole};
-use crate::{serve, state_follower};
+use crate::{levels, serve, state_follower};
 
 /// What serves, and what ends it.
 pub(crate) struct Servers {
@@ -140,7 +140,8 @@ impl MemberParts {
             part("HTTP server", Box::pin(http::serve(own.http, ports.http, pages))),
             part("state follower", Box::pin(state)),
         ];
-        api.spawn(registration::follow(registrar, stop.clone()));
+        api.spawn(registration::follow(registrar.clone(), stop.clone()));
+        api.spawn(levels::follow(registrar, journal.clone(), stop.clone()));
         api.spawn(lag::follow(lag, consensus, plane.clone(), stop.clone()));
         Ok(Servers { leaving, stop, tasks })
     }

@@ -15,6 +15,7 @@ mod health;
 mod http;
 mod join;
 mod lag;
+mod levels;
 mod metrics;
 mod own_sockets;
 mod peer;

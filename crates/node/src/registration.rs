@@ -10,6 +10,7 @@ use tonic::Status;
 use tracing::{error, info, warn};
 use trestle_api::peer;
 use trestle_api::status::{self, Failure};
+use trestle_api::stored::feature_level;
 use trestle_consensus::RaftState;
 use trestle_model::{HostPort, MemberId, MemberSockets};
 
@@ -83,8 +84,10 @@ async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Ins
         );
         return;
     }
-    // A leader that knows nothing of sockets records none.
-    let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == local.sockets());
+    // A leader that knows nothing of sockets or levels records none.
+    let level = view.members.get(&me).map(|own| own.spec.feature_level_max);
+    let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == local.sockets())
+        && level == Some(local.config.feature_level_max);
     if *recorded && told && local.consensus.status().leader.is_some() {
         return;
     }
@@ -135,7 +138,7 @@ fn displace(local: &ThisMember, why: String) {
 }
 
 /// The start of the process that answers as a member at an address, if one does.
-async fn start_of_process_at(
+pub(crate) async fn start_of_process_at(
     Registrar { local, peers }: &Registrar,
     address: &HostPort,
     id: MemberId,
@@ -158,6 +161,7 @@ async fn register(registrar: &Registrar, me: MemberId) -> Registration {
         peer_address: local.config.advertise_peer_address.to_string(),
         admin_address: local.config.advertise_admin_address.to_string(),
         sockets: Some((&local.sockets()).into()),
+        feature_level_max: local.config.feature_level_max,
     };
     if local.consensus.leadership().borrow().leads.is_some() {
         return match registrar.register(&request).await {
@@ -214,7 +218,11 @@ impl Registrar {
         let replaces = state.starts.get(&id).copied().unwrap_or(0);
         let raft = self.local.consensus.role().borrow().address_of(id).map(str::to_owned);
         let moved = known.peer_address != peer || raft.is_some_and(|raft| raft != peer.as_str());
-        let told = state.sockets.get(&id).map(|known| **known) == sockets;
+        let level = feature_level(request.feature_level_max);
+        if let Err(outdated) = state.check_member_level(&known.name, level) {
+            return Ok(Some(outdated.to_string()));
+        }
+        let told = state.sockets.get(&id).map(|known| **known) == sockets && known.feature_level_max == level;
         if replaces == request.start && known.admin_address == admin && !moved && told {
             return Ok(None);
         }
@@ -243,7 +251,7 @@ impl Registrar {
         if moved || known.admin_address != admin {
             self.local.consensus.relocate(id, Some(peer), Some(admin), None).await?;
         }
-        self.local.consensus.note_start(id, request.start, replaces, sockets).await?;
+        self.local.consensus.note_start(id, request.start, replaces, sockets, level).await?;
         if replaces != request.start {
             info!("a process of member {} has started", known.name);
         }

@@ -246,6 +246,7 @@ impl Reports {
                 vips: count(view.state.vips.len()),
             }),
             vips: view.state.vips.keys().map(convert::vip_name).collect(),
+            feature_level: view.state.feature_level,
         }
     }
 }

@@ -66,6 +66,7 @@ impl Node {
             peer_address: config.advertise_peer_address.clone(),
             start,
             timing: timing(config.profile),
+            feature_level_max: config.feature_level_max,
             vote_guard: vips.vote_guard(),
         })
         .await?;

@@ -26,6 +26,7 @@ impl ThisMember {
             name: self.config.name.clone(),
             peer_address: self.config.advertise_peer_address.clone(),
             admin_address: self.config.advertise_admin_address.clone(),
+            feature_level_max: self.config.feature_level_max,
         }
     }
 
@@ -116,6 +117,7 @@ impl ThisMember {
                 name: convert::member_name(&self.config.name),
                 peer_address: self.config.advertise_peer_address.to_string(),
                 admin_address: self.config.advertise_admin_address.to_string(),
+                feature_level_max: self.config.feature_level_max,
                 ..Default::default()
             },
         }

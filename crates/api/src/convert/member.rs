@@ -21,6 +21,7 @@ pub fn member(member: &Member) -> v1::Member {
         revision: member.revision,
         draining: member.draining,
         drain_timeout: member.drain_timeout.map(duration),
+        feature_level_max: member.spec.feature_level_max,
     }
 }
 

@@ -60,6 +60,11 @@ macro_rules! both {
                 let parent = at.parent();
                 let at = |name| Path::Field(&parent, name);
                 match field {
+                    // What was accepted always has a kind: this one has it in a field that is not known here.
+                    None if reader.stored => {
+                        reader.found.add(parent.to_string(), "", "is of a kind that this version does not know");
+                        default.clone()
+                    }
                     None => default.clone(),
                     Some(Kind::Tcp(_)) => CheckKind::Tcp,
                     Some(Kind::None(_)) => CheckKind::None,

@@ -6,7 +6,7 @@ use trestle_model::{
     Command, Configuration, Document, HostPort, MemberId, MemberName, Operation, Proposal, Request, RequestId,
 };
 
-use super::member::started;
+use super::member::{feature_level, level_number, started};
 use super::{DecodeError, duration, member, parsed, required, vip};
 use crate::storage::{self, proposal::Command as Message};
 
@@ -32,7 +32,8 @@ fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
 fn note_start(m: &storage::NoteStart) -> Result<Command, DecodeError> {
     let member = member::member_id(m.member_id)?;
     let sockets = m.sockets.as_ref().map(|sockets| sockets.try_into().map(Arc::new)).transpose()?;
-    Ok(Command::NoteStart { member, start: m.start, replaces: m.replaces, sockets })
+    let feature_level_max = feature_level(m.feature_level_max);
+    Ok(Command::NoteStart { member, start: m.start, replaces: m.replaces, sockets, feature_level_max })
 }
 
 fn update_member(m: storage::UpdateMember) -> Result<Command, DecodeError> {
@@ -60,8 +61,10 @@ impl From<&Command> for Message {
             Command::UpdateMember { id, peer_address, admin_address } => {
                 Self::UpdateMember(updated_member(*id, peer_address.as_ref(), admin_address.as_ref()))
             }
-            Command::NoteStart { member, start, replaces, sockets } => {
-                Self::NoteStart(started(*member, *start, *replaces, sockets.as_deref()))
+            Command::NoteStart { member, start, replaces, sockets, feature_level_max } => {
+                let feature_level_max = level_number(*feature_level_max);
+                let start = started(*member, *start, *replaces, sockets.as_deref());
+                Self::NoteStart(storage::NoteStart { feature_level_max, ..start })
             }
             Command::Batch(operations) => {
                 Self::Batch(storage::Batch { operations: operations.iter().map(Into::into).collect() })

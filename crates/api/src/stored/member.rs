@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trestle_model::defaults::FEATURE_LEVEL_FIRST;
 use trestle_model::{ClusterId, HostPort, Member, MemberId, MemberName, MemberSockets, MemberSpec};
 
 use super::{DecodeError, duration, duration_message, number, parsed, required};
@@ -25,7 +26,18 @@ pub(super) fn started(
     replaces: u64,
     sockets: Option<&MemberSockets>,
 ) -> storage::NoteStart {
-    storage::NoteStart { member_id: member.0, start, replaces, sockets: sockets.map(Into::into) }
+    let sockets = sockets.map(Into::into);
+    storage::NoteStart { member_id: member.0, start, replaces, sockets, feature_level_max: 0 }
+}
+
+/// The highest feature level that a program knows, as it is written: the first one is not.
+pub(super) fn level_number(level: u32) -> u32 {
+    if level <= FEATURE_LEVEL_FIRST { 0 } else { level }
+}
+
+/// The highest feature level that a program knows, from what it said, which may be nothing.
+pub fn feature_level(number: u32) -> u32 {
+    number.max(FEATURE_LEVEL_FIRST)
 }
 
 impl From<&MemberSockets> for storage::MemberSockets {
@@ -73,11 +85,12 @@ pub(super) fn drained(name: &MemberName, draining: bool, timeout: Option<Duratio
 
 impl From<&MemberSpec> for storage::MemberSpec {
     fn from(spec: &MemberSpec) -> Self {
-        let MemberSpec { name, peer_address, admin_address } = spec;
+        let MemberSpec { name, peer_address, admin_address, feature_level_max } = spec;
         Self {
             name: name.to_string(),
             peer_address: peer_address.to_string(),
             admin_address: admin_address.to_string(),
+            feature_level_max: level_number(*feature_level_max),
         }
     }
 }
@@ -90,6 +103,7 @@ impl TryFrom<storage::MemberSpec> for MemberSpec {
             name: parsed("member name", &message.name, MemberName::parse)?,
             peer_address: parsed("peer address", &message.peer_address, HostPort::parse)?,
             admin_address: parsed("admin address", &message.admin_address, HostPort::parse)?,
+            feature_level_max: feature_level(message.feature_level_max),
         })
     }
 }

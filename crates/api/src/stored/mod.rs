@@ -14,6 +14,7 @@ mod record;
 mod vip;
 
 pub use digest::{machine_digest, state_digest};
+pub use member::feature_level;
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ impl TryFrom<storage::Outcome> for Outcome {
     type Error = DecodeError;
 
     fn try_from(message: storage::Outcome) -> Result<Self, DecodeError> {
-        Ok(match required("outcome", "kind", message.kind)? {
+        Ok(match message.kind.ok_or(DecodeError::Newer("kind of answer"))? {
             Message::Founded(member) => Self::Founded(Arc::new(member.try_into()?)),
             Message::Member(member) => Self::Member(Arc::new(member.try_into()?)),
             Message::Pool(m) => {

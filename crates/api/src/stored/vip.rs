@@ -99,7 +99,7 @@ impl TryFrom<storage::VipEvent> for VipEvent {
             storage::VipEventKind::Taken => VipEventKind::Taken,
             storage::VipEventKind::Released => VipEventKind::Released,
             storage::VipEventKind::Unspecified => {
-                return Err(DecodeError::rule("kind of event", message.kind, "is not known"));
+                return Err(DecodeError::Newer("kind of event"));
             }
         };
         Ok(Self {

@@ -44,6 +44,7 @@ fn member(name: &str, host: u8) -> MemberSpec {
         name: MemberName::parse(name).unwrap(),
         peer_address: HostPort::parse(&format!("10.0.0.{host}:7481")).unwrap(),
         admin_address: HostPort::parse(&format!("{name}.example:7480")).unwrap(),
+        feature_level_max: 1,
     }
 }
 
@@ -169,7 +170,13 @@ fn records() -> Vec<(&'static str, Command)> {
         ("remove-member", Command::RemoveMember(MemberId(3))),
         (
             "note-start",
-            Command::NoteStart { member: MemberId(2), start: 70, replaces: 0, sockets: Some(sockets.into()) },
+            Command::NoteStart {
+                member: MemberId(2),
+                start: 70,
+                replaces: 0,
+                sockets: Some(sockets.into()),
+                feature_level_max: 1,
+            },
         ),
         ("drain-member", Command::DrainMember { name, draining: true, timeout }),
         ("take-vips", Command::TakeVips { tenure, time_ms: 1_700_000_000_000, reason }),

@@ -2,7 +2,7 @@ use trestle_api::storage;
 use trestle_api::storage::document::Settings;
 use trestle_api::storage::operation::Kind;
 use trestle_api::stored::DecodeError;
-use trestle_model::{Command, Document, Machine, MemberSpec, PoolName, PoolSpec, Proposal};
+use trestle_model::{Command, Document, Machine, MemberSpec, Outcome, PoolName, PoolSpec, Proposal};
 
 fn good() -> storage::Proposal {
     let command = Command::create((PoolName::parse("web").unwrap(), PoolSpec::default()));
@@ -58,10 +58,17 @@ fn what_this_version_does_not_know_asks_for_an_upgrade() {
     let newer = [
         text(storage::Proposal { command: None, ..good() }.try_into()),
         text(with(|document| document.settings = None)),
+        Outcome::try_from(storage::Outcome { kind: None }).unwrap_err().to_string(),
     ];
     for error in newer {
         assert!(error.contains("upgrade this member") && !error.contains("damaged"), "{error}");
     }
+    // Another kind of check would be taken for one that only connects.
+    let error = text(with(|document| match &mut document.settings {
+        Some(Settings::Pool(spec)) => spec.health_check.as_mut().unwrap().kind = None,
+        other => panic!("{other:?}"),
+    }));
+    assert!(error.contains("pool.health_check \"\" is of a kind that this version does not know"), "{error}");
 }
 
 #[test]
@@ -96,6 +103,7 @@ fn addresses_that_are_refused_when_they_are_asked_for_are_read() {
             name: "m1".to_owned(),
             peer_address: address.to_owned(),
             admin_address: address.to_owned(),
+            feature_level_max: 0,
         };
         assert_eq!(MemberSpec::try_from(member).unwrap().peer_address.as_str(), address);
     }

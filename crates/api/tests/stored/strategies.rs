@@ -66,12 +66,20 @@ pub(crate) fn member_name() -> impl Strategy<Value = MemberName> {
     NAME.prop_map(|name| MemberName::parse(&name).unwrap())
 }
 
+/// The highest feature level of a program.
+fn level() -> impl Strategy<Value = u32> {
+    prop_oneof![1..4_u32, 1..=u32::MAX]
+}
+
 fn member_spec() -> impl Strategy<Value = MemberSpec> {
-    (member_name(), host_port(), host_port()).prop_map(|(name, peer_address, admin_address)| MemberSpec {
-        name,
-        peer_address,
-        admin_address,
-    })
+    (member_name(), host_port(), host_port(), level()).prop_map(
+        |(name, peer_address, admin_address, feature_level_max)| MemberSpec {
+            name,
+            peer_address,
+            admin_address,
+            feature_level_max,
+        },
+    )
 }
 
 /// Any value of a choice.
@@ -279,10 +287,10 @@ fn founding_and_members() -> impl Strategy<Value = Command> {
                 admin_address: admin.map(|spec| spec.admin_address),
             }
         }),
-        (0..1u64 << 32, any::<u64>(), any::<u64>(), of(member_sockets())).prop_map(
-            |(member, start, replaces, sockets)| {
+        (0..1u64 << 32, any::<u64>(), any::<u64>(), of(member_sockets()), level()).prop_map(
+            |(member, start, replaces, sockets, feature_level_max)| {
                 let sockets = sockets.map(Arc::new);
-                Command::NoteStart { member: MemberId(member), start, replaces, sockets }
+                Command::NoteStart { member: MemberId(member), start, replaces, sockets, feature_level_max }
             },
         ),
     ]

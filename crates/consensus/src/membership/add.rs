@@ -19,10 +19,13 @@ const STALLED_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
 /// The record that an earlier call has made of the member that `spec` describes, if one has.
 ///
 /// # Errors
-/// When another member has its name.
+/// When another member has its name, or its program is too old.
 fn recorded(state: &ClusterState, spec: &MemberSpec) -> Result<Option<Arc<Member>>, Error> {
+    state.check_member_level(&spec.name, spec.feature_level_max)?;
     let Some(member) = state.member_named(&spec.name) else { return Ok(None) };
-    if member.spec == *spec {
+    // It may run another program by now, and says so itself when it has joined.
+    let feature_level_max = member.spec.feature_level_max;
+    if member.spec == (MemberSpec { feature_level_max, ..spec.clone() }) {
         return Ok(Some(member.clone()));
     }
     let (kind, name, revision) = (Kind::Member, spec.name.to_string(), member.revision);

@@ -49,12 +49,12 @@ impl Memberships {
     pub(crate) async fn note_start(
         &self,
         member: MemberId,
-        start: u64,
-        replaces: u64,
+        (start, replaces): (u64, u64),
         sockets: Option<MemberSockets>,
+        feature_level_max: u32,
     ) -> Result<(), Error> {
         let sockets = sockets.map(std::sync::Arc::new);
-        let command = Command::NoteStart { member, start, replaces, sockets };
+        let command = Command::NoteStart { member, start, replaces, sockets, feature_level_max };
         self.proposals
             .propose_here(Proposal { origin: None, request: None, command }, DEFAULT_WAIT)
             .await

@@ -15,6 +15,7 @@ use openraft::{Config, Raft, RaftNetworkFactory, RaftNetworkV2};
 use prost::bytes::Bytes;
 use tokio::sync::watch;
 use trestle_api::stored::{machine_digest, state_digest};
+use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{Change, Command, Digest, PoolName, PoolSpec, Proposal, Request, RequestId, Revision};
 
 use super::{ChangeSink, ClusterView, Replica, SnapshotData, StatePublisher};
@@ -103,8 +104,11 @@ impl Member {
         let (sender, view) = watch::channel(Arc::default());
         let published =
             StatePublisher { view: sender, history: Box::new(history.clone()), requests: Arc::default() };
-        let open = if create { Storage::create } else { Storage::open };
-        let Storage { log, replica, closed } = open(&data, &identity(), published).unwrap();
+        let storage = match create {
+            true => Storage::create(&data, &identity(), published),
+            false => Storage::open(&data, &identity(), published, FEATURE_LEVEL_MAX),
+        };
+        let Storage { log, replica, closed } = storage.unwrap();
         let config = Config {
             heartbeat_interval: 50,
             election_timeout_min: 150,

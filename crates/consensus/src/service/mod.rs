@@ -18,6 +18,7 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftService;
 use trestle_api::status::{self, Failure};
 
+use crate::abstention::OutdatedProgram;
 use crate::identity::{Identity, RecoveryId};
 use crate::parts::Core;
 use crate::raft_types::{TypeConfig, Vote};
@@ -143,8 +144,12 @@ impl Service {
         message: proto::AppendEntriesRequest,
     ) -> Result<AppendEntriesRequest<TypeConfig>, AppendRefusal> {
         let to = message.to.clone().unwrap_or_default();
-        let request = wire::append_request(message).map_err(malformed)?;
-        self.core.callers.admit(raft, &request.vote, true)?;
+        // Who may send entries at all comes first: it may be told of them that they are newer than this program.
+        let vote = wire::leader_vote("append request", message.vote).map_err(malformed)?;
+        self.core.callers.admit(raft, &vote, true)?;
+        let level_max = self.core.shared.member.settings().feature_level_max;
+        let request =
+            wire::append_request(message, level_max).map_err(|e| self.unreadable(raft, &vote, e))?;
         self.core.rollback.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         if let Some(later) = self.core.rollback.forgotten_vote(&request.vote) {
             return Err(AppendRefusal::Later(later));
@@ -156,7 +161,31 @@ impl Service {
             return Err(Status::failed_precondition(why).into());
         }
         self.note_leader(raft, &request.vote);
+        if let Some(last) = request.entries.last() {
+            self.core.shared.abstentions.set_readable(last.log_id);
+        }
         Ok(request)
+    }
+
+    /// Notes that a leader's log has what this program does not know. Nothing of the request is taken: this member stays as it
+    /// is, hears the leader's heartbeats, and is sent the same again until it is upgraded.
+    fn unreadable(&self, raft: &RaftHandle, vote: &Vote, error: WireError) -> Status {
+        match error {
+            WireError::Newer { id, what } => {
+                self.outdated(raft, vote, OutdatedProgram { at: id, what: what.into() })
+            }
+            other => malformed(other),
+        }
+    }
+
+    /// Notes that this member's program is too old for what the leader by `vote` has, unless a later one is known; answers what
+    /// that leader hears, which leaves the member alone for a while then.
+    fn outdated(&self, raft: &RaftHandle, vote: &Vote, outdated: OutdatedProgram) -> Status {
+        let words = outdated.words();
+        if *vote >= raft.server_metrics().borrow_watched().vote {
+            self.core.shared.abstentions.set_outdated(outdated);
+        }
+        status::failure(&Failure::Outdated(words))
     }
 
     /// Has Raft take an append. Raft answers once all that it took before is on the disk. A leader that only wants to be heard has

@@ -12,9 +12,10 @@ use trestle_api::peer as proto;
 use trestle_model::ClusterId;
 
 use super::{Service, malformed, stopped};
+use crate::abstention::OutdatedProgram;
 use crate::raft_types::{LogId, SnapshotMeta, Vote};
 use crate::replica::RaftHandle;
-use crate::snapshot;
+use crate::snapshot::{self, SnapshotError};
 use crate::wire;
 
 /// Most bytes of a snapshot: ten times what the model's bounds on resources can add up to, and little enough to hold.
@@ -72,17 +73,32 @@ fn check_meta(meta: &SnapshotMeta, vote: &Vote, committed: Option<LogId>) -> Res
     }
 }
 
-/// Refuses bytes that are not the snapshot that they are described as, or another cluster's. Takes long for many bytes.
-fn check_payload(payload: &[u8], meta: &SnapshotMeta, cluster: &ClusterId) -> Result<(), Status> {
-    let (found, machine) = snapshot::decode(payload).map_err(refused)?;
+/// Refuses bytes that are not the snapshot that they are described as, or another cluster's; answers what a program that knows
+/// feature levels up to `level_max` does not know. Takes long for many bytes.
+fn check_payload(
+    payload: &[u8],
+    meta: &SnapshotMeta,
+    cluster: &ClusterId,
+    level_max: u32,
+) -> Result<Option<String>, Status> {
+    let (found, machine) = match snapshot::decode(payload) {
+        Ok(decoded) => decoded,
+        Err(SnapshotError::Stored(unknown)) => return Ok(Some(unknown.to_string())),
+        Err(other) => return Err(refused(other)),
+    };
     if found != *meta {
         return Err(refused(format!("it contains {found}, not {meta}")));
     }
     match machine.state.cluster_id {
-        Some(found) if found == *cluster => Ok(()),
-        Some(other) => Err(refused(format!("it is of cluster {other}, and this member of {cluster}"))),
-        None => Err(refused("it is of no cluster")),
+        Some(found) if found == *cluster => {}
+        Some(other) => {
+            return Err(refused(format!("it is of cluster {other}, and this member of {cluster}")));
+        }
+        None => return Err(refused("it is of no cluster")),
     }
+    let level = machine.state.feature_level;
+    let unknown = || format!("feature level {level}, and this version knows up to {level_max}");
+    Ok((level > level_max).then(unknown))
 }
 
 impl Service {
@@ -105,6 +121,12 @@ impl Service {
             first.meta.ok_or_else(|| Status::invalid_argument("a snapshot without its description"))?;
         let meta = wire::snapshot_meta(meta).map_err(malformed)?;
         check_meta(&meta, &vote, committed(&raft))?;
+        // It is sent again and again, and may be large.
+        if let Some(known) = self.core.shared.abstentions.current().outdated
+            && Some(known.at) == meta.last_log_id
+        {
+            return Err(self.outdated(&raft, &vote, known));
+        }
         let Ok(_one) = self.core.receiving.try_lock() else {
             return Err(Status::resource_exhausted(
                 "another snapshot is on its way to this member; try again",
@@ -113,17 +135,24 @@ impl Service {
         let payload = receive(&mut requests, first.chunk).await?;
         let cluster = self.core.shared.member.identity().ok_or_else(|| stopped("no identity"))?.cluster_id;
         let (bytes, described) = (payload.clone(), meta.clone());
+        let level_max = self.core.shared.member.settings().feature_level_max;
         let check = self
             .core
             .shared
             .member
             .runtime()
-            .spawn_blocking(move || check_payload(&bytes, &described, &cluster));
-        check.await.map_err(stopped)??;
+            .spawn_blocking(move || check_payload(&bytes, &described, &cluster, level_max));
+        if let (Some(what), Some(at)) = (check.await.map_err(stopped)??, meta.last_log_id) {
+            return Err(self.outdated(&raft, &vote, OutdatedProgram { at, what: what.into() }));
+        }
         // More may be committed by now.
         check_meta(&meta, &vote, committed(&raft))?;
+        let last = meta.last_log_id;
         let answer =
             raft.install_full_snapshot(vote, Snapshot { meta, snapshot: payload }).await.map_err(stopped)?;
+        if let Some(last) = last {
+            self.core.shared.abstentions.set_readable(last);
+        }
         Ok(proto::InstallSnapshotResponse { vote: Some(wire::vote_message(&answer.vote)) })
     }
 }

@@ -4,7 +4,7 @@ mod files;
 mod payload;
 
 pub(crate) use files::{RestoredSnapshot, SnapshotFiles};
-pub(crate) use payload::{decode, encode};
+pub(crate) use payload::{SnapshotError, decode, encode};
 
 /// Log entries after which the state machine is written out.
 pub(crate) const SNAPSHOT_EVERY: u64 = 10_000;

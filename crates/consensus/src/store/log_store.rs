@@ -250,6 +250,11 @@ impl LogStore {
         self.max_synced.clone()
     }
 
+    /// The highest feature level that an entry of the log needs, with its index; `None` when none needs more than the first.
+    pub(crate) fn highest_level(&self) -> Option<(u64, u32)> {
+        self.reader.log().highest_level()
+    }
+
     /// The newest membership in the log, with each member's peer address; `None` when it is only in a snapshot.
     pub(crate) fn membership(&self) -> Option<Membership> {
         self.reader.log().membership().cloned()

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 
-use crate::raft_types::{LeaderId, LogEntry, LogId, Membership, Payload, Vote};
+use trestle_model::defaults::FEATURE_LEVEL_FIRST;
+
+use crate::raft_types::{LeaderId, LogEntry, LogId, Membership, Payload, Vote, needed_level};
 
 /// Memory that the last entries may take, as [`memory_of`] counts it. Followers are sent entries a moment after they were
 /// appended, so what is older is only read for a member that lags, and after a start.
@@ -34,6 +36,8 @@ pub(super) struct MemoryLog {
     first: u64,
     /// The memberships among the entries.
     memberships: BTreeMap<u64, Membership>,
+    /// The feature levels that entries need, where that is more than the first.
+    levels: BTreeMap<u64, u32>,
     /// The last entries, in any case those that are not on the disk yet.
     tail: VecDeque<LogEntry>,
     /// Memory that they take.
@@ -97,6 +101,10 @@ impl MemoryLog {
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.insert(id.index, membership.clone());
         }
+        let level = needed_level(&entry);
+        if level > FEATURE_LEVEL_FIRST {
+            self.levels.insert(id.index, level);
+        }
         let size = entry_size(&entry);
         self.sizes.push_back(size);
         self.bytes += u64::from(size);
@@ -124,6 +132,7 @@ impl MemoryLog {
         self.bytes -= self.sizes.drain(as_usize(from - self.first)..).map(u64::from).sum::<u64>();
         self.leaders.split_off(&from);
         self.memberships.split_off(&from);
+        self.levels.split_off(&from);
         while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= from) {
             self.tail_memory = self.tail_memory.saturating_sub(memory_of(entry_size(&entry)));
         }
@@ -146,6 +155,7 @@ impl MemoryLog {
             self.leaders.clear();
         }
         self.memberships = self.memberships.split_off(&to);
+        self.levels = self.levels.split_off(&to);
         while let Some(entry) = self.tail.pop_front_if(|entry| entry.log_id.index < to) {
             self.tail_memory = self.tail_memory.saturating_sub(memory_of(entry_size(&entry)));
         }
@@ -155,6 +165,11 @@ impl MemoryLog {
     /// The newest membership among the entries.
     pub(super) fn membership(&self) -> Option<&Membership> {
         self.memberships.values().next_back()
+    }
+
+    /// The highest feature level that an entry needs, with the entry's index; `None` when none needs more than the first.
+    pub(super) fn highest_level(&self) -> Option<(u64, u32)> {
+        self.levels.iter().map(|(index, level)| (*index, *level)).max_by_key(|(_, level)| *level)
     }
 
     /// Index up to which the entries can go so that those left take no more than `bytes`; `None` when they do already.

@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
+use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{
     ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal,
     Request as Named, RequestId,
@@ -257,7 +258,12 @@ impl Cluster {
         let address = free_address().await;
         let new = self.places.len();
         let name = MemberName::parse(&format!("m{new}")).unwrap();
-        let spec = MemberSpec { name, peer_address: host_port(address), admin_address: host_port(address) };
+        let spec = MemberSpec {
+            name,
+            peer_address: host_port(address),
+            admin_address: host_port(address),
+            feature_level_max: FEATURE_LEVEL_MAX,
+        };
         for old in (0..new).filter(|_| !self.direct) {
             self.ways.insert((old, new), Proxy::to(address).await);
             self.ways.insert((new, old), Proxy::to(self.places[old].address).await);
@@ -269,18 +275,24 @@ impl Cluster {
         new
     }
 
-    /// Opens the member's directory and its peer port, without starting Raft.
-    pub(super) async fn open(&mut self, at: usize) {
-        let place = &mut self.places[at];
-        let settings = ConsensusSettings {
+    /// What the member is started with.
+    pub(super) fn settings(&self, at: usize) -> ConsensusSettings {
+        let place = &self.places[at];
+        ConsensusSettings {
             data_dir: place.dir.path().to_owned(),
             name: place.spec.name.clone(),
             peer_address: place.spec.peer_address.clone(),
             start: 1,
             timing: self.timing,
+            feature_level_max: place.spec.feature_level_max,
             vote_guard: place.vote_guard.clone(),
-        };
-        let consensus = Consensus::open(settings).await.unwrap();
+        }
+    }
+
+    /// Opens the member's directory and its peer port, without starting Raft.
+    pub(super) async fn open(&mut self, at: usize) {
+        let consensus = Consensus::open(self.settings(at)).await.unwrap();
+        let place = &mut self.places[at];
         let (stop, stopped) = oneshot::channel();
         let (raft, peer) = (consensus.raft_service(), PeerServiceServer::new(Peer(consensus.clone())));
         let router = consensus.peer_server().add_service(raft).add_service(peer);
@@ -403,6 +415,11 @@ impl Cluster {
 
     pub(super) fn spec(&self, at: usize) -> MemberSpec {
         self.places[at].spec.clone()
+    }
+
+    /// What the member's program knows from its next start on.
+    pub(super) fn set_level(&mut self, at: usize, feature_level_max: u32) {
+        self.places[at].spec.feature_level_max = feature_level_max;
     }
 
     pub(super) fn id(&self, at: usize) -> MemberId {

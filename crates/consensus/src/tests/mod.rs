@@ -8,6 +8,7 @@ mod failure;
 mod isolation;
 mod large;
 mod leadership;
+mod levels;
 mod origin;
 mod proxy;
 mod removal;

@@ -139,6 +139,7 @@ pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
         revision: 1,
         draining: false,
         drain_timeout: None,
+        feature_level_max: 1,
     }
 }
 
@@ -216,6 +217,7 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
         ],
         counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1, vips: 0 }),
         vips: Vec::new(),
+        feature_level: 1,
     }
 }
 

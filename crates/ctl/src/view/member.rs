@@ -25,6 +25,8 @@ pub(crate) struct MemberView {
     pub(crate) admin_address: String,
     /// Revision that last changed the record.
     pub(crate) revision: u64,
+    /// The highest feature level that its program knows.
+    pub(crate) feature_level_max: u32,
     /// Whether it is drained.
     pub(crate) draining: bool,
     /// Time after which it closes the connections that are left.
@@ -55,6 +57,7 @@ impl From<v1::Member> for MemberView {
             peer_address: member.peer_address,
             admin_address: member.admin_address,
             revision: member.revision,
+            feature_level_max: member.feature_level_max,
             draining: member.draining,
             drain_deadline: Span::setting(member.drain_timeout.as_ref()),
             reachable: None,

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod data_plane;
+mod level;
 mod member;
 mod problems;
 mod vips;
@@ -26,6 +27,8 @@ pub(crate) struct StatusView {
     backends: u32,
     listeners: u32,
     vips: u32,
+    /// What the cluster may ask of all its members.
+    feature_level: u32,
     members: Vec<MemberStatusView>,
     /// What is wrong, and what to do, one sentence each; empty when all is well.
     problems: Vec<String>,
@@ -58,6 +61,7 @@ impl StatusView {
             backends: counts.backends,
             listeners: counts.listeners,
             vips: counts.vips,
+            feature_level: status.feature_level,
             members: status.members.into_iter().map(Into::into).collect(),
             problems: Vec::new(),
             notes: Vec::new(),
@@ -67,6 +71,7 @@ impl StatusView {
         view.problems =
             if view.cluster_id.is_empty() { vec![view.no_cluster(true)] } else { view.find_problems() };
         view.notes = view.find_notes();
+        view.notes.extend(view.level_note());
         view
     }
 

@@ -35,8 +35,12 @@ async fn each_members_turns_begin_at_a_place_of_its_own() {
         let mut plane = Plane::with(DataPlaneSettings { member: Some(name.clone()), ..settings() });
         for (number, name) in names.iter().enumerate() {
             let address = HostPort::parse(&format!("192.0.2.{}:7481", number + 1)).unwrap();
-            let spec =
-                MemberSpec { name: name.clone(), peer_address: address.clone(), admin_address: address };
+            let spec = MemberSpec {
+                name: name.clone(),
+                peer_address: address.clone(),
+                admin_address: address,
+                feature_level_max: 1,
+            };
             plane.prepare(Command::AddMember(spec));
         }
         plane.pool("p", unchecked(), &backends).await;

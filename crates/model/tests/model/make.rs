@@ -41,6 +41,7 @@ pub(crate) fn member_at(name: &str, peer: &str, admin: &str) -> MemberSpec {
         name: MemberName::parse(name).unwrap(),
         peer_address: HostPort::parse(peer).unwrap(),
         admin_address: HostPort::parse(admin).unwrap(),
+        feature_level_max: 1,
     }
 }
 

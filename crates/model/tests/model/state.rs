@@ -336,6 +336,7 @@ fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
         start,
         replaces,
         sockets: Some(if start == 70 { first.clone() } else { second.clone() }),
+        feature_level_max: 1,
     };
     let revision = state.revision;
     assert!(state.apply(3, &note(70, 0)).unwrap().changes.is_empty());
@@ -345,10 +346,22 @@ fn of_two_starts_the_one_that_was_asked_for_too_early_is_not_recorded() {
     assert!(matches!(refused(&mut state, &note(90, 70)), Refusal::Moved { expected: 70, actual: 80, .. }));
     assert_eq!((state.starts[&MemberId(2)], &state.sockets[&MemberId(2)]), (80, &second));
     assert_eq!(state.revision, revision, "no configuration");
-    let nobody = Command::NoteStart { member: MemberId(9), start: 1, replaces: 0, sockets: None };
+    let nobody = Command::NoteStart {
+        member: MemberId(9),
+        start: 1,
+        replaces: 0,
+        sockets: None,
+        feature_level_max: 1,
+    };
     assert!(matches!(refused(&mut state, &nobody), Refusal::NotFound { .. }));
     // One that does not say where it listens is taken to listen where nobody knows.
-    let silent = Command::NoteStart { member: MemberId(2), start: 90, replaces: 80, sockets: None };
+    let silent = Command::NoteStart {
+        member: MemberId(2),
+        start: 90,
+        replaces: 80,
+        sockets: None,
+        feature_level_max: 1,
+    };
     state.apply(6, &silent).unwrap();
     assert!(state.sockets.is_empty());
     state.apply(7, &note(70, 90)).unwrap();

@@ -206,6 +206,7 @@ mod tests {
             name: MemberName::parse(&format!("m{member}")).unwrap(),
             admin_address: peer_address.clone(),
             peer_address,
+            feature_level_max: 1,
         };
         let member = Member { id: MemberId(member), spec, draining: false, drain_timeout: None, revision: 1 };
         (Arc::new(member), answer)

@@ -39,6 +39,7 @@ fn member() -> v1::Member {
         revision: u64::MAX,
         draining: true,
         drain_timeout: long(),
+        feature_level_max: u32::MAX,
     }
 }
 

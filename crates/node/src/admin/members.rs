@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use trestle_api::convert::Write;
 use trestle_api::peer::forward_request::Operation;
 use trestle_api::peer::forward_response::Message;
+use trestle_api::stored::feature_level;
 use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, unanswered, v1};
 use trestle_consensus::{MembershipProgress, RecoveryId};
@@ -291,6 +292,7 @@ impl Admin {
                 name: MemberName::parse(&described.name)?,
                 peer_address: HostPort::parse(&described.peer_address)?,
                 admin_address: HostPort::parse(&described.admin_address)?,
+                feature_level_max: feature_level(described.feature_level_max),
             })
         };
         spec()

@@ -249,6 +249,7 @@ impl Admin {
     ) -> Result<Accepted, Refused> {
         let refused = |refusal: &Refusal| Refused::Here(status::refusal(refusal));
         let command = write.command(&view.state).map_err(|refusal| refused(&refusal))?;
+        view.state.check_level(&command).map_err(|refusal| refused(&refusal))?;
         for (action, target) in access::targets(&command) {
             access::authorize(caller, action, &target)?;
         }

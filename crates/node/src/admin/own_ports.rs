@@ -160,6 +160,7 @@ mod tests {
             name: MemberName::parse("m1").unwrap(),
             peer_address: peer.clone(),
             admin_address: peer,
+            feature_level_max: 1,
         };
         let member = Member { id: MemberId(1), spec, draining: false, drain_timeout: None, revision: 1 };
         state.members.insert(MemberId(1), Arc::new(member));

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trestle_dataplane::{AccessLogFormat, Sources};
+use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
 use super::connections::{CHECK_DIRECTORY, own_address};
@@ -84,6 +85,8 @@ pub struct Config {
     pub source: Sources,
     /// Networks that backends may be in; empty for all.
     pub backend_networks: Vec<Cidr>,
+    /// The highest feature level that this program knows: no key sets it.
+    pub feature_level_max: u32,
     /// Members in this process, among which its descriptors are shared out: one, but three in `trestled dev`.
     pub members_in_process: NonZeroUsize,
     /// What is this member's own about holding virtual IPs.
@@ -235,6 +238,7 @@ impl Config {
             check_directory: CHECK_DIRECTORY.into(),
             source: Sources::default(),
             backend_networks: Vec::new(),
+            feature_level_max: FEATURE_LEVEL_MAX,
             members_in_process: NonZeroUsize::MIN,
             vip: VipConfig::default(),
         }
@@ -301,6 +305,7 @@ impl Config {
                 check_directory: check_directory?,
                 source,
                 backend_networks,
+                feature_level_max: FEATURE_LEVEL_MAX,
                 members_in_process: NonZeroUsize::MIN,
                 vip: vip?,
             })

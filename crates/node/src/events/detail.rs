@@ -49,7 +49,11 @@ pub(super) fn of_event(event: &Event, me: &MemberName) -> peer::MemberEvent {
         Event::MemberGone { member, .. } | Event::MemberBack { member, .. } | Event::Voter { member, .. } => {
             Some(Detail::Peer(member.to_string()))
         }
-        Event::Kernel(_) | Event::Unserved { .. } | Event::Unfit { .. } | Event::Fit => None,
+        Event::LevelRaised { .. }
+        | Event::Kernel(_)
+        | Event::Unserved { .. }
+        | Event::Unfit { .. }
+        | Event::Fit => None,
     };
     peer::MemberEvent {
         severity: severity(event.severity()).into(),
@@ -86,8 +90,15 @@ pub(super) fn of_vips(event: &VipEvent) -> v1::ClusterEvent {
 }
 
 /// What a change of one member is, and the words for it.
-fn of_member(kind: ChangeKind, member: &Member, drain: bool) -> (&'static str, String) {
-    let (name, spec) = (&member.spec.name, &member.spec);
+fn of_member(change: &Change, member: &Member, drain: bool) -> (&'static str, String) {
+    let (kind, name, spec) = (change.kind, &member.spec.name, &member.spec);
+    let moved = match &change.before {
+        Some(Resource::Member(before)) => Some(
+            (&before.spec.peer_address, &before.spec.admin_address)
+                != (&spec.peer_address, &spec.admin_address),
+        ),
+        _ => None,
+    };
     match (kind, drain, member.draining) {
         (ChangeKind::Created, ..) => (
             "member-joined",
@@ -96,6 +107,9 @@ fn of_member(kind: ChangeKind, member: &Member, drain: bool) -> (&'static str, S
         (ChangeKind::Deleted, ..) => ("member-removed", format!("member {name} was removed")),
         (ChangeKind::Updated, true, true) => ("member-drained", format!("member {name} draining")),
         (ChangeKind::Updated, true, false) => ("member-enabled", format!("member {name} enabled")),
+        (ChangeKind::Updated, false, _) if moved == Some(false) => {
+            ("member-updated", format!("member {name} knows feature level {} now", spec.feature_level_max))
+        }
         (ChangeKind::Updated, false, _) => {
             let (peers, admin) = (&spec.peer_address, &spec.admin_address);
             ("member-updated", format!("member {name} is at {peers} now, its admin API at {admin}"))
@@ -154,7 +168,7 @@ pub(super) fn of_batch(
     let changes: Vec<_> = batch.changes.iter().take(CHANGES_MAX).map(convert::resource_change).collect();
     let (kind, text) = match &batch.changes[..] {
         [only] if matches!(only.resource, Resource::Member(_)) => match &only.resource {
-            Resource::Member(member) => of_member(only.kind, member, batch.drain),
+            Resource::Member(member) => of_member(only, member, batch.drain),
             _ => ("configuration", String::new()),
         },
         all if batch.restore => {

@@ -35,6 +35,8 @@ pub(crate) enum Event {
     MemberBack { member: MemberName, after: Duration },
     /// Another member is a voter now, or none any more; told by the leader.
     Voter { member: MemberName, votes: bool },
+    /// The cluster may ask more of its members than before; told by the leader that raised the level.
+    LevelRaised { before: u32, level: u32 },
     /// Something happened in the kernel to a virtual IP, its interface or its fence.
     Kernel(trestle_vip::KernelEvent),
     /// A virtual IP cannot be served here.
@@ -65,6 +67,7 @@ impl Event {
             Self::MemberBack { .. } => "member-reachable",
             Self::Voter { votes: true, .. } => "member-promoted",
             Self::Voter { votes: false, .. } => "member-demoted",
+            Self::LevelRaised { .. } => "feature-level-raised",
             Self::Kernel(event) => of_kernel(event).0,
             Self::Unserved { .. } => "vip-unserved",
             Self::Unfit { .. } => "member-unfit",
@@ -90,6 +93,7 @@ impl Event {
             | Self::Leads { .. }
             | Self::QuorumBack { .. }
             | Self::Voter { .. }
+            | Self::LevelRaised { .. }
             | Self::Fit => Severity::Info,
         }
     }
@@ -142,6 +146,9 @@ impl fmt::Display for Event {
             }
             Self::Voter { member, votes: true } => write!(f, "member {member} is a voter now"),
             Self::Voter { member, votes: false } => write!(f, "member {member} is no voter any more"),
+            Self::LevelRaised { before, level } => {
+                write!(f, "all members' programs know feature level {level}: raised from {before}")
+            }
             Self::Kernel(event) => event.fmt(f),
             Self::Unserved { vip, why } => write!(f, "virtual IP {vip} cannot be served here: {why}"),
             Self::Unfit { why } => {

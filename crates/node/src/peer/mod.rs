@@ -94,6 +94,7 @@ impl PeerService for PeerServer {
             vote_refusal_ms: self.local.consensus.timing().vote_refusal_ms(),
             start: self.local.start,
             sockets: Some((&self.local.sockets()).into()),
+            feature_level_max: config.feature_level_max,
         }))
     }
 

@@ -38,6 +38,8 @@ pub(super) struct MemberStatusView {
     pub(super) connections: u64,
     pub(super) backends_unhealthy: u32,
     pub(super) version: String,
+    /// The highest feature level that its program knows.
+    pub(super) feature_level_max: u32,
     /// When its process was started.
     pub(super) started: Option<String>,
     #[serde(flatten, serialize_with = "span::uptime")]
@@ -106,6 +108,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             connections: status.active_connections,
             backends_unhealthy: status.backends_unhealthy,
             version: status.version,
+            feature_level_max: member.feature_level_max,
             started: uptime.and_then(Span::ago),
             uptime,
             descriptors_used: status.descriptors_used,

@@ -31,7 +31,8 @@ fn state(members: &[&str]) -> ClusterState {
     for (number, address) in members.iter().enumerate() {
         let address = HostPort::parse(address).unwrap();
         let name = MemberName::parse(&format!("m{number}")).unwrap();
-        let spec = MemberSpec { name, peer_address: address.clone(), admin_address: address };
+        let spec =
+            MemberSpec { name, peer_address: address.clone(), admin_address: address, feature_level_max: 1 };
         let id = MemberId(number as u64);
         state
             .members
