@@ -45,6 +45,7 @@ mod store;
 mod top;
 mod vips;
 mod waiting;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -10,7 +10,7 @@ use trestle_model::Violation;
 
 /// What only the server sets, or what names the resource.
 pub(crate) const NO_SETTINGS: &[&str] =
-    &["name", "revision", "etag", "backend_count", "addresses", "warnings"];
+    &["name", "revision", "create_revision", "etag", "backend_count", "addresses", "warnings"];
 /// Longest value that is told of a setting; a certificate is longer.
 const SHOWN_MAX: usize = 120;
 

@@ -11,6 +11,7 @@ pub mod status;
 pub mod stored;
 pub mod transport;
 pub mod unanswered;
+pub mod watched;
 
 /// Generated from `proto/trestle/v1`: what operators and automation use.
 pub mod v1 {

@@ -127,7 +127,7 @@ impl ClusterState {
             if change.kind == ChangeKind::Updated {
                 change.before = self.current(&change.resource);
             }
-            self.write(change);
+            self.replay(change);
         }
         // A level is part of the configuration, though no resource: members of one revision have the same.
         if !applied.changes.is_empty() || self.feature_level != before {
@@ -167,8 +167,8 @@ impl ClusterState {
         }
     }
 
-    /// Makes a decided change.
-    fn write(&mut self, change: &Change) {
+    /// Makes a change that was decided, here or where this state is followed from.
+    pub fn replay(&mut self, change: &Change) {
         let gone = change.kind == ChangeKind::Deleted;
         match &change.resource {
             Resource::Member(member) if gone => {

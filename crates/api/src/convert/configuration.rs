@@ -48,6 +48,7 @@ pub fn configuration(state: &ClusterState) -> v1::Configuration {
     for one in state.listeners.values() {
         whole.listeners.push(v1::Listener {
             revision: 0,
+            create_revision: 0,
             etag: String::new(),
             addresses: Vec::new(),
             ..listener(one)

@@ -14,6 +14,7 @@ pub fn listener(listener: &Listener) -> v1::Listener {
         name: listener_name(&listener.name),
         revision: listener.revision,
         etag: etag(listener.revision),
+        create_revision: listener.created,
         addresses: listener.binds.iter().map(ToString::to_string).collect(),
         ..v1::Listener::default()
     };

@@ -31,7 +31,7 @@ pub use name::{
 pub use pool::{create_pool, delete_pool, pool, update_pool};
 pub use report::{cluster_event, connection, listener_view, member_status, member_view, vip_view};
 pub use vip::{create_vip, delete_vip, time_of_millis, update_vip, vip, vip_event};
-pub use watch::{current_event, event, resource_change};
+pub use watch::{cluster_facts, current_event, event, resource_change};
 pub use write::{Update, Wanted, Write};
 
 pub use crate::settings::time as duration;

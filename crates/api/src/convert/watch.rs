@@ -1,10 +1,10 @@
 //! Events of a watch.
 
-use trestle_model::{Change, ChangeKind, Resource};
+use trestle_model::{Change, ChangeKind, ClusterState, Resource};
 
 use super::{backend, listener, member, name, pool, vip};
 use crate::changed_fields::changed_fields;
-use crate::v1;
+use crate::{storage, v1};
 
 /// Settings of an update that are named.
 const FIELDS_MAX: usize = 16;
@@ -58,6 +58,20 @@ pub fn resource_change(change: &Change) -> v1::ResourceChange {
 /// Renders a change.
 pub fn event(change: &Change) -> v1::Event {
     v1::Event { r#type: kind(change).into(), resource: Some(resource(&change.resource)) }
+}
+
+/// Renders what is agreed on beside the resources.
+pub fn cluster_facts(state: &ClusterState) -> v1::ClusterFacts {
+    let sockets = state.sockets.iter().map(|(id, sockets)| {
+        let storage::MemberSockets { admin, peer, http, data_address, network } = (&**sockets).into();
+        v1::MemberSockets { member_id: id.0, admin, peer, http, data_address, network }
+    });
+    v1::ClusterFacts {
+        cluster_id: state.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        recovery: state.recovery,
+        feature_level: state.feature_level,
+        member_sockets: sockets.collect(),
+    }
 }
 
 /// Renders what exists, from a change that would make it.

@@ -225,7 +225,8 @@ impl<R: Message + prost::Name> Asked<'_, R> {
 pub(super) const SWITCH: [&str; 2] = ["admin_state", "drain_timeout"];
 
 /// Fields that only the server sets.
-const OUTPUT_ONLY: &[&str] = &["backend_count", "addresses", "warnings", "revision", "etag", "name"];
+const OUTPUT_ONLY: &[&str] =
+    &["backend_count", "addresses", "warnings", "revision", "create_revision", "etag", "name"];
 
 /// Recognises a request that comes again: the first 8 bytes of the SHA-256 of its type and content.
 fn fingerprint<R: Message + prost::Name>(request: &R) -> u64 {

@@ -8,3 +8,4 @@ mod refused;
 mod round_trip;
 mod strategies;
 mod vips;
+mod watched;

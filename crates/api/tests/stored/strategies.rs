@@ -258,7 +258,7 @@ fn listener_spec() -> BoxedStrategy<ListenerSpec> {
         .boxed()
 }
 
-fn member_sockets() -> impl Strategy<Value = MemberSockets> {
+pub(crate) fn member_sockets() -> impl Strategy<Value = MemberSockets> {
     let socket = || (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
     (socket(), socket(), socket(), of(any::<IpAddr>()), any::<u64>()).prop_map(
         |(admin, peer, http, data_address, network)| MemberSockets {

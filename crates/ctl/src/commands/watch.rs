@@ -116,7 +116,12 @@ mod tests {
 
     fn message(revision: u64, types: &[v1::EventType]) -> v1::WatchClusterResponse {
         let event = |&t: &v1::EventType| v1::Event { r#type: t.into(), resource: None };
-        v1::WatchClusterResponse { revision, events: types.iter().map(event).collect(), more: false }
+        v1::WatchClusterResponse {
+            revision,
+            events: types.iter().map(event).collect(),
+            more: false,
+            facts: None,
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn a_watch_goes_on_elsewhere_with_the_next_revision() {
     let created = |revision, name| {
         let resource = Some(v1::event::Resource::Backend(sample_backend(name, 1)));
         let event = v1::Event { r#type: v1::EventType::Created.into(), resource };
-        Ok(v1::WatchClusterResponse { revision, events: vec![event], more: false })
+        Ok(v1::WatchClusterResponse { revision, events: vec![event], more: false, facts: None })
     };
     let stopping = Err(Status::unavailable("this member is shutting down"));
     let first =

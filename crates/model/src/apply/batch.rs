@@ -140,7 +140,7 @@ impl ClusterState {
             match self.changes(index, operation, &new) {
                 Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
-                    changes.iter().for_each(|change| new.write(change));
+                    changes.iter().for_each(|change| new.replay(change));
                     touched.push((name, *operation));
                 }
                 Err(refused) => failed.push((name.clone(), refused)),

@@ -1,14 +1,15 @@
 //! Watching the cluster: what exists, then every change, each once.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use trestle_api::{convert, status, v1};
-use trestle_consensus::DEFAULT_WAIT;
+use trestle_consensus::{ClusterView, DEFAULT_WAIT, RevisionChanges, Subscription};
 use trestle_model::{ClusterState, Invalid, Revision, Violation};
 
 use super::Admin;
@@ -45,8 +46,82 @@ fn messages(
             full.push(event);
         }
         let more = more || events.peek().is_some();
-        Some(v1::WatchClusterResponse { revision, events: full, more })
+        Some(v1::WatchClusterResponse { revision, events: full, more, facts: None })
     })
+}
+
+/// A watch that has been sent what exists, and goes on with what changes.
+struct RunningWatch {
+    sender: mpsc::Sender<Result<v1::WatchClusterResponse, Status>>,
+    subscription: Subscription,
+    known: watch::Receiver<Arc<ClusterView>>,
+    /// What was told last beside the changes.
+    facts: v1::ClusterFacts,
+    /// The revision up to which all was sent.
+    sent: Revision,
+}
+
+/// What comes next in a watch.
+enum WatchNews {
+    Changes(RevisionChanges),
+    /// Something that is agreed on beside the resources may have changed.
+    Known,
+    Silence,
+}
+
+/// The watcher is gone.
+struct WatchEnded;
+
+impl RunningWatch {
+    async fn send(&self, message: v1::WatchClusterResponse) -> Result<(), WatchEnded> {
+        self.sender.send(Ok(message)).await.map_err(|_| WatchEnded)
+    }
+
+    async fn send_facts(&self) -> Result<(), WatchEnded> {
+        self.send(v1::WatchClusterResponse { facts: Some(self.facts.clone()), ..bookmark(self.sent) }).await
+    }
+
+    async fn next(&mut self) -> Result<WatchNews, WatchEnded> {
+        let next = tokio::select! {
+            // A change comes before what is known once it is made: a member before where it listens.
+            biased;
+            () = self.sender.closed() => return Err(WatchEnded),
+            next = self.subscription.next() => next,
+            changed = self.known.changed() => return changed.map(|()| WatchNews::Known).map_err(|_| WatchEnded),
+            () = tokio::time::sleep(BOOKMARK_INTERVAL) => return Ok(WatchNews::Silence),
+        };
+        match next {
+            Ok(batch) => Ok(WatchNews::Changes(batch)),
+            Err(failure) => {
+                let _ = self.sender.send(Err(status::failure(&failure))).await;
+                Err(WatchEnded)
+            }
+        }
+    }
+
+    /// Sends what changes, until the watcher is gone or misses something.
+    async fn run(mut self) -> Result<(), WatchEnded> {
+        self.send_facts().await?;
+        loop {
+            match self.next().await? {
+                WatchNews::Silence => self.send(bookmark(self.sent)).await?,
+                WatchNews::Known => {
+                    let now = convert::cluster_facts(&self.known.borrow_and_update().state);
+                    if now != self.facts {
+                        self.facts = now;
+                        self.send_facts().await?;
+                    }
+                }
+                WatchNews::Changes(batch) => {
+                    self.sent = batch.revision;
+                    let events = batch.changes.iter().map(convert::event);
+                    for message in messages(batch.revision, events, false) {
+                        self.send(message).await?;
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Admin {
@@ -60,49 +135,23 @@ impl Admin {
         let revision = view.state.revision;
         let from = if request.start_revision > 0 { request.start_revision } else { revision + 1 };
         let subscription = self.local.consensus.history().subscribe(from);
-        let mut subscription = subscription.map_err(|failure| status::failure(&failure))?;
+        let subscription = subscription.map_err(|failure| status::failure(&failure))?;
 
+        let mut known = self.local.consensus.view();
+        let facts = convert::cluster_facts(&known.borrow_and_update().state);
+        // With a start in the past, what is behind `revision` is yet to come.
+        let sent = if from > revision { revision } else { from - 1 };
         let (sender, receiver) = mpsc::channel(QUEUED_MAX);
         let current =
             if request.include_current { ClusterState::default().diff(&view.state) } else { Vec::new() };
         drop(view);
+        let watch = RunningWatch { sender, subscription, known, facts, sent };
         tokio::spawn(async move {
             let current = current.into_iter().map(|change| convert::current_event(&change));
             for message in messages(revision, current, true) {
-                if sender.send(Ok(message)).await.is_err() {
-                    return;
-                }
+                watch.send(message).await?;
             }
-            // With a start in the past, what is behind `revision` is yet to come.
-            let mut sent = if from > revision { revision } else { from - 1 };
-            if sender.send(Ok(bookmark(sent))).await.is_err() {
-                return;
-            }
-            loop {
-                let next = tokio::select! {
-                    next = tokio::time::timeout(BOOKMARK_INTERVAL, subscription.next()) => next,
-                    () = sender.closed() => return,
-                };
-                let batch = match next {
-                    Err(_) => {
-                        if sender.send(Ok(bookmark(sent))).await.is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                    Ok(Ok(batch)) => batch,
-                    Ok(Err(failure)) => {
-                        let _ = sender.send(Err(status::failure(&failure))).await;
-                        return;
-                    }
-                };
-                sent = batch.revision;
-                for message in messages(batch.revision, batch.changes.iter().map(convert::event), false) {
-                    if sender.send(Ok(message)).await.is_err() {
-                        return;
-                    }
-                }
-            }
+            watch.run().await
         });
         Ok(Box::pin(ReceiverStream::new(receiver)))
     }
