@@ -6,6 +6,7 @@ mod changed_fields;
 pub mod convert;
 pub mod differences;
 mod generated;
+pub mod resource;
 mod settings;
 pub mod status;
 pub mod stored;

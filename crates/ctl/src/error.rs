@@ -28,7 +28,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// An update without anything to update.
-    #[error("nothing to change was given: name at least one setting, see \"{0} --help\"")]
+    #[error("nothing to change was given: name at least one setting, see \"trestle {0} update --help\"")]
     NothingToChange(&'static str),
     /// A closing of connections that names none, or names them in two ways.
     #[error("{0}")]

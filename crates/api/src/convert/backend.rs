@@ -1,10 +1,11 @@
 //! Backends.
 
-use trestle_model::{AdminState, Backend, BackendName, BackendSpec, Document, Invalid, PoolName, Violations};
+use trestle_model::{AdminState, Backend, BackendName, BackendSpec, Document, Outcome, PoolName, Violations};
 
 use super::name::backend_name;
-use super::write::{Asked, SWITCH, parse_etag};
-use super::{Write, duration, etag, parse_backend_name, parse_pool_name};
+use super::write::SWITCH;
+use super::{ConvertResource, duration, etag, parse_backend_name, parse_pool_name};
+use crate::resource::CreateCall;
 use crate::settings::{self, Masked as _, Reader, Settings as _};
 use crate::v1;
 
@@ -27,62 +28,40 @@ pub fn backend(pool: &PoolName, backend: &Backend) -> v1::Backend {
     message
 }
 
-/// The documents that a message stands for: what is not set has its default.
-pub(super) fn read(
-    name: Option<(PoolName, BackendName)>,
-    message: &v1::Backend,
-    reader: &mut Reader,
-) -> Option<Vec<Document>> {
-    let spec = settings::backend(message, reader);
-    let state = settings::admin_state(message.admin_state, message.drain_timeout, reader);
-    if let Some(spec) = &spec {
-        spec.check(&mut reader.found);
+impl ConvertResource for v1::Backend {
+    type Id = (PoolName, BackendName);
+
+    fn render(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Backend(pool, one) => Some(backend(pool, one)),
+            _ => None,
+        }
     }
-    state.check(&mut reader.found);
-    let ((pool, name), spec) = name.zip(spec)?;
-    Some(vec![(pool.clone(), name.clone(), spec).into(), (pool, name, state).into()])
-}
 
-/// Parses the creation of a backend.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn create_backend(request: &v1::CreateBackendRequest) -> Result<Write, Invalid> {
-    let v1::CreateBackendRequest { parent, backend_id, backend, request_id, validate_only, if_absent: _ } =
-        request;
-    let mut reader = Reader::default();
-    let pool = parse_pool_name("parent", parent, &mut reader.found);
-    let name = reader.found.take("backend_id", backend_id, BackendName::parse(backend_id));
-    let documents = read(pool.zip(name), &backend.clone().unwrap_or_default(), &mut reader);
-    let asked = Asked { request, request_id, validate_only: *validate_only };
-    asked.create(documents, reader.found)
-}
+    fn parse_name(field: &str, name: &str, v: &mut Violations) -> Option<Self::Id> {
+        parse_backend_name(field, name, v)
+    }
 
-/// Parses the change of a backend.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn update_backend(request: &v1::UpdateBackendRequest) -> Result<Write, Invalid> {
-    let v1::UpdateBackendRequest { backend, update_mask, request_id, validate_only } = request;
-    let mut v = Violations::new();
-    let message = backend.clone().unwrap_or_default();
-    let name = parse_backend_name("backend.name", &message.name, &mut v);
-    let expected = parse_etag("backend.etag", &message.etag, &mut v);
-    let asked = Asked { request, request_id, validate_only: *validate_only };
-    let mut paths = BackendSpec::paths();
-    paths.extend(SWITCH.map(str::to_owned));
-    let documents = |reader: &mut Reader| read(name, &message, reader);
-    asked.update("backend", (update_mask.as_ref(), &paths), expected, documents, v)
-}
+    fn new_name(call: &CreateCall<Self>, v: &mut Violations) -> Option<Self::Id> {
+        let pool = parse_pool_name("parent", &call.parent, v);
+        let name = v.take("backend_id", &call.id, BackendName::parse(&call.id));
+        pool.zip(name)
+    }
 
-/// Parses the deletion of a backend.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn delete_backend(request: &v1::DeleteBackendRequest) -> Result<Write, Invalid> {
-    let mut v = Violations::new();
-    let name = parse_backend_name("name", &request.name, &mut v);
-    let expected = parse_etag("etag", &request.etag, &mut v);
-    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
-    asked.delete(name.map(Into::into), expected, v)
+    fn paths() -> Vec<String> {
+        let mut paths = BackendSpec::paths();
+        paths.extend(SWITCH.map(str::to_owned));
+        paths
+    }
+
+    fn documents(&self, id: Option<Self::Id>, reader: &mut Reader) -> Option<Vec<Document>> {
+        let spec = settings::backend(self, reader);
+        let state = settings::admin_state(self.admin_state, self.drain_timeout, reader);
+        if let Some(spec) = &spec {
+            spec.check(&mut reader.found);
+        }
+        state.check(&mut reader.found);
+        let ((pool, name), spec) = id.zip(spec)?;
+        Some(vec![(pool.clone(), name.clone(), spec).into(), (pool, name, state).into()])
+    }
 }

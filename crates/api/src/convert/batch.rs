@@ -7,44 +7,30 @@ use trestle_model::{
 };
 
 use super::write::{Asked, parse_etag};
-use super::{Write, backend, listener, pool, vip};
+use super::{ConvertResource, Write};
 use crate::settings::Reader;
 use crate::v1;
 use crate::v1::batch_operation::Kind;
 
-/// What a message puts: its documents, and the etag that it names.
-fn put(kind: &Kind, found: &mut Violations) -> (String, Option<Vec<Document>>, String) {
-    let mut reader = Reader::default();
-    let (name, documents, etag) = match kind {
-        Kind::Pool(m) => {
-            let name = super::parse_pool_name("pool.name", &m.name, &mut reader.found);
-            (&m.name, pool::read(name, m, &mut reader), &m.etag)
-        }
-        Kind::Backend(m) => {
-            let name = super::parse_backend_name("backend.name", &m.name, &mut reader.found);
-            let mut documents = backend::read(name, m, &mut reader);
-            // What an operator has switched by hand stays unless the message says otherwise.
-            if m.admin_state() == v1::AdminState::Unspecified
-                && let Some(documents) = &mut documents
-            {
-                documents.retain(|document| !matches!(document, Document::AdminState(..)));
-            }
-            (&m.name, documents, &m.etag)
-        }
-        Kind::Listener(m) => {
-            let name = super::parse_listener_name("listener.name", &m.name, &mut reader.found);
-            (&m.name, listener::read(name, m, &mut reader), &m.etag)
-        }
-        Kind::Vip(m) => {
-            let name = super::parse_vip_name("vip.name", &m.name, &mut reader.found);
-            (&m.name, vip::read(name, m, &mut reader), &m.etag)
-        }
-        Kind::Delete(name) => (name, None, name),
-    };
+/// What a message puts: its name, its documents, and the etag that it names.
+fn put<R: ConvertResource>(message: &R, found: &mut Violations) -> (String, Option<Vec<Document>>, String) {
+    let (name, mut reader) = (message.name(), Reader::default());
+    let id = R::parse_name(&format!("{}.name", R::WORD), name, &mut reader.found);
+    let documents = message.documents(id, &mut reader);
     for Violation { field, value, rule } in reader.found.into_vec() {
         found.add(format!("{name}: {field}"), value, rule);
     }
-    (name.clone(), documents, etag.clone())
+    (name.to_owned(), documents, message.etag().to_owned())
+}
+
+/// As [`put`], of a backend. What an operator has switched by hand stays unless the message says otherwise.
+fn put_backend(message: &v1::Backend, found: &mut Violations) -> (String, Option<Vec<Document>>, String) {
+    let (name, mut documents, etag) = put(message, found);
+    if message.admin_state() == v1::AdminState::Unspecified {
+        let parts = documents.iter_mut();
+        parts.for_each(|all| all.retain(|document| !matches!(document, Document::AdminState(..))));
+    }
+    (name, documents, etag)
 }
 
 fn operations(message: &v1::BatchOperation, found: &mut Violations) -> Vec<Operation> {
@@ -52,12 +38,17 @@ fn operations(message: &v1::BatchOperation, found: &mut Violations) -> Vec<Opera
         found.add("operations", "", "must each put or delete a resource");
         return Vec::new();
     };
-    if let Kind::Delete(name) = kind {
-        let resource = found.take("operations.delete", name, ResourceName::parse(name));
-        let expected = parse_etag(&format!("{name}: etag"), &message.etag, found);
-        return resource.map(|resource| Operation::Delete { resource, expected }).into_iter().collect();
-    }
-    let (name, documents, etag) = put(kind, found);
+    let (name, documents, etag) = match kind {
+        Kind::Pool(pool) => put(pool, found),
+        Kind::Backend(backend) => put_backend(backend, found),
+        Kind::Listener(listener) => put(listener, found),
+        Kind::Vip(vip) => put(vip, found),
+        Kind::Delete(name) => {
+            let resource = found.take("operations.delete", name, ResourceName::parse(name));
+            let expected = parse_etag(&format!("{name}: etag"), &message.etag, found);
+            return resource.map(|resource| Operation::Delete { resource, expected }).into_iter().collect();
+        }
+    };
     let revision = parse_etag(&format!("{name}: etag"), &etag, found);
     let expected = if message.create { Expected::Absent } else { revision.into() };
     let operation = |document| Operation::Put { document, expected };

@@ -7,7 +7,8 @@ use prost::Message;
 use trestle_model::{ClusterState, Command, Configuration, Document, Invalid, Violation, Violations};
 
 use super::write::{Asked, Wanted};
-use super::{Write, backend, create_backend, create_listener, create_pool, create_vip, listener, pool, vip};
+use super::{ConvertResource, Write, backend, create, listener, pool, vip};
+use crate::resource::CreateCall;
 use crate::v1;
 
 /// The version of the document's format.
@@ -94,11 +95,21 @@ struct Reader {
 }
 
 impl Reader {
-    fn take(&mut self, name: &str, parsed: Result<Write, Invalid>) -> Vec<Document> {
+    /// What the creation of a resource makes.
+    fn take<R: ConvertResource>(&mut self, parent: &str, id: &str, resource: &R) -> Vec<Document> {
+        let name = resource.name();
         if !self.seen.insert(name.to_owned()) {
             self.found.add("document", name, "must not be in it twice");
         }
-        match parsed {
+        let call = CreateCall {
+            parent: parent.to_owned(),
+            id: id.to_owned(),
+            resource: Some(resource.clone()),
+            request_id: String::new(),
+            validate_only: false,
+            if_absent: false,
+        };
+        match create::<R>(&call.into()) {
             Ok(Write { wanted: Wanted::Command(command), .. }) => command.documents().cloned().collect(),
             Ok(_) => Vec::new(),
             Err(Invalid(mistakes)) => {
@@ -119,32 +130,18 @@ fn id<'n>(name: &'n str, parent: &str) -> &'n str {
 fn read(document: &v1::Configuration, reader: &mut Reader) -> Configuration {
     let mut documents = Vec::new();
     for pool in &document.pools {
-        let pool_id = id(&pool.name, "pools/").to_owned();
-        let request = v1::CreatePoolRequest { pool_id, pool: Some(pool.clone()), ..Default::default() };
-        documents.extend(reader.take(&pool.name, create_pool(&request)));
+        documents.extend(reader.take("", id(&pool.name, "pools/"), pool));
     }
     for backend in &document.backends {
-        let (parent, backend_id) = backend.name.split_once("/backends/").unwrap_or_default();
-        let request = v1::CreateBackendRequest {
-            parent: parent.to_owned(),
-            backend_id: backend_id.to_owned(),
-            backend: Some(backend.clone()),
-            ..Default::default()
-        };
-        documents.extend(reader.take(&backend.name, create_backend(&request)));
+        let (parent, id) = backend.name.split_once("/backends/").unwrap_or_default();
+        documents.extend(reader.take(parent, id, backend));
     }
     for listener in &document.listeners {
-        let listener_id = id(&listener.name, "listeners/").to_owned();
-        let listener_message = Some(listener.clone());
-        let request =
-            v1::CreateListenerRequest { listener_id, listener: listener_message, ..Default::default() };
-        documents.extend(reader.take(&listener.name, create_listener(&request)));
+        documents.extend(reader.take("", id(&listener.name, "listeners/"), listener));
     }
     for vip in &document.vips {
         // Without an id the creation would choose one; a document names everything.
-        let vip_id = vip.name.strip_prefix("vips/").unwrap_or("/").to_owned();
-        let request = v1::CreateVipRequest { vip_id, vip: Some(vip.clone()), ..Default::default() };
-        documents.extend(reader.take(&vip.name, create_vip(&request)));
+        documents.extend(reader.take("", vip.name.strip_prefix("vips/").unwrap_or("/"), vip));
     }
     Configuration(documents)
 }

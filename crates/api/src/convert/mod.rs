@@ -11,26 +11,28 @@ mod member;
 mod name;
 mod pool;
 mod report;
+mod resource;
 mod vip;
 mod watch;
 mod write;
 
-pub use backend::{backend, create_backend, delete_backend, update_backend};
+pub use backend::backend;
 pub use batch::{apply_batch, batch_results};
 pub use configuration::{configuration, configuration_parts, merge_configuration, restore_configuration};
 pub use connection::{
     CloseRequest, Closing, ConnectionFilter, connection_name, parse_close_connections, parse_close_gradually,
     parse_connection_filter,
 };
-pub use listener::{create_listener, delete_listener, listener, update_listener};
+pub use listener::listener;
 pub use member::{drain_member, enable_member, member, parse_add_member, update_member};
 pub use name::{
     backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
     parse_pool_name, parse_vip_name, pool_name, vip_name,
 };
-pub use pool::{create_pool, delete_pool, pool, update_pool};
+pub use pool::pool;
 pub use report::{cluster_event, connection, listener_view, member_status, member_view, vip_view};
-pub use vip::{create_vip, delete_vip, time_of_millis, update_vip, vip, vip_event};
+pub use resource::{ConvertResource, create, delete, update};
+pub use vip::{time_of_millis, vip, vip_event};
 pub use watch::{cluster_facts, current_event, event, resource_change};
 pub use write::{Update, Wanted, Write};
 

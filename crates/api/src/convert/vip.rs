@@ -1,12 +1,12 @@
 //! Virtual IPs.
 
 use trestle_model::{
-    Document, Invalid, Violations, Vip, VipAddress, VipEvent, VipEventKind, VipName, VipSpec,
+    Document, Outcome, Violations, Vip, VipAddress, VipEvent, VipEventKind, VipName, VipSpec,
 };
 
 use super::name::{member_name, parse_vip_name, vip_name};
-use super::write::{Asked, parse_etag};
-use super::{Write, etag};
+use super::{ConvertResource, etag};
+use crate::resource::CreateCall;
 use crate::settings::{self, Masked as _, Reader, Settings as _};
 use crate::v1;
 
@@ -48,71 +48,46 @@ pub fn vip_event(event: &VipEvent) -> v1::VipEvent {
     }
 }
 
-/// The document that a message stands for: what is not set has its default.
-pub(super) fn read(name: Option<VipName>, message: &v1::Vip, reader: &mut Reader) -> Option<Vec<Document>> {
-    let spec = settings::vip(message, reader)?;
-    if reader.found.is_empty() {
-        spec.check(&mut reader.found);
-    }
-    name.map(|name| vec![(name, spec).into()])
-}
+impl ConvertResource for v1::Vip {
+    type Id = VipName;
 
-/// Parses the creation of a virtual IP.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn create_vip(request: &v1::CreateVipRequest) -> Result<Write, Invalid> {
-    let v1::CreateVipRequest { vip_id, vip, request_id, validate_only, if_absent: _ } = request;
-    let mut reader = Reader::default();
-    let message = vip.clone().unwrap_or_default();
-    let address = VipAddress::parse(&message.address).ok();
-    if let Some(what) = address.and_then(|address| address.stands_for()) {
-        let rule = format!("must be the address of a host; it is {what} of its network");
-        reader.found.add("vip.address", &message.address, rule);
-    }
-    let name = match (vip_id.as_str(), address) {
-        ("", Some(address)) => {
-            let named = address.default_name();
-            reader.found.take("vip_id", "", named.map_err(|_| "must be given for this address".to_owned()))
+    fn render(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Vip(one) => Some(vip(one)),
+            _ => None,
         }
-        ("", None) => None,
-        (id, _) => reader.found.take("vip_id", id, VipName::parse(id)),
-    };
-    let documents = read(name, &message, &mut reader);
-    let asked = Asked { request, request_id, validate_only: *validate_only };
-    asked.create(documents, reader.found)
-}
+    }
 
-/// Parses the change of a virtual IP, whose address never changes.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn update_vip(request: &v1::UpdateVipRequest) -> Result<Write, Invalid> {
-    let v1::UpdateVipRequest { vip, update_mask, request_id, validate_only } = request;
-    let mut v = Violations::new();
-    let message = vip.clone().unwrap_or_default();
-    let name = parse_vip_name("vip.name", &message.name, &mut v);
-    let expected = parse_etag("vip.etag", &message.etag, &mut v);
-    let asked = Asked { request, request_id, validate_only: *validate_only };
-    let mut paths = VipSpec::paths();
-    paths.retain(|path| path != "address");
-    let documents = |reader: &mut Reader| {
-        // The address that is not given is wrong, and not asked for.
-        let spec = settings::vip(&message, reader)?;
+    fn parse_name(field: &str, name: &str, v: &mut Violations) -> Option<VipName> {
+        parse_vip_name(field, name, v)
+    }
+
+    /// Without an id, the address names it.
+    fn new_name(call: &CreateCall<Self>, v: &mut Violations) -> Option<VipName> {
+        let text = call.resource.as_ref().map(|vip| vip.address.as_str()).unwrap_or_default();
+        let address = VipAddress::parse(text).ok();
+        if let Some(what) = address.and_then(|address| address.stands_for()) {
+            let rule = format!("must be the address of a host; it is {what} of its network");
+            v.add("vip.address", text, rule);
+        }
+        match (call.id.as_str(), address) {
+            ("", Some(address)) => {
+                let named = address.default_name();
+                v.take("vip_id", "", named.map_err(|_| "must be given for this address".to_owned()))
+            }
+            ("", None) => None,
+            (id, _) => v.take("vip_id", id, VipName::parse(id)),
+        }
+    }
+
+    /// Its address never changes.
+    fn paths() -> Vec<String> {
+        VipSpec::paths().into_iter().filter(|path| path != "address").collect()
+    }
+
+    fn documents(&self, id: Option<VipName>, reader: &mut Reader) -> Option<Vec<Document>> {
+        let spec = settings::vip(self, reader)?;
         spec.check(&mut reader.found);
-        name.map(|name| vec![(name, spec).into()])
-    };
-    asked.update("vip", (update_mask.as_ref(), &paths), expected, documents, v)
-}
-
-/// Parses the deletion of a virtual IP.
-///
-/// # Errors
-/// Every value that breaks a rule.
-pub fn delete_vip(request: &v1::DeleteVipRequest) -> Result<Write, Invalid> {
-    let mut v = Violations::new();
-    let name = parse_vip_name("name", &request.name, &mut v);
-    let expected = parse_etag("etag", &request.etag, &mut v);
-    let asked = Asked { request, request_id: &request.request_id, validate_only: request.validate_only };
-    asked.delete(name.map(Into::into), expected, v)
+        id.map(|id| vec![(id, spec).into()])
+    }
 }

@@ -52,7 +52,7 @@ impl fmt::Display for Path<'_> {
 
 /// Reads messages and collects their mistakes.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub struct Reader {
     /// What is wrong.
     pub(crate) found: Violations,
     /// From a disk: takes whatever was taken once, where rules were tightened since.

@@ -1,19 +1,23 @@
 //! `trestle backend`.
 
-use clap::{ArgAction, Subcommand};
-use prost_types::FieldMask;
+use clap::{ArgAction, Args, Subcommand};
+use tonic::transport::Channel;
 use trestle_api::v1;
 
+use super::consistency;
 use super::field_mask::FieldMaskBuilder;
-use super::{PAGE_SIZE, consistency, next_page};
-use crate::args::{CreateArgs, ReadArgs, WriteArgs};
+use super::resource::{
+    self, Answer, ApiName, CreateCommand, DeleteCommand, GetCommand, GivenChange, ResourceKind, SettingsArgs,
+    UpdateCommand, calls,
+};
+use crate::args::{ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::pages;
-use crate::session::{Repeat, Session, pools};
+use crate::session::{Session, pools};
 use crate::view::{BackendState, BackendView};
 use crate::wait::{Drain, drained, tell_what_is_left};
-use crate::write::{Created, Deleted, Write, for_people};
+use crate::write::{Write, for_people};
 
 /// Stands for all pools in a question about health.
 const ALL_POOLS: &str = "pools/-";
@@ -23,26 +27,7 @@ const ALL_POOLS: &str = "pools/-";
 pub(crate) enum BackendCommand {
     /// Add a backend to a pool
     #[command(alias = "create")]
-    Add {
-        /// Pool and name of the new backend, as in web/a
-        #[arg(value_name = "POOL/NAME")]
-        path: String,
-        /// Where it is dialled: an address or a name, as in 10.0.0.1:8080 or web.example:8080; without a port, on the
-        /// port that the client dialled
-        #[arg(value_name = "ADDR[:PORT]")]
-        address: String,
-        /// Share of connections, 0 to 256 [default: 1]
-        #[arg(long)]
-        weight: Option<u32>,
-        /// Use it only while no other backend is usable
-        #[arg(long)]
-        backup: bool,
-        /// Connections that it takes from each member at a time, up to 1000000; 0 for no bound [default: 0]
-        #[arg(long, value_name = "COUNT")]
-        max_connections: Option<u32>,
-        #[command(flatten)]
-        write: CreateArgs,
-    },
+    Add(CreateCommand<v1::Backend, NewBackend>),
     /// List the backends of a pool, or of all pools, with what the members see of them
     #[command(visible_alias = "ls")]
     List {
@@ -53,27 +38,10 @@ pub(crate) enum BackendCommand {
     },
     /// Show a backend, with what each member sees of it
     #[command(alias = "show")]
-    Get {
-        /// The backend
-        #[arg(value_name = "POOL/NAME")]
-        path: String,
-        #[command(flatten)]
-        read: ReadArgs,
-    },
+    Get(GetCommand<v1::Backend>),
     /// Change the settings that are given, and no others
     #[command(alias = "set")]
-    Update {
-        /// The backend
-        #[arg(value_name = "POOL/NAME")]
-        path: String,
-        #[command(flatten)]
-        settings: BackendSettings,
-        /// Refuse if the backend is not as it was with this etag
-        #[arg(long)]
-        etag: Option<String>,
-        #[command(flatten)]
-        write: WriteArgs,
-    },
+    Update(UpdateCommand<v1::Backend, BackendSettings>),
     /// Let it finish its connections and give it no new ones
     Drain {
         /// The backend
@@ -103,20 +71,29 @@ pub(crate) enum BackendCommand {
     },
     /// Remove a backend and close its connections; drain it first to let them finish
     #[command(visible_alias = "rm", alias = "delete")]
-    Remove {
-        /// The backend
-        #[arg(value_name = "POOL/NAME")]
-        path: String,
-        /// Refuse if the backend is not as it was with this etag
-        #[arg(long)]
-        etag: Option<String>,
-        #[command(flatten)]
-        write: WriteArgs,
-    },
+    Remove(DeleteCommand<v1::Backend>),
+}
+
+/// Settings of a new backend.
+#[derive(Debug, Args)]
+pub(crate) struct NewBackend {
+    /// Where it is dialled: an address or a name, as in 10.0.0.1:8080 or web.example:8080; without a port, on the
+    /// port that the client dialled
+    #[arg(value_name = "ADDR[:PORT]")]
+    address: String,
+    /// Share of connections, 0 to 256 [default: 1]
+    #[arg(long)]
+    weight: Option<u32>,
+    /// Use it only while no other backend is usable
+    #[arg(long)]
+    backup: bool,
+    /// Connections that it takes from each member at a time, up to 1000000; 0 for no bound [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<u32>,
 }
 
 /// Settings of a backend that an update may change.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Args)]
 pub(crate) struct BackendSettings {
     /// Where it is dialled, an address or a name
     #[arg(long, value_name = "ADDR[:PORT]")]
@@ -132,99 +109,117 @@ pub(crate) struct BackendSettings {
     max_connections: Option<u32>,
 }
 
-/// A change of one backend, as all updating commands make it.
-struct Change {
-    backend: v1::Backend,
-    paths: Vec<String>,
-    done: &'static str,
-    /// It is to be waited for until no connection is left.
-    drains: bool,
-}
-
 impl BackendCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
+        let mut input = Input::default();
         match self {
-            Self::Add { path, address, weight, backup, max_connections, write } => {
-                let max_connections = max_connections.unwrap_or_default();
-                let backend =
-                    v1::Backend { address, weight, backup, max_connections, ..v1::Backend::default() };
-                add(session, &path, backend, &write).await
-            }
+            Self::Add(add) => add.run(session).await,
             Self::List { pool, read } => list(session, pool.as_deref(), &read).await,
-            Self::Get { path, read } => get(session, &path, &read).await,
-            Self::Update { path, settings, etag, write } => {
-                let mut input = Input::default();
-                let mut change = settings.change(&mut input);
-                change.backend.etag = etag.unwrap_or_default();
-                update(session, &path, change, input, &write).await
-            }
+            Self::Get(get) => get.run(session).await,
+            Self::Update(update) => update.run(session).await,
             Self::Drain { path, deadline, write } => {
-                let mut input = Input::default();
-                let mut change =
-                    Change { drains: true, ..admin_change(v1::AdminState::Draining, "draining") };
-                change.backend.drain_timeout = deadline.map(|text| input.duration("--deadline", &text));
-                update(session, &path, change, input, &write).await
+                let mut change = switch(v1::AdminState::Draining);
+                change.resource.drain_timeout = deadline.map(|text| input.duration("--deadline", &text));
+                switch_to(session, (&path, "draining"), change, input, &write).await
             }
             Self::Enable { path, write } => {
-                let change = admin_change(v1::AdminState::Enabled, "enabled");
-                update(session, &path, change, Input::default(), &write).await
+                let change = switch(v1::AdminState::Enabled);
+                switch_to(session, (&path, "enabled"), change, input, &write).await
             }
             Self::Disable { path, write } => {
-                let change = admin_change(v1::AdminState::Disabled, "disabled");
-                update(session, &path, change, Input::default(), &write).await
+                let change = switch(v1::AdminState::Disabled);
+                switch_to(session, (&path, "disabled"), change, input, &write).await
             }
-            Self::Remove { path, etag, write } => {
-                remove(session, &path, etag.unwrap_or_default(), &write).await
-            }
+            Self::Remove(remove) => remove.run(session).await,
         }
     }
 }
 
-/// A change of nothing but what the operator wants of the backend. The drain's deadline belongs to it.
-fn admin_change(state: v1::AdminState, done: &'static str) -> Change {
-    let backend = v1::Backend { admin_state: state.into(), ..v1::Backend::default() };
-    Change { backend, paths: vec!["admin_state".to_owned()], done, drains: false }
+impl ResourceKind for v1::Backend {
+    const NAMED: &'static str = "POOL/NAME";
+    const NEW: &'static str = "Pool and name of the new backend, as in web/a";
+    const CREATED: &'static str = "added";
+    const DELETED: &'static str = "removed";
+    type View = BackendView;
+
+    fn parse(name: &str, input: &mut Input) -> ApiName {
+        let named = input.backend(name);
+        ApiName { parent: named.parent(), name: named.resource(), id: named.backend }
+    }
+
+    async fn show(self, session: &mut Session<'_>) -> Result<(), Error> {
+        let pool = self.name.split("/backends/").next().unwrap_or_default();
+        let health = health(session, pool).await;
+        for state in BackendState::join(vec![self], health) {
+            session.print(&state, || state.description())?;
+        }
+        Ok(())
+    }
+
+    calls!(pools: create_backend, get_backend, list_backends, update_backend, delete_backend);
 }
 
-impl BackendSettings {
-    fn change(&self, input: &mut Input) -> Change {
+impl SettingsArgs<v1::Backend> for NewBackend {
+    fn change(&self, input: &mut Input) -> GivenChange<v1::Backend> {
+        let resource = v1::Backend {
+            address: input.address("ADDRESS", &self.address),
+            weight: self.weight,
+            backup: self.backup,
+            max_connections: self.max_connections.unwrap_or_default(),
+            ..v1::Backend::default()
+        };
+        GivenChange { resource, ..GivenChange::default() }
+    }
+}
+
+impl SettingsArgs<v1::Backend> for BackendSettings {
+    fn change(&self, input: &mut Input) -> GivenChange<v1::Backend> {
         let mut mask = FieldMaskBuilder::default();
         let address = self.address.as_ref().map(|text| input.address("--address", text));
-        let backend = v1::Backend {
+        let resource = v1::Backend {
             address: mask.set("address", address).unwrap_or_default(),
             weight: mask.set("weight", self.weight),
             backup: mask.set("backup", self.backup).unwrap_or_default(),
             max_connections: mask.set("max_connections", self.max_connections).unwrap_or_default(),
             ..v1::Backend::default()
         };
-        Change { backend, paths: mask.paths, done: "updated", drains: false }
+        GivenChange { resource, paths: mask.paths, ..GivenChange::default() }
     }
 }
 
-async fn add(
+/// A change of nothing but what the operator wants of the backend. The drain's deadline belongs to it.
+fn switch(state: v1::AdminState) -> GivenChange<v1::Backend> {
+    let resource = v1::Backend { admin_state: state.into(), ..v1::Backend::default() };
+    GivenChange { resource, paths: vec!["admin_state".to_owned()], ..GivenChange::default() }
+}
+
+/// Switches a backend, and tells what was `done`. A drain is waited for until no connection is left.
+async fn switch_to(
     session: &mut Session<'_>,
-    path: &str,
-    mut backend: v1::Backend,
-    write: &CreateArgs,
+    (path, done): (&str, &str),
+    mut change: GivenChange<v1::Backend>,
+    mut input: Input,
+    write: &WriteArgs,
 ) -> Result<(), Error> {
-    let mut input = Input::default();
     let named = input.backend(path);
-    backend.address = input.address("ADDRESS", &backend.address);
-    let write = Write::create(write, &mut input)?;
+    change.resource.name = named.resource();
+    let write = Write::new(write, &mut input)?;
     input.finish()?;
-    let request = v1::CreateBackendRequest {
-        parent: named.parent(),
-        backend_id: named.backend,
-        backend: Some(backend),
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-        if_absent: write.if_absent,
-    };
-    let make = async |channel| Created::read(pools(channel).create_backend(request.clone()).await);
-    let Created { resource, existing } = session.call(write.repeat(), make).await?;
-    let view = BackendView::from(resource);
+    let drains = change.resource.admin_state() == v1::AdminState::Draining;
+    let view = BackendView::from(resource::update(session, change, &write).await?);
     let what = format!("backend {path}");
-    write.finish_created(session, &what, "added", existing, (view.revision, &view)).await
+    if drains {
+        write.tell(session, &what, done, view.revision, &view)?;
+        let drain = Drain::Backend { pool: named.pool, backend: named.backend };
+        if write.waits() {
+            return drained(session, &drain, view.revision).await;
+        }
+        if for_people(session) && !write.dry_run {
+            tell_what_is_left(session, &drain).await;
+        }
+        return Ok(());
+    }
+    write.finish(session, &what, done, view.revision, &view).await
 }
 
 async fn list(session: &mut Session<'_>, pool: Option<&str>, read: &ReadArgs) -> Result<(), Error> {
@@ -235,121 +230,29 @@ async fn list(session: &mut Session<'_>, pool: Option<&str>, read: &ReadArgs) ->
     let parents = match &parent {
         Some(parent) => vec![parent.clone()],
         None => {
-            let (pools, read) = super::pool::all(session, read).await?;
-            info = read;
+            let (pools, fresh) = resource::list::<v1::Pool>(session, "", consistency(read)).await?;
+            info = fresh;
             pools.into_iter().map(|pool| pool.name).collect()
         }
     };
     for parent in parents {
-        info = list_one(session, &parent, read, &mut backends).await?.or(info);
+        let (found, fresh) = resource::list::<v1::Backend>(session, &parent, consistency(read)).await?;
+        backends.extend(found);
+        info = fresh.or(info);
     }
     session.note_freshness(info.as_ref());
     let none = format!(
         "no backends; add one with \"trestle backend add {}/NAME ADDR:PORT\"",
         pool.unwrap_or("POOL")
     );
-    let health = health(session, parent.unwrap_or_else(|| ALL_POOLS.to_owned())).await;
+    let health = health(session, parent.as_deref().unwrap_or(ALL_POOLS)).await;
     let joined = BackendState::join(backends, health);
     session.print_list(&joined, &none, || BackendState::table(&joined))
 }
 
-/// Adds the backends of one pool.
-async fn list_one(
-    session: &mut Session<'_>,
-    parent: &str,
-    read: &ReadArgs,
-    backends: &mut Vec<v1::Backend>,
-) -> Result<Option<v1::ReadInfo>, Error> {
-    let mut page_token = String::new();
-    loop {
-        let request = v1::ListBackendsRequest {
-            parent: parent.to_owned(),
-            page_size: PAGE_SIZE,
-            page_token: page_token.clone(),
-            consistency: consistency(read),
-        };
-        let make = async |channel| pools(channel).list_backends(request.clone()).await;
-        let answer = session.call(Repeat::Read, make).await?;
-        backends.extend(answer.backends);
-        match next_page(&page_token, answer.next_page_token)? {
-            Some(next) => page_token = next,
-            None => return Ok(answer.read),
-        }
-    }
-}
-
-async fn get(session: &mut Session<'_>, path: &str, read: &ReadArgs) -> Result<(), Error> {
-    let mut input = Input::default();
-    let named = input.backend(path);
-    input.finish()?;
-    let request = v1::GetBackendRequest { name: named.resource(), consistency: consistency(read) };
-    let make = async |channel| pools(channel).get_backend(request.clone()).await;
-    let backend = session.call(Repeat::Read, make).await?;
-    let health = health(session, named.parent()).await;
-    for state in BackendState::join(vec![backend], health) {
-        session.print(&state, || state.description())?;
-    }
-    Ok(())
-}
-
 /// What the members see of a pool. The configuration is worth showing without it, so a refusal is only told.
-async fn health(session: &mut Session<'_>, pool: String) -> Option<v1::PoolHealth> {
-    let make = async |channel| pages::pool_health(channel, &pool).await;
-    session.call_for_extra("health", make).await
-}
-
-async fn update(
-    session: &mut Session<'_>,
-    path: &str,
-    change: Change,
-    mut input: Input,
-    write: &WriteArgs,
-) -> Result<(), Error> {
-    let named = input.backend(path);
-    let write = Write::new(write, &mut input)?;
-    input.finish()?;
-    if change.paths.is_empty() {
-        return Err(Error::NothingToChange("trestle backend update"));
-    }
-    let request = v1::UpdateBackendRequest {
-        backend: Some(v1::Backend { name: named.resource(), ..change.backend }),
-        update_mask: Some(FieldMask { paths: change.paths }),
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-    };
-    let make = async |channel| pools(channel).update_backend(request.clone()).await;
-    let view = BackendView::from(session.call(write.repeat(), make).await?);
-    let what = format!("backend {path}");
-    if change.drains {
-        write.tell(session, &what, change.done, view.revision, &view)?;
-        let drain = Drain::Backend { pool: named.pool, backend: named.backend };
-        if write.waits() {
-            return drained(session, &drain, view.revision).await;
-        }
-        if for_people(session) && !write.dry_run {
-            tell_what_is_left(session, &drain).await;
-        }
-        return Ok(());
-    }
-    write.finish(session, &what, change.done, view.revision, &view).await
-}
-
-async fn remove(session: &mut Session<'_>, path: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
-    let mut input = Input::default();
-    let named = input.backend(path);
-    let write = Write::new(write, &mut input)?;
-    input.finish()?;
-    let request = v1::DeleteBackendRequest {
-        name: named.resource(),
-        etag,
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-    };
-    let make = async |channel| pools(channel).delete_backend(request.clone()).await;
-    let revision = session.call(write.repeat(), make).await?.revision;
-    write
-        .finish(session, &format!("backend {path}"), "removed", revision, &Deleted { name: path, revision })
-        .await
+async fn health(session: &mut Session<'_>, pool: &str) -> Option<v1::PoolHealth> {
+    session.call_for_extra("health", async |channel| pages::pool_health(channel, pool).await).await
 }
 
 #[cfg(test)]
@@ -368,7 +271,7 @@ mod tests {
         };
         let change = settings.change(&mut input);
         assert_eq!(change.paths, ["address", "weight", "backup", "max_connections"]);
-        assert_eq!((change.backend.address.as_str(), change.backend.weight), ("[::1]:80", Some(0)));
+        assert_eq!((change.resource.address.as_str(), change.resource.weight), ("[::1]:80", Some(0)));
 
         let weight = BackendSettings { address: None, weight: Some(5), backup: None, max_connections: None };
         assert_eq!(weight.change(&mut input).paths, ["weight"]);
@@ -376,8 +279,8 @@ mod tests {
 
     #[test]
     fn draining_changes_the_admin_state_alone() {
-        let change = admin_change(v1::AdminState::Draining, "draining");
+        let change = switch(v1::AdminState::Draining);
         assert_eq!(change.paths, ["admin_state"]);
-        assert_eq!(change.backend.admin_state(), v1::AdminState::Draining);
+        assert_eq!(change.resource.admin_state(), v1::AdminState::Draining);
     }
 }

@@ -18,6 +18,7 @@ mod member;
 mod pool;
 mod pool_settings;
 mod reading;
+mod resource;
 mod restore;
 mod status;
 mod top;

@@ -6,9 +6,10 @@ use trestle_model::{Algorithm, AllDown, OnDown, OnPrimaryUp, SendProxy};
 
 use super::check_flags::CheckFlags;
 use super::check_pace::PaceSettings;
-use super::check_settings::{CheckSettings, mask_path};
+use super::check_settings::{Check, CheckSettings, mask_path};
 use super::choice::{choice, number};
 use super::field_mask::FieldMaskBuilder;
+use super::resource::{GivenChange, SettingsArgs};
 use crate::input::Input;
 
 /// Settings of a pool; those that are not given get their default on creation and stay as they are in an update.
@@ -80,39 +81,40 @@ pub(crate) struct ConnectionSettings {
     pub(crate) send_proxy: Option<SendProxy>,
 }
 
-/// A pool's settings as they were given.
-pub(crate) struct PoolChange {
-    /// The settings as the API takes them.
-    pub(crate) pool: v1::Pool,
-    /// Paths of those that were given, as an update mask names them.
-    pub(crate) paths: Vec<String>,
-    /// Settings of a check whose kind was not given: they are for the check that the pool has.
-    pub(crate) rest: Option<CheckFlags>,
+impl SettingsArgs<v1::Pool> for PoolSettings {
+    fn change(&self, input: &mut Input) -> GivenChange<v1::Pool> {
+        let mut change = GivenChange::default();
+        let mut mask = FieldMaskBuilder::default();
+        let flags = self.check.flags(input);
+        let kind = match self.check.health {
+            Some(check) => Some(flags.onto(check.plain(), input)),
+            None if flags.is_empty() => None,
+            None => {
+                change.additions.push(Box::new(|pool, change, input| set_check(flags, pool, change, input)));
+                None
+            }
+        };
+        mask.paths.extend(kind.as_ref().map(|kind| mask_path(kind).to_owned()));
+        let check = v1::HealthCheck { kind, ..self.pace.check(&mut mask, input) };
+        change.resource.health_check = Some(check);
+        self.set_counts(&mut mask, &mut change.resource);
+        self.set_durations(&mut mask, &mut change.resource, input);
+        self.set_policies(&mut mask, &mut change.resource);
+        change.paths = mask.paths;
+        change
+    }
 }
 
-impl PoolChange {
-    /// Puts the settings that are left onto the check that the pool has, or has by default.
-    pub(crate) fn complete(&mut self, check: v1::health_check::Kind, input: &mut Input) {
-        let Some(flags) = self.rest.take() else { return };
-        let kind = flags.onto(check, input);
-        self.paths.push(mask_path(&kind).to_owned());
-        self.pool.health_check.get_or_insert_default().kind = Some(kind);
-    }
+/// Puts settings of a check whose kind was not given onto the check that the pool has, or has by default: the API replaces a
+/// check as a whole.
+fn set_check(flags: CheckFlags, pool: &v1::Pool, change: &mut GivenChange<v1::Pool>, input: &mut Input) {
+    let check = pool.health_check.clone().and_then(|check| check.kind);
+    let kind = flags.onto(check.unwrap_or_else(|| Check::Tcp.plain()), input);
+    change.paths.push(mask_path(&kind).to_owned());
+    change.resource.health_check.get_or_insert_default().kind = Some(kind);
 }
 
 impl PoolSettings {
-    /// What was given.
-    pub(crate) fn change(&self, input: &mut Input) -> PoolChange {
-        let mut mask = FieldMaskBuilder::default();
-        let (kind, rest) = self.kind(&mut mask, input);
-        let check = v1::HealthCheck { kind, ..self.pace.check(&mut mask, input) };
-        let mut pool = v1::Pool { health_check: Some(check), ..v1::Pool::default() };
-        self.set_counts(&mut mask, &mut pool);
-        self.set_durations(&mut mask, &mut pool, input);
-        self.set_policies(&mut mask, &mut pool);
-        PoolChange { pool, paths: mask.paths, rest }
-    }
-
     fn set_counts(&self, mask: &mut FieldMaskBuilder, pool: &mut v1::Pool) {
         pool.connect_retries = mask.set("connect_retries", self.connections.connect_retries);
         pool.queue_length = mask.set("queue_length", self.connections.queue_length);
@@ -149,23 +151,6 @@ impl PoolSettings {
         pool.all_down = number(mask.set("all_down", self.all_down));
         pool.send_proxy = number(mask.set("send_proxy", self.connections.send_proxy));
     }
-
-    /// The check if its kind was given, or else the settings for one.
-    fn kind(
-        &self,
-        mask: &mut FieldMaskBuilder,
-        input: &mut Input,
-    ) -> (Option<v1::health_check::Kind>, Option<CheckFlags>) {
-        let flags = self.check.flags(input);
-        match self.check.health {
-            Some(check) => {
-                let kind = flags.onto(check.plain(), input);
-                let path = mask_path(&kind);
-                (mask.set(path, Some(kind)), None)
-            }
-            None => (None, (!flags.is_empty()).then_some(flags)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -174,7 +159,6 @@ mod tests {
     use trestle_model::InitialState;
 
     use super::*;
-    use crate::commands::check_settings::Check;
 
     fn check(health: Check) -> CheckSettings {
         CheckSettings { health: Some(health), ..CheckSettings::default() }
@@ -193,7 +177,7 @@ mod tests {
             ..PoolSettings::default()
         };
         let mut input = Input::default();
-        let PoolChange { pool, mut paths, .. } = settings.change(&mut input);
+        let GivenChange { resource: pool, mut paths, .. } = settings.change(&mut input);
         input.finish().unwrap();
         paths.sort();
         assert_eq!(paths, ["algorithm", "health_check.interval", "health_check.none", "health_check.port"]);
@@ -266,7 +250,7 @@ mod tests {
                 health_initial: Some(InitialState::Healthy),
             },
         };
-        let PoolChange { pool, mut paths, .. } = settings.change(&mut Input::default());
+        let GivenChange { resource: pool, mut paths, .. } = settings.change(&mut Input::default());
         paths.sort();
         assert_eq!(paths, ALL_PATHS);
         assert_eq!((pool.on_down(), pool.all_down()), (v1::OnDown::Keep, v1::AllDown::FailOpen));
@@ -307,11 +291,13 @@ mod tests {
         let path = CheckSettings { health_path: Some("/readyz".to_owned()), ..CheckSettings::default() };
         let mut input = Input::default();
         let mut change = PoolSettings { check: path, ..PoolSettings::default() }.change(&mut input);
-        assert!(change.paths.is_empty() && change.rest.is_some());
-        change.complete(Check::Https.plain(), &mut input);
+        assert!(change.paths.is_empty());
+        let check = v1::HealthCheck { kind: Some(Check::Https.plain()), ..v1::HealthCheck::default() };
+        let current = v1::Pool { health_check: Some(check), ..v1::Pool::default() };
+        change.complete(&current, &mut input);
         input.finish().unwrap();
         assert_eq!(change.paths, ["health_check.http"]);
-        let kind = change.pool.health_check.unwrap().kind;
+        let kind = change.resource.health_check.unwrap().kind;
         assert!(
             matches!(kind, Some(v1::health_check::Kind::Http(http)) if http.path == "/readyz" && http.tls.is_some())
         );

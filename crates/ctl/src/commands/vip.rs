@@ -1,20 +1,24 @@
 //! `trestle vip`.
 
-use clap::Subcommand;
-use prost_types::FieldMask;
+use clap::{Args, Subcommand};
 use serde::Serialize;
+use tonic::transport::Channel;
 use trestle_api::v1;
 use trestle_model::{VipAddress, VipName};
 
 use super::consistency;
+use super::resource::{
+    self, Answer, ApiName, DeleteCommand, GetCommand, GivenChange, ResourceKind, SettingsArgs, UpdateCommand,
+    calls,
+};
 use super::vip_settings::{VipEmptied, VipSettings};
-use crate::args::{CreateArgs, ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, ReadArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster, vips};
 use crate::view::{StatusView, VipEventView, VipView, short_name};
 use crate::wait::serving;
-use crate::write::{Created, Deleted, Write};
+use crate::write::Write;
 
 /// Told in place of an empty list.
 const NO_VIPS: &str = "no virtual IPs; make one with \"trestle vip create ADDR/PREFIX\"";
@@ -41,38 +45,13 @@ pub(crate) enum VipCommand {
     List(ReadArgs),
     /// Show a virtual IP, with what each member's kernel has of it
     #[command(alias = "show")]
-    Get {
-        /// The virtual IP
-        name: String,
-        #[command(flatten)]
-        read: ReadArgs,
-    },
+    Get(GetCommand<v1::Vip>),
     /// Change the settings that are given, and no others; a list that is given replaces the one before
     #[command(alias = "set")]
-    Update {
-        /// The virtual IP
-        name: String,
-        #[command(flatten)]
-        settings: VipSettings,
-        #[command(flatten)]
-        emptied: VipEmptied,
-        /// Refuse if the virtual IP is not as it was with this etag
-        #[arg(long)]
-        etag: Option<String>,
-        #[command(flatten)]
-        write: WriteArgs,
-    },
+    Update(UpdateCommand<v1::Vip, VipUpdate>),
     /// Delete a virtual IP that no listener names; its holder lets go of it at once
     #[command(visible_alias = "rm", alias = "remove")]
-    Delete {
-        /// The virtual IP
-        name: String,
-        /// Refuse if the virtual IP is not as it was with this etag
-        #[arg(long)]
-        etag: Option<String>,
-        #[command(flatten)]
-        write: WriteArgs,
-    },
+    Delete(DeleteCommand<v1::Vip>),
     /// Move all virtual IPs, and with them leadership, to another voter
     Move {
         /// The voter that shall hold them [default: the one that is best caught up]
@@ -87,25 +66,32 @@ pub(crate) enum VipCommand {
     History(ReadArgs),
 }
 
+/// What an update may change.
+#[derive(Debug, Args)]
+pub(crate) struct VipUpdate {
+    #[command(flatten)]
+    settings: VipSettings,
+    #[command(flatten)]
+    emptied: VipEmptied,
+}
+
 impl VipCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::Create { address, name, settings, write } => {
                 let mut input = Input::default();
-                let (vip, _) = settings.change(&VipEmptied::default(), &mut input);
-                create(session, &address, name, vip, input, &write).await
+                let mut vip = settings.change(&VipEmptied::default(), &mut input).resource;
+                let id = named(&address, name, &mut input);
+                let write = Write::create(&write, &mut input)?;
+                input.finish()?;
+                vip.address = address;
+                let named = ApiName { id: id.clone(), ..ApiName::default() };
+                resource::create(session, &id, named, vip, &write).await
             }
             Self::List(read) => list(session, &read).await,
-            Self::Get { name, read } => get(session, &name, &read).await,
-            Self::Update { name, settings, emptied, etag, write } => {
-                let mut input = Input::default();
-                let (mut vip, paths) = settings.change(&emptied, &mut input);
-                vip.etag = etag.unwrap_or_default();
-                update(session, &name, vip, paths, input, &write).await
-            }
-            Self::Delete { name, etag, write } => {
-                delete(session, &name, etag.unwrap_or_default(), &write).await
-            }
+            Self::Get(get) => get.run(session).await,
+            Self::Update(update) => update.run(session).await,
+            Self::Delete(delete) => delete.run(session).await,
             Self::Move { to, wait } => move_to(session, to.as_deref(), wait).await,
             Self::History(read) => history(session, &read).await,
         }
@@ -129,60 +115,44 @@ fn named(address: &str, name: Option<String>, input: &mut Input) -> String {
     }
 }
 
-async fn create(
-    session: &mut Session<'_>,
-    address: &str,
-    name: Option<String>,
-    vip: v1::Vip,
-    mut input: Input,
-    write: &CreateArgs,
-) -> Result<(), Error> {
-    let name = named(address, name, &mut input);
-    let write = Write::create(write, &mut input)?;
-    input.finish()?;
-    let request = v1::CreateVipRequest {
-        vip_id: name.clone(),
-        vip: Some(v1::Vip { address: address.to_owned(), ..vip }),
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-        if_absent: write.if_absent,
-    };
-    let make = async |channel| Created::read(vips(channel).create_vip(request.clone()).await);
-    let Created { resource, existing } = session.call(write.repeat(), make).await?;
-    let view = VipView::from(resource);
-    let what = format!("vip {name}");
-    write.finish_created(session, &what, "created", existing, (view.revision, &view)).await
+impl ResourceKind for v1::Vip {
+    const NOUN: &'static str = "virtual IP";
+    const NEW: &'static str = "Name of the new virtual IP";
+    type View = VipView;
+
+    fn parse(name: &str, input: &mut Input) -> ApiName {
+        ApiName { id: name.to_owned(), name: input.vip("NAME", name), ..ApiName::default() }
+    }
+
+    async fn show(self, session: &mut Session<'_>) -> Result<(), Error> {
+        let name = self.name.clone();
+        for view in with_holders(session, vec![self], name).await {
+            session.print(&view, || view.description())?;
+        }
+        Ok(())
+    }
+
+    calls!(vips: create_vip, get_vip, list_vips, update_vip, delete_vip);
+}
+
+impl SettingsArgs<v1::Vip> for VipUpdate {
+    fn change(&self, input: &mut Input) -> GivenChange<v1::Vip> {
+        self.settings.change(&self.emptied, input)
+    }
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
-    let ask = async |session: &mut Session<'_>, consistency: i32| {
-        let request = v1::ListVipsRequest { consistency };
-        session.call(Repeat::Read, async |channel| vips(channel).list_vips(request).await).await
-    };
-    let answer = match ask(session, consistency(read)).await {
+    let (found, info) = match resource::list::<v1::Vip>(session, "", consistency(read)).await {
         // Who holds them is wanted most when there is no leader.
         Err(error @ Error::NoAnswer { .. }) if !read.local => {
             session.terminal.note(format_args!("warning: {}", error.brief()));
-            ask(session, v1::Consistency::Local.into()).await?
+            resource::list(session, "", v1::Consistency::Local.into()).await?
         }
         other => other?,
     };
-    session.note_freshness(answer.read.as_ref());
-    let views = with_holders(session, answer.vips, String::new()).await;
+    session.note_freshness(info.as_ref());
+    let views = with_holders(session, found, String::new()).await;
     session.print_list(&views, NO_VIPS, || VipView::table(&views))
-}
-
-async fn get(session: &mut Session<'_>, name: &str, read: &ReadArgs) -> Result<(), Error> {
-    let mut input = Input::default();
-    let name = input.vip("NAME", name);
-    input.finish()?;
-    let request = v1::GetVipRequest { name: name.clone(), consistency: consistency(read) };
-    let make = async |channel| vips(channel).get_vip(request.clone()).await;
-    let vip = session.call(Repeat::Read, make).await?;
-    for view in with_holders(session, vec![vip], name).await {
-        session.print(&view, || view.description())?;
-    }
-    Ok(())
 }
 
 /// Joins virtual IPs with what members' kernels have of one, or of all. The settings are worth showing without it.
@@ -204,47 +174,6 @@ async fn why_none_holds(session: &mut Session<'_>) -> Option<String> {
     let make = async |channel| cluster(channel).get_cluster_status(request).await;
     let status = session.call_for_extra("why nobody holds it", make).await?;
     StatusView::from(status).why_none_holds()
-}
-
-async fn update(
-    session: &mut Session<'_>,
-    name: &str,
-    vip: v1::Vip,
-    paths: Vec<String>,
-    mut input: Input,
-    write: &WriteArgs,
-) -> Result<(), Error> {
-    let resource = input.vip("NAME", name);
-    let write = Write::new(write, &mut input)?;
-    input.finish()?;
-    if paths.is_empty() {
-        return Err(Error::NothingToChange("trestle vip update"));
-    }
-    let request = v1::UpdateVipRequest {
-        vip: Some(v1::Vip { name: resource, ..vip }),
-        update_mask: Some(FieldMask { paths }),
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-    };
-    let make = async |channel| vips(channel).update_vip(request.clone()).await;
-    let view = VipView::from(session.call(write.repeat(), make).await?);
-    write.finish(session, &format!("vip {name}"), "updated", view.revision, &view).await
-}
-
-async fn delete(session: &mut Session<'_>, name: &str, etag: String, write: &WriteArgs) -> Result<(), Error> {
-    let mut input = Input::default();
-    let resource = input.vip("NAME", name);
-    let write = Write::new(write, &mut input)?;
-    input.finish()?;
-    let request = v1::DeleteVipRequest {
-        name: resource,
-        etag,
-        request_id: write.request_id.clone(),
-        validate_only: write.dry_run,
-    };
-    let make = async |channel| vips(channel).delete_vip(request.clone()).await;
-    let revision = session.call(write.repeat(), make).await?.revision;
-    write.finish(session, &format!("vip {name}"), "deleted", revision, &Deleted { name, revision }).await
 }
 
 #[derive(Debug, Serialize)]
@@ -269,8 +198,7 @@ async fn move_to(session: &mut Session<'_>, to: Option<&str>, wait: bool) -> Res
         former_holder: Some(short_name(&answer.former_holder)).filter(|name| !name.is_empty()),
         connections_left: answer.connections_left,
     };
-    let request = v1::ListVipsRequest::default();
-    let make = async |channel| vips(channel).list_vips(request).await;
+    let make = async |channel| vips(channel).list_vips(v1::ListVipsRequest::default()).await;
     let listed = session.call_for_extra("whether there are virtual IPs", make).await;
     let there = listed.is_none_or(|listed| !listed.vips.is_empty());
     let holds =

@@ -6,6 +6,7 @@ use trestle_model::OnQuorumLoss;
 
 use super::choice::{choice, number};
 use super::field_mask::FieldMaskBuilder;
+use super::resource::GivenChange;
 use crate::input::Input;
 
 const ON_MEMBER_RULE: &str = "must be MEMBER=INTERFACE, as in m2=eth1";
@@ -67,7 +68,7 @@ fn refuse_twice<'a>(label: &str, members: impl Iterator<Item = &'a String>, inpu
 
 impl VipSettings {
     /// What is given, and the paths of it.
-    pub(super) fn change(&self, emptied: &VipEmptied, input: &mut Input) -> (v1::Vip, Vec<String>) {
+    pub(super) fn change(&self, emptied: &VipEmptied, input: &mut Input) -> GivenChange<v1::Vip> {
         let mut mask = FieldMaskBuilder::default();
         let interface = match &self.interface {
             Some(name) => Some(input.interface("--interface", name)),
@@ -80,7 +81,7 @@ impl VipSettings {
         refuse_twice("--prefer", preferred.iter(), input);
         let prefers = emptied.no_prefer || !self.prefer.is_empty();
         let delay = self.preference_delay.as_ref().map(|text| input.duration("--preference-delay", text));
-        let vip = v1::Vip {
+        let resource = v1::Vip {
             interface: mask.set("interface", interface).unwrap_or_default(),
             interface_overrides: mask
                 .set("interface_overrides", named.then_some(overrides))
@@ -90,7 +91,7 @@ impl VipSettings {
             preference_delay: mask.set("preference_delay", delay),
             ..v1::Vip::default()
         };
-        (vip, mask.paths)
+        GivenChange { resource, paths: mask.paths, ..GivenChange::default() }
     }
 }
 
@@ -116,14 +117,14 @@ mod tests {
             prefer: texts(&["m1", "m2"]),
             preference_delay: Some("30s".to_owned()),
         };
-        let (vip, paths) = settings.change(&VipEmptied::default(), &mut input);
+        let GivenChange { resource: vip, paths, .. } = settings.change(&VipEmptied::default(), &mut input);
         assert_eq!(paths, PATHS);
         assert_eq!((vip.interface.as_str(), vip.on_quorum_loss()), ("eth0", v1::OnQuorumLoss::Hold));
         assert_eq!(vip.interface_overrides[1].member, "members/m3");
         assert_eq!(vip.interface_overrides[1].interface, "bond0.100");
         assert_eq!(vip.preferred, ["members/m1", "members/m2"]);
         assert_eq!(vip.preference_delay.unwrap().seconds, 30);
-        assert!(VipSettings::default().change(&VipEmptied::default(), &mut input).1.is_empty());
+        assert!(VipSettings::default().change(&VipEmptied::default(), &mut input).paths.is_empty());
         input.finish().unwrap();
     }
 
@@ -131,7 +132,7 @@ mod tests {
     fn settings_are_taken_away_when_told_so() {
         let mut input = Input::default();
         let emptied = VipEmptied { no_interface: true, no_interface_on: true, no_prefer: true };
-        let (vip, paths) = VipSettings::default().change(&emptied, &mut input);
+        let GivenChange { resource: vip, paths, .. } = VipSettings::default().change(&emptied, &mut input);
         assert_eq!(paths, ["interface", "interface_overrides", "preferred"]);
         assert_eq!(vip, v1::Vip::default());
         input.finish().unwrap();

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::Status;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{BackendName, Kind, ListenerName, PoolEntry, PoolName, Violations};
+use trestle_model::{BackendName, ListenerName, PoolEntry, PoolName, Violations};
 
 use super::Admin;
 use super::paging::{PAGE_BYTES, PageBounds, after, fill, page_size_by_bytes};
-use super::pools::missing;
 use crate::report::ALL_POOLS;
 
 /// Where pages begin and end: in the order of pools, then of backends.
@@ -61,7 +60,10 @@ impl Admin {
         let begin_pool = begin.as_ref().map_or(Bound::Unbounded, |(pool, _)| Bound::Included(pool));
         let pools: Vec<(&PoolName, &Arc<PoolEntry>)> = match one.flatten() {
             None => state.range((begin_pool, Bound::Unbounded)).collect(),
-            Some(name) => vec![state.get_key_value(&name).ok_or_else(|| missing(Kind::Pool, &name))?],
+            Some(name) => {
+                let missing = || status::refusal(&read.state().not_there(&name.clone().into()));
+                vec![state.get_key_value(&name).ok_or_else(missing)?]
+            }
         };
         let name_of = |(pool, backend): &BackendKey| convert::backend_name(pool, backend);
         let page = self.share_after(begin.as_ref().map(name_of).unwrap_or_default());

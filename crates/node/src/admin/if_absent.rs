@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use prost::Message;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 use trestle_api::convert::{Wanted, Write};
 use trestle_api::differences::differences;
 use trestle_api::status;
 use trestle_model::{Backend, Command, Document, Invalid, Listener, Outcome, Pool, ResourceName, Vip};
 
+use super::resources::{Answer, ServedResource, accepted};
 use super::{Accepted, Admin, internal};
 use crate::access::Caller;
 
@@ -47,22 +47,21 @@ fn may_exist(code: Code) -> bool {
 
 impl Admin {
     /// Creates a resource as [`write`](Self::write) does; one that has the settings that are `wanted` may be there already.
-    pub(super) async fn create<T: Message + prost::Name + Clone>(
+    pub(super) async fn create_unless_there<R: ServedResource>(
         &self,
         caller: &Caller,
         parsed: Result<Write, Invalid>,
-        answer: fn(Accepted) -> Result<Response<T>, Status>,
-        wanted: Option<T>,
-    ) -> Result<Response<T>, Status> {
+        wanted: Option<R>,
+    ) -> Answer<R> {
         let write = parsed.map_err(|found| status::invalid(&found))?;
         let command = match (&write.wanted, &wanted) {
             (Wanted::Command(command), Some(_)) => Some(command.clone()),
             _ => None,
         };
         match (Box::pin(self.write(caller, Ok(write))).await, command.zip(wanted)) {
-            (Ok(accepted), _) => answer(accepted),
+            (Ok(answer), _) => accepted(answer),
             (Err(refused), Some((command, wanted))) => {
-                Box::pin(self.existing(&command, &wanted, refused, answer)).await
+                Box::pin(self.existing(&command, &wanted, refused)).await
             }
             (Err(refused), None) => Err(refused),
         }
@@ -72,13 +71,7 @@ impl Admin {
     ///
     /// # Errors
     /// The differences; or the refusal, where nothing is there or it is about something else.
-    async fn existing<T: Message + prost::Name + Clone>(
-        &self,
-        command: &Command,
-        wanted: &T,
-        refused: Status,
-        answer: fn(Accepted) -> Result<Response<T>, Status>,
-    ) -> Result<Response<T>, Status> {
+    async fn existing<R: ServedResource>(&self, command: &Command, wanted: &R, refused: Status) -> Answer<R> {
         if !may_exist(refused.code()) {
             return Err(refused);
         }
@@ -87,7 +80,7 @@ impl Admin {
         let Some((there, revision)) = read.state().outcome(&name).zip(read.state().revision_of(&name)) else {
             return Err(refused);
         };
-        let rendered = |outcome| answer(Accepted { revision, outcome, warnings: Vec::new() });
+        let rendered = |outcome| accepted::<R>(Accepted { revision, outcome, warnings: Vec::new() });
         let mut found = rendered(there)?;
         let made = rendered(made)?;
         let differing = differences(wanted, made.get_ref(), found.get_ref()).map_err(|why| internal(&why))?;

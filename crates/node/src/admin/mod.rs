@@ -14,6 +14,7 @@ mod members;
 mod own_ports;
 mod paging;
 mod pools;
+mod resources;
 mod update_queue;
 mod vip_addresses;
 mod vips;

@@ -1,30 +1,26 @@
 //! Virtual IPs: their settings, what members' kernels have of them, and who held them.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
+use trestle_api::resource::ListCall;
 use trestle_api::v1::vip_service_server::VipService;
 use trestle_api::{convert, peer, status, v1};
-use trestle_model::{Invalid, Kind, Outcome, Refusal, Violations, VipName};
+use trestle_model::{ClusterState, Vip, VipName};
 
+use super::Admin;
 use super::leader::resource_name;
-use super::paging::{PageBounds, abridge, shorten_text};
-use super::{Accepted, Admin, mismatch};
+use super::paging::{Page, PageBounds, abridge, page, shorten_text};
+use super::resources::{Answer, ServedResource, name};
 use crate::access::{Caller, Target, TargetKind};
 
-fn parse_vip(name: &str) -> Result<VipName, Status> {
-    let mut v = Violations::new();
-    let parsed = convert::parse_vip_name("name", name, &mut v);
-    parsed.ok_or_else(|| status::invalid(&Invalid(v.into_vec())))
-}
+impl ServedResource for v1::Vip {
+    const TARGET: TargetKind = TargetKind::Vip;
 
-fn answer(accepted: Accepted) -> Result<Response<v1::Vip>, Status> {
-    match accepted.outcome {
-        Outcome::Vip(vip) => Ok(Response::new(convert::vip(&vip))),
-        other => Err(mismatch(&other)),
+    fn page(state: &ClusterState, call: &ListCall) -> Result<Page<Self>, Status> {
+        let render = |vip: &Arc<Vip>| convert::vip(vip);
+        page(&state.vips, call.page_size, &call.page_token, VipName::parse, render)
     }
-}
-
-fn missing(name: &VipName) -> Status {
-    status::refusal(&Refusal::NotFound { kind: Kind::Vip, name: name.to_string() })
 }
 
 /// Most of what is said in words of a virtual IP on one member: 15 members have 64 of them.
@@ -41,54 +37,34 @@ pub(super) fn shorten(view: &mut v1::VipView) {
 
 #[tonic::async_trait]
 impl VipService for Admin {
-    async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let (caller, request) = Caller::take(request)?;
-        let wanted = request.if_absent.then(|| request.vip.clone().unwrap_or_default());
-        self.create(&caller, convert::create_vip(&request), answer, wanted).await
+    async fn create_vip(&self, request: Request<v1::CreateVipRequest>) -> Answer<v1::Vip> {
+        self.create(request).await
     }
 
-    async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let (caller, request) = Caller::take(request)?;
-        let name = parse_vip(&request.name)?;
-        let target = Target::named(TargetKind::Vip, &request.name);
-        let read = self.read(&caller, &target, request.consistency).await?;
-        let vip = read.state().vips.get(&name).ok_or_else(|| missing(&name))?;
-        Ok(read.answer(convert::vip(vip)))
+    async fn get_vip(&self, request: Request<v1::GetVipRequest>) -> Answer<v1::Vip> {
+        self.get(request).await
     }
 
-    async fn list_vips(
-        &self,
-        request: Request<v1::ListVipsRequest>,
-    ) -> Result<Response<v1::ListVipsResponse>, Status> {
-        let (caller, request) = Caller::take(request)?;
-        let read = self.read(&caller, &Target::all(TargetKind::Vip), request.consistency).await?;
-        let vips = read.state().vips.values().map(|vip| convert::vip(vip)).collect();
-        Ok(Response::new(v1::ListVipsResponse { vips, read: Some(read.info) }))
+    async fn list_vips(&self, request: Request<v1::ListVipsRequest>) -> Answer<v1::ListVipsResponse> {
+        self.list::<v1::Vip>(request).await
     }
 
-    async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Result<Response<v1::Vip>, Status> {
-        let (caller, request) = Caller::take(request)?;
-        answer(self.write(&caller, convert::update_vip(&request)).await?)
+    async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Answer<v1::Vip> {
+        self.update(request).await
     }
 
-    async fn delete_vip(
-        &self,
-        request: Request<v1::DeleteVipRequest>,
-    ) -> Result<Response<v1::DeleteVipResponse>, Status> {
-        let (caller, request) = Caller::take(request)?;
-        let Accepted { revision, .. } = self.write(&caller, convert::delete_vip(&request)).await?;
-        Ok(Response::new(v1::DeleteVipResponse { revision }))
+    async fn delete_vip(&self, request: Request<v1::DeleteVipRequest>) -> Answer<v1::DeleteVipResponse> {
+        self.delete::<v1::Vip>(request).await
     }
 
-    async fn get_vip_status(
-        &self,
-        request: Request<v1::GetVipStatusRequest>,
-    ) -> Result<Response<v1::VipStatus>, Status> {
+    async fn get_vip_status(&self, request: Request<v1::GetVipStatusRequest>) -> Answer<v1::VipStatus> {
         self.require_membership()?;
         let asked = request.get_ref().name.as_str();
         if !asked.is_empty() {
-            let name = parse_vip(asked)?;
-            self.read_best_effort().await?.state().vips.get(&name).ok_or_else(|| missing(&name))?;
+            let id = name::<v1::Vip>("name", asked)?.into();
+            let read = self.read_best_effort().await?;
+            let missing = || status::refusal(&read.state().not_there(&id));
+            read.state().outcome(&id).ok_or_else(missing)?;
         }
         let ask = peer::ReportRequest { vips: true, ..Default::default() };
         let (reports, unreachable_members) = self.reports.ask_all(ask).await;
@@ -102,10 +78,7 @@ impl VipService for Admin {
         Ok(Response::new(v1::VipStatus { views, unreachable_members }))
     }
 
-    async fn move_vips(
-        &self,
-        request: Request<v1::MoveVipsRequest>,
-    ) -> Result<Response<v1::MoveVipsResponse>, Status> {
+    async fn move_vips(&self, request: Request<v1::MoveVipsRequest>) -> Answer<v1::MoveVipsResponse> {
         let (caller, request) = Caller::take(request)?;
         let moved = self.transfer_leadership_to(&caller, &request.to).await?;
         Ok(Response::new(v1::MoveVipsResponse {
@@ -119,7 +92,7 @@ impl VipService for Admin {
     async fn list_vip_events(
         &self,
         request: Request<v1::ListVipEventsRequest>,
-    ) -> Result<Response<v1::ListVipEventsResponse>, Status> {
+    ) -> Answer<v1::ListVipEventsResponse> {
         let (caller, request) = Caller::take(request)?;
         let read = self.read(&caller, &Target::all(TargetKind::Vip), request.consistency).await?;
         let events = read.state().vip_events.iter().map(|event| convert::vip_event(event)).collect();

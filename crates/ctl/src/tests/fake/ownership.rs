@@ -43,7 +43,8 @@ impl VipService for Fake {
 
     async fn list_vips(&self, request: Request<v1::ListVipsRequest>) -> Answer<v1::ListVipsResponse> {
         let read = Some(self.fresh(request.get_ref().consistency())?);
-        Ok(Response::new(v1::ListVipsResponse { vips: self.0.lock().unwrap().vips.clone(), read }))
+        let vips = self.0.lock().unwrap().vips.clone();
+        Ok(Response::new(v1::ListVipsResponse { vips, read, ..Default::default() }))
     }
 
     async fn update_vip(&self, request: Request<v1::UpdateVipRequest>) -> Answer<v1::Vip> {
