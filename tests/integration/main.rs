@@ -25,6 +25,7 @@ mod greetings;
 mod haproxy;
 mod listeners;
 mod membership;
+mod metadata;
 mod observing;
 mod places;
 mod policies;

@@ -1,6 +1,8 @@
 //! What the requests of all kinds of resources have in common. One table says by which messages each kind is created, read,
 //! listed, changed and deleted; members and the command line handle all kinds by it.
 
+use std::collections::BTreeMap;
+
 use prost::{Message, Name};
 
 use crate::v1;
@@ -113,6 +115,10 @@ pub trait ResourceMessage: Message + Name + Default + Clone {
     fn etag(&self) -> &str;
     /// The revision that last changed it.
     fn revision(&self) -> u64;
+    /// Notes on it.
+    fn annotations(&self) -> &BTreeMap<String, String>;
+    /// Who cares for it, and notes on it.
+    fn metadata_mut(&mut self) -> (&mut String, &mut BTreeMap<String, String>);
     /// The same settings with a name and an etag, as a change carries them.
     #[must_use]
     fn identified(self, name: String, etag: String) -> Self;
@@ -184,6 +190,14 @@ macro_rules! resource {
 
             fn revision(&self) -> u64 {
                 self.revision
+            }
+
+            fn annotations(&self) -> &BTreeMap<String, String> {
+                &self.annotations
+            }
+
+            fn metadata_mut(&mut self) -> (&mut String, &mut BTreeMap<String, String>) {
+                (&mut self.owner, &mut self.annotations)
             }
 
             fn identified(self, name: String, etag: String) -> Self {

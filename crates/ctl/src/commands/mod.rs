@@ -15,6 +15,7 @@ mod leader;
 mod listener;
 pub(crate) mod listener_settings;
 mod member;
+mod metadata_settings;
 mod pool;
 mod pool_settings;
 mod reading;

@@ -12,6 +12,7 @@ use trestle_api::resource::{
 };
 use trestle_api::v1;
 
+use super::metadata_settings::MetadataSettings;
 use super::{PAGE_SIZE, consistency, next_page};
 use crate::args::{CreateArgs, ReadArgs, WriteArgs};
 use crate::error::Error;
@@ -130,6 +131,8 @@ pub(crate) struct CreateCommand<R: ResourceKind, S: SettingsArgs<R>> {
     #[command(flatten)]
     settings: S,
     #[command(flatten)]
+    metadata: MetadataSettings,
+    #[command(flatten)]
     write: CreateArgs,
     #[arg(skip)]
     kind: PhantomData<R>,
@@ -170,6 +173,8 @@ pub(crate) struct UpdateCommand<R: ResourceKind, S: SettingsArgs<R>> {
     #[command(flatten)]
     settings: S,
     #[command(flatten)]
+    metadata: MetadataSettings,
+    #[command(flatten)]
     expected: EtagArg<R>,
     #[command(flatten)]
     write: WriteArgs,
@@ -191,6 +196,7 @@ impl<R: ResourceKind, S: SettingsArgs<R>> CreateCommand<R, S> {
         let mut input = Input::default();
         let named = R::parse(&self.name, &mut input);
         let mut change = self.settings.change(&mut input);
+        self.metadata.add_to(&mut change, &mut input);
         change.complete(&R::default(), &mut input);
         let write = Write::create(&self.write, &mut input)?;
         input.finish()?;
@@ -267,6 +273,7 @@ impl<R: ResourceKind, S: SettingsArgs<R>> UpdateCommand<R, S> {
         let mut input = Input::default();
         let name = R::parse(&self.named.name, &mut input).name;
         let mut change = self.settings.change(&mut input);
+        self.metadata.add_to(&mut change, &mut input);
         let write = Write::new(&self.write, &mut input)?;
         input.finish()?;
         let mut etag = self.expected.etag.clone().unwrap_or_default();

@@ -7,6 +7,7 @@ use trestle_api::v1;
 use trestle_model::{VipAddress, VipName};
 
 use super::consistency;
+use super::metadata_settings::MetadataSettings;
 use super::resource::{
     self, Answer, ApiName, DeleteCommand, GetCommand, GivenChange, ResourceKind, SettingsArgs, UpdateCommand,
     calls,
@@ -37,6 +38,8 @@ pub(crate) enum VipCommand {
         name: Option<String>,
         #[command(flatten)]
         settings: VipSettings,
+        #[command(flatten)]
+        metadata: MetadataSettings,
         #[command(flatten)]
         write: CreateArgs,
     },
@@ -78,13 +81,15 @@ pub(crate) struct VipUpdate {
 impl VipCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Create { address, name, settings, write } => {
+            Self::Create { address, name, settings, metadata, write } => {
                 let mut input = Input::default();
-                let mut vip = settings.change(&VipEmptied::default(), &mut input).resource;
+                let mut change = settings.change(&VipEmptied::default(), &mut input);
+                metadata.add_to(&mut change, &mut input);
+                change.complete(&v1::Vip::default(), &mut input);
                 let id = named(&address, name, &mut input);
                 let write = Write::create(&write, &mut input)?;
                 input.finish()?;
-                vip.address = address;
+                let vip = v1::Vip { address, ..change.resource };
                 let named = ApiName { id: id.clone(), ..ApiName::default() };
                 resource::create(session, &id, named, vip, &write).await
             }

@@ -7,6 +7,7 @@ mod errors;
 pub(crate) mod fake;
 mod happening;
 mod lists;
+mod metadata;
 pub(crate) mod sample;
 mod streams;
 mod vips;

@@ -307,7 +307,7 @@ impl BackendState {
 
     /// All settings, one to a line, then what each member sees.
     pub(crate) fn description(&self) -> String {
-        let settings = table::fields([
+        let settings = [
             ("NAME", self.backend.name.clone()),
             ("ADDRESS", self.backend.address.clone()),
             ("WEIGHT", self.weight()),
@@ -316,7 +316,8 @@ impl BackendState {
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.backend.revision.to_string()),
             ("ETAG", self.backend.etag.clone()),
-        ]);
+        ];
+        let settings = table::fields(settings.into_iter().chain(self.backend.metadata.fields()));
         let Some(health) = self.health.as_ref().filter(|h| h.members > 0) else {
             return settings;
         };

@@ -268,7 +268,8 @@ impl ListenerView {
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
         ];
-        table::fields(head.into_iter().chain(self.routes.iter().map(route)).chain(rest))
+        let settings = head.into_iter().chain(self.routes.iter().map(route)).chain(rest);
+        table::fields(settings.chain(self.metadata.fields()))
     }
 
     /// Where each member has it bound, and what keeps others from that.

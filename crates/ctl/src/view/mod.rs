@@ -47,6 +47,13 @@ impl MetadataView {
     fn new(owner: String, annotations: BTreeMap<String, String>) -> Self {
         Self { owner, annotations }
     }
+
+    /// One pair for the owner and for each annotation; nothing where nothing is written.
+    fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let owner = Some(&self.owner).filter(|owner| !owner.is_empty());
+        let note = |(key, value): (&String, &String)| ("ANNOTATION", format!("{key}={value}"));
+        owner.into_iter().map(|owner| ("OWNER", owner.clone())).chain(self.annotations.iter().map(note))
+    }
 }
 
 /// The word of a setting that is one of a few values; of a number that this version does not know that of the default.

@@ -190,7 +190,7 @@ impl PoolView {
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
         ];
-        table::fields(first.into_iter().chain(self.settings()).chain(last))
+        table::fields(first.into_iter().chain(self.settings()).chain(last).chain(self.metadata.fields()))
     }
 }
 

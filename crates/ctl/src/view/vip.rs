@@ -175,7 +175,7 @@ impl VipView {
     pub(crate) fn description(&self) -> String {
         let own = || "the one with an address of the same network".to_owned();
         let overrides: Vec<String> = self.overrides().collect();
-        let mut text = table::fields([
+        let settings = [
             ("NAME", self.name.clone()),
             ("ADDRESS", self.address.clone()),
             ("INTERFACE", self.interface.clone().unwrap_or_else(own)),
@@ -187,7 +187,8 @@ impl VipView {
             ("LEASE", self.lease()),
             ("REVISION", self.revision.to_string()),
             ("ETAG", self.etag.clone()),
-        ]);
+        ];
+        let mut text = table::fields(settings.into_iter().chain(self.metadata.fields()));
         let Some(views) = &self.views else {
             return text;
         };
