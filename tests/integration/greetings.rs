@@ -1,6 +1,7 @@
 //! Who a client is and where it wants to go: PROXY headers between HAProxy, Trestle and nginx, and TLS led by name.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -177,4 +178,57 @@ async fn etcdctl_and_curl_are_led_by_name_through_one_port() {
     }
     // Without TLS, to the listener's own pool, which answers in its way.
     assert!(curl(&[&format!("http://127.0.0.1:{port}/")]).contains("400"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_first_shares_a_listener_with_tls_routes() {
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let endpoints = cluster.endpoints();
+    let run = |args: &[&str]| trestle(&endpoints, args);
+    let server = TcpListener::bind((cluster.subnet.ip(11), 0)).unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            // A client that went away has heard enough.
+            let _ = stream.write_all(b"220 ready\r\n").and_then(|()| stream.read_exact(&mut [0; 6]));
+            let _ = stream.write_all(b"221 bye\r\n");
+        }
+    });
+    for pool in ["smtp", "tls"] {
+        run(&["pool", "create", pool, "--health", "none"]).expect_success();
+    }
+    run(&["backend", "add", "smtp/a", &address]).expect_success();
+    let front = SocketAddr::from((cluster.members[0].ip, 2525));
+    let bind = front.to_string();
+    let create = ["listener", "create", "mail", "--bind", &bind, "--pool", "smtp", "--wait"];
+    let route = ["--route", "mail.example.com=tls", "--first-bytes-timeout"];
+    let refused = run(&[&create[..], &route, &["1ms"]].concat());
+    assert!(
+        refused.stderr.contains("first_bytes_timeout \"1ms\": must be 10ms to 60s"),
+        "{}",
+        refused.stderr
+    );
+    run(&[&create[..], &route, &["200ms"]].concat()).expect_success();
+
+    let mut client = TcpStream::connect_timeout(&front, LIMIT).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    run(&["listener", "update", "mail", "--on-silence", "pool", "--wait"]).expect_success();
+    let mut client = TcpStream::connect_timeout(&front, LIMIT).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut said = String::new();
+    let mut greeting = [0; 11];
+    client.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"220 ready\r\n");
+    client.write_all(b"QUIT\r\n").unwrap();
+    client.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "221 bye\r\n");
+
+    let shown = run(&["listener", "get", "mail"]).expect_success();
+    assert!(shown.contains("FIRST-BYTES-TIMEOUT          200ms\n"), "{shown}");
+    assert!(shown.contains("ON-SILENCE                   pool\n"), "{shown}");
+    let listed = run(&["listener", "list"]).expect_success();
+    assert!(listed.contains("1 route, first-bytes-timeout 200ms, on-silence pool"), "{listed}");
+    assert!(cluster.members[0].stop().success());
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::listener::OnSilence;
 use crate::pool::{Algorithm, AllDown, InitialState, OnDown, OnPrimaryUp, SendProxy};
 use crate::vip::OnQuorumLoss;
 
@@ -109,6 +110,10 @@ choices! {
         Healthy = 2 "healthy" "Healthy until checks fail",
         Unhealthy = 3 "unhealthy" "Unhealthy until checks succeed",
     }
+    OnSilence {
+        Reset = 1 "reset" "It is reset",
+        Pool = 2 "pool" "It goes to --pool, for protocols whose server speaks first",
+    }
     OnQuorumLoss {
         Release = 1 "release" "It is let go when the lease ends, so that never two members serve it",
         Hold = 2 "hold" "The holder goes on; the other side of a split may elect a leader that serves it too",
@@ -138,6 +143,7 @@ mod tests {
         complete::<AllDown>();
         complete::<SendProxy>();
         complete::<InitialState>();
+        complete::<OnSilence>();
         complete::<OnQuorumLoss>();
     }
 }

@@ -109,6 +109,13 @@ pub const ROUTE_NAMES_MAX: usize = 16;
 /// Most networks in one list of a listener.
 pub const NETWORKS_MAX: usize = 64;
 
+/// How long a client may take for its first bytes: what HAProxy's manuals set for one that says nothing
+/// (`tcp-request inspect-delay`).
+pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds of that time.
+pub const FIRST_BYTES_TIMEOUT_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+
 /// How long a preferred member must have been fit before it gets the VIPs: long enough for one that has just come back to
 /// have checked its backends.
 pub const PREFERENCE_DELAY: Duration = Duration::from_secs(10);

@@ -53,7 +53,7 @@ pub use digest::Digest;
 pub use document::{Document, Expected, Operation, ResourceName};
 pub use kind::Kind;
 pub use listen::ListenAddress;
-pub use listener::{Listener, ListenerSpec, NamePattern, Route};
+pub use listener::{Listener, ListenerSpec, NamePattern, OnSilence, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
 pub use member::{ClusterId, Member, MemberId, MemberSpec, check_drain_timeout};
 pub use metadata::Metadata;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::{Bind, is_dns_name};
 use crate::cidr::Cidr;
@@ -88,6 +89,16 @@ impl Route {
     }
 }
 
+/// What becomes of a client that says nothing before its pool is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnSilence {
+    /// It is reset.
+    #[default]
+    Reset,
+    /// It goes to the listener's own pool, as protocols need whose server speaks first.
+    Pool,
+}
+
 /// The settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
@@ -116,6 +127,10 @@ pub struct ListenerSpec {
     /// Connections accepted each second from one address or network as above on each member, after a pause all of them at
     /// once; more are reset. 0 for no bound.
     pub accept_rate_per_source: u32,
+    /// How long a client may take for the PROXY header and the TLS hello, both together, where they are read.
+    pub first_bytes_timeout: Duration,
+    /// What becomes of a client that sends nothing in that time, where there are routes.
+    pub on_silence: OnSilence,
     /// Who cares for it, and notes.
     pub metadata: Metadata,
 }
@@ -134,6 +149,8 @@ impl ListenerSpec {
             max_connections_per_source: 0,
             accept_rate: 0,
             accept_rate_per_source: 0,
+            first_bytes_timeout: defaults::FIRST_BYTES_TIMEOUT,
+            on_silence: OnSilence::default(),
             metadata: Metadata::default(),
         }
     }
@@ -185,6 +202,8 @@ impl ListenerSpec {
         within(v, "listener.max_connections_per_source", &self.max_connections_per_source, bounds);
         within(v, "listener.accept_rate", &self.accept_rate, bounds);
         within(v, "listener.accept_rate_per_source", &self.accept_rate_per_source, bounds);
+        let bounds = &defaults::FIRST_BYTES_TIMEOUT_BOUNDS;
+        within(v, "listener.first_bytes_timeout", &self.first_bytes_timeout, bounds);
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use trestle_model::defaults::FIRST_BYTES_TIMEOUT;
 use trestle_model::{
     AdminState, BackendAddress, BackendSpec, HealthCheck, InterfaceName, ListenAddress, ListenerSpec,
-    MemberName, PoolName, PoolSpec, Route, VipAddress, VipSpec,
+    MemberName, OnSilence, PoolName, PoolSpec, Route, VipAddress, VipSpec,
 };
 
 use super::text::Text;
@@ -53,6 +54,7 @@ settings! {
         max_connections_per_source,
         accept_rate,
         accept_rate_per_source;
+        added first_bytes_timeout = FIRST_BYTES_TIMEOUT, on_silence = OnSilence::Reset;
         metadata metadata
     }
 }

@@ -95,16 +95,19 @@ pub(crate) trait Masked {
     fn take_over(&mut self, from: &Self, is_named: &dyn Fn(&str) -> bool);
 }
 
-/// Ties settings to the fields of the same names in messages. `nested` are settings in a message of their own, with the field's
-/// name; `metadata` says that the messages have `owner` and `annotations` for a field of that name.
+/// Ties settings to the fields of the same names in messages. `added` are settings that came after the format of the disk, with
+/// their defaults, which are not written there: what is stored, and its digest, stay what they were. `nested` are settings in a
+/// message of their own, with the field's name; `metadata` says that the messages have `owner` and `annotations` for a field of
+/// that name.
 macro_rules! settings {
     ($model:ty: [$api:ty, $disk:ty] $fields:tt) => {
-        settings!(@message $model, $api, $fields);
-        settings!(@message $model, $disk, $fields);
+        settings!(@message $model, $api, false, $fields);
+        settings!(@message $model, $disk, true, $fields);
         settings!(@masked $model, $fields);
     };
-    (@message $model:ty, $message:ty, {
+    (@message $model:ty, $message:ty, $stored:literal, {
         $($field:ident),+ $(,)?
+        $(; added $($added:ident = $default:expr),+)?
         $(; nested $nested:ident: $name:ident as $of:ty)?
         $(; metadata $metadata:ident)?
     }) => {
@@ -112,6 +115,9 @@ macro_rules! settings {
             fn write_to(&self, message: &mut $message) {
                 use crate::settings::Field as _;
                 $(message.$field = self.$field.write();)+
+                $($(if !$stored || self.$added != $default {
+                    message.$added = self.$added.write();
+                })+)?
                 $(message.$name = self.$nested.write();)?
                 $((message.owner, message.annotations) = crate::settings::noted(&self.$metadata);)?
             }
@@ -130,6 +136,12 @@ macro_rules! settings {
                         &default.$field,
                         reader,
                     ),)+
+                    $($($added: Field::read(
+                        &message.$added,
+                        &Path::Field(at, stringify!($added)),
+                        &default.$added,
+                        reader,
+                    ),)+)?
                     $($nested: Field::read(
                         &message.$name,
                         &Path::Field(at, stringify!($name)),
@@ -164,12 +176,13 @@ macro_rules! settings {
     };
     (@masked $model:ty, {
         $($field:ident),+ $(,)?
+        $(; added $($added:ident = $default:expr),+)?
         $(; nested $nested:ident: $name:ident as $of:ty)?
         $(; metadata $metadata:ident)?
     }) => {
         impl crate::settings::Masked for $model {
             fn paths() -> Vec<String> {
-                let paths = [$(stringify!($field)),+].map(str::to_owned).into_iter();
+                let paths = [$(stringify!($field),)+ $($(stringify!($added)),+)?].map(str::to_owned).into_iter();
                 $(
                     let below = <$of as crate::settings::Masked>::paths().into_iter();
                     let paths = paths.chain(below.map(|path| format!("{}.{path}", stringify!($name))));
@@ -185,6 +198,9 @@ macro_rules! settings {
                 $(if is_named(stringify!($field)) {
                     self.$field.clone_from(&from.$field);
                 })+
+                $($(if is_named(stringify!($added)) {
+                    self.$added.clone_from(&from.$added);
+                })+)?
                 $(self.$nested.take_over(&from.$nested, &|path: &str| {
                     is_named(&format!("{}.{path}", stringify!($name)))
                 });)?

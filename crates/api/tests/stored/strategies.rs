@@ -241,8 +241,9 @@ fn listen_address() -> impl Strategy<Value = ListenAddress> {
 fn listener_spec() -> BoxedStrategy<ListenerSpec> {
     let lists = (networks(), networks(), networks());
     let numbers = any::<(u32, u32, u32, u32)>();
-    (vec(listen_address(), 0..4), pool_name(), vec(route(), 0..3), lists, numbers, metadata())
-        .prop_map(|(binds, pool, routes, lists, numbers, metadata)| ListenerSpec {
+    let first = (time(), choice());
+    (vec(listen_address(), 0..4), pool_name(), vec(route(), 0..3), lists, numbers, first, metadata())
+        .prop_map(|(binds, pool, routes, lists, numbers, first, metadata)| ListenerSpec {
             binds,
             pool,
             routes,
@@ -253,6 +254,8 @@ fn listener_spec() -> BoxedStrategy<ListenerSpec> {
             max_connections_per_source: numbers.1,
             accept_rate: numbers.2,
             accept_rate_per_source: numbers.3,
+            first_bytes_timeout: first.0,
+            on_silence: first.1,
             metadata,
         })
         .boxed()

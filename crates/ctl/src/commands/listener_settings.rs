@@ -2,8 +2,9 @@
 
 use clap::Args;
 use trestle_api::v1;
-use trestle_model::{NamePattern, PoolName};
+use trestle_model::{NamePattern, OnSilence, PoolName};
 
+use super::choice::{choice, number};
 use super::field_mask::FieldMaskBuilder;
 use crate::input::Input;
 
@@ -44,6 +45,13 @@ pub(crate) struct ListenerSettings {
     /// Connections accepted each second from one address on each member; more are reset; 0 for no bound [default: 0]
     #[arg(long, value_name = "COUNT", help_heading = "Limits")]
     pub(crate) accept_rate_per_source: Option<u32>,
+    /// How long a client may take for its PROXY header and TLS hello, where --accept-proxy or --route asks for them, 10ms to
+    /// 60s [default: 5s]
+    #[arg(long, value_name = "DURATION", help_heading = "First bytes")]
+    pub(crate) first_bytes_timeout: Option<String>,
+    /// What becomes of a client that sends nothing for that time, where there are routes [default: reset]
+    #[arg(long, value_name = "WHAT", value_parser = choice::<OnSilence>(), help_heading = "First bytes")]
+    pub(crate) on_silence: Option<OnSilence>,
 }
 
 /// Lists that an update empties.
@@ -104,6 +112,10 @@ impl ListenerSettings {
         for (path, count, to) in counts {
             *to = mask.set(path, count).unwrap_or_default();
         }
+        let timeout = self.first_bytes_timeout.as_ref();
+        let timeout = timeout.map(|text| input.duration("--first-bytes-timeout", text));
+        listener.first_bytes_timeout = mask.set("first_bytes_timeout", timeout);
+        listener.on_silence = number(mask.set("on_silence", self.on_silence));
     }
 }
 
@@ -182,6 +194,8 @@ mod tests {
             max_connections_per_source: Some(2),
             accept_rate: Some(0),
             accept_rate_per_source: Some(5),
+            first_bytes_timeout: Some("300ms".to_owned()),
+            on_silence: Some(OnSilence::Pool),
         };
         let (listener, paths) = changed(&settings, &Emptied::default());
         assert_eq!(
@@ -195,8 +209,12 @@ mod tests {
                 "max_connections_per_source",
                 "accept_rate",
                 "accept_rate_per_source",
+                "first_bytes_timeout",
+                "on_silence",
             ]
         );
+        assert_eq!(listener.first_bytes_timeout.unwrap().nanos, 300_000_000);
+        assert_eq!(listener.on_silence(), v1::OnSilence::Pool);
         assert_eq!((listener.routes.len(), listener.routes[1].pool.as_str()), (2, "pools/grpc"));
         assert_eq!((listener.allow, listener.deny.len()), (texts(&["192.0.2.7/32"]), 2));
         let counts = (listener.max_connections, listener.max_connections_per_source);

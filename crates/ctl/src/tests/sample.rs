@@ -92,6 +92,8 @@ pub(crate) fn sample_listener(name: &str) -> v1::Listener {
         name: format!("listeners/{name}"),
         binds: vec!["0.0.0.0:6443".to_owned()],
         pool: "pools/web".to_owned(),
+        first_bytes_timeout: Some(duration(5_000)),
+        on_silence: v1::OnSilence::Reset.into(),
         revision: 14,
         etag: "14".to_owned(),
         ..v1::Listener::default()

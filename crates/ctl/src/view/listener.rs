@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::defaults::FIRST_BYTES_TIMEOUT;
+use trestle_model::{Choice as _, OnSilence};
 
-use super::{MetadataView, grouped, short_name, unbound};
+use super::span::{self, Span};
+use super::{MetadataView, grouped, or_dash, short_name, unbound, word};
 use crate::commands::listener_settings::{ANYWHERE, route_text};
 use crate::table;
 
@@ -26,6 +29,9 @@ pub(crate) struct ListenerView {
     max_connections_per_source: Option<u32>,
     accept_rate: Option<u32>,
     accept_rate_per_source: Option<u32>,
+    #[serde(flatten, serialize_with = "span::first_bytes_timeout")]
+    first_bytes_timeout: Option<Span>,
+    on_silence: &'static str,
     /// Revision that last changed it.
     pub(crate) revision: u64,
     etag: String,
@@ -77,6 +83,7 @@ impl From<v1::Listener> for ListenerView {
             alpn: route.alpn,
             pool: short_name(&route.pool),
         };
+        let on_silence = word::<OnSilence>(listener.on_silence);
         Self {
             name: short_name(&listener.name),
             addresses: if listener.addresses == listener.binds { Vec::new() } else { listener.addresses },
@@ -90,6 +97,8 @@ impl From<v1::Listener> for ListenerView {
             max_connections_per_source: bound(listener.max_connections_per_source),
             accept_rate: bound(listener.accept_rate),
             accept_rate_per_source: bound(listener.accept_rate_per_source),
+            first_bytes_timeout: Span::setting(listener.first_bytes_timeout.as_ref()),
+            on_silence,
             revision: listener.revision,
             etag: listener.etag,
             metadata: MetadataView::new(listener.owner, listener.annotations),
@@ -222,6 +231,11 @@ impl ListenerView {
             }
         }
         words.extend(self.limits().map(|(name, bound)| format!("{name} {bound}")));
+        let timeout = self.first_bytes_timeout.filter(|timeout| timeout.get() != FIRST_BYTES_TIMEOUT);
+        words.extend(timeout.map(|timeout| format!("first-bytes-timeout {timeout}")));
+        if self.on_silence != OnSilence::default().word() {
+            words.push(format!("on-silence {}", self.on_silence));
+        }
         words.join(", ")
     }
 
@@ -263,6 +277,8 @@ impl ListenerView {
             ("MAX-CONNECTIONS-PER-SOURCE", bound(self.max_connections_per_source)),
             ("ACCEPT-RATE", bound(self.accept_rate)),
             ("ACCEPT-RATE-PER-SOURCE", bound(self.accept_rate_per_source)),
+            ("FIRST-BYTES-TIMEOUT", or_dash(self.first_bytes_timeout.as_ref())),
+            ("ON-SILENCE", self.on_silence.to_owned()),
             ("READY", self.ready.as_ref().map_or_else(|| "-".to_owned(), ReadyView::count)),
             ("CONNECTIONS", self.connections()),
             ("REVISION", self.revision.to_string()),
@@ -307,7 +323,7 @@ impl ListenerView {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::tests::sample::sample_listener;
+    use crate::tests::sample::{duration, sample_listener};
 
     fn view(member: &str, bound: &[&str], errors: &[&str]) -> v1::ListenerView {
         v1::ListenerView {
@@ -354,6 +370,8 @@ mod tests {
                  MAX-CONNECTIONS-PER-SOURCE   no bound\n\
                  ACCEPT-RATE                  no bound\n\
                  ACCEPT-RATE-PER-SOURCE       no bound\n\
+                 FIRST-BYTES-TIMEOUT          5s\n\
+                 ON-SILENCE                   reset\n\
                  READY                        1/4\n\
                  CONNECTIONS                  12\n\
                  REVISION                     14\n\
@@ -419,12 +437,15 @@ mod tests {
             allow: list(&["10.0.0.0/8"]),
             deny: list(&["10.9.0.0/16", "10.8.0.0/16"]),
             accept_rate: 500,
+            first_bytes_timeout: Some(duration(300)),
+            on_silence: v1::OnSilence::Pool.into(),
             ..sample_listener("front")
         };
         let view = ListenerView::from(listener);
         assert_eq!(
             view.special(),
-            "1 route, accept-proxy from anywhere, allow 10.0.0.0/8, deny 2 networks, accept-rate 500"
+            "1 route, accept-proxy from anywhere, allow 10.0.0.0/8, deny 2 networks, accept-rate 500, \
+             first-bytes-timeout 300ms, on-silence pool"
         );
         let text = view.description();
         for line in [

@@ -98,8 +98,8 @@ enum Form {
 
 two_keys! {
     age ago announced_ago connect_time connect_timeout dead_peer_timeout drain_deadline drain_left election_timeout_max
-    fast_interval fence_open_for fence_repaired_ago foreign_ago idle_timeout interval max_lifetime preference_delay
-    queue_timeout slow_start stickiness timeout uptime
+    fast_interval fence_open_for fence_repaired_ago first_bytes_timeout foreign_ago idle_timeout interval max_lifetime
+    preference_delay queue_timeout slow_start stickiness timeout uptime
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ async fn read_preamble(
     mut endpoint: ClientEndpoint,
 ) -> Result<ConnectAttempt, CloseReason> {
     let spec = &connection.listener().config.spec;
-    let mut reader = PreambleReader::new(client);
+    let mut reader = PreambleReader::new(client, spec);
     let mut preamble = Box::<Preamble>::default();
     if behind_proxy {
         let header = reader.header().await?;

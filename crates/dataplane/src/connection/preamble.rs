@@ -1,17 +1,14 @@
 //! What comes first on a connection: the PROXY header of a proxy before this one, and the TLS ClientHello that routes go by.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use trestle_engine::client_hello::{self, Hello};
 use trestle_engine::proxy::{self, Header, Tlvs};
+use trestle_model::{ListenerSpec, OnSilence};
 
 use crate::observe::close_reason::CloseReason;
 use crate::relay::socket::Socket;
-
-/// How long a client may take for both together; what HAProxy's manuals set for a client that says nothing.
-pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Bytes that are read beyond those that are needed, so that one read mostly does.
 const CHUNK: usize = 4096;
@@ -27,16 +24,18 @@ pub(super) struct Preamble {
     pub(super) dialled: Option<SocketAddr>,
 }
 
-/// Reads the first bytes of a client, within a time limit.
+/// Reads the first bytes of a client, within the time that its listener sets.
 pub(super) struct PreambleReader<'a> {
     client: &'a mut Socket,
     bytes: Vec<u8>,
     deadline: Instant,
+    on_silence: OnSilence,
 }
 
 impl<'a> PreambleReader<'a> {
-    pub(super) fn new(client: &'a mut Socket) -> Self {
-        Self { client, bytes: Vec::new(), deadline: Instant::now() + LIMIT }
+    pub(super) fn new(client: &'a mut Socket, spec: &ListenerSpec) -> Self {
+        let deadline = Instant::now() + spec.first_bytes_timeout;
+        Self { client, bytes: Vec::new(), deadline, on_silence: spec.on_silence }
     }
 
     /// The bytes after all that was asked for.
@@ -66,17 +65,26 @@ impl<'a> PreambleReader<'a> {
         }
     }
 
-    /// The ClientHello of a TLS client; `None` as soon as it is clear that the client speaks something else.
+    /// The ClientHello of a TLS client; `None` as soon as it is clear that the client speaks something else, or waits for the
+    /// server to speak first.
     ///
     /// # Errors
-    /// `BadHello` when it is malformed or late, or nothing comes; otherwise how the client went away.
+    /// `BadHello` when it is malformed or late, or nothing comes and that is to be reset; otherwise how the client went away.
     pub(super) async fn hello(&mut self) -> Result<Option<Hello>, CloseReason> {
         loop {
             match client_hello::parse(&self.bytes) {
                 Ok(client_hello::ParsedHello::Hello(hello)) => return Ok(Some(hello)),
                 Ok(client_hello::ParsedHello::NotTls) => return Ok(None),
                 Ok(client_hello::ParsedHello::Incomplete { need }) => {
-                    self.read(need, CloseReason::BadHello).await?
+                    match self.read(need, CloseReason::BadHello).await {
+                        // The time is up without a byte.
+                        Err(CloseReason::BadHello)
+                            if self.bytes.is_empty() && self.on_silence == OnSilence::Pool =>
+                        {
+                            return Ok(None);
+                        }
+                        read => read?,
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection was reset because of its hello");

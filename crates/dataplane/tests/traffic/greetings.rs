@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use trestle_dataplane::{CloseReason, ConnectionState};
 use trestle_engine::proxy::{self, ParsedHeader, Tlvs};
-use trestle_model::{Cidr, NamePattern, PoolSpec, Route, SendProxy};
+use trestle_model::{Cidr, NamePattern, OnSilence, PoolSpec, Route, SendProxy};
 
 use crate::harness::*;
 use crate::patch::{ListenerPatch, PoolPatch};
@@ -179,6 +179,44 @@ async fn hellos_that_are_broken_or_late_are_reset() {
         let mut client = Client { stream, server: String::new() };
         assert_eq!(client.end().await, Some(ErrorKind::ConnectionReset));
     }
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_reset_or_hears_the_server_of_the_listeners_pool() {
+    let (mut plane, _servers, front) = with_routes().await;
+    let short = || ListenerPatch {
+        first_bytes_timeout: Some(Duration::from_millis(200)),
+        ..ListenerPatch::default()
+    };
+    plane.update_listener("l", short()).await;
+    let end = async |stream| Client { stream, server: String::new() }.end().await;
+    let silent = TcpStream::connect(front).await.unwrap();
+    assert_eq!(end(silent).await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::BadHello, 1).await;
+
+    plane.update_listener("l", ListenerPatch { on_silence: Some(OnSilence::Pool), ..short() }).await;
+    // The server speaks first, and the client after it.
+    let mut client = Client::connect(front).await.unwrap();
+    assert_eq!(client.server, "c");
+    assert!(client.works().await);
+    let hello = hello("www.example.com", &[]);
+    assert_eq!(say(front, &[&hello], &hello).await.unwrap(), "a");
+    let mut slow = TcpStream::connect(front).await.unwrap();
+    slow.write_all(&hello[..100]).await.unwrap();
+    assert_eq!(end(slow).await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::BadHello, 2).await;
+
+    // A header that must come is not replaced by silence.
+    let behind = ListenerPatch { accept_proxy_from: Some(network("0.0.0.0/0")), ..short() };
+    plane.update_listener("l", behind).await;
+    let silent = TcpStream::connect(front).await.unwrap();
+    assert_eq!(end(silent).await, Some(ErrorKind::ConnectionReset));
+    plane.until_closed("l", CloseReason::BadHeader, 1).await;
+    let mut proxy = TcpStream::connect(front).await.unwrap();
+    proxy.write_all(b"PROXY UNKNOWN\r\n").await.unwrap();
+    let mut name = [0];
+    soon("the server's name", proxy.read_exact(&mut name)).await.unwrap();
+    assert_eq!(&name, b"c");
 }
 
 /// A server that reads a PROXY header, and says the client's address, what it dialled, and what follows.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trestle_model::{
     Algorithm, AllDown, BackendAddress, BackendSpec, CheckKind, Cidr, HealthCheck, InitialState,
-    ListenAddress, ListenerSpec, OnDown, OnPrimaryUp, PoolName, PoolSpec, Port, Route, SendProxy,
+    ListenAddress, ListenerSpec, OnDown, OnPrimaryUp, OnSilence, PoolName, PoolSpec, Port, Route, SendProxy,
 };
 
 macro_rules! patch {
@@ -69,5 +69,7 @@ patch! {
         max_connections_per_source: u32,
         accept_rate: u32,
         accept_rate_per_source: u32,
+        first_bytes_timeout: Duration,
+        on_silence: OnSilence,
     }
 }
