@@ -106,7 +106,7 @@ async fn a_member_that_is_too_old_says_so_serves_on_and_goes_on_when_it_is_upgra
             && why.contains("upgrade this member's program"),
         "{why}"
     );
-    assert_eq!(cluster.at(off).problems(), [why.clone()]);
+    assert_eq!(cluster.at(off).problems(), std::slice::from_ref(&why));
     // The others go on. It hears them, has what it had, answers no reads and cannot lead.
     cluster.at(leader).propose(proposal(create_pool("b")), DEFAULT_WAIT).await.unwrap();
     assert_eq!((level(&cluster, off), cluster.pools(off)), (1, vec!["a".to_owned()]));

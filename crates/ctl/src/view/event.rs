@@ -23,7 +23,7 @@ pub(crate) struct EventView {
 enum ResourceView {
     Pool(Box<PoolView>),
     Backend(BackendView),
-    Listener(ListenerView),
+    Listener(Box<ListenerView>),
     Member(MemberView),
     Vip(Box<VipView>),
 }
@@ -46,7 +46,7 @@ impl EventView {
                 ("backend", short_name(&backend.name), ResourceView::Backend(backend.into()))
             }
             Resource::Listener(listener) => {
-                ("listener", short_name(&listener.name), ResourceView::Listener(listener.into()))
+                ("listener", short_name(&listener.name), ResourceView::Listener(Box::new(listener.into())))
             }
             Resource::Vip(vip) => ("vip", short_name(&vip.name), ResourceView::Vip(Box::new(vip.into()))),
             Resource::Member(member) => {
