@@ -21,7 +21,10 @@ pub use mutate::Repair;
 /// Inputs of a run in `cargo test`.
 const INPUTS: u64 = 20_000;
 
-/// Longest run in `cargo test`; a slow machine tries fewer inputs.
+/// Inputs that are tried whatever time that takes: with fewer, a test finds too little on a machine that is busy with others.
+const INPUTS_MIN: u64 = 8_000;
+
+/// Time in `cargo test` after which no more than those are tried.
 const TIME_MAX: Duration = Duration::from_secs(4);
 
 /// Seed of the runs in `cargo test`.
@@ -62,7 +65,10 @@ pub struct FuzzTarget<'a> {
 /// When `check` panics; the message says with which input.
 pub fn fuzz<Outcome: Hash>(target: &FuzzTarget<'_>, check: impl Fn(&[u8]) -> Outcome) -> Summary {
     let long = std::env::var("TRESTLE_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let (time, most) = long.map_or((TIME_MAX, INPUTS), |s| (Duration::from_secs(s), u64::MAX));
+    let (time, least, most) = match long {
+        Some(seconds) => (Duration::from_secs(seconds), 0, u64::MAX),
+        None => (TIME_MAX, INPUTS_MIN, INPUTS),
+    };
     let seed = match long {
         Some(_) => fastrand::u64(..),
         None => SEED,
@@ -70,7 +76,7 @@ pub fn fuzz<Outcome: Hash>(target: &FuzzTarget<'_>, check: impl Fn(&[u8]) -> Out
     let mut run = Run::new(target, &check, seed, long.is_some());
     let end = Instant::now() + time;
     run.start();
-    while run.summary.inputs < most && Instant::now() < end {
+    while run.summary.inputs < most && (run.summary.inputs < least || Instant::now() < end) {
         run.step();
     }
     let summary = run.summary;

@@ -1,6 +1,6 @@
 //! Members whose programs know different things.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver;
 use trestle_api::peer as proto;
@@ -26,12 +26,21 @@ async fn upgrade(cluster: &mut Cluster, members: &[usize], level: u32) {
     }
 }
 
-/// Has the leader record what the program of a member knows.
+/// Has the leader record what the program of a member knows; whoever leads by then, for members are stopped one after the other.
 async fn record(cluster: &Cluster, at: usize, level: u32) {
-    let leader = cluster.leader().await;
-    let id = cluster.id(at);
-    let noted = cluster.at(leader).note_start(id, u64::from(level), before(cluster, leader, at), None, level);
-    noted.await.unwrap();
+    let start = u64::from(level);
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let leader = cluster.leader().await;
+        let (known, id) = (before(cluster, leader, at), cluster.id(at));
+        if known == start {
+            return;
+        }
+        if let Err(error) = cluster.at(leader).note_start(id, start, known, None, level).await {
+            assert!(Instant::now() < end, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 /// The start that is recorded of a member.
