@@ -20,26 +20,26 @@ async fn update(api: &Api, path: &str, value: u32) -> Result<Backend, Status> {
     api.pools().update_backend(request).await.map(tonic::Response::into_inner)
 }
 
-/// 96 callers at a time that name no etag: by each member, half of them one setting and half another.
+/// 18 callers at a time that name no etag: by each member, half of them one setting and half another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_of_one_backend_at_a_time_are_all_accepted_and_keep_what_others_set() {
     let mut cluster = Cluster::start(trestled(), 3).await;
     let apis: Vec<Api> = (0..3).map(|member| cluster.api(member)).collect();
     apis[0].create_pool("web", None).await.unwrap();
     apis[0].create_backend("web", "a", "127.0.0.1:9").await.unwrap();
-    let writers = apis.iter().flat_map(|api| (0..32).map(move |number| (api, number)));
+    let writers = apis.iter().flat_map(|api| (0..6).map(move |number| (api, number)));
     let answers = join_all(writers.map(async |(api, number)| {
         let path = if number % 2 == 0 { "weight" } else { "max_connections" };
         let mut answers = Vec::new();
-        for round in 1..=4 {
+        for round in 1..=3 {
             answers.push(update(api, path, 100 + round).await);
         }
         answers
     }))
     .await;
     let refused: Vec<Status> = answers.into_iter().flatten().filter_map(Result::err).collect();
-    assert!(refused.is_empty(), "{} of 384 refused: {:?}", refused.len(), refused[0]);
+    assert!(refused.is_empty(), "{} of 54 refused: {:?}", refused.len(), refused[0]);
     let last = update(&apis[1], "weight", 1).await.unwrap();
-    assert!((101..=104).contains(&last.max_connections), "{last:?}");
+    assert!((101..=103).contains(&last.max_connections), "{last:?}");
     cluster.agreed().await;
 }

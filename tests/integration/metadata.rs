@@ -52,4 +52,7 @@ async fn every_kind_keeps_its_owner_and_its_annotations_and_they_change_one_by_o
     let again = ["pool", "create", "web", "--annotation", "zone=b", "--if-absent"];
     let there = run(&again);
     assert!(there.contains("exists already, unchanged"), "{there}");
+    let other = trestle(&endpoint, &["pool", "create", "web", "--annotation", "zone=c", "--if-absent"]);
+    assert_eq!(other.code, Some(4), "{}", other.stderr);
+    assert!(other.stderr.contains("error: pool.annotations[zone] \"c\": is b there\n"), "{}", other.stderr);
 }

@@ -1,10 +1,11 @@
 //! What of a resource that is there differs from the settings that a creation asks for.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::Message;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, ReflectMessage, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value,
 };
 use trestle_model::Violation;
 
@@ -49,6 +50,10 @@ fn compare(path: &str, given: &DynamicMessage, both: [&DynamicMessage; 2], found
             compare(&path, &inner, [made, there], found);
             continue;
         }
+        if let (Value::Map(made), Value::Map(there)) = (&made, &there) {
+            compare_entries(&path, made, there, found);
+            continue;
+        }
         // The kinds of a check are one setting, of which another may be there.
         let kinds = field.containing_oneof();
         let kind = kinds.and_then(|kinds| kinds.fields().find(|other| both[1].has_field(other)));
@@ -58,6 +63,26 @@ fn compare(path: &str, given: &DynamicMessage, both: [&DynamicMessage; 2], found
             _ => format!("is {} there", text(&there, &field)),
         };
         found.push(Violation::new(path, text(&made, &field), rule));
+    }
+}
+
+/// Each entry of a map is a setting of its own: what others have noted beside it does not differ.
+fn compare_entries(
+    path: &str,
+    made: &HashMap<MapKey, Value>,
+    there: &HashMap<MapKey, Value>,
+    found: &mut Vec<Violation>,
+) {
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).unwrap_or("none").to_owned();
+    let mut differing: Vec<_> = made.iter().filter(|(key, value)| there.get(key) != Some(value)).collect();
+    differing.sort_by_key(|(key, _)| key.as_str().map(str::to_owned));
+    for (key, value) in differing {
+        let rule = format!("is {} there", there.get(key).map_or_else(|| "none".to_owned(), text));
+        found.push(Violation::new(
+            format!("{path}[{}]", key.as_str().unwrap_or_default()),
+            text(value),
+            rule,
+        ));
     }
 }
 
