@@ -181,10 +181,6 @@ fn an_address_that_cannot_be_a_virtual_ip_is_refused_with_the_reason() {
     refused("10.77.0.0/24", "it is the network address of its network");
     refused("10.77.0.255/24", "it is the broadcast address of its network");
     refused("192.0.2.7/24", "no interface has an address in the network of 192.0.2.7/24");
-    refused(
-        "192.0.2.7",
-        "in the network of 192.0.2.7/32; give the length of its network's prefix, as in /24, or name",
-    );
     let said = bed.refusal(&["vip", "create", "192.0.2.7/24", "--name", "oops", "--dry-run"]);
     assert!(said.contains("must be one that a member could hold"), "{said}");
     assert_eq!(bed.json(&["vip", "list"]).as_array().map(Vec::len), Some(1));

@@ -58,16 +58,6 @@ fn listed(there: &[String]) -> String {
     if named.is_empty() { "none that would do".to_owned() } else { named }
 }
 
-/// An address that was given without its prefix is a network of its own.
-fn no_network(address: VipAddress) -> String {
-    let alone = address.prefix_len == if address.ip.is_ipv4() { 32 } else { 128 };
-    let prefix = if alone { "give the length of its network's prefix, as in /24, or " } else { "" };
-    format!(
-        "no interface has an address in the network of {address}; {prefix}name the interface (--interface) if it is to be on \
-         one all the same"
-    )
-}
-
 /// Whether a member of this configuration could hold a virtual IP on this machine.
 pub(crate) fn fit(config: &Config, candidate: &peer::VipCandidate) -> peer::VipFit {
     let Ok(address) = VipAddress::parse(&candidate.address) else { return peer::VipFit::default() };
@@ -80,7 +70,10 @@ pub(crate) fn fit(config: &Config, candidate: &peer::VipCandidate) -> peer::VipF
     let named = here.unwrap_or(&candidate.interface);
     match trestle_vip::fit(address.ip, Some(named.as_str()).filter(|name| !name.is_empty())) {
         Ok(Fit::Own) => own("an address of its host"),
-        Ok(Fit::NoNetwork) => unable(no_network(address)),
+        Ok(Fit::NoNetwork) => unable(format!(
+            "no interface has an address in the network of {address}; name the interface (--interface) if it is to be on \
+             one all the same"
+        )),
         Ok(Fit::NoInterface { there }) => {
             unable(format!("there is no interface {named}, but {}", listed(&there)))
         }
