@@ -199,7 +199,7 @@ async fn a_drain_shows_how_much_time_is_left_and_its_deadline_ends_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_that_cannot_be_says_the_one_reason() {
-    let mut cluster = Cluster::start(trestled(), 3).await;
+    let mut cluster = Cluster::start_with(trestled(), 3, "profile = \"wide\"\n").await;
     let learner = cluster.prepare();
     cluster.members[learner].start();
     let endpoints = cluster.endpoints();
