@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
-use trestle_model::defaults::{DURATION_MAX, NUMBER_MAX};
+use trestle_model::defaults::{DURATION_MAX, FIRST_BYTES_TIMEOUT_BOUNDS, NUMBER_MAX};
 use trestle_model::{
     AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind, Choice, Cidr,
     ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep, Expected,
@@ -241,7 +241,9 @@ fn listen_address() -> impl Strategy<Value = ListenAddress> {
 fn listener_spec() -> BoxedStrategy<ListenerSpec> {
     let lists = (networks(), networks(), networks());
     let numbers = any::<(u32, u32, u32, u32)>();
-    let first = (time(), choice());
+    let bounds = FIRST_BYTES_TIMEOUT_BOUNDS;
+    let nanos = bounds.start().as_nanos() as u64..=bounds.end().as_nanos() as u64;
+    let first = (nanos.prop_map(Duration::from_nanos), choice());
     (vec(listen_address(), 0..4), pool_name(), vec(route(), 0..3), lists, numbers, first, metadata())
         .prop_map(|(binds, pool, routes, lists, numbers, first, metadata)| ListenerSpec {
             binds,
