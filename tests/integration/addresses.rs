@@ -229,7 +229,7 @@ async fn a_backend_that_is_a_listener_of_the_cluster_is_shown_as_that_and_never_
     trestle(&endpoint, &["backend", "add", "round/web", &own, "--wait"]).expect_success();
     trestle(&endpoint, &["listener", "create", "round", "--bind", ":7401", "--pool", "round", "--wait"])
         .expect_success();
-    let line = "0/3 healthy (is a listener of this cluster, so no client is led there; connected)";
+    let line = "healthy on 0/3 members (is a listener of this cluster, so no client is led there; connected)";
     wait_for("what the backend is", LIMIT, || {
         let listed = trestle(&endpoint, &["backend", "list", "round"]).expect_success();
         if listed.contains(line) { Ok(()) } else { Err(listed) }

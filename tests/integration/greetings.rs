@@ -82,7 +82,7 @@ async fn a_clients_address_goes_through_haproxy_and_trestle_to_nginx() {
         // Checks send a header, too, without which this nginx answers nothing.
         wait_for("the check succeeds", LIMIT, || {
             let seen = trestle(&endpoints, &["backend", "list", version]).stdout;
-            if seen.contains("1/1 healthy") { Ok(()) } else { Err(seen) }
+            if seen.contains("healthy on 1/1") { Ok(()) } else { Err(seen) }
         });
     }
     let bind = front.to_string();

@@ -102,6 +102,7 @@ fn a_large_configuration_is_saved_and_restored_as_it_was_through_an_empty_cluste
     let before = backends(&endpoint);
     let tried = trestle(&endpoint, &["restore", &edited, "--replace", "--dry-run"]).expect_success();
     assert!(tried.contains("1000 created, 0 updated, 0 deleted"), "{tried}");
+    assert!(tried.contains("\n  pools/web/backends/b0000 created\n"), "{tried}");
     assert_eq!(backends(&endpoint), before, "a dry run changes nothing");
     let done = trestle(&endpoint, &["restore", &edited, "--replace"]).expect_success();
     assert!(done.contains("1000 created, 0 updated, 0 deleted"), "{done}");

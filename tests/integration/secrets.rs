@@ -58,7 +58,7 @@ async fn a_token_of_a_check_is_in_no_log_and_no_answer() {
     ];
     wait_for("the token opens the door", Duration::from_secs(30), || {
         let list = run(&["backend", "list", "p"]);
-        if list.contains("1/1 healthy") { Ok(()) } else { Err(list) }
+        if list.contains("healthy on 1/1") { Ok(()) } else { Err(list) }
     });
     for arguments in [
         &["pool", "get", "p", "-o", "json"][..],

@@ -83,7 +83,7 @@ pub(crate) fn encode(sources: &MetricSources) -> Result<String, Error> {
         descriptors: plane.descriptors(),
         shortages: plane.shortage_counts().collect(),
         vips: vips.reports(&state),
-        unfit: vips.unfit().len() as u64,
+        unfit: vips.unfit(local.is_draining()).len() as u64,
         ports: ports.read(),
     }));
     let mut text = String::new();

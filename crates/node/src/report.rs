@@ -186,7 +186,7 @@ impl Reports {
             descriptors_used: descriptors.used as u64,
             descriptors_max: descriptors.limit.map_or(0, |limit| limit as u64),
             vip_standing: self.vips.standing().into(),
-            unfit: self.vips.unfit(),
+            unfit: self.vips.unfit(self.local.is_draining()),
             election_timeout_max: Some(convert::duration(self.local.consensus.timing().election_max)),
             problems: self.health.problems(),
             abstains: self.local.consensus.abstains().is_some(),

@@ -71,7 +71,7 @@ impl Kitchen {
     fn healthy(&self, pool: &str, wanted: usize) {
         wait_for(&format!("{wanted} healthy in {pool}"), LIMIT, || {
             let seen = self.trestle(&["backend", "list", pool]);
-            if seen.matches("1/1 healthy").count() == wanted { Ok(()) } else { Err(seen) }
+            if seen.matches("healthy on 1/1").count() == wanted { Ok(()) } else { Err(seen) }
         });
     }
 

@@ -34,6 +34,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const PIECE_MAX: usize = 4096;
 /// Bytes after which the next record begins another batch: sled holds a batch in memory until it is written.
 const BATCH_MAX: usize = 1 << 20;
+/// Changes after which the next record begins another batch. sled frees nothing of what a batch replaces before it has ended: the
+/// removal of 10 000 entries at once, as after each snapshot, held some 30 MB for copies of its pages.
+const BATCH_OPS_MAX: usize = 64;
 
 /// A sled database.
 struct Trees {
@@ -158,6 +161,7 @@ fn put_together(
 struct Pending {
     batch: sled::Batch,
     table: Option<DiskTable>,
+    ops: usize,
     bytes: usize,
     writes: bool,
 }
@@ -167,6 +171,7 @@ impl Pending {
     fn takes(&self, op: &DiskOp) -> bool {
         let removes = matches!(op, DiskOp::Remove { .. });
         self.table.is_none_or(|table| table == op.table())
+            && self.ops < BATCH_OPS_MAX
             && self.bytes < BATCH_MAX
             && !(removes && self.writes)
     }
@@ -183,6 +188,7 @@ impl Trees {
     /// Adds a change to those that are pending.
     fn add(&self, op: DiskOp, pending: &mut Pending) -> io::Result<()> {
         pending.table = Some(op.table());
+        pending.ops += 1;
         match op {
             DiskOp::Put { table: DiskTable::Log, key, record } => {
                 for (number, piece) in record.chunks(PIECE_MAX).enumerate() {
@@ -205,7 +211,11 @@ impl Trees {
 
     fn write(&self, pending: Pending) -> io::Result<()> {
         let Some(table) = pending.table else { return Ok(()) };
-        guarded(|| self.tree(table).apply_batch(pending.batch))
+        guarded(|| self.tree(table).apply_batch(pending.batch))?;
+        // sled leaves it to crossbeam-epoch to free the pages that a batch replaced, and that does so too seldom for the one
+        // thread that writes.
+        crossbeam_epoch::pin().flush();
+        Ok(())
     }
 }
 
@@ -245,9 +255,6 @@ impl LogDisk for SledDisk {
 
     fn sync(&mut self) -> io::Result<()> {
         guarded(|| self.trees.db.flush())?;
-        // sled leaves it to crossbeam-epoch to free the pages that a write replaces, and that does so too seldom for the one thread
-        // that writes: after 20 000 writes it held some 30 MB.
-        crossbeam_epoch::pin().flush();
         self.file.sync_data()
     }
 

@@ -13,6 +13,7 @@ use crate::document;
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Session, cluster};
+use crate::view::ChangeView;
 use crate::write::{Write, warn};
 
 /// A large configuration takes an entry of the log for every few KiB.
@@ -37,6 +38,9 @@ struct RestoredView {
     created: u32,
     updated: u32,
     deleted: u32,
+    /// Of a dry run: what would become of which resources, as far as the answer names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<ChangeView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -49,6 +53,20 @@ fn read(file: &str) -> Result<String, Error> {
     };
     read.map_err(|cause| Error::File { action: "read", file: file.to_owned(), cause })?;
     Ok(text)
+}
+
+/// What a restore would do, a line for each resource.
+fn would_be(done: &str, view: &RestoredView) -> String {
+    let mut told = format!("configuration would be {done} (dry run)\n");
+    for change in &view.changes {
+        told.push_str(&format!("  {change}\n"));
+    }
+    let all = view.created as usize + view.updated as usize + view.deleted as usize;
+    match all - view.changes.len().min(all) {
+        0 => {}
+        more => told.push_str(&format!("  and {more} more\n")),
+    }
+    told
 }
 
 impl RestoreArgs {
@@ -73,9 +91,11 @@ impl RestoreArgs {
         }
         let make = async |channel| cluster(channel).restore_configuration(iter(requests.clone())).await;
         let answer = session.call(write.repeat(), make).await?;
-        let v1::RestoreConfigurationResponse { revision, created, updated, deleted, warnings } = answer;
+        let v1::RestoreConfigurationResponse { revision, created, updated, deleted, changes, warnings } =
+            answer;
         warn(session, &warnings);
-        let view = RestoredView { revision, created, updated, deleted, warnings };
+        let changes: Vec<ChangeView> = changes.into_iter().map(Into::into).collect();
+        let view = RestoredView { revision, created, updated, deleted, changes, warnings };
         if created + updated + deleted == 0 {
             let told: &str = match write.dry_run {
                 true => "configuration is what the backup says already: nothing would be changed (dry run)\n",
@@ -87,6 +107,9 @@ impl RestoreArgs {
             return write.wait(session, revision).await;
         }
         let done = format!("restored: {created} created, {updated} updated, {deleted} deleted");
+        if write.dry_run {
+            return session.print(&view, || would_be(&done, &view));
+        }
         write.finish(session, "configuration", &done, revision, &view).await
     }
 }

@@ -167,10 +167,10 @@ impl MemberView {
 
 impl HealthView {
     fn count(&self) -> String {
-        format!("{}/{} healthy", self.healthy, self.members)
+        format!("healthy on {}/{} members", self.healthy, self.members)
     }
 
-    /// "3/3 healthy", or with what differs: "2/3 healthy (m2: connection refused)".
+    /// "healthy on 3/3 members", or with what differs: "healthy on 2/3 members (m2: connection refused)".
     fn brief(&self) -> String {
         if self.members == 0 {
             return "no member has checked it yet".to_owned();
@@ -383,11 +383,11 @@ mod tests {
         };
         assert_eq!(
             BackendState::table(&BackendState::join(backends, Some(health))),
-            "NAME    ADDRESS         WEIGHT   STATE                                                           HEALTH                        CONNECTIONS\n\
-             web/a   10.0.0.1:8080   1        enabled                                                         2/2 healthy                   6\n\
-             web/b   10.0.0.2:8080   1        draining, 6 open, 2m14s left, backup, at most 100 connections   1/2 healthy (m2: timed out)   6\n\
-             web/c   10.0.0.3:8080   1        enabled                                                         0/2 healthy (no route)        6\n\
-             web/d   10.0.0.4:8080   1        enabled                                                         unknown (no check)            6\n"
+            "NAME    ADDRESS         WEIGHT   STATE                                                           HEALTH                                   CONNECTIONS\n\
+             web/a   10.0.0.1:8080   1        enabled                                                         healthy on 2/2 members                   6\n\
+             web/b   10.0.0.2:8080   1        draining, 6 open, 2m14s left, backup, at most 100 connections   healthy on 1/2 members (m2: timed out)   6\n\
+             web/c   10.0.0.3:8080   1        enabled                                                         healthy on 0/2 members (no route)        6\n\
+             web/d   10.0.0.4:8080   1        enabled                                                         unknown (no check)                       6\n"
         );
     }
 
@@ -402,14 +402,14 @@ mod tests {
             ..Default::default()
         };
         let joined = BackendState::join(vec![sample_backend("a", 1)], Some(pool));
-        assert_eq!(joined[0].health(), "1/3 healthy (m2: unhealthy; m3: unreachable)");
+        assert_eq!(joined[0].health(), "healthy on 1/3 members (m2: unhealthy; m3: unreachable)");
         assert_eq!(
             joined[0].description(),
             "NAME          web/a\n\
              ADDRESS       10.0.0.1:8080\n\
              WEIGHT        1\n\
              STATE         enabled\n\
-             HEALTH        1/3 healthy (m2: unhealthy; m3: unreachable)\n\
+             HEALTH        healthy on 1/3 members (m2: unhealthy; m3: unreachable)\n\
              CONNECTIONS   6\n\
              REVISION      13\n\
              ETAG          13\n\

@@ -1,5 +1,7 @@
 //! What happened on the cluster and its members.
 
+use std::fmt;
+
 use serde::Serialize;
 use trestle_api::v1;
 use trestle_api::v1::cluster_event::Detail;
@@ -61,8 +63,9 @@ enum DetailView {
     },
 }
 
+/// What becomes of a resource.
 #[derive(Debug, Serialize)]
-struct ChangeView {
+pub(crate) struct ChangeView {
     change: &'static str,
     name: String,
     /// Of an update: the settings that have another value than before.
@@ -73,15 +76,27 @@ fn given(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn change(change: v1::ResourceChange) -> ChangeView {
-    let word = match change.r#type() {
-        v1::EventType::Created => "created",
-        v1::EventType::Updated => "updated",
-        v1::EventType::Deleted => "deleted",
-        v1::EventType::Current | v1::EventType::Unspecified => "unknown",
-    };
-    // "web" may be a pool and a listener: the kind stays with the name.
-    ChangeView { change: word, name: change.name, fields: change.fields }
+impl From<v1::ResourceChange> for ChangeView {
+    fn from(change: v1::ResourceChange) -> Self {
+        let word = match change.r#type() {
+            v1::EventType::Created => "created",
+            v1::EventType::Updated => "updated",
+            v1::EventType::Deleted => "deleted",
+            v1::EventType::Current | v1::EventType::Unspecified => "unknown",
+        };
+        // "web" may be a pool and a listener: the kind stays with the name.
+        Self { change: word, name: change.name, fields: change.fields }
+    }
+}
+
+impl fmt::Display for ChangeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.change)?;
+        match self.fields.as_slice() {
+            [] => Ok(()),
+            fields => write!(f, " ({})", fields.join(", ")),
+        }
+    }
 }
 
 fn detail(detail: Detail) -> DetailView {
@@ -110,7 +125,7 @@ fn detail(detail: Detail) -> DetailView {
         },
         Detail::Configuration(event) => DetailView::Configuration {
             revision: event.revision,
-            changes: event.changes.into_iter().map(change).collect(),
+            changes: event.changes.into_iter().map(Into::into).collect(),
             change_count: event.change_count,
             client: given(event.client),
             request_id: given(event.request_id),

@@ -17,7 +17,7 @@ mod vip_history;
 mod words;
 
 pub(crate) use backend::{BackendState, BackendView, verdict_word};
-pub(crate) use cluster_event::ClusterEventView;
+pub(crate) use cluster_event::{ChangeView, ClusterEventView};
 pub(crate) use connection::{ClosedView, ConnectionView};
 pub(crate) use event::EventView;
 pub(crate) use listener::ListenerView;

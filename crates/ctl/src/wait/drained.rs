@@ -97,6 +97,15 @@ pub(crate) async fn tell_what_is_left(session: &mut Session<'_>, drain: &Drain) 
     let Some(answer) = session.call_for_extra("what is left there", make).await else { return };
     let silent: Vec<String> = answer.unreachable_members.iter().map(|member| short_name(member)).collect();
     let count = connections_left(answer.total_size);
+    let is_known = match drain {
+        Drain::Member(name) => !silent.contains(name),
+        Drain::Backend { .. } => silent.is_empty(),
+    };
+    if answer.total_size == 0 && is_known {
+        let end = format!("end the drain with \"trestle {kind} enable {name}\"");
+        session.terminal.note(format_args!("{count} there; {end}"));
+        return;
+    }
     let left = match drain {
         Drain::Member(name) if silent.contains(name) => {
             "it does not answer, so what is left there is not known".to_owned()

@@ -236,6 +236,11 @@ async fn an_answer_without_end_times_out() {
     let hints = endless("HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n", None).await;
     let many = bad("HTTP: sent more than 8 interim answers (1xx)");
     assert_eq!(asked(HttpCheck::default(), hints).await, many);
+    for (count, wanted) in [(8, good("HTTP 200")), (9, many)] {
+        let hints = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count);
+        let address = saying(format!("{hints}HTTP/1.1 200 OK\r\n\r\n")).await;
+        assert_eq!(asked(HttpCheck::default(), address).await, wanted, "{count} interim answers");
+    }
     let body = endless("HTTP/1.1 200 OK\r\n\r\n", "y", pause).await;
     assert_eq!(outcome(CheckKind::Http(looking_for("ready")), HASTY, body).await, late);
     // Nobody looks at that body.

@@ -10,6 +10,9 @@ use trestle_model::{Outcome, defaults};
 use super::{Accepted, Admin, mismatch};
 use crate::access::{Caller, Target, TargetKind};
 
+/// Most changes that are named of a restore that is only tried.
+const CHANGES_MAX: usize = 1000;
+
 /// A backup, part by part.
 pub(super) type Backup =
     futures_util::stream::BoxStream<'static, Result<v1::BackupConfigurationResponse, Status>>;
@@ -32,7 +35,7 @@ impl Admin {
     ) -> Result<v1::ApplyBatchResponse, Status> {
         let write = convert::apply_batch(request);
         let wanted = write.as_ref().ok().map(|write| write.wanted.clone());
-        let Accepted { revision, outcome, warnings } = self.write(caller, write).await?;
+        let Accepted { revision, outcome, warnings, .. } = self.write(caller, write).await?;
         let results = match &wanted {
             Some(Wanted::Command(command)) => convert::batch_results(command, &outcome),
             _ => Vec::new(),
@@ -53,13 +56,14 @@ impl Admin {
         };
         let request = merged(parts).await?;
         let write = convert::restore_configuration(&request);
-        let Accepted { revision, outcome, warnings } = self.write(caller, write).await?;
+        let Accepted { revision, outcome, changes, warnings } = self.write(caller, write).await?;
         match outcome {
             Outcome::Restored(restored) => Ok(v1::RestoreConfigurationResponse {
                 revision,
                 created: restored.created,
                 updated: restored.updated,
                 deleted: restored.deleted,
+                changes: changes.iter().take(CHANGES_MAX).map(convert::resource_change).collect(),
                 warnings,
             }),
             other => Err(mismatch(&other)),

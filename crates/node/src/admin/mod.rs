@@ -37,7 +37,7 @@ use trestle_api::{convert, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_dataplane::DataPlane;
 use trestle_model::{
-    ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId, Revision,
+    Applied, Change, ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId, Revision,
     Violation,
 };
 
@@ -62,6 +62,8 @@ struct Accepted {
     revision: Revision,
     /// What became of the resource.
     outcome: Outcome,
+    /// What would change, of a write that is only tried.
+    changes: Vec<Change>,
     /// What else is to be said of it.
     warnings: Vec<String>,
 }
@@ -235,6 +237,7 @@ impl Admin {
                 return Ok(Accepted {
                     revision: first.revision,
                     outcome: first.outcome,
+                    changes: Vec::new(),
                     warnings: Vec::new(),
                 });
             }
@@ -259,14 +262,20 @@ impl Admin {
             let view = self.local.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
             let tried = view.state.decide(view.applied + 1, &command);
             let applied = tried.map_err(|refusal| refused(&refusal))?;
-            return Ok(Accepted { revision: applied.revision, outcome: applied.outcome, warnings });
+            let Applied { revision, outcome, changes } = applied;
+            return Ok(Accepted { revision, outcome, changes, warnings });
         }
         let proposal =
             Proposal { request: write.request.clone(), origin: Some(self.origin(caller)), command };
         let proposed = self.local.consensus.propose(proposal, DEFAULT_WAIT);
         // A proposal is large, and so is what waits for it.
         match Box::pin(proposed).await {
-            Ok(accepted) => Ok(Accepted { revision: accepted.revision, outcome: accepted.outcome, warnings }),
+            Ok(accepted) => Ok(Accepted {
+                revision: accepted.revision,
+                outcome: accepted.outcome,
+                changes: Vec::new(),
+                warnings,
+            }),
             Err(error) => {
                 let status = Status::from(error);
                 let moved = status.code() == tonic::Code::Aborted && write.follows().is_some();

@@ -145,13 +145,15 @@ impl Vips {
         status.own.iter().map(words).collect()
     }
 
-    /// Why another member should hold the virtual IPs instead, in words.
-    pub(crate) fn unfit(&self) -> Vec<String> {
+    /// Why another member should hold the virtual IPs instead, in words. Whether this one is drained is known at once, and its
+    /// faults are looked at now and then.
+    pub(crate) fn unfit(&self, is_draining: bool) -> Vec<String> {
         let recovering = self.shared.recovering();
         let status = self.shared.status();
         let gone = |fault: Fault| !status.faults.keys().any(|key| key.fault == fault);
         let recovering = recovering.iter().filter(|(fault, _)| gone(*fault)).map(|(_, words)| words);
-        let words: BTreeSet<&String> = status.faults.values().chain(recovering).collect();
+        let present = status.faults.iter().filter(|(key, _)| is_draining || key.fault != Fault::Draining);
+        let words: BTreeSet<&String> = present.map(|(_, words)| words).chain(recovering).collect();
         words.into_iter().cloned().collect()
     }
 }
