@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::backend::{ANSWER, BULK, CHUNK, ECHO, MESSAGE, REQUEST, SHORT};
 use crate::figures::Samples;
@@ -14,6 +14,8 @@ use crate::figures::Samples;
 const CLIENTS: usize = 32;
 /// Connections that move bulk at a time.
 const MOVERS: usize = 2;
+/// Addresses that idle connections come from.
+const IDLE_CLIENTS: usize = 8;
 /// Connections of the open loop.
 const SENDERS: u32 = 4;
 /// Latencies are taken for each window of this length, and of the windows the middle one. A machine that stands still for
@@ -187,13 +189,21 @@ impl Sender {
     }
 }
 
+/// A connection from one of several addresses: a single client gets a share of a proxy's connections only.
+async fn connect_from(client: usize, target: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let last = u8::try_from(1 + client % IDLE_CLIENTS).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 1, last], 0))).unwrap();
+    socket.connect(target).await.unwrap()
+}
+
 /// Opens connections until there are as many as each line of the input says, has one answer on each, and lets them be.
 async fn idle(target: SocketAddr) {
     let mut open = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let goal: usize = line.unwrap().trim().parse().unwrap();
         while open.len() < goal {
-            let mut stream = TcpStream::connect(target).await.unwrap();
+            let mut stream = connect_from(open.len(), target).await;
             exchange(&mut stream, &mut [ECHO; MESSAGE]).await;
             open.push(stream);
         }
