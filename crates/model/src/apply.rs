@@ -123,12 +123,8 @@ impl ClusterState {
             }
             _ => {}
         }
-        for change in &mut applied.changes {
-            if change.kind == ChangeKind::Updated {
-                change.before = self.current(&change.resource);
-            }
-            self.replay(change);
-        }
+        self.note_before(&mut applied.changes);
+        applied.changes.iter().for_each(|change| self.replay(change));
         // A level is part of the configuration, though no resource: members of one revision have the same.
         if !applied.changes.is_empty() || self.feature_level != before {
             self.revision = index;

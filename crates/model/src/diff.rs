@@ -70,8 +70,15 @@ impl ClusterState {
         out
     }
 
+    /// Adds to what [`decide`](Self::decide) answered, before it is applied, what the updated resources are now.
+    pub fn note_before(&self, changes: &mut [Change]) {
+        for change in changes.iter_mut().filter(|change| change.kind == ChangeKind::Updated) {
+            change.before = self.current(&change.resource);
+        }
+    }
+
     /// What is there of a resource now.
-    pub(crate) fn current(&self, resource: &Resource) -> Option<Resource> {
+    fn current(&self, resource: &Resource) -> Option<Resource> {
         Some(match resource {
             Resource::Member(member) => Resource::Member(self.members.get(&member.id)?.clone()),
             Resource::Pool(pool, _) => {

@@ -89,7 +89,7 @@ pub(crate) struct BackendRow {
     /// POOL/NAME.
     pub(crate) name: String,
     pub(crate) address: String,
-    /// "enabled", "draining" or "disabled".
+    /// "enabled", "draining", "drained" or "disabled".
     pub(crate) state: &'static str,
     /// What each member says, in the order of [`Overview::members`]: a verdict, or "-" when it says nothing.
     pub(crate) verdicts: Vec<&'static str>,
@@ -308,6 +308,9 @@ fn pool_rows(
     let mut by_pool: BTreeMap<String, Vec<BackendRow>> = names.map(|name| (name, Vec::new())).collect();
     for backend in &now.health.backends {
         let mut row = backend_row(before, backend, members);
+        if row.state == "draining" && now.health.unreachable_members.is_empty() && is_drained(backend) {
+            row.state = "drained";
+        }
         let pool = row.name.split_once('/').map(|(pool, _)| pool.to_owned()).unwrap_or_default();
         row.checked = !unchecked.contains(&pool);
         by_pool.entry(pool).or_default().push(row);
@@ -329,6 +332,12 @@ fn pool_rows(
 fn is_unchecked(pool: &v1::Pool) -> bool {
     let kind = pool.health_check.as_ref().and_then(|check| check.kind.as_ref());
     matches!(kind, Some(v1::health_check::Kind::None(_)))
+}
+
+/// Whether every member that was asked gives a backend no new connections, and has none open.
+fn is_drained(backend: &v1::BackendHealth) -> bool {
+    let done = |view: &v1::MemberView| view.draining && view.active_connections == 0;
+    !backend.views.is_empty() && backend.views.iter().all(done)
 }
 
 fn backend_row(before: Option<&Before>, backend: &v1::BackendHealth, members: &[MemberRow]) -> BackendRow {

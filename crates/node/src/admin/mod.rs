@@ -262,7 +262,8 @@ impl Admin {
             let view = self.local.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
             let tried = view.state.decide(view.applied + 1, &command);
             let applied = tried.map_err(|refusal| refused(&refusal))?;
-            let Applied { revision, outcome, changes } = applied;
+            let Applied { revision, outcome, mut changes } = applied;
+            view.state.note_before(&mut changes);
             return Ok(Accepted { revision, outcome, changes, warnings });
         }
         let proposal =
