@@ -325,6 +325,14 @@ async fn events_of_changes_say_which_settings_changed_and_who_asked() {
     says(&changes, "backend web/a draining (deadline 5m), asked for by 127.");
     says(&changes, "backend web/a enabled, asked for by 127.");
 
+    let dry = run(&["restore", &file, "--replace", "--dry-run"]);
+    for line in [
+        "pools/web updated (health_check.interval, minimum_healthy)",
+        "pools/web/backends/a updated (weight)",
+        "pools/other deleted",
+    ] {
+        assert!(dry.contains(&format!("\n  {line}\n")), "{line:?}: {dry}");
+    }
     run(&["restore", &file, "--replace"]);
     let restored = says(&listed(&follower, "configuration"), "configuration restored: ");
     for words in [
