@@ -293,6 +293,17 @@ async fn a_listener_without_its_socket_is_told_and_so_is_that_it_has_it() {
     assert_eq!(listed(&at, "listener-unbound").len(), 1);
 }
 
+/// The dry run of the restore below.
+fn names_what_it_would_change(told: &str) {
+    for line in [
+        "pools/web updated (health_check.interval, minimum_healthy)",
+        "pools/web/backends/a updated (weight)",
+        "pools/other deleted",
+    ] {
+        assert!(told.contains(&format!("\n  {line}\n")), "{line:?}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_changes_say_which_settings_changed_and_who_asked() {
     let mut cluster = Cluster::start(trestled(), 2).await;
@@ -325,14 +336,7 @@ async fn events_of_changes_say_which_settings_changed_and_who_asked() {
     says(&changes, "backend web/a draining (deadline 5m), asked for by 127.");
     says(&changes, "backend web/a enabled, asked for by 127.");
 
-    let dry = run(&["restore", &file, "--replace", "--dry-run"]);
-    for line in [
-        "pools/web updated (health_check.interval, minimum_healthy)",
-        "pools/web/backends/a updated (weight)",
-        "pools/other deleted",
-    ] {
-        assert!(dry.contains(&format!("\n  {line}\n")), "{line:?}: {dry}");
-    }
+    names_what_it_would_change(&run(&["restore", &file, "--replace", "--dry-run"]));
     run(&["restore", &file, "--replace"]);
     let restored = says(&listed(&follower, "configuration"), "configuration restored: ");
     for words in [

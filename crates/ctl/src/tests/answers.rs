@@ -213,7 +213,8 @@ fn backends_are_listed_with_their_health_and_without() {
     let health = v1::PoolHealth { backends, ..Default::default() };
     let member = Member::start(Script { health: Some(health), ..Script::default() });
     let done = trestle(&at(&member), &["backend", "list", "web"]);
-    let row = "web/a   10.0.0.1:8080   1        enabled   healthy on 0/1 members (m1: connection refused)   3\n";
+    let row =
+        "web/a   10.0.0.1:8080   1        enabled   healthy on 0/1 members (m1: connection refused)   3\n";
     assert!(done.out.ends_with(row), "{}", done.out);
 
     let member = Member::start(Script::default());

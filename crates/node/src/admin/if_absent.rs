@@ -80,7 +80,9 @@ impl Admin {
         let Some((there, revision)) = read.state().outcome(&name).zip(read.state().revision_of(&name)) else {
             return Err(refused);
         };
-        let rendered = |outcome| accepted::<R>(Accepted { revision, outcome, changes: Vec::new(), warnings: Vec::new() });
+        let rendered = |outcome| {
+            accepted::<R>(Accepted { revision, outcome, changes: Vec::new(), warnings: Vec::new() })
+        };
         let mut found = rendered(there)?;
         let made = rendered(made)?;
         let differing = differences(wanted, made.get_ref(), found.get_ref()).map_err(|why| internal(&why))?;

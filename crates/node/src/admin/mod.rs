@@ -37,8 +37,8 @@ use trestle_api::{convert, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_dataplane::DataPlane;
 use trestle_model::{
-    Applied, Change, ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId, Revision,
-    Violation,
+    Applied, Change, ClusterState, Command, Invalid, Origin, Outcome, Proposal, Refusal, Request, RequestId,
+    Revision, Violation,
 };
 
 use self::update_queue::UpdateQueue;
