@@ -113,6 +113,11 @@ fn open_sled(store: &Path) -> io::Result<sled::Db> {
     guarded(|| config.open())
 }
 
+/// Frees pages that were replaced. sled leaves that to crossbeam-epoch, which does it too seldom for the one thread that writes.
+fn free_replaced() {
+    crossbeam_epoch::pin().flush();
+}
+
 fn piece_key(record: &[u8], number: usize) -> io::Result<Vec<u8>> {
     let number = u16::try_from(number)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a record of more than 256 MiB"))?;
@@ -212,9 +217,9 @@ impl Trees {
     fn write(&self, pending: Pending) -> io::Result<()> {
         let Some(table) = pending.table else { return Ok(()) };
         guarded(|| self.tree(table).apply_batch(pending.batch))?;
-        // sled leaves it to crossbeam-epoch to free the pages that a batch replaced, and that does so too seldom for the one
-        // thread that writes.
-        crossbeam_epoch::pin().flush();
+        if pending.ops >= BATCH_OPS_MAX {
+            free_replaced();
+        }
         Ok(())
     }
 }
@@ -255,6 +260,7 @@ impl LogDisk for SledDisk {
 
     fn sync(&mut self) -> io::Result<()> {
         guarded(|| self.trees.db.flush())?;
+        free_replaced();
         self.file.sync_data()
     }
 
