@@ -164,7 +164,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.local.consensus.serve_propose(request.into_inner()).await.map(Response::new)
+        self.admin.propose_for_member(request.into_inner()).await.map(Response::new)
     }
 
     async fn read_index(
