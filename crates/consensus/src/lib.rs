@@ -52,7 +52,7 @@ mod wire;
 pub use consensus::Consensus;
 pub use error::{Error, RaftStartError};
 pub use history::{ChangeHistory, HISTORY_KEPT, RevisionChanges, Subscription};
-pub use identity::{FormerVoter, Identity, RecoveryId};
+pub use identity::{FormerVoter, Identity, RecoveryId, STORAGE_FORMAT};
 pub use leadership::{LeaderTerm, Leadership};
 pub use member::ConsensusSettings;
 pub use membership::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, RemovalOutcome};
