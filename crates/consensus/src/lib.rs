@@ -23,6 +23,7 @@ mod membership;
 mod membership_state;
 mod network;
 mod offline;
+mod outdated_members;
 mod parts;
 mod peer_calls;
 mod propose;
