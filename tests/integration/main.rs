@@ -35,6 +35,7 @@ mod recipes;
 mod recovering;
 mod refusals;
 mod removal;
+mod resources;
 mod resting;
 mod scale;
 mod scripts;

@@ -285,6 +285,11 @@ pub fn caller_removed(status: &Status) -> Option<u64> {
     info.metadata.get(APPLIED_KEY)?.parse().ok()
 }
 
+/// Whether a status says that the member that answers has a program that is too old for what it was sent.
+pub fn is_outdated(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == MEMBER_OUTDATED)
+}
+
 /// The status of any other failure.
 pub fn failure(failure: &Failure) -> Status {
     let (code, reason) = match failure {

@@ -13,7 +13,7 @@ use crate::store::record::{RecordError, seal, unseal};
 use crate::store::{OpenError, StorageOwner};
 
 /// The storage format that this program reads and writes. 1: changes of single settings. 2: whole documents.
-pub(crate) const STORAGE_FORMAT: u32 = 2;
+pub const STORAGE_FORMAT: u32 = 2;
 
 /// Which recovery of its cluster a member is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -73,6 +73,7 @@ impl Core {
                 contact: shared.contact.clone(),
                 quorum: shared.quorum.clone(),
                 known_disks: shared.known_disks.clone(),
+                outdated: shared.outdated.clone(),
                 max_synced: shared.storage.max_synced(),
                 abstention: shared.abstentions.subscribe(),
                 role: shared.raft.watch_role(),

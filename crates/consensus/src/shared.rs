@@ -8,6 +8,7 @@ use crate::leader_contact::LeaderContact;
 use crate::leadership::QuorumTracker;
 use crate::member::LocalMember;
 use crate::network::Channels;
+use crate::outdated_members::OutdatedMembers;
 use crate::raft_slot::RaftSlot;
 use crate::recovery::Recoveries;
 use crate::removal_reports::RemovalReports;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) contact: Arc<LeaderContact>,
     pub(crate) abstentions: Arc<Abstentions>,
     pub(crate) known_disks: Arc<KnownDisks>,
+    pub(crate) outdated: Arc<OutdatedMembers>,
     pub(crate) recoveries: Arc<Recoveries>,
     pub(crate) removal_reports: Arc<RemovalReports>,
 }
@@ -47,6 +49,7 @@ impl Shared {
             contact: Arc::new(LeaderContact::new(member.opened(), timing)),
             abstentions: Arc::new(Abstentions::new(published.view.clone())),
             known_disks: Arc::default(),
+            outdated: Arc::default(),
             recoveries: Arc::default(),
             removal_reports: Arc::default(),
             published,

@@ -36,8 +36,12 @@ pub(crate) struct Global {
     pub(crate) timeout: Duration,
 }
 
+/// No heading. clap puts options below the heading that others before them have set, unless they set their own.
+pub(crate) const NO_HEADING: Option<&str> = None;
+
 /// Options of commands that change a pool, backend or listener.
 #[derive(Debug, Args)]
+#[command(next_help_heading = NO_HEADING)]
 pub(crate) struct WriteArgs {
     /// Wait until every member that can be reached has the change in force
     #[arg(long)]
@@ -52,6 +56,7 @@ pub(crate) struct WriteArgs {
 
 /// Options of commands that create something.
 #[derive(Debug, Args)]
+#[command(next_help_heading = NO_HEADING)]
 pub(crate) struct CreateArgs {
     /// Succeed, and change nothing, where it is there already with the settings that are given; fail with exit code 4 where a
     /// setting differs

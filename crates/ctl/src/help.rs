@@ -224,6 +224,35 @@ mod tests {
         assert!(create.contains("[default: round-robin]"), "{create}");
     }
 
+    /// Options below each heading, and those below none that every command of their kind has.
+    fn belongs(option: &str, heading: Option<&str>) -> bool {
+        let of_all = ["etag", "if_absent", "wait", "dry_run", "request_id", "local", "help"];
+        match heading {
+            Some("Health check") => option == "health" || option.starts_with("health_"),
+            Some("Metadata") => ["owner", "annotation"].contains(&option),
+            Some(_) => !option.starts_with("health") && !of_all.contains(&option),
+            None => !option.starts_with("health_") && !["owner", "annotation"].contains(&option),
+        }
+    }
+
+    fn check_headings(command: &Command, path: &str, seen: &mut usize) {
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            let (option, heading) = (arg.get_id().as_str(), arg.get_help_heading());
+            assert!(belongs(option, heading), "{path}: {option} is below {heading:?}");
+            *seen += 1;
+        }
+        for sub in command.get_subcommands() {
+            check_headings(sub, &format!("{path} {}", sub.get_name()), seen);
+        }
+    }
+
+    #[test]
+    fn every_option_is_below_its_own_heading() {
+        let mut seen = 0;
+        check_headings(&command(), "trestle", &mut seen);
+        assert!(seen > 100, "{seen} options");
+    }
+
     #[test]
     fn global_options_are_told_once() {
         let command = command();

@@ -8,8 +8,9 @@ use trestle_api::convert::{cluster_facts, current_event, event};
 use trestle_api::v1;
 use trestle_api::watched::{WatchError, WatchedCluster};
 use trestle_model::{
-    Change, ClusterId, ClusterState, Command, HostPort, ListenerName, MemberId, MemberName, MemberSpec,
-    PoolName, Revision, VipName,
+    AdminState, Backend, BackendAddress, BackendName, BackendSpec, Change, ChangeKind, ClusterId,
+    ClusterState, Command, HostPort, ListenerName, MemberId, MemberName, MemberSpec, Pool, PoolName,
+    PoolSpec, Resource, Revision, VipName,
 };
 
 use crate::strategies::{command, fitting, member_sockets};
@@ -126,6 +127,7 @@ proptest! {
                 watched.restart();
             }
             let request = watched.request();
+            prop_assert!(request.include_current || !restart);
             for command in commands {
                 index += 1;
                 server.apply(index, &command);
@@ -178,4 +180,24 @@ fn what_a_newer_member_sends_is_refused_and_not_guessed_at() {
         assert!(matches!(error, WatchError::Newer(_) | WatchError::Invalid(_)));
     }
     assert_eq!(watched.request().start_revision, 2, "it asks for the same again");
+}
+
+#[test]
+fn what_was_accepted_before_a_rule_was_tightened_is_followed() {
+    let name = PoolName::parse("web").unwrap();
+    let pool = Pool { name: name.clone(), spec: PoolSpec::default(), revision: 1 };
+    let backend = Backend {
+        name: BackendName::parse("a").unwrap(),
+        spec: BackendSpec::at(BackendAddress::decode("[::ffff:10.0.0.1]:80").unwrap()),
+        admin_state: AdminState::Enabled,
+        revision: 1,
+    };
+    let made =
+        [Resource::Pool(Arc::new(pool), 1), Resource::Backend(name.clone(), Arc::new(backend.clone()))];
+    let events = made.map(|resource| event(&Change::new(ChangeKind::Created, resource)));
+    let mut watched = WatchedCluster::default();
+    watched.request();
+    let message = v1::WatchClusterResponse { revision: 1, events: events.to_vec(), ..Default::default() };
+    let state = watched.take(&message).unwrap().unwrap();
+    assert_eq!(state.backend(&name, &backend.name), Some(&Arc::new(backend)));
 }

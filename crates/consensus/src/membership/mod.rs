@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::known_disks::KnownDisks;
 use crate::leadership::QuorumTracker;
 use crate::member::LocalMember;
+use crate::outdated_members::OutdatedMembers;
 use crate::peer_calls::PeerCalls;
 use crate::propose::Proposals;
 use crate::raft_slot::RaftSlot;
@@ -119,6 +120,7 @@ pub(crate) struct Memberships {
     reads: Arc<Reads>,
     peers: Arc<PeerCalls>,
     known_disks: Arc<KnownDisks>,
+    outdated: Arc<OutdatedMembers>,
 }
 
 impl Memberships {
@@ -134,6 +136,7 @@ impl Memberships {
             view: shared.published.view.clone(),
             quorum: shared.quorum.clone(),
             known_disks: shared.known_disks.clone(),
+            outdated: shared.outdated.clone(),
             proposals,
             reads,
             peers,

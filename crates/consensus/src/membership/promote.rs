@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use openraft::ChangeMembers;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use trestle_model::{Member, MemberId};
 
-use super::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, NOW, THEN, even_warning};
+use super::{
+    CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, Memberships, NOW, POLL, STEP_WAIT, THEN,
+    even_warning,
+};
 use crate::error::Error;
 use crate::status::RaftStatus;
 
@@ -17,7 +21,7 @@ impl Memberships {
         id: MemberId,
         progress: &mpsc::Sender<MembershipProgress>,
     ) -> Result<Vec<String>, Error> {
-        let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
+        let (status, member) = self.promotable(id).await?;
         if status.voters.contains(&id) {
             return Ok(even_warning(NOW, status.voters.len()).into_iter().collect());
         }
@@ -29,9 +33,31 @@ impl Memberships {
 
     /// Says whether a learner could be made a voter now. Answers the warnings.
     pub(crate) async fn try_promote(&self, id: MemberId) -> Result<Vec<String>, Error> {
-        let (_, status, _) = self.settled(|status| self.check_promotion(id, status)).await?;
+        let (status, _) = self.promotable(id).await?;
         let others = status.voters.iter().filter(|voter| **voter != id).count();
         Ok(even_warning(THEN, others + 1).into_iter().collect())
+    }
+
+    /// The member, once it has stored what the log has now, if it does not vote already. One that lags by a few entries need not
+    /// be able to take them, and heartbeats do not tell.
+    async fn promotable(&self, id: MemberId) -> Result<(RaftStatus, Arc<Member>), Error> {
+        let (_, first, _) = self.settled(|status| self.check_promotion(id, status)).await?;
+        let deadline = Instant::now() + STEP_WAIT;
+        loop {
+            let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
+            let matched = status.matched.get(&id).copied().unwrap_or(0);
+            if status.voters.contains(&id) || matched >= first.last_log_index {
+                return Ok((status, member));
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::membership(format!(
+                    "member \"{}\" has not stored the log within {STEP_WAIT:?}: it has {matched} of {} entries; see its log, and \
+                     \"trestle status\"",
+                    member.spec.name, first.last_log_index
+                )));
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// The member, if it votes or may.
@@ -48,6 +74,10 @@ impl Memberships {
             format!(
                 "at {address} does not answer, and a voter that does not answer weakens the cluster; start it first"
             )
+        } else if self.outdated.contains(id.0) {
+            "runs a program that is too old for what the cluster has agreed on; upgrade it to the version of the other members \
+             first"
+                .to_owned()
         } else if lag > CAUGHT_UP_WITHIN {
             format!("lags by {lag} entries, more than {CAUGHT_UP_WITHIN}; wait until it has caught up")
         } else {

@@ -102,6 +102,7 @@ impl Memberships {
             |id: &MemberId| self.known_disks.of(id.0).last.is_none_or(|last| matched(id) >= last.index);
         let fit = |id: &MemberId| {
             answering.contains(id)
+                && !self.outdated.contains(id.0)
                 && whole(id)
                 && status.last_log_index.saturating_sub(matched(id)) <= CAUGHT_UP_WITHIN
         };
@@ -130,6 +131,11 @@ impl Memberships {
         }
         if !self.answering(status).contains(&to) {
             return refuse("it does not answer".to_owned());
+        }
+        if self.outdated.contains(to.0) {
+            return refuse(
+                "its program is too old for what the cluster has agreed on; upgrade it".to_owned(),
+            );
         }
         let matched = status.matched.get(&to).copied().unwrap_or(0);
         refuse(format!("it has {matched} of {} log entries", status.last_log_index))

@@ -94,7 +94,7 @@ impl Peer {
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let answers = match tokio::time::timeout(timeout, service.append_stream(requests)).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Err(call_error(&status)),
+            Ok(Err(status)) => return Err(self.refused(&status)),
             Err(_) => return Err(self.timed_out(RPCTypes::AppendEntries, timeout)),
         };
         let reader = AppendReader { peer: self, answers, in_flight };
@@ -143,7 +143,7 @@ impl<'s> AppendReader<'s> {
         loop {
             match tokio::time::timeout(timeout, self.answers.message()).await {
                 Ok(Ok(message)) => return Ok(message),
-                Ok(Err(status)) => return Err(call_error(&status)),
+                Ok(Err(status)) => return Err(self.peer.refused(&status)),
                 // What left during this wait gets a whole time-out of its own.
                 Err(_) if idle => idle = self.in_flight.is_empty(),
                 Err(_) => return Err(self.peer.timed_out(RPCTypes::AppendEntries, timeout)),

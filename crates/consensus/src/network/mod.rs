@@ -22,6 +22,7 @@ use crate::identity::{Identity, RecoveryId};
 use crate::known_disks::KnownDisks;
 use crate::leader_contact::LeaderContact;
 use crate::leadership::QuorumTracker;
+use crate::outdated_members::OutdatedMembers;
 use crate::raft_types::{LogId, PeerNode, TypeConfig};
 use crate::recovery::Recoveries;
 use crate::removal_reports::RemovalReports;
@@ -51,6 +52,7 @@ pub(crate) struct NetworkParts {
     pub(crate) contact: Arc<LeaderContact>,
     pub(crate) quorum: Arc<QuorumTracker>,
     pub(crate) known_disks: Arc<KnownDisks>,
+    pub(crate) outdated: Arc<OutdatedMembers>,
     pub(crate) max_synced: Option<watch::Receiver<SyncedIndex>>,
     pub(crate) abstention: watch::Receiver<Abstention>,
     pub(crate) role: watch::Receiver<RaftRole>,

@@ -59,6 +59,12 @@ impl Peer {
         answer
     }
 
+    /// Notes why the member has refused entries.
+    pub(super) fn refused(&self, status: &Status) -> CallError {
+        self.parts.outdated.note_refusal(self.target, status);
+        call_error(status)
+    }
+
     /// Notes that the member has answered what left at `sent`, unless it knows of a newer leader. One whose log differs
     /// believes this leader all the same.
     pub(super) fn note_answer(&self, vote: &Vote, answer: &AppendEntriesResponse<TypeConfig>, sent: Instant) {
@@ -75,12 +81,14 @@ impl Peer {
         prev: Option<LogId>,
         last: Option<LogId>,
     ) {
-        match answer {
-            AppendEntriesResponse::Success if last > prev => self.to.has_stored(last),
-            AppendEntriesResponse::PartialSuccess(matching) if *matching > prev => {
-                self.to.has_stored(*matching)
-            }
-            _ => {}
+        let stored = match answer {
+            AppendEntriesResponse::Success => last,
+            AppendEntriesResponse::PartialSuccess(matching) => *matching,
+            _ => return,
+        };
+        if stored > prev {
+            self.to.has_stored(stored);
+            self.parts.outdated.note_stored(self.target);
         }
     }
 

@@ -60,12 +60,19 @@ impl Peer {
             let (action, timeout) = (RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT);
             StreamingError::Timeout(Timeout { action, id: self.me, target: self.target, timeout })
         })?;
-        let answer = answer.map_err(|e| streaming_error(&e))?.into_inner();
+        let refused = |status: Status| {
+            self.parts.outdated.note_refusal(self.target, &status);
+            streaming_error(&status)
+        };
+        let answer = answer.map_err(refused)?.into_inner();
         let theirs = wire::required_vote("snapshot answer", answer.vote)
             .and_then(|theirs| {
                 wire::within_reach(theirs.leader_id.term, vote.leader_id.term).map(|()| theirs)
             })
             .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        if theirs == vote {
+            self.parts.outdated.note_stored(self.target);
+        }
         Ok(SnapshotResponse::new(theirs))
     }
 }

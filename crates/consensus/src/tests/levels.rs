@@ -213,3 +213,38 @@ async fn an_unknown_kind_of_entry_is_told_apart_from_nonsense_and_forgotten_when
     cluster.converged(&[0, 1, 2]).await;
     assert_eq!(cluster.at(follower).abstains(), None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_is_too_old_is_not_made_a_voter() {
+    let mut cluster = Cluster::with_timing(3, CALM).await;
+    upgrade(&mut cluster, &[0, 1, 2], 2).await;
+    let new = cluster.place().await;
+    cluster.stop(new).await;
+    cluster.set_level(new, 2);
+    cluster.start(new).await;
+    let leader = cluster.leader().await;
+    let learner = cluster.at(leader).add(cluster.spec(new), None, &unwatched()).await.unwrap();
+    // Its program is put back, and it lags by an entry or two.
+    cluster.stop(new).await;
+    cluster.set_level(new, 1);
+    cluster.at(leader).raise_level(2).await.unwrap();
+    cluster.start(new).await;
+    // The leader need not have found out by itself yet.
+    cluster.at(leader).promote(learner.id, &unwatched()).await.unwrap_err();
+    outdated(&cluster, new).await;
+    let words = "member \"m3\" runs a program that is too old for what the cluster has agreed on; upgrade it";
+    let leader = cluster.leader().await;
+    for refused in [
+        cluster.at(leader).promote(learner.id, &unwatched()).await.unwrap_err(),
+        cluster.at(leader).try_promote(learner.id).await.unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    assert!(!cluster.at(leader).status().voters.contains(&learner.id));
+    cluster.stop(new).await;
+    cluster.set_level(new, 2);
+    cluster.start(new).await;
+    cluster.converged(&[0, 1, 2, 3]).await;
+    cluster.at(leader).promote(learner.id, &unwatched()).await.unwrap();
+    assert!(cluster.at(leader).status().voters.contains(&learner.id));
+}

@@ -11,13 +11,14 @@ const RULE: &str = "must be KEY=VALUE, as in example.com/ticket=OPS-12, or KEY- 
 
 /// Metadata of a resource.
 #[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Metadata")]
 pub(crate) struct MetadataSettings {
     /// Who cares for it, in free text of at most 128 bytes; "" for nobody in particular
-    #[arg(long, value_name = "TEXT", help_heading = "Metadata")]
+    #[arg(long, value_name = "TEXT")]
     owner: Option<String>,
     /// Note on it, as in example.com/ticket=OPS-12; KEY- takes the one of that key away, and the others stay; may be repeated,
     /// and a resource has at most 16
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "Metadata")]
+    #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
 }
 

@@ -14,7 +14,7 @@ use trestle_api::v1;
 
 use super::metadata_settings::MetadataSettings;
 use super::{PAGE_SIZE, consistency, next_page};
-use crate::args::{CreateArgs, ReadArgs, WriteArgs};
+use crate::args::{CreateArgs, NO_HEADING, ReadArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session};
@@ -149,6 +149,7 @@ struct NameArg<R: ResourceKind> {
 
 /// What it must be for a command to change it.
 #[derive(Debug, Args)]
+#[command(next_help_heading = NO_HEADING)]
 struct EtagArg<R: ResourceKind> {
     #[arg(long, help = format!("Refuse if the {} is not as it was with this etag", R::NOUN))]
     etag: Option<String>,

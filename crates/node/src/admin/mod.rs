@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tonic::{Response, Status};
 use trestle_api::convert::Write;
-use trestle_api::{convert, status, v1};
+use trestle_api::{convert, peer, status, v1};
 use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_dataplane::DataPlane;
 use trestle_model::{
@@ -283,6 +283,21 @@ impl Admin {
                 Err(if moved { Refused::Moved(status) } else { Refused::ForGood(status) })
             }
         }
+    }
+
+    /// Proposes for another member, as the leader. Its updates take turns with this member's own of the same resource.
+    pub(crate) async fn propose_for_member(
+        &self,
+        request: peer::ProposeRequest,
+    ) -> Result<peer::ProposeResponse, Status> {
+        let consensus = &self.local.consensus;
+        let updated = update_queue::updated(&request);
+        let answer = consensus.serve_propose(request).await;
+        if let Some(name) = updated {
+            let moved = matches!(&answer, Err(status) if status.code() == tonic::Code::Aborted);
+            self.turns.updates.note_passed_on(name, moved, consensus.timing().election_min);
+        }
+        answer
     }
 
     /// Judges a command by what the state does not know: the members' own ports and addresses, and what they could hold.

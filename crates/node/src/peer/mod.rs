@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use trestle_api::convert::ConnectionFilter;
 use trestle_api::peer::peer_service_server::PeerService;
 use trestle_api::{peer, status};
+use trestle_consensus::STORAGE_FORMAT;
 use trestle_model::{HostPort, Invalid, MemberId, Violation};
 
 use crate::access::Caller;
@@ -22,9 +23,6 @@ use crate::registration::Registrar;
 use crate::report::Reports;
 use crate::revision_waits::RevisionWaits;
 use crate::this_member::ThisMember;
-
-/// Newest storage format that this version reads.
-const STORAGE_FORMAT: u32 = 1;
 
 /// Answers peers. Its server runs on Raft's runtime, so whatever may take long goes to the runtime of the API.
 #[derive(Clone)]
@@ -164,7 +162,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.local.consensus.serve_propose(request.into_inner()).await.map(Response::new)
+        self.admin.propose_for_member(request.into_inner()).await.map(Response::new)
     }
 
     async fn read_index(

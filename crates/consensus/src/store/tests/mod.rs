@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod kill;
+mod pieces;
 mod reopen;
 mod suite;
 
