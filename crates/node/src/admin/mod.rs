@@ -197,7 +197,7 @@ impl Admin {
     /// Where what a call asks for comes from, for the log. The leader that writes it notes when.
     fn origin(&self, caller: &Caller) -> Origin {
         let member = caller.taken_by().or_else(|| self.local.id());
-        Origin { time_ms: 0, member, client: caller.client() }
+        Origin { time_ms: 0, member, client: caller.client(), actor: caller.actor().cloned() }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
@@ -251,9 +251,7 @@ impl Admin {
         let refused = |refusal: &Refusal| Refused::Here(status::refusal(refusal));
         let command = write.command(&view.state).map_err(|refusal| refused(&refusal))?;
         view.state.check_level(&command).map_err(|refusal| refused(&refusal))?;
-        for (action, target) in access::targets(&command) {
-            access::authorize(caller, action, &target)?;
-        }
+        access::authorize_command(caller, &command, &view.state)?;
         let warnings = self.judge(&command).await?;
         if write.validate_only {
             let view = self.local.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
