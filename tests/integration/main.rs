@@ -24,6 +24,7 @@ mod formats;
 mod greetings;
 mod haproxy;
 mod listeners;
+mod local_socket;
 mod membership;
 mod metadata;
 mod observing;

@@ -102,6 +102,9 @@ pub enum Failure {
     /// The member's program is too old, in words after its name.
     #[error("this member abstains; {0}")]
     Outdated(String),
+    /// The caller may not do that: who it is, and what to do.
+    #[error("{0}")]
+    Denied(String),
     /// The member is about to stop.
     #[error("this member is shutting down; ask another")]
     ShuttingDown,
@@ -309,6 +312,7 @@ pub fn failure(failure: &Failure) -> Status {
         Failure::Membership(_) => (Code::FailedPrecondition, "MEMBERSHIP"),
         Failure::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_TOO_LARGE"),
         Failure::Outdated(_) => (Code::FailedPrecondition, MEMBER_OUTDATED),
+        Failure::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
         Failure::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown.as_str()),
         Failure::Internal(_) => (Code::Internal, "INTERNAL"),
     };

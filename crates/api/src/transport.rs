@@ -39,12 +39,16 @@ impl Transport {
         Self(())
     }
 
-    /// What connects to an address, `HOST:PORT`.
+    /// What connects to an address, `HOST:PORT`, or to a UNIX socket, `unix:/PATH`.
     ///
     /// # Errors
     /// When the address is no authority of a URI (RFC 3986 §3.2); parsed addresses are.
     pub fn dialer(&self, address: &str, options: &ChannelOptions) -> Result<Dialer, Error> {
-        let mut endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        let endpoint = match socket_path(address) {
+            Some(path) => Endpoint::from_shared(format!("unix:{path}"))?,
+            None => Endpoint::from_shared(format!("http://{address}"))?,
+        };
+        let mut endpoint = endpoint.tcp_nodelay(true);
         if let Some(limit) = options.connect_timeout {
             endpoint = endpoint.connect_timeout(limit);
         }
@@ -59,6 +63,12 @@ impl Transport {
         }
         Ok(Dialer(endpoint))
     }
+}
+
+/// The path of a UNIX socket that an endpoint names by `unix:/PATH` or `unix:///PATH`; `None` for another endpoint.
+pub fn socket_path(endpoint: &str) -> Option<&str> {
+    let path = endpoint.strip_prefix("unix:")?;
+    Some(path.strip_prefix("//").unwrap_or(path))
 }
 
 /// Connects to one address.

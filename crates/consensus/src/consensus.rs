@@ -406,15 +406,16 @@ impl Consensus {
         self.core.memberships.transfer(to).await
     }
 
-    /// Answers another member's `PeerService.Propose`.
+    /// Answers another member's `PeerService.Propose`, if `may` lets it.
     ///
     /// # Errors
     /// The status to answer.
     pub async fn serve_propose(
         &self,
         request: proto::ProposeRequest,
+        may: impl FnOnce(&Proposal) -> Result<(), Status> + Send,
     ) -> Result<proto::ProposeResponse, Status> {
-        self.core.serve_propose(request).await
+        self.core.serve_propose(request, may).await
     }
 
     /// Answers another member's `PeerService.ReadIndex`.

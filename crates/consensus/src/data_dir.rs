@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,8 +58,10 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(&aside)?;
         let stays = |file: &str| [LOCK, last, name].contains(&file) || file.starts_with(ASIDE);
         for entry in fs::read_dir(&self.path)? {
-            let file = entry?.file_name();
-            if !stays(&file.to_string_lossy()) {
+            let entry = entry?;
+            let file = entry.file_name();
+            // A socket is of the process that runs, and no data.
+            if !stays(&file.to_string_lossy()) && !entry.file_type()?.is_socket() {
                 fs::rename(self.path.join(&file), aside.join(&file))?;
             }
         }

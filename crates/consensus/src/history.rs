@@ -110,7 +110,7 @@ impl ChangeHistory {
         ring.batches.push_back(RevisionChanges {
             revision,
             changes: changes.into(),
-            origin: by.origin,
+            origin: by.origin.clone(),
             request: by.request.as_ref().map(|request| request.id.clone()),
             drain: matches!(by.command, Command::DrainMember { .. }),
             restore: matches!(by.command, Command::Restore { .. } | Command::ApplyStaged { .. }),

@@ -55,7 +55,7 @@ impl Proposals {
 
     /// Notes where a proposal comes from, if that is this member itself. The leader notes when.
     fn sign(&self, proposal: &mut Proposal) {
-        let own = || Origin { time_ms: 0, member: self.member.id(), client: None };
+        let own = || Origin { time_ms: 0, member: self.member.id(), client: None, actor: None };
         proposal.origin.get_or_insert_with(own);
     }
 

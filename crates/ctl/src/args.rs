@@ -10,14 +10,14 @@ use crate::duration::DURATION_RULE;
 /// Options that every command takes. They are hidden, because [`crate::help`] shows them once.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Admin addresses of members, tried in order until one answers
+    /// Admin addresses of members, or unix:/PATH of an admin socket, tried in order until one answers [default:
+    /// unix:/run/trestle/admin.sock where you may use that, else 127.0.0.1:7480; or TRESTLE_ENDPOINT]
     #[arg(
         long,
         global = true,
         env = "TRESTLE_ENDPOINT",
         value_name = "HOST:PORT",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7480",
         hide = true
     )]
     pub(crate) endpoint: Vec<String>,

@@ -17,7 +17,6 @@ use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_api::v1::vip_service_client::VipServiceClient;
-use trestle_model::{HostPort, Violations};
 
 use crate::args::{Format, Global};
 use crate::duration::duration_text;
@@ -87,16 +86,10 @@ impl<'t> Session<'t> {
     /// Checks the endpoints; connects to nothing yet.
     ///
     /// # Errors
-    /// Every endpoint that is no HOST:PORT.
+    /// Every endpoint that is neither HOST:PORT nor a socket.
     pub(crate) fn new(global: &Global, terminal: &'t mut Terminal) -> Result<Self, Error> {
-        let mut found = Violations::new();
-        for endpoint in &global.endpoint {
-            let rule = |_| "must be HOST:PORT, as in 127.0.0.1:7480; separate several with commas".to_owned();
-            found.take("--endpoint", endpoint, HostPort::parse(endpoint).map_err(rule));
-        }
-        found.into_result()?;
         Ok(Self {
-            endpoints: global.endpoint.clone(),
+            endpoints: endpoint::named(&global.endpoint)?,
             timeout: global.timeout,
             format: global.output,
             terminal,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::actor::Actor;
 use crate::address::HostPort;
 use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
@@ -70,7 +71,7 @@ pub struct Proposal {
 }
 
 /// Where a proposal came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// When, by the clock of the leader that wrote it: milliseconds since the beginning of 1970, UTC. Times of later entries may
     /// be earlier: leaders change, clocks differ, and one may be set back. Only the log orders what happened.
@@ -79,6 +80,8 @@ pub struct Origin {
     pub member: Option<MemberId>,
     /// The client's address; `None` for what a member wants by itself, and for a client on the same machine that has none.
     pub client: Option<IpAddr>,
+    /// Who asked for it; `None` for what a member wants by itself, and for a client that proved nothing of itself.
+    pub actor: Option<Actor>,
 }
 
 /// One change to the replicated state.

@@ -46,7 +46,7 @@ impl ClusterState {
         }
         let record = RevisionRecord {
             revision: applied.revision,
-            origin: proposal.origin,
+            origin: proposal.origin.clone(),
             request: proposal.request.as_ref().map(|request| request.id.clone()),
             changed: u32::try_from(documents.len()).unwrap_or(u32::MAX),
             documents,

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod actor;
 mod address;
 mod apply;
 mod change;
@@ -39,6 +40,7 @@ mod violation;
 mod vip;
 mod weight;
 
+pub use actor::{Actor, Role};
 pub use address::{BackendAddress, Bind, Host, HostPort, Port, usable_ip};
 pub use change::{Change, ChangeKind, Resource};
 pub use check::{

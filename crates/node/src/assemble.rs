@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use trestle_dataplane::DataPlane;
 use trestle_model::ClusterState;
 
+use crate::access::{AccessControl, Entrance, LocalUsers};
 use crate::admin::{Admin, AdminTurns};
 use crate::connections::OwnConnections;
 use crate::events::{EventSources, Journal};
 use crate::health::ProcessHealth;
 use crate::http::{self, HttpPages};
 use crate::lag::{self, Lag};
+use crate::local_socket::LocalSocket;
 use crate::metrics::{DroppedLines, MetricSources};
 use crate::own_sockets::OwnSockets;
 use crate::peer::PeerServer;
@@ -71,14 +73,29 @@ impl MemberParts {
         Arc::new(move || weak.upgrade().is_none_or(|health| health.is_whole()))
     }
 
+    fn reports(&self, lag: Arc<Lag>) -> Arc<Reports> {
+        Arc::new(Reports {
+            local: self.local.clone(),
+            peers: self.peers.clone(),
+            plane: self.plane.clone(),
+            vips: self.vips.clone(),
+            fitness: self.fitness.clone(),
+            health: self.health.clone(),
+            lag,
+            started: Instant::now(),
+            last_digest: Default::default(),
+        })
+    }
+
     /// Starts the servers, and what looks after this member's place in the cluster and how far its data plane is.
     pub(crate) fn serve(
         &self,
         own: OwnSockets,
+        local_socket: Option<LocalSocket>,
         state: watch::Sender<Arc<ClusterState>>,
         log_lines_dropped: DroppedLines,
     ) -> std::io::Result<Servers> {
-        let Self { local, peers, plane, vips, supervisor, journal, health, fitness, succession } = self;
+        let Self { local, peers, plane, vips, supervisor, journal, health, succession, .. } = self;
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let (api, raft) = (tokio::runtime::Handle::current(), local.consensus.runtime());
         let ports = ServicePorts::new(&local.consensus, local.config.members_in_process);
@@ -87,17 +104,7 @@ impl MemberParts {
         let events = EventSources { local: local.clone(), peers: peers.clone(), journal: journal.clone() };
         let connections = OwnConnections { consensus: local.consensus.clone(), plane: plane.clone() };
         let registrar = Registrar { local: local.clone(), peers: peers.clone() };
-        let reports = Arc::new(Reports {
-            local: local.clone(),
-            peers: peers.clone(),
-            plane: plane.clone(),
-            vips: vips.clone(),
-            fitness: fitness.clone(),
-            health: health.clone(),
-            lag: lag.clone(),
-            started: Instant::now(),
-            last_digest: Default::default(),
-        });
+        let reports = self.reports(lag.clone());
         let admin = Admin {
             local: local.clone(),
             peers: peers.clone(),
@@ -129,17 +136,29 @@ impl MemberParts {
         let pages = HttpPages::new(metrics, health.clone(), waits, leaving.clone());
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
         let consensus = local.consensus.clone();
-        let peer_server =
-            serve::peers(own.peer.into_std()?, ports.peers, peer_server, consensus.clone(), stop.clone());
-        let admin = serve::admin(own.admin, ports.admin, admin, leaving.clone(), stop.clone());
+        let access = Arc::new(AccessControl::new(LocalUsers::new(&local.config.admin_socket.roles)));
+        let peer_server = serve::peers(
+            own.peer.into_std()?,
+            (ports.peers, access.at(Entrance::Peer)),
+            peer_server,
+            consensus.clone(),
+            stop.clone(),
+        );
+        let guard = access.at(Entrance::Admin);
+        let over_socket = local_socket.map(|socket| {
+            let entrance = (ports.local, guard.clone());
+            serve::admin(socket, entrance, admin.clone(), leaving.clone(), stop.clone())
+        });
+        let admin = serve::admin(own.admin, (ports.admin, guard), admin, leaving.clone(), stop.clone());
         let state = state_follower::follow(local.clone(), peers.clone(), plane.clone(), state);
         let part = |name, body| supervisor.spawn(&api, name, Lifetime::UntilStop, body);
-        let tasks = vec![
+        let mut tasks = vec![
             supervisor.spawn(&raft, "peer server", Lifetime::UntilStop, peer_server),
             part("admin server", Box::pin(admin) as Pin<Box<dyn Future<Output = ()> + Send>>),
             part("HTTP server", Box::pin(http::serve(own.http, ports.http, pages))),
             part("state follower", Box::pin(state)),
         ];
+        tasks.extend(over_socket.map(|server| part("admin socket server", Box::pin(server))));
         api.spawn(registration::follow(registrar.clone(), stop.clone()));
         api.spawn(levels::follow(registrar, journal.clone(), stop.clone()));
         api.spawn(lag::follow(lag, consensus, plane.clone(), stop.clone()));

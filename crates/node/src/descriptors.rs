@@ -22,6 +22,8 @@ pub fn raise_limit() -> Option<u64> {
 const ADMIN_MAX: usize = 512;
 const PEERS_MAX: usize = 256;
 const HTTP_MAX: usize = 128;
+/// For users of this machine, beside all others: a crowd at the admin port takes no place from local root.
+const LOCAL_MAX: usize = 64;
 /// Fewest of each, so that a member with next to nothing can still be asked.
 const PORT_MIN: usize = 4;
 
@@ -31,17 +33,20 @@ pub(crate) struct ServicePortLimits {
     pub(crate) admin: PortLimits,
     pub(crate) peers: PortLimits,
     pub(crate) http: PortLimits,
+    /// The UNIX socket of the admin API.
+    pub(crate) local: PortLimits,
 }
 
 impl ServicePortLimits {
-    fn new(admin: usize, peers: usize, http: usize) -> Self {
+    fn new(admin: usize, peers: usize, http: usize, local: usize) -> Self {
         let peers = PortLimits::of(peers).with_members();
-        Self { admin: PortLimits::of(admin), peers, http: PortLimits::of(http) }
+        let local = PortLimits::of(local).with_local_root();
+        Self { admin: PortLimits::of(admin), peers, http: PortLimits::of(http), local }
     }
 
     /// Those of a process with this limit: together they take a quarter of it at most.
     fn of(limit: Option<u64>) -> Self {
-        let full = Self::new(ADMIN_MAX, PEERS_MAX, HTTP_MAX);
+        let full = Self::new(ADMIN_MAX, PEERS_MAX, HTTP_MAX, LOCAL_MAX);
         let Some(limit) = limit else { return full };
         let quarter = usize::try_from(limit / 4).unwrap_or(usize::MAX);
         let all = full.descriptors();
@@ -49,11 +54,12 @@ impl ServicePortLimits {
             return full;
         }
         let part = |max: usize| (max * quarter / all).max(PORT_MIN);
-        Self::new(part(ADMIN_MAX), part(PEERS_MAX), part(HTTP_MAX))
+        Self::new(part(ADMIN_MAX), part(PEERS_MAX), part(HTTP_MAX), part(LOCAL_MAX))
     }
 
     fn descriptors(self) -> usize {
-        self.admin.descriptors() + self.peers.descriptors() + self.http.descriptors()
+        let ports = [self.admin, self.peers, self.http, self.local];
+        ports.map(PortLimits::descriptors).iter().sum()
     }
 }
 
@@ -74,7 +80,7 @@ const RESERVE_MIN: u64 = 256;
 const RESERVE_MAX: u64 = 2048;
 
 /// How many of `limit` descriptors listening sockets and proxied connections may have: all but what the own ports may take
-/// (1088, and a quarter at most) and a twentieth (256 to 2048, and a quarter at most) for the rest.
+/// (1168, and a quarter at most) and a twentieth (256 to 2048, and a quarter at most) for the rest.
 pub(crate) fn for_connections(limit: u64) -> usize {
     let reserve = (limit / 20).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 4);
     let own_ports = (ServicePortLimits::of(None).descriptors() as u64).min(limit / 4);
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn a_reserve_is_kept() {
         for (limit, connections) in
-            [(0, 0), (400, 200), (1024, 512), (2000, 1244), (20_000, 17_912), (1_048_576, 1_045_440)]
+            [(0, 0), (400, 200), (1024, 512), (2000, 1244), (20_000, 17_832), (1_048_576, 1_045_360)]
         {
             assert_eq!(for_connections(limit), connections, "of {limit}");
         }
@@ -115,7 +121,7 @@ mod tests {
         for limit in [200, 400, 1024, 4096, 20_000] {
             let ports = ServicePortLimits::of(Some(limit));
             assert!(ports.descriptors() as u64 <= limit / 4, "{limit}: {ports:?}");
-            assert!(ports.admin.connections >= PORT_MIN && ports.peers.lanes > 0, "{limit}: {ports:?}");
+            assert!(ports.local.connections >= PORT_MIN && ports.peers.lanes > 0, "{limit}: {ports:?}");
         }
         assert_eq!(ServicePortLimits::of(None), ServicePortLimits::of(Some(1 << 20)));
         assert_eq!(ServicePortLimits::of(None).admin.per_source, 128);

@@ -1,7 +1,5 @@
 //! One member: configuration, start order, admin service, reconciliation, metrics, shutdown.
 
-#![forbid(unsafe_code)]
-
 mod accept;
 mod access;
 mod admin;
@@ -16,6 +14,7 @@ mod http;
 mod join;
 mod lag;
 mod levels;
+mod local_socket;
 mod metrics;
 mod own_sockets;
 mod peer;

@@ -105,7 +105,7 @@ struct MetricsSnapshot {
     shortages: Vec<(ShortageKind, u64)>,
     vips: Vec<VipReport>,
     unfit: u64,
-    ports: [PortUse; 3],
+    ports: [PortUse; 4],
 }
 
 impl fmt::Debug for MetricsSnapshot {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use trestle_consensus::Consensus;
 use trestle_engine::share::client_of;
 
-use crate::accept::{IsMember, PortDeadlines, ServicePort};
+use crate::accept::{ClientSource, IsOwn, PortDeadlines, ServicePort};
 use crate::descriptors;
 
 /// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
@@ -32,12 +32,13 @@ const HTTP_DEADLINES: PortDeadlines = PortDeadlines {
     write: Duration::from_secs(10),
 };
 
-/// Admin API, peers, HTTP.
+/// Admin API over TCP, peers, HTTP, and the UNIX socket of the admin API.
 #[derive(Clone)]
 pub(crate) struct ServicePorts {
     pub(crate) admin: Arc<ServicePort>,
     pub(crate) peers: Arc<ServicePort>,
     pub(crate) http: Arc<ServicePort>,
+    pub(crate) local: Arc<ServicePort>,
 }
 
 /// What one port shows of itself: its name, the connections that are open, and each kind of refusal with its count.
@@ -52,24 +53,30 @@ impl ServicePorts {
     pub(crate) fn new(consensus: &Consensus, members: NonZeroUsize) -> Self {
         let limits = descriptors::own_ports(members);
         let view = consensus.view();
-        let is_member: IsMember = Arc::new(move |ip| {
-            let state = view.borrow().state.clone();
-            state.members.values().any(|member| {
-                member.spec.peer_address.as_socket().is_some_and(|known| client_of(known.ip()) == ip)
-            })
+        let own_uid = rustix::process::geteuid().as_raw();
+        let is_own: IsOwn = Arc::new(move |source| match source {
+            ClientSource::Address(ip) => {
+                let state = view.borrow().state.clone();
+                state.members.values().any(|member| {
+                    member.spec.peer_address.as_socket().is_some_and(|known| client_of(known.ip()) == ip)
+                })
+            }
+            ClientSource::User(uid) => uid == 0 || uid == own_uid,
+            ClientSource::Local => false,
         });
         let port =
-            |name, limits, deadlines| Arc::new(ServicePort::new(name, limits, deadlines, is_member.clone()));
+            |name, limits, deadlines| Arc::new(ServicePort::new(name, limits, deadlines, is_own.clone()));
         Self {
             admin: port("admin", limits.admin, GRPC_DEADLINES),
             peers: port("peers", limits.peers, GRPC_DEADLINES),
             http: port("http", limits.http, HTTP_DEADLINES),
+            local: port("admin_socket", limits.local, GRPC_DEADLINES),
         }
     }
 
     /// What they hold and have refused.
-    pub(crate) fn read(&self) -> [PortUse; 3] {
-        [&self.admin, &self.peers, &self.http].map(|port| {
+    pub(crate) fn read(&self) -> [PortUse; 4] {
+        [&self.admin, &self.peers, &self.http, &self.local].map(|port| {
             let of = |count: &AtomicU64| count.load(Relaxed);
             let counters = &port.counters;
             let refusals = [

@@ -19,8 +19,7 @@ use trestle_api::v1::pool_service_server::PoolServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
 use trestle_consensus::{Consensus, PEER_WINDOW};
 
-use crate::accept::{self, Grpc, Http2, ServicePort};
-use crate::access::{Entrance, intercept};
+use crate::accept::{self, Grpc, Guard, Http2, ListeningSocket, ServicePort};
 use crate::admin::Admin;
 use crate::peer::PeerServer;
 
@@ -44,10 +43,10 @@ const SERVICES: [&str; 7] = [
     <EventServiceServer<Admin> as NamedService>::NAME,
 ];
 
-/// The admin API, with health and reflection.
-pub(crate) async fn admin(
-    listener: TcpListener,
-    port: Arc<ServicePort>,
+/// The admin API, with health and reflection, on one of its sockets.
+pub(crate) async fn admin<L: ListeningSocket>(
+    listener: L,
+    (port, guard): (Arc<ServicePort>, Arc<dyn Guard>),
     admin: Admin,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -90,18 +89,14 @@ pub(crate) async fn admin(
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);
-    let grpc = Grpc {
-        services: services.into_axum_router(),
-        http2: ADMIN_HTTP2,
-        intercept: |origin, request| intercept(Entrance::Admin, origin, request),
-    };
+    let grpc = Grpc { services: services.into_axum_router(), http2: ADMIN_HTTP2, guard };
     accept::run(listener, port, grpc, stop).await;
 }
 
 /// Raft, and what members ask of one another. What operators call is not served here.
 pub(crate) async fn peers(
     socket: std::net::TcpListener,
-    port: Arc<ServicePort>,
+    (port, guard): (Arc<ServicePort>, Arc<dyn Guard>),
     peers: PeerServer,
     consensus: Consensus,
     stop: CancellationToken,
@@ -120,10 +115,6 @@ pub(crate) async fn peers(
         connection_window: PEER_WINDOW,
         keep_alive: consensus.peer_keep_alive(),
     };
-    let grpc = Grpc {
-        services: services.into_axum_router(),
-        http2,
-        intercept: |origin, request| intercept(Entrance::Peer, origin, request),
-    };
+    let grpc = Grpc { services: services.into_axum_router(), http2, guard };
     accept::run(listener, port, grpc, stop).await;
 }

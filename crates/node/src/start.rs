@@ -12,6 +12,7 @@ use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
 use crate::assemble::{MemberParts, Servers};
 use crate::config::{Config, Profile};
 use crate::events::{self, Event, Journal};
+use crate::local_socket::LocalSocket;
 use crate::metrics::DroppedLines;
 use crate::own_sockets::OwnSockets;
 use crate::start_error::StartError;
@@ -70,6 +71,8 @@ impl Node {
             vote_guard: vips.vote_guard(),
         })
         .await?;
+        // In a data directory that is this process's own by now.
+        let local_socket = LocalSocket::bind(&config.admin_socket)?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
         let journal = Journal::new(config.name.clone(), start, config.members_in_process.get() > 1);
         let plane = Arc::new(DataPlane::start(plane_settings(&config, &journal), follow)?);
@@ -79,7 +82,7 @@ impl Node {
         // Before Raft, so that no vote is given that nobody was asked about.
         vips::start(&parts.succession, &parts.plane, &parts.journal, &parts.supervisor, &parts.whole())?;
         events::follow(&parts.local, &parts.journal, &parts.supervisor);
-        let servers = parts.serve(own, state, log_lines_dropped)?;
+        let servers = parts.serve(own, local_socket, state, log_lines_dropped)?;
         let (consensus, supervisor) = (&parts.local.consensus, &parts.supervisor);
         if consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.

@@ -1,6 +1,7 @@
 //! Why a member did not start.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use trestle_consensus::OpenError;
 
@@ -14,6 +15,14 @@ pub enum StartError {
         key: &'static str,
         /// The address.
         address: SocketAddr,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The UNIX socket of the admin API could not be made.
+    #[error("admin_socket {} cannot be made: {why}", .path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
         /// Why, and what to do.
         why: String,
     },
@@ -33,7 +42,7 @@ impl StartError {
     /// is only for what stays as it is until somebody changes what is on the disk.
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Bind { .. } => 69, // EX_UNAVAILABLE
+            StartError::Bind { .. } | StartError::Socket { .. } => 69, // EX_UNAVAILABLE
             StartError::Storage(error) => open_exit_code(error),
             StartError::Threads(_) | StartError::Raft(_) => 71, // EX_OSERR
         }

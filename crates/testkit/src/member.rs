@@ -50,6 +50,7 @@ impl Member {
         let member =
             Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None, logged: None };
         let mut text = format!("name = \"{name}\"\ndata_dir = \"{}\"\n", member.data_dir().display());
+        writeln!(text, "admin_socket = \"{}\"", member.admin_socket().display()).unwrap();
         for (key, address) in [
             ("admin_address", member.admin()),
             ("peer_address", member.peer()),
@@ -71,6 +72,11 @@ impl Member {
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// The UNIX socket of its admin API, in a directory that only this process's user may enter.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
     }
 
     /// Its admin address.

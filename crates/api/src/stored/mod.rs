@@ -15,6 +15,7 @@ mod vip;
 
 pub use digest::{machine_digest, state_digest};
 pub use member::feature_level;
+pub use origin::actor;
 
 use std::time::Duration;
 

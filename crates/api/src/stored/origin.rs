@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use trestle_model::{MemberId, Origin};
+use trestle_model::{Actor, MemberId, Origin, Role};
 
 use crate::storage;
+use crate::storage::actor::Kind;
 
 impl From<&Origin> for storage::Origin {
     fn from(origin: &Origin) -> Self {
@@ -16,6 +17,7 @@ impl From<&Origin> for storage::Origin {
             time_ms: origin.time_ms,
             member_id: origin.member.map_or(0, |id| id.0),
             client: origin.client.map(octets).unwrap_or_default(),
+            actor: origin.actor.as_ref().map(Into::into),
         }
     }
 }
@@ -29,6 +31,67 @@ impl From<storage::Origin> for Origin {
             time_ms: message.time_ms,
             member: (message.member_id > 0).then_some(MemberId(message.member_id)),
             client: v4().or_else(v6),
+            actor: message.actor.and_then(actor),
+        }
+    }
+}
+
+impl From<&Actor> for storage::Actor {
+    fn from(actor: &Actor) -> Self {
+        let kind = match actor {
+            Actor::LocalRoot => Kind::LocalRoot(storage::LocalRoot {}),
+            Actor::LocalUser { uid, role } => {
+                let role = match role {
+                    Role::Viewer => storage::Role::Viewer,
+                    Role::Operator => storage::Role::Operator,
+                    Role::Admin => storage::Role::Admin,
+                };
+                Kind::LocalUser(storage::LocalUser { uid: *uid, role: role.into() })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+/// Who asked; `None` for one of a kind, or with a role, that this version does not know.
+pub fn actor(message: storage::Actor) -> Option<Actor> {
+    Some(match message.kind? {
+        Kind::LocalRoot(_) => Actor::LocalRoot,
+        Kind::LocalUser(user) => {
+            let role = match user.role() {
+                storage::Role::Viewer => Role::Viewer,
+                storage::Role::Operator => Role::Operator,
+                storage::Role::Admin => Role::Admin,
+                storage::Role::Unspecified => return None,
+            };
+            Actor::LocalUser { uid: user.uid, role }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn who_asked_is_written_and_read_as_ever() {
+        for (known, bytes) in [
+            (Actor::LocalRoot, &[0x0a, 0][..]),
+            (Actor::LocalUser { uid: 1000, role: Role::Operator }, &[0x12, 5, 8, 0xe8, 7, 0x10, 2]),
+        ] {
+            assert_eq!(storage::Actor::from(&known).encode_to_vec(), bytes);
+            assert_eq!(actor(storage::Actor::decode(bytes).unwrap()), Some(known));
+        }
+    }
+
+    #[test]
+    fn one_that_a_newer_version_knows_is_nobody_in_particular() {
+        // A user of another kind, and a role of another number.
+        for bytes in [&[0x1a, 3, 0x0a, 1, b'x'][..], &[0x12, 5, 8, 0xe8, 7, 0x10, 9], &[]] {
+            assert_eq!(actor(storage::Actor::decode(bytes).unwrap()), None);
         }
     }
 }

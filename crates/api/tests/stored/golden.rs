@@ -203,12 +203,18 @@ fn records() -> Vec<(&'static str, Command)> {
 }
 
 fn log() -> Vec<(String, Proposal)> {
-    let origin =
-        Origin { time_ms: 1_700_000_000_250, member: Some(MemberId(2)), client: Some([10, 0, 0, 5].into()) };
+    let origin = Origin {
+        time_ms: 1_700_000_000_250,
+        member: Some(MemberId(2)),
+        client: Some([10, 0, 0, 5].into()),
+        actor: None,
+    };
     let mut log: Vec<_> = members_and_batches()
         .into_iter()
         .chain(records())
-        .map(|(name, command)| (name.to_owned(), Proposal { origin: Some(origin), request: None, command }))
+        .map(|(name, command)| {
+            (name.to_owned(), Proposal { origin: Some(origin.clone()), request: None, command })
+        })
         .collect();
     // One that named itself.
     log[4].1.request =

@@ -7,12 +7,12 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::defaults::{DURATION_MAX, FIRST_BYTES_TIMEOUT_BOUNDS, NUMBER_MAX};
 use trestle_model::{
-    AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind, Choice, Cidr,
-    ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep, Expected,
-    GrpcCheck, HealthCheck, HostPort, HttpCheck, ListenAddress, Listener, ListenerName, ListenerSpec, Member,
-    MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern, Operation, Origin,
-    Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Route, StatusRange,
-    TlsCheck, Violations, VipName,
+    Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind,
+    Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep,
+    Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, ListenAddress, Listener, ListenerName,
+    ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern,
+    Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role,
+    Route, StatusRange, TlsCheck, Violations, VipName,
 };
 
 use crate::vips;
@@ -350,11 +350,12 @@ pub(crate) fn command() -> BoxedStrategy<Command> {
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
-    (any::<u64>(), of(1..u64::MAX), of(any::<IpAddr>())).prop_map(|(time_ms, member, client)| Origin {
-        time_ms,
-        member: member.map(MemberId),
-        client,
-    })
+    let role = prop_oneof![Just(Role::Viewer), Just(Role::Operator), Just(Role::Admin)];
+    let user = (any::<u32>(), role).prop_map(|(uid, role)| Actor::LocalUser { uid, role });
+    let actor = prop_oneof![Just(Actor::LocalRoot), user];
+    (any::<u64>(), of(1..u64::MAX), of(any::<IpAddr>()), of(actor)).prop_map(
+        |(time_ms, member, client, actor)| Origin { time_ms, member: member.map(MemberId), client, actor },
+    )
 }
 
 pub(crate) fn proposal() -> BoxedStrategy<Proposal> {

@@ -22,7 +22,7 @@ pub(crate) fn resolved(machine: &mut Machine, proposal: Arc<Proposal>) -> Result
     }
     // The leader that wrote the last entry says when; the pieces were made where the request came in.
     let origin = staged.origin.map(|origin| Origin {
-        time_ms: proposal.origin.map_or(origin.time_ms, |written| written.time_ms),
+        time_ms: proposal.origin.as_ref().map_or(origin.time_ms, |written| written.time_ms),
         ..origin
     });
     Ok(Arc::new(Proposal { origin, ..staged }))

@@ -31,6 +31,7 @@ impl Core {
     pub(crate) async fn serve_propose(
         &self,
         request: proto::ProposeRequest,
+        may: impl FnOnce(&Proposal) -> Result<(), Status> + Send,
     ) -> Result<proto::ProposeResponse, Status> {
         self.of_this_cluster(&request.cluster_id)?;
         self.recovery.check(RecoveryId { number: request.recovery, draw: request.recovery_draw })?;
@@ -41,6 +42,7 @@ impl Core {
                 "only a client's command is proposed for another member; what a leader notes itself, it proposes itself",
             ));
         }
+        may(&proposal)?;
         let accepted = self.proposals.propose_here(proposal, FORWARDED_WAIT).await?;
         Ok(proto::ProposeResponse { revision: accepted.revision, outcome: Some((&accepted.outcome).into()) })
     }

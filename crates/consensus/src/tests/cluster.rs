@@ -86,7 +86,7 @@ impl PeerService for Peer {
         self.0.serve_notify_removed(request.into_inner()).await.map(Response::new)
     }
     async fn propose(&self, request: Request<proto::ProposeRequest>) -> PeerAnswer<proto::ProposeResponse> {
-        self.0.serve_propose(request.into_inner()).await.map(Response::new)
+        self.0.serve_propose(request.into_inner(), |_| Ok(())).await.map(Response::new)
     }
     async fn read_index(
         &self,

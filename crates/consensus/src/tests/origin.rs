@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use trestle_model::{
-    BackendAddress, BackendName, BackendSpec, Command, Configuration, Document, Origin, PoolName, PoolSpec,
-    Proposal, RevisionRecord,
+    Actor, BackendAddress, BackendName, BackendSpec, Command, Configuration, Document, Origin, PoolName,
+    PoolSpec, Proposal, RevisionRecord, Role,
 };
 
 use super::cluster::{Cluster, create_pool, named};
@@ -37,17 +37,20 @@ async fn a_record_has_the_leaders_time_whoever_took_the_request() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
     let client = Some([192, 0, 2, 9].into());
+    let actor = Some(Actor::LocalUser { uid: 1000, role: Role::Operator });
     // The clocks of those that forward are in 1970.
-    let origin = |at: usize| Some(Origin { time_ms: 5, member: Some(cluster.id(at)), client });
+    let origin =
+        |at: usize| Some(Origin { time_ms: 5, member: Some(cluster.id(at)), client, actor: actor.clone() });
     let commands = [create_pool("a"), create_pool("b"), create_pool("c"), several_entries()];
     for (number, (at, command)) in [0, 1, 2, (leader + 1) % 3].into_iter().zip(commands).enumerate() {
         let before = now_ms();
         let proposal = Proposal { origin: origin(at), ..named(&format!("r{number}"), command) };
         cluster.at(at).propose(proposal.clone(), DEFAULT_WAIT).await.unwrap();
         let record = newest(&cluster, leader);
-        let written = record.origin.unwrap();
+        let written = record.origin.clone().unwrap();
         assert!((before..=now_ms()).contains(&written.time_ms), "{number}: {written:?}, asked at {before}");
         assert_eq!((written.member, written.client), (Some(cluster.id(at)), client), "{number}");
+        assert_eq!(written.actor, actor, "{number}");
         // Repeated, it is the same request.
         let last = cluster.at(leader).status().last_log_index;
         let again = Proposal { origin: origin(leader), ..proposal };

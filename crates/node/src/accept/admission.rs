@@ -23,8 +23,8 @@ pub(crate) enum NotAdmitted {
 #[derive(Debug)]
 struct AdmittedEntry {
     connection: Arc<PortConnection>,
-    /// It comes from where a member is, and takes no place from others.
-    member: bool,
+    /// It comes from where a member is, or from local root, and takes no place from others.
+    own: bool,
 }
 
 /// The connections of one port.
@@ -34,9 +34,9 @@ pub(crate) struct AdmittedConnections {
     open: BTreeMap<u64, AdmittedEntry>,
     /// How many count for each source; lanes do not.
     sources: HashMap<ClientSource, usize>,
-    /// How many count altogether, without lanes and members' own.
+    /// How many count altogether, without lanes and those with places of their own.
     others: usize,
-    members: usize,
+    own: usize,
     lanes: HashMap<ClientSource, usize>,
 }
 
@@ -47,7 +47,7 @@ impl AdmittedConnections {
             open: BTreeMap::new(),
             sources: HashMap::new(),
             others: 0,
-            members: 0,
+            own: 0,
             lanes: HashMap::new(),
         }
     }
@@ -59,18 +59,18 @@ impl AdmittedConnections {
     pub(crate) fn admit(
         &mut self,
         connection: Arc<PortConnection>,
-        member: bool,
+        own: bool,
         now: Instant,
     ) -> Result<Option<Arc<PortConnection>>, NotAdmitted> {
         let source = connection.source;
         let held = self.sources.get(&source).copied().unwrap_or(0);
-        let member = member && self.members < self.limits.members;
+        let own = own && self.own < self.limits.own;
         // The last places are for those that have none yet: somebody who asks whether this member lives.
         let places = self.limits.connections - if held > 0 { self.limits.newcomers } else { 0 };
         let evicted = if held >= self.limits.per_source {
             Some(self.oldest_idle(now, |entry| entry.connection.source == source).ok_or(NotAdmitted::Share)?)
-        } else if !member && self.others >= places {
-            Some(self.oldest_idle(now, |entry| !entry.member).ok_or(NotAdmitted::Full)?)
+        } else if !own && self.others >= places {
+            Some(self.oldest_idle(now, |entry| !entry.own).ok_or(NotAdmitted::Full)?)
         } else {
             None
         };
@@ -79,8 +79,8 @@ impl AdmittedConnections {
             evicted.abort();
         }
         *self.sources.entry(source).or_default() += 1;
-        *(if member { &mut self.members } else { &mut self.others }) += 1;
-        self.open.insert(connection.number, AdmittedEntry { connection, member });
+        *(if own { &mut self.own } else { &mut self.others }) += 1;
+        self.open.insert(connection.number, AdmittedEntry { connection, own });
         Ok(evicted)
     }
 
@@ -108,14 +108,14 @@ impl AdmittedConnections {
         true
     }
 
-    fn uncount(&mut self, source: ClientSource, member: bool) {
+    fn uncount(&mut self, source: ClientSource, own: bool) {
         if let Some(held) = self.sources.get_mut(&source) {
             *held -= 1;
             if *held == 0 {
                 self.sources.remove(&source);
             }
         }
-        *(if member { &mut self.members } else { &mut self.others }) -= 1;
+        *(if own { &mut self.own } else { &mut self.others }) -= 1;
     }
 
     /// A connection has ended; does nothing when that is known.
@@ -123,7 +123,7 @@ impl AdmittedConnections {
         let Some(entry) = self.open.remove(&number) else { return };
         let source = entry.connection.source;
         if !entry.connection.is_lane() {
-            self.uncount(source, entry.member);
+            self.uncount(source, entry.own);
         } else if let Some(lanes) = self.lanes.get_mut(&source) {
             *lanes -= 1;
             if *lanes == 0 {
@@ -135,7 +135,7 @@ impl AdmittedConnections {
     /// A connection has carried Raft: from now on it keeps its place, and takes none from others, as far as there are lanes.
     pub(crate) fn make_lane(&mut self, number: u64) {
         let Some(entry) = self.open.get(&number) else { return };
-        let (source, member) = (entry.connection.source, entry.member);
+        let (source, own) = (entry.connection.source, entry.own);
         let all: usize = self.lanes.values().sum();
         let lanes = self.lanes.get(&source).copied().unwrap_or(0);
         if entry.connection.is_lane() || lanes >= LANES_PER_SOURCE || all >= self.limits.lanes {
@@ -143,7 +143,7 @@ impl AdmittedConnections {
         }
         entry.connection.make_lane();
         *self.lanes.entry(source).or_default() += 1;
-        self.uncount(source, member);
+        self.uncount(source, own);
     }
 
     pub(crate) fn has_lanes(&self, source: ClientSource) -> bool {
@@ -169,8 +169,7 @@ mod tests {
     use super::super::connection::Phase;
     use super::*;
 
-    const LIMITS: PortLimits =
-        PortLimits { connections: 20, per_source: 8, newcomers: 4, members: 6, lanes: 40 };
+    const LIMITS: PortLimits = PortLimits { connections: 20, per_source: 8, newcomers: 4, own: 6, lanes: 40 };
 
     struct TestPort {
         connections: AdmittedConnections,

@@ -119,8 +119,8 @@ impl PortConnection {
         };
         Self {
             number,
+            source: (&origin).into(),
             origin,
-            source: origin.into(),
             accepted: now,
             lane: AtomicBool::new(false),
             state: Mutex::new(state),

@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use super::calls::{CallClass, CallPermit, too_many};
 use super::connection::{MonitoredIo, PortConnection};
-use super::{ConnectionOrigin, Serve, ServicePort};
+use super::{ClientSource, ConnectionOrigin, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -38,7 +38,13 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 
 /// What stands before the services of a port.
-pub(crate) type Intercept = fn(ConnectionOrigin, &mut Request<Incoming>) -> Result<(), Status>;
+pub(crate) trait Guard: Send + Sync + 'static {
+    /// Makes the caller of a call and leaves it with the request, or refuses the call.
+    fn admit(&self, origin: &ConnectionOrigin, request: &mut Request<Incoming>) -> Result<(), Status>;
+
+    /// Notes how a call of this method failed, if that was because of who makes it.
+    fn note_refusal(&self, origin: &ConnectionOrigin, source: ClientSource, path: &str, status: &Status);
+}
 
 /// What ports differ in.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +60,8 @@ pub(crate) struct Http2 {
 pub(crate) struct Grpc {
     pub(crate) services: Router,
     pub(crate) http2: Http2,
-    /// Called before each call's service: makes the caller, or refuses the call.
-    pub(crate) intercept: Intercept,
+    /// Asked before each call's service.
+    pub(crate) guard: Arc<dyn Guard>,
 }
 
 /// The budget of a call, by its path.
@@ -232,7 +238,7 @@ impl ServicePort {
     async fn call(
         self: Arc<Self>,
         services: Router,
-        intercept: Intercept,
+        guard: Arc<dyn Guard>,
         connection: Arc<PortConnection>,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
@@ -260,7 +266,11 @@ impl ServicePort {
             let (permit, port) = (permit.clone(), self.clone());
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
-        if let Err(refusal) = intercept(connection.origin, &mut request) {
+        let path = request.uri().path().to_owned();
+        let note =
+            |refusal: &Status| guard.note_refusal(&connection.origin, connection.source, &path, refusal);
+        if let Err(refusal) = guard.admit(&connection.origin, &mut request) {
+            note(&refusal);
             return refused(refusal);
         }
         let answering = async {
@@ -284,6 +294,9 @@ impl ServicePort {
             None => return refused(Status::deadline_exceeded("the call took longer than it may")),
         };
         let failed = response.headers().get("grpc-status").is_some_and(|status| status != "0");
+        if failed {
+            Status::from_header_map(response.headers()).iter().for_each(note);
+        }
         if class == CallClass::Raft && !failed && !connection.is_lane() {
             self.admission().make_lane(connection.number);
         }
@@ -307,9 +320,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
         io: MonitoredIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
-        let (services, shared, intercept) = (self.services.clone(), connection.clone(), self.intercept);
+        let (services, shared, guard) = (self.services.clone(), connection.clone(), self.guard.clone());
         let service = hyper::service::service_fn(move |request| {
-            let call = port.clone().call(services.clone(), intercept, shared.clone(), request);
+            let call = port.clone().call(services.clone(), guard.clone(), shared.clone(), request);
             async move { Ok::<_, Infallible>(call.await) }
         });
         let mut http2 = http2::Builder::new(TokioExecutor::new());

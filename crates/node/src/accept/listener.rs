@@ -2,13 +2,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trestle_engine::share::client_of;
 
+use super::peer_groups::peer_groups;
+
 /// Where a connection comes from, as the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectionOrigin {
     /// From a network address.
     Tcp(SocketAddr),
@@ -17,11 +21,12 @@ pub(crate) enum ConnectionOrigin {
 }
 
 /// The process at the other end of a UNIX socket when it connected (SO_PEERCRED, unix(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnixCredentials {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    pub(crate) pid: Option<i32>,
+    /// Its supplementary groups.
+    pub(crate) groups: Arc<[u32]>,
 }
 
 /// Whose connection it is, as far as shares go.
@@ -29,15 +34,18 @@ pub(crate) struct UnixCredentials {
 pub(crate) enum ClientSource {
     /// A network address; of IPv6 the network of 64 bits.
     Address(IpAddr),
-    /// A process of this machine, over a UNIX socket.
+    /// A user of this machine, over a UNIX socket.
+    User(u32),
+    /// This machine itself, or a process of it that the kernel does not describe.
     Local,
 }
 
-impl From<ConnectionOrigin> for ClientSource {
-    fn from(origin: ConnectionOrigin) -> Self {
+impl From<&ConnectionOrigin> for ClientSource {
+    fn from(origin: &ConnectionOrigin) -> Self {
         match origin {
             ConnectionOrigin::Tcp(address) => Self::Address(client_of(address.ip())),
-            ConnectionOrigin::Unix(_) => Self::Local,
+            ConnectionOrigin::Unix(Some(process)) => Self::User(process.uid),
+            ConnectionOrigin::Unix(None) => Self::Local,
         }
     }
 }
@@ -46,6 +54,7 @@ impl std::fmt::Display for ClientSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ClientSource::Address(ip) => ip.fmt(f),
+            ClientSource::User(uid) => write!(f, "uid {uid}"),
             ClientSource::Local => f.write_str("this machine"),
         }
     }
@@ -90,11 +99,11 @@ impl ListeningSocket for UnixListener {
 
     async fn accept(&self) -> io::Result<(UnixStream, ConnectionOrigin)> {
         let (stream, _) = UnixListener::accept(self).await?;
-        let credentials = stream.peer_cred().ok();
-        let credentials = credentials.map(|process| UnixCredentials {
+        let credentials = stream.peer_cred().ok().map(|process| UnixCredentials {
             uid: process.uid(),
             gid: process.gid(),
-            pid: process.pid(),
+            // Before Linux 4.13 the kernel does not tell: then only the main group counts.
+            groups: peer_groups(stream.as_fd()).unwrap_or_default().into(),
         });
         Ok((stream, ConnectionOrigin::Unix(credentials)))
     }

@@ -14,11 +14,11 @@ mod connection;
 mod grpc;
 mod http;
 mod listener;
+mod peer_groups;
 mod refusal_log;
 mod transport;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,10 +33,10 @@ use admission::{AdmittedConnections, NotAdmitted};
 use calls::CallLimiter;
 use connection::PortConnection;
 pub(crate) use connection::{MonitoredIo, PortDeadlines};
-pub(crate) use grpc::{Grpc, Http2};
+pub(crate) use grpc::{Grpc, Guard, Http2};
 pub(crate) use http::Http1;
 pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
-use refusal_log::RefusalLog;
+pub(crate) use refusal_log::RefusalLog;
 pub(crate) use transport::ServerTransport;
 
 /// How often deadlines are looked at.
@@ -50,14 +50,14 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// How many connections a port holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortLimits {
-    /// Altogether, but for members' own and lanes.
+    /// Altogether, but for `own` and lanes.
     pub(crate) connections: usize,
     /// From one address.
     pub(crate) per_source: usize,
     /// The last of `connections`, which only an address gets that has none.
     pub(crate) newcomers: usize,
-    /// From addresses of members, beside all others.
-    pub(crate) members: usize,
+    /// From members' addresses or local root, beside all others.
+    pub(crate) own: usize,
     /// Connections that carry Raft, beside all others.
     pub(crate) lanes: usize,
 }
@@ -69,19 +69,24 @@ impl PortLimits {
             connections,
             per_source: (connections / 4).max(16).min(connections),
             newcomers: connections / 16,
-            members: 0,
+            own: 0,
             lanes: 0,
         }
     }
 
-    /// As many again, and half as many lanes, for members.
+    /// A quarter as many again, and half as many lanes, for members.
     pub(crate) fn with_members(self) -> Self {
-        Self { members: self.connections / 4, lanes: self.connections / 2, ..self }
+        Self { own: self.connections / 4, lanes: self.connections / 2, ..self }
+    }
+
+    /// A quarter as many again for local root.
+    pub(crate) fn with_local_root(self) -> Self {
+        Self { own: self.connections / 4, ..self }
     }
 
     /// Most file descriptors that the port takes.
     pub(crate) fn descriptors(self) -> usize {
-        self.connections + self.members + self.lanes
+        self.connections + self.own + self.lanes
     }
 }
 
@@ -97,15 +102,16 @@ pub(crate) struct PortCounters {
     pub(crate) calls_refused: AtomicU64,
 }
 
-/// Answers whether a member of the cluster is known to be at an address.
-pub(crate) type IsMember = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+/// Answers whether connections of a source have places of their own: a member of the cluster is known to be at that address,
+/// or the user may do everything on this machine anyway.
+pub(crate) type IsOwn = Arc<dyn Fn(ClientSource) -> bool + Send + Sync>;
 
 /// One own port.
 pub(crate) struct ServicePort {
     /// As metrics and log name it.
     pub(crate) name: &'static str,
     deadlines: PortDeadlines,
-    is_member: IsMember,
+    is_own: IsOwn,
     admission: Mutex<AdmittedConnections>,
     calls: Arc<CallLimiter>,
     pub(crate) counters: PortCounters,
@@ -139,12 +145,12 @@ impl ServicePort {
         name: &'static str,
         limits: PortLimits,
         deadlines: PortDeadlines,
-        is_member: IsMember,
+        is_own: IsOwn,
     ) -> Self {
         Self {
             name,
             deadlines,
-            is_member,
+            is_own,
             admission: Mutex::new(AdmittedConnections::new(limits)),
             calls: Arc::default(),
             counters: PortCounters::default(),
@@ -167,8 +173,8 @@ impl ServicePort {
         let now = Instant::now();
         let connection = Arc::new(PortConnection::new(number, origin, now));
         let source = connection.source;
-        let member = matches!(source, ClientSource::Address(ip) if (self.is_member)(ip));
-        let admitted = self.admission().admit(connection.clone(), member, now);
+        let own = (self.is_own)(source);
+        let admitted = self.admission().admit(connection.clone(), own, now);
         match admitted {
             Ok(evicted) => {
                 if let Some(evicted) = evicted {

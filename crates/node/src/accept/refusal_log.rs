@@ -20,7 +20,7 @@ pub(crate) struct RefusalLog(Mutex<HashMap<(Option<ClientSource>, &'static str),
 
 impl RefusalLog {
     /// Whether to tell this now, and how often it was before without being told.
-    fn tells(&self, source: ClientSource, what: &'static str, now: Instant) -> Option<u64> {
+    pub(crate) fn tells(&self, source: ClientSource, what: &'static str, now: Instant) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= SOURCES_MAX && !told.contains_key(&(Some(source), what)) {
             told.retain(|_, lines| !lines.is_over(now));

@@ -1,18 +1,35 @@
 //! Who makes a call, and by what way it came.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use tonic::{Request, Status};
-use trestle_model::MemberId;
+use trestle_model::{Actor, MemberId, Role};
 
 use super::Entrance;
-use crate::accept::{ConnectionOrigin, UnixCredentials};
+use crate::accept::ConnectionOrigin;
 
-/// Who makes a call. Only [`intercept`](super::intercept) makes one for a call that comes over a port.
+/// Who makes a call. Only [`AccessControl`](super::AccessControl) makes one for a call that comes over a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// By what way the call came; all that is known of a caller today.
+    /// By what way the call came.
     pub(crate) via: Via,
+    /// Who it is.
+    pub(crate) subject: Subject,
+}
+
+/// Who somebody is, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Whoever reaches the admin port over TCP: it proves nothing, and has all rights, because the port is on loopback unless
+    /// the configuration says `insecure`.
+    Unproven,
+    /// A member of the cluster, or a process that wants to be one: whoever reaches the peer port.
+    Member,
+    /// Somebody with a role.
+    Known(Actor),
+    /// Somebody without one: who that is, and what to do about it.
+    Stranger(String),
 }
 
 /// By what way a call came.
@@ -20,8 +37,8 @@ pub(crate) struct Caller {
 pub(crate) enum Via {
     /// Over the admin port, from this address.
     AdminPort(SocketAddr),
-    /// Over a UNIX socket of the admin API, from a process that the kernel describes so, if it does.
-    UnixSocket(Option<UnixCredentials>),
+    /// Over the UNIX socket of the admin API.
+    UnixSocket,
     /// Over the peer port, from this address: what a member wants by itself, or what it was asked for.
     PeerPort {
         /// Where the connection comes from.
@@ -32,7 +49,7 @@ pub(crate) enum Via {
 }
 
 /// The caller whose call another member has passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OnBehalfOf {
     /// The member that took the call.
     pub(crate) member: MemberId,
@@ -41,14 +58,25 @@ pub(crate) struct OnBehalfOf {
 }
 
 impl Via {
-    pub(super) fn new(entrance: Entrance, origin: ConnectionOrigin) -> Self {
+    pub(super) fn new(entrance: Entrance, origin: &ConnectionOrigin) -> Self {
         match (entrance, origin) {
-            (Entrance::Admin, ConnectionOrigin::Tcp(address)) => Self::AdminPort(address),
-            (Entrance::Admin, ConnectionOrigin::Unix(credentials)) => Self::UnixSocket(credentials),
+            (Entrance::Admin, ConnectionOrigin::Tcp(address)) => Self::AdminPort(*address),
+            (Entrance::Admin, ConnectionOrigin::Unix(_)) => Self::UnixSocket,
             (Entrance::Peer, ConnectionOrigin::Tcp(address)) => {
-                Self::PeerPort { address: Some(address), for_: None }
+                Self::PeerPort { address: Some(*address), for_: None }
             }
             (Entrance::Peer, ConnectionOrigin::Unix(_)) => Self::PeerPort { address: None, for_: None },
+        }
+    }
+}
+
+impl Subject {
+    /// What it may do of what has a role; `None` for nothing.
+    pub(super) fn role(&self) -> Option<Role> {
+        match self {
+            Self::Unproven | Self::Member => Some(Role::Admin),
+            Self::Known(actor) => Some(actor.role()),
+            Self::Stranger(_) => None,
         }
     }
 }
@@ -66,14 +94,20 @@ impl Caller {
         }
     }
 
-    /// The caller of a call that a member has passed on, in place of that member.
-    pub(crate) fn on_behalf_of(self, member: MemberId, client: Option<IpAddr>) -> Self {
+    /// The caller of a call that a member has passed on, in place of that member, with the role that it had there.
+    pub(crate) fn on_behalf_of(self, member: MemberId, client: Option<IpAddr>, actor: Option<Actor>) -> Self {
         match self.via {
             Via::PeerPort { address, .. } => {
-                Self { via: Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) } }
+                let subject = match (actor, client) {
+                    (Some(actor), _) => Subject::Known(actor),
+                    (None, Some(_)) => Subject::Unproven,
+                    // What the member wants by itself.
+                    (None, None) => Subject::Member,
+                };
+                Self { via: Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) }, subject }
             }
             // Nobody but members passes calls on.
-            via => Self { via },
+            via => Self { via, ..self },
         }
     }
 
@@ -81,7 +115,7 @@ impl Caller {
     pub(crate) fn taken_by(&self) -> Option<MemberId> {
         match &self.via {
             Via::PeerPort { for_, .. } => for_.as_ref().map(|caller| caller.member).filter(|id| id.0 != 0),
-            Via::AdminPort(_) | Via::UnixSocket(_) => None,
+            Via::AdminPort(_) | Via::UnixSocket => None,
         }
     }
 
@@ -90,8 +124,28 @@ impl Caller {
     pub(crate) fn client(&self) -> Option<IpAddr> {
         match &self.via {
             Via::AdminPort(address) => Some(address.ip().to_canonical()),
-            Via::UnixSocket(_) => None,
+            Via::UnixSocket => None,
             Via::PeerPort { for_, .. } => for_.as_ref().and_then(|caller| caller.client),
+        }
+    }
+
+    /// Who it is, where it has a role of its own: what the log and other members are told.
+    pub(crate) fn actor(&self) -> Option<&Actor> {
+        match &self.subject {
+            Subject::Known(actor) => Some(actor),
+            Subject::Unproven | Subject::Member | Subject::Stranger(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.subject, self.client()) {
+            (Subject::Known(actor), _) => actor.fmt(f),
+            (Subject::Stranger(_), _) => f.write_str("a user without a role"),
+            (Subject::Member, _) => f.write_str("a member"),
+            (Subject::Unproven, Some(address)) => address.fmt(f),
+            (Subject::Unproven, None) => f.write_str("a client"),
         }
     }
 }

@@ -1,115 +1,167 @@
 //! Who calls, by what way, and what the caller may do.
 //!
-//! Every call to the gRPC ports passes [`intercept`] before its service sees it: the method is looked up in the one table of
+//! Every call to the gRPC ports passes [`AccessControl`] before its service sees it: the method is looked up in the one table of
 //! methods ([`rules`]), the [`Caller`] is made of where the connection comes from, and [`authorize`] decides. What a call
-//! turns out to read or write is authorised once more by name where the state is read and proposals are made.
+//! turns out to read or write is authorised once more by name where the state is read and proposals are made, and again by
+//! the leader where another member passes it on.
 
 mod caller;
+mod guarded;
+mod local_users;
 mod rules;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use caller::{Caller, Via};
-pub(crate) use rules::{Action, Target, TargetKind, targets};
+pub(crate) use caller::{Caller, Subject, Via};
+pub(crate) use local_users::LocalUsers;
+pub(crate) use rules::{Action, Target, TargetKind};
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::Request;
-use tonic::Status;
+use hyper::body::Incoming;
+use tonic::{Code, Status};
+use tracing::warn;
+use trestle_api::status::{self, Failure};
+use trestle_model::{ClusterState, Command, Role};
 
-use crate::accept::ConnectionOrigin;
+use self::rules::Least;
+use crate::accept::{ClientSource, ConnectionOrigin, Guard, RefusalLog};
 
 /// Whether a caller may do something to a resource.
 ///
-/// Nobody has an identity yet: who reaches a port rules what it serves, and the configuration keeps ports on loopback unless
-/// it says `insecure`. So everything is allowed; roles belong here, and nowhere else.
+/// # Errors
+/// `PERMISSION_DENIED`, with who the caller is, what it lacks, and what to do.
+pub(crate) fn authorize(caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
+    let denied = |why: String| Err(status::failure(&Failure::Denied(why)));
+    if let Subject::Stranger(why) = &caller.subject {
+        return denied(why.clone());
+    }
+    match rules::least(action, target.kind) {
+        Least::Member if caller.subject == Subject::Member => Ok(()),
+        Least::Member => denied(format!("only members {action} one another, and {caller} is none")),
+        Least::Role(least) if caller.subject.role() >= Some(least) => Ok(()),
+        Least::Role(least) => denied(format!(
+            "{caller} may not {action} {target}: that takes the role {least}; ask somebody who has it, or have the role given \
+             in the member's file (socket_roles)"
+        )),
+    }
+}
+
+/// Whether a caller may make a change, for a state.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`, once there are roles.
-#[expect(clippy::unnecessary_wraps, reason = "the one place where a call will be refused")]
-pub(crate) fn authorize(_caller: &Caller, _action: Action, _target: &Target) -> Result<(), Status> {
+/// As [`authorize`], for each part of it; and for settings of checks that only an admin changes.
+pub(crate) fn authorize_command(
+    caller: &Caller,
+    command: &Command,
+    state: &ClusterState,
+) -> Result<(), Status> {
+    for (action, target) in rules::targets(command) {
+        authorize(caller, action, &target)?;
+    }
+    if caller.subject.role() >= Some(Role::Admin) {
+        return Ok(());
+    }
+    for document in command.documents() {
+        let fields = guarded::changed(document, state);
+        if !fields.is_empty() {
+            return Err(status::failure(&Failure::Denied(format!(
+                "{caller} may not change {} of {}: what checks send as free text and which files they read takes the role {}; \
+                 the other settings may be changed without them",
+                fields.join(", "),
+                document.resource(),
+                Role::Admin
+            ))));
+        }
+    }
     Ok(())
 }
 
 /// The port on which a call arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entrance {
-    /// Where operators and automation call.
+    /// Where operators and automation call, over TCP or over the UNIX socket.
     Admin,
     /// Where members call one another.
     Peer,
 }
 
-/// Makes the caller of a request and leaves it with the request, if it may call the method at all.
-///
-/// # Errors
-/// `UNIMPLEMENTED` for a method without a rule, which no service of the ports has; what [`authorize`] refuses.
-pub(crate) fn intercept<B>(
-    entrance: Entrance,
-    origin: ConnectionOrigin,
-    request: &mut Request<B>,
-) -> Result<(), Status> {
-    let path = request.uri().path();
-    let Some((action, kind)) = rules::rule(path) else {
-        return Err(Status::unimplemented(format!("there is no method {path}")));
-    };
-    let caller = Caller { via: Via::new(entrance, origin) };
-    authorize(&caller, action, &Target::all(kind))?;
-    request.extensions_mut().insert(caller);
-    Ok(())
+/// What stands before the services of a member's gRPC ports.
+pub(crate) struct AccessControl {
+    users: LocalUsers,
+    refusals: RefusalLog,
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use prost::Message;
+impl AccessControl {
+    pub(crate) fn new(users: LocalUsers) -> Self {
+        Self { users, refusals: RefusalLog::default() }
+    }
 
-    use super::*;
+    /// What stands before the services of one port.
+    pub(crate) fn at(self: &Arc<Self>, entrance: Entrance) -> Arc<dyn Guard> {
+        Arc::new(GuardedEntrance { access: self.clone(), entrance })
+    }
 
-    /// Every method of every service that is described, as "/package.Service/Method".
-    fn methods() -> Vec<String> {
-        let files = prost_types::FileDescriptorSet::decode(trestle_api::ALL_DESCRIPTORS).unwrap();
-        let mut methods = Vec::new();
-        for file in &files.file {
-            for service in &file.service {
-                let of = |method: &prost_types::MethodDescriptorProto| {
-                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
-                };
-                methods.extend(service.method.iter().map(of));
-            }
+    fn caller(&self, entrance: Entrance, origin: &ConnectionOrigin) -> Caller {
+        let subject = match (entrance, origin) {
+            (Entrance::Peer, _) => Subject::Member,
+            (Entrance::Admin, ConnectionOrigin::Tcp(_)) => Subject::Unproven,
+            (Entrance::Admin, ConnectionOrigin::Unix(process)) => self.users.subject(process.as_ref()),
+        };
+        Caller { via: Via::new(entrance, origin), subject }
+    }
+
+    /// Makes the caller of a request and leaves it with the request, if it may call the method at all.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` for a method that the port does not have; what [`authorize`] refuses.
+    fn intercept<B>(
+        &self,
+        entrance: Entrance,
+        origin: &ConnectionOrigin,
+        request: &mut Request<B>,
+    ) -> Result<(), Status> {
+        let path = request.uri().path();
+        let rule = rules::rule(path).filter(|(action, kind)| {
+            // What members do to one another is not served to anybody else, whoever it is.
+            entrance == Entrance::Peer || rules::least(*action, *kind) != Least::Member
+        });
+        let Some((action, kind)) = rule else {
+            return Err(Status::unimplemented(format!("there is no method {path}")));
+        };
+        let caller = self.caller(entrance, origin);
+        authorize(&caller, action, &Target::all(kind))?;
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+}
+
+/// One of a member's gRPC ports, as its accept loop sees it.
+struct GuardedEntrance {
+    access: Arc<AccessControl>,
+    entrance: Entrance,
+}
+
+impl Guard for GuardedEntrance {
+    fn admit(&self, origin: &ConnectionOrigin, request: &mut Request<Incoming>) -> Result<(), Status> {
+        self.access.intercept(self.entrance, origin, request)
+    }
+
+    /// A line for the first refusal of a source in a minute, with how many there were before without one: strangers cannot fill
+    /// the log.
+    fn note_refusal(&self, origin: &ConnectionOrigin, source: ClientSource, path: &str, status: &Status) {
+        if status.code() != Code::PermissionDenied {
+            return;
         }
-        methods
-    }
-
-    #[test]
-    fn every_method_has_a_rule() {
-        let methods = methods();
-        assert!(methods.len() > 60, "{methods:?}");
-        let missing: Vec<_> = methods.iter().filter(|path| rules::rule(path).is_none()).collect();
-        assert!(missing.is_empty(), "without a rule in access/rules.rs: {missing:?}");
-    }
-
-    #[test]
-    fn what_reads_is_told_from_what_writes_by_its_name() {
-        for path in methods().iter().filter(|path| path.starts_with("/trestle.v1.")) {
-            let (action, _) = rules::rule(path).unwrap();
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let reads = ["Get", "List", "Watch", "Wait", "Backup"].iter().any(|verb| name.starts_with(verb));
-            assert_eq!(action == Action::Read, reads, "{path}");
-            for (verb, wanted) in
-                [("Create", Action::Create), ("Update", Action::Update), ("Delete", Action::Delete)]
-            {
-                assert!(!name.starts_with(verb) || action == wanted, "{path}: {action:?}");
-            }
+        if let Some(untold) = self.access.refusals.tells(source, "refused", Instant::now()) {
+            let caller = self.access.caller(self.entrance, origin);
+            warn!(
+                target: "trestle::audit",
+                %source, %caller, method = path.trim_start_matches('/'), untold,
+                "call refused: {}", status.message()
+            );
         }
-    }
-
-    #[test]
-    fn a_method_without_a_rule_is_refused_and_the_others_get_their_caller() {
-        let origin = ConnectionOrigin::Tcp("192.0.2.1:5000".parse().unwrap());
-        let mut request = Request::builder().uri("/trestle.v1.PoolService/ListPools").body(()).unwrap();
-        intercept(Entrance::Admin, origin, &mut request).unwrap();
-        let caller = request.extensions().get::<Caller>().unwrap();
-        assert_eq!(caller.client(), Some("192.0.2.1".parse().unwrap()));
-        let mut request = Request::builder().uri("/trestle.v1.PoolService/DropPools").body(()).unwrap();
-        let refused = intercept(Entrance::Admin, origin, &mut request).unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::Unimplemented);
-        assert!(request.extensions().get::<Caller>().is_none());
     }
 }

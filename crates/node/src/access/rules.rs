@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use trestle_model::{Command, Expected, Operation, ResourceName};
+use trestle_model::{Command, Expected, Operation, ResourceName, Role};
 
 /// What a caller wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,25 @@ pub(crate) enum Action {
     Peer,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Create => "create",
+            Self::Update => "change",
+            Self::Delete => "delete",
+            Self::Drain => "drain or enable",
+            Self::Move => "move",
+            Self::Close => "close",
+            Self::Restore => "restore",
+            Self::Found => "found",
+            Self::Probe => "probe",
+            Self::Join => "join",
+            Self::Peer => "call",
+        })
+    }
+}
+
 /// A kind of what calls are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TargetKind {
@@ -47,6 +66,23 @@ pub(crate) enum TargetKind {
     Cluster,
     /// The port itself.
     Port,
+}
+
+impl TargetKind {
+    /// All of the kind, in words.
+    const fn all(self) -> &'static str {
+        match self {
+            Self::Pool => "pools",
+            Self::Backend => "backends",
+            Self::Listener => "listeners",
+            Self::Vip => "virtual IPs",
+            Self::Member => "members",
+            Self::Connection => "connections",
+            Self::Event => "events",
+            Self::Cluster => "the cluster",
+            Self::Port => "the port",
+        }
+    }
 }
 
 /// What a call is about.
@@ -72,9 +108,43 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.as_str() {
-            "" => write!(f, "{:?}", self.kind),
+            "" => f.write_str(self.kind.all()),
             name => f.write_str(name),
         }
+    }
+}
+
+/// Who may do something at the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Least {
+    /// Callers with this role, or a higher one.
+    Role(Role),
+    /// Members, and processes that want to be one.
+    Member,
+}
+
+/// Who may do this to that kind of resource at the least.
+pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
+    match (action, kind) {
+        (Action::Read | Action::Probe, _) => Least::Role(Role::Viewer),
+        (
+            Action::Create | Action::Update | Action::Delete,
+            TargetKind::Pool | TargetKind::Backend | TargetKind::Listener,
+        )
+        | (Action::Drain | Action::Move | Action::Close, _)
+        // A batch: each of its operations is decided for itself.
+        | (Action::Update, TargetKind::Cluster) => Least::Role(Role::Operator),
+        (
+            Action::Create | Action::Update | Action::Delete,
+            TargetKind::Vip
+            | TargetKind::Member
+            | TargetKind::Connection
+            | TargetKind::Event
+            | TargetKind::Cluster
+            | TargetKind::Port,
+        )
+        | (Action::Restore | Action::Found, _) => Least::Role(Role::Admin),
+        (Action::Join | Action::Peer, _) => Least::Member,
     }
 }
 
@@ -206,7 +276,7 @@ fn operation(operation: &Operation) -> (Action, Target) {
 }
 
 /// What a command of a client's does, and to what.
-pub(crate) fn targets(command: &Command) -> Vec<(Action, Target)> {
+pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
     let one = |action, kind, name: String| vec![(action, Target::named(kind, name))];
     match command {
         Command::Batch(operations) => operations.iter().map(operation).collect(),

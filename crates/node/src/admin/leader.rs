@@ -301,6 +301,7 @@ impl Admin {
             to: self.local.destination(Some(leader)),
             member_id: self.local.id().map_or(0, |id| id.0),
             client: caller.client().map(|client| client.to_string()).unwrap_or_default(),
+            actor: caller.actor().map(Into::into),
             operation: Some(operation),
         };
         let mut client = self.peers.client(&record.spec.peer_address)?;

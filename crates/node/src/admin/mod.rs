@@ -199,7 +199,7 @@ impl Admin {
     /// Where what a call asks for comes from, for the log. The leader that writes it notes when.
     fn origin(&self, caller: &Caller) -> Origin {
         let member = caller.taken_by().or_else(|| self.local.id());
-        Origin { time_ms: 0, member, client: caller.client() }
+        Origin { time_ms: 0, member, client: caller.client(), actor: caller.actor().cloned() }
     }
 
     /// Proposes a parsed write, or tries it on a copy of the state.
@@ -254,9 +254,7 @@ impl Admin {
         let refused = |refusal: &Refusal| Refused::Here(status::refusal(refusal));
         let command = write.command(&view.state).map_err(|refusal| refused(&refusal))?;
         view.state.check_level(&command).map_err(|refusal| refused(&refusal))?;
-        for (action, target) in access::targets(&command) {
-            access::authorize(caller, action, &target)?;
-        }
+        access::authorize_command(caller, &command, &view.state)?;
         let warnings = self.judge(&command).await?;
         if write.validate_only {
             let view = self.local.consensus.read(DEFAULT_WAIT).await.map_err(Status::from)?;
@@ -285,14 +283,16 @@ impl Admin {
         }
     }
 
-    /// Proposes for another member, as the leader. Its updates take turns with this member's own of the same resource.
+    /// Proposes for another member, as the leader, what `may` allows. Its updates take turns with this member's own of the same
+    /// resource.
     pub(crate) async fn propose_for_member(
         &self,
         request: peer::ProposeRequest,
+        may: impl FnOnce(&Proposal) -> Result<(), Status> + Send,
     ) -> Result<peer::ProposeResponse, Status> {
         let consensus = &self.local.consensus;
         let updated = update_queue::updated(&request);
-        let answer = consensus.serve_propose(request).await;
+        let answer = consensus.serve_propose(request, may).await;
         if let Some(name) = updated {
             let moved = matches!(&answer, Err(status) if status.code() == tonic::Code::Aborted);
             self.turns.updates.note_passed_on(name, moved, consensus.timing().election_min);

@@ -10,6 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
+use super::admin_socket::AdminSocket;
 use super::connections::{CHECK_DIRECTORY, own_address};
 use super::raw::{RawConfig, SettingSource};
 use super::vip::VipConfig;
@@ -53,6 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the admin API listens.
     pub admin_address: SocketAddr,
+    /// Where it listens for processes of this machine.
+    pub admin_socket: AdminSocket,
     /// Where peers reach this member.
     pub peer_address: SocketAddr,
     /// Where metrics and health are served.
@@ -220,6 +223,7 @@ impl Config {
         let address = |port| SocketAddr::new(host.into(), port);
         Self {
             name,
+            admin_socket: AdminSocket::within(&data_dir),
             data_dir,
             admin_address: address(ADMIN_PORT),
             peer_address: address(PEER_PORT),
@@ -253,6 +257,7 @@ impl Config {
         let name = r.read("name", &host_name(), MemberName::parse);
         let data_dir = r.read("data_dir", DATA_DIR, directory);
         let admin = r.socket("admin_address", ADMIN_PORT);
+        let admin_socket = r.admin_socket();
         let peer = r.socket("peer_address", PEER_PORT);
         let http = r.socket("http_address", HTTP_PORT);
         let insecure = r.read("insecure", "false", boolean);
@@ -289,6 +294,7 @@ impl Config {
                 name: name?,
                 data_dir: data_dir?,
                 admin_address: admin?,
+                admin_socket: admin_socket?,
                 peer_address: peer?,
                 http_address: http?,
                 advertise_admin_address: advertise_admin?,
@@ -331,6 +337,7 @@ impl fmt::Display for Config {
         writeln!(f, "name = \"{}\"", self.name)?;
         writeln!(f, "data_dir = {:?}", self.data_dir)?;
         writeln!(f, "admin_address = \"{}\"", self.admin_address)?;
+        write!(f, "{}", self.admin_socket)?;
         writeln!(f, "peer_address = \"{}\"", self.peer_address)?;
         writeln!(f, "http_address = \"{}\"", self.http_address)?;
         writeln!(f, "advertise_admin_address = \"{}\"", self.advertise_admin_address)?;

@@ -4,6 +4,7 @@
 //! order of precedence. Values stay text until [`Config::check`] has looked at all of them, so that one start reports
 //! every mistake.
 
+mod admin_socket;
 mod checked;
 mod connections;
 mod flags;
@@ -11,6 +12,7 @@ mod local_check;
 mod raw;
 mod vip;
 
+pub use admin_socket::{AdminSocket, LocalAccount, SocketRole};
 #[cfg(test)]
 pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
@@ -42,6 +44,18 @@ pub const KEYS: &[SettingKey] = &[
     key("name", "NAME", "this member's name, unique in the cluster [default: the host's name]"),
     key("data_dir", "DIR", "where log, snapshots and identity are kept [default: /var/lib/trestle]"),
     key("admin_address", "IP:PORT", "where the gRPC admin API listens [default: 127.0.0.1:7480]"),
+    key(
+        "admin_socket",
+        "PATH",
+        "where it listens for this machine's own users, as a UNIX socket; empty for none [default: /run/trestle/admin.sock]",
+    ),
+    SettingKey {
+        name: "socket_roles",
+        value: "WHO=ROLE,...",
+        help: "roles of users over that socket, beside root and trestled's own: uid:USER=ROLE or gid:GROUP=ROLE, with viewer, \
+               operator or admin [default: none]",
+        list: true,
+    },
     key("peer_address", "IP:PORT", "where other members reach this one [default: 127.0.0.1:7481]"),
     key("http_address", "IP:PORT", "where /livez, /readyz and /metrics are served [default: 127.0.0.1:7482]"),
     key("advertise_admin_address", "HOST:PORT", "admin address as others dial it [default: admin_address]"),

@@ -176,12 +176,15 @@ pub(super) fn of_batch(
         }
         all => ("configuration", all_words(all, &changes)),
     };
-    let client = batch.origin.and_then(|origin| origin.client).map(|ip| ip.to_string()).unwrap_or_default();
-    let from = if client.is_empty() { String::new() } else { format!(", asked for by {client}") };
-    let member = batch.origin.and_then(|origin| origin.member).and_then(name_of);
+    let origin = batch.origin.as_ref();
+    let client = origin.and_then(|origin| origin.client).map(|ip| ip.to_string()).unwrap_or_default();
+    let actor = origin.and_then(|origin| origin.actor.as_ref()).map(ToString::to_string);
+    let actor = actor.unwrap_or_else(|| client.clone());
+    let from = if actor.is_empty() { String::new() } else { format!(", asked for by {actor}") };
+    let member = origin.and_then(|origin| origin.member).and_then(name_of);
     v1::ClusterEvent {
         id: of_log(batch.revision),
-        time: batch.origin.map(|origin| convert::time_of_millis(origin.time_ms)),
+        time: origin.map(|origin| convert::time_of_millis(origin.time_ms)),
         severity: v1::EventSeverity::Info.into(),
         kind: kind.to_owned(),
         text: text + &from,
@@ -192,6 +195,7 @@ pub(super) fn of_batch(
             change_count: u32::try_from(batch.changes.len()).unwrap_or(u32::MAX),
             client,
             request_id: batch.request.as_ref().map(ToString::to_string).unwrap_or_default(),
+            actor,
         })),
     }
 }

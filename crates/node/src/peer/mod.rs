@@ -11,11 +11,11 @@ use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
 use trestle_api::convert::ConnectionFilter;
 use trestle_api::peer::peer_service_server::PeerService;
-use trestle_api::{peer, status};
+use trestle_api::{peer, status, storage, stored};
 use trestle_consensus::STORAGE_FORMAT;
-use trestle_model::{HostPort, Invalid, MemberId, Violation};
+use trestle_model::{Actor, HostPort, Invalid, MemberId, Proposal, Violation};
 
-use crate::access::Caller;
+use crate::access::{self, Caller};
 use crate::admin::{Admin, OperationStream};
 use crate::connections::OwnConnections;
 use crate::events::EventSources;
@@ -68,6 +68,14 @@ fn filter(given: Option<peer::ConnectionFilter>) -> Result<ConnectionFilter, Sta
 
 fn invalid(field: &str, value: &str, rule: impl Into<String>) -> Status {
     status::invalid(&Invalid(vec![Violation::new(field, value, rule)]))
+}
+
+/// Who has asked another member for something, if that knows. Nothing is done for somebody whose rights are not known here.
+fn actor(given: Option<storage::Actor>) -> Result<Option<Actor>, Status> {
+    let Some(given) = given else { return Ok(None) };
+    let why =
+        "another member asks for a caller of a kind that this member does not know: upgrade this member";
+    stored::actor(given).map(Some).ok_or_else(|| status::failure(&status::Failure::Denied(why.to_owned())))
 }
 
 #[tonic::async_trait]
@@ -145,7 +153,7 @@ impl PeerService for PeerServer {
             "" => None,
             text => Some(text.parse().map_err(|_| invalid("client", text, "must be an IP address"))?),
         };
-        let caller = caller.on_behalf_of(MemberId(request.member_id), client);
+        let caller = caller.on_behalf_of(MemberId(request.member_id), client, actor(request.actor)?);
         let admin = self.admin.clone();
         self.on_api(async move { admin.lead_for(&caller, operation).await }).await
     }
@@ -162,7 +170,17 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.admin.propose_for_member(request.into_inner()).await.map(Response::new)
+        let (caller, request) = Caller::take(request)?;
+        let origin = request.proposal.as_ref().and_then(|proposal| proposal.origin.as_ref());
+        let actor = actor(origin.and_then(|origin| origin.actor.clone()))?;
+        let state = self.local.consensus.view().borrow().state.clone();
+        let may = |proposal: &Proposal| {
+            let (member, client) =
+                proposal.origin.as_ref().map_or((None, None), |from| (from.member, from.client));
+            let caller = caller.on_behalf_of(member.unwrap_or(MemberId(0)), client, actor);
+            access::authorize_command(&caller, &proposal.command, &state)
+        };
+        self.admin.propose_for_member(request, may).await.map(Response::new)
     }
 
     async fn read_index(

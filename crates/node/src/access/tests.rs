@@ -1,0 +1,329 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use trestle_model::{
+    Actor, CheckKind, ClientIdentity, Document, ExchangeCheck, HealthCheck, HttpCheck, Machine, MemberId,
+    PoolName, PoolSpec, Proposal, ResourceName, TlsCheck, VipName,
+};
+
+use super::*;
+use crate::accept::UnixCredentials;
+use crate::config::{LocalAccount, SocketRole};
+
+/// What each caller at an entrance may call: `v` from viewers on, `o` from operators on, `a` only admins, `m` only members.
+/// Whoever comes over TCP to the admin port counts as an admin.
+const EXPECTED: &str = "
+v grpc.health.v1.Health/Check
+v grpc.health.v1.Health/Watch
+v grpc.reflection.v1.ServerReflection/ServerReflectionInfo
+a trestle.v1.ClusterService/BootstrapCluster
+v trestle.v1.ClusterService/GetClusterStatus
+o trestle.v1.ClusterService/TransferLeadership
+v trestle.v1.ClusterService/WatchCluster
+v trestle.v1.ClusterService/WaitForRevision
+v trestle.v1.ClusterService/BackupConfiguration
+a trestle.v1.ClusterService/RestoreConfiguration
+o trestle.v1.ClusterService/ApplyBatch
+v trestle.v1.ConnectionService/ListConnections
+o trestle.v1.ConnectionService/CloseConnections
+o trestle.v1.ConnectionService/CloseConnectionsGradually
+v trestle.v1.EventService/ListEvents
+v trestle.v1.EventService/WatchEvents
+o trestle.v1.ListenerService/CreateListener
+v trestle.v1.ListenerService/GetListener
+v trestle.v1.ListenerService/ListListeners
+o trestle.v1.ListenerService/UpdateListener
+o trestle.v1.ListenerService/DeleteListener
+v trestle.v1.ListenerService/GetListenerHealth
+v trestle.v1.MemberService/GetMember
+v trestle.v1.MemberService/ListMembers
+a trestle.v1.MemberService/AddMember
+a trestle.v1.MemberService/PromoteMember
+a trestle.v1.MemberService/RemoveMember
+o trestle.v1.MemberService/DrainMember
+o trestle.v1.MemberService/EnableMember
+a trestle.v1.MemberService/UpdateMember
+o trestle.v1.PoolService/CreatePool
+v trestle.v1.PoolService/GetPool
+v trestle.v1.PoolService/ListPools
+o trestle.v1.PoolService/UpdatePool
+o trestle.v1.PoolService/DeletePool
+o trestle.v1.PoolService/CreateBackend
+v trestle.v1.PoolService/GetBackend
+v trestle.v1.PoolService/ListBackends
+o trestle.v1.PoolService/UpdateBackend
+o trestle.v1.PoolService/DeleteBackend
+v trestle.v1.PoolService/GetPoolHealth
+a trestle.v1.VipService/CreateVip
+v trestle.v1.VipService/GetVip
+v trestle.v1.VipService/ListVips
+a trestle.v1.VipService/UpdateVip
+a trestle.v1.VipService/DeleteVip
+v trestle.v1.VipService/GetVipStatus
+o trestle.v1.VipService/MoveVips
+v trestle.v1.VipService/ListVipEvents
+m trestle.peer.v1.RaftService/AppendEntries
+m trestle.peer.v1.RaftService/AppendStream
+m trestle.peer.v1.RaftService/Vote
+m trestle.peer.v1.RaftService/PreVote
+m trestle.peer.v1.RaftService/TransferLeader
+m trestle.peer.v1.RaftService/CheckDisk
+m trestle.peer.v1.RaftService/InstallSnapshot
+m trestle.peer.v1.RaftService/ConfirmTransfer
+m trestle.peer.v1.RaftService/CheckMember
+m trestle.peer.v1.PeerService/Describe
+m trestle.peer.v1.PeerService/Adopt
+m trestle.peer.v1.PeerService/RequestJoin
+m trestle.peer.v1.PeerService/NotifyRemoved
+m trestle.peer.v1.PeerService/Forward
+m trestle.peer.v1.PeerService/Propose
+m trestle.peer.v1.PeerService/ReadIndex
+m trestle.peer.v1.PeerService/RegisterStart
+m trestle.peer.v1.PeerService/Report
+m trestle.peer.v1.PeerService/AwaitRevision
+m trestle.peer.v1.PeerService/ListConnections
+m trestle.peer.v1.PeerService/CloseConnections
+m trestle.peer.v1.PeerService/AwaitEvents
+";
+
+fn expected() -> BTreeMap<String, char> {
+    let row = |line: &str| (format!("/{}", &line[2..]), line.chars().next().unwrap());
+    EXPECTED.lines().filter(|line| !line.is_empty()).map(row).collect()
+}
+
+/// Every method of every service that is described, as "/package.Service/Method".
+fn methods() -> Vec<String> {
+    let mut methods = Vec::new();
+    for described in [trestle_api::ALL_DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        for file in &prost_types::FileDescriptorSet::decode(described).unwrap().file {
+            for service in &file.service {
+                let of = |method: &prost_types::MethodDescriptorProto| {
+                    format!("/{}.{}/{}", file.package(), service.name(), method.name())
+                };
+                methods.extend(service.method.iter().map(of));
+            }
+        }
+    }
+    methods
+}
+
+const VIEWER: u32 = 1000;
+const OPERATOR: u32 = 1001;
+const ADMIN: u32 = 1002;
+const STRANGER: u32 = 1003;
+
+fn access() -> AccessControl {
+    let of = |uid, role| SocketRole { account: LocalAccount::User(uid), role };
+    let roles = [of(VIEWER, Role::Viewer), of(OPERATOR, Role::Operator), of(ADMIN, Role::Admin)];
+    AccessControl::new(LocalUsers::new(&roles))
+}
+
+fn tcp() -> ConnectionOrigin {
+    ConnectionOrigin::Tcp("192.0.2.1:5000".parse().unwrap())
+}
+
+fn local(uid: u32) -> ConnectionOrigin {
+    ConnectionOrigin::Unix(Some(UnixCredentials { uid, gid: 5, groups: [].into() }))
+}
+
+/// The caller of a call to a method, if it may make it.
+fn call(entrance: Entrance, origin: &ConnectionOrigin, path: &str) -> Result<Caller, Status> {
+    let mut request = Request::builder().uri(path).body(()).unwrap();
+    access().intercept(entrance, origin, &mut request)?;
+    Ok(request.extensions().get::<Caller>().unwrap().clone())
+}
+
+fn known(uid: u32, role: Role) -> Caller {
+    let actor = Actor::LocalUser { uid, role };
+    Caller { via: Via::UnixSocket, subject: Subject::Known(actor) }
+}
+
+#[test]
+fn every_method_is_for_whom_the_table_says() {
+    let expected = expected();
+    let methods = methods();
+    for path in &methods {
+        assert!(expected.contains_key(path), "not in the table of this test: {path}");
+    }
+    assert!(methods.len() > 60 && expected.len() <= methods.len() + 1, "{methods:?}");
+    for (path, least) in expected {
+        for (who, origin, rank) in [
+            ("nobody in particular", tcp(), 3),
+            ("a stranger", local(STRANGER), 0),
+            ("a viewer", local(VIEWER), 1),
+            ("an operator", local(OPERATOR), 2),
+            ("an admin", local(ADMIN), 3),
+            ("local root", local(0), 3),
+        ] {
+            let answered = call(Entrance::Admin, &origin, &path).map_err(|status| status.code());
+            let needed = match least {
+                'v' => 1,
+                'o' => 2,
+                'a' => 3,
+                _ => 4,
+            };
+            match answered {
+                Ok(_) => assert!(rank >= needed, "{who} may call {path}"),
+                // There is nothing of the peers' here, whoever asks.
+                Err(Code::Unimplemented) => assert_eq!(least, 'm', "{who}: {path}"),
+                Err(code) => {
+                    assert!(code == Code::PermissionDenied && rank < needed, "{who}: {path} {code:?}")
+                }
+            }
+        }
+        assert_eq!(call(Entrance::Peer, &tcp(), &path).unwrap().subject, Subject::Member, "{path}");
+    }
+}
+
+#[test]
+fn what_reads_is_told_from_what_writes_by_its_name() {
+    for path in methods().iter().filter(|path| path.starts_with("/trestle.v1.")) {
+        let (action, _) = rules::rule(path).unwrap();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let reads = ["Get", "List", "Watch", "Wait", "Backup"].iter().any(|verb| name.starts_with(verb));
+        assert_eq!(action == Action::Read, reads, "{path}");
+        for (verb, wanted) in
+            [("Create", Action::Create), ("Update", Action::Update), ("Delete", Action::Delete)]
+        {
+            assert!(!name.starts_with(verb) || action == wanted, "{path}: {action:?}");
+        }
+    }
+}
+
+#[test]
+fn a_method_without_a_rule_is_refused_and_the_others_get_their_caller() {
+    let caller = call(Entrance::Admin, &tcp(), "/trestle.v1.PoolService/ListPools").unwrap();
+    assert_eq!(caller.client(), Some("192.0.2.1".parse().unwrap()));
+    assert_eq!((caller.actor(), caller.to_string()), (None, "192.0.2.1".to_owned()));
+    let caller = call(Entrance::Admin, &local(OPERATOR), "/trestle.v1.PoolService/ListPools").unwrap();
+    assert_eq!((caller.client(), caller.to_string()), (None, "uid 1001 (operator)".to_owned()));
+    let refused = call(Entrance::Admin, &tcp(), "/trestle.v1.PoolService/DropPools").unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+}
+
+#[test]
+fn a_refusal_says_who_may_not_do_what_and_what_it_takes() {
+    let refused = call(Entrance::Admin, &local(VIEWER), "/trestle.v1.PoolService/CreatePool").unwrap_err();
+    assert!(
+        refused.message().starts_with("uid 1000 (viewer) may not create pools: that takes the role operator"),
+        "{refused}"
+    );
+    let refused = call(Entrance::Admin, &local(STRANGER), "/trestle.v1.PoolService/ListPools").unwrap_err();
+    assert!(refused.message().contains("uid 1003 has no role"), "{refused}");
+}
+
+fn pool(check: CheckKind) -> Document {
+    let name = PoolName::parse("web").unwrap();
+    (
+        name,
+        PoolSpec {
+            health: HealthCheck { kind: check, ..HealthCheck::default() },
+            ..PoolSpec::default()
+        },
+    )
+        .into()
+}
+
+fn state_with(check: CheckKind) -> ClusterState {
+    let mut machine = Machine::default();
+    let command = Command::create(pool(check));
+    machine.apply(1, &Proposal { request: None, origin: None, command }).unwrap();
+    machine.state
+}
+
+fn exchange(send: &[u8]) -> CheckKind {
+    let expect = Arc::from(&b"+"[..]);
+    CheckKind::Exchange(ExchangeCheck { send: send.into(), expect, ..ExchangeCheck::default() })
+}
+
+#[test]
+fn an_operator_changes_a_check_but_not_what_it_sends_or_reads() {
+    let http = |change: fn(&mut HttpCheck)| {
+        let mut check = HttpCheck::default();
+        change(&mut check);
+        CheckKind::Http(check)
+    };
+    let token = || http(|check| check.token_file = Some("/etc/trestle/checks/token".into()));
+    let headers = || http(|check| check.headers = vec![("Accept".into(), "*/*".into())]);
+    let identity = || {
+        let identity = ClientIdentity { certificate_file: "/c".into(), key_file: "/k".into() };
+        CheckKind::Tls(TlsCheck { identity: Some(identity), ..TlsCheck::default() })
+    };
+    let operator = known(OPERATOR, Role::Operator);
+    let may = |caller: &Caller, before: CheckKind, after: CheckKind| {
+        authorize_command(caller, &Command::put(pool(after)), &state_with(before))
+    };
+    for (guarded, field) in [
+        (exchange(b"PING\r\n"), "exchange"),
+        (token(), "http.token_file"),
+        (headers(), "http.headers"),
+        (identity(), "tls.client_certificate_file"),
+    ] {
+        for (before, after) in [
+            (CheckKind::Tcp, guarded.clone()),
+            (guarded.clone(), CheckKind::Tcp),
+            (exchange(b"QUIT\r\n"), guarded.clone()),
+        ] {
+            let refused = may(&operator, before.clone(), after.clone()).unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            assert!(refused.message().contains(field) || before != CheckKind::Tcp, "{refused}");
+            may(&known(ADMIN, Role::Admin), before, after).unwrap();
+        }
+        // As it is, it stays while other settings change.
+        may(&operator, guarded.clone(), guarded).unwrap();
+    }
+    let mut with_path = HttpCheck { path: "/readyz".into(), ..HttpCheck::default() };
+    with_path.token_file = Some("/etc/trestle/checks/token".into());
+    may(&operator, token(), CheckKind::Http(with_path)).unwrap();
+    may(&operator, CheckKind::Tcp, http(|check| check.path = "/healthz".into())).unwrap();
+    let state = state_with(exchange(b"PING\r\n"));
+    let gone = Command::delete(ResourceName::Pool(PoolName::parse("web").unwrap()));
+    authorize_command(&operator, &gone, &state).unwrap();
+}
+
+#[test]
+fn each_operation_of_a_batch_is_decided_for_itself() {
+    let operator = known(OPERATOR, Role::Operator);
+    let state = ClusterState::default();
+    authorize_command(&operator, &Command::put(pool(CheckKind::Tcp)), &state).unwrap();
+    let vip = Command::delete(ResourceName::Vip(VipName::parse("front").unwrap()));
+    let refused = authorize_command(&operator, &vip, &state).unwrap_err();
+    assert!(refused.message().contains("may not delete vips/front: that takes the role admin"), "{refused}");
+    let viewer = known(VIEWER, Role::Viewer);
+    assert!(authorize_command(&viewer, &Command::put(pool(CheckKind::Tcp)), &state).is_err());
+}
+
+#[test]
+fn a_call_that_a_member_passes_on_has_the_rights_of_its_caller() {
+    let member = call(Entrance::Peer, &tcp(), "/trestle.peer.v1.PeerService/Propose").unwrap();
+    let put = Command::put(pool(CheckKind::Tcp));
+    let may = |actor: Option<Actor>, client: Option<&str>| {
+        let client = client.map(|ip| ip.parse().unwrap());
+        let caller = member.clone().on_behalf_of(MemberId(2), client, actor);
+        authorize_command(&caller, &put, &ClusterState::default()).map(|()| caller)
+    };
+    assert!(may(Some(Actor::LocalUser { uid: 7, role: Role::Viewer }), None).is_err());
+    let caller = may(Some(Actor::LocalUser { uid: 7, role: Role::Operator }), None).unwrap();
+    assert_eq!((caller.taken_by(), caller.to_string()), (Some(MemberId(2)), "uid 7 (operator)".to_owned()));
+    assert_eq!(may(Some(Actor::LocalRoot), None).unwrap().actor(), Some(&Actor::LocalRoot));
+    // As ever: a client of the admin port over TCP, and the member itself.
+    assert_eq!(may(None, Some("192.0.2.9")).unwrap().subject, Subject::Unproven);
+    assert_eq!(may(None, None).unwrap().subject, Subject::Member);
+    // Nobody else passes calls on.
+    let viewer = known(VIEWER, Role::Viewer);
+    let claimed = viewer.clone().on_behalf_of(MemberId(2), None, Some(Actor::LocalRoot));
+    assert_eq!(claimed, viewer);
+}
+
+#[test]
+fn a_stranger_has_one_line_a_minute() {
+    let access = Arc::new(access());
+    let source = ClientSource::from(&local(STRANGER));
+    assert_eq!(source.to_string(), "uid 1003");
+    let told =
+        (0..1000).filter(|_| access.refusals.tells(source, "refused", Instant::now()).is_some()).count();
+    assert_eq!(told, 1);
+}
