@@ -14,6 +14,26 @@ use trestle_api::peer::DescribeRequest;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::status::{CLUSTER_RECOVERED, MEMBER_REMOVED, NO_CLUSTER};
 use trestle_api::v1;
+use trestle_model::{HostPort, Invalid, Violations};
+
+/// Where a member serves its admin API unless its file says otherwise.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:7480";
+
+/// The endpoints that were named; where none was, this machine's member.
+///
+/// # Errors
+/// Every one that is no HOST:PORT.
+pub(crate) fn named(given: &[String]) -> Result<Vec<String>, Invalid> {
+    if given.is_empty() {
+        return Ok(vec![DEFAULT_ADDRESS.to_owned()]);
+    }
+    let mut found = Violations::new();
+    for endpoint in given {
+        let rule = |_| "must be HOST:PORT, as in 127.0.0.1:7480; separate several with commas".to_owned();
+        found.take("--endpoint", endpoint, HostPort::parse(endpoint).map_err(rule));
+    }
+    found.into_result().map(|()| given.to_vec())
+}
 
 /// How long it may take to find out what listens at an address that took a connection and did not talk gRPC.
 const LOOK: Duration = Duration::from_secs(2);

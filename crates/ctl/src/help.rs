@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 20] = [
+const EXAMPLES: [(&str, &[&str]); 23] = [
     (
         "trestle pool",
         &[
@@ -90,6 +90,17 @@ const EXAMPLES: [(&str, &[&str]); 20] = [
     ),
     ("trestle cluster", &["trestle --endpoint 10.0.0.1:7480 cluster bootstrap"]),
     ("trestle leader", &["trestle leader show", "trestle leader transfer --to m2"]),
+    (
+        "trestle user",
+        &[
+            "trestle user create alice --role admin --out alice.toml",
+            "trestle user list",
+            "trestle user rotate alice --out alice.toml",
+            "trestle user delete alice",
+        ],
+    ),
+    ("trestle user create", &["trestle user create ci --role operator --ttl 30d --out ci.toml"]),
+    ("trestle context", &["trestle context list", "trestle context use alice@1f0c22ab"]),
     ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
     ("trestle backup", &["trestle backup trestle.json"]),
     (
@@ -168,11 +179,12 @@ fn global_options(command: &Command) -> String {
     let line = |arg: &clap::Arg| {
         let value = arg.get_value_names().and_then(<[_]>::first).map(ToString::to_string).unwrap_or_default();
         let short = arg.get_short().map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
-        let default = arg.get_default_values().first().and_then(|value| value.to_str()).unwrap_or_default();
-        let env = arg.get_env().and_then(|name| name.to_str()).map(|name| format!("; or {name}"));
+        // One that is found out says so in its help.
+        let default = arg.get_default_values().first().and_then(|value| value.to_str());
+        let default = default.map(|value| format!(" [default: {value}]")).unwrap_or_default();
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let option = format!("{short}--{} <{value}>", arg.get_id());
-        format!("  {option:<30}{help} [default: {default}{}]", env.unwrap_or_default())
+        format!("  {option:<30}{help}{default}")
     };
     let lines: Vec<String> = command.get_arguments().filter(|arg| arg.is_global_set()).map(line).collect();
     format!("Global options, which every command takes:\n{}", lines.join("\n"))

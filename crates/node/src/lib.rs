@@ -13,6 +13,7 @@ mod dev;
 mod events;
 mod health;
 mod http;
+mod identities;
 mod join;
 mod lag;
 mod levels;

@@ -16,6 +16,7 @@ use trestle_api::v1::event_service_server::EventServiceServer;
 use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
+use trestle_api::v1::user_service_server::UserServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
 use trestle_consensus::{Consensus, PEER_WINDOW};
 
@@ -34,7 +35,7 @@ const ADMIN_HTTP2: Http2 = Http2 {
 };
 
 /// The services of the admin API, whose health clients may ask for.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     <PoolServiceServer<Admin> as NamedService>::NAME,
     <ListenerServiceServer<Admin> as NamedService>::NAME,
     <ConnectionServiceServer<Admin> as NamedService>::NAME,
@@ -42,6 +43,7 @@ const SERVICES: [&str; 7] = [
     <ClusterServiceServer<Admin> as NamedService>::NAME,
     <VipServiceServer<Admin> as NamedService>::NAME,
     <EventServiceServer<Admin> as NamedService>::NAME,
+    <UserServiceServer<Admin> as NamedService>::NAME,
 ];
 
 /// The admin API, with health and reflection.
@@ -87,13 +89,14 @@ pub(crate) async fn admin(
                 ClusterServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
             )
             .add_service(EventServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(UserServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);
     let grpc = Grpc {
         services: services.into_axum_router(),
         http2: ADMIN_HTTP2,
-        intercept: |origin, request| intercept(Entrance::Admin, origin, request),
+        intercept: |origin, user, request| intercept(Entrance::Admin, origin, user, request),
     };
     accept::run(listener, port, grpc, stop).await;
 }
@@ -123,7 +126,7 @@ pub(crate) async fn peers(
     let grpc = Grpc {
         services: services.into_axum_router(),
         http2,
-        intercept: |origin, request| intercept(Entrance::Peer, origin, request),
+        intercept: |origin, user, request| intercept(Entrance::Peer, origin, user, request),
     };
     accept::run(listener, port, grpc, stop).await;
 }

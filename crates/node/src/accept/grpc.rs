@@ -16,13 +16,14 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use super::calls::{CallClass, CallPermit, too_many};
-use super::connection::{MonitoredIo, PortConnection};
-use super::{ConnectionOrigin, Serve, ServicePort};
+use super::connection::PortConnection;
+use super::user_session::{CallingUser, UserSession};
+use super::{ConnectionOrigin, EstablishedIo, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -38,7 +39,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 
 /// What stands before the services of a port.
-pub(crate) type Intercept = fn(ConnectionOrigin, &mut Request<Incoming>) -> Result<(), Status>;
+pub(crate) type Intercept =
+    fn(ConnectionOrigin, Option<CallingUser>, &mut Request<Incoming>) -> Result<(), Status>;
 
 /// What ports differ in.
 #[derive(Debug, Clone, Copy)]
@@ -190,6 +192,8 @@ impl HttpBody for RequestBody {
 /// An answer as it is fetched.
 struct ResponseBody {
     body: Body,
+    /// What ends it when its user was deleted, or its key rotated.
+    revocation: Option<Revocation>,
     /// Holds the call's place until the last of it was fetched.
     _permit: Option<Arc<CallPermit>>,
 }
@@ -202,11 +206,19 @@ impl HttpBody for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(revocation) = &mut self.revocation {
+            if revocation.told {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(end) = revocation.poll_end(cx) {
+                return Poll::Ready(Some(Ok(end)));
+            }
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() || self.revocation.as_ref().is_some_and(|revocation| revocation.told)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -215,7 +227,7 @@ impl HttpBody for ResponseBody {
 }
 
 fn refused(status: Status) -> Response<ResponseBody> {
-    status.into_http::<Body>().map(|body| ResponseBody { body, _permit: None })
+    status.into_http::<Body>().map(|body| ResponseBody { body, revocation: None, _permit: None })
 }
 
 impl ServicePort {
@@ -260,7 +272,12 @@ impl ServicePort {
             let (permit, port) = (permit.clone(), self.clone());
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
-        if let Err(refusal) = intercept(connection.origin, &mut request) {
+        let user = connection.user();
+        let calling = match user.map(|session| session.current()).transpose() {
+            Ok(calling) => calling,
+            Err(refusal) => return refused(refusal),
+        };
+        if let Err(refusal) = intercept(connection.origin, calling, &mut request) {
             return refused(refusal);
         }
         let answering = async {
@@ -272,6 +289,7 @@ impl ServicePort {
         };
         let answered = tokio::select! {
             answered = answering => answered,
+            refusal = revoked(user) => return refused(refusal),
             () = permit.evicted() => {
                 self.call_refused();
                 connection.count_eviction();
@@ -288,7 +306,45 @@ impl ServicePort {
             self.admission().make_lane(connection.number);
         }
         permit.answer(Instant::now());
-        response.map(|body| ResponseBody { body, _permit: Some(permit) })
+        let revocation = user.map(|session| Revocation::new(session.clone()));
+        response.map(|body| ResponseBody { body, revocation, _permit: Some(permit) })
+    }
+}
+
+/// Resolves when the user of a connection is one no more, with what it is told; never for a connection without one.
+async fn revoked(user: Option<&Arc<UserSession>>) -> Status {
+    let Some(session) = user else { return std::future::pending().await };
+    session.ended().await;
+    refusal(session)
+}
+
+/// What a user is told that is one no more.
+fn refusal(session: &UserSession) -> Status {
+    let current = session.current();
+    current.err().unwrap_or_else(|| Status::unauthenticated("this user was not one for a moment; try again"))
+}
+
+/// The end of an answer when its user is one no more.
+struct Revocation {
+    session: Arc<UserSession>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    told: bool,
+}
+
+impl Revocation {
+    fn new(session: Arc<UserSession>) -> Self {
+        let ended = Box::pin(session.ended());
+        Self { session, ended, told: false }
+    }
+
+    /// The last frame, once that has happened.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
+        ready!(self.ended.as_mut().poll(cx));
+        self.told = true;
+        let mut trailers = HeaderMap::new();
+        // A message that is no header is left out; the code is there all the same.
+        let _ = refusal(&self.session).add_header(&mut trailers);
+        Poll::Ready(Frame::trailers(trailers))
     }
 }
 
@@ -304,7 +360,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
         &self,
         port: Arc<ServicePort>,
         connection: Arc<PortConnection>,
-        io: MonitoredIo<Io>,
+        io: EstablishedIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
         let (services, shared, intercept) = (self.services.clone(), connection.clone(), self.intercept);

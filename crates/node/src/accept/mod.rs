@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod refusal_log;
 mod transport;
+mod user_session;
 
 use std::io;
 use std::net::IpAddr;
@@ -37,7 +38,8 @@ pub(crate) use grpc::{Grpc, Http2};
 pub(crate) use http::Http1;
 pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
 use refusal_log::RefusalLog;
-pub(crate) use transport::ServerTransport;
+pub(crate) use transport::{EstablishedIo, ServerTransport};
+pub(crate) use user_session::{CallingUser, UserDoor};
 
 /// How often deadlines are looked at.
 const DEADLINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -120,7 +122,7 @@ pub(crate) trait Serve<Io>: Send + Sync + 'static {
         &self,
         port: Arc<ServicePort>,
         connection: Arc<PortConnection>,
-        io: MonitoredIo<Io>,
+        io: EstablishedIo<Io>,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), &'static str>> + Send;
 }
@@ -151,6 +153,11 @@ impl ServicePort {
             refusal_log: RefusalLog::default(),
             transport: ServerTransport::Plain,
         }
+    }
+
+    /// The same port, where users are let in by TLS too.
+    pub(crate) fn with_users(self, door: UserDoor) -> Self {
+        Self { transport: ServerTransport::PlainOrTls(Arc::new(door)), ..self }
     }
 
     fn admission(&self) -> MutexGuard<'_, AdmittedConnections> {
@@ -272,8 +279,25 @@ where
             let (port, connection) = (place.0.clone(), place.1.clone());
             let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
             let serving = async {
-                let io = port.transport.establish(watched).await?;
-                serve.serve(port.clone(), connection.clone(), io, stop).await
+                let io = match port.transport.establish(watched, &connection).await {
+                    Ok(io) => io,
+                    Err(refused) => {
+                        port.counters.refused.fetch_add(1, Relaxed);
+                        port.refusal_log.tell_more(
+                            port.name,
+                            connection.source,
+                            refused.what,
+                            &refused.detail,
+                        );
+                        return Ok(());
+                    }
+                };
+                let serving = serve.serve(port.clone(), connection.clone(), io, stop);
+                let Some(session) = connection.user() else { return serving.await };
+                tokio::select! {
+                    ended = serving => ended,
+                    () = session.follow() => Ok(()),
+                }
             };
             let ended = tokio::select! {
                 biased;

@@ -6,13 +6,15 @@ use tonic::{Request, Status};
 use trestle_model::MemberId;
 
 use super::Entrance;
-use crate::accept::{ConnectionOrigin, UnixCredentials};
+use crate::accept::{CallingUser, ConnectionOrigin, UnixCredentials};
 
 /// Who makes a call. Only [`intercept`](super::intercept) makes one for a call that comes over a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// By what way the call came; all that is known of a caller today.
+    /// By what way the call came.
     pub(crate) via: Via,
+    /// The user that has shown its certificate, with the role that it has now; `None` without TLS.
+    pub(crate) user: Option<CallingUser>,
 }
 
 /// By what way a call came.
@@ -70,10 +72,11 @@ impl Caller {
     pub(crate) fn on_behalf_of(self, member: MemberId, client: Option<IpAddr>) -> Self {
         match self.via {
             Via::PeerPort { address, .. } => {
-                Self { via: Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) } }
+                let via = Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) };
+                Self { via, ..self }
             }
             // Nobody but members passes calls on.
-            via => Self { via },
+            via => Self { via, ..self },
         }
     }
 

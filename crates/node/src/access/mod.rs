@@ -12,19 +12,42 @@ pub(crate) use rules::{Action, Target, TargetKind, targets};
 
 use hyper::Request;
 use tonic::Status;
+use trestle_model::Role;
 
-use crate::accept::ConnectionOrigin;
+use crate::accept::{CallingUser, ConnectionOrigin};
 
 /// Whether a caller may do something to a resource.
 ///
-/// Nobody has an identity yet: who reaches a port rules what it serves, and the configuration keeps ports on loopback unless
-/// it says `insecure`. So everything is allowed; roles belong here, and nowhere else.
+/// Who has shown a certificate may what its role says. Others have no identity: who reaches a port without TLS rules what it serves,
+/// and the configuration keeps ports on loopback unless it says `insecure`.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`, once there are roles.
-#[expect(clippy::unnecessary_wraps, reason = "the one place where a call will be refused")]
-pub(crate) fn authorize(_caller: &Caller, _action: Action, _target: &Target) -> Result<(), Status> {
-    Ok(())
+/// `PERMISSION_DENIED`, with who the caller is and the role that it lacks.
+pub(crate) fn authorize(caller: &Caller, action: Action, target: &Target) -> Result<(), Status> {
+    let Some(user) = &caller.user else { return Ok(()) };
+    let least = least(action, target.kind);
+    if user.role >= least {
+        return Ok(());
+    }
+    let CallingUser { name, role } = user;
+    Err(Status::permission_denied(format!(
+        "user \"{name}\" is {role}, and this takes the role {least}: ask somebody who has it"
+    )))
+}
+
+/// The least role that may do something to a kind of resource.
+fn least(action: Action, kind: TargetKind) -> Role {
+    match (action, kind) {
+        (_, TargetKind::User) => Role::Admin,
+        (Action::Read | Action::Probe, _) => Role::Viewer,
+        (
+            Action::Create | Action::Update | Action::Delete,
+            TargetKind::Pool | TargetKind::Backend | TargetKind::Listener | TargetKind::Cluster,
+        )
+        | (Action::Update, TargetKind::Vip)
+        | (Action::Drain | Action::Move | Action::Close, _) => Role::Operator,
+        _ => Role::Admin,
+    }
 }
 
 /// The port on which a call arrived.
@@ -43,13 +66,14 @@ pub(crate) enum Entrance {
 pub(crate) fn intercept<B>(
     entrance: Entrance,
     origin: ConnectionOrigin,
+    user: Option<CallingUser>,
     request: &mut Request<B>,
 ) -> Result<(), Status> {
     let path = request.uri().path();
     let Some((action, kind)) = rules::rule(path) else {
         return Err(Status::unimplemented(format!("there is no method {path}")));
     };
-    let caller = Caller { via: Via::new(entrance, origin) };
+    let caller = Caller { via: Via::new(entrance, origin), user };
     authorize(&caller, action, &Target::all(kind))?;
     request.extensions_mut().insert(caller);
     Ok(())
@@ -104,11 +128,11 @@ mod tests {
     fn a_method_without_a_rule_is_refused_and_the_others_get_their_caller() {
         let origin = ConnectionOrigin::Tcp("192.0.2.1:5000".parse().unwrap());
         let mut request = Request::builder().uri("/trestle.v1.PoolService/ListPools").body(()).unwrap();
-        intercept(Entrance::Admin, origin, &mut request).unwrap();
+        intercept(Entrance::Admin, origin, None, &mut request).unwrap();
         let caller = request.extensions().get::<Caller>().unwrap();
         assert_eq!(caller.client(), Some("192.0.2.1".parse().unwrap()));
         let mut request = Request::builder().uri("/trestle.v1.PoolService/DropPools").body(()).unwrap();
-        let refused = intercept(Entrance::Admin, origin, &mut request).unwrap_err();
+        let refused = intercept(Entrance::Admin, origin, None, &mut request).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unimplemented);
         assert!(request.extensions().get::<Caller>().is_none());
     }
