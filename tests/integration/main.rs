@@ -23,6 +23,7 @@ mod failure;
 mod formats;
 mod greetings;
 mod haproxy;
+mod identities;
 mod listeners;
 mod local_socket;
 mod membership;

@@ -8,6 +8,7 @@ use crate::{expect_none, files, shown};
 const SHARED: &[(&str, usize, &str)] = &[
     ("Algorithm", 2, WORDS),
     ("AllDown", 2, WORDS),
+    ("Authority", 2, "who signs, as it is recorded; one of a test"),
     ("Backend", 2, TABLE),
     ("Command", 2, "what the log holds; what the command line takes"),
     ("Error", 2, "each crate's own"),

@@ -105,6 +105,17 @@ pub enum Failure {
     /// The caller may not do that: who it is, and what to do.
     #[error("{0}")]
     Denied(String),
+    /// Who calls is not believed, in words.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The cluster has no authority that could sign certificates.
+    #[error(
+        "this cluster has no authority that signs certificates: it was founded by a version that makes none; users need one"
+    )]
+    NoAuthority,
+    /// Nobody signs, in words. Nothing was changed.
+    #[error("no certificate was signed: {0}; nothing was changed")]
+    NotSigned(String),
     /// The member is about to stop.
     #[error("this member is shutting down; ask another")]
     ShuttingDown,
@@ -313,6 +324,9 @@ pub fn failure(failure: &Failure) -> Status {
         Failure::TooLarge { .. } => (Code::InvalidArgument, "REQUEST_TOO_LARGE"),
         Failure::Outdated(_) => (Code::FailedPrecondition, MEMBER_OUTDATED),
         Failure::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
+        Failure::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
+        Failure::NoAuthority => (Code::FailedPrecondition, "NO_AUTHORITY"),
+        Failure::NotSigned(_) => (Code::Unavailable, "NOT_SIGNED"),
         Failure::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown.as_str()),
         Failure::Internal(_) => (Code::Internal, "INTERNAL"),
     };

@@ -1,10 +1,13 @@
 //! From an address to a gRPC channel. What lies between TCP and HTTP/2 on the calling side is decided here and nowhere else:
-//! nothing today, so TLS and the identity that goes with it have one door. The accepting side's is `accept/transport.rs` of
-//! the node.
+//! nothing, or TLS with the identity of a user. The accepting side's is `accept/transport.rs` of the node.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint, Error};
+use trestle_identity::tls::ClientTls;
 
 /// How a channel is made and kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,14 +32,19 @@ pub struct KeepAlive {
     pub while_idle: bool,
 }
 
-/// What channels are made with: plain TCP.
+/// What channels are made with.
 #[derive(Debug, Clone, Default)]
-pub struct Transport(());
+pub struct Transport(Option<ClientTls>);
 
 impl Transport {
     /// TCP without encryption.
     pub const fn plain() -> Self {
-        Self(())
+        Self(None)
+    }
+
+    /// TLS, as a user of a cluster.
+    pub const fn tls(user: ClientTls) -> Self {
+        Self(Some(user))
     }
 
     /// What connects to an address, `HOST:PORT`, or to a UNIX socket, `unix:/PATH`.
@@ -61,7 +69,7 @@ impl Transport {
         if let Some(window) = options.window {
             endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
         }
-        Ok(Dialer(endpoint))
+        Ok(Dialer { endpoint, tls: self.0.clone().map(|user| (user, address.to_owned())) })
     }
 }
 
@@ -73,20 +81,40 @@ pub fn socket_path(endpoint: &str) -> Option<&str> {
 
 /// Connects to one address.
 #[derive(Debug, Clone)]
-pub struct Dialer(Endpoint);
+pub struct Dialer {
+    endpoint: Endpoint,
+    /// Who connects by TLS, and to where.
+    tls: Option<(ClientTls, String)>,
+}
+
+/// A connection to an address, over which a user has been let in. Its error is what is told: it has no cause below it.
+async fn secured(
+    user: ClientTls,
+    address: String,
+) -> Result<TokioIo<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin>, BoxError> {
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(user.connect(stream, SystemTime::now()).await?))
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Dialer {
     /// Connects now.
     ///
     /// # Errors
-    /// When there is no connection in time.
+    /// When there is no connection in time, or one side does not believe the other.
     pub async fn connect(&self) -> Result<Channel, Error> {
-        self.0.connect().await
+        let Some((user, address)) = self.tls.clone() else { return self.endpoint.connect().await };
+        let connector = tower::service_fn(move |_: Uri| secured(user.clone(), address.clone()));
+        self.endpoint.connect_with_connector(connector).await
     }
 
     /// A channel that connects when it is first used, and again after each failure. Its connections live on the runtime that
     /// this is called on.
     pub fn connect_lazy(&self) -> Channel {
-        self.0.connect_lazy()
+        let Some((user, address)) = self.tls.clone() else { return self.endpoint.connect_lazy() };
+        let connector = tower::service_fn(move |_: Uri| secured(user.clone(), address.clone()));
+        self.endpoint.connect_with_connector_lazy(connector)
     }
 }

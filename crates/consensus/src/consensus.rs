@@ -16,6 +16,7 @@ use crate::error::{Error, RaftStartError};
 use crate::history::ChangeHistory;
 use crate::identity::{Identity, RecoveryId};
 use crate::leadership::Leadership;
+use crate::lifecycle::MakeAuthority;
 use crate::member::ConsensusSettings;
 use crate::membership::{MembershipProgress, RemovalOutcome};
 use crate::network::MESSAGE_MAX;
@@ -152,9 +153,14 @@ impl Consensus {
     /// id of the first attempt.
     ///
     /// # Errors
-    /// When the member belongs to a cluster, or the disk fails.
-    pub async fn bootstrap(&self, cluster_id: ClusterId, spec: MemberSpec) -> Result<Arc<Member>, Error> {
-        self.core.clone().bootstrap(cluster_id, spec).await
+    /// When the member belongs to a cluster, the disk fails, or `authority` does.
+    pub async fn bootstrap(
+        &self,
+        cluster_id: ClusterId,
+        spec: MemberSpec,
+        authority: MakeAuthority,
+    ) -> Result<Arc<Member>, Error> {
+        self.core.clone().bootstrap(cluster_id, spec, authority).await
     }
 
     /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. `recovery` is

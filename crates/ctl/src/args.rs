@@ -10,8 +10,8 @@ use crate::duration::DURATION_RULE;
 /// Options that every command takes. They are hidden, because [`crate::help`] shows them once.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Admin addresses of members, or unix:/PATH of an admin socket, tried in order until one answers [default:
-    /// unix:/run/trestle/admin.sock where you may use that, else 127.0.0.1:7480; or TRESTLE_ENDPOINT]
+    /// Admin addresses of members, or unix:/PATH of an admin socket, tried in order until one answers [default: those of the
+    /// context, else unix:/run/trestle/admin.sock where you may use that, else 127.0.0.1:7480; or TRESTLE_ENDPOINT]
     #[arg(
         long,
         global = true,
@@ -21,6 +21,9 @@ pub(crate) struct Global {
         hide = true
     )]
     pub(crate) endpoint: Vec<String>,
+    /// Who to be, by TLS, and in which cluster [default: the current context unless endpoints are named; or TRESTLE_CONTEXT]
+    #[arg(long, global = true, env = "TRESTLE_CONTEXT", value_name = "NAME", hide = true)]
+    pub(crate) context: Option<String>,
     /// Form of the output: table, json or yaml
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide = true)]
     pub(crate) output: Format,

@@ -141,6 +141,9 @@ pub(crate) enum Error {
     /// The operating system gave no random bytes.
     #[error("cannot draw a random request id: {0}; name one with --request-id")]
     Random(getrandom::Error),
+    /// A key or a request for a certificate could not be made.
+    #[error("{0}")]
+    Key(String),
     /// The program could not be set up.
     #[error("cannot start the client: {0}")]
     Runtime(std::io::Error),
@@ -220,7 +223,7 @@ fn where_listed(message: &str) -> Option<String> {
     let (kind, name) = message.strip_suffix(" does not exist")?.split_once(' ')?;
     let of_pool = match (kind, name.trim_matches('"').split_once('/')) {
         ("backend", Some((pool, _))) => format!(" {pool}"),
-        ("pool" | "listener" | "member" | "vip", _) => String::new(),
+        ("pool" | "listener" | "member" | "vip" | "user", _) => String::new(),
         _ => return None,
     };
     Some(format!("\"trestle {kind} list{of_pool}\" shows those that do"))

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 20] = [
+const EXAMPLES: [(&str, &[&str]); 23] = [
     (
         "trestle pool",
         &[
@@ -90,6 +90,17 @@ const EXAMPLES: [(&str, &[&str]); 20] = [
     ),
     ("trestle cluster", &["trestle --endpoint 10.0.0.1:7480 cluster bootstrap"]),
     ("trestle leader", &["trestle leader show", "trestle leader transfer --to m2"]),
+    (
+        "trestle user",
+        &[
+            "trestle user create alice --role admin --out alice.toml",
+            "trestle user list",
+            "trestle user rotate alice --out alice.toml",
+            "trestle user delete alice",
+        ],
+    ),
+    ("trestle user create", &["trestle user create ci --role operator --ttl 30d --out ci.toml"]),
+    ("trestle context", &["trestle context list", "trestle context use alice@1f0c22ab"]),
     ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
     ("trestle backup", &["trestle backup trestle.json"]),
     (

@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod context;
 mod document;
 mod duration;
 mod endpoint;
@@ -34,6 +35,7 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 
 use crate::commands::Cli;
+use crate::context::Way;
 use crate::error::{Error, usage_document};
 use crate::exit::Exit;
 use crate::output::Terminal;
@@ -73,7 +75,8 @@ fn run_on(args: impl IntoIterator<Item = OsString>, mut terminal: Terminal) -> E
 }
 
 fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
-    let mut session = Session::new(&cli.global, terminal)?;
+    let way = if cli.command.calls() { Way::find(&cli.global)? } else { Way::plain(&[])? };
+    let mut session = Session::new(&cli.global, way, terminal);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     runtime.block_on(Box::pin(cli.command.run(&mut session)))

@@ -19,6 +19,7 @@ use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_api::v1::vip_service_client::VipServiceClient;
 
 use crate::args::{Format, Global};
+use crate::context::Way;
 use crate::duration::duration_text;
 use crate::endpoint::{self, Outside};
 use crate::error::{Error, Failure};
@@ -73,6 +74,7 @@ enum Attempt {
 /// One run of the command: endpoints, time, and where output goes.
 pub(crate) struct Session<'t> {
     endpoints: Vec<String>,
+    transport: Transport,
     timeout: Duration,
     format: Format,
     /// Where output goes.
@@ -83,19 +85,17 @@ pub(crate) struct Session<'t> {
 }
 
 impl<'t> Session<'t> {
-    /// Checks the endpoints; connects to nothing yet.
-    ///
-    /// # Errors
-    /// Every endpoint that is neither HOST:PORT nor a socket.
-    pub(crate) fn new(global: &Global, terminal: &'t mut Terminal) -> Result<Self, Error> {
-        Ok(Self {
-            endpoints: endpoint::named(&global.endpoint)?,
+    /// Connects to nothing yet.
+    pub(crate) fn new(global: &Global, way: Way, terminal: &'t mut Terminal) -> Self {
+        Self {
+            endpoints: way.endpoints,
+            transport: way.transport,
             timeout: global.timeout,
             format: global.output,
             terminal,
             connected: None,
             passed_over: BTreeSet::new(),
-        })
+        }
     }
 
     /// How long one call may take.
@@ -331,7 +331,7 @@ impl<'t> Session<'t> {
         };
         let channel = match self.connected.take() {
             Some((connected, channel)) if connected == index => channel,
-            _ => connect(&endpoint, deadline)
+            _ => connect(&self.transport, &endpoint, deadline)
                 .await
                 .map_err(|reason| Attempt::NotDone(failure(reason, false)))?,
         };
@@ -434,8 +434,8 @@ async fn is_joining(channel: Channel, deadline: Instant) -> bool {
     status.is_some_and(|status| Outside::of_member(&status) == Some(Outside::Joining))
 }
 
-async fn connect(address: &str, deadline: Instant) -> Result<Channel, String> {
-    let dialer = Transport::plain().dialer(address, &CHANNEL).map_err(|e| root_cause(&e))?;
+async fn connect(transport: &Transport, address: &str, deadline: Instant) -> Result<Channel, String> {
+    let dialer = transport.dialer(address, &CHANNEL).map_err(|e| root_cause(&e))?;
     let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
     match timeout_at(limit, dialer.connect()).await {
         Ok(connected) => connected.map_err(|e| root_cause(&e)),

@@ -2,45 +2,8 @@
 
 use std::fmt;
 
-/// What a caller may do: each role may do what the one before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Reads.
-    Viewer,
-    /// Changes pools, backends and listeners; drains members; moves virtual IPs and leadership; closes connections.
-    Operator,
-    /// Everything.
-    Admin,
-}
-
-impl Role {
-    /// All of them, the least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
-
-    /// Parses a role's name; the error is the broken rule.
-    ///
-    /// # Errors
-    /// When it is another word.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        known.ok_or_else(|| "must be viewer, operator or admin".to_owned())
-    }
-
-    /// The role's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::name::UserName;
+use crate::role::Role;
 
 /// Somebody who is known to a member, and asks for something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +17,13 @@ pub enum Actor {
         /// The role that the member's file gave it when it asked.
         role: Role,
     },
+    /// A user of the cluster, by its certificate.
+    User {
+        /// Its name.
+        name: UserName,
+        /// The role that it had when it asked.
+        role: Role,
+    },
 }
 
 impl Actor {
@@ -61,7 +31,7 @@ impl Actor {
     pub const fn role(&self) -> Role {
         match self {
             Self::LocalRoot => Role::Admin,
-            Self::LocalUser { role, .. } => *role,
+            Self::LocalUser { role, .. } | Self::User { role, .. } => *role,
         }
     }
 }
@@ -71,22 +41,7 @@ impl fmt::Display for Actor {
         match self {
             Self::LocalRoot => f.write_str("local root"),
             Self::LocalUser { uid, role } => write!(f, "uid {uid} ({role})"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roles_are_ordered_and_have_names() {
-        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
-        for role in Role::ALL {
-            assert_eq!(Role::parse(role.as_str()), Ok(role));
-        }
-        for wrong in ["", "root", "Admin", "admin "] {
-            assert!(Role::parse(wrong).is_err(), "{wrong:?}");
+            Self::User { name, role } => write!(f, "user {name} ({role})"),
         }
     }
 }

@@ -6,6 +6,7 @@ mod levels;
 mod members;
 mod restore;
 mod rules;
+mod users;
 mod vips;
 
 use std::sync::Arc;
@@ -108,10 +109,13 @@ impl ClusterState {
             self.keep_record(record);
         }
         match command {
-            Command::FoundCluster { cluster_id, member } => {
+            Command::FoundCluster { cluster_id, member, authority } => {
                 self.cluster_id = Some(cluster_id.clone());
                 self.feature_level = member.feature_level_max;
+                self.found_authority(authority.as_ref());
             }
+            Command::PutUser { user, .. } => self.put_user(index, applied.revision, user),
+            Command::DeleteUser { name, .. } => drop(self.users.remove(name)),
             Command::RaiseLevel { level } => self.feature_level = self.feature_level.max(*level),
             Command::Recover { recovery, draw, .. } => self.note_recovery(*recovery, *draw),
             Command::NoteStart { member, start, sockets, .. } => {
@@ -125,8 +129,10 @@ impl ClusterState {
         }
         self.note_before(&mut applied.changes);
         applied.changes.iter().for_each(|change| self.replay(change));
-        // A level is part of the configuration, though no resource: members of one revision have the same.
-        if !applied.changes.is_empty() || self.feature_level != before {
+        // A level and the users are part of what is agreed on, though no resources that are watched: members of one revision have
+        // the same.
+        let users = matches!(command, Command::PutUser { .. } | Command::DeleteUser { .. });
+        if !applied.changes.is_empty() || self.feature_level != before || users && applied.revision == index {
             self.revision = index;
         }
         Ok(applied)
@@ -155,6 +161,8 @@ impl ClusterState {
             }
             Command::Restore { configuration, replace } => self.restore(index, configuration, *replace),
             Command::Recover { member, recovery, .. } => self.recover(index, *member, *recovery),
+            Command::PutUser { user, expected } => self.decide_user(index, user, *expected),
+            Command::DeleteUser { name, expected } => self.delete_user(index, name, *expected),
             Command::RaiseLevel { .. }
             | Command::TakeVips { .. }
             | Command::ReleaseVips { .. }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::listener::OnSilence;
 use crate::pool::{Algorithm, AllDown, InitialState, OnDown, OnPrimaryUp, SendProxy};
+use crate::role::Role;
 use crate::vip::OnQuorumLoss;
 
 /// A value of such a setting.
@@ -114,6 +115,11 @@ choices! {
         Reset = 1 "reset" "It is reset",
         Pool = 2 "pool" "It goes to --pool, for protocols whose server speaks first",
     }
+    Role {
+        Viewer = 1 "viewer" "Looks, waits and watches, and changes nothing",
+        Operator = 2 "operator" "Also manages pools, backends and listeners, drains, moves virtual IPs and closes connections",
+        Admin = 3 "admin" "Everything, members and users included",
+    }
     OnQuorumLoss {
         Release = 1 "release" "It is let go when the lease ends, so that never two members serve it",
         Hold = 2 "hold" "The holder goes on; the other side of a split may elect a leader that serves it too",
@@ -145,5 +151,6 @@ mod tests {
         complete::<InitialState>();
         complete::<OnSilence>();
         complete::<OnQuorumLoss>();
+        complete::<Role>();
     }
 }

@@ -9,14 +9,16 @@ use crate::actor::Actor;
 use crate::address::HostPort;
 use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
-use crate::defaults::{FEATURE_LEVEL_FIRST, REQUEST_ID_MAX};
-use crate::document::{Document, Operation, ResourceName};
+use crate::defaults::{FEATURE_LEVEL_FIRST, FEATURE_LEVEL_IDENTITIES, REQUEST_ID_MAX};
+use crate::document::{Document, Expected, Operation, ResourceName};
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
-use crate::name::{MemberName, PoolName};
+use crate::name::{MemberName, PoolName, UserName};
 use crate::pool::{Backend, Pool};
+use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::Tenure;
+use crate::user::UserSpec;
 use crate::vip::Vip;
 
 /// A client's name for one request, so that a repeated request is applied once.
@@ -93,6 +95,9 @@ pub enum Command {
         cluster_id: ClusterId,
         /// The first member.
         member: MemberSpec,
+        /// The certificate of the cluster's own authority, of generation 1, whose key the first member has, in DER; `None` from a
+        /// program that makes none.
+        authority: Option<Arc<[u8]>>,
     },
     /// Allocates an id for a new member.
     AddMember(MemberSpec),
@@ -170,6 +175,20 @@ pub enum Command {
         /// The new level.
         level: u32,
     },
+    /// Makes a user what it says.
+    PutUser {
+        /// The user.
+        user: UserSpec,
+        /// What must be there before.
+        expected: Expected,
+    },
+    /// Deletes a user: from then on its certificates are refused.
+    DeleteUser {
+        /// The user.
+        name: UserName,
+        /// Revision that it must have, if any.
+        expected: Option<Revision>,
+    },
     /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
     TakeVips {
         /// Who, in which term, and how long its kernel may serve them without hearing from a quorum.
@@ -235,7 +254,9 @@ impl Command {
             | Self::DrainMember { .. }
             | Self::Restore { .. }
             | Self::StagePiece { .. }
-            | Self::ApplyStaged { .. } => true,
+            | Self::ApplyStaged { .. }
+            | Self::PutUser { .. }
+            | Self::DeleteUser { .. } => true,
             Self::FoundCluster { .. }
             | Self::AddMember(_)
             | Self::RemoveMember(_)
@@ -252,6 +273,9 @@ impl Command {
     pub const fn feature_level(&self) -> u32 {
         match self {
             Self::RaiseLevel { level } => *level,
+            Self::FoundCluster { authority: Some(_), .. }
+            | Self::PutUser { .. }
+            | Self::DeleteUser { .. } => FEATURE_LEVEL_IDENTITIES,
             _ => FEATURE_LEVEL_FIRST,
         }
     }

@@ -156,9 +156,11 @@ pub const MEMBERS_MAX: usize = 15;
 
 /// The highest feature level that this version knows. It grows when a command, a setting or a rule comes that earlier versions
 /// do not know; limits that applying an entry depends on change only with it.
-pub const FEATURE_LEVEL_MAX: u32 = 1;
+pub const FEATURE_LEVEL_MAX: u32 = FEATURE_LEVEL_IDENTITIES;
 /// The level that every program knows, also one that says nothing of levels.
 pub const FEATURE_LEVEL_FIRST: u32 = 1;
+/// The level at which a cluster has authorities and users.
+pub const FEATURE_LEVEL_IDENTITIES: u32 = 2;
 
 /// Changes of the configuration that are kept; the oldest is forgotten first.
 pub const RECORDS_KEPT: usize = 64;
@@ -202,3 +204,24 @@ pub const NUMBER_MAX: u64 = 1 << 62;
 pub const REACH_MAX: Duration = Duration::from_secs(3600);
 /// Latest time of an event, in milliseconds since 1970: the last one that has a year of four digits.
 pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
+
+/// Life of an authority's certificate. All members and users must get a new one before its end, so it is as long as what
+/// they run on.
+pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Life of a member's certificate. It is renewed without anybody's help, so that what was copied from a member is soon worthless.
+pub const MEMBER_CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Life of a user's certificate.
+pub const USER_CERTIFICATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Bounds of that life.
+pub const USER_CERTIFICATE_LIFE_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long before it is signed a certificate is valid: members' clocks differ, and one that has just been signed must be taken.
+pub const CERTIFICATE_BACKDATED: Duration = Duration::from_secs(3600);
+/// Largest certificate that is kept, in bytes. One with a key of P-256 takes some 600.
+pub const CERTIFICATE_MAX: usize = 8 * 1024;
+/// Most authorities at a time: one that is leaving, one that is in use and one that is coming, and one to spare.
+pub const AUTHORITIES_MAX: usize = 4;
+/// Most users.
+pub const USERS_MAX: usize = 1_000;
+/// Most keys of one user: the one in use, and the one that replaces it.
+pub const USER_KEYS_MAX: usize = 2;

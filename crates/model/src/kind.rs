@@ -15,6 +15,8 @@ pub enum Kind {
     Member,
     /// A virtual IP.
     Vip,
+    /// A user.
+    User,
     /// The cluster itself.
     Cluster,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Kind {
             Kind::Listener => "listener",
             Kind::Member => "member",
             Kind::Vip => "vip",
+            Kind::User => "user",
             Kind::Cluster => "cluster",
         })
     }

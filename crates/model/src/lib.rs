@@ -9,6 +9,7 @@
 mod actor;
 mod address;
 mod apply;
+mod authority;
 mod change;
 mod check;
 mod choice;
@@ -20,6 +21,7 @@ mod diff;
 mod digest;
 mod document;
 mod keeping;
+mod key_pin;
 mod kind;
 mod listen;
 mod listener;
@@ -32,16 +34,19 @@ mod pool;
 mod record;
 mod refusal;
 mod revision;
+mod role;
 mod secret;
 mod sockets;
 mod state;
 mod tenure;
+mod user;
 mod violation;
 mod vip;
 mod weight;
 
-pub use actor::{Actor, Role};
+pub use actor::Actor;
 pub use address::{BackendAddress, Bind, Host, HostPort, Port, usable_ip};
+pub use authority::{Authority, AuthorityState};
 pub use change::{Change, ChangeKind, Resource};
 pub use check::{
     CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,
@@ -53,13 +58,14 @@ pub use command::{Command, Origin, Outcome, Proposal, Request, RequestId};
 pub use configuration::{Configuration, Restored};
 pub use digest::Digest;
 pub use document::{Document, Expected, Operation, ResourceName};
+pub use key_pin::KeyPin;
 pub use kind::Kind;
 pub use listen::ListenAddress;
 pub use listener::{Listener, ListenerSpec, NamePattern, OnSilence, Route};
 pub use machine::{Applied, Machine, Remembered, Staged};
 pub use member::{ClusterId, Member, MemberId, MemberSpec, check_drain_timeout};
 pub use metadata::Metadata;
-pub use name::{BackendName, ListenerName, MemberName, PoolName, VipName};
+pub use name::{BackendName, ListenerName, MemberName, PoolName, UserName, VipName};
 pub use overlap::{Claim, Overlaps};
 pub use pool::{
     AdminState, Algorithm, AllDown, Backend, BackendSpec, HealthCheck, InitialState, OnDown, OnPrimaryUp,
@@ -68,9 +74,11 @@ pub use pool::{
 pub use record::{DocumentChange, RevisionRecord};
 pub use refusal::Refusal;
 pub use revision::Revision;
+pub use role::Role;
 pub use secret::Secret;
 pub use sockets::{MemberSockets, stands_in_the_way};
 pub use state::ClusterState;
 pub use tenure::{Tenure, VipEvent, VipEventKind};
+pub use user::{User, UserKey, UserSpec};
 pub use violation::{Invalid, Violation, Violations};
 pub use vip::{InterfaceName, OnQuorumLoss, Vip, VipAddress, VipSpec};

@@ -77,6 +77,10 @@ name_type!(
     /// Name of a member, unique among the current members.
     MemberName
 );
+name_type!(
+    /// Name of a user, unique in the cluster.
+    UserName
+);
 
 #[cfg(test)]
 mod tests {

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::authority::Authority;
 use crate::configuration::Configuration;
 use crate::document::{Document, ResourceName};
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
-use crate::name::{BackendName, ListenerName, MemberName, PoolName, VipName};
+use crate::name::{BackendName, ListenerName, MemberName, PoolName, UserName, VipName};
 use crate::pool::{AdminState, Backend, PoolEntry};
 use crate::record::RevisionRecord;
 use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::{Tenure, VipEvent};
+use crate::user::User;
 use crate::vip::Vip;
 
 /// Everything that the members agree on. Values are shared behind `Arc`, so a clone costs one pointer for each pool,
@@ -37,6 +39,10 @@ pub struct ClusterState {
     pub members: BTreeMap<MemberId, Arc<Member>>,
     /// Virtual IPs by name.
     pub vips: BTreeMap<VipName, Arc<Vip>>,
+    /// The authorities that sign certificates, by generation; none in a cluster that has no identities.
+    pub authorities: BTreeMap<u32, Arc<Authority>>,
+    /// Users by name. Neither a backup nor a restore has to do with them.
+    pub users: BTreeMap<UserName, Arc<User>>,
     /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same
     /// member, it tells which one started later. No configuration: changing it makes no revision.
     pub starts: BTreeMap<MemberId, u64>,

@@ -16,6 +16,7 @@ use crate::connections::OwnConnections;
 use crate::events::{EventSources, Journal};
 use crate::health::ProcessHealth;
 use crate::http::{self, HttpPages};
+use crate::identities::{AuthorityKeys, OwnLeaf, Signer};
 use crate::lag::{self, Lag};
 use crate::local_socket::LocalSocket;
 use crate::metrics::{DroppedLines, MetricSources};
@@ -50,21 +51,24 @@ pub(crate) struct MemberParts {
     pub(crate) journal: Journal,
     health: Arc<ProcessHealth>,
     fitness: OwnFitness,
+    leaf: OwnLeaf,
     pub(crate) succession: Succession,
 }
 
 impl MemberParts {
     pub(crate) fn new(local: ThisMember, plane: Arc<DataPlane>, vips: Arc<Vips>, journal: Journal) -> Self {
         let (peers, supervisor) = (Peers::new(local.clone()), Supervisor::new());
+        let leaf = OwnLeaf::default();
         let health = Arc::new(ProcessHealth {
             local: local.clone(),
             plane: plane.clone(),
             vips: vips.clone(),
             supervisor: supervisor.clone(),
+            leaf: leaf.clone(),
         });
         let fitness = OwnFitness::new(local.clone(), plane.clone(), &vips);
         let succession = Succession::new(local.clone(), peers.clone(), vips.clone(), fitness.clone());
-        Self { local, peers, plane, vips, supervisor, journal, health, fitness, succession }
+        Self { local, peers, plane, vips, supervisor, journal, health, fitness, leaf, succession }
     }
 
     /// Whether every part of the process gives signs of life. A process that is gone has no parts to miss.
@@ -95,10 +99,15 @@ impl MemberParts {
         state: watch::Sender<Arc<ClusterState>>,
         log_lines_dropped: DroppedLines,
     ) -> std::io::Result<Servers> {
-        let Self { local, peers, plane, vips, supervisor, journal, health, succession, .. } = self;
+        let Self { local, peers, plane, vips, supervisor, journal, health, succession, leaf, .. } = self;
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let (api, raft) = (tokio::runtime::Handle::current(), local.consensus.runtime());
-        let ports = ServicePorts::new(&local.consensus, local.config.members_in_process);
+        let signer = Signer {
+            local: local.clone(),
+            peers: peers.clone(),
+            keys: AuthorityKeys::new(local.config.data_dir.clone()),
+        };
+        let ports = ServicePorts::new(&local.consensus, local.config.members_in_process, leaf.watch());
         let lag = Arc::new(Lag::default());
         let waits = RevisionWaits::new(local.clone(), peers.clone(), plane.clone());
         let events = EventSources { local: local.clone(), peers: peers.clone(), journal: journal.clone() };
@@ -114,6 +123,7 @@ impl MemberParts {
             events: events.clone(),
             connections: connections.clone(),
             transfers: Transfers::new(succession.clone()),
+            signer: signer.clone(),
             turns: AdminTurns::default(),
         };
         let peer_server = PeerServer {
@@ -159,6 +169,7 @@ impl MemberParts {
             part("state follower", Box::pin(state)),
         ];
         tasks.extend(over_socket.map(|server| part("admin socket server", Box::pin(server))));
+        api.spawn(leaf.clone().follow(signer, stop.clone()));
         api.spawn(registration::follow(registrar.clone(), stop.clone()));
         api.spawn(levels::follow(registrar, journal.clone(), stop.clone()));
         api.spawn(lag::follow(lag, consensus, plane.clone(), stop.clone()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use trestle_dataplane::DataPlane;
 
+use crate::identities::OwnLeaf;
 use crate::supervise::Supervisor;
 use crate::this_member::ThisMember;
 use crate::vips::Vips;
@@ -14,6 +15,7 @@ pub(crate) struct ProcessHealth {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) vips: Arc<Vips>,
     pub(crate) supervisor: Supervisor,
+    pub(crate) leaf: OwnLeaf,
 }
 
 impl ProcessHealth {
@@ -52,6 +54,7 @@ impl ProcessHealth {
             .shortages()
             .into_iter()
             .chain(self.other_name())
+            .chain(self.leaf.trouble().map(|why| format!("its certificate for TLS cannot be signed: {why}")))
             .chain(self.vips.own_addresses())
             .chain(self.vips.fence_problems(&state));
         let shadowed = self.plane.table().shadowed.clone();

@@ -11,6 +11,7 @@ mod dev;
 mod events;
 mod health;
 mod http;
+mod identities;
 mod join;
 mod lag;
 mod levels;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use trestle_consensus::Consensus;
 use trestle_engine::share::client_of;
+use trestle_identity::tls::ServerLeaf;
 
-use crate::accept::{ClientSource, IsOwn, PortDeadlines, ServicePort};
+use crate::accept::{ClientSource, IsOwn, PortDeadlines, ServicePort, UserDoor};
 use crate::descriptors;
 
 /// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
@@ -50,7 +52,11 @@ pub(crate) struct PortUse {
 
 impl ServicePorts {
     /// The ports of one of so many members in this process, with as many connections as it has descriptors for.
-    pub(crate) fn new(consensus: &Consensus, members: NonZeroUsize) -> Self {
+    pub(crate) fn new(
+        consensus: &Consensus,
+        members: NonZeroUsize,
+        leaf: watch::Receiver<Option<ServerLeaf>>,
+    ) -> Self {
         let limits = descriptors::own_ports(members);
         let view = consensus.view();
         let own_uid = rustix::process::geteuid().as_raw();
@@ -64,13 +70,13 @@ impl ServicePorts {
             ClientSource::User(uid) => uid == 0 || uid == own_uid,
             ClientSource::Local => false,
         });
-        let port =
-            |name, limits, deadlines| Arc::new(ServicePort::new(name, limits, deadlines, is_own.clone()));
+        let port = |name, limits, deadlines| ServicePort::new(name, limits, deadlines, is_own.clone());
+        let door = UserDoor::new(leaf, consensus.view());
         Self {
-            admin: port("admin", limits.admin, GRPC_DEADLINES),
-            peers: port("peers", limits.peers, GRPC_DEADLINES),
-            http: port("http", limits.http, HTTP_DEADLINES),
-            local: port("admin_socket", limits.local, GRPC_DEADLINES),
+            admin: Arc::new(port("admin", limits.admin, GRPC_DEADLINES).with_users(door)),
+            peers: Arc::new(port("peers", limits.peers, GRPC_DEADLINES)),
+            http: Arc::new(port("http", limits.http, HTTP_DEADLINES)),
+            local: Arc::new(port("admin_socket", limits.local, GRPC_DEADLINES)),
         }
     }
 

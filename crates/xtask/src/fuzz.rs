@@ -17,6 +17,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("claims", "trestle-vip"),
     ("stored_proposal", "trestle-api"),
     ("stored_machine", "trestle-api"),
+    ("user_certificate", "trestle-identity"),
 ];
 
 /// What makes the compiler count edges. SanitizerCoverage is a pass of LLVM, which stable Rust lets one name.

@@ -1,6 +1,6 @@
-//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`, `vips/api`.
+//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`, `vips/api`, `users/alice`.
 
-use trestle_model::{BackendName, ListenerName, MemberName, PoolName, Violations, VipName};
+use trestle_model::{BackendName, ListenerName, MemberName, PoolName, UserName, Violations, VipName};
 
 fn last_part<T>(
     field: &str,
@@ -36,6 +36,11 @@ pub fn parse_vip_name(field: &str, name: &str, v: &mut Violations) -> Option<Vip
     last_part(field, name, "vips/", VipName::parse, v)
 }
 
+/// Parses `users/{user}`, noting mistakes under `field`.
+pub fn parse_user_name(field: &str, name: &str, v: &mut Violations) -> Option<UserName> {
+    last_part(field, name, "users/", UserName::parse, v)
+}
+
 /// Parses `pools/{pool}/backends/{backend}`, noting mistakes under `field`.
 pub fn parse_backend_name(field: &str, name: &str, v: &mut Violations) -> Option<(PoolName, BackendName)> {
     let parts = name.strip_prefix("pools/").and_then(|rest| rest.split_once("/backends/"));
@@ -66,6 +71,11 @@ pub fn listener_name(name: &ListenerName) -> String {
 /// Renders `vips/{vip}`.
 pub fn vip_name(name: &VipName) -> String {
     format!("vips/{name}")
+}
+
+/// Renders `users/{user}`.
+pub fn user_name(name: &UserName) -> String {
+    format!("users/{name}")
 }
 
 /// Renders `members/{member}`.

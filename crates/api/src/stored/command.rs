@@ -7,7 +7,7 @@ use trestle_model::{
 };
 
 use super::member::{feature_level, level_number, started};
-use super::{DecodeError, duration, member, parsed, required, vip};
+use super::{DecodeError, duration, member, parsed, required, user, vip};
 use crate::storage::{self, proposal::Command as Message};
 
 fn updated_member(
@@ -26,6 +26,7 @@ fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
     Ok(Command::FoundCluster {
         cluster_id: member::cluster_id(&m.cluster_id)?,
         member: required("founding", "member", m.member)?.try_into()?,
+        authority: Some(m.authority).filter(|bytes| !bytes.is_empty()).map(user::certificate).transpose()?,
     })
 }
 
@@ -53,8 +54,8 @@ fn recover(m: &storage::Recover) -> Command {
 impl From<&Command> for Message {
     fn from(command: &Command) -> Self {
         match command {
-            Command::FoundCluster { cluster_id, member } => {
-                Self::FoundCluster(member::founded(cluster_id, member))
+            Command::FoundCluster { cluster_id, member, authority } => {
+                Self::FoundCluster(member::founded(cluster_id, member, authority.as_deref()))
             }
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
@@ -85,6 +86,10 @@ impl From<&Command> for Message {
                 Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery, draw: *draw })
             }
             Command::RaiseLevel { level } => Self::RaiseLevel(*level),
+            Command::PutUser { user, expected } => user::put_message(user, *expected),
+            Command::DeleteUser { name, expected } => {
+                Self::DeleteUser(storage::DeleteUser { name: name.to_string(), revision: *expected })
+            }
             Command::TakeVips { tenure, time_ms, reason } => {
                 Self::TakeVips(vip::take_message(tenure, *time_ms, reason))
             }
@@ -127,6 +132,8 @@ impl TryFrom<Message> for Command {
             Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
             Message::Recover(m) => recover(&m),
             Message::RaiseLevel(level) => Self::RaiseLevel { level },
+            Message::PutUser(m) => user::put(m)?,
+            Message::DeleteUser(m) => user::delete(&m)?,
             Message::TakeVips(m) => vip::take(m)?,
             Message::ReleaseVips(m) => vip::release(m)?,
         })

@@ -12,7 +12,8 @@ fn feed(hash: &mut Sha256, message: &impl Message) {
 }
 
 /// The digest of the configuration. Who holds the virtual IPs and whose process started when is left out: that changes without a
-/// revision, so that two members of one revision may differ in it.
+/// revision, so that two members of one revision may differ in it. So are users and authorities, which are not shown to everybody who
+/// watches a cluster and compares what was seen with the members.
 pub fn state_digest(state: &ClusterState) -> Digest {
     let mut hash = Sha256::new();
     let head = storage::Machine {

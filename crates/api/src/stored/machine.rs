@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId, RevisionRecord,
-    Staged, Vip, VipEvent,
+    Authority, ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId,
+    RevisionRecord, Staged, User, Vip, VipEvent,
 };
 
 use super::{DecodeError, member, number, parsed, required};
@@ -47,6 +47,8 @@ impl From<&Machine> for storage::Machine {
             listeners,
             members,
             vips,
+            authorities,
+            users,
             starts,
             sockets,
             tenure,
@@ -67,6 +69,8 @@ impl From<&Machine> for storage::Machine {
             members: members.values().map(|member| member.as_ref().into()).collect(),
             remembered: machine.remembered().map(Into::into).collect(),
             vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
+            authorities: authorities.values().map(|authority| authority.as_ref().into()).collect(),
+            users: users.values().map(|user| user.as_ref().into()).collect(),
             starts: starts
                 .iter()
                 .map(|(id, start)| member::started(*id, *start, 0, sockets.get(id).map(|s| s.as_ref())))
@@ -104,6 +108,14 @@ impl TryFrom<storage::Machine> for Machine {
             let vip = Vip::try_from(m)?;
             Ok((vip.name.clone(), Arc::new(vip)))
         });
+        let authorities = message.authorities.into_iter().map(|m| {
+            let authority = Authority::try_from(m)?;
+            Ok((authority.generation, Arc::new(authority)))
+        });
+        let users = message.users.into_iter().map(|m| {
+            let user = User::try_from(m)?;
+            Ok((user.spec.name.clone(), Arc::new(user)))
+        });
         let sockets =
             message.starts.iter().filter_map(|m| Some((MemberId(m.member_id), m.sockets.as_ref()?)));
         let sockets = sockets.map(|(id, sockets)| Ok((id, Arc::new(sockets.try_into()?))));
@@ -122,6 +134,8 @@ impl TryFrom<storage::Machine> for Machine {
             listeners: listeners.collect::<Result<_, DecodeError>>()?,
             members: members.collect::<Result<_, DecodeError>>()?,
             vips: vips.collect::<Result<_, DecodeError>>()?,
+            authorities: authorities.collect::<Result<_, DecodeError>>()?,
+            users: users.collect::<Result<_, DecodeError>>()?,
             starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
             sockets: sockets.collect::<Result<_, DecodeError>>()?,
             tenure: message.tenure.map(TryInto::try_into).transpose()?,

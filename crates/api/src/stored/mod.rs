@@ -11,6 +11,7 @@ mod member;
 mod origin;
 mod outcome;
 mod record;
+mod user;
 mod vip;
 
 pub use digest::{machine_digest, state_digest};

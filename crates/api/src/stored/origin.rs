@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use trestle_model::{Actor, MemberId, Origin, Role};
+use trestle_model::{Actor, Choice, MemberId, Origin, Role, UserName};
 
 use crate::storage;
 use crate::storage::actor::Kind;
@@ -41,16 +41,19 @@ impl From<&Actor> for storage::Actor {
         let kind = match actor {
             Actor::LocalRoot => Kind::LocalRoot(storage::LocalRoot {}),
             Actor::LocalUser { uid, role } => {
-                let role = match role {
-                    Role::Viewer => storage::Role::Viewer,
-                    Role::Operator => storage::Role::Operator,
-                    Role::Admin => storage::Role::Admin,
-                };
-                Kind::LocalUser(storage::LocalUser { uid: *uid, role: role.into() })
+                Kind::LocalUser(storage::LocalUser { uid: *uid, role: role.number() })
+            }
+            Actor::User { name, role } => {
+                Kind::User(storage::CallingUser { name: name.to_string(), role: role.number() })
             }
         };
         Self { kind: Some(kind) }
     }
+}
+
+/// The role of a number; none is never written.
+fn role(number: i32) -> Option<Role> {
+    Role::of_number(number).filter(|_| number != 0)
 }
 
 /// Who asked; `None` for one of a kind, or with a role, that this version does not know.
@@ -58,14 +61,9 @@ pub fn actor(message: storage::Actor) -> Option<Actor> {
     Some(match message.kind? {
         Kind::LocalRoot(_) => Actor::LocalRoot,
         Kind::LocalUser(user) => {
-            let role = match user.role() {
-                storage::Role::Viewer => Role::Viewer,
-                storage::Role::Operator => Role::Operator,
-                storage::Role::Admin => Role::Admin,
-                storage::Role::Unspecified => return None,
-            };
-            Actor::LocalUser { uid: user.uid, role }
+            Actor::LocalUser { uid: user.uid, role: role(user.role)? }
         }
+        Kind::User(user) => Actor::User { name: UserName::parse(&user.name).ok()?, role: role(user.role)? },
     })
 }
 
@@ -81,6 +79,10 @@ mod tests {
         for (known, bytes) in [
             (Actor::LocalRoot, &[0x0a, 0][..]),
             (Actor::LocalUser { uid: 1000, role: Role::Operator }, &[0x12, 5, 8, 0xe8, 7, 0x10, 2]),
+            (
+                Actor::User { name: UserName::parse("al").unwrap(), role: Role::Admin },
+                &[0x1a, 6, 0x0a, 2, b'a', b'l', 0x10, 3],
+            ),
         ] {
             assert_eq!(storage::Actor::from(&known).encode_to_vec(), bytes);
             assert_eq!(actor(storage::Actor::decode(bytes).unwrap()), Some(known));
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn one_that_a_newer_version_knows_is_nobody_in_particular() {
         // A user of another kind, and a role of another number.
-        for bytes in [&[0x1a, 3, 0x0a, 1, b'x'][..], &[0x12, 5, 8, 0xe8, 7, 0x10, 9], &[]] {
+        for bytes in [&[0x22, 3, 0x0a, 1, b'x'][..], &[0x12, 5, 8, 0xe8, 7, 0x10, 9], &[]] {
             assert_eq!(actor(storage::Actor::decode(bytes).unwrap()), None);
         }
     }

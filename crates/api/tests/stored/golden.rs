@@ -7,16 +7,18 @@ use trestle_api::storage;
 use trestle_api::stored::{machine_digest, state_digest};
 use trestle_model::{
     AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendSpec, CheckKind, ClusterId, Command,
-    Document, ExchangeCheck, ExchangeStep, Expected, HealthCheck, HostPort, HttpCheck, InterfaceName,
+    Document, ExchangeCheck, ExchangeStep, Expected, HealthCheck, HostPort, HttpCheck, InterfaceName, KeyPin,
     ListenAddress, ListenerName, ListenerSpec, Machine, MemberId, MemberName, MemberSockets, MemberSpec,
     NamePattern, OnQuorumLoss, Operation, Origin, PoolName, PoolSpec, Port, Proposal, Request, RequestId,
-    Route, SendProxy, Tenure, TlsCheck, VipAddress, VipName, VipSpec,
+    Role, Route, SendProxy, Tenure, TlsCheck, UserKey, UserName, UserSpec, VipAddress, VipName, VipSpec,
 };
 
 /// Bytes that logs out there hold. They must decode for ever; a line changes only together with the storage format.
 const LOG: &str = "log.txt";
 /// What a member has that has applied this log, as its snapshot holds it.
 const SNAPSHOT: &str = "snapshot.txt";
+/// The log of a cluster with an authority and users, and what a member has that has applied it.
+const IDENTITIES: &str = "identities.txt";
 
 fn golden(file: &str) -> String {
     let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
@@ -141,7 +143,7 @@ fn members_and_batches() -> Vec<(&'static str, Command)> {
         Operation::put((PoolName::parse("mail").unwrap(), exchanging())),
     ];
     vec![
-        ("found-cluster", Command::FoundCluster { cluster_id, member: member("m1", 1) }),
+        ("found-cluster", Command::FoundCluster { cluster_id, member: member("m1", 1), authority: None }),
         ("add-member", Command::AddMember(member("m2", 2))),
         ("add-another", Command::AddMember(member("m3", 3))),
         ("raise-level", Command::RaiseLevel { level: 1 }),
@@ -274,4 +276,44 @@ fn a_snapshot_is_what_the_log_makes_as_ever() {
     let bytes = unhex(golden(SNAPSHOT).lines().next().unwrap());
     let restored = Machine::try_from(storage::Machine::decode(&bytes[..]).unwrap()).unwrap();
     assert_eq!(restored, machine);
+}
+
+/// A cluster with an authority and users.
+fn identities() -> Vec<Proposal> {
+    let cluster_id = ClusterId::parse("0123456789abcdef0123456789abcdef").unwrap();
+    let founder = MemberSpec { feature_level_max: 2, ..member("m1", 1) };
+    let user = |name: &str, role, pin| UserSpec {
+        name: UserName::parse(name).unwrap(),
+        role,
+        keys: vec![UserKey { pin: KeyPin([pin; 32]), not_after: 1_800_000_000 }],
+    };
+    let put = |user, expected| Command::PutUser { user, expected };
+    let mut two_keys = user("alice", Role::Admin, 7);
+    two_keys.keys.push(UserKey { pin: KeyPin([8; 32]), not_after: 1_900_000_000 });
+    let commands = [
+        Command::FoundCluster { cluster_id, member: founder, authority: Some([0x30, 0].into()) },
+        put(user("alice", Role::Viewer, 7), Expected::Absent),
+        put(user("bob", Role::Operator, 9), Expected::Any),
+        put(two_keys, Expected::Revision(2)),
+        Command::DeleteUser { name: UserName::parse("bob").unwrap(), expected: Some(3) },
+    ];
+    commands.map(|command| Proposal { request: None, origin: None, command }).into()
+}
+
+#[test]
+fn identities_are_written_and_read_as_ever() {
+    let log = identities();
+    let named: Vec<_> = log.iter().map(|proposal| ("identities".to_owned(), proposal.clone())).collect();
+    let machine = storage::Machine::from(&replayed(&named)).encode_to_vec();
+    let messages = log.iter().map(|proposal| storage::Proposal::from(proposal).encode_to_vec());
+    let written: String = messages.chain([machine]).map(|bytes| format!("{}\n", hex(&bytes))).collect();
+    let golden = golden(IDENTITIES);
+    assert!(written == golden, "the encoding of identities changed; it is now:\n{written}");
+    let mut lines: Vec<_> = golden.lines().map(unhex).collect();
+    let machine = lines.pop().unwrap();
+    let read = |bytes: Vec<u8>| Proposal::try_from(storage::Proposal::decode(&bytes[..]).unwrap()).unwrap();
+    assert_eq!(lines.into_iter().map(read).collect::<Vec<_>>(), log);
+    let restored = Machine::try_from(storage::Machine::decode(&machine[..]).unwrap()).unwrap();
+    assert_eq!(restored, replayed(&named));
+    assert_eq!((restored.state.users.len(), restored.state.authorities.len()), (1, 1));
 }

@@ -7,12 +7,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::defaults::{DURATION_MAX, FIRST_BYTES_TIMEOUT_BOUNDS, NUMBER_MAX};
 use trestle_model::{
-    Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind,
-    Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep,
-    Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, ListenAddress, Listener, ListenerName,
-    ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern,
-    Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role,
-    Route, StatusRange, TlsCheck, Violations, VipName,
+    Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind, Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep, Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress, Listener, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern, Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role, Route, StatusRange, TlsCheck, UserKey, UserName, UserSpec, Violations, VipName,
 };
 
 use crate::vips;
@@ -277,10 +272,14 @@ pub(crate) fn member_sockets() -> impl Strategy<Value = MemberSockets> {
 }
 
 fn founding_and_members() -> impl Strategy<Value = Command> {
-    let found = ("[0-9a-f]{32}", member_spec()).prop_map(|(id, member)| Command::FoundCluster {
-        cluster_id: ClusterId::parse(&id).unwrap(),
-        member,
-    });
+    let found =
+        ("[0-9a-f]{32}", member_spec(), of(vec(any::<u8>(), 1..40))).prop_map(|(id, member, authority)| {
+            Command::FoundCluster {
+                cluster_id: ClusterId::parse(&id).unwrap(),
+                member,
+                authority: authority.map(Into::into),
+            }
+        });
     prop_oneof![
         found,
         member_spec().prop_map(Command::AddMember),
@@ -344,15 +343,38 @@ fn whole() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn expected() -> impl Strategy<Value = Expected> {
+    prop_oneof![Just(Expected::Any), Just(Expected::Absent), any::<u64>().prop_map(Expected::Revision)]
+}
+
+fn user() -> impl Strategy<Value = Command> {
+    let name = || "[a-c]".prop_map(|name| UserName::parse(&name).unwrap());
+    let key =
+        || (any::<[u8; 32]>(), number()).prop_map(|(pin, not_after)| UserKey { pin: KeyPin(pin), not_after });
+    prop_oneof![
+        (name(), choice(), vec(key(), 1..3), expected())
+            .prop_map(|(name, role, keys, expected)| (UserSpec { name, role, keys }, expected))
+            .prop_filter("two equal keys", |(user, _)| {
+                let mut violations = Violations::new();
+                user.check(&mut violations);
+                violations.is_empty()
+            })
+            .prop_map(|(user, expected)| Command::PutUser { user, expected }),
+        (name(), of(any::<u64>())).prop_map(|(name, expected)| Command::DeleteUser { name, expected }),
+    ]
+}
+
 pub(crate) fn command() -> BoxedStrategy<Command> {
     let raise = any::<u32>().prop_map(|level| Command::RaiseLevel { level });
-    prop_oneof![founding_and_members(), whole(), batch(), batch(), raise, vips::command()].boxed()
+    prop_oneof![founding_and_members(), whole(), batch(), batch(), raise, user(), vips::command()].boxed()
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
     let role = prop_oneof![Just(Role::Viewer), Just(Role::Operator), Just(Role::Admin)];
     let user = (any::<u32>(), role).prop_map(|(uid, role)| Actor::LocalUser { uid, role });
-    let actor = prop_oneof![Just(Actor::LocalRoot), user];
+    let role = prop_oneof![Just(Role::Viewer), Just(Role::Operator), Just(Role::Admin)];
+    let of_cluster = (name(), role).prop_map(|(name, role)| Actor::User { name, role });
+    let actor = prop_oneof![Just(Actor::LocalRoot), user, of_cluster];
     (any::<u64>(), of(1..u64::MAX), of(any::<IpAddr>()), of(actor)).prop_map(
         |(time_ms, member, client, actor)| Origin { time_ms, member: member.map(MemberId), client, actor },
     )

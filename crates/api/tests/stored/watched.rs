@@ -85,7 +85,7 @@ fn founded() -> Command {
         admin_address: address,
         feature_level_max: 2,
     };
-    Command::FoundCluster { cluster_id: ClusterId::parse(&"5a".repeat(16)).unwrap(), member }
+    Command::FoundCluster { cluster_id: ClusterId::parse(&"5a".repeat(16)).unwrap(), member, authority: None }
 }
 
 /// Commands of all kinds, of which many are accepted.

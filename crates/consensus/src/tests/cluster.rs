@@ -242,7 +242,7 @@ impl Cluster {
 
     pub(super) async fn found(&self) {
         let cluster_id = ClusterId::parse(&"5a".repeat(16)).unwrap();
-        self.at(0).bootstrap(cluster_id, self.spec(0)).await.unwrap();
+        self.at(0).bootstrap(cluster_id, self.spec(0), Box::new(|_| Ok(None))).await.unwrap();
     }
 
     /// Adds member `new` through the leader and makes it a voter.

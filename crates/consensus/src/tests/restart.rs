@@ -139,7 +139,7 @@ async fn an_empty_member_takes_one_identity_and_keeps_it() {
     cluster.at(0).adopt(id("aa"), MemberId(7), Default::default()).await.unwrap();
     assert!(cluster.at(0).adopt(id("aa"), MemberId(8), Default::default()).await.is_err());
     assert!(cluster.at(0).adopt(id("bb"), MemberId(7), Default::default()).await.is_err());
-    assert!(cluster.at(0).bootstrap(id("cc"), cluster.spec(0)).await.is_err());
+    assert!(cluster.at(0).bootstrap(id("cc"), cluster.spec(0), Box::new(|_| Ok(None))).await.is_err());
     cluster.stop(0).await;
     cluster.start(0).await;
     assert_eq!(cluster.id(0), MemberId(7));
@@ -157,5 +157,5 @@ async fn founding_goes_on_where_it_stopped() {
     cluster.found().await;
     assert_eq!(cluster.at(0).view().borrow().state.cluster_id, Some(first));
     let second = ClusterId::parse(&"bb".repeat(16)).unwrap();
-    assert!(cluster.at(0).bootstrap(second, cluster.spec(0)).await.is_err());
+    assert!(cluster.at(0).bootstrap(second, cluster.spec(0), Box::new(|_| Ok(None))).await.is_err());
 }

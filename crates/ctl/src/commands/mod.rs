@@ -9,6 +9,7 @@ mod choice;
 mod cluster;
 mod completions;
 mod connection;
+mod context;
 mod events;
 mod field_mask;
 mod leader;
@@ -23,6 +24,7 @@ mod resource;
 mod restore;
 mod status;
 mod top;
+mod user;
 mod vip;
 mod vip_settings;
 mod watch;
@@ -86,6 +88,12 @@ pub(crate) enum Command {
     /// Show or hand over leadership
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
+    /// Manage users of the admin API: who may call it over TLS
+    #[command(subcommand, alias = "users")]
+    User(user::UserCommand),
+    /// List contexts, and choose one: which cluster to call, and as which user
+    #[command(subcommand, alias = "contexts")]
+    Context(context::ContextCommand),
     /// Save the replicated configuration as one document
     Backup(backup::BackupArgs),
     /// Make the replicated configuration what a backup says; members are left alone
@@ -95,6 +103,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it calls a member at all.
+    pub(crate) fn calls(&self) -> bool {
+        !matches!(self, Self::Context(_) | Self::Completions(_))
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -113,6 +126,8 @@ impl Command {
             Self::Connection(command) => Box::pin(command.run(session)).await,
             Self::Member(command) => Box::pin(command.run(session)).await,
             Self::Leader(command) => command.run(session).await,
+            Self::User(command) => Box::pin(command.run(session)).await,
+            Self::Context(command) => command.run(session),
             Self::Backup(args) => args.run(session).await,
             Self::Restore(args) => args.run(session).await,
             Self::Completions(args) => args.run(session),

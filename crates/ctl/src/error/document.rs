@@ -154,7 +154,7 @@ impl Error {
             Self::BadAnswer(_) => "BAD_ANSWER",
             Self::Output(_) | Self::File { .. } => "IO",
             Self::Encode(_) => "ENCODING",
-            Self::Random(_) | Self::Runtime(_) => "SYSTEM",
+            Self::Random(_) | Self::Key(_) | Self::Runtime(_) => "SYSTEM",
         };
         word.to_owned()
     }

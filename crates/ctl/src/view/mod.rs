@@ -57,7 +57,7 @@ impl MetadataView {
 }
 
 /// The word of a setting that is one of a few values; of a number that this version does not know that of the default.
-fn word<T: Choice>(number: i32) -> &'static str {
+pub(crate) fn word<T: Choice>(number: i32) -> &'static str {
     T::of_number(number).unwrap_or_default().word()
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn short_name(resource: &str) -> String {
     let parts: Vec<&str> = resource.split('/').collect();
     match parts.as_slice() {
         ["pools", pool, "backends", backend] => format!("{pool}/{backend}"),
-        ["pools" | "listeners" | "members" | "vips", name] => (*name).to_owned(),
+        ["pools" | "listeners" | "members" | "vips" | "users", name] => (*name).to_owned(),
         ["members", member, "connections", number] => format!("{member}/{number}"),
         _ => resource.to_owned(),
     }

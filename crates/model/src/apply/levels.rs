@@ -24,6 +24,8 @@ impl ClusterState {
         // A level is raised to what all know.
         let known = match command {
             Command::RaiseLevel { .. } => self.common_feature_level().unwrap_or_default(),
+            // A cluster begins at what its founder knows.
+            Command::FoundCluster { member, .. } => member.feature_level_max,
             _ => self.feature_level,
         };
         self.require_level(command.feature_level(), known)
@@ -74,6 +76,7 @@ mod tests {
                 "m1" => Command::FoundCluster {
                     cluster_id: ClusterId::parse(&"0a".repeat(16)).unwrap(),
                     member: spec(name, *level),
+                    authority: None,
                 },
                 _ => Command::AddMember(spec(name, *level)),
             };

@@ -5,4 +5,5 @@ mod batches;
 mod listeners;
 mod make;
 mod state;
+mod users;
 mod vips;

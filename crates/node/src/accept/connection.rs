@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::CallLimiter;
+use super::user_session::UserSession;
 use super::{ClientSource, ConnectionOrigin};
 
 /// Times after which a connection of one port is given up.
@@ -105,6 +106,8 @@ pub(crate) struct PortConnection {
     abort: CancellationToken,
     /// To be ended when its calls have.
     leave: CancellationToken,
+    /// The user that has shown its certificate over TLS.
+    user: OnceLock<Arc<UserSession>>,
 }
 
 impl PortConnection {
@@ -127,7 +130,18 @@ impl PortConnection {
             evicted_calls: AtomicU32::new(0),
             abort: CancellationToken::new(),
             leave: CancellationToken::new(),
+            user: OnceLock::new(),
         }
+    }
+
+    /// Notes who its client is, once.
+    pub(super) fn set_user(&self, session: Arc<UserSession>) {
+        self.user.get_or_init(|| session);
+    }
+
+    /// The user that its client is; `None` without TLS.
+    pub(super) fn user(&self) -> Option<&Arc<UserSession>> {
+        self.user.get()
     }
 
     /// Whole between any two statements.

@@ -16,13 +16,14 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use super::calls::{CallClass, CallPermit, too_many};
-use super::connection::{MonitoredIo, PortConnection};
-use super::{ClientSource, ConnectionOrigin, Serve, ServicePort};
+use super::connection::PortConnection;
+use super::user_session::{CallingUser, UserSession};
+use super::{ClientSource, ConnectionOrigin, EstablishedIo, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
 const STREAMS_MAX: u32 = 128;
@@ -37,13 +38,21 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// As long for calls that wait: what they wait for has bounds of its own, 300 s at most.
 const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 
+/// Whose connection a call comes over.
+pub(crate) struct Client<'a> {
+    /// Where the connection comes from.
+    pub(crate) origin: &'a ConnectionOrigin,
+    /// The user that has shown its certificate, with the role that it has now; `None` without TLS.
+    pub(crate) user: Option<CallingUser>,
+}
+
 /// What stands before the services of a port.
 pub(crate) trait Guard: Send + Sync + 'static {
     /// Makes the caller of a call and leaves it with the request, or refuses the call.
-    fn admit(&self, origin: &ConnectionOrigin, request: &mut Request<Incoming>) -> Result<(), Status>;
+    fn admit(&self, client: &Client<'_>, request: &mut Request<Incoming>) -> Result<(), Status>;
 
     /// Notes how a call of this method failed, if that was because of who makes it.
-    fn note_refusal(&self, origin: &ConnectionOrigin, source: ClientSource, path: &str, status: &Status);
+    fn note_refusal(&self, client: &Client<'_>, source: ClientSource, path: &str, status: &Status);
 }
 
 /// What ports differ in.
@@ -196,6 +205,8 @@ impl HttpBody for RequestBody {
 /// An answer as it is fetched.
 struct ResponseBody {
     body: Body,
+    /// What ends it when its user was deleted, or its key rotated.
+    revocation: Option<Revocation>,
     /// Holds the call's place until the last of it was fetched.
     _permit: Option<Arc<CallPermit>>,
 }
@@ -208,11 +219,19 @@ impl HttpBody for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(revocation) = &mut self.revocation {
+            if revocation.told {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(end) = revocation.poll_end(cx) {
+                return Poll::Ready(Some(Ok(end)));
+            }
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() || self.revocation.as_ref().is_some_and(|revocation| revocation.told)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -221,7 +240,7 @@ impl HttpBody for ResponseBody {
 }
 
 fn refused(status: Status) -> Response<ResponseBody> {
-    status.into_http::<Body>().map(|body| ResponseBody { body, _permit: None })
+    status.into_http::<Body>().map(|body| ResponseBody { body, revocation: None, _permit: None })
 }
 
 impl ServicePort {
@@ -267,9 +286,13 @@ impl ServicePort {
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
         let path = request.uri().path().to_owned();
-        let note =
-            |refusal: &Status| guard.note_refusal(&connection.origin, connection.source, &path, refusal);
-        if let Err(refusal) = guard.admit(&connection.origin, &mut request) {
+        let user = connection.user();
+        let current = user.map(|session| session.current()).transpose();
+        let client =
+            Client { origin: &connection.origin, user: current.as_ref().ok().and_then(Option::as_ref).cloned() };
+        let note = |refusal: &Status| guard.note_refusal(&client, connection.source, &path, refusal);
+        let admitted = current.and_then(|_| guard.admit(&client, &mut request));
+        if let Err(refusal) = admitted {
             note(&refusal);
             return refused(refusal);
         }
@@ -282,6 +305,7 @@ impl ServicePort {
         };
         let answered = tokio::select! {
             answered = answering => answered,
+            refusal = revoked(user) => return refused(refusal),
             () = permit.evicted() => {
                 self.call_refused();
                 connection.count_eviction();
@@ -301,7 +325,45 @@ impl ServicePort {
             self.admission().make_lane(connection.number);
         }
         permit.answer(Instant::now());
-        response.map(|body| ResponseBody { body, _permit: Some(permit) })
+        let revocation = user.map(|session| Revocation::new(session.clone()));
+        response.map(|body| ResponseBody { body, revocation, _permit: Some(permit) })
+    }
+}
+
+/// Resolves when the user of a connection is one no more, with what it is told; never for a connection without one.
+async fn revoked(user: Option<&Arc<UserSession>>) -> Status {
+    let Some(session) = user else { return std::future::pending().await };
+    session.ended().await;
+    refusal(session)
+}
+
+/// What a user is told that is one no more.
+fn refusal(session: &UserSession) -> Status {
+    let current = session.current();
+    current.err().unwrap_or_else(|| Status::unauthenticated("this user was not one for a moment; try again"))
+}
+
+/// The end of an answer when its user is one no more.
+struct Revocation {
+    session: Arc<UserSession>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    told: bool,
+}
+
+impl Revocation {
+    fn new(session: Arc<UserSession>) -> Self {
+        let ended = Box::pin(session.ended());
+        Self { session, ended, told: false }
+    }
+
+    /// The last frame, once that has happened.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
+        ready!(self.ended.as_mut().poll(cx));
+        self.told = true;
+        let mut trailers = HeaderMap::new();
+        // A message that is no header is left out; the code is there all the same.
+        let _ = refusal(&self.session).add_header(&mut trailers);
+        Poll::Ready(Frame::trailers(trailers))
     }
 }
 
@@ -317,7 +379,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
         &self,
         port: Arc<ServicePort>,
         connection: Arc<PortConnection>,
-        io: MonitoredIo<Io>,
+        io: EstablishedIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
         let (services, shared, guard) = (self.services.clone(), connection.clone(), self.guard.clone());

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::connection::{MonitoredIo, Phase, PortConnection};
-use super::{Serve, ServicePort};
+use super::connection::{Phase, PortConnection};
+use super::{EstablishedIo, Serve, ServicePort};
 
 /// Most bytes of a request's head, and of an answer that wait for the client in user space.
 const BUFFER: usize = 16 * 1024;
@@ -81,7 +81,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Http1 {
         &self,
         _: Arc<ServicePort>,
         connection: Arc<PortConnection>,
-        io: MonitoredIo<Io>,
+        io: EstablishedIo<Io>,
         stop: CancellationToken,
     ) -> Result<(), &'static str> {
         let router = self.0.clone();

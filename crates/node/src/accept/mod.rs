@@ -17,6 +17,7 @@ mod listener;
 mod peer_groups;
 mod refusal_log;
 mod transport;
+mod user_session;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,11 +34,12 @@ use admission::{AdmittedConnections, NotAdmitted};
 use calls::CallLimiter;
 use connection::PortConnection;
 pub(crate) use connection::{MonitoredIo, PortDeadlines};
-pub(crate) use grpc::{Grpc, Guard, Http2};
+pub(crate) use grpc::{Client, Grpc, Guard, Http2};
 pub(crate) use http::Http1;
 pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
 pub(crate) use refusal_log::RefusalLog;
-pub(crate) use transport::ServerTransport;
+pub(crate) use transport::{EstablishedIo, ServerTransport};
+pub(crate) use user_session::{CallingUser, UserDoor};
 
 /// How often deadlines are looked at.
 const DEADLINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -126,7 +128,7 @@ pub(crate) trait Serve<Io>: Send + Sync + 'static {
         &self,
         port: Arc<ServicePort>,
         connection: Arc<PortConnection>,
-        io: MonitoredIo<Io>,
+        io: EstablishedIo<Io>,
         stop: CancellationToken,
     ) -> impl Future<Output = Result<(), &'static str>> + Send;
 }
@@ -157,6 +159,11 @@ impl ServicePort {
             refusal_log: RefusalLog::default(),
             transport: ServerTransport::Plain,
         }
+    }
+
+    /// The same port, where users are let in by TLS too.
+    pub(crate) fn with_users(self, door: UserDoor) -> Self {
+        Self { transport: ServerTransport::PlainOrTls(Arc::new(door)), ..self }
     }
 
     fn admission(&self) -> MutexGuard<'_, AdmittedConnections> {
@@ -278,8 +285,25 @@ where
             let (port, connection) = (place.0.clone(), place.1.clone());
             let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
             let serving = async {
-                let io = port.transport.establish(watched).await?;
-                serve.serve(port.clone(), connection.clone(), io, stop).await
+                let io = match port.transport.establish(watched, &connection).await {
+                    Ok(io) => io,
+                    Err(refused) => {
+                        port.counters.refused.fetch_add(1, Relaxed);
+                        port.refusal_log.tell_more(
+                            port.name,
+                            connection.source,
+                            refused.what,
+                            &refused.detail,
+                        );
+                        return Ok(());
+                    }
+                };
+                let serving = serve.serve(port.clone(), connection.clone(), io, stop);
+                let Some(session) = connection.user() else { return serving.await };
+                tokio::select! {
+                    ended = serving => ended,
+                    () = session.follow() => Ok(()),
+                }
             };
             let ended = tokio::select! {
                 biased;

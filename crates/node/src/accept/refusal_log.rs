@@ -38,6 +38,14 @@ impl RefusalLog {
             warn!(port, %source, untold, "connection closed: {what}");
         }
     }
+
+    /// As [`tell`](Self::tell), of the first of a kind with as much as is known of it.
+    pub(crate) fn tell_more(&self, port: &'static str, source: ClientSource, what: &'static str, more: &str) {
+        if let Some(untold) = self.tells(source, what, Instant::now()) {
+            let told = if more.is_empty() { what } else { more };
+            warn!(port, %source, untold, "connection refused: {told}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,10 +24,10 @@ use hyper::body::Incoming;
 use tonic::{Code, Status};
 use tracing::warn;
 use trestle_api::status::{self, Failure};
-use trestle_model::{ClusterState, Command, Role};
+use trestle_model::{Actor, ClusterState, Command, Role};
 
 use self::rules::Least;
-use crate::accept::{ClientSource, ConnectionOrigin, Guard, RefusalLog};
+use crate::accept::{CallingUser, Client, ClientSource, ConnectionOrigin, Guard, RefusalLog};
 
 /// Whether a caller may do something to a resource.
 ///
@@ -43,8 +43,7 @@ pub(crate) fn authorize(caller: &Caller, action: Action, target: &Target) -> Res
         Least::Member => denied(format!("only members {action} one another, and {caller} is none")),
         Least::Role(least) if caller.subject.role() >= Some(least) => Ok(()),
         Least::Role(least) => denied(format!(
-            "{caller} may not {action} {target}: that takes the role {least}; ask somebody who has it, or have the role given \
-             in the member's file (socket_roles)"
+            "{caller} may not {action} {target}: that takes the role {least}; ask somebody who has it"
         )),
     }
 }
@@ -104,13 +103,16 @@ impl AccessControl {
         Arc::new(GuardedEntrance { access: self.clone(), entrance })
     }
 
-    fn caller(&self, entrance: Entrance, origin: &ConnectionOrigin) -> Caller {
-        let subject = match (entrance, origin) {
-            (Entrance::Peer, _) => Subject::Member,
-            (Entrance::Admin, ConnectionOrigin::Tcp(_)) => Subject::Unproven,
-            (Entrance::Admin, ConnectionOrigin::Unix(process)) => self.users.subject(process.as_ref()),
+    fn caller(&self, entrance: Entrance, client: &Client<'_>) -> Caller {
+        let subject = match (entrance, client.origin, &client.user) {
+            (Entrance::Peer, ..) => Subject::Member,
+            (Entrance::Admin, _, Some(CallingUser { name, role })) => {
+                Subject::Known(Actor::User { name: name.clone(), role: *role })
+            }
+            (Entrance::Admin, ConnectionOrigin::Tcp(_), None) => Subject::Unproven,
+            (Entrance::Admin, ConnectionOrigin::Unix(process), None) => self.users.subject(process.as_ref()),
         };
-        Caller { via: Via::new(entrance, origin), subject }
+        Caller { via: Via::new(entrance, client.origin), subject }
     }
 
     /// Makes the caller of a request and leaves it with the request, if it may call the method at all.
@@ -120,7 +122,7 @@ impl AccessControl {
     fn intercept<B>(
         &self,
         entrance: Entrance,
-        origin: &ConnectionOrigin,
+        client: &Client<'_>,
         request: &mut Request<B>,
     ) -> Result<(), Status> {
         let path = request.uri().path();
@@ -131,7 +133,7 @@ impl AccessControl {
         let Some((action, kind)) = rule else {
             return Err(Status::unimplemented(format!("there is no method {path}")));
         };
-        let caller = self.caller(entrance, origin);
+        let caller = self.caller(entrance, client);
         authorize(&caller, action, &Target::all(kind))?;
         request.extensions_mut().insert(caller);
         Ok(())
@@ -145,18 +147,18 @@ struct GuardedEntrance {
 }
 
 impl Guard for GuardedEntrance {
-    fn admit(&self, origin: &ConnectionOrigin, request: &mut Request<Incoming>) -> Result<(), Status> {
-        self.access.intercept(self.entrance, origin, request)
+    fn admit(&self, client: &Client<'_>, request: &mut Request<Incoming>) -> Result<(), Status> {
+        self.access.intercept(self.entrance, client, request)
     }
 
     /// A line for the first refusal of a source in a minute, with how many there were before without one: strangers cannot fill
     /// the log.
-    fn note_refusal(&self, origin: &ConnectionOrigin, source: ClientSource, path: &str, status: &Status) {
-        if status.code() != Code::PermissionDenied {
+    fn note_refusal(&self, client: &Client<'_>, source: ClientSource, path: &str, status: &Status) {
+        if !matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
             return;
         }
         if let Some(untold) = self.access.refusals.tells(source, "refused", Instant::now()) {
-            let caller = self.access.caller(self.entrance, origin);
+            let caller = self.access.caller(self.entrance, client);
             warn!(
                 target: "trestle::audit",
                 %source, %caller, method = path.trim_start_matches('/'), untold,

@@ -62,6 +62,7 @@ pub(crate) enum TargetKind {
     Member,
     Connection,
     Event,
+    User,
     /// The cluster as a whole.
     Cluster,
     /// The port itself.
@@ -126,6 +127,7 @@ pub(super) enum Least {
 /// Who may do this to that kind of resource at the least.
 pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
     match (action, kind) {
+        (_, TargetKind::User) => Least::Role(Role::Admin),
         (Action::Read | Action::Probe, _) => Least::Role(Role::Viewer),
         (
             Action::Create | Action::Update | Action::Delete,
@@ -158,6 +160,7 @@ pub(super) fn rule(path: &str) -> Option<(Action, TargetKind)> {
         "trestle.v1.MemberService" => members(method),
         "trestle.v1.ClusterService" => cluster(method),
         "trestle.v1.ConnectionService" => connections(method),
+        "trestle.v1.UserService" => users(method),
         "trestle.v1.EventService" => match method {
             "ListEvents" | "WatchEvents" => Some((Action::Read, TargetKind::Event)),
             _ => None,
@@ -239,6 +242,17 @@ fn cluster(method: &str) -> Option<(Action, TargetKind)> {
     Some((action, TargetKind::Cluster))
 }
 
+fn users(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "ListUsers" => Action::Read,
+        "CreateUser" => Action::Create,
+        "RotateUser" => Action::Update,
+        "DeleteUser" => Action::Delete,
+        _ => return None,
+    };
+    Some((action, TargetKind::User))
+}
+
 fn connections(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "ListConnections" => Action::Read,
@@ -252,7 +266,9 @@ fn peers(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "Describe" | "Adopt" | "RequestJoin" => Action::Join,
         "NotifyRemoved" | "Forward" | "Propose" | "ReadIndex" | "RegisterStart" | "Report"
-        | "AwaitRevision" | "ListConnections" | "CloseConnections" | "AwaitEvents" => Action::Peer,
+        | "AwaitRevision" | "ListConnections" | "CloseConnections" | "AwaitEvents" | "IssueCertificate" => {
+            Action::Peer
+        }
         _ => return None,
     };
     Some((action, TargetKind::Cluster))
@@ -285,6 +301,13 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
         }
         Command::Restore { .. } | Command::StagePiece { .. } | Command::ApplyStaged { .. } => {
             vec![(Action::Restore, Target::all(TargetKind::Cluster))]
+        }
+        Command::PutUser { user, expected } => {
+            let action = if *expected == Expected::Absent { Action::Create } else { Action::Update };
+            one(action, TargetKind::User, trestle_api::convert::user_name(&user.name))
+        }
+        Command::DeleteUser { name, .. } => {
+            one(Action::Delete, TargetKind::User, trestle_api::convert::user_name(name))
         }
         Command::FoundCluster { .. } => vec![(Action::Found, Target::all(TargetKind::Cluster))],
         // What a leader notes itself: no client's write.

@@ -65,6 +65,10 @@ a trestle.v1.VipService/DeleteVip
 v trestle.v1.VipService/GetVipStatus
 o trestle.v1.VipService/MoveVips
 v trestle.v1.VipService/ListVipEvents
+a trestle.v1.UserService/CreateUser
+a trestle.v1.UserService/ListUsers
+a trestle.v1.UserService/RotateUser
+a trestle.v1.UserService/DeleteUser
 m trestle.peer.v1.RaftService/AppendEntries
 m trestle.peer.v1.RaftService/AppendStream
 m trestle.peer.v1.RaftService/Vote
@@ -87,6 +91,7 @@ m trestle.peer.v1.PeerService/AwaitRevision
 m trestle.peer.v1.PeerService/ListConnections
 m trestle.peer.v1.PeerService/CloseConnections
 m trestle.peer.v1.PeerService/AwaitEvents
+m trestle.peer.v1.PeerService/IssueCertificate
 ";
 
 fn expected() -> BTreeMap<String, char> {
@@ -132,7 +137,7 @@ fn local(uid: u32) -> ConnectionOrigin {
 /// The caller of a call to a method, if it may make it.
 fn call(entrance: Entrance, origin: &ConnectionOrigin, path: &str) -> Result<Caller, Status> {
     let mut request = Request::builder().uri(path).body(()).unwrap();
-    access().intercept(entrance, origin, &mut request)?;
+    access().intercept(entrance, &Client { origin, user: None }, &mut request)?;
     Ok(request.extensions().get::<Caller>().unwrap().clone())
 }
 

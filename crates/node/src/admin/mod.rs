@@ -16,6 +16,7 @@ mod paging;
 mod pools;
 mod resources;
 mod update_queue;
+mod users;
 mod vip_addresses;
 mod vips;
 mod wait;
@@ -45,6 +46,7 @@ use self::update_queue::UpdateQueue;
 use crate::access::{self, Action, Caller, Target};
 use crate::connections::OwnConnections;
 use crate::events::EventSources;
+use crate::identities::Signer;
 use crate::peers::Peers;
 use crate::report::Reports;
 use crate::revision_waits::RevisionWaits;
@@ -95,6 +97,7 @@ pub(crate) struct Admin {
     pub(crate) events: EventSources,
     pub(crate) connections: OwnConnections,
     pub(crate) transfers: Transfers,
+    pub(crate) signer: Signer,
     pub(crate) turns: AdminTurns,
 }
 

@@ -218,6 +218,16 @@ impl PeerService for PeerServer {
         Ok(Response::new(self.events.answer(request.get_ref()).await))
     }
 
+    async fn issue_certificate(
+        &self,
+        request: Request<peer::IssueCertificateRequest>,
+    ) -> Result<Response<peer::IssueCertificateResponse>, Status> {
+        let request = request.into_inner();
+        self.check_destination(request.to.as_ref())?;
+        let signer = self.admin.signer.clone();
+        self.on_api(async move { signer.sign_for(request) }).await
+    }
+
     async fn list_connections(
         &self,
         request: Request<peer::ListConnectionsRequest>,

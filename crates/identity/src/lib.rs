@@ -1,0 +1,22 @@
+//! Who members and users are: names, keys, authorities, certificates, and TLS with them.
+
+#![forbid(unsafe_code)]
+
+mod authority;
+mod certificate;
+mod files;
+mod name;
+mod private_key;
+mod request;
+pub mod tls;
+mod verify;
+
+pub use authority::{CertificateAuthority, LeafName, SigningError};
+pub use certificate::{CertificateFacts, from_pem, to_pem};
+pub use files::{read_private, write_private};
+pub use name::{CertificateSubject, SpiffeId};
+pub use private_key::PrivateKey;
+pub use request::{CertificateRequest, RequestError};
+pub use verify::{
+    AuthenticatedUser, CertificateRefusal, check_user, time_text, verify_member, verify_own, verify_user,
+};

@@ -1,0 +1,91 @@
+//! Requests for certificates (PKCS #10, RFC 2986): a public key, signed by the private key that goes with it. The private key never
+//! leaves the machine that made it.
+
+use rcgen::{CertificateParams, CertificateSigningRequestParams, PublicKey, PublicKeyData};
+use trestle_model::KeyPin;
+
+use crate::authority::SigningError;
+use crate::certificate::pin;
+use crate::private_key::PrivateKey;
+
+/// Largest request that is read, in bytes. One with a key of P-256 takes some 200.
+const REQUEST_MAX: usize = 4 * 1024;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It is too large.
+    #[error("the request for a certificate has {0} bytes; at most {REQUEST_MAX} are read")]
+    TooLarge(usize),
+    /// It cannot be read, or is not signed by its own key, or has a key that is not P-256.
+    #[error(
+        "the request for a certificate is none: {0}; it must be a PKCS #10 request in DER, signed by its own key of P-256"
+    )]
+    Unreadable(String),
+}
+
+/// A request whose sender has shown that it has the private key. Names and extensions in it count for nothing.
+#[derive(Debug)]
+pub struct CertificateRequest {
+    public_key: PublicKey,
+}
+
+impl CertificateRequest {
+    /// Makes one for a key, in DER.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn make(key: &PrivateKey) -> Result<Vec<u8>, SigningError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        Ok(params.serialize_request(key.pair())?.der().to_vec())
+    }
+
+    /// Reads one in DER, and verifies that its sender has the key.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn read(der: &[u8]) -> Result<Self, RequestError> {
+        if der.len() > REQUEST_MAX {
+            return Err(RequestError::TooLarge(der.len()));
+        }
+        let read = CertificateSigningRequestParams::from_der(&der.to_vec().into());
+        let request = read.map_err(|error| RequestError::Unreadable(error.to_string()))?;
+        if request.public_key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+            return Err(RequestError::Unreadable("its key is of another algorithm".to_owned()));
+        }
+        Ok(Self { public_key: request.public_key })
+    }
+
+    /// The hash of its public key.
+    pub fn pin(&self) -> KeyPin {
+        pin(&self.public_key.subject_public_key_info())
+    }
+
+    pub(crate) fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_who_has_the_key_can_ask_for_a_certificate_of_it() {
+        let key = PrivateKey::generate().unwrap();
+        let request = CertificateRequest::make(&key).unwrap();
+        assert_eq!(CertificateRequest::read(&request).unwrap().pin(), key.pin());
+        for at in 0..request.len() {
+            let mut changed = request.clone();
+            changed[at] ^= 1;
+            // Whatever is changed, no key but its own comes of it.
+            assert!(CertificateRequest::read(&changed).is_err(), "byte {at}");
+        }
+        for end in 0..request.len() {
+            assert!(CertificateRequest::read(&request[..end]).is_err(), "{end} bytes");
+        }
+        assert_eq!(CertificateRequest::read(&[0; 5000]).unwrap_err(), RequestError::TooLarge(5000));
+    }
+}

@@ -1,0 +1,208 @@
+//! The accepting side.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use trestle_model::ClusterState;
+
+use super::{ALPN, provider};
+use crate::authority::SigningError;
+use crate::certificate::CertificateFacts;
+use crate::private_key::PrivateKey;
+use crate::verify::{AuthenticatedUser, CertificateRefusal, verify_user};
+
+/// A member's certificate with its key.
+#[derive(Debug, Clone)]
+pub struct ServerLeaf {
+    certified: Arc<CertifiedKey>,
+    facts: CertificateFacts,
+}
+
+impl ServerLeaf {
+    /// Takes a certificate in DER and its key.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read, or the key is another's.
+    pub fn new(certificate: &[u8], key: &PrivateKey) -> Result<Self, SigningError> {
+        let facts = CertificateFacts::read(certificate);
+        let facts = facts.map_err(|refusal| SigningError::Certificate(refusal.to_string()))?;
+        if facts.pin != key.pin() {
+            return Err(SigningError::OtherKey { key: key.pin(), certificate: facts.pin });
+        }
+        let signing = provider().key_provider.load_private_key(key.der());
+        let signing = signing.map_err(|error| SigningError::Library(error.to_string()))?;
+        let chain = vec![CertificateDer::from(certificate.to_vec())];
+        Ok(Self { certified: Arc::new(CertifiedKey::new(chain, signing)), facts })
+    }
+
+    /// What the certificate says.
+    pub fn facts(&self) -> &CertificateFacts {
+        &self.facts
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct HandshakeFailure<Io> {
+    /// What the client did, in words that are the same for all of the kind.
+    pub kind: &'static str,
+    /// As much as is known of it, in words.
+    pub words: String,
+    /// The connection. The client has been sent why.
+    pub io: Io,
+}
+
+/// What came of the client's certificate.
+type Outcome = Mutex<Option<Result<AuthenticatedUser, CertificateRefusal>>>;
+
+/// Verifies one client's certificate by the state.
+#[derive(Debug)]
+struct UserVerifier {
+    state: Arc<ClusterState>,
+    provider: Arc<CryptoProvider>,
+    outcome: Arc<Outcome>,
+}
+
+/// What a client is told of a refusal: its library knows no more than the name of an alert (RFC 8446 section 6.2). The other side,
+/// `client::words`, makes words of it.
+fn alert(refusal: &CertificateRefusal) -> CertificateError {
+    match refusal {
+        CertificateRefusal::Expired { .. } => CertificateError::Expired,
+        CertificateRefusal::NotYetValid { .. } => CertificateError::NotValidYet,
+        CertificateRefusal::WrongAuthority { .. } => CertificateError::UnknownIssuer,
+        CertificateRefusal::OtherCluster { .. } | CertificateRefusal::OtherKind { .. } => {
+            CertificateError::InvalidPurpose
+        }
+        CertificateRefusal::UnknownUser(_) => CertificateError::ApplicationVerificationFailure,
+        CertificateRefusal::KeyNotPinned { .. } => CertificateError::Revoked,
+        CertificateRefusal::Unreadable(_)
+        | CertificateRefusal::NoName
+        | CertificateRefusal::ManyNames(_)
+        | CertificateRefusal::BadName { .. }
+        | CertificateRefusal::Invalid(_) => CertificateError::BadEncoding,
+    }
+}
+
+impl ClientCertVerifier for UserVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Clients have the one certificate of their context, and need no hint.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+        let verified = verify_user(&self.state, end_entity, now);
+        let answer = match &verified {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(refusal) => Err(alert(refusal).into()),
+        };
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(verified);
+        answer
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn config(leaf: &ServerLeaf, state: Arc<ClusterState>, outcome: Arc<Outcome>) -> Result<ServerConfig, Error> {
+    let provider = provider();
+    let verifier = UserVerifier { state, provider: provider.clone(), outcome };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(leaf.certified.clone())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// What the client did, by what the library says.
+fn told(error: &io::Error) -> (&'static str, String) {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return ("its connection broke during the TLS handshake", error.to_string());
+    };
+    let kind = match error {
+        Error::NoCertificatesPresented => "it has shown no certificate, and must show a user's",
+        Error::AlertReceived(_) => {
+            "it does not believe this member's certificate, or ended the TLS handshake"
+        }
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => "it speaks no TLS 1.3 with HTTP/2",
+        _ => "its TLS handshake is none",
+    };
+    (kind, error.to_string())
+}
+
+/// Speaks TLS with a client, which must show a certificate of a user that `state` knows.
+///
+/// # Errors
+/// [`HandshakeFailure`], after the client was sent an alert.
+pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
+    io: Io,
+    leaf: &ServerLeaf,
+    state: Arc<ClusterState>,
+) -> Result<(TlsStream<Io>, AuthenticatedUser), HandshakeFailure<Io>> {
+    let outcome = Arc::new(Outcome::default());
+    let config = match config(leaf, state, outcome.clone()) {
+        Ok(config) => config,
+        Err(error) => {
+            let kind = "this member's TLS cannot be set up";
+            return Err(HandshakeFailure { kind, words: error.to_string(), io });
+        }
+    };
+    let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).into_fallible().await;
+    let verified = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (accepted, verified) {
+        (Ok(stream), Some(Ok(user))) => Ok((stream, user)),
+        (Ok(stream), _) => {
+            let kind = "it has shown no certificate, and must show a user's";
+            Err(HandshakeFailure { kind, words: kind.to_owned(), io: stream.into_inner().0 })
+        }
+        (Err((_, io)), Some(Err(refusal))) => {
+            Err(HandshakeFailure { kind: refusal.kind(), words: refusal.to_string(), io })
+        }
+        (Err((error, io)), _) => {
+            let (kind, words) = told(&error);
+            Err(HandshakeFailure { kind, words, io })
+        }
+    }
+}

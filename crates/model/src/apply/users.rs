@@ -1,0 +1,80 @@
+//! Authorities and users.
+
+use std::sync::Arc;
+
+use super::{Result, check_revision, exists, missing, unchanged, valid};
+use crate::authority::{Authority, AuthorityState};
+use crate::command::Outcome;
+use crate::defaults;
+use crate::document::Expected;
+use crate::kind::Kind;
+use crate::machine::Applied;
+use crate::member::MemberId;
+use crate::name::UserName;
+use crate::refusal::Refusal;
+use crate::revision::Revision;
+use crate::state::ClusterState;
+use crate::user::{User, UserSpec};
+use crate::violation::{Invalid, Violation};
+
+/// Generation of the authority that a cluster is founded with, and the member that founds it.
+const FIRST: u32 = 1;
+const FOUNDER: MemberId = MemberId(1);
+
+impl ClusterState {
+    pub(super) fn found_authority(&mut self, certificate: Option<&Arc<[u8]>>) {
+        let Some(certificate) = certificate else { return };
+        let (generation, state, key_holders) = (FIRST, AuthorityState::Active, vec![FOUNDER]);
+        let authority = Authority { generation, certificate: certificate.clone(), state, key_holders };
+        self.authorities.insert(FIRST, Arc::new(authority));
+    }
+
+    pub(super) fn decide_user(&self, index: Revision, user: &UserSpec, expected: Expected) -> Result {
+        valid(|v| user.check(v))?;
+        let known = self.users.get(&user.name);
+        match (known, expected) {
+            (Some(known), Expected::Absent) => {
+                return Err(exists(Kind::User, &user.name, known.revision));
+            }
+            (None, Expected::Revision(_)) => return Err(missing(Kind::User, &user.name)),
+            (Some(known), Expected::Revision(revision)) => {
+                check_revision(Kind::User, &user.name, Some(revision), known.revision)?;
+            }
+            (_, Expected::Any) | (None, Expected::Absent) => {}
+        }
+        self.keys_are_nobody_elses(user)?;
+        match known {
+            Some(known) if known.spec == *user => unchanged(known.revision, Outcome::Noted),
+            None if self.users.len() >= defaults::USERS_MAX => {
+                Err(Refusal::Full { kind: Kind::User, max: defaults::USERS_MAX })
+            }
+            _ => Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() }),
+        }
+    }
+
+    /// One key is one user: who shows it must not be able to choose.
+    fn keys_are_nobody_elses(&self, user: &UserSpec) -> std::result::Result<(), Refusal> {
+        let mut others = self.users.values().filter(|other| other.spec.name != user.name);
+        let taken = others.find_map(|other| {
+            let key = user.keys.iter().find(|key| other.has_key(&key.pin))?;
+            Some((key.pin, &other.spec.name))
+        });
+        let Some((pin, other)) = taken else { return Ok(()) };
+        let rule = format!("is a key of user \"{other}\" already; make a new one");
+        Err(Invalid(vec![Violation::new("user.keys", pin, rule)]).into())
+    }
+
+    pub(super) fn put_user(&mut self, index: Revision, decided: Revision, user: &UserSpec) {
+        // One that is as it was keeps its revision.
+        if decided == index {
+            let user = User { spec: user.clone(), revision: index };
+            self.users.insert(user.spec.name.clone(), Arc::new(user));
+        }
+    }
+
+    pub(super) fn delete_user(&self, index: Revision, name: &UserName, expected: Option<Revision>) -> Result {
+        let user = self.users.get(name).ok_or_else(|| missing(Kind::User, name))?;
+        check_revision(Kind::User, name, expected, user.revision)?;
+        Ok(Applied { revision: index, outcome: Outcome::Deleted, changes: Vec::new() })
+    }
+}

@@ -1,0 +1,115 @@
+//! Users and authorities.
+
+use std::sync::Arc;
+
+use trestle_model::{
+    AuthorityState, ClusterId, ClusterState, Command, Configuration, Expected, HostPort, KeyPin, MemberId,
+    MemberName, MemberSpec, Outcome, Refusal, Role, UserKey, UserName, UserSpec,
+};
+
+fn cluster(feature_level_max: u32) -> ClusterState {
+    let address = HostPort::parse("m1.example:7481").unwrap();
+    let member = MemberSpec {
+        name: MemberName::parse("m1").unwrap(),
+        peer_address: address.clone(),
+        admin_address: address,
+        feature_level_max,
+    };
+    let mut state = ClusterState::default();
+    let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
+    let authority = (feature_level_max > 1).then(|| [1, 2, 3].into());
+    state.apply(2, &Command::FoundCluster { cluster_id, member, authority }).unwrap();
+    state
+}
+
+fn user(name: &str, role: Role, pins: &[u8]) -> UserSpec {
+    let key = |pin: &u8| UserKey { pin: KeyPin([*pin; 32]), not_after: 9 };
+    UserSpec { name: UserName::parse(name).unwrap(), role, keys: pins.iter().map(key).collect() }
+}
+
+fn put(user: UserSpec, expected: Expected) -> Command {
+    Command::PutUser { user, expected }
+}
+
+fn refused(state: &mut ClusterState, command: &Command) -> String {
+    let before = state.clone();
+    let refused = state.apply(50, command).unwrap_err();
+    assert_eq!(*state, before);
+    assert_eq!(state.decide(50, command).unwrap_err(), refused);
+    refused.to_string()
+}
+
+#[test]
+fn a_cluster_is_founded_with_the_authority_whose_key_its_founder_has() {
+    let state = cluster(2);
+    let first = &state.authorities[&1];
+    assert_eq!((&*first.certificate, first.state), (&[1, 2, 3][..], AuthorityState::Active));
+    assert_eq!(first.key_holders, [MemberId(1)]);
+}
+
+#[test]
+fn a_user_is_made_changed_and_deleted_each_under_a_revision_of_its_own() {
+    let mut state = cluster(2);
+    let alice = user("alice", Role::Viewer, &[1]);
+    state.apply(3, &put(alice.clone(), Expected::Absent)).unwrap();
+    assert_eq!((state.revision, state.users[&alice.name].revision), (3, 3));
+    let again = refused(&mut state, &put(alice.clone(), Expected::Absent));
+    assert_eq!(again, "user \"alice\" exists already (revision 3); choose another name or update it");
+    // What is as it was keeps its revision.
+    assert_eq!(state.apply(4, &put(alice.clone(), Expected::Any)).unwrap().revision, 3);
+    assert_eq!((state.revision, state.users[&alice.name].revision), (3, 3));
+    let rotated = user("alice", Role::Viewer, &[1, 2]);
+    state.apply(5, &put(rotated.clone(), Expected::Revision(3))).unwrap();
+    assert_eq!((state.revision, &state.users[&alice.name].spec), (5, &rotated));
+    assert!(
+        refused(&mut state, &put(alice.clone(), Expected::Revision(3)))
+            .contains("is at revision 5, not at 3")
+    );
+    let delete = |expected| Command::DeleteUser { name: UserName::parse("alice").unwrap(), expected };
+    assert!(refused(&mut state, &delete(Some(3))).contains("is at revision 5"));
+    assert_eq!(state.apply(6, &delete(Some(5))).unwrap().outcome, Outcome::Deleted);
+    assert_eq!((state.revision, state.users.len()), (6, 0));
+    assert_eq!(refused(&mut state, &delete(None)), "user \"alice\" does not exist");
+}
+
+#[test]
+fn one_key_is_one_user_and_a_user_has_one_or_two() {
+    let mut state = cluster(2);
+    state.apply(3, &put(user("alice", Role::Admin, &[1, 2]), Expected::Absent)).unwrap();
+    let taken = refused(&mut state, &put(user("bob", Role::Admin, &[3, 2]), Expected::Absent));
+    assert!(taken.contains("is a key of user \"alice\" already; make a new one"), "{taken}");
+    for pins in [&[][..], &[3, 3], &[3, 4, 5]] {
+        let rule = refused(&mut state, &put(user("bob", Role::Admin, pins), Expected::Absent));
+        assert!(rule.contains("must be 1 to 2 different keys"), "{rule}");
+    }
+}
+
+#[test]
+fn there_are_no_users_before_all_members_know_of_them() {
+    let mut state = cluster(1);
+    let early = refused(&mut state, &put(user("alice", Role::Admin, &[1]), Expected::Absent));
+    assert!(early.contains("this needs feature level 2"), "{early}");
+}
+
+#[test]
+fn a_restore_and_a_recovery_leave_users_and_authorities_alone() {
+    let mut state = cluster(2);
+    state.apply(3, &put(user("alice", Role::Admin, &[1]), Expected::Absent)).unwrap();
+    let (users, authorities) = (state.users.clone(), state.authorities.clone());
+    let configuration = Arc::new(Configuration::default());
+    state.apply(4, &Command::Restore { configuration, replace: true }).unwrap();
+    state.apply(5, &Command::Recover { member: MemberId(1), recovery: 1, draw: 5 }).unwrap();
+    assert_eq!((state.users, state.authorities), (users, authorities));
+}
+
+#[test]
+fn there_is_a_bound_of_users() {
+    let mut state = cluster(2);
+    for number in 0..1000_u16 {
+        let mut one = user(&format!("u{number}"), Role::Viewer, &[1]);
+        one.keys[0].pin.0[..2].copy_from_slice(&number.to_be_bytes());
+        state.apply(3 + u64::from(number), &put(one, Expected::Absent)).unwrap();
+    }
+    let full = state.apply(5000, &put(user("more", Role::Viewer, &[9]), Expected::Absent)).unwrap_err();
+    assert!(matches!(full, Refusal::Full { max: 1000, .. }), "{full}");
+}

@@ -1,0 +1,142 @@
+//! Users, and the certificates that are signed for them.
+
+use std::time::SystemTime;
+
+use tonic::{Request, Response, Status};
+use trestle_api::convert::{self, WantedCertificate};
+use trestle_api::status::{self, Failure};
+use trestle_api::v1;
+use trestle_api::v1::user_service_server::UserService;
+use trestle_identity::{CertificateFacts, to_pem};
+use trestle_model::{Expected, Invalid, Kind, Refusal, Role, User, UserKey, UserName, UserSpec, Violations};
+
+use super::paging::{after, page_size};
+use super::{Admin, internal};
+use crate::access::{self, Action, Caller, Target, TargetKind};
+use crate::identities::LeafSubject;
+
+/// A certificate that was signed, and the key of it that is to be pinned.
+struct Signed {
+    certificate: Vec<u8>,
+    key: UserKey,
+}
+
+fn invalid(found: &Invalid) -> Status {
+    status::invalid(found)
+}
+
+fn named(name: &UserName) -> Target {
+    Target::named(TargetKind::User, convert::user_name(name))
+}
+
+impl Admin {
+    /// Has a certificate signed. It is worth nothing until its key is in the user's record.
+    async fn signed(&self, request: &[u8], wanted: &WantedCertificate) -> Result<Signed, Status> {
+        if !self.signer.has_authority() {
+            return Err(status::failure(&Failure::NoAuthority));
+        }
+        let subject = LeafSubject::User(wanted.name.clone(), wanted.lifetime);
+        let certificate = self.signer.sign(request, &subject).await?;
+        let facts = CertificateFacts::read(&certificate).map_err(|refusal| internal(&refusal.to_string()))?;
+        let end = facts.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let key = UserKey { pin: facts.pin, not_after: end.as_secs() };
+        Ok(Signed { certificate, key })
+    }
+
+    /// What a user gets that now is as it was wanted.
+    async fn credentials(
+        &self,
+        name: &UserName,
+        signed: &Signed,
+    ) -> Result<Response<v1::UserCredentials>, Status> {
+        let read = self.read_newest().await?;
+        let state = read.state();
+        let user = state.users.get(name).filter(|user| user.has_key(&signed.key.pin));
+        // Somebody was quicker.
+        let user = user.ok_or_else(|| status::refusal(&missing(name)))?;
+        let believed = state.authorities.values().filter(|authority| authority.is_believed());
+        Ok(Response::new(v1::UserCredentials {
+            user: Some(convert::user(user)),
+            certificate: to_pem(&signed.certificate),
+            authorities: believed.map(|authority| to_pem(&authority.certificate)).collect(),
+            endpoints: state.members.values().map(|member| member.spec.admin_address.to_string()).collect(),
+        }))
+    }
+
+    /// The user as all members have it.
+    async fn newest_user(&self, name: &UserName) -> Result<User, Status> {
+        let read = self.read_newest().await?;
+        let user = read.state().users.get(name).map(|user| User::clone(user));
+        user.ok_or_else(|| status::refusal(&missing(name)))
+    }
+}
+
+fn missing(name: &UserName) -> Refusal {
+    Refusal::NotFound { kind: Kind::User, name: name.to_string() }
+}
+
+#[tonic::async_trait]
+impl UserService for Admin {
+    async fn create_user(
+        &self,
+        request: Request<v1::CreateUserRequest>,
+    ) -> Result<Response<v1::UserCredentials>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        let wanted = convert::create_user(&request).map_err(|found| invalid(&found))?;
+        access::authorize(&caller, Action::Create, &named(&wanted.name))?;
+        self.require_membership()?;
+        let signed = self.signed(&request.certificate_request, &wanted).await?;
+        let (name, role) = (wanted.name.clone(), wanted.role.unwrap_or(Role::Viewer));
+        let user = UserSpec { name: wanted.name, role, keys: vec![signed.key] };
+        let put = convert::put_user(&request, &request.request_id, user, Expected::Absent);
+        Box::pin(self.write(&caller, put)).await?;
+        self.credentials(&name, &signed).await
+    }
+
+    async fn rotate_user(
+        &self,
+        request: Request<v1::RotateUserRequest>,
+    ) -> Result<Response<v1::UserCredentials>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        let wanted = convert::rotate_user(&request).map_err(|found| invalid(&found))?;
+        access::authorize(&caller, Action::Update, &named(&wanted.name))?;
+        self.require_membership()?;
+        let known = self.newest_user(&wanted.name).await?;
+        let signed = self.signed(&request.certificate_request, &wanted).await?;
+        let user = UserSpec { keys: vec![signed.key], ..known.spec };
+        let expected = Expected::Revision(known.revision);
+        let put = convert::put_user(&request, &request.request_id, user, expected);
+        Box::pin(self.write(&caller, put)).await?;
+        self.credentials(&wanted.name, &signed).await
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        let read = self.read(&caller, &Target::all(TargetKind::User), request.consistency).await?;
+        let mut v = Violations::new();
+        let size = page_size(request.page_size, &mut v);
+        let after = after(&request.page_token, UserName::parse, &mut v);
+        v.into_result().map_err(|found| invalid(&found))?;
+        let users = &read.state().users;
+        let mut rest = users.values().filter(|user| after.as_ref().is_none_or(|last| user.spec.name > *last));
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let next = rest.next().and(page.last()).map(|last| last.spec.name.to_string());
+        Ok(Response::new(v1::ListUsersResponse {
+            users: page.into_iter().map(|user| convert::user(user)).collect(),
+            next_page_token: next.unwrap_or_default(),
+            read: Some(read.info),
+        }))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<v1::DeleteUserRequest>,
+    ) -> Result<Response<v1::DeleteUserResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        let accepted = Box::pin(self.write(&caller, convert::delete_user(&request))).await?;
+        Ok(Response::new(v1::DeleteUserResponse { revision: accepted.revision }))
+    }
+}

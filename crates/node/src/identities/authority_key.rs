@@ -1,0 +1,108 @@
+//! Keys of the cluster's authorities, as files of this member: `ca/1.key` for generation 1. They are in no log, snapshot, answer or
+//! backup.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use trestle_consensus::MakeAuthority;
+use trestle_identity::{CertificateAuthority, PrivateKey, read_private, write_private};
+use trestle_model::{AuthorityState, ClusterId, ClusterState};
+
+/// Generation of the authority that a cluster is founded with.
+const FIRST: u32 = 1;
+
+/// Where the keys are.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorityKeys {
+    data_dir: PathBuf,
+}
+
+/// The authority that signs, by the state.
+pub(super) fn active(state: &ClusterState) -> Option<&trestle_model::Authority> {
+    state.authorities.values().rev().map(|authority| &**authority).find(|a| a.state == AuthorityState::Active)
+}
+
+impl AuthorityKeys {
+    pub(crate) fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir }
+    }
+
+    fn path(&self, generation: u32) -> PathBuf {
+        self.data_dir.join("ca").join(format!("{generation}.key"))
+    }
+
+    fn read(&self, generation: u32) -> Result<Option<PrivateKey>, String> {
+        let path = self.path(generation);
+        let text = read_private(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let key = text.map(|text| PrivateKey::from_pem(&text)).transpose();
+        key.map_err(|error| format!("{} is no key: {error}", path.display()))
+    }
+
+    /// What makes the authority of a cluster that is founded here. The key is on disk before anybody hears of its certificate. A key
+    /// that is there already is taken: what comes of an earlier attempt to found may still be applied.
+    pub(crate) fn founding(self) -> MakeAuthority {
+        Box::new(move |cluster| self.found(cluster).map(|authority| Some(authority.certificate().into())))
+    }
+
+    fn found(&self, cluster: &ClusterId) -> Result<CertificateAuthority, String> {
+        let key = match self.read(FIRST)? {
+            Some(key) => key,
+            None => {
+                let key = PrivateKey::generate().map_err(|error| error.to_string())?;
+                let path = self.path(FIRST);
+                let written = write_private(&path, key.to_pem().expose().as_bytes());
+                written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                key
+            }
+        };
+        CertificateAuthority::make(key, cluster, FIRST, SystemTime::now()).map_err(|error| error.to_string())
+    }
+
+    /// The authority that signs, with its key; `None` if this member does not have it.
+    ///
+    /// # Errors
+    /// In words, when the file is there and cannot be used.
+    pub(super) fn load(&self, state: &ClusterState) -> Result<Option<CertificateAuthority>, String> {
+        let (Some(cluster), Some(active)) = (&state.cluster_id, active(state)) else { return Ok(None) };
+        let Some(key) = self.read(active.generation)? else { return Ok(None) };
+        let loaded = CertificateAuthority::load(key, cluster, &active.certificate);
+        let path = self.path(active.generation);
+        loaded.map(Some).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use trestle_model::{Authority, MemberId};
+
+    use super::*;
+
+    #[test]
+    fn a_founder_keeps_its_key_and_makes_the_certificate_of_the_log_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = AuthorityKeys::new(dir.path().to_owned());
+        let cluster = ClusterId::parse(&"0a".repeat(16)).unwrap();
+        let mut state = ClusterState { cluster_id: Some(cluster.clone()), ..ClusterState::default() };
+        assert!(keys.load(&state).unwrap().is_none());
+        // Two attempts, of which either may come into the log.
+        let made: Vec<_> = (0..2).map(|_| keys.clone().founding()(&cluster).unwrap().unwrap()).collect();
+        for certificate in made {
+            let authority = Authority {
+                generation: 1,
+                certificate,
+                state: AuthorityState::Active,
+                key_holders: vec![MemberId(1)],
+            };
+            state.authorities.insert(1, Arc::new(authority));
+            assert!(keys.load(&state).unwrap().is_some());
+        }
+        let other = AuthorityKeys::new(dir.path().join("other"));
+        assert!(other.load(&state).unwrap().is_none());
+        other.clone().founding()(&cluster).unwrap();
+        let refused = other.load(&state).unwrap_err();
+        assert!(refused.contains("1.key: the key ") && refused.contains("is not that of"), "{refused}");
+    }
+}

@@ -1,0 +1,227 @@
+//! This member's own certificate: kept in files, renewed when two thirds of its life are over, and anew where its names or its authority
+//! have changed. Connections that are open go on with the one that they began with.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use trestle_consensus::ClusterView;
+use trestle_identity::tls::ServerLeaf;
+use trestle_identity::{
+    CertificateRequest, LeafName, PrivateKey, from_pem, read_private, time_text, to_pem, verify_member,
+    write_private,
+};
+use trestle_model::{ClusterId, HostPort, MemberId};
+
+use super::signer::{LeafSubject, Signer};
+
+/// How often the certificate is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// Pause before the first further attempt to have one signed; it doubles up to [`LOOK`].
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// This member's certificate, once it has one. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnLeaf {
+    current: watch::Sender<Option<ServerLeaf>>,
+    /// Why it has none, or an old one.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+/// Whom the certificate must name.
+struct Wanted {
+    cluster: ClusterId,
+    id: MemberId,
+    names: Vec<LeafName>,
+    authorities: Vec<Vec<u8>>,
+}
+
+fn host(address: &HostPort) -> LeafName {
+    match address.as_socket() {
+        Some(socket) => LeafName::Ip(socket.ip().to_canonical()),
+        None => {
+            let text = address.as_str();
+            LeafName::Dns(text.rsplit_once(':').map_or(text, |(host, _)| host).to_owned())
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+impl Wanted {
+    fn of(signer: &Signer, view: &ClusterView) -> Option<Self> {
+        let (config, state) = (&signer.local.config, &view.state);
+        let (cluster, id) = (state.cluster_id.clone()?, signer.local.id()?);
+        let mut names = vec![LeafName::Dns(format!("admin.{cluster}.trestle"))];
+        let bound = config.admin_address.ip().to_canonical();
+        let bound = Some(LeafName::Ip(bound)).filter(|_| !config.admin_address.ip().is_unspecified());
+        for name in [Some(host(&config.advertise_admin_address)), bound].into_iter().flatten() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let believed = state.authorities.values().filter(|authority| authority.is_believed());
+        let authorities = believed.map(|authority| authority.certificate.to_vec()).collect();
+        Some(Self { cluster, id, names, authorities })
+    }
+
+    /// Whether a certificate is of this member, names all that it must, and has more than a third of its life left.
+    fn is_met_by(&self, certificate: &[u8], leaf: &ServerLeaf, now: SystemTime) -> bool {
+        let facts = leaf.facts();
+        let named = |name: &LeafName| match name {
+            LeafName::Dns(name) => facts.dns_names.contains(name),
+            LeafName::Ip(address) => facts.addresses.contains(&octets(*address)),
+        };
+        let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
+        let left = facts.not_after.duration_since(now).unwrap_or_default();
+        self.names.iter().all(named)
+            && left > life / 3
+            && verify_member(&self.cluster, &self.authorities, certificate, now) == Ok(self.id)
+    }
+}
+
+/// Where certificate and key are kept.
+fn files(signer: &Signer) -> [PathBuf; 2] {
+    let directory = signer.local.config.data_dir.join("tls");
+    [directory.join("member.crt"), directory.join("member.key")]
+}
+
+/// The certificate and key that are kept, if they are of use; what is not is made anew.
+fn kept(signer: &Signer) -> Option<(Vec<u8>, ServerLeaf)> {
+    let [certificate, key] = files(signer);
+    let read = |path: &PathBuf| read_private(path).ok().flatten();
+    let certificate = from_pem(&read(&certificate)?).ok()?.into_iter().next()?;
+    let key = PrivateKey::from_pem(&read(&key)?).ok()?;
+    let leaf = ServerLeaf::new(&certificate, &key).ok()?;
+    Some((certificate, leaf))
+}
+
+/// Makes a key, has it certified, and keeps both.
+async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
+    let key = PrivateKey::generate().map_err(|error| error.to_string())?;
+    let request = CertificateRequest::make(&key).map_err(|error| error.to_string())?;
+    let subject = LeafSubject::Member(wanted.id, wanted.names.clone());
+    let certificate = signer.sign(&request, &subject).await.map_err(|status| status.message().to_owned())?;
+    let leaf = ServerLeaf::new(&certificate, &key).map_err(|error| error.to_string())?;
+    if !wanted.is_met_by(&certificate, &leaf, SystemTime::now()) {
+        return Err(
+            "what was signed is not what was asked for, or the members' clocks differ by days".to_owned()
+        );
+    }
+    let [certificate_file, key_file] = files(signer);
+    // The key first: without its certificate it is of no use, and both are made anew.
+    for (path, text) in [(key_file, key.to_pem().expose()), (certificate_file, &to_pem(&certificate))] {
+        write_private(&path, text.as_bytes())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(leaf)
+}
+
+impl Default for OwnLeaf {
+    fn default() -> Self {
+        Self { current: watch::Sender::new(None), trouble: Arc::default() }
+    }
+}
+
+impl OwnLeaf {
+    /// The certificate as it is now.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<ServerLeaf>> {
+        self.current.subscribe()
+    }
+
+    /// Why there is none, or an old one, in words.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, why: Option<String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = why.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
+            warn!("this member's certificate cannot be signed: {why}");
+        }
+        *trouble = why;
+    }
+
+    /// Keeps the certificate as it should be, until the stop.
+    pub(crate) async fn follow(self, signer: Signer, stop: CancellationToken) {
+        let mut view = signer.local.consensus.view();
+        let mut pause = RETRY_FIRST;
+        loop {
+            let now = view.borrow_and_update().clone();
+            let wanted = Wanted::of(&signer, &now).filter(|wanted| !wanted.authorities.is_empty());
+            let wait = match wanted {
+                Some(wanted) => match self.look(&signer, &wanted).await {
+                    true => {
+                        pause = RETRY_FIRST;
+                        LOOK
+                    }
+                    false => {
+                        pause = (pause * 2).min(LOOK);
+                        pause
+                    }
+                },
+                None => LOOK,
+            };
+            let authorities = now.state.authorities.clone();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+                changed = view.wait_for(|view| view.state.authorities != authorities) => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the certificate that is kept, or has one signed; whether all is as it should be.
+    async fn look(&self, signer: &Signer, wanted: &Wanted) -> bool {
+        let now = SystemTime::now();
+        let kept = kept(signer);
+        if let Some((certificate, leaf)) = &kept
+            && wanted.is_met_by(certificate, leaf, now)
+        {
+            self.set_trouble(None);
+            self.publish(leaf.clone());
+            return true;
+        }
+        match made(signer, wanted).await {
+            Ok(leaf) => {
+                let end = time_text(leaf.facts().not_after);
+                info!(valid_until = %end, "this member has a new certificate");
+                self.set_trouble(None);
+                self.publish(leaf);
+                true
+            }
+            Err(why) => {
+                // An old one of this member serves for as long as it is valid.
+                let usable = kept.filter(|(certificate, _)| {
+                    verify_member(&wanted.cluster, &wanted.authorities, certificate, now) == Ok(wanted.id)
+                });
+                if let Some((_, leaf)) = usable {
+                    self.publish(leaf);
+                }
+                self.set_trouble(Some(why));
+                false
+            }
+        }
+    }
+
+    fn publish(&self, leaf: ServerLeaf) {
+        self.current.send_if_modified(|current| {
+            let known = current.as_ref().is_some_and(|known| known.facts() == leaf.facts());
+            *current = Some(leaf);
+            !known
+        });
+    }
+}

@@ -1,0 +1,10 @@
+//! This member's part in the cluster's identities: the authority's key, if it has it; signing, here or at a member that has it; and
+//! this member's own certificate.
+
+mod authority_key;
+mod leaf;
+mod signer;
+
+pub(crate) use authority_key::AuthorityKeys;
+pub(crate) use leaf::OwnLeaf;
+pub(crate) use signer::{LeafSubject, Signer};
