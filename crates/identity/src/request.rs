@@ -81,7 +81,8 @@ mod tests {
             let mut changed = request.clone();
             changed[at] ^= 1;
             // Whatever is changed, no key but its own comes of it.
-            assert!(CertificateRequest::read(&changed).is_err(), "byte {at}");
+            let read = CertificateRequest::read(&changed).map(|request| request.pin());
+            assert!(read.is_err() || read == Ok(key.pin()), "byte {at}: {read:?}");
         }
         for end in 0..request.len() {
             assert!(CertificateRequest::read(&request[..end]).is_err(), "{end} bytes");
