@@ -67,7 +67,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("netlink-packet-core", &["trestle-dataplane", "trestle-vip"]),
     ("netlink-packet-route", &["trestle-dataplane", "trestle-vip"]),
     ("caps", &["trestle-vip"]),
-    ("libc", &["trestle-dataplane", "trestle-vip"]),
+    ("libc", &["trestle-dataplane", "trestle-node", "trestle-vip"]),
     // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.
     ("prost", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-node", "trestle-testkit"]),
 ];

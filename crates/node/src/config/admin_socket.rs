@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use trestle_model::Role;
 
-use super::checked::SettingReader;
-
-const ADMIN_SOCKET: &str = "/run/trestle/admin.sock";
+pub(super) const ADMIN_SOCKET: &str = "/run/trestle/admin.sock";
 /// Longest path of a socket, in bytes: `sun_path` has 108 with the zero at its end (unix(7)).
 const PATH_MAX: usize = 107;
 const PASSWD: &str = "/etc/passwd";
@@ -58,7 +56,7 @@ impl AdminSocket {
     }
 }
 
-fn path(text: &str) -> Result<Option<PathBuf>, String> {
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
     match Path::new(text) {
         _ if text.is_empty() => Ok(None),
         path if path.is_absolute() && text.len() <= PATH_MAX && path.file_name().is_some() => {
@@ -102,22 +100,9 @@ fn role(text: &str, passwd: &Path, group: &Path) -> Result<SocketRole, String> {
     Ok(SocketRole { account, role })
 }
 
-impl SettingReader<'_> {
-    /// The keys `admin_socket` and `socket_roles`.
-    pub(super) fn admin_socket(&mut self) -> Option<AdminSocket> {
-        let given = self.given.text("admin_socket").is_some();
-        let path = self.read("admin_socket", ADMIN_SOCKET, path);
-        let mut roles = Vec::new();
-        if let Some((texts, source)) = self.given.texts("socket_roles") {
-            let field = Self::field("socket_roles", source);
-            let parsed = |text: &String| role(text, Path::new(PASSWD), Path::new(GROUP));
-            roles = texts.iter().filter_map(|text| self.v.take(&field, text, parsed(text))).collect();
-        }
-        if path == Some(None) && !roles.is_empty() {
-            self.note("socket_roles", roles.len(), "goes with an admin_socket, which is switched off");
-        }
-        Some(AdminSocket { path: path?, required: given, roles })
-    }
+/// The role that a text gives, with names as this machine has them.
+pub(super) fn role_here(text: &str) -> Result<SocketRole, String> {
+    role(text, Path::new(PASSWD), Path::new(GROUP))
 }
 
 impl fmt::Display for AdminSocket {

@@ -10,7 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
-use super::admin_socket::AdminSocket;
+use super::admin_socket::{self, AdminSocket, role_here};
 use super::connections::{CHECK_DIRECTORY, own_address};
 use super::raw::{RawConfig, SettingSource};
 use super::vip::VipConfig;
@@ -357,6 +357,21 @@ impl fmt::Display for Config {
 }
 
 impl SettingReader<'_> {
+    /// The keys `admin_socket` and `socket_roles`.
+    fn admin_socket(&mut self) -> Option<AdminSocket> {
+        let given = self.given.text("admin_socket").is_some();
+        let path = self.read("admin_socket", admin_socket::ADMIN_SOCKET, admin_socket::path);
+        let mut roles = Vec::new();
+        if let Some((texts, source)) = self.given.texts("socket_roles") {
+            let field = Self::field("socket_roles", source);
+            roles = texts.iter().filter_map(|text| self.v.take(&field, text, role_here(text))).collect();
+        }
+        if path == Some(None) && !roles.is_empty() {
+            self.note("socket_roles", roles.len(), "goes with an admin_socket, which is switched off");
+        }
+        Some(AdminSocket { path: path?, required: given, roles })
+    }
+
     fn peers(&mut self) -> Vec<HostPort> {
         let Some((texts, source)) = self.given.texts("join") else {
             return Vec::new();
