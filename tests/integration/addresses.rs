@@ -149,6 +149,10 @@ async fn an_address_beside_a_wildcard_is_taken_with_a_warning_and_the_status_say
     });
     let beside = create("bbb", &format!("{other}:29918"), &[]);
     assert_eq!((beside.code, beside.stderr.as_str()), (Some(0), ""));
+    // A change is told of as a creation is.
+    let moved = trestle(&endpoint, &["listener", "update", "bbb", "--bind", &format!("{other}:29917")]);
+    let taken = taken.replace("\"aaa\"", "\"bbb\"");
+    assert_eq!((moved.code, moved.stderr.trim()), (Some(0), &*format!("warning: {taken}, on member m1")));
     assert!(member.stop().success());
 }
 

@@ -6,30 +6,17 @@ use std::process::Command;
 use serde_json::Value;
 use trestle_testkit::{Member, Subnet};
 
-use crate::{finish, trestle, trestled};
+use crate::{copy_all, finish, trestle, trestled};
 
 fn kept(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/format-1").join(name)
-}
-
-/// Copies files, with the directories that they are in.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let place = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &place),
-            false => drop(std::fs::copy(entry.path(), place).unwrap()),
-        }
-    }
 }
 
 #[test]
 fn an_older_data_directory_is_refused_with_what_carries_it_over() {
     let subnet = Subnet::claim();
     let mut member = Member::new(trestled(), "old", subnet.ip(1), "");
-    copy(&kept("data"), &member.data_dir());
+    copy_all(&kept("data"), &member.data_dir());
     let mut command = Command::new(trestled());
     command.arg("--config").arg(member.config());
     let refused = finish(&mut command);

@@ -7,22 +7,9 @@ use trestle_api::v1::{ListMembersRequest, Member as Record, UpdateMemberRequest}
 use trestle_testkit::{Api, Cluster, Member, get, wait_for, wait_until};
 
 use crate::vips::restore_vip;
-use crate::{trestle, trestled};
+use crate::{copy_all, trestle, trestled};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn copy_all(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_all(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 /// Prepares a machine with another address that has the data and the name of the stopped member `of`; answers its place.
 fn copy_of(cluster: &mut Cluster, of: usize) -> usize {

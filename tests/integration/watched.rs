@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trestle_api::stored::state_digest;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
-use trestle_api::v1::{AdminState, DrainMemberRequest, Pool};
+use trestle_api::v1::{AdminState, DrainMemberRequest, Pool, WatchClusterRequest};
 use trestle_api::watched::WatchedCluster;
 use trestle_testkit::{Cluster, wait_until};
 
@@ -79,4 +79,46 @@ async fn a_watched_state_has_the_digest_of_the_members() {
     })
     .await;
     following.abort();
+}
+
+/// Where a member listens is no resource and has no revision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_goes_on_tells_where_a_new_member_listens() {
+    let mut cluster = Cluster::start(trestled(), 1).await;
+    let admin = cluster.members[0].admin();
+    let mut watched = WatchedCluster::default();
+    let mut client = ClusterServiceClient::connect(format!("http://{admin}")).await.unwrap();
+    let mut messages = client.watch_cluster(watched.request()).await.unwrap().into_inner();
+    let new = cluster.prepare();
+    cluster.members[new].start();
+    cluster.take_in(new).await;
+    let wanted = cluster.members[new].admin();
+    let told = async {
+        loop {
+            let message = messages.message().await.unwrap().unwrap();
+            if let Some(state) = watched.take(&message).unwrap()
+                && state.sockets.values().any(|sockets| sockets.admin == wanted)
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_from_a_revision_claims_no_later_one_before_its_changes() {
+    let cluster = Cluster::start(trestled(), 1).await;
+    let api = cluster.api(0);
+    let mut revisions = Vec::new();
+    for name in ["a", "b", "c"] {
+        revisions.push(api.create_pool(name, None).await.unwrap().revision);
+    }
+    let request = WatchClusterRequest { start_revision: revisions[0], include_current: false };
+    let mut messages = api.cluster().watch_cluster(request).await.unwrap().into_inner();
+    let mut told = vec![messages.message().await.unwrap().unwrap().revision];
+    while told.last() != revisions.last() {
+        told.push(messages.message().await.unwrap().unwrap().revision);
+    }
+    assert_eq!(told, [&[revisions[0] - 1], &revisions[..]].concat());
 }

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,13 +13,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::sync::{Mutex, watch};
-use trestle_dataplane::{
-    CheckResult, CloseReason, DataPlane, DataPlaneSettings, ShortageKind, Sources, Verdict,
-};
+use trestle_dataplane::{CheckResult, CloseReason, DataPlane, ShortageKind, Verdict};
 use trestle_model::{
     self as model, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClientIdentity, ClusterState,
     HttpCheck, ListenerName, ListenerSpec, PoolName, PoolSpec, TlsCheck,
 };
+
+#[path = "traffic/plain_settings.rs"]
+mod plain_settings;
+
+use plain_settings::plain_settings;
 
 const CLIENTS: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -62,25 +64,6 @@ fn ticks(statistics: &mut File) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-fn settings() -> DataPlaneSettings {
-    DataPlaneSettings {
-        workers: NonZeroUsize::MIN,
-        data_address: None,
-        drift_interval: Duration::from_secs(5),
-        check_directory: "/".into(),
-        resolv_conf: "/etc/resolv.conf".into(),
-        hosts: "/etc/hosts".into(),
-        source: Sources::default(),
-        descriptors: None,
-        network: 0,
-        own_ports: Vec::new(),
-        on_event: trestle_dataplane::OnEvent::nobody(),
-        backend_networks: Vec::new(),
-        access_log: None,
-        member: None,
-    }
-}
-
 /// An address that no other test has; the third part is this process's.
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([127, 9, (std::process::id() % 256) as u8, last], 7100))
@@ -90,7 +73,7 @@ fn address(last: u8) -> SocketAddr {
 async fn without_descriptors_connections_wait_and_nothing_spins() {
     let _alone = ALONE.lock().await;
     let (target, followed) = watch::channel(Arc::default());
-    let plane = DataPlane::start(settings(), followed).unwrap();
+    let plane = DataPlane::start(plain_settings(), followed).unwrap();
     let front = address(255);
     let (name, pool) = (ListenerName::parse("l").unwrap(), PoolName::parse("p").unwrap());
     let mut state = ClusterState::default();
@@ -168,7 +151,7 @@ async fn a_check_that_lacks_a_descriptor_for_its_files_says_nothing_of_the_backe
     let kinds = [CheckKind::Http(HttpCheck { token_file, ..HttpCheck::default() }), CheckKind::Tls(tls)];
     for kind in kinds {
         let (target, followed) = watch::channel(Arc::default());
-        let plane = DataPlane::start(settings(), followed).unwrap();
+        let plane = DataPlane::start(plain_settings(), followed).unwrap();
         let (pool, name) = (PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap());
         let mut spec = PoolSpec::default();
         spec.health.kind = kind.clone();

@@ -4,17 +4,21 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
-use trestle_dataplane::{DataPlane, DataPlaneSettings, Sources};
+use trestle_dataplane::DataPlane;
 use trestle_model::{
     BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClusterState, Command, ListenerName,
     ListenerSpec, PoolName, PoolSpec,
 };
+
+#[path = "traffic/plain_settings.rs"]
+mod plain_settings;
+
+use plain_settings::plain_settings;
 
 const MIB: usize = 1 << 20;
 
@@ -28,24 +32,7 @@ fn pipes() -> usize {
 /// One worker that leads `front` to `back`.
 async fn plane(front: SocketAddr, back: SocketAddr) -> DataPlane {
     let (target, followed) = watch::channel(Arc::default());
-    let drift_interval = Duration::from_secs(5);
-    let settings = DataPlaneSettings {
-        workers: NonZeroUsize::MIN,
-        data_address: None,
-        drift_interval,
-        check_directory: "/".into(),
-        resolv_conf: "/etc/resolv.conf".into(),
-        hosts: "/etc/hosts".into(),
-        source: Sources::default(),
-        descriptors: None,
-        network: 0,
-        own_ports: Vec::new(),
-        on_event: trestle_dataplane::OnEvent::nobody(),
-        backend_networks: Vec::new(),
-        access_log: None,
-        member: None,
-    };
-    let plane = DataPlane::start(settings, followed).unwrap();
+    let plane = DataPlane::start(plain_settings(), followed).unwrap();
     let (pool, name) = (PoolName::parse("p").unwrap(), BackendName::parse("b").unwrap());
     let mut spec = PoolSpec::default();
     spec.health.kind = CheckKind::None;

@@ -197,7 +197,8 @@ async fn free_address() -> SocketAddr {
     }
 }
 
-fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+/// Copies files, with the directories that they are in.
+pub(crate) fn copy_all(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());

@@ -19,3 +19,5 @@ mod speed;
 mod vote_guard;
 mod votes;
 mod writes;
+
+pub(crate) use cluster::copy_all;

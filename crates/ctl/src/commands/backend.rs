@@ -250,8 +250,8 @@ async fn list(session: &mut Session<'_>, pool: Option<&str>, read: &ReadArgs) ->
     session.print_list(&joined, &none, || BackendState::table(&joined))
 }
 
-/// What the members see of a pool. The configuration is worth showing without it, so a refusal is only told.
-async fn health(session: &mut Session<'_>, pool: &str) -> Option<v1::PoolHealth> {
+/// What the members see of a pool's backends, or of all. The configuration is worth showing without it, so a refusal is only told.
+pub(super) async fn health(session: &mut Session<'_>, pool: &str) -> Option<v1::PoolHealth> {
     session.call_for_extra("health", async |channel| pages::pool_health(channel, pool).await).await
 }
 

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use tonic::transport::Channel;
 use trestle_api::v1;
 
+use super::backend::health;
 use super::consistency;
 use super::pool_settings::PoolSettings;
 use super::resource::{
@@ -12,7 +13,6 @@ use super::resource::{
 use crate::args::ReadArgs;
 use crate::error::Error;
 use crate::input::Input;
-use crate::pages;
 use crate::session::{Session, cluster, pools};
 use crate::view::{PoolView, PoolsDown, StatusView};
 
@@ -82,11 +82,6 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
         }
     }
     session.print_list(&views, NO_POOLS, || PoolView::table(&views))
-}
-
-/// What the members see of a pool's backends, or of all. The configuration is worth showing without it.
-async fn health(session: &mut Session<'_>, name: &str) -> Option<v1::PoolHealth> {
-    session.call_for_extra("health", async |channel| pages::pool_health(channel, name).await).await
 }
 
 /// The pools that are down, as the status names them.

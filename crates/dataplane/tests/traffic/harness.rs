@@ -11,13 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use trestle_dataplane::{CloseReason, DataPlane, DataPlaneSettings, Sources, TrafficCounts, Verdict};
+use trestle_dataplane::{CloseReason, DataPlane, DataPlaneSettings, TrafficCounts, Verdict};
 use trestle_model::{
     AdminState, BackendAddress, BackendName, BackendSpec, Bind, CheckKind, ClusterState, Command,
     HealthCheck, ListenerName, ListenerSpec, PoolName, PoolSpec,
 };
 
 use crate::patch::{BackendPatch, ListenerPatch, PoolPatch};
+use crate::plain_settings::plain_settings;
 
 /// Nothing here takes this long unless it is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -90,19 +91,8 @@ pub(crate) fn checked() -> PoolSpec {
 pub(crate) fn settings() -> DataPlaneSettings {
     DataPlaneSettings {
         workers: NonZeroUsize::new(2).unwrap(),
-        data_address: None,
         drift_interval: Duration::from_millis(100),
-        check_directory: "/".into(),
-        resolv_conf: "/etc/resolv.conf".into(),
-        hosts: "/etc/hosts".into(),
-        source: Sources::default(),
-        descriptors: None,
-        network: 0,
-        own_ports: Vec::new(),
-        on_event: trestle_dataplane::OnEvent::nobody(),
-        backend_networks: Vec::new(),
-        access_log: None,
-        member: None,
+        ..plain_settings()
     }
 }
 

@@ -26,6 +26,7 @@ mod name_server;
 mod names;
 mod outages;
 mod patch;
+mod plain_settings;
 mod policies;
 mod queueing;
 mod ranges;

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::{Opened, content_of, entry, large_entry, log_id, vote};
 use crate::store::{OpenError, record};
+use crate::tests::copy_all;
 
 /// A directory with entries 0 to 9 and a vote, closed.
 async fn good() -> TempDir {
@@ -253,24 +254,11 @@ async fn a_half_written_file_of_an_interrupted_start_does_not_matter() {
     assert!(dir.path().join("store/aside.snap.00000000000000FF.generating").exists());
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// Opens a copy with a changed `db` file: it must be refused, or nothing that counts was hit.
 async fn refused_or_unharmed(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> bool {
     let before = content_of(dir).await;
     let other = tempfile::tempdir().unwrap();
-    copy(dir, other.path());
+    copy_all(dir, other.path());
     let db = other.path().join("store/db");
     let mut bytes = fs::read(&db).unwrap();
     change(&mut bytes);

@@ -246,3 +246,12 @@ fn it_asks_to_be_woken_before_the_lease_ends() {
     let wake = bench.driver.wake().unwrap();
     assert!(wake <= bench.shared.instant(ms(280)));
 }
+
+#[test]
+fn a_deadline_of_before_is_not_waited_for_again() {
+    let mut bench = Bench::serving();
+    assert!(bench.driver.wake().is_some(), "it announces");
+    bench.tell(OwnershipEvent::Following);
+    bench.pass(ms(60_000));
+    assert_eq!(bench.driver.wake(), None, "it holds nothing, and nothing is due");
+}
