@@ -161,7 +161,7 @@ fn ended(mut child: Child) -> Finished {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_user_may_what_its_role_says() {
-    let cluster = Cluster::start(trestled(), 3).await;
+    let mut cluster = Cluster::start(trestled(), 3).await;
     has_certificate(&cluster);
     let home = Home::new();
     // Through a member that does not have the authority's key.

@@ -1,6 +1,5 @@
 //! One data directory on two machines, or on another one, or as it once was; and addresses that are somebody else's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use trestle_api::v1::{ListMembersRequest, Member as Record, UpdateMemberRequest};

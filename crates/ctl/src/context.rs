@@ -169,7 +169,8 @@ impl Way {
     }
 
     /// The way that the arguments and the environment name: a context, at its own endpoints or at those that are named; without one,
-    /// the endpoints that are named; without these, the current context, and else this machine's member.
+    /// the endpoints that are named; without these, this machine's admin socket if the caller may use it, the current context, or
+    /// this machine's admin port.
     ///
     /// # Errors
     /// When a context is named that cannot be used, or an endpoint is none.
@@ -177,7 +178,7 @@ impl Way {
         let given = &global.endpoint;
         match &global.context {
             Some(name) => Self::of(Contexts::read(&default_path()?)?.named("--context", name)?, name, given),
-            None if !given.is_empty() => Self::plain(given),
+            None if !given.is_empty() || endpoint::has_socket() => Self::plain(given),
             None => {
                 // Without a home there are no contexts.
                 let Ok(path) = default_path() else { return Self::plain(given) };

@@ -32,7 +32,7 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:7480";
 /// Every one that is neither an address nor a socket.
 pub(crate) fn named(given: &[String]) -> Result<Vec<String>, Invalid> {
     if given.is_empty() {
-        let socket = is_usable(Path::new(DEFAULT_SOCKET)).then(|| format!("unix:{DEFAULT_SOCKET}"));
+        let socket = has_socket().then(|| format!("unix:{DEFAULT_SOCKET}"));
         return Ok(vec![socket.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())]);
     }
     let mut found = Violations::new();
@@ -45,6 +45,11 @@ pub(crate) fn named(given: &[String]) -> Result<Vec<String>, Invalid> {
         }
     }
     found.into_result().map(|()| given.to_vec())
+}
+
+/// Whether this user may use the admin socket of this machine's member.
+pub(crate) fn has_socket() -> bool {
+    is_usable(Path::new(DEFAULT_SOCKET))
 }
 
 /// Whether there is a socket that this user may connect to: that takes the right to write it (unix(7)).

@@ -16,7 +16,7 @@ use crate::connections::OwnConnections;
 use crate::events::{EventSources, Journal};
 use crate::health::ProcessHealth;
 use crate::http::{self, HttpPages};
-use crate::identities::{AuthorityKeys, OwnLeaf, Signer};
+use crate::identities::{OwnLeaf, Signer};
 use crate::lag::{self, Lag};
 use crate::local_socket::LocalSocket;
 use crate::metrics::{DroppedLines, MetricSources};
@@ -102,11 +102,7 @@ impl MemberParts {
         let Self { local, peers, plane, vips, supervisor, journal, health, succession, leaf, .. } = self;
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let (api, raft) = (tokio::runtime::Handle::current(), local.consensus.runtime());
-        let signer = Signer {
-            local: local.clone(),
-            peers: peers.clone(),
-            keys: AuthorityKeys::new(local.config.data_dir.clone()),
-        };
+        let signer = Signer::new(local.clone(), peers.clone());
         let ports = ServicePorts::new(&local.consensus, local.config.members_in_process, leaf.watch());
         let lag = Arc::new(Lag::default());
         let waits = RevisionWaits::new(local.clone(), peers.clone(), plane.clone());

@@ -60,9 +60,7 @@ fn role(number: i32) -> Option<Role> {
 pub fn actor(message: storage::Actor) -> Option<Actor> {
     Some(match message.kind? {
         Kind::LocalRoot(_) => Actor::LocalRoot,
-        Kind::LocalUser(user) => {
-            Actor::LocalUser { uid: user.uid, role: role(user.role)? }
-        }
+        Kind::LocalUser(user) => Actor::LocalUser { uid: user.uid, role: role(user.role)? },
         Kind::User(user) => Actor::User { name: UserName::parse(&user.name).ok()?, role: role(user.role)? },
     })
 }

@@ -7,7 +7,12 @@ use proptest::option::of;
 use proptest::prelude::*;
 use trestle_model::defaults::{DURATION_MAX, FIRST_BYTES_TIMEOUT_BOUNDS, NUMBER_MAX};
 use trestle_model::{
-    Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind, Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep, Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress, Listener, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern, Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role, Route, StatusRange, TlsCheck, UserKey, UserName, UserSpec, Violations, VipName,
+    Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind,
+    Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep,
+    Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress, Listener, ListenerName,
+    ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern,
+    Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role,
+    Route, StatusRange, TlsCheck, UserKey, UserName, UserSpec, Violations, VipName,
 };
 
 use crate::vips;
@@ -347,8 +352,12 @@ fn expected() -> impl Strategy<Value = Expected> {
     prop_oneof![Just(Expected::Any), Just(Expected::Absent), any::<u64>().prop_map(Expected::Revision)]
 }
 
+fn user_name() -> impl Strategy<Value = UserName> {
+    "[a-c]".prop_map(|name| UserName::parse(&name).unwrap())
+}
+
 fn user() -> impl Strategy<Value = Command> {
-    let name = || "[a-c]".prop_map(|name| UserName::parse(&name).unwrap());
+    let name = user_name;
     let key =
         || (any::<[u8; 32]>(), number()).prop_map(|(pin, not_after)| UserKey { pin: KeyPin(pin), not_after });
     prop_oneof![
@@ -373,7 +382,7 @@ fn origin() -> impl Strategy<Value = Origin> {
     let role = prop_oneof![Just(Role::Viewer), Just(Role::Operator), Just(Role::Admin)];
     let user = (any::<u32>(), role).prop_map(|(uid, role)| Actor::LocalUser { uid, role });
     let role = prop_oneof![Just(Role::Viewer), Just(Role::Operator), Just(Role::Admin)];
-    let of_cluster = (name(), role).prop_map(|(name, role)| Actor::User { name, role });
+    let of_cluster = (user_name(), role).prop_map(|(name, role)| Actor::User { name, role });
     let actor = prop_oneof![Just(Actor::LocalRoot), user, of_cluster];
     (any::<u64>(), of(1..u64::MAX), of(any::<IpAddr>()), of(actor)).prop_map(
         |(time_ms, member, client, actor)| Origin { time_ms, member: member.map(MemberId), client, actor },

@@ -54,6 +54,13 @@ impl PeerService for Peer {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn issue_certificate(
+        &self,
+        _: Request<proto::IssueCertificateRequest>,
+    ) -> PeerAnswer<proto::IssueCertificateResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn await_events(
         &self,
         _: Request<proto::AwaitEventsRequest>,

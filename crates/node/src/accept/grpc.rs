@@ -288,8 +288,10 @@ impl ServicePort {
         let path = request.uri().path().to_owned();
         let user = connection.user();
         let current = user.map(|session| session.current()).transpose();
-        let client =
-            Client { origin: &connection.origin, user: current.as_ref().ok().and_then(Option::as_ref).cloned() };
+        let client = Client {
+            origin: &connection.origin,
+            user: current.as_ref().ok().and_then(Option::as_ref).cloned(),
+        };
         let note = |refusal: &Status| guard.note_refusal(&client, connection.source, &path, refusal);
         let admitted = current.and_then(|_| guard.admit(&client, &mut request));
         if let Err(refusal) = admitted {

@@ -240,6 +240,46 @@ fn is_shortage(error: &io::Error) -> bool {
         .any(|known| errno == Some(known.raw_os_error()))
 }
 
+/// Serves one connection until it ends, its user is one no more, or `abort`.
+async fn serve_connection<Io, S>(
+    place: ConnectionPermit,
+    io: Io,
+    serve: Arc<S>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Serve<Io>,
+{
+    let (port, connection) = (place.0.clone(), place.1.clone());
+    let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
+    let serving = async {
+        let io = match port.transport.establish(watched, &connection).await {
+            Ok(io) => io,
+            Err(refused) => {
+                port.counters.refused.fetch_add(1, Relaxed);
+                port.refusal_log.tell_more(port.name, connection.source, refused.what, &refused.detail);
+                return Ok(());
+            }
+        };
+        let serving = serve.serve(port.clone(), connection.clone(), io, stop);
+        let Some(session) = connection.user() else { return serving.await };
+        tokio::select! {
+            ended = serving => ended,
+            () = session.follow() => Ok(()),
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        () = connection.aborted() => return,
+        () = abort.cancelled() => return,
+        ended = serving => ended,
+    };
+    if let Err(what) = ended {
+        port.refusal_log.tell(port.name, connection.source, what);
+    }
+}
+
 /// Accepts and serves until the stop, and a little longer for calls that are under way.
 pub(crate) async fn run<L, S>(listener: L, port: Arc<ServicePort>, serve: S, stop: CancellationToken)
 where
@@ -280,42 +320,7 @@ where
             L::refuse(io);
             continue;
         };
-        let (serve, stop, abort) = (serve.clone(), stop.clone(), abort.clone());
-        tasks.spawn(async move {
-            let (port, connection) = (place.0.clone(), place.1.clone());
-            let watched = MonitoredIo::new(io, connection.clone(), port.calls.clone());
-            let serving = async {
-                let io = match port.transport.establish(watched, &connection).await {
-                    Ok(io) => io,
-                    Err(refused) => {
-                        port.counters.refused.fetch_add(1, Relaxed);
-                        port.refusal_log.tell_more(
-                            port.name,
-                            connection.source,
-                            refused.what,
-                            &refused.detail,
-                        );
-                        return Ok(());
-                    }
-                };
-                let serving = serve.serve(port.clone(), connection.clone(), io, stop);
-                let Some(session) = connection.user() else { return serving.await };
-                tokio::select! {
-                    ended = serving => ended,
-                    () = session.follow() => Ok(()),
-                }
-            };
-            let ended = tokio::select! {
-                biased;
-                () = connection.aborted() => return,
-                () = abort.cancelled() => return,
-                ended = serving => ended,
-            };
-            if let Err(what) = ended {
-                port.refusal_log.tell(port.name, connection.source, what);
-            }
-            drop(place);
-        });
+        tasks.spawn(serve_connection(place, io, serve.clone(), stop.clone(), abort.clone()));
     }
     drop(listener);
     tasks.close();

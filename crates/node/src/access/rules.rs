@@ -80,6 +80,7 @@ impl TargetKind {
             Self::Member => "members",
             Self::Connection => "connections",
             Self::Event => "events",
+            Self::User => "users",
             Self::Cluster => "the cluster",
             Self::Port => "the port",
         }

@@ -222,13 +222,7 @@ fn a_refusal_says_who_may_not_do_what_and_what_it_takes() {
 
 fn pool(check: CheckKind) -> Document {
     let name = PoolName::parse("web").unwrap();
-    (
-        name,
-        PoolSpec {
-            health: HealthCheck { kind: check, ..HealthCheck::default() },
-            ..PoolSpec::default()
-        },
-    )
+    (name, PoolSpec { health: HealthCheck { kind: check, ..HealthCheck::default() }, ..PoolSpec::default() })
         .into()
 }
 

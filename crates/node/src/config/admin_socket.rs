@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use trestle_model::Role;
+use trestle_model::{Choice, Role};
 
 pub(super) const ADMIN_SOCKET: &str = "/run/trestle/admin.sock";
 /// Longest path of a socket, in bytes: `sun_path` has 108 with the zero at its end (unix(7)).

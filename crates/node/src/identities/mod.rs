@@ -5,6 +5,5 @@ mod authority_key;
 mod leaf;
 mod signer;
 
-pub(crate) use authority_key::AuthorityKeys;
 pub(crate) use leaf::OwnLeaf;
 pub(crate) use signer::{LeafSubject, Signer};

@@ -97,6 +97,11 @@ fn parsed(subject: Option<Message>) -> Result<LeafSubject, Status> {
 }
 
 impl Signer {
+    pub(crate) fn new(local: ThisMember, peers: Peers) -> Self {
+        let keys = AuthorityKeys::new(local.config.data_dir.clone());
+        Self { local, peers, keys }
+    }
+
     /// Whether a certificate could be signed by anybody, by what this member knows.
     pub(crate) fn has_authority(&self) -> bool {
         active(&self.local.consensus.view().borrow().state).is_some()
