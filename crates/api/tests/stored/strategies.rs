@@ -375,7 +375,16 @@ fn user() -> impl Strategy<Value = Command> {
 
 pub(crate) fn command() -> BoxedStrategy<Command> {
     let raise = any::<u32>().prop_map(|level| Command::RaiseLevel { level });
-    prop_oneof![founding_and_members(), whole(), batch(), batch(), raise, user(), vips::command()].boxed()
+    prop_oneof![
+        founding_and_members().boxed(),
+        whole().boxed(),
+        batch().boxed(),
+        batch().boxed(),
+        raise.boxed(),
+        user().boxed(),
+        vips::command()
+    ]
+    .boxed()
 }
 
 fn origin() -> impl Strategy<Value = Origin> {

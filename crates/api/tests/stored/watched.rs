@@ -88,11 +88,11 @@ fn founded() -> Command {
     Command::FoundCluster { cluster_id: ClusterId::parse(&"5a".repeat(16)).unwrap(), member, authority: None }
 }
 
-/// Commands of all kinds, of which many are accepted.
-fn commands() -> impl Strategy<Value = Command> {
+/// Commands of all kinds, of which many are accepted. What is drawn of each is on the heap: the stack of a test has not room for all.
+fn commands() -> BoxedStrategy<Command> {
     let id = || (1..25_u64).prop_map(MemberId);
     prop_oneof![
-        6 => fitting(),
+        6 => fitting().boxed(),
         1 => command(),
         1 => id().prop_map(Command::RemoveMember),
         1 => (id(), any::<u64>(), member_sockets()).prop_map(|(member, start, sockets)| Command::NoteStart {
@@ -111,6 +111,7 @@ fn commands() -> impl Strategy<Value = Command> {
             timeout: draining.then_some(std::time::Duration::from_millis(1500)),
         }),
     ]
+    .boxed()
 }
 
 proptest! {

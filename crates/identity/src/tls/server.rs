@@ -156,13 +156,16 @@ fn config(leaf: &ServerLeaf, state: Arc<ClusterState>, outcome: Arc<Outcome>) ->
     Ok(config)
 }
 
+/// A client without a certificate.
+const ANONYMOUS: &str = "it has shown no certificate, and must show a user's";
+
 /// What the client did, by what the library says.
 fn told(error: &io::Error) -> (&'static str, String) {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return ("its connection broke during the TLS handshake", error.to_string());
     };
     let kind = match error {
-        Error::NoCertificatesPresented => "it has shown no certificate, and must show a user's",
+        Error::NoCertificatesPresented => return (ANONYMOUS, ANONYMOUS.to_owned()),
         Error::AlertReceived(_) => {
             "it does not believe this member's certificate, or ended the TLS handshake"
         }
@@ -194,8 +197,7 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     match (accepted, verified) {
         (Ok(stream), Some(Ok(user))) => Ok((stream, user)),
         (Ok(stream), _) => {
-            let kind = "it has shown no certificate, and must show a user's";
-            Err(HandshakeFailure { kind, words: kind.to_owned(), io: stream.into_inner().0 })
+            Err(HandshakeFailure { kind: ANONYMOUS, words: ANONYMOUS.to_owned(), io: stream.into_inner().0 })
         }
         (Err((_, io)), Some(Err(refusal))) => {
             Err(HandshakeFailure { kind: refusal.kind(), words: refusal.to_string(), io })
