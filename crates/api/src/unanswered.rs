@@ -55,6 +55,9 @@ fn of_io(error: &io::Error) -> String {
     use io::ErrorKind as Kind;
     match error.kind() {
         Kind::ConnectionRefused => "connection refused: nothing listens there".to_owned(),
+        // Of a UNIX socket.
+        Kind::NotFound => "there is no such socket".to_owned(),
+        Kind::PermissionDenied => "you may not connect to it: only its owner and group may".to_owned(),
         Kind::TimedOut => CONNECT_TIMED_OUT.to_owned(),
         kind @ (Kind::HostUnreachable | Kind::NetworkUnreachable) => {
             format!("{kind}: its machine is off, or there is no way to it")

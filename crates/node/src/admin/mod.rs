@@ -327,5 +327,6 @@ fn mismatch(outcome: &Outcome) -> Status {
 fn draw() -> Result<String, Status> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| internal(&format!("no random bytes: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
