@@ -14,7 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
-use trestle_model::defaults::FEATURE_LEVEL_MAX;
+use trestle_model::defaults::FEATURE_LEVEL_FIRST;
 use trestle_model::{
     ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal,
     Request as Named, RequestId,
@@ -270,7 +270,7 @@ impl Cluster {
             name,
             peer_address: host_port(address),
             admin_address: host_port(address),
-            feature_level_max: FEATURE_LEVEL_MAX,
+            feature_level_max: FEATURE_LEVEL_FIRST,
         };
         for old in (0..new).filter(|_| !self.direct) {
             self.ways.insert((old, new), Proxy::to(address).await);
