@@ -1,5 +1,6 @@
 //! What a certificate says, and its form in files.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -30,8 +31,8 @@ pub struct CertificateFacts {
     pub uris: Vec<String>,
     /// DNS names among them.
     pub dns_names: Vec<String>,
-    /// Addresses among them: 4 or 16 bytes each.
-    pub addresses: Vec<Vec<u8>>,
+    /// Addresses among them.
+    pub addresses: Vec<IpAddr>,
     /// The name of whoever signed it, as it says.
     pub issuer: String,
 }
@@ -39,6 +40,12 @@ pub struct CertificateFacts {
 /// Times before 1970 are as good as 1970: nothing was signed then.
 fn system_time(time: ASN1Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+}
+
+/// An address of 4 or 16 bytes (RFC 5280 section 4.2.1.6).
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
 }
 
 impl CertificateFacts {
@@ -63,7 +70,7 @@ impl CertificateFacts {
                 match name {
                     GeneralName::URI(uri) => uris.push((*uri).to_owned()),
                     GeneralName::DNSName(name) => dns_names.push((*name).to_owned()),
-                    GeneralName::IPAddress(address) => addresses.push(address.to_vec()),
+                    GeneralName::IPAddress(octets) => addresses.extend(address(octets)),
                     _ => {}
                 }
             }

@@ -14,7 +14,7 @@ mod verify;
 pub use authority::{CertificateAuthority, LeafName, SigningError};
 pub use certificate::{CertificateFacts, from_pem, to_pem};
 pub use files::{read_private, write_private};
-pub use name::{CertificateSubject, SpiffeId};
+pub use name::{CertificateSubject, SpiffeId, admin_host};
 pub use private_key::PrivateKey;
 pub use request::{CertificateRequest, RequestError};
 pub use verify::{

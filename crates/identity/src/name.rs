@@ -70,6 +70,12 @@ impl fmt::Display for SpiffeId {
     }
 }
 
+/// The DNS name under which members' certificates have the admin API, so that TLS libraries that look for one find it, whichever
+/// address they dial.
+pub fn admin_host(cluster: &ClusterId) -> String {
+    format!("admin.{cluster}.trestle")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -203,8 +203,7 @@ pub fn verify_user(
     let CertificateSubject::User(user) = name.subject.clone() else {
         return Err(CertificateRefusal::OtherKind { name: name.to_string(), wanted: "user" });
     };
-    let believed = state.authorities.values().filter(|authority| authority.is_believed());
-    let believed = believed.map(|authority| &*authority.certificate);
+    let believed = state.believed_authorities().map(|authority| &*authority.certificate);
     signed(&leaf.into(), &facts, believed, cluster, KeyUsage::client_auth())?;
     in_time(&facts, now)?;
     let user = AuthenticatedUser { name: user, pin: facts.pin, not_after: facts.not_after };

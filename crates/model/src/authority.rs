@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::member::MemberId;
+use crate::state::ClusterState;
 
 /// How far an authority is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,20 @@ pub struct Authority {
 
 impl Authority {
     /// Whether what it has signed is believed.
-    pub fn is_believed(&self) -> bool {
+    fn is_believed(&self) -> bool {
         matches!(self.state, AuthorityState::Trusted | AuthorityState::Active)
+    }
+}
+
+impl ClusterState {
+    /// The authorities whose signatures are believed.
+    pub fn believed_authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.authorities.values().map(AsRef::as_ref).filter(|authority| authority.is_believed())
+    }
+
+    /// The authority that signs.
+    pub fn active_authority(&self) -> Option<&Authority> {
+        let mut newest_first = self.authorities.values().rev();
+        newest_first.find(|authority| authority.state == AuthorityState::Active).map(AsRef::as_ref)
     }
 }

@@ -17,8 +17,6 @@ use crate::v1;
 pub struct WantedCertificate {
     /// Whose it is to be.
     pub name: UserName,
-    /// The role of a new user; `None` for one that is there.
-    pub role: Option<Role>,
     /// How long it is to be valid.
     pub lifetime: Duration,
 }
@@ -47,15 +45,16 @@ fn role(number: i32, v: &mut Violations) -> Option<Role> {
     role
 }
 
-/// Parses the creation of a user, but for the request for its certificate.
+/// Parses the creation of a user, but for the request for its certificate; answers its role too.
 ///
 /// # Errors
 /// Every value that breaks a rule.
-pub fn create_user(request: &v1::CreateUserRequest) -> Result<WantedCertificate, Invalid> {
+pub fn create_user(request: &v1::CreateUserRequest) -> Result<(WantedCertificate, Role), Invalid> {
     let mut v = Violations::new();
     let name = v.take("user_id", &request.user_id, UserName::parse(&request.user_id));
     let role = role(request.user.as_ref().map_or(0, |user| user.role), &mut v);
-    finish(name, Some(role), request.lifetime.as_ref(), v)
+    let wanted = wanted(name, request.lifetime.as_ref(), v)?;
+    Ok((wanted, role.unwrap_or_default()))
 }
 
 /// Parses the rotation of a user's key, but for the request for its certificate.
@@ -65,25 +64,20 @@ pub fn create_user(request: &v1::CreateUserRequest) -> Result<WantedCertificate,
 pub fn rotate_user(request: &v1::RotateUserRequest) -> Result<WantedCertificate, Invalid> {
     let mut v = Violations::new();
     let name = parse_user_name("name", &request.name, &mut v);
-    finish(name, None, request.lifetime.as_ref(), v)
+    wanted(name, request.lifetime.as_ref(), v)
 }
 
-fn finish(
+/// What is wanted, or every mistake that was noted.
+fn wanted(
     name: Option<UserName>,
-    role: Option<Option<Role>>,
     given: Option<&prost_types::Duration>,
     mut v: Violations,
 ) -> Result<WantedCertificate, Invalid> {
     let lifetime = lifetime(given, &mut v);
     v.into_result()?;
-    match (name, role, lifetime) {
-        (Some(name), Some(Some(role)), Some(lifetime)) => {
-            Ok(WantedCertificate { name, role: Some(role), lifetime })
-        }
-        (Some(name), None, Some(lifetime)) => Ok(WantedCertificate { name, role: None, lifetime }),
-        // Parsers give nothing only together with a violation.
-        _ => Err(Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")])),
-    }
+    // Parsers give nothing only together with a violation.
+    let whole = name.zip(lifetime).map(|(name, lifetime)| WantedCertificate { name, lifetime });
+    whole.ok_or_else(|| Invalid(vec![trestle_model::Violation::new("request", "", "must be complete")]))
 }
 
 /// The write that makes a user what it says, recognised by the request that it comes of.

@@ -41,19 +41,20 @@ impl Memberships {
     /// The member, once it has stored what the log has now, if it does not vote already. One that lags by a few entries need not
     /// be able to take them, and heartbeats do not tell.
     async fn promotable(&self, id: MemberId) -> Result<(RaftStatus, Arc<Member>), Error> {
-        let (_, first, _) = self.settled(|status| self.check_promotion(id, status)).await?;
         let deadline = Instant::now() + STEP_WAIT;
+        let mut wanted = None;
         loop {
             let (_, status, member) = self.settled(|status| self.check_promotion(id, status)).await?;
+            let wanted = *wanted.get_or_insert(status.last_log_index);
             let matched = status.matched.get(&id).copied().unwrap_or(0);
-            if status.voters.contains(&id) || matched >= first.last_log_index {
+            if status.voters.contains(&id) || matched >= wanted {
                 return Ok((status, member));
             }
             if Instant::now() >= deadline {
                 return Err(Error::membership(format!(
-                    "member \"{}\" has not stored the log within {STEP_WAIT:?}: it has {matched} of {} entries; see its log, and \
+                    "member \"{}\" has not stored the log within {STEP_WAIT:?}: it has {matched} of {wanted} entries; see its log, and \
                      \"trestle status\"",
-                    member.spec.name, first.last_log_index
+                    member.spec.name
                 )));
             }
             sleep(POLL).await;

@@ -8,19 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    AlertDescription, CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme,
-};
+use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trestle_model::{ClusterId, UserName};
 
-use super::{ALPN, provider};
+use super::{ALPN, no_tls12, provider, verify_signature};
 use crate::certificate::{CertificateFacts, from_pem};
-use crate::name::{CertificateSubject, SpiffeId};
+use crate::name::{CertificateSubject, SpiffeId, admin_host};
 use crate::private_key::PrivateKey;
 use crate::verify::{CertificateRefusal, time_text, verify_member, verify_own};
 
@@ -156,8 +154,8 @@ impl ClientTls {
         verify_own(&self.0.certificate, now).map_err(own)?;
         let refused = Arc::new(Mutex::new(None));
         let config = self.config(refused.clone()).map_err(|error| TlsError::Broken(error.to_string()))?;
-        let name = format!("admin.{}.trestle", self.0.cluster);
-        let name = ServerName::try_from(name).map_err(|error| TlsError::Broken(error.to_string()))?;
+        let name = ServerName::try_from(admin_host(&self.0.cluster))
+            .map_err(|error| TlsError::Broken(error.to_string()))?;
         let failed = |error: &io::Error| {
             let refusal = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.told(error, refusal, now)
@@ -244,7 +242,7 @@ impl ServerCertVerifier for MemberVerifier {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
+        no_tls12()
     }
 
     fn verify_tls13_signature(
@@ -253,8 +251,7 @@ impl ServerCertVerifier for MemberVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        verify_signature(&self.provider, message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

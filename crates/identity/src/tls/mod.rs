@@ -15,13 +15,31 @@ pub use tokio_rustls::server::TlsStream;
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::pki_types::CertificateDer;
+use rustls::{DigitallySignedStruct, Error, PeerIncompatible};
 
 /// The protocol that both sides speak inside, as ALPN calls it (RFC 7301; RFC 9113 section 3.2).
 const ALPN: &[u8] = b"h2";
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// TLS 1.2 is spoken by neither side, so no signature of it comes.
+fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
+}
+
+/// Verifies that the other side has the key of the certificate that it has shown.
+fn verify_signature(
+    provider: &CryptoProvider,
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    verify_tls13_signature(message, certificate, signed, &provider.signature_verification_algorithms)
 }
 
 #[cfg(test)]

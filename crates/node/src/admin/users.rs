@@ -8,7 +8,7 @@ use trestle_api::status::{self, Failure};
 use trestle_api::v1;
 use trestle_api::v1::user_service_server::UserService;
 use trestle_identity::{CertificateFacts, to_pem};
-use trestle_model::{Expected, Invalid, Kind, Refusal, Role, User, UserKey, UserName, UserSpec, Violations};
+use trestle_model::{Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec, Violations};
 
 use super::paging::{after, page_size};
 use super::{Admin, internal};
@@ -54,11 +54,13 @@ impl Admin {
         let user = state.users.get(name).filter(|user| user.has_key(&signed.key.pin));
         // Somebody was quicker.
         let user = user.ok_or_else(|| status::refusal(&missing(name)))?;
-        let believed = state.authorities.values().filter(|authority| authority.is_believed());
         Ok(Response::new(v1::UserCredentials {
             user: Some(convert::user(user)),
             certificate: to_pem(&signed.certificate),
-            authorities: believed.map(|authority| to_pem(&authority.certificate)).collect(),
+            authorities: state
+                .believed_authorities()
+                .map(|authority| to_pem(&authority.certificate))
+                .collect(),
             endpoints: state.members.values().map(|member| member.spec.admin_address.to_string()).collect(),
         }))
     }
@@ -82,15 +84,14 @@ impl UserService for Admin {
         request: Request<v1::CreateUserRequest>,
     ) -> Result<Response<v1::UserCredentials>, Status> {
         let (caller, request) = Caller::take(request)?;
-        let wanted = convert::create_user(&request).map_err(|found| invalid(&found))?;
+        let (wanted, role) = convert::create_user(&request).map_err(|found| invalid(&found))?;
         access::authorize(&caller, Action::Create, &named(&wanted.name))?;
         self.require_membership()?;
         let signed = self.signed(&request.certificate_request, &wanted).await?;
-        let (name, role) = (wanted.name.clone(), wanted.role.unwrap_or(Role::Viewer));
-        let user = UserSpec { name: wanted.name, role, keys: vec![signed.key] };
+        let user = UserSpec { name: wanted.name.clone(), role, keys: vec![signed.key] };
         let put = convert::put_user(&request, &request.request_id, user, Expected::Absent);
         Box::pin(self.write(&caller, put)).await?;
-        self.credentials(&name, &signed).await
+        self.credentials(&wanted.name, &signed).await
     }
 
     async fn rotate_user(

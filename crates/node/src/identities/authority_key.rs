@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use trestle_consensus::MakeAuthority;
 use trestle_identity::{CertificateAuthority, PrivateKey, read_private, write_private};
-use trestle_model::{AuthorityState, ClusterId, ClusterState};
+use trestle_model::{ClusterId, ClusterState};
 
 /// Generation of the authority that a cluster is founded with.
 const FIRST: u32 = 1;
@@ -15,11 +15,6 @@ const FIRST: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct AuthorityKeys {
     data_dir: PathBuf,
-}
-
-/// The authority that signs, by the state.
-pub(super) fn active(state: &ClusterState) -> Option<&trestle_model::Authority> {
-    state.authorities.values().rev().map(|authority| &**authority).find(|a| a.state == AuthorityState::Active)
 }
 
 impl AuthorityKeys {
@@ -63,7 +58,9 @@ impl AuthorityKeys {
     /// # Errors
     /// In words, when the file is there and cannot be used.
     pub(super) fn load(&self, state: &ClusterState) -> Result<Option<CertificateAuthority>, String> {
-        let (Some(cluster), Some(active)) = (&state.cluster_id, active(state)) else { return Ok(None) };
+        let (Some(cluster), Some(active)) = (&state.cluster_id, state.active_authority()) else {
+            return Ok(None);
+        };
         let Some(key) = self.read(active.generation)? else { return Ok(None) };
         let loaded = CertificateAuthority::load(key, cluster, &active.certificate);
         let path = self.path(active.generation);
@@ -76,7 +73,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
-    use trestle_model::{Authority, MemberId};
+    use trestle_model::{Authority, AuthorityState, MemberId};
 
     use super::*;
 

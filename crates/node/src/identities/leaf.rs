@@ -1,7 +1,6 @@
 //! This member's own certificate: kept in files, renewed when two thirds of its life are over, and anew where its names or its authority
 //! have changed. Connections that are open go on with the one that they began with.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -12,8 +11,8 @@ use tracing::{info, warn};
 use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
-    CertificateRequest, LeafName, PrivateKey, from_pem, read_private, time_text, to_pem, verify_member,
-    write_private,
+    CertificateRequest, LeafName, PrivateKey, admin_host, from_pem, read_private, time_text, to_pem,
+    verify_member, write_private,
 };
 use trestle_model::{ClusterId, HostPort, MemberId};
 
@@ -50,18 +49,11 @@ fn host(address: &HostPort) -> LeafName {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
 impl Wanted {
     fn of(signer: &Signer, view: &ClusterView) -> Option<Self> {
         let (config, state) = (&signer.local.config, &view.state);
         let (cluster, id) = (state.cluster_id.clone()?, signer.local.id()?);
-        let mut names = vec![LeafName::Dns(format!("admin.{cluster}.trestle"))];
+        let mut names = vec![LeafName::Dns(admin_host(&cluster))];
         let bound = config.admin_address.ip().to_canonical();
         let bound = Some(LeafName::Ip(bound)).filter(|_| !config.admin_address.ip().is_unspecified());
         for name in [Some(host(&config.advertise_admin_address)), bound].into_iter().flatten() {
@@ -69,8 +61,8 @@ impl Wanted {
                 names.push(name);
             }
         }
-        let believed = state.authorities.values().filter(|authority| authority.is_believed());
-        let authorities = believed.map(|authority| authority.certificate.to_vec()).collect();
+        let authorities =
+            state.believed_authorities().map(|authority| authority.certificate.to_vec()).collect();
         Some(Self { cluster, id, names, authorities })
     }
 
@@ -79,7 +71,7 @@ impl Wanted {
         let facts = leaf.facts();
         let named = |name: &LeafName| match name {
             LeafName::Dns(name) => facts.dns_names.contains(name),
-            LeafName::Ip(address) => facts.addresses.contains(&octets(*address)),
+            LeafName::Ip(address) => facts.addresses.contains(address),
         };
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         let left = facts.not_after.duration_since(now).unwrap_or_default();

@@ -12,7 +12,7 @@ use trestle_api::{peer, unanswered};
 use trestle_identity::{CertificateAuthority, CertificateRequest, LeafName, SigningError};
 use trestle_model::{Invalid, Member, MemberId, UserName, Violation};
 
-use super::authority_key::{AuthorityKeys, active};
+use super::authority_key::AuthorityKeys;
 use crate::peers::Peers;
 use crate::this_member::ThisMember;
 
@@ -104,7 +104,7 @@ impl Signer {
 
     /// Whether a certificate could be signed by anybody, by what this member knows.
     pub(crate) fn has_authority(&self) -> bool {
-        active(&self.local.consensus.view().borrow().state).is_some()
+        self.local.consensus.view().borrow().state.active_authority().is_some()
     }
 
     /// Signs with the key that this member has; `None` if it has none.
@@ -149,7 +149,9 @@ impl Signer {
     /// Who has the key, in words, and those of them that are other members.
     fn holders(&self) -> Result<(String, Vec<Arc<Member>>), Status> {
         let state = self.local.consensus.view().borrow().state.clone();
-        let Some(active) = active(&state) else { return Err(status::failure(&Failure::NoAuthority)) };
+        let Some(active) = state.active_authority() else {
+            return Err(status::failure(&Failure::NoAuthority));
+        };
         let name = |id: &MemberId| match state.members.get(id) {
             Some(member) => member.spec.name.to_string(),
             None => format!("member {id}"),
