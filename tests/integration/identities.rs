@@ -356,6 +356,10 @@ async fn deleting_and_rotating_a_user_cuts_what_it_has_open() {
         assert!(refused.stderr.contains(call), "{user}: {}", refused.stderr);
     }
     newer.as_user("carol", &["pool", "list"]).expect_success();
+    // Who rotates its own key has the answer, with which it goes on.
+    let file = home.file();
+    let own = ["user", "rotate", "alice", "--out", file.to_str().unwrap()];
+    home.as_user("alice", &own).expect_success();
     // A name that is free again is another user.
     let again = home.as_user("alice", &["user", "create", "alice", "--role", "viewer"]);
     assert_eq!(again.code, Some(4), "{}", again.stderr);

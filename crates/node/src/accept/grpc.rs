@@ -205,7 +205,7 @@ impl HttpBody for RequestBody {
 /// An answer as it is fetched.
 struct ResponseBody {
     body: Body,
-    /// What ends it when its user was deleted, or its key rotated.
+    /// What ends it when its user was deleted, or its key rotated; `None` where it is short.
     revocation: Option<Revocation>,
     /// Holds the call's place until the last of it was fetched.
     _permit: Option<Arc<CallPermit>>,
@@ -298,6 +298,8 @@ impl ServicePort {
             note(&refusal);
             return refused(refusal);
         }
+        // What stays open ends with its user. Other calls are answered: a user that rotates its own key needs the answer.
+        let revocable = user.filter(|_| matches!(class, CallClass::Streaming | CallClass::Waiting));
         let answering = async {
             let answering = services.oneshot(request.map(asked));
             match limit {
@@ -307,7 +309,7 @@ impl ServicePort {
         };
         let answered = tokio::select! {
             answered = answering => answered,
-            refusal = revoked(user) => return refused(refusal),
+            refusal = revoked(revocable) => return refused(refusal),
             () = permit.evicted() => {
                 self.call_refused();
                 connection.count_eviction();
@@ -327,7 +329,7 @@ impl ServicePort {
             self.admission().make_lane(connection.number);
         }
         permit.answer(Instant::now());
-        let revocation = user.map(|session| Revocation::new(session.clone()));
+        let revocation = revocable.map(|session| Revocation::new(session.clone()));
         response.map(|body| ResponseBody { body, revocation, _permit: Some(permit) })
     }
 }
