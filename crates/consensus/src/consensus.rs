@@ -16,7 +16,7 @@ use crate::error::{Error, RaftStartError};
 use crate::history::ChangeHistory;
 use crate::identity::{Identity, RecoveryId};
 use crate::leadership::Leadership;
-use crate::lifecycle::MakeAuthority;
+use crate::lifecycle::MakeIdentities;
 use crate::member::ConsensusSettings;
 use crate::membership::{MembershipProgress, RemovalOutcome};
 use crate::network::MESSAGE_MAX;
@@ -153,14 +153,14 @@ impl Consensus {
     /// id of the first attempt.
     ///
     /// # Errors
-    /// When the member belongs to a cluster, the disk fails, or `authority` does.
+    /// When the member belongs to a cluster, the disk fails, or `identities` does.
     pub async fn bootstrap(
         &self,
         cluster_id: ClusterId,
         spec: MemberSpec,
-        authority: MakeAuthority,
+        identities: MakeIdentities,
     ) -> Result<Arc<Member>, Error> {
-        self.core.clone().bootstrap(cluster_id, spec, authority).await
+        self.core.clone().bootstrap(cluster_id, spec, identities).await
     }
 
     /// Gives this empty member its identity, durably, and starts Raft, which then waits for a leader to call. `recovery` is

@@ -55,7 +55,7 @@ pub use error::{Error, RaftStartError};
 pub use history::{ChangeHistory, HISTORY_KEPT, RevisionChanges, Subscription};
 pub use identity::{FormerVoter, Identity, RecoveryId, STORAGE_FORMAT};
 pub use leadership::{LeaderTerm, Leadership};
-pub use lifecycle::MakeAuthority;
+pub use lifecycle::MakeIdentities;
 pub use member::ConsensusSettings;
 pub use membership::{CAUGHT_UP_WITHIN, MembershipProgress, MembershipStep, RemovalOutcome};
 pub use network::WINDOW as PEER_WINDOW;

@@ -10,7 +10,9 @@ use openraft::errors::{InitializeError, RaftError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use trestle_api::status::Failure;
-use trestle_model::{ClusterId, Command, Member, MemberId, MemberSpec, Outcome, Proposal, Refusal};
+use trestle_model::{
+    ClusterId, Command, FoundingIdentities, Member, MemberId, MemberSpec, Outcome, Proposal, Refusal,
+};
 
 use crate::abstention::disable_elections_while_abstaining;
 use crate::data_dir::DataDir;
@@ -35,9 +37,9 @@ use crate::store::{LogReader, OpenError};
 /// The id of the member that founds a cluster: there is no log yet that could allocate one.
 const FOUNDER: MemberId = MemberId(1);
 
-/// Makes the authority of a cluster that is founded, whose key is on disk when this returns, and answers its certificate; `None` for
-/// a cluster without one. The error is in words.
-pub type MakeAuthority = Box<dyn FnOnce(&ClusterId) -> Result<Option<Arc<[u8]>>, String> + Send>;
+/// Makes the identities of a cluster that is founded, whose keys are on disk when this returns; `None` for a cluster without any. The
+/// error is in words.
+pub type MakeIdentities = Box<dyn FnOnce(&ClusterId) -> Result<Option<FoundingIdentities>, String> + Send>;
 
 /// Longest wait for the log's files to be closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -199,7 +201,7 @@ impl Core {
         self: Arc<Self>,
         cluster: ClusterId,
         spec: MemberSpec,
-        authority: MakeAuthority,
+        identities: MakeIdentities,
     ) -> Result<Arc<Member>, Error> {
         let step = self.step.lock().await;
         match self.shared.member.identity() {
@@ -222,8 +224,8 @@ impl Core {
         drop(step);
         let cluster_id =
             self.shared.member.identity().map(|identity| identity.cluster_id).ok_or(Failure::NoCluster)?;
-        let authority = authority(&cluster_id).map_err(Error::internal)?;
-        let command = Command::FoundCluster { cluster_id: cluster_id.clone(), member: spec, authority };
+        let identities = identities(&cluster_id).map_err(Error::internal)?;
+        let command = Command::FoundCluster { cluster_id: cluster_id.clone(), member: spec, identities };
         match self.proposals.propose(Proposal { origin: None, request: None, command }, DEFAULT_WAIT).await {
             Ok(accepted) => match accepted.outcome {
                 Outcome::Founded(member) => Ok(member),

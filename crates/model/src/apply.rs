@@ -109,11 +109,13 @@ impl ClusterState {
             self.keep_record(record);
         }
         match command {
-            Command::FoundCluster { cluster_id, member, authority } => {
+            Command::FoundCluster { cluster_id, member, identities } => {
                 self.cluster_id = Some(cluster_id.clone());
                 self.feature_level = member.feature_level_max;
-                self.found_authority(authority.as_ref());
+                self.found_identities(identities.as_ref());
             }
+            Command::PinMemberKey { id, key } => self.pin_key(*id, *key),
+            Command::SetTransport(transport) => self.transport = *transport,
             Command::PutUser { user, .. } => self.put_user(index, applied.revision, user),
             Command::DeleteUser { name, .. } => drop(self.users.remove(name)),
             Command::RaiseLevel { level } => self.feature_level = self.feature_level.max(*level),
@@ -129,10 +131,10 @@ impl ClusterState {
         }
         self.note_before(&mut applied.changes);
         applied.changes.iter().for_each(|change| self.replay(change));
-        // A level and the users are part of what is agreed on, though no resources that are watched: members of one revision have
+        // A level and identities are part of what is agreed on, though no resources that are watched: members of one revision have
         // the same.
-        let users = matches!(command, Command::PutUser { .. } | Command::DeleteUser { .. });
-        if !applied.changes.is_empty() || self.feature_level != before || users && applied.revision == index {
+        let identities = command.is_about_identities() && applied.revision == index;
+        if !applied.changes.is_empty() || self.feature_level != before || identities {
             self.revision = index;
         }
         Ok(applied)
@@ -163,6 +165,8 @@ impl ClusterState {
             Command::Recover { member, recovery, .. } => self.recover(index, *member, *recovery),
             Command::PutUser { user, expected } => self.decide_user(index, user, *expected),
             Command::DeleteUser { name, expected } => self.delete_user(index, name, *expected),
+            Command::PinMemberKey { id, key } => self.decide_pin(index, *id, key),
+            Command::SetTransport(transport) => self.decide_transport(index, *transport),
             Command::RaiseLevel { .. }
             | Command::TakeVips { .. }
             | Command::ReleaseVips { .. }
@@ -179,6 +183,7 @@ impl ClusterState {
                 self.members.remove(&member.id);
                 self.starts.remove(&member.id);
                 self.sockets.remove(&member.id);
+                self.member_keys.remove(&member.id);
             }
             Resource::Member(member) => drop(self.members.insert(member.id, member.clone())),
             Resource::Pool(pool, _) if gone => drop(self.pools.remove(&pool.name)),

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::listener::OnSilence;
 use crate::pool::{Algorithm, AllDown, InitialState, OnDown, OnPrimaryUp, SendProxy};
 use crate::role::Role;
+use crate::transport::TransportSecurity;
 use crate::vip::OnQuorumLoss;
 
 /// A value of such a setting.
@@ -114,6 +115,11 @@ choices! {
     OnSilence {
         Reset = 1 "reset" "It is reset",
         Pool = 2 "pool" "It goes to --pool, for protocols whose server speaks first",
+    }
+    TransportSecurity {
+        Off = 1 "off" "Plain connections, from whoever reaches a port",
+        Accept = 2 "accept" "Plain connections and TLS",
+        Require = 3 "require" "TLS only",
     }
     Role {
         Viewer = 1 "viewer" "Looks, waits and watches, and changes nothing",

@@ -11,6 +11,7 @@ use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::{FEATURE_LEVEL_FIRST, FEATURE_LEVEL_IDENTITIES, REQUEST_ID_MAX};
 use crate::document::{Document, Expected, Operation, ResourceName};
+use crate::key_pin::KeyPin;
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
 use crate::name::{MemberName, PoolName, UserName};
@@ -18,6 +19,7 @@ use crate::pool::{Backend, Pool};
 use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::Tenure;
+use crate::transport::{FoundingIdentities, TransportSecurity};
 use crate::user::UserSpec;
 use crate::vip::Vip;
 
@@ -95,9 +97,8 @@ pub enum Command {
         cluster_id: ClusterId,
         /// The first member.
         member: MemberSpec,
-        /// The certificate of the cluster's own authority, of generation 1, whose key the first member has, in DER; `None` from a
-        /// program that makes none.
-        authority: Option<Arc<[u8]>>,
+        /// Its authority and its first member's key; `None` from a program that makes none.
+        identities: Option<FoundingIdentities>,
     },
     /// Allocates an id for a new member.
     AddMember(MemberSpec),
@@ -175,6 +176,15 @@ pub enum Command {
         /// The new level.
         level: u32,
     },
+    /// Adds a key to those that a member may show, in front of the others.
+    PinMemberKey {
+        /// The member.
+        id: MemberId,
+        /// The key.
+        key: KeyPin,
+    },
+    /// Changes what the members' ports accept.
+    SetTransport(TransportSecurity),
     /// Makes a user what it says.
     PutUser {
         /// The user.
@@ -256,7 +266,9 @@ impl Command {
             | Self::StagePiece { .. }
             | Self::ApplyStaged { .. }
             | Self::PutUser { .. }
-            | Self::DeleteUser { .. } => true,
+            | Self::DeleteUser { .. }
+            | Self::PinMemberKey { .. }
+            | Self::SetTransport(_) => true,
             Self::FoundCluster { .. }
             | Self::AddMember(_)
             | Self::RemoveMember(_)
@@ -269,11 +281,24 @@ impl Command {
         }
     }
 
+    /// Whether it changes who is who and how they connect, which makes a revision without changing a resource.
+    pub(crate) const fn is_about_identities(&self) -> bool {
+        matches!(
+            self,
+            Self::PutUser { .. }
+                | Self::DeleteUser { .. }
+                | Self::PinMemberKey { .. }
+                | Self::SetTransport(_)
+        )
+    }
+
     /// The least feature level at which it may be applied: every member knows it then.
     pub const fn feature_level(&self) -> u32 {
         match self {
             Self::RaiseLevel { level } => *level,
-            Self::FoundCluster { authority: Some(_), .. }
+            Self::FoundCluster { identities: Some(_), .. }
+            | Self::PinMemberKey { .. }
+            | Self::SetTransport(_)
             | Self::PutUser { .. }
             | Self::DeleteUser { .. } => FEATURE_LEVEL_IDENTITIES,
             _ => FEATURE_LEVEL_FIRST,

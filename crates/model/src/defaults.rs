@@ -225,3 +225,5 @@ pub const AUTHORITIES_MAX: usize = 4;
 pub const USERS_MAX: usize = 1_000;
 /// Most keys of one user: the one in use, and the one that replaces it.
 pub const USER_KEYS_MAX: usize = 2;
+/// Most keys of one member: the one in use, and the one before.
+pub const MEMBER_KEYS_MAX: usize = 2;

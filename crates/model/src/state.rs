@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::authority::Authority;
 use crate::configuration::Configuration;
 use crate::document::{Document, ResourceName};
+use crate::key_pin::KeyPin;
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
 use crate::name::{BackendName, ListenerName, MemberName, PoolName, UserName, VipName};
@@ -14,6 +15,7 @@ use crate::record::RevisionRecord;
 use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::{Tenure, VipEvent};
+use crate::transport::TransportSecurity;
 use crate::user::User;
 use crate::vip::Vip;
 
@@ -41,6 +43,11 @@ pub struct ClusterState {
     pub vips: BTreeMap<VipName, Arc<Vip>>,
     /// The authorities that sign certificates, by generation; none in a cluster that has no identities.
     pub authorities: BTreeMap<u32, Arc<Authority>>,
+    /// What the members' admin and peer ports accept.
+    pub transport: TransportSecurity,
+    /// The keys that each member may show, newest first: by them others know it. At most 2 each; none of a member that joined
+    /// without one.
+    pub member_keys: BTreeMap<MemberId, Vec<KeyPin>>,
     /// Users by name. Neither a backup nor a restore has to do with them.
     pub users: BTreeMap<UserName, Arc<User>>,
     /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same

@@ -7,7 +7,7 @@ use trestle_model::{
 };
 
 use super::member::{feature_level, level_number, started};
-use super::{DecodeError, duration, member, parsed, required, user, vip};
+use super::{DecodeError, duration, identity, member, parsed, required, user, vip};
 use crate::storage::{self, proposal::Command as Message};
 
 fn updated_member(
@@ -26,7 +26,7 @@ fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
     Ok(Command::FoundCluster {
         cluster_id: member::cluster_id(&m.cluster_id)?,
         member: required("founding", "member", m.member)?.try_into()?,
-        authority: Some(m.authority).filter(|bytes| !bytes.is_empty()).map(user::certificate).transpose()?,
+        identities: identity::founding(m.authority, &m.founder_key, m.transport)?,
     })
 }
 
@@ -54,9 +54,11 @@ fn recover(m: &storage::Recover) -> Command {
 impl From<&Command> for Message {
     fn from(command: &Command) -> Self {
         match command {
-            Command::FoundCluster { cluster_id, member, authority } => {
-                Self::FoundCluster(member::founded(cluster_id, member, authority.as_deref()))
+            Command::FoundCluster { cluster_id, member, identities } => {
+                Self::FoundCluster(identity::founded(cluster_id, member, identities.as_ref()))
             }
+            Command::PinMemberKey { id, key } => Self::PinMemberKey(identity::pin_message(*id, key)),
+            Command::SetTransport(transport) => Self::SetTransport(identity::transport_number(*transport)),
             Command::AddMember(spec) => Self::AddMember(spec.into()),
             Command::RemoveMember(id) => Self::RemoveMember(id.0),
             Command::UpdateMember { id, peer_address, admin_address } => {
@@ -132,6 +134,8 @@ impl TryFrom<Message> for Command {
             Message::ApplyStaged(m) => Self::ApplyStaged { upload: m.upload, pieces: m.pieces },
             Message::Recover(m) => recover(&m),
             Message::RaiseLevel(level) => Self::RaiseLevel { level },
+            Message::PinMemberKey(m) => identity::pinned(&m)?,
+            Message::SetTransport(number) => Self::SetTransport(identity::transport(number)?),
             Message::PutUser(m) => user::put(m)?,
             Message::DeleteUser(m) => user::delete(&m)?,
             Message::TakeVips(m) => vip::take(m)?,

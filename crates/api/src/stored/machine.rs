@@ -7,7 +7,7 @@ use trestle_model::{
     RevisionRecord, Staged, User, Vip, VipEvent,
 };
 
-use super::{DecodeError, member, number, parsed, required};
+use super::{DecodeError, identity, member, number, parsed, required};
 use crate::storage;
 
 impl From<&Remembered> for storage::Remembered {
@@ -48,6 +48,8 @@ impl From<&Machine> for storage::Machine {
             members,
             vips,
             authorities,
+            transport,
+            member_keys,
             users,
             starts,
             sockets,
@@ -70,6 +72,8 @@ impl From<&Machine> for storage::Machine {
             remembered: machine.remembered().map(Into::into).collect(),
             vips: vips.values().map(|vip| vip.as_ref().into()).collect(),
             authorities: authorities.values().map(|authority| authority.as_ref().into()).collect(),
+            transport: identity::transport_number(*transport),
+            member_keys: member_keys.iter().map(identity::keys_message).collect(),
             users: users.values().map(|user| user.as_ref().into()).collect(),
             starts: starts
                 .iter()
@@ -135,6 +139,8 @@ impl TryFrom<storage::Machine> for Machine {
             members: members.collect::<Result<_, DecodeError>>()?,
             vips: vips.collect::<Result<_, DecodeError>>()?,
             authorities: authorities.collect::<Result<_, DecodeError>>()?,
+            transport: identity::transport(message.transport)?,
+            member_keys: message.member_keys.iter().map(identity::keys).collect::<Result<_, _>>()?,
             users: users.collect::<Result<_, DecodeError>>()?,
             starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
             sockets: sockets.collect::<Result<_, DecodeError>>()?,

@@ -16,15 +16,6 @@ pub(super) fn member_id(value: u64) -> Result<MemberId, DecodeError> {
     number("member id", value).map(MemberId)
 }
 
-pub(super) fn founded(
-    cluster: &ClusterId,
-    member: &MemberSpec,
-    authority: Option<&[u8]>,
-) -> storage::FoundCluster {
-    let authority = authority.map(<[u8]>::to_vec).unwrap_or_default();
-    storage::FoundCluster { cluster_id: cluster.to_string(), member: Some(member.into()), authority }
-}
-
 pub(super) fn started(
     member: MemberId,
     start: u64,

@@ -6,6 +6,7 @@
 mod command;
 mod digest;
 mod document;
+mod identity;
 mod machine;
 mod member;
 mod origin;

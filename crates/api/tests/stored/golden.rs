@@ -7,10 +7,11 @@ use trestle_api::storage;
 use trestle_api::stored::{machine_digest, state_digest};
 use trestle_model::{
     AdminState, Algorithm, AllDown, BackendAddress, BackendName, BackendSpec, CheckKind, ClusterId, Command,
-    Document, ExchangeCheck, ExchangeStep, Expected, HealthCheck, HostPort, HttpCheck, InterfaceName, KeyPin,
-    ListenAddress, ListenerName, ListenerSpec, Machine, MemberId, MemberName, MemberSockets, MemberSpec,
-    NamePattern, OnQuorumLoss, Operation, Origin, PoolName, PoolSpec, Port, Proposal, Request, RequestId,
-    Role, Route, SendProxy, Tenure, TlsCheck, UserKey, UserName, UserSpec, VipAddress, VipName, VipSpec,
+    Document, ExchangeCheck, ExchangeStep, Expected, FoundingIdentities, HealthCheck, HostPort, HttpCheck,
+    InterfaceName, KeyPin, ListenAddress, ListenerName, ListenerSpec, Machine, MemberId, MemberName,
+    MemberSockets, MemberSpec, NamePattern, OnQuorumLoss, Operation, Origin, PoolName, PoolSpec, Port,
+    Proposal, Request, RequestId, Role, Route, SendProxy, Tenure, TlsCheck, TransportSecurity, UserKey,
+    UserName, UserSpec, VipAddress, VipName, VipSpec,
 };
 
 /// Bytes that logs out there hold. They must decode for ever; a line changes only together with the storage format.
@@ -143,7 +144,7 @@ fn members_and_batches() -> Vec<(&'static str, Command)> {
         Operation::put((PoolName::parse("mail").unwrap(), exchanging())),
     ];
     vec![
-        ("found-cluster", Command::FoundCluster { cluster_id, member: member("m1", 1), authority: None }),
+        ("found-cluster", Command::FoundCluster { cluster_id, member: member("m1", 1), identities: None }),
         ("add-member", Command::AddMember(member("m2", 2))),
         ("add-another", Command::AddMember(member("m3", 3))),
         ("raise-level", Command::RaiseLevel { level: 1 }),
@@ -290,12 +291,19 @@ fn identities() -> Vec<Proposal> {
     let put = |user, expected| Command::PutUser { user, expected };
     let mut two_keys = user("alice", Role::Admin, 7);
     two_keys.keys.push(UserKey { pin: KeyPin([8; 32]), not_after: 1_900_000_000 });
+    let founding = FoundingIdentities {
+        authority: [0x30, 0].into(),
+        founder_key: Some(KeyPin([5; 32])),
+        transport: TransportSecurity::Require,
+    };
     let commands = [
-        Command::FoundCluster { cluster_id, member: founder, authority: Some([0x30, 0].into()) },
+        Command::FoundCluster { cluster_id, member: founder, identities: Some(founding) },
         put(user("alice", Role::Viewer, 7), Expected::Absent),
         put(user("bob", Role::Operator, 9), Expected::Any),
         put(two_keys, Expected::Revision(2)),
         Command::DeleteUser { name: UserName::parse("bob").unwrap(), expected: Some(3) },
+        Command::PinMemberKey { id: MemberId(1), key: KeyPin([6; 32]) },
+        Command::SetTransport(TransportSecurity::Accept),
     ];
     commands.map(|command| Proposal { request: None, origin: None, command }).into()
 }

@@ -9,10 +9,11 @@ use trestle_model::defaults::{DURATION_MAX, FIRST_BYTES_TIMEOUT_BOUNDS, NUMBER_M
 use trestle_model::{
     Actor, AdminState, Backend, BackendAddress, BackendName, BackendSpec, Bind, ChangeKind, CheckKind,
     Choice, Cidr, ClientIdentity, ClusterId, Command, Configuration, Document, ExchangeCheck, ExchangeStep,
-    Expected, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress, Listener, ListenerName,
-    ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata, Method, NamePattern,
-    Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request, RequestId, Restored, Role,
-    Route, StatusRange, TlsCheck, UserKey, UserName, UserSpec, Violations, VipName,
+    Expected, FoundingIdentities, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress,
+    Listener, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata,
+    Method, NamePattern, Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request,
+    RequestId, Restored, Role, Route, StatusRange, TlsCheck, TransportSecurity, UserKey, UserName, UserSpec,
+    Violations, VipName,
 };
 
 use crate::vips;
@@ -276,19 +277,30 @@ pub(crate) fn member_sockets() -> impl Strategy<Value = MemberSockets> {
     )
 }
 
+fn pin() -> impl Strategy<Value = KeyPin> {
+    any::<[u8; 32]>().prop_map(KeyPin)
+}
+
+fn transport() -> impl Strategy<Value = TransportSecurity> {
+    proptest::sample::select(TransportSecurity::TABLE).prop_map(|chosen| chosen.value)
+}
+
+fn founding() -> impl Strategy<Value = FoundingIdentities> {
+    (vec(any::<u8>(), 1..40), of(pin()), transport()).prop_map(|(authority, founder_key, transport)| {
+        FoundingIdentities { authority: authority.into(), founder_key, transport }
+    })
+}
+
 fn founding_and_members() -> impl Strategy<Value = Command> {
-    let found =
-        ("[0-9a-f]{32}", member_spec(), of(vec(any::<u8>(), 1..40))).prop_map(|(id, member, authority)| {
-            Command::FoundCluster {
-                cluster_id: ClusterId::parse(&id).unwrap(),
-                member,
-                authority: authority.map(Into::into),
-            }
-        });
+    let found = ("[0-9a-f]{32}", member_spec(), of(founding())).prop_map(|(id, member, identities)| {
+        Command::FoundCluster { cluster_id: ClusterId::parse(&id).unwrap(), member, identities }
+    });
     prop_oneof![
         found,
         member_spec().prop_map(Command::AddMember),
         number().prop_map(|id| Command::RemoveMember(MemberId(id))),
+        (number(), pin()).prop_map(|(id, key)| Command::PinMemberKey { id: MemberId(id), key }),
+        transport().prop_map(Command::SetTransport),
         (0..1u64 << 32, of(member_spec()), of(member_spec())).prop_map(|(id, peer, admin)| {
             Command::UpdateMember {
                 id: MemberId(id),

@@ -85,7 +85,11 @@ fn founded() -> Command {
         admin_address: address,
         feature_level_max: 2,
     };
-    Command::FoundCluster { cluster_id: ClusterId::parse(&"5a".repeat(16)).unwrap(), member, authority: None }
+    Command::FoundCluster {
+        cluster_id: ClusterId::parse(&"5a".repeat(16)).unwrap(),
+        member,
+        identities: None,
+    }
 }
 
 /// Commands of all kinds, of which many are accepted. What is drawn of each is on the heap: the stack of a test has not room for all.

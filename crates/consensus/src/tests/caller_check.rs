@@ -336,7 +336,7 @@ async fn only_what_clients_ask_for_is_proposed_for_others_and_not_too_much_of_it
         Command::ReleaseVips { member: id, term, time_ms: 0, reason: "r".into() },
         Command::RemoveMember(id),
         Command::AddMember(cluster.spec(0)),
-        Command::FoundCluster { cluster_id: cluster_id.clone(), member: cluster.spec(0), authority: None },
+        Command::FoundCluster { cluster_id: cluster_id.clone(), member: cluster.spec(0), identities: None },
     ];
     let address = format!("http://{}", cluster.spec(leader).peer_address);
     let mut peer = PeerServiceClient::connect(address).await.unwrap();

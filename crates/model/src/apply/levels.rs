@@ -76,7 +76,7 @@ mod tests {
                 "m1" => Command::FoundCluster {
                     cluster_id: ClusterId::parse(&"0a".repeat(16)).unwrap(),
                     member: spec(name, *level),
-                    authority: None,
+                    identities: None,
                 },
                 _ => Command::AddMember(spec(name, *level)),
             };

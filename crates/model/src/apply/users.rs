@@ -1,4 +1,4 @@
-//! Authorities and users.
+//! Authorities, keys of members, and users.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use crate::authority::{Authority, AuthorityState};
 use crate::command::Outcome;
 use crate::defaults;
 use crate::document::Expected;
+use crate::key_pin::KeyPin;
 use crate::kind::Kind;
 use crate::machine::Applied;
 use crate::member::MemberId;
@@ -14,6 +15,7 @@ use crate::name::UserName;
 use crate::refusal::Refusal;
 use crate::revision::Revision;
 use crate::state::ClusterState;
+use crate::transport::{FoundingIdentities, TransportSecurity};
 use crate::user::{User, UserSpec};
 use crate::violation::{Invalid, Violation};
 
@@ -22,11 +24,50 @@ const FIRST: u32 = 1;
 const FOUNDER: MemberId = MemberId(1);
 
 impl ClusterState {
-    pub(super) fn found_authority(&mut self, certificate: Option<&Arc<[u8]>>) {
-        let Some(certificate) = certificate else { return };
+    pub(super) fn found_identities(&mut self, identities: Option<&FoundingIdentities>) {
+        let Some(FoundingIdentities { authority, founder_key, transport }) = identities else { return };
         let (generation, state, key_holders) = (FIRST, AuthorityState::Active, vec![FOUNDER]);
-        let authority = Authority { generation, certificate: certificate.clone(), state, key_holders };
+        let authority = Authority { generation, certificate: authority.clone(), state, key_holders };
         self.authorities.insert(FIRST, Arc::new(authority));
+        founder_key.iter().for_each(|key| self.pin_key(FOUNDER, *key));
+        self.transport = *transport;
+    }
+
+    pub(super) fn decide_pin(&self, index: Revision, id: MemberId, key: &KeyPin) -> Result {
+        let member = self.members.get(&id).ok_or_else(|| missing(Kind::Member, id))?;
+        let name = &member.spec.name;
+        match self.member_with_key(key) {
+            Some(owner) if owner != id => {
+                let rule =
+                    format!("is a key of member {owner} already; make a new one for member \"{name}\"");
+                Err(Invalid(vec![Violation::new("member.key", key, rule)]).into())
+            }
+            _ if self.member_keys.get(&id).and_then(|keys| keys.first()) == Some(key) => {
+                unchanged(self.revision, Outcome::Noted)
+            }
+            _ => Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() }),
+        }
+    }
+
+    pub(super) fn decide_transport(&self, index: Revision, wanted: TransportSecurity) -> Result {
+        let refused = |rule: String| Err(Invalid(vec![Violation::new("transport", wanted, rule)]).into());
+        if wanted == self.transport {
+            return unchanged(self.revision, Outcome::Noted);
+        }
+        if self.active_authority().is_none() {
+            return refused("needs an authority, and this cluster was founded without one".to_owned());
+        }
+        if self.transport == TransportSecurity::Require && wanted == TransportSecurity::Off {
+            return refused("must be accept before it can be off".to_owned());
+        }
+        let without: Vec<_> = self.members_without_key().map(|member| member.spec.name.to_string()).collect();
+        if wanted == TransportSecurity::Require && !without.is_empty() {
+            return refused(format!(
+                "needs a key of every member, and has none of {}; run \"trestle member enroll\" on each of them first",
+                without.join(", ")
+            ));
+        }
+        Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() })
     }
 
     pub(super) fn decide_user(&self, index: Revision, user: &UserSpec, expected: Expected) -> Result {

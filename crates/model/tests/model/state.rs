@@ -151,7 +151,7 @@ fn member(name: &str, port: u16) -> MemberSpec {
 fn member_ids_come_from_the_log_and_never_come_again() {
     let mut state = ClusterState::default();
     let cluster_id = ClusterId::parse(&"0f".repeat(16)).unwrap();
-    let found = Command::FoundCluster { cluster_id, member: member("m1", 1), authority: None };
+    let found = Command::FoundCluster { cluster_id, member: member("m1", 1), identities: None };
     let Outcome::Founded(first) = state.apply(2, &found).unwrap().outcome else { panic!() };
     assert_eq!(first.id, MemberId(1));
     assert_eq!(refused(&mut state, &found), Refusal::Founded);

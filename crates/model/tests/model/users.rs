@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    AuthorityState, ClusterId, ClusterState, Command, Configuration, Expected, HostPort, KeyPin, MemberId,
-    MemberName, MemberSpec, Outcome, Refusal, Role, UserKey, UserName, UserSpec,
+    AuthorityState, ClusterId, ClusterState, Command, Configuration, Expected, FoundingIdentities, HostPort,
+    KeyPin, MemberId, MemberName, MemberSpec, Outcome, Refusal, Role, TransportSecurity, UserKey, UserName,
+    UserSpec,
 };
 
 fn cluster(feature_level_max: u32) -> ClusterState {
@@ -17,8 +18,12 @@ fn cluster(feature_level_max: u32) -> ClusterState {
     };
     let mut state = ClusterState::default();
     let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
-    let authority = (feature_level_max > 1).then(|| [1, 2, 3].into());
-    state.apply(2, &Command::FoundCluster { cluster_id, member, authority }).unwrap();
+    let identities = (feature_level_max > 1).then(|| FoundingIdentities {
+        authority: [1, 2, 3].into(),
+        founder_key: Some(KeyPin([1; 32])),
+        transport: TransportSecurity::Off,
+    });
+    state.apply(2, &Command::FoundCluster { cluster_id, member, identities }).unwrap();
     state
 }
 
@@ -112,4 +117,59 @@ fn there_is_a_bound_of_users() {
     }
     let full = state.apply(5000, &put(user("more", Role::Viewer, &[9]), Expected::Absent)).unwrap_err();
     assert!(matches!(full, Refusal::Full { max: 1000, .. }), "{full}");
+}
+
+fn pin(id: u64, key: u8) -> Command {
+    Command::PinMemberKey { id: MemberId(id), key: KeyPin([key; 32]) }
+}
+
+fn second(state: &mut ClusterState, index: u64) {
+    let address = HostPort::parse("m2.example:7481").unwrap();
+    let spec = MemberSpec {
+        name: MemberName::parse("m2").unwrap(),
+        peer_address: address.clone(),
+        admin_address: address,
+        feature_level_max: 2,
+    };
+    state.apply(index, &Command::AddMember(spec)).unwrap();
+}
+
+#[test]
+fn a_member_is_known_by_its_newest_two_keys_until_it_is_removed() {
+    let mut state = cluster(2);
+    second(&mut state, 3);
+    assert!(state.is_key_of(MemberId(1), &KeyPin([1; 32])));
+    for (index, key) in [(4, 7), (5, 8), (6, 9)] {
+        assert_eq!(state.apply(index, &pin(3, key)).unwrap().revision, index);
+    }
+    assert_eq!(state.member_keys[&MemberId(3)], [KeyPin([9; 32]), KeyPin([8; 32])]);
+    // What is the newest one already changes nothing; an older one becomes it.
+    assert_eq!(state.apply(7, &pin(3, 9)).unwrap().revision, 6);
+    state.apply(8, &pin(3, 8)).unwrap();
+    assert_eq!(state.member_keys[&MemberId(3)], [KeyPin([8; 32]), KeyPin([9; 32])]);
+    let taken = refused(&mut state, &pin(1, 8));
+    assert!(taken.contains("is a key of member 3 already"), "{taken}");
+    assert!(refused(&mut state, &pin(9, 20)).contains("does not exist"));
+    assert_eq!(state.member_with_key(&KeyPin([9; 32])), Some(MemberId(3)));
+    state.apply(9, &Command::RemoveMember(MemberId(3))).unwrap();
+    assert_eq!(state.member_with_key(&KeyPin([9; 32])), None);
+}
+
+#[test]
+fn tls_is_required_only_once_every_member_has_a_key_and_never_dropped_at_once() {
+    let mut state = cluster(2);
+    second(&mut state, 3);
+    let set = Command::SetTransport;
+    let without = refused(&mut state, &set(TransportSecurity::Require));
+    assert!(without.contains("needs a key of every member, and has none of m2; run"), "{without}");
+    state.apply(4, &set(TransportSecurity::Accept)).unwrap();
+    state.apply(5, &pin(3, 7)).unwrap();
+    state.apply(6, &set(TransportSecurity::Require)).unwrap();
+    assert_eq!((state.transport, state.revision), (TransportSecurity::Require, 6));
+    assert_eq!(state.apply(7, &set(TransportSecurity::Require)).unwrap().revision, 6);
+    assert!(refused(&mut state, &set(TransportSecurity::Off)).contains("must be accept before"));
+    state.apply(8, &set(TransportSecurity::Accept)).unwrap();
+    state.apply(9, &set(TransportSecurity::Off)).unwrap();
+    let level = refused(&mut cluster(1), &set(TransportSecurity::Accept));
+    assert!(level.contains("feature level 2"), "{level}");
 }

@@ -25,6 +25,10 @@ pub(crate) enum Action {
     Restore,
     /// Founds a cluster.
     Found,
+    /// Has a member's key recorded.
+    Enroll,
+    /// Changes what ports accept.
+    Secure,
     /// Asks whether the port works, or what it serves.
     Probe,
     /// Joins a cluster, or takes in a member: what processes call that have no part in a cluster yet.
@@ -45,6 +49,8 @@ impl fmt::Display for Action {
             Self::Close => "close",
             Self::Restore => "restore",
             Self::Found => "found",
+            Self::Enroll => "enroll",
+            Self::Secure => "secure",
             Self::Probe => "probe",
             Self::Join => "join",
             Self::Peer => "call",
@@ -146,7 +152,7 @@ pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
             | TargetKind::Cluster
             | TargetKind::Port,
         )
-        | (Action::Restore | Action::Found, _) => Least::Role(Role::Admin),
+        | (Action::Restore | Action::Found | Action::Enroll | Action::Secure, _) => Least::Role(Role::Admin),
         (Action::Join | Action::Peer, _) => Least::Member,
     }
 }
@@ -310,6 +316,8 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
         Command::DeleteUser { name, .. } => {
             one(Action::Delete, TargetKind::User, trestle_api::convert::user_name(name))
         }
+        Command::PinMemberKey { id, .. } => one(Action::Enroll, TargetKind::Member, id.to_string()),
+        Command::SetTransport(_) => vec![(Action::Secure, Target::all(TargetKind::Cluster))],
         Command::FoundCluster { .. } => vec![(Action::Found, Target::all(TargetKind::Cluster))],
         // What a leader notes itself: no client's write.
         Command::AddMember(_)

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::ClusterService;
-use trestle_consensus::MakeAuthority;
+use trestle_consensus::MakeIdentities;
 use trestle_model::ClusterId;
 use trestle_model::defaults::FEATURE_LEVEL_IDENTITIES;
 
@@ -50,11 +50,12 @@ impl ClusterService for Admin {
         _: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
         let cluster_id = ClusterId::parse(&super::draw()?).map_err(|rule| super::internal(&rule))?;
-        let authority: MakeAuthority = match self.local.config.feature_level_max {
+        let identities: MakeIdentities = match self.local.config.feature_level_max {
             ..FEATURE_LEVEL_IDENTITIES => Box::new(|_| Ok(None)),
-            _ => self.signer.keys.clone().founding(),
+            _ => self.signer.keys.clone().founding(self.local.config.founding_transport()),
         };
-        let member = self.local.consensus.bootstrap(cluster_id.clone(), self.local.spec(), authority).await?;
+        let member =
+            self.local.consensus.bootstrap(cluster_id.clone(), self.local.spec(), identities).await?;
         let answer = v1::BootstrapClusterResponse {
             cluster_id: cluster_id.to_string(),
             member: Some(self.local.rendered(&member)),

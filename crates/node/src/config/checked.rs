@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::defaults::FEATURE_LEVEL_MAX;
-use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
+use trestle_model::{Cidr, HostPort, Invalid, MemberName, TransportSecurity, Violations, usable_ip};
 
 use super::admin_socket::{self, AdminSocket, role_here};
 use super::connections::{CHECK_DIRECTORY, own_address};
@@ -218,6 +218,11 @@ fn host_name() -> String {
 }
 
 impl Config {
+    /// What the ports of a cluster accept that this member founds.
+    pub(crate) fn founding_transport(&self) -> TransportSecurity {
+        TransportSecurity::Off
+    }
+
     /// A member on one loopback address, with the default ports and one worker: three of them share a machine.
     pub fn on_loopback(name: MemberName, host: Ipv4Addr, data_dir: PathBuf) -> Self {
         let address = |port| SocketAddr::new(host.into(), port);

@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use trestle_consensus::MakeAuthority;
+use trestle_consensus::MakeIdentities;
 use trestle_identity::{CertificateAuthority, PrivateKey, read_private, write_private};
-use trestle_model::{ClusterId, ClusterState};
+use trestle_model::{ClusterId, ClusterState, FoundingIdentities, TransportSecurity};
+
+use super::own_key;
 
 /// Generation of the authority that a cluster is founded with.
 const FIRST: u32 = 1;
@@ -33,10 +35,14 @@ impl AuthorityKeys {
         key.map_err(|error| format!("{} is no key: {error}", path.display()))
     }
 
-    /// What makes the authority of a cluster that is founded here. The key is on disk before anybody hears of its certificate. A key
-    /// that is there already is taken: what comes of an earlier attempt to found may still be applied.
-    pub(crate) fn founding(self) -> MakeAuthority {
-        Box::new(move |cluster| self.found(cluster).map(|authority| Some(authority.certificate().into())))
+    /// What makes the identities of a cluster that is founded here. Its keys are on disk before anybody hears of its certificate. Keys
+    /// that are there already are taken: what comes of an earlier attempt to found may still be applied.
+    pub(crate) fn founding(self, transport: TransportSecurity) -> MakeIdentities {
+        Box::new(move |cluster| {
+            let authority = self.found(cluster)?.certificate().into();
+            let founder_key = Some(own_key::kept_or_new(&self.data_dir)?.pin());
+            Ok(Some(FoundingIdentities { authority, founder_key, transport }))
+        })
     }
 
     fn found(&self, cluster: &ClusterId) -> Result<CertificateAuthority, String> {
@@ -85,11 +91,13 @@ mod tests {
         let mut state = ClusterState { cluster_id: Some(cluster.clone()), ..ClusterState::default() };
         assert!(keys.load(&state).unwrap().is_none());
         // Two attempts, of which either may come into the log.
-        let made: Vec<_> = (0..2).map(|_| keys.clone().founding()(&cluster).unwrap().unwrap()).collect();
-        for certificate in made {
+        let off = TransportSecurity::Off;
+        let made: Vec<_> = (0..2).map(|_| keys.clone().founding(off)(&cluster).unwrap().unwrap()).collect();
+        assert_eq!(made[0].founder_key, made[1].founder_key);
+        for founding in made {
             let authority = Authority {
                 generation: 1,
-                certificate,
+                certificate: founding.authority,
                 state: AuthorityState::Active,
                 key_holders: vec![MemberId(1)],
             };
@@ -98,7 +106,7 @@ mod tests {
         }
         let other = AuthorityKeys::new(dir.path().join("other"));
         assert!(other.load(&state).unwrap().is_none());
-        other.clone().founding()(&cluster).unwrap();
+        other.clone().founding(off)(&cluster).unwrap();
         let refused = other.load(&state).unwrap_err();
         assert!(refused.contains("1.key: the key ") && refused.contains("is not that of"), "{refused}");
     }

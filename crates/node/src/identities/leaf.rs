@@ -11,11 +11,12 @@ use tracing::{info, warn};
 use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
-    CertificateRequest, LeafName, PrivateKey, admin_host, from_pem, read_private, time_text, to_pem,
-    verify_member, write_private,
+    CertificateRequest, LeafName, admin_host, from_pem, read_private, time_text, to_pem, verify_member,
+    write_private,
 };
-use trestle_model::{ClusterId, HostPort, MemberId};
+use trestle_model::{ClusterId, HostPort, KeyPin, MemberId};
 
+use super::own_key;
 use super::signer::{LeafSubject, Signer};
 
 /// How often the certificate is looked at.
@@ -37,6 +38,8 @@ struct Wanted {
     id: MemberId,
     names: Vec<LeafName>,
     authorities: Vec<Vec<u8>>,
+    /// The keys that the cluster has recorded for it.
+    pins: Vec<KeyPin>,
 }
 
 fn host(address: &HostPort) -> LeafName {
@@ -63,7 +66,8 @@ impl Wanted {
         }
         let authorities =
             state.believed_authorities().map(|authority| authority.certificate.to_vec()).collect();
-        Some(Self { cluster, id, names, authorities })
+        let pins = state.member_keys.get(&id).cloned().unwrap_or_default();
+        Some(Self { cluster, id, names, authorities, pins })
     }
 
     /// Whether a certificate is of this member, names all that it must, and has more than a third of its life left.
@@ -76,30 +80,36 @@ impl Wanted {
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         let left = facts.not_after.duration_since(now).unwrap_or_default();
         self.names.iter().all(named)
+            && (self.pins.is_empty() || self.pins.contains(&facts.pin))
             && left > life / 3
             && verify_member(&self.cluster, &self.authorities, certificate, now) == Ok(self.id)
     }
 }
 
-/// Where certificate and key are kept.
-fn files(signer: &Signer) -> [PathBuf; 2] {
-    let directory = signer.local.config.data_dir.join("tls");
-    [directory.join("member.crt"), directory.join("member.key")]
+/// Where the certificate is kept.
+fn certificate_file(signer: &Signer) -> PathBuf {
+    signer.local.config.data_dir.join("tls").join("member.crt")
 }
 
 /// The certificate and key that are kept, if they are of use; what is not is made anew.
 fn kept(signer: &Signer) -> Option<(Vec<u8>, ServerLeaf)> {
-    let [certificate, key] = files(signer);
-    let read = |path: &PathBuf| read_private(path).ok().flatten();
-    let certificate = from_pem(&read(&certificate)?).ok()?.into_iter().next()?;
-    let key = PrivateKey::from_pem(&read(&key)?).ok()?;
+    let text = read_private(&certificate_file(signer)).ok().flatten()?;
+    let certificate = from_pem(&text).ok()?.into_iter().next()?;
+    let key = own_key::kept(&signer.local.config.data_dir).ok().flatten()?;
     let leaf = ServerLeaf::new(&certificate, &key).ok()?;
     Some((certificate, leaf))
 }
 
-/// Makes a key, has it certified, and keeps both.
+/// Has this member's key certified, and keeps the certificate.
 async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
-    let key = PrivateKey::generate().map_err(|error| error.to_string())?;
+    let key = own_key::kept_or_new(&signer.local.config.data_dir)?;
+    if !wanted.pins.is_empty() && !wanted.pins.contains(&key.pin()) {
+        return Err(format!(
+            "the key in {} is not one that the cluster has recorded for this member: put the recorded one there, or add this \
+             machine as a new member",
+            own_key::path(&signer.local.config.data_dir).display()
+        ));
+    }
     let request = CertificateRequest::make(&key).map_err(|error| error.to_string())?;
     let subject = LeafSubject::Member(wanted.id, wanted.names.clone());
     let certificate = signer.sign(&request, &subject).await.map_err(|status| status.message().to_owned())?;
@@ -109,12 +119,9 @@ async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
             "what was signed is not what was asked for, or the members' clocks differ by days".to_owned()
         );
     }
-    let [certificate_file, key_file] = files(signer);
-    // The key first: without its certificate it is of no use, and both are made anew.
-    for (path, text) in [(key_file, key.to_pem().expose()), (certificate_file, &to_pem(&certificate))] {
-        write_private(&path, text.as_bytes())
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
+    let path = certificate_file(signer);
+    let written = write_private(&path, to_pem(&certificate).as_bytes());
+    written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(leaf)
 }
 
@@ -163,11 +170,11 @@ impl OwnLeaf {
                 },
                 None => LOOK,
             };
-            let authorities = now.state.authorities.clone();
+            let known = (now.state.authorities.clone(), now.state.member_keys.clone());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
-                changed = view.wait_for(|view| view.state.authorities != authorities) => {
+                changed = view.wait_for(|view| (&view.state.authorities, &view.state.member_keys) != (&known.0, &known.1)) => {
                     if changed.is_err() {
                         return;
                     }

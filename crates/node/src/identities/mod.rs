@@ -3,6 +3,7 @@
 
 mod authority_key;
 mod leaf;
+pub(crate) mod own_key;
 mod signer;
 
 pub(crate) use leaf::OwnLeaf;

@@ -192,6 +192,17 @@ impl Signer {
         }
         let request = CertificateRequest::read(&ask.certificate_request);
         let request = request.map_err(|error| invalid("certificate_request", "", error.to_string()))?;
+        let state = self.local.consensus.view().borrow().state.clone();
+        if let LeafSubject::Member(id, _) = &subject
+            && state.member_keys.contains_key(id)
+            && !state.is_key_of(*id, &request.pin())
+        {
+            return Err(invalid(
+                "certificate_request",
+                request.pin(),
+                "must be of a key that the cluster has recorded",
+            ));
+        }
         match self.sign_here(&request, &subject)? {
             Some(certificate) => Ok(peer::IssueCertificateResponse { certificate }),
             None => Err(not_signed("this member does not have the authority's key")),
