@@ -1,13 +1,15 @@
 //! HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
 
+mod metrics_access;
 mod scrapes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -15,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use trestle_consensus::RaftState;
 use trestle_dataplane::DataPlane;
 
-use crate::accept::{self, Http1, ServicePort};
+use crate::accept::{self, ConnectionOrigin, Http1, ServicePort};
 use crate::health::ProcessHealth;
 use crate::metrics::{self, MetricSources};
 use crate::revision_waits::RevisionWaits;
 use crate::this_member::ThisMember;
+use metrics_access::MetricsAccess;
 use scrapes::Scrapes;
 
 /// How long a change may take to come into force before `/readyz` calls the member behind. Each change takes a moment, and
@@ -35,6 +38,7 @@ pub(crate) struct HttpPages {
     waits: RevisionWaits,
     leaving: CancellationToken,
     scrapes: Arc<Scrapes>,
+    metrics_access: MetricsAccess,
 }
 
 impl HttpPages {
@@ -45,8 +49,10 @@ impl HttpPages {
         leaving: CancellationToken,
     ) -> Self {
         let (local, plane) = (metrics.local.clone(), metrics.plane.clone());
+        let metrics_access = MetricsAccess { token_file: local.config.metrics_token_file.clone() };
         let render = move || metrics::encode(&metrics);
-        Self { local, plane, health, waits, leaving, scrapes: Arc::new(Scrapes::new(render)) }
+        let scrapes = Arc::new(Scrapes::new(render));
+        Self { local, plane, health, waits, leaving, scrapes, metrics_access }
     }
 }
 
@@ -70,7 +76,19 @@ async fn readyz(State(http): State<HttpPages>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why_not.join("\n") + "\n").into_response()
 }
 
-async fn metrics_text(State(http): State<HttpPages>) -> Response {
+async fn metrics_text(
+    State(http): State<HttpPages>,
+    Extension(origin): Extension<ConnectionOrigin>,
+    headers: HeaderMap,
+) -> Response {
+    let from = match origin {
+        ConnectionOrigin::Tcp(from) => Some(from),
+        ConnectionOrigin::Unix(_) => None,
+    };
+    let transport = http.local.consensus.view().borrow().state.transport;
+    if let Err(refusal) = http.metrics_access.check(from, &headers, transport) {
+        return refusal.into_response();
+    }
     http.scrapes.answer(metrics::CONTENT_TYPE).await
 }
 

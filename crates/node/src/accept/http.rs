@@ -64,8 +64,9 @@ impl HttpBody for HttpResponseBody {
 async fn answer(
     router: Router,
     connection: Arc<PortConnection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<HttpResponseBody> {
+    request.extensions_mut().insert(connection.origin.clone());
     let number = connection.begin(Phase::Running, Instant::now());
     let call = HttpCall { connection, number };
     let response = match router.oneshot(request.map(Body::new)).await {

@@ -60,6 +60,8 @@ pub struct Config {
     pub peer_address: SocketAddr,
     /// Where metrics and health are served.
     pub http_address: SocketAddr,
+    /// The file with the token that others than this machine must show to fetch `/metrics`; `None` for no token.
+    pub metrics_token_file: Option<PathBuf>,
     /// Admin address as others dial it.
     pub advertise_admin_address: HostPort,
     /// Peer address as others dial it.
@@ -211,6 +213,10 @@ fn directory(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must be the path of a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
+fn token_file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must be the path of a file".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
 /// What the kernel calls this machine, without its domain; empty when it cannot be read.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -233,6 +239,7 @@ impl Config {
             admin_address: address(ADMIN_PORT),
             peer_address: address(PEER_PORT),
             http_address: address(HTTP_PORT),
+            metrics_token_file: None,
             advertise_admin_address: address(ADMIN_PORT).into(),
             advertise_peer_address: address(PEER_PORT).into(),
             data_address: Some(host.into()),
@@ -265,6 +272,7 @@ impl Config {
         let admin_socket = r.admin_socket();
         let peer = r.socket("peer_address", PEER_PORT);
         let http = r.socket("http_address", HTTP_PORT);
+        let metrics_token_file = r.optional("metrics_token_file", token_file);
         let insecure = r.read("insecure", "false", boolean);
         r.must_be_loopback("admin_address", admin, insecure != Some(false));
         r.must_be_loopback("peer_address", peer, insecure != Some(false));
@@ -302,6 +310,7 @@ impl Config {
                 admin_socket: admin_socket?,
                 peer_address: peer?,
                 http_address: http?,
+                metrics_token_file,
                 advertise_admin_address: advertise_admin?,
                 advertise_peer_address: advertise_peer?,
                 data_address,
@@ -345,6 +354,9 @@ impl fmt::Display for Config {
         write!(f, "{}", self.admin_socket)?;
         writeln!(f, "peer_address = \"{}\"", self.peer_address)?;
         writeln!(f, "http_address = \"{}\"", self.http_address)?;
+        if let Some(file) = &self.metrics_token_file {
+            writeln!(f, "metrics_token_file = {file:?}")?;
+        }
         writeln!(f, "advertise_admin_address = \"{}\"", self.advertise_admin_address)?;
         writeln!(f, "advertise_peer_address = \"{}\"", self.advertise_peer_address)?;
         if let Some(address) = self.data_address {

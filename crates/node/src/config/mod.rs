@@ -58,6 +58,11 @@ pub const KEYS: &[SettingKey] = &[
     },
     key("peer_address", "IP:PORT", "where other members reach this one [default: 127.0.0.1:7481]"),
     key("http_address", "IP:PORT", "where /livez, /readyz and /metrics are served [default: 127.0.0.1:7482]"),
+    key(
+        "metrics_token_file",
+        "PATH",
+        "file with a token that others than this machine must show to fetch /metrics, as Authorization: Bearer TOKEN [default: none]",
+    ),
     key("advertise_admin_address", "HOST:PORT", "admin address as others dial it [default: admin_address]"),
     key("advertise_peer_address", "HOST:PORT", "peer address as others dial it [default: peer_address]"),
     key(
