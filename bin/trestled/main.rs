@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use trestle_node::config::{self, Config, Invocation, LogFormat, NotConfigured};
-use trestle_node::{Dev, DroppedLines, Node, RecoveryError, RecoveryPlan, StartError, descriptors};
+use trestle_node::config::{self, Config, Invocation, LogFormat, NotConfigured, TokenSource};
+use trestle_node::{
+    Dev, DroppedLines, JoinError, Node, RecoveryError, RecoveryPlan, StartError, descriptors,
+};
 
 /// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
 const EXIT_FAILED: u8 = 74;
@@ -20,6 +22,9 @@ const EXIT_FAILED: u8 = 74;
 const EXIT_SYSTEM: u8 = 71;
 /// Log lines that wait for a slow reader of the log; more are dropped and counted, because nothing may wait for it.
 const LOG_LINES_QUEUED_MAX: usize = 16_384;
+
+/// Bytes that are read from standard input in search of a token: more than one has.
+const TOKEN_READ_MAX: u64 = 64 * 1024;
 
 /// How long what still runs at the end is waited for.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
@@ -58,8 +63,12 @@ fn main() -> ExitCode {
             let (_guard, _) = start_logging(LogFormat::Text, "warn");
             on_runtime(recover(*config, yes))
         }
+        Invocation::Join { config, token } => {
+            let (_guard, _) = start_logging(LogFormat::Text, "warn");
+            on_runtime(join(*config, token))
+        }
         Invocation::Dev { data_dir } => {
-            let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error");
+            let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error,openraft=off");
             descriptors::raise_limit();
             on_runtime(dev(data_dir))
         }
@@ -90,7 +99,8 @@ fn say(line: &str) {
 
 /// Logs to standard error through a bounded queue. The libraries below are quiet by default: openraft says a lot.
 fn start_logging(format: LogFormat, level: &str) -> (WorkerGuard, DroppedLines) {
-    let quiet = format!("{level},openraft=error,sled=warn,hyper=warn,tonic=warn,tower=warn");
+    // Of two directives for one target the last counts.
+    let quiet = format!("openraft=error,sled=warn,hyper=warn,tonic=warn,tower=warn,{level}");
     // What h2 warns of, each client can do thousands of times a second; the member tells it once a minute by itself.
     let wanted = std::env::var("TRESTLE_LOG").ok().filter(|wanted| EnvFilter::try_new(wanted).is_ok());
     let wanted = wanted.unwrap_or(quiet);
@@ -241,6 +251,48 @@ async fn recover(config: Config, yes: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(error),
+    }
+}
+
+/// The text of a token. What is typed ends with the line.
+fn token(source: &TokenSource) -> Result<String, JoinError> {
+    let unreadable = |path: &str, error| JoinError::TokenFile { path: path.into(), error };
+    match source {
+        TokenSource::Variable => Ok(std::env::var(config::TOKEN_VARIABLE).unwrap_or_default()),
+        TokenSource::File(path) => {
+            std::fs::read_to_string(path).map_err(|error| unreadable(&path.display().to_string(), error))
+        }
+        TokenSource::Stdin => {
+            let stdin = std::io::stdin();
+            let mut text = String::new();
+            if stdin.is_terminal() {
+                let _ = write!(std::io::stderr(), "Token: ");
+                stdin.read_line(&mut text).map_err(|error| unreadable("standard input", error))?;
+            } else {
+                stdin
+                    .take(TOKEN_READ_MAX)
+                    .read_to_string(&mut text)
+                    .map_err(|error| unreadable("standard input", error))?;
+            }
+            Ok(text)
+        }
+    }
+}
+
+async fn join(config: Config, source: TokenSource) -> ExitCode {
+    let joined = match token(&source) {
+        Ok(token) => Box::pin(trestle_node::enroll(config, &token)).await,
+        Err(error) => Err(error),
+    };
+    match joined {
+        Ok(joined) => {
+            let _ = writeln!(std::io::stdout(), "{joined}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -17,9 +17,20 @@ fn commands(output: &str) -> Vec<String> {
     lines.filter(|line| ["curl", "trestle"].contains(&program(line).as_str())).map(str::to_owned).collect()
 }
 
-fn shell(line: &str) -> Finished {
+/// The line of the output that says whom to call and as whom.
+fn export(output: &str) -> String {
+    let mut found = output.lines().map(str::trim).filter(|line| line.starts_with("export "));
+    let line = found.next().unwrap_or_else(|| panic!("nothing to export in {output}"));
+    assert_eq!(found.next(), None, "one is enough");
+    line.to_owned()
+}
+
+/// What a line does in a shell in which another one was typed before.
+fn shell(export: &str, line: &str) -> Finished {
     let path = std::env::join_paths([programs(), "/usr/bin".into(), "/bin".into()]).unwrap();
-    finish(Command::new("sh").args(["-c", line]).env("PATH", path).env_remove("TRESTLE_ENDPOINT"))
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{export}\n{line}")]).env("PATH", path);
+    finish(shell.env_remove("TRESTLE_ENDPOINT").env_remove("TRESTLE_CONTEXT"))
 }
 
 fn start(dir: &std::path::Path) -> Process {
@@ -39,7 +50,9 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     let dir = tempfile::TempDir::new().unwrap();
     let mut process = start(dir.path());
     let output = process.output();
-    let tried = commands(&output);
+    assert!(!output.contains("ERROR"), "{output}");
+    let (tried, export) = (commands(&output), export(&output));
+    let shell = |line: &str| shell(&export, line);
     // The printed listener serves on each of the three members, from both sample backends.
     for member in 1..=3 {
         let line =
@@ -61,6 +74,9 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     let shares = members.iter().map(|member| member["descriptors_max"].as_u64().unwrap()).sum::<u64>();
     let limit = process.open_files_max();
     assert!(members.len() == 3 && shares < limit, "three members may have {shares} of {limit} descriptors");
+    let secured: serde_json::Value =
+        serde_json::from_str(&shell("trestle cluster secure -o json").expect_success()).unwrap();
+    assert_eq!(secured["transport"], "require");
     let list = || shell("trestle pool list -o json").expect_success();
     shell("trestle pool create kept").expect_success();
     let before = list();
@@ -70,7 +86,7 @@ fn a_newcomer_gets_a_cluster_and_commands_that_work() {
     assert_eq!(process.exited(Duration::from_secs(40)).code(), Some(0), "{}", process.output());
     drop(process);
 
-    // The data directory keeps it.
+    // The data directory keeps it, and the context.
     std::fs::remove_file(dir.path().join("output.log")).unwrap();
     let mut process = start(dir.path());
     assert_eq!(list(), before);

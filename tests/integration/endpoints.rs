@@ -81,7 +81,8 @@ fn nothing_else_is_left(cluster: &Cluster, [removed, empty]: [&str; 2]) {
             "error: no endpoint is the admin port of a member of the cluster\n  \
              {empty} belongs to no cluster yet\n  \
              {removed} was removed from its cluster\n  \
-             to take a member into the cluster run \"trestle member add HOST:PORT\" on a member of that cluster\n"
+             to let a member join the cluster run \"trestle token create\" on a member of that cluster, and \"trestled join\" where it \
+             runs; without identities, \"trestle member add HOST:PORT\"\n"
         )
     );
     assert_eq!(
@@ -127,7 +128,8 @@ async fn a_member_that_asks_to_be_taken_in_is_not_to_found_a_cluster() {
         format!(
             "error: no endpoint is the admin port of a member of the cluster\n  \
              {admin} belongs to no cluster yet, and asks to be taken into one\n  \
-             to take a member into the cluster run \"trestle member add HOST:PORT\" on a member of that cluster\n"
+             to let a member join the cluster run \"trestle token create\" on a member of that cluster, and \"trestled join\" where it \
+             runs; without identities, \"trestle member add HOST:PORT\"\n"
         )
     );
 }

@@ -72,7 +72,7 @@ impl Haproxy {
         let socket = dir.path().join("stats");
         let mut text = format!(
             "global\n  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 10s\n  \
-             timeout server 10s\n  timeout check 1s\n  \
+             timeout server 10s\n  timeout check 4s\n  \
              default-server inter 200ms fastinter 100ms downinter 200ms fall 3 rise 2\n",
             socket.display()
         );
@@ -205,7 +205,7 @@ impl Both {
         for pool in pools {
             self.expected.insert((*pool, server), up);
         }
-        wait_until(what, Duration::from_secs(30), async || {
+        wait_until(what, Duration::from_secs(60), async || {
             let trestle = seen_by_trestle(&self.api).await?;
             let haproxy = self.haproxy.verdicts()?;
             let wrong: Vec<String> = self
@@ -245,7 +245,7 @@ async fn watched_by_both(cluster: &mut Cluster, servers: &[Watched], ca: &str) -
     for (pool, check, ..) in WAYS {
         let check = check.iter().map(|word| if *word == "CA" { ca } else { *word });
         let often =
-            ["--health-interval", "200ms", "--health-fast-interval", "100ms", "--health-timeout", "1s"];
+            ["--health-interval", "200ms", "--health-fast-interval", "100ms", "--health-timeout", "4s"];
         let arguments: Vec<&str> =
             ["pool", "create", pool, "--health"].into_iter().chain(check).chain(often).collect();
         trestle(&endpoints, &arguments).expect_success();

@@ -45,7 +45,10 @@ fn endpoint(member: &Member) -> String {
 
 /// The command line over a member's socket, as this user.
 fn local(member: &Member, arguments: &[&str]) -> Finished {
-    crate::trestle(&endpoint(member), arguments)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
+    // A founder's context goes to the member's own files.
+    command.env("XDG_CONFIG_HOME", member.admin_socket().parent().unwrap());
+    finish(command.env("TRESTLE_ENDPOINT", endpoint(member)).args(arguments))
 }
 
 /// The same as another user, in this further group.
@@ -315,7 +318,7 @@ async fn on_the_member_itself_the_command_needs_no_option() {
     let trestle = |arguments: &[&str]| {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &id, env!("CARGO_BIN_EXE_trestle")]).args(arguments);
-        finish(command.env_remove("TRESTLE_ENDPOINT"))
+        finish(command.env("XDG_CONFIG_HOME", dir.path()).env_remove("TRESTLE_ENDPOINT"))
     };
     trestle(&["cluster", "bootstrap"]).expect_success();
     assert!(trestle(&["status"]).expect_success().contains("m1"));

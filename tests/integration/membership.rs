@@ -212,7 +212,11 @@ async fn a_dry_run_of_a_change_of_members_changes_nothing() {
     let learner = cluster.prepare();
     cluster.members[learner].start();
     let api = cluster.api(0);
-    api.add_member(cluster.members[learner].peer()).await.unwrap();
+    // A leader that loses its quorum on a busy machine has changed nothing, or what goes on where it stopped.
+    wait_until("a learner", Duration::from_secs(60), async || {
+        api.add_member(cluster.members[learner].peer()).await.map(drop).map_err(|status| status.to_string())
+    })
+    .await;
     let empty = cluster.prepare();
     cluster.members[empty].start();
     let empty = cluster.members[empty].peer().to_string();

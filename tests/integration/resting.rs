@@ -147,7 +147,7 @@ fn an_address_that_is_not_there_yet_is_waited_for() {
     }
     let dir = tempfile::TempDir::new().unwrap();
     let binary = wrapped(dir.path(), "unshare --net sh -c 'ip link set lo up; exec \"$@\"' sh");
-    let mut member = Member::new(&binary, "m1", [10, 99, 0, 1].into(), "insecure = true\n");
+    let mut member = Member::new(&binary, "m1", [10, 99, 0, 1].into(), "");
     let config = std::fs::read_to_string(member.config()).unwrap();
     std::fs::write(member.config(), config.replace("10.99.0.1:7482", "127.0.0.1:7482")).unwrap();
     member.spawn();

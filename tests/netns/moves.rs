@@ -81,12 +81,13 @@ fn a_move_that_is_waited_for_answers_when_it_is_served_and_says_what_is_left_beh
     assert_eq!((&nothing["holder"], &nothing["connections_left"]), (&moved["holder"], &0.into()));
 }
 
-/// A thread that waits for a moment that has passed takes a whole processor.
+/// A thread that waits for a moment that has passed takes a whole processor. Unoptimised, and on a slow machine with other tests, a
+/// member at rest takes up to a quarter of one.
 fn members_rest(bed: &mut Bed) {
     bed.settle();
     let (begin, before) = (Instant::now(), used(bed));
     std::thread::sleep(Duration::from_secs(1));
-    let most = begin.elapsed() / 4;
+    let most = begin.elapsed() / 2;
     for (member, (before, after)) in before.into_iter().zip(used(bed)).enumerate() {
         let used = after - before;
         assert!(used < most, "{} used {used:?} of a processor with next to nothing to do", bed.name(member));

@@ -6,6 +6,7 @@ mod changed_fields;
 pub mod convert;
 pub mod differences;
 mod generated;
+pub mod peer_caller;
 pub mod resource;
 mod settings;
 pub mod status;

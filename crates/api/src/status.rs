@@ -18,14 +18,16 @@ pub const LEADER_KEY: &str = "trestle-leader";
 pub enum Failure {
     /// The member belongs to no cluster.
     #[error(
-        "this member belongs to no cluster yet; create one with \"trestle cluster bootstrap\", or take it into one with \
-         \"trestle member add HOST:PORT\" on a member of that cluster"
+        "this member belongs to no cluster yet; create one with \"trestle cluster bootstrap\" as root on its machine, or let it join \
+         one with \"trestled join\" there and a token of \"trestle token create\"; into a cluster without identities \"trestle member \
+         add HOST:PORT\" takes it"
     )]
     NoCluster,
     /// The member was removed from its cluster.
     #[error(
-        "this member was removed from its cluster; to bring it back as a new member, run \"trestle member add HOST:PORT\" on \
-         a member of that cluster, which moves the old data aside"
+        "this member was removed from its cluster; to bring it back as a new member, whose old data is moved aside, join it with \
+         \"trestled join\" and a token of \"trestle token create\", or in a cluster without identities run \"trestle member add \
+         HOST:PORT\" on another member"
     )]
     Removed,
     /// The member that calls was removed, by what the one that answers has applied.
@@ -39,7 +41,8 @@ pub enum Failure {
     /// The member is of before a recovery of its cluster.
     #[error(
         "the cluster was made anew from one member (recovery {newest}), and this member is of before (recovery {known}): it takes \
-         no part any more; stop it, wipe its data directory, start it and let it rejoin with \"trestle member add HOST:PORT\""
+         no part any more; stop it, wipe its data directory, and let it join anew: with \
+         \"trestled join\" and a token of \"trestle token create\", or in a cluster without identities with \"trestle member add HOST:PORT\""
     )]
     Recovered {
         /// The recovery that the member is of; 0 for none.
@@ -50,8 +53,9 @@ pub enum Failure {
     /// The cluster was recovered twice, and the members are of one each.
     #[error(
         "the cluster was made anew from two members, each of which goes on by itself (recovery {number}), and {who} is of the \
-         other one: decide which of the two stays, stop all members of the other, wipe their data directories, start them and \
-         let them rejoin with \"trestle member add HOST:PORT\""
+         other one: decide which of the two stays, stop all members of the other, wipe their data directories, and let \
+         them join anew: with \"trestled join\" and a token of \"trestle token create\", or in a cluster without identities with \
+         \"trestle member add HOST:PORT\""
     )]
     RecoveredTwice {
         /// The number of both recoveries.
@@ -113,6 +117,12 @@ pub enum Failure {
         "this cluster has no authority that signs certificates: it was founded by a version that makes none; users need one"
     )]
     NoAuthority,
+    /// The members accept plain connections only.
+    #[error(
+        "the members of this cluster accept plain connections only, over which no token is sent: have them accept TLS with \
+         \"trestle cluster secure --prepare\", or take the new member in with \"trestle member add HOST:PORT\""
+    )]
+    PlainOnly,
     /// Nobody signs, in words. Nothing was changed.
     #[error("no certificate was signed: {0}; nothing was changed")]
     NotSigned(String),
@@ -213,6 +223,7 @@ fn code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::StagingLost => (Code::Aborted, "STAGING_LOST"),
         Refusal::Founded => (Code::FailedPrecondition, "CLUSTER_FOUNDED"),
         Refusal::FeatureLevel { .. } => (Code::FailedPrecondition, FEATURE_LEVEL),
+        Refusal::Token { .. } => (Code::PermissionDenied, "TOKEN_REFUSED"),
         Refusal::Outdated { .. } => (Code::FailedPrecondition, MEMBER_OUTDATED),
     }
 }
@@ -326,6 +337,7 @@ pub fn failure(failure: &Failure) -> Status {
         Failure::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
         Failure::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
         Failure::NoAuthority => (Code::FailedPrecondition, "NO_AUTHORITY"),
+        Failure::PlainOnly => (Code::FailedPrecondition, "PLAIN_ONLY"),
         Failure::NotSigned(_) => (Code::Unavailable, "NOT_SIGNED"),
         Failure::ShuttingDown => (Code::Unavailable, Reason::ShuttingDown.as_str()),
         Failure::Internal(_) => (Code::Internal, "INTERNAL"),

@@ -1,13 +1,18 @@
 //! From an address to a gRPC channel. What lies between TCP and HTTP/2 on the calling side is decided here and nowhere else:
-//! nothing, or TLS with the identity of a user. The accepting side's is `accept/transport.rs` of the node.
+//! nothing, or TLS with the identity of a user or a member. The accepting side's is `accept/transport.rs` of the node.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint, Error};
-use trestle_identity::tls::ClientTls;
+use trestle_identity::AuthenticatedMember;
+use trestle_identity::tls::{ClientTls, PeerTls, connect_to_authority};
+use trestle_model::KeyPin;
 
 /// How a channel is made and kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,19 +37,78 @@ pub struct KeepAlive {
     pub while_idle: bool,
 }
 
+/// How a member is to be reached at one moment.
+#[derive(Debug, Clone)]
+pub enum PeerWay {
+    /// TCP without encryption.
+    Plain,
+    /// TLS, as a member, to a member.
+    Tls(Box<PeerTls>),
+    /// Not at all, for this reason.
+    Closed(String),
+}
+
+/// Decides how the members are reached, each time that one is.
+pub trait PeerDial: fmt::Debug + Send + Sync {
+    /// How whoever is at a peer address is reached now.
+    fn way(&self, address: &str) -> PeerWay;
+
+    /// Whether that is by TLS: a channel that was made otherwise is to be made anew.
+    fn is_secure(&self, address: &str) -> bool;
+
+    /// Notes that a member was reached by TLS.
+    fn note_reached(&self, member: &AuthenticatedMember);
+}
+
+/// Reaches all members by TCP without encryption.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainDial;
+
+impl PeerDial for PlainDial {
+    fn way(&self, _: &str) -> PeerWay {
+        PeerWay::Plain
+    }
+
+    fn is_secure(&self, _: &str) -> bool {
+        false
+    }
+
+    fn note_reached(&self, _: &AuthenticatedMember) {}
+}
+
+#[derive(Debug, Clone, Default)]
+enum Kind {
+    #[default]
+    Plain,
+    User(ClientTls),
+    Member(Arc<dyn PeerDial>),
+    Joining(KeyPin),
+}
+
 /// What channels are made with.
 #[derive(Debug, Clone, Default)]
-pub struct Transport(Option<ClientTls>);
+pub struct Transport(Kind);
 
 impl Transport {
     /// TCP without encryption.
     pub const fn plain() -> Self {
-        Self(None)
+        Self(Kind::Plain)
     }
 
     /// TLS, as a user of a cluster.
     pub const fn tls(user: ClientTls) -> Self {
-        Self(Some(user))
+        Self(Kind::User(user))
+    }
+
+    /// As a member, among members: decided at each connection.
+    pub const fn member(dial: Arc<dyn PeerDial>) -> Self {
+        Self(Kind::Member(dial))
+    }
+
+    /// As a process that joins a cluster, which has no certificate yet, and knows of the cluster nothing but the hash of its authority's
+    /// key. Nothing is sent to anybody but a member for which that authority has signed.
+    pub const fn joining(authority: KeyPin) -> Self {
+        Self(Kind::Joining(authority))
     }
 
     /// What connects to an address, `HOST:PORT`, or to a UNIX socket, `unix:/PATH`.
@@ -69,7 +133,7 @@ impl Transport {
         if let Some(window) = options.window {
             endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
         }
-        Ok(Dialer { endpoint, tls: self.0.clone().map(|user| (user, address.to_owned())) })
+        Ok(Dialer { endpoint, kind: self.0.clone(), address: address.to_owned() })
     }
 }
 
@@ -83,21 +147,42 @@ pub fn socket_path(endpoint: &str) -> Option<&str> {
 #[derive(Debug, Clone)]
 pub struct Dialer {
     endpoint: Endpoint,
-    /// Who connects by TLS, and to where.
-    tls: Option<(ClientTls, String)>,
-}
-
-/// A connection to an address, over which a user has been let in. Its error is what is told: it has no cause below it.
-async fn secured(
-    user: ClientTls,
+    kind: Kind,
     address: String,
-) -> Result<TokioIo<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin>, BoxError> {
-    let stream = TcpStream::connect(&address).await?;
-    stream.set_nodelay(true)?;
-    Ok(TokioIo::new(user.connect(stream, SystemTime::now()).await?))
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What HTTP/2 is spoken on.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Stream for Io {}
+
+/// A connection to an address, over which a user or a member has been let in. Its error is what is told: it has no cause below it.
+async fn connected(kind: Kind, address: String) -> Result<TokioIo<Box<dyn Stream>>, BoxError> {
+    let way = match &kind {
+        Kind::Member(dial) => dial.way(&address),
+        Kind::Plain | Kind::User(_) | Kind::Joining(_) => PeerWay::Plain,
+    };
+    if let PeerWay::Closed(why) = way {
+        return Err(why.into());
+    }
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    let io: Box<dyn Stream> = match (kind, way) {
+        (Kind::User(user), _) => Box::new(user.connect(stream, SystemTime::now()).await?),
+        (Kind::Joining(authority), _) => {
+            Box::new(connect_to_authority(stream, authority, SystemTime::now()).await?.0)
+        }
+        (Kind::Member(dial), PeerWay::Tls(tls)) => {
+            let (io, member) = tls.connect(stream, SystemTime::now()).await?;
+            dial.note_reached(&member);
+            Box::new(io)
+        }
+        _ => Box::new(stream),
+    };
+    Ok(TokioIo::new(io))
+}
 
 impl Dialer {
     /// Connects now.
@@ -105,16 +190,22 @@ impl Dialer {
     /// # Errors
     /// When there is no connection in time, or one side does not believe the other.
     pub async fn connect(&self) -> Result<Channel, Error> {
-        let Some((user, address)) = self.tls.clone() else { return self.endpoint.connect().await };
-        let connector = tower::service_fn(move |_: Uri| secured(user.clone(), address.clone()));
-        self.endpoint.connect_with_connector(connector).await
+        let Self { endpoint, kind, address } = self.clone();
+        if matches!(kind, Kind::Plain) {
+            return endpoint.connect().await;
+        }
+        let connector = tower::service_fn(move |_: Uri| connected(kind.clone(), address.clone()));
+        endpoint.connect_with_connector(connector).await
     }
 
     /// A channel that connects when it is first used, and again after each failure. Its connections live on the runtime that
     /// this is called on.
     pub fn connect_lazy(&self) -> Channel {
-        let Some((user, address)) = self.tls.clone() else { return self.endpoint.connect_lazy() };
-        let connector = tower::service_fn(move |_: Uri| secured(user.clone(), address.clone()));
-        self.endpoint.connect_with_connector_lazy(connector)
+        let Self { endpoint, kind, address } = self.clone();
+        if matches!(kind, Kind::Plain) {
+            return endpoint.connect_lazy();
+        }
+        let connector = tower::service_fn(move |_: Uri| connected(kind.clone(), address.clone()));
+        endpoint.connect_with_connector_lazy(connector)
     }
 }

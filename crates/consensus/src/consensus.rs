@@ -1,5 +1,7 @@
 //! The one handle that the rest of the program has on Raft.
 
+mod joining;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftServiceServer;
 use trestle_model::{
     ClusterId, Command, HostPort, Member, MemberId, MemberSockets, MemberSpec, Origin, Proposal, Request,
+    TransportSecurity,
 };
 
 use crate::error::{Error, RaftStartError};
@@ -106,6 +109,14 @@ impl Consensus {
         problems.extend(self.core.removal.problems());
         problems.extend(self.core.shared.recoveries.problems(Instant::now()));
         problems
+    }
+
+    /// What the ports of this member's cluster accept, by what is on its disk before [`start`](Self::start); `None` where that does not
+    /// say. An entry of the log says so whether it is committed or not.
+    pub fn transport_on_disk(&self) -> Option<TransportSecurity> {
+        let state = self.core.shared.published.view.borrow().state.clone();
+        let in_log = self.core.shared.storage.transport();
+        in_log.or_else(|| state.cluster_id.as_ref().map(|_| state.transport))
     }
 
     /// Starts Raft on a member that has an identity. One that may have voted before waits first, without answering its

@@ -262,6 +262,30 @@ impl Core {
         Ok(self.run().await?)
     }
 
+    /// See [`crate::Consensus::take_identity`].
+    pub(crate) async fn take_identity(
+        self: Arc<Self>,
+        cluster_id: ClusterId,
+        member_id: MemberId,
+        recovery: RecoveryId,
+    ) -> Result<(), Error> {
+        let _step = self.step.lock().await;
+        match self.shared.member.identity() {
+            None => self.become_member(cluster_id, member_id, recovery).await,
+            Some(identity) if identity.cluster_id == cluster_id && identity.member_id == member_id => Ok(()),
+            Some(identity) => Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
+        }
+    }
+
+    /// See [`crate::Consensus::set_aside_removed`].
+    pub(crate) async fn set_aside_removed(self: Arc<Self>) -> Result<(), Error> {
+        let _step = self.step.lock().await;
+        match self.shared.member.identity() {
+            Some(identity) if identity.removed => self.begin_anew(&identity).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Makes an empty member of one that was removed: moves its data aside and forgets what it was.
     async fn begin_anew(&self, old: &Identity) -> Result<(), Error> {
         let (dir, identity) = (self.shared.member.dir().clone(), old.clone());

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use trestle_api::transport::PeerDial;
 use trestle_model::{HostPort, MemberId, MemberName};
 
 use crate::data_dir::DataDir;
@@ -30,6 +31,8 @@ pub struct ConsensusSettings {
     pub feature_level_max: u32,
     /// Says whether this member may vote.
     pub vote_guard: Arc<dyn VoteGuard>,
+    /// Says how the other members are reached.
+    pub dial: Arc<dyn PeerDial>,
 }
 
 /// This member, whether Raft runs or not.

@@ -8,7 +8,7 @@ use openraft::alias;
 use prost::Message as _;
 use trestle_api::storage;
 use trestle_model::defaults::FEATURE_LEVEL_FIRST;
-use trestle_model::{Outcome, Proposal, Refusal, Revision};
+use trestle_model::{Command, Outcome, Proposal, Refusal, Revision, TransportSecurity};
 
 /// A proposal in the log. Shared, because an entry is handed to the disk, to every peer and to the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,18 @@ pub(crate) fn needed_level(entry: &LogEntry) -> u32 {
     match &entry.payload {
         Payload::Normal(command) => command.proposal.command.feature_level(),
         Payload::Blank | Payload::Membership(_) => FEATURE_LEVEL_FIRST,
+    }
+}
+
+/// What an entry says that ports accept, if it does.
+pub(crate) fn named_transport(entry: &LogEntry) -> Option<TransportSecurity> {
+    let Payload::Normal(command) = &entry.payload else { return None };
+    match &command.proposal.command {
+        Command::SetTransport(transport) => Some(*transport),
+        Command::FoundCluster { identities, .. } => {
+            Some(identities.as_ref().map(|founding| founding.transport).unwrap_or_default())
+        }
+        _ => None,
     }
 }
 

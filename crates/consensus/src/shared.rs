@@ -44,7 +44,11 @@ impl Shared {
         Self {
             raft: Arc::new(RaftSlot::new(state)),
             storage: Arc::default(),
-            channels: Arc::new(Channels::new(timing, member.runtime().clone())),
+            channels: Arc::new(Channels::new(
+                timing,
+                member.runtime().clone(),
+                member.settings().dial.clone(),
+            )),
             quorum: Arc::new(QuorumTracker::new()),
             contact: Arc::new(LeaderContact::new(member.opened(), timing)),
             abstentions: Arc::new(Abstentions::new(published.view.clone())),

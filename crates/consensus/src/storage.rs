@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
+use trestle_model::TransportSecurity;
 
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
@@ -106,6 +107,11 @@ impl StorageSlot {
     pub(crate) fn members(&self) -> Option<BTreeMap<u64, String>> {
         let membership = self.unused().as_ref()?.log.membership()?;
         Some(membership.nodes().map(|(id, node)| (*id, node.peer_address.clone())).collect())
+    }
+
+    /// What ports accept by the newest entry that says so, before Raft has the log; `None` when no entry does.
+    pub(crate) fn transport(&self) -> Option<TransportSecurity> {
+        self.unused().as_ref()?.log.transport()
     }
 
     /// The most that was ever durable here in this process; `None` while the member is empty.

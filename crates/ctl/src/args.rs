@@ -21,8 +21,9 @@ pub(crate) struct Global {
         hide = true
     )]
     pub(crate) endpoint: Vec<String>,
-    /// Who to be, by TLS, and in which cluster [default: the current context unless endpoints are named; or TRESTLE_CONTEXT]
-    #[arg(long, global = true, env = "TRESTLE_CONTEXT", value_name = "NAME", hide = true)]
+    /// Who to be, by TLS, and in which cluster; with a slash, a file of contexts, of which the current one is taken [default: the
+    /// current context of ~/.config/trestle/config.toml unless endpoints are named; or TRESTLE_CONTEXT]
+    #[arg(long, global = true, env = "TRESTLE_CONTEXT", value_name = "NAME|FILE", hide = true)]
     pub(crate) context: Option<String>,
     /// Form of the output: table, json or yaml
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table", hide = true)]

@@ -118,6 +118,14 @@ impl Contexts {
         self.contexts.get(name).ok_or_else(|| Invalid(vec![Violation::new(label, name, rule)]).into())
     }
 
+    /// The current context of the file that was named in place of a context.
+    fn current_of(&self, file: &str) -> Result<(&String, &Context), Error> {
+        let found = self.current.as_ref().and_then(|name| self.contexts.get_key_value(name));
+        let rule =
+            "must be a file of contexts with a current one, as \"trestle user create --out\" writes it";
+        found.ok_or_else(|| Invalid(vec![Violation::new("--context", file, rule)]).into())
+    }
+
     /// Adds a context, in place of one of that name, and makes it the current one where there is none.
     pub(crate) fn add(&mut self, name: String, context: Context) {
         self.current.get_or_insert_with(|| name.clone());
@@ -177,6 +185,11 @@ impl Way {
     pub(crate) fn find(global: &Global) -> Result<Self, Error> {
         let given = &global.endpoint;
         match &global.context {
+            Some(file) if file.contains('/') => {
+                let contexts = Contexts::read(Path::new(file))?;
+                let (name, context) = contexts.current_of(file)?;
+                Self::of(context, name, given)
+            }
             Some(name) => Self::of(Contexts::read(&default_path()?)?.named("--context", name)?, name, given),
             None if !given.is_empty() || endpoint::has_socket() => Self::plain(given),
             None => {
@@ -228,6 +241,7 @@ mod tests {
         contexts.write(&path).unwrap();
         assert_eq!(Contexts::read(&path).unwrap(), contexts);
         assert_eq!(contexts.current.as_deref(), Some("bob@0b"));
+        assert_eq!(contexts.current_of("./config.toml").unwrap().1.endpoints[0], "10.0.0.1:7480");
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("-----BEGIN ")).count(), 8, "{text}");
         let shown = format!("{contexts:?}");
@@ -241,6 +255,8 @@ mod tests {
         std::fs::write(&path, "current = \"a\"\n[contexts.a]\nkey = s3cret\n").unwrap();
         let told = Contexts::read(&path).unwrap_err().render();
         assert!(told.contains("must be a file of contexts") && !told.contains("s3cret"), "{told}");
+        let told = Contexts::default().current_of("./none.toml").unwrap_err().render();
+        assert!(told.contains("./none.toml") && told.contains("trestle user create --out"), "{told}");
         let told = Contexts::default().named("--context", "x").unwrap_err().render();
         assert!(told.contains("the file of contexts has none"), "{told}");
     }

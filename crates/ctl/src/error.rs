@@ -21,6 +21,10 @@ const EXISTS: [&str; 3] = [trestle_api::status::EXISTS, "CONFIGURED", "IN_CLUSTE
 const NO_LEADER_ADVICE: &str =
     "see \"trestle status\" for the members that answer: more than half of the voters must";
 
+const FOUNDING_ADVICE: &str = "a cluster is founded on its first member's own machine: \"sudo trestle cluster bootstrap\" there \
+                               takes the member's admin socket; one in which nobody proves anything, for a lab, takes \
+                               insecure = true in the member's file";
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -36,6 +40,9 @@ pub(crate) enum Error {
     /// A member refused.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
+    /// A member does not found a cluster for somebody who proves nothing.
+    #[error("{}", .0.message())]
+    FoundingRefused(Box<Status>),
     /// No endpoint answered that it was done; a write may have been done all the same if a connection broke.
     #[error("no endpoint could be used")]
     NoAnswer {
@@ -198,6 +205,7 @@ impl Error {
         match self {
             Self::Invalid(found) => lines(found.0.iter().map(ToString::to_string)),
             Self::Refused(status) => refused(status),
+            Self::FoundingRefused(status) => format!("{}\n  {FOUNDING_ADVICE}", refused(status)),
             Self::NoAnswer { failures, tried_for, request_id } => {
                 no_answer(failures, *tried_for, request_id.as_deref())
             }
@@ -263,10 +271,11 @@ fn outside_all(failures: &[Failure]) -> bool {
 /// one that nobody can see from here it would be a second one.
 fn where_the_cluster_is(failures: &[Failure]) -> &'static str {
     if failures.iter().all(|failure| failure.outside == Some(Outside::NoCluster)) {
-        "found a cluster with \"trestle cluster bootstrap\", or take the members into one with \"trestle member add \
-         HOST:PORT\" on a member of that cluster"
+        "found a cluster with \"trestle cluster bootstrap\", or let the members join one with \"trestled join\" and a token of \
+         \"trestle token create\""
     } else if failures.iter().any(|failure| failure.outside.is_some_and(Outside::has_no_cluster)) {
-        "to take a member into the cluster run \"trestle member add HOST:PORT\" on a member of that cluster"
+        "to let a member join the cluster run \"trestle token create\" on a member of that cluster, and \"trestled join\" where it \
+         runs; without identities, \"trestle member add HOST:PORT\""
     } else {
         "name the admin address of a member of the cluster with --endpoint or TRESTLE_ENDPOINT"
     }

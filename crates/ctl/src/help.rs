@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 23] = [
+const EXAMPLES: [(&str, &[&str]); 26] = [
     (
         "trestle pool",
         &[
@@ -88,7 +88,26 @@ const EXAMPLES: [(&str, &[&str]); 23] = [
             "trestle connection close --backend mqtt/b2 --share 33% --rate 20/s",
         ],
     ),
-    ("trestle cluster", &["trestle --endpoint 10.0.0.1:7480 cluster bootstrap"]),
+    (
+        "trestle cluster",
+        &["sudo trestle cluster bootstrap    # on the first member's machine", "trestle cluster secure"],
+    ),
+    (
+        "trestle cluster bootstrap",
+        &[
+            "sudo trestle cluster bootstrap",
+            "sudo trestle cluster bootstrap --user alice --out alice.toml",
+            "trestle --endpoint 127.0.0.1:7480 cluster bootstrap    # in a lab, of a member with insecure = true",
+        ],
+    ),
+    (
+        "trestle cluster secure",
+        &[
+            "trestle cluster secure              # who is ready",
+            "trestle cluster secure --prepare",
+            "trestle cluster secure --enforce --dry-run",
+        ],
+    ),
     ("trestle leader", &["trestle leader show", "trestle leader transfer --to m2"]),
     (
         "trestle user",
@@ -100,6 +119,15 @@ const EXAMPLES: [(&str, &[&str]); 23] = [
         ],
     ),
     ("trestle user create", &["trestle user create ci --role operator --ttl 30d --out ci.toml"]),
+    (
+        "trestle token",
+        &[
+            "trestle token create    # then, on the machine that joins: sudo trestled join, with it on standard input",
+            "trestle token create --uses 2 --ttl 10m",
+            "trestle token list",
+            "trestle token revoke 0123456789abcdef",
+        ],
+    ),
     ("trestle context", &["trestle context list", "trestle context use alice@1f0c22ab"]),
     ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
     ("trestle backup", &["trestle backup trestle.json"]),
@@ -209,7 +237,8 @@ mod tests {
             for example in examples {
                 let line = example.split(" | ").next().unwrap_or_default();
                 let line = line.split(" #").next().unwrap_or_default().trim().replace('\'', "");
-                let parsed = command.clone().try_get_matches_from(line.split_whitespace());
+                let words = line.split_whitespace().filter(|word| *word != "sudo");
+                let parsed = command.clone().try_get_matches_from(words);
                 assert!(parsed.is_ok(), "{example}: {}", parsed.map(|_| ()).unwrap_err());
             }
         }

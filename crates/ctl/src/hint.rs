@@ -29,7 +29,7 @@ const VERBS: [&str; 17] = [
 ];
 
 /// Global options that take a value of their own.
-const WITH_VALUE: [&str; 4] = ["--endpoint", "--output", "-o", "--timeout"];
+const WITH_VALUE: [&str; 5] = ["--context", "--endpoint", "--output", "-o", "--timeout"];
 
 /// The words of a command line that are no options.
 fn words(args: &[OsString]) -> Vec<&str> {

@@ -4,6 +4,7 @@
 //! rules. A certificate says who its holder is, and no more than that: what a user may do, and whether there is such a user, is in the
 //! replicated state.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +57,15 @@ pub enum LeafName {
     Dns(String),
     /// An address.
     Ip(IpAddr),
+}
+
+impl fmt::Display for LeafName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
 }
 
 /// An authority with its key.

@@ -9,6 +9,7 @@ mod name;
 mod private_key;
 mod request;
 pub mod tls;
+mod token_text;
 mod verify;
 
 pub use authority::{CertificateAuthority, LeafName, SigningError};
@@ -17,6 +18,9 @@ pub use files::{read_private, write_private};
 pub use name::{CertificateSubject, SpiffeId, admin_host};
 pub use private_key::PrivateKey;
 pub use request::{CertificateRequest, RequestError};
+pub use token_text::{TOKEN_ENDPOINTS_MAX, TokenText, TokenTextError, secret_hash};
 pub use verify::{
-    AuthenticatedUser, CertificateRefusal, check_user, time_text, verify_member, verify_own, verify_user,
+    AuthenticatedMember, AuthenticatedUser, CertificateRefusal, FoundAuthority, PeerStanding, PeerTrust,
+    check_peer, check_user, member_of, time_text, verify_authority, verify_member, verify_own, verify_peer,
+    verify_user,
 };

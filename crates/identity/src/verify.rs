@@ -11,6 +11,13 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use crate::certificate::CertificateFacts;
 use crate::name::{CertificateSubject, SpiffeId};
 
+mod peer;
+
+pub(crate) use peer::verify_called;
+pub use peer::{
+    AuthenticatedMember, FoundAuthority, PeerStanding, PeerTrust, check_peer, verify_authority, verify_peer,
+};
+
 /// A moment as it is shown, in UTC.
 pub fn time_text(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
@@ -94,6 +101,30 @@ pub enum CertificateRefusal {
         /// The key's hash.
         pin: KeyPin,
     },
+    /// The member has other keys.
+    #[error("key {pin} is none of member {id}: its record has another one")]
+    NotMembersKey {
+        /// The member.
+        id: MemberId,
+        /// The key's hash.
+        pin: KeyPin,
+    },
+    /// It is another member's.
+    #[error("its certificate is for member {found}, and at this address member {wanted} is expected")]
+    OtherMember {
+        /// Whom it is for.
+        found: MemberId,
+        /// Whom it should be for.
+        wanted: MemberId,
+    },
+    /// The authority that is expected has not signed it.
+    #[error(
+        "it shows no certificate of an authority with the key {wanted}: it is of another cluster, or somebody stands between"
+    )]
+    OtherAuthority {
+        /// The hash of that authority's key.
+        wanted: KeyPin,
+    },
     /// It breaks a rule of X.509.
     #[error("its certificate is refused: {0}")]
     Invalid(String),
@@ -114,6 +145,9 @@ impl CertificateRefusal {
             Self::NotYetValid { .. } => "its certificate is not valid yet",
             Self::UnknownUser(_) => "its user does not exist",
             Self::KeyNotPinned { .. } => "its key was rotated",
+            Self::NotMembersKey { .. } => "its key is not the one of its record",
+            Self::OtherMember { .. } => "its certificate is another member's",
+            Self::OtherAuthority { .. } => "its authority is another one",
             Self::Invalid(_) => "its certificate is not valid",
         }
     }
@@ -229,6 +263,17 @@ pub fn check_user(
     Ok(known.spec.role)
 }
 
+/// The member that a certificate of this cluster names.
+fn member_named(facts: &CertificateFacts, cluster: &ClusterId) -> Result<MemberId, CertificateRefusal> {
+    let name = named(facts, cluster)?;
+    match name.subject {
+        CertificateSubject::Member(id) => Ok(id),
+        CertificateSubject::User(_) => {
+            Err(CertificateRefusal::OtherKind { name: name.to_string(), wanted: "member" })
+        }
+    }
+}
+
 /// Verifies the certificate that a member has shown to a client, which believes these authorities of its cluster.
 ///
 /// # Errors
@@ -239,15 +284,32 @@ pub fn verify_member(
     leaf: &[u8],
     now: SystemTime,
 ) -> Result<MemberId, CertificateRefusal> {
-    let facts = CertificateFacts::read(leaf)?;
-    let name = named(&facts, cluster)?;
-    let CertificateSubject::Member(id) = name.subject else {
-        return Err(CertificateRefusal::OtherKind { name: name.to_string(), wanted: "member" });
-    };
-    let authorities = authorities.iter().map(Vec::as_slice);
-    signed(&leaf.into(), &facts, authorities, cluster, KeyUsage::server_auth())?;
-    in_time(&facts, now)?;
+    let (id, _) = member_of(cluster, authorities, leaf)?;
+    verify_own(leaf, now)?;
     Ok(id)
+}
+
+/// The member that a certificate is for and which of these authorities has signed it, whether its time is over or not.
+///
+/// # Errors
+/// The first reason for which it is not believed.
+pub fn member_of<'a>(
+    cluster: &ClusterId,
+    authorities: &'a [Vec<u8>],
+    leaf: &[u8],
+) -> Result<(MemberId, &'a [u8]), CertificateRefusal> {
+    let facts = CertificateFacts::read(leaf)?;
+    let id = member_named(&facts, cluster)?;
+    let mut refusal =
+        CertificateRefusal::WrongAuthority { issuer: facts.issuer.clone(), cluster: cluster.clone() };
+    for authority in authorities {
+        let one = std::iter::once(authority.as_slice());
+        match signed(&leaf.into(), &facts, one, cluster, KeyUsage::server_auth()) {
+            Ok(()) => return Ok((id, authority)),
+            Err(why) => refusal = why,
+        }
+    }
+    Err(refusal)
 }
 
 /// Looks at the own certificate before it is shown, so that its times are told where they can be mended.

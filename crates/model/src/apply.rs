@@ -6,6 +6,7 @@ mod levels;
 mod members;
 mod restore;
 mod rules;
+mod tokens;
 mod users;
 mod vips;
 
@@ -25,6 +26,7 @@ use crate::revision::Revision;
 use crate::state::ClusterState;
 use crate::violation::{Invalid, Violation, Violations};
 
+use tokens::Joining;
 use vips::noted;
 
 type Result = std::result::Result<Applied, Refusal>;
@@ -116,6 +118,10 @@ impl ClusterState {
             }
             Command::PinMemberKey { id, key } => self.pin_key(*id, *key),
             Command::SetTransport(transport) => self.transport = *transport,
+            Command::PutToken { .. } | Command::DeleteToken(_) | Command::JoinMember { .. } => {
+                self.change_tokens(index, command, &applied);
+            }
+            Command::NoteKeyHolder { generation, member } => self.note_key_holder(*generation, *member),
             Command::PutUser { user, .. } => self.put_user(index, applied.revision, user),
             Command::DeleteUser { name, .. } => drop(self.users.remove(name)),
             Command::RaiseLevel { level } => self.feature_level = self.feature_level.max(*level),
@@ -165,6 +171,14 @@ impl ClusterState {
             Command::Recover { member, recovery, .. } => self.recover(index, *member, *recovery),
             Command::PutUser { user, expected } => self.decide_user(index, user, *expected),
             Command::DeleteUser { name, expected } => self.delete_user(index, name, *expected),
+            Command::PutToken { token, time_ms } => self.decide_token(index, token, *time_ms),
+            Command::DeleteToken(id) => self.delete_token(index, *id),
+            Command::JoinMember { spec, key, token, secret_hash, time_ms } => {
+                self.decide_join(index, Joining { spec, key, token: *token, secret_hash, time_ms: *time_ms })
+            }
+            Command::NoteKeyHolder { generation, member } => {
+                self.decide_key_holder(index, *generation, *member)
+            }
             Command::PinMemberKey { id, key } => self.decide_pin(index, *id, key),
             Command::SetTransport(transport) => self.decide_transport(index, *transport),
             Command::RaiseLevel { .. }
@@ -184,6 +198,7 @@ impl ClusterState {
                 self.starts.remove(&member.id);
                 self.sockets.remove(&member.id);
                 self.member_keys.remove(&member.id);
+                self.joins_as.remove(&member.id);
             }
             Resource::Member(member) => drop(self.members.insert(member.id, member.clone())),
             Resource::Pool(pool, _) if gone => drop(self.pools.remove(&pool.name)),

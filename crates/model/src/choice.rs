@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::join_token::JoinAs;
 use crate::listener::OnSilence;
 use crate::pool::{Algorithm, AllDown, InitialState, OnDown, OnPrimaryUp, SendProxy};
 use crate::role::Role;
@@ -126,6 +127,10 @@ choices! {
         Operator = 2 "operator" "Also manages pools, backends and listeners, drains, moves virtual IPs and closes connections",
         Admin = 3 "admin" "Everything, members and users included",
     }
+    JoinAs {
+        Learner = 1 "learner" "Gets the log, and does not vote until it is promoted",
+        Voter = 2 "voter" "Votes, once it has caught up",
+    }
     OnQuorumLoss {
         Release = 1 "release" "It is let go when the lease ends, so that never two members serve it",
         Hold = 2 "hold" "The holder goes on; the other side of a split may elect a leader that serves it too",
@@ -158,5 +163,6 @@ mod tests {
         complete::<OnSilence>();
         complete::<OnQuorumLoss>();
         complete::<Role>();
+        complete::<JoinAs>();
     }
 }

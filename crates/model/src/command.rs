@@ -11,6 +11,7 @@ use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::{FEATURE_LEVEL_FIRST, FEATURE_LEVEL_IDENTITIES, REQUEST_ID_MAX};
 use crate::document::{Document, Expected, Operation, ResourceName};
+use crate::join_token::{JoinTokenSpec, SecretHash, TokenId};
 use crate::key_pin::KeyPin;
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId, MemberSpec};
@@ -185,6 +186,36 @@ pub enum Command {
     },
     /// Changes what the members' ports accept.
     SetTransport(TransportSecurity),
+    /// Makes a token by which members join.
+    PutToken {
+        /// The token.
+        token: JoinTokenSpec,
+        /// The time by the clock of whoever proposes it, in milliseconds since the beginning of 1970: what has expired by then goes.
+        time_ms: u64,
+    },
+    /// Deletes a token: nobody joins by it from then on.
+    DeleteToken(TokenId),
+    /// Takes in a member that has a token: takes one use of it, allocates the member's id, and records its key. With a key that has
+    /// joined before it is answered as then, and takes no use. Proposed by the leader.
+    JoinMember {
+        /// The member.
+        spec: MemberSpec,
+        /// Its key.
+        key: KeyPin,
+        /// Its token.
+        token: TokenId,
+        /// The hash of what it has shown as the token's secret.
+        secret_hash: SecretHash,
+        /// The time by the clock of the leader, in milliseconds since the beginning of 1970, by which the token may have expired.
+        time_ms: u64,
+    },
+    /// Notes that a member has the key of an authority in a file. Proposed by the leader.
+    NoteKeyHolder {
+        /// The authority's generation.
+        generation: u32,
+        /// The member.
+        member: MemberId,
+    },
     /// Makes a user what it says.
     PutUser {
         /// The user.
@@ -268,7 +299,9 @@ impl Command {
             | Self::PutUser { .. }
             | Self::DeleteUser { .. }
             | Self::PinMemberKey { .. }
-            | Self::SetTransport(_) => true,
+            | Self::SetTransport(_)
+            | Self::PutToken { .. }
+            | Self::DeleteToken(_) => true,
             Self::FoundCluster { .. }
             | Self::AddMember(_)
             | Self::RemoveMember(_)
@@ -276,6 +309,8 @@ impl Command {
             | Self::UpdateMember { .. }
             | Self::NoteStart { .. }
             | Self::RaiseLevel { .. }
+            | Self::JoinMember { .. }
+            | Self::NoteKeyHolder { .. }
             | Self::TakeVips { .. }
             | Self::ReleaseVips { .. } => false,
         }
@@ -289,6 +324,10 @@ impl Command {
                 | Self::DeleteUser { .. }
                 | Self::PinMemberKey { .. }
                 | Self::SetTransport(_)
+                | Self::PutToken { .. }
+                | Self::DeleteToken(_)
+                | Self::JoinMember { .. }
+                | Self::NoteKeyHolder { .. }
         )
     }
 
@@ -299,6 +338,10 @@ impl Command {
             Self::FoundCluster { identities: Some(_), .. }
             | Self::PinMemberKey { .. }
             | Self::SetTransport(_)
+            | Self::PutToken { .. }
+            | Self::DeleteToken(_)
+            | Self::JoinMember { .. }
+            | Self::NoteKeyHolder { .. }
             | Self::PutUser { .. }
             | Self::DeleteUser { .. } => FEATURE_LEVEL_IDENTITIES,
             _ => FEATURE_LEVEL_FIRST,

@@ -227,3 +227,12 @@ pub const USERS_MAX: usize = 1_000;
 pub const USER_KEYS_MAX: usize = 2;
 /// Most keys of one member: the one in use, and the one before.
 pub const MEMBER_KEYS_MAX: usize = 2;
+/// Most tokens by which members join: those that are used up or have expired make place.
+pub const TOKENS_MAX: usize = 100;
+/// How many members may join by one token: one is for one machine, and many for those that are made alike.
+pub const TOKEN_USES_BOUNDS: RangeInclusive<u32> = 1..=100;
+/// Life of a token: long enough to walk to another machine, and too short to be found later.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// Bounds of that life.
+pub const TOKEN_LIFE_BOUNDS: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3600);

@@ -17,6 +17,10 @@ pub enum Kind {
     Vip,
     /// A user.
     User,
+    /// A token by which members join.
+    Token,
+    /// An authority that signs certificates.
+    Authority,
     /// The cluster itself.
     Cluster,
 }
@@ -30,6 +34,8 @@ impl fmt::Display for Kind {
             Kind::Member => "member",
             Kind::Vip => "vip",
             Kind::User => "user",
+            Kind::Token => "join token",
+            Kind::Authority => "authority",
             Kind::Cluster => "cluster",
         })
     }

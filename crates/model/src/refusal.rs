@@ -1,6 +1,7 @@
 //! Why a command was refused, as types; texts say what to do.
 
 use crate::document::ResourceName;
+use crate::join_token::{TokenId, TokenRefusal};
 use crate::kind::Kind;
 use crate::revision::Revision;
 use crate::violation::Invalid;
@@ -139,8 +140,16 @@ pub enum Refusal {
         /// The level of the cluster.
         level: u32,
     },
+    /// Nobody joins by that token.
+    #[error("join token {id} {why}; make another one with \"trestle token create\"")]
+    Token {
+        /// The token.
+        id: TokenId,
+        /// Why.
+        why: TokenRefusal,
+    },
     /// The cluster has been founded before.
-    #[error("the cluster is founded already; add members with \"trestle member add\"")]
+    #[error("the cluster is founded already; let members join by a token of \"trestle token create\"")]
     Founded,
 }
 

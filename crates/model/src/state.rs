@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::authority::Authority;
 use crate::configuration::Configuration;
 use crate::document::{Document, ResourceName};
+use crate::join_token::{JoinAs, JoinToken, TokenId};
 use crate::key_pin::KeyPin;
 use crate::listener::Listener;
 use crate::member::{ClusterId, Member, MemberId};
@@ -48,6 +49,10 @@ pub struct ClusterState {
     /// The keys that each member may show, newest first: by them others know it. At most 2 each; none of a member that joined
     /// without one.
     pub member_keys: BTreeMap<MemberId, Vec<KeyPin>>,
+    /// Tokens by which members join, by their ids. Neither a backup nor a restore has to do with them.
+    pub tokens: BTreeMap<TokenId, Arc<JoinToken>>,
+    /// What each member becomes that has joined by a token, without anybody's further help.
+    pub joins_as: BTreeMap<MemberId, JoinAs>,
     /// Users by name. Neither a backup nor a restore has to do with them.
     pub users: BTreeMap<UserName, Arc<User>>,
     /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use trestle_dataplane::DataPlane;
 use trestle_model::ClusterState;
 
+use crate::accept::PlainCallers;
 use crate::access::{AccessControl, Entrance, LocalUsers};
 use crate::admin::{Admin, AdminTurns};
 use crate::connections::OwnConnections;
@@ -17,6 +18,7 @@ use crate::events::{EventSources, Journal};
 use crate::health::ProcessHealth;
 use crate::http::{self, HttpPages};
 use crate::identities::{OwnLeaf, Signer};
+use crate::joining::{self, Joins};
 use crate::lag::{self, Lag};
 use crate::local_socket::LocalSocket;
 use crate::metrics::{DroppedLines, MetricSources};
@@ -51,14 +53,19 @@ pub(crate) struct MemberParts {
     pub(crate) journal: Journal,
     health: Arc<ProcessHealth>,
     fitness: OwnFitness,
-    leaf: OwnLeaf,
+    pub(crate) leaf: OwnLeaf,
     pub(crate) succession: Succession,
 }
 
 impl MemberParts {
-    pub(crate) fn new(local: ThisMember, plane: Arc<DataPlane>, vips: Arc<Vips>, journal: Journal) -> Self {
+    pub(crate) fn new(
+        local: ThisMember,
+        leaf: OwnLeaf,
+        plane: Arc<DataPlane>,
+        vips: Arc<Vips>,
+        journal: Journal,
+    ) -> Self {
         let (peers, supervisor) = (Peers::new(local.clone()), Supervisor::new());
-        let leaf = OwnLeaf::default();
         let health = Arc::new(ProcessHealth {
             local: local.clone(),
             plane: plane.clone(),
@@ -77,7 +84,7 @@ impl MemberParts {
         Arc::new(move || weak.upgrade().is_none_or(|health| health.is_whole()))
     }
 
-    fn reports(&self, lag: Arc<Lag>) -> Arc<Reports> {
+    fn reports(&self, lag: Arc<Lag>, plain: Arc<PlainCallers>) -> Arc<Reports> {
         Arc::new(Reports {
             local: self.local.clone(),
             peers: self.peers.clone(),
@@ -86,9 +93,20 @@ impl MemberParts {
             fitness: self.fitness.clone(),
             health: self.health.clone(),
             lag,
+            plain,
             started: Instant::now(),
             last_digest: Default::default(),
         })
+    }
+
+    fn metrics(&self, ports: &ServicePorts, log_lines_dropped: DroppedLines) -> MetricSources {
+        MetricSources {
+            local: self.local.clone(),
+            plane: self.plane.clone(),
+            vips: self.vips.clone(),
+            ports: ports.clone(),
+            log_lines_dropped,
+        }
     }
 
     /// Starts the servers, and what looks after this member's place in the cluster and how far its data plane is.
@@ -99,17 +117,18 @@ impl MemberParts {
         state: watch::Sender<Arc<ClusterState>>,
         log_lines_dropped: DroppedLines,
     ) -> std::io::Result<Servers> {
-        let Self { local, peers, plane, vips, supervisor, journal, health, succession, leaf, .. } = self;
+        let Self { local, peers, plane, supervisor, journal, health, succession, leaf, .. } = self;
         let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
         let (api, raft) = (tokio::runtime::Handle::current(), local.consensus.runtime());
         let signer = Signer::new(local.clone(), peers.clone());
-        let ports = ServicePorts::new(&local.consensus, local.config.members_in_process, leaf.watch());
+        let ports = ServicePorts::new(local, &leaf.watch());
         let lag = Arc::new(Lag::default());
         let waits = RevisionWaits::new(local.clone(), peers.clone(), plane.clone());
         let events = EventSources { local: local.clone(), peers: peers.clone(), journal: journal.clone() };
         let connections = OwnConnections { consensus: local.consensus.clone(), plane: plane.clone() };
+        let joins = Joins { local: local.clone(), peers: peers.clone(), signer: signer.clone() };
         let registrar = Registrar { local: local.clone(), peers: peers.clone() };
-        let reports = self.reports(lag.clone());
+        let reports = self.reports(lag.clone(), ports.plain.clone());
         let admin = Admin {
             local: local.clone(),
             peers: peers.clone(),
@@ -120,6 +139,7 @@ impl MemberParts {
             connections: connections.clone(),
             transfers: Transfers::new(succession.clone()),
             signer: signer.clone(),
+            joins: joins.clone(),
             turns: AdminTurns::default(),
         };
         let peer_server = PeerServer {
@@ -132,13 +152,7 @@ impl MemberParts {
             connections,
             api: api.clone(),
         };
-        let metrics = MetricSources {
-            local: local.clone(),
-            plane: plane.clone(),
-            vips: vips.clone(),
-            ports: ports.clone(),
-            log_lines_dropped,
-        };
+        let metrics = self.metrics(&ports, log_lines_dropped);
         let pages = HttpPages::new(metrics, health.clone(), waits, leaving.clone());
         // Heartbeats are answered on Raft's own runtime, where nothing of the API runs.
         let consensus = local.consensus.clone();
@@ -167,6 +181,7 @@ impl MemberParts {
         tasks.extend(over_socket.map(|server| part("admin socket server", Box::pin(server))));
         api.spawn(leaf.clone().follow(signer, stop.clone()));
         api.spawn(registration::follow(registrar.clone(), stop.clone()));
+        api.spawn(joining::follow(joins, stop.clone()));
         api.spawn(levels::follow(registrar, journal.clone(), stop.clone()));
         api.spawn(lag::follow(lag, consensus, plane.clone(), stop.clone()));
         Ok(Servers { leaving, stop, tasks })

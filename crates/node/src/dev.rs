@@ -1,22 +1,22 @@
 //! `trestled dev`: a cluster of three in one process, with something to balance, for a first look.
 
+mod forming;
+
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
-use trestle_api::transport::{ChannelOptions, Transport};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
-use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_model::MemberName;
 
@@ -86,8 +86,33 @@ impl From<Status> for DevError {
 pub struct Dev {
     nodes: Vec<Node>,
     data_dir: PathBuf,
+    /// What the printed commands call the cluster by, as shells set it.
+    way: String,
     /// Removes the directory when it is dropped; none when the user named one.
     temporary: Option<TempDir>,
+}
+
+/// A path as a word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// What a member of three on one machine is configured to be.
+fn member(number: u8, data_dir: &Path) -> Result<Config, DevError> {
+    let name = MemberName::parse(&format!("m{number}")).map_err(DevError::Forming)?;
+    let mut config = Config::on_loopback(name, host(number), data_dir.join(format!("m{number}")));
+    config.shutdown_grace = SHUTDOWN_GRACE;
+    config.members_in_process = NonZeroUsize::MIN.saturating_add(MEMBERS.len() - 1);
+    // They are called over it.
+    config.admin_socket.required = true;
+    Ok(config)
+}
+
+async fn start(number: u8, config: Config) -> Result<Node, DevError> {
+    let node = Node::start(config, Arc::new(|| 0)).await;
+    node.map_err(|error| DevError::Member { number, error })
 }
 
 fn host(member: u8) -> Ipv4Addr {
@@ -113,18 +138,49 @@ impl Dev {
         for (name, port) in SAMPLES {
             start_sample(name, SocketAddr::new(host(1).into(), port)).await?;
         }
-        let mut nodes = Vec::new();
-        for number in MEMBERS {
-            let name = MemberName::parse(&format!("m{number}")).map_err(DevError::Forming)?;
-            let mut config = Config::on_loopback(name, host(number), data_dir.join(format!("m{number}")));
-            config.shutdown_grace = SHUTDOWN_GRACE;
-            config.members_in_process = NonZeroUsize::MIN.saturating_add(MEMBERS.len() - 1);
-            let node = Node::start(config, Arc::new(|| 0)).await;
-            nodes.push(node.map_err(|error| DevError::Member { number, error })?);
+        // An absolute path is one wherever the printed commands are typed.
+        let data_dir = std::path::absolute(&data_dir)
+            .map_err(|error| DevError::Directory { path: data_dir.clone(), error })?;
+        let (nodes, way) = Self::form(&data_dir).await?;
+        Ok(Self { nodes, data_dir, way, temporary })
+    }
+
+    /// Starts the members and makes them a cluster, as far as they are none yet. Answers how it is called too.
+    async fn form(data_dir: &Path) -> Result<(Vec<Node>, String), DevError> {
+        let [first, others @ ..] = MEMBERS;
+        let config = member(first, data_dir)?;
+        let socket = config.admin_socket.path.clone().unwrap_or_default();
+        let mut nodes = vec![start(first, config).await?];
+        let channel = forming::over_socket(&socket)?;
+        let is_new = forming::found(channel.clone()).await?;
+        let mut joining = Vec::new();
+        for number in others {
+            let config = member(number, data_dir)?;
+            match config.data_dir.join("identity").exists() {
+                true => nodes.push(start(number, config).await?),
+                false => joining.push((number, config)),
+            }
         }
-        let dev = Self { nodes, data_dir, temporary };
-        dev.form().await?;
-        Ok(dev)
+        if !joining.is_empty() {
+            let token = forming::token(channel.clone(), joining.len()).await?;
+            for (number, config) in joining {
+                forming::join(&config, &token).await?;
+                nodes.push(start(number, config).await?);
+            }
+        }
+        forming::all_vote(channel.clone(), MEMBERS.len()).await?;
+        let context = data_dir.join("context.toml");
+        let way = match forming::write_context(channel.clone(), &context).await? {
+            true => format!("TRESTLE_CONTEXT={}", shell_word(&context)),
+            false => format!("TRESTLE_ENDPOINT=unix:{}", shell_word(&socket)),
+        };
+        if is_new {
+            let revision = add_sample_service(channel.clone()).await?;
+            let wait = v1::WaitForRevisionRequest { revision, timeout: None };
+            let mut progress = ClusterServiceClient::new(channel).wait_for_revision(wait).await?.into_inner();
+            while progress.message().await?.is_some() {}
+        }
+        Ok((nodes, way))
     }
 
     /// Resolves when a member cannot go on, with the reason.
@@ -137,23 +193,6 @@ impl Dev {
     pub async fn shutdown(self) {
         futures_util::future::join_all(self.nodes.into_iter().map(Node::stop)).await;
         drop(self.temporary);
-    }
-
-    async fn form(&self) -> Result<(), DevError> {
-        let channel = dial(host(1))?;
-        let mut cluster = ClusterServiceClient::new(channel.clone());
-        match cluster.bootstrap_cluster(v1::BootstrapClusterRequest {}).await {
-            Ok(_) => {}
-            // The data directory was kept: what the user made of the cluster stays as it is.
-            Err(status) if status.code() == Code::FailedPrecondition => return Ok(()),
-            Err(status) => return Err(status.into()),
-        }
-        add_members(MemberServiceClient::new(channel.clone())).await?;
-        let revision = add_sample_service(channel).await?;
-        let wait = v1::WaitForRevisionRequest { revision, timeout: None };
-        let mut progress = cluster.wait_for_revision(wait).await?.into_inner();
-        while progress.message().await?.is_some() {}
-        Ok(())
     }
 
     /// What is running, and what to try next.
@@ -176,6 +215,10 @@ impl Dev {
             let _ = writeln!(text, "  {build}\n      builds the command that manages a cluster, once");
         }
         for (command, what) in [
+            (
+                format!("export {}", self.way),
+                "whom trestle calls, and as which user: one that may do everything",
+            ),
             (
                 format!("curl http://127.0.0.1:{LISTENER_PORT}"),
                 "balanced; so it is on 127.0.0.2 and 127.0.0.3",
@@ -213,24 +256,6 @@ async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), Dev
     let listener = TcpListener::bind(address).await.map_err(|error| DevError::Sample { address, error })?;
     let app = Router::new().fallback(async move || format!("sample backend {name}\n"));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(())
-}
-
-fn dial(host: Ipv4Addr) -> Result<Channel, DevError> {
-    let dialer = Transport::plain().dialer(&format!("{host}:7480"), &ChannelOptions::default());
-    Ok(dialer.map_err(|error| DevError::Forming(error.to_string()))?.connect_lazy())
-}
-
-async fn add_members(mut members: MemberServiceClient<Channel>) -> Result<(), DevError> {
-    for number in MEMBERS.into_iter().skip(1) {
-        let request =
-            v1::AddMemberRequest { peer_address: format!("{}:7481", host(number)), ..Default::default() };
-        let mut progress = members.add_member(request).await?.into_inner();
-        while progress.message().await?.is_some() {}
-        let request = v1::PromoteMemberRequest { name: format!("members/m{number}"), ..Default::default() };
-        let mut progress = members.promote_member(request).await?.into_inner();
-        while progress.message().await?.is_some() {}
-    }
     Ok(())
 }
 

@@ -55,6 +55,7 @@ impl ProcessHealth {
             .into_iter()
             .chain(self.other_name())
             .chain(self.leaf.trouble().map(|why| format!("its certificate for TLS cannot be signed: {why}")))
+            .chain(self.local.trust.problems())
             .chain(self.vips.own_addresses())
             .chain(self.vips.fence_problems(&state));
         let shadowed = self.plane.table().shadowed.clone();

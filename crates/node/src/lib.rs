@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod identities;
 mod join;
+mod joining;
 mod lag;
 mod levels;
 mod local_socket;
@@ -41,6 +42,7 @@ mod vip_clash;
 mod vips;
 
 pub use dev::Dev;
+pub use joining::{JoinError, Joined, enroll};
 pub use metrics::DroppedLines;
 pub use privileges::drop_capabilities;
 pub use reaper::reap_orphans;

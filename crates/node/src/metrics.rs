@@ -13,6 +13,7 @@ use trestle_consensus::{RaftState, RaftStatus};
 use trestle_dataplane::{
     Backend, BudgetUse, CloseReason, DataPlane, Listener, ShortageKind, Table, TrafficCounts, Verdict,
 };
+use trestle_model::{Choice as _, TransportSecurity};
 
 use crate::ports::{PortUse, ServicePorts};
 use crate::this_member::ThisMember;
@@ -85,6 +86,7 @@ pub(crate) fn encode(sources: &MetricSources) -> Result<String, Error> {
         vips: vips.reports(&state),
         unfit: vips.unfit(local.is_draining()).len() as u64,
         ports: ports.read(),
+        transport: local.trust.lets_in(),
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -106,6 +108,7 @@ struct MetricsSnapshot {
     vips: Vec<VipReport>,
     unfit: u64,
     ports: [PortUse; 4],
+    transport: TransportSecurity,
 }
 
 impl fmt::Debug for MetricsSnapshot {
@@ -182,6 +185,18 @@ impl MetricsSnapshot {
         for (name, help, value) in gauges {
             single(encoder, (name, help), MetricType::Gauge, value)?;
         }
+        let transports = TransportSecurity::TABLE.iter().map(|known| {
+            (vec![("transport", known.word.to_owned())], u64::from(known.value == self.transport))
+        });
+        family(
+            encoder,
+            (
+                "trestle_transport_security",
+                "1 for what the admin and peer ports of this member accept: off and accept let in whoever reaches them",
+            ),
+            MetricType::Gauge,
+            transports,
+        )?;
         let dropped =
             ("trestle_log_lines_dropped", "Log lines dropped because the log's reader was too slow");
         single(encoder, dropped, MetricType::Counter, self.log_lines_dropped)?;

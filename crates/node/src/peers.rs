@@ -24,7 +24,8 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(local: ThisMember) -> Self {
-        Self { local, clients: Arc::default() }
+        let clients = Arc::new(PeerClients::new(Arc::new(local.trust.clone())));
+        Self { local, clients }
     }
 
     /// A client for a peer address.

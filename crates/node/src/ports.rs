@@ -1,17 +1,16 @@
 //! The member's own ports.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trestle_consensus::Consensus;
 use trestle_engine::share::client_of;
 use trestle_identity::tls::ServerLeaf;
 
-use crate::accept::{ClientSource, IsOwn, PortDeadlines, ServicePort, UserDoor};
+use crate::accept::{ClientSource, Door, IsOwn, OpensTo, PlainCallers, PortDeadlines, ServicePort};
 use crate::descriptors;
+use crate::this_member::ThisMember;
 
 /// Every HTTP/2 connection begins with these bytes (RFC 9113 §3.4).
 const HTTP2_PREFACE: u64 = 24;
@@ -41,6 +40,8 @@ pub(crate) struct ServicePorts {
     pub(crate) peers: Arc<ServicePort>,
     pub(crate) http: Arc<ServicePort>,
     pub(crate) local: Arc<ServicePort>,
+    /// Who has called without TLS lately.
+    pub(crate) plain: Arc<PlainCallers>,
 }
 
 /// What one port shows of itself: its name, the connections that are open, and each kind of refusal with its count.
@@ -52,13 +53,9 @@ pub(crate) struct PortUse {
 
 impl ServicePorts {
     /// The ports of one of so many members in this process, with as many connections as it has descriptors for.
-    pub(crate) fn new(
-        consensus: &Consensus,
-        members: NonZeroUsize,
-        leaf: watch::Receiver<Option<ServerLeaf>>,
-    ) -> Self {
-        let limits = descriptors::own_ports(members);
-        let view = consensus.view();
+    pub(crate) fn new(local: &ThisMember, leaf: &watch::Receiver<Option<ServerLeaf>>) -> Self {
+        let limits = descriptors::own_ports(local.config.members_in_process);
+        let view = local.consensus.view();
         let own_uid = rustix::process::geteuid().as_raw();
         let is_own: IsOwn = Arc::new(move |source| match source {
             ClientSource::Address(ip) => {
@@ -71,12 +68,16 @@ impl ServicePorts {
             ClientSource::Local => false,
         });
         let port = |name, limits, deadlines| ServicePort::new(name, limits, deadlines, is_own.clone());
-        let door = UserDoor::new(leaf, consensus.view());
+        let plain = Arc::new(PlainCallers::default());
+        let door =
+            |opens_to, name| Door::new((opens_to, name), leaf.clone(), local.trust.clone(), plain.clone());
+        let (users, members) = (door(OpensTo::Users, "admin"), door(OpensTo::Members, "peer"));
         Self {
-            admin: Arc::new(port("admin", limits.admin, GRPC_DEADLINES).with_users(door)),
-            peers: Arc::new(port("peers", limits.peers, GRPC_DEADLINES)),
+            admin: Arc::new(port("admin", limits.admin, GRPC_DEADLINES).with_tls(users)),
+            peers: Arc::new(port("peers", limits.peers, GRPC_DEADLINES).with_tls(members)),
             http: Arc::new(port("http", limits.http, HTTP_DEADLINES)),
             local: Arc::new(port("admin_socket", limits.local, GRPC_DEADLINES)),
+            plain,
         }
     }
 

@@ -2,17 +2,22 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tonic::{Code, Status};
 use trestle_api::{peer, unanswered};
 use trestle_consensus::{Identity, OfflineError as Unusable, OfflineMember, Voter};
+use trestle_identity::tls::PeerTlsError;
 use trestle_model::{HostPort, MemberId};
 
 use crate::config::Config;
+use crate::identities::{ClusterTrust, OwnLeaf};
 use crate::peer::PeerClients;
 use crate::{privileges, process};
 
@@ -34,8 +39,8 @@ pub enum RecoveryError {
     QuorumReached(Vec<String>),
     /// Another member was made all of the cluster before.
     #[error(
-        "{0} was made all of the cluster already: wipe this member's data directory, start it and let it rejoin with \"trestle \
-         member add HOST:PORT\"; if this one is to be kept instead, stop the other one first"
+        "{0} was made all of the cluster already: wipe this member's data directory, and let it join anew with \"trestled join\" \
+         and a token of \"trestle token create\", or in a cluster without identities with \"trestle member add HOST:PORT\"; if this one is to be kept instead, stop the other one first"
     )]
     Recovered(String),
     /// There is no random number.
@@ -78,8 +83,20 @@ fn named(voter: &Voter) -> String {
     }
 }
 
+/// Whether a member answered that it does not let this one in.
+fn is_refusal(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(PeerTlsError::Refused(_))) {
+            return true;
+        }
+        cause = error.source();
+    }
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+}
+
 /// Asks whatever listens at a voter's address who it is.
-async fn reach(own: &Identity, voter: &Voter) -> VoterReach {
+async fn reach(own: &Identity, trust: &ClusterTrust, voter: &Voter) -> VoterReach {
     let connected = timeout(ANSWER_WAIT, TcpStream::connect(&voter.peer_address)).await;
     match connected {
         Err(_) => return VoterReach::Gone(format!("no answer within {ANSWER_WAIT:?}")),
@@ -89,10 +106,11 @@ async fn reach(own: &Identity, voter: &Voter) -> VoterReach {
     let Ok(address) = HostPort::parse(&voter.peer_address) else {
         return VoterReach::Gone("its address is none".to_owned());
     };
-    let clients = PeerClients::default();
+    let clients = PeerClients::new(Arc::new(trust.clone()));
     let asked = async { clients.peer(&address)?.describe(peer::DescribeRequest {}).await };
     match timeout(ANSWER_WAIT, asked).await {
         Err(_) => VoterReach::There("accepts connections and does not answer"),
+        Ok(Err(status)) if is_refusal(&status) => VoterReach::There("runs, and refuses this machine's calls"),
         Ok(Err(status)) => VoterReach::Gone(format!("another program answers: {}", unanswered::why(&status))),
         Ok(Ok(answer)) => {
             let answer = answer.into_inner();
@@ -123,7 +141,10 @@ impl RecoveryPlan {
         privileges::give_to_owner(&data_dir);
         let survivor = opened?;
         let others = survivor.others();
-        let reached = join_all(others.iter().map(|voter| reach(survivor.identity(), voter))).await;
+        let leaf = OwnLeaf::default();
+        leaf.take_kept(config);
+        let trust = ClusterTrust::offline(config, leaf.watch());
+        let reached = join_all(others.iter().map(|voter| reach(survivor.identity(), &trust, voter))).await;
         let voters: Vec<_> = others.into_iter().zip(reached).collect();
         if let Some((voter, _)) = voters.iter().find(|(_, reach)| matches!(reach, VoterReach::Recovered)) {
             return Err(RecoveryError::Recovered(named(voter)));
@@ -153,8 +174,9 @@ impl RecoveryPlan {
         privileges::give_to_owner(&self.data_dir);
         let number = recovered?;
         Ok(format!(
-            "{name} is the whole cluster now (recovery {number}); start it, then empty the data directories of the others and add \
-             them with \"trestle member add HOST:PORT\" and \"trestle member promote NAME\""
+            "{name} is the whole cluster now (recovery {number}); start it, then empty the data directories of the others and let \
+             them join anew, with \"trestled join\" and a token of \"trestle token create\", or in a cluster without identities with \
+             \"trestle member add HOST:PORT\" and \"trestle member promote NAME\""
         ))
     }
 }

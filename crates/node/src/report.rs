@@ -10,8 +10,12 @@ use tonic::Status;
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::RaftState;
 use trestle_dataplane::{Backend, CloseReason, DataPlane, Listener, Table, Verdict};
-use trestle_model::{AdminState, Bind, Member, MemberName, PoolName, Revision, Violations};
+use trestle_engine::share::client_of;
+use trestle_model::{
+    AdminState, Bind, Choice as _, HostPort, Member, MemberName, PoolName, Revision, Violations,
+};
 
+use crate::accept::{ClientSource, PlainCallerSeen, PlainCallers};
 use crate::admin::{PageBounds, fill};
 use crate::health::ProcessHealth;
 use crate::lag::Lag;
@@ -23,6 +27,8 @@ use crate::vips::{self, OwnFitness, Vips};
 
 /// Stands for all pools where one is asked for (AIP-159).
 pub(crate) const ALL_POOLS: &str = "pools/-";
+/// Most callers without TLS that are told of.
+const PLAIN_CALLERS_TOLD: usize = 16;
 
 /// What a page begins after; `None` to begin with the first.
 fn parse_after<K>(
@@ -47,6 +53,7 @@ pub(crate) struct Reports {
     pub(crate) fitness: OwnFitness,
     pub(crate) health: Arc<ProcessHealth>,
     pub(crate) lag: Arc<Lag>,
+    pub(crate) plain: Arc<PlainCallers>,
     pub(crate) started: Instant,
     /// The digest of the newest state that one was asked for.
     pub(crate) last_digest: Mutex<Option<(Revision, String)>>,
@@ -103,6 +110,7 @@ impl Reports {
             (status.troubled_pools, status.troubled_pools_total) = (pools, count(total));
             let held = self.vip_reports().into_iter().filter(|report| report.holds);
             status.held_vips = held.map(|report| report.name).collect();
+            status.plain_callers = self.plain_callers();
         }
         peer::ReportResponse {
             status,
@@ -112,6 +120,30 @@ impl Reports {
             vip_fit,
             more: more_backends || more_listeners,
         }
+    }
+
+    /// Who has called without TLS lately, members first.
+    fn plain_callers(&self) -> Vec<peer::PlainCaller> {
+        let known = self.local.known();
+        let member_at = |source: ClientSource| {
+            let is_there = |address: &HostPort| {
+                address
+                    .as_socket()
+                    .is_some_and(|known| ClientSource::Address(client_of(known.ip())) == source)
+            };
+            let found = known.iter().find(|member| is_there(&member.spec.peer_address))?;
+            Some(convert::member_name(&found.spec.name))
+        };
+        let told = |seen: PlainCallerSeen| peer::PlainCaller {
+            port: seen.port.to_owned(),
+            address: seen.source.to_string(),
+            member: member_at(seen.source).unwrap_or_default(),
+            ago: Some(convert::duration(seen.ago)),
+        };
+        let mut callers: Vec<_> = self.plain.recent(Instant::now()).into_iter().map(told).collect();
+        callers.sort_by_key(|caller| caller.member.is_empty());
+        callers.truncate(PLAIN_CALLERS_TOLD);
+        callers
     }
 
     /// The backends that are asked for, and whether there are more after them.
@@ -198,6 +230,7 @@ impl Reports {
             fitness_revision,
             time: Some(SystemTime::now().into()),
             in_force_lag: self.lag.lasts(Instant::now()).map(convert::duration),
+            insecure: self.local.config.insecure,
             ..Default::default()
         }
     }
@@ -247,6 +280,7 @@ impl Reports {
             }),
             vips: view.state.vips.keys().map(convert::vip_name).collect(),
             feature_level: view.state.feature_level,
+            transport: view.state.cluster_id.as_ref().map_or(0, |_| view.state.transport.number()),
         }
     }
 }

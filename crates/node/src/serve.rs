@@ -16,6 +16,7 @@ use trestle_api::v1::event_service_server::EventServiceServer;
 use trestle_api::v1::listener_service_server::ListenerServiceServer;
 use trestle_api::v1::member_service_server::MemberServiceServer;
 use trestle_api::v1::pool_service_server::PoolServiceServer;
+use trestle_api::v1::token_service_server::TokenServiceServer;
 use trestle_api::v1::user_service_server::UserServiceServer;
 use trestle_api::v1::vip_service_server::VipServiceServer;
 use trestle_consensus::{Consensus, PEER_WINDOW};
@@ -34,7 +35,7 @@ const ADMIN_HTTP2: Http2 = Http2 {
 };
 
 /// The services of the admin API, whose health clients may ask for.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     <PoolServiceServer<Admin> as NamedService>::NAME,
     <ListenerServiceServer<Admin> as NamedService>::NAME,
     <ConnectionServiceServer<Admin> as NamedService>::NAME,
@@ -43,6 +44,7 @@ const SERVICES: [&str; 8] = [
     <VipServiceServer<Admin> as NamedService>::NAME,
     <EventServiceServer<Admin> as NamedService>::NAME,
     <UserServiceServer<Admin> as NamedService>::NAME,
+    <TokenServiceServer<Admin> as NamedService>::NAME,
 ];
 
 /// The admin API, with health and reflection, on one of its sockets.
@@ -89,6 +91,7 @@ pub(crate) async fn admin<L: ListeningSocket>(
             )
             .add_service(EventServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(UserServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(TokenServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);

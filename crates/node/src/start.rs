@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
-use trestle_consensus::{Consensus, Timing};
+use trestle_consensus::{Consensus, ConsensusSettings, Timing};
 use trestle_dataplane::{AccessLog, DataPlane, OnEvent};
+use trestle_model::TransportSecurity;
 
 use crate::assemble::{MemberParts, Servers};
 use crate::config::{Config, Profile};
 use crate::events::{self, Event, Journal};
+use crate::identities::{ClusterTrust, OwnLeaf};
 use crate::local_socket::LocalSocket;
 use crate::metrics::DroppedLines;
 use crate::own_sockets::OwnSockets;
@@ -52,6 +54,25 @@ fn timing(profile: Profile) -> Timing {
     }
 }
 
+/// What a member's part in the cluster is made with.
+pub(crate) fn consensus_settings(
+    config: &Config,
+    start: u64,
+    vips: &Vips,
+    trust: &ClusterTrust,
+) -> ConsensusSettings {
+    ConsensusSettings {
+        data_dir: config.data_dir.clone(),
+        name: config.name.clone(),
+        peer_address: config.advertise_peer_address.clone(),
+        start,
+        timing: timing(config.profile),
+        feature_level_max: config.feature_level_max,
+        vote_guard: vips.vote_guard(),
+        dial: Arc::new(trust.clone()),
+    }
+}
+
 impl Node {
     /// Starts a member on the current runtime, which becomes that of its API.
     ///
@@ -61,24 +82,20 @@ impl Node {
         let own = OwnSockets::bind(&config).await?;
         let vips = Arc::new(Vips::new(&config));
         let start = process::draw_start()?;
-        let consensus = Consensus::open(trestle_consensus::ConsensusSettings {
-            data_dir: config.data_dir.clone(),
-            name: config.name.clone(),
-            peer_address: config.advertise_peer_address.clone(),
-            start,
-            timing: timing(config.profile),
-            feature_level_max: config.feature_level_max,
-            vote_guard: vips.vote_guard(),
-        })
-        .await?;
+        let leaf = OwnLeaf::default();
+        let trust = ClusterTrust::new(&config, leaf.watch());
+        let consensus = Consensus::open(consensus_settings(&config, start, &vips, &trust)).await?;
+        refuse_exposed(&config, consensus.transport_on_disk())?;
+        trust.follow(&consensus);
+        leaf.take_kept(&config);
         // In a data directory that is this process's own by now.
         let local_socket = LocalSocket::bind(&config.admin_socket)?;
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
         let journal = Journal::new(config.name.clone(), start, config.members_in_process.get() > 1);
         let plane = Arc::new(DataPlane::start(plane_settings(&config, &journal), follow)?);
-        let local = ThisMember { config: Arc::new(config), consensus, start };
-        log_start(&local.config);
-        let parts = MemberParts::new(local, plane, vips, journal);
+        let local = ThisMember { config: Arc::new(config), consensus, trust, start };
+        log_start(&local);
+        let parts = MemberParts::new(local, leaf, plane, vips, journal);
         // Before Raft, so that no vote is given that nobody was asked about.
         vips::start(&parts.succession, &parts.plane, &parts.journal, &parts.supervisor, &parts.whole())?;
         events::follow(&parts.local, &parts.journal, &parts.supervisor);
@@ -90,7 +107,8 @@ impl Node {
         } else if consensus.identity().is_some() {
             consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
         } else {
-            let join = join::ask(parts.local.clone(), parts.peers.clone(), servers.stop.clone());
+            let join =
+                join::ask(parts.local.clone(), parts.leaf.clone(), parts.peers.clone(), servers.stop.clone());
             supervisor.spawn(&tokio::runtime::Handle::current(), "join", Lifetime::UntilDone, join);
         }
         let transfers = Transfers::new(parts.succession.clone());
@@ -194,7 +212,17 @@ fn plane_settings(config: &Config, journal: &Journal) -> trestle_dataplane::Data
     }
 }
 
-fn log_start(config: &Config) {
+/// Refuses to serve a cluster without identities to other machines, unless the member's file says that this is wanted.
+fn refuse_exposed(config: &Config, transport: Option<TransportSecurity>) -> Result<(), StartError> {
+    let ports = config.reachable_ports();
+    if config.insecure || transport != Some(TransportSecurity::Off) || ports.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::Exposed { ports })
+}
+
+fn log_start(local: &ThisMember) {
+    let config = &local.config;
     info!(
         name = %config.name,
         admin = %config.admin_address,
@@ -203,7 +231,8 @@ fn log_start(config: &Config) {
         data = %config.data_dir.display(),
         "starting"
     );
-    if config.insecure {
+    // Once a cluster requires TLS, its members' files say nothing against that.
+    if config.insecure && local.consensus.transport_on_disk() != Some(TransportSecurity::Require) {
         warn!(
             "insecure = true: whoever reaches the admin or peer address rules the cluster; keep others out of this network"
         );
@@ -252,6 +281,27 @@ mod tests {
         let older = OpenError::OlderFormat { dir: "/x".into(), found: 1, known: 2 };
         assert!(prevented.contains(&StartError::from(older).exit_code()));
         assert_eq!(value(UNIT, "StartLimitIntervalSec="), "0");
+    }
+
+    #[test]
+    fn a_cluster_without_identities_is_served_to_other_machines_only_where_that_is_said() {
+        let at = |address: &str, more: &str| {
+            configured(&format!("name = \"m1\"\nadmin_address = \"{address}:7480\"\n{more}"))
+        };
+        let open = at("10.0.0.1", "");
+        let refused = refuse_exposed(&open, Some(TransportSecurity::Off)).unwrap_err();
+        let told = refused.to_string();
+        for part in ["admin_address 10.0.0.1:7480", "insecure = true", "trestle cluster secure"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(!told.contains("peer_address"), "{told}");
+        assert!(value(UNIT, "RestartPreventExitStatus=").contains(&refused.exit_code().to_string()));
+        for known in [None, Some(TransportSecurity::Accept), Some(TransportSecurity::Require)] {
+            assert!(refuse_exposed(&open, known).is_ok(), "{known:?}");
+        }
+        for free in [at("127.0.0.9", ""), at("10.0.0.1", "insecure = true")] {
+            assert!(refuse_exposed(&free, Some(TransportSecurity::Off)).is_ok());
+        }
     }
 
     #[test]

@@ -32,17 +32,28 @@ pub enum StartError {
     /// A thread or runtime could not be made.
     #[error("the member's threads cannot be started: {0}")]
     Threads(#[from] std::io::Error),
+    /// Whoever reaches this member's ports would rule its cluster, and other machines do.
+    #[error(
+        "this member's cluster accepts plain connections from whoever reaches its ports, and other machines reach {}: set insecure = \
+         true in its file and keep everybody else out of that network; \"trestle cluster secure\" then takes the cluster to TLS step by \
+         step, and insecure out of the file again", .ports.join(" and ")
+    )]
+    Exposed {
+        /// Keys and addresses of these ports.
+        ports: Vec<String>,
+    },
     /// Raft did not start.
     #[error("{0}")]
     Raft(String),
 }
 
 impl StartError {
-    /// The process's exit code, as in sysexits.h. A service manager starts the member again after all of them but 70, which
-    /// is only for what stays as it is until somebody changes what is on the disk.
+    /// The process's exit code, as in sysexits.h. A service manager starts the member again after all of them but 64 and 70, which are
+    /// only for what stays as it is until somebody changes the member's file or what is on the disk.
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::Bind { .. } | StartError::Socket { .. } => 69, // EX_UNAVAILABLE
+            StartError::Exposed { .. } => 64,                          // EX_USAGE
             StartError::Storage(error) => open_exit_code(error),
             StartError::Threads(_) | StartError::Raft(_) => 71, // EX_OSERR
         }

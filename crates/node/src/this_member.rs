@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trestle_api::{convert, peer, v1};
-use trestle_consensus::Consensus;
+use trestle_consensus::{Consensus, STORAGE_FORMAT};
 use trestle_model::{Member, MemberId, MemberSockets, MemberSpec, Revision};
 
 use crate::config::Config;
+use crate::identities::ClusterTrust;
 use crate::process;
 
 /// This process as a member of its cluster. Clones share it.
@@ -15,6 +16,8 @@ use crate::process;
 pub(crate) struct ThisMember {
     pub(crate) config: Arc<Config>,
     pub(crate) consensus: Consensus,
+    /// What it believes other members by.
+    pub(crate) trust: ClusterTrust,
     /// The number that this process drew when it started.
     pub(crate) start: u64,
 }
@@ -27,6 +30,28 @@ impl ThisMember {
             peer_address: self.config.advertise_peer_address.clone(),
             admin_address: self.config.advertise_admin_address.clone(),
             feature_level_max: self.config.feature_level_max,
+        }
+    }
+
+    /// What this process says of itself to whoever asks.
+    pub(crate) fn described(&self) -> peer::DescribeResponse {
+        let config = &self.config;
+        let identity = self.consensus.identity();
+        let recovery = identity.as_ref().map(|identity| identity.recovery).unwrap_or_default();
+        peer::DescribeResponse {
+            name: config.name.to_string(),
+            peer_address: config.advertise_peer_address.to_string(),
+            admin_address: config.advertise_admin_address.to_string(),
+            cluster_id: identity.as_ref().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
+            member_id: identity.as_ref().map_or(0, |i| i.member_id.0),
+            recovery: recovery.number,
+            recovery_draw: recovery.draw,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            storage_format: STORAGE_FORMAT,
+            vote_refusal_ms: self.consensus.timing().vote_refusal_ms(),
+            start: self.start,
+            sockets: Some((&self.sockets()).into()),
+            feature_level_max: config.feature_level_max,
         }
     }
 
@@ -104,7 +129,9 @@ impl ThisMember {
             () => v1::MemberRole::Unspecified,
         };
         let leader = self.consensus.status().leader == Some(member.id);
-        v1::Member { role: role.into(), leader, ..convert::member(member) }
+        let keys =
+            view.state.member_keys.get(&member.id).into_iter().flatten().map(ToString::to_string).collect();
+        v1::Member { role: role.into(), leader, keys, ..convert::member(member) }
     }
 
     /// The record of this member itself. Before it joins, and once it was removed, it knows only what its configuration says.

@@ -33,6 +33,7 @@ async fn one_member() {
     let Ok(asked) = std::env::var(MEMBER) else { return };
     let [host, name, dir, level] = asked.split(' ').collect::<Vec<_>>()[..] else { panic!("{asked}") };
     let mut config = Config::on_loopback(MemberName::parse(name).unwrap(), host.parse().unwrap(), dir.into());
+    config.insecure = true;
     config.shutdown_grace = Duration::from_secs(1);
     config.feature_level_max = level.parse().unwrap();
     let node = match Node::start(config, Arc::new(|| 0)).await {

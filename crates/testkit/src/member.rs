@@ -41,11 +41,20 @@ pub struct Member {
 }
 
 impl Member {
-    /// Prepares a member and its configuration file; `more` is appended to that. Starts nothing.
+    /// Prepares a member of a cluster in which nobody proves who they are, and its configuration file; `more` is appended to that.
+    /// Starts nothing.
     ///
     /// # Panics
     /// When its files cannot be written.
     pub fn new(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
+        Self::secure(binary, name, ip, &format!("insecure = true\n{more}"))
+    }
+
+    /// As [`Member::new`], without leave to accept or make plain connections.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn secure(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
         let dir = TempDir::with_prefix(format!("trestle-{name}-")).unwrap();
         let member =
             Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None, logged: None };

@@ -18,6 +18,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("stored_proposal", "trestle-api"),
     ("stored_machine", "trestle-api"),
     ("user_certificate", "trestle-identity"),
+    ("join_token", "trestle-identity"),
 ];
 
 /// What makes the compiler count edges. SanitizerCoverage is a pass of LLVM, which stable Rust lets one name.

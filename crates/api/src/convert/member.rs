@@ -1,7 +1,8 @@
 //! Members.
 
 use trestle_model::{
-    Command, HostPort, Invalid, Member, MemberName, Violation, Violations, check_drain_timeout,
+    Command, HostPort, Invalid, KeyPin, Member, MemberId, MemberName, Violation, Violations,
+    check_drain_timeout,
 };
 
 use super::name::member_name;
@@ -9,7 +10,7 @@ use super::write::Asked;
 use super::{Write, duration, field, parse_member_name};
 use crate::v1;
 
-/// Renders a member's record; `role` and `leader` are Raft's to know and left for the caller to set.
+/// Renders a member's record; `role` and `leader` are Raft's to know, `keys` the state's, and all are left for the caller to set.
 pub fn member(member: &Member) -> v1::Member {
     v1::Member {
         name: member_name(&member.spec.name),
@@ -22,7 +23,17 @@ pub fn member(member: &Member) -> v1::Member {
         draining: member.draining,
         drain_timeout: member.drain_timeout.map(duration),
         feature_level_max: member.spec.feature_level_max,
+        keys: Vec::new(),
     }
+}
+
+/// The write that records a member's key.
+///
+/// # Errors
+/// When the request's id breaks a rule.
+pub fn enroll_member(request: &v1::EnrollMemberRequest, id: MemberId, key: KeyPin) -> Result<Write, Invalid> {
+    let asked = Asked { request, request_id: &request.request_id, validate_only: false };
+    asked.command(Some(Command::PinMemberKey { id, key }), Violations::new())
 }
 
 /// Parses the address of a member that is to be added.

@@ -12,6 +12,8 @@ mod name;
 mod pool;
 mod report;
 mod resource;
+mod token;
+mod transport;
 mod user;
 mod vip;
 mod watch;
@@ -25,14 +27,17 @@ pub use connection::{
     parse_connection_filter,
 };
 pub use listener::listener;
-pub use member::{drain_member, enable_member, member, parse_add_member, update_member};
+pub use member::{drain_member, enable_member, enroll_member, member, parse_add_member, update_member};
 pub use name::{
     backend_name, listener_name, member_name, parse_backend_name, parse_listener_name, parse_member_name,
-    parse_pool_name, parse_user_name, parse_vip_name, pool_name, user_name, vip_name,
+    parse_pool_name, parse_token_name, parse_user_name, parse_vip_name, pool_name, token_name, user_name,
+    vip_name,
 };
 pub use pool::pool;
 pub use report::{cluster_event, connection, listener_view, member_status, member_view, vip_view};
 pub use resource::{ConvertResource, create, delete, update};
+pub use token::{WantedToken, create_token, delete_token, token};
+pub use transport::secure_cluster;
 pub use user::{WantedCertificate, create_user, delete_user, put_user, rotate_user, user};
 pub use vip::{time_of_millis, vip, vip_event};
 pub use watch::{cluster_facts, current_event, event, resource_change};

@@ -1,6 +1,9 @@
-//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`, `vips/api`, `users/alice`.
+//! Resource names: `pools/web`, `pools/web/backends/a`, `listeners/web`, `members/m1`, `vips/api`, `users/alice`,
+//! `tokens/0123456789abcdef`.
 
-use trestle_model::{BackendName, ListenerName, MemberName, PoolName, UserName, Violations, VipName};
+use trestle_model::{
+    BackendName, ListenerName, MemberName, PoolName, TokenId, UserName, Violations, VipName,
+};
 
 fn last_part<T>(
     field: &str,
@@ -41,6 +44,11 @@ pub fn parse_user_name(field: &str, name: &str, v: &mut Violations) -> Option<Us
     last_part(field, name, "users/", UserName::parse, v)
 }
 
+/// Parses `tokens/{token}`, noting mistakes under `field`.
+pub fn parse_token_name(field: &str, name: &str, v: &mut Violations) -> Option<TokenId> {
+    last_part(field, name, "tokens/", TokenId::parse, v)
+}
+
 /// Parses `pools/{pool}/backends/{backend}`, noting mistakes under `field`.
 pub fn parse_backend_name(field: &str, name: &str, v: &mut Violations) -> Option<(PoolName, BackendName)> {
     let parts = name.strip_prefix("pools/").and_then(|rest| rest.split_once("/backends/"));
@@ -76,6 +84,11 @@ pub fn vip_name(name: &VipName) -> String {
 /// Renders `users/{user}`.
 pub fn user_name(name: &UserName) -> String {
     format!("users/{name}")
+}
+
+/// Renders `tokens/{token}`.
+pub fn token_name(id: TokenId) -> String {
+    format!("tokens/{id}")
 }
 
 /// Renders `members/{member}`.

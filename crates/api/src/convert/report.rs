@@ -80,8 +80,8 @@ pub fn member_status(report: peer::MemberReport) -> v1::MemberStatus {
         raft_state, term, applied_index, revision, in_force_revision, digest, listeners_bound, listeners_failed,
         active_connections, backends_unhealthy, version, uptime, descriptors_used, descriptors_max, vip_standing, unfit,
         dead_pools, election_timeout_max, problems, fitness_revision, abstains, join_addresses, time, in_force_lag, held_vips,
-        drained, drain_left, troubled_pools_total
-    } [name, vip_faults, unbound_listeners, troubled_pools] {
+        drained, drain_left, troubled_pools_total, insecure
+    } [name, vip_faults, unbound_listeners, troubled_pools, plain_callers] {
         member: None,
         reachable: true,
         error: String::new(),
@@ -90,6 +90,9 @@ pub fn member_status(report: peer::MemberReport) -> v1::MemberStatus {
         vip_faults: each(vip_faults, |fault| moved!(fault, VipFault => VipFault { kind, subject, recovering } [] {})),
         unbound_listeners: each(unbound_listeners, |listener| listener_view(&format!("members/{name}"), listener)),
         troubled_pools: each(troubled_pools, pool_trouble),
+        plain_callers: each(plain_callers, |caller| {
+            moved!(caller, PlainCaller => PlainCaller { port, address, member, ago } [] {})
+        }),
         clock_offset: None,
         clock_offset_error: None,
         behind: false,

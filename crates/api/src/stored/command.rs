@@ -7,7 +7,7 @@ use trestle_model::{
 };
 
 use super::member::{feature_level, level_number, started};
-use super::{DecodeError, duration, identity, member, parsed, required, user, vip};
+use super::{DecodeError, duration, identity, member, parsed, required, token, user, vip};
 use crate::storage::{self, proposal::Command as Message};
 
 fn updated_member(
@@ -88,6 +88,14 @@ impl From<&Command> for Message {
                 Self::Recover(storage::Recover { member_id: member.0, recovery: *recovery, draw: *draw })
             }
             Command::RaiseLevel { level } => Self::RaiseLevel(*level),
+            Command::PutToken { token, time_ms } => token::put_message(token, *time_ms),
+            Command::DeleteToken(id) => Self::DeleteToken(id.0.to_vec()),
+            Command::JoinMember { spec, key, token, secret_hash, time_ms } => {
+                token::join_message(spec, key, *token, secret_hash, *time_ms)
+            }
+            Command::NoteKeyHolder { generation, member } => {
+                Self::NoteKeyHolder(storage::NoteKeyHolder { generation: *generation, member_id: member.0 })
+            }
             Command::PutUser { user, expected } => user::put_message(user, *expected),
             Command::DeleteUser { name, expected } => {
                 Self::DeleteUser(storage::DeleteUser { name: name.to_string(), revision: *expected })
@@ -136,6 +144,10 @@ impl TryFrom<Message> for Command {
             Message::RaiseLevel(level) => Self::RaiseLevel { level },
             Message::PinMemberKey(m) => identity::pinned(&m)?,
             Message::SetTransport(number) => Self::SetTransport(identity::transport(number)?),
+            Message::PutToken(m) => token::put(m)?,
+            Message::DeleteToken(id) => token::delete(&id)?,
+            Message::JoinMember(m) => token::join(m)?,
+            Message::NoteKeyHolder(m) => token::key_holder(&m)?,
             Message::PutUser(m) => user::put(m)?,
             Message::DeleteUser(m) => user::delete(&m)?,
             Message::TakeVips(m) => vip::take(m)?,

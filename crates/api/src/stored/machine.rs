@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use trestle_model::{
-    Authority, ClusterState, Listener, Machine, Member, MemberId, PoolEntry, Remembered, RequestId,
-    RevisionRecord, Staged, User, Vip, VipEvent,
+    Authority, ClusterState, JoinToken, Listener, Machine, Member, MemberId, PoolEntry, Remembered,
+    RequestId, RevisionRecord, Staged, User, Vip, VipEvent,
 };
 
-use super::{DecodeError, identity, member, number, parsed, required};
+use super::{DecodeError, identity, member, number, parsed, required, token};
 use crate::storage;
 
 impl From<&Remembered> for storage::Remembered {
@@ -50,6 +50,8 @@ impl From<&Machine> for storage::Machine {
             authorities,
             transport,
             member_keys,
+            tokens,
+            joins_as,
             users,
             starts,
             sockets,
@@ -74,6 +76,8 @@ impl From<&Machine> for storage::Machine {
             authorities: authorities.values().map(|authority| authority.as_ref().into()).collect(),
             transport: identity::transport_number(*transport),
             member_keys: member_keys.iter().map(identity::keys_message).collect(),
+            tokens: tokens.values().map(|token| token.as_ref().into()).collect(),
+            joined_members: joins_as.iter().map(token::joined_message).collect(),
             users: users.values().map(|user| user.as_ref().into()).collect(),
             starts: starts
                 .iter()
@@ -116,6 +120,10 @@ impl TryFrom<storage::Machine> for Machine {
             let authority = Authority::try_from(m)?;
             Ok((authority.generation, Arc::new(authority)))
         });
+        let tokens = message.tokens.into_iter().map(|m| {
+            let token = JoinToken::try_from(m)?;
+            Ok((token.spec.id, Arc::new(token)))
+        });
         let users = message.users.into_iter().map(|m| {
             let user = User::try_from(m)?;
             Ok((user.spec.name.clone(), Arc::new(user)))
@@ -141,6 +149,8 @@ impl TryFrom<storage::Machine> for Machine {
             authorities: authorities.collect::<Result<_, DecodeError>>()?,
             transport: identity::transport(message.transport)?,
             member_keys: message.member_keys.iter().map(identity::keys).collect::<Result<_, _>>()?,
+            tokens: tokens.collect::<Result<_, DecodeError>>()?,
+            joins_as: message.joined_members.iter().map(token::joined).collect::<Result<_, _>>()?,
             users: users.collect::<Result<_, DecodeError>>()?,
             starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
             sockets: sockets.collect::<Result<_, DecodeError>>()?,

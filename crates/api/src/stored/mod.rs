@@ -12,6 +12,7 @@ mod member;
 mod origin;
 mod outcome;
 mod record;
+mod token;
 mod user;
 mod vip;
 

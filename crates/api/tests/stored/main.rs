@@ -7,5 +7,7 @@ mod golden;
 mod refused;
 mod round_trip;
 mod strategies;
+mod tokens;
+mod users;
 mod vips;
 mod watched;

@@ -12,11 +12,11 @@ use trestle_model::{
     Expected, FoundingIdentities, GrpcCheck, HealthCheck, HostPort, HttpCheck, KeyPin, ListenAddress,
     Listener, ListenerName, ListenerSpec, Member, MemberId, MemberName, MemberSockets, MemberSpec, Metadata,
     Method, NamePattern, Operation, Origin, Outcome, Pool, PoolName, PoolSpec, Port, Proposal, Request,
-    RequestId, Restored, Role, Route, StatusRange, TlsCheck, TransportSecurity, UserKey, UserName, UserSpec,
-    Violations, VipName,
+    RequestId, Restored, Role, Route, StatusRange, TlsCheck, TransportSecurity, Violations, VipName,
 };
 
-use crate::vips;
+use crate::users::{self, user_name};
+use crate::{tokens, vips};
 
 pub(crate) const NAME: &str = "[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?";
 
@@ -72,7 +72,7 @@ fn level() -> impl Strategy<Value = u32> {
     prop_oneof![1..4_u32, 1..=u32::MAX]
 }
 
-fn member_spec() -> impl Strategy<Value = MemberSpec> {
+pub(crate) fn member_spec() -> impl Strategy<Value = MemberSpec> {
     (member_name(), host_port(), host_port(), level()).prop_map(
         |(name, peer_address, admin_address, feature_level_max)| MemberSpec {
             name,
@@ -360,31 +360,6 @@ fn whole() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn expected() -> impl Strategy<Value = Expected> {
-    prop_oneof![Just(Expected::Any), Just(Expected::Absent), any::<u64>().prop_map(Expected::Revision)]
-}
-
-fn user_name() -> impl Strategy<Value = UserName> {
-    "[a-c]".prop_map(|name| UserName::parse(&name).unwrap())
-}
-
-fn user() -> impl Strategy<Value = Command> {
-    let name = user_name;
-    let key =
-        || (any::<[u8; 32]>(), number()).prop_map(|(pin, not_after)| UserKey { pin: KeyPin(pin), not_after });
-    prop_oneof![
-        (name(), choice(), vec(key(), 1..3), expected())
-            .prop_map(|(name, role, keys, expected)| (UserSpec { name, role, keys }, expected))
-            .prop_filter("two equal keys", |(user, _)| {
-                let mut violations = Violations::new();
-                user.check(&mut violations);
-                violations.is_empty()
-            })
-            .prop_map(|(user, expected)| Command::PutUser { user, expected }),
-        (name(), of(any::<u64>())).prop_map(|(name, expected)| Command::DeleteUser { name, expected }),
-    ]
-}
-
 pub(crate) fn command() -> BoxedStrategy<Command> {
     let raise = any::<u32>().prop_map(|level| Command::RaiseLevel { level });
     prop_oneof![
@@ -393,7 +368,8 @@ pub(crate) fn command() -> BoxedStrategy<Command> {
         batch().boxed(),
         batch().boxed(),
         raise.boxed(),
-        user().boxed(),
+        users::command().boxed(),
+        tokens::command().boxed(),
         vips::command()
     ]
     .boxed()

@@ -44,17 +44,41 @@ impl Memberships {
         self.settled(|_| Ok(())).await?;
         let member = self.allocate(spec, origin).await?;
         self.report(progress, MembershipStep::Allocated, &member).await?;
-        let known = self.raft.role().clone();
         self.refuse_voter(&member)?;
         let address = member.spec.peer_address.as_str();
         self.peers.adopt(address, member.id, member.spec.name.as_str(), STEP_WAIT).await?;
         self.report(progress, MembershipStep::Adopted, &member).await?;
-        if !known.learners.contains_key(&member.id) {
-            let node = PeerNode { peer_address: address.to_owned() };
+        self.replicate_to(&member, progress).await?;
+        Ok(member)
+    }
+
+    /// Makes a member that has a record and its identity a learner, and waits until it has caught up. A repeated call goes on where
+    /// an earlier one stopped. Does nothing for a voter.
+    pub(crate) async fn take_in(
+        &self,
+        id: MemberId,
+        progress: &mpsc::Sender<MembershipProgress>,
+    ) -> Result<Arc<Member>, Error> {
+        self.settled(|_| Ok(())).await?;
+        let member = self.record(id)?;
+        if !self.raft.role().voters.contains_key(&id) {
+            self.replicate_to(&member, progress).await?;
+        }
+        Ok(member)
+    }
+
+    /// Makes a member a learner unless it is one, and waits until it has caught up.
+    async fn replicate_to(
+        &self,
+        member: &Arc<Member>,
+        progress: &mpsc::Sender<MembershipProgress>,
+    ) -> Result<(), Error> {
+        let is_learner = self.raft.role().learners.contains_key(&member.id);
+        if !is_learner {
+            let node = PeerNode { peer_address: member.spec.peer_address.to_string() };
             self.change_members(ChangeMembers::AddNodes([(member.id.0, node)].into()), true).await?;
         }
-        self.caught_up(&member, progress).await?;
-        Ok(member)
+        self.caught_up(member, progress).await
     }
 
     /// Says whether the member that `spec` describes could be added now. Answers it as it is or would be recorded.

@@ -111,6 +111,9 @@ struct AppendReader<'s> {
 impl<'s> AppendReader<'s> {
     /// The next item, with the reader if more may follow.
     async fn next(mut self) -> Option<(Appended, Option<AppendReader<'s>>)> {
+        if self.is_outdated() {
+            return None;
+        }
         let message = match self.receive().await {
             Ok(Some(message)) => message,
             Ok(None) if self.in_flight.is_empty() => return None,
@@ -136,6 +139,12 @@ impl<'s> AppendReader<'s> {
         Some((item, whole.then_some(self)))
     }
 
+    /// Whether nothing is in flight and the member is to be reached in another way by now: a new stream is.
+    fn is_outdated(&self) -> bool {
+        let Peer { parts, lane, .. } = self.peer;
+        self.in_flight.is_empty() && !parts.channels.is_current(&self.peer.current_address(), *lane)
+    }
+
     /// Waits for a message; with requests in flight no longer than the append time-out at a time.
     async fn receive(&mut self) -> Result<Option<proto::AppendEntriesResponse>, CallError> {
         let timeout = self.peer.parts.timing.append_timeout();
@@ -144,6 +153,7 @@ impl<'s> AppendReader<'s> {
             match tokio::time::timeout(timeout, self.answers.message()).await {
                 Ok(Ok(message)) => return Ok(message),
                 Ok(Err(status)) => return Err(self.peer.refused(&status)),
+                Err(_) if idle && self.is_outdated() => return Ok(None),
                 // What left during this wait gets a whole time-out of its own.
                 Err(_) if idle => idle = self.in_flight.is_empty(),
                 Err(_) => return Err(self.peer.timed_out(RPCTypes::AppendEntries, timeout)),

@@ -1,12 +1,12 @@
 //! Connections to other members: made when first used, probed while idle, and made anew after a failure.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::transport::Channel;
-use trestle_api::transport::{ChannelOptions, Dialer, KeepAlive, Transport};
+use trestle_api::transport::{ChannelOptions, Dialer, KeepAlive, PeerDial, Transport};
 
 use crate::timing::Timing;
 
@@ -25,22 +25,31 @@ pub(crate) enum Lane {
 /// The window that HTTP/2 starts with, 64 KiB, would stop a stream of appends at every round trip.
 pub const WINDOW: u32 = 1 << 20;
 
+/// A connection, and whether it was to be made by TLS.
+struct OpenChannel {
+    channel: Channel,
+    secure: bool,
+}
+
 /// The connections of this member, by address and kind.
 pub(crate) struct Channels {
     timing: Timing,
     /// Raft's runtime. All connections live on it, also when they are first used from another one.
     runtime: Handle,
-    open: Mutex<BTreeMap<(String, Lane), Channel>>,
+    /// Decides what lies between TCP and HTTP/2.
+    dial: Arc<dyn PeerDial>,
+    open: Mutex<BTreeMap<(String, Lane), OpenChannel>>,
     /// Tests put a proxy that they can cut between any two members.
     #[cfg(test)]
     pub(crate) detours: Mutex<BTreeMap<String, String>>,
 }
 
 impl Channels {
-    pub(crate) fn new(timing: Timing, runtime: Handle) -> Self {
+    pub(crate) fn new(timing: Timing, runtime: Handle, dial: Arc<dyn PeerDial>) -> Self {
         Self {
             timing,
             runtime,
+            dial,
             open: Mutex::default(),
             #[cfg(test)]
             detours: Mutex::default(),
@@ -53,15 +62,23 @@ impl Channels {
     /// `INTERNAL` when the address is none; the model does not let such an address in.
     pub(crate) fn to(&self, address: &str, lane: Lane) -> Result<Channel, Status> {
         let key = (address.to_owned(), lane);
+        let secure = self.dial.is_secure(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(&key) {
-            return Ok(channel.clone());
+        if let Some(known) = open.get(&key).filter(|known| known.secure == secure) {
+            return Ok(known.channel.clone());
         }
         let dialer = self.dialer(address)?;
         let _on_raft_runtime = self.runtime.enter();
         let channel = dialer.connect_lazy();
-        open.insert(key, channel.clone());
+        open.insert(key, OpenChannel { channel: channel.clone(), secure });
         Ok(channel)
+    }
+
+    /// Whether a call would still go over the connection that was used last.
+    pub(crate) fn is_current(&self, address: &str, lane: Lane) -> bool {
+        let secure = self.dial.is_secure(address);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&(address.to_owned(), lane)).is_some_and(|known| known.secure == secure)
     }
 
     /// Forgets the connections to members that are not among `addresses`.
@@ -85,7 +102,7 @@ impl Channels {
             }),
             window: Some(WINDOW),
         };
-        Transport::plain()
+        Transport::member(self.dial.clone())
             .dialer(address, &options)
             .map_err(|e| Status::internal(format!("peer address \"{address}\" cannot be dialled: {e}")))
     }

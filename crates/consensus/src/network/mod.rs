@@ -134,10 +134,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Where the member is now: it may have moved since Raft made this client.
+    fn current_address(&self) -> String {
+        let known = self.parts.role.borrow().address_of(MemberId(self.target)).map(str::to_owned);
+        known.unwrap_or_else(|| self.address.clone())
+    }
+
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
-        // The member may have moved since Raft made this client.
-        let address = self.parts.role.borrow().address_of(MemberId(self.target)).map(str::to_owned);
-        let channel = self.parts.channels.to(address.as_ref().unwrap_or(&self.address), lane)?;
+        let channel = self.parts.channels.to(&self.current_address(), lane)?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX))

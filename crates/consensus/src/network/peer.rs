@@ -23,12 +23,14 @@ use crate::wire::{self, WireError};
 
 pub(super) type CallError = RPCError<TypeConfig>;
 
-/// A member that cannot be reached is left alone for a while; any other failure is tried again at once.
+/// A member that cannot be reached, or lets this one in no more, is left alone for a while; any other failure is tried again at once.
 pub(super) fn call_error(status: &Status) -> CallError {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
-            RPCError::Unreachable(Unreachable::from_string(status.message()))
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::PermissionDenied
+        | Code::Unauthenticated => RPCError::Unreachable(Unreachable::from_string(status.message())),
         _ => RPCError::Network(NetworkError::from_string(format!("{}: {}", status.code(), status.message()))),
     }
 }

@@ -21,7 +21,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn streaming_error(status: &Status) -> StreamingError<TypeConfig> {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition => {
+        Code::Unavailable | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
             StreamingError::Unreachable(Unreachable::from_string(status.message()))
         }
         _ => StreamingError::Network(NetworkError::from_string(format!(

@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_server::RaftService;
+use trestle_api::peer_caller::PeerCaller;
 use trestle_api::status::{self, Failure};
+use trestle_model::MemberId;
 
 use crate::abstention::OutdatedProgram;
 use crate::identity::{Identity, RecoveryId};
@@ -111,11 +113,14 @@ impl Service {
     /// The running Raft and the decoded request, if a candidate may ask this member for a vote.
     fn candidate(
         &self,
-        message: proto::VoteRequest,
+        request: Request<proto::VoteRequest>,
     ) -> Result<(RaftHandle, VoteRequest<TypeConfig>), Status> {
+        let caller = PeerCaller::of(&request)?;
+        let message = request.into_inner();
         let raft = self.addressed(message.to.as_ref())?;
         let to = message.to.clone().unwrap_or_default();
         let request = wire::vote_request(message).map_err(malformed)?;
+        caller.is(MemberId(request.vote.leader_id.node_id))?;
         self.admit_candidate(&raft, &request)?;
         self.core.rollback.note_disks(request.vote.leader_id.node_id, &to).map_err(malformed)?;
         Ok((raft, request))
@@ -141,11 +146,13 @@ impl Service {
     fn append_request(
         &self,
         raft: &RaftHandle,
+        caller: PeerCaller,
         message: proto::AppendEntriesRequest,
     ) -> Result<AppendEntriesRequest<TypeConfig>, AppendRefusal> {
         let to = message.to.clone().unwrap_or_default();
         // Who may send entries at all comes first: it may be told of them that they are newer than this program.
         let vote = wire::leader_vote("append request", message.vote).map_err(malformed)?;
+        caller.is(MemberId(vote.leader_id.node_id))?;
         self.core.callers.admit(raft, &vote, true)?;
         let level_max = self.core.shared.member.settings().feature_level_max;
         let request =
@@ -225,7 +232,7 @@ impl Service {
 
 /// Decodes requests until one is not for this member or makes no sense; `reject` gets why.
 fn accepted(
-    service: Service,
+    (service, caller): (Service, PeerCaller),
     first: proto::AppendEntriesRequest,
     rest: Streaming<proto::AppendEntriesRequest>,
     reject: oneshot::Sender<Status>,
@@ -234,7 +241,7 @@ fn accepted(
     let decoded = requests.map(move |message| {
         let message = message?;
         let raft = service.addressed(message.to.as_ref())?;
-        service.append_request(&raft, message).map_err(Status::from)
+        service.append_request(&raft, caller, message).map_err(Status::from)
     });
     stream::unfold((Box::pin(decoded), reject), |(mut decoded, reject)| async move {
         match decoded.next().await? {
@@ -261,9 +268,10 @@ impl RaftService for Service {
         &self,
         request: Request<proto::AppendEntriesRequest>,
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
+        let caller = PeerCaller::of(&request)?;
         let message = request.into_inner();
         let raft = self.addressed(message.to.as_ref())?;
-        let request = match self.append_request(&raft, message) {
+        let request = match self.append_request(&raft, caller, message) {
             Ok(request) => request,
             // The leader is not one any more, and steps down when it hears so.
             Err(AppendRefusal::Later(vote)) => {
@@ -282,13 +290,14 @@ impl RaftService for Service {
         &self,
         request: Request<Streaming<proto::AppendEntriesRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let caller = PeerCaller::of(&request)?;
         let mut requests = request.into_inner();
         let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let raft = self.addressed(first.to.as_ref())?;
         let (reject, rejected) = oneshot::channel();
         let service = self.clone();
         let answers = raft
-            .stream_append(accepted(self.clone(), first, requests, reject))
+            .stream_append(accepted((self.clone(), caller), first, requests, reject))
             .map(move |answer| Ok(service.appended(&AppendEntriesResponse::from(answer.map_err(stopped)?))));
         let reason = stream::once(rejected).filter_map(|reason| async move { reason.ok().map(Err) });
         Ok(Response::new(answers.chain(reason).boxed()))
@@ -298,7 +307,7 @@ impl RaftService for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let (raft, mut request) = self.candidate(request.into_inner())?;
+        let (raft, mut request) = self.candidate(request)?;
         request.leadership_transfer =
             request.leadership_transfer && self.core.callers.is_confirmed_transfer(&request).await;
         let term = request.vote.leader_id.term;
@@ -324,7 +333,7 @@ impl RaftService for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let (raft, mut request) = self.candidate(request.into_inner())?;
+        let (raft, mut request) = self.candidate(request)?;
         // Nobody asks before an election that the leader wishes.
         request.leadership_transfer = false;
         if self.is_bound(&request) || self.core.rollback.withholds_vote(&request) {
@@ -338,11 +347,13 @@ impl RaftService for Service {
         &self,
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let caller = PeerCaller::of(&request)?;
         let message = request.into_inner();
         let raft = self.addressed(message.to.as_ref())?;
         let to = message.to.clone().unwrap_or_default();
         let request = wire::transfer_request(message).map_err(malformed)?;
         let leader = request.from_leader().leader_id;
+        caller.is(MemberId(leader.node_id))?;
         self.core.callers.admit(&raft, request.from_leader(), true)?;
         self.core.rollback.note_disks(leader.node_id, &to).map_err(malformed)?;
         if let Some(why) = self.core.shared.abstentions.why() {
@@ -366,8 +377,10 @@ impl RaftService for Service {
         &self,
         request: Request<proto::CheckDiskRequest>,
     ) -> Result<Response<proto::CheckDiskResponse>, Status> {
+        let caller = PeerCaller::of(&request)?;
         let message = request.into_inner();
         let to = message.to.ok_or_else(|| Status::invalid_argument("a question names no destination"))?;
+        caller.is(MemberId(message.member_id))?;
         let (known, own) = self.disks(message.member_id, &to)?;
         let (known, own) = (Some(wire::synced_index_message(&known)), Some(wire::synced_index_message(&own)));
         Ok(Response::new(proto::CheckDiskResponse { known, own }))
@@ -377,7 +390,8 @@ impl RaftService for Service {
         &self,
         request: Request<Streaming<proto::InstallSnapshotRequest>>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
-        self.install_snapshot(request.into_inner()).await.map(Response::new)
+        let caller = PeerCaller::of(&request)?;
+        self.install_snapshot(caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn confirm_transfer(

@@ -9,7 +9,8 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, Streaming};
 use trestle_api::peer as proto;
-use trestle_model::ClusterId;
+use trestle_api::peer_caller::PeerCaller;
+use trestle_model::{ClusterId, MemberId};
 
 use super::{Service, malformed, stopped};
 use crate::abstention::OutdatedProgram;
@@ -105,6 +106,7 @@ impl Service {
     /// Takes the leader's snapshot, one at a time.
     pub(super) async fn install_snapshot(
         &self,
+        caller: PeerCaller,
         mut requests: Streaming<proto::InstallSnapshotRequest>,
     ) -> Result<proto::InstallSnapshotResponse, Status> {
         let first = timeout_at(Instant::now() + RECEIVE_WAIT, requests.message()).await;
@@ -112,6 +114,7 @@ impl Service {
         let first = first.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let raft = self.addressed(first.to.as_ref())?;
         let vote = wire::leader_vote("snapshot request", first.vote).map_err(malformed)?;
+        caller.is(MemberId(vote.leader_id.node_id))?;
         self.core.callers.admit(&raft, &vote, true)?;
         let mine = raft.server_metrics().borrow_watched().vote;
         if mine > vote {

@@ -24,9 +24,10 @@ pub enum OpenError {
     },
     /// A file is not as it was written.
     #[error(
-        "{} is damaged: {what}; this member cannot be trusted with its id any more: move {} aside, start the member \
-         with an empty data directory, then on another member run \"trestle member remove {member}\", \
-         \"trestle member add HOST:PORT\" with this member's peer address and \"trestle member promote {member}\"",
+        "{} is damaged: {what}; this member cannot be trusted with its id any more: move {} aside, run \
+         \"trestle member remove {member}\" on another member, and let this one join anew: with \"trestled join\" and a token of \
+         \"trestle token create\", or in a cluster without identities start it with an empty data directory, and run \"trestle member \
+         add HOST:PORT\" with its peer address and \"trestle member promote {member}\" there",
         .file.display(), .dir.display()
     )]
     Damaged {

@@ -13,6 +13,7 @@ use futures_util::{Stream, TryStreamExt, stream};
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use tokio::sync::{Notify, oneshot, watch};
+use trestle_model::TransportSecurity;
 
 use super::backlog::{Backlog, UntilEnd};
 use super::disk::{DiskReader, LogDisk};
@@ -253,6 +254,11 @@ impl LogStore {
     /// The highest feature level that an entry of the log needs, with its index; `None` when none needs more than the first.
     pub(crate) fn highest_level(&self) -> Option<(u64, u32)> {
         self.reader.log().highest_level()
+    }
+
+    /// What ports accept by the newest entry of the log that says so; `None` when none does.
+    pub(crate) fn transport(&self) -> Option<TransportSecurity> {
+        self.reader.log().transport()
     }
 
     /// The newest membership in the log, with each member's peer address; `None` when it is only in a snapshot.

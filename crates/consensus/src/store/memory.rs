@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 
+use trestle_model::TransportSecurity;
 use trestle_model::defaults::FEATURE_LEVEL_FIRST;
 
-use crate::raft_types::{LeaderId, LogEntry, LogId, Membership, Payload, Vote, needed_level};
+use crate::raft_types::{
+    LeaderId, LogEntry, LogId, Membership, Payload, Vote, named_transport, needed_level,
+};
 
 /// Memory that the last entries may take, as [`memory_of`] counts it. Followers are sent entries a moment after they were
 /// appended, so what is older is only read for a member that lags, and after a start.
@@ -38,6 +41,8 @@ pub(super) struct MemoryLog {
     memberships: BTreeMap<u64, Membership>,
     /// The feature levels that entries need, where that is more than the first.
     levels: BTreeMap<u64, u32>,
+    /// What entries say that ports accept.
+    transports: BTreeMap<u64, TransportSecurity>,
     /// The last entries, in any case those that are not on the disk yet.
     tail: VecDeque<LogEntry>,
     /// Memory that they take.
@@ -105,6 +110,9 @@ impl MemoryLog {
         if level > FEATURE_LEVEL_FIRST {
             self.levels.insert(id.index, level);
         }
+        if let Some(transport) = named_transport(&entry) {
+            self.transports.insert(id.index, transport);
+        }
         let size = entry_size(&entry);
         self.sizes.push_back(size);
         self.bytes += u64::from(size);
@@ -133,6 +141,7 @@ impl MemoryLog {
         self.leaders.split_off(&from);
         self.memberships.split_off(&from);
         self.levels.split_off(&from);
+        self.transports.split_off(&from);
         while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= from) {
             self.tail_memory = self.tail_memory.saturating_sub(memory_of(entry_size(&entry)));
         }
@@ -156,6 +165,7 @@ impl MemoryLog {
         }
         self.memberships = self.memberships.split_off(&to);
         self.levels = self.levels.split_off(&to);
+        self.transports = self.transports.split_off(&to);
         while let Some(entry) = self.tail.pop_front_if(|entry| entry.log_id.index < to) {
             self.tail_memory = self.tail_memory.saturating_sub(memory_of(entry_size(&entry)));
         }
@@ -170,6 +180,11 @@ impl MemoryLog {
     /// The highest feature level that an entry needs, with the entry's index; `None` when none needs more than the first.
     pub(super) fn highest_level(&self) -> Option<(u64, u32)> {
         self.levels.iter().map(|(index, level)| (*index, *level)).max_by_key(|(_, level)| *level)
+    }
+
+    /// What ports accept by the newest entry that says so; it need not be committed.
+    pub(super) fn transport(&self) -> Option<TransportSecurity> {
+        self.transports.values().next_back().copied()
     }
 
     /// Index up to which the entries can go so that those left take no more than `bytes`; `None` when they do already.
@@ -275,6 +290,26 @@ mod tests {
         assert_eq!((log.log_id(4), log.log_id(5), log.log_id(6)), (None, Some(id(1, 5)), Some(id(2, 6))));
         assert_eq!(log.purge(id(2, 9)), 5..10);
         assert_eq!((log.last(), log.bytes(), log.tail_memory), (Some(id(2, 9)), 0, 0));
+    }
+
+    #[test]
+    fn the_newest_entry_that_is_left_says_what_ports_accept() {
+        use TransportSecurity::{Accept, Require};
+        let mut log = MemoryLog::default();
+        let set = |transport, index| {
+            let command = Command::SetTransport(transport);
+            let command = LogCommand { size: 10, ..Proposal { origin: None, request: None, command }.into() };
+            LogEntry { log_id: id(1, index), payload: Payload::Normal(command) }
+        };
+        assert_eq!(log.transport(), None);
+        for entry in [entry(1, 0, 10), set(Accept, 1), set(Require, 2), entry(1, 3, 10)] {
+            log.append(entry).unwrap();
+        }
+        assert_eq!(log.transport(), Some(Require));
+        log.truncate_after(Some(id(1, 1)));
+        assert_eq!(log.transport(), Some(Accept));
+        log.purge(id(1, 1));
+        assert_eq!(log.transport(), None);
     }
 
     #[test]

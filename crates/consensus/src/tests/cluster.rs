@@ -10,16 +10,19 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
-use trestle_api::peer as proto;
-use trestle_api::peer::peer_service_server::{PeerService, PeerServiceServer};
+use tonic::{Request, Status};
+use trestle_api::peer::peer_service_server::PeerServiceServer;
+use trestle_api::peer_caller::PeerCaller;
+use trestle_api::transport::PlainDial;
 use trestle_model::defaults::FEATURE_LEVEL_FIRST;
 use trestle_model::{
     ClusterId, Command, HostPort, MemberId, MemberName, MemberSpec, PoolName, PoolSpec, Proposal,
     Request as Named, RequestId,
 };
 
+use super::peer::Peer;
 use super::proxy::Proxy;
 use super::vote_guard::TestVoteGuard;
 use crate::{Consensus, ConsensusSettings, RaftState, Timing};
@@ -33,88 +36,6 @@ pub(super) const TIMING: Timing = Timing {
 
 /// How long anything may take before a test gives up on it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Peer(Consensus);
-
-type PeerAnswer<T> = Result<Response<T>, Status>;
-
-#[tonic::async_trait]
-impl PeerService for Peer {
-    async fn list_connections(
-        &self,
-        _: Request<proto::ListConnectionsRequest>,
-    ) -> PeerAnswer<proto::ListConnectionsResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn close_connections(
-        &self,
-        _: Request<proto::CloseConnectionsRequest>,
-    ) -> PeerAnswer<proto::CloseConnectionsResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn issue_certificate(
-        &self,
-        _: Request<proto::IssueCertificateRequest>,
-    ) -> PeerAnswer<proto::IssueCertificateResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn await_events(
-        &self,
-        _: Request<proto::AwaitEventsRequest>,
-    ) -> PeerAnswer<proto::AwaitEventsResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn describe(&self, _: Request<proto::DescribeRequest>) -> PeerAnswer<proto::DescribeResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-    async fn register_start(
-        &self,
-        _: Request<proto::RegisterStartRequest>,
-    ) -> PeerAnswer<proto::RegisterStartResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-    async fn adopt(&self, request: Request<proto::AdoptRequest>) -> PeerAnswer<proto::AdoptResponse> {
-        self.0.serve_adopt(request.into_inner()).await.map(Response::new)
-    }
-    async fn request_join(
-        &self,
-        _: Request<proto::RequestJoinRequest>,
-    ) -> PeerAnswer<proto::RequestJoinResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-    async fn notify_removed(
-        &self,
-        request: Request<proto::NotifyRemovedRequest>,
-    ) -> PeerAnswer<proto::NotifyRemovedResponse> {
-        self.0.serve_notify_removed(request.into_inner()).await.map(Response::new)
-    }
-    async fn propose(&self, request: Request<proto::ProposeRequest>) -> PeerAnswer<proto::ProposeResponse> {
-        self.0.serve_propose(request.into_inner(), |_| Ok(())).await.map(Response::new)
-    }
-    async fn read_index(
-        &self,
-        request: Request<proto::ReadIndexRequest>,
-    ) -> PeerAnswer<proto::ReadIndexResponse> {
-        self.0.serve_read_index(request.into_inner()).await.map(Response::new)
-    }
-    type ForwardStream = futures_util::stream::Empty<Result<proto::ForwardResponse, Status>>;
-    async fn forward(&self, _: Request<proto::ForwardRequest>) -> PeerAnswer<Self::ForwardStream> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-    async fn report(&self, _: Request<proto::ReportRequest>) -> PeerAnswer<proto::ReportResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-    async fn await_revision(
-        &self,
-        _: Request<proto::AwaitRevisionRequest>,
-    ) -> PeerAnswer<proto::AwaitRevisionResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-}
 
 struct Running {
     consensus: Consensus,
@@ -145,6 +66,19 @@ pub(super) struct Cluster {
     ways: BTreeMap<(usize, usize), Proxy>,
     /// Members call one another directly, and no way can be cut.
     direct: bool,
+}
+
+/// The header by which a caller of these tests says which member it has proved to be.
+pub(super) const PROVED: &str = "proved-member";
+
+/// Leaves with each call who has made it, as a member's port does.
+fn caller() -> InterceptorLayer<impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone> {
+    InterceptorLayer::new(|mut request: Request<()>| {
+        let proved = request.metadata().get(PROVED).and_then(|id| id.to_str().ok()?.parse().ok());
+        let caller = proved.map_or(PeerCaller::Unproven, |id| PeerCaller::Member(MemberId(id)));
+        request.extensions_mut().insert(caller);
+        Ok(request)
+    })
 }
 
 pub(super) fn host_port(address: SocketAddr) -> HostPort {
@@ -294,6 +228,7 @@ impl Cluster {
             timing: self.timing,
             feature_level_max: place.spec.feature_level_max,
             vote_guard: place.vote_guard.clone(),
+            dial: Arc::new(PlainDial),
         }
     }
 
@@ -303,7 +238,7 @@ impl Cluster {
         let place = &mut self.places[at];
         let (stop, stopped) = oneshot::channel();
         let (raft, peer) = (consensus.raft_service(), PeerServiceServer::new(Peer(consensus.clone())));
-        let router = consensus.peer_server().add_service(raft).add_service(peer);
+        let router = consensus.peer_server().layer(caller()).add_service(raft).add_service(peer);
         let address = place.address;
         let (bound, is_bound) = oneshot::channel();
         let server = consensus.runtime().spawn(async move {

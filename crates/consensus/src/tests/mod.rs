@@ -10,6 +10,8 @@ mod large;
 mod leadership;
 mod levels;
 mod origin;
+mod peer;
+mod proved_callers;
 mod proxy;
 mod removal;
 mod removal_model;

@@ -1,6 +1,7 @@
 //! `trestle member`.
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use tonic::Streaming;
 use trestle_api::v1;
 
@@ -9,7 +10,7 @@ use crate::args::{ReadArgs, WaitArgs, WriteArgs};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session, cluster, members};
-use crate::view::{MemberView, membership_step_word};
+use crate::view::{MemberView, membership_step_word, short_name};
 use crate::wait::{Drain, drained, tell_what_is_left};
 use crate::write::{Deleted, Write, for_people, in_force, warn};
 
@@ -70,6 +71,8 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Have the cluster record this machine's member's key, by which others know it over TLS; as root, over its admin socket
+    Enroll,
     /// Remove a member, running or lost; to come back it must start with an empty data directory
     #[command(visible_alias = "rm", alias = "delete")]
     Remove {
@@ -78,6 +81,13 @@ pub(crate) enum MemberCommand {
         #[command(flatten)]
         change: ChangeArgs,
     },
+}
+
+/// A member whose key was recorded.
+#[derive(Debug, Serialize)]
+struct Enrolled {
+    name: String,
+    key: String,
 }
 
 /// Options of commands that change who is a member, and who votes.
@@ -103,6 +113,7 @@ impl MemberCommand {
             Self::Update { name, peer_address, admin_address, wait } => {
                 update(session, &name, [peer_address, admin_address], &wait).await
             }
+            Self::Enroll => enroll(session).await,
             Self::Remove { name, change } => remove(session, &name, &change).await,
         }
     }
@@ -261,6 +272,18 @@ async fn enable(session: &mut Session<'_>, name: &str, args: &WriteArgs) -> Resu
     let make = async |channel| members(channel).enable_member(request.clone()).await;
     let view = MemberView::from(session.call(write.repeat(), make).await?);
     write.finish(session, &format!("member {name}"), "enabled", view.revision, &view).await
+}
+
+async fn enroll(session: &mut Session<'_>) -> Result<(), Error> {
+    // The member that is called is the one that is meant.
+    session.first_endpoint_only();
+    let request_id = Input::default().request_id(None)?;
+    let request = v1::EnrollMemberRequest { request_id: request_id.clone() };
+    let make = async |channel| members(channel).enroll_member(request.clone()).await;
+    let answer = session.call(Repeat::Write(&request_id), make).await?;
+    let key = answer.keys.first().cloned().unwrap_or_default();
+    let told = Enrolled { name: short_name(&answer.name), key };
+    session.print(&told, || format!("member {} is known by its key {}\n", told.name, told.key))
 }
 
 async fn settle(session: &mut Session<'_>, wait: &WaitArgs, revision: u64) -> Result<(), Error> {

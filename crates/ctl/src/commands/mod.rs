@@ -17,12 +17,14 @@ mod listener;
 pub(crate) mod listener_settings;
 mod member;
 mod metadata_settings;
+mod new_user;
 mod pool;
 mod pool_settings;
 mod reading;
 mod resource;
 mod restore;
 mod status;
+mod token;
 mod top;
 mod user;
 mod vip;
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     /// Manage users of the admin API: who may call it over TLS
     #[command(subcommand, alias = "users")]
     User(user::UserCommand),
+    /// Manage tokens: by one a machine joins the cluster
+    #[command(subcommand, alias = "tokens")]
+    Token(token::TokenCommand),
     /// List contexts, and choose one: which cluster to call, and as which user
     #[command(subcommand, alias = "contexts")]
     Context(context::ContextCommand),
@@ -127,6 +132,7 @@ impl Command {
             Self::Member(command) => Box::pin(command.run(session)).await,
             Self::Leader(command) => command.run(session).await,
             Self::User(command) => Box::pin(command.run(session)).await,
+            Self::Token(command) => Box::pin(command.run(session)).await,
             Self::Context(command) => command.run(session),
             Self::Backup(args) => args.run(session).await,
             Self::Restore(args) => args.run(session).await,

@@ -1,26 +1,21 @@
 //! `trestle user`.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use tonic::transport::Channel;
 use trestle_api::v1;
-use trestle_api::v1::user_service_client::UserServiceClient;
-use trestle_identity::{CertificateRequest, PrivateKey, SigningError, time_text};
-use trestle_model::{Choice, Role, Secret, UserName};
+use trestle_model::{Role, UserName};
 
 use super::choice::choice;
+use super::new_user::{ContextDocument, KeptUser, NewUser, UserView, how_to_use, users};
 use super::reading::{PAGE_SIZE, consistency, next_page};
 use crate::args::ReadArgs;
-use crate::context::{Context, Contexts, context_name};
 use crate::duration::DURATION_RULE;
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session};
 use crate::table;
-use crate::view::{short_name, word};
 
 /// What to do with users.
 #[derive(Debug, Subcommand)]
@@ -73,168 +68,53 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| DURATION_RULE.to_owned())
 }
 
-/// A user as it is shown.
-#[derive(Debug, Serialize)]
-struct UserView {
-    name: String,
-    role: &'static str,
-    keys: Vec<KeyView>,
-    revision: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct KeyView {
-    pin: String,
-    expire_time: Option<String>,
-}
-
-/// What was made, without what is secret.
-#[derive(Debug, Serialize)]
-struct MadeView {
-    user: UserView,
-    context: String,
-    file: String,
-}
-
-/// The context itself, in place of the text of the file, for programs.
-#[derive(Debug, Serialize)]
-struct ContextView {
-    name: String,
-    endpoints: Vec<String>,
-    certificate: String,
-    key: String,
-    ca: String,
-}
-
-impl ContextView {
-    fn of(contexts: &Contexts) -> Option<Self> {
-        let (name, context) = contexts.contexts.iter().next()?;
-        let Context { endpoints, certificate, key, ca } = context.clone();
-        Some(Self { name: name.clone(), endpoints, certificate, key: key.expose().clone(), ca })
+impl MadeArgs {
+    fn begin(&self, name: &str) -> Result<NewUser, Error> {
+        let file = Some(self.out.as_str()).filter(|out| *out != "-").map(Path::new);
+        NewUser::begin(("NAME", name), file, self.ttl)
     }
 }
 
-impl From<v1::User> for UserView {
-    fn from(user: v1::User) -> Self {
-        let key = |key: v1::UserKey| KeyView {
-            pin: key.pin,
-            expire_time: key.expire_time.and_then(|time| SystemTime::try_from(time).ok()).map(time_text),
-        };
-        Self {
-            name: short_name(&user.name),
-            role: word::<Role>(user.role),
-            keys: user.keys.into_iter().map(key).collect(),
-            revision: user.revision,
-        }
-    }
-}
-
-fn users(channel: Channel) -> UserServiceClient<Channel> {
-    UserServiceClient::new(channel)
-}
-
-/// A key of a user that is being made, and where its context is to be.
-struct Making {
-    key: PrivateKey,
-    request: Vec<u8>,
-    request_id: String,
-    lifetime: prost_types::Duration,
-    /// The file and what it has by now; `None` for standard output.
-    file: Option<(PathBuf, Contexts)>,
-}
-
-impl Making {
-    /// Looks at the file first, so that nothing is made that could not be kept.
-    fn begin(name: &str, made: &MadeArgs) -> Result<Self, Error> {
-        let mut input = Input::default();
-        input.valid("NAME", name, UserName::parse(name));
-        let request_id = input.request_id(None)?;
-        let lifetime = prost_types::Duration::try_from(made.ttl).ok();
-        if lifetime.is_none() {
-            input.refuse("--ttl", &format!("{:?}", made.ttl), "must be 1m to 3650d");
-        }
-        input.finish()?;
-        let file = match made.out.as_str() {
-            "-" => None,
-            path => Some((PathBuf::from(path), Contexts::read(Path::new(path))?)),
-        };
-        let failed = |error: SigningError| Error::Key(error.to_string());
-        let key = PrivateKey::generate().map_err(failed)?;
-        let request = CertificateRequest::make(&key).map_err(failed)?;
-        Ok(Self { key, request, request_id, lifetime: lifetime.unwrap_or_default(), file })
-    }
-
-    /// Keeps what was signed.
-    fn finish(self, session: &mut Session<'_>, done: &str, answer: v1::UserCredentials) -> Result<(), Error> {
-        let context = Context {
-            endpoints: answer.endpoints,
-            certificate: answer.certificate,
-            key: Secret::new(self.key.to_pem().expose().clone()),
-            ca: answer.authorities,
-        };
-        let user = UserView::from(answer.user.unwrap_or_default());
-        let name = context_name(&context.identity(&user.name)?);
-        let Some((path, mut contexts)) = self.file else {
-            let mut contexts = Contexts::default();
-            contexts.add(name, context);
+/// Tells what was made.
+fn tell(session: &mut Session<'_>, done: &str, kept: KeptUser) -> Result<(), Error> {
+    match kept {
+        KeptUser::ForOutput { user, contexts } => {
             session.terminal.note(format_args!(
                 "user {} {done}; keep what follows where nobody else reads it",
                 user.name
             ));
-            let shown = ContextView::of(&contexts);
-            return session.print(&shown, || contexts.render().expose().clone());
-        };
-        contexts.add(name.clone(), context);
-        let is_current = contexts.current.as_ref() == Some(&name);
-        contexts.write(&path)?;
-        let (file, role) = (path.display().to_string(), user.role);
-        let told = format!("user {} {done} as {role}; context {name} is in {file}\n", user.name);
-        session.print(&MadeView { user, context: name.clone(), file }, || told)?;
-        if !is_current {
-            session.terminal.note(format_args!(
-                "another context is current there: \"trestle context use {name}\" changes that"
-            ));
+            session.print(&ContextDocument::of(&contexts), || contexts.render().expose().clone())
         }
-        Ok(())
+        KeptUser::InFile { made, another_is_current } => {
+            session.print(&made, || {
+                let (name, role) = (&made.user.name, made.user.role);
+                format!("user {name} {done} as {role}; context {} is in {}\n", made.context, made.file)
+            })?;
+            if another_is_current {
+                session.terminal.note(how_to_use(&made.context));
+            }
+            Ok(())
+        }
     }
 }
 
 impl UserCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
-            Self::Create { name, role, made } => create(session, name, role, &made).await,
-            Self::Rotate { name, made } => rotate(session, &name, &made).await,
+            Self::Create { name, role, made } => {
+                let new = made.begin(&name)?;
+                let answer = new.create(session, role).await?;
+                tell(session, "created", new.keep(answer)?)
+            }
+            Self::Rotate { name, made } => {
+                let new = made.begin(&name)?;
+                let answer = new.rotate(session).await?;
+                tell(session, "rotated", new.keep(answer)?)
+            }
             Self::List { read } => list(session, &read).await,
             Self::Delete { name } => delete(session, &name).await,
         }
     }
-}
-
-async fn create(session: &mut Session<'_>, name: String, role: Role, made: &MadeArgs) -> Result<(), Error> {
-    let making = Making::begin(&name, made)?;
-    let request = v1::CreateUserRequest {
-        user_id: name,
-        user: Some(v1::User { role: role.number(), ..Default::default() }),
-        certificate_request: making.request.clone(),
-        lifetime: Some(making.lifetime),
-        request_id: making.request_id.clone(),
-    };
-    let make = async |channel| users(channel).create_user(request.clone()).await;
-    let answer = session.call(Repeat::Write(&making.request_id), make).await?;
-    making.finish(session, "created", answer)
-}
-
-async fn rotate(session: &mut Session<'_>, name: &str, made: &MadeArgs) -> Result<(), Error> {
-    let making = Making::begin(name, made)?;
-    let request = v1::RotateUserRequest {
-        name: format!("users/{name}"),
-        certificate_request: making.request.clone(),
-        lifetime: Some(making.lifetime),
-        request_id: making.request_id.clone(),
-    };
-    let make = async |channel| users(channel).rotate_user(request.clone()).await;
-    let answer = session.call(Repeat::Write(&making.request_id), make).await?;
-    making.finish(session, "rotated", answer)
 }
 
 async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {

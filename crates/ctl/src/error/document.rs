@@ -96,7 +96,7 @@ impl Error {
         };
         match self {
             Self::Invalid(found) => view.violations = found.0.iter().map(Into::into).collect(),
-            Self::Refused(status) => {
+            Self::Refused(status) | Self::FoundingRefused(status) => {
                 let found =
                     status.get_details_bad_request().map(|all| all.field_violations).unwrap_or_default();
                 view.violations = found.into_iter().map(|v| told(v.field, &v.description)).collect();
@@ -140,7 +140,7 @@ impl Error {
             Self::Invalid(_) => "INVALID_VALUE",
             Self::NothingToChange(_) => "NOTHING_TO_CHANGE",
             Self::CloseSelection(_) => "CLOSE_SELECTION",
-            Self::Refused(status) => return reason(status),
+            Self::Refused(status) | Self::FoundingRefused(status) => return reason(status),
             Self::NoAnswer { .. } => "NO_ANSWER",
             Self::Unknown { .. } => "OUTCOME_UNKNOWN",
             Self::NotInForce { .. } => "NOT_IN_FORCE",

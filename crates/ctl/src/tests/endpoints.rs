@@ -229,8 +229,8 @@ fn founding_is_advised_where_every_endpoint_is_without_a_cluster() {
     let endpoints = [members[0].address.to_string(), members[1].address.to_string()];
     let done = trestle(&endpoints, &["pool", "create", "web"]);
     assert_eq!(done.code, 1);
-    let end = "  found a cluster with \"trestle cluster bootstrap\", or take the members into one with \"trestle member add \
-               HOST:PORT\" on a member of that cluster\n";
+    let end = "  found a cluster with \"trestle cluster bootstrap\", or let the members join one with \"trestled join\" and a token of \
+               \"trestle token create\"\n";
     assert!(done.err.ends_with(end), "{}", done.err);
 }
 

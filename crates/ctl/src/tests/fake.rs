@@ -319,6 +319,13 @@ impl ClusterService for Fake {
         Err(tonic::Status::unimplemented("not asked for here"))
     }
 
+    async fn secure_cluster(
+        &self,
+        _: Request<v1::SecureClusterRequest>,
+    ) -> Answer<v1::SecureClusterResponse> {
+        not_scripted()
+    }
+
     async fn restore_configuration(
         &self,
         request: Request<tonic::Streaming<v1::RestoreConfigurationRequest>>,

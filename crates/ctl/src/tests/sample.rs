@@ -142,6 +142,7 @@ pub(crate) fn sample_member(name: &str, id: u64) -> v1::Member {
         draining: false,
         drain_timeout: None,
         feature_level_max: 1,
+        keys: Vec::new(),
     }
 }
 
@@ -220,6 +221,7 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
         counts: Some(v1::ResourceCounts { pools: 1, backends: 2, listeners: 1, vips: 0 }),
         vips: Vec::new(),
         feature_level: 1,
+        transport: 0,
     }
 }
 

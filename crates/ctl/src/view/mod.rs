@@ -66,7 +66,7 @@ pub(crate) fn short_name(resource: &str) -> String {
     let parts: Vec<&str> = resource.split('/').collect();
     match parts.as_slice() {
         ["pools", pool, "backends", backend] => format!("{pool}/{backend}"),
-        ["pools" | "listeners" | "members" | "vips" | "users", name] => (*name).to_owned(),
+        ["pools" | "listeners" | "members" | "vips" | "users" | "tokens", name] => (*name).to_owned(),
         ["members", member, "connections", number] => format!("{member}/{number}"),
         _ => resource.to_owned(),
     }

@@ -9,10 +9,11 @@ mod vips;
 
 use serde::Serialize;
 use trestle_api::v1;
+use trestle_model::TransportSecurity;
 
 pub(crate) use self::data_plane::{PoolDown, PoolsDown};
 use self::member::MemberStatusView;
-use super::short_name;
+use super::{short_name, word};
 use crate::table;
 
 /// The cluster as its members describe it.
@@ -29,6 +30,9 @@ pub(crate) struct StatusView {
     vips: u32,
     /// What the cluster may ask of all its members.
     feature_level: u32,
+    /// What the members' ports accept: "off" for plain connections, "accept" for those and TLS, "require" for TLS alone; `None` where
+    /// that is not known.
+    transport: Option<&'static str>,
     members: Vec<MemberStatusView>,
     /// What is wrong, and what to do, one sentence each; empty when all is well.
     problems: Vec<String>,
@@ -62,6 +66,7 @@ impl StatusView {
             listeners: counts.listeners,
             vips: counts.vips,
             feature_level: status.feature_level,
+            transport: Some(word::<TransportSecurity>(status.transport)).filter(|_| status.transport != 0),
             members: status.members.into_iter().map(Into::into).collect(),
             problems: Vec::new(),
             notes: Vec::new(),
@@ -72,6 +77,7 @@ impl StatusView {
             if view.cluster_id.is_empty() { vec![view.no_cluster(true)] } else { view.find_problems() };
         view.notes = view.find_notes();
         view.notes.extend(view.level_note());
+        view.notes.extend(view.transport_note());
         view
     }
 
@@ -326,6 +332,15 @@ mod tests {
         assert!(view.problems[0].contains("\"trestle cluster bootstrap\""));
         assert!(view.problems[0].contains("\"trestle member add 127.0.0.0:7481\""), "{:?}", view.problems);
         assert!(view.text(None).starts_with("CLUSTER     none\nLEADER      none\n"));
+    }
+
+    #[test]
+    fn that_nobody_proves_anything_is_not_to_be_forgotten() {
+        let notes = |transport| StatusView::from(v1::ClusterStatus { transport, ..sample_status() }).notes;
+        for (transport, part) in [(1, "prove"), (2, "beside TLS")] {
+            assert!(notes(transport)[0].contains(part), "{:?}", notes(transport));
+        }
+        assert_eq!((notes(0).len(), notes(3).len()), (0, 0));
     }
 
     #[test]

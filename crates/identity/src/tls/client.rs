@@ -1,29 +1,19 @@
-//! The calling side.
+//! The calling side of a user.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsConnector;
+use rustls::AlertDescription;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 use trestle_model::{ClusterId, UserName};
 
-use super::{ALPN, no_tls12, provider, verify_signature};
+use super::greeting::{Greeted, NotGreeted, Shown, greet};
+use super::server::ServerLeaf;
 use crate::certificate::{CertificateFacts, from_pem};
 use crate::name::{CertificateSubject, SpiffeId, admin_host};
 use crate::private_key::PrivateKey;
 use crate::verify::{CertificateRefusal, time_text, verify_member, verify_own};
-
-/// Bytes of the first answer that are read to see whether there is one; the rest is read by whoever gets the connection.
-const FIRST_READ: usize = 1024;
 
 /// Why there is no connection, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,8 +130,7 @@ impl ClientTls {
         CertificateFacts::read(&self.0.certificate).ok().map(|facts| facts.not_after)
     }
 
-    /// Speaks TLS with a member, and waits for its first words: only these tell that it has let the user in (a client ends its part
-    /// of the handshake before the server has seen its certificate, RFC 8446 section 2).
+    /// Speaks TLS with a member, and waits for its first words: only these tell that it has let the user in.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -150,151 +139,23 @@ impl ClientTls {
         io: Io,
         now: SystemTime,
     ) -> Result<Greeted<TlsStream<Io>>, TlsError> {
-        let own = |refusal| TlsError::Own { user: self.0.user.clone(), refusal };
-        verify_own(&self.0.certificate, now).map_err(own)?;
-        let refused = Arc::new(Mutex::new(None));
-        let config = self.config(refused.clone()).map_err(|error| TlsError::Broken(error.to_string()))?;
-        let name = ServerName::try_from(admin_host(&self.0.cluster))
-            .map_err(|error| TlsError::Broken(error.to_string()))?;
-        let failed = |error: &io::Error| {
-            let refusal = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.told(error, refusal, now)
-        };
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, io).await;
-        let mut stream = connected.map_err(|error| failed(&error))?;
-        let mut first = vec![0; FIRST_READ];
-        match stream.read(&mut first).await {
-            Ok(0) => Err(TlsError::Broken("it was closed from there".to_owned())),
-            Ok(bytes) => {
-                first.truncate(bytes);
-                Ok(Greeted { first, taken: 0, io: stream })
+        let UserIdentity { cluster, user, authorities, certificate, key } = &*self.0;
+        let own = |refusal| TlsError::Own { user: user.clone(), refusal };
+        verify_own(certificate, now).map_err(own)?;
+        let own = ServerLeaf::new(certificate, key).map_err(|error| TlsError::Broken(error.to_string()))?;
+        let (cluster_of, believed) = (cluster.clone(), authorities.clone());
+        // In place of the name in an address: members are reached under many, and an authority signs for no other cluster.
+        let judge = move |shown: &Shown<'_>| verify_member(&cluster_of, &believed, shown.leaf, shown.now);
+        match greet(io, &admin_host(cluster), Some(&own), Box::new(judge)).await {
+            Ok((stream, _)) => Ok(stream),
+            Err(NotGreeted::Disbelieved(refusal)) => {
+                Err(TlsError::Member { cluster: cluster.clone(), refusal })
             }
-            Err(error) => Err(failed(&error)),
-        }
-    }
-
-    fn config(&self, refused: Arc<Mutex<Option<CertificateRefusal>>>) -> Result<ClientConfig, Error> {
-        let provider = provider();
-        let UserIdentity { cluster, authorities, certificate, key, .. } = &*self.0;
-        let verifier = MemberVerifier {
-            cluster: cluster.clone(),
-            authorities: authorities.clone(),
-            provider: provider.clone(),
-            refused,
-        };
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(vec![CertificateDer::from(certificate.clone())], key.der())?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::disabled();
-        Ok(config)
-    }
-
-    fn told(&self, error: &io::Error, refusal: Option<CertificateRefusal>, now: SystemTime) -> TlsError {
-        let UserIdentity { cluster, user, .. } = &*self.0;
-        if let Some(refusal) = refusal {
-            return TlsError::Member { cluster: cluster.clone(), refusal };
-        }
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(Error::AlertReceived(alert)) => {
-                TlsError::Refused { user: user.clone(), why: words(*alert, user, now) }
+            Err(NotGreeted::Alert(alert)) => {
+                Err(TlsError::Refused { user: user.clone(), why: words(alert, user, now) })
             }
-            Some(error) => TlsError::NotTls(error.to_string()),
-            None => TlsError::Broken(error.to_string()),
+            Err(NotGreeted::NotTls(why)) => Err(TlsError::NotTls(why)),
+            Err(NotGreeted::Broken(why)) => Err(TlsError::Broken(why)),
         }
-    }
-}
-
-/// Verifies a member's certificate by the authorities of the context, in place of the name in an address: members are reached under
-/// many, and an authority signs for no other cluster.
-#[derive(Debug)]
-struct MemberVerifier {
-    cluster: ClusterId,
-    authorities: Vec<Vec<u8>>,
-    provider: Arc<CryptoProvider>,
-    refused: Arc<Mutex<Option<CertificateRefusal>>>,
-}
-
-impl ServerCertVerifier for MemberVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        match verify_member(&self.cluster, &self.authorities, end_entity, now) {
-            Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(refusal) => {
-                *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
-                Err(CertificateError::UnknownIssuer.into())
-            }
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_signature(&self.provider, message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A connection whose first bytes were read already.
-#[derive(Debug)]
-pub struct Greeted<Io> {
-    first: Vec<u8>,
-    taken: usize,
-    io: Io,
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Greeted<Io> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = this.first.get(this.taken..).unwrap_or_default();
-        if left.is_empty() {
-            return Pin::new(&mut this.io).poll_read(cx, buffer);
-        }
-        let bytes = left.len().min(buffer.remaining());
-        buffer.put_slice(left.get(..bytes).unwrap_or_default());
-        this.taken += bytes;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Greeted<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

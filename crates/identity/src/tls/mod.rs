@@ -1,16 +1,20 @@
-//! TLS 1.3 of the admin API, on both sides: the member shows a certificate of its cluster, and so does the user.
+//! TLS 1.3, on both sides: of the admin API, where the member shows a certificate of its cluster, and so does the user; and among members.
 //!
 //! A connection has a configuration of its own, made of what holds at that moment: the member's certificate may be renewed, and users
 //! come and go, without a connection that is open noticing. No session is ever resumed and nothing is sent before the handshake has
 //! ended, because either would let in whom a new handshake refuses (RFC 8446 sections 2.2 and 2.3).
 
 mod client;
+mod greeting;
+mod peer;
 mod server;
 
-pub use client::{ClientTls, Greeted, TlsError};
+pub use client::{ClientTls, TlsError};
+pub use greeting::Greeted;
+pub use peer::{PeerIdentity, PeerTls, PeerTlsError, accept_member, connect_to_authority};
 pub use server::{HandshakeFailure, ServerLeaf, accept};
 
-/// A connection of a user, to a member.
+/// A connection to a member, as the member has it.
 pub use tokio_rustls::server::TlsStream;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The accepting side.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -46,9 +47,23 @@ impl ServerLeaf {
         Ok(Self { certified: Arc::new(CertifiedKey::new(chain, signing)), facts })
     }
 
+    /// The same, shown with the certificate of the authority that has signed it, in DER: whoever knows nothing but the hash of that
+    /// authority's key needs it.
+    #[must_use]
+    pub fn with_authority(&self, authority: &[u8]) -> Self {
+        let mut certified = CertifiedKey::clone(&self.certified);
+        certified.cert.truncate(1);
+        certified.cert.push(CertificateDer::from(authority.to_vec()));
+        Self { certified: Arc::new(certified), facts: self.facts.clone() }
+    }
+
     /// What the certificate says.
     pub fn facts(&self) -> &CertificateFacts {
         &self.facts
+    }
+
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
     }
 }
 
@@ -64,28 +79,42 @@ pub struct HandshakeFailure<Io> {
 }
 
 /// What came of the client's certificate.
-type Outcome = Mutex<Option<Result<AuthenticatedUser, CertificateRefusal>>>;
+type Outcome<T> = Mutex<Option<Result<T, CertificateRefusal>>>;
 
-/// Verifies one client's certificate by the state.
-#[derive(Debug)]
-struct UserVerifier {
-    state: Arc<ClusterState>,
+/// Judges the certificate of a client.
+pub(super) type ClientJudge<T> =
+    Box<dyn Fn(&[u8], SystemTime) -> Result<T, CertificateRefusal> + Send + Sync + 'static>;
+
+/// Verifies one client's certificate.
+struct ClientCheck<T> {
+    judge: ClientJudge<T>,
+    mandatory: bool,
     provider: Arc<CryptoProvider>,
-    outcome: Arc<Outcome>,
+    outcome: Arc<Outcome<T>>,
+}
+
+impl<T> fmt::Debug for ClientCheck<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCheck")
+    }
 }
 
 /// What a client is told of a refusal: its library knows no more than the name of an alert (RFC 8446 section 6.2). The other side,
-/// `client::words`, makes words of it.
+/// `client::words` or `peer::words`, makes words of it.
 fn alert(refusal: &CertificateRefusal) -> CertificateError {
     match refusal {
         CertificateRefusal::Expired { .. } => CertificateError::Expired,
         CertificateRefusal::NotYetValid { .. } => CertificateError::NotValidYet,
-        CertificateRefusal::WrongAuthority { .. } => CertificateError::UnknownIssuer,
-        CertificateRefusal::OtherCluster { .. } | CertificateRefusal::OtherKind { .. } => {
-            CertificateError::InvalidPurpose
+        CertificateRefusal::WrongAuthority { .. } | CertificateRefusal::OtherAuthority { .. } => {
+            CertificateError::UnknownIssuer
         }
+        CertificateRefusal::OtherCluster { .. }
+        | CertificateRefusal::OtherKind { .. }
+        | CertificateRefusal::OtherMember { .. } => CertificateError::InvalidPurpose,
         CertificateRefusal::UnknownUser(_) => CertificateError::ApplicationVerificationFailure,
-        CertificateRefusal::KeyNotPinned { .. } => CertificateError::Revoked,
+        CertificateRefusal::KeyNotPinned { .. } | CertificateRefusal::NotMembersKey { .. } => {
+            CertificateError::Revoked
+        }
         CertificateRefusal::Unreadable(_)
         | CertificateRefusal::NoName
         | CertificateRefusal::ManyNames(_)
@@ -94,9 +123,13 @@ fn alert(refusal: &CertificateRefusal) -> CertificateError {
     }
 }
 
-impl ClientCertVerifier for UserVerifier {
+impl<T: Send> ClientCertVerifier for ClientCheck<T> {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Clients have the one certificate of their context, and need no hint.
+        // Clients have one certificate, and need no hint.
         &[]
     }
 
@@ -107,12 +140,12 @@ impl ClientCertVerifier for UserVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-        let verified = verify_user(&self.state, end_entity, now);
-        let answer = match &verified {
+        let judged = (self.judge)(end_entity, now);
+        let answer = match &judged {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(refusal) => Err(alert(refusal).into()),
         };
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(verified);
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(judged);
         answer
     }
 
@@ -139,12 +172,17 @@ impl ClientCertVerifier for UserVerifier {
     }
 }
 
-fn config(leaf: &ServerLeaf, state: Arc<ClusterState>, outcome: Arc<Outcome>) -> Result<ServerConfig, Error> {
+fn config<T: Send + 'static>(
+    leaf: &ServerLeaf,
+    judge: ClientJudge<T>,
+    mandatory: bool,
+    outcome: Arc<Outcome<T>>,
+) -> Result<ServerConfig, Error> {
     let provider = provider();
-    let verifier = UserVerifier { state, provider: provider.clone(), outcome };
+    let check = ClientCheck { judge, mandatory, provider: provider.clone(), outcome };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(Arc::new(check))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(leaf.certified.clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
@@ -172,17 +210,18 @@ fn told(error: &io::Error) -> (&'static str, String) {
     (kind, error.to_string())
 }
 
-/// Speaks TLS with a client, which must show a certificate of a user that `state` knows.
+/// Speaks TLS with a client; answers the stream and what the judge has answered, `None` for a client that has shown no certificate.
 ///
 /// # Errors
 /// [`HandshakeFailure`], after the client was sent an alert.
-pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn shake<Io: AsyncRead + AsyncWrite + Unpin, T: Send + 'static>(
     io: Io,
     leaf: &ServerLeaf,
-    state: Arc<ClusterState>,
-) -> Result<(TlsStream<Io>, AuthenticatedUser), HandshakeFailure<Io>> {
-    let outcome = Arc::new(Outcome::default());
-    let config = match config(leaf, state, outcome.clone()) {
+    mandatory: bool,
+    judge: ClientJudge<T>,
+) -> Result<(TlsStream<Io>, Option<T>), HandshakeFailure<Io>> {
+    let outcome = Arc::new(Outcome::<T>::default());
+    let config = match config(leaf, judge, mandatory, outcome.clone()) {
         Ok(config) => config,
         Err(error) => {
             let kind = "this member's TLS cannot be set up";
@@ -190,9 +229,10 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     let accepted = TlsAcceptor::from(Arc::new(config)).accept(io).into_fallible().await;
-    let verified = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (accepted, verified) {
-        (Ok(stream), Some(Ok(user))) => Ok((stream, user)),
+    let judged = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (accepted, judged) {
+        (Ok(stream), Some(Ok(judged))) => Ok((stream, Some(judged))),
+        (Ok(stream), None) if !mandatory => Ok((stream, None)),
         (Ok(stream), _) => {
             Err(HandshakeFailure { kind: ANONYMOUS, words: ANONYMOUS.to_owned(), io: stream.into_inner().0 })
         }
@@ -202,6 +242,24 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
         (Err((error, io)), _) => {
             let (kind, words) = told(&error);
             Err(HandshakeFailure { kind, words, io })
+        }
+    }
+}
+
+/// Speaks TLS with a client, which must show a certificate of a user that `state` knows.
+///
+/// # Errors
+/// [`HandshakeFailure`], after the client was sent an alert.
+pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
+    io: Io,
+    leaf: &ServerLeaf,
+    state: Arc<ClusterState>,
+) -> Result<(TlsStream<Io>, AuthenticatedUser), HandshakeFailure<Io>> {
+    let judge = move |shown: &[u8], now| verify_user(&state, shown, now);
+    match shake(io, leaf, true, Box::new(judge)).await? {
+        (stream, Some(user)) => Ok((stream, user)),
+        (stream, None) => {
+            Err(HandshakeFailure { kind: ANONYMOUS, words: ANONYMOUS.to_owned(), io: stream.into_inner().0 })
         }
     }
 }

@@ -5,5 +5,6 @@ mod batches;
 mod listeners;
 mod make;
 mod state;
+mod tokens;
 mod users;
 mod vips;

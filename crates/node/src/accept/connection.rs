@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::CallLimiter;
-use super::user_session::UserSession;
+use super::session::CallerSession;
 use super::{ClientSource, ConnectionOrigin};
 
 /// Times after which a connection of one port is given up.
@@ -106,8 +106,8 @@ pub(crate) struct PortConnection {
     abort: CancellationToken,
     /// To be ended when its calls have.
     leave: CancellationToken,
-    /// The user that has shown its certificate over TLS.
-    user: OnceLock<Arc<UserSession>>,
+    /// Who has come over it; none at a port where nobody shows who it is.
+    session: OnceLock<Arc<CallerSession>>,
 }
 
 impl PortConnection {
@@ -130,18 +130,18 @@ impl PortConnection {
             evicted_calls: AtomicU32::new(0),
             abort: CancellationToken::new(),
             leave: CancellationToken::new(),
-            user: OnceLock::new(),
+            session: OnceLock::new(),
         }
     }
 
     /// Notes who its client is, once.
-    pub(super) fn set_user(&self, session: Arc<UserSession>) {
-        self.user.get_or_init(|| session);
+    pub(super) fn set_session(&self, session: Arc<CallerSession>) {
+        self.session.get_or_init(|| session);
     }
 
-    /// The user that its client is; `None` without TLS.
-    pub(super) fn user(&self) -> Option<&Arc<UserSession>> {
-        self.user.get()
+    /// Who its client is; `None` at a port where nobody shows it.
+    pub(super) fn session(&self) -> Option<&Arc<CallerSession>> {
+        self.session.get()
     }
 
     /// Whole between any two statements.
@@ -164,6 +164,11 @@ impl PortConnection {
 
     pub(crate) async fn aborted(&self) {
         self.abort.cancelled().await;
+    }
+
+    /// Ends it when its calls have.
+    pub(super) fn leave(&self) {
+        self.leave.cancel();
     }
 
     pub(crate) async fn close_requested(&self) {

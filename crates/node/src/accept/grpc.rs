@@ -22,7 +22,7 @@ use tower::ServiceExt;
 
 use super::calls::{CallClass, CallPermit, too_many};
 use super::connection::PortConnection;
-use super::user_session::{CallingUser, UserSession};
+use super::session::{CallerSession, Proof};
 use super::{ClientSource, ConnectionOrigin, EstablishedIo, Serve, ServicePort};
 
 /// Streams of one connection at a time. Clients that have more to do wait, or open another connection.
@@ -42,8 +42,8 @@ const WAITING_DEADLINE: Duration = Duration::from_secs(330);
 pub(crate) struct Client<'a> {
     /// Where the connection comes from.
     pub(crate) origin: &'a ConnectionOrigin,
-    /// The user that has shown its certificate, with the role that it has now; `None` without TLS.
-    pub(crate) user: Option<CallingUser>,
+    /// Who that has proved to be, as it is now.
+    pub(crate) proof: Proof,
 }
 
 /// What stands before the services of a port.
@@ -205,7 +205,7 @@ impl HttpBody for RequestBody {
 /// An answer as it is fetched.
 struct ResponseBody {
     body: Body,
-    /// What ends it when its user was deleted, or its key rotated; `None` where it is short.
+    /// What ends it when whoever called is let in no more; `None` where it is short.
     revocation: Option<Revocation>,
     /// Holds the call's place until the last of it was fetched.
     _permit: Option<Arc<CallPermit>>,
@@ -286,20 +286,18 @@ impl ServicePort {
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
         };
         let path = request.uri().path().to_owned();
-        let user = connection.user();
-        let current = user.map(|session| session.current()).transpose();
-        let client = Client {
-            origin: &connection.origin,
-            user: current.as_ref().ok().and_then(Option::as_ref).cloned(),
-        };
+        let session = connection.session();
+        let current = session.map(|session| session.current()).transpose();
+        let proof = current.as_ref().ok().and_then(Option::as_ref).cloned().unwrap_or(Proof::None);
+        let client = Client { origin: &connection.origin, proof };
         let note = |refusal: &Status| guard.note_refusal(&client, connection.source, &path, refusal);
         let admitted = current.and_then(|_| guard.admit(&client, &mut request));
         if let Err(refusal) = admitted {
             note(&refusal);
             return refused(refusal);
         }
-        // What stays open ends with its user. Other calls are answered: a user that rotates its own key needs the answer.
-        let revocable = user.filter(|_| matches!(class, CallClass::Streaming | CallClass::Waiting));
+        session.iter().for_each(|session| session.note_call(connection.source));
+        let revocable = session.filter(|session| session.ends(class));
         let answering = async {
             let answering = services.oneshot(request.map(asked));
             match limit {
@@ -334,28 +332,22 @@ impl ServicePort {
     }
 }
 
-/// Resolves when the user of a connection is one no more, with what it is told; never for a connection without one.
-async fn revoked(user: Option<&Arc<UserSession>>) -> Status {
-    let Some(session) = user else { return std::future::pending().await };
+/// Resolves when the caller is let in no more, with what it is told; never for a call that is not revocable.
+async fn revoked(session: Option<&Arc<CallerSession>>) -> Status {
+    let Some(session) = session else { return std::future::pending().await };
     session.ended().await;
-    refusal(session)
+    session.refusal()
 }
 
-/// What a user is told that is one no more.
-fn refusal(session: &UserSession) -> Status {
-    let current = session.current();
-    current.err().unwrap_or_else(|| Status::unauthenticated("this user was not one for a moment; try again"))
-}
-
-/// The end of an answer when its user is one no more.
+/// The end of an answer when its caller is let in no more.
 struct Revocation {
-    session: Arc<UserSession>,
+    session: Arc<CallerSession>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     told: bool,
 }
 
 impl Revocation {
-    fn new(session: Arc<UserSession>) -> Self {
+    fn new(session: Arc<CallerSession>) -> Self {
         let ended = Box::pin(session.ended());
         Self { session, ended, told: false }
     }
@@ -366,7 +358,7 @@ impl Revocation {
         self.told = true;
         let mut trailers = HeaderMap::new();
         // A message that is no header is left out; the code is there all the same.
-        let _ = refusal(&self.session).add_header(&mut trailers);
+        let _ = self.session.refusal().add_header(&mut trailers);
         Poll::Ready(Frame::trailers(trailers))
     }
 }

@@ -15,9 +15,10 @@ mod grpc;
 mod http;
 mod listener;
 mod peer_groups;
+mod plain_callers;
 mod refusal_log;
+mod session;
 mod transport;
-mod user_session;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,9 +38,11 @@ pub(crate) use connection::{MonitoredIo, PortDeadlines};
 pub(crate) use grpc::{Client, Grpc, Guard, Http2};
 pub(crate) use http::Http1;
 pub(crate) use listener::{ClientSource, ConnectionOrigin, ListeningSocket, UnixCredentials};
+pub(crate) use plain_callers::{PlainCallerSeen, PlainCallers};
 pub(crate) use refusal_log::RefusalLog;
+use session::AfterEnd;
+pub(crate) use session::{CallingUser, Door, OpensTo, Proof};
 pub(crate) use transport::{EstablishedIo, ServerTransport};
-pub(crate) use user_session::{CallingUser, UserDoor};
 
 /// How often deadlines are looked at.
 const DEADLINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -161,8 +164,8 @@ impl ServicePort {
         }
     }
 
-    /// The same port, where users are let in by TLS too.
-    pub(crate) fn with_users(self, door: UserDoor) -> Self {
+    /// The same port, where users or members are let in by TLS too.
+    pub(crate) fn with_tls(self, door: Door) -> Self {
         Self { transport: ServerTransport::PlainOrTls(Arc::new(door)), ..self }
     }
 
@@ -240,7 +243,7 @@ fn is_shortage(error: &io::Error) -> bool {
         .any(|known| errno == Some(known.raw_os_error()))
 }
 
-/// Serves one connection until it ends, its user is one no more, or `abort`.
+/// Serves one connection until it ends, its member is one no more, or `abort`.
 async fn serve_connection<Io, S>(
     place: ConnectionPermit,
     io: Io,
@@ -263,10 +266,18 @@ async fn serve_connection<Io, S>(
             }
         };
         let serving = serve.serve(port.clone(), connection.clone(), io, stop);
-        let Some(session) = connection.user() else { return serving.await };
+        let Some(session) = connection.session() else { return serving.await };
+        let closed = async {
+            match session.follow().await {
+                AfterEnd::Closed => return,
+                AfterEnd::Left => connection.leave(),
+                AfterEnd::Open => {}
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             ended = serving => ended,
-            () = session.follow() => Ok(()),
+            () = closed => Ok(()),
         }
     };
     let ended = tokio::select! {

@@ -1,4 +1,4 @@
-//! What lies between an accepted socket and the protocol above it: nothing, or TLS with the identity of its client. The first byte
+//! What lies between an accepted socket and the protocol above it: nothing, or TLS with the identity of a user or a member. The first byte
 //! decides, so that both have one port: a TLS record of a handshake begins with 0x16 (RFC 8446 section 5.1), HTTP/2 with "PRI"
 //! (RFC 9113 section 3.4). The calling side's is `trestle_api::transport`.
 
@@ -14,7 +14,7 @@ use trestle_identity::tls::{self, HandshakeFailure, TlsStream};
 
 use super::MonitoredIo;
 use super::connection::PortConnection;
-use super::user_session::{UserDoor, UserSession};
+use super::session::{CallerSession, Door, OpensTo};
 
 /// The type of a record that begins a TLS handshake.
 const HANDSHAKE: u8 = 0x16;
@@ -33,8 +33,8 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub(crate) enum ServerTransport {
     /// The protocol itself, without encryption.
     Plain,
-    /// The protocol itself, or TLS with a user's certificate.
-    PlainOrTls(Arc<UserDoor>),
+    /// The protocol itself, or TLS. Without TLS every call may be refused, in words.
+    PlainOrTls(Arc<Door>),
 }
 
 /// Why a connection is closed before anything is served.
@@ -97,34 +97,54 @@ impl ServerTransport {
         }
         let io = FirstByte { byte: first.first().copied(), io };
         if first != [HANDSHAKE] {
+            connection.set_session(door.plain_session());
             return Ok(EstablishedIo::Plain(io));
         }
         let accepted = timeout(HANDSHAKE_MAX, secure(io, door)).await;
         let (stream, session) =
             accepted.map_err(|_| NotEstablished::plain("it does not finish its TLS handshake"))??;
-        connection.set_user(session);
+        connection.set_session(session);
         Ok(EstablishedIo::Tls(Box::new(stream)))
     }
 }
 
 async fn secure<Io: AsyncRead + AsyncWrite + Unpin>(
-    mut io: Io,
-    door: &UserDoor,
-) -> Result<(TlsStream<Io>, Arc<UserSession>), NotEstablished> {
+    io: Io,
+    door: &Arc<Door>,
+) -> Result<(TlsStream<Io>, Arc<CallerSession>), NotEstablished> {
     let Some(leaf) = door.leaf() else {
-        let said = io.write_all(&CANNOT).await;
-        if said.is_ok() {
-            send_away(io).await;
-        }
-        return Err(NotEstablished::plain("it wants TLS, and this member has no certificate of its own yet"));
+        return Err(cannot(io, "it wants TLS, and this member has no certificate of its own yet").await);
     };
-    match tls::accept(io, &leaf, door.state()).await {
-        Ok((stream, user)) => Ok((stream, door.session(user))),
+    let made = match door.opens_to {
+        OpensTo::Users => {
+            let accepted = tls::accept(io, &leaf, door.state()).await;
+            accepted.map(|(stream, user)| (stream, door.user_session(user)))
+        }
+        OpensTo::Members => {
+            let Some(trust) = door.trust() else {
+                return Err(
+                    cannot(io, "it wants TLS, and this member knows no authority of its cluster").await
+                );
+            };
+            let accepted = tls::accept_member(io, &leaf, trust).await;
+            accepted.map(|(stream, identity)| (stream, door.peer_session(identity)))
+        }
+    };
+    match made {
+        Ok(made) => Ok(made),
         Err(HandshakeFailure { kind, words, io }) => {
             send_away(io).await;
             Err(NotEstablished { what: kind, detail: words })
         }
     }
+}
+
+/// Sends a client away that this member cannot speak TLS with.
+async fn cannot<Io: AsyncRead + AsyncWrite + Unpin>(mut io: Io, what: &'static str) -> NotEstablished {
+    if io.write_all(&CANNOT).await.is_ok() {
+        send_away(io).await;
+    }
+    NotEstablished::plain(what)
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for FirstByte<Io> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use tonic::{Request, Status};
+use trestle_api::peer_caller::PeerCaller;
 use trestle_model::{Actor, MemberId, Role};
 
 use super::Entrance;
@@ -21,11 +22,10 @@ pub(crate) struct Caller {
 /// Who somebody is, as far as that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// Whoever reaches the admin port over TCP: it proves nothing, and has all rights, because the port is on loopback unless
-    /// the configuration says `insecure`.
+    /// Whoever reaches the admin port over TCP without TLS, where that is let in: it proves nothing, and has all rights.
     Unproven,
-    /// A member of the cluster, or a process that wants to be one: whoever reaches the peer port.
-    Member,
+    /// A member of the cluster, or whoever reaches the port of the peers: which one it is has been proved, or not.
+    Peer(PeerCaller),
     /// Somebody with a role.
     Known(Actor),
     /// Somebody without one: who that is, and what to do about it.
@@ -74,7 +74,8 @@ impl Subject {
     /// What it may do of what has a role; `None` for nothing.
     pub(super) fn role(&self) -> Option<Role> {
         match self {
-            Self::Unproven | Self::Member => Some(Role::Admin),
+            Self::Unproven | Self::Peer(PeerCaller::Unproven | PeerCaller::Member(_)) => Some(Role::Admin),
+            Self::Peer(PeerCaller::Anonymous | PeerCaller::Newer(_) | PeerCaller::Former(_)) => None,
             Self::Known(actor) => Some(actor.role()),
             Self::Stranger(_) => None,
         }
@@ -94,20 +95,47 @@ impl Caller {
         }
     }
 
-    /// The caller of a call that a member has passed on, in place of that member, with the role that it had there.
-    pub(crate) fn on_behalf_of(self, member: MemberId, client: Option<IpAddr>, actor: Option<Actor>) -> Self {
-        match self.via {
-            Via::PeerPort { address, .. } => {
-                let subject = match (actor, client) {
-                    (Some(actor), _) => Subject::Known(actor),
-                    (None, Some(_)) => Subject::Unproven,
-                    // What the member wants by itself.
-                    (None, None) => Subject::Member,
-                };
-                Self { via: Via::PeerPort { address, for_: Some(OnBehalfOf { member, client }) }, subject }
-            }
+    /// The caller of a call that a member has passed on, in place of that member, with the role that it had there; `None` for what the
+    /// member had no id for yet.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` when the call comes from another member.
+    pub(crate) fn on_behalf_of(
+        self,
+        member: Option<MemberId>,
+        client: Option<IpAddr>,
+        actor: Option<Actor>,
+    ) -> Result<Self, Status> {
+        let (Via::PeerPort { address, .. }, Subject::Peer(peer)) = (&self.via, &self.subject) else {
             // Nobody but members passes calls on.
-            via => Self { via, ..self },
+            return Ok(self);
+        };
+        if let Some(member) = member {
+            peer.is(member)?;
+        }
+        let subject = match (actor, client) {
+            (Some(actor), _) => Subject::Known(actor),
+            (None, Some(_)) => Subject::Unproven,
+            // What the member wants by itself.
+            (None, None) => self.subject.clone(),
+        };
+        let for_ = Some(OnBehalfOf { member: member.unwrap_or(MemberId(0)), client });
+        Ok(Self { via: Via::PeerPort { address: *address, for_ }, subject })
+    }
+
+    /// Who it has proved to be at the port of the peers.
+    pub(crate) fn peer(&self) -> Option<PeerCaller> {
+        match self.subject {
+            Subject::Peer(peer) => Some(peer),
+            Subject::Unproven | Subject::Known(_) | Subject::Stranger(_) => None,
+        }
+    }
+
+    /// The member that calls, if it has proved by its key which one it is.
+    pub(crate) fn proven_member(&self) -> Option<MemberId> {
+        match self.peer() {
+            Some(PeerCaller::Member(id)) => Some(id),
+            _ => None,
         }
     }
 
@@ -133,7 +161,7 @@ impl Caller {
     pub(crate) fn actor(&self) -> Option<&Actor> {
         match &self.subject {
             Subject::Known(actor) => Some(actor),
-            Subject::Unproven | Subject::Member | Subject::Stranger(_) => None,
+            Subject::Unproven | Subject::Peer(_) | Subject::Stranger(_) => None,
         }
     }
 }
@@ -143,7 +171,10 @@ impl fmt::Display for Caller {
         match (&self.subject, self.client()) {
             (Subject::Known(actor), _) => actor.fmt(f),
             (Subject::Stranger(_), _) => f.write_str("a user without a role"),
-            (Subject::Member, _) => f.write_str("a member"),
+            (Subject::Peer(PeerCaller::Former(id)), _) => write!(f, "the removed member {id}"),
+            (Subject::Peer(PeerCaller::Member(id) | PeerCaller::Newer(id)), _) => write!(f, "member {id}"),
+            (Subject::Peer(PeerCaller::Anonymous), _) => f.write_str("somebody without a certificate"),
+            (Subject::Peer(PeerCaller::Unproven), _) => f.write_str("a member"),
             (Subject::Unproven, Some(address)) => address.fmt(f),
             (Subject::Unproven, None) => f.write_str("a client"),
         }

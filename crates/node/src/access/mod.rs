@@ -23,11 +23,12 @@ use hyper::Request;
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 use tracing::warn;
+use trestle_api::peer_caller::PeerCaller;
 use trestle_api::status::{self, Failure};
 use trestle_model::{Actor, ClusterState, Command, Role};
 
 use self::rules::Least;
-use crate::accept::{CallingUser, Client, ClientSource, ConnectionOrigin, Guard, RefusalLog};
+use crate::accept::{CallingUser, Client, ClientSource, ConnectionOrigin, Guard, Proof, RefusalLog};
 
 /// Whether a caller may do something to a resource.
 ///
@@ -38,9 +39,30 @@ pub(crate) fn authorize(caller: &Caller, action: Action, target: &Target) -> Res
     if let Subject::Stranger(why) = &caller.subject {
         return denied(why.clone());
     }
-    match rules::least(action, target.kind) {
-        Least::Member if caller.subject == Subject::Member => Ok(()),
-        Least::Member => denied(format!("only members {action} one another, and {caller} is none")),
+    let least = rules::least(action, target.kind);
+    match (least, caller.peer()) {
+        (Least::Anybody, Some(_)) | (_, Some(PeerCaller::Unproven)) if least.is_peers() => return Ok(()),
+        (Least::Former, Some(PeerCaller::Former(_) | PeerCaller::Newer(_) | PeerCaller::Member(_)))
+        | (Least::Replica, Some(PeerCaller::Newer(_) | PeerCaller::Member(_)))
+        | (Least::Member, Some(PeerCaller::Member(_))) => return Ok(()),
+        (Least::Member, Some(PeerCaller::Newer(id))) => {
+            return denied(format!("this member does not know member {id} yet; it may only send its log"));
+        }
+        (Least::Replica | Least::Member, Some(PeerCaller::Former(id))) => {
+            return denied(format!("member {id} was removed from this cluster"));
+        }
+        (Least::Unproven, Some(_)) => {
+            return denied(
+                "in a cluster that requires TLS nobody is taken in by an address: join it by a token"
+                    .to_owned(),
+            );
+        }
+        _ => {}
+    }
+    match least {
+        Least::Anybody | Least::Unproven | Least::Former | Least::Replica | Least::Member => {
+            denied(format!("only members {action} one another, and {caller} is none"))
+        }
         Least::Role(least) if caller.subject.role() >= Some(least) => Ok(()),
         Least::Role(least) => denied(format!(
             "{caller} may not {action} {target}: that takes the role {least}; ask somebody who has it"
@@ -104,13 +126,14 @@ impl AccessControl {
     }
 
     fn caller(&self, entrance: Entrance, client: &Client<'_>) -> Caller {
-        let subject = match (entrance, client.origin, &client.user) {
-            (Entrance::Peer, ..) => Subject::Member,
-            (Entrance::Admin, _, Some(CallingUser { name, role })) => {
+        let subject = match (entrance, &client.proof, client.origin) {
+            (Entrance::Peer, Proof::Peer(peer), _) => Subject::Peer(*peer),
+            (Entrance::Peer, ..) => Subject::Peer(PeerCaller::Unproven),
+            (Entrance::Admin, Proof::User(CallingUser { name, role }), _) => {
                 Subject::Known(Actor::User { name: name.clone(), role: *role })
             }
-            (Entrance::Admin, ConnectionOrigin::Tcp(_), None) => Subject::Unproven,
-            (Entrance::Admin, ConnectionOrigin::Unix(process), None) => self.users.subject(process.as_ref()),
+            (Entrance::Admin, _, ConnectionOrigin::Tcp(_)) => Subject::Unproven,
+            (Entrance::Admin, _, ConnectionOrigin::Unix(process)) => self.users.subject(process.as_ref()),
         };
         Caller { via: Via::new(entrance, client.origin), subject }
     }
@@ -127,14 +150,17 @@ impl AccessControl {
     ) -> Result<(), Status> {
         let path = request.uri().path();
         let rule = rules::rule(path).filter(|(action, kind)| {
-            // What members do to one another is not served to anybody else, whoever it is.
-            entrance == Entrance::Peer || rules::least(*action, *kind) != Least::Member
+            // What members do to one another is not served to anybody else, whoever it is, nor anything else to them.
+            (entrance == Entrance::Peer) == rules::least(*action, *kind).is_peers()
         });
         let Some((action, kind)) = rule else {
             return Err(Status::unimplemented(format!("there is no method {path}")));
         };
         let caller = self.caller(entrance, client);
         authorize(&caller, action, &Target::all(kind))?;
+        if let Some(peer) = caller.peer() {
+            request.extensions_mut().insert(peer);
+        }
         request.extensions_mut().insert(caller);
         Ok(())
     }

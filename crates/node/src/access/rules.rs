@@ -31,9 +31,16 @@ pub(crate) enum Action {
     Secure,
     /// Asks whether the port works, or what it serves.
     Probe,
-    /// Joins a cluster, or takes in a member: what processes call that have no part in a cluster yet.
+    /// Asks who a member is, or to be let into a cluster: what processes call that have no part in one yet, and prove otherwise what
+    /// they may.
     Join,
-    /// What members do to one another: replicate, vote, propose and report.
+    /// Takes a process into a cluster because it is reached at an address.
+    Adopt,
+    /// Asks after a member or for a vote: what one that was removed does, too, to be told so.
+    Ask,
+    /// Replicates, as a member may whose record is not known here yet.
+    Replicate,
+    /// What members do to one another besides: propose and report.
     Peer,
 }
 
@@ -53,6 +60,9 @@ impl fmt::Display for Action {
             Self::Secure => "secure",
             Self::Probe => "probe",
             Self::Join => "join",
+            Self::Adopt => "take in",
+            Self::Ask => "ask",
+            Self::Replicate => "replicate to",
             Self::Peer => "call",
         })
     }
@@ -69,6 +79,7 @@ pub(crate) enum TargetKind {
     Connection,
     Event,
     User,
+    Token,
     /// The cluster as a whole.
     Cluster,
     /// The port itself.
@@ -87,6 +98,7 @@ impl TargetKind {
             Self::Connection => "connections",
             Self::Event => "events",
             Self::User => "users",
+            Self::Token => "tokens",
             Self::Cluster => "the cluster",
             Self::Port => "the port",
         }
@@ -127,14 +139,29 @@ impl fmt::Display for Target {
 pub(super) enum Least {
     /// Callers with this role, or a higher one.
     Role(Role),
-    /// Members, and processes that want to be one.
+    /// Whoever reaches the port of the peers.
+    Anybody,
+    /// Whoever reaches it, where it lets callers in without TLS.
+    Unproven,
+    /// Members, known here or not yet or no more.
+    Former,
+    /// Members, known here or not yet.
+    Replica,
+    /// Members.
     Member,
+}
+
+impl Least {
+    /// Whether it is served at the port of the peers, and there alone.
+    pub(super) const fn is_peers(self) -> bool {
+        !matches!(self, Self::Role(_))
+    }
 }
 
 /// Who may do this to that kind of resource at the least.
 pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
     match (action, kind) {
-        (_, TargetKind::User) => Least::Role(Role::Admin),
+        (_, TargetKind::User | TargetKind::Token) => Least::Role(Role::Admin),
         (Action::Read | Action::Probe, _) => Least::Role(Role::Viewer),
         (
             Action::Create | Action::Update | Action::Delete,
@@ -153,7 +180,11 @@ pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
             | TargetKind::Port,
         )
         | (Action::Restore | Action::Found | Action::Enroll | Action::Secure, _) => Least::Role(Role::Admin),
-        (Action::Join | Action::Peer, _) => Least::Member,
+        (Action::Join, _) => Least::Anybody,
+        (Action::Adopt, _) => Least::Unproven,
+        (Action::Ask, _) => Least::Former,
+        (Action::Replicate, _) => Least::Replica,
+        (Action::Peer, _) => Least::Member,
     }
 }
 
@@ -168,15 +199,15 @@ pub(super) fn rule(path: &str) -> Option<(Action, TargetKind)> {
         "trestle.v1.ClusterService" => cluster(method),
         "trestle.v1.ConnectionService" => connections(method),
         "trestle.v1.UserService" => users(method),
+        "trestle.v1.TokenService" => tokens(method),
         "trestle.v1.EventService" => match method {
             "ListEvents" | "WatchEvents" => Some((Action::Read, TargetKind::Event)),
             _ => None,
         },
         "trestle.peer.v1.RaftService" => match method {
-            "AppendEntries" | "AppendStream" | "Vote" | "PreVote" | "TransferLeader" | "CheckDisk"
-            | "InstallSnapshot" | "ConfirmTransfer" | "CheckMember" => {
-                Some((Action::Peer, TargetKind::Cluster))
-            }
+            "Vote" | "PreVote" | "CheckMember" => Some((Action::Ask, TargetKind::Cluster)),
+            "AppendEntries" | "AppendStream" | "TransferLeader" | "CheckDisk" | "InstallSnapshot"
+            | "ConfirmTransfer" => Some((Action::Replicate, TargetKind::Cluster)),
             _ => None,
         },
         "trestle.peer.v1.PeerService" => peers(method),
@@ -231,6 +262,7 @@ fn members(method: &str) -> Option<(Action, TargetKind)> {
         "PromoteMember" | "UpdateMember" => Action::Update,
         "RemoveMember" => Action::Delete,
         "DrainMember" | "EnableMember" => Action::Drain,
+        "EnrollMember" => Action::Enroll,
         _ => return None,
     };
     Some((action, TargetKind::Member))
@@ -240,6 +272,7 @@ fn cluster(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "GetClusterStatus" | "WatchCluster" | "WaitForRevision" | "BackupConfiguration" => Action::Read,
         "BootstrapCluster" => Action::Found,
+        "SecureCluster" => Action::Secure,
         "TransferLeadership" => Action::Move,
         "RestoreConfiguration" => Action::Restore,
         // What it may do is decided for each of its operations.
@@ -260,6 +293,16 @@ fn users(method: &str) -> Option<(Action, TargetKind)> {
     Some((action, TargetKind::User))
 }
 
+fn tokens(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "ListTokens" => Action::Read,
+        "CreateToken" => Action::Create,
+        "DeleteToken" => Action::Delete,
+        _ => return None,
+    };
+    Some((action, TargetKind::Token))
+}
+
 fn connections(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "ListConnections" => Action::Read,
@@ -271,11 +314,13 @@ fn connections(method: &str) -> Option<(Action, TargetKind)> {
 
 fn peers(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
-        "Describe" | "Adopt" | "RequestJoin" => Action::Join,
-        "NotifyRemoved" | "Forward" | "Propose" | "ReadIndex" | "RegisterStart" | "Report"
-        | "AwaitRevision" | "ListConnections" | "CloseConnections" | "AwaitEvents" | "IssueCertificate" => {
-            Action::Peer
-        }
+        // What they answer to whom is decided there.
+        "Describe" | "IssueCertificate" | "Join" => Action::Join,
+        "Adopt" | "RequestJoin" => Action::Adopt,
+        "NotifyRemoved" => Action::Replicate,
+        "Forward" | "Propose" | "ReadIndex" | "RegisterStart" | "Report" | "AwaitRevision"
+        | "ListConnections" | "CloseConnections" | "AwaitEvents" | "TakeAuthorityKey"
+        | "FetchAuthorityKey" => Action::Peer,
         _ => return None,
     };
     Some((action, TargetKind::Cluster))
@@ -318,6 +363,12 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
         }
         Command::PinMemberKey { id, .. } => one(Action::Enroll, TargetKind::Member, id.to_string()),
         Command::SetTransport(_) => vec![(Action::Secure, Target::all(TargetKind::Cluster))],
+        Command::PutToken { token, .. } => {
+            one(Action::Create, TargetKind::Token, trestle_api::convert::token_name(token.id))
+        }
+        Command::DeleteToken(id) => {
+            one(Action::Delete, TargetKind::Token, trestle_api::convert::token_name(*id))
+        }
         Command::FoundCluster { .. } => vec![(Action::Found, Target::all(TargetKind::Cluster))],
         // What a leader notes itself: no client's write.
         Command::AddMember(_)
@@ -325,6 +376,8 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
         | Command::RemoveMember(_)
         | Command::UpdateMember { .. }
         | Command::NoteStart { .. }
+        | Command::JoinMember { .. }
+        | Command::NoteKeyHolder { .. }
         | Command::Recover { .. }
         | Command::TakeVips { .. }
         | Command::ReleaseVips { .. } => vec![(Action::Peer, Target::all(TargetKind::Cluster))],

@@ -13,13 +13,15 @@ use super::*;
 use crate::accept::UnixCredentials;
 use crate::config::{LocalAccount, SocketRole};
 
-/// What each caller at an entrance may call: `v` from viewers on, `o` from operators on, `a` only admins, `m` only members.
-/// Whoever comes over TCP to the admin port counts as an admin.
+/// What each caller at an entrance may call. At the admin port: `v` from viewers on, `o` from operators on, `a` only admins; whoever comes
+/// there over TCP without TLS counts as an admin. At the port of the peers: `j` anybody, `p` whoever comes without TLS, `f` members,
+/// known or not yet or no more, `r` those that are known or not yet, `m` those that are known; whoever comes there without TLS counts as one.
 const EXPECTED: &str = "
 v grpc.health.v1.Health/Check
 v grpc.health.v1.Health/Watch
 v grpc.reflection.v1.ServerReflection/ServerReflectionInfo
 a trestle.v1.ClusterService/BootstrapCluster
+a trestle.v1.ClusterService/SecureCluster
 v trestle.v1.ClusterService/GetClusterStatus
 o trestle.v1.ClusterService/TransferLeadership
 v trestle.v1.ClusterService/WatchCluster
@@ -45,6 +47,7 @@ a trestle.v1.MemberService/PromoteMember
 a trestle.v1.MemberService/RemoveMember
 o trestle.v1.MemberService/DrainMember
 o trestle.v1.MemberService/EnableMember
+a trestle.v1.MemberService/EnrollMember
 a trestle.v1.MemberService/UpdateMember
 o trestle.v1.PoolService/CreatePool
 v trestle.v1.PoolService/GetPool
@@ -69,19 +72,22 @@ a trestle.v1.UserService/CreateUser
 a trestle.v1.UserService/ListUsers
 a trestle.v1.UserService/RotateUser
 a trestle.v1.UserService/DeleteUser
-m trestle.peer.v1.RaftService/AppendEntries
-m trestle.peer.v1.RaftService/AppendStream
-m trestle.peer.v1.RaftService/Vote
-m trestle.peer.v1.RaftService/PreVote
-m trestle.peer.v1.RaftService/TransferLeader
-m trestle.peer.v1.RaftService/CheckDisk
-m trestle.peer.v1.RaftService/InstallSnapshot
-m trestle.peer.v1.RaftService/ConfirmTransfer
-m trestle.peer.v1.RaftService/CheckMember
-m trestle.peer.v1.PeerService/Describe
-m trestle.peer.v1.PeerService/Adopt
-m trestle.peer.v1.PeerService/RequestJoin
-m trestle.peer.v1.PeerService/NotifyRemoved
+a trestle.v1.TokenService/CreateToken
+a trestle.v1.TokenService/ListTokens
+a trestle.v1.TokenService/DeleteToken
+r trestle.peer.v1.RaftService/AppendEntries
+r trestle.peer.v1.RaftService/AppendStream
+f trestle.peer.v1.RaftService/Vote
+f trestle.peer.v1.RaftService/PreVote
+r trestle.peer.v1.RaftService/TransferLeader
+r trestle.peer.v1.RaftService/CheckDisk
+r trestle.peer.v1.RaftService/InstallSnapshot
+r trestle.peer.v1.RaftService/ConfirmTransfer
+f trestle.peer.v1.RaftService/CheckMember
+j trestle.peer.v1.PeerService/Describe
+p trestle.peer.v1.PeerService/Adopt
+p trestle.peer.v1.PeerService/RequestJoin
+r trestle.peer.v1.PeerService/NotifyRemoved
 m trestle.peer.v1.PeerService/Forward
 m trestle.peer.v1.PeerService/Propose
 m trestle.peer.v1.PeerService/ReadIndex
@@ -91,7 +97,10 @@ m trestle.peer.v1.PeerService/AwaitRevision
 m trestle.peer.v1.PeerService/ListConnections
 m trestle.peer.v1.PeerService/CloseConnections
 m trestle.peer.v1.PeerService/AwaitEvents
-m trestle.peer.v1.PeerService/IssueCertificate
+j trestle.peer.v1.PeerService/IssueCertificate
+j trestle.peer.v1.PeerService/Join
+m trestle.peer.v1.PeerService/TakeAuthorityKey
+m trestle.peer.v1.PeerService/FetchAuthorityKey
 ";
 
 fn expected() -> BTreeMap<String, char> {
@@ -136,9 +145,21 @@ fn local(uid: u32) -> ConnectionOrigin {
 
 /// The caller of a call to a method, if it may make it.
 fn call(entrance: Entrance, origin: &ConnectionOrigin, path: &str) -> Result<Caller, Status> {
+    call_as(entrance, origin, Proof::None, path)
+}
+
+/// The same, of somebody who has proved that much.
+fn call_as(
+    entrance: Entrance,
+    origin: &ConnectionOrigin,
+    proof: Proof,
+    path: &str,
+) -> Result<Caller, Status> {
     let mut request = Request::builder().uri(path).body(()).unwrap();
-    access().intercept(entrance, &Client { origin, user: None }, &mut request)?;
-    Ok(request.extensions().get::<Caller>().unwrap().clone())
+    access().intercept(entrance, &Client { origin, proof }, &mut request)?;
+    let caller = request.extensions().get::<Caller>().unwrap().clone();
+    assert_eq!(request.extensions().get::<PeerCaller>().copied(), caller.peer());
+    Ok(caller)
 }
 
 fn known(uid: u32, role: Role) -> Caller {
@@ -173,13 +194,44 @@ fn every_method_is_for_whom_the_table_says() {
             match answered {
                 Ok(_) => assert!(rank >= needed, "{who} may call {path}"),
                 // There is nothing of the peers' here, whoever asks.
-                Err(Code::Unimplemented) => assert_eq!(least, 'm', "{who}: {path}"),
+                Err(Code::Unimplemented) => assert!("jpfrm".contains(least), "{who}: {path}"),
                 Err(code) => {
                     assert!(code == Code::PermissionDenied && rank < needed, "{who}: {path} {code:?}")
                 }
             }
         }
-        assert_eq!(call(Entrance::Peer, &tcp(), &path).unwrap().subject, Subject::Member, "{path}");
+    }
+}
+
+#[test]
+fn at_the_port_of_the_peers_every_method_is_for_whom_the_table_says() {
+    let (known, newer) = (PeerCaller::Member(MemberId(2)), PeerCaller::Newer(MemberId(9)));
+    for (path, least) in expected() {
+        for (proof, allowed) in [
+            (Proof::None, "jpfrm"),
+            (Proof::Peer(PeerCaller::Unproven), "jpfrm"),
+            (Proof::Peer(PeerCaller::Anonymous), "j"),
+            (Proof::Peer(PeerCaller::Former(MemberId(3))), "jf"),
+            (Proof::Peer(newer), "jfr"),
+            (Proof::Peer(known), "jfrm"),
+        ] {
+            let peer = match &proof {
+                Proof::Peer(peer) => *peer,
+                Proof::None | Proof::User(_) => PeerCaller::Unproven,
+            };
+            match call_as(Entrance::Peer, &tcp(), proof, &path).map_err(|status| status.code()) {
+                Ok(caller) => {
+                    assert!(allowed.contains(least), "{peer:?} may call {path}");
+                    assert_eq!(caller.subject, Subject::Peer(peer), "{path}");
+                }
+                // There is nothing of the users' here.
+                Err(Code::Unimplemented) => assert!("voa".contains(least), "{peer:?}: {path}"),
+                Err(code) => {
+                    let refused = code == Code::PermissionDenied && !allowed.contains(least);
+                    assert!(refused, "{peer:?}: {path} {code:?}");
+                }
+            }
+        }
     }
 }
 
@@ -301,7 +353,7 @@ fn a_call_that_a_member_passes_on_has_the_rights_of_its_caller() {
     let put = Command::put(pool(CheckKind::Tcp));
     let may = |actor: Option<Actor>, client: Option<&str>| {
         let client = client.map(|ip| ip.parse().unwrap());
-        let caller = member.clone().on_behalf_of(MemberId(2), client, actor);
+        let caller = member.clone().on_behalf_of(Some(MemberId(2)), client, actor)?;
         authorize_command(&caller, &put, &ClusterState::default()).map(|()| caller)
     };
     assert!(may(Some(Actor::LocalUser { uid: 7, role: Role::Viewer }), None).is_err());
@@ -310,10 +362,19 @@ fn a_call_that_a_member_passes_on_has_the_rights_of_its_caller() {
     assert_eq!(may(Some(Actor::LocalRoot), None).unwrap().actor(), Some(&Actor::LocalRoot));
     // As ever: a client of the admin port over TCP, and the member itself.
     assert_eq!(may(None, Some("192.0.2.9")).unwrap().subject, Subject::Unproven);
-    assert_eq!(may(None, None).unwrap().subject, Subject::Member);
+    assert_eq!(may(None, None).unwrap().subject, Subject::Peer(PeerCaller::Unproven));
+    // One that has proved who it is passes on what it has taken itself.
+    let proof = |id| Proof::Peer(PeerCaller::Member(MemberId(id)));
+    let proved = |id| {
+        let path = "/trestle.peer.v1.PeerService/Propose";
+        call_as(Entrance::Peer, &tcp(), proof(id), path).unwrap().on_behalf_of(Some(MemberId(2)), None, None)
+    };
+    assert_eq!(proved(2).unwrap().to_string(), "member 2");
+    let refused = proved(3).unwrap_err();
+    assert!(refused.message().contains("member 3 calls in the name of member 2"), "{refused}");
     // Nobody else passes calls on.
     let viewer = known(VIEWER, Role::Viewer);
-    let claimed = viewer.clone().on_behalf_of(MemberId(2), None, Some(Actor::LocalRoot));
+    let claimed = viewer.clone().on_behalf_of(Some(MemberId(2)), None, Some(Actor::LocalRoot)).unwrap();
     assert_eq!(claimed, viewer);
 }
 

@@ -117,6 +117,14 @@ impl ClusterService for Admin {
         self.batch(&caller, &request).await.map(Response::new)
     }
 
+    async fn secure_cluster(
+        &self,
+        request: Request<v1::SecureClusterRequest>,
+    ) -> Result<Response<v1::SecureClusterResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.secure(&caller, &request).await.map(Response::new)
+    }
+
     type WaitForRevisionStream = wait::Stream;
 
     async fn wait_for_revision(

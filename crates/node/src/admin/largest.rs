@@ -40,6 +40,7 @@ fn member() -> v1::Member {
         draining: true,
         drain_timeout: long(),
         feature_level_max: u32::MAX,
+        keys: vec!["f".repeat(64); 2],
     }
 }
 

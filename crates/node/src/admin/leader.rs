@@ -164,7 +164,10 @@ impl Admin {
                     let votes = consensus.status().voters.contains(&id);
                     let warnings = match promote.validate_only {
                         true => consensus.try_promote(id).await?,
-                        false => consensus.promote(id, &steps).await?,
+                        false => {
+                            admin.joins.hand_over(id).await?;
+                            consensus.promote(id, &steps).await?
+                        }
                     };
                     admin.member_result(id, warnings, votes)
                 })

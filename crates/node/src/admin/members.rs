@@ -13,7 +13,8 @@ use trestle_api::v1::member_service_server::MemberService;
 use trestle_api::{convert, peer, status, unanswered, v1};
 use trestle_consensus::{MembershipProgress, RecoveryId};
 use trestle_model::{
-    HostPort, Invalid, Kind, Member, MemberId, MemberName, MemberSpec, Outcome, Refusal, Violations,
+    HostPort, Invalid, Kind, Member, MemberId, MemberName, MemberSpec, Outcome, Refusal, TransportSecurity,
+    Violations,
 };
 
 use super::leader::{OperationStream, unexpected};
@@ -129,6 +130,14 @@ impl MemberService for Admin {
         let (caller, request) = Caller::take(request)?;
         self.drain(&caller, convert::enable_member(&request)).await
     }
+
+    async fn enroll_member(
+        &self,
+        request: Request<v1::EnrollMemberRequest>,
+    ) -> Result<Response<v1::Member>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.enroll(&caller, &request).await.map(Response::new)
+    }
 }
 
 impl Admin {
@@ -228,6 +237,11 @@ impl Admin {
         let known = if add.if_absent { self.recorded_at(&address).await? } else { None };
         if let Some((id, true)) = known {
             return self.member_result(id, Vec::new(), true);
+        }
+        if self.local.consensus.view().borrow().state.transport == TransportSecurity::Require {
+            let why = "a cluster that requires TLS takes nobody in by an address, because nothing proves who answers there: make a \
+                       token with \"trestle token create\", and run \"trestled join\" with it on the new machine";
+            return Err(status::failure(&status::Failure::Membership(why.to_owned())));
         }
         let spec = self.describe(&address).await?;
         self.refuse_vips([Some(&spec.peer_address), Some(&spec.admin_address)]).await?;

@@ -15,6 +15,8 @@ mod own_ports;
 mod paging;
 mod pools;
 mod resources;
+mod securing;
+mod tokens;
 mod update_queue;
 mod users;
 mod vip_addresses;
@@ -27,6 +29,7 @@ mod largest;
 
 pub(crate) use leader::OperationStream;
 pub(crate) use paging::{PageBounds, fill};
+pub(crate) use tokens::now_ms;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +50,7 @@ use crate::access::{self, Action, Caller, Target};
 use crate::connections::OwnConnections;
 use crate::events::EventSources;
 use crate::identities::Signer;
+use crate::joining::Joins;
 use crate::peers::Peers;
 use crate::report::Reports;
 use crate::revision_waits::RevisionWaits;
@@ -98,6 +102,7 @@ pub(crate) struct Admin {
     pub(crate) connections: OwnConnections,
     pub(crate) transfers: Transfers,
     pub(crate) signer: Signer,
+    pub(crate) joins: Joins,
     pub(crate) turns: AdminTurns,
 }
 

@@ -10,7 +10,7 @@ use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::defaults::FEATURE_LEVEL_MAX;
 use trestle_model::{Cidr, HostPort, Invalid, MemberName, TransportSecurity, Violations, usable_ip};
 
-use super::admin_socket::{self, AdminSocket, role_here};
+use super::admin_socket::AdminSocket;
 use super::connections::{CHECK_DIRECTORY, own_address};
 use super::raw::{RawConfig, SettingSource};
 use super::vip::VipConfig;
@@ -70,7 +70,10 @@ pub struct Config {
     pub data_address: Option<IpAddr>,
     /// Members to ask to be taken in.
     pub join: Vec<HostPort>,
-    /// Whether admin and peer addresses may be reachable from other machines.
+    /// File of the token by which this member joins while it is empty.
+    pub join_token_file: Option<PathBuf>,
+    /// Whether this member accepts plain connections while it belongs to no cluster, founds one that does, and may belong to one
+    /// that does though other machines reach it.
     pub insecure: bool,
     /// Timing of elections.
     pub profile: Profile,
@@ -123,7 +126,7 @@ impl SettingReader<'_> {
         self.v.take(&Self::field(name, source), text, parse(text))
     }
 
-    fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let (text, source) = self.given.text(name)?;
         self.v.take(&Self::field(name, source), text, parse(text))
     }
@@ -159,16 +162,21 @@ impl SettingReader<'_> {
         Some(bound.into())
     }
 
-    /// Members have no identities, so whoever reaches these ports rules the cluster.
-    fn must_be_loopback(&mut self, name: &str, address: Option<SocketAddr>, insecure: bool) {
-        if let Some(address) = address
+    /// Asking to be taken in goes over plain connections, which nobody takes unless both files say so.
+    fn must_be_insecure(&mut self, insecure: bool) {
+        let asked =
+            self.given.texts("join").map(|(texts, _)| texts.join(",")).filter(|texts| !texts.is_empty());
+        // With a token nobody is asked so.
+        let has_token = self.given.text("join_token_file").is_some();
+        if let Some(asked) = asked
             && !insecure
-            && !address.ip().is_loopback()
+            && !has_token
         {
-            let rule = "can be reached from other machines, and whoever reaches it rules the cluster, because members \
-                        and clients do not prove who they are yet: use a loopback address, or keep others out of this \
-                        network and set insecure = true";
-            self.note(name, address, rule);
+            let rule = "asks over connections that are neither encrypted nor authenticated, which takes insecure = true on this \
+                        member and in its cluster. A cluster that was founded without that takes in whoever has a token: \
+                        \"trestle token create\" on one of its members, then \"trestled join\" here, and leave join out. A member \
+                        that belongs to a cluster needs neither";
+            self.note("join", asked, rule);
         }
     }
 }
@@ -213,10 +221,6 @@ fn directory(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must be the path of a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
-fn token_file(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("must be the path of a file".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
 /// What the kernel calls this machine, without its domain; empty when it cannot be read.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -226,7 +230,14 @@ fn host_name() -> String {
 impl Config {
     /// What the ports of a cluster accept that this member founds.
     pub(crate) fn founding_transport(&self) -> TransportSecurity {
-        TransportSecurity::Off
+        if self.insecure { TransportSecurity::Off } else { TransportSecurity::Require }
+    }
+
+    /// The keys and addresses of the ports by which a cluster is ruled, as far as other machines reach them.
+    pub(crate) fn reachable_ports(&self) -> Vec<String> {
+        let ports = [("admin_address", self.admin_address), ("peer_address", self.peer_address)];
+        let reachable = ports.iter().filter(|(_, address)| !address.ip().is_loopback());
+        reachable.map(|(key, address)| format!("{key} {address}")).collect()
     }
 
     /// A member on one loopback address, with the default ports and one worker: three of them share a machine.
@@ -244,6 +255,7 @@ impl Config {
             advertise_peer_address: address(PEER_PORT).into(),
             data_address: Some(host.into()),
             join: Vec::new(),
+            join_token_file: None,
             insecure: false,
             profile: Profile::default(),
             workers: NonZeroUsize::MIN,
@@ -272,10 +284,9 @@ impl Config {
         let admin_socket = r.admin_socket();
         let peer = r.socket("peer_address", PEER_PORT);
         let http = r.socket("http_address", HTTP_PORT);
-        let metrics_token_file = r.optional("metrics_token_file", token_file);
+        let metrics_token_file = r.token_file("metrics_token_file");
         let insecure = r.read("insecure", "false", boolean);
-        r.must_be_loopback("admin_address", admin, insecure != Some(false));
-        r.must_be_loopback("peer_address", peer, insecure != Some(false));
+        r.must_be_insecure(insecure != Some(false));
         for (name, address, others) in
             [("peer_address", peer, vec![admin]), ("http_address", http, vec![admin, peer])]
         {
@@ -291,6 +302,7 @@ impl Config {
         let advertise_peer = r.advertised("advertise_peer_address", "peer_address", peer);
         let data_address = r.optional("data_address", own_address);
         let join = r.peers();
+        let join_token_file = r.token_file("join_token_file");
         let profile = r.read("profile", "default", profile);
         let workers = r.read("workers", "0", workers);
         let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
@@ -315,6 +327,7 @@ impl Config {
                 advertise_peer_address: advertise_peer?,
                 data_address,
                 join,
+                join_token_file,
                 insecure: insecure?,
                 profile: profile?,
                 workers: workers?,
@@ -363,6 +376,9 @@ impl fmt::Display for Config {
             writeln!(f, "data_address = \"{address}\"")?;
         }
         writeln!(f, "join = [{}]", join.join(", "))?;
+        if let Some(file) = &self.join_token_file {
+            writeln!(f, "join_token_file = {file:?}")?;
+        }
         writeln!(f, "insecure = {}", self.insecure)?;
         writeln!(f, "profile = \"{profile}\"")?;
         writeln!(f, "workers = {}", self.workers)?;
@@ -370,31 +386,6 @@ impl fmt::Display for Config {
         writeln!(f, "log_format = \"{log_format}\"")?;
         self.write_connections(f)?;
         self.write_vip(f)
-    }
-}
-
-impl SettingReader<'_> {
-    /// The keys `admin_socket` and `socket_roles`.
-    fn admin_socket(&mut self) -> Option<AdminSocket> {
-        let given = self.given.text("admin_socket").is_some();
-        let path = self.read("admin_socket", admin_socket::ADMIN_SOCKET, admin_socket::path);
-        let mut roles = Vec::new();
-        if let Some((texts, source)) = self.given.texts("socket_roles") {
-            let field = Self::field("socket_roles", source);
-            roles = texts.iter().filter_map(|text| self.v.take(&field, text, role_here(text))).collect();
-        }
-        if path == Some(None) && !roles.is_empty() {
-            self.note("socket_roles", roles.len(), "goes with an admin_socket, which is switched off");
-        }
-        Some(AdminSocket { path: path?, required: given, roles })
-    }
-
-    fn peers(&mut self) -> Vec<HostPort> {
-        let Some((texts, source)) = self.given.texts("join") else {
-            return Vec::new();
-        };
-        let field = Self::field("join", source);
-        texts.iter().filter_map(|text| self.v.take(&field, text, HostPort::parse(text))).collect()
     }
 }
 
@@ -447,20 +438,31 @@ mod tests {
         ]);
         let found = Config::check(&bad, Violations::new()).unwrap_err().0;
         assert_eq!(found.len(), 16, "{found:#?}");
-        assert!(
-            found
-                .iter()
-                .any(|f| f.field == "peer_address (--peer_address)" && f.rule.contains("insecure = true"))
-        );
+        assert!(found.iter().any(|f| f.field == "join (--join)" && f.rule.contains("insecure = true")));
     }
 
     #[test]
-    fn insecure_opens_addresses_and_wildcards_need_a_name() {
-        let open = [("name", "m1"), ("insecure", "true"), ("admin_address", "10.0.0.1:7480")];
-        assert!(Config::check(&given(&open), Violations::new()).is_ok());
-        let wildcard = [("name", "m1"), ("insecure", "true"), ("peer_address", "0.0.0.0:7481")];
+    fn every_address_may_be_reached_and_wildcards_need_a_name() {
+        let open = [("name", "m1"), ("admin_address", "10.0.0.1:7480"), ("peer_address", "10.0.0.1:7481")];
+        assert!(!Config::check(&given(&open), Violations::new()).unwrap().insecure);
+        let wildcard = [("name", "m1"), ("peer_address", "0.0.0.0:7481")];
         let found = Config::check(&given(&wildcard), Violations::new()).unwrap_err().0;
         assert!(found.iter().any(|f| f.rule.contains("advertise_peer_address")), "{found:?}");
+    }
+
+    #[test]
+    fn whoever_asks_to_be_taken_in_says_that_it_is_insecure() {
+        let asks = [("name", "m1"), ("join", "10.0.0.1:7481,10.0.0.2:7481")];
+        let found = Config::check(&given(&asks), Violations::new()).unwrap_err().0;
+        assert_eq!(found.len(), 1, "{found:?}");
+        for part in ["insecure = true", "trestle token create", "trestled join"] {
+            assert!(found[0].rule.contains(part), "{found:?}");
+        }
+        let insecure = [asks[0], asks[1], ("insecure", "true")];
+        assert_eq!(Config::check(&given(&insecure), Violations::new()).unwrap().join.len(), 2);
+        // One mistake is told once.
+        let unclear = [asks[0], asks[1], ("insecure", "maybe")];
+        assert_eq!(Config::check(&given(&unclear), Violations::new()).unwrap_err().0.len(), 1);
     }
 
     #[test]

@@ -39,6 +39,31 @@ impl NotConfigured {
     }
 }
 
+/// Where a token is. It is no argument: those are for everybody of the machine to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// In this file.
+    File(PathBuf),
+    /// On standard input.
+    Stdin,
+    /// In the variable `TRESTLE_JOIN_TOKEN`.
+    Variable,
+}
+
+/// The variable that may have a token.
+pub const TOKEN_VARIABLE: &str = "TRESTLE_JOIN_TOKEN";
+
+/// Where the token is: what is named, or else the variable if it is set, the file of the configuration, or standard input.
+fn token_source(named: Option<&PathBuf>, config: &Config) -> TokenSource {
+    match (named, &config.join_token_file) {
+        (Some(path), _) if path == Path::new("-") => TokenSource::Stdin,
+        (Some(path), _) => TokenSource::File(path.clone()),
+        (None, _) if std::env::var_os(TOKEN_VARIABLE).is_some() => TokenSource::Variable,
+        (None, Some(path)) => TokenSource::File(path.clone()),
+        (None, None) => TokenSource::Stdin,
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
@@ -52,6 +77,13 @@ pub enum Invocation {
         config: Box<Config>,
         /// Without asking.
         yes: bool,
+    },
+    /// Enrol this machine with the cluster of a token, and stop.
+    Join {
+        /// The member that it becomes.
+        config: Box<Config>,
+        /// Where the token is.
+        token: TokenSource,
     },
     /// Run a cluster of three in this process.
     Dev {
@@ -124,6 +156,14 @@ pub fn command() -> Command {
         .about("Make a cluster of one from the data of this stopped member, when a quorum is lost for good")
         .args([file(), yes])
         .args(KEYS.iter().map(arg));
+    let token = Arg::new("token-file")
+        .value_name("TOKEN-FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("file with the token, or - for standard input [default: $TRESTLE_JOIN_TOKEN, join_token_file, standard input]");
+    let join = Command::new("join")
+        .about("Enrol this machine with a cluster by a token of \"trestle token create\", and stop; start trestled after it")
+        .args([file(), token])
+        .args(KEYS.iter().map(arg));
     Command::new("trestled")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
@@ -131,7 +171,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args([file(), check])
         .args(KEYS.iter().map(arg))
-        .subcommands([dev, recover, scrub, check_exec])
+        .subcommands([join, dev, recover, scrub, check_exec])
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -154,6 +194,11 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, NotConfigured> {
     }
     if let Some(("recover", recover)) = matches.subcommand() {
         return Ok(Invocation::Recover { config: Box::new(config(recover)?), yes: recover.get_flag("yes") });
+    }
+    if let Some(("join", join)) = matches.subcommand() {
+        let config = Box::new(config(join)?);
+        let token = token_source(join.get_one::<PathBuf>("token-file"), &config);
+        return Ok(Invocation::Join { config, token });
     }
     let config = Box::new(config(matches)?);
     Ok(if matches.get_flag("check-config") { Invocation::Check(config) } else { Invocation::Run(config) })

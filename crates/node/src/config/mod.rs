@@ -11,12 +11,13 @@ mod flags;
 mod local_check;
 mod raw;
 mod vip;
+mod ways_in;
 
 pub use admin_socket::{AdminSocket, LocalAccount, SocketRole};
 #[cfg(test)]
 pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
-pub use flags::{Invocation, NotConfigured, command, invocation};
+pub use flags::{Invocation, NotConfigured, TOKEN_VARIABLE, TokenSource, command, invocation};
 pub use local_check::LocalCheckConfig;
 pub use raw::{RawConfig, SettingSource};
 pub use vip::VipConfig;
@@ -73,10 +74,20 @@ pub const KEYS: &[SettingKey] = &[
     SettingKey {
         name: "join",
         value: "HOST:PORT,...",
-        help: "peer addresses of members to ask to be taken in while this one is empty [default: none]",
+        help: "peer addresses of members to ask to be taken in while this one is empty; takes insecure = true [default: none]",
         list: true,
     },
-    key("insecure", "BOOL", "allow admin and peer addresses that other machines reach [default: false]"),
+    key(
+        "join_token_file",
+        "PATH",
+        "file with the token by which this member joins a cluster while it is empty; \"trestle token create\" makes one [default: none]",
+    ),
+    key(
+        "insecure",
+        "BOOL",
+        "for labs: be in a cluster whose members and clients prove nothing, found such a one, and be taken into one [default: \
+         false]",
+    ),
     key(
         "profile",
         "NAME",

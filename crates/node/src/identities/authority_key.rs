@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use trestle_consensus::MakeIdentities;
 use trestle_identity::{CertificateAuthority, PrivateKey, read_private, write_private};
-use trestle_model::{ClusterId, ClusterState, FoundingIdentities, TransportSecurity};
+use trestle_model::{ClusterId, ClusterState, FoundingIdentities, Secret, TransportSecurity};
 
 use super::own_key;
 
@@ -59,6 +59,40 @@ impl AuthorityKeys {
         CertificateAuthority::make(key, cluster, FIRST, SystemTime::now()).map_err(|error| error.to_string())
     }
 
+    /// The key of an authority as it is in its file; `None` if this member does not have it.
+    ///
+    /// # Errors
+    /// In words, when the file is there and cannot be used.
+    pub(crate) fn text(
+        &self,
+        state: &ClusterState,
+        generation: u32,
+    ) -> Result<Option<Secret<String>>, String> {
+        let Some(key) = self.read(generation)? else { return Ok(None) };
+        let text = key.to_pem();
+        let path = self.path(generation);
+        belongs(key, state, generation).map_err(|why| format!("{}: {why}", path.display()))?;
+        Ok(Some(text))
+    }
+
+    /// Keeps the key of an authority that another member has given. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// In words, when it is not the key of that authority, or the disk refuses.
+    pub(crate) fn keep(
+        &self,
+        state: &ClusterState,
+        generation: u32,
+        key: &Secret<String>,
+    ) -> Result<(), String> {
+        let read = PrivateKey::from_pem(key.expose()).map_err(|error| error.to_string())?;
+        let text = read.to_pem();
+        belongs(read, state, generation)?;
+        let path = self.path(generation);
+        let written = write_private(&path, text.expose().as_bytes());
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
     /// The authority that signs, with its key; `None` if this member does not have it.
     ///
     /// # Errors
@@ -72,6 +106,16 @@ impl AuthorityKeys {
         let path = self.path(active.generation);
         loaded.map(Some).map_err(|error| format!("{}: {error}", path.display()))
     }
+}
+
+/// Whether a key is the one of an authority.
+fn belongs(key: PrivateKey, state: &ClusterState, generation: u32) -> Result<(), String> {
+    let authority = state.authorities.get(&generation);
+    let (Some(cluster), Some(authority)) = (&state.cluster_id, authority) else {
+        return Err(format!("this member knows of no authority of generation {generation} yet"));
+    };
+    let loaded = CertificateAuthority::load(key, cluster, &authority.certificate);
+    loaded.map(drop).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use tracing::{info, warn};
 use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
-    CertificateRequest, LeafName, admin_host, from_pem, read_private, time_text, to_pem, verify_member,
-    write_private,
+    CertificateRequest, LeafName, SpiffeId, admin_host, from_pem, member_of, read_private, time_text, to_pem,
+    verify_member, write_private,
 };
-use trestle_model::{ClusterId, HostPort, KeyPin, MemberId};
+use trestle_model::{ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
 
+use super::cluster_trust::authority_file;
 use super::own_key;
 use super::signer::{LeafSubject, Signer};
+use crate::config::Config;
 
 /// How often the certificate is looked at.
 const LOOK: Duration = Duration::from_secs(60);
@@ -42,7 +44,8 @@ struct Wanted {
     pins: Vec<KeyPin>,
 }
 
-fn host(address: &HostPort) -> LeafName {
+/// The name under which a certificate has an address.
+pub(crate) fn host(address: &HostPort) -> LeafName {
     match address.as_socket() {
         Some(socket) => LeafName::Ip(socket.ip().to_canonical()),
         None => {
@@ -87,17 +90,23 @@ impl Wanted {
 }
 
 /// Where the certificate is kept.
-fn certificate_file(signer: &Signer) -> PathBuf {
-    signer.local.config.data_dir.join("tls").join("member.crt")
+fn certificate_file(config: &Config) -> PathBuf {
+    config.data_dir.join("tls").join("member.crt")
 }
 
 /// The certificate and key that are kept, if they are of use; what is not is made anew.
-fn kept(signer: &Signer) -> Option<(Vec<u8>, ServerLeaf)> {
-    let text = read_private(&certificate_file(signer)).ok().flatten()?;
+fn kept(config: &Config) -> Option<(Vec<u8>, ServerLeaf)> {
+    let text = read_private(&certificate_file(config)).ok().flatten()?;
     let certificate = from_pem(&text).ok()?.into_iter().next()?;
-    let key = own_key::kept(&signer.local.config.data_dir).ok().flatten()?;
+    let key = own_key::kept(&config.data_dir).ok().flatten()?;
     let leaf = ServerLeaf::new(&certificate, &key).ok()?;
     Some((certificate, leaf))
+}
+
+/// A certificate of this member, whatever its times, with the authority that has signed it.
+fn shown((certificate, leaf): &(Vec<u8>, ServerLeaf), wanted: &Wanted) -> Option<ServerLeaf> {
+    let (id, authority) = member_of(&wanted.cluster, &wanted.authorities, certificate).ok()?;
+    (id == wanted.id).then(|| leaf.with_authority(authority))
 }
 
 /// Has this member's key certified, and keeps the certificate.
@@ -119,10 +128,23 @@ async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
             "what was signed is not what was asked for, or the members' clocks differ by days".to_owned()
         );
     }
-    let path = certificate_file(signer);
+    let path = certificate_file(&signer.local.config);
     let written = write_private(&path, to_pem(&certificate).as_bytes());
     written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(leaf)
+    Ok(shown(&(certificate, leaf.clone()), wanted).unwrap_or(leaf))
+}
+
+/// Keeps the authorities that are believed where TLS is required: after a restart, this member calls others before it knows its log.
+fn keep_authorities(signer: &Signer, state: &ClusterState) -> Result<(), String> {
+    if state.transport != TransportSecurity::Require {
+        return Ok(());
+    }
+    let path = authority_file(&signer.local.config);
+    let text: String = state.believed_authorities().map(|authority| to_pem(&authority.certificate)).collect();
+    if read_private(&path).ok().flatten().as_ref() == Some(&text) {
+        return Ok(());
+    }
+    write_private(&path, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 impl Default for OwnLeaf {
@@ -156,6 +178,9 @@ impl OwnLeaf {
         let mut pause = RETRY_FIRST;
         loop {
             let now = view.borrow_and_update().clone();
+            if let Err(why) = keep_authorities(&signer, &now.state) {
+                warn!("{why}; this member may find no other one after a restart");
+            }
             let wanted = Wanted::of(&signer, &now).filter(|wanted| !wanted.authorities.is_empty());
             let wait = match wanted {
                 Some(wanted) => match self.look(&signer, &wanted).await {
@@ -170,11 +195,16 @@ impl OwnLeaf {
                 },
                 None => LOOK,
             };
-            let known = (now.state.authorities.clone(), now.state.member_keys.clone());
+            let known = now.state.clone();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
-                changed = view.wait_for(|view| (&view.state.authorities, &view.state.member_keys) != (&known.0, &known.1)) => {
+                changed = view.wait_for(|view| {
+                    let now = &view.state;
+                    now.transport != known.transport
+                        || now.authorities != known.authorities
+                        || now.member_keys != known.member_keys
+                }) => {
                     if changed.is_err() {
                         return;
                     }
@@ -186,12 +216,15 @@ impl OwnLeaf {
     /// Takes the certificate that is kept, or has one signed; whether all is as it should be.
     async fn look(&self, signer: &Signer, wanted: &Wanted) -> bool {
         let now = SystemTime::now();
-        let kept = kept(signer);
+        let kept = kept(&signer.local.config);
+        // One whose time is over serves among members, who know its key, and says so to users.
+        if let Some(leaf) = kept.as_ref().and_then(|kept| shown(kept, wanted)) {
+            self.publish(leaf);
+        }
         if let Some((certificate, leaf)) = &kept
             && wanted.is_met_by(certificate, leaf, now)
         {
             self.set_trouble(None);
-            self.publish(leaf.clone());
             return true;
         }
         match made(signer, wanted).await {
@@ -203,16 +236,21 @@ impl OwnLeaf {
                 true
             }
             Err(why) => {
-                // An old one of this member serves for as long as it is valid.
-                let usable = kept.filter(|(certificate, _)| {
-                    verify_member(&wanted.cluster, &wanted.authorities, certificate, now) == Ok(wanted.id)
-                });
-                if let Some((_, leaf)) = usable {
-                    self.publish(leaf);
-                }
                 self.set_trouble(Some(why));
                 false
             }
+        }
+    }
+
+    /// Takes the certificate that is kept, with the authorities that this member has joined by: what the log says is not known yet.
+    pub(crate) fn take_kept(&self, config: &Config) {
+        let Some((certificate, leaf)) = kept(config) else { return };
+        let authorities = read_private(&authority_file(config)).ok().flatten();
+        let authorities = authorities.and_then(|text| from_pem(&text).ok()).unwrap_or_default();
+        let name = leaf.facts().uris.first().and_then(|uri| SpiffeId::parse(uri).ok());
+        let Some(SpiffeId { cluster, .. }) = name else { return };
+        if let Ok((_, authority)) = member_of(&cluster, &authorities, &certificate) {
+            self.publish(leaf.with_authority(authority));
         }
     }
 

@@ -1,10 +1,12 @@
 //! This member's part in the cluster's identities: the authority's key, if it has it; signing, here or at a member that has it; and
-//! this member's own certificate.
+//! this member's own certificate; and what it believes others by.
 
 mod authority_key;
+mod cluster_trust;
 mod leaf;
 pub(crate) mod own_key;
 mod signer;
 
-pub(crate) use leaf::OwnLeaf;
-pub(crate) use signer::{LeafSubject, Signer};
+pub(crate) use cluster_trust::ClusterTrust;
+pub(crate) use leaf::{OwnLeaf, host};
+pub(crate) use signer::{LeafSubject, Signer, leaf_name};

@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use tonic::Status;
 use trestle_api::peer::issue_certificate_request::Subject as Message;
+use trestle_api::peer_caller::PeerCaller;
 use trestle_api::status::{self, Failure};
 use trestle_api::{peer, unanswered};
 use trestle_identity::{CertificateAuthority, CertificateRequest, LeafName, SigningError};
-use trestle_model::{Invalid, Member, MemberId, UserName, Violation};
+use trestle_model::{
+    ClusterState, Invalid, KeyPin, Member, MemberId, TransportSecurity, UserName, Violation,
+};
 
 use super::authority_key::AuthorityKeys;
 use crate::peers::Peers;
@@ -58,7 +61,8 @@ fn signed(
     }
 }
 
-fn leaf_name(text: &str) -> LeafName {
+/// A name of a certificate, as it is told.
+pub(crate) fn leaf_name(text: &str) -> LeafName {
     text.parse::<IpAddr>().map_or_else(|_| LeafName::Dns(text.to_owned()), LeafName::Ip)
 }
 
@@ -69,11 +73,8 @@ fn message(subject: &LeafSubject) -> Message {
             lifetime: Some(trestle_api::convert::duration(*life)),
         }),
         LeafSubject::Member(id, names) => {
-            let host = |name: &LeafName| match name {
-                LeafName::Dns(name) => name.clone(),
-                LeafName::Ip(address) => address.to_string(),
-            };
-            Message::Member(peer::MemberSubject { member_id: id.0, hosts: names.iter().map(host).collect() })
+            let hosts = names.iter().map(ToString::to_string).collect();
+            Message::Member(peer::MemberSubject { member_id: id.0, hosts })
         }
     }
 }
@@ -176,36 +177,56 @@ impl Signer {
         }
     }
 
-    /// Signs for another member, which has checked who asks.
+    /// Signs for another member, which has checked which of its users asks; for a member, as far as the caller may ask that.
     ///
     /// # Errors
-    /// As [`sign`](Self::sign); this member must have the key.
+    /// As [`sign`](Self::sign); this member must have the key. `PERMISSION_DENIED` for a member that is not the caller and whose record
+    /// does not have the key that is to be certified.
     pub(crate) fn sign_for(
         &self,
+        caller: PeerCaller,
         ask: peer::IssueCertificateRequest,
     ) -> Result<peer::IssueCertificateResponse, Status> {
         let subject = parsed(ask.subject)?;
-        if let LeafSubject::Member(id, _) = &subject
-            && !self.local.consensus.view().borrow().state.members.contains_key(id)
-        {
-            return Err(invalid("member.member_id", id, "must be a member of this cluster"));
-        }
         let request = CertificateRequest::read(&ask.certificate_request);
         let request = request.map_err(|error| invalid("certificate_request", "", error.to_string()))?;
         let state = self.local.consensus.view().borrow().state.clone();
-        if let LeafSubject::Member(id, _) = &subject
-            && state.member_keys.contains_key(id)
-            && !state.is_key_of(*id, &request.pin())
-        {
-            return Err(invalid(
-                "certificate_request",
-                request.pin(),
-                "must be of a key that the cluster has recorded",
-            ));
-        }
+        may_ask(&state, caller, &subject, request.pin())?;
         match self.sign_here(&request, &subject)? {
             Some(certificate) => Ok(peer::IssueCertificateResponse { certificate }),
             None => Err(not_signed("this member does not have the authority's key")),
         }
     }
+}
+
+/// Whether a caller may have a certificate for somebody and a key signed. Whoever has a key that a record has may: it has proved that by
+/// its request, and gets nothing that the member does not have.
+fn may_ask(
+    state: &ClusterState,
+    caller: PeerCaller,
+    subject: &LeafSubject,
+    key: KeyPin,
+) -> Result<(), Status> {
+    let denied = |why: String| Err(status::failure(&Failure::Denied(why)));
+    let LeafSubject::Member(id, _) = subject else {
+        return match caller {
+            PeerCaller::Unproven | PeerCaller::Member(_) => Ok(()),
+            PeerCaller::Anonymous | PeerCaller::Newer(_) | PeerCaller::Former(_) => {
+                denied("only members have certificates signed for users".to_owned())
+            }
+        };
+    };
+    let Some(member) = state.members.get(id) else {
+        return Err(invalid("member.member_id", id, "must be a member of this cluster"));
+    };
+    if !state.member_keys.contains_key(id) && state.transport != TransportSecurity::Require {
+        return caller.is(*id);
+    }
+    if state.is_key_of(*id, &key) {
+        return Ok(());
+    }
+    denied(format!(
+        "key {key} is none of member {}: only a key that its record has is certified for it",
+        member.spec.name
+    ))
 }

@@ -1,12 +1,12 @@
 //! Connections to other members for questions that are not Raft's.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tonic::transport::Channel;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
-use trestle_api::transport::{ChannelOptions, KeepAlive, Transport};
+use trestle_api::transport::{ChannelOptions, KeepAlive, PeerDial, Transport};
 use trestle_model::HostPort;
 
 /// A connection that lived through a partition would stay dead without pings.
@@ -24,25 +24,35 @@ const OPTIONS: ChannelOptions = ChannelOptions {
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One connection for each peer address, opened when it is first used and again when it broke.
-#[derive(Debug, Default)]
-pub(crate) struct PeerClients(Mutex<BTreeMap<HostPort, Channel>>);
+#[derive(Debug)]
+pub(crate) struct PeerClients {
+    dial: Arc<dyn PeerDial>,
+    /// Each with whether it was to be made by TLS.
+    channels: Mutex<BTreeMap<HostPort, (Channel, bool)>>,
+}
 
 impl PeerClients {
+    /// Connects as `dial` says.
+    pub(crate) fn new(dial: Arc<dyn PeerDial>) -> Self {
+        Self { dial, channels: Mutex::default() }
+    }
+
     /// A channel to a peer address.
     ///
     /// # Errors
     /// When the address is no URI authority; addresses that were parsed are.
     pub(crate) fn channel(&self, address: &HostPort) -> Result<Channel, tonic::Status> {
+        let secure = self.dial.is_secure(address.as_str());
         // Nothing between lock and unlock can leave the map half changed.
-        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((channel, _)) = channels.get(address).filter(|(_, known)| *known == secure) {
             return Ok(channel.clone());
         }
-        let dialer = Transport::plain()
+        let dialer = Transport::member(self.dial.clone())
             .dialer(address.as_str(), &OPTIONS)
             .map_err(|error| tonic::Status::internal(format!("peer address {address}: {error}")))?;
         let channel = dialer.connect_lazy();
-        channels.insert(address.clone(), channel.clone());
+        channels.insert(address.clone(), (channel.clone(), secure));
         Ok(channel)
     }
 
@@ -56,7 +66,8 @@ impl PeerClients {
 
     /// Drops connections to addresses that no member has any longer.
     pub(crate) fn keep(&self, wanted: impl Fn(&HostPort) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| wanted(address));
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|address, _| wanted(address));
     }
 }
 
@@ -66,6 +77,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use trestle_api::transport::PlainDial;
     use trestle_api::{peer, unanswered};
 
     use super::*;
@@ -90,7 +102,7 @@ mod tests {
     }
 
     async fn why(address: &str) -> String {
-        let clients = PeerClients::default();
+        let clients = PeerClients::new(Arc::new(PlainDial));
         let mut client = clients.peer(&HostPort::parse(address).unwrap()).unwrap();
         let asked = client.report(peer::ReportRequest::default());
         let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;

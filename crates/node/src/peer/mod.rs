@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
 use trestle_api::convert::ConnectionFilter;
 use trestle_api::peer::peer_service_server::PeerService;
+use trestle_api::peer_caller::PeerCaller;
 use trestle_api::{peer, status, storage, stored};
-use trestle_consensus::STORAGE_FORMAT;
 use trestle_model::{Actor, HostPort, Invalid, MemberId, Proposal, Violation};
 
 use crate::access::{self, Caller};
@@ -78,30 +78,29 @@ fn actor(given: Option<storage::Actor>) -> Result<Option<Actor>, Status> {
     stored::actor(given).map(Some).ok_or_else(|| status::failure(&status::Failure::Denied(why.to_owned())))
 }
 
+/// The member that has proved by its key to call.
+fn proven_member(caller: &Caller) -> Result<MemberId, Status> {
+    caller.proven_member().ok_or_else(|| {
+        let why = "keys go only from member to member, over TLS";
+        status::failure(&status::Failure::Denied(why.to_owned()))
+    })
+}
+
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     async fn describe(
         &self,
-        _: Request<peer::DescribeRequest>,
+        request: Request<peer::DescribeRequest>,
     ) -> Result<Response<peer::DescribeResponse>, Status> {
-        let config = &self.local.config;
-        let identity = self.local.consensus.identity();
-        let recovery = identity.as_ref().map(|identity| identity.recovery).unwrap_or_default();
-        Ok(Response::new(peer::DescribeResponse {
-            name: config.name.to_string(),
-            peer_address: config.advertise_peer_address.to_string(),
-            admin_address: config.advertise_admin_address.to_string(),
-            cluster_id: identity.as_ref().map(|i| i.cluster_id.to_string()).unwrap_or_default(),
-            member_id: identity.as_ref().map_or(0, |i| i.member_id.0),
-            recovery: recovery.number,
-            recovery_draw: recovery.draw,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            storage_format: STORAGE_FORMAT,
-            vote_refusal_ms: self.local.consensus.timing().vote_refusal_ms(),
-            start: self.local.start,
-            sockets: Some((&self.local.sockets()).into()),
-            feature_level_max: config.feature_level_max,
-        }))
+        if PeerCaller::of(&request)? == PeerCaller::Anonymous {
+            let identity = self.local.consensus.identity();
+            return Ok(Response::new(peer::DescribeResponse {
+                cluster_id: identity.map(|identity| identity.cluster_id.to_string()).unwrap_or_default(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..Default::default()
+            }));
+        }
+        Ok(Response::new(self.local.described()))
     }
 
     async fn adopt(
@@ -116,6 +115,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::RegisterStartRequest>,
     ) -> Result<Response<peer::RegisterStartResponse>, Status> {
+        PeerCaller::of(&request)?.is(MemberId(request.get_ref().member_id))?;
         let registrar = self.registrar.clone();
         self.on_api(async move {
             let refusal = registrar.register(&request.into_inner()).await?.unwrap_or_default();
@@ -153,7 +153,8 @@ impl PeerService for PeerServer {
             "" => None,
             text => Some(text.parse().map_err(|_| invalid("client", text, "must be an IP address"))?),
         };
-        let caller = caller.on_behalf_of(MemberId(request.member_id), client, actor(request.actor)?);
+        let member = Some(MemberId(request.member_id));
+        let caller = caller.on_behalf_of(member, client, actor(request.actor)?)?;
         let admin = self.admin.clone();
         self.on_api(async move { admin.lead_for(&caller, operation).await }).await
     }
@@ -177,7 +178,7 @@ impl PeerService for PeerServer {
         let may = |proposal: &Proposal| {
             let (member, client) =
                 proposal.origin.as_ref().map_or((None, None), |from| (from.member, from.client));
-            let caller = caller.on_behalf_of(member.unwrap_or(MemberId(0)), client, actor);
+            let caller = caller.on_behalf_of(member, client, actor)?;
             access::authorize_command(&caller, &proposal.command, &state)
         };
         self.admin.propose_for_member(request, may).await.map(Response::new)
@@ -222,10 +223,45 @@ impl PeerService for PeerServer {
         &self,
         request: Request<peer::IssueCertificateRequest>,
     ) -> Result<Response<peer::IssueCertificateResponse>, Status> {
+        let caller = PeerCaller::of(&request)?;
         let request = request.into_inner();
         self.check_destination(request.to.as_ref())?;
         let signer = self.admin.signer.clone();
-        self.on_api(async move { signer.sign_for(request) }).await
+        self.on_api(async move { signer.sign_for(caller, request) }).await
+    }
+
+    async fn join(
+        &self,
+        request: Request<peer::JoinRequest>,
+    ) -> Result<Response<peer::JoinResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        if request.to.is_some() {
+            self.check_destination(request.to.as_ref())?;
+        }
+        let joins = self.admin.joins.clone();
+        self.on_api(async move { joins.join(&caller, request).await }).await
+    }
+
+    async fn take_authority_key(
+        &self,
+        request: Request<peer::TakeAuthorityKeyRequest>,
+    ) -> Result<Response<peer::TakeAuthorityKeyResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.check_destination(request.to.as_ref())?;
+        proven_member(&caller)?;
+        let joins = self.admin.joins.clone();
+        self.on_api(async move { joins.keep(request) }).await
+    }
+
+    async fn fetch_authority_key(
+        &self,
+        request: Request<peer::FetchAuthorityKeyRequest>,
+    ) -> Result<Response<peer::FetchAuthorityKeyResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.check_destination(request.to.as_ref())?;
+        let member = proven_member(&caller)?;
+        let joins = self.admin.joins.clone();
+        self.on_api(async move { joins.give(member, &request) }).await
     }
 
     async fn list_connections(

@@ -45,8 +45,7 @@ impl Trestle {
     /// When that does not work.
     pub fn with(lab: &Lab, daemon: &Path, more: impl Fn(usize) -> String) -> Self {
         let member = |(number, host): (usize, &super::Host)| {
-            let more = format!("insecure = true\n{}", more(number - 1));
-            Member::new(daemon, &format!("m{number}"), host.ip, &more)
+            Member::new(daemon, &format!("m{number}"), host.ip, &more(number - 1))
         };
         let members = (1..).zip(&lab.members).map(member).collect();
         let mut product = Self { members, command: daemon.with_file_name("trestle") };

@@ -47,6 +47,7 @@ fn refused(dir: &Path) -> String {
     let text = error.to_string();
     for part in [
         "move ",
+        "trestled join",
         "empty data directory",
         "trestle member remove east-1",
         "trestle member add HOST:PORT",

@@ -102,6 +102,10 @@ impl MemberService for Fake {
         Ok(Response::new(Self::member(&request.get_ref().name, false)))
     }
 
+    async fn enroll_member(&self, _: Request<v1::EnrollMemberRequest>) -> Answer<v1::Member> {
+        not_scripted()
+    }
+
     async fn get_member(&self, _: Request<v1::GetMemberRequest>) -> Answer<v1::Member> {
         not_scripted()
     }

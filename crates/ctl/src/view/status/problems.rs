@@ -21,8 +21,9 @@ impl StatusView {
                  {peer}\" on a member of the cluster"
             ),
             None if found => format!(
-                "{none}: create one with \"trestle cluster bootstrap\", or, on a member of a cluster, take this one in with \
-                 \"trestle member add {peer}\""
+                "{none}: create one with \"trestle cluster bootstrap\" as root on its machine, or let it join one with \"trestled \
+                 join\" there and a token of \"trestle token create\"; into a cluster without identities \"trestle member add {peer}\" \
+                 on one of its members takes it"
             ),
             None => {
                 format!("{none}: run \"trestle member add {peer}\" on a member of the cluster to take it in")
@@ -88,6 +89,18 @@ impl StatusView {
             format!("{0} is drained{open}{left}: \"trestle member enable {0}\" ends that", m.name)
         };
         drained.map(note).collect()
+    }
+
+    /// That nobody has to prove anything, where that is so.
+    pub(super) fn transport_note(&self) -> Option<String> {
+        let how = match self.transport? {
+            "off" => "neither members nor clients prove who they are",
+            "accept" => "plain connections are accepted beside TLS",
+            _ => return None,
+        };
+        Some(format!(
+            "{how}, so whoever reaches an admin or peer port rules the cluster: \"trestle cluster secure\" shows the way from there"
+        ))
     }
 
     fn silent_problems(&self) -> Vec<String> {

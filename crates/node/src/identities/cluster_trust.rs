@@ -1,0 +1,243 @@
+//! What this member believes other members by, how it reaches them, and whether it still lets in whoever comes without TLS: as the cluster
+//! has agreed, or, until this member knows of that, as it has joined.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+use tonic::Status;
+use tracing::error;
+use trestle_api::status::{self, Failure};
+use trestle_api::transport::{PeerDial, PeerWay};
+use trestle_consensus::{ClusterView, Consensus, RaftRole, RaftState};
+use trestle_identity::tls::{PeerTls, ServerLeaf};
+use trestle_identity::{AuthenticatedMember, CertificateFacts, PeerTrust, SpiffeId, from_pem, read_private};
+use trestle_model::{ClusterState, MemberId, TransportSecurity};
+
+use crate::config::Config;
+
+/// How long a certificate that was let in outside of its time is told of. Members call one another more often.
+const TOLD_FOR: Duration = Duration::from_secs(600);
+
+/// A certificate that was let in although its time is over, or has not come.
+#[derive(Debug)]
+struct OddTime {
+    seen: Instant,
+    facts: CertificateFacts,
+}
+
+#[derive(Debug)]
+struct Parts {
+    insecure: bool,
+    /// The authorities that this member has joined by, or last knew while TLS was required.
+    authority_file: PathBuf,
+    leaf: watch::Receiver<Option<ServerLeaf>>,
+    known: OnceLock<Known>,
+    /// It has a cluster and does not run.
+    offline: bool,
+    odd_times: Mutex<BTreeMap<MemberId, OddTime>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    view: watch::Receiver<Arc<ClusterView>>,
+    role: watch::Receiver<RaftRole>,
+}
+
+/// Tells when what is believed may have changed.
+#[derive(Debug)]
+pub(crate) struct TrustChanges(Option<Known>);
+
+impl TrustChanges {
+    /// What has changed until now counts no more.
+    pub(crate) fn mark(&mut self) {
+        if let Some(known) = &mut self.0 {
+            known.view.mark_unchanged();
+            known.role.mark_unchanged();
+        }
+    }
+
+    /// Resolves at the next change.
+    pub(crate) async fn next(&mut self) {
+        let Some(known) = &mut self.0 else { return std::future::pending().await };
+        let ended = tokio::select! {
+            changed = known.view.changed() => changed.is_err(),
+            changed = known.role.changed() => changed.is_err(),
+        };
+        if ended {
+            std::future::pending().await
+        }
+    }
+}
+
+/// What this member believes others by. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterTrust(Arc<Parts>);
+
+impl ClusterTrust {
+    pub(crate) fn new(config: &Config, leaf: watch::Receiver<Option<ServerLeaf>>) -> Self {
+        Self::made(config, leaf, false)
+    }
+
+    /// Of a member that has a cluster and does not run.
+    pub(crate) fn offline(config: &Config, leaf: watch::Receiver<Option<ServerLeaf>>) -> Self {
+        Self::made(config, leaf, true)
+    }
+
+    fn made(config: &Config, leaf: watch::Receiver<Option<ServerLeaf>>, offline: bool) -> Self {
+        Self(Arc::new(Parts {
+            offline,
+            insecure: config.insecure,
+            authority_file: authority_file(config),
+            leaf,
+            known: OnceLock::new(),
+            odd_times: Mutex::default(),
+        }))
+    }
+
+    /// Gives it what the cluster has agreed on. Before, no member is called.
+    pub(crate) fn follow(&self, consensus: &Consensus) {
+        self.0.known.get_or_init(|| Known { view: consensus.view(), role: consensus.role() });
+    }
+
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
+        self.0.known.get().map(|known| known.view.borrow().state.clone()).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        let no_cluster = |known: &Known| known.role.borrow().state == RaftState::Empty;
+        !self.0.offline && self.0.known.get().is_none_or(no_cluster)
+    }
+
+    /// This member's own certificate.
+    pub(crate) fn leaf(&self) -> Option<ServerLeaf> {
+        self.0.leaf.borrow().clone()
+    }
+
+    /// The member that the others find at a peer address.
+    fn member_at(&self, address: &str) -> Option<MemberId> {
+        let state = self.state();
+        let found = state.members.values().find(|member| member.spec.peer_address.as_str() == address);
+        found.map(|member| member.id)
+    }
+
+    /// The authorities by the file, and the cluster that this member's certificate is of.
+    fn joined_by(&self) -> Option<PeerTrust> {
+        let text = read_private(&self.0.authority_file).ok().flatten()?;
+        let authorities = from_pem(&text).ok()?;
+        let leaf = self.leaf()?;
+        let name = SpiffeId::parse(leaf.facts().uris.first()?).ok()?;
+        Some(PeerTrust::by_authorities(name.cluster, &authorities))
+    }
+
+    /// What other members are believed by; `None` without an authority.
+    pub(crate) fn trust(&self) -> Option<PeerTrust> {
+        let state = self.state();
+        if state.cluster_id.is_some() { PeerTrust::by_state(state) } else { self.joined_by() }
+    }
+
+    /// Who is let in here.
+    pub(crate) fn lets_in(&self) -> TransportSecurity {
+        let state = self.state();
+        match () {
+            () if state.cluster_id.is_some() => state.transport,
+            () if self.is_empty() && self.0.insecure => TransportSecurity::Off,
+            () if self.is_empty() => TransportSecurity::Require,
+            // Its log has not told it yet.
+            () if self.0.authority_file.exists() => TransportSecurity::Require,
+            () => TransportSecurity::Off,
+        }
+    }
+
+    /// Why whoever comes without TLS is not let in, if so.
+    pub(crate) fn plain_refusal(&self, port: &str) -> Option<Status> {
+        if self.lets_in() != TransportSecurity::Require {
+            return None;
+        }
+        let why = match self.is_empty() {
+            true => format!(
+                "this member belongs to no cluster yet, and its {port} port lets nobody in without TLS: found or join a cluster on its \
+                 machine, over the admin socket; or set insecure = true where everybody who reaches it may rule it"
+            ),
+            false => format!(
+                "this cluster lets nobody in without TLS, and this call came to its {port} port without: use a context (\"trestle user \
+                 create\" makes one), or the admin socket on a member's machine"
+            ),
+        };
+        Some(status::failure(&Failure::Unauthenticated(why)))
+    }
+
+    /// What tells when this may have changed.
+    pub(crate) fn changes(&self) -> TrustChanges {
+        TrustChanges(self.0.known.get().cloned())
+    }
+
+    /// Notes that a member was let in or reached, whose certificate may be outside of its time.
+    pub(crate) fn note_member(&self, member: &AuthenticatedMember) {
+        let mut odd = self.0.odd_times.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(refusal) = member.out_of_time(SystemTime::now()) else {
+            odd.remove(&member.id);
+            return;
+        };
+        let known = odd.insert(member.id, OddTime { seen: Instant::now(), facts: member.facts.clone() });
+        if known.is_none_or(|known| known.facts != member.facts) {
+            error!(member = %member.id, "let a member in by its key alone: {refusal}");
+        }
+    }
+
+    /// A sentence for each member whose certificate was out of its time lately.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let state = self.state();
+        let mut odd = self.0.odd_times.lock().unwrap_or_else(PoisonError::into_inner);
+        odd.retain(|id, time| time.seen.elapsed() < TOLD_FOR && state.members.contains_key(id));
+        let told = odd.iter().filter_map(|(id, time)| {
+            let member = AuthenticatedMember { id: *id, facts: time.facts.clone() };
+            let refusal = member.out_of_time(SystemTime::now())?;
+            let name = &state.members.get(id)?.spec.name;
+            Some(format!(
+                "of member {name}, {refusal}: it is let in by its key alone; compare the clocks, and see in its status why it has no \
+                 new certificate"
+            ))
+        });
+        told.collect()
+    }
+}
+
+/// Where the authorities are that a member believes until it has the log.
+pub(crate) fn authority_file(config: &Config) -> PathBuf {
+    config.data_dir.join("tls").join("ca.crt")
+}
+
+impl PeerDial for ClusterTrust {
+    fn way(&self, address: &str) -> PeerWay {
+        if !self.is_secure(address) {
+            return PeerWay::Plain;
+        }
+        let Some(trust) = self.trust() else {
+            let why =
+                "this member has no certificate yet, or knows no authority of its cluster; its log says why";
+            return PeerWay::Closed(why.to_owned());
+        };
+        PeerWay::Tls(Box::new(PeerTls::new(self.leaf(), trust, self.member_at(address))))
+    }
+
+    fn is_secure(&self, address: &str) -> bool {
+        // What it asks to be taken in by is its configuration's.
+        if self.is_empty() {
+            return false;
+        }
+        match self.lets_in() {
+            TransportSecurity::Off => false,
+            TransportSecurity::Require => true,
+            TransportSecurity::Accept => {
+                self.member_at(address).is_some_and(|id| self.state().member_keys.contains_key(&id))
+            }
+        }
+    }
+
+    fn note_reached(&self, member: &AuthenticatedMember) {
+        self.note_member(member);
+    }
+}

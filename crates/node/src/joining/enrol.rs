@@ -1,0 +1,194 @@
+//! The machine that joins: makes its key, looks whether it has the right cluster before it, shows the token, and keeps what it gets.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use trestle_api::peer::peer_service_client::PeerServiceClient;
+use trestle_api::status::Reason;
+use trestle_api::transport::{ChannelOptions, Transport};
+use trestle_api::{peer, unanswered};
+use trestle_consensus::RecoveryId;
+use trestle_identity::{
+    CertificateFacts, CertificateRequest, PrivateKey, TokenText, to_pem, verify_member, write_private,
+};
+use trestle_model::{ClusterId, HostPort, MemberId};
+
+use crate::identities::{host, own_key};
+use crate::this_member::ThisMember;
+
+/// How long a member may take to be connected with, and for its answer: it may ask the leader, which writes an entry.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// Why a machine was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTaken {
+    /// The cluster refuses it; asking again changes nothing.
+    #[error("{by} refused: {why}")]
+    Refused {
+        /// The member that was asked.
+        by: HostPort,
+        /// Why.
+        why: String,
+    },
+    /// Nobody took it in, and it may be asked again.
+    #[error("no member took it in: {}", each(.0))]
+    Nobody(Vec<(HostPort, String)>),
+    /// What it got is not what it asked for.
+    #[error("{by} gave what is of no use: {why}")]
+    Useless {
+        /// The member that was asked.
+        by: HostPort,
+        /// Why.
+        why: String,
+    },
+    /// Its own files.
+    #[error("{0}")]
+    Files(String),
+}
+
+fn each(failed: &[(HostPort, String)]) -> String {
+    failed.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+/// Who it is from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) member_id: MemberId,
+    pub(crate) recovery: RecoveryId,
+    /// Whether the leader makes it a voter.
+    pub(crate) becomes_voter: bool,
+}
+
+/// Where a member keeps its certificate, and whom it believes until it knows the state.
+struct Kept {
+    certificate: PathBuf,
+    authorities: PathBuf,
+}
+
+impl Kept {
+    fn of(local: &ThisMember) -> Self {
+        let directory = local.config.data_dir.join("tls");
+        Self { certificate: directory.join("member.crt"), authorities: directory.join("ca.crt") }
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), NotTaken> {
+    let written = write_private(path, text.as_bytes());
+    written.map_err(|error| NotTaken::Files(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The names by which clients look for this member's admin API.
+fn hosts(local: &ThisMember) -> Vec<String> {
+    let bound = local.config.admin_address.ip().to_canonical();
+    let mut names = vec![host(&local.config.advertise_admin_address).to_string()];
+    if !bound.is_unspecified() && !names.contains(&bound.to_string()) {
+        names.push(bound.to_string());
+    }
+    names
+}
+
+/// Whether another member, or the same one later, may answer otherwise.
+fn passes(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown => true,
+        Code::Unimplemented | Code::Internal | Code::ResourceExhausted => true,
+        _ => matches!(Reason::of(status), None | Some(Reason::NoCluster | Reason::MemberRemoved)),
+    }
+}
+
+/// Asks each member that the token names to be taken in, until one does.
+///
+/// # Errors
+/// [`NotTaken`].
+pub(crate) async fn take_in(local: &ThisMember, token: &TokenText) -> Result<Taken, NotTaken> {
+    let kept = Kept::of(local);
+    // That of an earlier attempt, if there was one: by it the cluster knows this machine again.
+    let key = own_key::kept_or_new(&local.config.data_dir).map_err(NotTaken::Files)?;
+    let asked = CertificateRequest::make(&key).map_err(|error| NotTaken::Files(error.to_string()))?;
+    let request = peer::JoinRequest {
+        token_id: token.id.0.to_vec(),
+        secret: token.secret.expose().to_vec(),
+        certificate_request: asked,
+        member: Some(local.described()),
+        hosts: hosts(local),
+        to: None,
+    };
+    let mut failed = Vec::new();
+    for address in &token.endpoints {
+        match ask(address, token, request.clone()).await {
+            Ok(answer) => return keep(address, token, &key, &kept, &answer),
+            Err(status) if passes(&status) => failed.push((address.clone(), unanswered::why(&status))),
+            Err(status) => {
+                let mut why = status.message().to_owned();
+                if status.code() == Code::AlreadyExists {
+                    let name = &local.config.name;
+                    why.push_str(&format!(
+                        "; if this machine was that member and has lost its data, \"trestle member remove {name}\" lets it join anew"
+                    ));
+                }
+                return Err(NotTaken::Refused { by: address.clone(), why });
+            }
+        }
+    }
+    Err(NotTaken::Nobody(failed))
+}
+
+/// Nothing is sent before the member has shown that the authority of the token's cluster has signed for it.
+async fn ask(
+    address: &HostPort,
+    token: &TokenText,
+    request: peer::JoinRequest,
+) -> Result<peer::JoinResponse, Status> {
+    let none = || Status::unavailable(unanswered::none_within(CONNECT_MAX));
+    let unreachable = |error: &tonic::transport::Error| Status::unavailable(unanswered::of_transport(error));
+    let options = ChannelOptions { connect_timeout: Some(CONNECT_MAX), ..ChannelOptions::default() };
+    let dialer = Transport::joining(token.authority).dialer(address.as_str(), &options);
+    let dialer = dialer.map_err(|error| unreachable(&error))?;
+    let channel = timeout(CONNECT_MAX, dialer.connect()).await.map_err(|_| none())?;
+    let channel = channel.map_err(|error| unreachable(&error))?;
+    match timeout(ANSWER_MAX, PeerServiceClient::new(channel).join(request)).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::unavailable(unanswered::none_within(ANSWER_MAX))),
+    }
+}
+
+/// Keeps what a member has answered, if it is what was asked for.
+fn keep(
+    by: &HostPort,
+    token: &TokenText,
+    key: &PrivateKey,
+    kept: &Kept,
+    answer: &peer::JoinResponse,
+) -> Result<Taken, NotTaken> {
+    let useless = |why: String| NotTaken::Useless { by: by.clone(), why };
+    let facts = |der: &[u8]| CertificateFacts::read(der).map_err(|refusal| useless(refusal.to_string()));
+    let cluster_id = ClusterId::parse(&answer.cluster_id);
+    let cluster_id = cluster_id.map_err(|rule| useless(format!("the cluster id {rule}")))?;
+    let mut known = false;
+    for authority in &answer.authorities {
+        known |= facts(authority)?.pin == token.authority;
+    }
+    if !known {
+        return Err(useless(
+            "the token's authority is not among those of the cluster; make another token".to_owned(),
+        ));
+    }
+    let id = verify_member(&cluster_id, &answer.authorities, &answer.certificate, SystemTime::now());
+    let id = id.map_err(|refusal| useless(refusal.to_string()))?;
+    if id.0 != answer.member_id || facts(&answer.certificate)?.pin != key.pin() {
+        return Err(useless("the certificate is for another member or key".to_owned()));
+    }
+    let authorities: String = answer.authorities.iter().map(|authority| to_pem(authority)).collect();
+    write(&kept.authorities, &authorities)?;
+    write(&kept.certificate, &to_pem(&answer.certificate))?;
+    Ok(Taken {
+        cluster_id,
+        member_id: id,
+        recovery: RecoveryId { number: answer.recovery, draw: answer.recovery_draw },
+        becomes_voter: answer.becomes_voter,
+    })
+}
