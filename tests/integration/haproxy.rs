@@ -245,7 +245,7 @@ async fn watched_by_both(cluster: &mut Cluster, servers: &[Watched], ca: &str) -
     for (pool, check, ..) in WAYS {
         let check = check.iter().map(|word| if *word == "CA" { ca } else { *word });
         let often =
-            ["--health-interval", "200ms", "--health-fast-interval", "100ms", "--health-timeout", "4s"];
+            ["--health-interval", "200ms", "--health-fast-interval", "100ms", "--health-timeout", "1s"];
         let arguments: Vec<&str> =
             ["pool", "create", pool, "--health"].into_iter().chain(check).chain(often).collect();
         trestle(&endpoints, &arguments).expect_success();

@@ -1,6 +1,7 @@
-//! The numbers by which processes know one another.
+//! The numbers by which processes know one another, and their clock.
 
 use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
 
 /// Draws the number of a start.
 pub(crate) fn draw_start() -> std::io::Result<u64> {
@@ -20,4 +21,10 @@ pub(crate) fn network() -> u64 {
         (Ok(boot), Ok(namespace)) => boot ^ namespace,
         _ => 0,
     }
+}
+
+/// Now, in milliseconds since the beginning of 1970.
+pub(crate) fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

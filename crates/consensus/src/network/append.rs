@@ -91,19 +91,23 @@ impl Peer {
             }
         });
         let timeout = self.parts.timing.append_timeout();
+        let address = self.current_address();
+        let way = (self.parts.channels.is_secure(&address), address);
         let mut service = self.service(self.lane).map_err(|e| call_error(&e))?;
         let answers = match tokio::time::timeout(timeout, service.append_stream(requests)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(self.refused(&status)),
             Err(_) => return Err(self.timed_out(RPCTypes::AppendEntries, timeout)),
         };
-        let reader = AppendReader { peer: self, answers, in_flight };
+        let reader = AppendReader { peer: self, way, answers, in_flight };
         Ok(Box::pin(stream::unfold(Some(reader), |reader| async move { reader?.next().await })))
     }
 }
 
 struct AppendReader<'s> {
     peer: &'s Peer,
+    /// Whether the stream was to go by TLS, and to which address.
+    way: (bool, String),
     answers: Streaming<proto::AppendEntriesResponse>,
     in_flight: AppendsInFlight,
 }
@@ -141,8 +145,9 @@ impl<'s> AppendReader<'s> {
 
     /// Whether nothing is in flight and the member is to be reached in another way by now: a new stream is.
     fn is_outdated(&self) -> bool {
-        let Peer { parts, lane, .. } = self.peer;
-        self.in_flight.is_empty() && !parts.channels.is_current(&self.peer.current_address(), *lane)
+        let (secure, address) = &self.way;
+        let channels = &self.peer.parts.channels;
+        self.in_flight.is_empty() && !(self.peer.is_at(address) && channels.is_secure(address) == *secure)
     }
 
     /// Waits for a message; with requests in flight no longer than the append time-out at a time.

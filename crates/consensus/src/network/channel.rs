@@ -74,11 +74,9 @@ impl Channels {
         Ok(channel)
     }
 
-    /// Whether a call would still go over the connection that was used last.
-    pub(crate) fn is_current(&self, address: &str, lane: Lane) -> bool {
-        let secure = self.dial.is_secure(address);
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(&(address.to_owned(), lane)).is_some_and(|known| known.secure == secure)
+    /// Whether whoever is at an address is reached by TLS now.
+    pub(crate) fn is_secure(&self, address: &str) -> bool {
+        self.dial.is_secure(address)
     }
 
     /// Forgets the connections to members that are not among `addresses`.

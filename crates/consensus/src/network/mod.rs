@@ -140,6 +140,11 @@ impl Peer {
         known.unwrap_or_else(|| self.address.clone())
     }
 
+    /// Whether that is there.
+    fn is_at(&self, address: &str) -> bool {
+        self.parts.role.borrow().address_of(MemberId(self.target)).unwrap_or(&self.address) == address
+    }
+
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
         let channel = self.parts.channels.to(&self.current_address(), lane)?;
         Ok(RaftServiceClient::new(channel)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Result, changed, exists, missing, unchanged, valid};
+use super::{Result, changed, exists, missing, noted, unchanged, valid};
 use crate::change::{ChangeKind, Resource};
 use crate::command::{Command, Outcome};
 use crate::defaults;
@@ -27,10 +27,6 @@ pub(super) struct Joining<'c> {
     pub(super) time_ms: u64,
 }
 
-fn noted(index: Revision) -> Result {
-    Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() })
-}
-
 impl ClusterState {
     pub(super) fn decide_token(&self, index: Revision, token: &JoinTokenSpec, time_ms: u64) -> Result {
         valid(|v| token.check(v))?;
@@ -47,7 +43,7 @@ impl ClusterState {
         if self.tokens.values().filter(|known| !known.is_spent(time_ms)).count() >= defaults::TOKENS_MAX {
             return Err(Refusal::Full { kind: Kind::Token, max: defaults::TOKENS_MAX });
         }
-        noted(index)
+        Ok(noted(index))
     }
 
     pub(super) fn delete_token(&self, index: Revision, id: TokenId) -> Result {
@@ -109,7 +105,7 @@ impl ClusterState {
         if authority.key_holders.contains(&member) {
             return unchanged(self.revision, Outcome::Noted);
         }
-        noted(index)
+        Ok(noted(index))
     }
 
     /// Makes what was decided, and forgets tokens that are of no more use.

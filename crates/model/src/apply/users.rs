@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Result, check_revision, exists, missing, unchanged, valid};
+use super::{Result, check_revision, exists, missing, noted, unchanged, valid};
 use crate::authority::{Authority, AuthorityState};
 use crate::command::Outcome;
 use crate::defaults;
@@ -45,7 +45,7 @@ impl ClusterState {
             _ if self.member_keys.get(&id).and_then(|keys| keys.first()) == Some(key) => {
                 unchanged(self.revision, Outcome::Noted)
             }
-            _ => Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() }),
+            _ => Ok(noted(index)),
         }
     }
 
@@ -67,7 +67,7 @@ impl ClusterState {
                 without.join(", ")
             ));
         }
-        Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() })
+        Ok(noted(index))
     }
 
     pub(super) fn decide_user(&self, index: Revision, user: &UserSpec, expected: Expected) -> Result {
@@ -89,7 +89,7 @@ impl ClusterState {
             None if self.users.len() >= defaults::USERS_MAX => {
                 Err(Refusal::Full { kind: Kind::User, max: defaults::USERS_MAX })
             }
-            _ => Ok(Applied { revision: index, outcome: Outcome::Noted, changes: Vec::new() }),
+            _ => Ok(noted(index)),
         }
     }
 

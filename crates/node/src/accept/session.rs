@@ -207,6 +207,8 @@ impl CallerSession {
                 Ok(now) if before.as_ref().is_none_or(|before| !is_less(&now, before)) => before = Some(now),
                 last => break last,
             }
+            // It is one that is not known yet until an entry says otherwise, or none can any more.
+            let is_newer = matches!(before, Some(Proof::Peer(PeerCaller::Newer(_))));
             let left = self.left();
             let over = async {
                 match left {
@@ -216,7 +218,7 @@ impl CallerSession {
                 }
             };
             tokio::select! {
-                () = changes.next() => {}
+                () = changes.next(is_newer) => {}
                 () = over => {}
             }
         };

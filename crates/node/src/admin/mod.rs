@@ -29,7 +29,6 @@ mod largest;
 
 pub(crate) use leader::OperationStream;
 pub(crate) use paging::{PageBounds, fill};
-pub(crate) use tokens::now_ms;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

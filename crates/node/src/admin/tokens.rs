@@ -1,7 +1,5 @@
 //! Tokens by which machines join the cluster.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tonic::{Request, Response, Status};
 use trestle_api::convert::{self, Wanted, Write};
 use trestle_api::status::{self, Failure};
@@ -14,12 +12,7 @@ use trestle_model::{
 
 use super::{Admin, internal};
 use crate::access::{self, Action, Caller, Target, TargetKind};
-
-/// Now, in milliseconds since the beginning of 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+use crate::process::wall_clock_ms;
 
 fn random<const N: usize>() -> Result<[u8; N], Status> {
     let mut bytes = [0; N];
@@ -64,7 +57,7 @@ impl TokenService for Admin {
             authority: authority(read.state())?,
             endpoints: self.token_endpoints(read.state()),
         };
-        let time_ms = now_ms();
+        let time_ms = wall_clock_ms();
         let life = u64::try_from(wanted.lifetime.as_millis()).unwrap_or(u64::MAX);
         let token = JoinTokenSpec {
             id: text.id,

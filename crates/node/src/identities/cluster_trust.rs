@@ -35,6 +35,8 @@ struct Parts {
     authority_file: PathBuf,
     leaf: watch::Receiver<Option<ServerLeaf>>,
     known: OnceLock<Known>,
+    /// Sent when callers may be judged otherwise than before.
+    changed: watch::Sender<()>,
     /// It has a cluster and does not run.
     offline: bool,
     odd_times: Mutex<BTreeMap<MemberId, OddTime>>,
@@ -46,29 +48,69 @@ struct Known {
     role: watch::Receiver<RaftRole>,
 }
 
-/// Tells when what is believed may have changed.
+/// Tells when what is believed may have changed. Each connection waits for it, so that it does not tell of every entry of the log.
 #[derive(Debug)]
-pub(crate) struct TrustChanges(Option<Known>);
+pub(crate) struct TrustChanges {
+    changed: watch::Receiver<()>,
+    known: Option<Known>,
+}
 
 impl TrustChanges {
     /// What has changed until now counts no more.
     pub(crate) fn mark(&mut self) {
-        if let Some(known) = &mut self.0 {
+        self.changed.mark_unchanged();
+        if let Some(known) = &mut self.known {
             known.view.mark_unchanged();
-            known.role.mark_unchanged();
         }
     }
 
-    /// Resolves at the next change.
-    pub(crate) async fn next(&mut self) {
-        let Some(known) = &mut self.0 else { return std::future::pending().await };
+    /// Resolves at the next change; with `each_entry`, at the next entry of the log too.
+    pub(crate) async fn next(&mut self, each_entry: bool) {
+        let applied = async {
+            match self.known.as_mut().filter(|_| each_entry) {
+                Some(known) => known.view.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
-            changed = known.view.changed() => changed.is_err(),
-            changed = known.role.changed() => changed.is_err(),
+            changed = self.changed.changed() => changed.is_err(),
+            applied = applied => applied.is_err(),
         };
         if ended {
             std::future::pending().await
         }
+    }
+}
+
+/// Whether anybody but a member that is not known yet may be judged otherwise by a newer state.
+fn judges_otherwise(before: &ClusterState, now: &ClusterState) -> bool {
+    before.transport != now.transport
+        || before.cluster_id != now.cluster_id
+        || before.authorities != now.authorities
+        || before.member_keys != now.member_keys
+        || before.users != now.users
+        || before.members.keys().ne(now.members.keys())
+}
+
+/// Tells of changes by which callers are judged, for as long as there is a log.
+async fn tell_changes(mut known: Known, changed: watch::Sender<()>) {
+    let mut before = known.view.borrow_and_update().state.clone();
+    loop {
+        let ended = tokio::select! {
+            applied = known.view.changed() => applied.is_err(),
+            role = known.role.changed() => {
+                changed.send_replace(());
+                role.is_err()
+            }
+        };
+        if ended {
+            return;
+        }
+        let now = known.view.borrow_and_update().state.clone();
+        if judges_otherwise(&before, &now) {
+            changed.send_replace(());
+        }
+        before = now;
     }
 }
 
@@ -93,13 +135,17 @@ impl ClusterTrust {
             authority_file: authority_file(config),
             leaf,
             known: OnceLock::new(),
+            changed: watch::Sender::new(()),
             odd_times: Mutex::default(),
         }))
     }
 
-    /// Gives it what the cluster has agreed on. Before, no member is called.
+    /// Gives it what the cluster has agreed on. Before, no member is called. On the current runtime it looks for changes.
     pub(crate) fn follow(&self, consensus: &Consensus) {
-        self.0.known.get_or_init(|| Known { view: consensus.view(), role: consensus.role() });
+        let known = Known { view: consensus.view(), role: consensus.role() };
+        if self.0.known.set(known.clone()).is_ok() {
+            tokio::spawn(tell_changes(known, self.0.changed.clone()));
+        }
     }
 
     pub(crate) fn state(&self) -> Arc<ClusterState> {
@@ -171,7 +217,7 @@ impl ClusterTrust {
 
     /// What tells when this may have changed.
     pub(crate) fn changes(&self) -> TrustChanges {
-        TrustChanges(self.0.known.get().cloned())
+        TrustChanges { changed: self.0.changed.subscribe(), known: self.0.known.get().cloned() }
     }
 
     /// Notes that a member was let in or reached, whose certificate may be outside of its time.

@@ -44,8 +44,18 @@ struct Wanted {
     pins: Vec<KeyPin>,
 }
 
+/// The names by which clients look for this member's own admin API, beside the one that all members have.
+pub(crate) fn own_names(config: &Config) -> Vec<LeafName> {
+    let bound = config.admin_address.ip().to_canonical();
+    let mut names = vec![host(&config.advertise_admin_address)];
+    if !bound.is_unspecified() && !names.contains(&LeafName::Ip(bound)) {
+        names.push(LeafName::Ip(bound));
+    }
+    names
+}
+
 /// The name under which a certificate has an address.
-pub(crate) fn host(address: &HostPort) -> LeafName {
+fn host(address: &HostPort) -> LeafName {
     match address.as_socket() {
         Some(socket) => LeafName::Ip(socket.ip().to_canonical()),
         None => {
@@ -60,13 +70,7 @@ impl Wanted {
         let (config, state) = (&signer.local.config, &view.state);
         let (cluster, id) = (state.cluster_id.clone()?, signer.local.id()?);
         let mut names = vec![LeafName::Dns(admin_host(&cluster))];
-        let bound = config.admin_address.ip().to_canonical();
-        let bound = Some(LeafName::Ip(bound)).filter(|_| !config.admin_address.ip().is_unspecified());
-        for name in [Some(host(&config.advertise_admin_address)), bound].into_iter().flatten() {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
+        names.extend(own_names(config));
         let authorities =
             state.believed_authorities().map(|authority| authority.certificate.to_vec()).collect();
         let pins = state.member_keys.get(&id).cloned().unwrap_or_default();
@@ -90,7 +94,7 @@ impl Wanted {
 }
 
 /// Where the certificate is kept.
-fn certificate_file(config: &Config) -> PathBuf {
+pub(crate) fn certificate_file(config: &Config) -> PathBuf {
     config.data_dir.join("tls").join("member.crt")
 }
 

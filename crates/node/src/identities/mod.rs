@@ -7,6 +7,6 @@ mod leaf;
 pub(crate) mod own_key;
 mod signer;
 
-pub(crate) use cluster_trust::ClusterTrust;
-pub(crate) use leaf::{OwnLeaf, host};
+pub(crate) use cluster_trust::{ClusterTrust, authority_file};
+pub(crate) use leaf::{OwnLeaf, certificate_file, own_names};
 pub(crate) use signer::{LeafSubject, Signer, leaf_name};

@@ -1,6 +1,6 @@
 //! The machine that joins: makes its key, looks whether it has the right cluster before it, shows the token, and keeps what it gets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
@@ -15,7 +15,8 @@ use trestle_identity::{
 };
 use trestle_model::{ClusterId, HostPort, MemberId};
 
-use crate::identities::{host, own_key};
+use crate::config::Config;
+use crate::identities::{authority_file, certificate_file, own_key, own_names};
 use crate::this_member::ThisMember;
 
 /// How long a member may take to be connected with, and for its answer: it may ask the leader, which writes an entry.
@@ -63,32 +64,9 @@ pub(crate) struct Taken {
     pub(crate) becomes_voter: bool,
 }
 
-/// Where a member keeps its certificate, and whom it believes until it knows the state.
-struct Kept {
-    certificate: PathBuf,
-    authorities: PathBuf,
-}
-
-impl Kept {
-    fn of(local: &ThisMember) -> Self {
-        let directory = local.config.data_dir.join("tls");
-        Self { certificate: directory.join("member.crt"), authorities: directory.join("ca.crt") }
-    }
-}
-
 fn write(path: &Path, text: &str) -> Result<(), NotTaken> {
     let written = write_private(path, text.as_bytes());
     written.map_err(|error| NotTaken::Files(format!("cannot write {}: {error}", path.display())))
-}
-
-/// The names by which clients look for this member's admin API.
-fn hosts(local: &ThisMember) -> Vec<String> {
-    let bound = local.config.admin_address.ip().to_canonical();
-    let mut names = vec![host(&local.config.advertise_admin_address).to_string()];
-    if !bound.is_unspecified() && !names.contains(&bound.to_string()) {
-        names.push(bound.to_string());
-    }
-    names
 }
 
 /// Whether another member, or the same one later, may answer otherwise.
@@ -105,7 +83,6 @@ fn passes(status: &Status) -> bool {
 /// # Errors
 /// [`NotTaken`].
 pub(crate) async fn take_in(local: &ThisMember, token: &TokenText) -> Result<Taken, NotTaken> {
-    let kept = Kept::of(local);
     // That of an earlier attempt, if there was one: by it the cluster knows this machine again.
     let key = own_key::kept_or_new(&local.config.data_dir).map_err(NotTaken::Files)?;
     let asked = CertificateRequest::make(&key).map_err(|error| NotTaken::Files(error.to_string()))?;
@@ -114,13 +91,13 @@ pub(crate) async fn take_in(local: &ThisMember, token: &TokenText) -> Result<Tak
         secret: token.secret.expose().to_vec(),
         certificate_request: asked,
         member: Some(local.described()),
-        hosts: hosts(local),
+        hosts: own_names(&local.config).iter().map(ToString::to_string).collect(),
         to: None,
     };
     let mut failed = Vec::new();
     for address in &token.endpoints {
         match ask(address, token, request.clone()).await {
-            Ok(answer) => return keep(address, token, &key, &kept, &answer),
+            Ok(answer) => return keep(&local.config, address, token, &key, &answer),
             Err(status) if passes(&status) => failed.push((address.clone(), unanswered::why(&status))),
             Err(status) => {
                 let mut why = status.message().to_owned();
@@ -158,10 +135,10 @@ async fn ask(
 
 /// Keeps what a member has answered, if it is what was asked for.
 fn keep(
+    config: &Config,
     by: &HostPort,
     token: &TokenText,
     key: &PrivateKey,
-    kept: &Kept,
     answer: &peer::JoinResponse,
 ) -> Result<Taken, NotTaken> {
     let useless = |why: String| NotTaken::Useless { by: by.clone(), why };
@@ -183,8 +160,8 @@ fn keep(
         return Err(useless("the certificate is for another member or key".to_owned()));
     }
     let authorities: String = answer.authorities.iter().map(|authority| to_pem(authority)).collect();
-    write(&kept.authorities, &authorities)?;
-    write(&kept.certificate, &to_pem(&answer.certificate))?;
+    write(&authority_file(config), &authorities)?;
+    write(&certificate_file(config), &to_pem(&answer.certificate))?;
     Ok(Taken {
         cluster_id,
         member_id: id,

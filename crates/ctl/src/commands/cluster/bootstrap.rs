@@ -1,7 +1,6 @@
 //! `trestle cluster bootstrap`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -9,6 +8,7 @@ use tonic::Code;
 use trestle_api::transport::socket_path;
 use trestle_api::v1;
 use trestle_model::Role;
+use trestle_model::defaults::USER_CERTIFICATE_LIFE;
 
 use super::super::new_user::{ContextDocument, KeptUser, MadeUser, NewUser, how_to_use};
 use crate::context::default_path;
@@ -20,8 +20,6 @@ use crate::write::for_people;
 
 /// Name of the first user unless another is given.
 const FIRST_USER: &str = "admin";
-/// How long its certificate is valid.
-const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Options of the command.
 #[derive(Debug, Args)]
@@ -106,7 +104,7 @@ impl BootstrapArgs {
             None => Some(default_path()?),
         };
         let name = ("--user", self.user.as_deref().unwrap_or(FIRST_USER));
-        NewUser::begin(name, file.as_deref(), LIFETIME).map(Some)
+        NewUser::begin(name, file.as_deref(), USER_CERTIFICATE_LIFE).map(Some)
     }
 }
 

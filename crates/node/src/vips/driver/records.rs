@@ -1,6 +1,6 @@
 //! The records that the driver proposes to Raft.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use trestle_engine::ownership::Cause;
 use trestle_model::{Command, Tenure};
@@ -8,19 +8,23 @@ use trestle_model::{Command, Tenure};
 use super::super::ledger::PendingRecord;
 use super::super::raft_events::why_it_leads;
 use super::Driver;
+use crate::process;
 
 impl Driver {
     pub(super) fn propose_take(&self, term: u64, reach: Duration) {
         let Some(member) = self.me else { return };
         let tenure = Tenure { member, term, reach, released: false };
         let reason = why_it_leads(self.elected, term);
-        self.record(term, Command::TakeVips { tenure, time_ms: wall_clock(), reason: reason.into() });
+        self.record(
+            term,
+            Command::TakeVips { tenure, time_ms: process::wall_clock_ms(), reason: reason.into() },
+        );
     }
 
     pub(super) fn propose_release(&self, term: u64, cause: Cause) {
         let Some(member) = self.me else { return };
         let reason = self.cause_text(cause).into();
-        self.record(term, Command::ReleaseVips { member, term, time_ms: wall_clock(), reason });
+        self.record(term, Command::ReleaseVips { member, term, time_ms: process::wall_clock_ms(), reason });
     }
 
     /// A cause in words, with its details.
@@ -53,9 +57,4 @@ impl Driver {
             self.ledger.propose_in_term(command, term, pending);
         }
     }
-}
-
-fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
