@@ -67,6 +67,7 @@ fn main() -> ExitCode {
             let (_guard, _) = start_logging(LogFormat::Text, "warn");
             on_runtime(join(*config, token))
         }
+        Invocation::FoundingToken => founding_token(),
         Invocation::Dev { data_dir } => {
             let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error,openraft=off");
             descriptors::raise_limit();
@@ -160,6 +161,19 @@ async fn reopen_on_hangup(node: &Node) {
         Err(error) => warn!(%error, "SIGHUP cannot be received"),
     }
     std::future::pending().await
+}
+
+/// Prints a new founding token.
+fn founding_token() -> ExitCode {
+    let printed = trestle_node::new_founding_token()
+        .and_then(|token| writeln!(std::io::stdout(), "{}", token.to_text().expose()));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
 }
 
 /// Removes what members that are gone left, and says what.

@@ -15,14 +15,14 @@ use crate::{Finished, finish, trestled};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Members of one cluster to be, on addresses of their own.
-struct Machines {
-    members: Vec<Member>,
+pub(crate) struct Machines {
+    pub(crate) members: Vec<Member>,
     subnet: Subnet,
 }
 
 impl Machines {
     /// The first founds the cluster.
-    fn found() -> Self {
+    pub(crate) fn found() -> Self {
         let mut machines = Self { members: Vec::new(), subnet: Subnet::claim() };
         machines.prepare("");
         machines.members[0].start();
@@ -31,7 +31,7 @@ impl Machines {
     }
 
     /// One more, with lines for its configuration file; answers its place.
-    fn prepare(&mut self, more: &str) -> usize {
+    pub(crate) fn prepare(&mut self, more: &str) -> usize {
         let number = self.members.len() + 1;
         let ip = self.subnet.ip(u8::try_from(number).unwrap());
         self.members.push(Member::secure(trestled(), &format!("m{number}"), ip, more));
@@ -39,7 +39,7 @@ impl Machines {
     }
 
     /// The command line over a member's socket.
-    fn local(&self, number: usize, arguments: &[&str]) -> Finished {
+    pub(crate) fn local(&self, number: usize, arguments: &[&str]) -> Finished {
         let socket = self.members[number].admin_socket();
         let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
         // A founder's context goes to the member's own files.
@@ -48,14 +48,14 @@ impl Machines {
     }
 
     /// A new token, of a member.
-    fn token(&self, number: usize, arguments: &[&str]) -> String {
+    pub(crate) fn token(&self, number: usize, arguments: &[&str]) -> String {
         let words = [&["token", "create"], arguments].concat();
         let made = wait_until_done("a token", || self.local(number, &words));
         made.trim().to_owned()
     }
 
     /// Runs `trestled join` with a token on its standard input.
-    fn join(&self, number: usize, token: &str) -> Finished {
+    pub(crate) fn join(&self, number: usize, token: &str) -> Finished {
         ended(self.joining(number, token))
     }
 
@@ -69,7 +69,7 @@ impl Machines {
     }
 
     /// Waits until the members of these names have these roles, by what one of them says.
-    fn have_roles(&self, asked: usize, wanted: &[(&str, &str)]) {
+    pub(crate) fn have_roles(&self, asked: usize, wanted: &[(&str, &str)]) {
         wait_for("the members' roles", LIMIT, || {
             let listed = self.local(asked, &["member", "list", "-o", "json"]);
             let members: Value = serde_json::from_str(&listed.stdout).map_err(|_| listed.stderr.clone())?;
@@ -85,7 +85,7 @@ impl Machines {
     }
 
     /// The tokens that a member lists.
-    fn tokens(&self, number: usize) -> Vec<Value> {
+    pub(crate) fn tokens(&self, number: usize) -> Vec<Value> {
         let listed = self.local(number, &["token", "list", "-o", "json"]).expect_success();
         serde_json::from_str(&listed).unwrap()
     }
@@ -98,7 +98,7 @@ fn ended(child: Child) -> Finished {
 }
 
 /// What a command says that succeeds before long: after a member was killed a leader is elected first.
-fn wait_until_done(what: &str, mut run: impl FnMut() -> Finished) -> String {
+pub(crate) fn wait_until_done(what: &str, mut run: impl FnMut() -> Finished) -> String {
     let mut said = String::new();
     wait_for(what, LIMIT, || {
         let finished = run();
@@ -109,7 +109,7 @@ fn wait_until_done(what: &str, mut run: impl FnMut() -> Finished) -> String {
 }
 
 #[track_caller]
-fn refused(finished: &Finished, code: i32, words: &[&str]) {
+pub(crate) fn refused(finished: &Finished, code: i32, words: &[&str]) {
     assert_eq!(finished.code, Some(code), "{}{}", finished.stdout, finished.stderr);
     for words in words {
         assert!(finished.stderr.contains(words), "no {words:?} in {}", finished.stderr);
@@ -233,4 +233,108 @@ fn a_token_that_is_not_whole_revoked_or_shown_to_an_impostor_takes_nobody_in() {
     assert!(machines.tokens(0).is_empty());
     // None of this left more than a key behind, and a good token works.
     machines.join(machine, &machines.token(0, &[])).expect_success();
+}
+
+#[test]
+fn a_founders_context_learns_of_the_other_members_and_works_on_when_the_first_is_down() {
+    let mut machines = Machines::found();
+    let home = machines.members[0].admin_socket().parent().unwrap().to_owned();
+    let file = home.join("trestle").join("config.toml");
+    let by = |context: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
+        command.env("XDG_CONFIG_HOME", &home).env_remove("TRESTLE_ENDPOINT").args(["--context", context]);
+        finish(command.args(arguments))
+    };
+    let contexts = || -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trestle"));
+        command.env("XDG_CONFIG_HOME", &home).args(["context", "list", "-o", "json"]);
+        serde_json::from_str(&finish(&mut command).expect_success()).unwrap()
+    };
+    let name = contexts()[0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(contexts()[0]["endpoints"].as_array().unwrap().len(), 1);
+    let copy = home.join("copy.toml");
+    std::fs::copy(&file, &copy).unwrap();
+    let token = machines.token(0, &["--uses", "2"]);
+    for _ in 0..2 {
+        let number = machines.prepare("");
+        machines.join(number, &token).expect_success();
+        machines.members[number].start();
+    }
+    machines.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+
+    // A file that is named is left as it is.
+    by(copy.to_str().unwrap(), &["status"]).expect_success();
+    assert_eq!(std::fs::read(&copy).unwrap(), std::fs::read(&file).unwrap());
+    by(&name, &["status"]).expect_success();
+    let endpoints: Vec<_> = machines.members.iter().map(|member| member.admin().to_string()).collect();
+    assert_eq!(contexts()[0]["endpoints"], Value::from(endpoints));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    machines.members[0].kill();
+    wait_until_done("a call without the first member", || by(&name, &["user", "list"]));
+    assert_ne!(by(copy.to_str().unwrap(), &["user", "list"]).code, Some(0));
+}
+
+#[test]
+fn a_member_that_was_enrolled_and_never_started_is_told_of_in_the_status() {
+    let mut machines = Machines::found();
+    let token = machines.token(0, &[]);
+    let second = machines.prepare("");
+    machines.join(second, &token).expect_success();
+    let says = |words: &str| {
+        let status = machines.local(0, &["status", "-o", "json"]);
+        if status.stdout.contains(words) {
+            Ok(())
+        } else {
+            Err(format!("{}{}", status.stdout, status.stderr))
+        }
+    };
+    let at = machines.members[second].peer();
+    let words = format!(
+        "m2 has joined by a token and is waited for, to be a voter: {at} does not answer as m2: connection refused"
+    );
+    wait_for("the words", LIMIT, || says(&words));
+    machines.members[second].start();
+    machines.have_roles(0, &[("m1", "voter"), ("m2", "voter")]);
+    let status = machines.local(0, &["status", "-o", "json"]).expect_success();
+    assert!(!status.contains("has joined by a token"), "{status}");
+    assert!(!machines.members[0].output().contains("InProgress"), "{}", machines.members[0].output());
+}
+
+/// The disk of a member is lost that joined by its `join_token_file`.
+#[test]
+fn a_lost_disk_is_told_of_its_old_name_and_joins_by_a_new_token_in_its_file() {
+    let mut machines = Machines::found();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("token");
+    std::fs::write(&file, machines.token(0, &["--uses", "4"])).unwrap();
+    let line = format!("join_token_file = \"{}\"\n", file.display());
+    for _ in 0..2 {
+        let number = machines.prepare(&line);
+        machines.members[number].start();
+    }
+    machines.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+    machines.members[2].kill();
+    machines.members[2].wipe();
+    machines.members[2].start();
+    wait_for("what it says", LIMIT, || {
+        let log = machines.members[2].output();
+        if log.contains("trestle member remove m3") { Ok(()) } else { Err(log) }
+    });
+    wait_until_done("the removal", || machines.local(0, &["member", "remove", "m3"]));
+    machines.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+}
+
+/// The shortest life that a token can have is a minute.
+#[test]
+fn a_token_whose_time_is_over_takes_nobody_in() {
+    let mut machines = Machines::found();
+    let token = machines.token(0, &["--ttl", "1m", "--uses", "2"]);
+    let machine = machines.prepare("");
+    let made = std::time::SystemTime::now();
+    wait_for("the token's end", Duration::from_secs(90), || {
+        let age = made.elapsed().unwrap_or_default();
+        if age > Duration::from_secs(60) { Ok(()) } else { Err(format!("{age:?}")) }
+    });
+    refused(&machines.join(machine, &token), 77, &["has expired", "by the clock of the leader"]);
+    assert_eq!(machines.tokens(0)[0]["uses_left"], 2);
 }

@@ -1,109 +1,16 @@
 //! Members among one another over TLS, by the keys that the cluster knows, and what all others get at their ports.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::Code;
 use trestle_api::peer;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
-use trestle_api::transport::{ChannelOptions, PeerDial, PeerWay, Transport};
-use trestle_identity::tls::{PeerTls, ServerLeaf};
-use trestle_identity::{
-    AuthenticatedMember, CertificateFacts, CertificateRequest, PeerTrust, PrivateKey, SpiffeId, from_pem,
-};
-use trestle_testkit::{Cluster, Member, wait_for};
+use trestle_api::transport::{ChannelOptions, Transport};
+use trestle_identity::tls::ServerLeaf;
+use trestle_identity::{CertificateFacts, CertificateRequest, PrivateKey, SpiffeId, from_pem};
+use trestle_testkit::wait_for;
 
-use crate::{Finished, finish, trestle, trestled};
-
-const LIMIT: Duration = Duration::from_secs(90);
-
-/// As the user that the member runs as, over its admin socket.
-fn local(member: &Member, arguments: &[&str]) -> Finished {
-    trestle(&format!("unix:{}", member.admin_socket().display()), arguments)
-}
-
-/// A file of one context, of a new admin.
-fn admin(member: &Member, name: &str) -> (tempfile::TempDir, PathBuf) {
-    let home = tempfile::tempdir().unwrap();
-    let file = home.path().join("context.toml");
-    let out = file.to_str().unwrap();
-    local(member, &["user", "create", name, "--role", "admin", "--out", out]).expect_success();
-    (home, file)
-}
-
-fn with(context: &std::path::Path, arguments: &[&str]) -> Finished {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trestle"));
-    command.env_remove("TRESTLE_ENDPOINT").env_remove("TRESTLE_CONTEXT");
-    finish(command.arg("--context").arg(context).args(arguments))
-}
-
-/// Three members that require TLS, and the file of an admin's context.
-async fn secure() -> (Cluster, tempfile::TempDir, PathBuf) {
-    let cluster = Cluster::start(trestled(), 3).await;
-    local(&cluster.members[0], &["cluster", "secure", "--prepare"]).expect_success();
-    for member in &cluster.members {
-        local(member, &["member", "enroll"]).expect_success();
-    }
-    let (home, context) = admin(&cluster.members[0], "ann");
-    // The members themselves speak TLS by now; whoever else does not is cut off.
-    wait_for("nothing plain among the members", LIMIT, || {
-        let done = local(&cluster.members[0], &["cluster", "secure", "--enforce", "--yes"]);
-        if done.code == Some(0) { Ok(()) } else { Err(done.stderr) }
-    });
-    for member in &cluster.members {
-        let file = member.data_dir().join("tls").join("ca.crt");
-        wait_for("the authorities that a member keeps", LIMIT, || {
-            if file.exists() { Ok(()) } else { Err(format!("no {}", file.display())) }
-        });
-    }
-    (cluster, home, context)
-}
-
-/// What a connection to the peer port is made with.
-#[derive(Debug)]
-struct Guest {
-    own: Option<ServerLeaf>,
-    trust: PeerTrust,
-}
-
-impl PeerDial for Guest {
-    fn way(&self, _: &str) -> PeerWay {
-        PeerWay::Tls(Box::new(PeerTls::new(self.own.clone(), self.trust.clone(), None)))
-    }
-
-    fn is_secure(&self, _: &str) -> bool {
-        true
-    }
-
-    fn note_reached(&self, _: &AuthenticatedMember) {}
-}
-
-/// What a member shows, by its files.
-fn leaf(member: &Member) -> ServerLeaf {
-    let read = |name| std::fs::read_to_string(member.data_dir().join("tls").join(name)).unwrap();
-    let key = PrivateKey::from_pem(&read("member.key")).unwrap();
-    ServerLeaf::new(&from_pem(&read("member.crt")).unwrap()[0], &key).unwrap()
-}
-
-/// A connection to the peer port of `to`, of whoever shows `own`.
-fn guest(to: &Member, own: Option<ServerLeaf>) -> Channel {
-    let authorities = std::fs::read_to_string(to.data_dir().join("tls").join("ca.crt")).unwrap();
-    let name = SpiffeId::parse(&leaf(to).facts().uris[0]).unwrap();
-    let trust = PeerTrust::by_authorities(name.cluster, &from_pem(&authorities).unwrap());
-    let transport = Transport::member(Arc::new(Guest { own, trust }));
-    transport.dialer(&to.peer().to_string(), &ChannelOptions::default()).unwrap().connect_lazy()
-}
-
-fn to(cluster: &str, member_id: u64) -> Option<peer::Destination> {
-    Some(peer::Destination { cluster_id: cluster.to_owned(), member_id, ..Default::default() })
-}
-
-fn code<T>(answer: Result<T, Status>) -> Code {
-    answer.map_or_else(|status| status.code(), |_| Code::Ok)
-}
+use crate::guests::{LIMIT, code, guest, leaf, local, secure, stranger, to, with};
+use crate::trestle;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_tls_is_required_members_go_on_and_the_others_are_told_why_not() {
@@ -218,4 +125,31 @@ async fn each_caller_of_the_peer_port_gets_what_it_may() {
         let told = format!("{}{}", said.stdout, said.stderr);
         if told.contains("was removed") { Ok(()) } else { Err(told) }
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_certificate_has_one_small_call_and_little_time() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (cluster, _home, _context) = secure().await;
+    let first = &cluster.members[0];
+    let large = peer::JoinRequest { certificate_request: vec![0; 64 << 10], ..Default::default() };
+    let refused = PeerServiceClient::new(guest(first, None)).join(large.clone()).await.unwrap_err();
+    assert!(refused.message().contains("without a certificate has at most 16384 bytes"), "{refused}");
+    // A member's may be as large as any.
+    let own = Some(leaf(&cluster.members[1]));
+    let other = PeerServiceClient::new(guest(first, own)).join(large).await.unwrap_err();
+    assert_eq!(other.code(), Code::InvalidArgument, "{other}");
+
+    let begun = std::time::Instant::now();
+    let mut stream = stranger(first).await;
+    // The connection preface of HTTP/2, with SETTINGS that has none (RFC 9113 section 3.4).
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut said = Vec::new();
+    let ended = tokio::time::timeout(LIMIT, stream.read_to_end(&mut said)).await;
+    let lived = begun.elapsed();
+    assert!(ended.is_ok() && (5..30).contains(&lived.as_secs()), "{ended:?} after {lived:?}");
+    // SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 section 6.5.2).
+    let settings = said[9..9 + usize::from(said[2])].chunks(6);
+    let streams = settings.filter(|setting| setting[..2] == [0, 3]).map(|setting| setting[2..].to_vec());
+    assert_eq!(streams.collect::<Vec<_>>(), [[0, 0, 0, 1]]);
 }

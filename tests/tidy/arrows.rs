@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("trestle-ctl", &["trestle-api", "trestle-identity", "trestle-model"]),
-    ("trestle-testkit", &["trestle-api"]),
+    ("trestle-testkit", &["trestle-api", "trestle-identity"]),
     ("trestle-fuzz", &[]),
     ("trestle-xtask", &[]),
     (

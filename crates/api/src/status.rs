@@ -112,6 +112,9 @@ pub enum Failure {
     /// Who calls is not believed, in words.
     #[error("{0}")]
     Unauthenticated(String),
+    /// A change of authority was refused, in words.
+    #[error("{0}")]
+    Authority(String),
     /// The cluster has no authority that could sign certificates.
     #[error(
         "this cluster has no authority that signs certificates: it was founded by a version that makes none; users need one"
@@ -336,6 +339,7 @@ pub fn failure(failure: &Failure) -> Status {
         Failure::Outdated(_) => (Code::FailedPrecondition, MEMBER_OUTDATED),
         Failure::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
         Failure::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
+        Failure::Authority(_) => (Code::FailedPrecondition, "AUTHORITY"),
         Failure::NoAuthority => (Code::FailedPrecondition, "NO_AUTHORITY"),
         Failure::PlainOnly => (Code::FailedPrecondition, "PLAIN_ONLY"),
         Failure::NotSigned(_) => (Code::Unavailable, "NOT_SIGNED"),

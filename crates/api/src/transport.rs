@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint, Error};
-use trestle_identity::AuthenticatedMember;
 use trestle_identity::tls::{ClientTls, PeerTls, connect_to_authority};
+use trestle_identity::{AuthenticatedMember, VerificationTime};
 use trestle_model::KeyPin;
 
 /// How a channel is made and kept.
@@ -158,6 +158,11 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<Io: AsyncRead + AsyncWrite + Send + Unpin> Stream for Io {}
 
+/// The time of a process that knows no cluster's.
+fn own_time() -> VerificationTime {
+    VerificationTime::by_clock(SystemTime::now())
+}
+
 /// A connection to an address, over which a user or a member has been let in. Its error is what is told: it has no cause below it.
 async fn connected(kind: Kind, address: String) -> Result<TokioIo<Box<dyn Stream>>, BoxError> {
     let way = match &kind {
@@ -170,12 +175,12 @@ async fn connected(kind: Kind, address: String) -> Result<TokioIo<Box<dyn Stream
     let stream = TcpStream::connect(&address).await?;
     stream.set_nodelay(true)?;
     let io: Box<dyn Stream> = match (kind, way) {
-        (Kind::User(user), _) => Box::new(user.connect(stream, SystemTime::now()).await?),
+        (Kind::User(user), _) => Box::new(user.connect(stream, own_time()).await?),
         (Kind::Joining(authority), _) => {
-            Box::new(connect_to_authority(stream, authority, SystemTime::now()).await?.0)
+            Box::new(connect_to_authority(stream, authority, own_time()).await?.0)
         }
         (Kind::Member(dial), PeerWay::Tls(tls)) => {
-            let (io, member) = tls.connect(stream, SystemTime::now()).await?;
+            let (io, member) = tls.connect(stream).await?;
             dial.note_reached(&member);
             Box::new(io)
         }

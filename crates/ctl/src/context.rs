@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use trestle_api::transport::Transport;
 use trestle_identity::tls::ClientTls;
-use trestle_identity::{read_private, write_private};
+use trestle_identity::{lock_directory, read_private, write_private};
 use trestle_model::{Invalid, Secret, Violation};
 
 use crate::args::Global;
 use crate::endpoint;
 use crate::error::Error;
+use crate::kept_context::KeptContext;
 
 /// One context.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,6 +30,9 @@ pub(crate) struct Context {
     pub(crate) key: Secret<String>,
     /// Certificates of the authorities that are believed.
     pub(crate) ca: String,
+    /// When its certificate could not be renewed, as RFC 3339 has it: it is tried again hours later.
+    #[serde(default)]
+    pub(crate) renewal_failed: Option<String>,
 }
 
 fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Secret<String>, D::Error> {
@@ -59,6 +63,11 @@ fn block(out: &mut String, key: &str, pem: &str) {
     let _ = write!(out, "{key} = \"\"\"\n{clean}\"\"\"\n");
 }
 
+/// The directory that a file is in.
+pub(crate) fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl Contexts {
     /// Reads a file; one that is not there has none.
     ///
@@ -87,6 +96,22 @@ impl Contexts {
         written.map_err(|cause| Error::File { action: "write", file: path.display().to_string(), cause })
     }
 
+    /// Changes the file, reading it anew, while no other process does: what one has written is not lost by what another one writes.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or the change is refused.
+    pub(crate) fn change<T>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // A directory that is not there yet has nobody else in it.
+        let _lock = lock_directory(directory(path), true).ok().flatten();
+        let mut contexts = Self::read(path)?;
+        let done = change(&mut contexts)?;
+        contexts.write(path)?;
+        Ok(done)
+    }
+
     /// The file's text.
     pub(crate) fn render(&self) -> Secret<String> {
         let mut out = String::new();
@@ -98,6 +123,9 @@ impl Contexts {
             let separator = if out.is_empty() { "" } else { "\n" };
             let _ = writeln!(out, "{separator}[contexts.{}]", quoted(name));
             let _ = writeln!(out, "endpoints = [{}]", endpoints.join(", "));
+            if let Some(time) = &context.renewal_failed {
+                let _ = writeln!(out, "renewal_failed = {}", quoted(time));
+            }
             block(&mut out, "certificate", &context.certificate);
             block(&mut out, "key", context.key.expose());
             block(&mut out, "ca", &context.ca);
@@ -162,18 +190,54 @@ pub(crate) fn default_path() -> Result<PathBuf, Error> {
     Ok(base.join("trestle").join("config.toml"))
 }
 
+/// The context by which members are called, and where it is.
+#[derive(Debug, Clone)]
+pub(crate) struct UsedContext {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Its name there.
+    pub(crate) name: String,
+    /// What it says.
+    pub(crate) context: Context,
+    /// The user that it is of.
+    pub(crate) identity: ClientTls,
+}
+
+impl UsedContext {
+    /// Puts other authorities into the context, in PEM. What else is in the file stays, as it is by now.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(crate) fn believe(&self, authorities: String) -> Result<(), Error> {
+        if self.context.ca == authorities {
+            return Ok(());
+        }
+        Contexts::change(&self.file, |contexts| {
+            if let Some(context) = contexts.contexts.get_mut(&self.name) {
+                context.ca = authorities;
+            }
+            Ok(())
+        })
+    }
+}
+
 /// How members are called.
 pub(crate) struct Way {
     /// Admin addresses, tried in order.
     pub(crate) endpoints: Vec<String>,
     /// Plain, or as a user.
     pub(crate) transport: Transport,
+    /// The context, where it is one.
+    pub(crate) context: Option<UsedContext>,
+    /// The context whose endpoints they are, if it is the user's own.
+    pub(crate) kept: Option<KeptContext>,
 }
 
 impl Way {
     /// Without a context: what is named, or this machine's member.
     pub(crate) fn plain(given: &[String]) -> Result<Self, Error> {
-        Ok(Self { endpoints: endpoint::named(given)?, transport: Transport::plain() })
+        let transport = Transport::plain();
+        Ok(Self { endpoints: endpoint::named(given)?, transport, context: None, kept: None })
     }
 
     /// The way that the arguments and the environment name: a context, at its own endpoints or at those that are named; without one,
@@ -186,32 +250,44 @@ impl Way {
         let given = &global.endpoint;
         match &global.context {
             Some(file) if file.contains('/') => {
-                let contexts = Contexts::read(Path::new(file))?;
+                let path = Path::new(file);
+                let contexts = Contexts::read(path)?;
                 let (name, context) = contexts.current_of(file)?;
-                Self::of(context, name, given)
+                Self::of((Path::new(file), name), context, given)
             }
-            Some(name) => Self::of(Contexts::read(&default_path()?)?.named("--context", name)?, name, given),
+            Some(name) => {
+                let path = default_path()?;
+                Self::of((&path, name), Contexts::read(&path)?.named("--context", name)?, given)
+            }
             None if !given.is_empty() || endpoint::has_socket() => Self::plain(given),
             None => {
                 // Without a home there are no contexts.
                 let Ok(path) = default_path() else { return Self::plain(given) };
                 let contexts = Contexts::read(&path)?;
                 match &contexts.current {
-                    Some(name) => Self::of(contexts.named("current", name)?, name, given),
+                    Some(name) => Self::of((&path, name), contexts.named("current", name)?, given),
                     None => Self::plain(given),
                 }
             }
         }
     }
 
-    fn of(context: &Context, name: &str, given: &[String]) -> Result<Self, Error> {
+    fn of((file, name): (&Path, &str), context: &Context, given: &[String]) -> Result<Self, Error> {
         let identity = context.identity(name)?;
         let endpoints = if given.is_empty() { &context.endpoints } else { given };
         if endpoints.is_empty() {
             let rule = "must have at least one of the endpoints of the members, HOST:PORT";
             return Err(Invalid(vec![Violation::new("context", name, rule)]).into());
         }
-        Ok(Self { endpoints: endpoint::named(endpoints)?, transport: Transport::tls(identity) })
+        let used = UsedContext {
+            file: file.to_owned(),
+            name: name.to_owned(),
+            context: context.clone(),
+            identity: identity.clone(),
+        };
+        let kept = if given.is_empty() { KeptContext::of(file, name) } else { None };
+        let (endpoints, transport) = (endpoint::named(endpoints)?, Transport::tls(identity));
+        Ok(Self { endpoints, transport, context: Some(used), kept })
     }
 }
 
@@ -227,6 +303,7 @@ mod tests {
             certificate: pem("CERTIFICATE"),
             key: Secret::new(pem("PRIVATE KEY")),
             ca: pem("CERTIFICATE").repeat(2),
+            renewal_failed: None,
         }
     }
 
@@ -237,7 +314,9 @@ mod tests {
         assert_eq!(Contexts::read(&path).unwrap(), Contexts::default());
         let mut contexts = Contexts::default();
         contexts.add("bob@0b".to_owned(), context("10.0.0.1:7480"));
-        contexts.add("alice@0a".to_owned(), context("[2001:db8::1]:7480"));
+        let failed = Some("2027-01-15T08:00:00Z".to_owned());
+        contexts
+            .add("alice@0a".to_owned(), Context { renewal_failed: failed, ..context("[2001:db8::1]:7480") });
         contexts.write(&path).unwrap();
         assert_eq!(Contexts::read(&path).unwrap(), contexts);
         assert_eq!(contexts.current.as_deref(), Some("bob@0b"));
@@ -246,6 +325,28 @@ mod tests {
         assert_eq!(text.lines().filter(|line| line.starts_with("-----BEGIN ")).count(), 8, "{text}");
         let shown = format!("{contexts:?}");
         assert!(!shown.contains("PRIVATE"), "{shown}");
+    }
+
+    #[test]
+    fn processes_that_change_the_file_at_once_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trestle").join("config.toml");
+        Contexts::default().write(&path).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for round in 0..5 {
+                        let add = |contexts: &mut Contexts| {
+                            contexts.add(format!("u{number}-{round}"), context("10.0.0.1:7480"));
+                            Ok(())
+                        };
+                        Contexts::change(path, add).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(Contexts::read(&path).unwrap().contexts.len(), 40);
     }
 
     #[test]

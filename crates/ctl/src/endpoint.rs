@@ -116,7 +116,7 @@ impl Outside {
             _ => return None,
         };
         match (status.cluster_id.is_empty(), own.raft_state()) {
-            (true, _) if own.join_addresses.is_empty() => Some(Self::NoCluster),
+            (true, _) if own.join_addresses.is_empty() && own.waits_for.is_empty() => Some(Self::NoCluster),
             (true, _) => Some(Self::Joining),
             (false, v1::RaftState::Removed) => Some(Self::Removed),
             (false, _) => None,

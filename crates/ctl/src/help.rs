@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 26] = [
+const EXAMPLES: [(&str, &[&str]); 27] = [
     (
         "trestle pool",
         &[
@@ -128,12 +128,26 @@ const EXAMPLES: [(&str, &[&str]); 26] = [
             "trestle token revoke 0123456789abcdef",
         ],
     ),
+    (
+        "trestle ca",
+        &["trestle ca list", "trestle ca rotate", "trestle ca retire 1    # once \"ca rotate\" is done"],
+    ),
     ("trestle context", &["trestle context list", "trestle context use alice@1f0c22ab"]),
     ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
-    ("trestle backup", &["trestle backup trestle.json"]),
+    (
+        "trestle backup",
+        &[
+            "trestle backup trestle.json",
+            "trestle backup --with-ca-key sealed.json    # asks for a passphrase",
+        ],
+    ),
     (
         "trestle restore",
-        &["trestle restore trestle.json --dry-run", "trestle restore trestle.json --replace"],
+        &[
+            "trestle restore trestle.json --dry-run",
+            "trestle restore trestle.json --replace",
+            "sudo trestle restore --ca-key-only sealed.json",
+        ],
     ),
 ];
 

@@ -16,6 +16,7 @@ mod exit;
 mod help;
 mod hint;
 mod input;
+mod kept_context;
 mod output;
 mod pages;
 mod session;
@@ -33,9 +34,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use trestle_identity::tls::ClientTls;
 
 use crate::commands::Cli;
-use crate::context::Way;
+use crate::context::{UsedContext, Way};
 use crate::error::{Error, usage_document};
 use crate::exit::Exit;
 use crate::output::Terminal;
@@ -76,10 +78,38 @@ fn run_on(args: impl IntoIterator<Item = OsString>, mut terminal: Terminal) -> E
 
 fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
     let way = if cli.command.calls() { Way::find(&cli.global)? } else { Way::plain(&[])? };
+    let used = way.context.clone();
     let mut session = Session::new(&cli.global, way, terminal);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    runtime.block_on(Box::pin(cli.command.run(&mut session)))
+    runtime.block_on(async {
+        let done = Box::pin(cli.command.run(&mut session)).await;
+        let is_old = |identity: &ClientTls| {
+            identity.has_met_newer_authority() || done.is_ok() && identity.knows_several_authorities()
+        };
+        if let Some(used) = used.filter(|used| is_old(&used.identity)) {
+            Box::pin(learn_authorities(&mut session, &used)).await;
+        }
+        if done.is_ok() {
+            Box::pin(session.renew_certificate()).await;
+        }
+        done
+    })
+}
+
+/// Keeps the authorities of today in the context: a member has shown a certificate of one that is newer than those in it, or there are several
+/// in it, as while one is replaced. The member was believed, and so is what it says of them. What was asked for is done either way.
+async fn learn_authorities(session: &mut Session<'_>, used: &UsedContext) {
+    let learned = match commands::believed(session).await {
+        Ok(authorities) => used.believe(authorities),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = learned {
+        session.terminal.note(format_args!(
+            "warning: the cluster's authority was replaced, and the context of user {} has the former one yet: {error}",
+            used.identity.user()
+        ));
+    }
 }
 
 /// Prints clap's own answer: help and version are data, mistakes are not.

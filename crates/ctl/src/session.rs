@@ -1,5 +1,10 @@
 //! Calls: which member is asked, what happens when it does not answer, and when a call is made again.
 
+mod clients;
+mod renewal;
+
+pub(crate) use clients::{cluster, connections, events, listeners, members, pools, vips};
+
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::time::Duration;
@@ -10,19 +15,13 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use trestle_api::transport::{ChannelOptions, KeepAlive, Transport};
 use trestle_api::v1;
-use trestle_api::v1::cluster_service_client::ClusterServiceClient;
-use trestle_api::v1::connection_service_client::ConnectionServiceClient;
-use trestle_api::v1::event_service_client::EventServiceClient;
-use trestle_api::v1::listener_service_client::ListenerServiceClient;
-use trestle_api::v1::member_service_client::MemberServiceClient;
-use trestle_api::v1::pool_service_client::PoolServiceClient;
-use trestle_api::v1::vip_service_client::VipServiceClient;
 
 use crate::args::{Format, Global};
-use crate::context::Way;
+use crate::context::{UsedContext, Way};
 use crate::duration::duration_text;
 use crate::endpoint::{self, Outside};
 use crate::error::{Error, Failure};
+use crate::kept_context::KeptContext;
 use crate::output::{Terminal, render};
 
 /// A member that is up accepts at once; two seconds leave room for one lost SYN (sent again after 1 s, RFC 6298 §2.1).
@@ -80,8 +79,11 @@ pub(crate) struct Session<'t> {
     /// Where output goes.
     pub(crate) terminal: &'t mut Terminal,
     connected: Option<(usize, Channel)>,
+    /// The context whose endpoints are kept up to date, until that is done.
+    pub(crate) kept: Option<KeptContext>,
     /// Endpoints that were passed over and told of.
     passed_over: BTreeSet<String>,
+    context: Option<UsedContext>,
 }
 
 impl<'t> Session<'t> {
@@ -94,7 +96,9 @@ impl<'t> Session<'t> {
             format: global.output,
             terminal,
             connected: None,
+            kept: way.kept,
             passed_over: BTreeSet::new(),
+            context: way.context,
         }
     }
 
@@ -262,6 +266,9 @@ impl<'t> Session<'t> {
             let outside = Outside::of_member(&answer);
             let Some(reason) = outside.map(|what| what.to_string()).or_else(|| lacking(&answer)) else {
                 self.tell_passed_over(&failures);
+                if !local_only {
+                    self.keep_endpoints(answer.members.iter().filter_map(|status| status.member.as_ref()));
+                }
                 return Ok((answer, failures));
             };
             let endpoint = self.endpoint().to_owned();
@@ -455,39 +462,4 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         _ => cause.to_string(),
     };
     if text.starts_with("uncategorized") { cause.to_string() } else { text }
-}
-
-/// A client of the pool service.
-pub(crate) fn pools(channel: Channel) -> PoolServiceClient<Channel> {
-    PoolServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
-}
-
-/// A client of the listener service.
-pub(crate) fn listeners(channel: Channel) -> ListenerServiceClient<Channel> {
-    ListenerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
-}
-
-/// A client of the connection service.
-pub(crate) fn connections(channel: Channel) -> ConnectionServiceClient<Channel> {
-    ConnectionServiceClient::new(channel)
-}
-
-/// A client of the member service.
-pub(crate) fn members(channel: Channel) -> MemberServiceClient<Channel> {
-    MemberServiceClient::new(channel)
-}
-
-/// A client of the virtual IP service.
-pub(crate) fn vips(channel: Channel) -> VipServiceClient<Channel> {
-    VipServiceClient::new(channel)
-}
-
-/// A client of the event service.
-pub(crate) fn events(channel: Channel) -> EventServiceClient<Channel> {
-    EventServiceClient::new(channel)
-}
-
-/// A client of the cluster service.
-pub(crate) fn cluster(channel: Channel) -> ClusterServiceClient<Channel> {
-    ClusterServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)
 }

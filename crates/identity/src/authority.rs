@@ -13,7 +13,8 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 use trestle_model::defaults::{
-    AUTHORITY_LIFE, CERTIFICATE_BACKDATED, MEMBER_CERTIFICATE_LIFE, USER_CERTIFICATE_LIFE_BOUNDS,
+    AUTHORITIES_MAX, AUTHORITY_LIFE, CERTIFICATE_BACKDATED, MEMBER_CERTIFICATE_LIFE,
+    USER_CERTIFICATE_LIFE_BOUNDS,
 };
 use trestle_model::{ClusterId, KeyPin, MemberId, UserName};
 
@@ -24,6 +25,10 @@ use crate::request::CertificateRequest;
 
 /// Longest DNS name (RFC 1035 section 2.3.4).
 const DNS_NAME_MAX: usize = 253;
+
+/// Most certificates between an authority's and one that a later authority has signed (RFC 5280 section 4.2.1.9): those of the
+/// authorities after it.
+const CROSS_MAX: u8 = AUTHORITIES_MAX as u8 - 1;
 
 /// Why something is not signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +88,15 @@ fn common_name(name: impl Into<String>) -> DistinguishedName {
     distinguished
 }
 
+/// What a certificate of an authority says of it.
+fn authority_params(cluster: &ClusterId, generation: u32) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(format!("trestle {cluster} authority {generation}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(CROSS_MAX));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
 fn uri(name: &SpiffeId) -> Result<SanType, SigningError> {
     Ok(SanType::URI(name.to_string().try_into()?))
 }
@@ -99,12 +113,9 @@ impl CertificateAuthority {
         now: SystemTime,
     ) -> Result<Self, SigningError> {
         let not_after = now + AUTHORITY_LIFE;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(format!("trestle {cluster} authority {generation}"));
+        let mut params = authority_params(cluster, generation);
         params.not_before = (now - CERTIFICATE_BACKDATED).into();
         params.not_after = not_after.into();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(key.pair())?.der().to_vec();
         Ok(Self { key, cluster: cluster.clone(), certificate, not_after })
     }
@@ -121,6 +132,24 @@ impl CertificateAuthority {
         }
         let (certificate, not_after) = (certificate.to_vec(), facts.not_after);
         Ok(Self { key, cluster: cluster.clone(), certificate, not_after })
+    }
+
+    /// Signs a certificate, in DER, for the key of the authority of a later generation, so that whoever believes this one believes that
+    /// one too. It is valid as long as both are.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn cross_sign(&self, newer: &Self, generation: u32) -> Result<Vec<u8>, SigningError> {
+        let own = CertificateFacts::read(&self.certificate);
+        let own = own.map_err(|refusal| SigningError::Certificate(refusal.to_string()))?;
+        let mut params = authority_params(&newer.cluster, generation);
+        // What the newer one signs may begin earlier than its own certificate: members' clocks differ.
+        params.not_before = own.not_before.into();
+        params.not_after = self.not_after.min(newer.not_after).into();
+        params.use_authority_key_identifier_extension = true;
+        let certificate = self.certificate.as_slice().into();
+        let issuer = Issuer::from_ca_cert_der(&certificate, self.key.pair())?;
+        Ok(params.signed_by(newer.key.pair(), &issuer)?.der().to_vec())
     }
 
     /// Its certificate, in DER.

@@ -1,6 +1,6 @@
 //! Files that nobody else may read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -36,6 +36,25 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Keeps other processes of this program from changing the files of a directory for as long as the answer lives. With `wait` it waits for
+/// one that does; otherwise `None` says that there is one. Where the system has no such locks for the directory, as over NFS, everybody
+/// gets one.
+///
+/// # Errors
+/// What the system says of the directory.
+pub fn lock_directory(directory: &Path, wait: bool) -> io::Result<Option<File>> {
+    let file = File::open(directory)?;
+    if wait {
+        // A lock that cannot be had is none.
+        let _ = file.lock();
+        return Ok(Some(file));
+    }
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
+    }
 }
 
 /// Reads such a file; `None` if there is none.

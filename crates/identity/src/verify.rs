@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use trestle_model::defaults::AUTHORITIES_MAX;
 use trestle_model::{ClusterId, ClusterState, KeyPin, MemberId, Role, UserName};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::certificate::CertificateFacts;
 use crate::name::{CertificateSubject, SpiffeId};
+use crate::verification_time::VerificationTime;
 
 mod peer;
 
@@ -17,6 +19,9 @@ pub(crate) use peer::verify_called;
 pub use peer::{
     AuthenticatedMember, FoundAuthority, PeerStanding, PeerTrust, check_peer, verify_authority, verify_peer,
 };
+
+/// Most certificates that are looked at beside the first: one for each authority.
+const OTHERS_MAX: usize = AUTHORITIES_MAX;
 
 /// A moment as it is shown, in UTC.
 pub fn time_text(time: SystemTime) -> String {
@@ -70,23 +75,20 @@ pub enum CertificateRefusal {
         cluster: ClusterId,
     },
     /// Its time is over.
-    #[error("its certificate expired at {}, and it is {} by the clock of this machine", time_text(*.not_after), time_text(*.now))]
+    #[error("its certificate expired at {}, and it is {now}", time_text(*.not_after))]
     Expired {
         /// The end of its validity.
         not_after: SystemTime,
         /// The time by which that is over.
-        now: SystemTime,
+        now: VerificationTime,
     },
     /// Its time has not come.
-    #[error(
-        "its certificate is valid from {}, and it is {} by the clock of this machine",
-        time_text(*.not_before), time_text(*.now)
-    )]
+    #[error("its certificate is valid from {}, and it is {now}", time_text(*.not_before))]
     NotYetValid {
         /// The beginning of its validity.
         not_before: SystemTime,
         /// The time by which that has not come.
-        now: SystemTime,
+        now: VerificationTime,
     },
     /// The user does not exist.
     #[error(
@@ -160,7 +162,9 @@ pub struct AuthenticatedUser {
     pub name: UserName,
     /// The key that it has shown.
     pub pin: KeyPin,
-    /// End of the certificate.
+    /// Beginning of the certificate.
+    pub not_before: SystemTime,
+    /// End of it.
     pub not_after: SystemTime,
 }
 
@@ -178,23 +182,43 @@ fn named(facts: &CertificateFacts, ours: &ClusterId) -> Result<SpiffeId, Certifi
     Err(CertificateRefusal::OtherCluster { theirs: name.cluster, ours: ours.clone() })
 }
 
-/// Verifies that one of these authorities signed a certificate for this use. Its times are judged by whoever asks.
+/// What somebody has shown of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownChain<'a> {
+    /// Its certificate, in DER.
+    pub leaf: &'a [u8],
+    /// The certificates that it has shown with it, in DER: of its authority and of older ones.
+    pub others: &'a [&'a [u8]],
+}
+
+impl<'a> ShownChain<'a> {
+    /// A certificate alone.
+    pub fn alone(leaf: &'a [u8]) -> Self {
+        Self { leaf, others: &[] }
+    }
+}
+
+/// Verifies that one of these authorities signed a certificate for this use, or an authority for which one of these has signed. Its times
+/// are judged by whoever asks.
 fn signed<'a>(
-    leaf: &CertificateDer<'_>,
+    shown: ShownChain<'_>,
     facts: &CertificateFacts,
     authorities: impl Iterator<Item = &'a [u8]>,
     cluster: &ClusterId,
     usage: KeyUsage,
 ) -> Result<(), CertificateRefusal> {
+    let leaf = CertificateDer::from(shown.leaf);
+    let others: Vec<CertificateDer<'_>> =
+        shown.others.iter().take(OTHERS_MAX).map(|other| CertificateDer::from(*other)).collect();
     let invalid = |error: webpki::Error| CertificateRefusal::Invalid(error.to_string());
     let certificates: Vec<CertificateDer<'_>> = authorities.map(CertificateDer::from).collect();
     let anchors: Vec<TrustAnchor<'_>> =
         certificates.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(invalid)?;
     let begin = facts.not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let certificate = EndEntityCert::try_from(leaf).map_err(invalid)?;
+    let certificate = EndEntityCert::try_from(&leaf).map_err(invalid)?;
     let algorithms = default_provider().signature_verification_algorithms.all;
     let at = UnixTime::since_unix_epoch(begin);
-    match certificate.verify_for_usage(algorithms, &anchors, &[], at, usage, None, None) {
+    match certificate.verify_for_usage(algorithms, &anchors, &others, at, usage, None, None) {
         Ok(_) => Ok(()),
         Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
             let (issuer, cluster) = (facts.issuer.clone(), cluster.clone());
@@ -204,31 +228,32 @@ fn signed<'a>(
     }
 }
 
-fn in_time(facts: &CertificateFacts, now: SystemTime) -> Result<(), CertificateRefusal> {
-    let CertificateFacts { not_before, not_after, .. } = *facts;
-    if now < not_before {
-        return Err(CertificateRefusal::NotYetValid { not_before, now });
-    }
-    not_over(not_after, now)
+fn in_time(facts: &CertificateFacts, now: VerificationTime) -> Result<(), CertificateRefusal> {
+    within(facts.not_before, facts.not_after, now)
 }
 
 /// The last second of a certificate is one of its validity.
-fn not_over(not_after: SystemTime, now: SystemTime) -> Result<(), CertificateRefusal> {
-    if now < not_after + Duration::from_secs(1) {
+fn within(
+    not_before: SystemTime,
+    not_after: SystemTime,
+    now: VerificationTime,
+) -> Result<(), CertificateRefusal> {
+    if now.time() < not_before {
+        return Err(CertificateRefusal::NotYetValid { not_before, now });
+    }
+    if now.time() < not_after + Duration::from_secs(1) {
         return Ok(());
     }
     Err(CertificateRefusal::Expired { not_after, now })
 }
 
-/// Verifies the certificate that a client has shown, by what the cluster has agreed on.
+/// Verifies the certificate that a client has shown, by what the cluster has agreed on, but for its times: these are judged at each call
+/// by [`check_user`], which can say more of them than an alert of TLS does. An authority that was retired counts as well: a user is who has
+/// the key of the user's record, which no authority can give anybody.
 ///
 /// # Errors
 /// The first reason for which it is not believed.
-pub fn verify_user(
-    state: &ClusterState,
-    leaf: &[u8],
-    now: SystemTime,
-) -> Result<AuthenticatedUser, CertificateRefusal> {
+pub fn verify_user(state: &ClusterState, leaf: &[u8]) -> Result<AuthenticatedUser, CertificateRefusal> {
     let facts = CertificateFacts::read(leaf)?;
     let Some(cluster) = &state.cluster_id else {
         return Err(CertificateRefusal::Invalid("this member belongs to no cluster".to_owned()));
@@ -237,30 +262,44 @@ pub fn verify_user(
     let CertificateSubject::User(user) = name.subject.clone() else {
         return Err(CertificateRefusal::OtherKind { name: name.to_string(), wanted: "user" });
     };
-    let believed = state.believed_authorities().map(|authority| &*authority.certificate);
-    signed(&leaf.into(), &facts, believed, cluster, KeyUsage::client_auth())?;
-    in_time(&facts, now)?;
-    let user = AuthenticatedUser { name: user, pin: facts.pin, not_after: facts.not_after };
-    check_user(state, &user, now)?;
+    let known = state.authorities.values().map(|authority| &*authority.certificate);
+    signed(ShownChain::alone(leaf), &facts, known, cluster, KeyUsage::client_auth())?;
+    let not_after = recorded_end(state, &user, &facts).unwrap_or(facts.not_after).min(facts.not_after);
+    let user = AuthenticatedUser { name: user, pin: facts.pin, not_before: facts.not_before, not_after };
+    role_of(state, &user)?;
     Ok(user)
 }
 
-/// Whether a user that was believed once still is, and what it may do by now.
-///
-/// # Errors
-/// When it was deleted, its key was rotated, or its certificate has expired.
-pub fn check_user(
-    state: &ClusterState,
-    user: &AuthenticatedUser,
-    now: SystemTime,
-) -> Result<Role, CertificateRefusal> {
+/// The end of the certificate that was signed for a key of a user, as the record has it: whoever has stolen the key of an authority makes
+/// no longer one.
+fn recorded_end(state: &ClusterState, user: &UserName, facts: &CertificateFacts) -> Option<SystemTime> {
+    let keys = &state.users.get(user)?.spec.keys;
+    let key = keys.iter().find(|key| key.pin == facts.pin && key.not_after > 0)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(key.not_after))
+}
+
+/// What a user may do, if its record has the key that it has shown.
+fn role_of(state: &ClusterState, user: &AuthenticatedUser) -> Result<Role, CertificateRefusal> {
     let unknown = || CertificateRefusal::UnknownUser(user.name.clone());
     let known = state.users.get(&user.name).ok_or_else(unknown)?;
     if !known.has_key(&user.pin) {
         return Err(CertificateRefusal::KeyNotPinned { user: user.name.clone(), pin: user.pin });
     }
-    not_over(user.not_after, now)?;
     Ok(known.spec.role)
+}
+
+/// Whether a user that was verified is believed now, and what it may do.
+///
+/// # Errors
+/// When it was deleted, its key was rotated, or its certificate is not valid yet or has expired.
+pub fn check_user(
+    state: &ClusterState,
+    user: &AuthenticatedUser,
+    now: VerificationTime,
+) -> Result<Role, CertificateRefusal> {
+    let role = role_of(state, user)?;
+    within(user.not_before, user.not_after, now)?;
+    Ok(role)
 }
 
 /// The member that a certificate of this cluster names.
@@ -274,7 +313,7 @@ fn member_named(facts: &CertificateFacts, cluster: &ClusterId) -> Result<MemberI
     }
 }
 
-/// Verifies the certificate that a member has shown to a client, which believes these authorities of its cluster.
+/// Verifies the certificate of a member that one of these authorities of its cluster must have signed itself.
 ///
 /// # Errors
 /// The first reason for which it is not believed.
@@ -282,11 +321,44 @@ pub fn verify_member(
     cluster: &ClusterId,
     authorities: &[Vec<u8>],
     leaf: &[u8],
-    now: SystemTime,
+    now: VerificationTime,
 ) -> Result<MemberId, CertificateRefusal> {
     let (id, _) = member_of(cluster, authorities, leaf)?;
     verify_own(leaf, now)?;
     Ok(id)
+}
+
+/// By what a client believes a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BelievedBy {
+    /// An authority that the client knows has signed for it.
+    KnownAuthority,
+    /// An authority has that the client does not know, and for which one that it knows has signed.
+    NewerAuthority,
+}
+
+/// Verifies what a member has shown to a client, which knows these authorities of its cluster.
+///
+/// # Errors
+/// The first reason for which it is not believed.
+pub fn verify_called_member(
+    cluster: &ClusterId,
+    authorities: &[Vec<u8>],
+    shown: ShownChain<'_>,
+    now: VerificationTime,
+) -> Result<BelievedBy, CertificateRefusal> {
+    let by = match member_of(cluster, authorities, shown.leaf) {
+        Ok(_) => BelievedBy::KnownAuthority,
+        Err(refusal @ CertificateRefusal::WrongAuthority { .. }) => {
+            let facts = CertificateFacts::read(shown.leaf)?;
+            let known = authorities.iter().map(Vec::as_slice);
+            signed(shown, &facts, known, cluster, KeyUsage::server_auth()).map_err(|_| refusal)?;
+            BelievedBy::NewerAuthority
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    verify_own(shown.leaf, now)?;
+    Ok(by)
 }
 
 /// The member that a certificate is for and which of these authorities has signed it, whether its time is over or not.
@@ -304,7 +376,7 @@ pub fn member_of<'a>(
         CertificateRefusal::WrongAuthority { issuer: facts.issuer.clone(), cluster: cluster.clone() };
     for authority in authorities {
         let one = std::iter::once(authority.as_slice());
-        match signed(&leaf.into(), &facts, one, cluster, KeyUsage::server_auth()) {
+        match signed(ShownChain::alone(leaf), &facts, one, cluster, KeyUsage::server_auth()) {
             Ok(()) => return Ok((id, authority)),
             Err(why) => refusal = why,
         }
@@ -312,11 +384,25 @@ pub fn member_of<'a>(
     Err(refusal)
 }
 
+/// Whether the authority of that certificate, in DER, has signed another one, whatever that is for.
+pub fn is_signed_by(leaf: &[u8], authority: &[u8]) -> bool {
+    let begin = |facts: CertificateFacts| facts.not_before.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let Some(begin) = CertificateFacts::read(leaf).ok().and_then(begin) else { return false };
+    let (leaf, authority) = (CertificateDer::from(leaf), CertificateDer::from(authority));
+    let (Ok(leaf), Ok(anchor)) = (EndEntityCert::try_from(&leaf), anchor_from_trusted_cert(&authority))
+    else {
+        return false;
+    };
+    let (algorithms, at) =
+        (default_provider().signature_verification_algorithms.all, UnixTime::since_unix_epoch(begin));
+    leaf.verify_for_usage(algorithms, &[anchor], &[], at, KeyUsage::client_auth(), None, None).is_ok()
+}
+
 /// Looks at the own certificate before it is shown, so that its times are told where they can be mended.
 ///
 /// # Errors
 /// When it cannot be read, or its time has not come or is over.
-pub fn verify_own(leaf: &[u8], now: SystemTime) -> Result<(), CertificateRefusal> {
+pub fn verify_own(leaf: &[u8], now: VerificationTime) -> Result<(), CertificateRefusal> {
     in_time(&CertificateFacts::read(leaf)?, now)
 }
 

@@ -1,11 +1,13 @@
 //! Applying a command to the state: deterministic, total, pure.
 
 mod addresses;
+mod authorities;
 mod batch;
 mod levels;
 mod members;
 mod restore;
 mod rules;
+mod time;
 mod tokens;
 mod users;
 mod vips;
@@ -24,6 +26,7 @@ use crate::pool::PoolEntry;
 use crate::refusal::Refusal;
 use crate::revision::Revision;
 use crate::state::ClusterState;
+use crate::transport::FoundingIdentities;
 use crate::violation::{Invalid, Violation, Violations};
 
 use tokens::Joining;
@@ -114,16 +117,21 @@ impl ClusterState {
             Command::FoundCluster { cluster_id, member, identities } => {
                 self.cluster_id = Some(cluster_id.clone());
                 self.feature_level = member.feature_level_max;
-                self.found_identities(identities.as_ref());
+                self.found_identities(index, identities.as_ref());
             }
             Command::PinMemberKey { id, key } => self.pin_key(*id, *key),
             Command::SetTransport(transport) => self.transport = *transport,
             Command::PutToken { .. } | Command::DeleteToken(_) | Command::JoinMember { .. } => {
                 self.change_tokens(index, command, &applied);
             }
-            Command::NoteKeyHolder { generation, member } => self.note_key_holder(*generation, *member),
+            Command::NoteKeyHolder { .. }
+            | Command::AddAuthority { .. }
+            | Command::ActivateAuthority(_)
+            | Command::RetireAuthority(_) => self.change_authorities(command),
             Command::PutUser { user, .. } => self.put_user(index, applied.revision, user),
             Command::DeleteUser { name, .. } => drop(self.users.remove(name)),
+            Command::NoteUserCertificate { user, key } => self.note_certificate(index, user, key),
+            Command::NoteTime { time_ms } => self.time_ms = *time_ms,
             Command::RaiseLevel { level } => self.feature_level = self.feature_level.max(*level),
             Command::Recover { recovery, draw, .. } => self.note_recovery(*recovery, *draw),
             Command::NoteStart { member, start, sockets, .. } => {
@@ -154,7 +162,9 @@ impl ClusterState {
     pub fn decide(&self, index: Revision, command: &Command) -> Result {
         self.check_level(command)?;
         match command {
-            Command::FoundCluster { member, .. } => self.found(index, member),
+            Command::FoundCluster { member, identities, .. } => {
+                self.found(index, member, identities.as_ref())
+            }
             Command::AddMember(spec) => self.add_member(index, MemberId(index), spec),
             Command::RemoveMember(id) => self.remove_member(index, *id),
             Command::UpdateMember { id, peer_address, admin_address } => {
@@ -171,6 +181,8 @@ impl ClusterState {
             Command::Recover { member, recovery, .. } => self.recover(index, *member, *recovery),
             Command::PutUser { user, expected } => self.decide_user(index, user, *expected),
             Command::DeleteUser { name, expected } => self.delete_user(index, name, *expected),
+            Command::NoteUserCertificate { user, key } => self.decide_certificate(index, user, key),
+            Command::NoteTime { time_ms } => self.decide_time(index, *time_ms),
             Command::PutToken { token, time_ms } => self.decide_token(index, token, *time_ms),
             Command::DeleteToken(id) => self.delete_token(index, *id),
             Command::JoinMember { spec, key, token, secret_hash, time_ms } => {
@@ -179,6 +191,11 @@ impl ClusterState {
             Command::NoteKeyHolder { generation, member } => {
                 self.decide_key_holder(index, *generation, *member)
             }
+            Command::AddAuthority { generation, certificate, maker, .. } => {
+                self.decide_authority(index, *generation, certificate, *maker)
+            }
+            Command::ActivateAuthority(generation) => self.decide_activation(index, *generation),
+            Command::RetireAuthority(generation) => self.decide_retirement(index, *generation),
             Command::PinMemberKey { id, key } => self.decide_pin(index, *id, key),
             Command::SetTransport(transport) => self.decide_transport(index, *transport),
             Command::RaiseLevel { .. }
@@ -225,9 +242,12 @@ impl ClusterState {
         }
     }
 
-    fn found(&self, index: Revision, spec: &MemberSpec) -> Result {
+    fn found(&self, index: Revision, spec: &MemberSpec, identities: Option<&FoundingIdentities>) -> Result {
         if self.cluster_id.is_some() {
             return Err(Refusal::Founded);
+        }
+        if let Some(token) = identities.and_then(|identities| identities.token.as_ref()) {
+            valid(|v| token.check(v))?;
         }
         // The first member needs an id before there is a log that could allocate one; no log index of a later member
         // is 1, because founding takes that and more.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::actor::Actor;
 use crate::address::HostPort;
+use crate::authority::CrossCertificate;
 use crate::change::ChangeKind;
 use crate::configuration::{Configuration, Restored};
 use crate::defaults::{FEATURE_LEVEL_FIRST, FEATURE_LEVEL_IDENTITIES, REQUEST_ID_MAX};
@@ -21,7 +22,7 @@ use crate::revision::Revision;
 use crate::sockets::MemberSockets;
 use crate::tenure::Tenure;
 use crate::transport::{FoundingIdentities, TransportSecurity};
-use crate::user::UserSpec;
+use crate::user::{UserKey, UserSpec};
 use crate::vip::Vip;
 
 /// A client's name for one request, so that a repeated request is applied once.
@@ -216,6 +217,21 @@ pub enum Command {
         /// The member.
         member: MemberId,
     },
+    /// Adds an authority that is believed from then on, and signs nothing yet. Proposed by the leader.
+    AddAuthority {
+        /// Its generation, one more than the newest has.
+        generation: u32,
+        /// Its certificate, in DER.
+        certificate: Arc<[u8]>,
+        /// The one that the authority before has signed for its key, if anybody had that one's key.
+        cross: Option<CrossCertificate>,
+        /// The member that has made its key, and has it in a file.
+        maker: MemberId,
+    },
+    /// Makes the authority of this generation the one that signs; the one before is believed further. Proposed by the leader.
+    ActivateAuthority(u32),
+    /// Has the authority of this generation believed no more, and forgets the tokens that lead to it. Proposed by the leader.
+    RetireAuthority(u32),
     /// Makes a user what it says.
     PutUser {
         /// The user.
@@ -229,6 +245,18 @@ pub enum Command {
         name: UserName,
         /// Revision that it must have, if any.
         expected: Option<Revision>,
+    },
+    /// Notes what time it is by the clocks of a quorum of the voters. Proposed by the leader.
+    NoteTime {
+        /// Milliseconds since the beginning of 1970, UTC.
+        time_ms: u64,
+    },
+    /// Notes that a new certificate was signed for a key that a user has already. Asked for by the user itself.
+    NoteUserCertificate {
+        /// The user.
+        user: UserName,
+        /// The key, with what is known of the certificate.
+        key: UserKey,
     },
     /// Makes the leader of a term the holder of all virtual IPs. Proposed by that leader, in that term only.
     TakeVips {
@@ -298,6 +326,7 @@ impl Command {
             | Self::ApplyStaged { .. }
             | Self::PutUser { .. }
             | Self::DeleteUser { .. }
+            | Self::NoteUserCertificate { .. }
             | Self::PinMemberKey { .. }
             | Self::SetTransport(_)
             | Self::PutToken { .. }
@@ -311,6 +340,10 @@ impl Command {
             | Self::RaiseLevel { .. }
             | Self::JoinMember { .. }
             | Self::NoteKeyHolder { .. }
+            | Self::AddAuthority { .. }
+            | Self::ActivateAuthority(_)
+            | Self::RetireAuthority(_)
+            | Self::NoteTime { .. }
             | Self::TakeVips { .. }
             | Self::ReleaseVips { .. } => false,
         }
@@ -322,12 +355,16 @@ impl Command {
             self,
             Self::PutUser { .. }
                 | Self::DeleteUser { .. }
+                | Self::NoteUserCertificate { .. }
                 | Self::PinMemberKey { .. }
                 | Self::SetTransport(_)
                 | Self::PutToken { .. }
                 | Self::DeleteToken(_)
                 | Self::JoinMember { .. }
                 | Self::NoteKeyHolder { .. }
+                | Self::AddAuthority { .. }
+                | Self::ActivateAuthority(_)
+                | Self::RetireAuthority(_)
         )
     }
 
@@ -342,6 +379,11 @@ impl Command {
             | Self::DeleteToken(_)
             | Self::JoinMember { .. }
             | Self::NoteKeyHolder { .. }
+            | Self::AddAuthority { .. }
+            | Self::ActivateAuthority(_)
+            | Self::RetireAuthority(_)
+            | Self::NoteTime { .. }
+            | Self::NoteUserCertificate { .. }
             | Self::PutUser { .. }
             | Self::DeleteUser { .. } => FEATURE_LEVEL_IDENTITIES,
             _ => FEATURE_LEVEL_FIRST,

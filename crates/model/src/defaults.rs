@@ -217,6 +217,21 @@ pub const USER_CERTIFICATE_LIFE_BOUNDS: RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long before it is signed a certificate is valid: members' clocks differ, and one that has just been signed must be taken.
 pub const CERTIFICATE_BACKDATED: Duration = Duration::from_secs(3600);
+/// How far clocks may be apart that are taken to show the same time. Certificates are valid for twice as long before they are signed, so
+/// that two such clocks never disagree on a new one.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30 * 60);
+/// A time that is over wherever this program runs, since the beginning of 1970: its compiler, Rust 1.95.0, was released on 2026-04-16. A
+/// machine without a clock begins in 1970. Raise it with a release.
+pub const BUILT_AFTER: Duration = Duration::from_secs(1_776_297_600);
+/// Time between two notes of what time it is in the log.
+pub const TIME_NOTED_EVERY: Duration = Duration::from_secs(3600);
+/// Most by which one such note moves the log's time: clocks that are wrong together for a while must not take it where everybody's
+/// certificate has expired, since it never goes back. A cluster that was off catches up a day an hour.
+pub const TIME_NOTED_STEP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Life that a member's or user's certificate has left when its end is warned of.
+pub const CERTIFICATE_WARNED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The same of an authority's, whose replacement takes more than a command.
+pub const AUTHORITY_WARNED: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Largest certificate that is kept, in bytes. One with a key of P-256 takes some 600.
 pub const CERTIFICATE_MAX: usize = 8 * 1024;
 /// Most authorities at a time: one that is leaving, one that is in use and one that is coming, and one to spare.
@@ -231,6 +246,8 @@ pub const MEMBER_KEYS_MAX: usize = 2;
 pub const TOKENS_MAX: usize = 100;
 /// How many members may join by one token: one is for one machine, and many for those that are made alike.
 pub const TOKEN_USES_BOUNDS: RangeInclusive<u32> = 1..=100;
+/// Most initial members that found a cluster by themselves: all of them become voters, and more of those only make it slower.
+pub const INITIAL_MEMBERS_MAX: usize = 7;
 /// Life of a token: long enough to walk to another machine, and too short to be found later.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// Bounds of that life.

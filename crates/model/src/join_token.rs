@@ -83,6 +83,8 @@ pub struct JoinTokenSpec {
     pub uses: u32,
     /// Last moment at which one may: milliseconds since the beginning of 1970, UTC.
     pub not_after_ms: u64,
+    /// The generation of the authority by whose key those who have it know the cluster; 0 where that was not noted.
+    pub authority: u32,
 }
 
 /// A token.

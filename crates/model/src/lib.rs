@@ -8,6 +8,7 @@
 
 mod actor;
 mod address;
+mod agreed_time;
 mod apply;
 mod authority;
 mod change;
@@ -49,7 +50,8 @@ mod weight;
 
 pub use actor::Actor;
 pub use address::{BackendAddress, Bind, Host, HostPort, Port, usable_ip};
-pub use authority::{Authority, AuthorityState};
+pub use agreed_time::{agreed_by_quorum, reached_by_quorum};
+pub use authority::{Authority, AuthorityState, CrossCertificate};
 pub use change::{Change, ChangeKind, Resource};
 pub use check::{
     CheckKind, ClientIdentity, ExchangeCheck, ExchangeStep, GrpcCheck, HttpCheck, Method, StatusRange,

@@ -55,6 +55,9 @@ pub struct ClusterState {
     pub joins_as: BTreeMap<MemberId, JoinAs>,
     /// Users by name. Neither a backup nor a restore has to do with them.
     pub users: BTreeMap<UserName, Arc<User>>,
+    /// The time that the log has come to, as the clocks of a quorum of the voters had it: milliseconds since the beginning of 1970, UTC; 0
+    /// for none. Never goes back. No configuration: changing it makes no revision.
+    pub time_ms: u64,
     /// The number that each member's process drew when it started, as it was last recorded; of two processes that are the same
     /// member, it tells which one started later. No configuration: changing it makes no revision.
     pub starts: BTreeMap<MemberId, u64>,

@@ -1,5 +1,6 @@
 //! How members and clients of a cluster connect.
 
+use crate::join_token::JoinTokenSpec;
 use crate::key_pin::KeyPin;
 
 /// What the admin and peer ports of a cluster's members accept. The UNIX socket of the admin API has nothing to do with it.
@@ -23,4 +24,6 @@ pub struct FoundingIdentities {
     pub founder_key: Option<KeyPin>,
     /// What its members accept.
     pub transport: TransportSecurity,
+    /// The token by which its other initial members join; `None` for a cluster that one member founds for itself.
+    pub token: Option<JoinTokenSpec>,
 }

@@ -16,6 +16,10 @@ pub struct UserKey {
     pub pin: KeyPin,
     /// End of the certificate that was signed for it: seconds since the beginning of 1970, UTC.
     pub not_after: u64,
+    /// Beginning of it, likewise; 0 where that was not noted.
+    pub not_before: u64,
+    /// Generation of the authority that has signed it; 0 where that was not noted.
+    pub authority: u32,
 }
 
 /// A user as it is wanted.

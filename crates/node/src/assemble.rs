@@ -17,7 +17,7 @@ use crate::connections::OwnConnections;
 use crate::events::{EventSources, Journal};
 use crate::health::ProcessHealth;
 use crate::http::{self, HttpPages};
-use crate::identities::{OwnLeaf, Signer};
+use crate::identities::{ClockFollower, OwnLeaf, Signer};
 use crate::joining::{self, Joins};
 use crate::lag::{self, Lag};
 use crate::local_socket::LocalSocket;
@@ -32,7 +32,7 @@ use crate::revision_waits::RevisionWaits;
 use crate::supervise::{Lifetime, Supervisor};
 use crate::this_member::ThisMember;
 use crate::vips::{OwnFitness, Succession, Transfers, Vips, Whole};
-use crate::{levels, serve, state_follower};
+use crate::{join, levels, serve, state_follower};
 
 /// What serves, and what ends it.
 pub(crate) struct Servers {
@@ -58,6 +58,12 @@ pub(crate) struct MemberParts {
 }
 
 impl MemberParts {
+    /// Founds a cluster with others or joins one, as its configuration says, until the stop.
+    pub(crate) fn come_in(&self, stop: &CancellationToken) {
+        let join = join::ask(self.local.clone(), self.leaf.clone(), self.peers.clone(), stop.clone());
+        self.supervisor.spawn(&tokio::runtime::Handle::current(), "join", Lifetime::UntilDone, join);
+    }
+
     pub(crate) fn new(
         local: ThisMember,
         leaf: OwnLeaf,
@@ -179,6 +185,7 @@ impl MemberParts {
             part("state follower", Box::pin(state)),
         ];
         tasks.extend(over_socket.map(|server| part("admin socket server", Box::pin(server))));
+        api.spawn(ClockFollower { local: local.clone(), peers: peers.clone() }.follow(stop.clone()));
         api.spawn(leaf.clone().follow(signer, stop.clone()));
         api.spawn(registration::follow(registrar.clone(), stop.clone()));
         api.spawn(joining::follow(joins, stop.clone()));

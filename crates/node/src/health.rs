@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use trestle_dataplane::DataPlane;
+use trestle_identity::time_text;
+use trestle_model::ClusterState;
 
-use crate::identities::OwnLeaf;
+use crate::identities::{AuthorityKeys, OwnLeaf};
 use crate::supervise::Supervisor;
 use crate::this_member::ThisMember;
 use crate::vips::Vips;
@@ -54,8 +56,12 @@ impl ProcessHealth {
             .shortages()
             .into_iter()
             .chain(self.other_name())
-            .chain(self.leaf.trouble().map(|why| format!("its certificate for TLS cannot be signed: {why}")))
+            .chain(self.local.founding.waits())
+            .chain(self.local.arrivals.told())
+            .chain(self.leaf_problem())
+            .chain(self.local.trust.clock_problem())
             .chain(self.local.trust.problems())
+            .chain(self.key_problems(&state))
             .chain(self.vips.own_addresses())
             .chain(self.vips.fence_problems(&state));
         let shadowed = self.plane.table().shadowed.clone();
@@ -65,6 +71,39 @@ impl ProcessHealth {
             .chain(own)
             .chain(shadowed.iter().cloned())
             .collect()
+    }
+
+    /// What is wrong with the keys of the cluster's authorities, as far as this member sees it.
+    fn key_problems(&self, state: &ClusterState) -> Vec<String> {
+        let Some(me) = self.local.id() else { return Vec::new() };
+        let keys = AuthorityKeys::new(self.local.config.data_dir.clone());
+        let votes = self.local.consensus.view().borrow().voters.contains(&me);
+        let mut found = Vec::new();
+        for authority in state.signing_authorities() {
+            let generation = authority.generation;
+            if !authority.key_holders.iter().any(|id| state.members.contains_key(id)) {
+                found.push(format!(
+                    "no member of the cluster has the key of authority {generation}, so that nobody signs certificates: put it back from a \
+                     backup with \"trestle restore --ca-key-only FILE\", or replace the authority with \"trestle ca rotate --yes\""
+                ));
+            } else if votes && authority.key_holders.contains(&me) && !keys.has(state, generation) {
+                found.push(format!(
+                    "it does not have the key of authority {generation} any more, which was in {}: it gets it from another member that has it \
+                     (\"trestle ca list\"); if none has, put it back from a backup with \"trestle restore --ca-key-only FILE\", or replace \
+                     the authority with \"trestle ca rotate --yes\"",
+                    keys.path(generation).display()
+                ));
+            }
+        }
+        found
+    }
+
+    /// Why its certificate for TLS is none, or an old one.
+    fn leaf_problem(&self) -> Option<String> {
+        let why = self.leaf.trouble()?;
+        let end = self.local.trust.leaf().map(|leaf| leaf.facts().not_after);
+        let until = end.map(|end| format!("; the one that it has ends at {}", time_text(end)));
+        Some(format!("its certificate for TLS cannot be signed: {why}{}", until.unwrap_or_default()))
     }
 
     /// Whether its configuration gives it another name than the cluster knows.

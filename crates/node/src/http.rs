@@ -107,7 +107,10 @@ impl HttpPages {
         }
         let raft = self.local.consensus.status();
         match raft.state {
-            RaftState::Empty => why.push("belongs to no cluster yet".to_owned()),
+            RaftState::Empty => {
+                why.push("belongs to no cluster yet".to_owned());
+                why.extend(self.local.founding.waits());
+            }
             RaftState::Removed => why.push("was removed from its cluster".to_owned()),
             _ if raft.leader.is_none() => why.push("knows no leader".to_owned()),
             _ => {}

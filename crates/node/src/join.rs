@@ -10,17 +10,21 @@ use trestle_identity::{TokenText, read_private};
 use trestle_model::HostPort;
 
 use crate::identities::OwnLeaf;
-use crate::joining;
 use crate::peers::Peers;
 use crate::this_member::ThisMember;
+use crate::{founding, joining};
 
 /// Pause between two rounds of asking.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long one member may take to take this one in.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// Asks to be taken in, by its token or else each member of `join` in turn, until this member belongs to a cluster.
+/// Founds a cluster with the other initial members, or asks to be taken in, by its token or else each member of `join` in turn, until this
+/// member belongs to a cluster.
 pub(crate) async fn ask(local: ThisMember, leaf: OwnLeaf, peers: Peers, stop: CancellationToken) {
+    if local.config.founding.is_some() {
+        return founding::found_or_join(local, leaf, stop).await;
+    }
     if local.config.join.is_empty() && local.config.join_token_file.is_none() {
         info!(
             "this member belongs to no cluster yet; create one with \"trestle cluster bootstrap\", or let it join one by a token with \
@@ -57,18 +61,7 @@ async fn by_token(local: &ThisMember, leaf: &OwnLeaf, file: &Path) -> Result<(),
     let text = read_private(file).map_err(|error| format!("the token cannot be read: {error}"))?;
     let text = text.ok_or_else(|| "there is no such file".to_owned())?;
     let token = TokenText::parse(&text).map_err(|error| error.to_string())?;
-    let taken = joining::take_in(local, &token).await.map_err(|error| error.to_string())?;
-    // Before the leader calls.
-    leaf.take_kept(&local.config);
-    local
-        .consensus
-        .adopt(taken.cluster_id.clone(), taken.member_id, taken.recovery)
-        .await
-        .map_err(|error| error.to_string())?;
-    let becomes =
-        if taken.becomes_voter { "becomes a voter once it has caught up" } else { "becomes a learner" };
-    info!(cluster = %taken.cluster_id, id = %taken.member_id, "taken into the cluster by token {}; it {becomes}", token.id);
-    Ok(())
+    joining::by_token(local, leaf, &token).await.map_err(|error| error.to_string())
 }
 
 /// Asks each member of `join`; answers the last one that refused, and why.

@@ -15,6 +15,7 @@ use trestle_dataplane::{
 };
 use trestle_model::{Choice as _, TransportSecurity};
 
+use crate::certificate_ends;
 use crate::ports::{PortUse, ServicePorts};
 use crate::this_member::ThisMember;
 use crate::vips::Vips;
@@ -72,6 +73,7 @@ pub(crate) fn encode(sources: &MetricSources) -> Result<String, Error> {
     let listeners = table.listeners.values().map(|l| (l.clone(), plane.listener_counts(l))).collect();
     let backends = table.pools.values().flat_map(|pool| &pool.backends);
     let backends = backends.map(|b| (b.clone(), plane.backend_counts(b))).collect();
+    let own = local.trust.leaf();
     registry.register_collector(Box::new(MetricsSnapshot {
         raft: local.consensus.status(),
         revision: state.revision,
@@ -87,6 +89,9 @@ pub(crate) fn encode(sources: &MetricSources) -> Result<String, Error> {
         unfit: vips.unfit(local.is_draining()).len() as u64,
         ports: ports.read(),
         transport: local.trust.lets_in(),
+        certificate_ends: certificate_ends::ends(&state, own.as_ref().map(|leaf| leaf.facts())),
+        clock_skew: local.trust.clock_skew(),
+        log_time: state.time_ms / 1000,
     }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -109,6 +114,9 @@ struct MetricsSnapshot {
     unfit: u64,
     ports: [PortUse; 4],
     transport: TransportSecurity,
+    certificate_ends: Vec<(&'static str, u64)>,
+    clock_skew: Option<f64>,
+    log_time: u64,
 }
 
 impl fmt::Debug for MetricsSnapshot {
@@ -197,6 +205,7 @@ impl MetricsSnapshot {
             MetricType::Gauge,
             transports,
         )?;
+        self.encode_times(encoder)?;
         let dropped =
             ("trestle_log_lines_dropped", "Log lines dropped because the log's reader was too slow");
         single(encoder, dropped, MetricType::Counter, self.log_lines_dropped)?;
@@ -204,6 +213,30 @@ impl MetricsSnapshot {
         self.encode_ports(encoder)?;
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         family(encoder, ("trestle_build_info", "The program's version"), MetricType::Gauge, [(build, 1)])
+    }
+
+    /// Ends are times rather than what is left, so that they are right however old the answer is.
+    fn encode_times(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let ends = self.certificate_ends.iter().map(|(kind, end)| (vec![("kind", (*kind).to_owned())], *end));
+        family(
+            encoder,
+            (
+                "trestle_certificate_expiry_timestamp_seconds",
+                "When the certificate of this member and of the authority that signs end, and the first of the users', since 1970",
+            ),
+            MetricType::Gauge,
+            ends,
+        )?;
+        if self.log_time > 0 {
+            let about =
+                ("trestle_log_timestamp_seconds", "The time that the cluster's log has come to, since 1970");
+            single(encoder, about, MetricType::Gauge, self.log_time)?;
+        }
+        let Some(skew) = self.clock_skew else { return Ok(()) };
+        let about = "How far this machine's clock is ahead of what a quorum of the voters' clocks agree on; missing if none does";
+        let mut metric =
+            encoder.encode_descriptor("trestle_clock_skew_seconds", about, None, MetricType::Gauge)?;
+        metric.encode_gauge(&skew)
     }
 
     fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

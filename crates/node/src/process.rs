@@ -23,6 +23,16 @@ pub(crate) fn network() -> u64 {
     }
 }
 
+/// Draws an id: 32 hexadecimal digits.
+///
+/// # Errors
+/// In words, when the system has no random bytes.
+pub(crate) fn draw_id() -> Result<String, String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| format!("no random bytes: {error}"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
 /// Now, in milliseconds since the beginning of 1970.
 pub(crate) fn wall_clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -18,6 +18,7 @@ use trestle_model::{
 use crate::accept::{ClientSource, PlainCallerSeen, PlainCallers};
 use crate::admin::{PageBounds, fill};
 use crate::health::ProcessHealth;
+use crate::identities::{AuthorityKeys, generation_of};
 use crate::lag::Lag;
 use crate::peers::Peers;
 use crate::report_values::{count, verdict};
@@ -112,6 +113,9 @@ impl Reports {
             status.held_vips = held.map(|report| report.name).collect();
             status.plain_callers = self.plain_callers();
         }
+        if let Some(status) = status.as_mut().filter(|_| ask.authorities) {
+            self.add_authorities(status);
+        }
         peer::ReportResponse {
             status,
             backends,
@@ -120,6 +124,17 @@ impl Reports {
             vip_fit,
             more: more_backends || more_listeners,
         }
+    }
+
+    /// Which keys of authorities it has, and who has signed the certificate that it shows.
+    fn add_authorities(&self, status: &mut peer::MemberReport) {
+        let state = self.local.consensus.view().borrow().state.clone();
+        let keys = AuthorityKeys::new(self.local.config.data_dir.clone());
+        status.authority_keys =
+            state.authorities.keys().copied().filter(|generation| keys.has(&state, *generation)).collect();
+        let leaf = self.local.trust.leaf();
+        status.certificate_authority =
+            leaf.and_then(|leaf| generation_of(&state, leaf.certificate())).unwrap_or_default();
     }
 
     /// Who has called without TLS lately, members first.
@@ -231,6 +246,7 @@ impl Reports {
             time: Some(SystemTime::now().into()),
             in_force_lag: self.lag.lasts(Instant::now()).map(convert::duration),
             insecure: self.local.config.insecure,
+            waits_for: self.local.founding.waits().unwrap_or_default(),
             ..Default::default()
         }
     }
@@ -281,6 +297,7 @@ impl Reports {
             vips: view.state.vips.keys().map(convert::vip_name).collect(),
             feature_level: view.state.feature_level,
             transport: view.state.cluster_id.as_ref().map_or(0, |_| view.state.transport.number()),
+            problems: Vec::new(),
         }
     }
 }

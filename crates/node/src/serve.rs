@@ -10,6 +10,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tracing::error;
 use trestle_api::peer::peer_service_server::PeerServiceServer;
+use trestle_api::v1::authority_service_server::AuthorityServiceServer;
 use trestle_api::v1::cluster_service_server::ClusterServiceServer;
 use trestle_api::v1::connection_service_server::ConnectionServiceServer;
 use trestle_api::v1::event_service_server::EventServiceServer;
@@ -35,7 +36,7 @@ const ADMIN_HTTP2: Http2 = Http2 {
 };
 
 /// The services of the admin API, whose health clients may ask for.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     <PoolServiceServer<Admin> as NamedService>::NAME,
     <ListenerServiceServer<Admin> as NamedService>::NAME,
     <ConnectionServiceServer<Admin> as NamedService>::NAME,
@@ -45,6 +46,7 @@ const SERVICES: [&str; 9] = [
     <EventServiceServer<Admin> as NamedService>::NAME,
     <UserServiceServer<Admin> as NamedService>::NAME,
     <TokenServiceServer<Admin> as NamedService>::NAME,
+    <AuthorityServiceServer<Admin> as NamedService>::NAME,
 ];
 
 /// The admin API, with health and reflection, on one of its sockets.
@@ -92,6 +94,9 @@ pub(crate) async fn admin<L: ListeningSocket>(
             .add_service(EventServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(UserServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(TokenServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX))
+            .add_service(
+                AuthorityServiceServer::new(admin.clone()).max_decoding_message_size(ADMIN_REQUEST_MAX),
+            )
             .add_service(VipServiceServer::new(admin).max_decoding_message_size(ADMIN_REQUEST_MAX))
             .add_service(health_service)
             .add_service(reflection);

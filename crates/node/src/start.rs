@@ -13,15 +13,16 @@ use trestle_model::TransportSecurity;
 use crate::assemble::{MemberParts, Servers};
 use crate::config::{Config, Profile};
 use crate::events::{self, Event, Journal};
+use crate::founding::{self, Founding};
 use crate::identities::{ClusterTrust, OwnLeaf};
 use crate::local_socket::LocalSocket;
 use crate::metrics::DroppedLines;
 use crate::own_sockets::OwnSockets;
 use crate::start_error::StartError;
-use crate::supervise::{Lifetime, Supervisor};
+use crate::supervise::Supervisor;
 use crate::this_member::ThisMember;
 use crate::vips::{self, Transfers, Vips};
-use crate::{descriptors, join, process};
+use crate::{descriptors, process};
 
 /// How often the data plane compares sockets and checks with what they should be.
 const DRIFT_INTERVAL: Duration = Duration::from_secs(5);
@@ -93,23 +94,33 @@ impl Node {
         let (state, follow) = watch::channel(consensus.view().borrow().state.clone());
         let journal = Journal::new(config.name.clone(), start, config.members_in_process.get() > 1);
         let plane = Arc::new(DataPlane::start(plane_settings(&config, &journal), follow)?);
-        let local = ThisMember { config: Arc::new(config), consensus, trust, start };
+        let founding = Founding::new(config.founding.clone()).into();
+        let local = ThisMember {
+            config: Arc::new(config),
+            consensus,
+            trust,
+            founding,
+            arrivals: Arc::default(),
+            start,
+        };
         log_start(&local);
         let parts = MemberParts::new(local, leaf, plane, vips, journal);
         // Before Raft, so that no vote is given that nobody was asked about.
         vips::start(&parts.succession, &parts.plane, &parts.journal, &parts.supervisor, &parts.whole())?;
         events::follow(&parts.local, &parts.journal, &parts.supervisor);
         let servers = parts.serve(own, local_socket, state, log_lines_dropped)?;
-        let (consensus, supervisor) = (&parts.local.consensus, &parts.supervisor);
+        let consensus = &parts.local.consensus;
         if consensus.was_removed() {
             // It stays up to say so: its status, its readiness, and every answer of its API. It may be added again.
             warn!("{}", trestle_api::status::Failure::Removed);
         } else if consensus.identity().is_some() {
+            let interrupted = founding::was_interrupted(&parts.local);
             consensus.start().await.map_err(|error| StartError::Raft(error.to_string()))?;
+            if interrupted {
+                parts.come_in(&servers.stop);
+            }
         } else {
-            let join =
-                join::ask(parts.local.clone(), parts.leaf.clone(), parts.peers.clone(), servers.stop.clone());
-            supervisor.spawn(&tokio::runtime::Handle::current(), "join", Lifetime::UntilDone, join);
+            parts.come_in(&servers.stop);
         }
         let transfers = Transfers::new(parts.succession.clone());
         let MemberParts { local, plane, supervisor, .. } = parts;

@@ -1,14 +1,16 @@
 //! This process as a member of its cluster: what it is called, where it is, and whom it knows.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use trestle_api::{convert, peer, v1};
 use trestle_consensus::{Consensus, STORAGE_FORMAT};
 use trestle_model::{Member, MemberId, MemberSockets, MemberSpec, Revision};
 
 use crate::config::Config;
+use crate::founding::Founding;
 use crate::identities::ClusterTrust;
+use crate::joining::Arrivals;
 use crate::process;
 
 /// This process as a member of its cluster. Clones share it.
@@ -18,6 +20,10 @@ pub(crate) struct ThisMember {
     pub(crate) consensus: Consensus,
     /// What it believes other members by.
     pub(crate) trust: ClusterTrust,
+    /// How it founds a cluster with others.
+    pub(crate) founding: Arc<Founding>,
+    /// Who has joined by a token and is waited for, while it leads.
+    pub(crate) arrivals: Arc<Arrivals>,
     /// The number that this process drew when it started.
     pub(crate) start: u64,
 }
@@ -52,6 +58,7 @@ impl ThisMember {
             start: self.start,
             sockets: Some((&self.sockets()).into()),
             feature_level_max: config.feature_level_max,
+            time: Some(SystemTime::now().into()),
         }
     }
 

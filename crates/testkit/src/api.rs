@@ -2,23 +2,30 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prost_types::FieldMask;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
+use trestle_api::transport::{ChannelOptions, Transport};
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::connection_service_client::ConnectionServiceClient;
 use trestle_api::v1::listener_service_client::ListenerServiceClient;
 use trestle_api::v1::member_progress::Step;
 use trestle_api::v1::member_service_client::MemberServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
+use trestle_api::v1::token_service_client::TokenServiceClient;
+use trestle_api::v1::user_service_client::UserServiceClient;
 use trestle_api::v1::{
     AddMemberRequest, AdminState, Backend, ClusterStatus, CreateBackendRequest, CreateListenerRequest,
-    CreatePoolRequest, GetClusterStatusRequest, GetPoolHealthRequest, HealthCheck, Listener, MemberProgress,
-    MemberView, NoCheck, Pool, PromoteMemberRequest, TcpCheck, UpdateBackendRequest, Verdict, health_check,
+    CreatePoolRequest, CreateUserRequest, GetClusterStatusRequest, GetPoolHealthRequest, HealthCheck,
+    Listener, MemberProgress, MemberView, NoCheck, Pool, PromoteMemberRequest, TcpCheck,
+    UpdateBackendRequest, User, UserRole, Verdict, health_check,
 };
+use trestle_identity::tls::ClientTls;
+use trestle_identity::{CertificateRequest, PrivateKey};
 
 use crate::wait::wait_until;
 
@@ -66,6 +73,57 @@ impl Api {
         let endpoint = Endpoint::from_shared(format!("http://{admin}")).unwrap();
         let endpoint = endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(10));
         Self { channel: endpoint.connect_lazy() }
+    }
+
+    /// As [`Api::new`], over TLS where there is a user to be.
+    ///
+    /// # Panics
+    /// Never for a socket address.
+    pub fn of(admin: SocketAddr, user: Option<&ClientTls>) -> Self {
+        user.map_or_else(
+            || Self::new(admin),
+            |user| Self::at(&Transport::tls(user.clone()), &admin.to_string()),
+        )
+    }
+
+    /// Clients of the member that has this admin socket.
+    ///
+    /// # Panics
+    /// When the path cannot be one.
+    pub fn local(socket: &Path) -> Self {
+        Self::at(&Transport::plain(), &format!("unix:{}", socket.display()))
+    }
+
+    fn at(transport: &Transport, address: &str) -> Self {
+        let options =
+            ChannelOptions { connect_timeout: Some(Duration::from_secs(1)), ..ChannelOptions::default() };
+        Self { channel: transport.dialer(address, &options).unwrap().connect_lazy() }
+    }
+
+    /// Makes a user, and a key for it.
+    ///
+    /// # Errors
+    /// The member's answer.
+    pub async fn new_user(&self, name: &str, role: UserRole) -> Result<ClientTls, Status> {
+        let key = PrivateKey::generate().unwrap();
+        let request = CreateUserRequest {
+            user_id: name.to_owned(),
+            user: Some(User { role: role.into(), ..User::default() }),
+            certificate_request: CertificateRequest::make(&key).unwrap(),
+            ..CreateUserRequest::default()
+        };
+        let made = self.users().create_user(request).await?.into_inner();
+        Ok(ClientTls::new(&made.authorities, &made.certificate, key.to_pem().expose()).unwrap())
+    }
+
+    /// Tokens by which machines join.
+    pub fn tokens(&self) -> TokenServiceClient<Channel> {
+        TokenServiceClient::new(self.channel.clone())
+    }
+
+    /// Users.
+    pub fn users(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel.clone())
     }
 
     /// Pools and backends.

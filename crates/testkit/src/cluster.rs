@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use trestle_api::v1::{BootstrapClusterRequest, ClusterStatus, RaftState};
+use trestle_api::v1::{
+    BootstrapClusterRequest, ClusterStatus, CreateTokenRequest, MemberRole, MemberStatus, RaftState, Token,
+    UserRole,
+};
+use trestle_identity::tls::ClientTls;
 
 use crate::api::Api;
 use crate::member::Member;
@@ -23,6 +27,8 @@ pub struct Cluster {
     pub subnet: Subnet,
     binary: PathBuf,
     more: String,
+    /// Whom its members let in, where they require TLS.
+    user: Option<ClientTls>,
 }
 
 /// Repeats a call for as long as no leader with a quorum takes it.
@@ -51,7 +57,7 @@ impl Cluster {
     pub async fn start_with(binary: impl AsRef<Path>, size: u8, more: &str) -> Self {
         let binary = binary.as_ref().to_owned();
         let mut cluster =
-            Self { members: Vec::new(), subnet: Subnet::claim(), binary, more: more.to_owned() };
+            Self { members: Vec::new(), subnet: Subnet::claim(), binary, more: more.to_owned(), user: None };
         for _ in 0..size {
             cluster.prepare();
         }
@@ -94,7 +100,46 @@ impl Cluster {
 
     /// Clients of a member, by its place.
     pub fn api(&self, number: usize) -> Api {
-        self.members[number].api()
+        Api::of(self.members[number].admin(), self.user.as_ref())
+    }
+
+    /// As [`Cluster::start`], of members that prove who they are: the first is founded over its admin socket, and the others join by a
+    /// token. [`Cluster::api`] is an admin.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub async fn start_secure(binary: impl AsRef<Path>, size: u8) -> Self {
+        let binary = binary.as_ref().to_owned();
+        let subnet = Subnet::claim();
+        let member = |number: u8| Member::secure(&binary, &format!("m{number}"), subnet.ip(number), "");
+        let mut members: Vec<Member> = (1..=size).map(member).collect();
+        members[0].start();
+        let root = members[0].local_api();
+        root.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+        let user =
+            wait_until("a first user", LIMIT, async || root.new_user("tester", UserRole::Admin).await).await;
+        if size > 1 {
+            let token = Token { uses: u32::from(size) - 1, ..Token::default() };
+            let wanted = CreateTokenRequest { token: Some(token), lifetime: None };
+            let token = root.tokens().create_token(wanted).await.unwrap().into_inner().text;
+            for member in &mut members[1..] {
+                member.start_with_token(&token);
+            }
+        }
+        let mut cluster = Self { members, subnet, binary, more: String::new(), user: Some(user) };
+        let api = cluster.api(0);
+        wait_until("as many voters as members", LIMIT, async || {
+            let status = api.status().await.map_err(|status| status.to_string())?;
+            let is_voter =
+                |m: &&MemberStatus| m.member.as_ref().is_some_and(|m| m.role() == MemberRole::Voter);
+            match status.members.iter().filter(is_voter).count() {
+                voters if voters == usize::from(size) => Ok(()),
+                voters => Err(format!("{voters} of {size}")),
+            }
+        })
+        .await;
+        cluster.agreed().await;
+        cluster
     }
 
     /// Clients of the first member that runs.
@@ -102,10 +147,8 @@ impl Cluster {
     /// # Panics
     /// When none does.
     pub fn running(&mut self) -> Api {
-        self.members
-            .iter_mut()
-            .find_map(|member| member.is_running().then(|| member.api()))
-            .expect("no member runs")
+        let place = self.members.iter_mut().position(Member::is_running).expect("no member runs");
+        self.api(place)
     }
 
     /// Waits until the members that run know a leader among themselves; answers its place in `members`.

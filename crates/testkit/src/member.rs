@@ -1,5 +1,6 @@
 //! One `trestled`: its files, its process.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct Member {
     binary: PathBuf,
     /// What it logs, when not what it does by itself.
     logged: Option<String>,
+    /// More of its environment.
+    environment: Vec<(String, OsString)>,
     /// Goes before its files: its log is read when it goes.
     process: Option<Process>,
     dir: TempDir,
@@ -56,8 +59,8 @@ impl Member {
     /// When its files cannot be written.
     pub fn secure(binary: &Path, name: &str, ip: Ipv4Addr, more: &str) -> Self {
         let dir = TempDir::with_prefix(format!("trestle-{name}-")).unwrap();
-        let member =
-            Self { name: name.to_owned(), ip, binary: binary.to_owned(), dir, process: None, logged: None };
+        let (name_of, binary, environment) = (name.to_owned(), binary.to_owned(), Vec::new());
+        let member = Self { name: name_of, ip, binary, dir, process: None, logged: None, environment };
         let mut text = format!("name = \"{name}\"\ndata_dir = \"{}\"\n", member.data_dir().display());
         writeln!(text, "admin_socket = \"{}\"", member.admin_socket().display()).unwrap();
         for (key, address) in [
@@ -71,6 +74,21 @@ impl Member {
         write!(text, "data_address = \"{ip}\"\nworkers = 1\n{more}").unwrap();
         std::fs::write(member.config(), text).unwrap();
         member
+    }
+
+    /// Starts a member without a cluster that joins by this token.
+    ///
+    /// # Panics
+    /// When its files cannot be written, or as of [`Member::start`].
+    pub fn start_with_token(&mut self, token: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let file = self.dir.path().join("token");
+        std::fs::write(&file, token).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut text = std::fs::read_to_string(self.config()).unwrap();
+        writeln!(text, "join_token_file = \"{}\"", file.display()).unwrap();
+        std::fs::write(self.config(), text).unwrap();
+        self.start();
     }
 
     /// Its configuration file.
@@ -105,12 +123,23 @@ impl Member {
 
     /// Clients of its API.
     pub fn api(&self) -> Api {
-        Api::new(self.admin())
+        Api::of(self.admin(), None)
+    }
+
+    /// Clients of its API as the user that it runs as, over its admin socket.
+    pub fn local_api(&self) -> Api {
+        Api::local(&self.admin_socket())
     }
 
     /// What it logs from its next start on, in the form of `TRESTLE_LOG`.
     pub fn log(&mut self, filter: &str) {
         self.logged = Some(filter.to_owned());
+    }
+
+    /// Sets a variable of its environment from its next start on.
+    pub fn environment(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.into()));
     }
 
     /// Starts its process and returns at once.
@@ -124,6 +153,7 @@ impl Member {
         if let Some(logged) = &self.logged {
             trestled.env("TRESTLE_LOG", logged);
         }
+        trestled.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.dir.path().join("output.log");
         self.process = Some(Process::spawn(format!("member {}", self.name), &mut trestled, &log));
     }

@@ -19,6 +19,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("stored_machine", "trestle-api"),
     ("user_certificate", "trestle-identity"),
     ("join_token", "trestle-identity"),
+    ("founding_token", "trestle-identity"),
 ];
 
 /// What makes the compiler count edges. SanitizerCoverage is a pass of LLVM, which stable Rust lets one name.

@@ -15,6 +15,7 @@ usage: cargo xtask COMMAND
   verify           format check, clippy with warnings as errors, all tests; writes nothing
   fix              format, and what clippy can mend by itself
   bench control    build the programs as they are shipped and print the control plane's figures
+  bench identities what it costs that members and callers prove who they are, beside the same without
   bench relay      the data plane's figures beside HAProxy's and nginx's; --pairs N for more rounds
   bench failover   what faults of a virtual IP's holder cost, beside keepalived and HAProxy; --trials N for more, as root
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
@@ -101,9 +102,11 @@ fn main() -> ExitCode {
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
         ["fix", ..] => (fix(), 1),
-        ["bench", what @ ("control" | "relay" | "failover" | "calm" | "soak" | "attacks"), ..] => {
-            (bench(what), 2)
-        }
+        [
+            "bench",
+            what @ ("control" | "identities" | "relay" | "failover" | "calm" | "soak" | "attacks"),
+            ..,
+        ] => (bench(what), 2),
         _ => {
             write(USAGE);
             return ExitCode::from(2);

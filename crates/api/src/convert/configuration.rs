@@ -63,7 +63,7 @@ pub fn configuration(state: &ClusterState) -> v1::Configuration {
 
 /// Cuts a document into parts of a bounded size, to be merged in their order.
 pub fn configuration_parts(whole: v1::Configuration) -> Vec<v1::Configuration> {
-    let v1::Configuration { format_version, pools, backends, listeners, vips } = whole;
+    let v1::Configuration { format_version, pools, backends, listeners, vips, authority_key: _ } = whole;
     let current = v1::Configuration { format_version, ..Default::default() };
     let mut parts = Parts { done: Vec::new(), current, size: 0 };
     pools.into_iter().for_each(|pool| parts.add(pool, |part| &mut part.pools));
@@ -77,7 +77,7 @@ pub fn configuration_parts(whole: v1::Configuration) -> Vec<v1::Configuration> {
 /// Adds the next part of a document, as protobuf merges messages; answers the bytes of the part.
 pub fn merge_configuration(whole: &mut v1::Configuration, part: v1::Configuration) -> usize {
     let size = part.encoded_len();
-    let v1::Configuration { format_version, pools, backends, listeners, vips } = part;
+    let v1::Configuration { format_version, pools, backends, listeners, vips, authority_key: _ } = part;
     if format_version != 0 {
         whole.format_version = format_version;
     }

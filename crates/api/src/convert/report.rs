@@ -7,10 +7,10 @@ use super::name::member_name;
 use crate::{peer, v1};
 
 /// Moves the fields that two messages have in common. Those that only the peers' message has are named, and those that only the
-/// API's has are given; a field that is on neither list does not compile.
+/// API's has are given; a field that is on neither list does not compile. One that is answered elsewhere is left with `: _`.
 macro_rules! moved {
-    ($message:expr, $from:ident => $to:ident { $($same:ident),* } [$($left:ident),*] { $($field:ident: $value:expr),* $(,)? }) => {{
-        let peer::$from { $($same,)* $($left,)* } = $message;
+    ($message:expr, $from:ident => $to:ident { $($same:ident),* } [$($left:ident $(: $unused:tt)?),*] { $($field:ident: $value:expr),* $(,)? }) => {{
+        let peer::$from { $($same,)* $($left $(: $unused)?,)* } = $message;
         v1::$to { $($same,)* $($field: $value,)* }
     }};
 }
@@ -80,8 +80,8 @@ pub fn member_status(report: peer::MemberReport) -> v1::MemberStatus {
         raft_state, term, applied_index, revision, in_force_revision, digest, listeners_bound, listeners_failed,
         active_connections, backends_unhealthy, version, uptime, descriptors_used, descriptors_max, vip_standing, unfit,
         dead_pools, election_timeout_max, problems, fitness_revision, abstains, join_addresses, time, in_force_lag, held_vips,
-        drained, drain_left, troubled_pools_total, insecure
-    } [name, vip_faults, unbound_listeners, troubled_pools, plain_callers] {
+        drained, drain_left, troubled_pools_total, insecure, waits_for
+    } [name, vip_faults, unbound_listeners, troubled_pools, plain_callers, authority_keys: _, certificate_authority: _] {
         member: None,
         reachable: true,
         error: String::new(),

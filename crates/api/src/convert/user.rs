@@ -107,9 +107,12 @@ pub fn delete_user(request: &v1::DeleteUserRequest) -> Result<Write, Invalid> {
 
 /// Renders a user.
 pub fn user(user: &User) -> v1::User {
+    let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Into::into);
     let key = |key: &UserKey| v1::UserKey {
         pin: key.pin.to_string(),
-        expire_time: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(key.not_after)).map(Into::into),
+        expire_time: time(key.not_after),
+        begin_time: Some(key.not_before).filter(|begin| *begin != 0).and_then(time),
+        authority: key.authority,
     };
     v1::User {
         name: user_name(&user.spec.name),

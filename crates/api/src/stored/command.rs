@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use trestle_model::defaults::TIME_MS_MAX;
 use trestle_model::{
     Command, Configuration, Document, HostPort, MemberId, MemberName, Operation, Proposal, Request, RequestId,
 };
 
 use super::member::{feature_level, level_number, started};
-use super::{DecodeError, duration, identity, member, parsed, required, token, user, vip};
+use super::{
+    DecodeError, authority, duration, identity, member, number_up_to, parsed, required, token, user, vip,
+};
 use crate::storage::{self, proposal::Command as Message};
 
 fn updated_member(
@@ -22,11 +25,11 @@ fn updated_member(
     }
 }
 
-fn found_cluster(m: storage::FoundCluster) -> Result<Command, DecodeError> {
+fn found_cluster(mut m: storage::FoundCluster) -> Result<Command, DecodeError> {
     Ok(Command::FoundCluster {
         cluster_id: member::cluster_id(&m.cluster_id)?,
+        identities: identity::founding(&mut m)?,
         member: required("founding", "member", m.member)?.try_into()?,
-        identities: identity::founding(m.authority, &m.founder_key, m.transport)?,
     })
 }
 
@@ -96,6 +99,13 @@ impl From<&Command> for Message {
             Command::NoteKeyHolder { generation, member } => {
                 Self::NoteKeyHolder(storage::NoteKeyHolder { generation: *generation, member_id: member.0 })
             }
+            Command::AddAuthority { generation, certificate, cross, maker } => {
+                authority::add_message(*generation, certificate, cross.as_ref(), *maker)
+            }
+            Command::ActivateAuthority(generation) => Self::ActivateAuthority(*generation),
+            Command::RetireAuthority(generation) => Self::RetireAuthority(*generation),
+            Command::NoteTime { time_ms } => Self::NoteTime(*time_ms),
+            Command::NoteUserCertificate { user, key } => user::certificate_message(user, key),
             Command::PutUser { user, expected } => user::put_message(user, *expected),
             Command::DeleteUser { name, expected } => {
                 Self::DeleteUser(storage::DeleteUser { name: name.to_string(), revision: *expected })
@@ -147,7 +157,14 @@ impl TryFrom<Message> for Command {
             Message::PutToken(m) => token::put(m)?,
             Message::DeleteToken(id) => token::delete(&id)?,
             Message::JoinMember(m) => token::join(m)?,
-            Message::NoteKeyHolder(m) => token::key_holder(&m)?,
+            Message::NoteKeyHolder(m) => authority::key_holder(&m)?,
+            Message::AddAuthority(m) => authority::add(m)?,
+            Message::ActivateAuthority(generation) => Self::ActivateAuthority(generation),
+            Message::RetireAuthority(generation) => Self::RetireAuthority(generation),
+            Message::NoteTime(time_ms) => {
+                Self::NoteTime { time_ms: number_up_to("time of the log", time_ms, TIME_MS_MAX)? }
+            }
+            Message::NoteUserCertificate(m) => user::note_certificate(m)?,
             Message::PutUser(m) => user::put(m)?,
             Message::DeleteUser(m) => user::delete(&m)?,
             Message::TakeVips(m) => vip::take(m)?,

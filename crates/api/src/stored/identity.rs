@@ -4,7 +4,7 @@ use trestle_model::{
     Choice, ClusterId, Command, FoundingIdentities, KeyPin, MemberId, MemberSpec, TransportSecurity,
 };
 
-use super::{DecodeError, member, user};
+use super::{DecodeError, authority as stored_authority, member, token as stored_token};
 use crate::storage;
 
 /// What ports accept, as it is written: plain connections are not.
@@ -31,28 +31,32 @@ pub(super) fn founded(
         member: Some(spec.into()),
         ..storage::FoundCluster::default()
     };
-    let Some(FoundingIdentities { authority, founder_key, transport }) = identities else { return message };
+    let Some(FoundingIdentities { authority, founder_key, transport, token }) = identities else {
+        return message;
+    };
     storage::FoundCluster {
         authority: authority.to_vec(),
         founder_key: founder_key.map(|key| key.0.to_vec()).unwrap_or_default(),
         transport: transport_number(*transport),
+        token: token.as_ref().map(stored_token::token_message),
         ..message
     }
 }
 
 /// What a cluster is founded with; nothing without an authority.
 pub(super) fn founding(
-    authority: Vec<u8>,
-    founder_key: &[u8],
-    number: i32,
+    message: &mut storage::FoundCluster,
 ) -> Result<Option<FoundingIdentities>, DecodeError> {
+    let authority = std::mem::take(&mut message.authority);
     if authority.is_empty() {
         return Ok(None);
     }
+    let founder_key = Some(&message.founder_key).filter(|bytes| !bytes.is_empty());
     Ok(Some(FoundingIdentities {
-        authority: user::certificate(authority)?,
-        founder_key: Some(founder_key).filter(|bytes| !bytes.is_empty()).map(key).transpose()?,
-        transport: transport(number)?,
+        authority: stored_authority::certificate(authority)?,
+        founder_key: founder_key.map(|bytes| key(bytes)).transpose()?,
+        transport: transport(message.transport)?,
+        token: message.token.as_ref().map(stored_token::token_spec).transpose()?,
     }))
 }
 

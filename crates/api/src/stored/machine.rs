@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use trestle_model::defaults::TIME_MS_MAX;
 use trestle_model::{
     Authority, ClusterState, JoinToken, Listener, Machine, Member, MemberId, PoolEntry, Remembered,
     RequestId, RevisionRecord, Staged, User, Vip, VipEvent,
 };
 
-use super::{DecodeError, identity, member, number, parsed, required, token};
+use super::{DecodeError, identity, member, number, number_up_to, parsed, required, token};
 use crate::storage;
 
 impl From<&Remembered> for storage::Remembered {
@@ -53,6 +54,7 @@ impl From<&Machine> for storage::Machine {
             tokens,
             joins_as,
             users,
+            time_ms,
             starts,
             sockets,
             tenure,
@@ -79,6 +81,7 @@ impl From<&Machine> for storage::Machine {
             tokens: tokens.values().map(|token| token.as_ref().into()).collect(),
             joined_members: joins_as.iter().map(token::joined_message).collect(),
             users: users.values().map(|user| user.as_ref().into()).collect(),
+            time_ms: *time_ms,
             starts: starts
                 .iter()
                 .map(|(id, start)| member::started(*id, *start, 0, sockets.get(id).map(|s| s.as_ref())))
@@ -152,6 +155,7 @@ impl TryFrom<storage::Machine> for Machine {
             tokens: tokens.collect::<Result<_, DecodeError>>()?,
             joins_as: message.joined_members.iter().map(token::joined).collect::<Result<_, _>>()?,
             users: users.collect::<Result<_, DecodeError>>()?,
+            time_ms: number_up_to("time of the log", message.time_ms, TIME_MS_MAX)?,
             starts: message.starts.iter().map(|m| (MemberId(m.member_id), m.start)).collect(),
             sockets: sockets.collect::<Result<_, DecodeError>>()?,
             tenure: message.tenure.map(TryInto::try_into).transpose()?,

@@ -3,6 +3,7 @@
 //! Encoding cannot fail: `storage::T::from(&model)`. Decoding is `model::T::try_from(message)` and checks everything
 //! that the model's own parsers check, because the bytes come from a disk or from another member.
 
+mod authority;
 mod command;
 mod digest;
 mod document;

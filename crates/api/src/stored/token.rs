@@ -32,8 +32,8 @@ fn joins_as(number: i32) -> Result<JoinAs, DecodeError> {
     JoinAs::of_number(number).ok_or(DecodeError::Newer("part of a joining member"))
 }
 
-fn token_message(spec: &JoinTokenSpec) -> storage::JoinToken {
-    let JoinTokenSpec { id, secret_hash, joins_as, uses, not_after_ms } = spec;
+pub(super) fn token_message(spec: &JoinTokenSpec) -> storage::JoinToken {
+    let JoinTokenSpec { id, secret_hash, joins_as, uses, not_after_ms, authority } = spec;
     storage::JoinToken {
         id: id.0.to_vec(),
         secret_hash: secret_hash.0.to_vec(),
@@ -42,16 +42,18 @@ fn token_message(spec: &JoinTokenSpec) -> storage::JoinToken {
         not_after_ms: *not_after_ms,
         uses_left: 0,
         revision: 0,
+        authority: *authority,
     }
 }
 
-fn token_spec(message: &storage::JoinToken) -> Result<JoinTokenSpec, DecodeError> {
+pub(super) fn token_spec(message: &storage::JoinToken) -> Result<JoinTokenSpec, DecodeError> {
     let spec = JoinTokenSpec {
         id: token_id(&message.id)?,
         secret_hash: secret_hash(&message.secret_hash)?,
         joins_as: joins_as(message.joins_as)?,
         uses: message.uses,
         not_after_ms: time(message.not_after_ms)?,
+        authority: message.authority,
     };
     in_bounds(|v| spec.check(v))?;
     Ok(spec)
@@ -119,12 +121,5 @@ pub(super) fn join(message: storage::JoinMember) -> Result<Command, DecodeError>
         token: token_id(&message.token_id)?,
         secret_hash: secret_hash(&message.secret_hash)?,
         time_ms: time(message.time_ms)?,
-    })
-}
-
-pub(super) fn key_holder(message: &storage::NoteKeyHolder) -> Result<Command, DecodeError> {
-    Ok(Command::NoteKeyHolder {
-        generation: message.generation,
-        member: member::member_id(message.member_id)?,
     })
 }

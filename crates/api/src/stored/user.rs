@@ -1,68 +1,20 @@
-//! Authorities and users.
+//! Users.
 
-use trestle_model::defaults::CERTIFICATE_MAX;
-use trestle_model::{
-    Authority, AuthorityState, Choice, Command, Expected, KeyPin, MemberId, Role, User, UserKey, UserName,
-    UserSpec, Violations,
-};
+use trestle_model::{Choice, Command, Expected, KeyPin, Role, User, UserKey, UserName, UserSpec, Violations};
 
 use super::{DecodeError, number, parsed, required};
 use crate::storage::{self, proposal::Command as Message};
 
-/// A certificate is kept as it is: whoever believes it reads it.
-pub(super) fn certificate(bytes: Vec<u8>) -> Result<std::sync::Arc<[u8]>, DecodeError> {
-    if bytes.len() > CERTIFICATE_MAX {
-        let rule = format!("must be at most {CERTIFICATE_MAX} bytes");
-        return Err(DecodeError::rule("certificate", format_args!("of {} bytes", bytes.len()), rule));
-    }
-    Ok(bytes.into())
-}
-
-impl From<&Authority> for storage::Authority {
-    fn from(authority: &Authority) -> Self {
-        use storage::authority::State;
-        let Authority { generation, certificate, state, key_holders } = authority;
-        let state = match state {
-            AuthorityState::Trusted => State::Trusted,
-            AuthorityState::Active => State::Active,
-            AuthorityState::Retired => State::Retired,
-        };
-        Self {
-            generation: *generation,
-            certificate: certificate.to_vec(),
-            state: state.into(),
-            key_holders: key_holders.iter().map(|id| id.0).collect(),
-        }
-    }
-}
-
-impl TryFrom<storage::Authority> for Authority {
-    type Error = DecodeError;
-
-    fn try_from(message: storage::Authority) -> Result<Self, DecodeError> {
-        use storage::authority::State;
-        let state = match message.state() {
-            State::Trusted => AuthorityState::Trusted,
-            State::Active => AuthorityState::Active,
-            State::Retired => AuthorityState::Retired,
-            State::Unspecified => return Err(DecodeError::Newer("state of an authority")),
-        };
-        let holders = message.key_holders.into_iter().map(|id| number("member id", id).map(MemberId));
-        Ok(Self {
-            generation: message.generation,
-            certificate: certificate(message.certificate)?,
-            state,
-            key_holders: holders.collect::<Result<_, _>>()?,
-        })
-    }
+fn key_message(key: &UserKey) -> storage::UserKey {
+    let UserKey { pin, not_after, not_before, authority } = *key;
+    storage::UserKey { pin: pin.0.to_vec(), not_after, not_before, authority }
 }
 
 fn user_message(spec: &UserSpec, revision: u64) -> storage::User {
-    let key = |key: &UserKey| storage::UserKey { pin: key.pin.0.to_vec(), not_after: key.not_after };
     storage::User {
         name: spec.name.to_string(),
         role: spec.role.number(),
-        keys: spec.keys.iter().map(key).collect(),
+        keys: spec.keys.iter().map(key_message).collect(),
         revision,
     }
 }
@@ -71,7 +23,12 @@ fn user_key(message: &storage::UserKey) -> Result<UserKey, DecodeError> {
     let length = || format!("of {} bytes", message.pin.len());
     let pin =
         KeyPin::read(&message.pin).map_err(|rule| DecodeError::rule("key of a user", length(), rule))?;
-    Ok(UserKey { pin, not_after: number("end of a certificate", message.not_after)? })
+    Ok(UserKey {
+        pin,
+        not_after: number("end of a certificate", message.not_after)?,
+        not_before: number("beginning of a certificate", message.not_before)?,
+        authority: message.authority,
+    })
 }
 
 fn user_spec(message: &storage::User) -> Result<UserSpec, DecodeError> {
@@ -117,6 +74,16 @@ pub(super) fn put(message: storage::PutUser) -> Result<Command, DecodeError> {
     let user = user_spec(&required("change of a user", "user", message.user)?)?;
     let expected = if message.absent { Expected::Absent } else { message.revision.into() };
     Ok(Command::PutUser { user, expected })
+}
+
+pub(super) fn certificate_message(user: &UserName, key: &UserKey) -> Message {
+    let (user, key) = (user.to_string(), Some(key_message(key)));
+    Message::NoteUserCertificate(storage::NoteUserCertificate { user, key })
+}
+
+pub(super) fn note_certificate(message: storage::NoteUserCertificate) -> Result<Command, DecodeError> {
+    let key = user_key(&required("new certificate of a user", "key", message.key)?)?;
+    Ok(Command::NoteUserCertificate { user: user_name(&message.user)?, key })
 }
 
 pub(super) fn delete(message: &storage::DeleteUser) -> Result<Command, DecodeError> {

@@ -279,6 +279,10 @@ fn a_snapshot_is_what_the_log_makes_as_ever() {
     assert_eq!(restored, machine);
 }
 
+fn user_key(pin: u8, not_after: u64) -> UserKey {
+    UserKey { pin: KeyPin([pin; 32]), not_after, not_before: 0, authority: 0 }
+}
+
 /// A cluster with an authority and users.
 fn identities() -> Vec<Proposal> {
     let cluster_id = ClusterId::parse("0123456789abcdef0123456789abcdef").unwrap();
@@ -286,15 +290,16 @@ fn identities() -> Vec<Proposal> {
     let user = |name: &str, role, pin| UserSpec {
         name: UserName::parse(name).unwrap(),
         role,
-        keys: vec![UserKey { pin: KeyPin([pin; 32]), not_after: 1_800_000_000 }],
+        keys: vec![user_key(pin, 1_800_000_000)],
     };
     let put = |user, expected| Command::PutUser { user, expected };
     let mut two_keys = user("alice", Role::Admin, 7);
-    two_keys.keys.push(UserKey { pin: KeyPin([8; 32]), not_after: 1_900_000_000 });
+    two_keys.keys.push(user_key(8, 1_900_000_000));
     let founding = FoundingIdentities {
         authority: [0x30, 0].into(),
         founder_key: Some(KeyPin([5; 32])),
         transport: TransportSecurity::Require,
+        token: None,
     };
     let commands = [
         Command::FoundCluster { cluster_id, member: founder, identities: Some(founding) },

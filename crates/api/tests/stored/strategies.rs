@@ -286,9 +286,14 @@ fn transport() -> impl Strategy<Value = TransportSecurity> {
 }
 
 fn founding() -> impl Strategy<Value = FoundingIdentities> {
-    (vec(any::<u8>(), 1..40), of(pin()), transport()).prop_map(|(authority, founder_key, transport)| {
-        FoundingIdentities { authority: authority.into(), founder_key, transport }
-    })
+    (vec(any::<u8>(), 1..40), of(pin()), transport(), of(crate::tokens::token())).prop_map(
+        |(authority, founder_key, transport, token)| FoundingIdentities {
+            authority: authority.into(),
+            founder_key,
+            transport,
+            token,
+        },
+    )
 }
 
 fn founding_and_members() -> impl Strategy<Value = Command> {

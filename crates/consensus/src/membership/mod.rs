@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, ForwardReason, RaftError};
+use openraft::metrics::RaftMetrics;
 use trestle_api::status::Failure;
 use trestle_model::{Kind, Member, MemberId, Refusal, Revision};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::error::Error;
 use crate::known_disks::KnownDisks;
@@ -121,6 +122,8 @@ pub(crate) struct Memberships {
     peers: Arc<PeerCalls>,
     known_disks: Arc<KnownDisks>,
     outdated: Arc<OutdatedMembers>,
+    /// Held while a change of this leader is under way: Raft refuses another one meanwhile, and says so as an error in the log.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Memberships {
@@ -140,6 +143,7 @@ impl Memberships {
             proposals,
             reads,
             peers,
+            changing: Arc::default(),
         }
     }
 
@@ -202,8 +206,11 @@ impl Memberships {
         retain: bool,
     ) -> Result<(), Error> {
         let raft = self.raft.running()?;
+        let changing = self.changing.clone();
         let change = async move {
+            let _turn = changing.lock_owned().await;
             let deadline = Instant::now() + STEP_WAIT;
+            await_settled(&raft, STEP_WAIT).await;
             loop {
                 let failed = match raft.change_membership(changes.clone(), retain).await {
                     Ok(_) => return Ok(()),
@@ -220,6 +227,17 @@ impl Memberships {
             Err(_) => Err(Error::unknown("the change of membership has not found a quorum yet")),
         }
     }
+}
+
+/// Waits until the last change of membership is committed, and an entry of this leader's own: it may be one of an earlier leader. Raft
+/// refuses a change before that, and says so as an error in the log.
+async fn await_settled(raft: &RaftHandle, limit: Duration) {
+    let settled = |metrics: &RaftMetrics<TypeConfig>| {
+        let (applied, changed) = (metrics.last_applied, *metrics.membership_config.log_id());
+        applied >= changed && applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term)
+    };
+    // Whatever keeps it from that, Raft's own answer tells.
+    let _ = raft.wait(Some(limit)).metrics(settled, "the last change of membership").await;
 }
 
 /// True for what passes by itself: each leader must hear a quorum and commit an entry of its own first, and each change

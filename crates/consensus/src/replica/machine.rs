@@ -111,12 +111,12 @@ impl Replica {
         let state = &self.current.machine.state;
         let shown = self.published.get_mut().unwrap_or_else(PoisonError::into_inner);
         shown.view.send_modify(|view| {
-            // Who may hold the virtual IPs, whose process started when and where, and that the cluster was recovered, changes
-            // without a revision.
+            // Who may hold the virtual IPs, whose process started when and where, that the cluster was recovered, and what time it is,
+            // changes without a revision.
             let holding = |state: &trestle_model::ClusterState| {
                 let noted = state.vip_events.back().map(|event| event.revision);
                 let places = (state.starts.clone(), state.sockets.clone());
-                (state.tenure, noted, places, state.recovery_draws.clone())
+                (state.tenure, noted, places, state.recovery_draws.clone(), state.time_ms)
             };
             let unchanged = view.state.revision == state.revision
                 && view.state.cluster_id == state.cluster_id

@@ -44,6 +44,13 @@ impl PeerService for Peer {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn describe_founding(
+        &self,
+        _: Request<proto::DescribeFoundingRequest>,
+    ) -> PeerAnswer<proto::DescribeFoundingResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn fetch_authority_key(
         &self,
         _: Request<proto::FetchAuthorityKeyRequest>,

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use trestle_api::{convert, v1};
+use trestle_identity::{PrivateKey, SealedKey};
+use trestle_model::Secret;
 
-use super::consistency;
+use super::passphrase::PassphraseArgs;
+use super::{authorities, consistency};
 use crate::args::{Format, ReadArgs};
 use crate::document;
 use crate::error::Error;
@@ -23,8 +26,30 @@ pub(crate) struct BackupArgs {
     /// File to write, in JSON; - for standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: String,
+    /// Also save the key by which the cluster signs certificates, sealed under a passphrase; as an admin, over TLS or an admin socket
+    #[arg(long)]
+    with_ca_key: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     #[command(flatten)]
     read: ReadArgs,
+}
+
+/// The key of the authority that signs, sealed.
+async fn sealed_key(
+    session: &mut Session<'_>,
+    passphrase: &Secret<String>,
+) -> Result<v1::SealedAuthorityKey, Error> {
+    // Members that lack it answer so that the next one is asked.
+    let make =
+        async |channel| authorities(channel).export_authority_key(v1::ExportAuthorityKeyRequest {}).await;
+    let answer = session.call(Repeat::Read, make).await?;
+    let key = Secret::new(answer.key);
+    let key = PrivateKey::from_pem(key.expose()).map_err(|error| Error::Key(error.to_string()))?;
+    let sealed = SealedKey::seal(&key, passphrase).map_err(|error| Error::Key(error.to_string()))?;
+    let SealedKey { salt, memory_kib, passes, lanes, sealed } = sealed;
+    let (generation, certificate) = (answer.generation, answer.certificate);
+    Ok(v1::SealedAuthorityKey { generation, certificate, salt, memory_kib, passes, lanes, sealed })
 }
 
 /// Replaces a file so that it is the old one or the new one, whole, and only its owner may read it.
@@ -52,6 +77,7 @@ impl BackupArgs {
             );
         }
         input.finish()?;
+        let passphrase = if self.with_ca_key { Some(self.passphrase.new_one()?) } else { None };
         session.allow(TIME);
         let request = v1::BackupConfigurationRequest { consistency: consistency(&self.read) };
         let make = async |channel| cluster(channel).backup_configuration(request).await;
@@ -65,6 +91,9 @@ impl BackupArgs {
         let Some(read) = read else {
             return Err(Error::BadAnswer("the backup says nothing of its revision".to_owned()));
         };
+        if let Some(passphrase) = passphrase {
+            whole.authority_key = Some(sealed_key(session, &passphrase).await?);
+        }
         let text = document::to_json(&whole)?;
         if self.file == "-" {
             session.terminal.data(&text)?;
@@ -72,14 +101,16 @@ impl BackupArgs {
             write(&self.file, &text)?;
         }
         session.note_freshness(Some(&read));
-        let v1::Configuration { pools, backends, listeners, vips, .. } = whole;
+        let v1::Configuration { pools, backends, listeners, vips, authority_key, .. } = whole;
+        let key = authority_key.map(|key| format!("; the sealed key of authority {} is", key.generation));
         session.terminal.note(format_args!(
-            "saved revision {} (pools: {}, backends: {}, listeners: {}, vips: {}); members are no part of it",
+            "saved revision {} (pools: {}, backends: {}, listeners: {}, vips: {}); members are no part of it{}",
             read.revision,
             pools.len(),
             backends.len(),
             listeners.len(),
-            vips.len()
+            vips.len(),
+            key.unwrap_or_default()
         ));
         Ok(())
     }

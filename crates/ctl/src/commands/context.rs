@@ -37,13 +37,14 @@ struct ContextView {
 impl ContextCommand {
     pub(super) fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         let path = default_path()?;
-        let mut contexts = Contexts::read(&path)?;
         match self {
-            Self::List => list(session, &contexts),
+            Self::List => list(session, &Contexts::read(&path)?),
             Self::Use { name } => {
-                contexts.named("CONTEXT", &name)?;
-                contexts.current = Some(name.clone());
-                contexts.write(&path)?;
+                Contexts::change(&path, |contexts| {
+                    contexts.named("CONTEXT", &name)?;
+                    contexts.current = Some(name.clone());
+                    Ok(())
+                })?;
                 let told =
                     [("current", name.clone())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
                 session.print(&told, || format!("context {name} is used from now on\n"))
@@ -65,7 +66,9 @@ fn list(session: &mut Session<'_>, contexts: &Contexts) -> Result<(), Error> {
                 user: known.map(|identity| identity.user().to_string()).unwrap_or_default(),
                 cluster: known.map(|identity| identity.cluster().to_string()).unwrap_or_default(),
                 endpoints: context.endpoints.clone(),
-                expire_time: known.and_then(|identity| identity.not_after()).map(time_text),
+                expire_time: known
+                    .and_then(|identity| identity.facts())
+                    .map(|facts| time_text(facts.not_after)),
                 problem: identity.err().map(|error| error.to_string()),
             }
         })

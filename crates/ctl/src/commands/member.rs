@@ -124,6 +124,9 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
     let make = async |channel| members(channel).list_members(request).await;
     let answer = session.call(Repeat::Read, make).await?;
     session.note_freshness(answer.read.as_ref());
+    if !answer.read.as_ref().is_some_and(|read| read.possibly_stale) {
+        session.keep_endpoints(answer.members.iter());
+    }
     let mut views: Vec<MemberView> = answer.members.into_iter().map(Into::into).collect();
     let request = v1::GetClusterStatusRequest { local_only: false };
     let make = async |channel| cluster(channel).get_cluster_status(request).await;

@@ -1,5 +1,6 @@
 //! The commands, one file for each noun.
 
+mod authority;
 mod backend;
 mod backup;
 mod check_flags;
@@ -18,6 +19,7 @@ pub(crate) mod listener_settings;
 mod member;
 mod metadata_settings;
 mod new_user;
+mod passphrase;
 mod pool;
 mod pool_settings;
 mod reading;
@@ -36,6 +38,8 @@ use clap::{Parser, Subcommand};
 use crate::args::Global;
 use crate::error::Error;
 use crate::session::Session;
+use authority::authorities;
+pub(crate) use authority::believed;
 use reading::{PAGE_SIZE, consistency, next_page};
 
 /// The command line.
@@ -96,6 +100,9 @@ pub(crate) enum Command {
     /// Manage tokens: by one a machine joins the cluster
     #[command(subcommand, alias = "tokens")]
     Token(token::TokenCommand),
+    /// Manage authorities: who signs the certificates of members and users
+    #[command(subcommand)]
+    Ca(authority::AuthorityCommand),
     /// List contexts, and choose one: which cluster to call, and as which user
     #[command(subcommand, alias = "contexts")]
     Context(context::ContextCommand),
@@ -133,9 +140,10 @@ impl Command {
             Self::Leader(command) => command.run(session).await,
             Self::User(command) => Box::pin(command.run(session)).await,
             Self::Token(command) => Box::pin(command.run(session)).await,
+            Self::Ca(command) => Box::pin(command.run(session)).await,
             Self::Context(command) => command.run(session),
-            Self::Backup(args) => args.run(session).await,
-            Self::Restore(args) => args.run(session).await,
+            Self::Backup(args) => Box::pin(args.run(session)).await,
+            Self::Restore(args) => Box::pin(args.run(session)).await,
             Self::Completions(args) => args.run(session),
         }
     }

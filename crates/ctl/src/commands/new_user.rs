@@ -30,6 +30,8 @@ pub(super) struct UserView {
 pub(super) struct UserKeyView {
     pin: String,
     pub(super) expire_time: Option<String>,
+    /// Generation of the authority that has signed the certificate; 0 where it is not known.
+    authority: u32,
 }
 
 /// A user that was made, without what is secret.
@@ -76,6 +78,7 @@ impl From<v1::User> for UserView {
         let key = |key: v1::UserKey| UserKeyView {
             pin: key.pin,
             expire_time: key.expire_time.and_then(|time| SystemTime::try_from(time).ok()).map(time_text),
+            authority: key.authority,
         };
         Self {
             name: short_name(&user.name),
@@ -98,8 +101,8 @@ pub(super) struct NewUser {
     request: Vec<u8>,
     request_id: String,
     lifetime: prost_types::Duration,
-    /// The file and what it has by now; `None` for standard output.
-    file: Option<(PathBuf, Contexts)>,
+    /// The file; `None` for standard output.
+    file: Option<PathBuf>,
 }
 
 impl NewUser {
@@ -120,7 +123,7 @@ impl NewUser {
             input.refuse("--ttl", &format!("{ttl:?}"), "must be 1m to 3650d");
         }
         input.finish()?;
-        let file = file.map(|path| Ok::<_, Error>((path.to_owned(), Contexts::read(path)?))).transpose()?;
+        let file = file.map(|path| Contexts::read(path).map(|_| path.to_owned())).transpose()?;
         let failed = |error: SigningError| Error::Key(error.to_string());
         let key = PrivateKey::generate().map_err(failed)?;
         let request = CertificateRequest::make(&key).map_err(failed)?;
@@ -173,17 +176,19 @@ impl NewUser {
             certificate: answer.certificate,
             key: Secret::new(self.key.to_pem().expose().clone()),
             ca: answer.authorities,
+            renewal_failed: None,
         };
         let user = UserView::from(answer.user.unwrap_or_default());
         let name = context_name(&context.identity(&user.name)?);
-        let Some((path, mut contexts)) = self.file else {
+        let Some(path) = self.file else {
             let mut contexts = Contexts::default();
             contexts.add(name, context);
             return Ok(KeptUser::ForOutput { user, contexts });
         };
-        contexts.add(name.clone(), context);
-        contexts.write(&path)?;
-        let another_is_current = contexts.current.as_ref() != Some(&name);
+        let another_is_current = Contexts::change(&path, |contexts| {
+            contexts.add(name.clone(), context);
+            Ok(contexts.current.as_ref() != Some(&name))
+        })?;
         let made = MadeUser { user, context: name, file: path.display().to_string() };
         Ok(KeptUser::InFile { made, another_is_current })
     }
@@ -193,7 +198,7 @@ impl ContextDocument {
     /// The only context of these.
     pub(super) fn of(contexts: &Contexts) -> Option<Self> {
         let (name, context) = contexts.contexts.iter().next()?;
-        let Context { endpoints, certificate, key, ca } = context.clone();
+        let Context { endpoints, certificate, key, ca, renewal_failed: _ } = context.clone();
         Some(Self { name: name.clone(), endpoints, certificate, key: key.expose().clone(), ca })
     }
 }

@@ -7,13 +7,17 @@ use clap::Args;
 use serde::Serialize;
 use tokio_stream::iter;
 use trestle_api::{convert, v1};
+use trestle_identity::{CertificateFacts, SealedKey, from_pem};
+use trestle_model::{Invalid, Violation};
 
+use super::authorities;
+use super::passphrase::PassphraseArgs;
 use crate::args::WriteArgs;
 use crate::document;
 use crate::error::Error;
 use crate::input::Input;
-use crate::session::{Session, cluster};
-use crate::view::ChangeView;
+use crate::session::{Repeat, Session, cluster};
+use crate::view::{ChangeView, short_name};
 use crate::write::{Write, warn};
 
 /// A large configuration takes an entry of the log for every few KiB.
@@ -28,8 +32,53 @@ pub(crate) struct RestoreArgs {
     /// Replace what is configured: what the backup does not have is deleted
     #[arg(long)]
     replace: bool,
+    /// Put nothing back but the key by which the cluster signs certificates, where no member has it any more, to the member at the first
+    /// endpoint and from there to all voters
+    #[arg(long, conflicts_with_all = ["replace", "wait", "dry_run", "request_id"])]
+    ca_key_only: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     #[command(flatten)]
     write: WriteArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyView {
+    generation: u32,
+    member: String,
+}
+
+/// Gives the cluster the key of its authority back.
+async fn restore_key(
+    session: &mut Session<'_>,
+    file: &str,
+    document: v1::Configuration,
+    passphrase: &PassphraseArgs,
+) -> Result<(), Error> {
+    let invalid = |rule: String| Error::from(Invalid(vec![Violation::new("FILE", file, rule)]));
+    let sealed = document.authority_key.ok_or_else(|| {
+        invalid("must be a backup that \"trestle backup --with-ca-key\" has made, and has no key".to_owned())
+    })?;
+    let v1::SealedAuthorityKey { generation: _, certificate, salt, memory_kib, passes, lanes, sealed } =
+        sealed;
+    let key = SealedKey { salt, memory_kib, passes, lanes, sealed };
+    let key = key.open(&passphrase.known_one()?).map_err(|error| invalid(error.to_string()))?;
+    // It is told here, and not by a member that is sent it.
+    let own = from_pem(&certificate).ok().and_then(|found| CertificateFacts::read(found.first()?).ok());
+    if own.is_none_or(|own| own.pin != key.pin()) {
+        return Err(invalid("must have a key that belongs to its certificate".to_owned()));
+    }
+    session.first_endpoint_only();
+    let request = v1::ImportAuthorityKeyRequest { key: key.to_pem().expose().clone() };
+    let make = async |channel| authorities(channel).import_authority_key(request.clone()).await;
+    let answer = session.call(Repeat::NonIdempotent, make).await?;
+    let view = KeyView { generation: answer.generation, member: short_name(&answer.member) };
+    session.print(&view, || {
+        format!(
+            "{} has the key of authority {}; \"trestle ca list\" says who else has it\n",
+            view.member, view.generation
+        )
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +128,9 @@ impl RestoreArgs {
             v1::Configuration::default()
         });
         input.finish()?;
+        if self.ca_key_only {
+            return restore_key(session, &self.file, document, &self.passphrase).await;
+        }
         session.allow(TIME);
         let mut requests: Vec<_> = convert::configuration_parts(document)
             .into_iter()

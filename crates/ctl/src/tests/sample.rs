@@ -222,6 +222,7 @@ pub(crate) fn sample_status() -> v1::ClusterStatus {
         vips: Vec::new(),
         feature_level: 1,
         transport: 0,
+        problems: Vec::new(),
     }
 }
 

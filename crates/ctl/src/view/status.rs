@@ -38,6 +38,9 @@ pub(crate) struct StatusView {
     problems: Vec<String>,
     /// What is as somebody wanted it, and not to be forgotten.
     notes: Vec<String>,
+    /// What is wrong with the cluster as a whole, as members say.
+    #[serde(skip)]
+    cluster_problems: Vec<String>,
     /// The names of the virtual IPs.
     #[serde(skip)]
     vip_names: Vec<String>,
@@ -70,6 +73,7 @@ impl StatusView {
             members: status.members.into_iter().map(Into::into).collect(),
             problems: Vec::new(),
             notes: Vec::new(),
+            cluster_problems: status.problems,
             vip_names: status.vips.iter().map(|vip| short_name(vip)).collect(),
             of_one,
         };

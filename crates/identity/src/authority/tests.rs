@@ -60,6 +60,43 @@ fn openssl_believes_what_is_signed() {
 }
 
 #[test]
+fn openssl_believes_what_a_newer_authority_has_signed_by_each_older_one() {
+    let (now, dir) = (SystemTime::now(), tempfile::tempdir().unwrap());
+    let make = |generation| {
+        CertificateAuthority::make(PrivateKey::generate().unwrap(), &cluster(), generation, now).unwrap()
+    };
+    let authorities = [make(1), make(2), make(3), make(4)];
+    let key = PrivateKey::generate().unwrap();
+    let request = CertificateRequest::read(&CertificateRequest::make(&key).unwrap()).unwrap();
+    let leaf = authorities[3].sign_member(&request, MemberId(1), &[], now).unwrap();
+    let crossed = |newer: usize| {
+        let generation = u32::try_from(newer + 1).unwrap();
+        to_pem(&authorities[newer - 1].cross_sign(&authorities[newer], generation).unwrap())
+    };
+    let chain: String = [3, 2, 1].map(crossed).concat() + &to_pem(authorities[0].certificate());
+    std::fs::write(dir.path().join("leaf"), to_pem(&leaf)).unwrap();
+    std::fs::write(dir.path().join("chain"), chain).unwrap();
+    for (number, known) in authorities.iter().enumerate() {
+        std::fs::write(dir.path().join("ca"), to_pem(known.certificate())).unwrap();
+        let strict = [
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            "ca",
+            "-untrusted",
+            "chain",
+            "-purpose",
+            "sslserver",
+            "leaf",
+        ];
+        let (good, said) = openssl(dir.path(), &strict);
+        assert!(good, "by authority {}: {said}", number + 1);
+    }
+    std::fs::write(dir.path().join("ca"), to_pem(make(1).certificate())).unwrap();
+    assert!(!openssl(dir.path(), &["verify", "-CAfile", "ca", "-untrusted", "chain", "leaf"]).0);
+}
+
+#[test]
 fn nothing_is_signed_for_longer_than_it_may_be() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
     let ca = authority(now);

@@ -1,19 +1,20 @@
 //! The calling side of a user.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 use trestle_model::{ClusterId, UserName};
 
-use super::greeting::{Greeted, NotGreeted, Shown, greet};
+use super::greeting::{Greeted, NotGreeted, greet};
 use super::server::ServerLeaf;
 use crate::certificate::{CertificateFacts, from_pem};
 use crate::name::{CertificateSubject, SpiffeId, admin_host};
 use crate::private_key::PrivateKey;
-use crate::verify::{CertificateRefusal, time_text, verify_member, verify_own};
+use crate::verification_time::VerificationTime;
+use crate::verify::{BelievedBy, CertificateRefusal, ShownChain, verify_called_member, verify_own};
 
 /// Why there is no connection, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,11 +54,10 @@ pub enum TlsError {
 }
 
 /// What an alert of a member says of the user that it refused.
-fn words(alert: AlertDescription, user: &UserName, now: SystemTime) -> String {
+fn words(alert: AlertDescription, user: &UserName, now: VerificationTime) -> String {
     match alert {
         AlertDescription::CertificateExpired => format!(
-            "its certificate has expired or is not valid yet by the clock of the member, and it is {} here; compare the clocks",
-            time_text(now)
+            "its certificate has expired or is not valid yet by the clock of the member, and it is {now} here; compare the clocks"
         ),
         AlertDescription::UnknownCA => {
             "its certificate was signed by no authority of the member's cluster".to_owned()
@@ -90,6 +90,8 @@ struct UserIdentity {
     authorities: Vec<Vec<u8>>,
     certificate: Vec<u8>,
     key: PrivateKey,
+    /// Whether a member was met whose authority is newer than those.
+    met_newer: AtomicBool,
 }
 
 impl ClientTls {
@@ -112,7 +114,8 @@ impl ClientTls {
         if facts.pin != key.pin() {
             return Err(format!("key {} is not that of certificate, which is {}", key.pin(), facts.pin));
         }
-        Ok(Self(Arc::new(UserIdentity { cluster: name.cluster, user, authorities, certificate, key })))
+        let (cluster, met_newer) = (name.cluster, AtomicBool::new(false));
+        Ok(Self(Arc::new(UserIdentity { cluster, user, authorities, certificate, key, met_newer })))
     }
 
     /// The cluster that its certificate is of.
@@ -125,9 +128,20 @@ impl ClientTls {
         &self.0.user
     }
 
-    /// The end of its certificate.
-    pub fn not_after(&self) -> Option<SystemTime> {
-        CertificateFacts::read(&self.0.certificate).ok().map(|facts| facts.not_after)
+    /// What its certificate says; `None` for one that cannot be read, as none is that was taken.
+    pub fn facts(&self) -> Option<CertificateFacts> {
+        CertificateFacts::read(&self.0.certificate).ok()
+    }
+
+    /// Whether it knows several authorities: by now some of them may be believed no more.
+    pub fn knows_several_authorities(&self) -> bool {
+        self.0.authorities.len() > 1
+    }
+
+    /// Whether it has called a member whose authority it does not know, and believed it because one that it knows has signed for that
+    /// authority: by then it should know the newer one.
+    pub fn has_met_newer_authority(&self) -> bool {
+        self.0.met_newer.load(Ordering::Relaxed)
     }
 
     /// Speaks TLS with a member, and waits for its first words: only these tell that it has let the user in.
@@ -137,17 +151,20 @@ impl ClientTls {
     pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: Io,
-        now: SystemTime,
+        now: VerificationTime,
     ) -> Result<Greeted<TlsStream<Io>>, TlsError> {
-        let UserIdentity { cluster, user, authorities, certificate, key } = &*self.0;
+        let UserIdentity { cluster, user, authorities, certificate, key, met_newer } = &*self.0;
         let own = |refusal| TlsError::Own { user: user.clone(), refusal };
         verify_own(certificate, now).map_err(own)?;
         let own = ServerLeaf::new(certificate, key).map_err(|error| TlsError::Broken(error.to_string()))?;
         let (cluster_of, believed) = (cluster.clone(), authorities.clone());
         // In place of the name in an address: members are reached under many, and an authority signs for no other cluster.
-        let judge = move |shown: &Shown<'_>| verify_member(&cluster_of, &believed, shown.leaf, shown.now);
+        let judge = move |shown: ShownChain<'_>| verify_called_member(&cluster_of, &believed, shown, now);
         match greet(io, &admin_host(cluster), Some(&own), Box::new(judge)).await {
-            Ok((stream, _)) => Ok(stream),
+            Ok((stream, by)) => {
+                met_newer.fetch_or(by == BelievedBy::NewerAuthority, Ordering::Relaxed);
+                Ok(stream)
+            }
             Err(NotGreeted::Disbelieved(refusal)) => {
                 Err(TlsError::Member { cluster: cluster.clone(), refusal })
             }

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
@@ -19,25 +18,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::server::ServerLeaf;
-use super::{ALPN, no_tls12, provider, verify_signature};
-use crate::verify::CertificateRefusal;
+use super::{ALPN, Judge, no_tls12, provider, verify_signature};
+use crate::verify::{CertificateRefusal, ShownChain};
 
 /// Bytes of the first answer that are read to see whether there is one; the rest is read by whoever gets the connection.
 const FIRST_READ: usize = 1024;
-
-/// What the other side has shown.
-pub(super) struct Shown<'a> {
-    /// Its certificate, in DER.
-    pub(super) leaf: &'a [u8],
-    /// The certificates that it has shown with it.
-    pub(super) others: Vec<&'a [u8]>,
-    /// The time by this machine's clock.
-    pub(super) now: SystemTime,
-}
-
-/// Judges what the other side has shown.
-pub(super) type ServerJudge<T> =
-    Box<dyn Fn(&Shown<'_>) -> Result<T, CertificateRefusal> + Send + Sync + 'static>;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -55,7 +40,7 @@ pub(super) enum NotGreeted {
 type Outcome<T> = Mutex<Option<Result<T, CertificateRefusal>>>;
 
 struct ServerCheck<T> {
-    judge: ServerJudge<T>,
+    judge: Judge<T>,
     provider: Arc<CryptoProvider>,
     outcome: Arc<Outcome<T>>,
 }
@@ -73,11 +58,10 @@ impl<T: Send> ServerCertVerifier for ServerCheck<T> {
         intermediates: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let others = intermediates.iter().map(AsRef::as_ref).collect();
-        let judged = (self.judge)(&Shown { leaf: end_entity, others, now });
+        let others: Vec<&[u8]> = intermediates.iter().map(AsRef::as_ref).collect();
+        let judged = (self.judge)(ShownChain { leaf: end_entity, others: &others });
         let answer = match &judged {
             Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(_) => Err(CertificateError::UnknownIssuer.into()),
@@ -111,7 +95,7 @@ impl<T: Send> ServerCertVerifier for ServerCheck<T> {
 
 fn config<T: Send + 'static>(
     own: Option<&ServerLeaf>,
-    judge: ServerJudge<T>,
+    judge: Judge<T>,
     outcome: Arc<Outcome<T>>,
 ) -> Result<ClientConfig, Error> {
     let provider = provider();
@@ -149,7 +133,7 @@ pub(super) async fn greet<Io: AsyncRead + AsyncWrite + Unpin, T: Send + 'static>
     io: Io,
     name: &str,
     own: Option<&ServerLeaf>,
-    judge: ServerJudge<T>,
+    judge: Judge<T>,
 ) -> Result<(Greeted<TlsStream<Io>>, T), NotGreeted> {
     let broken = |why: &dyn fmt::Display| NotGreeted::Broken(why.to_string());
     let outcome = Arc::new(Outcome::<T>::default());

@@ -24,8 +24,13 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::CertificateDer;
 use rustls::{DigitallySignedStruct, Error, PeerIncompatible};
 
+use crate::verify::{CertificateRefusal, ShownChain};
+
 /// The protocol that both sides speak inside, as ALPN calls it (RFC 7301; RFC 9113 section 3.2).
 const ALPN: &[u8] = b"h2";
+
+/// Judges what the other side has shown.
+type Judge<T> = Box<dyn Fn(ShownChain<'_>) -> Result<T, CertificateRefusal> + Send + Sync + 'static>;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

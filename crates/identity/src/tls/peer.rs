@@ -1,18 +1,17 @@
 //! Members among one another, and processes that want to be one: both sides.
 
-use std::time::SystemTime;
-
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream as ClientStream;
 use tokio_rustls::server::TlsStream;
 use trestle_model::{KeyPin, MemberId};
 
-use super::greeting::{Greeted, NotGreeted, Shown, greet};
+use super::greeting::{Greeted, NotGreeted, greet};
 use super::server::{HandshakeFailure, ServerLeaf, shake};
 use crate::name::admin_host;
+use crate::verification_time::VerificationTime;
 use crate::verify::{
-    AuthenticatedMember, CertificateRefusal, FoundAuthority, PeerTrust, time_text, verify_authority,
+    AuthenticatedMember, CertificateRefusal, FoundAuthority, PeerTrust, ShownChain, verify_authority,
     verify_called, verify_peer,
 };
 
@@ -36,8 +35,9 @@ pub async fn accept_member<Io: AsyncRead + AsyncWrite + Unpin>(
     io: Io,
     leaf: &ServerLeaf,
     trust: PeerTrust,
+    now: VerificationTime,
 ) -> Result<(TlsStream<Io>, PeerIdentity), HandshakeFailure<Io>> {
-    let judge = move |shown: &[u8], now| verify_peer(&trust, shown, now);
+    let judge = move |shown: ShownChain<'_>| verify_peer(&trust, shown, now);
     let (stream, member) = shake(io, leaf, false, Box::new(judge)).await?;
     let identity = member.map_or(PeerIdentity::Anonymous, |member| PeerIdentity::Member(Box::new(member)));
     Ok((stream, identity))
@@ -66,12 +66,11 @@ pub enum PeerTlsError {
 }
 
 /// What an alert of a member says of the one that it refused.
-fn words(alert: AlertDescription, now: SystemTime) -> String {
+fn words(alert: AlertDescription, now: VerificationTime) -> String {
     match alert {
         AlertDescription::CertificateExpired => format!(
-            "the certificate of this member has expired or is not valid yet by the clock there, and it is {} here; compare \
-             the clocks",
-            time_text(now)
+            "the certificate of this member has expired or is not valid yet by the clock there, and it is {now} here; \
+             compare the clocks"
         ),
         AlertDescription::UnknownCA => {
             "the certificate of this member was signed by no authority that is believed there".to_owned()
@@ -92,7 +91,7 @@ fn words(alert: AlertDescription, now: SystemTime) -> String {
     }
 }
 
-fn in_words(failed: NotGreeted, wanted: impl FnOnce() -> String, now: SystemTime) -> PeerTlsError {
+fn in_words(failed: NotGreeted, wanted: impl FnOnce() -> String, now: VerificationTime) -> PeerTlsError {
     match failed {
         NotGreeted::Disbelieved(refusal) => PeerTlsError::Disbelieved { wanted: wanted(), refusal },
         NotGreeted::Alert(alert) => PeerTlsError::Refused(words(alert, now)),
@@ -107,12 +106,18 @@ pub struct PeerTls {
     own: Option<ServerLeaf>,
     trust: PeerTrust,
     wanted: Option<MemberId>,
+    now: VerificationTime,
 }
 
 impl PeerTls {
     /// Shows `own`, if there is one, to the member `wanted`, or to any.
-    pub fn new(own: Option<ServerLeaf>, trust: PeerTrust, wanted: Option<MemberId>) -> Self {
-        Self { own, trust, wanted }
+    pub fn new(
+        own: Option<ServerLeaf>,
+        trust: PeerTrust,
+        wanted: Option<MemberId>,
+        now: VerificationTime,
+    ) -> Self {
+        Self { own, trust, wanted, now }
     }
 
     /// Speaks TLS with the member, and waits for its first words: only these tell that it has let this one in. Answers the stream and
@@ -123,10 +128,9 @@ impl PeerTls {
     pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: Io,
-        now: SystemTime,
     ) -> Result<(Greeted<ClientStream<Io>>, AuthenticatedMember), PeerTlsError> {
-        let (trust, wanted) = (self.trust.clone(), self.wanted);
-        let judge = move |shown: &Shown<'_>| verify_called(&trust, wanted, shown.leaf, now);
+        let (trust, wanted, now) = (self.trust.clone(), self.wanted, self.now);
+        let judge = move |shown: ShownChain<'_>| verify_called(&trust, wanted, shown, now);
         let host = admin_host(self.trust.cluster());
         let name = || match wanted {
             Some(id) => format!("member {id} of cluster {}", self.trust.cluster()),
@@ -145,9 +149,9 @@ impl PeerTls {
 pub async fn connect_to_authority<Io: AsyncRead + AsyncWrite + Unpin>(
     io: Io,
     authority: KeyPin,
-    now: SystemTime,
+    now: VerificationTime,
 ) -> Result<(Greeted<ClientStream<Io>>, FoundAuthority), PeerTlsError> {
-    let judge = move |shown: &Shown<'_>| verify_authority(authority, shown.leaf, &shown.others, now);
+    let judge = move |shown: ShownChain<'_>| verify_authority(authority, shown, now);
     let name = || "a member of the cluster that is to be joined".to_owned();
     let greeted = greet(io, ANY_MEMBER, None, Box::new(judge)).await;
     greeted.map_err(|failed| in_words(failed, name, now))

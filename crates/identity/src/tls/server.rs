@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -17,11 +16,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use trestle_model::ClusterState;
 
-use super::{ALPN, no_tls12, provider, verify_signature};
+use super::{ALPN, Judge, no_tls12, provider, verify_signature};
 use crate::authority::SigningError;
 use crate::certificate::CertificateFacts;
 use crate::private_key::PrivateKey;
-use crate::verify::{AuthenticatedUser, CertificateRefusal, verify_user};
+use crate::verify::{AuthenticatedUser, CertificateRefusal, ShownChain, verify_user};
 
 /// A member's certificate with its key.
 #[derive(Debug, Clone)]
@@ -47,14 +46,19 @@ impl ServerLeaf {
         Ok(Self { certified: Arc::new(CertifiedKey::new(chain, signing)), facts })
     }
 
-    /// The same, shown with the certificate of the authority that has signed it, in DER: whoever knows nothing but the hash of that
-    /// authority's key needs it.
+    /// The same, shown with the certificates that lead from it to the oldest authority, in DER: those who know an older authority alone, or
+    /// nothing but the hash of an authority's key, need them.
     #[must_use]
-    pub fn with_authority(&self, authority: &[u8]) -> Self {
+    pub fn with_authorities<'c>(&self, chain: impl IntoIterator<Item = &'c [u8]>) -> Self {
         let mut certified = CertifiedKey::clone(&self.certified);
         certified.cert.truncate(1);
-        certified.cert.push(CertificateDer::from(authority.to_vec()));
+        certified.cert.extend(chain.into_iter().map(|one| CertificateDer::from(one.to_vec())));
         Self { certified: Arc::new(certified), facts: self.facts.clone() }
+    }
+
+    /// The certificate, in DER.
+    pub fn certificate(&self) -> &[u8] {
+        self.certified.cert.first().map(AsRef::as_ref).unwrap_or_default()
     }
 
     /// What the certificate says.
@@ -81,13 +85,9 @@ pub struct HandshakeFailure<Io> {
 /// What came of the client's certificate.
 type Outcome<T> = Mutex<Option<Result<T, CertificateRefusal>>>;
 
-/// Judges the certificate of a client.
-pub(super) type ClientJudge<T> =
-    Box<dyn Fn(&[u8], SystemTime) -> Result<T, CertificateRefusal> + Send + Sync + 'static>;
-
 /// Verifies one client's certificate.
 struct ClientCheck<T> {
-    judge: ClientJudge<T>,
+    judge: Judge<T>,
     mandatory: bool,
     provider: Arc<CryptoProvider>,
     outcome: Arc<Outcome<T>>,
@@ -136,11 +136,11 @@ impl<T: Send> ClientCertVerifier for ClientCheck<T> {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-        let judged = (self.judge)(end_entity, now);
+        let others: Vec<&[u8]> = intermediates.iter().map(AsRef::as_ref).collect();
+        let judged = (self.judge)(ShownChain { leaf: end_entity, others: &others });
         let answer = match &judged {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(refusal) => Err(alert(refusal).into()),
@@ -174,7 +174,7 @@ impl<T: Send> ClientCertVerifier for ClientCheck<T> {
 
 fn config<T: Send + 'static>(
     leaf: &ServerLeaf,
-    judge: ClientJudge<T>,
+    judge: Judge<T>,
     mandatory: bool,
     outcome: Arc<Outcome<T>>,
 ) -> Result<ServerConfig, Error> {
@@ -218,7 +218,7 @@ pub(super) async fn shake<Io: AsyncRead + AsyncWrite + Unpin, T: Send + 'static>
     io: Io,
     leaf: &ServerLeaf,
     mandatory: bool,
-    judge: ClientJudge<T>,
+    judge: Judge<T>,
 ) -> Result<(TlsStream<Io>, Option<T>), HandshakeFailure<Io>> {
     let outcome = Arc::new(Outcome::<T>::default());
     let config = match config(leaf, judge, mandatory, outcome.clone()) {
@@ -246,7 +246,8 @@ pub(super) async fn shake<Io: AsyncRead + AsyncWrite + Unpin, T: Send + 'static>
     }
 }
 
-/// Speaks TLS with a client, which must show a certificate of a user that `state` knows.
+/// Speaks TLS with a client, which must show a certificate of a user that `state` knows. Whether its time has come and is not over is to
+/// be judged by whoever answers its calls.
 ///
 /// # Errors
 /// [`HandshakeFailure`], after the client was sent an alert.
@@ -255,7 +256,7 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     leaf: &ServerLeaf,
     state: Arc<ClusterState>,
 ) -> Result<(TlsStream<Io>, AuthenticatedUser), HandshakeFailure<Io>> {
-    let judge = move |shown: &[u8], now| verify_user(&state, shown, now);
+    let judge = move |shown: ShownChain<'_>| verify_user(&state, shown.leaf);
     match shake(io, leaf, true, Box::new(judge)).await? {
         (stream, Some(user)) => Ok((stream, user)),
         (stream, None) => {

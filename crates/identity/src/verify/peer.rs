@@ -1,22 +1,26 @@
 //! Whether members believe one another. What counts is the record: a member is who has the private key that its record names, whatever
-//! the clocks say, so that neither a wrong clock nor a long sleep takes a cluster apart. Members that are not known here yet are believed
-//! by their authority and while their certificate is valid.
+//! the clocks say, so that neither a wrong clock nor a long sleep takes a cluster apart; and whoever has signed its certificate, so that a
+//! member that was off while the cluster's authority was replaced comes back by itself. The private key is what a thief would need, and
+//! no authority's key is any help with that. Members that are not known here yet are believed by their authority and while their
+//! certificate is valid.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use trestle_model::{ClusterId, ClusterState, KeyPin, MemberId, TransportSecurity};
 use webpki::KeyUsage;
 
-use super::{CertificateRefusal, in_time, member_named, signed};
+use super::{CertificateRefusal, ShownChain, in_time, member_named, signed};
 use crate::certificate::CertificateFacts;
 use crate::name::SpiffeId;
+use crate::verification_time::VerificationTime;
 
 /// What a member believes others by.
 #[derive(Debug, Clone)]
 pub struct PeerTrust {
     cluster: ClusterId,
     authorities: Vec<Arc<[u8]>>,
+    /// Authorities that are believed no more. A member that they have signed for may still ask what became of it.
+    retired: Vec<Arc<[u8]>>,
     state: Arc<ClusterState>,
 }
 
@@ -26,13 +30,14 @@ impl PeerTrust {
         let cluster = state.cluster_id.clone()?;
         let authorities: Vec<_> =
             state.believed_authorities().map(|authority| authority.certificate.clone()).collect();
-        (!authorities.is_empty()).then_some(Self { cluster, authorities, state })
+        let retired = state.retired_authorities().map(|authority| authority.certificate.clone()).collect();
+        (!authorities.is_empty()).then_some(Self { cluster, authorities, retired, state })
     }
 
     /// By authorities alone, in DER: of a member that has joined and does not have the log yet. It knows no member.
     pub fn by_authorities(cluster: ClusterId, authorities: &[Vec<u8>]) -> Self {
         let authorities = authorities.iter().map(|certificate| certificate.as_slice().into()).collect();
-        Self { cluster, authorities, state: Arc::default() }
+        Self { cluster, authorities, retired: Vec::new(), state: Arc::default() }
     }
 
     /// The cluster.
@@ -59,6 +64,8 @@ pub struct AuthenticatedMember {
     pub id: MemberId,
     /// What its certificate says.
     pub facts: CertificateFacts,
+    /// Why no authority that is believed here has signed its certificate, if so. Its key alone has let it in, then.
+    pub unsigned: Option<CertificateRefusal>,
 }
 
 impl AuthenticatedMember {
@@ -67,9 +74,9 @@ impl AuthenticatedMember {
         self.facts.pin
     }
 
-    /// What is wrong with the times of its certificate, by a clock: no reason to refuse a member that is known by its key.
-    pub fn out_of_time(&self, now: SystemTime) -> Option<CertificateRefusal> {
-        in_time(&self.facts, now).err()
+    /// What is wrong with its certificate, by a clock: no reason to refuse a member that is known by its key.
+    pub fn doubt(&self, now: VerificationTime) -> Option<CertificateRefusal> {
+        self.unsigned.clone().or_else(|| in_time(&self.facts, now).err())
     }
 }
 
@@ -79,17 +86,30 @@ impl AuthenticatedMember {
 /// The first reason for which it is not believed.
 fn verify(
     trust: &PeerTrust,
-    leaf: &[u8],
+    shown: ShownChain<'_>,
     usage: KeyUsage,
-    now: SystemTime,
+    now: VerificationTime,
 ) -> Result<AuthenticatedMember, CertificateRefusal> {
-    let facts = CertificateFacts::read(leaf)?;
+    let facts = CertificateFacts::read(shown.leaf)?;
     let id = member_named(&facts, &trust.cluster)?;
-    let authorities = trust.authorities.iter().map(AsRef::as_ref);
-    signed(&leaf.into(), &facts, authorities, &trust.cluster, usage)?;
-    let member = AuthenticatedMember { id, facts };
-    check_peer(&trust.state, &member, now)?;
-    Ok(member)
+    let signed_by = |authorities: &[Arc<[u8]>]| {
+        signed(shown, &facts, authorities.iter().map(AsRef::as_ref), &trust.cluster, usage)
+    };
+    let unsigned = match signed_by(&trust.authorities) {
+        Ok(()) => None,
+        Err(refusal @ CertificateRefusal::WrongAuthority { .. }) => Some(refusal),
+        Err(refusal) => return Err(refusal),
+    };
+    let retired = || signed_by(&trust.retired).is_ok();
+    let member = AuthenticatedMember { id, facts: facts.clone(), unsigned };
+    let standing = check_peer(&trust.state, &member, now);
+    let standing = standing.map_err(|why| member.unsigned.clone().unwrap_or(why))?;
+    match &member.unsigned {
+        Some(_) if trust.state.is_key_of(id, &member.pin()) && standing == PeerStanding::Known => Ok(member),
+        Some(_) if standing == PeerStanding::Former && retired() => Ok(member),
+        Some(refusal) => Err(refusal.clone()),
+        None => Ok(member),
+    }
 }
 
 /// Verifies the certificate that another member has shown as the one that calls.
@@ -98,10 +118,10 @@ fn verify(
 /// The first reason for which it is not believed.
 pub fn verify_peer(
     trust: &PeerTrust,
-    leaf: &[u8],
-    now: SystemTime,
+    shown: ShownChain<'_>,
+    now: VerificationTime,
 ) -> Result<AuthenticatedMember, CertificateRefusal> {
-    verify(trust, leaf, KeyUsage::client_auth(), now)
+    verify(trust, shown, KeyUsage::client_auth(), now)
 }
 
 /// Verifies the certificate that another member has shown as the one that is called, which must be `wanted` unless any will do.
@@ -111,10 +131,10 @@ pub fn verify_peer(
 pub(crate) fn verify_called(
     trust: &PeerTrust,
     wanted: Option<MemberId>,
-    leaf: &[u8],
-    now: SystemTime,
+    shown: ShownChain<'_>,
+    now: VerificationTime,
 ) -> Result<AuthenticatedMember, CertificateRefusal> {
-    let member = verify(trust, leaf, KeyUsage::server_auth(), now)?;
+    let member = verify(trust, shown, KeyUsage::server_auth(), now)?;
     match wanted {
         Some(wanted) if wanted != member.id => {
             Err(CertificateRefusal::OtherMember { found: member.id, wanted })
@@ -130,7 +150,7 @@ pub(crate) fn verify_called(
 pub fn check_peer(
     state: &ClusterState,
     member: &AuthenticatedMember,
-    now: SystemTime,
+    now: VerificationTime,
 ) -> Result<PeerStanding, CertificateRefusal> {
     let (id, pin) = (member.id, member.pin());
     match state.members.contains_key(&id) {
@@ -157,25 +177,26 @@ pub struct FoundAuthority {
     pub certificate: Vec<u8>,
 }
 
-/// Verifies what a member has shown to a process that knows nothing of the cluster but the hash of its authority's key.
+/// Verifies what a member has shown to a process that knows nothing of the cluster but the hash of an authority's key: of the one that
+/// signs, or of an older one.
 ///
 /// # Errors
 /// The first reason for which it is not believed.
 pub fn verify_authority(
     wanted: KeyPin,
-    leaf: &[u8],
-    others: &[&[u8]],
-    now: SystemTime,
+    shown: ShownChain<'_>,
+    now: VerificationTime,
 ) -> Result<FoundAuthority, CertificateRefusal> {
     let is_wanted = |certificate: &&&[u8]| {
         CertificateFacts::read(certificate).is_ok_and(|authority| authority.pin == wanted)
     };
-    let authority = others.iter().find(is_wanted).ok_or(CertificateRefusal::OtherAuthority { wanted })?;
-    let facts = CertificateFacts::read(leaf)?;
+    let authority =
+        shown.others.iter().find(is_wanted).ok_or(CertificateRefusal::OtherAuthority { wanted })?;
+    let facts = CertificateFacts::read(shown.leaf)?;
     let uri = facts.uris.first().cloned().unwrap_or_default();
     let name = SpiffeId::parse(&uri).map_err(|rule| CertificateRefusal::BadName { uri, rule })?;
     let member = member_named(&facts, &name.cluster)?;
-    signed(&leaf.into(), &facts, [*authority].into_iter(), &name.cluster, KeyUsage::server_auth())?;
+    signed(shown, &facts, [*authority].into_iter(), &name.cluster, KeyUsage::server_auth())?;
     in_time(&facts, now)?;
     Ok(FoundAuthority { cluster: name.cluster, member, certificate: authority.to_vec() })
 }

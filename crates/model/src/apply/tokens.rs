@@ -96,18 +96,6 @@ impl ClusterState {
         changed(index, ChangeKind::Updated, Resource::Member(member))
     }
 
-    pub(super) fn decide_key_holder(&self, index: Revision, generation: u32, member: MemberId) -> Result {
-        let authority = self.authorities.get(&generation);
-        let authority = authority.ok_or_else(|| missing(Kind::Authority, generation))?;
-        if !self.members.contains_key(&member) {
-            return Err(missing(Kind::Member, member));
-        }
-        if authority.key_holders.contains(&member) {
-            return unchanged(self.revision, Outcome::Noted);
-        }
-        Ok(noted(index))
-    }
-
     /// Makes what was decided, and forgets tokens that are of no more use.
     pub(super) fn change_tokens(&mut self, index: Revision, command: &Command, applied: &Applied) {
         let time_ms = match command {
@@ -119,8 +107,7 @@ impl ClusterState {
         }
         match command {
             Command::PutToken { token, .. } if applied.revision == index => {
-                let made = JoinToken { spec: token.clone(), uses_left: token.uses, revision: index };
-                self.tokens.insert(token.id, Arc::new(made));
+                self.put_token(index, token);
             }
             Command::DeleteToken(id) => drop(self.tokens.remove(id)),
             Command::JoinMember { key, token, .. } => {
@@ -135,12 +122,9 @@ impl ClusterState {
         }
     }
 
-    pub(super) fn note_key_holder(&mut self, generation: u32, member: MemberId) {
-        if let Some(authority) = self.authorities.get_mut(&generation).map(Arc::make_mut) {
-            authority.key_holders.push(member);
-            authority.key_holders.sort_unstable();
-            authority.key_holders.dedup();
-        }
+    pub(super) fn put_token(&mut self, index: Revision, token: &JoinTokenSpec) {
+        let made = JoinToken { spec: token.clone(), uses_left: token.uses, revision: index };
+        self.tokens.insert(token.id, Arc::new(made));
     }
 
     fn use_token(&mut self, index: Revision, token: TokenId, member: MemberId, key: KeyPin) {

@@ -16,21 +16,30 @@ use crate::refusal::Refusal;
 use crate::revision::Revision;
 use crate::state::ClusterState;
 use crate::transport::{FoundingIdentities, TransportSecurity};
-use crate::user::{User, UserSpec};
+use crate::user::{User, UserKey, UserSpec};
 use crate::violation::{Invalid, Violation};
 
 /// Generation of the authority that a cluster is founded with, and the member that founds it.
 const FIRST: u32 = 1;
 const FOUNDER: MemberId = MemberId(1);
 
+/// Whether a certificate counts rather than the one that is known: it ends later, or is of a later authority.
+fn is_newer(known: &UserKey, key: &UserKey) -> bool {
+    known.not_after < key.not_after || known.authority < key.authority
+}
+
 impl ClusterState {
-    pub(super) fn found_identities(&mut self, identities: Option<&FoundingIdentities>) {
-        let Some(FoundingIdentities { authority, founder_key, transport }) = identities else { return };
+    pub(super) fn found_identities(&mut self, index: Revision, identities: Option<&FoundingIdentities>) {
+        let Some(FoundingIdentities { authority, founder_key, transport, token }) = identities else {
+            return;
+        };
         let (generation, state, key_holders) = (FIRST, AuthorityState::Active, vec![FOUNDER]);
-        let authority = Authority { generation, certificate: authority.clone(), state, key_holders };
+        let authority =
+            Authority { generation, certificate: authority.clone(), state, key_holders, cross: None };
         self.authorities.insert(FIRST, Arc::new(authority));
         founder_key.iter().for_each(|key| self.pin_key(FOUNDER, *key));
         self.transport = *transport;
+        token.iter().for_each(|token| self.put_token(index, token));
     }
 
     pub(super) fn decide_pin(&self, index: Revision, id: MemberId, key: &KeyPin) -> Result {
@@ -110,6 +119,27 @@ impl ClusterState {
         if decided == index {
             let user = User { spec: user.clone(), revision: index };
             self.users.insert(user.spec.name.clone(), Arc::new(user));
+        }
+    }
+
+    pub(super) fn decide_certificate(&self, index: Revision, name: &UserName, key: &UserKey) -> Result {
+        let user = self.users.get(name).ok_or_else(|| missing(Kind::User, name))?;
+        match user.spec.keys.iter().find(|known| known.pin == key.pin) {
+            None => {
+                let rule = format!("must be a key of user \"{name}\": it was rotated");
+                Err(Invalid(vec![Violation::new("user.key", key.pin, rule)]).into())
+            }
+            Some(known) if !is_newer(known, key) => unchanged(user.revision, Outcome::Noted),
+            Some(_) => Ok(noted(index)),
+        }
+    }
+
+    pub(super) fn note_certificate(&mut self, index: Revision, name: &UserName, key: &UserKey) {
+        let Some(user) = self.users.get_mut(name).map(Arc::make_mut) else { return };
+        let known = user.spec.keys.iter_mut().find(|known| known.pin == key.pin);
+        if let Some(known) = known.filter(|known| is_newer(known, key)) {
+            *known = *key;
+            user.revision = index;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The replicated state as its users see it: commands in, answers and changes out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod authorities;
 mod batches;
 mod listeners;
 mod make;

@@ -19,10 +19,15 @@ fn spec(name: &str) -> MemberSpec {
 }
 
 fn founded(feature_level_max: u32, authority: bool) -> ClusterState {
+    founded_with(feature_level_max, authority, None)
+}
+
+fn founded_with(feature_level_max: u32, authority: bool, token: Option<JoinTokenSpec>) -> ClusterState {
     let identities = authority.then(|| FoundingIdentities {
         authority: [1, 2, 3].into(),
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Require,
+        token,
     });
     let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
     let member = MemberSpec { feature_level_max, ..spec("m1") };
@@ -42,6 +47,7 @@ fn token(number: u8, uses: u32) -> JoinTokenSpec {
         joins_as: JoinAs::Voter,
         uses,
         not_after_ms: NOW + HOUR_MS,
+        authority: 1,
     }
 }
 
@@ -207,4 +213,26 @@ fn who_has_an_authoritys_key_is_noted_once_each() {
     assert!(matches!(token_refused(&mut state, &join("m3", 3, 7)), TokenRefusal::UsedUp(_)));
     assert!(matches!(refused(&mut state, &note(2, 4)), Refusal::NotFound { .. }));
     assert!(matches!(refused(&mut state, &note(1, 9)), Refusal::NotFound { .. }));
+}
+
+#[test]
+fn a_cluster_is_founded_together_with_the_token_of_its_other_initial_members() {
+    let mut state = founded_with(2, true, Some(token(7, 2)));
+    assert_eq!((state.tokens[&id(7)].uses_left, state.tokens[&id(7)].revision), (2, 2));
+    for (index, name, key) in [(3, "m2", 2), (4, "m3", 3)] {
+        let joined = state.apply(index, &join(name, key, 7)).unwrap();
+        assert!(matches!(joined.outcome, Outcome::Member(_)), "{joined:?}");
+    }
+    let refused = state.apply(5, &join("m4", 4, 7)).unwrap_err();
+    assert!(matches!(refused, Refusal::Token { .. }), "{refused:?}");
+    let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
+    let identities = FoundingIdentities {
+        authority: [1].into(),
+        founder_key: None,
+        transport: TransportSecurity::Require,
+        token: Some(token(7, 0)),
+    };
+    let wrong = Command::FoundCluster { cluster_id, member: spec("m1"), identities: Some(identities) };
+    let refused = ClusterState::default().apply(1, &wrong).unwrap_err();
+    assert!(refused.to_string().contains("token.uses"), "{refused}");
 }

@@ -22,13 +22,14 @@ fn cluster(feature_level_max: u32) -> ClusterState {
         authority: [1, 2, 3].into(),
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Off,
+        token: None,
     });
     state.apply(2, &Command::FoundCluster { cluster_id, member, identities }).unwrap();
     state
 }
 
 fn user(name: &str, role: Role, pins: &[u8]) -> UserSpec {
-    let key = |pin: &u8| UserKey { pin: KeyPin([*pin; 32]), not_after: 9 };
+    let key = |pin: &u8| UserKey { pin: KeyPin([*pin; 32]), not_after: 9, not_before: 0, authority: 0 };
     UserSpec { name: UserName::parse(name).unwrap(), role, keys: pins.iter().map(key).collect() }
 }
 
@@ -172,4 +173,52 @@ fn tls_is_required_only_once_every_member_has_a_key_and_never_dropped_at_once() 
     state.apply(9, &set(TransportSecurity::Off)).unwrap();
     let level = refused(&mut cluster(1), &set(TransportSecurity::Accept));
     assert!(level.contains("feature level 2"), "{level}");
+}
+
+#[test]
+fn a_new_certificate_of_a_key_is_noted_and_an_old_one_or_one_of_another_key_is_not() {
+    let mut state = cluster(2);
+    let alice = user("alice", Role::Viewer, &[1, 2]);
+    state.apply(3, &put(alice.clone(), Expected::Absent)).unwrap();
+    let note = |pin, not_after, authority| Command::NoteUserCertificate {
+        user: UserName::parse("alice").unwrap(),
+        key: UserKey { pin: KeyPin([pin; 32]), not_after, not_before: 5, authority },
+    };
+    assert_eq!(state.apply(4, &note(2, 20, 1)).unwrap().revision, 4);
+    let kept = |state: &ClusterState| {
+        let user = &state.users[&alice.name];
+        (state.revision, user.revision, user.spec.keys[0].not_after, user.spec.keys[1].not_after)
+    };
+    assert_eq!(kept(&state), (4, 4, 9, 20));
+    assert_eq!(state.users[&alice.name].spec.keys[1].not_before, 5);
+    for old in [note(2, 20, 1), note(2, 19, 1)] {
+        assert_eq!(state.apply(5, &old).unwrap().revision, 4);
+        assert_eq!(kept(&state), (4, 4, 9, 20));
+    }
+    // Of a later authority it counts though it ends earlier.
+    state.apply(6, &note(2, 19, 2)).unwrap();
+    assert_eq!(kept(&state), (6, 6, 9, 19));
+    assert!(refused(&mut state, &note(3, 30, 1)).contains("it was rotated"));
+    state.users.clear();
+    assert_eq!(refused(&mut state, &note(1, 30, 1)), "user \"alice\" does not exist");
+}
+
+#[test]
+fn the_time_of_the_log_never_goes_back_and_moves_by_a_day_at_most() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    const NOW: u64 = 1_800_000_000_000;
+    let mut state = cluster(2);
+    let note = |time_ms| Command::NoteTime { time_ms };
+    state.apply(3, &note(NOW)).unwrap();
+    assert_eq!((state.time_ms, state.revision), (NOW, 2), "it is no part of the configuration");
+    // As one that comes twice.
+    state.apply(4, &note(NOW)).unwrap();
+    for wrong in [0, 1, NOW - 1, NOW + DAY + 1, NOW + 3650 * DAY, u64::MAX] {
+        assert!(refused(&mut state, &note(wrong)).contains("never goes back"), "{wrong}");
+    }
+    state.apply(4, &note(NOW + 1)).unwrap();
+    state.apply(5, &note(state.time_max_ms())).unwrap();
+    assert_eq!(state.time_ms, NOW + 1 + DAY);
+    // Where members do not know it yet, the leader does not ask.
+    assert!(refused(&mut cluster(1), &note(NOW)).contains("feature level 2"));
 }

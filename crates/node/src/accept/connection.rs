@@ -144,6 +144,11 @@ impl PortConnection {
         self.session.get()
     }
 
+    /// Whether nobody has shown a certificate where members do.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.session().is_some_and(|session| session.is_anonymous())
+    }
+
     /// Whole between any two statements.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

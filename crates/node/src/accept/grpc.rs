@@ -31,6 +31,12 @@ const STREAMS_MAX: u32 = 128;
 const HEADERS_MAX: u32 = 16 * 1024;
 /// Most bytes of answers that wait for one stream's window.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What a connection may have on which nobody has shown a certificate where members do: a process that joins makes one call at a time, of a
+/// token, a request for a certificate and a few names.
+const ANONYMOUS_STREAMS_MAX: u32 = 1;
+const ANONYMOUS_REQUEST_MAX: u32 = 16 * 1024;
+/// How long it may stay; a call that is under way is answered.
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(10);
 /// How long a request may take from its head to its end.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a call with one answer may be worked on.
@@ -91,6 +97,7 @@ pub(super) fn class(path: &str) -> CallClass {
             | "WaitForRevision"
             | "AddMember"
             | "PromoteMember"
+            | "RotateAuthority"
             | "BackupConfiguration"
             | "CloseConnectionsGradually"
             | "Forward",
@@ -146,6 +153,8 @@ struct RequestBody {
     /// It has begun with its first message, and what comes then is read as it comes.
     streams: bool,
     begun: bool,
+    /// Bytes that may still come.
+    left: usize,
 }
 
 impl RequestBody {
@@ -184,6 +193,13 @@ impl HttpBody for RequestBody {
             None if self.begun => return Poll::Ready(None),
             None => return Poll::Ready(self.started().err().map(Err)),
         };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(left) = self.left.checked_sub(bytes) else {
+            self.port.call_refused();
+            let what = format!("a request without a certificate has at most {ANONYMOUS_REQUEST_MAX} bytes");
+            return Poll::Ready(Some(Err(Status::resource_exhausted(what))));
+        };
+        self.left = left;
         if let Some(data) = frame.data_ref()
             && self.holds()
             && let Err(status) = self.permit.add_request_bytes(data.len())
@@ -283,11 +299,12 @@ impl ServicePort {
         let deadline = Box::pin(sleep(REQUEST_DEADLINE));
         let asked = |body| {
             let (permit, port) = (permit.clone(), self.clone());
-            Body::new(RequestBody { body, permit, port, deadline, streams, begun: false })
+            let left = if connection.is_anonymous() { ANONYMOUS_REQUEST_MAX as usize } else { usize::MAX };
+            Body::new(RequestBody { body, permit, port, deadline, streams, begun: false, left })
         };
         let path = request.uri().path().to_owned();
         let session = connection.session();
-        let current = session.map(|session| session.current()).transpose();
+        let current = session.map(|session| session.calling(&path)).transpose();
         let proof = current.as_ref().ok().and_then(Option::as_ref).cloned().unwrap_or(Proof::None);
         let client = Client { origin: &connection.origin, proof };
         let note = |refusal: &Status| guard.note_refusal(&client, connection.source, &path, refusal);
@@ -296,7 +313,7 @@ impl ServicePort {
             note(&refusal);
             return refused(refusal);
         }
-        session.iter().for_each(|session| session.note_call(connection.source));
+        session.iter().for_each(|session| session.note_call(connection.source, &path));
         let revocable = session.filter(|session| session.ends(class));
         let answering = async {
             let answering = services.oneshot(request.map(asked));
@@ -383,17 +400,23 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
             let call = port.clone().call(services.clone(), guard.clone(), shared.clone(), request);
             async move { Ok::<_, Infallible>(call.await) }
         });
+        let anonymous = connection.is_anonymous();
+        let (streams, window) = match anonymous {
+            true => (ANONYMOUS_STREAMS_MAX, ANONYMOUS_REQUEST_MAX),
+            false => (STREAMS_MAX, self.http2.stream_window),
+        };
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(streams)
             .max_header_list_size(HEADERS_MAX)
             .max_send_buf_size(SEND_BUFFER)
-            .initial_stream_window_size(self.http2.stream_window)
+            .initial_stream_window_size(window)
             .initial_connection_window_size(self.http2.connection_window)
             .keep_alive_interval(self.http2.keep_alive.0)
             .keep_alive_timeout(self.http2.keep_alive.1);
         let mut serving = pin!(http2.serve_connection(TokioIo::new(io), service));
+        let mut life = pin!(sleep(ANONYMOUS_LIFE));
         let mut leaving = false;
         loop {
             tokio::select! {
@@ -402,6 +425,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<Io> for Grpc {
                 }
                 () = connection.close_requested(), if !leaving => {}
                 () = stop.cancelled(), if !leaving => {}
+                () = life.as_mut(), if anonymous && !leaving => {}
             }
             leaving = true;
             serving.as_mut().graceful_shutdown();
@@ -450,7 +474,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(streams, 8);
+        assert_eq!(streams, 9);
         assert_eq!(class("/grpc.health.v1.Health/Check"), CallClass::Health);
         assert_eq!(class("/x"), CallClass::Unary);
     }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection, and who that still is at each call.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -11,7 +11,7 @@ use trestle_api::peer_caller::PeerCaller;
 use trestle_api::status::{self, Failure};
 use trestle_identity::tls::{PeerIdentity, ServerLeaf};
 use trestle_identity::{
-    AuthenticatedUser, CertificateRefusal, PeerStanding, PeerTrust, check_peer, check_user,
+    AuthenticatedUser, CertificateRefusal, PeerStanding, PeerTrust, VerificationTime, check_peer, check_user,
 };
 use trestle_model::{ClusterState, Role, TransportSecurity, UserName};
 
@@ -19,6 +19,12 @@ use super::ClientSource;
 use super::calls::CallClass;
 use super::plain_callers::PlainCallers;
 use crate::identities::ClusterTrust;
+
+/// What processes ask one another that have no cluster yet, and so no certificate: it is let in without TLS everywhere, as from anybody.
+const FOUNDING: &str = "/trestle.peer.v1.PeerService/DescribeFounding";
+/// How long whoever comes without TLS and is not let in has for its calls, to be told why. To ask it to leave before its first one would
+/// end the connection without a word: HTTP/2 is closed when it is to be shut down before its preface has come.
+const FIRST_CALL_MAX: Duration = Duration::from_secs(10);
 
 /// For whom a port is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,10 @@ impl Door {
 
     pub(super) fn state(&self) -> Arc<ClusterState> {
         self.trust.state()
+    }
+
+    pub(super) fn now(&self) -> VerificationTime {
+        self.trust.now()
     }
 
     pub(super) fn trust(&self) -> Option<PeerTrust> {
@@ -146,7 +156,7 @@ impl CallerSession {
     /// `UNAUTHENTICATED` when it is let in no more: a user that was deleted, whose key was rotated, or whose certificate has expired; a
     /// member whose key is another one by now; whoever came without TLS where that is needed by now.
     pub(crate) fn current(&self) -> Result<Proof, Status> {
-        let (state, now) = (self.door.state(), SystemTime::now());
+        let (state, now) = (self.door.state(), self.door.trust.now());
         match &self.shown {
             Shown::Nothing => self.door.trust.plain_refusal(self.door.port).map_or(Ok(Proof::None), Err),
             Shown::User(user) => {
@@ -169,9 +179,27 @@ impl CallerSession {
         }
     }
 
-    /// Notes a call that was let in.
-    pub(super) fn note_call(&self, source: ClientSource) {
-        if matches!(self.shown, Shown::Nothing) {
+    /// Whether it has shown no certificate where members do.
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.shown, Shown::Peer(PeerIdentity::Anonymous))
+    }
+
+    /// Whether a call is let in though it comes without TLS.
+    fn is_founding(&self, path: &str) -> bool {
+        matches!(self.shown, Shown::Nothing) && self.door.opens_to == OpensTo::Members && path == FOUNDING
+    }
+
+    /// Who calls this method now.
+    ///
+    /// # Errors
+    /// As [`current`](Self::current).
+    pub(super) fn calling(&self, path: &str) -> Result<Proof, Status> {
+        if self.is_founding(path) { Ok(Proof::Peer(PeerCaller::Anonymous)) } else { self.current() }
+    }
+
+    /// Notes a call of this method that was let in.
+    pub(super) fn note_call(&self, source: ClientSource, path: &str) {
+        if matches!(self.shown, Shown::Nothing) && !self.is_founding(path) {
             self.door.plain.note(self.door.port, source, Instant::now());
         }
     }
@@ -194,7 +222,7 @@ impl CallerSession {
             Shown::Peer(PeerIdentity::Member(member)) => member.facts.not_after,
             Shown::Nothing | Shown::Peer(PeerIdentity::Anonymous) => return None,
         };
-        (not_after + Duration::from_secs(1)).duration_since(SystemTime::now()).ok()
+        (not_after + Duration::from_secs(1)).duration_since(self.door.trust.now().time()).ok()
     }
 
     /// Ends what the other end has open once it is let in no more, and answers what is to become of the connection then.
@@ -223,6 +251,9 @@ impl CallerSession {
             }
         };
         self.ended.cancel();
+        if matches!(self.shown, Shown::Nothing) && before.is_none() {
+            sleep(FIRST_CALL_MAX).await;
+        }
         match (&self.shown, last) {
             // It may be waiting for the answer to its own removal.
             (_, Ok(Proof::Peer(PeerCaller::Former(_)))) | (Shown::Nothing, _) => AfterEnd::Left,

@@ -126,7 +126,7 @@ async fn secure<Io: AsyncRead + AsyncWrite + Unpin>(
                     cannot(io, "it wants TLS, and this member knows no authority of its cluster").await
                 );
             };
-            let accepted = tls::accept_member(io, &leaf, trust).await;
+            let accepted = tls::accept_member(io, &leaf, trust, door.now()).await;
             accepted.map(|(stream, identity)| (stream, door.peer_session(identity)))
         }
     };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use tonic::{Request, Status};
+use trestle_api::convert;
 use trestle_api::peer_caller::PeerCaller;
 use trestle_model::{Actor, MemberId, Role};
 
@@ -128,6 +129,14 @@ impl Caller {
         match self.subject {
             Subject::Peer(peer) => Some(peer),
             Subject::Unproven | Subject::Known(_) | Subject::Stranger(_) => None,
+        }
+    }
+
+    /// The resource name of the user that calls, if it has shown a certificate.
+    pub(super) fn user_name(&self) -> Option<String> {
+        match &self.subject {
+            Subject::Known(Actor::User { name, .. }) => Some(convert::user_name(name)),
+            Subject::Known(_) | Subject::Unproven | Subject::Peer(_) | Subject::Stranger(_) => None,
         }
     }
 

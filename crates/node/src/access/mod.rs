@@ -39,6 +39,12 @@ pub(crate) fn authorize(caller: &Caller, action: Action, target: &Target) -> Res
     if let Subject::Stranger(why) = &caller.subject {
         return denied(why.clone());
     }
+    if action == Action::Renew && !target.name.is_empty() && caller.user_name().as_ref() != Some(&target.name)
+    {
+        return denied(format!(
+            "{caller} may not {action} {target}: only that user itself may; \"trestle user rotate\" gives it a new key and certificate"
+        ));
+    }
     let least = rules::least(action, target.kind);
     match (least, caller.peer()) {
         (Least::Anybody, Some(_)) | (_, Some(PeerCaller::Unproven)) if least.is_peers() => return Ok(()),

@@ -21,8 +21,12 @@ pub(crate) enum Action {
     Move,
     /// Closes connections of clients.
     Close,
-    /// Replaces the whole configuration.
+    /// Replaces the whole configuration, or gives a key back.
     Restore,
+    /// Takes a key away, to be kept elsewhere.
+    Export,
+    /// Has a new certificate signed for the key that the caller has shown.
+    Renew,
     /// Founds a cluster.
     Found,
     /// Has a member's key recorded.
@@ -55,6 +59,8 @@ impl fmt::Display for Action {
             Self::Move => "move",
             Self::Close => "close",
             Self::Restore => "restore",
+            Self::Export => "export the key of",
+            Self::Renew => "renew the certificate of",
             Self::Found => "found",
             Self::Enroll => "enroll",
             Self::Secure => "secure",
@@ -80,6 +86,7 @@ pub(crate) enum TargetKind {
     Event,
     User,
     Token,
+    Authority,
     /// The cluster as a whole.
     Cluster,
     /// The port itself.
@@ -99,6 +106,7 @@ impl TargetKind {
             Self::Event => "events",
             Self::User => "users",
             Self::Token => "tokens",
+            Self::Authority => "authorities",
             Self::Cluster => "the cluster",
             Self::Port => "the port",
         }
@@ -161,6 +169,8 @@ impl Least {
 /// Who may do this to that kind of resource at the least.
 pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
     match (action, kind) {
+        // Which user, `authorize` decides.
+        (Action::Renew, _) => Least::Role(Role::Viewer),
         (_, TargetKind::User | TargetKind::Token) => Least::Role(Role::Admin),
         (Action::Read | Action::Probe, _) => Least::Role(Role::Viewer),
         (
@@ -176,10 +186,11 @@ pub(super) const fn least(action: Action, kind: TargetKind) -> Least {
             | TargetKind::Member
             | TargetKind::Connection
             | TargetKind::Event
+            | TargetKind::Authority
             | TargetKind::Cluster
             | TargetKind::Port,
         )
-        | (Action::Restore | Action::Found | Action::Enroll | Action::Secure, _) => Least::Role(Role::Admin),
+        | (Action::Export | Action::Restore | Action::Found | Action::Enroll | Action::Secure, _) => Least::Role(Role::Admin),
         (Action::Join, _) => Least::Anybody,
         (Action::Adopt, _) => Least::Unproven,
         (Action::Ask, _) => Least::Former,
@@ -200,6 +211,7 @@ pub(super) fn rule(path: &str) -> Option<(Action, TargetKind)> {
         "trestle.v1.ConnectionService" => connections(method),
         "trestle.v1.UserService" => users(method),
         "trestle.v1.TokenService" => tokens(method),
+        "trestle.v1.AuthorityService" => authorities(method),
         "trestle.v1.EventService" => match method {
             "ListEvents" | "WatchEvents" => Some((Action::Read, TargetKind::Event)),
             _ => None,
@@ -287,6 +299,7 @@ fn users(method: &str) -> Option<(Action, TargetKind)> {
         "ListUsers" => Action::Read,
         "CreateUser" => Action::Create,
         "RotateUser" => Action::Update,
+        "RenewUserCertificate" => Action::Renew,
         "DeleteUser" => Action::Delete,
         _ => return None,
     };
@@ -303,6 +316,18 @@ fn tokens(method: &str) -> Option<(Action, TargetKind)> {
     Some((action, TargetKind::Token))
 }
 
+fn authorities(method: &str) -> Option<(Action, TargetKind)> {
+    let action = match method {
+        "ListAuthorities" => Action::Read,
+        "RotateAuthority" => Action::Create,
+        "RetireAuthority" => Action::Delete,
+        "ExportAuthorityKey" => Action::Export,
+        "ImportAuthorityKey" => Action::Restore,
+        _ => return None,
+    };
+    Some((action, TargetKind::Authority))
+}
+
 fn connections(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "ListConnections" => Action::Read,
@@ -315,7 +340,7 @@ fn connections(method: &str) -> Option<(Action, TargetKind)> {
 fn peers(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         // What they answer to whom is decided there.
-        "Describe" | "IssueCertificate" | "Join" => Action::Join,
+        "Describe" | "DescribeFounding" | "IssueCertificate" | "Join" => Action::Join,
         "Adopt" | "RequestJoin" => Action::Adopt,
         "NotifyRemoved" => Action::Replicate,
         "Forward" | "Propose" | "ReadIndex" | "RegisterStart" | "Report" | "AwaitRevision"
@@ -358,6 +383,9 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
             let action = if *expected == Expected::Absent { Action::Create } else { Action::Update };
             one(action, TargetKind::User, trestle_api::convert::user_name(&user.name))
         }
+        Command::NoteUserCertificate { user, .. } => {
+            one(Action::Renew, TargetKind::User, trestle_api::convert::user_name(user))
+        }
         Command::DeleteUser { name, .. } => {
             one(Action::Delete, TargetKind::User, trestle_api::convert::user_name(name))
         }
@@ -378,6 +406,10 @@ pub(super) fn targets(command: &Command) -> Vec<(Action, Target)> {
         | Command::NoteStart { .. }
         | Command::JoinMember { .. }
         | Command::NoteKeyHolder { .. }
+        | Command::AddAuthority { .. }
+        | Command::ActivateAuthority(_)
+        | Command::RetireAuthority(_)
+        | Command::NoteTime { .. }
         | Command::Recover { .. }
         | Command::TakeVips { .. }
         | Command::ReleaseVips { .. } => vec![(Action::Peer, Target::all(TargetKind::Cluster))],

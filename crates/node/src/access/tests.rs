@@ -16,92 +16,7 @@ use crate::config::{LocalAccount, SocketRole};
 /// What each caller at an entrance may call. At the admin port: `v` from viewers on, `o` from operators on, `a` only admins; whoever comes
 /// there over TCP without TLS counts as an admin. At the port of the peers: `j` anybody, `p` whoever comes without TLS, `f` members,
 /// known or not yet or no more, `r` those that are known or not yet, `m` those that are known; whoever comes there without TLS counts as one.
-const EXPECTED: &str = "
-v grpc.health.v1.Health/Check
-v grpc.health.v1.Health/Watch
-v grpc.reflection.v1.ServerReflection/ServerReflectionInfo
-a trestle.v1.ClusterService/BootstrapCluster
-a trestle.v1.ClusterService/SecureCluster
-v trestle.v1.ClusterService/GetClusterStatus
-o trestle.v1.ClusterService/TransferLeadership
-v trestle.v1.ClusterService/WatchCluster
-v trestle.v1.ClusterService/WaitForRevision
-v trestle.v1.ClusterService/BackupConfiguration
-a trestle.v1.ClusterService/RestoreConfiguration
-o trestle.v1.ClusterService/ApplyBatch
-v trestle.v1.ConnectionService/ListConnections
-o trestle.v1.ConnectionService/CloseConnections
-o trestle.v1.ConnectionService/CloseConnectionsGradually
-v trestle.v1.EventService/ListEvents
-v trestle.v1.EventService/WatchEvents
-o trestle.v1.ListenerService/CreateListener
-v trestle.v1.ListenerService/GetListener
-v trestle.v1.ListenerService/ListListeners
-o trestle.v1.ListenerService/UpdateListener
-o trestle.v1.ListenerService/DeleteListener
-v trestle.v1.ListenerService/GetListenerHealth
-v trestle.v1.MemberService/GetMember
-v trestle.v1.MemberService/ListMembers
-a trestle.v1.MemberService/AddMember
-a trestle.v1.MemberService/PromoteMember
-a trestle.v1.MemberService/RemoveMember
-o trestle.v1.MemberService/DrainMember
-o trestle.v1.MemberService/EnableMember
-a trestle.v1.MemberService/EnrollMember
-a trestle.v1.MemberService/UpdateMember
-o trestle.v1.PoolService/CreatePool
-v trestle.v1.PoolService/GetPool
-v trestle.v1.PoolService/ListPools
-o trestle.v1.PoolService/UpdatePool
-o trestle.v1.PoolService/DeletePool
-o trestle.v1.PoolService/CreateBackend
-v trestle.v1.PoolService/GetBackend
-v trestle.v1.PoolService/ListBackends
-o trestle.v1.PoolService/UpdateBackend
-o trestle.v1.PoolService/DeleteBackend
-v trestle.v1.PoolService/GetPoolHealth
-a trestle.v1.VipService/CreateVip
-v trestle.v1.VipService/GetVip
-v trestle.v1.VipService/ListVips
-a trestle.v1.VipService/UpdateVip
-a trestle.v1.VipService/DeleteVip
-v trestle.v1.VipService/GetVipStatus
-o trestle.v1.VipService/MoveVips
-v trestle.v1.VipService/ListVipEvents
-a trestle.v1.UserService/CreateUser
-a trestle.v1.UserService/ListUsers
-a trestle.v1.UserService/RotateUser
-a trestle.v1.UserService/DeleteUser
-a trestle.v1.TokenService/CreateToken
-a trestle.v1.TokenService/ListTokens
-a trestle.v1.TokenService/DeleteToken
-r trestle.peer.v1.RaftService/AppendEntries
-r trestle.peer.v1.RaftService/AppendStream
-f trestle.peer.v1.RaftService/Vote
-f trestle.peer.v1.RaftService/PreVote
-r trestle.peer.v1.RaftService/TransferLeader
-r trestle.peer.v1.RaftService/CheckDisk
-r trestle.peer.v1.RaftService/InstallSnapshot
-r trestle.peer.v1.RaftService/ConfirmTransfer
-f trestle.peer.v1.RaftService/CheckMember
-j trestle.peer.v1.PeerService/Describe
-p trestle.peer.v1.PeerService/Adopt
-p trestle.peer.v1.PeerService/RequestJoin
-r trestle.peer.v1.PeerService/NotifyRemoved
-m trestle.peer.v1.PeerService/Forward
-m trestle.peer.v1.PeerService/Propose
-m trestle.peer.v1.PeerService/ReadIndex
-m trestle.peer.v1.PeerService/RegisterStart
-m trestle.peer.v1.PeerService/Report
-m trestle.peer.v1.PeerService/AwaitRevision
-m trestle.peer.v1.PeerService/ListConnections
-m trestle.peer.v1.PeerService/CloseConnections
-m trestle.peer.v1.PeerService/AwaitEvents
-j trestle.peer.v1.PeerService/IssueCertificate
-j trestle.peer.v1.PeerService/Join
-m trestle.peer.v1.PeerService/TakeAuthorityKey
-m trestle.peer.v1.PeerService/FetchAuthorityKey
-";
+const EXPECTED: &str = include_str!("callers.txt");
 
 fn expected() -> BTreeMap<String, char> {
     let row = |line: &str| (format!("/{}", &line[2..]), line.chars().next().unwrap());
@@ -345,6 +260,29 @@ fn each_operation_of_a_batch_is_decided_for_itself() {
     assert!(refused.message().contains("may not delete vips/front: that takes the role admin"), "{refused}");
     let viewer = known(VIEWER, Role::Viewer);
     assert!(authorize_command(&viewer, &Command::put(pool(CheckKind::Tcp)), &state).is_err());
+}
+
+#[test]
+fn a_user_has_its_own_certificate_renewed_and_nobody_elses() {
+    let name = |text: &str| trestle_model::UserName::parse(text).unwrap();
+    let alice = |role| Caller {
+        via: Via::UnixSocket,
+        subject: Subject::Known(Actor::User { name: name("alice"), role }),
+    };
+    let key = trestle_model::UserKey {
+        pin: trestle_model::KeyPin([1; 32]),
+        not_after: 9,
+        not_before: 1,
+        authority: 1,
+    };
+    let note = |user: &str| Command::NoteUserCertificate { user: name(user), key };
+    let state = ClusterState::default();
+    authorize_command(&alice(Role::Viewer), &note("alice"), &state).unwrap();
+    for other in [alice(Role::Admin), known(ADMIN, Role::Admin)] {
+        let refused = authorize_command(&other, &note("bob"), &state).unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains("may not renew the certificate of users/bob"), "{refused}");
+    }
 }
 
 #[test]

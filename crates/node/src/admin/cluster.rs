@@ -1,6 +1,7 @@
 //! The cluster as a whole.
 
 use tonic::{Request, Response, Status};
+use trestle_api::status::{self, Failure};
 use trestle_api::v1;
 use trestle_api::v1::cluster_service_server::ClusterService;
 use trestle_consensus::MakeIdentities;
@@ -10,7 +11,9 @@ use trestle_model::defaults::FEATURE_LEVEL_IDENTITIES;
 use super::leader::resource_name;
 use super::paging::{PageBounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
-use crate::access::Caller;
+use crate::access::{self, Action, Caller, Target, TargetKind};
+use crate::certificate_ends;
+use crate::process::draw_id;
 
 /// Most of each list in what a member says of itself: 15 members at the largest configuration would say more than 10 MiB.
 const TOLD: PageBounds = PageBounds { items: 100, bytes: 64 * 1024 };
@@ -49,10 +52,15 @@ impl ClusterService for Admin {
         &self,
         _: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
-        let cluster_id = ClusterId::parse(&super::draw()?).map_err(|rule| super::internal(&rule))?;
+        let is_founded = self.local.consensus.view().borrow().state.cluster_id.is_some();
+        if let Some(why) = self.local.founding.refuses_another_way(is_founded) {
+            return Err(status::failure(&Failure::Membership(why)));
+        }
+        let cluster_id =
+            draw_id().and_then(|id| ClusterId::parse(&id)).map_err(|rule| super::internal(&rule))?;
         let identities: MakeIdentities = match self.local.config.feature_level_max {
             ..FEATURE_LEVEL_IDENTITIES => Box::new(|_| Ok(None)),
-            _ => self.signer.keys.clone().founding(self.local.config.founding_transport()),
+            _ => self.signer.keys.clone().founding(self.local.config.founding_transport(), None),
         };
         let member =
             self.local.consensus.bootstrap(cluster_id.clone(), self.local.spec(), identities).await?;
@@ -67,7 +75,13 @@ impl ClusterService for Admin {
         &self,
         request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::ClusterStatus>, Status> {
-        let mut status = self.cluster_status(request.get_ref().local_only).await;
+        let (caller, request) = Caller::take(request)?;
+        let mut status = self.cluster_status(request.local_only).await;
+        let lists_users = access::authorize(&caller, Action::Read, &Target::all(TargetKind::User)).is_ok();
+        let state = self.local.consensus.view().borrow().state.clone();
+        if !self.local.consensus.was_removed() {
+            status.problems = certificate_ends::problems(&state, self.local.trust.now().time(), lists_users);
+        }
         status.members.iter_mut().for_each(shorten);
         Ok(Response::new(status))
     }

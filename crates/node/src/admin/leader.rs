@@ -58,6 +58,10 @@ fn target(operation: &Operation) -> (Action, Target) {
         Operation::Remove(remove) => (Action::Delete, member(&remove.name)),
         Operation::Relocate(relocate) => (Action::Update, member(&relocate.name)),
         Operation::Transfer(_) => (Action::Move, Target::all(TargetKind::Cluster)),
+        Operation::RotateAuthority(_) => (Action::Create, Target::all(TargetKind::Authority)),
+        Operation::RetireAuthority(retire) => {
+            (Action::Delete, Target::named(TargetKind::Authority, format!("authority {}", retire.generation)))
+        }
     }
 }
 
@@ -89,13 +93,25 @@ fn streamed<F>(operation: impl FnOnce(mpsc::Sender<MembershipProgress>) -> F) ->
 where
     F: Future<Output = Result<Message, Status>> + Send + 'static,
 {
-    let (steps, mut taken) = mpsc::channel::<MembershipProgress>(QUEUED_MAX);
+    streamed_as(progress, operation)
+}
+
+/// As [`streamed`], with progress of another kind.
+fn streamed_as<S, F>(
+    told: impl Fn(&S) -> peer::ForwardResponse + Send + 'static,
+    operation: impl FnOnce(mpsc::Sender<S>) -> F,
+) -> OperationStream
+where
+    S: Send + 'static,
+    F: Future<Output = Result<Message, Status>> + Send + 'static,
+{
+    let (steps, mut taken) = mpsc::channel::<S>(QUEUED_MAX);
     let (sender, receiver) = mpsc::channel(QUEUED_MAX);
     let operation = tokio::spawn(operation(steps));
     tokio::spawn(async move {
         while let Some(step) = taken.recv().await {
             // A caller that is slow misses steps, and one that is gone misses all; the operation goes on.
-            let _ = sender.try_send(Ok(progress(&step)));
+            let _ = sender.try_send(Ok(told(&step)));
         }
         let end = operation.await.unwrap_or_else(|_| Err(status::failure(&Failure::ShuttingDown)));
         let _ = sender.send(end.map(|message| peer::ForwardResponse { message: Some(message) })).await;
@@ -191,6 +207,18 @@ impl Admin {
                     admin.member_result(id, Vec::new(), false)
                 })
             }
+            Operation::RotateAuthority(rotate) => {
+                let told = |step: &peer::AuthorityStep| peer::ForwardResponse {
+                    message: Some(Message::AuthorityStep(step.clone())),
+                };
+                streamed_as(told, move |steps| async move {
+                    Box::pin(admin.rotate_here(&caller, rotate, steps)).await
+                })
+            }
+            Operation::RetireAuthority(retire) => streamed(move |steps| async move {
+                drop(steps);
+                admin.retire_here(&caller, retire).await
+            }),
             Operation::Transfer(transfer) => {
                 let to = match transfer.to.as_str() {
                     "" => None,

@@ -1,5 +1,6 @@
 //! The admin API: parse, propose or read, render. Decisions are the state's and Raft's; nothing is decided here.
 
+mod authorities;
 mod closing;
 mod cluster;
 mod cluster_status;
@@ -15,6 +16,7 @@ mod own_ports;
 mod paging;
 mod pools;
 mod resources;
+mod rotating;
 mod securing;
 mod tokens;
 mod update_queue;
@@ -51,6 +53,7 @@ use crate::events::EventSources;
 use crate::identities::Signer;
 use crate::joining::Joins;
 use crate::peers::Peers;
+use crate::process::draw_id;
 use crate::report::Reports;
 use crate::revision_waits::RevisionWaits;
 use crate::this_member::ThisMember;
@@ -215,7 +218,7 @@ impl Admin {
         let is_named = write.request.is_some();
         if !is_named && !write.validate_only {
             // Under a name of its own the write can be repeated here when the leader dies under it, and is applied once.
-            let id = RequestId::parse(&draw()?).map_err(|rule| internal(&rule))?;
+            let id = draw_id().and_then(|id| RequestId::parse(&id)).map_err(|rule| internal(&rule))?;
             write.request = Some(Request { id, fingerprint: 0 });
         }
         let _turn = match write.follows() {
@@ -325,12 +328,4 @@ fn internal(why: &str) -> Status {
 /// An accepted command answers with its own kind of resource; anything else is a fault of ours.
 fn mismatch(outcome: &Outcome) -> Status {
     internal(&format!("a command answered with {outcome:?}"))
-}
-
-/// 32 hexadecimal digits from the kernel's random source.
-fn draw() -> Result<String, Status> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| internal(&format!("no random bytes: {error}")))?;
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
-    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }

@@ -12,7 +12,6 @@ use trestle_model::{
 
 use super::{Admin, internal};
 use crate::access::{self, Action, Caller, Target, TargetKind};
-use crate::process::wall_clock_ms;
 
 fn random<const N: usize>() -> Result<[u8; N], Status> {
     let mut bytes = [0; N];
@@ -20,15 +19,15 @@ fn random<const N: usize>() -> Result<[u8; N], Status> {
     Ok(bytes)
 }
 
-/// The key by which a machine that joins knows this cluster.
-fn authority(state: &ClusterState) -> Result<KeyPin, Status> {
+/// The generation of the authority by whose key a machine that joins knows this cluster, and that key.
+fn authority(state: &ClusterState) -> Result<(u32, KeyPin), Status> {
     let active = state.active_authority().ok_or_else(|| status::failure(&Failure::NoAuthority))?;
     let facts =
         CertificateFacts::read(&active.certificate).map_err(|refusal| internal(&refusal.to_string()))?;
     if state.transport == TransportSecurity::Off {
         return Err(status::failure(&Failure::PlainOnly));
     }
-    Ok(facts.pin)
+    Ok((active.generation, facts.pin))
 }
 
 impl Admin {
@@ -51,13 +50,14 @@ impl TokenService for Admin {
         let wanted = convert::create_token(&request).map_err(|found| status::invalid(&found))?;
         access::authorize(&caller, Action::Create, &Target::all(TargetKind::Token))?;
         let read = self.read_newest().await?;
+        let (generation, authority) = authority(read.state())?;
         let text = TokenText {
             id: TokenId(random()?),
             secret: Secret::new(random()?),
-            authority: authority(read.state())?,
+            authority,
             endpoints: self.token_endpoints(read.state()),
         };
-        let time_ms = wall_clock_ms();
+        let time_ms = self.local.trust.now_ms();
         let life = u64::try_from(wanted.lifetime.as_millis()).unwrap_or(u64::MAX);
         let token = JoinTokenSpec {
             id: text.id,
@@ -65,6 +65,7 @@ impl TokenService for Admin {
             joins_as: wanted.joins_as,
             uses: wanted.uses,
             not_after_ms: time_ms.saturating_add(life),
+            authority: generation,
         };
         let command = Command::PutToken { token, time_ms };
         let write = Write { request: None, validate_only: false, wanted: Wanted::Command(command) };

@@ -1,24 +1,59 @@
 //! Users, and the certificates that are signed for them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tonic::{Request, Response, Status};
-use trestle_api::convert::{self, WantedCertificate};
+use trestle_api::convert::{self, Wanted, WantedCertificate, Write};
 use trestle_api::status::{self, Failure};
 use trestle_api::v1;
 use trestle_api::v1::user_service_server::UserService;
-use trestle_identity::{CertificateFacts, to_pem};
-use trestle_model::{Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec, Violations};
+use trestle_identity::{CertificateFacts, CertificateRefusal, CertificateRequest, is_signed_by, to_pem};
+use trestle_model::defaults::{CERTIFICATE_BACKDATED, USER_CERTIFICATE_LIFE};
+use trestle_model::{
+    Actor, ClusterState, Command, Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec,
+    Violation, Violations,
+};
 
 use super::paging::{after, page_size};
 use super::{Admin, internal};
 use crate::access::{self, Action, Caller, Target, TargetKind};
 use crate::identities::LeafSubject;
 
+/// How much later a user's certificate must end than the one that is noted to be noted itself, at the most.
+const NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
+
 /// A certificate that was signed, and the key of it that is to be pinned.
 struct Signed {
     certificate: Vec<u8>,
     key: UserKey,
+}
+
+/// Since the beginning of 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The generation of the authority that has signed a certificate; 0 for none that is known here.
+fn signer_of(state: &ClusterState, certificate: &[u8]) -> u32 {
+    let mut newest_first = state.authorities.values().rev();
+    newest_first.find(|one| is_signed_by(certificate, &one.certificate)).map_or(0, |one| one.generation)
+}
+
+/// How long a certificate was meant to be valid from when it was signed.
+fn life(key: &UserKey) -> Duration {
+    match key.not_before {
+        0 => USER_CERTIFICATE_LIFE,
+        begin => {
+            Duration::from_secs(key.not_after.saturating_sub(begin)).saturating_sub(CERTIFICATE_BACKDATED)
+        }
+    }
+}
+
+/// Whether a new certificate is to be noted. What is a little newer than what the record has is not worth an entry of the log, which
+/// viewers could otherwise fill.
+fn is_news(known: &UserKey, key: &UserKey) -> bool {
+    let later = Duration::from_secs(key.not_after.saturating_sub(known.not_after));
+    known.authority != key.authority || later >= (life(key) / 4).min(NOTED_EVERY)
 }
 
 fn invalid(found: &Invalid) -> Status {
@@ -37,9 +72,15 @@ impl Admin {
         }
         let subject = LeafSubject::User(wanted.name.clone(), wanted.lifetime);
         let certificate = self.signer.sign(request, &subject).await?;
-        let facts = CertificateFacts::read(&certificate).map_err(|refusal| internal(&refusal.to_string()))?;
-        let end = facts.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let key = UserKey { pin: facts.pin, not_after: end.as_secs() };
+        let unreadable = |refusal: CertificateRefusal| internal(&refusal.to_string());
+        let facts = CertificateFacts::read(&certificate).map_err(unreadable)?;
+        let state = self.local.consensus.view().borrow().state.clone();
+        let key = UserKey {
+            pin: facts.pin,
+            not_after: seconds(facts.not_after),
+            not_before: seconds(facts.not_before),
+            authority: signer_of(&state, &certificate),
+        };
         Ok(Signed { certificate, key })
     }
 
@@ -109,6 +150,38 @@ impl UserService for Admin {
         let put = convert::put_user(&request, &request.request_id, user, expected);
         Box::pin(self.write(&caller, put)).await?;
         self.credentials(&wanted.name, &signed).await
+    }
+
+    async fn renew_user_certificate(
+        &self,
+        request: Request<v1::RenewUserCertificateRequest>,
+    ) -> Result<Response<v1::UserCredentials>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        let Some(Actor::User { name, .. }) = caller.actor().cloned() else {
+            let why = format!("{caller} has shown no certificate of a user, which alone it could renew");
+            return Err(status::failure(&Failure::Denied(why)));
+        };
+        access::authorize(&caller, Action::Renew, &named(&name))?;
+        let read = CertificateRequest::read(&request.certificate_request);
+        let refused = |value: String, rule: String| {
+            invalid(&Invalid(vec![Violation::new("certificate_request", value, rule)]))
+        };
+        let pin = read.map_err(|error| refused(String::new(), error.to_string()))?.pin();
+        let known = self.newest_user(&name).await?;
+        let Some(key) = known.spec.keys.iter().find(|key| key.pin == pin) else {
+            return Err(refused(
+                pin.to_string(),
+                format!("must be of a key that user \"{name}\" has already"),
+            ));
+        };
+        let wanted = WantedCertificate { name: name.clone(), lifetime: life(key) };
+        let signed = self.signed(&request.certificate_request, &wanted).await?;
+        if is_news(key, &signed.key) {
+            let command = Command::NoteUserCertificate { user: name.clone(), key: signed.key };
+            let write = Write { request: None, validate_only: false, wanted: Wanted::Command(command) };
+            Box::pin(self.write(&caller, Ok(write))).await?;
+        }
+        self.credentials(&name, &signed).await
     }
 
     async fn list_users(

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use trestle_dataplane::{AccessLogFormat, Sources};
 use trestle_model::defaults::FEATURE_LEVEL_MAX;
-use trestle_model::{Cidr, HostPort, Invalid, MemberName, TransportSecurity, Violations, usable_ip};
+use trestle_model::{Cidr, HostPort, Invalid, MemberName, Violations, usable_ip};
 
 use super::admin_socket::AdminSocket;
 use super::connections::{CHECK_DIRECTORY, own_address};
+use super::founding::FoundingConfig;
 use super::raw::{RawConfig, SettingSource};
 use super::vip::VipConfig;
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub join: Vec<HostPort>,
     /// File of the token by which this member joins while it is empty.
     pub join_token_file: Option<PathBuf>,
+    /// How it founds a cluster together with others while it is empty.
+    pub founding: Option<FoundingConfig>,
     /// Whether this member accepts plain connections while it belongs to no cluster, founds one that does, and may belong to one
     /// that does though other machines reach it.
     pub insecure: bool,
@@ -228,11 +231,6 @@ fn host_name() -> String {
 }
 
 impl Config {
-    /// What the ports of a cluster accept that this member founds.
-    pub(crate) fn founding_transport(&self) -> TransportSecurity {
-        if self.insecure { TransportSecurity::Off } else { TransportSecurity::Require }
-    }
-
     /// The keys and addresses of the ports by which a cluster is ruled, as far as other machines reach them.
     pub(crate) fn reachable_ports(&self) -> Vec<String> {
         let ports = [("admin_address", self.admin_address), ("peer_address", self.peer_address)];
@@ -256,6 +254,7 @@ impl Config {
             data_address: Some(host.into()),
             join: Vec::new(),
             join_token_file: None,
+            founding: None,
             insecure: false,
             profile: Profile::default(),
             workers: NonZeroUsize::MIN,
@@ -303,6 +302,7 @@ impl Config {
         let data_address = r.optional("data_address", own_address);
         let join = r.peers();
         let join_token_file = r.token_file("join_token_file");
+        let founding = r.founding(advertise_peer.as_ref(), insecure == Some(true));
         let profile = r.read("profile", "default", profile);
         let workers = r.read("workers", "0", workers);
         let grace = r.read("shutdown_grace", &humantime::format_duration(SHUTDOWN_GRACE).to_string(), grace);
@@ -328,6 +328,7 @@ impl Config {
                 data_address,
                 join,
                 join_token_file,
+                founding,
                 insecure: insecure?,
                 profile: profile?,
                 workers: workers?,
@@ -378,6 +379,9 @@ impl fmt::Display for Config {
         writeln!(f, "join = [{}]", join.join(", "))?;
         if let Some(file) = &self.join_token_file {
             writeln!(f, "join_token_file = {file:?}")?;
+        }
+        if let Some(founding) = &self.founding {
+            write!(f, "{founding}")?;
         }
         writeln!(f, "insecure = {}", self.insecure)?;
         writeln!(f, "profile = \"{profile}\"")?;

@@ -85,6 +85,8 @@ pub enum Invocation {
         /// Where the token is.
         token: TokenSource,
     },
+    /// Print a new founding token.
+    FoundingToken,
     /// Run a cluster of three in this process.
     Dev {
         /// Where to keep its data; a directory that is removed at the end if none is given.
@@ -151,6 +153,9 @@ pub fn command() -> Command {
     let scrub = Command::new("scrub").about(
         "Remove what members that no longer run left in this machine's kernel: tables of nftables, virtual IPs",
     );
+    let founding_token = Command::new("founding-token").about(
+        "Print a new founding token, which the initial members of a cluster have in a file each (founding_token_file), and stop",
+    );
     let yes = Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it without asking");
     let recover = Command::new("recover")
         .about("Make a cluster of one from the data of this stopped member, when a quorum is lost for good")
@@ -171,7 +176,7 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args([file(), check])
         .args(KEYS.iter().map(arg))
-        .subcommands([join, dev, recover, scrub, check_exec])
+        .subcommands([join, founding_token, dev, recover, scrub, check_exec])
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -188,6 +193,9 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, NotConfigured> {
     }
     if let Some(("dev", dev)) = matches.subcommand() {
         return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
+    }
+    if matches.subcommand_matches("founding-token").is_some() {
+        return Ok(Invocation::FoundingToken);
     }
     if matches.subcommand_matches("scrub").is_some() {
         return Ok(Invocation::Scrub);

@@ -8,6 +8,8 @@ mod admin_socket;
 mod checked;
 mod connections;
 mod flags;
+mod founding;
+mod initial_members;
 mod local_check;
 mod raw;
 mod vip;
@@ -18,6 +20,7 @@ pub use admin_socket::{AdminSocket, LocalAccount, SocketRole};
 pub(crate) use checked::SHUTDOWN_GRACE;
 pub use checked::{Config, LogFormat, Profile};
 pub use flags::{Invocation, NotConfigured, TOKEN_VARIABLE, TokenSource, command, invocation};
+pub use founding::FoundingConfig;
 pub use local_check::LocalCheckConfig;
 pub use raw::{RawConfig, SettingSource};
 pub use vip::VipConfig;
@@ -81,6 +84,19 @@ pub const KEYS: &[SettingKey] = &[
         "join_token_file",
         "PATH",
         "file with the token by which this member joins a cluster while it is empty; \"trestle token create\" makes one [default: none]",
+    ),
+    SettingKey {
+        name: "initial_members",
+        value: "HOST:PORT,...",
+        help: "peer addresses of 1 to 7 members, this one among them, that found a cluster by themselves once all of them answer and are \
+               empty; the same on each of them, the first founds; goes with founding_token_file [default: none]",
+        list: true,
+    },
+    key(
+        "founding_token_file",
+        "PATH",
+        "file by which they know one another: what \"trestled founding-token\" printed, the same on each of them, for nobody else to read; of no \
+         use once all have joined [default: none]",
     ),
     key(
         "insecure",

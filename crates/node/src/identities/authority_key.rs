@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use trestle_consensus::MakeIdentities;
-use trestle_identity::{CertificateAuthority, PrivateKey, read_private, write_private};
-use trestle_model::{ClusterId, ClusterState, FoundingIdentities, Secret, TransportSecurity};
+use trestle_identity::{CertificateAuthority, PrivateKey, VerificationTime, read_private, write_private};
+use trestle_model::{ClusterId, ClusterState, FoundingIdentities, JoinTokenSpec, Secret, TransportSecurity};
 
 use super::own_key;
 
 /// Generation of the authority that a cluster is founded with.
-const FIRST: u32 = 1;
+pub(crate) const FIRST_GENERATION: u32 = 1;
 
 /// Where the keys are.
 #[derive(Debug, Clone)]
@@ -24,7 +24,8 @@ impl AuthorityKeys {
         Self { data_dir }
     }
 
-    fn path(&self, generation: u32) -> PathBuf {
+    /// Where the key of an authority is.
+    pub(crate) fn path(&self, generation: u32) -> PathBuf {
         self.data_dir.join("ca").join(format!("{generation}.key"))
     }
 
@@ -36,27 +37,70 @@ impl AuthorityKeys {
     }
 
     /// What makes the identities of a cluster that is founded here. Its keys are on disk before anybody hears of its certificate. Keys
-    /// that are there already are taken: what comes of an earlier attempt to found may still be applied.
-    pub(crate) fn founding(self, transport: TransportSecurity) -> MakeIdentities {
+    /// that are there already are taken: what comes of an earlier attempt to found may still be applied. Others may join by the token.
+    pub(crate) fn founding(
+        self,
+        transport: TransportSecurity,
+        token: Option<JoinTokenSpec>,
+    ) -> MakeIdentities {
         Box::new(move |cluster| {
             let authority = self.found(cluster)?.certificate().into();
             let founder_key = Some(own_key::kept_or_new(&self.data_dir)?.pin());
-            Ok(Some(FoundingIdentities { authority, founder_key, transport }))
+            Ok(Some(FoundingIdentities { authority, founder_key, transport, token }))
         })
     }
 
     fn found(&self, cluster: &ClusterId) -> Result<CertificateAuthority, String> {
-        let key = match self.read(FIRST)? {
+        self.make(cluster, FIRST_GENERATION)
+    }
+
+    /// Makes an authority of a generation that there is none of yet. Its key is on disk when this returns. A key that is there already is
+    /// taken: what comes of an earlier attempt may still be applied.
+    ///
+    /// # Errors
+    /// In words, when the file cannot be used or written.
+    pub(crate) fn make(&self, cluster: &ClusterId, generation: u32) -> Result<CertificateAuthority, String> {
+        let key = match self.read(generation)? {
             Some(key) => key,
             None => {
                 let key = PrivateKey::generate().map_err(|error| error.to_string())?;
-                let path = self.path(FIRST);
-                let written = write_private(&path, key.to_pem().expose().as_bytes());
-                written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                self.write(generation, &key)?;
                 key
             }
         };
-        CertificateAuthority::make(key, cluster, FIRST, SystemTime::now()).map_err(|error| error.to_string())
+        let now = VerificationTime::by_clock(SystemTime::now()).time();
+        let made = CertificateAuthority::make(key, cluster, generation, now);
+        made.map_err(|error| error.to_string())
+    }
+
+    fn write(&self, generation: u32, key: &PrivateKey) -> Result<(), String> {
+        let path = self.path(generation);
+        let written = write_private(&path, key.to_pem().expose().as_bytes());
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Whether there is a file for the key of an authority.
+    pub(crate) fn is_there(&self, generation: u32) -> bool {
+        self.path(generation).exists()
+    }
+
+    /// Whether this member has the key of an authority, and can use it.
+    pub(crate) fn has(&self, state: &ClusterState, generation: u32) -> bool {
+        matches!(self.authority(state, generation), Ok(Some(_)))
+    }
+
+    /// An authority with its key; `None` if this member does not have it.
+    ///
+    /// # Errors
+    /// In words, when the file is there and cannot be used.
+    pub(crate) fn authority(
+        &self,
+        state: &ClusterState,
+        generation: u32,
+    ) -> Result<Option<CertificateAuthority>, String> {
+        let Some(key) = self.read(generation)? else { return Ok(None) };
+        let path = self.path(generation);
+        belongs(key, state, generation).map(Some).map_err(|why| format!("{}: {why}", path.display()))
     }
 
     /// The key of an authority as it is in its file; `None` if this member does not have it.
@@ -71,8 +115,8 @@ impl AuthorityKeys {
         let Some(key) = self.read(generation)? else { return Ok(None) };
         let text = key.to_pem();
         let path = self.path(generation);
-        belongs(key, state, generation).map_err(|why| format!("{}: {why}", path.display()))?;
-        Ok(Some(text))
+        let own = belongs(key, state, generation);
+        own.map(|_| Some(text)).map_err(|why| format!("{}: {why}", path.display()))
     }
 
     /// Keeps the key of an authority that another member has given. It is on disk when this returns.
@@ -86,11 +130,9 @@ impl AuthorityKeys {
         key: &Secret<String>,
     ) -> Result<(), String> {
         let read = PrivateKey::from_pem(key.expose()).map_err(|error| error.to_string())?;
-        let text = read.to_pem();
+        let again = PrivateKey::from_pem(key.expose()).map_err(|error| error.to_string())?;
         belongs(read, state, generation)?;
-        let path = self.path(generation);
-        let written = write_private(&path, text.expose().as_bytes());
-        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+        self.write(generation, &again)
     }
 
     /// The authority that signs, with its key; `None` if this member does not have it.
@@ -98,24 +140,17 @@ impl AuthorityKeys {
     /// # Errors
     /// In words, when the file is there and cannot be used.
     pub(super) fn load(&self, state: &ClusterState) -> Result<Option<CertificateAuthority>, String> {
-        let (Some(cluster), Some(active)) = (&state.cluster_id, state.active_authority()) else {
-            return Ok(None);
-        };
-        let Some(key) = self.read(active.generation)? else { return Ok(None) };
-        let loaded = CertificateAuthority::load(key, cluster, &active.certificate);
-        let path = self.path(active.generation);
-        loaded.map(Some).map_err(|error| format!("{}: {error}", path.display()))
+        state.active_authority().map_or(Ok(None), |active| self.authority(state, active.generation))
     }
 }
 
-/// Whether a key is the one of an authority.
-fn belongs(key: PrivateKey, state: &ClusterState, generation: u32) -> Result<(), String> {
+/// The authority that a key is of.
+fn belongs(key: PrivateKey, state: &ClusterState, generation: u32) -> Result<CertificateAuthority, String> {
     let authority = state.authorities.get(&generation);
     let (Some(cluster), Some(authority)) = (&state.cluster_id, authority) else {
         return Err(format!("this member knows of no authority of generation {generation} yet"));
     };
-    let loaded = CertificateAuthority::load(key, cluster, &authority.certificate);
-    loaded.map(drop).map_err(|error| error.to_string())
+    CertificateAuthority::load(key, cluster, &authority.certificate).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -136,7 +171,8 @@ mod tests {
         assert!(keys.load(&state).unwrap().is_none());
         // Two attempts, of which either may come into the log.
         let off = TransportSecurity::Off;
-        let made: Vec<_> = (0..2).map(|_| keys.clone().founding(off)(&cluster).unwrap().unwrap()).collect();
+        let made: Vec<_> =
+            (0..2).map(|_| keys.clone().founding(off, None)(&cluster).unwrap().unwrap()).collect();
         assert_eq!(made[0].founder_key, made[1].founder_key);
         for founding in made {
             let authority = Authority {
@@ -144,13 +180,14 @@ mod tests {
                 certificate: founding.authority,
                 state: AuthorityState::Active,
                 key_holders: vec![MemberId(1)],
+                cross: None,
             };
             state.authorities.insert(1, Arc::new(authority));
             assert!(keys.load(&state).unwrap().is_some());
         }
         let other = AuthorityKeys::new(dir.path().join("other"));
         assert!(other.load(&state).unwrap().is_none());
-        other.clone().founding(off)(&cluster).unwrap();
+        other.clone().founding(off, None)(&cluster).unwrap();
         let refused = other.load(&state).unwrap_err();
         assert!(refused.contains("1.key: the key ") && refused.contains("is not that of"), "{refused}");
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tonic::Status;
@@ -13,19 +13,20 @@ use trestle_api::status::{self, Failure};
 use trestle_api::transport::{PeerDial, PeerWay};
 use trestle_consensus::{ClusterView, Consensus, RaftRole, RaftState};
 use trestle_identity::tls::{PeerTls, ServerLeaf};
-use trestle_identity::{AuthenticatedMember, CertificateFacts, PeerTrust, SpiffeId, from_pem, read_private};
+use trestle_identity::{AuthenticatedMember, PeerTrust, SpiffeId, from_pem, read_private};
 use trestle_model::{ClusterState, MemberId, TransportSecurity};
 
+use super::quorum_clock::QuorumClock;
 use crate::config::Config;
 
 /// How long a certificate that was let in outside of its time is told of. Members call one another more often.
 const TOLD_FOR: Duration = Duration::from_secs(600);
 
-/// A certificate that was let in although its time is over, or has not come.
+/// A member that was let in although its certificate alone would not have let it in.
 #[derive(Debug)]
-struct OddTime {
+struct DoubtedMember {
     seen: Instant,
-    facts: CertificateFacts,
+    member: AuthenticatedMember,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,8 @@ struct Parts {
     changed: watch::Sender<()>,
     /// It has a cluster and does not run.
     offline: bool,
-    odd_times: Mutex<BTreeMap<MemberId, OddTime>>,
+    doubted: Mutex<BTreeMap<MemberId, DoubtedMember>>,
+    quorum_clock: QuorumClock,
 }
 
 #[derive(Debug, Clone)]
@@ -136,7 +138,8 @@ impl ClusterTrust {
             leaf,
             known: OnceLock::new(),
             changed: watch::Sender::new(()),
-            odd_times: Mutex::default(),
+            doubted: Mutex::default(),
+            quorum_clock: QuorumClock::default(),
         }))
     }
 
@@ -160,6 +163,11 @@ impl ClusterTrust {
     /// This member's own certificate.
     pub(crate) fn leaf(&self) -> Option<ServerLeaf> {
         self.0.leaf.borrow().clone()
+    }
+
+    /// The voters' clocks.
+    pub(super) fn quorum_clock(&self) -> &QuorumClock {
+        &self.0.quorum_clock
     }
 
     /// The member that the others find at a peer address.
@@ -220,28 +228,35 @@ impl ClusterTrust {
         TrustChanges { changed: self.0.changed.subscribe(), known: self.0.known.get().cloned() }
     }
 
-    /// Notes that a member was let in or reached, whose certificate may be outside of its time.
+    /// Notes that a member was let in or reached, whose certificate may be outside of its time, or of an authority that is not believed.
     pub(crate) fn note_member(&self, member: &AuthenticatedMember) {
-        let mut odd = self.0.odd_times.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(refusal) = member.out_of_time(SystemTime::now()) else {
-            odd.remove(&member.id);
+        let mut doubted = self.0.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(refusal) = member.doubt(self.now()) else {
+            doubted.remove(&member.id);
             return;
         };
-        let known = odd.insert(member.id, OddTime { seen: Instant::now(), facts: member.facts.clone() });
-        if known.is_none_or(|known| known.facts != member.facts) {
+        let seen = DoubtedMember { seen: Instant::now(), member: member.clone() };
+        let known = doubted.insert(member.id, seen);
+        if known.is_none_or(|known| known.member.facts != member.facts) {
             error!(member = %member.id, "let a member in by its key alone: {refusal}");
         }
     }
 
-    /// A sentence for each member whose certificate was out of its time lately.
+    /// A sentence for each member whose certificate alone would not have let it in lately.
     pub(crate) fn problems(&self) -> Vec<String> {
         let state = self.state();
-        let mut odd = self.0.odd_times.lock().unwrap_or_else(PoisonError::into_inner);
-        odd.retain(|id, time| time.seen.elapsed() < TOLD_FOR && state.members.contains_key(id));
-        let told = odd.iter().filter_map(|(id, time)| {
-            let member = AuthenticatedMember { id: *id, facts: time.facts.clone() };
-            let refusal = member.out_of_time(SystemTime::now())?;
+        let mut doubted = self.0.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.retain(|id, one| one.seen.elapsed() < TOLD_FOR && state.members.contains_key(id));
+        let told = doubted.iter().filter_map(|(id, one)| {
+            let refusal = one.member.doubt(self.now())?;
             let name = &state.members.get(id)?.spec.name;
+            if one.member.unsigned.is_some() {
+                let ago = one.seen.elapsed().as_secs();
+                return Some(format!(
+                    "of member {name}, {refusal}: it was let in by its key alone, {ago} s ago, as one that was off while the authority was \
+                     replaced; see in its status whether it has a new certificate"
+                ));
+            }
             Some(format!(
                 "of member {name}, {refusal}: it is let in by its key alone; compare the clocks, and see in its status why it has no \
                  new certificate"
@@ -266,7 +281,7 @@ impl PeerDial for ClusterTrust {
                 "this member has no certificate yet, or knows no authority of its cluster; its log says why";
             return PeerWay::Closed(why.to_owned());
         };
-        PeerWay::Tls(Box::new(PeerTls::new(self.leaf(), trust, self.member_at(address))))
+        PeerWay::Tls(Box::new(PeerTls::new(self.leaf(), trust, self.member_at(address), self.now())))
     }
 
     fn is_secure(&self, address: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
-    CertificateRequest, LeafName, SpiffeId, admin_host, from_pem, member_of, read_private, time_text, to_pem,
-    verify_member, write_private,
+    CertificateRequest, CertificateSubject, LeafName, SpiffeId, VerificationTime, admin_host, from_pem,
+    member_of, read_private, time_text, to_pem, verify_member, write_private,
 };
-use trestle_model::{ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
+use trestle_model::{Authority, ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
 
 use super::cluster_trust::authority_file;
 use super::own_key;
@@ -39,7 +39,9 @@ struct Wanted {
     cluster: ClusterId,
     id: MemberId,
     names: Vec<LeafName>,
-    authorities: Vec<Vec<u8>>,
+    /// The one that must have signed it.
+    active: Vec<u8>,
+    state: Arc<ClusterState>,
     /// The keys that the cluster has recorded for it.
     pins: Vec<KeyPin>,
 }
@@ -71,25 +73,26 @@ impl Wanted {
         let (cluster, id) = (state.cluster_id.clone()?, signer.local.id()?);
         let mut names = vec![LeafName::Dns(admin_host(&cluster))];
         names.extend(own_names(config));
-        let authorities =
-            state.believed_authorities().map(|authority| authority.certificate.to_vec()).collect();
+        let active = state.active_authority()?.certificate.to_vec();
         let pins = state.member_keys.get(&id).cloned().unwrap_or_default();
-        Some(Self { cluster, id, names, authorities, pins })
+        Some(Self { cluster, id, names, active, state: state.clone(), pins })
     }
 
-    /// Whether a certificate is of this member, names all that it must, and has more than a third of its life left.
-    fn is_met_by(&self, certificate: &[u8], leaf: &ServerLeaf, now: SystemTime) -> bool {
+    /// Whether a certificate is of this member and the authority that signs, names all that it must, and has more than a third of its life
+    /// left.
+    fn is_met_by(&self, certificate: &[u8], leaf: &ServerLeaf, now: VerificationTime) -> bool {
         let facts = leaf.facts();
         let named = |name: &LeafName| match name {
             LeafName::Dns(name) => facts.dns_names.contains(name),
             LeafName::Ip(address) => facts.addresses.contains(address),
         };
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
-        let left = facts.not_after.duration_since(now).unwrap_or_default();
+        let left = facts.not_after.duration_since(now.time()).unwrap_or_default();
         self.names.iter().all(named)
             && (self.pins.is_empty() || self.pins.contains(&facts.pin))
             && left > life / 3
-            && verify_member(&self.cluster, &self.authorities, certificate, now) == Ok(self.id)
+            && verify_member(&self.cluster, std::slice::from_ref(&self.active), certificate, now)
+                == Ok(self.id)
     }
 }
 
@@ -107,10 +110,27 @@ fn kept(config: &Config) -> Option<(Vec<u8>, ServerLeaf)> {
     Some((certificate, leaf))
 }
 
-/// A certificate of this member, whatever its times, with the authority that has signed it.
+/// The generation of the authority that has signed a certificate of a member; `None` if none that is known has.
+pub(crate) fn generation_of(state: &ClusterState, certificate: &[u8]) -> Option<u32> {
+    let cluster = state.cluster_id.as_ref()?;
+    let has_signed = |authority: &&Arc<Authority>| {
+        member_of(cluster, &[authority.certificate.to_vec()], certificate).is_ok()
+    };
+    state.authorities.values().find(has_signed).map(|authority| authority.generation)
+}
+
+/// A certificate of this member, whatever its times, with those that lead to the oldest authority. One of an authority that was retired
+/// is shown, too: until there is another one, members know this one by its key.
 fn shown((certificate, leaf): &(Vec<u8>, ServerLeaf), wanted: &Wanted) -> Option<ServerLeaf> {
-    let (id, authority) = member_of(&wanted.cluster, &wanted.authorities, certificate).ok()?;
-    (id == wanted.id).then(|| leaf.with_authority(authority))
+    let generation = generation_of(&wanted.state, certificate)?;
+    let chain = wanted.state.authority_chain(generation);
+    is_of(leaf, wanted).then(|| leaf.with_authorities(chain.iter().map(AsRef::as_ref)))
+}
+
+/// Whether a certificate names this member.
+fn is_of(leaf: &ServerLeaf, wanted: &Wanted) -> bool {
+    let name = SpiffeId { cluster: wanted.cluster.clone(), subject: CertificateSubject::Member(wanted.id) };
+    leaf.facts().uris == [name.to_string()]
 }
 
 /// Has this member's key certified, and keeps the certificate.
@@ -127,7 +147,7 @@ async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
     let subject = LeafSubject::Member(wanted.id, wanted.names.clone());
     let certificate = signer.sign(&request, &subject).await.map_err(|status| status.message().to_owned())?;
     let leaf = ServerLeaf::new(&certificate, &key).map_err(|error| error.to_string())?;
-    if !wanted.is_met_by(&certificate, &leaf, SystemTime::now()) {
+    if !wanted.is_met_by(&certificate, &leaf, signer.local.trust.now()) {
         return Err(
             "what was signed is not what was asked for, or the members' clocks differ by days".to_owned()
         );
@@ -185,8 +205,7 @@ impl OwnLeaf {
             if let Err(why) = keep_authorities(&signer, &now.state) {
                 warn!("{why}; this member may find no other one after a restart");
             }
-            let wanted = Wanted::of(&signer, &now).filter(|wanted| !wanted.authorities.is_empty());
-            let wait = match wanted {
+            let wait = match Wanted::of(&signer, &now) {
                 Some(wanted) => match self.look(&signer, &wanted).await {
                     true => {
                         pause = RETRY_FIRST;
@@ -219,7 +238,7 @@ impl OwnLeaf {
 
     /// Takes the certificate that is kept, or has one signed; whether all is as it should be.
     async fn look(&self, signer: &Signer, wanted: &Wanted) -> bool {
-        let now = SystemTime::now();
+        let now = signer.local.trust.now();
         let kept = kept(&signer.local.config);
         // One whose time is over serves among members, who know its key, and says so to users.
         if let Some(leaf) = kept.as_ref().and_then(|kept| shown(kept, wanted)) {
@@ -253,9 +272,9 @@ impl OwnLeaf {
         let authorities = authorities.and_then(|text| from_pem(&text).ok()).unwrap_or_default();
         let name = leaf.facts().uris.first().and_then(|uri| SpiffeId::parse(uri).ok());
         let Some(SpiffeId { cluster, .. }) = name else { return };
-        if let Ok((_, authority)) = member_of(&cluster, &authorities, &certificate) {
-            self.publish(leaf.with_authority(authority));
-        }
+        // Without one of them it is still the certificate by whose key the others know this member.
+        let authority = member_of(&cluster, &authorities, &certificate).ok().map(|(_, authority)| authority);
+        self.publish(leaf.with_authorities(authority));
     }
 
     fn publish(&self, leaf: ServerLeaf) {

@@ -2,11 +2,15 @@
 //! this member's own certificate; and what it believes others by.
 
 mod authority_key;
+mod cluster_time;
 mod cluster_trust;
 mod leaf;
 pub(crate) mod own_key;
+mod quorum_clock;
 mod signer;
 
+pub(crate) use authority_key::{AuthorityKeys, FIRST_GENERATION};
 pub(crate) use cluster_trust::{ClusterTrust, authority_file};
-pub(crate) use leaf::{OwnLeaf, certificate_file, own_names};
+pub(crate) use leaf::{OwnLeaf, certificate_file, generation_of, own_names};
+pub(crate) use quorum_clock::ClockFollower;
 pub(crate) use signer::{LeafSubject, Signer, leaf_name};

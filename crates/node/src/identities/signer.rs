@@ -53,8 +53,8 @@ fn signed(
     authority: &CertificateAuthority,
     request: &CertificateRequest,
     subject: &LeafSubject,
+    now: SystemTime,
 ) -> Result<Vec<u8>, SigningError> {
-    let now = SystemTime::now();
     match subject {
         LeafSubject::User(name, life) => authority.sign_user(request, name, now, *life),
         LeafSubject::Member(id, names) => authority.sign_member(request, *id, names, now),
@@ -116,7 +116,8 @@ impl Signer {
     ) -> Result<Option<Vec<u8>>, Status> {
         let state = self.local.consensus.view().borrow().state.clone();
         let Some(authority) = self.keys.load(&state).map_err(not_signed)? else { return Ok(None) };
-        let certificate = signed(&authority, request, subject);
+        let now = self.local.trust.signing_time().map_err(not_signed)?;
+        let certificate = signed(&authority, request, subject, now);
         certificate.map(Some).map_err(|error| not_signed(error.to_string()))
     }
 
@@ -127,11 +128,14 @@ impl Signer {
     pub(crate) async fn sign(&self, request: &[u8], subject: &LeafSubject) -> Result<Vec<u8>, Status> {
         let read = CertificateRequest::read(request);
         let read = read.map_err(|error| invalid("certificate_request", "", error.to_string()))?;
-        if let Some(certificate) = self.sign_here(&read, subject)? {
-            return Ok(certificate);
+        let mut failed = Vec::new();
+        match self.sign_here(&read, subject) {
+            Ok(Some(certificate)) => return Ok(certificate),
+            Ok(None) => {}
+            // Another member may have the right key.
+            Err(status) => failed.push(status.message().to_owned()),
         }
         let (holders, known) = self.holders()?;
-        let mut failed = Vec::new();
         for member in known {
             match self.ask(&member, request, subject).await {
                 Ok(certificate) => return Ok(certificate),

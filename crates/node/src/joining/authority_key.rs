@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use trestle_api::status::{self, Failure};
 use trestle_api::{peer, unanswered};
-use trestle_consensus::DEFAULT_WAIT;
+use trestle_consensus::{ClusterView, DEFAULT_WAIT};
 use trestle_model::{
     Authority, ClusterState, Command, Member, MemberId, Proposal, Secret, TransportSecurity,
 };
@@ -29,9 +29,10 @@ fn has_tls(state: &ClusterState, id: MemberId) -> bool {
         && state.member_keys.get(&id).is_some_and(|keys| !keys.is_empty())
 }
 
-/// The authority whose key a member lacks, and can be sent.
-fn lacking(state: &ClusterState, id: MemberId) -> Option<&Authority> {
-    state.active_authority().filter(|active| has_tls(state, id) && !active.key_holders.contains(&id))
+/// The authorities whose keys a member lacks, and can be sent.
+fn lacking(state: &ClusterState, id: MemberId) -> impl Iterator<Item = &Authority> {
+    let signing = state.signing_authorities();
+    signing.filter(move |one| has_tls(state, id) && !one.key_holders.contains(&id))
 }
 
 impl Joins {
@@ -39,47 +40,114 @@ impl Joins {
         self.local.consensus.view().borrow().state.clone()
     }
 
-    /// Gives a member the key of the authority, if it lacks it and speaks TLS. This member leads.
+    /// Gives a member the keys of the authorities that sign and are to sign, if it lacks them and speaks TLS. This member leads.
     ///
     /// # Errors
-    /// Why it has not got it, in words; then it should get no vote.
+    /// Why it has not got one of them, in words; then it should get no vote.
     pub(crate) async fn hand_over(&self, id: MemberId) -> Result<(), Status> {
         let state = self.state();
-        let Some(active) = lacking(&state, id) else { return Ok(()) };
         let me = self.local.id();
         let Some(member) = state.members.get(&id).filter(|_| Some(id) != me) else { return Ok(()) };
-        let key = self.key(&state, active).await?;
-        let mut client = self.peers.client(&member.spec.peer_address)?;
-        let hand = peer::TakeAuthorityKeyRequest {
-            to: self.local.destination(Some(id)),
-            generation: active.generation,
-            key: key.expose().clone(),
-        };
-        match timeout(KEEP_MAX, client.take_authority_key(hand)).await {
-            Ok(Ok(_)) => self.note_holder(active.generation, id).await,
-            Ok(Err(status)) => {
+        for authority in lacking(&state, id) {
+            self.hand(&state, authority, member).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand(&self, state: &ClusterState, active: &Authority, member: &Member) -> Result<(), Status> {
+        let key = self.key(state, active).await?;
+        match self.send(member, active.generation, &key).await {
+            Ok(()) => self.note_holder(active.generation, member.id).await,
+            Err(status) => {
                 Err(not_handed_over(format!("{}: {}", member.spec.name, unanswered::why(&status))))
-            }
-            Err(_) => {
-                Err(not_handed_over(format!("{}: {}", member.spec.name, unanswered::none_within(KEEP_MAX))))
             }
         }
     }
 
     /// Gives each voter the key that lacks it, this member first, which leads.
-    pub(super) async fn hand_over_to_voters(&self) -> Result<(), Status> {
+    pub(crate) async fn hand_over_to_voters(&self) -> Result<(), Status> {
         let (state, view) = (self.state(), self.local.consensus.view().borrow().clone());
         let Some(me) = self.local.id() else { return Ok(()) };
-        if let Some(active) = lacking(&state, me) {
-            self.key(&state, active).await?;
-            self.note_holder(active.generation, me).await?;
-        }
         let mut failed = None;
+        for authority in lacking(&state, me) {
+            failed = self.take(&state, authority, me).await.err().or(failed);
+        }
         for id in view.voters.iter().filter(|id| **id != me) {
             // One that is off gets it when it is back.
             failed = self.hand_over(*id).await.err().or(failed);
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether a member speaks TLS, so that keys can be sent to it.
+    pub(crate) fn speaks_tls(&self, id: MemberId) -> bool {
+        has_tls(&self.state(), id)
+    }
+
+    /// Keeps a key that was kept elsewhere, of whichever authority it is, and gives it to the other voters that answer. Answers the
+    /// authority's generation.
+    ///
+    /// # Errors
+    /// In words, when it is none that is of use here.
+    pub(crate) async fn import(&self, view: &ClusterView, key: &Secret<String>) -> Result<u32, String> {
+        let (state, me) = (&view.state, self.local.id());
+        if !me.is_some_and(|me| view.voters.contains(&me)) {
+            return Err("goes to a voter, which this member is not: call another one".to_owned());
+        }
+        let kept = |authority: &Authority| {
+            self.signer.keys.keep(state, authority.generation, key).map(|()| authority.generation)
+        };
+        let attempts: Vec<_> = state.believed_authorities().map(kept).collect();
+        let generation = match attempts.iter().find_map(|kept| kept.as_ref().ok()) {
+            Some(generation) => *generation,
+            None => {
+                let why: Vec<_> = attempts.into_iter().filter_map(Result::err).collect();
+                return Err(format!(
+                    "must be the key of an authority of this cluster that is not retired: {}",
+                    why.join("; ")
+                ));
+            }
+        };
+        let others = view.voters.iter().filter(|id| Some(**id) != me && has_tls(state, **id));
+        for member in others.filter_map(|id| state.members.get(id)) {
+            if let Err(status) = self.send(member, generation, key).await {
+                tracing::warn!(member = %member.spec.name, "did not take a key: {}", unanswered::why(&status));
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Gets keys again that this member should have, and has lost.
+    ///
+    /// # Errors
+    /// Why it has not got one.
+    pub(super) async fn find_lost_keys(&self) -> Result<(), Status> {
+        let (state, Some(me)) = (self.state(), self.local.id()) else { return Ok(()) };
+        if !self.local.consensus.view().borrow().voters.contains(&me) {
+            return Ok(());
+        }
+        let lost =
+            |one: &&Authority| one.key_holders.contains(&me) && !self.signer.keys.is_there(one.generation);
+        for authority in state.signing_authorities().filter(lost) {
+            self.key(&state, authority).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, member: &Member, generation: u32, key: &Secret<String>) -> Result<(), Status> {
+        let mut client = self.peers.client(&member.spec.peer_address)?;
+        let to = self.local.destination(Some(member.id));
+        let hand = peer::TakeAuthorityKeyRequest { to, generation, key: key.expose().clone() };
+        match timeout(KEEP_MAX, client.take_authority_key(hand)).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(Status::deadline_exceeded(unanswered::none_within(KEEP_MAX))),
+        }
+    }
+
+    /// Takes the key of an authority into this member's own file.
+    async fn take(&self, state: &ClusterState, authority: &Authority, me: MemberId) -> Result<(), Status> {
+        self.key(state, authority).await?;
+        self.note_holder(authority.generation, me).await
     }
 
     async fn note_holder(&self, generation: u32, member: MemberId) -> Result<(), Status> {
@@ -91,14 +159,21 @@ impl Joins {
     }
 
     /// The key, from this member's file or from another member that has it, and then into this member's file.
-    async fn key(&self, state: &ClusterState, authority: &Authority) -> Result<Secret<String>, Status> {
+    pub(crate) async fn key(
+        &self,
+        state: &ClusterState,
+        authority: &Authority,
+    ) -> Result<Secret<String>, Status> {
         let generation = authority.generation;
-        if let Some(key) = self.signer.keys.text(state, generation).map_err(not_handed_over)? {
-            return Ok(key);
+        let mut failed = Vec::new();
+        match self.signer.keys.text(state, generation) {
+            Ok(Some(key)) => return Ok(key),
+            Ok(None) => {}
+            // As of a leader that was killed after it had made a key, and before the log had its certificate.
+            Err(why) => failed.push(why),
         }
         let me = self.local.id();
         let holders = authority.key_holders.iter().filter(|id| Some(**id) != me);
-        let mut failed = Vec::new();
         for member in holders.filter_map(|id| state.members.get(id)) {
             match self.fetch(member, generation).await {
                 Ok(key) => {
@@ -108,7 +183,10 @@ impl Joins {
                 Err(status) => failed.push(format!("{}: {}", member.spec.name, unanswered::why(&status))),
             }
         }
-        Err(not_handed_over(format!("this member lacks it too, and nobody gives it ({})", failed.join("; "))))
+        let why = if failed.is_empty() { "no other member had it".to_owned() } else { failed.join("; ") };
+        Err(not_handed_over(format!(
+            "this member lacks that of authority {generation} too, and nobody gives it ({why})"
+        )))
     }
 
     async fn fetch(&self, member: &Member, generation: u32) -> Result<Secret<String>, Status> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use trestle_consensus::{Consensus, Error, OpenError};
 use trestle_identity::{TokenText, TokenTextError};
@@ -9,6 +10,7 @@ use trestle_model::{ClusterId, MemberId, MemberName};
 
 use super::{NotTaken, take_in};
 use crate::config::Config;
+use crate::founding::Founding;
 use crate::identities::{ClusterTrust, OwnLeaf};
 use crate::start::consensus_settings;
 use crate::start_error::open_exit_code;
@@ -127,7 +129,9 @@ pub async fn enroll(config: Config, token: &str) -> Result<Joined, JoinError> {
     let start = process::draw_start()?;
     let trust = ClusterTrust::new(&config, OwnLeaf::default().watch());
     let consensus = Consensus::open(consensus_settings(&config, start, &vips, &trust)).await?;
-    let local = ThisMember { config: config.into(), consensus, trust, start };
+    let founding = Founding::new(config.founding.clone()).into();
+    let (config, arrivals) = (config.into(), Arc::default());
+    let local = ThisMember { config, consensus, trust, founding, arrivals, start };
     let joined = enrolled(&local, &token).await;
     local.consensus.shutdown().await;
     privileges::give_to_owner(&local.config.data_dir);

@@ -5,18 +5,20 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 use tonic::{Code, Status};
+use tracing::info;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::status::Reason;
 use trestle_api::transport::{ChannelOptions, Transport};
 use trestle_api::{peer, unanswered};
 use trestle_consensus::RecoveryId;
 use trestle_identity::{
-    CertificateFacts, CertificateRequest, PrivateKey, TokenText, to_pem, verify_member, write_private,
+    CertificateFacts, CertificateRequest, PrivateKey, TokenText, VerificationTime, to_pem, verify_member,
+    write_private,
 };
 use trestle_model::{ClusterId, HostPort, MemberId};
 
 use crate::config::Config;
-use crate::identities::{authority_file, certificate_file, own_key, own_names};
+use crate::identities::{OwnLeaf, authority_file, certificate_file, own_key, own_names};
 use crate::this_member::ThisMember;
 
 /// How long a member may take to be connected with, and for its answer: it may ask the leader, which writes an entry.
@@ -97,7 +99,7 @@ pub(crate) async fn take_in(local: &ThisMember, token: &TokenText) -> Result<Tak
     let mut failed = Vec::new();
     for address in &token.endpoints {
         match ask(address, token, request.clone()).await {
-            Ok(answer) => return keep(&local.config, address, token, &key, &answer),
+            Ok(answer) => return keep(&local.config, address, &key, &answer),
             Err(status) if passes(&status) => failed.push((address.clone(), unanswered::why(&status))),
             Err(status) => {
                 let mut why = status.message().to_owned();
@@ -112,6 +114,22 @@ pub(crate) async fn take_in(local: &ThisMember, token: &TokenText) -> Result<Tak
         }
     }
     Err(NotTaken::Nobody(failed))
+}
+
+/// Joins by a token, and goes on as the member that this process is then.
+///
+/// # Errors
+/// [`NotTaken`].
+pub(crate) async fn by_token(local: &ThisMember, leaf: &OwnLeaf, token: &TokenText) -> Result<(), NotTaken> {
+    let taken = take_in(local, token).await?;
+    // Before the leader calls.
+    leaf.take_kept(&local.config);
+    let adopted = local.consensus.adopt(taken.cluster_id.clone(), taken.member_id, taken.recovery).await;
+    adopted.map_err(|error| NotTaken::Files(error.to_string()))?;
+    let becomes =
+        if taken.becomes_voter { "becomes a voter once it has caught up" } else { "becomes a learner" };
+    info!(cluster = %taken.cluster_id, id = %taken.member_id, "taken into the cluster by token {}; it {becomes}", token.id);
+    Ok(())
 }
 
 /// Nothing is sent before the member has shown that the authority of the token's cluster has signed for it.
@@ -133,11 +151,10 @@ async fn ask(
     }
 }
 
-/// Keeps what a member has answered, if it is what was asked for.
+/// Keeps what a member has answered, if it is what was asked for. Which cluster it is of was proved before anything was sent.
 fn keep(
     config: &Config,
     by: &HostPort,
-    token: &TokenText,
     key: &PrivateKey,
     answer: &peer::JoinResponse,
 ) -> Result<Taken, NotTaken> {
@@ -145,16 +162,8 @@ fn keep(
     let facts = |der: &[u8]| CertificateFacts::read(der).map_err(|refusal| useless(refusal.to_string()));
     let cluster_id = ClusterId::parse(&answer.cluster_id);
     let cluster_id = cluster_id.map_err(|rule| useless(format!("the cluster id {rule}")))?;
-    let mut known = false;
-    for authority in &answer.authorities {
-        known |= facts(authority)?.pin == token.authority;
-    }
-    if !known {
-        return Err(useless(
-            "the token's authority is not among those of the cluster; make another token".to_owned(),
-        ));
-    }
-    let id = verify_member(&cluster_id, &answer.authorities, &answer.certificate, SystemTime::now());
+    let now = VerificationTime::by_clock(SystemTime::now());
+    let id = verify_member(&cluster_id, &answer.authorities, &answer.certificate, now);
     let id = id.map_err(|refusal| useless(refusal.to_string()))?;
     if id.0 != answer.member_id || facts(&answer.certificate)?.pin != key.pin() {
         return Err(useless("the certificate is for another member or key".to_owned()));

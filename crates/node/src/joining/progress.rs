@@ -1,8 +1,7 @@
 //! What the leader does for members that joined by a token, without anybody's help: makes each a learner when its process answers, and
 //! a voter when it has caught up and has the authority's key, unless its token says otherwise.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,22 +17,6 @@ use crate::peers::REPORT_TIMEOUT;
 
 /// Time between two looks at who joins.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What was last said of each member in the log, so that the same is not said again and again.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<Option<MemberId>, String>>>);
-
-impl Told {
-    fn is_new(&self, of: Option<MemberId>, why: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(of, why.to_owned()).is_none_or(|before| before != why)
-    }
-
-    fn keep(&self, wanted: impl Fn(&MemberId) -> bool) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|of, _| of.as_ref().is_none_or(&wanted));
-    }
-}
 
 /// Nobody watches the progress; the log and the status show it.
 fn unwatched() -> mpsc::Sender<MembershipProgress> {
@@ -54,20 +37,27 @@ fn waiting(view: &ClusterView) -> Vec<(Arc<Member>, JoinAs)> {
 
 /// Brings members in whenever this member leads, until the stop.
 pub(crate) async fn follow(joins: Joins, stop: CancellationToken) {
-    let told = Told::default();
+    let arrivals = &joins.local.arrivals;
+    let (mut lacks, mut lost) = (None, None);
     loop {
         if joins.local.leads() {
             let view = joins.local.consensus.view().borrow().clone();
             let waiting = waiting(&view);
-            told.keep(|id| waiting.iter().any(|(member, _)| member.id == *id));
-            join_all(waiting.iter().map(|(member, joins_as)| bring_in(&joins, member, *joins_as, &told)))
-                .await;
-            if let Err(status) = joins.hand_over_to_voters().await
-                && told.is_new(None, status.message())
-            {
-                warn!("a voter lacks what it should have: {}", status.message());
+            arrivals.keep(|id| waiting.iter().any(|(member, _)| member.id == *id));
+            join_all(waiting.iter().map(|(member, joins_as)| bring_in(&joins, member, *joins_as))).await;
+            let lacked = joins.hand_over_to_voters().await.err().map(|status| status.message().to_owned());
+            if let Some(why) = lacked.as_ref().filter(|why| lacks.as_ref() != Some(*why)) {
+                warn!("a voter lacks what it should have: {why}");
             }
+            lacks = lacked;
+        } else {
+            arrivals.keep(|_| false);
         }
+        let missing = joins.find_lost_keys().await.err().map(|status| status.message().to_owned());
+        if let Some(why) = missing.as_ref().filter(|why| lost.as_ref() != Some(*why)) {
+            warn!("a key that this member should have is lost: {why}");
+        }
+        lost = missing;
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
@@ -75,17 +65,29 @@ pub(crate) async fn follow(joins: Joins, stop: CancellationToken) {
     }
 }
 
-async fn bring_in(joins: &Joins, member: &Member, joins_as: JoinAs, told: &Told) {
-    if let Err(why) = answers(joins, member).await {
-        if told.is_new(Some(member.id), &why) {
-            info!(member = %member.spec.name, at = %member.spec.peer_address, why, "has joined, and is waited for");
-        }
-        return;
-    }
-    if let Err(why) = step(joins, member, joins_as).await
-        && told.is_new(Some(member.id), &why)
-    {
-        warn!(member = %member.spec.name, why, "is not yet what it joined as; trying again");
+async fn bring_in(joins: &Joins, member: &Member, joins_as: JoinAs) {
+    let (name, at) = (&member.spec.name, &member.spec.peer_address);
+    let what = match joins_as {
+        JoinAs::Voter => "voter",
+        JoinAs::Learner => "learner",
+    };
+    let waited = match answers(joins, member).await {
+        Err(why) => format!(
+            "{name} has joined by a token and is waited for, to be a {what}: {at} does not answer as {name}: {why}; start trestled there, or \
+             run \"trestle member remove {name}\""
+        ),
+        Ok(()) => match step(joins, member, joins_as).await {
+            Err(why) => {
+                format!("{name} has joined by a token and is no {what} yet: {why}; it is tried again")
+            }
+            Ok(()) => {
+                joins.local.arrivals.keep(|id| *id != member.id);
+                return;
+            }
+        },
+    };
+    if joins.local.arrivals.note(member.id, waited.clone()) {
+        info!("{waited}");
     }
 }
 
@@ -102,7 +104,14 @@ async fn answers(joins: &Joins, member: &Member) -> Result<(), String> {
     let ours = joins.local.consensus.identity().map(|identity| identity.cluster_id.to_string());
     let is_it =
         Some(&described.cluster_id) == ours.as_ref() && [0, member.id.0].contains(&described.member_id);
-    if is_it { Ok(()) } else { Err("another process answers there".to_owned()) }
+    match is_it {
+        true => Ok(()),
+        // For a moment after it was taken in, or for good where it was taken in by hand and nobody has started it anew.
+        false if described.cluster_id.is_empty() => {
+            Err("its process has not taken its place in the cluster yet".to_owned())
+        }
+        false => Err("another process answers there".to_owned()),
+    }
 }
 
 async fn step(joins: &Joins, member: &Member, joins_as: JoinAs) -> Result<(), String> {

@@ -17,7 +17,6 @@ use trestle_model::{
 use crate::access::Caller;
 use crate::identities::{LeafSubject, Signer, leaf_name};
 use crate::peers::Peers;
-use crate::process::wall_clock_ms;
 use crate::this_member::ThisMember;
 use crate::vip_clash;
 
@@ -144,7 +143,7 @@ impl Joins {
             key: asked.pin(),
             token,
             secret_hash: secret_hash(&request.secret),
-            time_ms: wall_clock_ms(),
+            time_ms: self.local.trust.now_ms(),
         };
         // Before names are looked up for somebody who has no token.
         let view = self.local.consensus.read(DEFAULT_WAIT).await?;

@@ -103,6 +103,14 @@ impl PeerService for PeerServer {
         Ok(Response::new(self.local.described()))
     }
 
+    async fn describe_founding(
+        &self,
+        request: Request<peer::DescribeFoundingRequest>,
+    ) -> Result<Response<peer::DescribeFoundingResponse>, Status> {
+        let local = self.local.clone();
+        self.on_api(async move { local.founding.answer(&local, request.get_ref()) }).await
+    }
+
     async fn adopt(
         &self,
         request: Request<peer::AdoptRequest>,

@@ -19,9 +19,9 @@ pub(crate) const CONNECTIONS: usize = 4;
 
 const KILLS: usize = 30;
 const CHANGES: usize = 300;
-const MANY: usize = 64;
+pub(crate) const MANY: usize = 64;
 const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(5);
+pub(crate) const ROUND: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Measures everything and prints it, each figure beside its target.
@@ -70,7 +70,7 @@ async fn idle(cluster: &mut Cluster) {
 }
 
 /// Changes the weight of one backend again and again.
-struct TrestleWriter {
+pub(crate) struct TrestleWriter {
     api: Api,
     name: String,
 }
@@ -90,7 +90,7 @@ impl Writer for TrestleWriter {
     }
 }
 
-fn writers(cluster: &Cluster, leader: usize, count: usize) -> Vec<TrestleWriter> {
+pub(crate) fn writers(cluster: &Cluster, leader: usize, count: usize) -> Vec<TrestleWriter> {
     let apis: Vec<Api> = (0..count.min(CONNECTIONS)).map(|_| cluster.api(leader)).collect();
     let writer = |number: usize| TrestleWriter {
         api: apis[number % apis.len()].clone(),
@@ -99,16 +99,20 @@ fn writers(cluster: &Cluster, leader: usize, count: usize) -> Vec<TrestleWriter>
     (0..count).map(writer).collect()
 }
 
-/// Committed writes to the leader, alternating with etcd's.
-async fn writes(cluster: &mut Cluster) {
-    let leader = cluster.leader().await;
-    let api = cluster.api(leader);
+/// Makes what [`writers`] change.
+pub(crate) async fn what_is_written(api: &Api) {
     api.create_pool("writes", None).await.unwrap();
     join_all((0..MANY).map(|number| {
         let api = api.clone();
         async move { api.create_backend("writes", &format!("b{number}"), "127.0.0.1:9").await.unwrap() }
     }))
     .await;
+}
+
+/// Committed writes to the leader, alternating with etcd's.
+async fn writes(cluster: &mut Cluster) {
+    let leader = cluster.leader().await;
+    what_is_written(&cluster.api(leader)).await;
     let etcd = Etcd::start().await;
     for count in [1, MANY] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -151,7 +155,7 @@ fn compare(count: usize, ours: &Work, theirs: Option<&Work>) {
 }
 
 /// All rounds' samples, and the median rate.
-fn together(rounds: Vec<Work>) -> Work {
+pub(crate) fn together(rounds: Vec<Work>) -> Work {
     let mut rates: Vec<f64> = rounds.iter().map(|round| round.rate).collect();
     rates.sort_by(f64::total_cmp);
     let mut all = Work { rate: rates.get(rates.len() / 2).copied().unwrap_or_default(), ..Work::default() };
@@ -177,37 +181,40 @@ async fn changes(api: &Api, backend: &str) -> Samples {
 }
 
 /// From SIGKILL to the leader until a survivor has taken a write.
+pub(crate) async fn leader_killed(cluster: &mut Cluster, round: usize) -> Duration {
+    cluster.agreed().await;
+    let leader = cluster.leader().await;
+    let survivors: Vec<Api> =
+        (0..3).filter(|number| *number != leader).map(|number| cluster.api(number)).collect();
+    for api in &survivors {
+        api.status().await.unwrap();
+    }
+    let start = Instant::now();
+    cluster.members[leader].kill();
+    let taken = 'accepted: loop {
+        for api in &survivors {
+            let pool_id = format!("kill-{round}");
+            let request =
+                CreatePoolRequest { pool_id, request_id: format!("kill-{round}"), ..Default::default() };
+            match tokio::time::timeout(Duration::from_millis(100), api.pools().create_pool(request)).await {
+                Ok(Ok(_)) => break 'accepted start.elapsed(),
+                Ok(Err(status))
+                    if status.code() != Code::Unavailable && status.code() != Code::DeadlineExceeded =>
+                {
+                    panic!("{status}")
+                }
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    cluster.members[leader].start();
+    taken
+}
+
 async fn failover(cluster: &mut Cluster) {
     let mut samples = Samples::default();
     for round in 0..KILLS {
-        cluster.agreed().await;
-        let leader = cluster.leader().await;
-        let survivors: Vec<Api> =
-            (0..3).filter(|number| *number != leader).map(|number| cluster.api(number)).collect();
-        for api in &survivors {
-            api.status().await.unwrap();
-        }
-        let start = Instant::now();
-        cluster.members[leader].kill();
-        'accepted: loop {
-            for api in &survivors {
-                let pool_id = format!("kill-{round}");
-                let request =
-                    CreatePoolRequest { pool_id, request_id: format!("kill-{round}"), ..Default::default() };
-                match tokio::time::timeout(Duration::from_millis(100), api.pools().create_pool(request)).await
-                {
-                    Ok(Ok(_)) => break 'accepted,
-                    Ok(Err(status))
-                        if status.code() != Code::Unavailable && status.code() != Code::DeadlineExceeded =>
-                    {
-                        panic!("{status}")
-                    }
-                    _ => tokio::time::sleep(Duration::from_millis(2)).await,
-                }
-            }
-        }
-        samples.add(start.elapsed());
-        cluster.members[leader].start();
+        samples.add(leader_killed(cluster, round).await);
     }
     let name = |what: &str| format!("leader killed -> next write accepted, {what} of {KILLS}");
     at_most(&name("median"), samples.quantile(0.5), Duration::from_millis(700));

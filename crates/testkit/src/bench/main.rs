@@ -1,5 +1,5 @@
 //! `cargo xtask bench control`: the control plane's figures, measured on real release processes, with etcd in the same
-//! run as opponent for the write figures. `cargo xtask bench relay`: the data plane's, with HAProxy and nginx. `cargo xtask
+//! run as opponent for the write figures. `cargo xtask bench identities`: what TLS costs it. `cargo xtask bench relay`: the data plane's, with HAProxy and nginx. `cargo xtask
 //! bench soak [MINUTES]`: a member at its limits for a long time. `cargo xtask bench attacks [NAME]`: what others notice of attacks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
@@ -10,6 +10,7 @@ mod control;
 mod etcd;
 mod failover;
 mod figures;
+mod identities;
 mod relay;
 mod soak;
 mod writes;
@@ -40,7 +41,7 @@ fn alone<T>(future: impl Future<Output = T>) -> T {
 
 fn usage() -> ! {
     eprintln!(
-        "usage: trestle-bench control | relay [--pairs N] [--only PART] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES] | attacks [NAME]"
+        "usage: trestle-bench control | identities | relay [--pairs N] [--only PART] | soak [MINUTES] | failover [--trials N] [--only FAULT] | calm [MINUTES] | attacks [NAME]"
     );
     std::process::exit(2);
 }
@@ -50,6 +51,7 @@ fn main() {
     let (what, rest) = arguments.split_first().map_or(("", &[][..]), |(what, rest)| (what.as_str(), rest));
     match what {
         "control" => tokio::runtime::Runtime::new().unwrap().block_on(control::run(&trestled())),
+        "identities" => tokio::runtime::Runtime::new().unwrap().block_on(identities::run(&trestled())),
         "relay" => tokio::runtime::Runtime::new().unwrap().block_on(relay::run(&trestled(), rest)),
         "failover" => failover::run(&trestled(), rest),
         // The two ends of the relay's figures, which this program starts itself.

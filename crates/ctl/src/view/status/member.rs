@@ -64,6 +64,9 @@ pub(super) struct MemberStatusView {
     pub(super) problems: Vec<String>,
     /// Whom it asks to take it in while it belongs to no cluster.
     pub(super) join_addresses: Vec<String>,
+    /// What it waits for before it founds a cluster with others or joins theirs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) waits_for: String,
     /// How far its clock is ahead of the answering member's, negative for behind; `None` for that one itself.
     pub(super) clock_offset_seconds: Option<f64>,
     /// By how much that may be wrong.
@@ -121,6 +124,7 @@ impl From<v1::MemberStatus> for MemberStatusView {
             election_timeout_max: Span::setting(status.election_timeout_max.as_ref()),
             problems: status.problems,
             join_addresses: status.join_addresses,
+            waits_for: status.waits_for,
             clock_offset_seconds: status.clock_offset.as_ref().map(seconds),
             clock_offset_error_seconds: status.clock_offset_error.as_ref().map(seconds),
             behind: status.behind,

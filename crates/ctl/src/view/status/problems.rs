@@ -15,6 +15,9 @@ impl StatusView {
         let peer = own.map(|m| m.peer_address.as_str()).filter(|a| !a.is_empty()).unwrap_or("HOST:PORT");
         let asked = own.map(|m| m.join_addresses.join(", ")).filter(|asked| !asked.is_empty());
         let none = "this member belongs to no cluster yet";
+        if let Some(own) = own.filter(|own| !own.waits_for.is_empty()) {
+            return format!("{none}: it {}", own.waits_for);
+        }
         match asked {
             Some(asked) => format!(
                 "{none} and asks {asked} to take it in: see its log for why that takes long, or run \"trestle member add \
@@ -56,6 +59,7 @@ impl StatusView {
         let own =
             self.members.iter().flat_map(|m| m.problems.iter().map(|why| (m.name.clone(), why.clone())));
         problems.extend(grouped(own).into_iter().map(|(why, names)| format!("{}: {why}", names.join(", "))));
+        problems.extend(self.cluster_problems.iter().cloned());
         // A connection takes two.
         let full = |m: &&MemberStatusView| m.descriptors_max.is_some_and(|max| m.descriptors_used + 2 > max);
         for m in self.members.iter().filter(full) {

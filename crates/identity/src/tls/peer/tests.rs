@@ -2,7 +2,7 @@
 //! Two members against one another, and a process that wants to be one, with what each side says of a refusal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use trestle_model::{
@@ -30,6 +30,10 @@ struct Side {
     keys: Vec<PrivateKey>,
 }
 
+fn now() -> VerificationTime {
+    VerificationTime::by_clock(SystemTime::now())
+}
+
 impl Side {
     fn new(byte: &'static str) -> Self {
         let key = PrivateKey::generate().unwrap();
@@ -46,7 +50,7 @@ impl Side {
     fn leaf_of(&self, id: u64, of: usize, at: SystemTime) -> ServerLeaf {
         let key = &self.keys[of];
         let signed = self.authority.sign_member(&Self::request(key), MemberId(id), &[], at).unwrap();
-        ServerLeaf::new(&signed, key).unwrap().with_authority(self.authority.certificate())
+        ServerLeaf::new(&signed, key).unwrap().with_authorities([self.authority.certificate()])
     }
 
     fn leaf(&self, id: u64) -> ServerLeaf {
@@ -60,6 +64,7 @@ impl Side {
             certificate: self.authority.certificate().into(),
             state: AuthorityState::Active,
             key_holders: vec![MemberId(1)],
+            cross: None,
         };
         let member = |id: &u64| {
             let address = HostPort::parse(&format!("192.0.2.{id}:7481")).unwrap();
@@ -99,7 +104,7 @@ async fn meet<T>(
 ) -> (String, String) {
     let (client, server) = duplex(16 * 1024);
     let serving = tokio::spawn(async move {
-        match accept_member(server, &leaf, trust).await {
+        match accept_member(server, &leaf, trust, now()).await {
             Ok((mut stream, identity)) => {
                 stream.write_all(b"hello").await.unwrap();
                 // Until the client has gone.
@@ -124,8 +129,8 @@ async fn call(
     (own, trust): (Option<ServerLeaf>, PeerTrust),
     wanted: Option<u64>,
 ) -> (String, String) {
-    let tls = PeerTls::new(own, trust, wanted.map(MemberId));
-    let connect = async |io| tls.connect(io, SystemTime::now()).await;
+    let tls = PeerTls::new(own, trust, wanted.map(MemberId), now());
+    let connect = async |io| tls.connect(io).await;
     meet(shown, believes, connect, |(_, member)| format!("to member {}", member.id)).await
 }
 
@@ -142,8 +147,8 @@ async fn two_members_of_one_cluster_meet_whatever_the_clocks_say() {
         assert_eq!(met, ("member 1 is in".to_owned(), "to member 2".to_owned()));
     }
     let expired = side.leaf_of(1, 1, now - 100 * DAY);
-    let member = AuthenticatedMember { id: MemberId(1), facts: expired.facts().clone() };
-    assert!(member.out_of_time(now).unwrap().to_string().contains("expired at"));
+    let member = AuthenticatedMember { id: MemberId(1), facts: expired.facts().clone(), unsigned: None };
+    assert!(member.doubt(VerificationTime::by_clock(now)).unwrap().to_string().contains("expired at"));
     let met = call((side.leaf(2), trust()), (None, trust()), None).await;
     assert_eq!(met, ("somebody is in".to_owned(), "to member 2".to_owned()));
 }
@@ -200,11 +205,66 @@ async fn both_sides_say_why_a_called_member_is_refused() {
 #[test]
 fn how_far_a_member_is_known_is_told_by_the_state_of_that_moment() {
     let side = Side::new("0a");
-    let member = |id| AuthenticatedMember { id: MemberId(id), facts: side.leaf(id).facts().clone() };
-    let standing = |id, state: ClusterState| check_peer(&state, &member(id), SystemTime::now());
+    let member = |id| {
+        let facts = side.leaf(id).facts().clone();
+        AuthenticatedMember { id: MemberId(id), facts, unsigned: None }
+    };
+    let standing = |id, state: ClusterState| check_peer(&state, &member(id), now());
     assert_eq!(standing(3, side.state(&[1, 2], 2)), Ok(PeerStanding::Newer));
     assert_eq!(standing(3, side.state(&[1, 2, 3], 3)), Ok(PeerStanding::Known));
     assert_eq!(standing(3, side.state(&[1, 2], 4)), Ok(PeerStanding::Former));
+}
+
+/// One that was off while the authority was replaced.
+#[tokio::test]
+async fn a_known_member_is_let_in_by_its_key_whoever_has_signed_for_it() {
+    let side = Side::new("0a");
+    let another = Side { keys: Vec::new(), ..Side::new("0a") };
+    // Everybody's state has another authority than the one that has signed.
+    let trust = |ids: &[u64], revision| {
+        let mut state = side.state(ids, revision);
+        let first = Authority {
+            certificate: another.authority.certificate().into(),
+            ..Authority::clone(&state.authorities[&1])
+        };
+        state.authorities.insert(1, first.into());
+        state
+    };
+    let believing = |state: ClusterState| PeerTrust::by_state(state.into()).unwrap();
+    let met = call(
+        (side.leaf(2), believing(trust(&[1, 2], 9))),
+        (Some(side.leaf(1)), believing(trust(&[1, 2], 9))),
+        Some(2),
+    )
+    .await;
+    assert_eq!(met, ("member 1 is in".to_owned(), "to member 2".to_owned()));
+    let shown = side.leaf(1);
+    let judge = |state: ClusterState, leaf: &ServerLeaf| {
+        verify_peer(&believing(state), ShownChain::alone(leaf.certificate()), now())
+    };
+    let doubt = judge(trust(&[1, 2], 9), &shown).unwrap().doubt(now()).unwrap();
+    assert!(doubt.to_string().contains("which is no authority of cluster"), "{doubt}");
+    // With another key, or without a record, there is nothing else to know it by.
+    let wrong = |judged: Result<AuthenticatedMember, CertificateRefusal>| {
+        matches!(judged, Err(CertificateRefusal::WrongAuthority { .. }))
+    };
+    assert!(wrong(judge(trust(&[1, 2], 9), &side.leaf_of(1, 3, SystemTime::now()))));
+    assert!(wrong(judge(trust(&[2], 0), &shown)));
+    assert!(wrong(judge(trust(&[2], 9), &shown)));
+    let mut without_key = trust(&[1, 2], 9);
+    without_key.member_keys.remove(&MemberId(1));
+    without_key.transport = TransportSecurity::Accept;
+    assert!(wrong(judge(without_key, &shown)));
+    // One that was removed meanwhile may ask what became of it, by an authority that is retired; one that is not known yet may not.
+    let retired = |ids: &[u64], revision| {
+        let mut state = trust(ids, revision);
+        let mut old = Authority::clone(&side.state(&[], 0).authorities[&1]);
+        (old.generation, old.state) = (9, AuthorityState::Retired);
+        state.authorities.insert(9, old.into());
+        state
+    };
+    assert!(judge(retired(&[2], 9), &shown).is_ok());
+    assert!(wrong(judge(retired(&[2], 0), &shown)));
 }
 
 #[tokio::test]
@@ -229,7 +289,7 @@ async fn a_process_that_joins_believes_the_authority_of_its_token_and_nobody_els
     let pin = crate::certificate::CertificateFacts::read(ours.authority.certificate()).unwrap().pin;
     let join = async |leaf: ServerLeaf| {
         let trust = ours.trust(&[2], 9);
-        let connect = async |io| connect_to_authority(io, pin, SystemTime::now()).await;
+        let connect = async |io| connect_to_authority(io, pin, now()).await;
         meet(leaf, trust, connect, |(_, found)| {
             assert_eq!(found.certificate, ours.authority.certificate());
             format!("to member {} of {}", found.member, found.cluster)
@@ -241,7 +301,7 @@ async fn a_process_that_joins_believes_the_authority_of_its_token_and_nobody_els
     let met = join(theirs.leaf(2)).await;
     assert!(met.1.contains("no certificate of an authority with the key"), "{met:?}");
     // The right authority beside a certificate that it has not signed.
-    let met = join(theirs.leaf(2).with_authority(ours.authority.certificate())).await;
+    let met = join(theirs.leaf(2).with_authorities([ours.authority.certificate()])).await;
     assert!(met.1.contains("which is no authority of cluster"), "{met:?}");
     // Whose time is over.
     let met = join(ours.leaf_of(2, 2, SystemTime::now() - 100 * DAY)).await;
