@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use trestle_testkit::{Cluster, Process, wait_for};
+use trestle_testkit::{Cluster, Process, get, wait_for};
 
 use crate::{Finished, trestle, trestled};
 
@@ -68,10 +68,18 @@ pub(crate) fn golden_session(
     mask: impl Fn(&str) -> String,
 ) {
     let (endpoints, ip) = (cluster.endpoints(), cluster.subnet.ip(1).to_string());
-    // An entry of the member's own, which would come between those of the session, sooner or later.
+    // Entries of the member's own, which would come between those of the session, sooner or later.
     wait_for("the member's start to be recorded", Duration::from_secs(30), || {
         let output = cluster.members[0].output();
         if output.contains("a process of member m1 has started") { Ok(()) } else { Err(output) }
+    });
+    wait_for("the time to be noted in the log", Duration::from_secs(30), || {
+        let page = get(cluster.members[0].http(), "/metrics").map_err(|error| error.to_string())?.body;
+        let noted = page.lines().find_map(|line| line.strip_prefix("trestle_log_timestamp_seconds "));
+        match noted.and_then(|time| time.parse::<f64>().ok()) {
+            Some(time) if time > 0.0 => Ok(()),
+            _ => Err(page),
+        }
     });
     // The member's address as the golden file writes it.
     let typed = |line: &str| {

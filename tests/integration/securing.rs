@@ -97,6 +97,12 @@ async fn neither_writers_nor_clients_notice_that_members_begin_to_prove_who_they
     }
     // Clients change one after the other, while plain calls are still taken.
     let ann = root.new_user("ann", UserRole::Admin).await.unwrap();
+    // Each member knows of a new user once the entry has come to it.
+    for member in &cluster.members {
+        let api = Api::of(member.admin(), Some(&ann));
+        let let_in = async || api.status().await.map_err(|status| status.to_string());
+        wait_until("a new user at every member", LIMIT, let_in).await;
+    }
     let known = writers(&cluster, "known", |number| Api::of(cluster.members[number].admin(), Some(&ann)));
     all_go_on(&known).await;
     let mut written = 0;
