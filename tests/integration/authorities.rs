@@ -17,8 +17,9 @@ use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_identity::PrivateKey;
 use trestle_identity::tls::ClientTls;
-use trestle_testkit::{has_tools, python_with_grpc, wait_for};
+use trestle_testkit::{has_tools, wait_for};
 
+use crate::identities::is_believed_by_other_programs;
 use crate::joining::{Machines, refused, wait_until_done};
 use crate::{Finished, finish};
 
@@ -35,13 +36,7 @@ struct Place {
 impl Place {
     fn three() -> Self {
         let mut machines = Machines::found();
-        let token = machines.token(0, &["--uses", "2"]);
-        for _ in 0..2 {
-            let number = machines.prepare("");
-            machines.join(number, &token).expect_success();
-            machines.members[number].start();
-        }
-        machines.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+        machines.become_three();
         let place = Self { machines, files: tempfile::tempdir().unwrap() };
         place.is_settled(1, &["m1", "m2", "m3"]);
         place
@@ -347,7 +342,8 @@ fn machines_join_in_the_middle_by_tokens_of_before_and_a_learner_has_no_key() {
     place.is_settled_by(0, 2, &["m1", "m2", "m3", "m4"], &["m1", "m2", "m3", "m4", "m5"]);
     assert!(!place.machines.members[watcher].data_dir().join("ca").exists());
     if has_tools(&["openssl"]) {
-        other_programs_know_the_old_authority_alone(&place, &old);
+        // By a context's file of before, whose only authority is the first one.
+        is_believed_by_other_programs(&place.machines.members[0], &old);
     }
     // A member whose certificate is of the old one: it is shown again what it had.
     refused(&place.machines.local(0, &["ca", "retire", "7"]), 1, &["authority \"7\" does not exist"]);
@@ -355,36 +351,6 @@ fn machines_join_in_the_middle_by_tokens_of_before_and_a_learner_has_no_key() {
     assert!(place.machines.tokens(0).is_empty());
     refused(&place.machines.join(late, &before), 77, &["is not known: it was revoked"]);
     place.machines.join(late, &place.machines.token(0, &[])).expect_success();
-}
-
-/// openssl and grpcio with a context's file of before, whose only authority is the first one.
-fn other_programs_know_the_old_authority_alone(place: &Place, file: &Path) {
-    let address = place.machines.members[0].admin().to_string();
-    let mut command = Command::new("openssl");
-    command.args([
-        "s_client",
-        "-connect",
-        &address,
-        "-alpn",
-        "h2",
-        "-verify_return_error",
-        "-tls1_3",
-        "-CAfile",
-    ]);
-    command.arg(file).arg("-cert").arg(file).arg("-key").arg(file).stdin(Stdio::null());
-    let said = finish(&mut command);
-    assert!(said.stdout.contains("Verify return code: 0 (ok)"), "{}{}", said.stdout, said.stderr);
-    let Some(python) = python_with_grpc() else { return };
-    let script = "import grpc, sys
-pem = open(sys.argv[2], 'rb').read()
-credentials = grpc.ssl_channel_credentials(root_certificates=pem, private_key=pem, certificate_chain=pem)
-with grpc.secure_channel(sys.argv[1], credentials) as channel:
-    check = channel.unary_unary('/grpc.health.v1.Health/Check')
-    print(check(b'', timeout=10, wait_for_ready=True))
-";
-    let mut command = Command::new(python);
-    command.args(["-c", script, &address]).arg(file);
-    assert_eq!(finish(&mut command).expect_success(), "b'\\x08\\x01'\n");
 }
 
 #[test]

@@ -10,14 +10,14 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use trestle_api::transport::{ChannelOptions, Transport};
-use trestle_api::v1::{CreateUserRequest, User, UserRole};
+use trestle_api::v1::UserRole;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
     CertificateAuthority, CertificateRequest, CertificateSubject, PrivateKey, SpiffeId, from_pem,
 };
 use trestle_testkit::{Cluster, Member, wait_for};
 
-use crate::guests::{LIMIT, guest_at, keeps_authorities, leaf, local, name, secure, with};
+use crate::guests::{LIMIT, guest_at, id, keeps_authorities, leaf, local, name, secure, with};
 use crate::trestled;
 
 /// Who may call what at the least, as the test of a member's own table has it.
@@ -150,21 +150,9 @@ fn own_key(member: &Member) -> PrivateKey {
 
 /// A user of the cluster, by its key.
 async fn user(member: &Member, name: &str, role: UserRole) -> (PrivateKey, ServerLeaf) {
-    let key = PrivateKey::generate().unwrap();
-    let request = CreateUserRequest {
-        user_id: name.to_owned(),
-        user: Some(User { role: role.into(), ..User::default() }),
-        certificate_request: CertificateRequest::make(&key).unwrap(),
-        ..CreateUserRequest::default()
-    };
-    let made = member.local_api().users().create_user(request).await.unwrap().into_inner();
+    let (key, made) = member.local_api().create_user(name, role).await.unwrap();
     let shown = ServerLeaf::new(&from_pem(&made.certificate).unwrap()[0], &key).unwrap();
     (key, shown)
-}
-
-fn id(member: &Member) -> u64 {
-    let CertificateSubject::Member(id) = name(member).subject else { panic!("no member") };
-    id.0
 }
 
 /// Calls everything as each of them, and compares what they get with the table.

@@ -12,7 +12,9 @@ use tonic::{Code, Status};
 use trestle_api::peer;
 use trestle_api::transport::{ChannelOptions, PeerDial, PeerWay, Transport};
 use trestle_identity::tls::{PeerTls, ServerLeaf};
-use trestle_identity::{AuthenticatedMember, PeerTrust, PrivateKey, SpiffeId, VerificationTime, from_pem};
+use trestle_identity::{
+    AuthenticatedMember, CertificateSubject, PeerTrust, PrivateKey, SpiffeId, VerificationTime, from_pem,
+};
 use trestle_testkit::{Cluster, Member, wait_for};
 
 use crate::{Finished, finish, trestle, trestled};
@@ -88,6 +90,12 @@ pub(crate) fn leaf(member: &Member) -> ServerLeaf {
 /// The name that a member has in its certificate.
 pub(crate) fn name(member: &Member) -> SpiffeId {
     SpiffeId::parse(&leaf(member).facts().uris[0]).unwrap()
+}
+
+/// The id that a member has in its certificate.
+pub(crate) fn id(member: &Member) -> u64 {
+    let CertificateSubject::Member(id) = name(member).subject else { panic!("no member") };
+    id.0
 }
 
 /// A connection to the peer port of `to`, of whoever shows `own`.

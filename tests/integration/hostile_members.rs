@@ -7,10 +7,9 @@ use tonic::{Code, Request, Status};
 use trestle_api::peer::peer_service_client::PeerServiceClient;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_api::{peer, storage};
-use trestle_identity::CertificateSubject;
-use trestle_testkit::{Cluster, Member, wait_until};
+use trestle_testkit::{Cluster, wait_until};
 
-use crate::guests::{LIMIT, guest, keeps_authorities, leaf, name};
+use crate::guests::{LIMIT, guest, id, keeps_authorities, leaf, name};
 use crate::trestled;
 
 fn vote(term: u64, member_id: u64, committed: bool) -> Option<storage::Vote> {
@@ -112,11 +111,6 @@ impl Impostor {
         };
         refused("another's start", self.peers.register_start(start).await);
     }
-}
-
-fn id(member: &Member) -> u64 {
-    let CertificateSubject::Member(id) = name(member).subject else { panic!("no member") };
-    id.0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

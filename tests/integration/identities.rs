@@ -130,6 +130,28 @@ fn s_client(member: &trestle_testkit::Member, believes: &Path, shows: Option<&Pa
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
+/// openssl and grpcio believe a member by the file of a context, and are let in by it.
+pub(crate) fn is_believed_by_other_programs(member: &trestle_testkit::Member, file: &Path) {
+    let said = s_client(member, file, Some(file));
+    assert!(said.contains("Verify return code: 0 (ok)") && said.contains("ALPN protocol: h2"), "{said}");
+    assert!(!said.contains("alert"), "{said}");
+    let Some(python) = python_with_grpc() else { return };
+    let script = "import grpc, sys
+pem = open(sys.argv[2], 'rb').read()
+credentials = grpc.ssl_channel_credentials(root_certificates=pem, private_key=pem, certificate_chain=pem)
+with grpc.secure_channel(sys.argv[1], credentials) as channel:
+    check = channel.unary_unary('/grpc.health.v1.Health/Check')
+    print(check(b'', timeout=10, wait_for_ready=True))
+    pools = channel.unary_unary('/trestle.v1.PoolService/ListPools')
+    print(len(pools(b'', timeout=10)) > 0)
+";
+    let address = member.admin().to_string();
+    let mut command = Command::new(python);
+    command.args(["-c", script, &address]).arg(file);
+    let said = finish(&mut command).expect_success();
+    assert_eq!(said, "b'\\x08\\x01'\nTrue\n");
+}
+
 /// Waits until a member has a certificate of its own.
 fn has_certificate(cluster: &Cluster) {
     for member in &cluster.members {
@@ -218,24 +240,7 @@ async fn other_programs_work_with_the_file_of_a_context_as_it_is() {
     let home = Home::new();
     home.create(&cluster.endpoints(), "alice", "viewer");
     let file = home.file();
-    let said = s_client(&cluster.members[0], &file, Some(&file));
-    assert!(said.contains("Verify return code: 0 (ok)") && said.contains("ALPN protocol: h2"), "{said}");
-    assert!(!said.contains("alert"), "{said}");
-    let Some(python) = python_with_grpc() else { return };
-    let script = "import grpc, sys
-pem = open(sys.argv[2], 'rb').read()
-credentials = grpc.ssl_channel_credentials(root_certificates=pem, private_key=pem, certificate_chain=pem)
-with grpc.secure_channel(sys.argv[1], credentials) as channel:
-    check = channel.unary_unary('/grpc.health.v1.Health/Check')
-    print(check(b'', timeout=10, wait_for_ready=True))
-    pools = channel.unary_unary('/trestle.v1.PoolService/ListPools')
-    print(len(pools(b'', timeout=10)) > 0)
-";
-    let address = cluster.members[0].admin().to_string();
-    let mut command = Command::new(python);
-    command.args(["-c", script, &address]).arg(&file);
-    let said = finish(&mut command).expect_success();
-    assert_eq!(said, "b'\\x08\\x01'\nTrue\n");
+    is_believed_by_other_programs(&cluster.members[0], &file);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

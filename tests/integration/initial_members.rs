@@ -13,6 +13,7 @@ use trestle_api::peer::{DescribeFoundingRequest, DescribeRequest, FoundingState}
 use trestle_identity::{FoundingSide, FoundingToken, TokenText};
 use trestle_testkit::{Member, Subnet, get, wait_for};
 
+use crate::joining::wait_until_done;
 use crate::{Finished, finish, trestled};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -157,22 +158,10 @@ impl Machines {
     /// What a thief makes of the founding token: the token by which others have joined, to be shown to a member.
     #[track_caller]
     fn stolen(&self, member: usize) -> TokenText {
-        let ordinary = done("a token", || self.local(member, &["token", "create"]));
+        let ordinary = wait_until_done("a token", || self.local(member, &["token", "create"]));
         let ordinary = TokenText::parse(&ordinary).unwrap();
         self.founding().join_token(ordinary.authority, ordinary.endpoints)
     }
-}
-
-/// Repeats a command until it succeeds: an election may be under way.
-#[track_caller]
-fn done(what: &str, mut run: impl FnMut() -> Finished) -> String {
-    let mut said = String::new();
-    wait_for(what, LIMIT, || {
-        let finished = run();
-        said = finished.stdout;
-        if finished.code == Some(0) { Ok(()) } else { Err(finished.stderr) }
-    });
-    said
 }
 
 #[test]
@@ -265,8 +254,8 @@ fn a_lost_disk_founds_no_second_cluster_and_the_member_comes_back_as_it_says() {
     let says = ["trestle member remove", "trestle token create", "trestled join"];
     machines.waits(0, &[&[cluster.as_str()], &says[..]].concat());
 
-    done("the removal", || machines.local(1, &["member", "remove", "m1"]));
-    let token = done("a token", || machines.local(1, &["token", "create"]));
+    wait_until_done("the removal", || machines.local(1, &["member", "remove", "m1"]));
+    let token = wait_until_done("a token", || machines.local(1, &["token", "create"]));
     machines.members[0].stop();
     machines.join(0, &token).expect_success();
     machines.members[0].start();
@@ -291,7 +280,7 @@ fn with_a_use_left_a_lost_disk_is_told_of_its_old_name_and_comes_back_by_that_us
     assert_eq!(machines.json(0, &["token", "list"]).unwrap()[0]["uses_left"], 1);
     machines.lose(0);
     machines.waits(0, &[&cluster, "\"trestle member remove m1\" lets it join anew"]);
-    done("the removal", || machines.local(1, &["member", "remove", "m1"]));
+    wait_until_done("the removal", || machines.local(1, &["member", "remove", "m1"]));
     assert_eq!(machines.are_voters(&[0, 1, 2]), cluster);
     // Whoever has stolen the file has nothing by it now.
     let stolen = machines.stolen(1).id.to_string();

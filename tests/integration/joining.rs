@@ -30,6 +30,17 @@ impl Machines {
         machines
     }
 
+    /// Two more join the founder by one token, and all three become voters.
+    pub(crate) fn become_three(&mut self) {
+        let token = self.token(0, &["--uses", "2"]);
+        for _ in 0..2 {
+            let number = self.prepare("");
+            self.join(number, &token).expect_success();
+            self.members[number].start();
+        }
+        self.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+    }
+
     /// One more, with lines for its configuration file; answers its place.
     pub(crate) fn prepare(&mut self, more: &str) -> usize {
         let number = self.members.len() + 1;
@@ -98,6 +109,7 @@ fn ended(child: Child) -> Finished {
 }
 
 /// What a command says that succeeds before long: after a member was killed a leader is elected first.
+#[track_caller]
 pub(crate) fn wait_until_done(what: &str, mut run: impl FnMut() -> Finished) -> String {
     let mut said = String::new();
     wait_for(what, LIMIT, || {
@@ -254,13 +266,7 @@ fn a_founders_context_learns_of_the_other_members_and_works_on_when_the_first_is
     assert_eq!(contexts()[0]["endpoints"].as_array().unwrap().len(), 1);
     let copy = home.join("copy.toml");
     std::fs::copy(&file, &copy).unwrap();
-    let token = machines.token(0, &["--uses", "2"]);
-    for _ in 0..2 {
-        let number = machines.prepare("");
-        machines.join(number, &token).expect_success();
-        machines.members[number].start();
-    }
-    machines.have_roles(0, &[("m1", "voter"), ("m2", "voter"), ("m3", "voter")]);
+    machines.become_three();
 
     // A file that is named is left as it is.
     by(copy.to_str().unwrap(), &["status"]).expect_success();

@@ -34,9 +34,6 @@ use crate::status::RaftState;
 use crate::storage::Storage;
 use crate::store::{LogReader, OpenError};
 
-/// The id of the member that founds a cluster: there is no log yet that could allocate one.
-const FOUNDER: MemberId = MemberId(1);
-
 /// Makes the identities of a cluster that is founded, whose keys are on disk when this returns; `None` for a cluster without any. The
 /// error is in words.
 pub type MakeIdentities = Box<dyn FnOnce(&ClusterId) -> Result<Option<FoundingIdentities>, String> + Send>;
@@ -208,15 +205,15 @@ impl Core {
             Some(identity) if identity.removed => return Err(Failure::Removed.into()),
             // An earlier attempt got this far; nothing was founded.
             Some(identity)
-                if identity.member_id == FOUNDER
+                if identity.member_id == MemberId::FOUNDER
                     && self.shared.published.view.borrow().state.cluster_id.is_none() => {}
             Some(identity) => return Err(Failure::InCluster(identity.cluster_id.to_string()).into()),
-            None => self.become_member(cluster, FOUNDER, RecoveryId::default()).await?,
+            None => self.become_member(cluster, MemberId::FOUNDER, RecoveryId::default()).await?,
         }
         self.run().await?;
         let raft = self.shared.raft.running()?;
         let node = PeerNode { peer_address: spec.peer_address.to_string() };
-        match raft.initialize([(FOUNDER.0, node)].into_iter().collect::<BTreeMap<_, _>>()).await {
+        match raft.initialize([(MemberId::FOUNDER.0, node)].into_iter().collect::<BTreeMap<_, _>>()).await {
             // Not allowed means that an earlier attempt did it.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(Error::internal(error)),

@@ -251,7 +251,7 @@ impl ClusterState {
         }
         // The first member needs an id before there is a log that could allocate one; no log index of a later member
         // is 1, because founding takes that and more.
-        let mut applied = self.add_member(index, MemberId(1), spec)?;
+        let mut applied = self.add_member(index, MemberId::FOUNDER, spec)?;
         if let Outcome::Member(member) = applied.outcome {
             applied.outcome = Outcome::Founded(member);
         }

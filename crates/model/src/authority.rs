@@ -43,6 +43,9 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// Number of the one that a cluster is founded with.
+    pub const FIRST: u32 = 1;
+
     /// Whether what it has signed is believed.
     fn is_believed(&self) -> bool {
         matches!(self.state, AuthorityState::Trusted | AuthorityState::Active)

@@ -14,6 +14,11 @@ use crate::violation::{Violations, within};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
+impl MemberId {
+    /// The member that founds a cluster, with the first entry of its log.
+    pub const FOUNDER: Self = Self(1);
+}
+
 impl fmt::Display for MemberId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -22,7 +22,7 @@ use trestle_api::v1::{
     AddMemberRequest, AdminState, Backend, ClusterStatus, CreateBackendRequest, CreateListenerRequest,
     CreatePoolRequest, CreateUserRequest, GetClusterStatusRequest, GetPoolHealthRequest, HealthCheck,
     Listener, MemberProgress, MemberView, NoCheck, Pool, PromoteMemberRequest, TcpCheck,
-    UpdateBackendRequest, User, UserRole, Verdict, health_check,
+    UpdateBackendRequest, User, UserCredentials, UserRole, Verdict, health_check,
 };
 use trestle_identity::tls::ClientTls;
 use trestle_identity::{CertificateRequest, PrivateKey};
@@ -105,6 +105,19 @@ impl Api {
     /// # Errors
     /// The member's answer.
     pub async fn new_user(&self, name: &str, role: UserRole) -> Result<ClientTls, Status> {
+        let (key, made) = self.create_user(name, role).await?;
+        Ok(ClientTls::new(&made.authorities, &made.certificate, key.to_pem().expose()).unwrap())
+    }
+
+    /// As [`Api::new_user`]; answers the key, and what was signed for it.
+    ///
+    /// # Errors
+    /// The member's answer.
+    pub async fn create_user(
+        &self,
+        name: &str,
+        role: UserRole,
+    ) -> Result<(PrivateKey, UserCredentials), Status> {
         let key = PrivateKey::generate().unwrap();
         let request = CreateUserRequest {
             user_id: name.to_owned(),
@@ -112,8 +125,7 @@ impl Api {
             certificate_request: CertificateRequest::make(&key).unwrap(),
             ..CreateUserRequest::default()
         };
-        let made = self.users().create_user(request).await?.into_inner();
-        Ok(ClientTls::new(&made.authorities, &made.certificate, key.to_pem().expose()).unwrap())
+        Ok((key, self.users().create_user(request).await?.into_inner()))
     }
 
     /// Tokens by which machines join.

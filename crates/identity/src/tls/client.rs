@@ -54,11 +54,8 @@ pub enum TlsError {
 }
 
 /// What an alert of a member says of the user that it refused.
-fn words(alert: AlertDescription, user: &UserName, now: VerificationTime) -> String {
+fn words(alert: AlertDescription, user: &UserName) -> String {
     match alert {
-        AlertDescription::CertificateExpired => format!(
-            "its certificate has expired or is not valid yet by the clock of the member, and it is {now} here; compare the clocks"
-        ),
         AlertDescription::UnknownCA => {
             "its certificate was signed by no authority of the member's cluster".to_owned()
         }
@@ -169,7 +166,7 @@ impl ClientTls {
                 Err(TlsError::Member { cluster: cluster.clone(), refusal })
             }
             Err(NotGreeted::Alert(alert)) => {
-                Err(TlsError::Refused { user: user.clone(), why: words(alert, user, now) })
+                Err(TlsError::Refused { user: user.clone(), why: words(alert, user) })
             }
             Err(NotGreeted::NotTls(why)) => Err(TlsError::NotTls(why)),
             Err(NotGreeted::Broken(why)) => Err(TlsError::Broken(why)),

@@ -19,10 +19,6 @@ use crate::transport::{FoundingIdentities, TransportSecurity};
 use crate::user::{User, UserKey, UserSpec};
 use crate::violation::{Invalid, Violation};
 
-/// Generation of the authority that a cluster is founded with, and the member that founds it.
-const FIRST: u32 = 1;
-const FOUNDER: MemberId = MemberId(1);
-
 /// Whether a certificate counts rather than the one that is known: it ends later, or is of a later authority.
 fn is_newer(known: &UserKey, key: &UserKey) -> bool {
     known.not_after < key.not_after || known.authority < key.authority
@@ -33,11 +29,12 @@ impl ClusterState {
         let Some(FoundingIdentities { authority, founder_key, transport, token }) = identities else {
             return;
         };
-        let (generation, state, key_holders) = (FIRST, AuthorityState::Active, vec![FOUNDER]);
+        let (generation, state, key_holders) =
+            (Authority::FIRST, AuthorityState::Active, vec![MemberId::FOUNDER]);
         let authority =
             Authority { generation, certificate: authority.clone(), state, key_holders, cross: None };
-        self.authorities.insert(FIRST, Arc::new(authority));
-        founder_key.iter().for_each(|key| self.pin_key(FOUNDER, *key));
+        self.authorities.insert(Authority::FIRST, Arc::new(authority));
+        founder_key.iter().for_each(|key| self.pin_key(MemberId::FOUNDER, *key));
         self.transport = *transport;
         token.iter().for_each(|token| self.put_token(index, token));
     }

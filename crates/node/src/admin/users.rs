@@ -7,17 +7,17 @@ use trestle_api::convert::{self, Wanted, WantedCertificate, Write};
 use trestle_api::status::{self, Failure};
 use trestle_api::v1;
 use trestle_api::v1::user_service_server::UserService;
-use trestle_identity::{CertificateFacts, CertificateRefusal, CertificateRequest, is_signed_by, to_pem};
+use trestle_identity::{CertificateFacts, CertificateRefusal, CertificateRequest, to_pem};
 use trestle_model::defaults::{CERTIFICATE_BACKDATED, USER_CERTIFICATE_LIFE};
 use trestle_model::{
-    Actor, ClusterState, Command, Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec,
-    Violation, Violations,
+    Actor, Command, Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec, Violation,
+    Violations,
 };
 
 use super::paging::{after, page_size};
 use super::{Admin, internal};
 use crate::access::{self, Action, Caller, Target, TargetKind};
-use crate::identities::LeafSubject;
+use crate::identities::{LeafSubject, generation_of};
 
 /// How much later a user's certificate must end than the one that is noted to be noted itself, at the most.
 const NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -31,12 +31,6 @@ struct Signed {
 /// Since the beginning of 1970.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// The generation of the authority that has signed a certificate; 0 for none that is known here.
-fn signer_of(state: &ClusterState, certificate: &[u8]) -> u32 {
-    let mut newest_first = state.authorities.values().rev();
-    newest_first.find(|one| is_signed_by(certificate, &one.certificate)).map_or(0, |one| one.generation)
 }
 
 /// How long a certificate was meant to be valid from when it was signed.
@@ -79,7 +73,7 @@ impl Admin {
             pin: facts.pin,
             not_after: seconds(facts.not_after),
             not_before: seconds(facts.not_before),
-            authority: signer_of(&state, &certificate),
+            authority: generation_of(&state, &certificate).unwrap_or_default(),
         };
         Ok(Signed { certificate, key })
     }

@@ -13,13 +13,13 @@ use trestle_api::{peer, unanswered};
 use trestle_consensus::Error;
 use trestle_identity::FoundingToken;
 use trestle_model::defaults::TOKEN_LIFE;
-use trestle_model::{ClusterId, HostPort, JoinAs, JoinTokenSpec, KeyPin, MemberId};
+use trestle_model::{Authority, ClusterId, HostPort, JoinAs, JoinTokenSpec, KeyPin, MemberId};
 
 use super::decide::{Step, decide};
 use super::exchange::{self, Answer};
 use super::own::Founding;
 use crate::config::FoundingConfig;
-use crate::identities::{AuthorityKeys, FIRST_GENERATION, OwnLeaf};
+use crate::identities::{AuthorityKeys, OwnLeaf};
 use crate::joining::{self, NotTaken};
 use crate::process::{draw_id, wall_clock_ms};
 use crate::this_member::ThisMember;
@@ -28,9 +28,6 @@ use crate::this_member::ThisMember;
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a member may take to be connected with and to answer: it looks nothing up.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-
-/// The id of a member that founds a cluster.
-const FOUNDER: MemberId = MemberId(1);
 
 /// What to do where the cluster takes a member in no more by the founding token.
 const AFTER_FOUNDING: &str = "the founding token takes in each initial member once, within an hour after the founding. A member that has lost \
@@ -42,7 +39,7 @@ const AFTER_FOUNDING: &str = "the founding token takes in each initial member on
 /// started.
 pub(crate) fn was_interrupted(local: &ThisMember) -> bool {
     local.config.founding.is_some()
-        && local.id() == Some(FOUNDER)
+        && local.id() == Some(MemberId::FOUNDER)
         && local.consensus.transport_on_disk().is_none()
 }
 
@@ -81,7 +78,7 @@ async fn step(
     match local.id() {
         None => {}
         // It has begun to found, for which all others were empty, and could be in no cluster but this one.
-        Some(FOUNDER) => return found(local, &token, config).await,
+        Some(MemberId::FOUNDER) => return found(local, &token, config).await,
         Some(_) => return Ok(()),
     }
     let own = &local.config.advertise_peer_address;
@@ -144,7 +141,7 @@ fn others_token(token: &FoundingToken, config: &FoundingConfig) -> Option<JoinTo
         joins_as: JoinAs::Voter,
         uses,
         not_after_ms: wall_clock_ms().saturating_add(life),
-        authority: FIRST_GENERATION,
+        authority: Authority::FIRST,
     })
 }
 

@@ -6,12 +6,11 @@ use std::time::SystemTime;
 
 use trestle_consensus::MakeIdentities;
 use trestle_identity::{CertificateAuthority, PrivateKey, VerificationTime, read_private, write_private};
-use trestle_model::{ClusterId, ClusterState, FoundingIdentities, JoinTokenSpec, Secret, TransportSecurity};
+use trestle_model::{
+    Authority, ClusterId, ClusterState, FoundingIdentities, JoinTokenSpec, Secret, TransportSecurity,
+};
 
 use super::own_key;
-
-/// Generation of the authority that a cluster is founded with.
-pub(crate) const FIRST_GENERATION: u32 = 1;
 
 /// Where the keys are.
 #[derive(Debug, Clone)]
@@ -51,7 +50,7 @@ impl AuthorityKeys {
     }
 
     fn found(&self, cluster: &ClusterId) -> Result<CertificateAuthority, String> {
-        self.make(cluster, FIRST_GENERATION)
+        self.make(cluster, Authority::FIRST)
     }
 
     /// Makes an authority of a generation that there is none of yet. Its key is on disk when this returns. A key that is there already is

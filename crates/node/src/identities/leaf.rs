@@ -12,9 +12,9 @@ use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
     CertificateRequest, CertificateSubject, LeafName, SpiffeId, VerificationTime, admin_host, from_pem,
-    member_of, read_private, time_text, to_pem, verify_member, write_private,
+    is_signed_by, member_of, read_private, time_text, to_pem, verify_member, write_private,
 };
-use trestle_model::{Authority, ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
+use trestle_model::{ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
 
 use super::cluster_trust::authority_file;
 use super::own_key;
@@ -110,13 +110,12 @@ fn kept(config: &Config) -> Option<(Vec<u8>, ServerLeaf)> {
     Some((certificate, leaf))
 }
 
-/// The generation of the authority that has signed a certificate of a member; `None` if none that is known has.
+/// The generation of the authority that has signed a certificate; `None` if none that is known has.
 pub(crate) fn generation_of(state: &ClusterState, certificate: &[u8]) -> Option<u32> {
-    let cluster = state.cluster_id.as_ref()?;
-    let has_signed = |authority: &&Arc<Authority>| {
-        member_of(cluster, &[authority.certificate.to_vec()], certificate).is_ok()
-    };
-    state.authorities.values().find(has_signed).map(|authority| authority.generation)
+    let mut newest_first = state.authorities.values().rev();
+    newest_first
+        .find(|authority| is_signed_by(certificate, &authority.certificate))
+        .map(|authority| authority.generation)
 }
 
 /// A certificate of this member, whatever its times, with those that lead to the oldest authority. One of an authority that was retired

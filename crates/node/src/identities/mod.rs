@@ -9,7 +9,7 @@ pub(crate) mod own_key;
 mod quorum_clock;
 mod signer;
 
-pub(crate) use authority_key::{AuthorityKeys, FIRST_GENERATION};
+pub(crate) use authority_key::AuthorityKeys;
 pub(crate) use cluster_trust::{ClusterTrust, authority_file};
 pub(crate) use leaf::{OwnLeaf, certificate_file, generation_of, own_names};
 pub(crate) use quorum_clock::ClockFollower;
