@@ -44,7 +44,7 @@ async fn logging(
     let mut member = Member::new(trestled(), "m1", subnet.ip(1), &more);
     member.start();
     let api = member.api();
-    api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    api.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     for (port, (pool, backend)) in (8080..).zip(pools) {
         api.create_pool(pool, None).await.unwrap();
         if let Some(address) = backend {

@@ -279,7 +279,7 @@ async fn connections_to_backends_come_from_the_source_address() {
     let mut member = Member::new(trestled(), "m1", subnet.ip(1), &format!("source_address = [\"{own}\"]\n"));
     member.start();
     let api = member.api();
-    api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    api.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     let backend = TcpListener::bind((subnet.ip(11), 0)).unwrap();
     api.create_pool("web", None).await.unwrap();
     api.create_backend("web", "a", backend.local_addr().unwrap()).await.unwrap();
@@ -301,7 +301,7 @@ async fn a_flood_of_connections_leaves_descriptors_for_the_api() {
     let mut member = Member::new(&limited, "m1", subnet.ip(1), "");
     member.start();
     let api = member.api();
-    api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    api.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     let origin = Origin::start((subnet.ip(11), 0), "origin");
     api.create_pool("web", None).await.unwrap();
     api.create_backend("web", "a", origin.address()).await.unwrap();

@@ -21,10 +21,16 @@ pub(crate) struct Machines {
 }
 
 impl Machines {
-    /// The first founds the cluster.
-    pub(crate) fn found() -> Self {
+    /// The first one, which does not run yet.
+    pub(crate) fn prepared() -> Self {
         let mut machines = Self { members: Vec::new(), subnet: Subnet::claim() };
         machines.prepare("");
+        machines
+    }
+
+    /// The first founds the cluster.
+    pub(crate) fn found() -> Self {
+        let mut machines = Self::prepared();
         machines.members[0].start();
         machines.local(0, &["cluster", "bootstrap"]).expect_success();
         machines

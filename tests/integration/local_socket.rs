@@ -205,7 +205,7 @@ async fn a_crowd_at_the_admin_port_takes_no_place_from_local_root() {
     std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).unwrap();
     let mut member = Member::new(&limited, "m1", subnet.ip(1), "");
     member.start();
-    member.api().cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    member.api().cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     let streams = crowd(&subnet, &member).await;
     assert!(streams.len() > 20, "{}", streams.len());
     let over_tcp =

@@ -37,6 +37,7 @@ mod local_socket;
 mod membership;
 mod metadata;
 mod observing;
+mod outside;
 mod places;
 mod policies;
 mod ports;

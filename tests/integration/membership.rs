@@ -108,7 +108,7 @@ async fn steps_that_would_harm_are_refused() {
     let mut other = Cluster::start(trestled(), 1).await;
     let api = cluster.api(0);
 
-    let again = api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap_err();
+    let again = api.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap_err();
     assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
 
     let taken = api.add_member(other.members[0].peer()).await.unwrap_err();

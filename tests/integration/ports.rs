@@ -65,7 +65,7 @@ async fn alone(subnet: &Subnet, descriptors: usize) -> (Member, tempfile::TempDi
     std::fs::set_permissions(&limited, PermissionsExt::from_mode(0o755)).unwrap();
     let mut member = Member::new(&limited, "m1", subnet.ip(1), "");
     member.start();
-    member.api().cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    member.api().cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     (member, dir)
 }
 
@@ -358,7 +358,7 @@ async fn backends_outside_of_the_members_networks_are_not_reached() {
     let mut member = Member::new(trestled(), "m1", subnet.ip(1), &more);
     member.start();
     let api = member.api();
-    api.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+    api.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
     api.create_pool("web", Some(Duration::from_millis(200))).await.unwrap();
     for (name, origin) in [("in", &inside), ("out", &outside)] {
         api.create_backend("web", name, origin.address()).await.unwrap();

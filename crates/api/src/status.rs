@@ -117,7 +117,7 @@ pub enum Failure {
     Authority(String),
     /// The cluster has no authority that could sign certificates.
     #[error(
-        "this cluster has no authority that signs certificates: it was founded by a version that makes none; users need one"
+        "this cluster has no authority that signs certificates, because it was founded by a version that makes none: \"trestle ca rotate\" makes one"
     )]
     NoAuthority,
     /// The members accept plain connections only.

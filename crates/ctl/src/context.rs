@@ -10,7 +10,7 @@ use serde::Deserialize;
 use trestle_api::transport::Transport;
 use trestle_identity::tls::ClientTls;
 use trestle_identity::{lock_directory, read_private, write_private};
-use trestle_model::{Invalid, Secret, Violation};
+use trestle_model::{ClusterId, Invalid, Secret, UserName, Violation};
 
 use crate::args::Global;
 use crate::endpoint;
@@ -23,13 +23,17 @@ use crate::kept_context::KeptContext;
 pub(crate) struct Context {
     /// Admin addresses of members, HOST:PORT.
     pub(crate) endpoints: Vec<String>,
-    /// The user's certificate.
+    /// The user's certificate, with those between it and its authority; empty while it is not signed yet.
+    #[serde(default)]
     pub(crate) certificate: String,
     /// Its key.
     #[serde(deserialize_with = "secret")]
     pub(crate) key: Secret<String>,
     /// Certificates of the authorities that are believed.
     pub(crate) ca: String,
+    /// Whom an authority outside of the cluster signs for, as a SPIFFE ID; `None` where the cluster itself signs.
+    #[serde(default)]
+    pub(crate) signed_for: Option<String>,
     /// When its certificate could not be renewed, as RFC 3339 has it: it is tried again hours later.
     #[serde(default)]
     pub(crate) renewal_failed: Option<String>,
@@ -123,10 +127,15 @@ impl Contexts {
             let separator = if out.is_empty() { "" } else { "\n" };
             let _ = writeln!(out, "{separator}[contexts.{}]", quoted(name));
             let _ = writeln!(out, "endpoints = [{}]", endpoints.join(", "));
+            if let Some(name) = &context.signed_for {
+                let _ = writeln!(out, "signed_for = {}", quoted(name));
+            }
             if let Some(time) = &context.renewal_failed {
                 let _ = writeln!(out, "renewal_failed = {}", quoted(time));
             }
-            block(&mut out, "certificate", &context.certificate);
+            if !context.certificate.is_empty() {
+                block(&mut out, "certificate", &context.certificate);
+            }
             block(&mut out, "key", context.key.expose());
             block(&mut out, "ca", &context.ca);
         }
@@ -154,6 +163,36 @@ impl Contexts {
         found.ok_or_else(|| Invalid(vec![Violation::new("--context", file, rule)]).into())
     }
 
+    /// Where the context is that is meant, and its name: of that name, the current one of that file, or the current one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn find(meant: Option<&str>) -> Result<(PathBuf, String), Error> {
+        let current = |path: PathBuf, label: &str| {
+            let name = Self::read(&path)?.current_of(label)?.0.clone();
+            Ok((path, name))
+        };
+        match meant {
+            Some(file) if file.contains('/') => current(PathBuf::from(file), file),
+            Some(name) => {
+                let path = default_path()?;
+                Self::read(&path)?.named("CONTEXT", name)?;
+                Ok((path, name.to_owned()))
+            }
+            None => {
+                let path = default_path()?;
+                let label = path.display().to_string();
+                current(path, &label)
+            }
+        }
+    }
+
+    /// The context of the only one whose certificate is yet to be signed.
+    pub(crate) fn unsigned(&self) -> Option<&str> {
+        let mut unsigned = self.contexts.iter().filter(|(_, context)| context.certificate.is_empty());
+        unsigned.next().map(|(name, _)| name.as_str())
+    }
+
     /// Adds a context, in place of one of that name, and makes it the current one where there is none.
     pub(crate) fn add(&mut self, name: String, context: Context) {
         self.current.get_or_insert_with(|| name.clone());
@@ -167,15 +206,21 @@ impl Context {
     /// # Errors
     /// When a part of it cannot be used.
     pub(crate) fn identity(&self, name: &str) -> Result<ClientTls, Error> {
-        let identity = ClientTls::new(&self.ca, &self.certificate, self.key.expose());
+        let identity = match self.certificate.is_empty() {
+            true => Err(format!(
+                "has no certificate yet: have what \"trestle context request {name}\" prints signed, and put it in with \"trestle context \
+                 install FILE {name}\""
+            )),
+            false => ClientTls::new(&self.ca, &self.certificate, self.key.expose()),
+        };
         identity.map_err(|rule| Invalid(vec![Violation::new("context", name, rule)]).into())
     }
 }
 
 /// What a context of this user of a cluster is called.
-pub(crate) fn context_name(identity: &ClientTls) -> String {
-    let cluster = identity.cluster().as_str();
-    format!("{}@{}", identity.user(), cluster.get(..8).unwrap_or(cluster))
+pub(crate) fn context_name(user: &UserName, cluster: &ClusterId) -> String {
+    let cluster = cluster.as_str();
+    format!("{user}@{}", cluster.get(..8).unwrap_or(cluster))
 }
 
 /// Where contexts are looked for (XDG Base Directory Specification).
@@ -303,6 +348,7 @@ mod tests {
             certificate: pem("CERTIFICATE"),
             key: Secret::new(pem("PRIVATE KEY")),
             ca: pem("CERTIFICATE").repeat(2),
+            signed_for: None,
             renewal_failed: None,
         }
     }

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 const FOLDED: &str = "Global options: see \"trestle --help\"";
 
 /// Examples, by command.
-const EXAMPLES: [(&str, &[&str]); 27] = [
+const EXAMPLES: [(&str, &[&str]); 28] = [
     (
         "trestle pool",
         &[
@@ -130,9 +130,29 @@ const EXAMPLES: [(&str, &[&str]); 27] = [
     ),
     (
         "trestle ca",
-        &["trestle ca list", "trestle ca rotate", "trestle ca retire 1    # once \"ca rotate\" is done"],
+        &[
+            "trestle ca list",
+            "trestle ca rotate",
+            "trestle ca retire 1    # once \"ca rotate\" is done",
+            "trestle ca add company-ca.pem    # an authority outside of the cluster",
+        ],
     ),
-    ("trestle context", &["trestle context list", "trestle context use alice@1f0c22ab"]),
+    (
+        "trestle certificate",
+        &[
+            "sudo trestle certificate request > m1.csr",
+            "sudo trestle certificate install m1.pem    # what the authority has signed",
+        ],
+    ),
+    (
+        "trestle context",
+        &[
+            "trestle context list",
+            "trestle context use alice@1f0c22ab",
+            "trestle context request ./alice.toml > alice.csr    # where an authority outside of the cluster signs",
+            "trestle context install alice.pem ./alice.toml",
+        ],
+    ),
     ("trestle status", &["trestle status", "trestle status -o json | jq -e '.problems == []'"]),
     (
         "trestle backup",

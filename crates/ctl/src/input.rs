@@ -1,5 +1,6 @@
 //! What users type, checked before anything is sent, so that all mistakes are told at once.
 
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use trestle_model::{
@@ -22,6 +23,20 @@ pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     let ago = humantime::parse_duration(text).ok().map(|ago| SystemTime::now().checked_sub(ago));
     let at = ago.unwrap_or_else(|| humantime::parse_rfc3339(text).ok());
     at.filter(|at| *at >= SystemTime::UNIX_EPOCH).ok_or_else(|| SINCE_RULE.to_owned())
+}
+
+/// What a file has, or standard input, which is called `-`.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn text_of(file: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = match file {
+        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        path => std::fs::read_to_string(path).map(|content| text = content),
+    };
+    read.map_err(|cause| Error::File { action: "read", file: file.to_owned(), cause })?;
+    Ok(text)
 }
 
 /// Collects mistakes. Each method notes what breaks a rule and returns something to go on with; what it returned may

@@ -84,6 +84,7 @@ mod tests {
             certificate: "CERTIFICATE\n".to_owned(),
             key: Secret::new("KEY\n".to_owned()),
             ca: "CA\n".to_owned(),
+            signed_for: None,
             renewal_failed: None,
         }
     }

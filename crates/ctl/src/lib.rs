@@ -34,7 +34,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use trestle_identity::tls::ClientTls;
 
 use crate::commands::Cli;
 use crate::context::{UsedContext, Way};
@@ -84,10 +83,7 @@ fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     runtime.block_on(async {
         let done = Box::pin(cli.command.run(&mut session)).await;
-        let is_old = |identity: &ClientTls| {
-            identity.has_met_newer_authority() || done.is_ok() && identity.knows_several_authorities()
-        };
-        if let Some(used) = used.filter(|used| is_old(&used.identity)) {
+        if let Some(used) = used.filter(|_| session.has_old_authorities()) {
             Box::pin(learn_authorities(&mut session, &used)).await;
         }
         if done.is_ok() {
@@ -97,8 +93,8 @@ fn execute(cli: Cli, terminal: &mut Terminal) -> Result<(), Error> {
     })
 }
 
-/// Keeps the authorities of today in the context: a member has shown a certificate of one that is newer than those in it, or there are several
-/// in it, as while one is replaced. The member was believed, and so is what it says of them. What was asked for is done either way.
+/// Keeps the authorities of today in the context. The member that answered was believed, and so is what it says of them. What was asked for is
+/// done either way.
 async fn learn_authorities(session: &mut Session<'_>, used: &UsedContext) {
     let learned = match commands::believed(session).await {
         Ok(authorities) => used.believe(authorities),
@@ -106,7 +102,7 @@ async fn learn_authorities(session: &mut Session<'_>, used: &UsedContext) {
     };
     if let Err(error) = learned {
         session.terminal.note(format_args!(
-            "warning: the cluster's authority was replaced, and the context of user {} has the former one yet: {error}",
+            "warning: the cluster believes other authorities by now than the context of user {}, where they are not put in: {error}",
             used.identity.user()
         ));
     }

@@ -31,11 +31,12 @@ pub(crate) async fn pool_health(channel: Channel, name: &str) -> Result<Response
     loop {
         let (name, token) = (name.to_owned(), page_token.clone());
         let request = v1::GetPoolHealthRequest { name, page_size: 0, page_token: token };
-        let page = pools(channel.clone()).get_pool_health(request).await?.into_inner();
+        let mut answer = pools(channel.clone()).get_pool_health(request).await?;
+        let page = std::mem::take(answer.get_mut());
         all.backends.extend(page.backends);
         add_unreachable(&mut all.unreachable_members, page.unreachable_members);
         if !follows(&mut page_token, page.next_page_token) {
-            return Ok(Response::new(all));
+            return Ok(answer.map(|_| all));
         }
     }
 }
@@ -52,11 +53,12 @@ pub(crate) async fn listener_health(
     loop {
         let (name, token) = (name.to_owned(), page_token.clone());
         let request = v1::GetListenerHealthRequest { name, page_size: 0, page_token: token };
-        let page = listeners(channel.clone()).get_listener_health(request).await?.into_inner();
+        let mut answer = listeners(channel.clone()).get_listener_health(request).await?;
+        let page = std::mem::take(answer.get_mut());
         all.views.extend(page.views);
         add_unreachable(&mut all.unreachable_members, page.unreachable_members);
         if !follows(&mut page_token, page.next_page_token) {
-            return Ok(Response::new(all));
+            return Ok(answer.map(|_| all));
         }
     }
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use trestle_api::transport::{ChannelOptions, KeepAlive, Transport};
 use trestle_api::v1;
+use trestle_identity::AUTHORITIES_HEADER;
 
 use crate::args::{Format, Global};
 use crate::context::{UsedContext, Way};
@@ -84,6 +86,8 @@ pub(crate) struct Session<'t> {
     /// Endpoints that were passed over and told of.
     passed_over: BTreeSet<String>,
     context: Option<UsedContext>,
+    /// Which authorities the member that answered believes.
+    authorities_mark: Option<String>,
 }
 
 impl<'t> Session<'t> {
@@ -99,6 +103,7 @@ impl<'t> Session<'t> {
             kept: way.kept,
             passed_over: BTreeSet::new(),
             context: way.context,
+            authorities_mark: None,
         }
     }
 
@@ -322,6 +327,17 @@ impl<'t> Session<'t> {
         Err(failures)
     }
 
+    fn note_authorities(&mut self, metadata: &MetadataMap) {
+        let mark = metadata.get(AUTHORITIES_HEADER).and_then(|mark| mark.to_str().ok());
+        self.authorities_mark = mark.map(str::to_owned).or(self.authorities_mark.take());
+    }
+
+    /// Whether a member that was believed, and has answered, believes other authorities than the context.
+    pub(crate) fn has_old_authorities(&self) -> bool {
+        let own = self.context.as_ref().map(|used| used.identity.authorities_mark());
+        self.authorities_mark.as_ref().is_some_and(|mark| own.is_some_and(|own| own != *mark))
+    }
+
     async fn attempt<T, F>(&mut self, index: usize, make: &F, deadline: Instant) -> Result<T, Attempt>
     where
         F: AsyncFn(Channel) -> Result<Response<T>, Status>,
@@ -348,11 +364,13 @@ impl<'t> Session<'t> {
         };
         let status = match answer {
             Ok(response) => {
+                self.note_authorities(response.metadata());
                 self.connected = Some((index, channel));
                 return Ok(response.into_inner());
             }
             Err(status) => status,
         };
+        self.note_authorities(status.metadata());
         // Statuses that the transport makes up carry their cause; those that a member sent do not.
         if status.source().is_some() {
             if let Some(what) = endpoint::http_at(&endpoint, deadline).await {

@@ -47,7 +47,7 @@ impl<T> Created<T> {
     pub(crate) fn read(answer: Result<Response<T>, Status>) -> Result<Response<Self>, Status> {
         answer.map(|answer| {
             let existing = answer.metadata().contains_key(EXISTING_KEY);
-            Response::new(Self { resource: answer.into_inner(), existing })
+            answer.map(|resource| Self { resource, existing })
         })
     }
 }

@@ -82,7 +82,7 @@ pub struct CertificateAuthority {
     not_after: SystemTime,
 }
 
-fn common_name(name: impl Into<String>) -> DistinguishedName {
+pub(crate) fn common_name(name: impl Into<String>) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name.into());
     distinguished
@@ -97,8 +97,19 @@ fn authority_params(cluster: &ClusterId, generation: u32) -> CertificateParams {
     params
 }
 
-fn uri(name: &SpiffeId) -> Result<SanType, SigningError> {
+pub(crate) fn uri(name: &SpiffeId) -> Result<SanType, SigningError> {
     Ok(SanType::URI(name.to_string().try_into()?))
+}
+
+/// A name as certificates have it; `None` for one that is too long for any.
+pub(crate) fn alternative(name: &LeafName) -> Result<Option<SanType>, SigningError> {
+    Ok(match name {
+        LeafName::Dns(name) if name.len() <= DNS_NAME_MAX => {
+            Some(SanType::DnsName(name.as_str().try_into()?))
+        }
+        LeafName::Dns(_) => None,
+        LeafName::Ip(address) => Some(SanType::IpAddress(*address)),
+    })
 }
 
 impl CertificateAuthority {
@@ -169,7 +180,7 @@ impl CertificateAuthority {
         life: Duration,
     ) -> Result<Vec<u8>, SigningError> {
         let life = life.clamp(*USER_CERTIFICATE_LIFE_BOUNDS.start(), *USER_CERTIFICATE_LIFE_BOUNDS.end());
-        let mut params = self.leaf(&CertificateSubject::User(name.clone()), name.as_str(), now, life)?;
+        let mut params = self.leaf(&CertificateSubject::User(name.clone()), now, life)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, request)
     }
@@ -185,16 +196,9 @@ impl CertificateAuthority {
         names: &[LeafName],
         now: SystemTime,
     ) -> Result<Vec<u8>, SigningError> {
-        let common = format!("trestle member {id}");
-        let mut params = self.leaf(&CertificateSubject::Member(id), &common, now, MEMBER_CERTIFICATE_LIFE)?;
+        let mut params = self.leaf(&CertificateSubject::Member(id), now, MEMBER_CERTIFICATE_LIFE)?;
         for name in names {
-            params.subject_alt_names.push(match name {
-                LeafName::Dns(name) if name.len() <= DNS_NAME_MAX => {
-                    SanType::DnsName(name.as_str().try_into()?)
-                }
-                LeafName::Dns(_) => continue,
-                LeafName::Ip(address) => SanType::IpAddress(*address),
-            });
+            params.subject_alt_names.extend(alternative(name)?);
         }
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -204,13 +208,12 @@ impl CertificateAuthority {
     fn leaf(
         &self,
         subject: &CertificateSubject,
-        common: &str,
         now: SystemTime,
         life: Duration,
     ) -> Result<CertificateParams, SigningError> {
         let name = SpiffeId { cluster: self.cluster.clone(), subject: subject.clone() };
         let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(common);
+        params.distinguished_name = common_name(subject.common());
         params.not_before = (now - CERTIFICATE_BACKDATED).into();
         params.not_after = (now + life).min(self.not_after).into();
         params.is_ca = IsCa::ExplicitNoCa;

@@ -13,6 +13,19 @@ use crate::verify::CertificateRefusal;
 /// Label of a certificate in PEM (RFC 7468 section 5).
 const LABEL: &str = "CERTIFICATE";
 
+/// The header of answers to users by which a member says which authorities are believed: their mark.
+pub const AUTHORITIES_HEADER: &str = "trestle-authorities";
+/// Bytes of a mark, of which each is written as two digits: nobody is believed for it.
+const MARK: usize = 16;
+
+/// What two lists of authorities, as certificates in DER, are told apart by, whatever their order.
+pub fn authorities_mark<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut hashes: Vec<[u8; 32]> = certificates.map(|one| Sha256::digest(one).into()).collect();
+    hashes.sort_unstable();
+    let all: [u8; 32] = Sha256::digest(hashes.concat()).into();
+    all.iter().take(MARK).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The hash of a public key, as certificates have it.
 pub(crate) fn pin(subject_public_key_info: &[u8]) -> KeyPin {
     KeyPin(Sha256::digest(subject_public_key_info).into())
@@ -90,8 +103,13 @@ impl CertificateFacts {
 
 /// A certificate in PEM.
 pub fn to_pem(der: &[u8]) -> String {
+    pem_block(LABEL, der)
+}
+
+/// A block of PEM under a label.
+pub(crate) fn pem_block(label: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new(LABEL, der), config)
+    pem::encode_config(&pem::Pem::new(label, der), config)
 }
 
 /// The certificates of a text in PEM, in DER; whatever else is in the text is passed over (RFC 7468 section 2).

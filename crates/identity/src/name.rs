@@ -21,6 +21,16 @@ pub enum CertificateSubject {
     User(UserName),
 }
 
+impl CertificateSubject {
+    /// What people read in the certificate's common name.
+    pub(crate) fn common(&self) -> String {
+        match self {
+            Self::Member(id) => format!("trestle member {id}"),
+            Self::User(name) => name.to_string(),
+        }
+    }
+}
+
 /// The name in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SpiffeId {

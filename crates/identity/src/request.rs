@@ -1,15 +1,18 @@
 //! Requests for certificates (PKCS #10, RFC 2986): a public key, signed by the private key that goes with it. The private key never
 //! leaves the machine that made it.
 
-use rcgen::{CertificateParams, CertificateSigningRequestParams, PublicKey, PublicKeyData};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, PublicKey, PublicKeyData, SanType};
 use trestle_model::KeyPin;
 
-use crate::authority::SigningError;
-use crate::certificate::pin;
+use crate::authority::{LeafName, SigningError, alternative, common_name, uri};
+use crate::certificate::{pem_block, pin};
+use crate::name::SpiffeId;
 use crate::private_key::PrivateKey;
 
 /// Largest request that is read, in bytes. One with a key of P-256 takes some 200.
 const REQUEST_MAX: usize = 4 * 1024;
+/// Label of a request in PEM (RFC 7468 section 7).
+const LABEL: &str = "CERTIFICATE REQUEST";
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,20 @@ impl CertificateRequest {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         Ok(params.serialize_request(key.pair())?.der().to_vec())
+    }
+
+    /// Makes one for whoever signs outside of the cluster, in PEM: with the names that the certificate must have, so that an authority that
+    /// copies them from requests needs nothing else.
+    ///
+    /// # Errors
+    /// When it cannot be signed, or a name is none that a certificate may have.
+    pub fn named(key: &PrivateKey, name: &SpiffeId, hosts: &[LeafName]) -> Result<String, SigningError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(name.subject.common());
+        let hosts: Vec<SanType> =
+            hosts.iter().filter_map(|host| alternative(host).transpose()).collect::<Result<_, _>>()?;
+        params.subject_alt_names = std::iter::once(uri(name)?).chain(hosts).collect();
+        Ok(pem_block(LABEL, params.serialize_request(key.pair())?.der()))
     }
 
     /// Reads one in DER, and verifies that its sender has the key.

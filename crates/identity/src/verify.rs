@@ -13,8 +13,10 @@ use crate::certificate::CertificateFacts;
 use crate::name::{CertificateSubject, SpiffeId};
 use crate::verification_time::VerificationTime;
 
+mod issued;
 mod peer;
 
+pub use issued::{check_authority, verify_issued};
 pub(crate) use peer::verify_called;
 pub use peer::{
     AuthenticatedMember, FoundAuthority, PeerStanding, PeerTrust, check_peer, verify_authority, verify_peer,
@@ -119,6 +121,14 @@ pub enum CertificateRefusal {
         /// Whom it should be for.
         wanted: MemberId,
     },
+    /// It is for somebody else.
+    #[error("its certificate is for \"{found}\", and must be for \"{wanted}\"")]
+    OtherName {
+        /// Whom it is for.
+        found: SpiffeId,
+        /// Whom it should be for.
+        wanted: SpiffeId,
+    },
     /// The authority that is expected has not signed it.
     #[error(
         "it shows no certificate of an authority with the key {wanted}: it is of another cluster, or somebody stands between"
@@ -148,7 +158,7 @@ impl CertificateRefusal {
             Self::UnknownUser(_) => "its user does not exist",
             Self::KeyNotPinned { .. } => "its key was rotated",
             Self::NotMembersKey { .. } => "its key is not the one of its record",
-            Self::OtherMember { .. } => "its certificate is another member's",
+            Self::OtherMember { .. } | Self::OtherName { .. } => "its certificate is somebody else's",
             Self::OtherAuthority { .. } => "its authority is another one",
             Self::Invalid(_) => "its certificate is not valid",
         }
@@ -207,25 +217,35 @@ fn signed<'a>(
     cluster: &ClusterId,
     usage: KeyUsage,
 ) -> Result<(), CertificateRefusal> {
-    let leaf = CertificateDer::from(shown.leaf);
-    let others: Vec<CertificateDer<'_>> =
-        shown.others.iter().take(OTHERS_MAX).map(|other| CertificateDer::from(*other)).collect();
-    let invalid = |error: webpki::Error| CertificateRefusal::Invalid(error.to_string());
-    let certificates: Vec<CertificateDer<'_>> = authorities.map(CertificateDer::from).collect();
-    let anchors: Vec<TrustAnchor<'_>> =
-        certificates.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(invalid)?;
-    let begin = facts.not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let certificate = EndEntityCert::try_from(&leaf).map_err(invalid)?;
-    let algorithms = default_provider().signature_verification_algorithms.all;
-    let at = UnixTime::since_unix_epoch(begin);
-    match certificate.verify_for_usage(algorithms, &anchors, &others, at, usage, None, None) {
-        Ok(_) => Ok(()),
+    match verified_path(shown, facts, authorities, usage) {
+        Ok(()) => Ok(()),
         Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {
             let (issuer, cluster) = (facts.issuer.clone(), cluster.clone());
             Err(CertificateRefusal::WrongAuthority { issuer, cluster })
         }
-        Err(error) => Err(invalid(error)),
+        Err(error) => Err(CertificateRefusal::Invalid(error.to_string())),
     }
+}
+
+/// Whether a path leads from the certificate over those that are shown with it to one of these authorities, as of the beginning of its
+/// validity.
+fn verified_path<'a>(
+    shown: ShownChain<'_>,
+    facts: &CertificateFacts,
+    authorities: impl Iterator<Item = &'a [u8]>,
+    usage: KeyUsage,
+) -> Result<(), webpki::Error> {
+    let leaf = CertificateDer::from(shown.leaf);
+    let others: Vec<CertificateDer<'_>> =
+        shown.others.iter().take(OTHERS_MAX).map(|other| CertificateDer::from(*other)).collect();
+    let certificates: Vec<CertificateDer<'_>> = authorities.map(CertificateDer::from).collect();
+    let anchors: Vec<TrustAnchor<'_>> =
+        certificates.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>()?;
+    let begin = facts.not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let certificate = EndEntityCert::try_from(&leaf)?;
+    let algorithms = default_provider().signature_verification_algorithms.all;
+    let at = UnixTime::since_unix_epoch(begin);
+    certificate.verify_for_usage(algorithms, &anchors, &others, at, usage, None, None).map(|_| ())
 }
 
 fn in_time(facts: &CertificateFacts, now: VerificationTime) -> Result<(), CertificateRefusal> {
@@ -253,8 +273,11 @@ fn within(
 ///
 /// # Errors
 /// The first reason for which it is not believed.
-pub fn verify_user(state: &ClusterState, leaf: &[u8]) -> Result<AuthenticatedUser, CertificateRefusal> {
-    let facts = CertificateFacts::read(leaf)?;
+pub fn verify_user(
+    state: &ClusterState,
+    shown: ShownChain<'_>,
+) -> Result<AuthenticatedUser, CertificateRefusal> {
+    let facts = CertificateFacts::read(shown.leaf)?;
     let Some(cluster) = &state.cluster_id else {
         return Err(CertificateRefusal::Invalid("this member belongs to no cluster".to_owned()));
     };
@@ -263,7 +286,7 @@ pub fn verify_user(state: &ClusterState, leaf: &[u8]) -> Result<AuthenticatedUse
         return Err(CertificateRefusal::OtherKind { name: name.to_string(), wanted: "user" });
     };
     let known = state.authorities.values().map(|authority| &*authority.certificate);
-    signed(ShownChain::alone(leaf), &facts, known, cluster, KeyUsage::client_auth())?;
+    signed(shown, &facts, known, cluster, KeyUsage::client_auth())?;
     let not_after = recorded_end(state, &user, &facts).unwrap_or(facts.not_after).min(facts.not_after);
     let user = AuthenticatedUser { name: user, pin: facts.pin, not_before: facts.not_before, not_after };
     role_of(state, &user)?;
@@ -323,21 +346,13 @@ pub fn verify_member(
     leaf: &[u8],
     now: VerificationTime,
 ) -> Result<MemberId, CertificateRefusal> {
-    let (id, _) = member_of(cluster, authorities, leaf)?;
+    let (id, _) = member_of(cluster, authorities, ShownChain::alone(leaf))?;
     verify_own(leaf, now)?;
     Ok(id)
 }
 
-/// By what a client believes a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BelievedBy {
-    /// An authority that the client knows has signed for it.
-    KnownAuthority,
-    /// An authority has that the client does not know, and for which one that it knows has signed.
-    NewerAuthority,
-}
-
-/// Verifies what a member has shown to a client, which knows these authorities of its cluster.
+/// Verifies what a member has shown to a client, which knows these authorities of its cluster: one of them has signed for it, or for
+/// another one that has.
 ///
 /// # Errors
 /// The first reason for which it is not believed.
@@ -346,37 +361,28 @@ pub fn verify_called_member(
     authorities: &[Vec<u8>],
     shown: ShownChain<'_>,
     now: VerificationTime,
-) -> Result<BelievedBy, CertificateRefusal> {
-    let by = match member_of(cluster, authorities, shown.leaf) {
-        Ok(_) => BelievedBy::KnownAuthority,
-        Err(refusal @ CertificateRefusal::WrongAuthority { .. }) => {
-            let facts = CertificateFacts::read(shown.leaf)?;
-            let known = authorities.iter().map(Vec::as_slice);
-            signed(shown, &facts, known, cluster, KeyUsage::server_auth()).map_err(|_| refusal)?;
-            BelievedBy::NewerAuthority
-        }
-        Err(refusal) => return Err(refusal),
-    };
-    verify_own(shown.leaf, now)?;
-    Ok(by)
+) -> Result<(), CertificateRefusal> {
+    member_of(cluster, authorities, shown)?;
+    verify_own(shown.leaf, now)
 }
 
-/// The member that a certificate is for and which of these authorities has signed it, whether its time is over or not.
+/// The member that a certificate is for, and which of these authorities has signed it or one of those that are shown with it, whether its
+/// time is over or not.
 ///
 /// # Errors
 /// The first reason for which it is not believed.
 pub fn member_of<'a>(
     cluster: &ClusterId,
     authorities: &'a [Vec<u8>],
-    leaf: &[u8],
+    shown: ShownChain<'_>,
 ) -> Result<(MemberId, &'a [u8]), CertificateRefusal> {
-    let facts = CertificateFacts::read(leaf)?;
+    let facts = CertificateFacts::read(shown.leaf)?;
     let id = member_named(&facts, cluster)?;
     let mut refusal =
         CertificateRefusal::WrongAuthority { issuer: facts.issuer.clone(), cluster: cluster.clone() };
     for authority in authorities {
         let one = std::iter::once(authority.as_slice());
-        match signed(ShownChain::alone(leaf), &facts, one, cluster, KeyUsage::server_auth()) {
+        match signed(shown, &facts, one, cluster, KeyUsage::server_auth()) {
             Ok(()) => return Ok((id, authority)),
             Err(why) => refusal = why,
         }
@@ -384,18 +390,11 @@ pub fn member_of<'a>(
     Err(refusal)
 }
 
-/// Whether the authority of that certificate, in DER, has signed another one, whatever that is for.
-pub fn is_signed_by(leaf: &[u8], authority: &[u8]) -> bool {
-    let begin = |facts: CertificateFacts| facts.not_before.duration_since(SystemTime::UNIX_EPOCH).ok();
-    let Some(begin) = CertificateFacts::read(leaf).ok().and_then(begin) else { return false };
-    let (leaf, authority) = (CertificateDer::from(leaf), CertificateDer::from(authority));
-    let (Ok(leaf), Ok(anchor)) = (EndEntityCert::try_from(&leaf), anchor_from_trusted_cert(&authority))
-    else {
-        return false;
-    };
-    let (algorithms, at) =
-        (default_provider().signature_verification_algorithms.all, UnixTime::since_unix_epoch(begin));
-    leaf.verify_for_usage(algorithms, &[anchor], &[], at, KeyUsage::client_auth(), None, None).is_ok()
+/// Whether the authority of that certificate, in DER, has signed another one, or one of those that are shown with it, whatever it is for.
+pub fn is_signed_by(shown: ShownChain<'_>, authority: &[u8]) -> bool {
+    let Ok(facts) = CertificateFacts::read(shown.leaf) else { return false };
+    let path = verified_path(shown, &facts, std::iter::once(authority), KeyUsage::client_auth());
+    path.is_ok()
 }
 
 /// Looks at the own certificate before it is shown, so that its times are told where they can be mended.

@@ -26,7 +26,7 @@ pub struct CrossCertificate {
     pub certificate: Arc<[u8]>,
 }
 
-/// An authority of the cluster: its certificate. Its key is in files of members, and never here.
+/// An authority of the cluster: its certificate. Its key is in files of members, or nowhere in the cluster, and never here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
     /// Its number, from 1.
@@ -35,6 +35,8 @@ pub struct Authority {
     pub certificate: Arc<[u8]>,
     /// How far it is.
     pub state: AuthorityState,
+    /// Whether its key is somebody else's, who signs outside of the cluster. The certificates are put in place by hand then.
+    pub external: bool,
     /// The members that have its key in a file, in the order of their ids. Some may be members no more.
     pub key_holders: Vec<MemberId>,
     /// By which those believe it who only believe the one before; none of the first one, and of one that was made when nobody had the
@@ -63,16 +65,17 @@ impl ClusterState {
         self.authorities.values().map(AsRef::as_ref).filter(|authority| !authority.is_believed())
     }
 
-    /// The authority that is to sign next: it is believed already, and newer than the one that signs.
+    /// The authority that is to sign next: it is believed already, and newer than the one that signs, if one does.
     pub fn coming_authority(&self) -> Option<&Authority> {
-        let active = self.active_authority()?.generation;
+        let active = self.active_authority().map_or(0, |active| active.generation);
         let newest = self.authorities.values().next_back()?;
         (newest.generation > active && newest.state == AuthorityState::Trusted).then_some(newest)
     }
 
-    /// The authorities whose keys each voter should have: the one that signs, and the one that is to.
+    /// The authorities whose keys each voter should have: the one that signs, and the one that is to. None that is external.
     pub fn signing_authorities(&self) -> impl Iterator<Item = &Authority> {
-        self.active_authority().into_iter().chain(self.coming_authority())
+        let signing = self.active_authority().into_iter().chain(self.coming_authority());
+        signing.filter(|authority| !authority.external)
     }
 
     /// The certificates that lead from what an authority has signed to each older one, and at last to one that nobody has signed for:

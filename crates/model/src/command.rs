@@ -225,8 +225,8 @@ pub enum Command {
         certificate: Arc<[u8]>,
         /// The one that the authority before has signed for its key, if anybody had that one's key.
         cross: Option<CrossCertificate>,
-        /// The member that has made its key, and has it in a file.
-        maker: MemberId,
+        /// The member that has made its key, and has it in a file; `None` for an external one.
+        maker: Option<MemberId>,
     },
     /// Makes the authority of this generation the one that signs; the one before is believed further. Proposed by the leader.
     ActivateAuthority(u32),

@@ -18,8 +18,10 @@ pub enum TransportSecurity {
 /// The identities that a cluster is founded with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundingIdentities {
-    /// The certificate of the cluster's own authority, of generation 1, whose key the first member has, in DER.
+    /// The certificate of the cluster's authority of generation 1, in DER.
     pub authority: std::sync::Arc<[u8]>,
+    /// Whether the authority's key is somebody else's; otherwise the first member has it.
+    pub external: bool,
     /// The key of the first member; `None` from a program that pins none.
     pub founder_key: Option<KeyPin>,
     /// What its members accept.

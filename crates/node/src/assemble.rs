@@ -145,6 +145,7 @@ impl MemberParts {
             connections: connections.clone(),
             transfers: Transfers::new(succession.clone()),
             signer: signer.clone(),
+            leaf: leaf.clone(),
             joins: joins.clone(),
             turns: AdminTurns::default(),
         };

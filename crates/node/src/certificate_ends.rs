@@ -67,13 +67,16 @@ fn user_problem(state: &ClusterState, now: SystemTime, named: bool) -> Option<St
 
 /// What is to be said of the authority that signs.
 fn authority_problem(state: &ClusterState, now: SystemTime) -> Option<String> {
-    let authority = CertificateFacts::read(&state.active_authority()?.certificate).ok()?;
+    let active = state.active_authority()?;
+    let authority = CertificateFacts::read(&active.certificate).ok()?;
     let left = authority.not_after.duration_since(now).unwrap_or_default();
-    (left < AUTHORITY_WARNED).then(|| {
+    // An external one may be made for a year.
+    let life = authority.not_after.duration_since(authority.not_before).unwrap_or_default();
+    (left < AUTHORITY_WARNED.min(life / 3)).then(|| {
+        let (end, replace) = (time_text(authority.not_after), if active.external { "add FILE" } else { "rotate" });
         format!(
-            "the authority that signs this cluster's certificates ends at {}, and no certificate is valid after that: replace it with \
-             \"trestle ca rotate\"",
-            time_text(authority.not_after)
+            "the authority that signs this cluster's certificates ends at {end}, and no certificate is valid after that: replace it with \
+             \"trestle ca {replace}\""
         )
     })
 }
@@ -164,6 +167,7 @@ mod tests {
             generation: 1,
             certificate: made.certificate().into(),
             state: AuthorityState::Active,
+            external: false,
             key_holders: Vec::new(),
             cross: None,
         };

@@ -103,7 +103,7 @@ impl ProcessHealth {
         let why = self.leaf.trouble()?;
         let end = self.local.trust.leaf().map(|leaf| leaf.facts().not_after);
         let until = end.map(|end| format!("; the one that it has ends at {}", time_text(end)));
-        Some(format!("its certificate for TLS cannot be signed: {why}{}", until.unwrap_or_default()))
+        Some(format!("{why}{}", until.unwrap_or_default()))
     }
 
     /// Whether its configuration gives it another name than the cluster knows.

@@ -18,7 +18,7 @@ use trestle_model::{
 use crate::accept::{ClientSource, PlainCallerSeen, PlainCallers};
 use crate::admin::{PageBounds, fill};
 use crate::health::ProcessHealth;
-use crate::identities::{AuthorityKeys, generation_of};
+use crate::identities::{AuthorityKeys, generation_of_leaf};
 use crate::lag::Lag;
 use crate::peers::Peers;
 use crate::report_values::{count, verdict};
@@ -134,7 +134,7 @@ impl Reports {
             state.authorities.keys().copied().filter(|generation| keys.has(&state, *generation)).collect();
         let leaf = self.local.trust.leaf();
         status.certificate_authority =
-            leaf.and_then(|leaf| generation_of(&state, leaf.certificate())).unwrap_or_default();
+            leaf.and_then(|leaf| generation_of_leaf(&state, &leaf)).unwrap_or_default();
     }
 
     /// Who has called without TLS lately, members first.

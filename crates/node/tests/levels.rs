@@ -15,9 +15,11 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use trestle_api::transport::{ChannelOptions, Transport};
 use trestle_api::v1;
+use trestle_api::v1::authority_service_client::AuthorityServiceClient;
 use trestle_api::v1::cluster_service_client::ClusterServiceClient;
 use trestle_api::v1::event_service_client::EventServiceClient;
 use trestle_api::v1::member_service_client::MemberServiceClient;
+use trestle_api::v1::rotate_authority_response::Step;
 use trestle_model::MemberName;
 use trestle_node::Node;
 use trestle_node::config::Config;
@@ -73,7 +75,7 @@ impl Cluster {
             cluster.run(number, 1).await;
         }
         ClusterServiceClient::new(channel(1))
-            .bootstrap_cluster(v1::BootstrapClusterRequest {})
+            .bootstrap_cluster(v1::BootstrapClusterRequest::default())
             .await
             .unwrap();
         for number in [2, 3] {
@@ -204,6 +206,26 @@ async fn the_level_rises_once_every_member_is_upgraded_and_answers() {
     add(4).await.unwrap();
     until(2, (2, &[2, 2, 2, 2])).await;
     a_member_that_is_put_back(&mut cluster).await;
+    a_cluster_of_before_gets_its_first_authority().await;
+}
+
+/// Made by a rotation, as any other; then users can be made, and the cluster can go over to TLS.
+async fn a_cluster_of_before_gets_its_first_authority() {
+    let mut authorities = AuthorityServiceClient::new(channel(2));
+    let asked = authorities.rotate_authority(v1::RotateAuthorityRequest::default()).await;
+    let (mut steps, mut last) = (asked.unwrap().into_inner(), None);
+    while let Some(step) = steps.message().await.unwrap() {
+        last = Some(step);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.step(), last.generation, last.former_generation), (Step::Done, 1, 0));
+    assert_eq!((last.members.len(), last.unanswering_members.len()), (4, 0), "{last:?}");
+    let listed = authorities.list_authorities(v1::ListAuthoritiesRequest::default()).await;
+    let first = listed.unwrap().into_inner().authorities.remove(0);
+    assert_eq!((first.state(), first.certified_members.len()), (v1::AuthorityState::Active, 4));
+    let request =
+        v1::SecureClusterRequest { transport: v1::TransportSecurity::Accept.into(), ..Default::default() };
+    ClusterServiceClient::new(channel(1)).secure_cluster(request).await.unwrap();
 }
 
 /// A member that comes back with an older program and a disk from before is no part of what it does not know.

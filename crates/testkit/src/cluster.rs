@@ -62,7 +62,7 @@ impl Cluster {
             cluster.prepare();
         }
         cluster.members.iter_mut().for_each(Member::start);
-        cluster.api(0).cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+        cluster.api(0).cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
         cluster.leader().await;
         for number in 1..usize::from(size) {
             cluster.take_in(number).await;
@@ -115,7 +115,7 @@ impl Cluster {
         let mut members: Vec<Member> = (1..=size).map(member).collect();
         members[0].start();
         let root = members[0].local_api();
-        root.cluster().bootstrap_cluster(BootstrapClusterRequest {}).await.unwrap();
+        root.cluster().bootstrap_cluster(BootstrapClusterRequest::default()).await.unwrap();
         let user =
             wait_until("a first user", LIMIT, async || root.new_user("tester", UserRole::Admin).await).await;
         if size > 1 {

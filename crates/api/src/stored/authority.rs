@@ -20,7 +20,7 @@ pub(super) fn certificate(bytes: Vec<u8>) -> Result<Arc<[u8]>, DecodeError> {
 impl From<&Authority> for storage::Authority {
     fn from(authority: &Authority) -> Self {
         use storage::authority::State;
-        let Authority { generation, certificate, state, key_holders, cross } = authority;
+        let Authority { generation, certificate, state, external, key_holders, cross } = authority;
         let state = match state {
             AuthorityState::Trusted => State::Trusted,
             AuthorityState::Active => State::Active,
@@ -32,6 +32,7 @@ impl From<&Authority> for storage::Authority {
             state: state.into(),
             key_holders: key_holders.iter().map(|id| id.0).collect(),
             cross: cross.as_ref().map(Into::into),
+            external: *external,
         }
     }
 }
@@ -52,6 +53,7 @@ impl TryFrom<storage::Authority> for Authority {
             generation: message.generation,
             certificate: certificate(message.certificate)?,
             state,
+            external: message.external,
             key_holders: holders.collect::<Result<_, _>>()?,
             cross: message.cross.map(TryInto::try_into).transpose()?,
         })
@@ -76,13 +78,13 @@ pub(super) fn add_message(
     generation: u32,
     certificate: &[u8],
     cross: Option<&CrossCertificate>,
-    maker: MemberId,
+    maker: Option<MemberId>,
 ) -> Message {
     Message::AddAuthority(storage::AddAuthority {
         generation,
         certificate: certificate.to_vec(),
         cross: cross.map(Into::into),
-        maker_id: maker.0,
+        maker_id: maker.map_or(0, |maker| maker.0),
     })
 }
 
@@ -91,7 +93,7 @@ pub(super) fn add(message: storage::AddAuthority) -> Result<Command, DecodeError
         generation: message.generation,
         certificate: certificate(message.certificate)?,
         cross: message.cross.map(TryInto::try_into).transpose()?,
-        maker: member::member_id(message.maker_id)?,
+        maker: (message.maker_id > 0).then(|| member::member_id(message.maker_id)).transpose()?,
     })
 }
 

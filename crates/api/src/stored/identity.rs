@@ -31,11 +31,12 @@ pub(super) fn founded(
         member: Some(spec.into()),
         ..storage::FoundCluster::default()
     };
-    let Some(FoundingIdentities { authority, founder_key, transport, token }) = identities else {
+    let Some(FoundingIdentities { authority, external, founder_key, transport, token }) = identities else {
         return message;
     };
     storage::FoundCluster {
         authority: authority.to_vec(),
+        external: *external,
         founder_key: founder_key.map(|key| key.0.to_vec()).unwrap_or_default(),
         transport: transport_number(*transport),
         token: token.as_ref().map(stored_token::token_message),
@@ -54,6 +55,7 @@ pub(super) fn founding(
     let founder_key = Some(&message.founder_key).filter(|bytes| !bytes.is_empty());
     Ok(Some(FoundingIdentities {
         authority: stored_authority::certificate(authority)?,
+        external: message.external,
         founder_key: founder_key.map(|bytes| key(bytes)).transpose()?,
         transport: transport(message.transport)?,
         token: message.token.as_ref().map(stored_token::token_spec).transpose()?,

@@ -297,6 +297,7 @@ fn identities() -> Vec<Proposal> {
     two_keys.keys.push(user_key(8, 1_900_000_000));
     let founding = FoundingIdentities {
         authority: [0x30, 0].into(),
+        external: false,
         founder_key: Some(KeyPin([5; 32])),
         transport: TransportSecurity::Require,
         token: None,

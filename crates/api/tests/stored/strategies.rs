@@ -286,9 +286,10 @@ fn transport() -> impl Strategy<Value = TransportSecurity> {
 }
 
 fn founding() -> impl Strategy<Value = FoundingIdentities> {
-    (vec(any::<u8>(), 1..40), of(pin()), transport(), of(crate::tokens::token())).prop_map(
-        |(authority, founder_key, transport, token)| FoundingIdentities {
+    (vec(any::<u8>(), 1..40), any::<bool>(), of(pin()), transport(), of(crate::tokens::token())).prop_map(
+        |(authority, external, founder_key, transport, token)| FoundingIdentities {
             authority: authority.into(),
+            external,
             founder_key,
             transport,
             token,

@@ -26,7 +26,7 @@ fn authority() -> impl Strategy<Value = Command> {
         (0..4_u32, certificate()).prop_map(|(signer, certificate)| CrossCertificate { signer, certificate });
     (0..6_u32, certificate(), proptest::option::of(cross), 0..3_u64).prop_map(
         |(generation, certificate, cross, maker)| {
-            let maker = MemberId(maker);
+            let maker = (maker > 0).then_some(MemberId(maker));
             Command::AddAuthority { generation, certificate, cross, maker }
         },
     )
@@ -81,6 +81,7 @@ fn log() -> Vec<Proposal> {
     let put = |token| Command::PutToken { token, time_ms: 1_700_000_000_000 };
     let identities = FoundingIdentities {
         authority: [0x30, 0].into(),
+        external: false,
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Require,
         token: None,
@@ -160,7 +161,7 @@ fn rotation() -> Vec<Proposal> {
         certificate: [0x30, byte].into(),
         cross: cross
             .map(|byte| CrossCertificate { signer: generation - 1, certificate: [0x31, byte].into() }),
-        maker: MemberId(1),
+        maker: Some(MemberId(1)),
     };
     let commands = [
         token(7, 1),

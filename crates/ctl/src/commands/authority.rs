@@ -14,6 +14,7 @@ use trestle_identity::time_text;
 use super::reading::consistency;
 use crate::args::ReadArgs;
 use crate::error::Error;
+use crate::input::text_of;
 use crate::session::{Repeat, Session};
 use crate::table;
 use crate::view::short_name;
@@ -34,10 +35,20 @@ pub(crate) enum AuthorityCommand {
         #[command(flatten)]
         read: ReadArgs,
     },
+    /// Have another authority believed, which "ca rotate" makes the active one: one outside of the cluster, as that of a company, once
+    /// members show certificates that it has signed
+    Add {
+        /// The certificate of one outside of the cluster, in PEM; - for standard input
+        #[arg(value_name = "FILE", required_unless_present = "own")]
+        file: Option<String>,
+        /// One of the cluster's own in place of one outside of it: users that call before it is active learn of it
+        #[arg(long, conflicts_with = "file")]
+        own: bool,
+    },
     /// Make a new authority sign in place of the present one, step by step, while the cluster serves; repeated, it goes on where it
     /// stopped
     Rotate {
-        /// Go on although nobody gives the key of the present one; each user needs a new context then
+        /// Go on although nobody gives the key of the present one, or the present one is external; users need new contexts then
         #[arg(long)]
         yes: bool,
     },
@@ -58,6 +69,7 @@ struct AuthorityView {
     generation: u32,
     state: &'static str,
     expire_time: Option<String>,
+    external: bool,
     key_members: Vec<String>,
     certified_members: Vec<String>,
 }
@@ -111,6 +123,7 @@ impl From<v1::Authority> for AuthorityView {
             generation: authority.generation,
             state: state_word(authority.state()),
             expire_time: end.map(time_text),
+            external: authority.external,
             key_members: names(&authority.key_members),
             certified_members: names(&authority.certified_members),
         }
@@ -126,6 +139,7 @@ impl AuthorityCommand {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         match self {
             Self::List { read } => list(session, &read).await,
+            Self::Add { file, own: _ } => add(session, file.as_deref().map(text_of).transpose()?).await,
             Self::Rotate { yes } => rotate(session, yes).await,
             Self::Retire { generation, yes } => retire(session, generation, yes).await,
         }
@@ -149,7 +163,7 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
                 one.generation.to_string(),
                 one.state.to_owned(),
                 one.expire_time.clone().unwrap_or_default(),
-                each(&one.key_members),
+                if one.external { "external".to_owned() } else { each(&one.key_members) },
                 each(&one.certified_members),
             ]
         };
@@ -160,6 +174,41 @@ async fn list(session: &mut Session<'_>, read: &ReadArgs) -> Result<(), Error> {
         session.terminal.note(format_args!("not known of {}: {}", silent.member, silent.error));
     }
     session.note_freshness(answer.read.as_ref());
+    Ok(())
+}
+
+/// What was added.
+#[derive(Debug, Serialize)]
+struct AddedView {
+    generation: u32,
+    members: Vec<String>,
+    unanswering_members: Vec<UnansweringView>,
+}
+
+async fn add(session: &mut Session<'_>, certificate: Option<String>) -> Result<(), Error> {
+    let external = certificate.is_some();
+    let request = v1::AddAuthorityRequest { certificate: certificate.unwrap_or_default() };
+    let make = async |channel| authorities(channel).add_authority(request.clone()).await;
+    // An external one that is there already is not added again.
+    let repeat = if external { Repeat::Read } else { Repeat::NonIdempotent };
+    let answer = session.call(repeat, make).await?;
+    let view = AddedView {
+        generation: answer.generation,
+        members: names(&answer.members),
+        unanswering_members: unanswering(answer.unanswering_members),
+    };
+    session.print(&view, || {
+        let kind = if external { "external" } else { "the cluster's own" };
+        format!("authority {} is {kind}, and believed by {}\n", view.generation, view.members.join(", "))
+    })?;
+    for silent in &view.unanswering_members {
+        session.terminal.note(format_args!("not known of {}: {}", silent.member, silent.error));
+    }
+    session.terminal.note(match external {
+        false => "next: \"trestle ca rotate\" makes it the active one; contexts that were used by then go on to work",
+        true => "next: on each member's machine have what \"trestle certificate request\" prints signed, and put it in place with \"trestle \
+         certificate install FILE\"; then \"trestle ca rotate\" makes this authority the active one",
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod authority;
 mod backend;
 mod backup;
+mod certificate;
 mod check_flags;
 mod check_pace;
 pub(crate) mod check_settings;
@@ -103,6 +104,9 @@ pub(crate) enum Command {
     /// Manage authorities: who signs the certificates of members and users
     #[command(subcommand)]
     Ca(authority::AuthorityCommand),
+    /// See to the certificate of this machine's member, where an authority outside of the cluster signs
+    #[command(subcommand)]
+    Certificate(certificate::CertificateCommand),
     /// List contexts, and choose one: which cluster to call, and as which user
     #[command(subcommand, alias = "contexts")]
     Context(context::ContextCommand),
@@ -141,6 +145,7 @@ impl Command {
             Self::User(command) => Box::pin(command.run(session)).await,
             Self::Token(command) => Box::pin(command.run(session)).await,
             Self::Ca(command) => Box::pin(command.run(session)).await,
+            Self::Certificate(command) => command.run(session).await,
             Self::Context(command) => command.run(session),
             Self::Backup(args) => Box::pin(args.run(session)).await,
             Self::Restore(args) => Box::pin(args.run(session)).await,

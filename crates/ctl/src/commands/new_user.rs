@@ -7,10 +7,12 @@ use serde::Serialize;
 use tonic::transport::Channel;
 use trestle_api::v1;
 use trestle_api::v1::user_service_client::UserServiceClient;
-use trestle_identity::{CertificateRequest, PrivateKey, SigningError, time_text};
-use trestle_model::{Choice, Role, Secret, UserName};
+use trestle_identity::{
+    CertificateRequest, CertificateSubject, PrivateKey, SigningError, SpiffeId, time_text,
+};
+use trestle_model::{Choice, ClusterId, Role, Secret, UserName};
 
-use crate::context::{Context, Contexts, context_name};
+use crate::context::{Context, Contexts, context_name, default_path};
 use crate::error::Error;
 use crate::input::Input;
 use crate::session::{Repeat, Session};
@@ -43,6 +45,9 @@ pub(super) struct MadeUser {
     pub(super) context: String,
     /// The file that the context is in.
     pub(super) file: String,
+    /// Whether its certificate is to be signed outside of the cluster.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) awaits_certificate: bool,
 }
 
 /// The context itself, in place of the text of the file, for programs.
@@ -53,6 +58,9 @@ pub(super) struct ContextDocument {
     certificate: String,
     key: String,
     ca: String,
+    /// Whom an authority outside of the cluster is to sign for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_for: Option<String>,
 }
 
 /// A user that was made, with the context that it calls the cluster with.
@@ -171,15 +179,25 @@ impl NewUser {
     /// # Errors
     /// When it cannot be used, or not be written.
     pub(super) fn keep(self, answer: v1::UserCredentials) -> Result<KeptUser, Error> {
+        let cluster = ClusterId::parse(&answer.cluster_id)
+            .map_err(|rule| Error::BadAnswer(format!("the id of the cluster {rule}")))?;
+        let user = UserView::from(answer.user.unwrap_or_default());
+        let of = UserName::parse(&user.name)
+            .map_err(|rule| Error::BadAnswer(format!("the name of the user {rule}")))?;
+        let name = context_name(&of, &cluster);
+        let unsigned = answer.certificate.is_empty();
+        let subject = CertificateSubject::User(of);
         let context = Context {
             endpoints: answer.endpoints,
             certificate: answer.certificate,
             key: Secret::new(self.key.to_pem().expose().clone()),
             ca: answer.authorities,
+            signed_for: unsigned.then(|| SpiffeId { cluster, subject }.to_string()),
             renewal_failed: None,
         };
-        let user = UserView::from(answer.user.unwrap_or_default());
-        let name = context_name(&context.identity(&user.name)?);
+        if !unsigned {
+            context.identity(&name)?;
+        }
         let Some(path) = self.file else {
             let mut contexts = Contexts::default();
             contexts.add(name, context);
@@ -189,7 +207,8 @@ impl NewUser {
             contexts.add(name.clone(), context);
             Ok(contexts.current.as_ref() != Some(&name))
         })?;
-        let made = MadeUser { user, context: name, file: path.display().to_string() };
+        let file = path.display().to_string();
+        let made = MadeUser { user, context: name, file, awaits_certificate: unsigned };
         Ok(KeptUser::InFile { made, another_is_current })
     }
 }
@@ -198,9 +217,23 @@ impl ContextDocument {
     /// The only context of these.
     pub(super) fn of(contexts: &Contexts) -> Option<Self> {
         let (name, context) = contexts.contexts.iter().next()?;
-        let Context { endpoints, certificate, key, ca, renewal_failed: _ } = context.clone();
-        Some(Self { name: name.clone(), endpoints, certificate, key: key.expose().clone(), ca })
+        let Context { endpoints, certificate, key, ca, signed_for, renewal_failed: _ } = context.clone();
+        Some(Self { name: name.clone(), endpoints, certificate, key: key.expose().clone(), ca, signed_for })
     }
+}
+
+/// What is to be said where an authority outside of the cluster is to sign for a context, in that file.
+pub(super) fn how_to_sign(context: &str, file: &Path) -> String {
+    let own = default_path().is_ok_and(|own| own == file);
+    let meant = match own {
+        true => context.to_owned(),
+        false if file.display().to_string().contains('/') => file.display().to_string(),
+        false => format!("./{}", file.display()),
+    };
+    format!(
+        "its certificate is signed outside of the cluster: have what \"trestle context request {meant}\" prints signed, and put it in with \
+         \"trestle context install FILE {meant}\""
+    )
 }
 
 /// What is to be said where a context was added beside the current one.

@@ -1,6 +1,5 @@
 //! `trestle restore`.
 
-use std::io::Read;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,7 +14,7 @@ use super::passphrase::PassphraseArgs;
 use crate::args::WriteArgs;
 use crate::document;
 use crate::error::Error;
-use crate::input::Input;
+use crate::input::{Input, text_of};
 use crate::session::{Repeat, Session, cluster};
 use crate::view::{ChangeView, short_name};
 use crate::write::{Write, warn};
@@ -94,16 +93,6 @@ struct RestoredView {
     warnings: Vec<String>,
 }
 
-fn read(file: &str) -> Result<String, Error> {
-    let mut text = String::new();
-    let read = match file {
-        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
-        path => std::fs::read_to_string(path).map(|content| text = content),
-    };
-    read.map_err(|cause| Error::File { action: "read", file: file.to_owned(), cause })?;
-    Ok(text)
-}
-
 /// What a restore would do, a line for each resource.
 fn would_be(done: &str, view: &RestoredView) -> String {
     let mut told = format!("configuration would be {done} (dry run)\n");
@@ -122,7 +111,7 @@ impl RestoreArgs {
     pub(super) async fn run(self, session: &mut Session<'_>) -> Result<(), Error> {
         let mut input = Input::default();
         let write = Write::new(&self.write, &mut input)?;
-        let document = document::from_json(&read(&self.file)?)?;
+        let document = document::from_json(&text_of(&self.file)?)?;
         let document = document.unwrap_or_else(|rule| {
             input.refuse("FILE", &self.file, &format!("must be a backup of \"trestle backup\": {rule}"));
             v1::Configuration::default()

@@ -8,7 +8,7 @@ use trestle_api::v1;
 use trestle_model::{Role, UserName};
 
 use super::choice::choice;
-use super::new_user::{ContextDocument, KeptUser, NewUser, UserView, how_to_use, users};
+use super::new_user::{ContextDocument, KeptUser, NewUser, UserView, how_to_sign, how_to_use, users};
 use super::reading::{PAGE_SIZE, consistency, next_page};
 use crate::args::ReadArgs;
 use crate::duration::DURATION_RULE;
@@ -83,6 +83,9 @@ fn tell(session: &mut Session<'_>, done: &str, kept: KeptUser) -> Result<(), Err
                 "user {} {done}; keep what follows where nobody else reads it",
                 user.name
             ));
+            if let Some(name) = contexts.unsigned() {
+                session.terminal.note(how_to_sign(name, Path::new("FILE")));
+            }
             session.print(&ContextDocument::of(&contexts), || contexts.render().expose().clone())
         }
         KeptUser::InFile { made, another_is_current } => {
@@ -90,6 +93,9 @@ fn tell(session: &mut Session<'_>, done: &str, kept: KeptUser) -> Result<(), Err
                 let (name, role) = (&made.user.name, made.user.role);
                 format!("user {name} {done} as {role}; context {} is in {}\n", made.context, made.file)
             })?;
+            if made.awaits_certificate {
+                session.terminal.note(how_to_sign(&made.context, Path::new(&made.file)));
+            }
             if another_is_current {
                 session.terminal.note(how_to_use(&made.context));
             }

@@ -1,13 +1,15 @@
 //! Renewing the certificate of the context that a command has called with, once two thirds of its life are over. The command is done by
 //! then: what goes wrong here is told and changes nothing for it.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Access, access};
 use trestle_api::v1;
 use trestle_api::v1::user_service_client::UserServiceClient;
 use trestle_identity::{CertificateFacts, CertificateRequest, PrivateKey, lock_directory, time_text};
-use trestle_model::defaults::CERTIFICATE_BACKDATED;
+use trestle_model::defaults::{CERTIFICATE_BACKDATED, CERTIFICATE_WARNED};
+use trestle_model::{Invalid, Violation};
 
 use super::{Repeat, Session};
 use crate::context::{Context, Contexts, UsedContext, directory};
@@ -48,6 +50,11 @@ impl Session<'_> {
         if !is_due(&facts, now) || failed_lately(&used.context, now) {
             return;
         }
+        // Where it cannot be noted that this was told, it would be at each command, for months.
+        let left = facts.not_after.duration_since(now).unwrap_or_default();
+        if is_writable(&used.file).is_err() && left > CERTIFICATE_WARNED {
+            return;
+        }
         if let Err(error) = renewed(self, &used, now).await {
             let (name, end) = (&used.name, time_text(facts.not_after));
             self.terminal.note(format_args!(
@@ -58,13 +65,25 @@ impl Session<'_> {
     }
 }
 
+/// What is to be done where the cluster does not sign.
+fn signed_outside(name: &str) -> Error {
+    let rule = format!(
+        "has its certificate from outside of the cluster: have what \"trestle context request\" prints for it signed, and put it in with \
+         \"trestle context install\""
+    );
+    Invalid(vec![Violation::new("context", name, rule)]).into()
+}
+
+fn is_writable(file: &Path) -> rustix::io::Result<()> {
+    access(directory(file), Access::WRITE_OK).and_then(|()| access(file, Access::WRITE_OK))
+}
+
 async fn renewed(session: &mut Session<'_>, used: &UsedContext, now: SystemTime) -> Result<(), Error> {
     let UsedContext { file, name, context, .. } = used;
     let cannot =
         |action, cause: std::io::Error| Error::File { action, file: file.display().to_string(), cause };
     // Nothing is signed that could not be kept.
-    let writable = access(directory(file), Access::WRITE_OK).and_then(|()| access(file, Access::WRITE_OK));
-    writable.map_err(|errno| cannot("write", errno.into()))?;
+    is_writable(file).map_err(|errno| cannot("write", errno.into()))?;
     let lock = lock_directory(directory(file), false).map_err(|cause| cannot("lock", cause))?;
     // Another process is at it, or was quicker.
     let Some(_lock) = lock else { return Ok(()) };
@@ -72,7 +91,10 @@ async fn renewed(session: &mut Session<'_>, used: &UsedContext, now: SystemTime)
     if contexts.contexts.get(name) != Some(context) {
         return Ok(());
     }
-    let signed = signed(session, context, name).await;
+    let signed = match &context.signed_for {
+        Some(_) => Err(signed_outside(name)),
+        None => signed(session, context, name).await,
+    };
     let kept = match &signed {
         // By this machine's clock it is as old as the one before: the clocks differ.
         Ok(new) if is_due_by(new, name, now) => {

@@ -1,7 +1,6 @@
 //! The calling side of a user.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,11 +9,11 @@ use trestle_model::{ClusterId, UserName};
 
 use super::greeting::{Greeted, NotGreeted, greet};
 use super::server::ServerLeaf;
-use crate::certificate::{CertificateFacts, from_pem};
+use crate::certificate::{CertificateFacts, authorities_mark, from_pem};
 use crate::name::{CertificateSubject, SpiffeId, admin_host};
 use crate::private_key::PrivateKey;
 use crate::verification_time::VerificationTime;
-use crate::verify::{BelievedBy, CertificateRefusal, ShownChain, verify_called_member, verify_own};
+use crate::verify::{CertificateRefusal, ShownChain, verify_called_member, verify_own};
 
 /// Why there is no connection, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,9 +85,9 @@ struct UserIdentity {
     user: UserName,
     authorities: Vec<Vec<u8>>,
     certificate: Vec<u8>,
+    /// The certificates between it and its authority.
+    intermediates: Vec<Vec<u8>>,
     key: PrivateKey,
-    /// Whether a member was met whose authority is newer than those.
-    met_newer: AtomicBool,
 }
 
 impl ClientTls {
@@ -99,7 +98,9 @@ impl ClientTls {
     pub fn new(authorities: &str, certificate: &str, key: &str) -> Result<Self, String> {
         let authorities = from_pem(authorities).map_err(|rule| format!("ca {rule}"))?;
         let found = from_pem(certificate).map_err(|rule| format!("certificate {rule}"))?;
-        let certificate = found.into_iter().next().unwrap_or_default();
+        let mut found = found.into_iter();
+        let certificate = found.next().unwrap_or_default();
+        let intermediates = found.collect();
         let key = PrivateKey::from_pem(key).map_err(|error| format!("key: {error}"))?;
         let facts = CertificateFacts::read(&certificate).map_err(|refusal| refusal.to_string())?;
         let uri = facts.uris.first().map(String::as_str).unwrap_or_default();
@@ -111,8 +112,8 @@ impl ClientTls {
         if facts.pin != key.pin() {
             return Err(format!("key {} is not that of certificate, which is {}", key.pin(), facts.pin));
         }
-        let (cluster, met_newer) = (name.cluster, AtomicBool::new(false));
-        Ok(Self(Arc::new(UserIdentity { cluster, user, authorities, certificate, key, met_newer })))
+        let cluster = name.cluster;
+        Ok(Self(Arc::new(UserIdentity { cluster, user, authorities, certificate, intermediates, key })))
     }
 
     /// The cluster that its certificate is of.
@@ -130,15 +131,9 @@ impl ClientTls {
         CertificateFacts::read(&self.0.certificate).ok()
     }
 
-    /// Whether it knows several authorities: by now some of them may be believed no more.
-    pub fn knows_several_authorities(&self) -> bool {
-        self.0.authorities.len() > 1
-    }
-
-    /// Whether it has called a member whose authority it does not know, and believed it because one that it knows has signed for that
-    /// authority: by then it should know the newer one.
-    pub fn has_met_newer_authority(&self) -> bool {
-        self.0.met_newer.load(Ordering::Relaxed)
+    /// The mark of the authorities that it believes.
+    pub fn authorities_mark(&self) -> String {
+        authorities_mark(self.0.authorities.iter().map(Vec::as_slice))
     }
 
     /// Speaks TLS with a member, and waits for its first words: only these tell that it has let the user in.
@@ -150,18 +145,16 @@ impl ClientTls {
         io: Io,
         now: VerificationTime,
     ) -> Result<Greeted<TlsStream<Io>>, TlsError> {
-        let UserIdentity { cluster, user, authorities, certificate, key, met_newer } = &*self.0;
+        let UserIdentity { cluster, user, authorities, certificate, intermediates, key } = &*self.0;
         let own = |refusal| TlsError::Own { user: user.clone(), refusal };
         verify_own(certificate, now).map_err(own)?;
         let own = ServerLeaf::new(certificate, key).map_err(|error| TlsError::Broken(error.to_string()))?;
+        let own = own.with_authorities(intermediates.iter().map(Vec::as_slice));
         let (cluster_of, believed) = (cluster.clone(), authorities.clone());
         // In place of the name in an address: members are reached under many, and an authority signs for no other cluster.
         let judge = move |shown: ShownChain<'_>| verify_called_member(&cluster_of, &believed, shown, now);
         match greet(io, &admin_host(cluster), Some(&own), Box::new(judge)).await {
-            Ok((stream, by)) => {
-                met_newer.fetch_or(by == BelievedBy::NewerAuthority, Ordering::Relaxed);
-                Ok(stream)
-            }
+            Ok((stream, ())) => Ok(stream),
             Err(NotGreeted::Disbelieved(refusal)) => {
                 Err(TlsError::Member { cluster: cluster.clone(), refusal })
             }

@@ -61,6 +61,11 @@ impl ServerLeaf {
         self.certified.cert.first().map(AsRef::as_ref).unwrap_or_default()
     }
 
+    /// The certificates that are shown with it, in DER.
+    pub fn others(&self) -> Vec<&[u8]> {
+        self.certified.cert.iter().skip(1).map(AsRef::as_ref).collect()
+    }
+
     /// What the certificate says.
     pub fn facts(&self) -> &CertificateFacts {
         &self.facts
@@ -110,7 +115,8 @@ fn alert(refusal: &CertificateRefusal) -> CertificateError {
         }
         CertificateRefusal::OtherCluster { .. }
         | CertificateRefusal::OtherKind { .. }
-        | CertificateRefusal::OtherMember { .. } => CertificateError::InvalidPurpose,
+        | CertificateRefusal::OtherMember { .. }
+        | CertificateRefusal::OtherName { .. } => CertificateError::InvalidPurpose,
         CertificateRefusal::UnknownUser(_) => CertificateError::ApplicationVerificationFailure,
         CertificateRefusal::KeyNotPinned { .. } | CertificateRefusal::NotMembersKey { .. } => {
             CertificateError::Revoked
@@ -256,7 +262,7 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     leaf: &ServerLeaf,
     state: Arc<ClusterState>,
 ) -> Result<(TlsStream<Io>, AuthenticatedUser), HandshakeFailure<Io>> {
-    let judge = move |shown: ShownChain<'_>| verify_user(&state, shown.leaf);
+    let judge = move |shown: ShownChain<'_>| verify_user(&state, shown);
     match shake(io, leaf, true, Box::new(judge)).await? {
         (stream, Some(user)) => Ok((stream, user)),
         (stream, None) => {

@@ -43,6 +43,7 @@ fn state(authority: &CertificateAuthority, users: &[(&str, Role, KeyPin)]) -> Cl
         generation: 1,
         certificate: authority.certificate().into(),
         state: AuthorityState::Active,
+        external: false,
         key_holders: vec![MemberId(1)],
         cross: None,
     };
@@ -63,19 +64,21 @@ fn a_user_is_believed_by_its_key_and_has_the_role_of_the_state() {
     let (ca, key) = (authority(&cluster("0a")), PrivateKey::generate().unwrap());
     let leaf = ca.sign_user(&request(&key), &name("alice"), now(), YEAR).unwrap();
     let mut state = state(&ca, &[("alice", Role::Operator, key.pin())]);
-    let user = verify_user(&state, &leaf).unwrap();
+    let user = verify_user(&state, ShownChain::alone(&leaf)).unwrap();
     assert_eq!((user.name.as_str(), user.pin), ("alice", key.pin()));
     assert_eq!(check_user(&state, &user, at(now())), Ok(Role::Operator));
     // What revokes is the state.
     state.users.clear();
-    for refused in [verify_user(&state, &leaf).map(|_| ()), check_user(&state, &user, at(now())).map(|_| ())]
-    {
+    for refused in [
+        verify_user(&state, ShownChain::alone(&leaf)).map(|_| ()),
+        check_user(&state, &user, at(now())).map(|_| ()),
+    ] {
         assert_eq!(refused, Err(CertificateRefusal::UnknownUser(name("alice"))));
     }
     let other = PrivateKey::generate().unwrap();
     let state = self::state(&ca, &[("alice", Role::Admin, other.pin())]);
     let rotated = CertificateRefusal::KeyNotPinned { user: name("alice"), pin: key.pin() };
-    assert_eq!(verify_user(&state, &leaf), Err(rotated));
+    assert_eq!(verify_user(&state, ShownChain::alone(&leaf)), Err(rotated));
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn each_refusal_says_what_is_wrong() {
     let key = PrivateKey::generate().unwrap();
     let state = state(&ours, &[("alice", Role::Admin, key.pin())]);
     let sign = |ca: &CertificateAuthority| ca.sign_user(&request(&key), &name("alice"), now(), YEAR).unwrap();
-    let refused = |leaf: &[u8]| verify_user(&state, leaf).unwrap_err().to_string();
+    let refused = |leaf: &[u8]| verify_user(&state, ShownChain::alone(leaf)).unwrap_err().to_string();
     let ids = (cluster("0a"), cluster("0b"));
     assert_eq!(
         refused(&sign(&theirs)),
@@ -100,7 +103,7 @@ fn each_refusal_says_what_is_wrong() {
         )
     );
     // A certificate outside of its time is refused at each call, not in the handshake.
-    let user = verify_user(&state, &sign(&ours)).unwrap();
+    let user = verify_user(&state, ShownChain::alone(&sign(&ours))).unwrap();
     let late = |clock| check_user(&state, &user, at(clock)).unwrap_err().to_string();
     assert_eq!(
         late(now() + YEAR + Duration::from_secs(1)),
@@ -134,7 +137,7 @@ fn one_name_is_needed_and_no_more_than_one_is_taken() {
         let mut params = CertificateParams::default();
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
         let leaf = params.self_signed(key.pair()).unwrap().der().to_vec();
-        verify_user(&state, &leaf).unwrap_err()
+        verify_user(&state, ShownChain::alone(&leaf)).unwrap_err()
     };
     let alice = format!("spiffe://{}/user/alice", cluster("0a"));
     assert_eq!(refused(&[]), CertificateRefusal::NoName);
@@ -151,24 +154,30 @@ fn a_user_of_a_retired_authority_is_known_by_the_key_of_its_record_and_its_end()
     let mut state = state(&ca, &[("alice", Role::Viewer, key.pin())]);
     let first = Authority { state: AuthorityState::Retired, ..Authority::clone(&state.authorities[&1]) };
     state.authorities.insert(1, first.into());
-    assert!(verify_user(&state, &leaf).is_ok());
+    assert!(verify_user(&state, ShownChain::alone(&leaf)).is_ok());
     // Whoever has stolen the key of that authority makes certificates, and no key of a user.
     let stolen = PrivateKey::generate().unwrap();
     let forged = ca.sign_user(&request(&stolen), &name("alice"), now(), YEAR).unwrap();
-    assert!(matches!(verify_user(&state, &forged), Err(CertificateRefusal::KeyNotPinned { .. })));
+    assert!(matches!(
+        verify_user(&state, ShownChain::alone(&forged)),
+        Err(CertificateRefusal::KeyNotPinned { .. })
+    ));
     // Nor more time for the key of one.
     let end = now() + YEAR / 2;
     let not_after = end.duration_since(NOW).unwrap().as_secs();
     let mut alice = User::clone(&state.users[&name("alice")]);
     alice.spec.keys = vec![UserKey { pin: key.pin(), not_after, not_before: 0, authority: 1 }];
     state.users.insert(name("alice"), alice.into());
-    let shown = verify_user(&state, &leaf).unwrap();
+    let shown = verify_user(&state, ShownChain::alone(&leaf)).unwrap();
     assert_eq!(shown.not_after, end);
     let late = check_user(&state, &shown, at(end + YEAR / 4));
     assert!(matches!(late, Err(CertificateRefusal::Expired { .. })));
     // One that is forgotten is not believed.
     state.authorities.clear();
-    assert!(matches!(verify_user(&state, &leaf), Err(CertificateRefusal::WrongAuthority { .. })));
+    assert!(matches!(
+        verify_user(&state, ShownChain::alone(&leaf)),
+        Err(CertificateRefusal::WrongAuthority { .. })
+    ));
 }
 
 #[test]
@@ -190,9 +199,9 @@ fn who_knows_an_old_authority_believes_a_member_of_a_newer_one_that_it_leads_to(
         let now = VerificationTime::by_clock(at);
         verify_called_member(&id, &[known.certificate().to_vec()], shown, now)
     };
-    assert_eq!(verify(&first, &others), Ok(BelievedBy::NewerAuthority));
-    assert_eq!(verify(&second, &others), Ok(BelievedBy::NewerAuthority));
-    assert_eq!(verify(&third, &others), Ok(BelievedBy::KnownAuthority));
+    assert_eq!(verify(&first, &others), Ok(()));
+    assert_eq!(verify(&second, &others), Ok(()));
+    assert_eq!(verify(&third, &others), Ok(()));
     assert!(matches!(verify(&first, &others[..1]), Err(CertificateRefusal::WrongAuthority { .. })));
     assert!(matches!(verify(&make(1, now()), &others), Err(CertificateRefusal::WrongAuthority { .. })));
     // As for a token that was made under the first one.
@@ -208,7 +217,7 @@ fn fuzz_user_certificate() {
     let (ca, key) = (authority(&cluster("0a")), PrivateKey::generate().unwrap());
     let leaf = ca.sign_user(&request(&key), &name("alice"), now(), YEAR).unwrap();
     let state = state(&ca, &[("alice", Role::Viewer, key.pin()), ("alicd", Role::Admin, KeyPin([0; 32]))]);
-    let real = verify_user(&state, &leaf).unwrap();
+    let real = verify_user(&state, ShownChain::alone(&leaf)).unwrap();
     let target = trestle_fuzz::FuzzTarget {
         name: "user_certificate",
         seeds: vec![leaf],
@@ -216,7 +225,7 @@ fn fuzz_user_certificate() {
         len_max: 2048,
         repair: None,
     };
-    trestle_fuzz::fuzz(&target, |input| match verify_user(&state, input) {
+    trestle_fuzz::fuzz(&target, |input| match verify_user(&state, ShownChain::alone(input)) {
         Ok(user) => {
             assert_eq!(user, real);
             "believed"

@@ -27,6 +27,9 @@ impl ClusterState {
         if !self.members.contains_key(&member) {
             return Err(missing(Kind::Member, member));
         }
+        if authority.external {
+            return refused(generation, "is external: no member has its key");
+        }
         if authority.key_holders.contains(&member) {
             return unchanged(self.revision, Outcome::Noted);
         }
@@ -38,21 +41,17 @@ impl ClusterState {
         index: Revision,
         generation: u32,
         certificate: &[u8],
-        maker: MemberId,
+        maker: Option<MemberId>,
     ) -> Result {
-        if !self.members.contains_key(&maker) {
+        if let Some(maker) = maker.filter(|maker| !self.members.contains_key(maker)) {
             return Err(missing(Kind::Member, maker));
         }
-        let Some(newest) = self.authorities.values().next_back() else {
-            return refused(
-                generation,
-                "needs one before it, and this cluster was founded without an authority",
-            );
-        };
-        if newest.generation == generation && *newest.certificate == *certificate {
+        let newest = self.authorities.values().next_back();
+        if newest.is_some_and(|newest| newest.generation == generation && *newest.certificate == *certificate)
+        {
             return unchanged(self.revision, Outcome::Noted);
         }
-        let next = newest.generation.saturating_add(1);
+        let next = newest.map_or(Authority::FIRST, |newest| newest.generation.saturating_add(1));
         if generation != next {
             return refused(generation, format!("must be {next}, one more than the newest authority has"));
         }
@@ -63,6 +62,12 @@ impl ClusterState {
                 coming.generation
             );
             return refused(generation, rule);
+        }
+        if self.authorities.values().any(|known| *known.certificate == *certificate) {
+            return refused(
+                generation,
+                "has a certificate that another authority of this cluster has already",
+            );
         }
         if self.authorities.len() >= defaults::AUTHORITIES_MAX && self.oldest_retired().is_none() {
             return Err(Refusal::Full { kind: Kind::Authority, max: defaults::AUTHORITIES_MAX });
@@ -126,7 +131,8 @@ impl ClusterState {
                     generation: *generation,
                     certificate: certificate.clone(),
                     state: AuthorityState::Trusted,
-                    key_holders: vec![*maker],
+                    external: maker.is_none(),
+                    key_holders: maker.iter().copied().collect(),
                     cross: cross.clone(),
                 };
                 self.authorities.insert(*generation, Arc::new(authority));

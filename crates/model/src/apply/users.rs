@@ -26,13 +26,18 @@ fn is_newer(known: &UserKey, key: &UserKey) -> bool {
 
 impl ClusterState {
     pub(super) fn found_identities(&mut self, index: Revision, identities: Option<&FoundingIdentities>) {
-        let Some(FoundingIdentities { authority, founder_key, transport, token }) = identities else {
+        let Some(FoundingIdentities { authority, external, founder_key, transport, token }) = identities
+        else {
             return;
         };
-        let (generation, state, key_holders) =
-            (Authority::FIRST, AuthorityState::Active, vec![MemberId::FOUNDER]);
-        let authority =
-            Authority { generation, certificate: authority.clone(), state, key_holders, cross: None };
+        let authority = Authority {
+            generation: Authority::FIRST,
+            certificate: authority.clone(),
+            state: AuthorityState::Active,
+            external: *external,
+            key_holders: if *external { Vec::new() } else { vec![MemberId::FOUNDER] },
+            cross: None,
+        };
         self.authorities.insert(Authority::FIRST, Arc::new(authority));
         founder_key.iter().for_each(|key| self.pin_key(MemberId::FOUNDER, *key));
         self.transport = *transport;

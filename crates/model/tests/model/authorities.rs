@@ -22,6 +22,7 @@ fn founded(with_authority: bool) -> ClusterState {
     };
     let identities = with_authority.then(|| FoundingIdentities {
         authority: [1].into(),
+        external: false,
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Require,
         token: None,
@@ -39,7 +40,7 @@ fn add(generation: u32) -> Command {
         generation,
         certificate: [byte].into(),
         cross: Some(CrossCertificate { signer: generation - 1, certificate: [byte, 100].into() }),
-        maker: M1,
+        maker: Some(M1),
     }
 }
 
@@ -115,13 +116,14 @@ fn what_is_out_of_turn_is_refused() {
         assert!(told.contains(why), "{told}");
     }
     let Command::AddAuthority { certificate, cross, .. } = add(2) else { panic!() };
-    let by_nobody = Command::AddAuthority { generation: 2, certificate, cross, maker: MemberId(9) };
+    let by_nobody = Command::AddAuthority { generation: 2, certificate, cross, maker: Some(MemberId(9)) };
     assert!(matches!(state.decide(3, &by_nobody), Err(Refusal::NotFound { .. })));
     apply(&mut state, 3, &[add(2)]);
     let told = refused(&mut state, &add(3));
     assert!(told.contains("while authority 2 has yet to become the one that signs"), "{told}");
     // Of two leaders that make the second one each, one has made it.
-    let another = Command::AddAuthority { generation: 2, certificate: [9].into(), cross: None, maker: M1 };
+    let another =
+        Command::AddAuthority { generation: 2, certificate: [9].into(), cross: None, maker: Some(M1) };
     assert!(refused(&mut state, &another).contains("must be 3"));
     apply(&mut state, 4, &[Command::ActivateAuthority(2)]);
     let told = refused(&mut state, &Command::ActivateAuthority(1));
@@ -132,8 +134,13 @@ fn what_is_out_of_turn_is_refused() {
     apply(&mut state, 6, &[add(3), Command::RetireAuthority(3)]);
     assert!(refused(&mut state, &Command::ActivateAuthority(3)).contains("was retired"));
     assert!(state.decide(90, &add(4)).is_ok());
-    let told = refused(&mut founded(false), &add(1));
-    assert!(told.contains("founded without an authority"), "{told}");
+    // A cluster of an earlier version gets its first one.
+    let mut without = founded(false);
+    assert!(refused(&mut without, &add(2)).contains("must be 1"));
+    apply(&mut without, 3, &[add(1)]);
+    assert_eq!(without.coming_authority().unwrap().generation, 1);
+    apply(&mut without, 4, &[Command::ActivateAuthority(1)]);
+    assert_eq!(without.active_authority().unwrap().key_holders, [M1]);
 }
 
 #[test]
@@ -176,7 +183,8 @@ fn what_is_shown_with_a_certificate_leads_to_the_oldest_authority() {
     assert_eq!(chain(&state, 3), [vec![3, 100], vec![2, 100], vec![1]]);
     assert_eq!(chain(&state, 4), Vec::<Vec<u8>>::new());
     // For which nobody could sign.
-    let alone = Command::AddAuthority { generation: 4, certificate: [4].into(), cross: None, maker: M1 };
+    let alone =
+        Command::AddAuthority { generation: 4, certificate: [4].into(), cross: None, maker: Some(M1) };
     apply(&mut state, 8, &[Command::RetireAuthority(2), alone]);
     assert_eq!(chain(&state, 4), [vec![4]]);
     // An older one is forgotten by now.

@@ -25,6 +25,7 @@ fn founded(feature_level_max: u32, authority: bool) -> ClusterState {
 fn founded_with(feature_level_max: u32, authority: bool, token: Option<JoinTokenSpec>) -> ClusterState {
     let identities = authority.then(|| FoundingIdentities {
         authority: [1, 2, 3].into(),
+        external: false,
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Require,
         token,
@@ -228,6 +229,7 @@ fn a_cluster_is_founded_together_with_the_token_of_its_other_initial_members() {
     let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
     let identities = FoundingIdentities {
         authority: [1].into(),
+        external: false,
         founder_key: None,
         transport: TransportSecurity::Require,
         token: Some(token(7, 0)),

@@ -20,6 +20,7 @@ fn cluster(feature_level_max: u32) -> ClusterState {
     let cluster_id = ClusterId::parse(&"0a".repeat(16)).unwrap();
     let identities = (feature_level_max > 1).then(|| FoundingIdentities {
         authority: [1, 2, 3].into(),
+        external: false,
         founder_key: Some(KeyPin([1; 32])),
         transport: TransportSecurity::Off,
         token: None,

@@ -19,6 +19,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 use tower::ServiceExt;
+use trestle_identity::AUTHORITIES_HEADER;
 
 use super::calls::{CallClass, CallPermit, too_many};
 use super::connection::PortConnection;
@@ -113,6 +114,7 @@ pub(super) fn class(path: &str) -> CallClass {
             | "MoveVips"
             | "TransferLeadership"
             | "BootstrapCluster"
+            | "AddAuthority"
             | "RestoreConfiguration",
         ) => CallClass::Waiting,
         _ => CallClass::Unary,
@@ -331,7 +333,7 @@ impl ServicePort {
                 return refused(too_many("too many requests that do not come whole"));
             }
         };
-        let response = match answered {
+        let mut response = match answered {
             Some(Ok(response)) => response,
             Some(Err(never)) => match never {},
             None => return refused(Status::deadline_exceeded("the call took longer than it may")),
@@ -342,6 +344,9 @@ impl ServicePort {
         }
         if class == CallClass::Raft && !failed && !connection.is_lane() {
             self.admission().make_lane(connection.number);
+        }
+        if let Some(mark) = session.and_then(|session| session.authorities_mark()) {
+            response.headers_mut().insert(AUTHORITIES_HEADER, mark);
         }
         permit.answer(Instant::now());
         let revocation = revocable.map(|session| Revocation::new(session.clone()));

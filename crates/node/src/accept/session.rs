@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::header::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -195,6 +196,14 @@ impl CallerSession {
     /// As [`current`](Self::current).
     pub(super) fn calling(&self, path: &str) -> Result<Proof, Status> {
         if self.is_founding(path) { Ok(Proof::Peer(PeerCaller::Anonymous)) } else { self.current() }
+    }
+
+    /// What users are told of the authorities that are believed, with each answer.
+    pub(super) fn authorities_mark(&self) -> Option<HeaderValue> {
+        match self.shown {
+            Shown::User(_) => self.door.trust.authorities_mark(),
+            Shown::Nothing | Shown::Peer(_) => None,
+        }
     }
 
     /// Notes a call of this method that was let in.

@@ -274,7 +274,7 @@ fn members(method: &str) -> Option<(Action, TargetKind)> {
         "PromoteMember" | "UpdateMember" => Action::Update,
         "RemoveMember" => Action::Delete,
         "DrainMember" | "EnableMember" => Action::Drain,
-        "EnrollMember" => Action::Enroll,
+        "EnrollMember" | "RequestMemberCertificate" | "InstallMemberCertificate" => Action::Enroll,
         _ => return None,
     };
     Some((action, TargetKind::Member))
@@ -319,7 +319,7 @@ fn tokens(method: &str) -> Option<(Action, TargetKind)> {
 fn authorities(method: &str) -> Option<(Action, TargetKind)> {
     let action = match method {
         "ListAuthorities" => Action::Read,
-        "RotateAuthority" => Action::Create,
+        "RotateAuthority" | "AddAuthority" => Action::Create,
         "RetireAuthority" => Action::Delete,
         "ExportAuthorityKey" => Action::Export,
         "ImportAuthorityKey" => Action::Restore,

@@ -1,6 +1,7 @@
 //! Authorities, as clients see and change them. What changes them is done by the leader (`rotating`).
 
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use tokio_stream::StreamExt;
@@ -10,7 +11,7 @@ use trestle_api::peer::forward_response::Message;
 use trestle_api::status::{self, Failure};
 use trestle_api::v1::authority_service_server::AuthorityService;
 use trestle_api::{convert, peer, v1};
-use trestle_identity::{CertificateFacts, to_pem};
+use trestle_identity::{CertificateFacts, check_authority, from_pem, to_pem};
 use trestle_model::{Authority, AuthorityState, Invalid, Secret, Violation};
 
 use super::leader::{OperationStream, resource_name, unexpected};
@@ -31,8 +32,19 @@ fn rendered(authority: &Authority) -> v1::Authority {
         state: state.into(),
         certificate: to_pem(&authority.certificate),
         expire_time: end.map(Into::into),
+        external: authority.external,
         ..Default::default()
     }
+}
+
+/// The one certificate of an authority in a text in PEM, in DER.
+pub(super) fn authority_in(field: &str, text: &str, now: SystemTime) -> Result<Vec<u8>, Status> {
+    let found = from_pem(text).and_then(|mut found| match found.len() {
+        1 => Ok(found.remove(0)),
+        many => Err(format!("must have one certificate, and has {many}")),
+    });
+    let checked = found.and_then(|der| check_authority(&der, now).map(|_| der));
+    checked.map_err(|rule| status::invalid(&Invalid(vec![Violation::new(field, "(not shown)", rule)])))
 }
 
 fn unanswering(member: peer::UnansweringMember) -> v1::UnansweringMember {
@@ -139,6 +151,26 @@ impl AuthorityService for Admin {
         Ok(Response::new(steps(stream)))
     }
 
+    async fn add_authority(
+        &self,
+        request: Request<v1::AddAuthorityRequest>,
+    ) -> Result<Response<v1::AddAuthorityResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        access::authorize(&caller, Action::Create, &Target::all(TargetKind::Authority))?;
+        let certificate = match request.certificate.as_str() {
+            "" => Vec::new(),
+            text => authority_in("certificate", text, self.local.trust.now().time())?,
+        };
+        match self.led(&caller, Operation::AddAuthority(peer::AddAuthority { certificate })).await? {
+            Message::AuthorityAdded(added) => Ok(Response::new(v1::AddAuthorityResponse {
+                generation: added.generation,
+                members: added.members.iter().map(|name| resource_name(name)).collect(),
+                unanswering_members: added.unanswering.into_iter().map(unanswering).collect(),
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn retire_authority(
         &self,
         request: Request<v1::RetireAuthorityRequest>,
@@ -165,6 +197,12 @@ impl AuthorityService for Admin {
         let state = read.state();
         let active = state.active_authority().ok_or_else(|| status::failure(&Failure::NoAuthority))?;
         let generation = active.generation;
+        if active.external {
+            let why = format!(
+                "authority {generation} is external: no member has its key, and it is kept by whoever signs with it"
+            );
+            return Err(status::failure(&Failure::Authority(why)));
+        }
         let key = self.signer.keys.text(state, generation).map_err(|why| internal(&why))?;
         let none = || {
             let why = format!(

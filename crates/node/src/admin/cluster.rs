@@ -8,6 +8,7 @@ use trestle_consensus::MakeIdentities;
 use trestle_model::ClusterId;
 use trestle_model::defaults::FEATURE_LEVEL_IDENTITIES;
 
+use super::authorities::authority_in;
 use super::leader::resource_name;
 use super::paging::{PageBounds, abridge, fill, shorten_text};
 use super::{Admin, configuration, wait, watch};
@@ -50,17 +51,23 @@ pub(super) fn shorten(status: &mut v1::MemberStatus) {
 impl ClusterService for Admin {
     async fn bootstrap_cluster(
         &self,
-        _: Request<v1::BootstrapClusterRequest>,
+        request: Request<v1::BootstrapClusterRequest>,
     ) -> Result<Response<v1::BootstrapClusterResponse>, Status> {
+        let text = request.into_inner().external_authority;
+        let external = Some(text).filter(|text| !text.is_empty());
+        let now = self.local.trust.now().time();
+        let external = external.map(|text| authority_in("external_authority", &text, now)).transpose()?;
         let is_founded = self.local.consensus.view().borrow().state.cluster_id.is_some();
         if let Some(why) = self.local.founding.refuses_another_way(is_founded) {
             return Err(status::failure(&Failure::Membership(why)));
         }
         let cluster_id =
             draw_id().and_then(|id| ClusterId::parse(&id)).map_err(|rule| super::internal(&rule))?;
-        let identities: MakeIdentities = match self.local.config.feature_level_max {
-            ..FEATURE_LEVEL_IDENTITIES => Box::new(|_| Ok(None)),
-            _ => self.signer.keys.clone().founding(self.local.config.founding_transport(), None),
+        let (keys, transport) = (self.signer.keys.clone(), self.local.config.founding_transport());
+        let identities: MakeIdentities = match (external, self.local.config.feature_level_max) {
+            (Some(authority), _) => keys.founding_with(authority, transport),
+            (None, ..FEATURE_LEVEL_IDENTITIES) => Box::new(|_| Ok(None)),
+            (None, _) => keys.founding(transport, None),
         };
         let member =
             self.local.consensus.bootstrap(cluster_id.clone(), self.local.spec(), identities).await?;

@@ -58,7 +58,9 @@ fn target(operation: &Operation) -> (Action, Target) {
         Operation::Remove(remove) => (Action::Delete, member(&remove.name)),
         Operation::Relocate(relocate) => (Action::Update, member(&relocate.name)),
         Operation::Transfer(_) => (Action::Move, Target::all(TargetKind::Cluster)),
-        Operation::RotateAuthority(_) => (Action::Create, Target::all(TargetKind::Authority)),
+        Operation::RotateAuthority(_) | Operation::AddAuthority(_) => {
+            (Action::Create, Target::all(TargetKind::Authority))
+        }
         Operation::RetireAuthority(retire) => {
             (Action::Delete, Target::named(TargetKind::Authority, format!("authority {}", retire.generation)))
         }
@@ -215,6 +217,10 @@ impl Admin {
                     Box::pin(admin.rotate_here(&caller, rotate, steps)).await
                 })
             }
+            Operation::AddAuthority(add) => streamed(move |steps| async move {
+                drop(steps);
+                admin.add_authority_here(&caller, &add.certificate).await
+            }),
             Operation::RetireAuthority(retire) => streamed(move |steps| async move {
                 drop(steps);
                 admin.retire_here(&caller, retire).await

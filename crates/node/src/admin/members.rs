@@ -138,6 +138,22 @@ impl MemberService for Admin {
         let (caller, request) = Caller::take(request)?;
         self.enroll(&caller, &request).await.map(Response::new)
     }
+
+    async fn request_member_certificate(
+        &self,
+        request: Request<v1::RequestMemberCertificateRequest>,
+    ) -> Result<Response<v1::RequestMemberCertificateResponse>, Status> {
+        let (caller, _) = Caller::take(request)?;
+        self.member_request(&caller).map(Response::new)
+    }
+
+    async fn install_member_certificate(
+        &self,
+        request: Request<v1::InstallMemberCertificateRequest>,
+    ) -> Result<Response<v1::InstallMemberCertificateResponse>, Status> {
+        let (caller, request) = Caller::take(request)?;
+        self.install_certificate(&caller, &request.certificate).map(Response::new)
+    }
 }
 
 impl Admin {

@@ -12,6 +12,7 @@ mod if_absent;
 mod leader;
 mod listeners;
 mod members;
+mod outside;
 mod own_ports;
 mod paging;
 mod pools;
@@ -50,7 +51,7 @@ use self::update_queue::UpdateQueue;
 use crate::access::{self, Action, Caller, Target};
 use crate::connections::OwnConnections;
 use crate::events::EventSources;
-use crate::identities::Signer;
+use crate::identities::{OwnLeaf, Signer};
 use crate::joining::Joins;
 use crate::peers::Peers;
 use crate::process::draw_id;
@@ -104,6 +105,7 @@ pub(crate) struct Admin {
     pub(crate) connections: OwnConnections,
     pub(crate) transfers: Transfers,
     pub(crate) signer: Signer,
+    pub(crate) leaf: OwnLeaf,
     pub(crate) joins: Joins,
     pub(crate) turns: AdminTurns,
 }

@@ -12,6 +12,7 @@ use trestle_api::peer::forward_response::Message;
 use trestle_api::status::{self, Failure};
 use trestle_api::v1::rotate_authority_response::Step;
 use trestle_consensus::{AppliedProposal, DEFAULT_WAIT};
+use trestle_identity::CertificateAuthority;
 use trestle_model::{Authority, ClusterState, Command, CrossCertificate, Proposal, Revision};
 
 use super::{Admin, internal};
@@ -119,12 +120,12 @@ impl Admin {
     ) -> Result<Message, Status> {
         let state = self.local.consensus.read(DEFAULT_WAIT).await?.state.clone();
         state.check_level(&Command::ActivateAuthority(0)).map_err(|refusal| status::refusal(&refusal))?;
-        let active = state.active_authority().ok_or_else(|| status::failure(&Failure::NoAuthority))?;
+        let active = state.active_authority();
         // One that has begun goes on where it is.
-        let generation = match (state.coming_authority(), former(&state)) {
-            (Some(coming), _) => coming.generation,
-            (None, Some(_)) => active.generation,
-            (None, None) => {
+        let generation = match (state.coming_authority(), former(&state), active) {
+            (Some(coming), _, _) => coming.generation,
+            (None, Some(_), Some(active)) => active.generation,
+            (None, _, _) => {
                 let made = self.make_authority(caller, &state, active, rotate.without_former_key).await?;
                 let own = Seen {
                     done: vec![self.local.config.name.to_string()],
@@ -158,21 +159,17 @@ impl Admin {
         &self,
         caller: &Caller,
         state: &ClusterState,
-        active: &Authority,
+        active: Option<&Authority>,
         without_former_key: bool,
     ) -> Result<u32, Status> {
         let (Some(cluster), Some(maker)) = (&state.cluster_id, self.local.id()) else {
             return Err(status::failure(&Failure::NoCluster));
         };
-        let newest = state.authorities.keys().next_back().copied().unwrap_or_default();
-        let generation = newest + 1;
-        let former = match self.joins.key(state, active).await {
-            Ok(_) => {
-                let own = self.signer.keys.authority(state, active.generation);
-                own.map_err(|why| internal(&why))?
-            }
-            Err(_) if without_former_key => None,
-            Err(status) => return Err(refused(without_key(active.generation, status.message()))),
+        let generation = next_generation(state);
+        let former = match active {
+            Some(active) => self.former_key(state, active, without_former_key).await?,
+            // A cluster that was founded by a version without authorities gets its first one.
+            None => None,
         };
         let made = self.signer.keys.make(cluster, generation).map_err(|why| internal(&why))?;
         let cross = former.map(|former| former.cross_sign(&made, generation)).transpose();
@@ -180,15 +177,35 @@ impl Admin {
         let add = Command::AddAuthority {
             generation,
             certificate: made.certificate().into(),
-            cross: cross.map(|certificate| CrossCertificate {
+            cross: cross.zip(active).map(|(certificate, active)| CrossCertificate {
                 signer: active.generation,
                 certificate: certificate.into(),
             }),
-            maker,
+            maker: Some(maker),
         };
         self.write_authority(caller, add).await?;
         tracing::info!(generation, "the cluster has a new authority, which signs nothing yet");
         Ok(generation)
+    }
+
+    /// The authority that signs, with its key, so that it signs for the next one; `None` where that is to be done without.
+    async fn former_key(
+        &self,
+        state: &ClusterState,
+        active: &Authority,
+        without: bool,
+    ) -> Result<Option<CertificateAuthority>, Status> {
+        let generation = active.generation;
+        match active.external {
+            true if without => return Ok(None),
+            true => return Err(refused(external_signs(generation))),
+            false => {}
+        }
+        match self.joins.key(state, active).await {
+            Ok(_) => self.signer.keys.authority(state, generation).map_err(|why| internal(&why)),
+            Err(_) if without => Ok(None),
+            Err(status) => Err(refused(without_key(generation, status.message()))),
+        }
     }
 
     /// Makes a coming authority the one that signs, once the voters that answer have its key and the members that answer believe it.
@@ -200,6 +217,9 @@ impl Admin {
     ) -> Result<(), Status> {
         let handed = self.joins.hand_over_to_voters().await;
         let state = self.newest_state();
+        if state.coming_authority().is_some_and(|coming| coming.external) {
+            return self.activate_external(caller, generation, steps).await;
+        }
         if !self.signer.keys.has(&state, generation) {
             let why = handed.err().map(|status| status.message().to_owned()).unwrap_or_default();
             return Err(refused(format!(
@@ -223,15 +243,80 @@ impl Admin {
                 .any(|member| member.spec.name.as_str() == name && voters.contains(&member.id))
         });
         tell(steps, Step::HandedOver, generation, seen);
+        let seen = self.until_believed().await?;
+        tell(steps, Step::Believed, generation, seen);
+        self.sign_from_now(caller, generation, steps).await
+    }
+
+    /// Waits until each member that answers has the state as it is now, and so believes each authority that is in it.
+    async fn until_believed(&self) -> Result<Seen, Status> {
         let revision: Revision = self.newest_state().revision;
         let believes = |report: &peer::MemberReport| report.revision >= revision;
-        let seen = self.until(&format!("does not have revision {revision} of the state"), &believes).await?;
-        tell(steps, Step::Believed, generation, seen);
+        self.until(&format!("does not have revision {revision} of the state"), &believes).await
+    }
+
+    async fn sign_from_now(
+        &self,
+        caller: &Caller,
+        generation: u32,
+        steps: &mpsc::Sender<peer::AuthorityStep>,
+    ) -> Result<(), Status> {
         self.write_authority(caller, Command::ActivateAuthority(generation)).await?;
         tracing::info!(generation, "the new authority signs");
         let signs = Seen { done: Vec::new(), lacking: Vec::new(), silent: Vec::new() };
         tell(steps, Step::Active, generation, signs);
         Ok(())
+    }
+
+    /// Makes a coming authority the one that counts whose key is somebody else's, once each member that answers shows a certificate of it.
+    async fn activate_external(
+        &self,
+        caller: &Caller,
+        generation: u32,
+        steps: &mpsc::Sender<peer::AuthorityStep>,
+    ) -> Result<(), Status> {
+        let seen = self.until_believed().await?;
+        tell(steps, Step::Believed, generation, seen);
+        let seen = self.seen(&|report| report.certificate_authority == generation).await;
+        if !seen.lacking.is_empty() {
+            return Err(refused(format!(
+                "authority {generation} is believed, and becomes the active one when each member that answers shows a certificate which it \
+                 has signed, as {} does not yet: on each of these machines have what \"trestle certificate request\" prints signed, put it \
+                 in place with \"trestle certificate install FILE\", and then repeat \"trestle ca rotate\"",
+                seen.lacking.join(", ")
+            )));
+        }
+        self.sign_from_now(caller, generation, steps).await
+    }
+
+    /// Has an authority believed that signs nothing yet: of that certificate, whose key is somebody else's, or without one with a key of
+    /// the cluster's own. This member leads. An external one that was added before is waited for again.
+    pub(super) async fn add_authority_here(
+        &self,
+        caller: &Caller,
+        certificate: &[u8],
+    ) -> Result<Message, Status> {
+        let state = self.local.consensus.read(DEFAULT_WAIT).await?.state.clone();
+        let known =
+            state.believed_authorities().find(|known| known.external && *known.certificate == *certificate);
+        let generation = match known {
+            Some(known) => known.generation,
+            None if certificate.is_empty() => {
+                let active = state.active_authority();
+                let without = active.is_some_and(|active| active.external);
+                self.make_authority(caller, &state, active, without).await?
+            }
+            None => {
+                let generation = next_generation(&state);
+                let certificate = certificate.into();
+                let add = Command::AddAuthority { generation, certificate, cross: None, maker: None };
+                self.write_authority(caller, add).await?;
+                tracing::info!(generation, "an external authority is believed");
+                generation
+            }
+        };
+        let Seen { done: members, silent: unanswering, .. } = self.until_believed().await?;
+        Ok(Message::AuthorityAdded(peer::AuthorityAdded { generation, members, unanswering }))
     }
 
     /// Ends that an authority is believed; this member leads.
@@ -263,6 +348,21 @@ impl Admin {
         tracing::info!(generation, "an authority is believed no more");
         Ok(Message::AuthorityRetired(peer::AuthorityRetired { revision: applied.revision, warnings }))
     }
+}
+
+/// The number of the next authority.
+fn next_generation(state: &ClusterState) -> u32 {
+    state.authorities.keys().next_back().map_or(Authority::FIRST, |newest| newest + 1)
+}
+
+/// What to do where somebody else signs.
+fn external_signs(generation: u32) -> String {
+    format!(
+        "authority {generation} is external, and no member has its key: \"trestle ca add FILE\" has the next external one believed, which \
+         \"trestle ca rotate\" then makes the active one. \"trestle ca add --own\" does the same with one whose key members have: users \
+         that call before it is active learn of it, and others need a new context then; \"trestle ca rotate --yes\" does not wait for them. \
+         Nothing was changed"
+    )
 }
 
 /// What to do where nobody has the key of the authority that signs.

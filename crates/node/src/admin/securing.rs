@@ -18,12 +18,12 @@ const REASONS_MAX: usize = 32;
 /// member that does not is called, and calls, within an election's time.
 const MEMBERS_QUIET: Duration = Duration::from_secs(30);
 
-fn denied(why: &str) -> Status {
+pub(super) fn denied(why: &str) -> Status {
     status::failure(&Failure::Denied(why.to_owned()))
 }
 
 /// Whether it is root on this member's machine, or the user that the member runs as.
-fn is_local_root(caller: &Caller) -> bool {
+pub(super) fn is_local_root(caller: &Caller) -> bool {
     caller.via == Via::UnixSocket && caller.actor() == Some(&Actor::LocalRoot)
 }
 

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tonic::{Request, Response, Status};
 use trestle_api::convert::{self, Wanted, WantedCertificate, Write};
 use trestle_api::status::{self, Failure};
 use trestle_api::v1;
 use trestle_api::v1::user_service_server::UserService;
-use trestle_identity::{CertificateFacts, CertificateRefusal, CertificateRequest, to_pem};
+use trestle_identity::{CertificateFacts, CertificateRefusal, CertificateRequest, ShownChain, to_pem};
 use trestle_model::defaults::{CERTIFICATE_BACKDATED, USER_CERTIFICATE_LIFE};
 use trestle_model::{
-    Actor, Command, Expected, Invalid, Kind, Refusal, User, UserKey, UserName, UserSpec, Violation,
+    Actor, Command, Expected, Invalid, Kind, Refusal, Revision, User, UserKey, UserName, UserSpec, Violation,
     Violations,
 };
 
@@ -22,9 +23,13 @@ use crate::identities::{LeafSubject, generation_of};
 /// How much later a user's certificate must end than the one that is noted to be noted itself, at the most.
 const NOTED_EVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// How long members that lag or do not answer are waited for when a user was made.
+const KNOWN_MAX: Duration = Duration::from_secs(1);
+
 /// A certificate that was signed, and the key of it that is to be pinned.
 struct Signed {
-    certificate: Vec<u8>,
+    /// `None` where an authority outside of the cluster is to sign it.
+    certificate: Option<Vec<u8>>,
     key: UserKey,
 }
 
@@ -54,6 +59,20 @@ fn invalid(found: &Invalid) -> Status {
     status::invalid(found)
 }
 
+/// A key that is pinned, and whose certificate an authority outside of the cluster is to sign.
+fn unsigned(request: &[u8]) -> Result<Signed, Status> {
+    let read =
+        CertificateRequest::read(request).map_err(|error| bad_request(String::new(), error.to_string()))?;
+    Ok(Signed {
+        certificate: None,
+        key: UserKey { pin: read.pin(), not_after: 0, not_before: 0, authority: 0 },
+    })
+}
+
+fn bad_request(value: String, rule: String) -> Status {
+    invalid(&Invalid(vec![Violation::new("certificate_request", value, rule)]))
+}
+
 fn named(name: &UserName) -> Target {
     Target::named(TargetKind::User, convert::user_name(name))
 }
@@ -61,8 +80,11 @@ fn named(name: &UserName) -> Target {
 impl Admin {
     /// Has a certificate signed. It is worth nothing until its key is in the user's record.
     async fn signed(&self, request: &[u8], wanted: &WantedCertificate) -> Result<Signed, Status> {
-        if !self.signer.has_authority() {
+        if self.local.consensus.view().borrow().state.active_authority().is_none() {
             return Err(status::failure(&Failure::NoAuthority));
+        }
+        if self.signer.external_authority().is_some() {
+            return unsigned(request);
         }
         let subject = LeafSubject::User(wanted.name.clone(), wanted.lifetime);
         let certificate = self.signer.sign(request, &subject).await?;
@@ -73,9 +95,9 @@ impl Admin {
             pin: facts.pin,
             not_after: seconds(facts.not_after),
             not_before: seconds(facts.not_before),
-            authority: generation_of(&state, &certificate).unwrap_or_default(),
+            authority: generation_of(&state, ShownChain::alone(&certificate)).unwrap_or_default(),
         };
-        Ok(Signed { certificate, key })
+        Ok(Signed { certificate: Some(certificate), key })
     }
 
     /// What a user gets that now is as it was wanted.
@@ -91,13 +113,22 @@ impl Admin {
         let user = user.ok_or_else(|| status::refusal(&missing(name)))?;
         Ok(Response::new(v1::UserCredentials {
             user: Some(convert::user(user)),
-            certificate: to_pem(&signed.certificate),
+            certificate: signed.certificate.as_deref().map(to_pem).unwrap_or_default(),
             authorities: state
                 .believed_authorities()
                 .map(|authority| to_pem(&authority.certificate))
                 .collect(),
             endpoints: state.members.values().map(|member| member.spec.admin_address.to_string()).collect(),
+            cluster_id: state.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         }))
+    }
+
+    /// Waits for the members that answer to know what has come of a write: until then they refuse a new user.
+    async fn known_everywhere(&self, revision: Revision) {
+        let members = self.local.known();
+        let each = members.iter().map(|member| self.waits.await_on(member, revision, KNOWN_MAX));
+        // One that does not answer knows it when it is back.
+        join_all(each).await;
     }
 
     /// The user as all members have it.
@@ -125,7 +156,8 @@ impl UserService for Admin {
         let signed = self.signed(&request.certificate_request, &wanted).await?;
         let user = UserSpec { name: wanted.name.clone(), role, keys: vec![signed.key] };
         let put = convert::put_user(&request, &request.request_id, user, Expected::Absent);
-        Box::pin(self.write(&caller, put)).await?;
+        let accepted = Box::pin(self.write(&caller, put)).await?;
+        self.known_everywhere(accepted.revision).await;
         self.credentials(&wanted.name, &signed).await
     }
 
@@ -142,7 +174,8 @@ impl UserService for Admin {
         let user = UserSpec { keys: vec![signed.key], ..known.spec };
         let expected = Expected::Revision(known.revision);
         let put = convert::put_user(&request, &request.request_id, user, expected);
-        Box::pin(self.write(&caller, put)).await?;
+        let accepted = Box::pin(self.write(&caller, put)).await?;
+        self.known_everywhere(accepted.revision).await;
         self.credentials(&wanted.name, &signed).await
     }
 
@@ -157,17 +190,20 @@ impl UserService for Admin {
         };
         access::authorize(&caller, Action::Renew, &named(&name))?;
         let read = CertificateRequest::read(&request.certificate_request);
-        let refused = |value: String, rule: String| {
-            invalid(&Invalid(vec![Violation::new("certificate_request", value, rule)]))
-        };
-        let pin = read.map_err(|error| refused(String::new(), error.to_string()))?.pin();
+        let pin = read.map_err(|error| bad_request(String::new(), error.to_string()))?.pin();
         let known = self.newest_user(&name).await?;
         let Some(key) = known.spec.keys.iter().find(|key| key.pin == pin) else {
-            return Err(refused(
+            return Err(bad_request(
                 pin.to_string(),
                 format!("must be of a key that user \"{name}\" has already"),
             ));
         };
+        if let Some(generation) = self.signer.external_authority() {
+            let why = format!(
+                "authority {generation} is external: have the certificate of user \"{name}\" signed there"
+            );
+            return Err(status::failure(&Failure::Authority(why)));
+        }
         let wanted = WantedCertificate { name: name.clone(), lifetime: life(key) };
         let signed = self.signed(&request.certificate_request, &wanted).await?;
         if is_news(key, &signed.key) {

@@ -34,7 +34,7 @@ pub(super) fn over_socket(socket: &Path) -> Result<Channel, DevError> {
 
 /// Founds a cluster; answers whether there was none yet.
 pub(super) async fn found(channel: Channel) -> Result<bool, DevError> {
-    match ClusterServiceClient::new(channel).bootstrap_cluster(v1::BootstrapClusterRequest {}).await {
+    match ClusterServiceClient::new(channel).bootstrap_cluster(v1::BootstrapClusterRequest::default()).await {
         Ok(_) => Ok(true),
         // The data directory was kept: what the user made of the cluster stays as it is.
         Err(status) if status.code() == Code::FailedPrecondition => Ok(false),

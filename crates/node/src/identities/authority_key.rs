@@ -45,7 +45,16 @@ impl AuthorityKeys {
         Box::new(move |cluster| {
             let authority = self.found(cluster)?.certificate().into();
             let founder_key = Some(own_key::kept_or_new(&self.data_dir)?.pin());
-            Ok(Some(FoundingIdentities { authority, founder_key, transport, token }))
+            Ok(Some(FoundingIdentities { authority, external: false, founder_key, transport, token }))
+        })
+    }
+
+    /// What makes the identities of a cluster that is founded here, for which an authority outside of it signs.
+    pub(crate) fn founding_with(self, authority: Vec<u8>, transport: TransportSecurity) -> MakeIdentities {
+        Box::new(move |_| {
+            let founder_key = Some(own_key::kept_or_new(&self.data_dir)?.pin());
+            let authority = authority.into();
+            Ok(Some(FoundingIdentities { authority, external: true, founder_key, transport, token: None }))
         })
     }
 
@@ -178,6 +187,7 @@ mod tests {
                 generation: 1,
                 certificate: founding.authority,
                 state: AuthorityState::Active,
+                external: false,
                 key_holders: vec![MemberId(1)],
                 cross: None,
             };

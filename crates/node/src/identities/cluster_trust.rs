@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::header::HeaderValue;
 use tokio::sync::watch;
 use tonic::Status;
 use tracing::error;
@@ -13,8 +14,8 @@ use trestle_api::status::{self, Failure};
 use trestle_api::transport::{PeerDial, PeerWay};
 use trestle_consensus::{ClusterView, Consensus, RaftRole, RaftState};
 use trestle_identity::tls::{PeerTls, ServerLeaf};
-use trestle_identity::{AuthenticatedMember, PeerTrust, SpiffeId, from_pem, read_private};
-use trestle_model::{ClusterState, MemberId, TransportSecurity};
+use trestle_identity::{AuthenticatedMember, PeerTrust, SpiffeId, authorities_mark, from_pem, read_private};
+use trestle_model::{Authority, ClusterState, MemberId, TransportSecurity};
 
 use super::quorum_clock::QuorumClock;
 use crate::config::Config;
@@ -41,7 +42,16 @@ struct Parts {
     /// It has a cluster and does not run.
     offline: bool,
     doubted: Mutex<BTreeMap<MemberId, DoubtedMember>>,
+    /// What was told last of the authorities that are believed.
+    told: Mutex<ToldAuthorities>,
     quorum_clock: QuorumClock,
+}
+
+/// The authorities, and the mark of those that are believed.
+#[derive(Debug, Default)]
+struct ToldAuthorities {
+    of: BTreeMap<u32, Arc<Authority>>,
+    mark: Option<HeaderValue>,
 }
 
 #[derive(Debug, Clone)]
@@ -139,6 +149,7 @@ impl ClusterTrust {
             known: OnceLock::new(),
             changed: watch::Sender::new(()),
             doubted: Mutex::default(),
+            told: Mutex::default(),
             quorum_clock: QuorumClock::default(),
         }))
     }
@@ -158,6 +169,17 @@ impl ClusterTrust {
     fn is_empty(&self) -> bool {
         let no_cluster = |known: &Known| known.role.borrow().state == RaftState::Empty;
         !self.0.offline && self.0.known.get().is_none_or(no_cluster)
+    }
+
+    /// The mark of the authorities that are believed, for users to compare with what they believe; `None` without an authority.
+    pub(crate) fn authorities_mark(&self) -> Option<HeaderValue> {
+        let state = self.state();
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.of != state.authorities {
+            let mark = authorities_mark(state.believed_authorities().map(|one| &*one.certificate));
+            *told = ToldAuthorities { of: state.authorities.clone(), mark: HeaderValue::try_from(mark).ok() };
+        }
+        told.mark.clone()
     }
 
     /// This member's own certificate.

@@ -11,8 +11,9 @@ use tracing::{info, warn};
 use trestle_consensus::ClusterView;
 use trestle_identity::tls::ServerLeaf;
 use trestle_identity::{
-    CertificateRequest, CertificateSubject, LeafName, SpiffeId, VerificationTime, admin_host, from_pem,
-    is_signed_by, member_of, read_private, time_text, to_pem, verify_member, write_private,
+    CertificateFacts, CertificateRequest, CertificateSubject, LeafName, ShownChain, SpiffeId,
+    VerificationTime, admin_host, from_pem, is_signed_by, member_of, read_private, time_text, to_pem,
+    verify_own, write_private,
 };
 use trestle_model::{ClusterId, ClusterState, HostPort, KeyPin, MemberId, TransportSecurity};
 
@@ -39,8 +40,10 @@ struct Wanted {
     cluster: ClusterId,
     id: MemberId,
     names: Vec<LeafName>,
-    /// The one that must have signed it.
-    active: Vec<u8>,
+    /// The authorities that may have signed it: the one that signs, and the one that is to.
+    authorities: Vec<Vec<u8>>,
+    /// The generation of the one that signs, where that is external.
+    external: Option<u32>,
     state: Arc<ClusterState>,
     /// The keys that the cluster has recorded for it.
     pins: Vec<KeyPin>,
@@ -69,31 +72,58 @@ fn host(address: &HostPort) -> LeafName {
 
 impl Wanted {
     fn of(signer: &Signer, view: &ClusterView) -> Option<Self> {
-        let (config, state) = (&signer.local.config, &view.state);
+        let state = &view.state;
         let (cluster, id) = (state.cluster_id.clone()?, signer.local.id()?);
-        let mut names = vec![LeafName::Dns(admin_host(&cluster))];
-        names.extend(own_names(config));
-        let active = state.active_authority()?.certificate.to_vec();
+        let names = member_names(&cluster, &signer.local.config);
+        let active = state.active_authority()?;
+        let accepted = std::iter::once(active).chain(state.coming_authority());
+        let authorities = accepted.map(|authority| authority.certificate.to_vec()).collect();
+        let external = active.external.then_some(active.generation);
         let pins = state.member_keys.get(&id).cloned().unwrap_or_default();
-        Some(Self { cluster, id, names, active, state: state.clone(), pins })
+        Some(Self { cluster, id, names, authorities, external, state: state.clone(), pins })
     }
 
-    /// Whether a certificate is of this member and the authority that signs, names all that it must, and has more than a third of its life
-    /// left.
-    fn is_met_by(&self, certificate: &[u8], leaf: &ServerLeaf, now: VerificationTime) -> bool {
-        let facts = leaf.facts();
-        let named = |name: &LeafName| match name {
-            LeafName::Dns(name) => facts.dns_names.contains(name),
-            LeafName::Ip(address) => facts.addresses.contains(address),
-        };
+    /// What a certificate lacks, in words: it must be of this member and the authority that signs, name all that it should, and have more
+    /// than a third of its life left.
+    fn lacking(&self, kept: &KeptLeaf, now: VerificationTime) -> Option<String> {
+        let facts = kept.leaf.facts();
+        match member_of(&self.cluster, &self.authorities, kept.chain().shown()) {
+            Ok((id, _)) if id != self.id => {
+                return Some(format!("is for member {id}, and this is {}", self.id));
+            }
+            Ok(_) => {}
+            Err(refusal) => return Some(format!("is not believed by others: {refusal}")),
+        }
+        if !self.pins.is_empty() && !self.pins.contains(&facts.pin) {
+            return Some("is of a key that the cluster has not recorded for this member".to_owned());
+        }
+        let missing = unnamed(&self.names, facts);
+        if !missing.is_empty() {
+            return Some(format!("does not name {}", missing.join(", ")));
+        }
+        if let Err(refusal) = verify_own(kept.leaf.certificate(), now) {
+            return Some(format!("is out of its time: {refusal}"));
+        }
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         let left = facts.not_after.duration_since(now.time()).unwrap_or_default();
-        self.names.iter().all(named)
-            && (self.pins.is_empty() || self.pins.contains(&facts.pin))
-            && left > life / 3
-            && verify_member(&self.cluster, std::slice::from_ref(&self.active), certificate, now)
-                == Ok(self.id)
+        (left <= life / 3).then(|| format!("ends at {}", time_text(facts.not_after)))
     }
+}
+
+/// The names that a member's certificate should have.
+pub(super) fn member_names(cluster: &ClusterId, config: &Config) -> Vec<LeafName> {
+    let mut names = vec![LeafName::Dns(admin_host(cluster))];
+    names.extend(own_names(config));
+    names
+}
+
+/// The names among these that a certificate lacks.
+pub(super) fn unnamed(names: &[LeafName], facts: &CertificateFacts) -> Vec<String> {
+    let is_missing = |name: &&LeafName| match name {
+        LeafName::Dns(name) => !facts.dns_names.contains(name),
+        LeafName::Ip(address) => !facts.addresses.contains(address),
+    };
+    names.iter().filter(is_missing).map(ToString::to_string).collect()
 }
 
 /// Where the certificate is kept.
@@ -101,29 +131,80 @@ pub(crate) fn certificate_file(config: &Config) -> PathBuf {
     config.data_dir.join("tls").join("member.crt")
 }
 
-/// The certificate and key that are kept, if they are of use; what is not is made anew.
-fn kept(config: &Config) -> Option<(Vec<u8>, ServerLeaf)> {
-    let text = read_private(&certificate_file(config)).ok().flatten()?;
-    let certificate = from_pem(&text).ok()?.into_iter().next()?;
-    let key = own_key::kept(&config.data_dir).ok().flatten()?;
-    let leaf = ServerLeaf::new(&certificate, &key).ok()?;
-    Some((certificate, leaf))
+/// A certificate of this member with its key, as they are in files.
+pub(super) struct KeptLeaf {
+    /// Shown alone.
+    leaf: ServerLeaf,
+    /// The certificates between it and its authority: none of what members have signed.
+    intermediates: Vec<Vec<u8>>,
 }
 
-/// The generation of the authority that has signed a certificate; `None` if none that is known has.
-pub(crate) fn generation_of(state: &ClusterState, certificate: &[u8]) -> Option<u32> {
+/// A certificate and those between it and its authority.
+pub(super) struct Chain<'a> {
+    leaf: &'a [u8],
+    others: Vec<&'a [u8]>,
+}
+
+impl<'a> Chain<'a> {
+    /// Of what a member shows.
+    pub(super) fn of(leaf: &'a ServerLeaf) -> Self {
+        Self { leaf: leaf.certificate(), others: leaf.others() }
+    }
+
+    pub(super) fn shown(&self) -> ShownChain<'_> {
+        ShownChain { leaf: self.leaf, others: &self.others }
+    }
+}
+
+impl KeptLeaf {
+    pub(super) fn new(leaf: ServerLeaf, intermediates: Vec<Vec<u8>>) -> Self {
+        Self { leaf, intermediates }
+    }
+
+    pub(super) fn chain(&self) -> Chain<'_> {
+        let others = self.intermediates.iter().map(Vec::as_slice).collect();
+        Chain { leaf: self.leaf.certificate(), others }
+    }
+
+    /// With these authorities' certificates behind those between it and them.
+    pub(super) fn with_authorities<'a>(
+        &'a self,
+        authorities: impl IntoIterator<Item = &'a [u8]>,
+    ) -> ServerLeaf {
+        let between = self.intermediates.iter().map(Vec::as_slice);
+        self.leaf.with_authorities(between.chain(authorities))
+    }
+}
+
+/// The certificate and key that are kept, if they are of use; what is not is made anew.
+fn kept(config: &Config) -> Option<KeptLeaf> {
+    let text = read_private(&certificate_file(config)).ok().flatten()?;
+    let mut certificates = from_pem(&text).ok()?.into_iter();
+    let key = own_key::kept(&config.data_dir).ok().flatten()?;
+    let leaf = ServerLeaf::new(&certificates.next()?, &key).ok()?;
+    Some(KeptLeaf::new(leaf, certificates.collect()))
+}
+
+/// The generation of the newest authority that has signed a certificate, or one of those that are shown with it; `None` if none that is
+/// known has.
+pub(crate) fn generation_of(state: &ClusterState, shown: ShownChain<'_>) -> Option<u32> {
     let mut newest_first = state.authorities.values().rev();
     newest_first
-        .find(|authority| is_signed_by(certificate, &authority.certificate))
+        .find(|authority| is_signed_by(shown, &authority.certificate))
         .map(|authority| authority.generation)
+}
+
+/// The generation of the authority that has signed what a member shows.
+pub(crate) fn generation_of_leaf(state: &ClusterState, leaf: &ServerLeaf) -> Option<u32> {
+    generation_of(state, Chain::of(leaf).shown())
 }
 
 /// A certificate of this member, whatever its times, with those that lead to the oldest authority. One of an authority that was retired
 /// is shown, too: until there is another one, members know this one by its key.
-fn shown((certificate, leaf): &(Vec<u8>, ServerLeaf), wanted: &Wanted) -> Option<ServerLeaf> {
-    let generation = generation_of(&wanted.state, certificate)?;
+fn shown(kept: &KeptLeaf, wanted: &Wanted) -> Option<ServerLeaf> {
+    let generation = generation_of(&wanted.state, kept.chain().shown())?;
     let chain = wanted.state.authority_chain(generation);
-    is_of(leaf, wanted).then(|| leaf.with_authorities(chain.iter().map(AsRef::as_ref)))
+    is_of(&kept.leaf, wanted).then(|| kept.with_authorities(chain.iter().map(AsRef::as_ref)))
 }
 
 /// Whether a certificate names this member.
@@ -146,15 +227,28 @@ async fn made(signer: &Signer, wanted: &Wanted) -> Result<ServerLeaf, String> {
     let subject = LeafSubject::Member(wanted.id, wanted.names.clone());
     let certificate = signer.sign(&request, &subject).await.map_err(|status| status.message().to_owned())?;
     let leaf = ServerLeaf::new(&certificate, &key).map_err(|error| error.to_string())?;
-    if !wanted.is_met_by(&certificate, &leaf, signer.local.trust.now()) {
-        return Err(
-            "what was signed is not what was asked for, or the members' clocks differ by days".to_owned()
-        );
+    let new = KeptLeaf::new(leaf, Vec::new());
+    if let Some(why) = wanted.lacking(&new, signer.local.trust.now()) {
+        return Err(format!(
+            "what was signed is not what was asked for, or the members' clocks differ by days: it {why}"
+        ));
     }
     let path = certificate_file(&signer.local.config);
     let written = write_private(&path, to_pem(&certificate).as_bytes());
     written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(shown(&(certificate, leaf.clone()), wanted).unwrap_or(leaf))
+    Ok(shown(&new, wanted).unwrap_or(new.leaf))
+}
+
+/// What is wrong with a certificate that an external authority is to sign, and what to do. `None` is one that is not there.
+fn awaited(lacking: Option<String>, authority: &str) -> String {
+    let what = match lacking {
+        Some(why) => format!("its certificate for TLS {why}"),
+        None => "its certificate for TLS is not there yet".to_owned(),
+    };
+    format!(
+        "{what}; {authority} is external: have what \"trestle certificate request\" prints on its machine signed, and put that \
+         in place with \"trestle certificate install FILE\""
+    )
 }
 
 /// Keeps the authorities that are believed where TLS is required: after a restart, this member calls others before it knows its log.
@@ -182,7 +276,7 @@ impl OwnLeaf {
         self.current.subscribe()
     }
 
-    /// Why there is none, or an old one, in words.
+    /// What is wrong with it, in words that begin with what it is.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -190,7 +284,7 @@ impl OwnLeaf {
     fn set_trouble(&self, why: Option<String>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = why.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
-            warn!("this member's certificate cannot be signed: {why}");
+            warn!("of this member, {why}");
         }
         *trouble = why;
     }
@@ -215,7 +309,10 @@ impl OwnLeaf {
                         pause
                     }
                 },
-                None => LOOK,
+                None => {
+                    self.await_first(&signer, &now.state);
+                    LOOK
+                }
             };
             let known = now.state.clone();
             tokio::select! {
@@ -235,6 +332,14 @@ impl OwnLeaf {
         }
     }
 
+    /// Says what is waited for by a member that has joined without a certificate: until it has one, nobody can give it the log.
+    fn await_first(&self, signer: &Signer, state: &ClusterState) {
+        let joined = signer.local.id().is_some() && authority_file(&signer.local.config).exists();
+        if joined && state.cluster_id.is_none() && self.current.borrow().is_none() {
+            self.set_trouble(Some(awaited(None, "the cluster's authority")));
+        }
+    }
+
     /// Takes the certificate that is kept, or has one signed; whether all is as it should be.
     async fn look(&self, signer: &Signer, wanted: &Wanted) -> bool {
         let now = signer.local.trust.now();
@@ -243,10 +348,13 @@ impl OwnLeaf {
         if let Some(leaf) = kept.as_ref().and_then(|kept| shown(kept, wanted)) {
             self.publish(leaf);
         }
-        if let Some((certificate, leaf)) = &kept
-            && wanted.is_met_by(certificate, leaf, now)
-        {
+        let lacking = kept.as_ref().map(|kept| wanted.lacking(kept, now));
+        if let Some(None) = lacking {
             self.set_trouble(None);
+            return true;
+        }
+        if let Some(generation) = wanted.external {
+            self.set_trouble(Some(awaited(lacking.flatten(), &format!("authority {generation}"))));
             return true;
         }
         match made(signer, wanted).await {
@@ -258,7 +366,7 @@ impl OwnLeaf {
                 true
             }
             Err(why) => {
-                self.set_trouble(Some(why));
+                self.set_trouble(Some(format!("its certificate for TLS cannot be signed: {why}")));
                 false
             }
         }
@@ -266,17 +374,17 @@ impl OwnLeaf {
 
     /// Takes the certificate that is kept, with the authorities that this member has joined by: what the log says is not known yet.
     pub(crate) fn take_kept(&self, config: &Config) {
-        let Some((certificate, leaf)) = kept(config) else { return };
+        let Some(kept) = kept(config) else { return };
         let authorities = read_private(&authority_file(config)).ok().flatten();
         let authorities = authorities.and_then(|text| from_pem(&text).ok()).unwrap_or_default();
-        let name = leaf.facts().uris.first().and_then(|uri| SpiffeId::parse(uri).ok());
+        let name = kept.leaf.facts().uris.first().and_then(|uri| SpiffeId::parse(uri).ok());
         let Some(SpiffeId { cluster, .. }) = name else { return };
         // Without one of them it is still the certificate by whose key the others know this member.
-        let authority = member_of(&cluster, &authorities, &certificate).ok().map(|(_, authority)| authority);
-        self.publish(leaf.with_authorities(authority));
+        let signed_by = member_of(&cluster, &authorities, kept.chain().shown()).ok();
+        self.publish(kept.with_authorities(signed_by.map(|(_, authority)| authority)));
     }
 
-    fn publish(&self, leaf: ServerLeaf) {
+    pub(super) fn publish(&self, leaf: ServerLeaf) {
         self.current.send_if_modified(|current| {
             let known = current.as_ref().is_some_and(|known| known.facts() == leaf.facts());
             *current = Some(leaf);

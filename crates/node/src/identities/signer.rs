@@ -49,6 +49,13 @@ fn invalid(field: &str, value: impl std::fmt::Display, rule: impl Into<String>) 
     status::invalid(&Invalid(vec![Violation::new(field, value, rule)]))
 }
 
+/// What is said where the cluster was asked to sign, and somebody else does.
+fn signed_outside(generation: u32) -> Status {
+    status::failure(&Failure::Authority(format!(
+        "authority {generation} is external, and no member has its key: have the certificate signed there"
+    )))
+}
+
 fn signed(
     authority: &CertificateAuthority,
     request: &CertificateRequest,
@@ -103,9 +110,10 @@ impl Signer {
         Self { local, peers, keys }
     }
 
-    /// Whether a certificate could be signed by anybody, by what this member knows.
-    pub(crate) fn has_authority(&self) -> bool {
-        self.local.consensus.view().borrow().state.active_authority().is_some()
+    /// The generation of the authority that signs, where that is external, by what this member knows.
+    pub(crate) fn external_authority(&self) -> Option<u32> {
+        let state = self.local.consensus.view().borrow().state.clone();
+        state.active_authority().filter(|active| active.external).map(|active| active.generation)
     }
 
     /// Signs with the key that this member has; `None` if it has none.
@@ -128,6 +136,9 @@ impl Signer {
     pub(crate) async fn sign(&self, request: &[u8], subject: &LeafSubject) -> Result<Vec<u8>, Status> {
         let read = CertificateRequest::read(request);
         let read = read.map_err(|error| invalid("certificate_request", "", error.to_string()))?;
+        if let Some(generation) = self.external_authority() {
+            return Err(signed_outside(generation));
+        }
         let mut failed = Vec::new();
         match self.sign_here(&read, subject) {
             Ok(Some(certificate)) => return Ok(certificate),

@@ -8,6 +8,7 @@ use trestle_consensus::{Consensus, Error, OpenError};
 use trestle_identity::{TokenText, TokenTextError};
 use trestle_model::{ClusterId, MemberId, MemberName};
 
+use super::enrol::AWAITS_CERTIFICATE;
 use super::{NotTaken, take_in};
 use crate::config::Config;
 use crate::founding::Founding;
@@ -78,6 +79,7 @@ pub struct Joined {
     cluster: ClusterId,
     id: MemberId,
     as_: JoinedBefore,
+    awaits_certificate: bool,
 }
 
 /// Whether it joined now or before, and as what.
@@ -93,7 +95,7 @@ enum JoinedBefore {
 
 impl fmt::Display for Joined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, cluster, id, as_ } = self;
+        let Self { name, cluster, id, as_, awaits_certificate } = self;
         match as_ {
             JoinedBefore::Yes => {
                 write!(
@@ -111,7 +113,8 @@ impl fmt::Display for Joined {
                 "{name} is member {id} of cluster {cluster}; start trestled with the same configuration: it becomes a learner, and \
                  \"trestle member promote {name}\" makes it a voter"
             ),
-        }
+        }?;
+        if *awaits_certificate { write!(f, "; {AWAITS_CERTIFICATE}") } else { Ok(()) }
     }
 }
 
@@ -140,17 +143,23 @@ pub async fn enroll(config: Config, token: &str) -> Result<Joined, JoinError> {
 
 async fn enrolled(local: &ThisMember, token: &TokenText) -> Result<Joined, JoinError> {
     let consensus = &local.consensus;
-    let joined = |cluster, id, as_| Joined { name: local.config.name.clone(), cluster, id, as_ };
+    let joined = |cluster, id, as_, awaits_certificate| Joined {
+        name: local.config.name.clone(),
+        cluster,
+        id,
+        as_,
+        awaits_certificate,
+    };
     if consensus.was_removed() {
         consensus.set_aside_removed().await.map_err(|error| failed(&error))?;
     }
     if let Some(identity) = consensus.identity() {
-        return Ok(joined(identity.cluster_id, identity.member_id, JoinedBefore::Yes));
+        return Ok(joined(identity.cluster_id, identity.member_id, JoinedBefore::Yes, false));
     }
     let taken = take_in(local, token).await?;
     let (cluster, id) = (taken.cluster_id, taken.member_id);
     let identity = consensus.take_identity(cluster.clone(), id, taken.recovery).await;
     identity.map_err(|error| failed(&error))?;
     let as_ = if taken.becomes_voter { JoinedBefore::NoAsVoter } else { JoinedBefore::NoAsLearner };
-    Ok(joined(cluster, id, as_))
+    Ok(joined(cluster, id, as_, taken.awaits_certificate))
 }

@@ -52,6 +52,10 @@ pub(crate) enum NotTaken {
     Files(String),
 }
 
+/// What is to be done on a machine that has joined a cluster for which an authority outside of it signs.
+pub(super) const AWAITS_CERTIFICATE: &str = "its certificate is signed outside of the cluster: once trestled runs there, \"trestle certificate \
+                                             request\" prints what is to be signed, and \"trestle certificate install FILE\" puts it in place";
+
 fn each(failed: &[(HostPort, String)]) -> String {
     failed.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
 }
@@ -64,6 +68,8 @@ pub(crate) struct Taken {
     pub(crate) recovery: RecoveryId,
     /// Whether the leader makes it a voter.
     pub(crate) becomes_voter: bool,
+    /// Whether its certificate is to be signed outside of the cluster.
+    pub(crate) awaits_certificate: bool,
 }
 
 fn write(path: &Path, text: &str) -> Result<(), NotTaken> {
@@ -129,6 +135,9 @@ pub(crate) async fn by_token(local: &ThisMember, leaf: &OwnLeaf, token: &TokenTe
     let becomes =
         if taken.becomes_voter { "becomes a voter once it has caught up" } else { "becomes a learner" };
     info!(cluster = %taken.cluster_id, id = %taken.member_id, "taken into the cluster by token {}; it {becomes}", token.id);
+    if taken.awaits_certificate {
+        info!("{AWAITS_CERTIFICATE}");
+    }
     Ok(())
 }
 
@@ -159,22 +168,40 @@ fn keep(
     answer: &peer::JoinResponse,
 ) -> Result<Taken, NotTaken> {
     let useless = |why: String| NotTaken::Useless { by: by.clone(), why };
-    let facts = |der: &[u8]| CertificateFacts::read(der).map_err(|refusal| useless(refusal.to_string()));
     let cluster_id = ClusterId::parse(&answer.cluster_id);
     let cluster_id = cluster_id.map_err(|rule| useless(format!("the cluster id {rule}")))?;
-    let now = VerificationTime::by_clock(SystemTime::now());
-    let id = verify_member(&cluster_id, &answer.authorities, &answer.certificate, now);
-    let id = id.map_err(|refusal| useless(refusal.to_string()))?;
-    if id.0 != answer.member_id || facts(&answer.certificate)?.pin != key.pin() {
-        return Err(useless("the certificate is for another member or key".to_owned()));
+    let awaits_certificate = answer.certificate.is_empty();
+    if !awaits_certificate {
+        check_certificate(&cluster_id, key, answer).map_err(useless)?;
+    } else if answer.member_id == 0 || answer.authorities.is_empty() {
+        return Err(useless("it has neither an id nor an authority".to_owned()));
     }
     let authorities: String = answer.authorities.iter().map(|authority| to_pem(authority)).collect();
     write(&authority_file(config), &authorities)?;
-    write(&certificate_file(config), &to_pem(&answer.certificate))?;
+    if !awaits_certificate {
+        write(&certificate_file(config), &to_pem(&answer.certificate))?;
+    }
     Ok(Taken {
         cluster_id,
-        member_id: id,
+        member_id: MemberId(answer.member_id),
         recovery: RecoveryId { number: answer.recovery, draw: answer.recovery_draw },
         becomes_voter: answer.becomes_voter,
+        awaits_certificate,
     })
+}
+
+/// Whether the certificate that a member has answered with is for this machine's key and the member that it is from now on.
+fn check_certificate(
+    cluster: &ClusterId,
+    key: &PrivateKey,
+    answer: &peer::JoinResponse,
+) -> Result<(), String> {
+    let now = VerificationTime::by_clock(SystemTime::now());
+    let id = verify_member(cluster, &answer.authorities, &answer.certificate, now);
+    let id = id.map_err(|refusal| refusal.to_string())?;
+    let facts = CertificateFacts::read(&answer.certificate).map_err(|refusal| refusal.to_string())?;
+    if id.0 != answer.member_id || facts.pin != key.pin() {
+        return Err("the certificate is for another member or key".to_owned());
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `trestle cluster bootstrap`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,14 +10,18 @@ use trestle_api::v1;
 use trestle_model::Role;
 use trestle_model::defaults::USER_CERTIFICATE_LIFE;
 
-use super::super::new_user::{ContextDocument, KeptUser, MadeUser, NewUser, how_to_use};
+use super::super::new_user::{ContextDocument, KeptUser, MadeUser, NewUser, how_to_sign, how_to_use};
 use crate::context::default_path;
 use crate::endpoint::Outside;
 use crate::error::{Error, Failure};
+use crate::input::text_of;
 use crate::session::{Repeat, Session, cluster};
 use crate::view::MemberView;
 use crate::write::for_people;
 
+/// What is to be done first where an authority outside of the cluster signs.
+const EXTERNAL_NEXT: &str = "next: have what \"trestle certificate request\" prints on this machine signed, and put it in place with \"trestle \
+                             certificate install FILE\"";
 /// Name of the first user unless another is given.
 const FIRST_USER: &str = "admin";
 
@@ -27,6 +31,10 @@ pub(crate) struct BootstrapArgs {
     /// Succeed where a member at any of the endpoints belongs to a cluster already; found none while one does not answer
     #[arg(long)]
     if_absent: bool,
+    /// The certificate, in PEM, of an authority outside of the cluster that is to sign for it, as that of a company; the members'
+    /// certificates are put in place by "trestle certificate" then [default: the cluster gets an authority of its own]
+    #[arg(long, value_name = "FILE")]
+    external_ca: Option<String>,
     /// Name of the first user, an admin; without this and --out it is made over an admin socket only [default: admin]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -69,7 +77,9 @@ impl BootstrapArgs {
         // Walking on to another endpoint could found a second cluster beside the first.
         session.first_endpoint_only();
         let user = self.new_user(session)?;
-        let make = async |channel| cluster(channel).bootstrap_cluster(v1::BootstrapClusterRequest {}).await;
+        let external = self.external_ca.as_deref().map(text_of).transpose()?;
+        let request = v1::BootstrapClusterRequest { external_authority: external.unwrap_or_default() };
+        let make = async |channel| cluster(channel).bootstrap_cluster(request.clone()).await;
         let answer = match session.call(Repeat::NonIdempotent, make).await {
             // Somebody else was faster.
             Err(refused @ Error::Refused(_)) if self.if_absent => {
@@ -87,6 +97,9 @@ impl BootstrapArgs {
             None => session.print(&founded, || founded.told())?,
         }
         if for_people(session) {
+            if self.external_ca.is_some() {
+                session.terminal.note(EXTERNAL_NEXT);
+            }
             tell_next(session).await;
         }
         Ok(())
@@ -137,9 +150,14 @@ async fn with_user(session: &mut Session<'_>, mut founded: Founded, user: NewUse
     match kept {
         KeptUser::InFile { made, another_is_current } => {
             let made = founded.admin.insert(made);
-            let (name, context, file) = (&made.user.name, made.context.clone(), &made.file);
+            let (name, context, file) = (&made.user.name, made.context.clone(), made.file.clone());
+            let made_awaits = made.awaits_certificate;
             let told = format!("{told}user {name} created as admin; context {context} is in {file}\n");
+            let sign = made_awaits.then(|| how_to_sign(&context, Path::new(&file)));
             session.print(&founded, || told)?;
+            if let Some(sign) = sign {
+                session.terminal.note(sign);
+            }
             if another_is_current {
                 session.terminal.note(how_to_use(&context));
             }
@@ -150,6 +168,9 @@ async fn with_user(session: &mut Session<'_>, mut founded: Founded, user: NewUse
                 "user {} created as admin; keep what follows where nobody else reads it",
                 user.name
             ));
+            if let Some(name) = contexts.unsigned() {
+                session.terminal.note(how_to_sign(name, Path::new("FILE")));
+            }
             founded.context = ContextDocument::of(&contexts);
             session.print(&founded, || contexts.render().expose().clone())?;
         }

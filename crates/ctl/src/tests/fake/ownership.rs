@@ -106,6 +106,20 @@ impl MemberService for Fake {
         not_scripted()
     }
 
+    async fn request_member_certificate(
+        &self,
+        _: Request<v1::RequestMemberCertificateRequest>,
+    ) -> Answer<v1::RequestMemberCertificateResponse> {
+        not_scripted()
+    }
+
+    async fn install_member_certificate(
+        &self,
+        _: Request<v1::InstallMemberCertificateRequest>,
+    ) -> Answer<v1::InstallMemberCertificateResponse> {
+        not_scripted()
+    }
+
     async fn get_member(&self, _: Request<v1::GetMemberRequest>) -> Answer<v1::Member> {
         not_scripted()
     }

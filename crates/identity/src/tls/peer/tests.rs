@@ -63,6 +63,7 @@ impl Side {
             generation: 1,
             certificate: self.authority.certificate().into(),
             state: AuthorityState::Active,
+            external: false,
             key_holders: vec![MemberId(1)],
             cross: None,
         };
