@@ -18,7 +18,6 @@ mod concurrent_updates;
 mod connections;
 mod control_plane;
 mod databases;
-mod deployed;
 mod dev;
 mod endpoints;
 mod events;
