@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use trestle_node::config::{self, Config, Invocation, LogFormat, NotConfigured, TokenSource};
 use trestle_node::{
-    Dev, DroppedLines, JoinError, Node, RecoveryError, RecoveryPlan, StartError, descriptors,
+    Dev, DroppedLines, JoinError, Node, RecoveryError, RecoveryPlan, SampleClient, StartError, descriptors,
 };
 
 /// Exit code when Raft, its storage or another part of the member died while running (EX_IOERR): a restart may mend it.
@@ -67,7 +69,11 @@ fn main() -> ExitCode {
             let (_guard, _) = start_logging(LogFormat::Text, "warn");
             on_runtime(join(*config, token))
         }
-        Invocation::FoundingToken => founding_token(),
+        Invocation::FoundingToken { out: None } => founding_token(),
+        Invocation::FoundingToken { out: Some(path) } => founding_token_file(&path),
+        Invocation::HealthCheck(config) => on_runtime(health_check(*config)),
+        Invocation::SampleBackend { name, address } => on_runtime(sample_backend(name, address)),
+        Invocation::SampleClient { target } => on_runtime(sample_client(target)),
         Invocation::Dev { data_dir } => {
             let (_guard, _) = start_logging(LogFormat::Text, "warn,trestle_consensus=error,openraft=off");
             descriptors::raise_limit();
@@ -173,6 +179,61 @@ fn founding_token() -> ExitCode {
             say(&format!("error: {error}"));
             ExitCode::from(EXIT_SYSTEM)
         }
+    }
+}
+
+/// Writes a new founding token to a file, unless that is there.
+fn founding_token_file(path: &Path) -> ExitCode {
+    let shown = path.display();
+    match trestle_node::write_founding_token(path) {
+        Ok(true) => say(&format!("{shown} has a new founding token")),
+        Ok(false) => say(&format!("{shown} is there, and stays as it is")),
+        Err(error) => {
+            say(&format!("error: {shown}: {error}"));
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn health_check(config: Config) -> ExitCode {
+    match trestle_node::check_health(&config).await {
+        Ok(said) => {
+            let _ = writeln!(std::io::stdout(), "{said}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            say(&format!("error: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn sample_backend(name: String, address: SocketAddr) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return no_signals(&error),
+    };
+    let served = async { trestle_node::sample_backend(name, address).await?.await };
+    tokio::select! {
+        served = served => match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("error: {address}: {error}"));
+                ExitCode::from(EXIT_SYSTEM)
+            }
+        },
+        () = signals.next() => ExitCode::SUCCESS,
+    }
+}
+
+async fn sample_client(target: SocketAddr) -> ExitCode {
+    match Signals::listen() {
+        Ok(mut signals) => {
+            SampleClient::of(target).run(signals.next()).await;
+            ExitCode::SUCCESS
+        }
+        Err(error) => no_signals(&error),
     }
 }
 

@@ -394,7 +394,8 @@ fn a_single_initial_member_founds_at_once_without_a_token_for_others() {
 
 /// What compose gives each service of the shipped file as its environment.
 fn composed() -> Vec<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose.yaml")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose-host.yaml")).unwrap();
     let mut services: Vec<Vec<(String, String)>> = Vec::new();
     for line in text.lines() {
         if line.trim_start().starts_with("environment:") {
@@ -412,7 +413,7 @@ fn composed() -> Vec<Vec<(String, String)>> {
 }
 
 #[test]
-fn the_shipped_compose_file_founds_a_cluster_of_its_three_members() {
+fn the_shipped_compose_file_for_the_hosts_addresses_founds_a_cluster_of_its_three_members() {
     let services = composed();
     assert_eq!(services.len(), 3);
     for (number, environment) in services.iter().enumerate() {
@@ -423,7 +424,7 @@ fn the_shipped_compose_file_founds_a_cluster_of_its_three_members() {
             format!("name = \"m{}\"", number + 1),
             format!("advertise_peer_address = \"127.0.0.{}:7481\"", number + 1),
             "initial_members = [\"127.0.0.1:7481\", \"127.0.0.2:7481\", \"127.0.0.3:7481\"]".to_owned(),
-            "founding_token_file = \"/run/secrets/founding-token\"".to_owned(),
+            "founding_token_file = \"/founding/token\"".to_owned(),
             "insecure = false".to_owned(),
         ] {
             assert!(shown.contains(&part), "no {part} in {shown}");

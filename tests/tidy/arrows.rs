@@ -31,9 +31,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("trestle-ctl", &["trestle-api", "trestle-identity", "trestle-model"]),
-    ("trestle-testkit", &["trestle-api", "trestle-identity"]),
+    ("trestle-testkit", &["trestle-api", "trestle-identity", "trestle-image"]),
     ("trestle-fuzz", &[]),
-    ("trestle-xtask", &[]),
+    ("trestle-image", &[]),
+    ("trestle-xtask", &["trestle-image"]),
     (
         "trestle",
         &["trestle-node", "trestle-ctl", "dev:trestle-api", "dev:trestle-identity", "dev:trestle-testkit"],

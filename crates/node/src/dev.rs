@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::transport::Channel;
 use trestle_api::v1;
@@ -21,6 +19,7 @@ use trestle_api::v1::pool_service_client::PoolServiceClient;
 use trestle_model::MemberName;
 
 use crate::config::Config;
+use crate::samples::sample_backend;
 use crate::{Node, StartError};
 
 const MEMBERS: [u8; 3] = [1, 2, 3];
@@ -252,10 +251,9 @@ fn trestle_command() -> (Option<&'static str>, String) {
     (build, command)
 }
 
-async fn start_sample(name: &'static str, address: SocketAddr) -> Result<(), DevError> {
-    let listener = TcpListener::bind(address).await.map_err(|error| DevError::Sample { address, error })?;
-    let app = Router::new().fallback(async move || format!("sample backend {name}\n"));
-    tokio::spawn(async move { axum::serve(listener, app).await });
+async fn start_sample(name: &str, address: SocketAddr) -> Result<(), DevError> {
+    let serve = sample_backend(name.to_owned(), address).await;
+    tokio::spawn(serve.map_err(|error| DevError::Sample { address, error })?);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod api;
 pub mod attacks;
 mod certificate;
 mod cluster;
+pub mod containers;
 mod document;
 mod fake_clock;
 mod fetch;

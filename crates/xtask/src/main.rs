@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod fuzz;
+mod image;
 
 use std::process::{Command, ExitCode};
 
@@ -23,6 +24,7 @@ usage: cargo xtask COMMAND
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
   fuzz             changed inputs for each parser of bytes from outside, for a minute; --seconds N for longer, and a target's name
                    for that one alone; what fails is in target/fuzz/failures
+  image            the container image, without a base image: static programs, an archive in target/image, which Docker loads
 
 Arguments after a command go to its last step: cargo xtask verify -- --nocapture";
 
@@ -98,6 +100,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["fuzz", rest @ ..] = words.as_slice() {
         return exit(fuzz::fuzz(rest));
+    }
+    if let ["image"] = words.as_slice() {
+        return exit(image::image());
     }
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),

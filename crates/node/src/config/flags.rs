@@ -1,11 +1,13 @@
 //! The command line of `trestled`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use trestle_model::{Invalid, Violation, Violations};
 
+use super::samples::{self, SAMPLE_BACKEND, SAMPLE_CLIENT};
 use super::{Config, KEYS, RawConfig, SettingKey, SettingSource};
 use crate::vips::CheckExec;
 
@@ -85,8 +87,25 @@ pub enum Invocation {
         /// Where the token is.
         token: TokenSource,
     },
-    /// Print a new founding token.
-    FoundingToken,
+    /// Make a new founding token.
+    FoundingToken {
+        /// The file to write it to, unless that is there; printed if none is given.
+        out: Option<PathBuf>,
+    },
+    /// Ask a running member whether it is ready, and stop.
+    HealthCheck(Box<Config>),
+    /// Run a sample backend.
+    SampleBackend {
+        /// What it says that it is called.
+        name: String,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+    /// Run a client of a sample backend.
+    SampleClient {
+        /// What it connects to.
+        target: SocketAddr,
+    },
     /// Run a cluster of three in this process.
     Dev {
         /// Where to keep its data; a directory that is removed at the end if none is given.
@@ -156,6 +175,16 @@ pub fn command() -> Command {
     let founding_token = Command::new("founding-token").about(
         "Print a new founding token, which the initial members of a cluster have in a file each (founding_token_file), and stop",
     );
+    let out = Arg::new("out")
+        .long("out")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("write it to this file, for its owner alone to read; a file that is there stays as it is");
+    let founding_token = founding_token.arg(out);
+    let health_check = Command::new("healthcheck")
+        .about("Ask the member that runs with this configuration whether it is ready, and stop: exit code 0 or 1")
+        .arg(file())
+        .args(KEYS.iter().map(arg));
     let yes = Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it without asking");
     let recover = Command::new("recover")
         .about("Make a cluster of one from the data of this stopped member, when a quorum is lost for good")
@@ -176,7 +205,8 @@ pub fn command() -> Command {
         .args_conflicts_with_subcommands(true)
         .args([file(), check])
         .args(KEYS.iter().map(arg))
-        .subcommands([join, founding_token, dev, recover, scrub, check_exec])
+        .subcommands([join, founding_token, dev, recover, scrub, health_check, check_exec])
+        .subcommands(samples::commands())
 }
 
 /// Reads what the command line, the environment and the file give.
@@ -194,8 +224,18 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, NotConfigured> {
     if let Some(("dev", dev)) = matches.subcommand() {
         return Ok(Invocation::Dev { data_dir: dev.get_one::<PathBuf>("dev-data-dir").cloned() });
     }
-    if matches.subcommand_matches("founding-token").is_some() {
-        return Ok(Invocation::FoundingToken);
+    if let Some(("founding-token", made)) = matches.subcommand() {
+        return Ok(Invocation::FoundingToken { out: made.get_one::<PathBuf>("out").cloned() });
+    }
+    if let Some((SAMPLE_BACKEND, given)) = matches.subcommand() {
+        let (name, address) = samples::backend(given);
+        return Ok(Invocation::SampleBackend { name, address });
+    }
+    if let Some((SAMPLE_CLIENT, given)) = matches.subcommand() {
+        return Ok(Invocation::SampleClient { target: samples::target(given) });
+    }
+    if let Some(("healthcheck", of)) = matches.subcommand() {
+        return Ok(Invocation::HealthCheck(Box::new(config(of)?)));
     }
     if matches.subcommand_matches("scrub").is_some() {
         return Ok(Invocation::Scrub);

@@ -12,6 +12,7 @@ mod founding;
 mod initial_members;
 mod local_check;
 mod raw;
+mod samples;
 mod vip;
 mod ways_in;
 

@@ -9,11 +9,13 @@ mod decide;
 mod exchange;
 mod follow;
 mod own;
+mod token_file;
 
 use trestle_identity::FoundingToken;
 
 pub(crate) use follow::{found_or_join, was_interrupted};
 pub(crate) use own::Founding;
+pub use token_file::write_founding_token;
 
 /// A new founding token, of random bytes of the system.
 ///

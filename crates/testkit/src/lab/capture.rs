@@ -29,8 +29,8 @@ pub struct Capture {
     tcpdump: Child,
     frames: NamedTempFile,
     said: NamedTempFile,
-    /// Interfaces of the switch that lead to members.
-    ports: Vec<u32>,
+    /// Interfaces of the switch that lead to members; `None` for all that there are.
+    ports: Option<Vec<u32>>,
     address: IpAddr,
     _dir: TempDir,
 }
@@ -38,6 +38,19 @@ pub struct Capture {
 impl Capture {
     /// Starts tcpdump on the switch and returns when it sees frames.
     pub(super) fn start(lab: &Lab, address: IpAddr) -> Self {
+        let ports = lab.members.iter().map(|host| lab.switch.index_of(&host.port)).collect();
+        Self::begin(address, Some(ports), |command| lab.switch.run(|| command.spawn().unwrap()))
+    }
+
+    /// As on the switch of a lab, on whatever this machine itself receives: what containers send for an address that nobody else has.
+    ///
+    /// # Panics
+    /// When the capture does not start.
+    pub fn here(address: IpAddr) -> Self {
+        Self::begin(address, None, |command| command.spawn().unwrap())
+    }
+
+    fn begin(address: IpAddr, ports: Option<Vec<u32>>, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let dir = TempDir::with_prefix("trestle-capture-").unwrap();
         let frames = NamedTempFile::new_in(dir.path()).unwrap();
         let said = NamedTempFile::new_in(dir.path()).unwrap();
@@ -50,8 +63,7 @@ impl Capture {
              ((ip and tcp[tcpflags] & (tcp-syn|tcp-rst) != 0) or (ip6 and ip6[6] == 6 and ip6[53] & 6 != 0)))"
         ));
         command.stdin(Stdio::null()).stdout(frames.reopen().unwrap()).stderr(said.reopen().unwrap());
-        let tcpdump = lab.switch.run(|| command.spawn().unwrap());
-        let ports = lab.members.iter().map(|host| lab.switch.index_of(&host.port)).collect();
+        let tcpdump = spawn(&mut command);
         let capture = Self { tcpdump, frames, said, ports, address, _dir: dir };
         wait_for("start of tcpdump", LIMIT, || {
             let said = capture.said();
@@ -76,7 +88,9 @@ impl Capture {
         let mut bytes = Vec::new();
         File::open(self.frames.path()).unwrap().read_to_end(&mut bytes).unwrap();
         let frames = frames(&bytes).unwrap_or_else(|| panic!("no capture of the expected kind: {said}"));
-        let own = frames.into_iter().filter(|frame| self.ports.contains(&frame.interface));
+        let own = frames
+            .into_iter()
+            .filter(|frame| self.ports.as_ref().is_none_or(|ports| ports.contains(&frame.interface)));
         let answer = |frame: Frame<'_>| {
             let kind = claim(frame.protocol, frame.packet, self.address)?;
             Some(AddressClaim { at: frame.at, mac: frame.mac, kind })

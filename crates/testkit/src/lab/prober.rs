@@ -54,10 +54,25 @@ pub struct Prober {
 impl Prober {
     /// Begins to try `target` from `host`, with `pace` between two attempts; each is given up after `patience`.
     pub fn start(host: &Host, target: SocketAddr, pace: Duration, patience: Duration) -> Self {
+        let host = host.clone();
+        Self::begin(target, pace, patience, move || host.enter())
+    }
+
+    /// As [`Prober::start`], from where the test itself runs.
+    pub fn here(target: SocketAddr, pace: Duration, patience: Duration) -> Self {
+        Self::begin(target, pace, patience, || ())
+    }
+
+    fn begin(
+        target: SocketAddr,
+        pace: Duration,
+        patience: Duration,
+        enter: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let (attempts, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (host, seen, stopped) = (host.clone(), attempts.clone(), stop.clone());
+        let (seen, stopped) = (attempts.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
-            host.enter();
+            enter();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(open_loop(target, (pace, patience), &seen, &stopped));
         });
@@ -116,7 +131,7 @@ async fn exchange(target: SocketAddr) -> Result<IpAddr, Error> {
     let mut answer = Vec::with_capacity(64);
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
-    let member = answer.rsplit(' ').next().and_then(|member| member.parse().ok());
+    let member = answer.trim_end().rsplit(' ').next().and_then(|member| member.parse().ok());
     member.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
