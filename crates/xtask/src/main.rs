@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod fuzz;
 
 use std::process::{Command, ExitCode};
@@ -21,6 +22,7 @@ usage: cargo xtask COMMAND
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
   bench attacks    what a well-behaved client notices of attacks on a member's ports; a word of an attack's name for it alone
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
+  chaos            faults by a seed in clusters of real members, for ten minutes; --minutes N for longer, --seed S for others; as root
   fuzz             changed inputs for each parser of bytes from outside, for a minute; --seconds N for longer, and a target's name
                    for that one alone; what fails is in target/fuzz/failures
 
@@ -98,6 +100,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["fuzz", rest @ ..] = words.as_slice() {
         return exit(fuzz::fuzz(rest));
+    }
+    if let ["chaos", rest @ ..] = words.as_slice() {
+        return exit(chaos::chaos(rest));
     }
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),
