@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::mixes::{GROUPS, alone};
+use crate::mixes::GROUPS;
 use crate::run::{Mix, run};
 use crate::tally::Tally;
 
@@ -24,7 +24,7 @@ fn for_as_long_as_is_asked_for() {
         let group = GROUPS[usize::try_from(seed % GROUPS.len() as u64).unwrap()];
         let repeat = format!("cargo xtask chaos --minutes 0 --seed {seed}");
         let mix = Mix::of_seed(group, seed, EPISODES, repeat);
-        let Some(tally) = alone(|| run(&mix)) else { return };
+        let Some(tally) = run(&mix) else { return };
         all.add(tally);
         eprintln!("seeds {first} to {seed}, {:.0} minutes:\n{all}", start.elapsed().as_secs_f64() / 60.0);
         if start.elapsed() >= Duration::from_secs(minutes * 60) {

@@ -20,3 +20,4 @@ mod run;
 mod streams;
 mod surroundings;
 mod tally;
+mod turns;

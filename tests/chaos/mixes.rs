@@ -1,7 +1,5 @@
 //! Short mixes, each of some kinds of faults: what CI runs.
 
-use std::sync::{Mutex, PoisonError};
-
 use trestle_testkit::faults::FaultKind;
 
 use crate::run::{Mix, run};
@@ -54,13 +52,6 @@ const MACHINES: [FaultKind; 8] = [
 pub(crate) const GROUPS: [(&str, &[FaultKind]); 3] =
     [("processes_and_networks", &PROCESSES_AND_NETWORKS), ("disks", &DISKS), ("machines", &MACHINES)];
 
-/// One run at a time: each takes all of a small machine.
-pub(crate) fn alone<T>(body: impl FnOnce() -> T) -> T {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    body()
-}
-
 /// The seed of a mix: that of the environment, or its own.
 fn seed(own: u64) -> u64 {
     std::env::var(SEED).map_or(own, |seed| seed.parse().expect("TRESTLE_CHAOS_SEED is a number"))
@@ -69,7 +60,7 @@ fn seed(own: u64) -> u64 {
 fn short(group: usize, own: u64, episodes: usize) {
     let (seed, name) = (seed(own), GROUPS[group].0);
     let repeat = format!("{SEED}={seed} cargo test --test chaos -- --exact mixes::{name} --nocapture");
-    if let Some(tally) = alone(|| run(&Mix::of_seed(GROUPS[group], seed, episodes, repeat))) {
+    if let Some(tally) = run(&Mix::of_seed(GROUPS[group], seed, episodes, repeat)) {
         eprintln!("{tally}");
     }
 }

@@ -17,6 +17,7 @@ use crate::registers::Registers;
 use crate::streams::Streams;
 use crate::surroundings::Surroundings;
 use crate::tally::Tally;
+use crate::turns::Turn;
 
 /// The program of each member.
 const DAEMON: &str = env!("CARGO_BIN_EXE_trestled");
@@ -105,6 +106,7 @@ struct Clients {
 /// # Panics
 /// When something does not hold that must. Where everything is kept is printed, and last how to do it again.
 pub(crate) fn run(mix: &Mix) -> Option<Tally> {
+    let _turn = Turn::wait(mix.hurried);
     let lab = Lab::build()?;
     let mut sinks = mix.unread.then(|| BlockedSinks::new(Path::new(DAEMON)));
     let daemon = sinks.as_ref().map_or_else(|| PathBuf::from(DAEMON), BlockedSinks::daemon);
