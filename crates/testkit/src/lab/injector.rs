@@ -154,6 +154,34 @@ impl Injector {
                 let _ = product.try_run(lab, &["--timeout", "3s", "vip", "move", "--to", &to]);
                 Undo::Nothing
             }
+            FaultKind::DiskFull | FaultKind::DiskError | FaultKind::SlowDisk => {
+                self.disk(product, kind, member)
+            }
+            FaultKind::PowerCut => {
+                self.disks[member].cut_power();
+                self.kill(product, member);
+                Undo::PowerUp
+            }
+            FaultKind::PutBack => {
+                let copy = TempDir::with_prefix("trestle-put-back-").unwrap();
+                self.kill(product, member);
+                copy_tree(&product.members[member].data_dir(), copy.path());
+                start(lab, product, member);
+                Undo::PutBack(copy)
+            }
+            FaultKind::CutOff
+            | FaultKind::Mute
+            | FaultKind::Deaf
+            | FaultKind::CutFromNext
+            | FaultKind::Loss(_) => Undo::Paths(obstacles(kind, member)),
+            _ => self.make_around(lab, product, kind, member),
+        }
+    }
+
+    /// Faults of what is around a member: its machine, its network, its clock.
+    fn make_around(&self, lab: &Lab, product: &mut Trestle, kind: FaultKind, member: usize) -> Undo {
+        let (host, own) = (&lab.members[member], &mut product.members[member]);
+        match kind {
             FaultKind::FlushFirewall => {
                 reload_firewall(host);
                 Undo::Nothing
@@ -179,26 +207,7 @@ impl Injector {
                 lab.cable(member, false);
                 Undo::Plug
             }
-            FaultKind::DiskFull | FaultKind::DiskError | FaultKind::SlowDisk => {
-                self.disk(product, kind, member)
-            }
-            FaultKind::PowerCut => {
-                self.disks[member].cut_power();
-                self.kill(product, member);
-                Undo::PowerUp
-            }
-            FaultKind::PutBack => {
-                let copy = TempDir::with_prefix("trestle-put-back-").unwrap();
-                self.kill(product, member);
-                copy_tree(&product.members[member].data_dir(), copy.path());
-                start(lab, product, member);
-                Undo::PutBack(copy)
-            }
-            FaultKind::CutOff
-            | FaultKind::Mute
-            | FaultKind::Deaf
-            | FaultKind::CutFromNext
-            | FaultKind::Loss(_) => Undo::Paths(obstacles(kind, member)),
+            other => panic!("{} cannot be made here", other.name()),
         }
     }
 
