@@ -65,12 +65,15 @@ fn takes_part(local: &ThisMember) -> bool {
     !matches!(state, RaftState::Empty | RaftState::Starting | RaftState::Removed | RaftState::Stopped)
 }
 
-/// `rival` is when another process was last heard to be this local.
+/// `recorded` is whether this member has seen its record, and `rival` when another process was last heard to be this member.
 async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Instant>) {
     let Registrar { local, .. } = registrar;
     let Some(me) = local.id() else { return };
     let view = local.consensus.view().borrow().state.clone();
     let start = view.starts.get(&me).copied();
+    // The leader's answer is no proof: until this member has applied the record it sees the one before, which may take long where there
+    // is much to catch up with, and that one is no later process.
+    *recorded |= start == Some(local.start);
     if *recorded && start.is_some_and(|start| start != local.start) {
         // The older one: for good, because nothing tells which of two the operator wants.
         let at = view.members.get(&me).map(|own| own.spec.peer_address.to_string()).unwrap_or_default();
@@ -111,7 +114,7 @@ async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Ins
             if let Some(known) = &known {
                 warn!(before = %known, after = %own, "the cluster reaches this member at another address now");
             }
-            (*recorded, *rival) = (true, None);
+            *rival = None;
             local.consensus.displace(None);
         }
         Registration::Refused(why) => {

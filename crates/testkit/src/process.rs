@@ -79,6 +79,13 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
+    /// As [`Process::freeze`], unless it has ended.
+    pub fn freeze_if_running(&mut self) {
+        if self.status().is_none() {
+            self.freeze();
+        }
+    }
+
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);

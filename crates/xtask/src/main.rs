@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod fuzz;
 mod image;
 
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   bench calm       30 minutes (or as many as you say) of full load, in which the virtual IP should not move; as root
   bench attacks    what a well-behaved client notices of attacks on a member's ports; a word of an attack's name for it alone
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
+  chaos            faults by a seed in clusters of real members, for ten minutes; --minutes N for longer, --seed S for others; as root
   fuzz             changed inputs for each parser of bytes from outside, for a minute; --seconds N for longer, and a target's name
                    for that one alone; what fails is in target/fuzz/failures
   image            the container image, without a base image: static programs, an archive in target/image, which Docker loads
@@ -103,6 +105,9 @@ fn main() -> ExitCode {
     }
     if let ["image"] = words.as_slice() {
         return exit(image::image());
+    }
+    if let ["chaos", rest @ ..] = words.as_slice() {
+        return exit(chaos::chaos(rest));
     }
     let (steps, used) = match words.as_slice() {
         ["verify", ..] => (verify(), 1),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -74,6 +75,14 @@ impl Capture {
 
     fn said(&self) -> String {
         std::fs::read_to_string(self.said.path()).unwrap()
+    }
+
+    /// Copies what was captured up to now to a file that tcpdump reads.
+    ///
+    /// # Panics
+    /// When that cannot be written.
+    pub fn keep(&self, file: &Path) {
+        std::fs::copy(self.frames.path(), file).unwrap();
     }
 
     /// Ends the capture; answers who claimed the address, in order.

@@ -2,8 +2,6 @@
 //! the wrong side would be seen.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 
 use super::{Lab, MEMBERS};
 
@@ -46,23 +44,46 @@ impl Cut {
     }
 }
 
+/// What is lost on the way from one member to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The sender.
+    pub from: usize,
+    /// The receiver.
+    pub to: usize,
+    /// How many frames of a hundred are lost.
+    pub percent: u8,
+}
+
+impl Obstacle {
+    /// What a cut loses: everything between some.
+    pub fn of(cut: Cut) -> Vec<Self> {
+        cut.pairs().into_iter().map(|(from, to)| Self { from, to, percent: 100 }).collect()
+    }
+
+    /// The rule of the switch, between ports whose names begin so: a relay in a cable has one of its own.
+    fn rule(self, from: &str, to: &str) -> String {
+        let some = match self.percent {
+            100 => String::new(),
+            percent => format!("numgen random mod 100 < {percent} "),
+        };
+        format!("iifname \"{from}*\" oifname \"{to}*\" {some}drop")
+    }
+}
+
 /// Replaces the switch's rules.
-pub(super) fn apply(lab: &Lab, cut: Option<Cut>) {
+pub(super) fn apply(lab: &Lab, obstacles: &[Obstacle]) {
     // Made before it is deleted, so that the first time is as all others; one transaction.
     let mut rules = "table bridge cut {}\ndelete table bridge cut\n".to_owned();
-    if let Some(cut) = cut {
+    if !obstacles.is_empty() {
         rules += "table bridge cut { chain forward { type filter hook forward priority 0\n";
-        for (from, to) in cut.pairs() {
-            let (from, to) = (&lab.members[from].port, &lab.members[to].port);
-            writeln!(rules, "iifname \"{from}\" oifname \"{to}\" drop").unwrap();
+        for obstacle in obstacles {
+            let (from, to) = (&lab.members[obstacle.from].port, &lab.members[obstacle.to].port);
+            writeln!(rules, "{}", obstacle.rule(from, to)).unwrap();
         }
         rules += "}\n}\n";
     }
-    lab.switch.run(|| {
-        let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-        assert!(nft.wait().unwrap().success(), "nft refuses {rules}");
-    });
+    lab.switch.nft(&rules);
 }
 
 #[cfg(test)]
@@ -76,5 +97,12 @@ mod tests {
         assert_eq!(Cut::To(0).pairs(), [(1, 0), (2, 0)]);
         assert_eq!(Cut::Between(2, 0).pairs(), [(0, 2), (2, 0)]);
         assert_eq!(Cut::Between(0, 1).around(2), Cut::Between(2, 0));
+    }
+
+    #[test]
+    fn an_obstacle_loses_all_or_some() {
+        let obstacle = |percent| Obstacle { from: 0, to: 1, percent }.rule("a", "b");
+        assert_eq!(obstacle(100), "iifname \"a*\" oifname \"b*\" drop");
+        assert_eq!(obstacle(20), "iifname \"a*\" oifname \"b*\" numgen random mod 100 < 20 drop");
     }
 }

@@ -1,11 +1,13 @@
 //! One machine of the lab: a network namespace with an interface `eth0` on the switch.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{
@@ -80,6 +82,30 @@ impl Host {
                 body()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs commands of nft here.
+    ///
+    /// # Panics
+    /// When it refuses them.
+    pub fn nft(&self, commands: &str) {
+        self.run(|| {
+            let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            nft.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+            assert!(nft.wait().unwrap().success(), "nft refuses {commands}");
+        });
+    }
+
+    /// Starts a thread in this namespace, which goes on by itself.
+    ///
+    /// # Panics
+    /// The thread does when the namespace is gone.
+    pub fn thread<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let host = self.clone();
+        std::thread::spawn(move || {
+            host.enter();
+            body()
         })
     }
 

@@ -14,7 +14,7 @@ pub(super) fn is_orphan(name: &str) -> bool {
     id.is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists())
 }
 
-/// Removes namespaces and control groups of labs whose process is gone, with the processes in them.
+/// Removes namespaces, disks and control groups of labs whose process is gone, with the processes in them.
 pub(super) fn remove() {
     let entries = |dir: &Path| {
         let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -28,6 +28,7 @@ pub(super) fn remove() {
         // Two labs that start at once may both try.
         let _ = Command::new("ip").args(["netns", "delete", &namespace]).output();
     }
+    crate::faults::remove_orphans();
     if let Some(root) = freezer::root() {
         entries(&root).for_each(|group| freezer::dissolve(&root, &root.join(group)));
     }

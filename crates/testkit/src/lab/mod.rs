@@ -7,10 +7,13 @@ mod answers;
 mod backend;
 mod capture;
 mod cut;
+mod disorder;
 mod freezer;
 mod host;
+mod injector;
 mod keepalived;
 mod leftovers;
+mod machines;
 mod prober;
 mod product;
 mod second;
@@ -25,9 +28,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use answers::{AddressClaim, ClaimKind, Dual, dual};
 pub use capture::Capture;
-pub use cut::Cut;
+pub use cut::{Cut, Obstacle};
 pub use freezer::Freezer;
 pub use host::{Host, MacAddress};
+pub use injector::Injector;
 pub use keepalived::Keepalived;
 pub use prober::{Attempt, Gap, ProbeFailure, Prober, gap};
 pub use product::Product;
@@ -158,7 +162,15 @@ impl Lab {
     /// # Panics
     /// When the switch refuses.
     pub fn cut(&self, cut: Option<Cut>) {
-        cut::apply(self, cut);
+        self.obstruct(&cut.map(Obstacle::of).unwrap_or_default());
+    }
+
+    /// From now on the switch loses what these say, and nothing else.
+    ///
+    /// # Panics
+    /// When the switch refuses.
+    pub fn obstruct(&self, obstacles: &[Obstacle]) {
+        cut::apply(self, obstacles);
     }
 
     /// Starts to watch who answers for the virtual address.

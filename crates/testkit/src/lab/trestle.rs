@@ -1,13 +1,18 @@
 //! Three members of Trestle, founded and set up by its own command.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tonic::Status;
-use trestle_api::v1::ClusterStatus;
+use trestle_api::v1::{ClusterStatus, MemberRole, MemberStatus, UserRole};
+use trestle_identity::tls::ClientTls;
 
 use super::{Lab, PORT, Product, VIP};
+use crate::api::Api;
 use crate::document::shell;
 use crate::member::Member;
 use crate::wait::wait_for;
@@ -28,6 +33,10 @@ pub struct Trestle {
     pub members: Vec<Member>,
     /// The command, beside the daemon.
     command: PathBuf,
+    /// Whom its members let in, where they prove who they are.
+    user: Option<ClientTls>,
+    /// Where the founding token is, which such members have.
+    _token: Option<TempDir>,
 }
 
 impl Trestle {
@@ -48,9 +57,72 @@ impl Trestle {
             Member::new(daemon, &format!("m{number}"), host.ip, &more(number - 1))
         };
         let members = (1..).zip(&lab.members).map(member).collect();
-        let mut product = Self { members, command: daemon.with_file_name("trestle") };
+        let command = daemon.with_file_name("trestle");
+        let mut product = Self { members, command, user: None, _token: None };
         product.form(lab);
+        product.set_up(lab);
         product
+    }
+
+    /// Prepares members that prove who they are, as their users run them: each has the names of all and a founding token. Starts
+    /// nothing.
+    ///
+    /// # Panics
+    /// When there is no token to be had, or files cannot be written.
+    pub fn secure(lab: &Lab, daemon: &Path, more: impl Fn(usize) -> String) -> Self {
+        let dir = TempDir::with_prefix("trestle-founding-").unwrap();
+        let token = dir.path().join("token");
+        let printed = Command::new(daemon).arg("founding-token").output().unwrap();
+        assert!(printed.status.success(), "{printed:?}");
+        std::fs::write(&token, printed.stdout).unwrap();
+        std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+        let peers: Vec<String> = lab.members.iter().map(|host| format!("\"{}:7481\"", host.ip)).collect();
+        let founding = format!(
+            "initial_members = [{}]\nfounding_token_file = \"{}\"\n",
+            peers.join(", "),
+            token.display()
+        );
+        let member = |(number, host): (usize, &super::Host)| {
+            let more = format!("{founding}{}", more(number));
+            Member::secure(daemon, &format!("m{}", number + 1), host.ip, &more)
+        };
+        let members = lab.members.iter().enumerate().map(member).collect();
+        let command = daemon.with_file_name("trestle");
+        Self { members, command, user: None, _token: Some(dir) }
+    }
+
+    /// Starts prepared members, which found a cluster, makes an admin, and has the cluster serve the lab's backends on its virtual
+    /// address.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn found(&mut self, lab: &Lab) {
+        self.start(lab);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // Root on a member's machine makes the first user.
+        let user = wait_for("a first user", LIMIT, || {
+            let made = async { self.members[0].local_api().new_user("tester", UserRole::Admin).await };
+            runtime.block_on(made).map_err(|status| status.to_string())
+        });
+        self.user = Some(user);
+        wait_for("as many voters as members", LIMIT, || {
+            let status = self.status(lab, 0).map_err(|status| status.to_string())?;
+            let is_voter =
+                |m: &&MemberStatus| m.member.as_ref().is_some_and(|m| m.role() == MemberRole::Voter);
+            let voters = status.members.iter().filter(is_voter).count();
+            if voters == self.members.len() { Ok(()) } else { Err(format!("{voters} voters")) }
+        });
+        self.set_up(lab);
+    }
+
+    /// Whom its members let in, where they prove who they are.
+    pub fn user(&self) -> Option<&ClientTls> {
+        self.user.as_ref()
+    }
+
+    /// Clients of a member. Calls are made on a machine that reaches it.
+    pub fn api(&self, member: usize) -> Api {
+        Api::of(self.members[member].admin(), self.user.as_ref())
     }
 
     fn form(&mut self, lab: &Lab) {
@@ -64,6 +136,9 @@ impl Trestle {
             self.run(lab, &["member", "add", &peer]);
             self.run(lab, &["member", "promote", &name]);
         }
+    }
+
+    fn set_up(&self, lab: &Lab) {
         self.run(lab, &["pool", "create", "web", "--health", "tcp"]);
         for (number, address) in (1..).zip(lab.backends()) {
             self.run(lab, &["backend", "add", &format!("web/b{number}"), &address.to_string()]);
@@ -79,7 +154,7 @@ impl Trestle {
     pub fn status(&self, lab: &Lab, member: usize) -> Result<ClusterStatus, Status> {
         lab.client.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { self.members[member].api().status().await })
+            runtime.block_on(async { self.api(member).status().await })
         })
     }
 
@@ -102,8 +177,12 @@ impl Trestle {
     }
 
     fn endpoints(&self) -> String {
-        let endpoints: Vec<String> = self.members.iter().map(|member| member.admin().to_string()).collect();
-        endpoints.join(",")
+        // Root may do everything over a member's own socket, which is no network and has no namespace.
+        let endpoint = |member: &Member| match &self.user {
+            Some(_) => format!("unix:{}", member.admin_socket().display()),
+            None => member.admin().to_string(),
+        };
+        self.members.iter().map(endpoint).collect::<Vec<_>>().join(",")
     }
 
     /// Runs the command on the client's machine.
