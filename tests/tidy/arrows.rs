@@ -33,6 +33,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-ctl", &["trestle-api", "trestle-identity", "trestle-model"]),
     ("trestle-testkit", &["trestle-api", "trestle-identity"]),
     ("trestle-fuzz", &[]),
+    (
+        "trestle-simulation",
+        &[
+            "dev:trestle-api",
+            "dev:trestle-consensus",
+            "dev:trestle-engine",
+            "dev:trestle-model",
+            "dev:trestle-node",
+            "dev:trestle-vip",
+        ],
+    ),
     ("trestle-xtask", &[]),
     (
         "trestle",
@@ -67,7 +78,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("netlink-packet-core", &["trestle-dataplane", "trestle-vip"]),
     ("netlink-packet-route", &["trestle-dataplane", "trestle-vip"]),
     ("caps", &["trestle-vip"]),
-    ("libc", &["trestle-dataplane", "trestle-node", "trestle-vip"]),
+    ("libc", &["trestle-dataplane", "trestle-node", "trestle-simulation", "trestle-vip"]),
     // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.
     ("prost", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-node", "trestle-testkit"]),
 ];
