@@ -40,7 +40,7 @@ pub(crate) enum Planted {
     LeaseForgotten,
     /// A majority of the disks goes back in time at once.
     MajorityGoesBack,
-    /// Fences shut by themselves 600 ms late.
+    /// Fences shut by themselves a minute late.
     FencesLate,
 }
 
@@ -252,7 +252,7 @@ impl Simulation {
                 self.members.iter().map(|member| self.now < member.paused_until).collect();
             self.network.state().keep_alive(&silent);
             let late = self.planted == Some(Planted::FencesLate);
-            let more = if late { Duration::from_millis(600) } else { Duration::ZERO };
+            let more = if late { Duration::from_secs(60) } else { Duration::ZERO };
             self.members.iter().for_each(|member| member.set_fence_error(&mut self.draws, more));
         }
     }
