@@ -36,6 +36,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trestle-image", &[]),
     ("trestle-xtask", &["trestle-image"]),
     (
+        "trestle-simulation",
+        &[
+            "dev:trestle-api",
+            "dev:trestle-consensus",
+            "dev:trestle-engine",
+            "dev:trestle-model",
+            "dev:trestle-node",
+            "dev:trestle-vip",
+        ],
+    ),
+    (
         "trestle",
         &["trestle-node", "trestle-ctl", "dev:trestle-api", "dev:trestle-identity", "dev:trestle-testkit"],
     ),
@@ -68,7 +79,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("netlink-packet-core", &["trestle-dataplane", "trestle-vip"]),
     ("netlink-packet-route", &["trestle-dataplane", "trestle-vip"]),
     ("caps", &["trestle-vip"]),
-    ("libc", &["trestle-dataplane", "trestle-node", "trestle-vip"]),
+    ("libc", &["trestle-dataplane", "trestle-node", "trestle-simulation", "trestle-vip"]),
     // The data plane has the two messages of gRPC's health protocol, which are not ours to compile from proto/.
     ("prost", &["trestle-api", "trestle-consensus", "trestle-dataplane", "trestle-node", "trestle-testkit"]),
 ];

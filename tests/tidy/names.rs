@@ -15,7 +15,7 @@ const SHARED: &[(&str, usize, &str)] = &[
     ("Event", 2, "what the data plane finds out; what a member keeps of all that happens"),
     ("Failure", 2, "why a call failed, as it is sent and as the command line tells it"),
     ("Fault", 2, "why a member is unfit; what a test breaks"),
-    ("Host", 2, "a name or address; a machine of a lab"),
+    ("Host", 3, "a name or address; a machine of a lab; what holds virtual IPs on a machine"),
     ("Listener", 2, TABLE),
     ("Member", 2, "its record, and its process in a test"),
     ("OnDown", 2, WORDS),

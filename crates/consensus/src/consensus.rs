@@ -1,6 +1,7 @@
 //! The one handle that the rest of the program has on Raft.
 
 mod joining;
+mod simulated;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::network::MESSAGE_MAX;
 use crate::network::WINDOW;
 use crate::parts::Core;
 use crate::peer_calls::AppliedProposal;
+use crate::platform::Platform;
 use crate::propose::DEFAULT_WAIT;
 use crate::replica::ClusterView;
 use crate::service::Service;
@@ -79,7 +81,7 @@ impl Consensus {
             .map_err(OpenError::io("start threads for", &settings.data_dir))?;
         let handle = runtime.handle().clone();
         let runtime = Arc::new(OwnRuntime(Mutex::new(Some(runtime))));
-        let core = Core::open(settings, handle).await?;
+        let core = Core::open(settings, handle, Platform::System).await?;
         Ok(Self { core: Arc::new(core), runtime })
     }
 

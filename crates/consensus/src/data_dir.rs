@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::platform::Platform;
 use crate::store::OpenError;
 
 /// How long [`DataDir::open`] waits for the one who had the directory: a member that was just stopped closes its files
@@ -24,12 +25,18 @@ pub(crate) const ASIDE: &str = "removed-member-";
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    platform: Platform,
     _lock: File,
 }
 
 impl DataDir {
     /// Creates the directory if there is none, and locks it. Blocks up to one second while another process has it.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_on(path, Platform::System)
+    }
+
+    /// The same on a platform, which has the log.
+    pub(crate) fn open_on(path: &Path, platform: Platform) -> Result<Self, OpenError> {
         // Only this member's user has any business in it.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(OpenError::io("create the data directory", path))?;
@@ -40,7 +47,7 @@ impl DataDir {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Ok(()) => return Ok(Self { path: path.to_owned(), platform, _lock: lock }),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(10));
                 }
@@ -71,6 +78,11 @@ impl DataDir {
         sync_directory(&aside)?;
         sync_directory(&self.path)?;
         Ok(aside)
+    }
+
+    /// What the member runs on.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// The directory itself.

@@ -26,6 +26,7 @@ mod offline;
 mod outdated_members;
 mod parts;
 mod peer_calls;
+mod platform;
 mod propose;
 mod raft_config;
 mod raft_slot;
@@ -49,6 +50,15 @@ mod tests;
 mod timing;
 mod vote_guard;
 mod wire;
+
+/// What a simulation of several members needs; nothing else may use it.
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::network::Lane;
+    pub use crate::platform::SimulatedPlatform;
+    pub use crate::raft_config::LogBounds;
+    pub use crate::store::{DiskOp, DiskReader, DiskTable, KeyedRecord, LogDisk, MarkFile};
+}
 
 pub use consensus::Consensus;
 pub use error::{Error, RaftStartError};

@@ -23,6 +23,7 @@ use crate::log_size::bound_log_size;
 use crate::member::{ConsensusSettings, LocalMember};
 use crate::membership_state::RemovalVerdict;
 use crate::parts::Core;
+use crate::platform::Platform;
 use crate::propose::DEFAULT_WAIT;
 use crate::raft_config::raft_config;
 use crate::raft_slot::RunningRaft;
@@ -43,13 +44,18 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Reads what is on disk.
-    pub(crate) async fn open(settings: ConsensusSettings, runtime: Handle) -> Result<Self, OpenError> {
+    pub(crate) async fn open(
+        settings: ConsensusSettings,
+        runtime: Handle,
+        platform: Platform,
+    ) -> Result<Self, OpenError> {
         let opened = Instant::now();
         let published = PublishedState::default();
         let (path, publisher) = (settings.data_dir.clone(), published.publisher());
         let level = settings.feature_level_max;
+        let on = platform.clone();
         let read = move || {
-            let dir = Arc::new(DataDir::open(&path)?);
+            let dir = Arc::new(DataDir::open_on(&path, on)?);
             let identity = Identity::read(&dir)?;
             let storage = match &identity {
                 Some(identity) if !identity.removed => Some(Storage::open(&dir, identity, publisher, level)?),
@@ -60,7 +66,7 @@ impl Core {
         let path = settings.data_dir.clone();
         let gone =
             |_| OpenError::io("read", path)(std::io::Error::other("the thread that reads it has ended"));
-        let (dir, identity, storage) = runtime.spawn_blocking(read).await.map_err(gone)??;
+        let (dir, identity, storage) = platform.blocking(&runtime, read).await.map_err(gone)??;
         let member = LocalMember::new(settings, opened, runtime, dir, identity);
         let shared = Shared::new(member, published);
         if let Some(storage) = storage {
@@ -117,7 +123,8 @@ impl Core {
         if self.shared.raft.handle().is_some() {
             return Ok(());
         }
-        let config = raft_config(identity.cluster_id.as_str(), self.shared.member.timing())
+        let bounds = self.shared.member.dir().platform().log_bounds();
+        let config = raft_config(identity.cluster_id.as_str(), self.shared.member.timing(), &bounds)
             .map_err(|e| RaftStartError::Timing(e.to_string()))?;
         let network = self.network(&identity);
         let (log, replica) = self.shared.storage.take().ok_or(Failure::ShuttingDown)?;
@@ -184,8 +191,7 @@ impl Core {
         let identity = Identity { cluster_id, member_id, name, removed: false, recovery, former: Vec::new() };
         let (dir, create, publisher) =
             (self.shared.member.dir().clone(), identity.clone(), self.shared.published.publisher());
-        let create =
-            self.shared.member.runtime().spawn_blocking(move || Storage::create(&dir, &create, publisher));
+        let create = self.shared.member.blocking(move || Storage::create(&dir, &create, publisher));
         let storage = create.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
         self.shared.storage.put(storage);
         self.shared.member.set_identity(Some(identity));
@@ -286,7 +292,7 @@ impl Core {
     /// Makes an empty member of one that was removed: moves its data aside and forgets what it was.
     async fn begin_anew(&self, old: &Identity) -> Result<(), Error> {
         let (dir, identity) = (self.shared.member.dir().clone(), old.clone());
-        let moved = self.shared.member.runtime().spawn_blocking(move || identity.set_aside(&dir));
+        let moved = self.shared.member.blocking(move || identity.set_aside(&dir));
         let aside = moved
             .await
             .map_err(|_| Failure::ShuttingDown)?
@@ -312,7 +318,7 @@ impl Core {
         };
         let identity = Identity { removed: true, ..identity };
         let (dir, write) = (self.shared.member.dir().clone(), identity.clone());
-        let write = self.shared.member.runtime().spawn_blocking(move || write.write(&dir));
+        let write = self.shared.member.blocking(move || write.write(&dir));
         write.await.map_err(|_| Failure::ShuttingDown)?.map_err(Error::internal)?;
         self.shared.member.set_identity(Some(identity));
         self.end_raft(RaftState::Removed).await;

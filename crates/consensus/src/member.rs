@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 use trestle_api::transport::PeerDial;
 use trestle_model::{HostPort, MemberId, MemberName};
 
@@ -73,6 +74,14 @@ impl LocalMember {
     /// Raft's runtime.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// Runs what blocks off the threads of the runtime.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        self.dir.platform().blocking(&self.runtime, run).await
     }
 
     pub(crate) fn dir(&self) -> &Arc<DataDir> {

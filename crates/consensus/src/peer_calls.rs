@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use trestle_api::peer as proto;
 use trestle_api::peer::peer_service_client::PeerServiceClient;
@@ -16,7 +15,7 @@ use trestle_model::{MemberId, Outcome, Proposal};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::member::LocalMember;
-use crate::network::{Channels, Lane, MESSAGE_MAX};
+use crate::network::{Channels, Lane, MESSAGE_MAX, PeerChannel};
 use crate::recovery::Recoveries;
 use crate::retry::Retry;
 use crate::shared::Shared;
@@ -81,7 +80,7 @@ impl PeerCalls {
         }
     }
 
-    fn peer(&self, address: &str) -> Result<PeerServiceClient<Channel>, Retry> {
+    fn peer(&self, address: &str) -> Result<PeerServiceClient<PeerChannel>, Retry> {
         let channel =
             self.channels.to(address, Lane::Log).map_err(|e| Retry::Never(Error::internal(e.message())))?;
         Ok(PeerServiceClient::new(channel)
@@ -89,7 +88,7 @@ impl PeerCalls {
             .max_encoding_message_size(MESSAGE_MAX))
     }
 
-    fn raft(&self, address: &str, lane: Lane) -> Option<RaftServiceClient<Channel>> {
+    fn raft(&self, address: &str, lane: Lane) -> Option<RaftServiceClient<PeerChannel>> {
         self.channels.to(address, lane).ok().map(RaftServiceClient::new)
     }
 

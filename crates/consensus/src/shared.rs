@@ -47,6 +47,7 @@ impl Shared {
             channels: Arc::new(Channels::new(
                 timing,
                 member.runtime().clone(),
+                member.dir().platform().clone(),
                 member.settings().dial.clone(),
             )),
             quorum: Arc::new(QuorumTracker::new()),

@@ -46,6 +46,12 @@ mod troubles;
 mod vip_clash;
 mod vips;
 
+/// What a simulation of several members needs; nothing else may use it.
+#[doc(hidden)]
+pub mod simulation {
+    pub use crate::vips::simulated::{Host, Kernel, SimulatedOwner};
+}
+
 pub use dev::Dev;
 pub use founding::{new_founding_token, write_founding_token};
 pub use health_check::check_health;

@@ -24,6 +24,7 @@ usage: cargo xtask COMMAND
   bench attacks    what a well-behaved client notices of attacks on a member's ports; a word of an attack's name for it alone
   bench soak       20 minutes (or as many as you say) of a member at its limit of open files
   chaos            faults by a seed in clusters of real members, for ten minutes; --minutes N for longer, --seed S for others; as root
+  simulate         whole clusters under one clock, by a seed: --seeds N (10000), --from S (1), --trace to see what happens in them
   fuzz             changed inputs for each parser of bytes from outside, for a minute; --seconds N for longer, and a target's name
                    for that one alone; what fails is in target/fuzz/failures
   image            the container image, without a base image: static programs, an archive in target/image, which Docker loads
@@ -64,6 +65,16 @@ fn bench(what: &str) -> Vec<Step<'_>> {
             what,
         ],
     ]
+}
+
+/// The simulation, optimised; `whole` without a number of seeds.
+fn simulate(whole: bool) -> Vec<Step<'static>> {
+    let mut step: Step<'static> =
+        vec!["test", "--release", "--locked", "--package", "trestle-simulation", "--test", "simulate", "--"];
+    if whole {
+        step.extend(["--seeds", "10000"]);
+    }
+    vec![step]
 }
 
 fn run<'a>(mut steps: Vec<Step<'a>>, more: &'a [String]) -> anyhow::Result<()> {
@@ -117,6 +128,7 @@ fn main() -> ExitCode {
             what @ ("control" | "identities" | "relay" | "failover" | "calm" | "soak" | "attacks"),
             ..,
         ] => (bench(what), 2),
+        ["simulate", ..] => (simulate(arguments.len() == 1), 1),
         _ => {
             write(USAGE);
             return ExitCode::from(2);

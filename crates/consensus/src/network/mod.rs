@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use openraft::RaftNetworkFactory;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use trestle_api::peer as proto;
 use trestle_api::peer::raft_service_client::RaftServiceClient;
 use trestle_model::{ClusterId, MemberId};
 
-pub use channel::WINDOW;
-pub(crate) use channel::{Channels, Lane};
+pub(crate) use channel::{Channels, PeerChannel};
+pub use channel::{Lane, WINDOW};
 
 use crate::abstention::Abstention;
 use crate::identity::{Identity, RecoveryId};
@@ -145,7 +144,7 @@ impl Peer {
         self.parts.role.borrow().address_of(MemberId(self.target)).unwrap_or(&self.address) == address
     }
 
-    fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, tonic::Status> {
+    fn service(&self, lane: Lane) -> Result<RaftServiceClient<PeerChannel>, tonic::Status> {
         let channel = self.parts.channels.to(&self.current_address(), lane)?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX)

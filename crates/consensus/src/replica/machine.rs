@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use prost::bytes::Bytes;
-use tokio::task::spawn_blocking;
+use tokio::runtime::Handle;
 use trestle_model::{Applied, Machine, Proposal, Refusal, Request};
 
 use super::staged::resolved;
@@ -40,6 +40,15 @@ impl Snapshots {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Runs file work off the runtime's own threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let ran = self.files.platform().blocking(&Handle::current(), run).await;
+        ran.map_err(io::Error::other)?
+    }
+
     fn save(&self, meta: &SnapshotMeta, payload: &[u8]) -> io::Result<()> {
         self.files.save(meta, payload)?;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,11 +58,6 @@ impl Snapshots {
         }
         Ok(())
     }
-}
-
-/// Runs file work off the runtime's own threads.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(run).await.map_err(io::Error::other)?
 }
 
 /// The state machine.
@@ -201,7 +205,7 @@ impl RaftStateMachine<TypeConfig> for Replica {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, payload: SnapshotData) -> io::Result<()> {
         let (snapshots, described) = (self.snapshots.clone(), meta.clone());
-        let machine = blocking(move || {
+        let machine = self.snapshots.blocking(move || {
             let wrong = |what: String| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("snapshot refused: {what}"))
             };
@@ -225,7 +229,8 @@ impl RaftStateMachine<TypeConfig> for Replica {
         let Some(meta) = self.snapshots.newest() else { return Ok(None) };
         let Some(id) = meta.last_log_id else { return Ok(None) };
         let snapshots = self.snapshots.clone();
-        let snapshot = blocking(move || snapshots.files.load(&id).map_err(io::Error::other)).await?;
+        let snapshot =
+            self.snapshots.blocking(move || snapshots.files.load(&id).map_err(io::Error::other)).await?;
         Ok(Some(Snapshot { meta, snapshot }))
     }
 }
@@ -241,12 +246,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (current, snapshots) = (self.current.clone(), self.snapshots.clone());
-        blocking(move || {
-            let meta = SnapshotMeta { last_log_id: current.applied, last_membership: current.membership };
-            let snapshot = snapshot::encode(&meta, &current.machine);
-            snapshots.save(&meta, &snapshot)?;
-            Ok(Snapshot { meta, snapshot })
-        })
-        .await
+        self.snapshots
+            .blocking(move || {
+                let meta = SnapshotMeta { last_log_id: current.applied, last_membership: current.membership };
+                let snapshot = snapshot::encode(&meta, &current.machine);
+                snapshots.save(&meta, &snapshot)?;
+                Ok(Snapshot { meta, snapshot })
+            })
+            .await
     }
 }

@@ -139,12 +139,8 @@ impl Service {
         let cluster = self.core.shared.member.identity().ok_or_else(|| stopped("no identity"))?.cluster_id;
         let (bytes, described) = (payload.clone(), meta.clone());
         let level_max = self.core.shared.member.settings().feature_level_max;
-        let check = self
-            .core
-            .shared
-            .member
-            .runtime()
-            .spawn_blocking(move || check_payload(&bytes, &described, &cluster, level_max));
+        let check =
+            self.core.shared.member.blocking(move || check_payload(&bytes, &described, &cluster, level_max));
         if let (Some(what), Some(at)) = (check.await.map_err(stopped)??, meta.last_log_id) {
             return Err(self.outdated(&raft, &vote, OutdatedProgram { at, what: what.into() }));
         }

@@ -10,6 +10,7 @@ use trestle_model::Machine;
 
 use super::payload;
 use crate::data_dir::{DataDir, replace_file};
+use crate::platform::Platform;
 use crate::raft_types::{LogId, SnapshotMeta};
 use crate::store::{OpenError, StorageOwner};
 
@@ -23,6 +24,7 @@ const KEPT: usize = 2;
 #[derive(Debug)]
 pub(crate) struct SnapshotFiles {
     dir: PathBuf,
+    platform: Platform,
     owner: StorageOwner,
 }
 
@@ -51,7 +53,12 @@ impl SnapshotFiles {
     pub(crate) fn open(dir: &DataDir, owner: StorageOwner) -> Result<Self, OpenError> {
         let path = dir.join("snapshots");
         fs::create_dir_all(&path).map_err(OpenError::io("create", &path))?;
-        Ok(Self { dir: path, owner })
+        Ok(Self { dir: path, platform: dir.platform().clone(), owner })
+    }
+
+    /// What the member runs on.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Snapshots by index and term, the newest first.

@@ -8,7 +8,6 @@ use super::error::OpenError;
 use super::layout;
 use super::log_store::{read, read_entries};
 use super::memory::MemoryLog;
-use super::sled_disk::SledDisk;
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
@@ -17,7 +16,7 @@ use crate::raft_types::{LogEntry, LogId, Vote};
 /// The log, in memory and on the disk, without a thread that writes it.
 pub(crate) struct ClosedLog {
     file: PathBuf,
-    disk: SledDisk,
+    disk: Box<dyn LogDisk>,
     synced: SyncedIndexFile,
     log: MemoryLog,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DiskTable {
+pub enum DiskTable {
     /// Log entries; the key is the index as eight bytes, big-endian, so that keys sort as indexes do.
     Log,
     /// Everything else, by name.
@@ -14,11 +14,11 @@ pub(crate) enum DiskTable {
 }
 
 /// A key with its sealed record.
-pub(crate) type KeyedRecord = (Vec<u8>, Vec<u8>);
+pub type KeyedRecord = (Vec<u8>, Vec<u8>);
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DiskOp {
+pub enum DiskOp {
     /// Writes a record where there is none, or in [`DiskTable::Meta`] over the one that is there.
     Put {
         /// Where.
@@ -47,14 +47,23 @@ impl DiskOp {
 
 /// A durable, ordered map in two tables. After a crash it has a prefix of the changes in the order in which they were
 /// applied, and at least those before the last [`sync`](Self::sync) that succeeded. A record is there as a whole or not at all.
-pub(crate) trait LogDisk: Send + 'static {
+pub trait LogDisk: Send + 'static {
     /// Applies changes in order. They need not be durable yet.
+    ///
+    /// # Errors
+    /// When the disk refuses.
     fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()>;
 
     /// Makes everything that was applied survive a loss of power.
+    ///
+    /// # Errors
+    /// When the disk refuses. What was applied may then be there or not.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Hands the records of a table to `each` in the order of keys, one at a time, until it breaks off.
+    ///
+    /// # Errors
+    /// When the disk refuses.
     fn scan(
         &self,
         table: DiskTable,
@@ -66,7 +75,32 @@ pub(crate) trait LogDisk: Send + 'static {
 }
 
 /// Reads what was applied.
-pub(crate) trait DiskReader: Send + Sync + 'static {
+pub trait DiskReader: Send + Sync + 'static {
     /// The records of [`DiskTable::Log`] with keys from `first` to `last`, both included, in order.
+    ///
+    /// # Errors
+    /// When the disk refuses, or was dropped.
     fn read(&self, first: &[u8], last: &[u8]) -> io::Result<Vec<KeyedRecord>>;
+}
+
+impl LogDisk for Box<dyn LogDisk> {
+    fn apply(&mut self, ops: Vec<DiskOp>) -> io::Result<()> {
+        (**self).apply(ops)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn scan(
+        &self,
+        table: DiskTable,
+        each: &mut dyn FnMut(Vec<u8>, Vec<u8>) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        (**self).scan(table, each)
+    }
+
+    fn reader(&self) -> Arc<dyn DiskReader> {
+        (**self).reader()
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, TryStreamExt, stream};
 use openraft::storage::RaftLogStorage;
 use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use trestle_model::TransportSecurity;
 
 use super::backlog::{Backlog, UntilEnd};
 use super::disk::{DiskReader, LogDisk};
-use super::error::OpenError;
+use super::error::{OpenError, StorageOwner};
 use super::layout;
 use super::log_probe::LogProbe;
 use super::memory::{Located, MemoryLog};
@@ -27,6 +28,7 @@ use super::synced_index::{SyncedIndex, SyncedIndexFile};
 use super::writer::{LogWriter, WriteRequest};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
+use crate::platform::Platform;
 use crate::raft_types::{IoFlushed, LogEntry, LogId, Membership, TypeConfig, Vote};
 
 /// Most bytes of entries that are read at once, but for one that is larger: what a follower is sent in one message, and what
@@ -45,6 +47,7 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct LogReader {
     memory: Arc<Mutex<MemoryLog>>,
     disk: Arc<dyn DiskReader>,
+    platform: Platform,
     /// Woken while the log has more than [`LOG_MAX`] bytes.
     oversized: Arc<Notify>,
 }
@@ -95,8 +98,10 @@ impl LogReader {
             let Located { on_disk, in_memory } = self.log().locate(&range, max);
             let (Some(first), Some(last)) = (on_disk.first(), on_disk.last()) else { return Ok(in_memory) };
             let (disk, first, last) = (self.disk.clone(), first.index, last.index);
-            let found = tokio::task::spawn_blocking(move || read_entries(&*disk, first, last));
-            let mut found = found.await.map_err(io::Error::other)??;
+            let read = move || read_entries(&*disk, first, last);
+            let runtime = Handle::current();
+            let found = self.platform.blocking(&runtime, read).await;
+            let mut found = found.map_err(io::Error::other)??;
             if found.iter().map(|entry| entry.log_id).eq(on_disk.iter().copied()) {
                 found.extend(in_memory);
                 return Ok(found);
@@ -127,6 +132,8 @@ impl LogReader {
 pub(crate) struct LogStore {
     reader: LogReader,
     writer: Sender<WriteRequest>,
+    /// Wakes a simulated writer; the thread needs no waking.
+    waiting: Option<Arc<Notify>>,
     max_synced: watch::Receiver<SyncedIndex>,
     backlog: Arc<Backlog>,
 }
@@ -143,18 +150,25 @@ impl LogClosed {
     }
 }
 
+/// Opens the disk of the log.
+fn open_disk(dir: &DataDir, store: &Path, owner: &StorageOwner) -> Result<Box<dyn LogDisk>, OpenError> {
+    Ok(match dir.platform() {
+        Platform::System => Box::new(SledDisk::open(store, owner)?),
+        Platform::Simulated(simulated) => simulated.open_log(),
+    })
+}
+
 /// Creates the log of a member that joins or founds a cluster. A log that an earlier attempt left behind may be there
 /// when nothing is in it.
 pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore, LogClosed), OpenError> {
     let owner = identity.owner(dir);
     let store = dir.join("store");
     let file = db_file(&store);
-    let created = !file.exists();
-    let mut disk = SledDisk::open(&store, &owner)?;
+    let created = !dir.platform().has_log(&file);
+    let mut disk = open_disk(dir, &store, &owner)?;
     if !created {
-        let synced_at_least = SyncedIndexFile::path(dir.path()).exists();
-        let synced = if synced_at_least {
-            SyncedIndexFile::open(dir.path(), &owner)?.current()
+        let synced = if SyncedIndexFile::exists(dir) {
+            SyncedIndexFile::open(dir, &owner)?.current()
         } else {
             SyncedIndex::default()
         };
@@ -170,7 +184,7 @@ pub(crate) fn create(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStor
     }
     let wrote = disk.apply(vec![layout::put_owner(identity)]).and_then(|()| disk.sync());
     wrote.map_err(OpenError::io("write", &file))?;
-    let synced = SyncedIndexFile::create(dir.path())?;
+    let synced = SyncedIndexFile::create(dir)?;
     start(dir, disk, synced, MemoryLog::default())
 }
 
@@ -184,15 +198,15 @@ pub(crate) fn open(dir: &Arc<DataDir>, identity: &Identity) -> Result<(LogStore,
 pub(super) fn read(
     dir: &Arc<DataDir>,
     identity: &Identity,
-) -> Result<(PathBuf, SledDisk, SyncedIndexFile, MemoryLog), OpenError> {
+) -> Result<(PathBuf, Box<dyn LogDisk>, SyncedIndexFile, MemoryLog), OpenError> {
     let owner = identity.owner(dir);
     let store = dir.join("store");
     let file = db_file(&store);
-    if !file.exists() {
+    if !dir.platform().has_log(&file) {
         return Err(owner.damaged(&file, "it is missing"));
     }
-    let mut disk = SledDisk::open(&store, &owner)?;
-    let mut synced = SyncedIndexFile::open(dir.path(), &owner)?;
+    let mut disk = open_disk(dir, &store, &owner)?;
+    let mut synced = SyncedIndexFile::open(dir, &owner)?;
     let Recovered { log, owner: stored, sweep } = recover(&disk, synced.current(), &file, &owner)?;
     let stored = stored.ok_or_else(|| owner.damaged(&file, "it does not say whose log it is"))?;
     if !stored.is_same_member(identity) {
@@ -216,19 +230,40 @@ pub(super) fn start(
     let (ended, closed) = oneshot::channel::<()>();
     let held = dir.clone();
     let memory = Arc::new(Mutex::new(log));
-    let reader = LogReader { memory: memory.clone(), disk: disk.reader(), oversized: Arc::default() };
+    let reader = LogReader {
+        memory: memory.clone(),
+        disk: disk.reader(),
+        platform: dir.platform().clone(),
+        oversized: Arc::default(),
+    };
     let writing = LogWriter::new(disk, synced, memory);
     let (max_synced, backlog) = (writing.max_synced(), writing.backlog());
     let until_end = UntilEnd(backlog.clone());
-    let run = move || {
-        let _until_end = until_end;
-        writing.run(&requests);
-        drop(held);
-        drop(ended);
+    let waiting = match dir.platform() {
+        Platform::System => {
+            let run = move || {
+                let _until_end = until_end;
+                writing.run(&requests);
+                drop(held);
+                drop(ended);
+            };
+            let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
+            thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
+            None
+        }
+        Platform::Simulated(simulated) => {
+            let (waiting, simulated) = (Arc::new(Notify::new()), simulated.clone());
+            let asked = waiting.clone();
+            tokio::spawn(async move {
+                let _until_end = until_end;
+                writing.run_simulated(requests, &asked, &*simulated).await;
+                drop(held);
+                drop(ended);
+            });
+            Some(waiting)
+        }
     };
-    let thread = thread::Builder::new().name("trestle-log".to_owned()).spawn(run);
-    thread.map_err(OpenError::io("start a thread to write", dir.path()))?;
-    Ok((LogStore { reader, writer, max_synced, backlog }, LogClosed(closed)))
+    Ok((LogStore { reader, writer, waiting, max_synced, backlog }, LogClosed(closed)))
 }
 
 fn writer_gone() -> io::Error {
@@ -273,7 +308,11 @@ impl LogStore {
 
     fn ask(&self, request: WriteRequest) -> io::Result<()> {
         self.backlog.give();
-        self.writer.send(request).map_err(|_| writer_gone())
+        self.writer.send(request).map_err(|_| writer_gone())?;
+        if let Some(waiting) = &self.waiting {
+            waiting.notify_one();
+        }
+        Ok(())
     }
 }
 

@@ -22,10 +22,12 @@ pub(crate) mod tests;
 
 pub use backlog::LogWork;
 pub(crate) use closed::ClosedLog;
+pub use disk::{DiskOp, DiskReader, DiskTable, KeyedRecord, LogDisk};
 pub use error::OpenError;
 pub(crate) use error::StorageOwner;
 pub(crate) use log_probe::LogProbe;
 pub(crate) use log_store::{LogClosed, LogReader, LogStore, create, open};
+pub use synced_index::MarkFile;
 pub(crate) use synced_index::SyncedIndex;
 
 /// Most bytes of an encoded proposal, with where it came from: two thirds of what etcd takes.

@@ -14,7 +14,8 @@ use openraft::LogId as RaftLogId;
 use openraft::vote::leader_id_adv;
 
 use super::error::{OpenError, StorageOwner};
-use crate::data_dir::sync_directory;
+use crate::data_dir::{DataDir, sync_directory};
+use crate::platform::Platform;
 use crate::raft_types::{LeaderId, LogId, Vote};
 
 const MAGIC: [u8; 4] = *b"TRM1";
@@ -96,10 +97,34 @@ impl SyncedIndex {
     }
 }
 
+/// Where the mark is written.
+pub trait MarkFile: Send + 'static {
+    /// Writes the mark over the one that is there.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn write(&self, mark: &[u8]) -> io::Result<()>;
+
+    /// Makes it survive a loss of power.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl MarkFile for File {
+    fn write(&self, mark: &[u8]) -> io::Result<()> {
+        self.write_all_at(mark, 0)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
 /// The file with the mark.
-#[derive(Debug)]
 pub(super) struct SyncedIndexFile {
-    file: File,
+    file: Box<dyn MarkFile>,
     current: SyncedIndex,
 }
 
@@ -108,29 +133,52 @@ impl SyncedIndexFile {
         dir.join("synced")
     }
 
+    /// Whether there is one.
+    pub(super) fn exists(dir: &DataDir) -> bool {
+        match dir.platform() {
+            Platform::System => Self::path(dir.path()).exists(),
+            Platform::Simulated(simulated) => simulated.has_mark(),
+        }
+    }
+
     /// Creates the file, durably.
-    pub(super) fn create(dir: &Path) -> Result<Self, OpenError> {
-        let path = Self::path(dir);
+    pub(super) fn create(dir: &DataDir) -> Result<Self, OpenError> {
+        let path = Self::path(dir.path());
+        if let Platform::Simulated(simulated) = dir.platform() {
+            let file = simulated.open_mark();
+            let written = file.write(&SyncedIndex::default().encode()).and_then(|()| file.sync());
+            written.map_err(OpenError::io("create", &path))?;
+            return Ok(Self { file, current: SyncedIndex::default() });
+        }
         let create = || {
             let mut options = OpenOptions::new();
             let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
             file.write_all_at(&SyncedIndex::default().encode(), 0)?;
             file.sync_all()?;
-            sync_directory(dir)?;
-            Ok(Self { file, current: SyncedIndex::default() })
+            sync_directory(dir.path())?;
+            Ok(Self { file: Box::new(file), current: SyncedIndex::default() })
         };
         create().map_err(OpenError::io("create", &path))
     }
 
     /// Opens the file and reads the mark.
-    pub(super) fn open(dir: &Path, owner: &StorageOwner) -> Result<Self, OpenError> {
-        let path = Self::path(dir);
-        let content = std::fs::read(&path).map_err(|e| match e.kind() {
+    pub(super) fn open(dir: &DataDir, owner: &StorageOwner) -> Result<Self, OpenError> {
+        let path = Self::path(dir.path());
+        let content = match dir.platform() {
+            Platform::System => std::fs::read(&path),
+            Platform::Simulated(simulated) => simulated.read_mark(),
+        };
+        let content = content.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => owner.damaged(&path, "it is missing, and there is a log beside it"),
             _ => OpenError::io("read", &path)(e),
         })?;
         let current = SyncedIndex::decode(&content).map_err(|what| owner.damaged(&path, what))?;
-        let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?;
+        let file: Box<dyn MarkFile> = match dir.platform() {
+            Platform::System => {
+                Box::new(OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?)
+            }
+            Platform::Simulated(simulated) => simulated.open_mark(),
+        };
         Ok(Self { file, current })
     }
 
@@ -142,7 +190,7 @@ impl SyncedIndexFile {
     /// Moves the mark after a sync of the log.
     pub(super) fn advance(&mut self, synced: SyncedIndex) -> io::Result<()> {
         if synced != self.current {
-            self.file.write_all_at(&synced.encode(), 0)?;
+            self.file.write(&synced.encode())?;
             self.current = synced;
         }
         Ok(())
@@ -151,7 +199,7 @@ impl SyncedIndexFile {
     /// Moves the mark down, durably, before entries are truncated.
     pub(super) fn lower(&mut self, synced: SyncedIndex) -> io::Result<()> {
         self.advance(synced)?;
-        self.file.sync_data()
+        self.file.sync()
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 
 use super::backlog::Backlog;
 use super::disk::{DiskOp, LogDisk};
 use super::layout;
 use super::memory::MemoryLog;
 use super::synced_index::{SyncedIndex, SyncedIndexFile};
+use crate::platform::SimulatedPlatform;
 use crate::raft_types::{IoFlushed, LogEntry, LogId, Vote};
 
 /// Most requests in one write; bounds how long the first of them waits.
@@ -62,6 +64,8 @@ impl WriteWaiter {
 struct WriteGroup {
     ops: Vec<DiskOp>,
     waiters: Vec<WriteWaiter>,
+    /// What is durable after it.
+    target: SyncedIndex,
     /// Bytes of the entries.
     bytes: usize,
     /// Set when entries are removed from the end: the lowest last entry on the way.
@@ -117,23 +121,10 @@ impl<D: LogDisk> LogWriter<D> {
                 Some(_) => requests.recv_timeout(COMMITTED_EVERY),
             };
             let stop = matches!(first, Err(RecvTimeoutError::Disconnected));
-            let waited = matches!(first, Err(RecvTimeoutError::Timeout));
-            let mut group = WriteGroup::default();
-            let mut target = self.synced.current();
-            let (mut next, mut taken) = (first.ok(), 0);
-            while let Some(request) = next {
-                self.take(request, &mut group, &mut target);
-                taken += 1;
-                let is_full = taken == GROUP_MAX || group.bytes >= GROUP_BYTES_MAX;
-                next = if is_full { None } else { requests.try_recv().ok() };
-            }
-            let note = stop || waited || self.noted.elapsed() >= COMMITTED_EVERY;
-            if note && let Some(id) = self.committed.take() {
-                group.ops.push(layout::put_committed(&id));
-                self.noted = Instant::now();
-            }
+            let (mut group, taken) = self.gather(first, requests);
             if !group.ops.is_empty() {
-                self.write(group, target);
+                let applied = self.apply(&mut group);
+                self.finish(group, applied);
             }
             self.backlog.finish(taken);
             if stop {
@@ -142,7 +133,59 @@ impl<D: LogDisk> LogWriter<D> {
         }
     }
 
-    fn take(&mut self, request: WriteRequest, group: &mut WriteGroup, target: &mut SyncedIndex) {
+    /// The same in a simulation, where the disk takes its time between what is applied and what is synced, until nobody has the log.
+    pub(super) async fn run_simulated(
+        mut self,
+        requests: Receiver<WriteRequest>,
+        asked: &Notify,
+        platform: &dyn SimulatedPlatform,
+    ) {
+        let mut stop = false;
+        while !stop {
+            let next = requests.try_recv();
+            let first = match next {
+                Ok(request) => Ok(request),
+                Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) if timeout(COMMITTED_EVERY, asked.notified()).await.is_ok() => {
+                    continue;
+                }
+                Err(TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
+            };
+            stop = matches!(first, Err(RecvTimeoutError::Disconnected));
+            let (mut group, taken) = self.gather(first, &requests);
+            if !group.ops.is_empty() {
+                let applied = self.apply(&mut group);
+                platform.wait_for_disk().await;
+                self.finish(group, applied);
+            }
+            self.backlog.finish(taken);
+        }
+    }
+
+    /// Takes what waits into one write; says how many requests that are.
+    fn gather(
+        &mut self,
+        first: Result<WriteRequest, RecvTimeoutError>,
+        requests: &Receiver<WriteRequest>,
+    ) -> (WriteGroup, usize) {
+        let note = first.is_err() || self.noted.elapsed() >= COMMITTED_EVERY;
+        let mut group = WriteGroup { target: self.synced.current(), ..WriteGroup::default() };
+        let (mut next, mut taken) = (first.ok(), 0);
+        while let Some(request) = next {
+            self.take(request, &mut group);
+            taken += 1;
+            let is_full = taken == GROUP_MAX || group.bytes >= GROUP_BYTES_MAX;
+            next = if is_full { None } else { requests.try_recv().ok() };
+        }
+        if note && let Some(id) = self.committed.take() {
+            group.ops.push(layout::put_committed(&id));
+            self.noted = Instant::now();
+        }
+        (group, taken)
+    }
+
+    fn take(&mut self, request: WriteRequest, group: &mut WriteGroup) {
+        let target = &mut group.target;
         match request {
             WriteRequest::Append { entries, done } => {
                 target.last = entries.last().map(|entry| entry.log_id).or(target.last);
@@ -175,9 +218,24 @@ impl<D: LogDisk> LogWriter<D> {
         }
     }
 
-    fn write(&mut self, group: WriteGroup, target: SyncedIndex) {
+    /// Applies a write to the disk, which need not have it durably yet.
+    fn apply(&mut self, group: &mut WriteGroup) -> io::Result<()> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        let current = self.synced.current();
+        if let Some(last) = group.lowest
+            && last < current.last
+        {
+            self.synced.lower(SyncedIndex { last, ..current })?;
+        }
+        self.disk.apply(std::mem::take(&mut group.ops))
+    }
+
+    /// Makes a write durable that was applied, and tells those who wait for it.
+    fn finish(&mut self, group: WriteGroup, applied: io::Result<()>) {
         if self.failed.is_none()
-            && let Err(e) = self.write_once(group.ops, group.lowest, target)
+            && let Err(e) = applied.and_then(|()| self.sync(group.target))
         {
             // After a failed sync nobody knows what is on the disk, and a second sync that succeeds proves nothing: the
             // kernel may have dropped the dirty pages. So this file is never trusted again by this process.
@@ -194,19 +252,7 @@ impl<D: LogDisk> LogWriter<D> {
         }
     }
 
-    fn write_once(
-        &mut self,
-        ops: Vec<DiskOp>,
-        lowest: Option<Option<LogId>>,
-        target: SyncedIndex,
-    ) -> io::Result<()> {
-        let current = self.synced.current();
-        if let Some(last) = lowest
-            && last < current.last
-        {
-            self.synced.lower(SyncedIndex { last, ..current })?;
-        }
-        self.disk.apply(ops)?;
+    fn sync(&mut self, target: SyncedIndex) -> io::Result<()> {
         self.disk.sync()?;
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).evict(target.last);
         self.synced.advance(target)?;

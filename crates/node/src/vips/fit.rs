@@ -16,7 +16,7 @@ const NAMED_MAX: usize = 16;
 pub(super) struct OwnAddresses(Vec<(&'static str, IpAddr)>);
 
 impl OwnAddresses {
-    #[cfg(test)]
+    /// None, for a simulation.
     pub(super) fn none() -> Self {
         Self(Vec::new())
     }

@@ -12,7 +12,7 @@ use super::command::VipCommand;
 use super::watchdog;
 
 /// The machine that a member runs on, before its kernel is used for virtual IPs.
-pub(super) trait Host: Send {
+pub trait Host: Send {
     /// Opens the kernel for virtual IPs. What earlier runs of this member left is removed before this returns, and so before
     /// anything can be claimed.
     ///
@@ -32,7 +32,7 @@ pub(super) trait Host: Send {
 
 /// A kernel that holds virtual IPs. Calls may take some netlink round trips, and none waits for the network. The last handle
 /// that is dropped releases everything.
-pub(super) trait Kernel: Send + Sync {
+pub trait Kernel: Send + Sync {
     /// Opens the fence of a virtual IP until the deadline of `lease`, then adds the address. The fence follows the lease from
     /// then on, and shuts by itself at its deadline, whatever happens to this process.
     ///

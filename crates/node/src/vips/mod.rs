@@ -22,6 +22,7 @@ mod owner_watch;
 mod raft_events;
 mod shared;
 mod silence;
+pub(crate) mod simulated;
 mod stall;
 mod start;
 mod status;

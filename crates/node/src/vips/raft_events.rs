@@ -23,8 +23,15 @@ pub(super) fn follow(
     let leadership = leadership(consensus.clone(), shared.clone(), commands.clone());
     supervisor.spawn(&runtime, "leadership news", Lifetime::UntilStop, leadership);
     supervisor.spawn(&runtime, "state news", Lifetime::UntilStop, state(consensus, commands.clone()));
-    let identity = identity(local.clone(), shared.clone(), commands.clone());
+    let identity = identity(local.consensus.clone(), shared.clone(), commands.clone());
     supervisor.spawn(&runtime, "identity news", Lifetime::UntilStop, identity);
+}
+
+/// The same without anybody who watches the tasks, on the runtime that this is called on.
+pub(super) fn follow_simulated(consensus: &Consensus, shared: &Arc<Shared>, commands: &Sender<VipCommand>) {
+    tokio::spawn(leadership(consensus.clone(), shared.clone(), commands.clone()));
+    tokio::spawn(state(consensus.clone(), commands.clone()));
+    tokio::spawn(identity(consensus.clone(), shared.clone(), commands.clone()));
 }
 
 /// Raft's term in which the founder of a cluster leads.
@@ -103,9 +110,9 @@ fn begin(consensus: &Consensus, shared: &Shared, me: MemberId, commands: &Sender
 }
 
 /// Tells the owner when this member joins a cluster, and when it was removed from it.
-async fn identity(local: ThisMember, shared: Arc<Shared>, commands: Sender<VipCommand>) {
-    let mut role = local.consensus.role();
-    let now = || local.id().map(|me| (me, local.consensus.was_removed()));
+async fn identity(consensus: Consensus, shared: Arc<Shared>, commands: Sender<VipCommand>) {
+    let mut role = consensus.role();
+    let now = || consensus.identity().map(|identity| (identity.member_id, consensus.was_removed()));
     // The owner was told this before it began.
     let mut told = now();
     loop {
@@ -115,7 +122,7 @@ async fn identity(local: ThisMember, shared: Arc<Shared>, commands: Sender<VipCo
             told = known;
             match removed {
                 true => drop(commands.send(VipCommand::Withdraw)),
-                false => begin(&local.consensus, &shared, me, &commands),
+                false => begin(&consensus, &shared, me, &commands),
             }
         }
         if role.changed().await.is_err() {

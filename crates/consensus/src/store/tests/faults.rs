@@ -72,7 +72,7 @@ async fn fragile(dir: &Path) -> Fragile {
     let disk = SledDisk::open(&data.join("store"), &owner).unwrap();
     let (broken, touched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let disk = Breaking { disk, broken: broken.clone(), touched: touched.clone() };
-    let synced = SyncedIndexFile::open(dir, &owner).unwrap();
+    let synced = SyncedIndexFile::open(&data, &owner).unwrap();
     let (log, closed) = start(&data, disk, synced, MemoryLog::default()).unwrap();
     Fragile { opened: Opened { log, closed }, broken, touched }
 }
