@@ -57,7 +57,12 @@ fn the_commands_of_the_readme_do_what_it_says() {
     assert_ne!(third, next);
     run(&network(lines(&code, |line| line.starts_with("docker network connect"))));
     bed.settle();
-    assert!(run(&lines(&code, |line| line == "trestle status")).contains("no problems"));
+    wait_for("a status without problems", LIMIT, || {
+        match run(&lines(&code, |line| line == "trestle status")) {
+            said if said.contains("no problems") => Ok(()),
+            said => Err(said),
+        }
+    });
     run(&lines(&code, |line| line.starts_with("docker compose down")));
     wait_for("an end of all containers", Duration::from_secs(60), || {
         let left = bed.stack.shell("docker compose ps -q")?;

@@ -18,6 +18,7 @@ mod concurrent_updates;
 mod connections;
 mod control_plane;
 mod databases;
+mod deployed;
 mod dev;
 mod endpoints;
 mod events;

@@ -24,7 +24,7 @@ const ATTEMPTS: u32 = 6;
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
     Read,
-    Write(Proposal),
+    Write(Box<Proposal>),
 }
 
 /// What an attempt came to.
@@ -107,7 +107,8 @@ impl Clients {
         let repeats = chosen < 45 || self.draws.chance(700);
         let id = RequestId::parse(&mark(number)).expect("an id");
         let request = repeats.then_some(Request { id, fingerprint: number });
-        (Ask::Write(Proposal { request, origin: None, command: Command::Batch(batch.into()) }), repeats)
+        let command = Command::Batch(batch.into());
+        (Ask::Write(Box::new(Proposal { request, origin: None, command })), repeats)
     }
 
     /// What clients ask at this moment. `asks` says whether they begin anything new.
@@ -207,7 +208,7 @@ pub(crate) fn carry_out(attempt: ClientAttempt, consensus: Consensus, answers: A
                 Ok(view) => ClientAnswer::Read(view.state.revision),
                 Err(_) => ClientAnswer::Unknown,
             },
-            Ask::Write(proposal) => match consensus.propose(proposal, PATIENCE).await {
+            Ask::Write(proposal) => match consensus.propose(*proposal, PATIENCE).await {
                 Ok(applied) => ClientAnswer::Written(applied.revision),
                 Err(error) => refused(&error),
             },

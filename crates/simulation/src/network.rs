@@ -421,10 +421,10 @@ impl NetworkState {
     pub(crate) fn keep_alive(&mut self, silent: &[bool]) {
         let (now, members) = (self.now, silent.len());
         for from in 0..members {
-            for to in 0..members {
+            for (to, is_silent) in silent.iter().enumerate() {
                 let bad = self.links[from][to].cut
                     || self.links[to][from].cut
-                    || silent[to]
+                    || *is_silent
                     || !self.answers[to]
                     || !self.answers[from];
                 let link = &mut self.links[from][to];

@@ -67,10 +67,8 @@ impl Session<'_> {
 
 /// What is to be done where the cluster does not sign.
 fn signed_outside(name: &str) -> Error {
-    let rule = format!(
-        "has its certificate from outside of the cluster: have what \"trestle context request\" prints for it signed, and put it in with \
-         \"trestle context install\""
-    );
+    let rule = "has its certificate from outside of the cluster: have what \"trestle context request\" prints for it signed, and put it \
+                in with \"trestle context install\"";
     Invalid(vec![Violation::new("context", name, rule)]).into()
 }
 

@@ -19,7 +19,6 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 use tower::ServiceExt;
-use trestle_identity::AUTHORITIES_HEADER;
 
 use super::calls::{CallClass, CallPermit, too_many};
 use super::connection::PortConnection;
@@ -279,8 +278,8 @@ impl ServicePort {
         connection: Arc<PortConnection>,
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
-        let path = request.uri().path();
-        let (class, streams) = (class(path), is_client_stream(path));
+        let path = request.uri().path().to_owned();
+        let (class, streams) = (class(&path), is_client_stream(&path));
         let limit = match class {
             CallClass::Raft => None,
             CallClass::Waiting => Some(REQUEST_DEADLINE + WAITING_DEADLINE),
@@ -304,7 +303,6 @@ impl ServicePort {
             let left = if connection.is_anonymous() { ANONYMOUS_REQUEST_MAX as usize } else { usize::MAX };
             Body::new(RequestBody { body, permit, port, deadline, streams, begun: false, left })
         };
-        let path = request.uri().path().to_owned();
         let session = connection.session();
         let current = session.map(|session| session.calling(&path)).transpose();
         let proof = current.as_ref().ok().and_then(Option::as_ref).cloned().unwrap_or(Proof::None);
@@ -345,9 +343,7 @@ impl ServicePort {
         if class == CallClass::Raft && !failed && !connection.is_lane() {
             self.admission().make_lane(connection.number);
         }
-        if let Some(mark) = session.and_then(|session| session.authorities_mark()) {
-            response.headers_mut().insert(AUTHORITIES_HEADER, mark);
-        }
+        session.iter().for_each(|session| session.tell_authorities(response.headers_mut()));
         permit.answer(Instant::now());
         let revocation = revocable.map(|session| Revocation::new(session.clone()));
         response.map(|body| ResponseBody { body, revocation, _permit: Some(permit) })

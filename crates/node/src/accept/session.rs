@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::header::HeaderValue;
+use hyper::HeaderMap;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -12,7 +12,8 @@ use trestle_api::peer_caller::PeerCaller;
 use trestle_api::status::{self, Failure};
 use trestle_identity::tls::{PeerIdentity, ServerLeaf};
 use trestle_identity::{
-    AuthenticatedUser, CertificateRefusal, PeerStanding, PeerTrust, VerificationTime, check_peer, check_user,
+    AUTHORITIES_HEADER, AuthenticatedUser, CertificateRefusal, PeerStanding, PeerTrust, VerificationTime,
+    check_peer, check_user,
 };
 use trestle_model::{ClusterState, Role, TransportSecurity, UserName};
 
@@ -198,12 +199,13 @@ impl CallerSession {
         if self.is_founding(path) { Ok(Proof::Peer(PeerCaller::Anonymous)) } else { self.current() }
     }
 
-    /// What users are told of the authorities that are believed, with each answer.
-    pub(super) fn authorities_mark(&self) -> Option<HeaderValue> {
-        match self.shown {
+    /// Tells a user, with each answer, which authorities are believed.
+    pub(super) fn tell_authorities(&self, answer: &mut HeaderMap) {
+        let mark = match self.shown {
             Shown::User(_) => self.door.trust.authorities_mark(),
             Shown::Nothing | Shown::Peer(_) => None,
-        }
+        };
+        mark.into_iter().for_each(|mark| drop(answer.insert(AUTHORITIES_HEADER, mark)));
     }
 
     /// Notes a call of this method that was let in.
