@@ -140,8 +140,8 @@ const EXAMPLES: [(&str, &[&str]); 28] = [
     (
         "trestle certificate",
         &[
-            "sudo trestle certificate request > m1.csr",
-            "sudo trestle certificate install m1.pem    # what the authority has signed",
+            "sudo trestle certificate request    # what the authority is to sign",
+            "sudo trestle certificate install m1.pem    # what it has signed",
         ],
     ),
     (
@@ -149,7 +149,7 @@ const EXAMPLES: [(&str, &[&str]); 28] = [
         &[
             "trestle context list",
             "trestle context use alice@1f0c22ab",
-            "trestle context request ./alice.toml > alice.csr    # where an authority outside of the cluster signs",
+            "trestle context request ./alice.toml    # where an authority outside of the cluster signs",
             "trestle context install alice.pem ./alice.toml",
         ],
     ),

@@ -200,7 +200,7 @@ impl SimulatedMember {
         if watched.leadership.has_changed().unwrap_or(false) {
             let leadership = *watched.leadership.borrow_and_update();
             if let Some(leads) = leadership.leads {
-                history.note_leader(leads.term, self.id);
+                history.note_term(leads.term);
             }
         }
         if watched.view.has_changed().unwrap_or(false) {

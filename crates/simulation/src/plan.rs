@@ -11,7 +11,7 @@ const REFILL: u64 = 2_500 * MS;
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PlannedFault {
+pub(crate) enum ScheduledFault {
     /// The process is killed; the machine stays up.
     Kill { member: usize, down: u64 },
     /// The machine loses power, and what was not synced.
@@ -47,7 +47,7 @@ pub(crate) struct Plan {
     /// Milliseconds that a sync takes at the most.
     pub(crate) sync_ms: u64,
     /// In the order of their times.
-    pub(crate) faults: Vec<(u64, PlannedFault)>,
+    pub(crate) faults: Vec<(u64, ScheduledFault)>,
 }
 
 impl Plan {
@@ -73,7 +73,7 @@ impl Plan {
         let pace = draws.within(100, 1_500);
         while at < FAULTS.1 {
             let fault = self.draw_fault(draws);
-            let put_back = matches!(fault, PlannedFault::PutBack { .. });
+            let put_back = matches!(fault, ScheduledFault::PutBack { .. });
             // A lost disk is a lost voter: whoever knows what was on it stays up until it is filled again.
             if put_back {
                 if !self.faults.is_empty() {
@@ -86,28 +86,28 @@ impl Plan {
         }
     }
 
-    fn draw_fault(&self, draws: &mut Draws) -> PlannedFault {
+    fn draw_fault(&self, draws: &mut Draws) -> ScheduledFault {
         let member = draws.below(self.members);
         let other = (member + 1 + draws.below(self.members - 1)) % self.members;
         // Long enough for an election at times, and shorter than the lease at others.
         let time = MS * if draws.chance(400) { draws.within(10, 330) } else { draws.within(300, 2_500) };
         let down = time;
         match draws.below(100) {
-            0..18 => PlannedFault::Kill { member, down },
-            18..30 => PlannedFault::PowerCut { members: self.some(draws), down },
-            30..42 => PlannedFault::Pause { member, time },
+            0..18 => ScheduledFault::Kill { member, down },
+            18..30 => ScheduledFault::PowerCut { members: self.some(draws), down },
+            30..42 => ScheduledFault::Pause { member, time },
             42..64 => self.cut(draws, member, other, time),
-            64..72 => PlannedFault::Bad {
+            64..72 => ScheduledFault::Bad {
                 a: member,
                 b: other,
                 loss: draws.within(50, 300),
                 delay: draws.within(5, 300),
                 time,
             },
-            72..80 => PlannedFault::SlowDisk { member, sync_ms: draws.within(20, 700), time },
-            80..84 => PlannedFault::DiskError { member, down },
-            84..92 => PlannedFault::PutBack { member, age: MS * draws.within(50, 1_400) },
-            _ => PlannedFault::Transfer { to: member },
+            72..80 => ScheduledFault::SlowDisk { member, sync_ms: draws.within(20, 700), time },
+            80..84 => ScheduledFault::DiskError { member, down },
+            84..92 => ScheduledFault::PutBack { member, age: MS * draws.within(50, 1_400) },
+            _ => ScheduledFault::Transfer { to: member },
         }
     }
 
@@ -120,20 +120,20 @@ impl Plan {
         }
     }
 
-    fn cut(&self, draws: &mut Draws, member: usize, other: usize, time: u64) -> PlannedFault {
+    fn cut(&self, draws: &mut Draws, member: usize, other: usize, time: u64) -> ScheduledFault {
         let one_way = draws.chance(350);
         match draws.below(3) {
-            0 => PlannedFault::Cut { from: vec![member], to: vec![other], one_way, time },
+            0 => ScheduledFault::Cut { from: vec![member], to: vec![other], one_way, time },
             1 => {
                 let rest = (0..self.members).filter(|rest| *rest != member).collect();
                 match draws.chance(500) {
-                    true => PlannedFault::Cut { from: vec![member], to: rest, one_way, time },
-                    false => PlannedFault::Cut { from: rest, to: vec![member], one_way, time },
+                    true => ScheduledFault::Cut { from: vec![member], to: rest, one_way, time },
+                    false => ScheduledFault::Cut { from: rest, to: vec![member], one_way, time },
                 }
             }
             _ => {
                 let (from, to) = (0..self.members).partition(|_| draws.chance(500));
-                PlannedFault::Cut { from, to, one_way, time }
+                ScheduledFault::Cut { from, to, one_way, time }
             }
         }
     }
@@ -142,6 +142,6 @@ impl Plan {
 impl Plan {
     /// Whether a disk goes back in time, so that copies of it must be there.
     pub(crate) fn puts_back(&self) -> bool {
-        self.faults.iter().any(|(_, fault)| matches!(fault, PlannedFault::PutBack { .. }))
+        self.faults.iter().any(|(_, fault)| matches!(fault, ScheduledFault::PutBack { .. }))
     }
 }

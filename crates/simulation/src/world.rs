@@ -13,7 +13,7 @@ use crate::draws::Draws;
 use crate::history::History;
 use crate::member::SimulatedMember;
 use crate::network::{Link, MS, SimulatedNetwork};
-use crate::plan::{FAULTS, Plan, PlannedFault};
+use crate::plan::{FAULTS, Plan, ScheduledFault};
 use crate::trace::Trace;
 use setup::Setup;
 
@@ -180,7 +180,7 @@ impl Simulation {
 
     /// Faults by the plan, while clients read and write.
     fn go_wrong(&mut self) {
-        let mut faults: std::collections::VecDeque<(u64, PlannedFault)> = self.plan.faults.clone().into();
+        let mut faults: std::collections::VecDeque<(u64, ScheduledFault)> = self.plan.faults.clone().into();
         while self.now < self.began + FAULTS.1 && self.history.violations.is_empty() {
             while let Some((_, fault)) = faults.pop_front_if(|(at, _)| self.began + *at <= self.now) {
                 self.say(|| format!("{fault:?}"));

@@ -2,35 +2,35 @@
 
 use super::{End, Planted, Simulation};
 use crate::network::{Link, MS};
-use crate::plan::PlannedFault;
+use crate::plan::ScheduledFault;
 
 /// How often each disk is copied, for a copy to be put back.
 const COPY_EVERY: u64 = 150 * MS;
 
 impl Simulation {
-    pub(super) fn apply(&mut self, fault: PlannedFault) {
+    pub(super) fn apply(&mut self, fault: ScheduledFault) {
         match fault {
-            PlannedFault::Kill { member, down } => self.kill(member, down),
-            PlannedFault::PowerCut { members, down } => self.cut_power(&members, down),
-            PlannedFault::Pause { member, time } => {
+            ScheduledFault::Kill { member, down } => self.kill(member, down),
+            ScheduledFault::PowerCut { members, down } => self.cut_power(&members, down),
+            ScheduledFault::Pause { member, time } => {
                 let member = &mut self.members[member];
                 member.paused_until = member.paused_until.max(self.now + time);
             }
-            PlannedFault::Cut { from, to, one_way, time } => self.cut(&from, &to, one_way, time),
-            PlannedFault::Bad { a, b, loss, delay, time } => {
+            ScheduledFault::Cut { from, to, one_way, time } => self.cut(&from, &to, one_way, time),
+            ScheduledFault::Bad { a, b, loss, delay, time } => {
                 for (from, to) in [(a, b), (b, a)] {
                     let link = &mut self.network.state().links[from][to];
                     (link.loss, link.delay) = (loss, (100, 1000 * delay));
                 }
                 self.ends.push((self.now + time, End::Links(vec![(a, b), (b, a)])));
             }
-            PlannedFault::SlowDisk { member, sync_ms, time } => {
+            ScheduledFault::SlowDisk { member, sync_ms, time } => {
                 self.members[member].disk.content().sync_ms = (sync_ms / 2, sync_ms);
                 self.ends.push((self.now + time, End::SlowDisk(member)));
             }
-            PlannedFault::DiskError { member, .. } => self.members[member].disk.content().fails = true,
-            PlannedFault::PutBack { member, age } => self.put_back(member, age),
-            PlannedFault::Transfer { to } => {
+            ScheduledFault::DiskError { member, .. } => self.members[member].disk.content().fails = true,
+            ScheduledFault::PutBack { member, age } => self.put_back(member, age),
+            ScheduledFault::Transfer { to } => {
                 let id = self.members[to].consensus().and_then(|consensus| consensus.identity());
                 let to = id.map(|identity| identity.member_id);
                 self.members.iter().for_each(|member| {
