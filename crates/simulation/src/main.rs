@@ -29,8 +29,8 @@ use seed::Running;
 use world::{Planted, RunOutcome};
 
 /// What `cargo test` plays, and for how long at the most.
-const SEEDS: u64 = 500;
-const SECONDS: u64 = 80;
+const SEEDS: u64 = 100;
+const SECONDS: u64 = 60;
 
 /// Seeds within which a planted mistake must be found.
 const FOUND_WITHIN: u64 = 100;
