@@ -37,6 +37,17 @@ enum Registration {
     Unheard,
 }
 
+/// How far this process is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// No leader has said so.
+    No,
+    /// A leader has. This member's own state has the record of this process before, as long as it has not caught up.
+    Answered(Option<u64>),
+    /// This member's own state has it.
+    Yes,
+}
+
 /// Has this process recorded as its member, and records others where this member leads.
 #[derive(Clone)]
 pub(crate) struct Registrar {
@@ -46,12 +57,12 @@ pub(crate) struct Registrar {
 
 /// Has this process recorded, and watches that it stays so.
 pub(crate) async fn follow(registrar: Registrar, stop: CancellationToken) {
-    let (mut recorded, mut rival) = (false, None);
+    let (mut recorded, mut rival) = (Recorded::No, None);
     loop {
         if takes_part(&registrar.local) {
             step(&registrar, &mut recorded, &mut rival).await;
         } else {
-            (recorded, rival) = (false, None);
+            (recorded, rival) = (Recorded::No, None);
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -65,16 +76,21 @@ fn takes_part(local: &ThisMember) -> bool {
     !matches!(state, RaftState::Empty | RaftState::Starting | RaftState::Removed | RaftState::Stopped)
 }
 
-/// `recorded` is whether this member has seen its record, and `rival` when another process was last heard to be this member.
-async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Instant>) {
+/// `rival` is when another process was last heard to be this member.
+async fn step(registrar: &Registrar, recorded: &mut Recorded, rival: &mut Option<Instant>) {
     let Registrar { local, .. } = registrar;
     let Some(me) = local.id() else { return };
     let view = local.consensus.view().borrow().state.clone();
     let start = view.starts.get(&me).copied();
-    // The leader's answer is no proof: until this member has applied the record it sees the one before, which may take long where there
-    // is much to catch up with, and that one is no later process.
-    *recorded |= start == Some(local.start);
-    if *recorded && start.is_some_and(|start| start != local.start) {
+    let is_own = start == Some(local.start);
+    *recorded = match *recorded {
+        _ if is_own => Recorded::Yes,
+        // What was there before is no later process: there may be much to catch up with.
+        Recorded::Answered(before) if start == before => return,
+        Recorded::Answered(_) => Recorded::No,
+        known => known,
+    };
+    if *recorded == Recorded::Yes && start.is_some() && !is_own {
         // The older one: for good, because nothing tells which of two the operator wants.
         let at = view.members.get(&me).map(|own| own.spec.peer_address.to_string()).unwrap_or_default();
         displace(
@@ -91,7 +107,7 @@ async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Ins
     let level = view.members.get(&me).map(|own| own.spec.feature_level_max);
     let told = view.sockets.get(&me).is_some_and(|sockets| **sockets == local.sockets())
         && level == Some(local.config.feature_level_max);
-    if *recorded && told && local.consensus.status().leader.is_some() {
+    if *recorded == Recorded::Yes && told && local.consensus.status().leader.is_some() {
         return;
     }
     let own = &local.config.advertise_peer_address;
@@ -115,6 +131,9 @@ async fn step(registrar: &Registrar, recorded: &mut bool, rival: &mut Option<Ins
                 warn!(before = %known, after = %own, "the cluster reaches this member at another address now");
             }
             *rival = None;
+            if *recorded == Recorded::No {
+                *recorded = Recorded::Answered(start);
+            }
             local.consensus.displace(None);
         }
         Registration::Refused(why) => {

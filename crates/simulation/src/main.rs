@@ -29,7 +29,7 @@ use seed::Running;
 use world::{Planted, RunOutcome};
 
 /// What `cargo test` plays, and for how long at the most.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 40;
 const SECONDS: u64 = 60;
 
 /// Seeds within which a planted mistake must be found.
